@@ -1,0 +1,41 @@
+# Every command sets up what it needs; nothing is done by hand.
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench-wire clean
+
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3 python,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+help: ## what there is
+	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "kinstream needs Python 3.11 or later; found none on PATH (set PYTHON=/path/to/python)" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.demo: .venv/bin/python pyproject.toml
+	$(PIP) -e '.[local]'
+	@touch $@
+
+.venv/.dev: .venv/bin/python pyproject.toml
+	$(PIP) -e '.[local,dev]'
+	@touch $@ .venv/.demo
+
+demo: .venv/.demo ## a month of real flights through a local Kinesis and back
+	$(BIN)/kinstream demo
+
+check: .venv/.dev ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/pyright --ignoreexternal --verifytypes kinstream
+
+test: check ## all checks, then all tests
+	$(BIN)/python -m pytest
+
+bench-wire: .venv/.dev ## client CPU per million records, beside the peers (bench/)
+	$(BIN)/python bench/wire.py
+
+clean: ## remove what the commands made
+	rm -rf .venv bench/.envs bench/.build build dist

@@ -1,0 +1,71 @@
+"""The limits of Kinesis Data Streams, each with its source.
+
+"API reference" is the Amazon Kinesis Data Streams API Reference; "quotas" is the page "Quotas and limits" of the
+developer guide; both as of November 2026.
+"""
+
+KIB = 1024
+MIB = 1024 * KIB
+
+PUT_RECORDS_MAX_RECORDS = 500
+"""Records in one PutRecords request (API reference, `PutRecords`)."""
+
+PUT_RECORDS_MAX_BYTES = 10 * MIB
+"""Data and partition keys of one PutRecords request, together (quotas; it was 5 MiB until 2025)."""
+
+RECORD_MAX_BYTES = 10 * MIB
+"""Data and partition key of one record, on a stream whose MaxRecordSizeInKiB is raised to its maximum (API reference, `UpdateMaxRecordSize`)."""
+
+RECORD_DEFAULT_MAX_KIB = 1024
+"""MaxRecordSizeInKiB of a stream that was not told otherwise (API reference, `CreateStream`)."""
+
+RECORD_MAX_KIB = 10240
+"""The largest MaxRecordSizeInKiB (API reference, `CreateStream`)."""
+
+PARTITION_KEY_MAX_CHARACTERS = 256
+"""Unicode characters, not bytes, of a partition key (API reference, `PutRecord`)."""
+
+SEQUENCE_NUMBER_PATTERN = r"0|([1-9]\d{0,128})"
+"""The form of a sequence number (API reference, `SequenceNumber`)."""
+
+GET_RECORDS_MAX_RECORDS = 10_000
+"""Records in one GetRecords answer, and the largest Limit (API reference, `GetRecords`)."""
+
+GET_RECORDS_MAX_BYTES = 10 * MIB
+"""Data in one GetRecords answer (API reference, `GetRecords`)."""
+
+SHARD_ITERATOR_LIFETIME = 300.0
+"""Seconds for which a shard iterator is good (API reference, `GetShardIterator`)."""
+
+SHARD_ITERATOR_MAX_CHARACTERS = 512
+"""Length of a shard iterator (API reference, `ShardIterator`)."""
+
+SHARD_WRITE_RECORDS_PER_SECOND = 1000
+"""Records a second that a shard takes (quotas)."""
+
+SHARD_WRITE_BYTES_PER_SECOND = MIB
+"""Data and partition keys a second that a shard takes (quotas)."""
+
+SHARD_READ_CALLS_PER_SECOND = 5
+"""GetRecords calls a second on a shard, of all its readers together (quotas)."""
+
+SHARD_READ_BYTES_PER_SECOND = 2 * MIB
+"""Bytes a second that GetRecords reads from a shard, by all its readers together (quotas)."""
+
+LIST_SHARDS_MAX_RESULTS = 1000
+"""Shards in one ListShards answer (API reference, `ListShards`: more may be asked for, no more are given)."""
+
+RETENTION_DEFAULT_HOURS = 24
+"""Hours for which a stream keeps records (quotas)."""
+
+RETENTION_MAX_HOURS = 8760
+"""The longest retention, 365 days (quotas)."""
+
+STREAM_NAME_PATTERN = r"[a-zA-Z0-9_.-]{1,128}"
+"""The form of a stream name (API reference, `StreamName`)."""
+
+STREAM_ARN_PATTERN = r"arn:(aws[a-z-]*):kinesis:([a-z0-9-]+):(\d{12}):stream/([a-zA-Z0-9_.-]{1,128})"
+"""The form of a stream ARN: partition, region, account, name (API reference, `StreamARN`)."""
+
+SHARD_ID_PATTERN = r"[a-zA-Z0-9_.-]{1,128}"
+"""The form of a shard id (API reference, `ShardId`)."""

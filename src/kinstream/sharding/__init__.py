@@ -1,0 +1,1 @@
+"""Hash keys and shards: where a record belongs."""
