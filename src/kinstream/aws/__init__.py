@@ -1,0 +1,1 @@
+"""The wire client: build, sign, send, parse, with retries round it."""

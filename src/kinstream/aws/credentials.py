@@ -1,0 +1,293 @@
+"""Whose requests they are: given credentials, any async provider, or the chain that AWS's own tools follow.
+
+botocore reads the chain (environment, profiles, SSO, assumed roles, web identity, container, instance). It is imported
+late and only ever called in a thread: its import takes 160 ms, and a slow source stalls whoever waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol, TypeAlias
+
+from kinstream.clock import Clock
+from kinstream.config import text
+from kinstream.errors import ConfigError, CredentialsError
+
+ADVISORY_REFRESH = 900.0
+"""Seconds before their end at which credentials are fetched anew, while the old ones serve (botocore: 15 minutes)."""
+MANDATORY_REFRESH = 600.0
+"""Seconds before their end from which requests wait for new ones (botocore: 10 minutes)."""
+REFRESH_PAUSE = 60.0
+"""Seconds after a fetch before the next early one."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Credentials:
+    """An access key, as AWS gives it out. Its repr has no secret, and it refuses to be pickled.
+
+    Attributes:
+        access_key_id: Names the key.
+        secret_access_key: Signs.
+        session_token: Comes with temporary keys.
+        expiration: Seconds since 1970 when temporary keys end; None: never.
+    """
+
+    access_key_id: str
+    secret_access_key: str
+    session_token: str | None = None
+    expiration: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("access_key_id", "secret_access_key"):
+            _printable(field, text(f"Credentials.{field}", getattr(self, field)))
+        if self.session_token is not None:
+            _printable("session_token", text("Credentials.session_token", self.session_token))
+
+    def __repr__(self) -> str:
+        return "Credentials(...)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("Credentials cannot be pickled: a secret would leave the process")
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("Credentials cannot be pickled: a secret would leave the process")
+
+
+Provider: TypeAlias = Callable[[], Awaitable[Credentials]]
+"""Fetches credentials; called when there are none yet and again before they expire, one call at a time."""
+
+
+class CredentialSource(Protocol):
+    """What the client asks for credentials."""
+
+    async def get(self) -> Credentials:
+        """Return credentials that are good now."""
+
+    def expired(self, credentials: Credentials) -> None:
+        """Say that the service called these expired, so that the next `get` fetches new ones."""
+
+
+class StaticSource:
+    """The same credentials always."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+
+    async def get(self) -> Credentials:
+        """Return them."""
+        return self._credentials
+
+    def expired(self, credentials: Credentials) -> None:
+        """Do nothing: there are no others."""
+
+
+class RefreshingSource:
+    """Credentials of a provider: fetched once for all who wait, renewed before they end.
+
+    Args:
+        provider: Fetches them.
+        clock: Says when they end.
+    """
+
+    def __init__(self, provider: Provider, clock: Clock) -> None:
+        self._provider = provider
+        self._clock = clock
+        self._current: Credentials | None = None
+        self._fetching: asyncio.Task[Credentials] | None = None
+        self._no_refresh_before = 0.0
+
+    async def get(self) -> Credentials:
+        """Return credentials that are good now.
+
+        Raises:
+            CredentialsError: The provider failed, and no old credentials serve any longer.
+        """
+        current = self._current
+        if current is not None:
+            if current.expiration is None:
+                return current
+            now = self._clock.wall()
+            left = current.expiration - now
+            if left > MANDATORY_REFRESH or (0 < left and now < self._no_refresh_before):
+                if left <= ADVISORY_REFRESH and now >= self._no_refresh_before:
+                    self._fetch()  # the old ones serve meanwhile
+                return current
+        task = self._fetch()
+        try:
+            # Shielded: who gives up waiting must not end the fetch that others wait for.
+            return await asyncio.shield(task)
+        except CredentialsError:
+            if current is not None and current.expiration is not None and current.expiration > self._clock.wall():
+                return current
+            raise
+
+    def expired(self, credentials: Credentials) -> None:
+        """Drop these credentials, if they are still the current ones."""
+        if self._current is credentials:
+            self._current = None
+
+    async def close(self) -> None:
+        """End a fetch that is under way."""
+        if self._fetching is not None:
+            self._fetching.cancel()
+            await asyncio.wait([self._fetching])
+
+    def _fetch(self) -> asyncio.Task[Credentials]:
+        if self._fetching is None:
+            self._fetching = asyncio.get_running_loop().create_task(self._run_provider(), name="kinstream-credentials")
+            self._fetching.add_done_callback(self._fetched)
+        return self._fetching
+
+    async def _run_provider(self) -> Credentials:
+        try:
+            found = await self._provider()
+        except CredentialsError:
+            raise
+        except Exception as error:
+            # Only the kind: a provider's message may hold what it was about to hand over.
+            raise CredentialsError(f"the credentials provider failed: {type(error).__name__}") from error
+        if not isinstance(found, Credentials):
+            raise CredentialsError(
+                f"the credentials provider gave a {type(found).__name__}, not a kinstream.Credentials"
+            )
+        return found
+
+    def _fetched(self, task: asyncio.Task[Credentials]) -> None:
+        self._fetching = None
+        if task.cancelled():
+            return
+        # After a failure, but also after a success: keys that always end within minutes must not be fetched for each call.
+        self._no_refresh_before = self._clock.wall() + REFRESH_PAUSE
+        if task.exception() is None:
+            self._current = task.result()
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What the AWS configuration of this process says, besides credentials.
+
+    Attributes:
+        region: The default region, if any.
+        endpoint_url: A configured endpoint, if any.
+        ca_bundle: A configured CA bundle, if any.
+        fips: Whether FIPS endpoints are asked for.
+        dual_stack: Whether dual-stack endpoints are asked for.
+    """
+
+    region: str | None
+    endpoint_url: str | None
+    ca_bundle: str | None
+    fips: bool
+    dual_stack: bool
+
+
+class AwsChain:
+    """AWS's own configuration, read by botocore: environment, `~/.aws`, and the sources that they name.
+
+    Args:
+        profile: A profile of `~/.aws/config`; None: `AWS_PROFILE`, or the default one.
+    """
+
+    def __init__(self, profile: str | None = None) -> None:
+        self.profile = profile
+        self._session: Any = None
+        self._found: Any = None
+
+    async def setting(self) -> Setting:
+        """Return the configuration.
+
+        Raises:
+            ConfigError: It cannot be read, or names a profile that is not there.
+        """
+        return await asyncio.to_thread(self._read_setting)
+
+    async def credentials(self) -> Credentials:
+        """Return the chain's credentials: a `Provider`.
+
+        Raises:
+            CredentialsError: There are none, or their source failed.
+        """
+        return await asyncio.to_thread(self._read_credentials)
+
+    def _open(self) -> Any:
+        if self._session is None:
+            import botocore.session  # noqa: PLC0415 - late: 160 ms
+
+            self._session = botocore.session.Session(profile=self.profile)
+        return self._session
+
+    def _read_setting(self) -> Setting:
+        import botocore.exceptions  # noqa: PLC0415
+
+        try:
+            session = self._open()
+            return Setting(
+                region=session.get_config_variable("region") or None,
+                endpoint_url=_configured_endpoint(session),
+                ca_bundle=session.get_config_variable("ca_bundle") or None,
+                fips=bool(session.get_config_variable("use_fips_endpoint")),
+                dual_stack=bool(session.get_config_variable("use_dualstack_endpoint")),
+            )
+        except botocore.exceptions.BotoCoreError as error:
+            raise ConfigError(f"the AWS configuration cannot be read: {error}") from error
+
+    def _read_credentials(self) -> Credentials:
+        import botocore.exceptions  # noqa: PLC0415
+
+        try:
+            if self._found is None:
+                self._found = self._open().get_credentials()
+            if self._found is None:
+                raise CredentialsError(
+                    "no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+                    "configure a profile, or give credentials=Credentials(...)"
+                )
+            frozen = self._found.get_frozen_credentials()
+        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+            raise CredentialsError(f"the AWS credential chain failed: {type(error).__name__}: {error}") from error
+        # botocore keeps the end to itself, and renews by its own rule when asked; it is asked again every minute.
+        expiry = getattr(self._found, "_expiry_time", None)
+        return Credentials(
+            frozen.access_key, frozen.secret_key, frozen.token or None, expiry.timestamp() if expiry else None
+        )
+
+
+def source_of(credentials: Credentials | Provider | None, chain: AwsChain, clock: Clock) -> CredentialSource:
+    """Return the source for what a caller gave.
+
+    Raises:
+        ConfigError: It is no Credentials, no callable and not None.
+    """
+    if isinstance(credentials, Credentials):
+        return StaticSource(credentials)
+    if credentials is None:
+        return RefreshingSource(chain.credentials, clock)
+    if callable(credentials):
+        return RefreshingSource(credentials, clock)
+    raise ConfigError(
+        "credentials: must be a kinstream.Credentials, an async function that returns one, or None for the AWS chain, "
+        f"not {type(credentials).__name__}"
+    )
+
+
+def _configured_endpoint(session: Any) -> str | None:
+    """Return the endpoint that the environment or the profile names (SDKs reference guide, "Service-specific endpoints")."""
+    if session.get_config_variable("ignore_configured_endpoint_urls"):
+        return None
+    profile = session.get_scoped_config()
+    services = session.full_config.get("services", {}).get(profile.get("services"), {})
+    return (
+        os.environ.get("AWS_ENDPOINT_URL_KINESIS")
+        or os.environ.get("AWS_ENDPOINT_URL")
+        or services.get("kinesis", {}).get("endpoint_url")
+        or profile.get("endpoint_url")
+        or None
+    )
+
+
+def _printable(field: str, value: str) -> None:
+    if not value.isascii() or not value.isprintable() or " " in value:
+        raise ConfigError(f"Credentials.{field}: must be printable ASCII without blanks, as AWS gives it out")

@@ -1,0 +1,160 @@
+"""Streams and endpoints: which host a request goes to, by AWS's rules.
+
+Source: the endpoint rule set of the Kinesis service model (botocore `data/kinesis/2013-12-02/endpoint-rule-set-1.json`),
+which the conformance tests compare this file with.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from kinstream.errors import ConfigError
+from kinstream.service_quotas import STREAM_ARN_PATTERN, STREAM_NAME_PATTERN
+
+DATA_OPERATIONS = frozenset({"PutRecord", "PutRecords", "GetRecords", "GetShardIterator", "SubscribeToShard"})
+"""Operations of the data plane; all others are control (the model's `OperationType`)."""
+
+_REGION = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_ARN = re.compile(STREAM_ARN_PATTERN)
+_NAME = re.compile(STREAM_NAME_PATTERN)
+
+# DNS suffix: plain, dual-stack (None: there is none), by the region's prefix; the first that fits.
+_PARTITIONS: tuple[tuple[str, str, str | None], ...] = (
+    ("cn-", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
+    ("us-isob-", "sc2s.sgov.gov", "api.aws.scloud"),
+    ("us-isof-", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
+    ("us-iso-", "c2s.ic.gov", "api.aws.ic.gov"),
+    ("eu-isoe-", "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"),
+    ("eusc-", "amazonaws.eu", "api.amazonwebservices.eu"),
+    ("", "amazonaws.com", "api.aws"),
+)
+_NO_ACCOUNT_ENDPOINTS = ("us-iso-", "us-isob-")
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A stream as requests name it.
+
+    Attributes:
+        name: Its name.
+        arn: Its ARN, where it was given so.
+        region: The ARN's region.
+        account: The ARN's account.
+    """
+
+    name: str
+    arn: str | None = None
+    region: str | None = None
+    account: str | None = None
+
+    @classmethod
+    def parse(cls, stream: str) -> Stream:
+        """Return the stream for a name or an ARN.
+
+        Raises:
+            ConfigError: It is neither.
+        """
+        if isinstance(stream, str):
+            if _NAME.fullmatch(stream):
+                return cls(stream)
+            if arn := _ARN.fullmatch(stream):
+                return cls(name=arn[4], arn=stream, region=arn[2], account=arn[3])
+        raise ConfigError(
+            f"stream={stream!r}: must be a stream's name (1 to 128 of a-z, A-Z, 0-9, '_', '.', '-') "
+            "or its ARN (arn:aws:kinesis:REGION:ACCOUNT:stream/NAME)"
+        )
+
+    @property
+    def parameter(self) -> dict[str, str]:
+        """The parameter that names the stream in a request."""
+        return {"StreamName": self.name} if self.arn is None else {"StreamARN": self.arn}
+
+
+def check_region(region: str) -> str:
+    """Return `region`, checked to be fit for a host name.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not isinstance(region, str) or not _REGION.fullmatch(region):
+        raise ConfigError(
+            f"region={region!r}: must be a region's code such as 'eu-central-1' (1 to 63 of a-z, 0-9, '-')"
+        )
+    return region
+
+
+def aws_endpoint(
+    region: str, *, operation: str = "", account: str | None = None, fips: bool = False, dual_stack: bool = False
+) -> str:
+    """Return the URL of Kinesis in a region.
+
+    Args:
+        region: Such as "eu-central-1".
+        operation: Chooses the data or the control plane where an account is given.
+        account: The account of the stream's ARN: it has endpoints of its own.
+        fips: FIPS 140 endpoints.
+        dual_stack: Endpoints with IPv6.
+
+    Raises:
+        ConfigError: The region has no such endpoint.
+    """
+    suffix, dual_suffix = next((plain, dual) for prefix, plain, dual in _PARTITIONS if region.startswith(prefix))
+    if dual_stack:
+        if dual_suffix is None:
+            raise ConfigError(f"region={region!r} has no dual-stack endpoint")
+        suffix = dual_suffix
+    fips_part = "-fips" if fips and not (region.startswith("us-gov-") and not dual_stack and account is None) else ""
+    if account is not None and not region.startswith(_NO_ACCOUNT_ENDPOINTS):
+        plane = "data" if operation in DATA_OPERATIONS else "control"
+        return f"https://{account}.{plane}-kinesis{fips_part}.{region}.{suffix}"
+    return f"https://kinesis{fips_part}.{region}.{suffix}"
+
+
+def check_endpoint_url(field: str, url: str, *, allow_http: bool) -> str:
+    """Return `url` without a trailing slash, checked to be a place that requests may go to.
+
+    Raises:
+        ConfigError: It is no URL of a host, has credentials, a path or a query in it, or is plain http to another machine.
+    """
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except (ValueError, AttributeError):
+        raise ConfigError(f"{field}={url!r}: must be a URL such as https://host:port") from None
+    if parts.username or parts.password:
+        raise ConfigError(f"{field}: must not hold a user name or a password")
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or parts.path not in ("", "/")
+        or parts.query
+        or parts.fragment
+    ):
+        raise ConfigError(f"{field}={url!r}: must be https://HOST[:PORT] or http://HOST[:PORT], with no path or query")
+    if parts.scheme == "http" and not allow_http and not _is_loopback(parts.hostname):
+        raise ConfigError(
+            f"{field}={url!r}: plain http is only for this machine; use https, or Connection(allow_http=True)"
+        )
+    return url.rstrip("/")
+
+
+def host_header(url: str) -> str:
+    """Return the Host header for a URL: its port only where that is not the scheme's own."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if ":" in host:
+        host = f"[{host}]"
+    default = {"http": 80, "https": 443}[parts.scheme]
+    return host if parts.port in (None, default) else f"{host}:{parts.port}"
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

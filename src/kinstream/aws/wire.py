@@ -1,0 +1,248 @@
+"""Requests and answers as bytes: JSON 1.1 and CBOR 1.1, each by its fastest means.
+
+`Codec` has two forms. Both take and give the same Python values: blobs are bytes, timestamps are float seconds.
+Put and get, where the time goes, have ways of their own; all other operations share the generic one.
+
+Sources: "AWS JSON 1.1 protocol" and "Timestamp formats" of the Smithy specification; CBOR as the AWS SDK for Java v2 sends
+it: blobs are byte strings, and a timestamp is tag 1 with integer milliseconds, in both directions (RFC 8949 says seconds).
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+
+import cbor2
+import msgspec
+import pybase64
+
+from kinstream.record import GetRecordsResult, PutRecordResult, PutRecordsResult, Record
+
+T = TypeVar("T")
+
+BLOB_FIELDS = frozenset({"Data"})
+"""Members of the service model that are blobs."""
+TIMESTAMP_FIELDS = frozenset({
+    "ApproximateArrivalTimestamp", "ChannelCreationTimestamp", "ConsumerCreationTimestamp",
+    "StreamCreationTimestamp", "Timestamp",
+})  # fmt: skip
+"""Members of the service model that are timestamps."""
+
+LARGE_RECORD = 300
+"""Bytes of data from which base64 by pybase64 is faster than msgspec's own (measured: 171 us against 418 us for 500 x 1 KiB)."""
+
+
+class Codec(Protocol):
+    """One way to write requests and to read answers."""
+
+    content_type: str
+    """The `Content-Type` of requests and answers."""
+
+    def encode(self, params: dict[str, Any]) -> bytes:
+        """Return the body for any operation. Bytes-like values are blobs; a datetime is a timestamp, as is a number in a timestamp member."""
+
+    def decode(self, body: bytes) -> Any:
+        """Return the value of a body, blobs as bytes and timestamps as float seconds. Raises ValueError."""
+
+    def encode_put_records(self, stream: dict[str, str], records: Sequence[Record]) -> bytes:
+        """Return the body of PutRecords. Each record's data is bytes-like, and it has no encoder and no previous number."""
+
+    def decode_put_record(self, body: bytes) -> PutRecordResult:
+        """Return the answer to PutRecord. Raises ValueError."""
+
+    def decode_put_records(self, body: bytes) -> PutRecordsResult:
+        """Return the answer to PutRecords. Raises ValueError."""
+
+    def decode_get_records(self, body: bytes) -> GetRecordsResult[bytes]:
+        """Return the answer to GetRecords. Raises ValueError."""
+
+    def decode_as(self, shape: type[T], body: bytes) -> T:
+        """Return the answer as a value of `shape`. Raises ValueError."""
+
+
+class JsonCodec:
+    """JSON 1.1."""
+
+    content_type = "application/x-amz-json-1.1"
+
+    def __init__(self) -> None:
+        self._encoder = msgspec.json.Encoder()
+        self._put_record = msgspec.json.Decoder(PutRecordResult)
+        self._put_records = msgspec.json.Decoder(PutRecordsResult)
+        self._get_small = msgspec.json.Decoder(GetRecordsResult[bytes])
+        self._get_large = msgspec.json.Decoder(GetRecordsResult[str])
+
+    def encode(self, params: dict[str, Any]) -> bytes:
+        """Return the body for any operation."""
+        return self._encoder.encode(_walk(params, _json_request_leaf))
+
+    def decode(self, body: bytes) -> Any:
+        """Return the value of a body."""
+        return _walk(msgspec.json.decode(body), _json_answer_leaf) if body else {}
+
+    def encode_put_records(self, stream: dict[str, str], records: Sequence[Record]) -> bytes:
+        """Return the body of PutRecords."""
+        # The records' own fields have wire names, so msgspec writes them straight from the objects.
+        if sum(len(record.data) for record in records) < LARGE_RECORD * len(records):
+            entries = self._encoder.encode(records)
+        else:
+            text = self._encoder.encode
+            encode64 = pybase64.b64encode
+            parts = []
+            for record in records:
+                hash_key = b"" if record.explicit_hash_key is None else b',"ExplicitHashKey":"%b"' % record.explicit_hash_key.encode()
+                parts.append(
+                    b'{"Data":"%b","PartitionKey":%b%b}' % (encode64(record.data), text(record.partition_key), hash_key)
+                )
+            entries = b"[%b]" % b",".join(parts)
+        return b'{"Records":%b,%b' % (entries, self._encoder.encode(stream)[1:])
+
+    def decode_put_record(self, body: bytes) -> PutRecordResult:
+        """Return the answer to PutRecord."""
+        return self._put_record.decode(body)
+
+    def decode_put_records(self, body: bytes) -> PutRecordsResult:
+        """Return the answer to PutRecords."""
+        return self._put_records.decode(body)
+
+    def decode_get_records(self, body: bytes) -> GetRecordsResult[bytes]:
+        """Return the answer to GetRecords."""
+        # The distance between the first two records tells which way is faster; both are right for any.
+        first = body.find(b'"SequenceNumber"')
+        if body.find(b'"SequenceNumber"', first + 1) - first < LARGE_RECORD * 4 // 3 + 250:
+            return self._get_small.decode(body)
+        answer: Any = self._get_large.decode(body)
+        decode64 = pybase64.b64decode
+        put = msgspec.structs.force_setattr
+        for record in answer.records:
+            put(record, "data", decode64(record.data, validate=True))
+        return answer  # type: ignore[no-any-return]
+
+    def decode_as(self, shape: type[T], body: bytes) -> T:
+        """Return the answer as a value of `shape`."""
+        return msgspec.json.decode(body, type=shape)
+
+
+class CborCodec:
+    """CBOR 1.1."""
+
+    content_type = "application/x-amz-cbor-1.1"
+
+    def encode(self, params: dict[str, Any]) -> bytes:
+        """Return the body for any operation."""
+        return cbor2.dumps(_walk(params, _cbor_request_leaf))
+
+    def decode(self, body: bytes) -> Any:
+        """Return the value of a body."""
+        return _load(body) if body else {}
+
+    def encode_put_records(self, stream: dict[str, str], records: Sequence[Record]) -> bytes:
+        """Return the body of PutRecords, packed by hand: three times as fast as through dicts and cbor2."""
+        parts = [b"\xa2gRecords" + _head(0x80, len(records))]
+        append = parts.append
+        for record in records:
+            data = record.data
+            key = record.partition_key.encode()
+            size = len(data)
+            if record.explicit_hash_key is None:
+                append(_DATA[size] if size < _HEADS else b"\xa2dData" + _head(0x40, size))
+                append(data)
+                append(_KEY[len(key)])
+                append(key)
+            else:
+                hash_key = record.explicit_hash_key.encode()
+                append(b"\xa3dData" + _head(0x40, size))
+                append(data)
+                append(_KEY[len(key)])
+                append(key)
+                append(b"oExplicitHashKey" + _head(0x60, len(hash_key)))
+                append(hash_key)
+        append(cbor2.dumps(stream)[1:])
+        return b"".join(parts)
+
+    def decode_put_record(self, body: bytes) -> PutRecordResult:
+        """Return the answer to PutRecord."""
+        return msgspec.convert(_load(body), PutRecordResult)
+
+    def decode_put_records(self, body: bytes) -> PutRecordsResult:
+        """Return the answer to PutRecords."""
+        return msgspec.convert(_load(body), PutRecordsResult)
+
+    def decode_get_records(self, body: bytes) -> GetRecordsResult[bytes]:
+        """Return the answer to GetRecords."""
+        return msgspec.convert(_load(body), GetRecordsResult[bytes])
+
+    def decode_as(self, shape: type[T], body: bytes) -> T:
+        """Return the answer as a value of `shape`."""
+        return msgspec.convert(_load(body), shape)
+
+
+def is_timestamp(value: Any) -> bool:
+    """Return whether `value` is a finite number of seconds."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _head(major: int, size: int) -> bytes:
+    """Return the head of a CBOR item (RFC 8949, section 3)."""
+    if size < 24:
+        return bytes((major | size,))
+    if size < 0x100:
+        return bytes((major | 24, size))
+    if size < 0x10000:
+        return bytes((major | 25,)) + size.to_bytes(2, "big")
+    return bytes((major | 26,)) + size.to_bytes(4, "big")
+
+
+_HEADS = 2049
+_DATA = tuple(b"\xa2dData" + _head(0x40, size) for size in range(_HEADS))
+_KEY = tuple(b"lPartitionKey" + _head(0x60, size) for size in range(256 * 4 + 1))
+
+
+def _seconds(decoder: Any, *_: Any) -> float:
+    value = decoder.decode()
+    if not is_timestamp(value):
+        raise ValueError("a timestamp that is no number")
+    return value / 1000  # type: ignore[no-any-return]
+
+
+_TAGS = {1: _seconds}
+
+
+def _load(body: bytes) -> Any:
+    """Return the one value that `body` is. Raises ValueError."""
+    try:
+        stream = io.BytesIO(body)
+        value = cbor2.CBORDecoder(stream, semantic_decoders=_TAGS).decode()
+        if stream.tell() != len(body):
+            raise ValueError("bytes after the end")
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    return value
+
+
+def _walk(value: Any, leaf: Callable[[str, Any], Any], name: str = "") -> Any:
+    """Return a copy of `value` with each leaf made by `leaf(member's name, value)`."""
+    if isinstance(value, dict):
+        return {key: _walk(member, leaf, key) for key, member in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_walk(member, leaf, name) for member in value]
+    return leaf(name, value)
+
+
+def _json_request_leaf(name: str, value: Any) -> Any:
+    return value.timestamp() if isinstance(value, datetime) else value
+
+
+def _json_answer_leaf(name: str, value: Any) -> Any:
+    return pybase64.b64decode(value, validate=True) if name in BLOB_FIELDS and isinstance(value, str) else value
+
+
+def _cbor_request_leaf(name: str, value: Any) -> Any:
+    if isinstance(value, datetime):
+        value = value.timestamp()
+    if name in TIMESTAMP_FIELDS and is_timestamp(value):
+        return cbor2.CBORTag(1, round(value * 1000))
+    return bytes(value) if isinstance(value, (bytearray, memoryview)) else value

@@ -1,0 +1,282 @@
+"""Records as they are written and read, their results, and the enumerations of the reference contract."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import msgspec
+
+Data = TypeVar("Data")
+Encoder: TypeAlias = Callable[[Any], str | bytes]
+"""Turns a record's data into what is written: UTF-8 text as `str`, or `bytes`."""
+
+
+class EncryptionType(StrEnum):
+    """How Kinesis keeps a record on its disks."""
+
+    NONE = "NONE"
+    """Not encrypted by the stream."""
+    KMS = "KMS"
+    """Encrypted on the server's side with a customer-managed KMS key."""
+
+
+class ShardIteratorType(StrEnum):
+    """Where in a shard reading starts (API reference, `GetShardIterator`)."""
+
+    AT_SEQUENCE_NUMBER = "AT_SEQUENCE_NUMBER"
+    """At the record with this sequence number."""
+    AFTER_SEQUENCE_NUMBER = "AFTER_SEQUENCE_NUMBER"
+    """Right after the record with this sequence number."""
+    AT_TIMESTAMP = "AT_TIMESTAMP"
+    """At the first record that arrived at this time or later."""
+    TRIM_HORIZON = "TRIM_HORIZON"
+    """At the oldest record that the stream still keeps."""
+    LATEST = "LATEST"
+    """Right after the newest record."""
+
+
+def json_text(data: Any) -> str:
+    """Return `data` as compact JSON; the default encoder of a record.
+
+    Raises:
+        TypeError, ValueError: It is not JSON-compatible. NaN and infinities are refused: JSON has none.
+    """
+    return json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A record to write. Construction never raises: a record is checked when it is put.
+
+    Args:
+        data: `bytes`, `bytearray` or `memoryview` are written as they are, whatever the encoder; anything else goes through the encoder.
+        partition_key: 1 to 256 Unicode characters; its MD5 chooses the shard.
+        explicit_hash_key: A decimal number below 2**128 that chooses the shard in the partition key's place.
+        prev_sequence_number: `put_record` gives this record a greater sequence number than this one
+            (`SequenceNumberForOrdering`). `put_records` ignores it: PutRecords keeps no order.
+        encoder: Makes `str` or `bytes` of data that is not bytes-like; JSON when None.
+
+    Example:
+        >>> Record({"temperature": 21}, "sensor-7")
+        Record(data=<dict>, partition_key='sensor-7')
+    """
+
+    # The fields bear their wire names so that a list of records is encoded in one call, with no dict for each.
+    data: Any = msgspec.field(name="Data")
+    partition_key: str = msgspec.field(name="PartitionKey")
+    explicit_hash_key: str | None = msgspec.field(default=None, name="ExplicitHashKey")
+    prev_sequence_number: str | None = None
+    encoder: Encoder | None = None
+
+    def __rich_repr__(self) -> Iterator[tuple[str, Any]]:
+        yield "data", _Hidden(self.data)
+        yield "partition_key", self.partition_key
+        if self.explicit_hash_key is not None:
+            yield "explicit_hash_key", self.explicit_hash_key
+
+    def __repr__(self) -> str:
+        return f"Record({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+
+class ReceivedRecord(msgspec.Struct, Generic[Data], frozen=True):
+    """A record that was read.
+
+    Attributes:
+        data: The record's bytes; in `kinstream.callbacks` the parsed JSON, unless the consumer has `is_blob`.
+        sequence_number: Decimal text, unique in its shard and increasing.
+        arrival_time: When Kinesis took the record, in seconds since 1970, to the millisecond.
+        partition_key: As written; None where the producer gave none (streams that distribute records themselves).
+        encryption_type: NONE where the answer names none.
+    """
+
+    data: Data = msgspec.field(name="Data")
+    sequence_number: str = msgspec.field(name="SequenceNumber")
+    arrival_time: float = msgspec.field(name="ApproximateArrivalTimestamp")
+    partition_key: str | None = msgspec.field(default=None, name="PartitionKey")
+    encryption_type: EncryptionType = msgspec.field(default=EncryptionType.NONE, name="EncryptionType")
+
+    @property
+    def timestamp(self) -> int:
+        """`arrival_time` in whole seconds since 1970."""
+        return int(self.arrival_time)
+
+    def json(self) -> Any:
+        """Return the data parsed as JSON.
+
+        Raises:
+            ValueError: It is not JSON. The message has no part of the data.
+        """
+        return parse_json(self.data)
+
+    def __rich_repr__(self) -> Iterator[tuple[str, Any]]:
+        yield "data", _Hidden(self.data)
+        yield "partition_key", self.partition_key
+        yield "sequence_number", self.sequence_number
+        yield "arrival_time", self.arrival_time
+        yield "encryption_type", self.encryption_type.value
+
+    def __repr__(self) -> str:
+        return f"ReceivedRecord({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+
+class PutRecordResult(msgspec.Struct, frozen=True):
+    """What Kinesis says of one record that was put.
+
+    Attributes:
+        sequence_number: The record's number in its shard; None if the write failed.
+        shard_id: The shard that took it; None if the write failed.
+        error_code: Why the write failed, such as "ProvisionedThroughputExceededException"; None if it did not.
+        error_message: The same for people.
+        attempts: Requests that were sent, retries included.
+        maybe_duplicate: True where an earlier attempt of this call may have been written too.
+    """
+
+    sequence_number: str | None = msgspec.field(default=None, name="SequenceNumber")
+    shard_id: str | None = msgspec.field(default=None, name="ShardId")
+    error_code: str | None = msgspec.field(default=None, name="ErrorCode")
+    error_message: str | None = msgspec.field(default=None, name="ErrorMessage")
+    stream_encryption_type: EncryptionType = msgspec.field(default=EncryptionType.NONE, name="EncryptionType")
+    attempts: int = msgspec.field(default=1, name=" attempts")  # a blank: no answer can set it
+    maybe_duplicate: bool = msgspec.field(default=False, name=" maybe_duplicate")
+
+    @property
+    def encryption_type(self) -> EncryptionType | None:
+        """How the record is kept; None if the write failed."""
+        return None if self.error_code is not None else self.stream_encryption_type
+
+    def __repr__(self) -> str:
+        if self.error_code is not None:
+            return f"PutRecordResult(error_code={self.error_code!r}, error_message={self.error_message!r})"
+        again = f", attempts={self.attempts}, maybe_duplicate={self.maybe_duplicate}" if self.attempts > 1 else ""
+        return f"PutRecordResult(shard_id={self.shard_id!r}, sequence_number={self.sequence_number!r}{again})"
+
+
+class PutRecordsResult(msgspec.Struct, frozen=True):
+    """The answer to PutRecords.
+
+    Attributes:
+        results: One for each record, in the order of the records.
+        failed_record_count: How many of them were not written.
+        encryption_type: How the stream keeps its records.
+        attempts: Requests that were sent, retries included.
+        maybe_duplicate: True where an earlier attempt of this call may have been written too.
+    """
+
+    results: list[PutRecordResult] = msgspec.field(name="Records")
+    failed_record_count: int = msgspec.field(default=0, name="FailedRecordCount")
+    encryption_type: EncryptionType = msgspec.field(default=EncryptionType.NONE, name="EncryptionType")
+    attempts: int = msgspec.field(default=1, name=" attempts")
+    maybe_duplicate: bool = msgspec.field(default=False, name=" maybe_duplicate")
+
+
+class HashKeyRange(msgspec.Struct, frozen=True):
+    """A range of hash keys, both ends included.
+
+    Attributes:
+        starting_hash_key: The lowest, as decimal text.
+        ending_hash_key: The highest, as decimal text.
+    """
+
+    starting_hash_key: str = msgspec.field(name="StartingHashKey")
+    ending_hash_key: str = msgspec.field(name="EndingHashKey")
+
+
+class SequenceNumberRange(msgspec.Struct, frozen=True):
+    """The sequence numbers of a shard.
+
+    Attributes:
+        starting_sequence_number: The lowest.
+        ending_sequence_number: The highest, once the shard is closed; None while it is open.
+    """
+
+    starting_sequence_number: str = msgspec.field(name="StartingSequenceNumber")
+    ending_sequence_number: str | None = msgspec.field(default=None, name="EndingSequenceNumber")
+
+
+class Shard(msgspec.Struct, frozen=True):
+    """A shard of a stream, open or closed.
+
+    Attributes:
+        shard_id: Its id, such as "shardId-000000000000".
+        hash_key_range: The hash keys that it takes, or took.
+        sequence_number_range: Its sequence numbers; the end is set once it is closed.
+        parent_shard_id: The shard that it came from by a split or a merge.
+        adjacent_parent_shard_id: The other parent of a merge.
+    """
+
+    shard_id: str = msgspec.field(name="ShardId")
+    hash_key_range: HashKeyRange = msgspec.field(name="HashKeyRange")
+    sequence_number_range: SequenceNumberRange = msgspec.field(name="SequenceNumberRange")
+    parent_shard_id: str | None = msgspec.field(default=None, name="ParentShardId")
+    adjacent_parent_shard_id: str | None = msgspec.field(default=None, name="AdjacentParentShardId")
+
+    @property
+    def closed(self) -> bool:
+        """Whether the shard takes no more records."""
+        return self.sequence_number_range.ending_sequence_number is not None
+
+
+class ChildShard(msgspec.Struct, frozen=True):
+    """A shard in which reading goes on after the end of its parents.
+
+    Attributes:
+        shard_id: Its id.
+        parent_shards: One id after a split, two after a merge.
+        hash_key_range: The hash keys that it takes.
+    """
+
+    shard_id: str = msgspec.field(name="ShardId")
+    parent_shards: list[str] = msgspec.field(name="ParentShards")
+    hash_key_range: HashKeyRange = msgspec.field(name="HashKeyRange")
+
+
+class GetRecordsResult(msgspec.Struct, Generic[Data], frozen=True):
+    """The answer to GetRecords.
+
+    Attributes:
+        records: In the order of their sequence numbers; may be empty though more follow.
+        millis_behind_latest: How far the answer is from the shard's newest record, in milliseconds.
+        next_shard_iterator: Where the next call goes on; None at the end of a closed shard.
+        child_shards: At the end of a closed shard, the shards in which reading goes on.
+    """
+
+    records: list[ReceivedRecord[Data]] = msgspec.field(name="Records")
+    millis_behind_latest: int = msgspec.field(name="MillisBehindLatest")
+    next_shard_iterator: str | None = msgspec.field(default=None, name="NextShardIterator")
+    child_shards: list[ChildShard] = msgspec.field(default_factory=list, name="ChildShards")
+
+
+def parse_json(data: bytes | str) -> Any:
+    """Return `data` parsed as JSON (RFC 8259: UTF-8, no NaN).
+
+    Raises:
+        ValueError: It is not JSON. The message names the place, never the data.
+    """
+    try:
+        return json.loads(data.decode() if isinstance(data, bytes) else data, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        # The decoder's own exception carries the whole document.
+        message = f"not JSON: {error.msg} at character {error.pos}"
+    except UnicodeDecodeError as error:
+        message = f"not JSON: not UTF-8 at byte {error.start}"
+    except RecursionError:
+        message = "not JSON that can be read: nested too deep"
+    raise ValueError(message)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"not JSON: {name} is no JSON value")
+
+
+class _Hidden:
+    """Stands for data in a repr: its kind and size, never its content."""
+
+    def __init__(self, data: Any) -> None:
+        self.text = (
+            f"<{len(data)} bytes>" if isinstance(data, (bytes, bytearray, memoryview)) else f"<{type(data).__name__}>"
+        )
+
+    def __repr__(self) -> str:
+        return self.text
