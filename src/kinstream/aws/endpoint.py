@@ -134,7 +134,7 @@ def check_endpoint_url(field: str, url: str, *, allow_http: bool) -> str:
         or parts.fragment
     ):
         raise ConfigError(f"{field}={url!r}: must be https://HOST[:PORT] or http://HOST[:PORT], with no path or query")
-    if parts.scheme == "http" and not allow_http and not _is_loopback(parts.hostname):
+    if parts.scheme == "http" and not allow_http and not is_loopback(parts.hostname):
         raise ConfigError(
             f"{field}={url!r}: plain http is only for this machine; use https, or Connection(allow_http=True)"
         )
@@ -151,7 +151,8 @@ def host_header(url: str) -> str:
     return host if parts.port in (None, default) else f"{host}:{parts.port}"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether `host` is this machine itself."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

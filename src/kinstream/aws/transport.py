@@ -1,0 +1,196 @@
+"""The one door to the network: a POST goes out, an answer or a typed error comes back.
+
+`Transport` is all that the client asks of a network; tests and simulations bring their own. `HttpTransport` is the real
+one, over pyreqwest (docs/decisions/0002-transport.md): HTTP/1.1, certificates always checked, redirects never followed,
+nothing decompressed. Deadlines are ours, over a `Clock`; what the other side did not say within them, it did not say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from pyreqwest.client import Client as HttpClient
+from pyreqwest.client import ClientBuilder
+from pyreqwest.exceptions import PyreqwestError
+from pyreqwest.proxy import ProxyBuilder
+
+from kinstream.aws.endpoint import is_loopback
+from kinstream.clock import Clock
+from kinstream.config import Connection, read_ca_bundle
+from kinstream.errors import (
+    ConfigError,
+    ConnectFailed,
+    ConnectionLost,
+    DeadlineExceeded,
+    TransportError,
+    UnexpectedResponse,
+)
+
+ANSWER_MAX_BYTES = 64 * 1024 * 1024
+"""An answer larger than this is none of Kinesis: GetRecords gives at most 10 MiB of data, 14 MiB in base64."""
+
+SLOW_LINE_BYTES_PER_SECOND = 128 * 1024
+"""A request's body gets the time that this rate needs on top of the progress deadline."""
+
+# What says that no connection was made. The exceptions' class names do not: a request that was sent and never answered
+# can be a ConnectError too.
+_NOT_CONNECTED = frozenset({"tcp connect error", "dns error"})
+_BAD_CERTIFICATE = "invalid peer certificate"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back.
+
+    Attributes:
+        status: HTTP status.
+        headers: Names in lower case.
+        body: The whole body.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Transport(Protocol):
+    """A network that carries requests."""
+
+    async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Answer:
+        """Send a POST and return the whole answer.
+
+        Args:
+            url: Scheme, host and port; the path is "/".
+            headers: All headers but Content-Length.
+            body: The body.
+            progress: Seconds without progress after which the attempt ends.
+
+        Raises:
+            TransportError: No whole answer came; `.sent` says whether the request may have gone out.
+            UnexpectedResponse: The answer was too large.
+        """
+
+    async def close(self) -> None:
+        """Close all connections."""
+
+
+class HttpTransport:
+    """HTTP/1.1 over pyreqwest.
+
+    Args:
+        url: The endpoint that requests go to: proxies of the environment are not used for this machine itself.
+        connection: CA bundle, proxy, idle connections.
+        ca_bundle: The CA bundle of the AWS configuration, where `connection` names none.
+        progress: Seconds to connect in.
+        clock: Says when time is up.
+
+    Raises:
+        ConfigError: The CA bundle cannot be read, or the process was forked after its first request.
+    """
+
+    def __init__(
+        self, url: str, connection: Connection, *, ca_bundle: str | None, progress: float, clock: Clock
+    ) -> None:
+        self._clock = clock
+        builder = (
+            ClientBuilder()
+            .http1_only()
+            .follow_redirects(False)
+            .referer(False)
+            .gzip(False)
+            .brotli(False)
+            .zstd(False)
+            .deflate(False)
+            .tcp_nodelay(True)
+            .connect_timeout(timedelta(seconds=progress))
+            .pool_idle_timeout(timedelta(seconds=connection.idle_timeout))
+            .pool_max_idle_per_host(connection.max_idle)
+        )
+        if connection.proxy:
+            builder = builder.proxy(ProxyBuilder.all(connection.proxy))
+        elif connection.proxy == "" or is_loopback(urlsplit(url).hostname or ""):
+            builder = builder.no_proxy()
+        if connection.ca_bundle is not None:
+            builder = builder.add_root_certificate_pem(read_ca_bundle("Connection.ca_bundle", connection.ca_bundle))
+        elif ca_bundle is not None:
+            builder = builder.add_root_certificate_pem(read_ca_bundle("ca_bundle of the AWS configuration", ca_bundle))
+        try:
+            self._http: HttpClient = builder.build()
+        except RuntimeError as error:
+            raise ConfigError(
+                "this process was forked after its parent had made requests: use the 'spawn' or 'forkserver' start method of multiprocessing"
+            ) from error
+        except PyreqwestError as error:
+            raise ConfigError(f"Connection: {_reason(error)}") from error
+
+    async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Answer:
+        """Send a POST and return the whole answer."""
+        request = self._http.post(url).headers(headers).body_bytes(body).build_streamed()
+        to_answer = progress + len(body) / SLOW_LINE_BYTES_PER_SECOND
+        try:
+            async with self._clock.timeout(to_answer):
+                response = await request.__aenter__()
+        except TimeoutError as error:
+            raise _no_answer(error, to_answer) from error
+        except PyreqwestError as error:
+            raise _before_answer(error) from error
+        try:
+            chunks = []
+            size = 0
+            read_chunk = response.body_reader.read_chunk
+            while True:
+                async with self._clock.timeout(progress):
+                    chunk = await read_chunk()
+                if chunk is None:
+                    break
+                size += len(chunk)
+                if size > ANSWER_MAX_BYTES:
+                    raise UnexpectedResponse(f"the answer is larger than {ANSWER_MAX_BYTES} bytes", http_status=response.status)
+                chunks.append(chunk)
+            return Answer(response.status, response.headers, b"".join(chunks))
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"the answer stopped for {progress:g} s", sent=True) from error
+        except PyreqwestError as error:
+            raise ConnectionLost(f"the connection broke within the answer: {_reason(error)}", sent=True) from error
+        finally:
+            with suppress(PyreqwestError):
+                await request.__aexit__(None, None, None)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._http.close()
+
+
+def _no_answer(error: TimeoutError | PyreqwestError, seconds: float) -> TransportError:
+    return DeadlineExceeded(f"no answer within {seconds:g} s", sent=None)
+
+
+def _before_answer(error: PyreqwestError) -> TransportError:
+    causes = _causes(error)
+    if not _NOT_CONNECTED.isdisjoint(causes):
+        return ConnectFailed(f"no connection: {_reason(error)}; check the endpoint, the network and the proxy", sent=False)
+    if any(cause.startswith(_BAD_CERTIFICATE) for cause in causes):
+        refused = ConnectFailed(
+            f"the endpoint's certificate is not trusted: {_reason(error)}; name its authority in Connection(ca_bundle=...)", sent=False
+        )
+        refused.retry_safe = False
+        return refused
+    if isinstance(error, TimeoutError):
+        return DeadlineExceeded(f"no connection in time: {_reason(error)}", sent=None)
+    return ConnectionLost(f"the connection broke before the answer: {_reason(error)}", sent=None)
+
+
+def _causes(error: PyreqwestError) -> list[str]:
+    details: Any = getattr(error, "details", None) or {}
+    return [str(cause.get("message", "")) for cause in details.get("causes") or ()]
+
+
+def _reason(error: PyreqwestError) -> str:
+    """Return the innermost cause: the outer ones repeat the URL, and a proxy's may hold a password."""
+    causes = _causes(error)
+    return causes[-1] if causes else type(error).__name__
