@@ -66,8 +66,8 @@ class CredentialSource(Protocol):
     async def get(self) -> Credentials:
         """Return credentials that are good now."""
 
-    def expired(self, credentials: Credentials) -> None:
-        """Say that the service called these expired, so that the next `get` fetches new ones."""
+    def expired(self, credentials: Credentials) -> bool:
+        """Say that the service called these expired; return whether the next `get` may give others."""
 
 
 class StaticSource:
@@ -80,8 +80,9 @@ class StaticSource:
         """Return them."""
         return self._credentials
 
-    def expired(self, credentials: Credentials) -> None:
-        """Do nothing: there are no others."""
+    def expired(self, credentials: Credentials) -> bool:
+        """Return False: there are no others."""
+        return False
 
 
 class RefreshingSource:
@@ -124,10 +125,11 @@ class RefreshingSource:
                 return current
             raise
 
-    def expired(self, credentials: Credentials) -> None:
+    def expired(self, credentials: Credentials) -> bool:
         """Drop these credentials, if they are still the current ones."""
         if self._current is credentials:
             self._current = None
+        return True
 
     async def close(self) -> None:
         """End a fetch that is under way."""

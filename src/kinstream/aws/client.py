@@ -1,0 +1,450 @@
+"""One client of Kinesis: each call is built, signed, sent and parsed, with retries round it.
+
+Read `Client.send` first; it is the whole way of a request. What to send is `aws.kinesis`'s matter, when to send it again
+`aws.attempts`'s, how it travels `aws.transport`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from kinstream.aws.attempts import Attempts, RetryQuota
+from kinstream.aws.credentials import AwsChain, Credentials, Provider, RefreshingSource, Setting, source_of
+from kinstream.aws.endpoint import DATA_OPERATIONS, aws_endpoint, check_endpoint_url, check_region, host_header
+from kinstream.aws.sign import Signer
+from kinstream.aws.transport import Answer, HttpTransport, Transport
+from kinstream.aws.wire import CborCodec, Codec, JsonCodec
+from kinstream.clock import SYSTEM_CLOCK, Clock
+from kinstream.config import Connection, Retrying, Timeouts, Wire, choice, text
+from kinstream.errors import (
+    CLOCK_SKEW_CODES,
+    EXPIRED_CREDENTIALS_CODES,
+    ClosedError,
+    ConfigError,
+    DeadlineExceeded,
+    KinesisError,
+    ServiceError,
+    TransportError,
+    UnexpectedResponse,
+    service_error,
+)
+
+T = TypeVar("T")
+
+TARGET = "Kinesis_20131202"
+"""The service's target prefix (service model, `targetPrefix`)."""
+
+PUTS = frozenset({"PutRecord", "PutRecords"})
+"""Operations of which an unknown outcome may have written records."""
+
+SKEW_TOLERANCE = 240.0
+"""Seconds that the clocks may differ before ours is taken to be wrong; the service refuses from 300 on (botocore: 4 minutes)."""
+
+TEXT_MAX_BYTES = 2048
+"""So much of an answer that is no JSON or CBOR is kept in an error."""
+
+_OPERATION = re.compile(r"[A-Z][A-Za-z0-9]{1,63}")
+_ARN_PARAMETERS = ("StreamARN", "ConsumerARN", "ResourceARN", "ChannelARN")
+_ARN = re.compile(r"arn:aws[a-z-]*:kinesis:([a-z0-9-]+):(\d{12}):.+")
+
+class Malformed(ValueError):
+    """An answer that decodes but lacks what it must have. Its message has no part of the answer."""
+
+
+_log = logging.getLogger("kinstream.client")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Request(Generic[T]):
+    """A request that is ready to be signed.
+
+    Attributes:
+        operation: Its name, such as "PutRecords".
+        body: The encoded parameters.
+        parse: Makes the result of the body of a 200 answer. Raises ValueError where it cannot.
+        account: The account of the stream's ARN, which has endpoints of its own.
+        counted: Puts the number of requests sent, and whether an earlier one may have been written, into a result.
+    """
+
+    operation: str
+    body: bytes
+    parse: Callable[[bytes], T]
+    account: str | None = None
+    counted: Callable[[T, int, bool], T] | None = None
+
+
+@dataclass(slots=True)
+class _Call:
+    """What happened to one call so far."""
+
+    request: Request[Any]
+    sent: int = 0
+    maybe_written: bool = False
+    skew_learned: bool = False
+    credentials_renewed: bool = False
+
+    def failed(self, error: KinesisError) -> KinesisError:
+        """Return `error` with what is known of the call's requests in it."""
+        error.attempts = self.sent
+        error.maybe_written = self.maybe_written
+        return error
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where requests go, known once the configuration is read."""
+
+    region: str
+    endpoint_url: str | None
+    setting: Setting
+    signer: Signer
+    transport: Transport
+    known: dict[tuple[str | None, bool], tuple[str, str]] = field(default_factory=dict)
+
+    def url_and_host(self, operation: str, account: str | None) -> tuple[str, str]:
+        """Return the URL and the Host header for a request."""
+        key = (account, operation in DATA_OPERATIONS)
+        found = self.known.get(key)
+        if found is None:
+            url = self.endpoint_url or aws_endpoint(
+                self.region,
+                operation=operation,
+                account=account,
+                fips=self.setting.fips,
+                dual_stack=self.setting.dual_stack,
+            )
+            found = self.known[key] = (url + "/", host_header(url))
+        return found
+
+
+class Client:
+    """Speaks with Kinesis. Producers and consumers may share one; it belongs to the event loop of its first request.
+
+    Nothing is read or opened before the first request: the AWS configuration is then read in a thread.
+
+    Args:
+        region: The region's code; None: the AWS configuration's.
+        credentials: `Credentials`, an async function that returns them, or None for the AWS chain (environment, profiles, SSO,
+            assumed roles, web identity, container, instance).
+        endpoint_url: Another place than AWS's own, such as "http://127.0.0.1:4567"; None: `AWS_ENDPOINT_URL_KINESIS`,
+            `AWS_ENDPOINT_URL` or the profile's, else AWS's endpoint of the region.
+        profile: A profile of `~/.aws/config`; None: `AWS_PROFILE`, or the default one.
+        wire: "json" or "cbor".
+        timeouts: How long to wait.
+        retry: When to send again.
+        connection: CA bundle, proxy, idle connections.
+        clock: The time; tests give another.
+        transport: The network; tests give another.
+
+    Raises:
+        ConfigError: An argument is wrong.
+
+    Example:
+        >>> import asyncio
+        >>> from kinstream import Client, Credentials
+        >>> async def streams(endpoint_url):
+        ...     async with Client("us-east-1", Credentials("local", "local"), endpoint_url) as client:
+        ...         return (await client.call("ListStreams", {}))["StreamNames"]
+    """
+
+    def __init__(
+        self,
+        region: str | None = None,
+        credentials: Credentials | Provider | None = None,
+        endpoint_url: str | None = None,
+        *,
+        profile: str | None = None,
+        wire: Wire | str = Wire.JSON,
+        timeouts: Timeouts | None = None,
+        retry: Retrying | None = None,
+        connection: Connection | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        transport: Transport | None = None,
+    ) -> None:
+        self.region = None if region is None else check_region(region)
+        self.timeouts = _option("timeouts", timeouts, Timeouts)
+        self.retry = _option("retry", retry, Retrying)
+        self.connection = _option("connection", connection, Connection)
+        self.codec: Codec = JsonCodec() if choice("wire", wire, Wire) is Wire.JSON else CborCodec()
+        self.clock = clock
+        if endpoint_url is not None:
+            endpoint_url = check_endpoint_url("endpoint_url", endpoint_url, allow_http=self.connection.allow_http)
+        self._endpoint_url = endpoint_url
+        self._chain = AwsChain(None if profile is None else text("profile", profile))
+        self._explicit = region is not None and endpoint_url is not None and credentials is not None
+        self._source = source_of(credentials, self._chain, clock)
+        self._quota = RetryQuota()
+        self._transport = transport
+        self._place: _Place | None = None
+        self._finding = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
+        self._skew = 0.0
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"Client(region={self.region!r}, endpoint_url={self._endpoint_url!r})"
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections. Calls under way end with ClosedError. May be repeated."""
+        self._closed = True
+        if isinstance(self._source, RefreshingSource):
+            await self._source.close()
+        if self._transport is not None:
+            await self._transport.close()
+
+    async def call(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Ask for any operation of the Kinesis API by its name.
+
+        Args:
+            operation: Such as "DescribeStreamSummary".
+            params: The parameters as the API reference has them. Blobs are bytes-like; timestamps are seconds or datetimes.
+
+        Returns:
+            The answer as the API reference has it, blobs as bytes and timestamps as float seconds.
+
+        Raises:
+            ConfigError: The operation's name or the parameters cannot be sent.
+            CredentialsError: There are no credentials.
+            ServiceError: Kinesis refused.
+            TransportError: No answer came.
+            UnexpectedResponse: Something else than Kinesis answered.
+        """
+        if not isinstance(operation, str) or not _OPERATION.fullmatch(operation):
+            raise ConfigError(f"operation={operation!r}: must be an operation's name such as 'DescribeStream'")
+        if operation == "SubscribeToShard":
+            raise ConfigError("operation='SubscribeToShard': its answer is a stream of events, which call() cannot return")
+        if not isinstance(params, Mapping):
+            raise ConfigError(f"params: must be a dict, not {type(params).__name__}")
+        account = None
+        for name in _ARN_PARAMETERS:
+            if isinstance(params.get(name), str) and (arn := _ARN.fullmatch(params[name])):
+                self.check_region_of(arn[1])
+                account = arn[2]
+        try:
+            body = self.codec.encode(dict(params))
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            # Only the kind: a message may quote what was to be sent.
+            raise ConfigError(f"params: cannot be encoded ({type(error).__name__})") from None
+        return await self.send(Request(operation, body, self._decode_dict, account))
+
+    def _decode_dict(self, body: bytes) -> dict[str, Any]:
+        answer = self.codec.decode(body)
+        if not isinstance(answer, dict):
+            raise Malformed("not an object")
+        return answer
+
+    async def send(self, request: Request[T]) -> T:
+        """Send a request, again where that is right, and return its parsed answer. Raises as `call` does."""
+        self._claim()
+        call = _Call(request)
+        try:
+            async with self.clock.timeout(self.timeouts.call):
+                answer = await self._exchange(call)
+        except TimeoutError as error:
+            late = DeadlineExceeded(f"{request.operation}: no result within {self.timeouts.call:g} s")
+            late.sent = None if call.sent else False
+            if call.sent and request.operation in PUTS:
+                call.maybe_written = True
+            raise call.failed(late) from error
+        try:
+            result = request.parse(answer.body)
+        except (ValueError, TypeError) as error:
+            call.maybe_written = request.operation in PUTS
+            raise call.failed(
+                UnexpectedResponse(
+                    f"{request.operation}: this is no answer of Kinesis: {_shape_error(error)}",
+                    http_status=answer.status,
+                    http_response=_readable(answer),
+                )
+            ) from None  # the decoder's own error may quote a record's data
+        if call.sent > 1 and request.counted is not None:
+            result = request.counted(result, call.sent, call.maybe_written)
+        return result
+
+    async def _exchange(self, call: _Call) -> Answer:
+        """Return the answer with status 200; raise what remains after the retries."""
+        request = call.request
+        place = self._place or await self._find_place()
+        url, host = place.url_and_host(request.operation, request.account)
+        attempts = Attempts(self.retry, self._quota)
+        while True:
+            credentials = await self._source.get()
+            headers = place.signer.sign(
+                credentials,
+                self.clock.wall() + self._skew,
+                host=host,
+                target=f"{TARGET}.{request.operation}",
+                content_type=self.codec.content_type,
+                body=request.body,
+            )
+            call.sent += 1
+            retry_after = None
+            error: KinesisError
+            try:
+                answer = await place.transport.post(url, headers, request.body, progress=self.timeouts.progress)
+            except TransportError as lost:
+                error = lost
+                error.details = f"{request.operation}: {lost.details}"
+                error.args = (error.details,)
+                if lost.sent is False:
+                    call.sent -= 1
+                elif request.operation in PUTS:
+                    call.maybe_written = True
+                if self._closed:
+                    raise call.failed(ClosedError(f"{request.operation}: the client was closed")) from lost
+            else:
+                if answer.status == 200:
+                    attempts.succeeded()
+                    return answer
+                refused = error = _refusal(request.operation, answer)
+                retry_after = _milliseconds(answer.headers.get("x-amz-retry-after"))
+                if error.maybe_written and request.operation in PUTS:
+                    call.maybe_written = True
+                if self._learned(call, refused, answer, credentials):
+                    continue
+            _log.debug("%s: attempt %d: %s", request.operation, call.sent, error.details)
+            delay = attempts.next_delay(error, random.random(), retry_after)
+            if delay is None:
+                raise call.failed(error)
+            await self.clock.sleep(delay)
+
+    def _learned(self, call: _Call, error: ServiceError, answer: Answer, credentials: Credentials) -> bool:
+        """Return whether the refusal taught something that makes another attempt worth its while, at once, and only once."""
+        if error.code in EXPIRED_CREDENTIALS_CODES and not call.credentials_renewed:
+            call.credentials_renewed = True
+            return self._source.expired(credentials)
+        if error.code in CLOCK_SKEW_CODES and not call.skew_learned:
+            theirs = _date(answer.headers.get("date"))
+            if theirs is not None and abs(theirs - self.clock.wall() - self._skew) > SKEW_TOLERANCE:
+                call.skew_learned = True
+                self._skew = theirs - self.clock.wall()
+                _log.debug("the service's clock is %+.0f s from ours", self._skew)
+                return True
+        return False
+
+    def check_region_of(self, arn_region: str) -> None:
+        """Check that an ARN's region is this client's.
+
+        Raises:
+            ConfigError: It is another one: requests would go to the wrong region.
+        """
+        region = self.region if self._place is None else self._place.region
+        if region is not None and region != arn_region:
+            raise ConfigError(f"region={region!r}: the ARN is of region {arn_region!r}")
+
+    def _claim(self) -> None:
+        """Check that the client may be used here."""
+        if self._closed:
+            raise ClosedError("the client is closed")
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+            self._process = os.getpid()
+        if self._process != os.getpid():
+            raise ConfigError("this client was used before the process was forked: make a new one in each process")
+        if self._loop is not loop:
+            raise ConfigError("this client belongs to another event loop: make one for each event loop")
+
+    async def _find_place(self) -> _Place:
+        """Return where requests go; the configuration is read once, in a thread."""
+        async with self._finding:
+            if self._place is None:
+                if self._explicit:
+                    bundle = os.environ.get("AWS_CA_BUNDLE") or None
+                    setting = Setting(None, None, bundle, fips=False, dual_stack=False)
+                else:
+                    setting = await self._chain.setting()
+                region = self.region or setting.region
+                if region is None:
+                    raise ConfigError("no region: give region=, or set AWS_REGION or the profile's region")
+                endpoint_url = self._endpoint_url
+                if endpoint_url is None and setting.endpoint_url is not None:
+                    endpoint_url = check_endpoint_url(
+                        "endpoint_url of the AWS configuration",
+                        setting.endpoint_url,
+                        allow_http=self.connection.allow_http,
+                    )
+                if self._transport is None:
+                    self._transport = HttpTransport(
+                        endpoint_url or aws_endpoint(region),
+                        self.connection,
+                        ca_bundle=setting.ca_bundle,
+                        progress=self.timeouts.progress,
+                        clock=self.clock,
+                    )
+                self._place = _Place(
+                    check_region(region), endpoint_url, setting, Signer(region), self._transport
+                )
+            return self._place
+
+
+def _option(name: str, value: T | None, kind: type[T]) -> T:
+    """Return an option's value, or its default."""
+    if value is None:
+        return kind()
+    if not isinstance(value, kind):
+        raise ConfigError(f"{name}: must be a kinstream.{kind.__name__}, not {type(value).__name__}")
+    return value
+
+
+def _refusal(operation: str, answer: Answer) -> ServiceError:
+    """Return the error for an answer that is not 200."""
+    body = _readable(answer)
+    code = message = ""
+    if isinstance(body, dict):
+        code = str(body.get("__type") or body.get("code") or "")
+        message = str(body.get("message") or body.get("Message") or "")
+    # "com.amazonaws.kinesis#Code" in bodies, "Code:http://..." in headers (Smithy, "AWS JSON 1.1 protocol", "Operation error serialization").
+    code = (code or answer.headers.get("x-amzn-errortype") or "").split(":")[0].rpartition("#")[2]
+    if 300 <= answer.status < 400:
+        message = "a redirect, which is never followed: check the endpoint"
+    elif not code and isinstance(body, str):
+        message = "the answer is not from Kinesis: check the endpoint and the proxy"
+    return service_error(
+        operation, answer.status, code, message, request_id=answer.headers.get("x-amzn-requestid"), http_response=body
+    )
+
+
+def _readable(answer: Answer) -> dict[str, Any] | str:
+    """Return the parsed body, or the beginning of it as text."""
+    kind = answer.headers.get("content-type") or ""
+    codec: Codec = CborCodec() if "cbor" in kind else JsonCodec()
+    try:
+        body = codec.decode(answer.body)
+    except ValueError:
+        body = None
+    return body if isinstance(body, dict) else answer.body[:TEXT_MAX_BYTES].decode("utf-8", "replace")
+
+
+def _shape_error(error: Exception) -> str:
+    """Return what is wrong with an answer, without a word of it."""
+    message = str(error)
+    return message if isinstance(error, (msgspec.ValidationError, Malformed)) else "its body does not decode"
+
+
+def _milliseconds(header: str | None) -> float | None:
+    return int(header) / 1000 if header is not None and header.isdecimal() and len(header) < 10 else None
+
+
+def _date(header: str | None) -> float | None:
+    try:
+        return None if header is None else parsedate_to_datetime(header).timestamp()
+    except (TypeError, ValueError):
+        return None
