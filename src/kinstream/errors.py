@@ -61,7 +61,11 @@ class KinesisError(Exception):
     type: ClassVar[ErrorType] = ErrorType.LIBRARY_ERROR
 
     def __init__(
-        self, details: str, *, http_status: int | None = None, http_response: dict[str, Any] | str | None = None
+        self,
+        details: str,
+        *,
+        http_status: int | None = None,
+        http_response: dict[str, Any] | str | None = None,
     ) -> None:
         super().__init__(details)
         self.details = details

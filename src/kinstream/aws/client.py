@@ -20,7 +20,13 @@ import msgspec
 
 from kinstream.aws.attempts import Attempts, RetryQuota
 from kinstream.aws.credentials import AwsChain, Credentials, Provider, RefreshingSource, Setting, source_of
-from kinstream.aws.endpoint import DATA_OPERATIONS, aws_endpoint, check_endpoint_url, check_region, host_header
+from kinstream.aws.endpoint import (
+    DATA_OPERATIONS,
+    aws_endpoint,
+    check_endpoint_url,
+    check_region,
+    host_header,
+)
 from kinstream.aws.sign import Signer
 from kinstream.aws.transport import Answer, HttpTransport, Transport
 from kinstream.aws.wire import CborCodec, Codec, JsonCodec
@@ -56,6 +62,7 @@ TEXT_MAX_BYTES = 2048
 _OPERATION = re.compile(r"[A-Z][A-Za-z0-9]{1,63}")
 _ARN_PARAMETERS = ("StreamARN", "ConsumerARN", "ResourceARN", "ChannelARN")
 _ARN = re.compile(r"arn:aws[a-z-]*:kinesis:([a-z0-9-]+):(\d{12}):.+")
+
 
 class Malformed(ValueError):
     """An answer that decodes but lacks what it must have. Its message has no part of the answer."""
@@ -229,7 +236,9 @@ class Client:
         if not isinstance(operation, str) or not _OPERATION.fullmatch(operation):
             raise ConfigError(f"operation={operation!r}: must be an operation's name such as 'DescribeStream'")
         if operation == "SubscribeToShard":
-            raise ConfigError("operation='SubscribeToShard': its answer is a stream of events, which call() cannot return")
+            raise ConfigError(
+                "operation='SubscribeToShard': its answer is a stream of events, which call() cannot return"
+            )
         if not isinstance(params, Mapping):
             raise ConfigError(f"params: must be a dict, not {type(params).__name__}")
         account = None
@@ -389,9 +398,7 @@ class Client:
                         progress=self.timeouts.progress,
                         clock=self.clock,
                     )
-                self._place = _Place(
-                    check_region(region), endpoint_url, setting, Signer(region), self._transport
-                )
+                self._place = _Place(check_region(region), endpoint_url, setting, Signer(region), self._transport)
             return self._place
 
 
@@ -418,7 +425,12 @@ def _refusal(operation: str, answer: Answer) -> ServiceError:
     elif not code and isinstance(body, str):
         message = "the answer is not from Kinesis: check the endpoint and the proxy"
     return service_error(
-        operation, answer.status, code, message, request_id=answer.headers.get("x-amzn-requestid"), http_response=body
+        operation,
+        answer.status,
+        code,
+        message,
+        request_id=answer.headers.get("x-amzn-requestid"),
+        http_response=body,
     )
 
 

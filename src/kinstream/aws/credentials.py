@@ -112,7 +112,7 @@ class RefreshingSource:
                 return current
             now = self._clock.wall()
             left = current.expiration - now
-            if left > MANDATORY_REFRESH or (0 < left and now < self._no_refresh_before):
+            if left > MANDATORY_REFRESH or (left > 0 and now < self._no_refresh_before):
                 if left <= ADVISORY_REFRESH and now >= self._no_refresh_before:
                     self._fetch()  # the old ones serve meanwhile
                 return current
@@ -216,13 +216,13 @@ class AwsChain:
 
     def _open(self) -> Any:
         if self._session is None:
-            import botocore.session  # noqa: PLC0415 - late: 160 ms
+            import botocore.session
 
             self._session = botocore.session.Session(profile=self.profile)
         return self._session
 
     def _read_setting(self) -> Setting:
-        import botocore.exceptions  # noqa: PLC0415
+        import botocore.exceptions
 
         try:
             session = self._open()
@@ -237,7 +237,7 @@ class AwsChain:
             raise ConfigError(f"the AWS configuration cannot be read: {error}") from error
 
     def _read_credentials(self) -> Credentials:
-        import botocore.exceptions  # noqa: PLC0415
+        import botocore.exceptions
 
         try:
             if self._found is None:

@@ -87,7 +87,12 @@ def check_region(region: str) -> str:
 
 
 def aws_endpoint(
-    region: str, *, operation: str = "", account: str | None = None, fips: bool = False, dual_stack: bool = False
+    region: str,
+    *,
+    operation: str = "",
+    account: str | None = None,
+    fips: bool = False,
+    dual_stack: bool = False,
 ) -> str:
     """Return the URL of Kinesis in a region.
 

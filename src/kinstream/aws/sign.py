@@ -61,7 +61,12 @@ class Signer:
         return headers
 
     def authorization(
-        self, credentials: Credentials, stamp: str, method: str, headers: Iterable[tuple[str, str]], body: bytes
+        self,
+        credentials: Credentials,
+        stamp: str,
+        method: str,
+        headers: Iterable[tuple[str, str]],
+        body: bytes,
     ) -> str:
         """Return the Authorization header of any request to "/" without a query.
 

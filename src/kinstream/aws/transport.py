@@ -150,7 +150,9 @@ class HttpTransport:
                     break
                 size += len(chunk)
                 if size > ANSWER_MAX_BYTES:
-                    raise UnexpectedResponse(f"the answer is larger than {ANSWER_MAX_BYTES} bytes", http_status=response.status)
+                    raise UnexpectedResponse(
+                        f"the answer is larger than {ANSWER_MAX_BYTES} bytes", http_status=response.status
+                    )
                 chunks.append(chunk)
             return Answer(response.status, response.headers, b"".join(chunks))
         except TimeoutError as error:
@@ -173,10 +175,13 @@ def _no_answer(error: TimeoutError | PyreqwestError, seconds: float) -> Transpor
 def _before_answer(error: PyreqwestError) -> TransportError:
     causes = _causes(error)
     if not _NOT_CONNECTED.isdisjoint(causes):
-        return ConnectFailed(f"no connection: {_reason(error)}; check the endpoint, the network and the proxy", sent=False)
+        return ConnectFailed(
+            f"no connection: {_reason(error)}; check the endpoint, the network and the proxy", sent=False
+        )
     if any(cause.startswith(_BAD_CERTIFICATE) for cause in causes):
         refused = ConnectFailed(
-            f"the endpoint's certificate is not trusted: {_reason(error)}; name its authority in Connection(ca_bundle=...)", sent=False
+            f"the endpoint's certificate is not trusted: {_reason(error)}; name its authority in Connection(ca_bundle=...)",
+            sent=False,
         )
         refused.retry_safe = False
         return refused
