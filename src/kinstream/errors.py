@@ -34,7 +34,7 @@ class ErrorType(StrEnum):
     """The three kinds of error of the reference contract."""
 
     LIBRARY_ERROR = "LIBRARY_ERROR"
-    """Wrong construction or arguments, a closed object, missing credentials, or a fault in the library: nothing was asked of Kinesis."""
+    """Wrong construction or arguments, a closed object, missing credentials, or a fault in the library."""
     REQUEST_FAILED = "REQUEST_FAILED"
     """The request failed: Kinesis refused it, or no answer came."""
     UNEXPECTED_RESPONSE = "UNEXPECTED_RESPONSE"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -51,7 +51,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """A record to write. Construction never raises: a record is checked when it is put.
 
     Args:
-        data: `bytes`, `bytearray` or `memoryview` are written as they are, whatever the encoder; anything else goes through the encoder.
+        data: `bytes`, `bytearray` or `memoryview` are written as they are, whatever the encoder; anything else goes through
+            the encoder.
         partition_key: 1 to 256 Unicode characters; its MD5 chooses the shard.
         explicit_hash_key: A decimal number below 2**128 that chooses the shard in the partition key's place.
         prev_sequence_number: `put_record` gives this record a greater sequence number than this one
@@ -70,11 +71,9 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     prev_sequence_number: str | None = None
     encoder: Encoder | None = None
 
-    def __rich_repr__(self) -> Iterator[tuple[str, Any]]:
-        yield "data", _Hidden(self.data)
-        yield "partition_key", self.partition_key
-        if self.explicit_hash_key is not None:
-            yield "explicit_hash_key", self.explicit_hash_key
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        shown = [("data", _Hidden(self.data)), ("partition_key", self.partition_key)]
+        return shown if self.explicit_hash_key is None else [*shown, ("explicit_hash_key", self.explicit_hash_key)]
 
     def __repr__(self) -> str:
         return f"Record({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
@@ -102,7 +101,7 @@ class ReceivedRecord(msgspec.Struct, Generic[Data], frozen=True):
         """`arrival_time` in whole seconds since 1970."""
         return int(self.arrival_time)
 
-    def json(self) -> Any:
+    def json(self: ReceivedRecord[bytes]) -> Any:
         """Return the data parsed as JSON.
 
         Raises:
@@ -110,12 +109,14 @@ class ReceivedRecord(msgspec.Struct, Generic[Data], frozen=True):
         """
         return parse_json(self.data)
 
-    def __rich_repr__(self) -> Iterator[tuple[str, Any]]:
-        yield "data", _Hidden(self.data)
-        yield "partition_key", self.partition_key
-        yield "sequence_number", self.sequence_number
-        yield "arrival_time", self.arrival_time
-        yield "encryption_type", self.encryption_type.value
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [
+            ("data", _Hidden(self.data)),
+            ("partition_key", self.partition_key),
+            ("sequence_number", self.sequence_number),
+            ("arrival_time", self.arrival_time),
+            ("encryption_type", self.encryption_type.value),
+        ]
 
     def __repr__(self) -> str:
         return f"ReceivedRecord({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"

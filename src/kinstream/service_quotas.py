@@ -14,7 +14,7 @@ PUT_RECORDS_MAX_BYTES = 10 * MIB
 """Data and partition keys of one PutRecords request, together (quotas; it was 5 MiB until 2025)."""
 
 RECORD_MAX_BYTES = 10 * MIB
-"""Data and partition key of one record, on a stream whose MaxRecordSizeInKiB is raised to its maximum (API reference, `UpdateMaxRecordSize`)."""
+"""Data and partition key of one record, where MaxRecordSizeInKiB is at its maximum (API reference, `UpdateMaxRecordSize`)."""
 
 RECORD_DEFAULT_MAX_KIB = 1024
 """MaxRecordSizeInKiB of a stream that was not told otherwise (API reference, `CreateStream`)."""

@@ -11,10 +11,10 @@ import logging
 import os
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import msgspec
 
@@ -27,6 +27,7 @@ from kinstream.aws.endpoint import (
     check_region,
     host_header,
 )
+from kinstream.aws.kinesis import Malformed, Request
 from kinstream.aws.sign import Signer
 from kinstream.aws.transport import Answer, HttpTransport, Transport
 from kinstream.aws.wire import CborCodec, Codec, JsonCodec
@@ -50,9 +51,6 @@ T = TypeVar("T")
 TARGET = "Kinesis_20131202"
 """The service's target prefix (service model, `targetPrefix`)."""
 
-PUTS = frozenset({"PutRecord", "PutRecords"})
-"""Operations of which an unknown outcome may have written records."""
-
 SKEW_TOLERANCE = 240.0
 """Seconds that the clocks may differ before ours is taken to be wrong; the service refuses from 300 on (botocore: 4 minutes)."""
 
@@ -64,30 +62,7 @@ _ARN_PARAMETERS = ("StreamARN", "ConsumerARN", "ResourceARN", "ChannelARN")
 _ARN = re.compile(r"arn:aws[a-z-]*:kinesis:([a-z0-9-]+):(\d{12}):.+")
 
 
-class Malformed(ValueError):
-    """An answer that decodes but lacks what it must have. Its message has no part of the answer."""
-
-
 _log = logging.getLogger("kinstream.client")
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Request(Generic[T]):
-    """A request that is ready to be signed.
-
-    Attributes:
-        operation: Its name, such as "PutRecords".
-        body: The encoded parameters.
-        parse: Makes the result of the body of a 200 answer. Raises ValueError where it cannot.
-        account: The account of the stream's ARN, which has endpoints of its own.
-        counted: Puts the number of requests sent, and whether an earlier one may have been written, into a result.
-    """
-
-    operation: str
-    body: bytes
-    parse: Callable[[bytes], T]
-    account: str | None = None
-    counted: Callable[[T, int, bool], T] | None = None
 
 
 @dataclass(slots=True)
@@ -132,6 +107,21 @@ class _Place:
             )
             found = self.known[key] = (url + "/", host_header(url))
         return found
+
+
+class ClientOptions(TypedDict, total=False):
+    """What a `Client` may be given by keyword; a producer or consumer that makes its own client takes the same."""
+
+    region: str | None
+    credentials: Credentials | Provider | None
+    endpoint_url: str | None
+    profile: str | None
+    wire: Wire | str
+    timeouts: Timeouts | None
+    retry: Retrying | None
+    connection: Connection | None
+    clock: Clock
+    transport: Transport | None
 
 
 class Client:
@@ -206,9 +196,9 @@ class Client:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
+        await self.close()
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         """Close all connections. Calls under way end with ClosedError. May be repeated."""
         self._closed = True
         if isinstance(self._source, RefreshingSource):
@@ -241,17 +231,16 @@ class Client:
             )
         if not isinstance(params, Mapping):
             raise ConfigError(f"params: must be a dict, not {type(params).__name__}")
-        account = None
+        region = account = None
         for name in _ARN_PARAMETERS:
             if isinstance(params.get(name), str) and (arn := _ARN.fullmatch(params[name])):
-                self.check_region_of(arn[1])
-                account = arn[2]
+                region, account = arn.groups()
         try:
             body = self.codec.encode(dict(params))
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             # Only the kind: a message may quote what was to be sent.
             raise ConfigError(f"params: cannot be encoded ({type(error).__name__})") from None
-        return await self.send(Request(operation, body, self._decode_dict, account))
+        return await self.send(Request(operation, body, self._decode_dict, region, account))
 
     def _decode_dict(self, body: bytes) -> dict[str, Any]:
         answer = self.codec.decode(body)
@@ -269,13 +258,13 @@ class Client:
         except TimeoutError as error:
             late = DeadlineExceeded(f"{request.operation}: no result within {self.timeouts.call:g} s")
             late.sent = None if call.sent else False
-            if call.sent and request.operation in PUTS:
+            if call.sent and request.writes:
                 call.maybe_written = True
             raise call.failed(late) from error
         try:
             result = request.parse(answer.body)
         except (ValueError, TypeError) as error:
-            call.maybe_written = request.operation in PUTS
+            call.maybe_written = request.writes
             raise call.failed(
                 UnexpectedResponse(
                     f"{request.operation}: this is no answer of Kinesis: {_shape_error(error)}",
@@ -291,6 +280,7 @@ class Client:
         """Return the answer with status 200; raise what remains after the retries."""
         request = call.request
         place = self._place or await self._find_place()
+        self.check_region_of(request.region)
         url, host = place.url_and_host(request.operation, request.account)
         attempts = Attempts(self.retry, self._quota)
         while True:
@@ -314,7 +304,7 @@ class Client:
                 error.args = (error.details,)
                 if lost.sent is False:
                     call.sent -= 1
-                elif request.operation in PUTS:
+                elif request.writes:
                     call.maybe_written = True
                 if self._closed:
                     raise call.failed(ClosedError(f"{request.operation}: the client was closed")) from lost
@@ -324,7 +314,7 @@ class Client:
                     return answer
                 refused = error = _refusal(request.operation, answer)
                 retry_after = _milliseconds(answer.headers.get("x-amz-retry-after"))
-                if error.maybe_written and request.operation in PUTS:
+                if error.maybe_written and request.writes:
                     call.maybe_written = True
                 if self._learned(call, refused, answer, credentials):
                     continue
@@ -348,14 +338,14 @@ class Client:
                 return True
         return False
 
-    def check_region_of(self, arn_region: str) -> None:
-        """Check that an ARN's region is this client's.
+    def check_region_of(self, arn_region: str | None) -> None:
+        """Check that an ARN's region is this client's, as far as that is known yet.
 
         Raises:
             ConfigError: It is another one: requests would go to the wrong region.
         """
         region = self.region if self._place is None else self._place.region
-        if region is not None and region != arn_region:
+        if None not in (region, arn_region) and region != arn_region:
             raise ConfigError(f"region={region!r}: the ARN is of region {arn_region!r}")
 
     def _claim(self) -> None:
@@ -418,7 +408,7 @@ def _refusal(operation: str, answer: Answer) -> ServiceError:
     if isinstance(body, dict):
         code = str(body.get("__type") or body.get("code") or "")
         message = str(body.get("message") or body.get("Message") or "")
-    # "com.amazonaws.kinesis#Code" in bodies, "Code:http://..." in headers (Smithy, "AWS JSON 1.1 protocol", "Operation error serialization").
+    # "com.amazonaws.kinesis#Code" in bodies, "Code:http://..." in headers (Smithy, "Operation error serialization").
     code = (code or answer.headers.get("x-amzn-errortype") or "").split(":")[0].rpartition("#")[2]
     if 300 <= answer.status < 400:
         message = "a redirect, which is never followed: check the endpoint"

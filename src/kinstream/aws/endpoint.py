@@ -1,7 +1,7 @@
 """Streams and endpoints: which host a request goes to, by AWS's rules.
 
-Source: the endpoint rule set of the Kinesis service model (botocore `data/kinesis/2013-12-02/endpoint-rule-set-1.json`),
-which the conformance tests compare this file with.
+Source: the endpoint rule set of the Kinesis service model (botocore's
+`data/kinesis/2013-12-02/endpoint-rule-set-1.json`), which the conformance tests compare this file with.
 """
 
 from __future__ import annotations
@@ -14,8 +14,15 @@ from urllib.parse import urlsplit
 from kinstream.errors import ConfigError
 from kinstream.service_quotas import STREAM_ARN_PATTERN, STREAM_NAME_PATTERN
 
-DATA_OPERATIONS = frozenset({"PutRecord", "PutRecords", "GetRecords", "GetShardIterator", "SubscribeToShard"})
+DATA_OPERATIONS = frozenset({
+    "AcknowledgeDeadLetterQueueRecords", "AcknowledgeQueueRecords", "GetRecords", "GetShardIterator", "PutRecord",
+    "PutRecords", "ReceiveDeadLetterQueueRecords", "ReceiveQueueRecords", "RestoreDeadLetterQueueRecords",
+    "SubscribeToShard", "UpdateDeadLetterQueueRecordsVisibility", "UpdateQueueRecordsVisibility",
+})  # fmt: skip
 """Operations of the data plane; all others are control (the model's `OperationType`)."""
+
+QUEUE = "Queue"
+"""In the name of each operation on queues, which have a host of their own (the model's `ResourceType`)."""
 
 _REGION = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _ARN = re.compile(STREAM_ARN_PATTERN)
@@ -98,7 +105,7 @@ def aws_endpoint(
 
     Args:
         region: Such as "eu-central-1".
-        operation: Chooses the data or the control plane where an account is given.
+        operation: Chooses the data or the control plane where an account is given, and the host of queues.
         account: The account of the stream's ARN: it has endpoints of its own.
         fips: FIPS 140 endpoints.
         dual_stack: Endpoints with IPv6.
@@ -111,18 +118,23 @@ def aws_endpoint(
         if dual_suffix is None:
             raise ConfigError(f"region={region!r} has no dual-stack endpoint")
         suffix = dual_suffix
-    fips_part = "-fips" if fips and not (region.startswith("us-gov-") and not dual_stack and account is None) else ""
-    if account is not None and not region.startswith(_NO_ACCOUNT_ENDPOINTS):
-        plane = "data" if operation in DATA_OPERATIONS else "control"
-        return f"https://{account}.{plane}-kinesis{fips_part}.{region}.{suffix}"
-    return f"https://kinesis{fips_part}.{region}.{suffix}"
+    if QUEUE in operation:
+        service = "kinesis-queues"
+    elif account is not None and not region.startswith(_NO_ACCOUNT_ENDPOINTS):
+        service = f"{account}.{'data' if operation in DATA_OPERATIONS else 'control'}-kinesis"
+    else:
+        service = "kinesis"
+        if region.startswith("us-gov-") and not dual_stack:
+            fips = False  # GovCloud's plain name is its FIPS endpoint
+    return f"https://{service}{'-fips' if fips else ''}.{region}.{suffix}"
 
 
 def check_endpoint_url(field: str, url: str, *, allow_http: bool) -> str:
     """Return `url` without a trailing slash, checked to be a place that requests may go to.
 
     Raises:
-        ConfigError: It is no URL of a host, has credentials, a path or a query in it, or is plain http to another machine.
+        ConfigError: It is no URL of a host, has credentials, a path or a query in it, or is plain http to another
+            machine.
     """
     try:
         parts = urlsplit(url)

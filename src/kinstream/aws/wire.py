@@ -26,8 +26,8 @@ T = TypeVar("T")
 BLOB_FIELDS = frozenset({"Data"})
 """Members of the service model that are blobs."""
 TIMESTAMP_FIELDS = frozenset({
-    "ApproximateArrivalTimestamp", "ChannelCreationTimestamp", "ConsumerCreationTimestamp",
-    "StreamCreationTimestamp", "Timestamp",
+    "ApproximateArrivalTimestamp", "ChannelCreationTimestamp", "ConsumerCreationTimestamp", "EarliestAllowedEndAt",
+    "EndedAt", "FirstReceiveTimestamp", "QueueCreationTimestamp", "StartedAt", "StreamCreationTimestamp", "Timestamp",
 })  # fmt: skip
 """Members of the service model that are timestamps."""
 

@@ -2,6 +2,7 @@
 
 import re
 from hashlib import md5
+from itertools import pairwise
 
 MAX_HASH_KEY = 2**128 - 1
 """The last hash key; the first is 0 (API reference, `HashKeyRange`)."""
@@ -28,4 +29,4 @@ def parse_hash_key(text: str) -> int | None:
 def even_ranges(count: int) -> list[tuple[int, int]]:
     """Return `count` hash-key ranges of equal size (to one), both ends included, that cover every hash key."""
     bounds = [(2**128 * i) // count for i in range(count + 1)]
-    return [(low, high - 1) for low, high in zip(bounds, bounds[1:], strict=False)]
+    return [(low, high - 1) for low, high in pairwise(bounds)]

@@ -1,0 +1,52 @@
+"""One stream through one client: what a producer and a consumer have in common."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from kinstream.aws.client import Client, ClientOptions
+from kinstream.aws.endpoint import Stream
+from kinstream.errors import ConfigError
+
+
+class StreamAccess:
+    """A stream, and the client through which it is reached.
+
+    Args:
+        stream: The stream's name or ARN.
+        client: A client to share. Without one, a client is made of `options`, and closed with this object.
+        options: What a `Client` takes. An ARN's region needs not be said again.
+
+    Raises:
+        ConfigError: The stream or an option is wrong, or the ARN is of another region.
+    """
+
+    def __init__(self, stream: str, client: Client | None, options: ClientOptions) -> None:
+        self.stream = Stream.parse(stream)
+        if client is None:
+            if self.stream.region is not None and options.get("region") is None:
+                options = {**options, "region": self.stream.region}
+            self.client = Client(**options)
+        elif not isinstance(client, Client):
+            raise ConfigError(f"client: must be a kinstream.Client, not {type(client).__name__}")
+        elif options:
+            raise ConfigError(f"{', '.join(options)}: give these to the client; it is shared as it is")
+        else:
+            self.client = client
+        self.client.check_region_of(self.stream.region)
+        self._shares_client = client is not None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.stream.arn or self.stream.name!r})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: TracebackType | BaseException | type[BaseException] | None) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the client, unless it is shared. May be repeated."""
+        if not self._shares_client:
+            await self.client.close()
