@@ -123,7 +123,8 @@ class HttpTransport:
             self._http: HttpClient = builder.build()
         except RuntimeError as error:
             raise ConfigError(
-                "this process was forked after its parent had made requests: use the 'spawn' or 'forkserver' start method of multiprocessing"
+                "this process was forked after its parent had made requests: "
+                "use the 'spawn' or 'forkserver' start method of multiprocessing"
             ) from error
         except PyreqwestError as error:
             raise ConfigError(f"Connection: {_reason(error)}") from error

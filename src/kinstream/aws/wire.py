@@ -42,7 +42,10 @@ class Codec(Protocol):
     """The `Content-Type` of requests and answers."""
 
     def encode(self, params: dict[str, Any]) -> bytes:
-        """Return the body for any operation. Bytes-like values are blobs; a datetime is a timestamp, as is a number in a timestamp member."""
+        """Return the body for any operation.
+
+        Bytes-like values are blobs; a datetime is a timestamp, as is a number in a timestamp member.
+        """
 
     def decode(self, body: bytes) -> Any:
         """Return the value of a body, blobs as bytes and timestamps as float seconds. Raises ValueError."""
