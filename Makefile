@@ -28,8 +28,8 @@ check: .venv/.dev ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pyright
-	$(BIN)/pyright --ignoreexternal --verifytypes kinstream
+	PATH="$(CURDIR)/$(BIN):$$PATH" pyright
+	PATH="$(CURDIR)/$(BIN):$$PATH" pyright --ignoreexternal --verifytypes kinstream
 
 test: check ## all checks, then all tests
 	$(BIN)/python -m pytest

@@ -23,11 +23,11 @@ class StreamAccess:
     """
 
     def __init__(self, stream: str, client: Client | None, options: ClientOptions) -> None:
-        self.stream = Stream.parse(stream)
+        self.stream: Stream = Stream.parse(stream)
         if client is None:
             if self.stream.region is not None and options.get("region") is None:
                 options = {**options, "region": self.stream.region}
-            self.client = Client(**options)
+            self.client: Client = Client(**options)
         elif not isinstance(client, Client):
             raise ConfigError(f"client: must be a kinstream.Client, not {type(client).__name__}")
         elif options:

@@ -27,7 +27,7 @@ class RetryQuota:
 
     def __init__(self, capacity: int = QUOTA_CAPACITY) -> None:
         self.capacity = capacity
-        self.available = capacity
+        self.available: int = capacity
 
     def take(self, cost: int) -> bool:
         """Return whether `cost` was available; it is spent then."""
@@ -54,7 +54,7 @@ class Attempts:
         self._retrying = retrying
         self._quota = quota
         self._last_cost = REFILL
-        self.number = 1
+        self.number: int = 1
 
     def succeeded(self) -> None:
         """Give back to the quota what a success gives back."""

@@ -168,12 +168,12 @@ class Client:
         clock: Clock = SYSTEM_CLOCK,
         transport: Transport | None = None,
     ) -> None:
-        self.region = None if region is None else check_region(region)
-        self.timeouts = _option("timeouts", timeouts, Timeouts)
-        self.retry = _option("retry", retry, Retrying)
-        self.connection = _option("connection", connection, Connection)
+        self.region: str | None = None if region is None else check_region(region)
+        self.timeouts: Timeouts = _option("timeouts", timeouts, Timeouts)
+        self.retry: Retrying = _option("retry", retry, Retrying)
+        self.connection: Connection = _option("connection", connection, Connection)
         self.codec: Codec = JsonCodec() if choice("wire", wire, Wire) is Wire.JSON else CborCodec()
-        self.clock = clock
+        self.clock: Clock = clock
         if endpoint_url is not None:
             endpoint_url = check_endpoint_url("endpoint_url", endpoint_url, allow_http=self.connection.allow_http)
         self._endpoint_url = endpoint_url
@@ -267,7 +267,7 @@ class Client:
             call.maybe_written = request.writes
             raise call.failed(
                 UnexpectedResponse(
-                    f"{request.operation}: this is no answer of Kinesis: {_shape_error(error)}",
+                    f"{request.operation}: unexpected answer: {_shape_error(error)}",
                     http_status=answer.status,
                     http_response=_readable(answer),
                 )
