@@ -44,7 +44,8 @@ class Codec(Protocol):
     def encode(self, params: dict[str, Any]) -> bytes:
         """Return the body for any operation.
 
-        Bytes-like values are blobs; a datetime is a timestamp, as is a number in a timestamp member.
+        Bytes-like values are blobs; a datetime is a timestamp, as is a number in a timestamp member. Raises TypeError,
+        ValueError or OverflowError for what neither form can say.
         """
 
     def decode(self, body: bytes) -> Any:
@@ -84,7 +85,10 @@ class JsonCodec:
 
     def decode(self, body: bytes) -> Any:
         """Return the value of a body."""
-        return _walk(msgspec.json.decode(body), _json_answer_leaf) if body else {}
+        try:
+            return _walk(msgspec.json.decode(body), _json_answer_leaf) if body else {}
+        except RecursionError:
+            raise ValueError(_TOO_DEEP) from None
 
     def encode_put_records(self, stream: dict[str, str], records: Sequence[Record]) -> bytes:
         """Return the body of PutRecords."""
@@ -93,7 +97,7 @@ class JsonCodec:
             return b'{"Records":%b,%b' % (self._encoder.encode(records), self._encoder.encode(stream)[1:])
         text = self._encoder.encode
         encode64 = pybase64.b64encode
-        parts = []
+        parts: list[bytes] = []
         append = parts.append  # one join of small parts: any formatting in between copies the megabytes again
         head = b'{"Records":[{"Data":"'
         for record in records:
@@ -110,19 +114,19 @@ class JsonCodec:
 
     def decode_put_record(self, body: bytes) -> PutRecordResult:
         """Return the answer to PutRecord."""
-        return self._put_record.decode(body)
+        return _read(self._put_record, body)
 
     def decode_put_records(self, body: bytes) -> PutRecordsResult:
         """Return the answer to PutRecords."""
-        return self._put_records.decode(body)
+        return _read(self._put_records, body)
 
     def decode_get_records(self, body: bytes) -> GetRecordsResult[bytes]:
         """Return the answer to GetRecords."""
         # The distance between the first two records tells which way is faster; both are right for any.
         first = body.find(b'"SequenceNumber"')
         if body.find(b'"SequenceNumber"', first + 1) - first < LARGE_RECORD * 4 // 3 + 250:
-            return self._get_small.decode(body)
-        answer: Any = self._get_large.decode(body)
+            return _read(self._get_small, body)
+        answer: Any = _read(self._get_large, body)
         decode64 = pybase64.b64decode
         put = msgspec.structs.force_setattr
         for record in answer.records:
@@ -131,7 +135,7 @@ class JsonCodec:
 
     def decode_as(self, shape: type[T], body: bytes) -> T:
         """Return the answer as a value of `shape`."""
-        return msgspec.json.decode(body, type=shape)
+        return _read(msgspec.json.Decoder(shape), body)
 
 
 class CborCodec:
@@ -141,7 +145,10 @@ class CborCodec:
 
     def encode(self, params: dict[str, Any]) -> bytes:
         """Return the body for any operation."""
-        return cbor2.dumps(_walk(params, _cbor_request_leaf))
+        try:
+            return cbor2.dumps(_walk(params, _cbor_request_leaf))
+        except cbor2.CBOREncodeError as error:
+            raise ValueError(str(error)) from None
 
     def decode(self, body: bytes) -> Any:
         """Return the value of a body."""
@@ -229,21 +236,40 @@ def _seconds(value: Any, *_: Any) -> float:
     return value / 1000  # type: ignore[no-any-return]
 
 
-_TAGS = {1: _seconds}
+def _untagged(value: Any, *_: Any) -> Any:
+    return value.value if isinstance(value, cbor2.CBORTag) else value
+
+
+# Of these tags cbor2 would make dates, decimals, patterns, messages, cycles. Kinesis sends none of them: where one comes
+# in a member that is new to us, its bare value does no harm.
+_TAGS = dict.fromkeys(
+    (0, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799), _untagged
+) | {1: _seconds}
 _TAGGED = b"ApproximateArrivalTimestamp\xc1\x1b"
 _UNTAGGED = b"ApproximateArrivalTimestamp\x1b"
+_TOO_DEEP = "nested too deep"
 
 
 def _load(body: bytes) -> Any:
     """Return the one value that `body` is. Raises ValueError."""
+    stream = io.BytesIO(body)
     try:
-        stream = io.BytesIO(body)
-        value = cbor2.CBORDecoder(stream, semantic_decoders=_TAGS).decode()
-        if stream.tell() != len(body):
-            raise ValueError("bytes after the end")
+        value = cbor2.CBORDecoder(stream, semantic_decoders=_TAGS, tag_hook=_untagged).decode()
+    except cbor2.CBORError as error:  # no ValueError, in cbor2 6
+        raise ValueError(str(error)) from None
     except RecursionError:
-        raise ValueError("nested too deep") from None
+        raise ValueError(_TOO_DEEP) from None
+    if stream.tell() != len(body):
+        raise ValueError("bytes after the end")
     return value
+
+
+def _read(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """Return the value of a JSON body. Raises ValueError."""
+    try:
+        return decoder.decode(body)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
 
 
 def _walk(value: Any, leaf: Callable[[str, Any], Any], name: str = "") -> Any:
@@ -256,7 +282,7 @@ def _walk(value: Any, leaf: Callable[[str, Any], Any], name: str = "") -> Any:
 
 
 def _json_request_leaf(name: str, value: Any) -> Any:
-    return value.timestamp() if isinstance(value, datetime) else value
+    return value.timestamp() if isinstance(value, datetime) else _sendable(value)
 
 
 def _json_answer_leaf(name: str, value: Any) -> Any:
@@ -268,4 +294,14 @@ def _cbor_request_leaf(name: str, value: Any) -> Any:
         value = value.timestamp()
     if name in TIMESTAMP_FIELDS and is_timestamp(value):
         return cbor2.CBORTag(1, round(value * 1000))
+    value = _sendable(value)
     return bytes(value) if isinstance(value, (bytearray, memoryview)) else value
+
+
+def _sendable(value: Any) -> Any:
+    """Return a leaf that both forms can say. The encoders would take more, and each say it in its own way."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a number that is not finite")
+    if value is None or isinstance(value, (str, int, float, bytes, bytearray, memoryview)):
+        return value
+    raise TypeError(f"a {type(value).__name__}")

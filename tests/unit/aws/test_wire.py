@@ -1,0 +1,174 @@
+import base64
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import cbor2
+import pytest
+
+from kinstream.aws.wire import LARGE_RECORD, CborCodec, Codec, JsonCodec
+from kinstream.record import EncryptionType, Record, Shard
+
+JSON, CBOR = JsonCodec(), CborCodec()
+BOTH = pytest.mark.parametrize("codec", [JSON, CBOR], ids=["json", "cbor"])
+STREAM = {"StreamName": "orders"}
+
+
+def body(codec: Codec, value: Any) -> bytes:
+    """Return `value` as another's encoder would write it."""
+    if codec is CBOR:
+        return cbor2.dumps(value)
+    return json.dumps(value, default=lambda blob: base64.b64encode(blob).decode()).encode()
+
+
+def record_of(codec: Codec, **members: Any) -> dict[str, Any]:
+    arrival = cbor2.CBORTag(1, 1787036486712) if codec is CBOR else 1787036486.712
+    return {"SequenceNumber": "1", "ApproximateArrivalTimestamp": arrival, "Data": b"x", "PartitionKey": "k", **members}
+
+
+@pytest.mark.parametrize("size", [0, LARGE_RECORD - 1, LARGE_RECORD, LARGE_RECORD + 1, 5000])
+def test_small_and_large_records_are_written_in_the_same_form(size: int) -> None:
+    def records(size: int) -> list[Record]:
+        return [
+            Record(b"x" * size, "käse\n", hash_key)
+            for hash_key in (None, "0", "340282366920938463463374607431768211455")
+        ]
+
+    written = json.loads(JSON.encode_put_records(STREAM, records(size)))
+    assert [sorted(entry) for entry in written["Records"]] == [
+        ["Data", "PartitionKey"],
+        ["Data", "ExplicitHashKey", "PartitionKey"],
+        ["Data", "ExplicitHashKey", "PartitionKey"],
+    ]
+    assert {entry["PartitionKey"] for entry in written["Records"]} == {"käse\n"}
+    assert {base64.b64decode(entry["Data"]) for entry in written["Records"]} == {b"x" * size}
+    assert written["StreamName"] == "orders"
+
+
+@pytest.mark.parametrize("size", [1, 299, 300, 301, 5000])
+def test_small_and_large_answers_are_read_alike(size: int) -> None:
+    answer = {"Records": [record_of(JSON, Data=bytes([i]) * size) for i in range(3)], "MillisBehindLatest": 1}
+    read = JSON.decode_get_records(body(JSON, answer))
+    assert [record.data for record in read.records] == [bytes([i]) * size for i in range(3)]
+    assert {type(record.data) for record in read.records} == {bytes}
+
+
+@pytest.mark.parametrize("data", ["", "=", "a", "a===", "ab==cd==", "\u00e4bcd", "a b=", "YQ==\n"])
+@pytest.mark.parametrize("padding", ["", "x" * 2000], ids=["small", "large"])
+def test_base64_that_is_none_is_refused_in_small_and_large_answers(data: str, padding: str) -> None:
+    answer = {
+        "Records": [record_of(JSON, Data="", Later=padding), record_of(JSON, Data=data), record_of(JSON, Data="")],
+        "MillisBehindLatest": 0,
+    }
+    if data == "":
+        assert JSON.decode_get_records(body(JSON, answer)).records[1].data == b""
+    else:
+        with pytest.raises(ValueError):
+            JSON.decode_get_records(body(JSON, answer))
+
+
+@BOTH
+@pytest.mark.parametrize("member", ["SequenceNumber", "Data", "ApproximateArrivalTimestamp"])
+def test_record_that_lacks_what_it_must_have_is_refused(codec: Codec, member: str) -> None:
+    record = record_of(codec)
+    del record[member]
+    with pytest.raises(ValueError, match=f"missing required field `{member}`"):
+        codec.decode_get_records(body(codec, {"Records": [record], "MillisBehindLatest": 0}))
+
+
+@BOTH
+def test_record_without_a_partition_key_is_read(codec: Codec) -> None:
+    record = record_of(codec)
+    del record["PartitionKey"]
+    [read] = codec.decode_get_records(body(codec, {"Records": [record], "MillisBehindLatest": 0})).records
+    assert read.partition_key is None
+    assert read.encryption_type is EncryptionType.NONE
+
+
+@BOTH
+def test_members_that_are_new_to_us_are_passed_over(codec: Codec) -> None:
+    answer = {"Records": [record_of(codec, Later={"a": [1, None]})], "MillisBehindLatest": 0, "Later": [{}]}
+    assert len(codec.decode_get_records(body(codec, answer)).records) == 1
+
+
+@BOTH
+def test_null_error_members_mean_a_record_was_written(codec: Codec) -> None:
+    entry = {"SequenceNumber": "1", "ShardId": "s", "ErrorCode": None, "ErrorMessage": None}
+    [result] = codec.decode_put_records(body(codec, {"FailedRecordCount": 0, "Records": [entry]})).results
+    assert result.error_code is None
+    assert result.shard_id == "s"
+
+
+@BOTH
+@pytest.mark.parametrize("answer", [[], "text", None, 1, {"Records": {}}, {"Records": [[]]}, {"Records": None}, {}])
+def test_answers_of_another_shape_are_refused(codec: Codec, answer: Any) -> None:
+    for decode in (codec.decode_get_records, codec.decode_put_records):
+        with pytest.raises(ValueError):
+            decode(body(codec, answer))
+
+
+@BOTH
+def test_one_answer_must_be_the_whole_body(codec: Codec) -> None:
+    with pytest.raises(ValueError):
+        codec.decode_put_record(body(codec, {"SequenceNumber": "1", "ShardId": "s"}) + body(codec, {}))
+
+
+@BOTH
+@pytest.mark.parametrize("depth", [300, 3000, 100_000])
+def test_deep_nesting_is_a_value_error_or_read(codec: Codec, depth: int) -> None:
+    nested = b"\x81" * depth + b"\x00" if codec is CBOR else b"[" * depth + b"]" * depth
+    for decode in (codec.decode, codec.decode_get_records, lambda body: codec.decode_as(Shard, body)):
+        try:
+            value = decode(nested)
+        except ValueError:
+            continue
+        assert depth == 300
+        assert isinstance(value, list)
+
+
+@BOTH
+def test_empty_body_is_an_empty_answer(codec: Codec) -> None:
+    assert codec.decode(b"") == {}
+    with pytest.raises(ValueError):
+        codec.decode_get_records(b"")
+
+
+@BOTH
+def test_datetimes_and_seconds_are_the_same_timestamp(codec: Codec) -> None:
+    moment = datetime(2026, 8, 18, 12, 1, 26, 712_000, tzinfo=UTC)
+    assert codec.encode({"Timestamp": moment}) == codec.encode({"Timestamp": moment.timestamp()})
+
+
+@BOTH
+def test_blobs_of_every_kind_are_written_alike(codec: Codec) -> None:
+    expected = codec.encode({"Data": b"hello"})
+    assert codec.encode({"Data": bytearray(b"hello")}) == expected
+    assert codec.encode({"Data": memoryview(b"_hello_")[1:-1]}) == expected
+    assert codec.decode(expected) == {"Data": b"hello"}
+
+
+@BOTH
+@pytest.mark.parametrize("value", [object(), {1}, Decimal(1), float("nan"), float("inf"), 1j, [object()]])
+def test_what_cannot_be_said_is_refused(codec: Codec, value: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        codec.encode({"Limit": value})
+
+
+def test_cbor_tags_that_kinesis_does_not_send_make_no_objects() -> None:
+    tags = [cbor2.CBORTag(tag, "x") for tag in (0, 35, 36, 37, 1004)]
+    cycle = bytes.fromhex("d81c81d81d00")  # tag 28: an array that holds a reference (tag 29) to itself
+    assert CBOR.decode(cbor2.dumps({"Later": tags})) == {"Later": ["x"] * 5}
+    assert CBOR.decode(b"\xa1eLater" + cycle) == {"Later": [0]}
+
+
+def test_cbor_length_beyond_the_body_is_refused_without_the_memory() -> None:
+    for head in (b"\x5b", b"\x7b", b"\x9b", b"\xbb"):
+        with pytest.raises(ValueError):
+            CBOR.decode(head + b"\x7f" + b"\xff" * 7)
+
+
+def test_timestamp_that_is_no_number_is_refused() -> None:
+    for value in ("now", float("nan"), None, [1]):
+        with pytest.raises(ValueError):
+            CBOR.decode(cbor2.dumps({"Timestamp": cbor2.CBORTag(1, value)}))
