@@ -1,0 +1,154 @@
+"""The drawing of the house: which room may lean on which, what stays pure, and what must never be written."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+
+import kinstream
+from kinstream import config
+
+SOURCE = Path(kinstream.__file__).parent
+MODULES = {
+    ".".join(path.relative_to(SOURCE).with_suffix("").parts): ast.parse(path.read_text())
+    for path in sorted(SOURCE.rglob("*.py"))
+}
+
+# From the roof to the ground: a room may lean on the rooms below its floor, and on those of its own name.
+FLOORS = [
+    {"cli", "__main__"},
+    {"testing"},
+    {"__init__", "blocking", "callbacks"},
+    {"producer", "consumer"},
+    {"stream"},
+    {"produce", "consume"},
+    {"aws", "local"},
+    {"kpl", "sharding"},
+    {"record", "config", "errors", "events", "service_quotas", "clock", "background"},
+]
+GROUND = FLOORS[-1]
+# The local Kinesis must not check the client with the client's own code.
+LOCAL_MAY_USE = {"local", "sharding.hashkey", *GROUND} - {"background"}
+
+PURE = {
+    "errors", "config", "record", "events", "service_quotas", "sharding.hashkey",
+    "aws.attempts", "aws.endpoint", "aws.kinesis", "aws.sign", "aws.wire",
+    "local.quotas", "local.sequence", "local.state",
+}  # fmt: skip
+ACTING = {"asyncio", "threading", "time", "os", "socket", "random", "secrets", "uuid", "logging", "sqlite3",
+          "pyreqwest", "botocore", "hypercorn"}  # fmt: skip
+
+
+def _imports(tree: ast.Module) -> set[str]:
+    """Every module that is imported anywhere in `tree`, also late, but not for types alone."""
+    for_types = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        for inner in ast.walk(node)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if node in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if _ours(name) in MODULES else str(node.module) for name in names}
+    return found
+
+
+def _ours(name: str) -> str:
+    return name.removeprefix("kinstream.")
+
+
+def _floor(module: str) -> int:
+    return next(i for i, rooms in enumerate(FLOORS) if module.split(".")[0] in rooms)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_run_down_only(module: str) -> None:
+    room = module.split(".")[0]
+    for name in _imports(MODULES[module]):
+        if not name.startswith("kinstream"):
+            continue
+        target = _ours(name) if name != "kinstream" else "__init__"
+        if room == "local":
+            assert target in LOCAL_MAY_USE or target.startswith("local."), f"{module} leans on {target}"
+        same_room = target.split(".")[0] == room
+        same_ground = room in GROUND and target in GROUND
+        assert same_room or same_ground or _floor(target) > _floor(module), f"{module} leans on {target}"
+
+
+@pytest.mark.parametrize("module", sorted(PURE & set(MODULES)))
+def test_a_pure_module_imports_nothing_that_acts(module: str) -> None:
+    assert {name.split(".")[0] for name in _imports(MODULES[module])} & ACTING == set()
+
+
+def test_only_the_clock_imports_time() -> None:
+    assert {module for module, tree in MODULES.items() if "time" in _imports(tree)} <= {"clock"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_says_its_role_in_its_first_line(module: str) -> None:
+    docstring = ast.get_docstring(MODULES[module])
+    assert docstring
+    first = docstring.splitlines()[0]
+    assert first.endswith((".", "?", ":"))
+    assert len(first) > 20
+
+
+def test_public_names_are_exactly_what_is_exported() -> None:
+    tree = MODULES["__init__"]
+    imported = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert set(kinstream.__all__) == imported
+    assert kinstream.__all__ == sorted(kinstream.__all__)
+
+
+def test_each_option_stands_in_one_group_and_in_its_docstring() -> None:
+    groups = [g for g in vars(config).values() if isinstance(g, type) and dataclasses.is_dataclass(g)]
+    assert {g.__name__ for g in groups} >= {"Timeouts", "Retrying", "Connection"}
+    seen: set[str] = set()
+    for group in groups:
+        for field in dataclasses.fields(group):
+            assert field.name not in seen, f"{field.name} stands in two groups"
+            seen.add(field.name)
+            assert f"        {field.name}: " in (group.__doc__ or ""), f"{group.__name__}.{field.name} is not described"
+            assert field.kw_only
+
+
+def test_certificate_checks_cannot_be_switched_off() -> None:
+    forbidden = (
+        "danger_accept",
+        "CERT_NONE",
+        "check_hostname",
+        "verify_mode",
+        "_create_unverified_context",
+        "tls_built_in_root",
+    )
+    for path in SOURCE.rglob("*.py"):
+        text = path.read_text()
+        assert not [word for word in forbidden if word in text], path
+        assert "verify=False" not in text.replace(" ", ""), path
+
+
+def test_no_event_loop_policy_is_set_for_the_user() -> None:
+    for module, tree in MODULES.items():
+        assert "uvloop" not in _imports(tree), module
+        assert "set_event_loop_policy" not in ast.unparse(tree), module
+
+
+def test_the_client_does_not_import_what_only_some_need() -> None:
+    import subprocess
+
+    code = "import sys, kinstream, kinstream.blocking, kinstream.callbacks; print(*sys.modules)"
+    loaded = set(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    )
+    assert loaded & {"botocore", "boto3", "hypercorn", "rich", "sqlite3", "kinstream.local", "h2"} == set()

@@ -1,0 +1,35 @@
+"""docs/DESIGN.md names the modules that there are, and only code that exists."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "DESIGN.md"
+
+
+def test_the_file_map_is_current() -> None:
+    spec = importlib.util.spec_from_file_location("file_map", ROOT / "docs" / "file_map.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.updated(PAGE.read_text()) == PAGE.read_text(), "run: python docs/file_map.py"
+
+
+def test_code_that_the_design_names_exists() -> None:
+    found = re.findall(r"`((?:[a-z_]+/)?[a-z_]+\.py):([A-Za-z_.]+)`", PAGE.read_text())
+    assert len(found) > 10
+    for path, name in found:
+        text = (ROOT / "src" / "kinstream" / path).read_text()
+        for part in name.split("."):
+            assert re.search(rf"\b(def|class) {part}\b", text), f"{path} has no {name}"
+
+
+def test_links_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
