@@ -125,7 +125,10 @@ class Connection:
         number("Connection.idle_timeout", self.idle_timeout, 1, 3600, "seconds")
         if self.ca_bundle is not None:
             read_ca_bundle("Connection.ca_bundle", self.ca_bundle)
-        if self.proxy is not None and self.proxy != "" and not self.proxy.startswith(("http://", "https://")):
+        if self.allow_http not in (True, False):
+            raise ConfigError(f"Connection.allow_http={self.allow_http!r}: must be True or False")
+        proxy = self.proxy
+        if proxy not in (None, "") and not (isinstance(proxy, str) and proxy.startswith(("http://", "https://"))):
             raise ConfigError("Connection.proxy: must be a URL that starts with http:// or https://, or '' for none")
 
     def __repr__(self) -> str:
@@ -143,7 +146,7 @@ def read_ca_bundle(field: str, path: str | Path) -> bytes:
     try:
         pem = Path(path).read_bytes()
         ssl.create_default_context().load_verify_locations(cadata=pem.decode("ascii"))
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+    except (OSError, TypeError, ValueError) as error:  # ssl.SSLError is an OSError
         reason = getattr(error, "strerror", None) or "no PEM certificates"
         raise ConfigError(f"{field}={str(path)!r}: must be a readable PEM file of certificates ({reason})") from error
     return pem

@@ -208,6 +208,9 @@ THROTTLE_CODES = frozenset({
 })  # fmt: skip
 """Codes that mean "slower" (botocore `retries/standard.py`; its `_retry.json` adds LimitExceededException for Kinesis)."""
 
+TRANSIENT_CODES = frozenset({"RequestTimeout", "RequestTimeoutException"})
+"""Codes of a passing fault, whatever the status (botocore `retries/standard.py`): the service waited in vain for the request."""
+
 CLOCK_SKEW_CODES = frozenset({
     "InvalidSignatureException", "RequestExpired", "RequestInTheFuture", "RequestTimeTooSkewed", "SignatureDoesNotMatch",
 })  # fmt: skip
@@ -272,7 +275,7 @@ def service_error(
         http_response: The parsed body.
     """
     throttled = code in THROTTLE_CODES or status == 429
-    fault = status >= 500 and not throttled
+    fault = (status >= 500 or code in TRANSIENT_CODES) and not throttled
     cls = _CLASSES.get(code) or (
         Throttled
         if throttled

@@ -25,7 +25,8 @@ QUEUE = "Queue"
 """In the name of each operation on queues, which have a host of their own (the model's `ResourceType`)."""
 
 _REGION = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_ARN = re.compile(STREAM_ARN_PATTERN)
+_ARN = re.compile(STREAM_ARN_PATTERN, re.ASCII)  # the account becomes a part of a host name
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]*:[0-9a-f:.]*")
 _NAME = re.compile(STREAM_NAME_PATTERN)
 
 # DNS suffix: plain, dual-stack (None: there is none), by the region's prefix; the first that fits.
@@ -137,21 +138,22 @@ def check_endpoint_url(field: str, url: str, *, allow_http: bool) -> str:
             machine.
     """
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(url if isinstance(url, str) else "")
         _ = parts.port
-    except (ValueError, AttributeError):
+    except ValueError:
         raise ConfigError(f"{field}={url!r}: must be a URL such as https://host:port") from None
-    if parts.username or parts.password:
+    if "@" in parts.netloc:
         raise ConfigError(f"{field}: must not hold a user name or a password")
     if (
         parts.scheme not in ("http", "https")
-        or not parts.hostname
+        or not _HOST.fullmatch(parts.hostname or "")
+        or not url.isprintable()  # urlsplit drops line ends and tabs
         or parts.path not in ("", "/")
         or parts.query
         or parts.fragment
     ):
         raise ConfigError(f"{field}={url!r}: must be https://HOST[:PORT] or http://HOST[:PORT], with no path or query")
-    if parts.scheme == "http" and not allow_http and not is_loopback(parts.hostname):
+    if parts.scheme == "http" and not allow_http and not is_loopback(parts.hostname or ""):
         raise ConfigError(
             f"{field}={url!r}: plain http is only for this machine; use https, or Connection(allow_http=True)"
         )

@@ -1,0 +1,98 @@
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from kinstream.config import Connection, Retrying, Timeouts, Wire, choice, read_ca_bundle, text
+from kinstream.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("option", "field", "wrong", "allowed"),
+    [
+        (Timeouts, "progress", 0.01, "0.05 to 300 seconds"),
+        (Timeouts, "progress", 301, "0.05 to 300 seconds"),
+        (Timeouts, "progress", "6", "0.05 to 300 seconds"),
+        (Timeouts, "progress", True, "0.05 to 300 seconds"),
+        (Timeouts, "progress", float("nan"), "0.05 to 300 seconds"),
+        (Timeouts, "call", None, "0.05 to 3600 seconds"),
+        (Timeouts, "call", float("inf"), "0.05 to 3600 seconds"),
+        (Retrying, "max_attempts", 0, "1 to 100"),
+        (Retrying, "max_attempts", 101, "1 to 100"),
+        (Retrying, "max_attempts", 3.0, "1 to 100"),
+        (Retrying, "max_attempts", True, "1 to 100"),
+        (Retrying, "max_delay", -1, "0 to 300 seconds"),
+        (Connection, "max_idle", -1, "0 to 1000"),
+        (Connection, "idle_timeout", 0, "1 to 3600 seconds"),
+    ],
+)
+def test_wrong_value_is_named_with_what_is_allowed(option: Any, field: str, wrong: Any, allowed: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        option(**{field: wrong})
+    assert f"{option.__name__}.{field}={wrong!r}" in caught.value.details
+    assert allowed in caught.value.details
+
+
+@pytest.mark.parametrize("option", [Timeouts(), Retrying(), Connection()])
+def test_options_are_frozen_and_equal_by_value(option: Any) -> None:
+    name = dataclasses.fields(option)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(option, name, 1)
+    assert option == type(option)()
+    assert hash(option) == hash(type(option)())
+
+
+@pytest.mark.parametrize(
+    "proxy", ["proxy:3128", "socks5://proxy:1080", "ftp://proxy", " http://proxy", 8080, b"http://p"]
+)
+def test_proxy_must_be_an_http_url(proxy: Any) -> None:
+    with pytest.raises(ConfigError, match=r"Connection\.proxy"):
+        Connection(proxy=proxy)
+
+
+@pytest.mark.parametrize("value", ["no", "false", None, 2])
+def test_switch_for_plain_http_must_be_a_bool(value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"Connection\.allow_http="):
+        Connection(allow_http=value)
+
+
+def test_repr_has_no_password_of_a_proxy() -> None:
+    assert "canary" not in repr(Connection(proxy="http://user:canary@proxy:3128"))
+    assert "proxy=None" in repr(Connection())
+
+
+def test_bundle_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        Connection(ca_bundle=tmp_path / "missing.pem")
+    with pytest.raises(ConfigError, match="ca_bundle='8080'"):
+        Connection(ca_bundle=8080)  # type: ignore[arg-type]
+    for content in (b"", b"not a certificate", "zertifikät".encode()):
+        (tmp_path / "odd.pem").write_bytes(content)
+        with pytest.raises(ConfigError, match="must be a readable PEM file of certificates") as caught:
+            Connection(ca_bundle=str(tmp_path / "odd.pem"))
+        assert "odd.pem" in caught.value.details
+
+
+def test_bundle_is_read_whole(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    assert read_ca_bundle("Connection.ca_bundle", tmp_path / "ca.pem") == authority.cert_pem.bytes()
+
+
+@pytest.mark.parametrize("value", ["", None, 1, b"x"])
+def test_text_is_refused_without_being_shown(value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"secret: must be text that is not empty"):
+        text("secret", value)
+
+
+@pytest.mark.parametrize("value", ["JSON", "xml", None, 1, [], {}])
+def test_choice_lists_what_is_allowed(value: Any) -> None:
+    with pytest.raises(ConfigError, match="must be one of json, cbor"):
+        choice("wire", value, Wire)
+
+
+def test_choice_takes_the_name_or_the_member() -> None:
+    assert choice("wire", "cbor", Wire) is Wire.CBOR
+    assert choice("wire", Wire.JSON, Wire) is Wire.JSON
