@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,6 +62,19 @@ def shard_iterator(size: int) -> str:
 
 
 @contextmanager
+def alone() -> Iterator[None]:
+    """Wait until no other run measures: two at a time would only measure each other."""
+    BUILD.mkdir(exist_ok=True)
+    with (BUILD / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("waiting for another run to end ...", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def endpoint(sizes: list[int], page: int) -> Iterator[Endpoint]:
     """Build the endpoint, run it, and end it.
 
@@ -72,12 +87,19 @@ def endpoint(sizes: list[int], page: int) -> Iterator[Endpoint]:
     """
     if not sys.platform.startswith("linux"):
         raise NotPossible("the endpoint uses epoll: it runs on Linux only")
-    BUILD.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="kinstream-bench-") as name:
+        yield from _running(Path(name), sizes, page)
+
+
+def _running(place: Path, sizes: list[int], page: int) -> Iterator[Endpoint]:
     program, with_tls = _compiled()
-    ca, certificate, key = _certificates()
+    ca, certificate, key = _certificates(place)
     arguments = [certificate, key] if with_tls else ["-", "-"]
     process = subprocess.Popen(
-        [program, *arguments, *_answers(sizes, page)], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+        [program, *arguments, *_answers(place, sizes, page)],
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
     )
     try:
         assert process.stdout is not None
@@ -109,11 +131,11 @@ def _compiled() -> tuple[str, bool]:
     return str(program), False
 
 
-def _certificates() -> tuple[str, str, str]:
+def _certificates(place: Path) -> tuple[str, str, str]:
     """Make an authority and the endpoint's certificate; return the files of the authority, the certificate and its key."""
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
-    files = [BUILD / name for name in ("ca.pem", "endpoint.pem", "endpoint.key")]
+    files = [place / name for name in ("ca.pem", "endpoint.pem", "endpoint.key")]
     authority.cert_pem.write_to_path(str(files[0]))
     files[1].unlink(missing_ok=True)
     for blob in certificate.cert_chain_pems:
@@ -122,12 +144,12 @@ def _certificates() -> tuple[str, str, str]:
     return str(files[0]), str(files[1]), str(files[2])
 
 
-def _answers(sizes: list[int], page: int) -> list[str]:
+def _answers(place: Path, sizes: list[int], page: int) -> list[str]:
     """Write the canned answers; return what the endpoint is told of them."""
     told = []
 
     def write(operation: str, wire: str, mark: str, body: bytes) -> None:
-        file = BUILD / f"{operation}.{mark or 'any'}.{wire}"
+        file = place / f"{operation}.{mark or 'any'}.{wire}"
         file.write_bytes(body)
         told.append(f"{operation}:{wire}:{mark}:{file}")
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import picture
-from ground import BENCH, Endpoint, NotPossible, endpoint, environment, shard_iterator
+from ground import BENCH, Endpoint, NotPossible, alone, endpoint, environment, shard_iterator
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,11 @@ Results = dict[Row, Measured]
 def main() -> int:
     """Measure, print, write."""
     options = _options()
+    with alone():
+        return _benchmark(options)
+
+
+def _benchmark(options: argparse.Namespace) -> int:
     peers = [peer for peer in PEERS if not options.peers or peer.name in options.peers]
     cases = [case for case in CASES if not options.only or any(word in str(case) for word in options.only)]
     pythons: dict[str, str] = {}
@@ -300,7 +305,7 @@ def _print_figures(results: Results) -> None:
     print(
         "CPU seconds of the client for a million records, and thousand records a second, median (lowest to highest)\n"
     )
-    print(f"{'':24}  {'':26}  {'CPU s/M':>8}  {'':15}  {'k rec/s':>8}  {'endpoint busy':>13}")
+    print(f"{'':24}  {'':30}  {'CPU s/M':>8}  {'':15}  {'k rec/s':>8}  {'endpoint busy':>13}")
     previous = None
     for row, measured in results.items():
         if previous not in (None, row.case):
@@ -309,7 +314,7 @@ def _print_figures(results: Results) -> None:
         previous = row.case
         spread = f"({min(measured.cpu):.2f} to {max(measured.cpu):.2f})"
         rate, busy = statistics.median(measured.rate), statistics.median(measured.endpoint_busy)
-        print(f"{name:24}  {row.label:26}  {measured.figure:8.2f}  {spread:15}  {rate:8.0f}  {busy:13.0%}")
+        print(f"{name:24}  {row.label:30}  {measured.figure:8.2f}  {spread:15}  {rate:8.0f}  {busy:13.0%}")
 
 
 def _print_ratios(ratios: Iterable[Ratio]) -> None:
