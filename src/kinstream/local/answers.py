@@ -1,0 +1,171 @@
+"""Answers as typed values. A member that is None is left out, as AWS leaves it out.
+
+Source of names and types: the service model in botocore 1.43. Blobs are bytes, timestamps float seconds; `wire` writes them.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class HashKeyRange(msgspec.Struct, rename="pascal"):
+    """The hash keys of a shard, both ends included."""
+
+    starting_hash_key: str
+    ending_hash_key: str
+
+
+class SequenceNumberRange(msgspec.Struct, rename="pascal", omit_defaults=True):
+    """The sequence numbers of a shard."""
+
+    starting_sequence_number: str
+    ending_sequence_number: str | None = None
+
+
+class ShardAnswer(msgspec.Struct, rename="pascal", omit_defaults=True):
+    """A shard."""
+
+    shard_id: str
+    hash_key_range: HashKeyRange
+    sequence_number_range: SequenceNumberRange
+    parent_shard_id: str | None = None
+    adjacent_parent_shard_id: str | None = None
+
+
+class ChildShard(msgspec.Struct, rename="pascal"):
+    """A shard in which reading goes on after its closed parents."""
+
+    shard_id: str
+    parent_shards: list[str]
+    hash_key_range: HashKeyRange
+
+
+class StreamModeDetails(msgspec.Struct, rename="pascal"):
+    """How a stream's capacity is set."""
+
+    stream_mode: str
+
+
+class EnhancedMetrics(msgspec.Struct, rename="pascal"):
+    """The shard metrics that are on."""
+
+    shard_level_metrics: list[str]
+
+
+class StreamDescription(msgspec.Struct, rename="pascal"):
+    """A stream with its shards."""
+
+    stream_name: str
+    stream_arn: str = msgspec.field(name="StreamARN")
+    stream_status: str
+    stream_mode_details: StreamModeDetails
+    shards: list[ShardAnswer]
+    has_more_shards: bool
+    retention_period_hours: int
+    stream_creation_timestamp: float
+    enhanced_monitoring: list[EnhancedMetrics]
+    encryption_type: str
+
+
+class DescribeStream(msgspec.Struct, rename="pascal"):
+    """DescribeStream."""
+
+    stream_description: StreamDescription
+
+
+class StreamDescriptionSummary(msgspec.Struct, rename="pascal"):
+    """A stream without its shards."""
+
+    stream_name: str
+    stream_arn: str = msgspec.field(name="StreamARN")
+    stream_status: str
+    stream_mode_details: StreamModeDetails
+    retention_period_hours: int
+    stream_creation_timestamp: float
+    enhanced_monitoring: list[EnhancedMetrics]
+    encryption_type: str
+    open_shard_count: int
+    consumer_count: int
+    max_record_size_in_ki_b: int = msgspec.field(name="MaxRecordSizeInKiB")
+
+
+class DescribeStreamSummary(msgspec.Struct, rename="pascal"):
+    """DescribeStreamSummary."""
+
+    stream_description_summary: StreamDescriptionSummary
+
+
+class StreamSummary(msgspec.Struct, rename="pascal"):
+    """A stream in a list."""
+
+    stream_name: str
+    stream_arn: str = msgspec.field(name="StreamARN")
+    stream_status: str
+    stream_mode_details: StreamModeDetails
+    stream_creation_timestamp: float
+
+
+class ListStreams(msgspec.Struct, rename="pascal", omit_defaults=True):
+    """ListStreams."""
+
+    stream_names: list[str]
+    has_more_streams: bool
+    stream_summaries: list[StreamSummary]
+    next_token: str | None = None
+
+
+class PutRecord(msgspec.Struct, rename="pascal"):
+    """PutRecord."""
+
+    shard_id: str
+    sequence_number: str
+    encryption_type: str
+
+
+class PutRecordsEntry(msgspec.Struct, rename="pascal", omit_defaults=True, gc=False):
+    """What became of one record of PutRecords."""
+
+    sequence_number: str | None = None
+    shard_id: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+
+
+class PutRecords(msgspec.Struct, rename="pascal"):
+    """PutRecords."""
+
+    failed_record_count: int
+    records: list[PutRecordsEntry]
+    encryption_type: str
+
+
+class GetShardIterator(msgspec.Struct, rename="pascal"):
+    """GetShardIterator."""
+
+    shard_iterator: str
+
+
+class ReadRecord(msgspec.Struct, rename="pascal", gc=False):
+    """A record that is read."""
+
+    sequence_number: str
+    approximate_arrival_timestamp: float
+    data: bytes
+    partition_key: str
+    encryption_type: str
+
+
+class GetRecords(msgspec.Struct, rename="pascal", omit_defaults=True):
+    """GetRecords."""
+
+    records: list[ReadRecord]
+    millis_behind_latest: int
+    next_shard_iterator: str | None = None
+    child_shards: list[ChildShard] | None = None
+
+
+class ListShards(msgspec.Struct, rename="pascal", omit_defaults=True):
+    """ListShards."""
+
+    shards: list[ShardAnswer]
+    next_token: str | None = None

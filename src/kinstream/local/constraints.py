@@ -1,0 +1,173 @@
+"""The service model's constraints, and the texts in which AWS says that one is broken."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple, NoReturn, Protocol, get_type_hints
+
+import msgspec
+
+from kinstream.local.refusal import Refused
+
+MAX_PROBLEMS = 10
+"""Problems that one answer tells."""
+
+MAX_VALUE_CHARACTERS = 2048
+"""Characters of a wrong value that an answer repeats, so that it cannot be as large as the request."""
+
+
+class Constraint(Protocol):
+    """One rule for one member."""
+
+    def problem(self, value: Any) -> str | None:
+        """Return what is wrong with a value that is there, or None."""
+
+
+class Required:
+    """The member must be there."""
+
+    def problem(self, value: Any) -> str | None:
+        """Return None: a value that is there is all it asks for."""
+        return None
+
+
+class Each:
+    """The member is a structure with constraints of its own."""
+
+    def problem(self, value: Any) -> str | None:
+        """Return None: `check` looks inside."""
+        return None
+
+
+class Length:
+    """Characters of a text, bytes of a blob, members of a list."""
+
+    def __init__(self, low: int, high: int) -> None:
+        self.low, self.high = low, high
+
+    def problem(self, value: Any) -> str | None:
+        """Return what is wrong with the length."""
+        if len(value) < self.low:
+            return f"Member must have length greater than or equal to {self.low}"
+        if len(value) > self.high:
+            return f"Member must have length less than or equal to {self.high}"
+        return None
+
+
+class Range:
+    """A number's least and greatest value."""
+
+    def __init__(self, low: int, high: int | None = None) -> None:
+        self.low, self.high = low, high
+
+    def problem(self, value: Any) -> str | None:
+        """Return what is wrong with the number."""
+        if value < self.low:
+            return f"Member must have value greater than or equal to {self.low}"
+        if self.high is not None and value > self.high:
+            return f"Member must have value less than or equal to {self.high}"
+        return None
+
+
+class Pattern:
+    """A text's form."""
+
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
+        self._fullmatch = re.compile(pattern, re.ASCII).fullmatch
+
+    def problem(self, value: Any) -> str | None:
+        """Return what is wrong with the form."""
+        if self._fullmatch(value) is None:
+            return f"Member must satisfy regular expression pattern: {self.pattern}"
+        return None
+
+
+class OneOf:
+    """The values that a text may have."""
+
+    def __init__(self, *values: str) -> None:
+        self.values = values
+
+    def problem(self, value: Any) -> str | None:
+        """Return that it is none of them."""
+        if value not in self.values:
+            return f"Member must satisfy enum value set: [{', '.join(self.values)}]"
+        return None
+
+
+class _Member(NamedTuple):
+    attribute: str
+    name: str
+    required: bool
+    structure: bool
+    problems: list[Callable[[Any], str | None]]
+
+
+def check(request: msgspec.Struct) -> None:
+    """Check a request against its constraints.
+
+    Raises:
+        Refused: ValidationException, with all that is wrong.
+    """
+    found: list[str] = []
+    _check(request, "", found)
+    if found:
+        raise_problems(found)
+
+
+def raise_problems(found: list[str]) -> NoReturn:
+    """Raise the ValidationException that tells these problems."""
+    count = len(found)
+    told = "; ".join(found[:MAX_PROBLEMS])
+    raise Refused("ValidationException", f"{count} validation error{'s' * (count > 1)} detected: {told}")
+
+
+def problem(path: str, value: Any, rule: str) -> str:
+    """Return one problem as AWS says it."""
+    if value is None:
+        shown = "null"
+    elif isinstance(value, bytes):
+        shown = f"'java.nio.HeapByteBuffer[pos=0 lim={len(value)} cap={len(value)}]'"
+    elif isinstance(value, list):
+        shown = f"'[{len(value)} members]'"
+    else:
+        shown = f"'{str(value)[:MAX_VALUE_CHARACTERS]}'"
+    return f"Value {shown} at '{path}' failed to satisfy constraint: {rule}"
+
+
+def _check(request: msgspec.Struct, prefix: str, found: list[str]) -> None:
+    for member in _members(type(request)):
+        value = getattr(request, member.attribute)
+        if value is None:
+            if member.required:
+                found.append(problem(prefix + member.name, None, "Member must not be null"))
+            continue
+        for rule in member.problems:
+            text = rule(value)
+            if text is not None:
+                found.append(problem(prefix + member.name, value, text))
+        if member.structure:
+            _check(value, f"{prefix}{member.name}.", found)
+
+
+@cache
+def _members(shape: type[msgspec.Struct]) -> list[_Member]:
+    hints = get_type_hints(shape, include_extras=True)
+    members = []
+    for field in msgspec.structs.fields(shape):
+        rules = getattr(hints[field.name], "__metadata__", ())
+        if rules:
+            name = field.encode_name[0].lower() + field.encode_name[1:]
+            members.append(
+                _Member(
+                    field.name,
+                    name,
+                    any(isinstance(rule, Required) for rule in rules),
+                    any(isinstance(rule, Each) for rule in rules),
+                    [rule.problem for rule in rules if not isinstance(rule, (Required, Each))],
+                )
+            )
+    return members

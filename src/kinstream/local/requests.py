@@ -1,0 +1,150 @@
+"""Requests as typed values, each member beside its constraint.
+
+Source of names, types and constraints: the service model in botocore 1.43. Members that are not here are ignored, as AWS
+ignores members that it does not know.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from kinstream import service_quotas
+from kinstream.local.constraints import Each, Length, OneOf, Pattern, Range, Required
+
+_NAME = r"[a-zA-Z0-9_.-]+"
+_HASH_KEY = r"0|([1-9]\d{0,38})"
+_ARN = r"arn:aws.*:kinesis:.*:\d{12}:stream/\S+"
+
+Arn = Annotated[str | None, Length(1, 2048), Pattern(_ARN)]
+Name = Annotated[str | None, Length(1, 128), Pattern(_NAME)]
+Page = Annotated[int | None, Range(1, 10_000)]
+PageToken = Annotated[str | None, Length(1, 1_048_576)]
+RequiredName = Annotated[str | None, Required(), Length(1, 128), Pattern(_NAME)]
+
+
+class StreamRequest(msgspec.Struct, rename="pascal", kw_only=True):
+    """A request about one stream, by its name or its ARN."""
+
+    stream_name: Name = None
+    stream_arn: Arn = msgspec.field(default=None, name="StreamARN")
+
+
+class DataRequest(StreamRequest, rename="pascal", kw_only=True):
+    """A request for the data plane, which may be a rehearsal."""
+
+    dry_run: bool | None = None
+
+
+class StreamModeDetails(msgspec.Struct, rename="pascal"):
+    """How a stream's capacity is set."""
+
+    stream_mode: Annotated[str | None, Required(), OneOf("PROVISIONED", "ON_DEMAND")] = None
+
+
+class CreateStream(msgspec.Struct, rename="pascal", kw_only=True):
+    """CreateStream."""
+
+    stream_name: RequiredName = None
+    shard_count: Annotated[int | None, Range(1)] = None
+    stream_mode_details: Annotated[StreamModeDetails | None, Each()] = None
+    max_record_size_in_ki_b: Annotated[
+        int | None, Range(service_quotas.RECORD_DEFAULT_MAX_KIB, service_quotas.RECORD_MAX_KIB)
+    ] = msgspec.field(default=None, name="MaxRecordSizeInKiB")
+
+
+class DescribeStream(StreamRequest, rename="pascal", kw_only=True):
+    """DescribeStream."""
+
+    limit: Page = None
+    exclusive_start_shard_id: Name = None
+
+
+class ListStreams(msgspec.Struct, rename="pascal", kw_only=True):
+    """ListStreams."""
+
+    limit: Page = None
+    exclusive_start_stream_name: Name = None
+    next_token: PageToken = None
+
+
+class PutRecord(DataRequest, rename="pascal", kw_only=True):
+    """PutRecord."""
+
+    data: Annotated[bytes | None, Required(), Length(0, service_quotas.RECORD_MAX_BYTES)] = None
+    partition_key: Annotated[str | None, Required(), Length(1, service_quotas.PARTITION_KEY_MAX_CHARACTERS)] = None
+    explicit_hash_key: Annotated[str | None, Pattern(_HASH_KEY)] = None
+    sequence_number_for_ordering: Annotated[str | None, Pattern(service_quotas.SEQUENCE_NUMBER_PATTERN)] = None
+
+
+class PutRecordsEntry(msgspec.Struct, rename="pascal", kw_only=True, gc=False):
+    """One record of PutRecords. Checked by hand where it is used: a table would cost more than all the rest."""
+
+    data: bytes | None = None
+    partition_key: str | None = None
+    explicit_hash_key: str | None = None
+
+
+class PutRecords(DataRequest, rename="pascal", kw_only=True):
+    """PutRecords."""
+
+    records: Annotated[list[PutRecordsEntry] | None, Required(), Length(1, service_quotas.PUT_RECORDS_MAX_RECORDS)] = (
+        None
+    )
+
+
+class GetShardIterator(DataRequest, rename="pascal", kw_only=True):
+    """GetShardIterator."""
+
+    shard_id: RequiredName = None
+    shard_iterator_type: Annotated[
+        str | None,
+        Required(),
+        OneOf("AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER", "TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"),
+    ] = None
+    starting_sequence_number: Annotated[str | None, Pattern(service_quotas.SEQUENCE_NUMBER_PATTERN)] = None
+    timestamp: float | None = None
+
+
+class GetRecords(DataRequest, rename="pascal", kw_only=True):
+    """GetRecords."""
+
+    shard_iterator: Annotated[str | None, Required(), Length(1, service_quotas.SHARD_ITERATOR_MAX_CHARACTERS)] = None
+    limit: Annotated[int | None, Range(1, service_quotas.GET_RECORDS_MAX_RECORDS)] = None
+
+
+class ShardFilter(msgspec.Struct, rename="pascal", kw_only=True):
+    """Which shards to list."""
+
+    type: Annotated[
+        str | None,
+        Required(),
+        OneOf("AFTER_SHARD_ID", "AT_TRIM_HORIZON", "FROM_TRIM_HORIZON", "AT_LATEST", "AT_TIMESTAMP", "FROM_TIMESTAMP"),
+    ] = None
+    shard_id: Name = None
+    timestamp: float | None = None
+
+
+class ListShards(StreamRequest, rename="pascal", kw_only=True):
+    """ListShards."""
+
+    next_token: PageToken = None
+    exclusive_start_shard_id: Name = None
+    max_results: Page = None
+    stream_creation_timestamp: float | None = None
+    shard_filter: Annotated[ShardFilter | None, Each()] = None
+
+
+class SplitShard(StreamRequest, rename="pascal", kw_only=True):
+    """SplitShard."""
+
+    shard_to_split: RequiredName = None
+    new_starting_hash_key: Annotated[str | None, Required(), Pattern(_HASH_KEY)] = None
+
+
+class MergeShards(StreamRequest, rename="pascal", kw_only=True):
+    """MergeShards."""
+
+    shard_to_merge: RequiredName = None
+    adjacent_shard_to_merge: RequiredName = None

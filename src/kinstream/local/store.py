@@ -1,0 +1,496 @@
+"""Where streams and records are kept: in memory, or in SQLite.
+
+Records are kept in chunks, one for each shard that a put reached: a row for each record would cost several times the rest
+of the request. What is written is readable once it is durable, and not before.
+
+The SQLite form has one writer, a thread. It takes all writes that wait and commits them together, so that many puts share one
+fsync. Reads run on the event loop, from a connection of their own, and never wait for the writer (WAL).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import queue
+import secrets
+import sqlite3
+import threading
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple, Protocol, TypeAlias
+
+import msgspec
+
+from kinstream.errors import ConfigError
+from kinstream.local.state import Event, Settings, Shard, ShardKept, Stream, StreamGone, StreamKept
+
+log = logging.getLogger("kinstream.local")
+
+FORMAT = 1
+"""Version of the database's tables."""
+
+APPLICATION = 0x6B696E73
+"""What marks a SQLite database as ours ("kins")."""
+
+PAGE_BYTES = 16_384
+"""Database page: chunks are large."""
+
+CHECKPOINT_PAGES = 2_000
+"""Pages of the write-ahead log after which they are copied into the database: 32 MB."""
+
+CACHE_KIB = 16_384
+"""Page cache of each connection."""
+
+PLACE_BITS = 40
+"""A chunk's key is its shard's number, then the place of its first record in this many bits: 10**12 records a shard."""
+
+PURGE_ROWS = 256
+"""Chunks of deleted streams that are removed in one transaction, so that no put waits long for it."""
+
+
+class Kept(msgspec.Struct, array_like=True):
+    """A record as it is kept."""
+
+    partition_key: str
+    data: bytes
+
+
+class Chunk(NamedTuple):
+    """Records that came to a shard in one put."""
+
+    number: int
+    """The shard's."""
+    first: int
+    """Place of the first record."""
+    arrival: int
+    """Milliseconds since 1970."""
+    length: int
+    size: int
+    """Bytes of data and partition keys."""
+    records: bytes
+    """MessagePack, as `pack` makes it."""
+
+
+class Slice(NamedTuple):
+    """Records of one chunk, cut to what was asked for."""
+
+    first: int
+    arrival: int
+    records: list[Kept]
+
+
+class Tip(NamedTuple):
+    """A shard's newest record: place 0 where there is none."""
+
+    place: int
+    arrival: int
+
+
+class Loaded(NamedTuple):
+    """What a store kept of streams and shards."""
+
+    streams: list[Stream]
+    """Each shard with the place and the arrival time of its newest record."""
+    next_number: int
+    """The first number for new shards."""
+
+
+Write: TypeAlias = Event | Chunk
+_Statement: TypeAlias = tuple[str, Sequence[Any]]
+
+_NO_TIP = Tip(0, 0)
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[Kept])
+pack = _encoder.encode
+"""Return a chunk's records, given as pairs of partition key and data, as they are kept."""
+
+
+class Store(Protocol):
+    """Keeps streams, shards and records."""
+
+    key: bytes
+    """A secret of this store, 32 bytes, for sealing what clients carry."""
+
+    def load(self) -> Loaded:
+        """Return what was kept of streams and shards."""
+
+    async def write(self, writes: Sequence[Write]) -> None:
+        """Keep events and chunks, all or none, in the order of the calls. Return when they are durable."""
+
+    def tip(self, number: int) -> Tip:
+        """Return the newest record of the shard with this number."""
+
+    def find(self, number: int, arrival: int) -> int:
+        """Return the place of the first record that arrived at this time or later; after the newest, if none did."""
+
+    def read(self, number: int, place: int, *, limit: int, size: int) -> list[Slice]:
+        """Return records from a place on: at most `limit`, and at most `size` bytes unless one alone is larger."""
+
+    def close(self) -> None:
+        """Finish what was begun and let go."""
+
+
+class MemoryStore:
+    """Keeps all in memory."""
+
+    def __init__(self) -> None:
+        self.key = secrets.token_bytes(32)
+        self._chunks: dict[int, list[Chunk]] = {}
+
+    def load(self) -> Loaded:
+        """Return nothing: memory is empty at the start."""
+        return Loaded([], 1)
+
+    async def write(self, writes: Sequence[Write]) -> None:
+        """Keep chunks; streams and shards are in the state already."""
+        for write in writes:
+            if isinstance(write, Chunk):
+                self._chunks.setdefault(write.number, []).append(write)
+            elif isinstance(write, StreamGone):
+                for number in write.numbers:
+                    self._chunks.pop(number, None)
+
+    def tip(self, number: int) -> Tip:
+        """Return the newest record of the shard with this number."""
+        chunks = self._chunks.get(number)
+        return Tip(chunks[-1].first + chunks[-1].length - 1, chunks[-1].arrival) if chunks else _NO_TIP
+
+    def find(self, number: int, arrival: int) -> int:
+        """Return the place of the first record that arrived at this time or later."""
+        chunks = self._chunks.get(number, [])
+        index = bisect_left(chunks, arrival, key=lambda chunk: chunk.arrival)
+        return chunks[index].first if index < len(chunks) else self.tip(number).place + 1
+
+    def read(self, number: int, place: int, *, limit: int, size: int) -> list[Slice]:
+        """Return records from a place on."""
+        chunks = self._chunks.get(number, [])
+        start = max(0, bisect_right(chunks, place, key=lambda chunk: chunk.first) - 1)
+        return _cut((chunks[index] for index in range(start, len(chunks))), place, limit, size)
+
+    def close(self) -> None:
+        """Do nothing: what is in memory goes with it."""
+
+
+class SqliteStore:
+    """Keeps all in a folder, in one SQLite database. To be used from one event loop, on the thread that made it.
+
+    Args:
+        folder: Made if it is missing. One store at a time can have it.
+
+    Raises:
+        ConfigError: The folder cannot be used, is in use, or its database is not ours or newer than this package.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._lock = _lock(folder)
+        try:
+            path = folder / "kinesis.sqlite3"
+            self._reader = _connect(path)
+            self.key = _prepare(self._reader, path)
+            self._writer = _connect(path)
+        except ConfigError:
+            self._lock.close()
+            raise
+        except sqlite3.Error as error:
+            self._lock.close()
+            raise ConfigError(f"data={str(folder)!r}: its database cannot be used: {error}") from error
+        self._loop = asyncio.get_running_loop()
+        self._tips: dict[int, Tip] = {}
+        self._failure: Exception | None = None
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write_all, name="kinstream-local-writer", daemon=True)
+        self._thread.start()
+
+    def load(self) -> Loaded:
+        """Return streams and shards; of the records only the newest chunk of each shard is looked at."""
+        shards: dict[str, list[Shard]] = {}
+        for name, document in self._reader.execute("SELECT stream, document FROM shards ORDER BY number"):
+            shard = msgspec.json.decode(document, type=Shard)
+            tip = self._newest(shard.number)
+            if tip is not _NO_TIP:
+                self._tips[shard.number] = tip
+                shard.last_place, shard.arrival = tip
+            shards.setdefault(name, []).append(shard)
+        streams = []
+        for (document,) in self._reader.execute("SELECT document FROM streams ORDER BY name"):
+            settings = msgspec.json.decode(document, type=Settings)
+            streams.append(Stream(settings, shards.get(settings.name, [])))
+        # A deleted stream's numbers are free again only when its records are gone.
+        (last,) = self._reader.execute(
+            "SELECT max(number) FROM (SELECT number FROM shards UNION ALL SELECT number FROM doomed)"
+        ).fetchone()
+        return Loaded(streams, (last or 0) + 1)
+
+    async def write(self, writes: Sequence[Write]) -> None:
+        """Keep events and chunks. Return when they are on the disk.
+
+        Raises:
+            OSError: They could not be written; neither can anything after them. What a failed fsync left behind is
+                unknown, so that trying again could only pretend.
+        """
+        if self._failure is not None:
+            raise OSError(f"the data folder failed before: {self._failure}")
+        tips = {w.number: Tip(w.first + w.length - 1, w.arrival) for w in writes if isinstance(w, Chunk)}
+        job = _Job(
+            [statement for write in writes for statement in _statements(write)], tips, self._loop.create_future()
+        )
+        self._queue.put(job)
+        await job.done
+
+    def tip(self, number: int) -> Tip:
+        """Return the newest durable record of the shard with this number."""
+        return self._tips.get(number, _NO_TIP)
+
+    def find(self, number: int, arrival: int) -> int:
+        """Return the place of the first record that arrived at this time or later.
+
+        Arrival times never go back along a shard, so halving finds it without an index.
+        """
+        newest = self.tip(number)
+        if newest.arrival < arrival:
+            return newest.place + 1
+        low, high = 1, newest.place
+        # The record at `high` arrived in time; every one before `low` did not.
+        while low < high:
+            middle = (low + high) // 2
+            row = self._chunk_at(number, middle, "id, arrival, count")
+            first, chunk_arrival, count = (row[0] & _PLACE_MASK, row[1], row[2]) if row else (0, -1, low)
+            if chunk_arrival < arrival:
+                low = max(middle + 1, first + count)
+            else:
+                high = max(low, first)
+        return low
+
+    def read(self, number: int, place: int, *, limit: int, size: int) -> list[Slice]:
+        """Return records from a place on."""
+        holder = self._chunk_at(number, place, "id")
+        rows = self._reader.execute(
+            "SELECT id, arrival, count, size, records FROM chunks WHERE id BETWEEN ? AND ? ORDER BY id",
+            (holder[0] if holder else number << PLACE_BITS, number << PLACE_BITS | _PLACE_MASK),
+        )
+        try:
+            return _cut((Chunk(number, row[0] & _PLACE_MASK, *row[1:]) for row in rows), place, limit, size)
+        finally:
+            rows.close()
+
+    def close(self) -> None:
+        """Commit what waits, stop the writer, close the database and unlock the folder."""
+        self._queue.put(None)
+        self._thread.join()
+        self._reader.close()
+        self._lock.close()
+
+    def _chunk_at(self, number: int, place: int, columns: str) -> tuple[Any, ...] | None:
+        base = number << PLACE_BITS
+        row: tuple[Any, ...] | None = self._reader.execute(
+            f"SELECT {columns} FROM chunks WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1",  # noqa: S608, columns are ours
+            (base, base | min(max(place, 0), _PLACE_MASK)),
+        ).fetchone()
+        return row
+
+    def _newest(self, number: int) -> Tip:
+        row = self._chunk_at(number, _PLACE_MASK, "id, arrival, count")
+        return Tip((row[0] & _PLACE_MASK) + row[2] - 1, row[1]) if row else _NO_TIP
+
+    def _write_all(self) -> None:
+        """Commit jobs until told to stop: the writer's thread."""
+        doomed = True
+        while True:
+            try:
+                jobs = [self._queue.get_nowait() if doomed else self._queue.get()]
+            except queue.Empty:
+                doomed = self._purge()
+                continue
+            while True:
+                try:
+                    jobs.append(self._queue.get_nowait())
+                except queue.Empty:
+                    break
+            stop = None in jobs
+            work = [job for job in jobs if job is not None]
+            if work:
+                self._commit(work)
+                doomed = True
+            if stop:
+                self._writer.close()
+                return
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        error: Exception | None = self._failure
+        if error is None:
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+                for job in jobs:
+                    for sql, values in job.statements:
+                        self._writer.execute(sql, values)
+                self._writer.execute("COMMIT")
+            except sqlite3.Error as caught:
+                log.critical("the data folder cannot be written any more: %s", caught)
+                error = self._failure = caught
+                self._roll_back()
+        try:
+            self._loop.call_soon_threadsafe(self._settle, jobs, error)
+        except RuntimeError:
+            # The loop is closed: nobody waits any more.
+            return
+
+    def _settle(self, jobs: list[_Job], error: Exception | None) -> None:
+        """Tell those who wait, on the event loop."""
+        for job in jobs:
+            if error is None:
+                self._tips.update(job.tips)
+            if job.done.done():
+                continue
+            if error is None:
+                job.done.set_result(None)
+            else:
+                job.done.set_exception(OSError(f"the data folder cannot be written: {error}"))
+
+    def _purge(self) -> bool:
+        """Remove some records of deleted streams. Return whether there are more."""
+        if self._failure is not None:
+            return False
+        try:
+            row = self._writer.execute("SELECT number FROM doomed LIMIT 1").fetchone()
+            if row is None:
+                return False
+            base = row[0] << PLACE_BITS
+            self._writer.execute("BEGIN IMMEDIATE")
+            removed = self._writer.execute(
+                "DELETE FROM chunks WHERE id IN (SELECT id FROM chunks WHERE id BETWEEN ? AND ? LIMIT ?)",
+                (base, base | _PLACE_MASK, PURGE_ROWS),
+            ).rowcount
+            if removed < PURGE_ROWS:
+                self._writer.execute("DELETE FROM doomed WHERE number = ?", row)
+            self._writer.execute("COMMIT")
+        except sqlite3.Error as error:
+            log.critical("the data folder cannot be written any more: %s", error)
+            self._failure = error
+            self._roll_back()
+            return False
+        return True
+
+    def _roll_back(self) -> None:
+        if self._writer.in_transaction:
+            try:
+                self._writer.execute("ROLLBACK")
+            except sqlite3.Error as error:
+                log.critical("and the transaction cannot be rolled back: %s", error)
+
+
+class _Job(NamedTuple):
+    """One call of `write`, as the writer's thread sees it."""
+
+    statements: list[_Statement]
+    tips: dict[int, Tip]
+    done: asyncio.Future[None]
+
+
+_PLACE_MASK = (1 << PLACE_BITS) - 1
+
+_TABLES = """
+CREATE TABLE about (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE streams (name TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE shards (number INTEGER PRIMARY KEY, stream TEXT NOT NULL, document TEXT NOT NULL);
+CREATE INDEX shards_by_stream ON shards (stream);
+CREATE TABLE chunks (
+    id INTEGER PRIMARY KEY, arrival INTEGER NOT NULL, count INTEGER NOT NULL, size INTEGER NOT NULL, records BLOB NOT NULL
+);
+CREATE TABLE doomed (number INTEGER PRIMARY KEY);
+"""
+
+
+def _statements(write: Write) -> list[_Statement]:
+    """Return the SQL that keeps a write. Streams and shards are encoded here, on the loop: they change later."""
+    if isinstance(write, Chunk):
+        return [("INSERT INTO chunks VALUES (?, ?, ?, ?, ?)", (write[0] << PLACE_BITS | write[1], *write[2:]))]
+    if isinstance(write, StreamKept):
+        document = msgspec.json.encode(write.settings).decode()
+        return [("INSERT OR REPLACE INTO streams VALUES (?, ?)", (write.settings.name, document))]
+    if isinstance(write, ShardKept):
+        document = msgspec.json.encode(write.shard).decode()
+        return [("INSERT OR REPLACE INTO shards VALUES (?, ?, ?)", (write.shard.number, write.stream, document))]
+    name = (write.name,)
+    return [
+        ("INSERT INTO doomed SELECT number FROM shards WHERE stream = ?", name),
+        ("DELETE FROM shards WHERE stream = ?", name),
+        ("DELETE FROM streams WHERE name = ?", name),
+    ]
+
+
+def _lock(folder: Path) -> IO[bytes]:
+    """Return an open file that keeps other servers out of the folder until it is closed, also by a kill."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("ab")
+    except OSError as error:
+        raise ConfigError(f"data={str(folder)!r}: cannot be used as a folder: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise ConfigError(f"data={str(folder)!r}: in use by another local Kinesis") from error
+    return file
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    # WAL lets reads go on while the writer writes; FULL makes each commit an fsync of it.
+    connection.executescript(
+        f"PRAGMA page_size = {PAGE_BYTES}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; "
+        f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA cache_size = -{CACHE_KIB};"
+    )
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> bytes:
+    """Make the tables of a new database, check those of an old one. Return its key."""
+    (ours,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if tables == 0:
+        connection.executescript(
+            f"BEGIN; {_TABLES} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT}; COMMIT;"
+        )
+        connection.execute("INSERT INTO about VALUES ('key', ?)", (secrets.token_bytes(32),))
+    elif ours != APPLICATION:
+        raise ConfigError(f"data={str(path.parent)!r}: {path.name} is another program's database")
+    elif version != FORMAT:
+        raise ConfigError(
+            f"data={str(path.parent)!r}: its format is {version}, this kinstream knows {FORMAT}; use the version that made it"
+        )
+    (key,) = connection.execute("SELECT value FROM about WHERE name = 'key'").fetchone()
+    return bytes(key)
+
+
+def _cut(chunks: Iterable[Chunk], place: int, limit: int, size: int) -> list[Slice]:
+    """Return records of consecutive chunks, from a place on, within a count and a size."""
+    slices: list[Slice] = []
+    for chunk in chunks:
+        skip = max(0, place - chunk.first)
+        if skip >= chunk.length:
+            continue
+        records = _decoder.decode(chunk.records)
+        if skip or chunk.length > limit:
+            records = records[skip : skip + limit]
+        if skip or len(records) < chunk.length or chunk.size > size:
+            fits = 0
+            for record in records:
+                weight = len(record.data) + len(record.partition_key.encode())
+                if weight > size and (fits or slices):
+                    break
+                fits += 1
+                size -= weight
+            full = fits < len(records)
+            records = records[:fits]
+        else:
+            size -= chunk.size
+            full = False
+        if records:
+            slices.append(Slice(chunk.first + skip, chunk.arrival, records))
+        limit -= len(records)
+        if full or limit <= 0 or size <= 0:
+            break
+    return slices
