@@ -14,7 +14,7 @@ from typing import Any, NoReturn, Protocol, TypeAlias
 
 from kinstream.clock import Clock
 from kinstream.config import text
-from kinstream.errors import ConfigError, CredentialsError
+from kinstream.errors import ClosedError, ConfigError, CredentialsError
 
 ADVISORY_REFRESH = 900.0
 """Seconds before their end at which credentials are fetched anew, while the old ones serve (botocore: 15 minutes)."""
@@ -91,20 +91,24 @@ class RefreshingSource:
     Args:
         provider: Fetches them.
         clock: Says when they end.
+        forget: Makes the provider begin anew: called when the service called its credentials expired.
     """
 
-    def __init__(self, provider: Provider, clock: Clock) -> None:
+    def __init__(self, provider: Provider, clock: Clock, forget: Callable[[], None] | None = None) -> None:
         self._provider = provider
         self._clock = clock
+        self._forget = forget
         self._current: Credentials | None = None
         self._fetching: asyncio.Task[Credentials] | None = None
         self._no_refresh_before = 0.0
+        self._closed = False
 
     async def get(self) -> Credentials:
         """Return credentials that are good now.
 
         Raises:
             CredentialsError: The provider failed, and no old credentials serve any longer.
+            ClosedError: The source was closed meanwhile.
         """
         current = self._current
         if current is not None:
@@ -124,15 +128,27 @@ class RefreshingSource:
             if current is not None and current.expiration is not None and current.expiration > self._clock.wall():
                 return current
             raise
+        except asyncio.CancelledError:
+            waiter = asyncio.current_task()
+            if not task.cancelled() or waiter is None or waiter.cancelling():
+                raise  # it is the waiter that was cancelled
+            raise (
+                ClosedError("closed while credentials were fetched")
+                if self._closed
+                else CredentialsError("the credentials provider was cancelled")
+            ) from None
 
     def expired(self, credentials: Credentials) -> bool:
         """Drop these credentials, if they are still the current ones."""
         if self._current is credentials:
             self._current = None
+            if self._forget is not None:
+                self._forget()
         return True
 
     async def close(self) -> None:
-        """End a fetch that is under way."""
+        """End a fetch that is under way; who waits for it gets ClosedError."""
+        self._closed = True
         if self._fetching is not None:
             self._fetching.cancel()
             await asyncio.wait([self._fetching])
@@ -214,12 +230,17 @@ class AwsChain:
         """
         return await asyncio.to_thread(self._read_credentials)
 
+    def forget(self) -> None:
+        """Read everything anew the next time: files may have changed, and what botocore keeps is no good any more."""
+        self._session = self._found = None
+
     def _open(self) -> Any:
-        if self._session is None:
+        session = self._session
+        if session is None:
             import botocore.session
 
-            self._session = botocore.session.Session(profile=self.profile)
-        return self._session
+            session = self._session = botocore.session.Session(profile=self.profile)
+        return session
 
     def _read_setting(self) -> Setting:
         import botocore.exceptions
@@ -227,7 +248,8 @@ class AwsChain:
         try:
             session = self._open()
             return Setting(
-                region=session.get_config_variable("region") or None,
+                # AWS_REGION is the SDKs' name; botocore reads AWS_DEFAULT_REGION and the profile.
+                region=os.environ.get("AWS_REGION") or session.get_config_variable("region") or None,
                 endpoint_url=_configured_endpoint(session),
                 ca_bundle=session.get_config_variable("ca_bundle") or None,
                 fips=bool(session.get_config_variable("use_fips_endpoint")),
@@ -240,18 +262,21 @@ class AwsChain:
         import botocore.exceptions
 
         try:
-            if self._found is None:
-                self._found = self._open().get_credentials()
-            if self._found is None:
-                raise CredentialsError(
-                    "no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-                    "configure a profile, or give credentials=Credentials(...)"
-                )
-            frozen = self._found.get_frozen_credentials()
+            found = self._found or self._open().get_credentials()
+            frozen = found and found.get_frozen_credentials()
         except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
             raise CredentialsError(f"the AWS credential chain failed: {type(error).__name__}: {error}") from error
+        except Exception as error:  # noqa: BLE001 - a token file that is not there, a process that prints no JSON
+            # Only the kind: a message may quote what was read.
+            raise CredentialsError(f"the AWS credential chain failed: {type(error).__name__}") from None
+        if frozen is None:
+            raise CredentialsError(
+                "no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+                "configure a profile, or give credentials=Credentials(...)"
+            )
+        self._found = found
         # botocore keeps the end to itself, and renews by its own rule when asked; it is asked again every minute.
-        expiry = getattr(self._found, "_expiry_time", None)
+        expiry = getattr(found, "_expiry_time", None)
         return Credentials(
             frozen.access_key, frozen.secret_key, frozen.token or None, expiry.timestamp() if expiry else None
         )
@@ -266,7 +291,7 @@ def source_of(credentials: Credentials | Provider | None, chain: AwsChain, clock
     if isinstance(credentials, Credentials):
         return StaticSource(credentials)
     if credentials is None:
-        return RefreshingSource(chain.credentials, clock)
+        return RefreshingSource(chain.credentials, clock, chain.forget)
     if callable(credentials):
         return RefreshingSource(credentials, clock)
     raise ConfigError(
@@ -276,18 +301,19 @@ def source_of(credentials: Credentials | Provider | None, chain: AwsChain, clock
 
 
 def _configured_endpoint(session: Any) -> str | None:
-    """Return the endpoint that the environment or the profile names (SDKs reference guide, "Service-specific endpoints")."""
+    """Return the endpoint that the environment or the profile names (SDKs guide, "Service-specific endpoints")."""
     if session.get_config_variable("ignore_configured_endpoint_urls"):
         return None
+    if in_environment := os.environ.get("AWS_ENDPOINT_URL_KINESIS") or os.environ.get("AWS_ENDPOINT_URL"):
+        return in_environment
     profile = session.get_scoped_config()
-    services = session.full_config.get("services", {}).get(profile.get("services"), {})
-    return (
-        os.environ.get("AWS_ENDPOINT_URL_KINESIS")
-        or os.environ.get("AWS_ENDPOINT_URL")
-        or services.get("kinesis", {}).get("endpoint_url")
-        or profile.get("endpoint_url")
-        or None
-    )
+    kinesis = None
+    if "services" in profile:
+        section = session.full_config.get("services", {}).get(profile["services"])
+        if not section:
+            raise ConfigError(f"the AWS configuration has no [services {profile['services']}], which the profile names")
+        kinesis = section.get("kinesis")
+    return (isinstance(kinesis, dict) and kinesis.get("endpoint_url")) or profile.get("endpoint_url") or None
 
 
 def _printable(field: str, value: str) -> None:

@@ -137,11 +137,13 @@ def check_endpoint_url(field: str, url: str, *, allow_http: bool) -> str:
         ConfigError: It is no URL of a host, has credentials, a path or a query in it, or is plain http to another
             machine.
     """
+    given = url if isinstance(url, str) else ""
     try:
-        parts = urlsplit(url if isinstance(url, str) else "")
+        parts = urlsplit(given)
         _ = parts.port
     except ValueError:
-        raise ConfigError(f"{field}={url!r}: must be a URL such as https://host:port") from None
+        shown = "" if "@" in given else f"={url!r}"  # it may hold a password
+        raise ConfigError(f"{field}{shown}: must be a URL such as https://host:port") from None
     if "@" in parts.netloc:
         raise ConfigError(f"{field}: must not hold a user name or a password")
     if (

@@ -1,0 +1,33 @@
+"""What all tests share: unit tests reach no network, and no test reads the AWS configuration of whoever runs it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import pytest_socket
+
+UNIT = Path(__file__).parent / "unit"
+
+
+@pytest.fixture(autouse=True)
+def no_network(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Block sockets in tests/unit, but for tests marked `enable_socket`: those run a server on loopback."""
+    blocked = UNIT in request.path.parents and request.node.get_closest_marker("enable_socket") is None
+    if blocked:
+        pytest_socket.disable_socket(allow_unix_socket=True)  # an event loop wakes itself through a pair of them
+    yield
+    if blocked:
+        pytest_socket.enable_socket()
+
+
+@pytest.fixture(autouse=True)
+def no_aws_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Give each test an empty home and no AWS or proxy variables."""
+    for name in os.environ:
+        if name.startswith("AWS_") or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
