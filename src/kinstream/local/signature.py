@@ -129,8 +129,7 @@ class _Signer(SigV4Auth):  # type: ignore[misc]  # botocore has no types
         # The host comes from the headers; the URL is only there for its path and query.
         request = AWSRequest(method=method, url=f"http://localhost{target}")
         request.context["timestamp"] = date
-        signature: str = self.signature(self.string_to_sign(request, self.canonical_request(request)), request)
-        return signature
+        return str(self.signature(self.string_to_sign(request, self.canonical_request(request)), request))
 
     def headers_to_sign(self, request: AWSRequest) -> Any:
         """Return the headers that the client signed."""
@@ -151,7 +150,8 @@ def _parts(given: dict[str, list[str]]) -> dict[str, str]:
     if not authorization:
         raise Refused("MissingAuthenticationTokenException", "Missing Authentication Token")
     scheme, _, rest = authorization.partition(" ")
-    parts = dict(part.strip().partition("=")[::2] for part in rest.split(","))
+    pairs = [part.strip().partition("=") for part in rest.split(",")]
+    parts = {name: value for name, _, value in pairs}
     missing = "".join(
         f"Authorization header requires '{name}' parameter. "
         for name in ("Credential", "Signature", "SignedHeaders")

@@ -8,6 +8,7 @@ integer milliseconds, in both directions, as the AWS SDK for Java sends and expe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Protocol, TypeVar
 
@@ -93,20 +94,20 @@ def _json_decoder(shape: type[Any]) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(shape)
 
 
-def _timestamp(decoder: cbor2.CBORDecoder) -> float:
-    value = decoder.decode()
+def _timestamp(value: Any, immutable: bool) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError("a timestamp that is no number")  # noqa: TRY004, all that is wrong with a body is a ValueError
     return value / 1000
 
 
-def _refuse_tag(decoder: cbor2.CBORDecoder) -> Any:
+def _refuse_tag(value: Any, immutable: bool) -> Any:
     raise ValueError("a tag that no request has")
 
 
-_TAGS = {1: _timestamp} | dict.fromkeys(
-    (0, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799), _refuse_tag
-)
+_OTHER_TAGS = (0, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799)
+"""Tags that cbor2 makes Python objects of."""
+
+_TAGS: dict[int, Callable[[Any, bool], Any]] = {1: _timestamp} | dict.fromkeys(_OTHER_TAGS, _refuse_tag)
 
 
 def _tagged(value: Any) -> Any:
