@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine
-from concurrent.futures import Future
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from kinstream.errors import ClosedError, ConfigError
@@ -15,7 +16,9 @@ T = TypeVar("T")
 
 
 class BackgroundLoop:
-    """Runs coroutines for other threads. Its thread starts with the first of them, and is a daemon.
+    """Runs functions and coroutines for other threads, in the order in which they come.
+
+    Its thread starts with the first of them, and is a daemon.
 
     Args:
         name: The thread's name.
@@ -23,7 +26,7 @@ class BackgroundLoop:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant: a signal's handler may come here from anywhere
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._process = 0
@@ -35,18 +38,35 @@ class BackgroundLoop:
         return threading.current_thread() is self._thread
 
     @property
+    def started(self) -> bool:
+        """Whether the thread was started, in this process."""
+        return self._process == os.getpid()
+
+    @property
+    def forked(self) -> bool:
+        """Whether the thread was left behind in the process that this one was forked from."""
+        return self._process not in (0, os.getpid())
+
+    @property
     def stopped(self) -> bool:
         """Whether the loop was stopped."""
         return self._stopped
 
-    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Start a coroutine; return its future at once.
+    def call(self, function: Callable[..., object], *args: object) -> None:
+        """Run a function in the loop's thread; return at once.
 
         Raises:
             ClosedError: The loop was stopped.
             ConfigError: The process was forked after the loop had started.
         """
+        self._check_process()
+        with self._lock:
+            self._started().call_soon_threadsafe(function, *args)
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Start a coroutine; return its future at once. Raises as `call` does."""
         try:
+            self._check_process()
             with self._lock:
                 return asyncio.run_coroutine_threadsafe(coroutine, self._started())
         except BaseException:
@@ -57,7 +77,8 @@ class BackgroundLoop:
         """Run a coroutine and return its result; if the caller is interrupted, it is cancelled.
 
         Raises:
-            ConfigError: The caller is in the loop's own thread, which would wait for itself for ever.
+            ClosedError: The loop was stopped, before or meanwhile.
+            ConfigError: The caller is in the loop's own thread, which would wait for itself for ever; or as `call`.
         """
         if self.here:
             coroutine.close()
@@ -65,21 +86,33 @@ class BackgroundLoop:
         future = self.submit(coroutine)
         try:
             return future.result()
+        except CancelledError:
+            if self._stopped:
+                raise ClosedError("this object was closed meanwhile") from None
+            raise
         finally:
             # Where the caller was interrupted (Ctrl-C), the work must not go on unseen.
             future.cancel()
 
     def stop(self) -> None:
-        """End the loop and its thread; wait for the thread, unless this is it. May be repeated."""
+        """Let the loop end after all that came before, and its thread with it. Does not wait. May be repeated."""
+        if self.forked:
+            return
         with self._lock:
             self._stopped = True
-            loop, thread = self._loop, self._thread
-            if loop is None or thread is None or self._process != os.getpid():
-                return
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(loop.stop)
-        if not self.here:
-            thread.join()
+            if self._loop is not None:
+                with suppress(RuntimeError):  # it has ended
+                    self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the thread's end, unless this is it."""
+        if self._thread is not None and self.started and not self.here:
+            self._thread.join(timeout)
+
+    def _check_process(self) -> None:
+        # Before the lock, which another thread may have held when the process was forked.
+        if self.forked:
+            raise ConfigError("this object was used before the process was forked: make a new one in each process")
 
     def _started(self) -> asyncio.AbstractEventLoop:
         if self._stopped:
@@ -93,8 +126,6 @@ class BackgroundLoop:
                 loop.close()
                 raise
             self._loop, self._thread, self._process = loop, thread, os.getpid()
-        if self._process != os.getpid():
-            raise ConfigError("this object was used before the process was forked: make a new one in each process")
         return self._loop
 
 
@@ -110,7 +141,8 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
                 task.cancel()
             loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
             loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(loop.shutdown_default_executor())
+            with suppress(RuntimeError):  # it needs a thread, and at the interpreter's end none starts
+                loop.run_until_complete(loop.shutdown_default_executor())
         finally:
             asyncio.set_event_loop(None)
             loop.close()

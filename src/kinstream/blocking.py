@@ -44,12 +44,13 @@ class _Blocking:
         raise NotImplementedError
 
     def _close(self, closing: Coroutine[Any, Any, None]) -> None:
-        if self._background.stopped:
+        if self._background.stopped or self._background.forked:  # nothing of it is in this process
             closing.close()
             return
         self._background.run(closing)
         if not self._shared:
             self._background.stop()
+            self._background.join()
 
 
 class Client(_Blocking):
@@ -90,6 +91,7 @@ class _OnStream(_Blocking):
         if client is not None and not isinstance(client, Client):
             raise ConfigError(f"client: must be a kinstream.blocking.Client, not {type(client).__name__}")
         super().__init__(BackgroundLoop(name) if client is None else client._background, shared=client is not None)
+        self._client = client  # kept: its loop ends when it is forgotten
 
 
 class Producer(_OnStream):

@@ -9,11 +9,13 @@ nobody. Data is encoded before a method returns, so what it was made of may be c
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeAlias
@@ -43,24 +45,35 @@ GetRecordsCallback: TypeAlias = Callable[
 EXIT_DRAIN = 5.0
 """Seconds that the end of the interpreter waits for what is under way on an object that nobody closed."""
 
+EXIT_LAST_CALLBACKS = 1.0
+"""Seconds that it then waits for the callbacks of what did not end in time."""
+
 _log = logging.getLogger("kinstream.callbacks")
+_this_thread = threading.local()
 
 
 class _Face:
-    """What both classes do: ask in the background, hand the outcome over, close."""
+    """What both classes do: ask in the background, hand the outcome over, close.
+
+    What is under way belongs to the background thread alone; other threads hand it functions, which it runs in their order.
+    """
 
     def __init__(self, opened: Callable[[], StreamAccess], thread_name: str) -> None:
         self._debug = False
-        self._closed = False
-        self._one_at_a_time = threading.Lock()
+        self._closed = False  # set by close(): what is asked from now on is refused
+        self._drained = False  # set in the background: nothing is begun any more
+        self._turns: dict[int, threading.Lock] = {}
         self._background = BackgroundLoop(thread_name)
-        self._under_way: set[Future[None]] = set()
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._finishing: asyncio.Task[None] | None = None
         self._access: StreamAccess | None = None
         self._wrong: KinesisError | None = None
         try:
             self._access = opened()
         except KinesisError as error:
             self._wrong = error
+        except Exception as fault:
+            self._wrong = _fault(type(self).__name__, fault)
         weakref.finalize(self, _end, self._background, self._under_way)
 
     def __repr__(self) -> str:
@@ -75,8 +88,8 @@ class _Face:
     def set_debug(self, value: bool) -> None:
         """Turn debug output on or off; it is off at first.
 
-        It goes to the logger `kinstream.callbacks`: what was asked for and what came of it, errors as errors. Never a record's
-        data, never a secret. Where logging is not configured, it goes to stderr.
+        It goes to the logger `kinstream.callbacks`: each method's outcome, errors as errors. Never a record's data, never a
+        secret. Where logging is not configured, it goes to stderr.
 
         Args:
             value: Whether it is on.
@@ -90,22 +103,31 @@ class _Face:
     def close(self) -> None:
         """Wait until everything under way has had its callback, then end the thread. May be repeated.
 
-        From a callback it returns at once, and the rest follows. Methods called afterwards hand over a ClosedError.
+        From a callback, of this object or of another, it returns at once, and the rest follows: two that waited for each
+        other would wait for ever. Methods called afterwards hand over a ClosedError.
         """
-        if self._closed:
-            return
-        self._closed = True
-        if self._background.here:
-            threading.Thread(target=self._finish, name="kinstream-callbacks-close").start()
-        else:
-            self._finish()
+        if not self._closed:
+            self._closed = True
+            with suppress(
+                ConfigError, ClosedError, RuntimeError
+            ):  # forked, ended, the interpreter's end: nothing is left
+                self._background.call(self._begin_to_finish)
+        if not _in_callback():
+            self._background.join()
 
-    def _finish(self) -> None:
-        while self._under_way:  # a callback may have asked for more
-            wait(list(self._under_way))
-        if self._access is not None:
-            self._background.run(self._access.close())
-        self._background.stop()
+    def _begin_to_finish(self) -> None:
+        self._finishing = asyncio.get_running_loop().create_task(self._finish())
+
+    async def _finish(self) -> None:
+        try:
+            await _done(self._under_way)
+            self._drained = True
+            if self._access is not None:
+                await self._access.close()
+        except Exception:
+            _log.exception("%r: closing failed", self)
+        finally:
+            self._background.stop()
 
     def _ask(
         self,
@@ -125,7 +147,7 @@ class _Face:
         if callback is not None and not callable(callback):
             _log.error("%s: callback must be a function, not %s; nothing was done", method, type(callback).__name__)
             return
-        error = ClosedError(f"{method}: this {type(self).__name__} is closed") if self._closed else self._wrong
+        error = self._closed_error(method) if self._closed else self._wrong
         asking = None
         if error is None:
             try:
@@ -134,24 +156,20 @@ class _Face:
                 error = refused
             except Exception as fault:
                 error = _fault(method, fault)
-        work = self._await(method, callback, on_failure, asking, error)
         try:
-            future = self._background.submit(work)
-        except Exception as stopped:
+            self._background.call(self._begin, method, callback, on_failure, asking, error)
+        except Exception as ended:
             # The thread is gone (closed, forked, the interpreter's end): a last one brings the news.
             if asking is not None:
                 asking.close()
-            late = error or (stopped if isinstance(stopped, KinesisError) else _fault(method, stopped))
+            late = error or (ended if isinstance(ended, KinesisError) else _fault(method, ended))
             outcome = (method, callback, (late, *on_failure))
             try:
                 threading.Thread(target=self._hand_over, args=outcome, daemon=True).start()
             except RuntimeError:
                 _log.exception("%s: no thread is left to call back on", method)
-            return
-        self._under_way.add(future)
-        future.add_done_callback(self._under_way.discard)
 
-    async def _await(
+    def _begin(
         self,
         method: str,
         callback: Callable[..., object] | None,
@@ -159,14 +177,34 @@ class _Face:
         asking: Coroutine[Any, Any, tuple[object, ...]] | None,
         error: KinesisError | None,
     ) -> None:
+        if asking is not None and self._drained:
+            asking.close()
+            asking = None
+        if asking is None:
+            self._hand_over(method, callback, (error or self._closed_error(method), *on_failure))
+            return
+        task = asyncio.get_running_loop().create_task(self._await(method, callback, on_failure, asking))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def _await(
+        self,
+        method: str,
+        callback: Callable[..., object] | None,
+        on_failure: tuple[object, ...],
+        asking: Coroutine[Any, Any, tuple[object, ...]],
+    ) -> None:
+        error: KinesisError | None = None
         results = on_failure
-        if asking is not None:
-            try:
-                results = await asking
-            except KinesisError as failed:
-                error = failed
-            except Exception as fault:
-                error = _fault(method, fault)
+        try:
+            results = await asking
+        except KinesisError as failed:
+            error = failed
+        except asyncio.CancelledError:  # the interpreter ends, and has waited long enough
+            error = ClosedError(f"{method}: the program ended before an answer came")
+            error.maybe_written = isinstance(self, Producer)
+        except Exception as fault:
+            error = _fault(method, fault)
         self._hand_over(method, callback, (error, *results))
 
     def _hand_over(self, method: str, callback: Callable[..., object] | None, outcome: tuple[Any, ...]) -> None:
@@ -177,11 +215,18 @@ class _Face:
                 _log.error("%r.%s: %s: %s", self, method, outcome[0].type, outcome[0].details)
         if callback is None:
             return
-        with self._one_at_a_time:
+        # A lock for each process: one that was held when this process was forked is never released here.
+        with self._turns.setdefault(os.getpid(), threading.Lock()):
+            _this_thread.in_callback = True
             try:
                 callback(*outcome)
-            except Exception:
+            except BaseException:  # sys.exit() in a callback must not end the thread of all the others
                 _log.exception("the callback of %s raised", method)
+            finally:
+                _this_thread.in_callback = False
+
+    def _closed_error(self, method: str) -> ClosedError:
+        return ClosedError(f"{method}: this {type(self).__name__} is closed")
 
 
 class Producer(_Face):
@@ -413,8 +458,24 @@ def _fault(method: str, fault: Exception) -> KinesisError:
     return error
 
 
-def _end(background: BackgroundLoop, under_way: set[Future[None]]) -> None:
-    """End the thread of an object that nobody closed: at once where nothing is under way, as when it was forgotten."""
-    if under_way and not background.here:
-        wait(list(under_way), EXIT_DRAIN)
+def _in_callback() -> bool:
+    return getattr(_this_thread, "in_callback", False)
+
+
+async def _done(under_way: set[asyncio.Task[None]]) -> None:
+    """Wait until nothing is under way, what callbacks ask for meanwhile included."""
+    while under_way:
+        await asyncio.wait(under_way)
+
+
+def _end(background: BackgroundLoop, under_way: set[asyncio.Task[None]]) -> None:
+    """End the thread of an object that nobody closed: forgotten, with nothing under way, or at the interpreter's end."""
+    drained = True
+    if background.started and not background.stopped and not background.here:
+        try:
+            background.submit(_done(under_way)).result(EXIT_DRAIN)
+        except TimeoutError:
+            drained = False
     background.stop()
+    if not drained:
+        background.join(EXIT_LAST_CALLBACKS)
