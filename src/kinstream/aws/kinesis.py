@@ -19,6 +19,7 @@ from kinstream.aws.wire import Codec, is_timestamp
 from kinstream.config import choice, text, whole_number
 from kinstream.errors import ConfigError, InvalidRecord
 from kinstream.record import (
+    EncryptionType,
     GetRecordsResult,
     PutRecordResult,
     PutRecordsResult,
@@ -269,7 +270,10 @@ class _NotEncoded(Exception):
 def _encoded(record: Record) -> bytes:
     data = record.data
     if isinstance(data, (bytes, bytearray, memoryview)):
-        return bytes(data)
+        try:
+            return bytes(data)
+        except ValueError:
+            raise _NotEncoded(".data: a memoryview that was released") from None
     encoder = json_text if record.encoder is None else record.encoder
     if not callable(encoder):
         raise _NotEncoded(f".encoder: must be a function, not {type(encoder).__name__}")
@@ -349,6 +353,10 @@ def _all_written(codec: Codec, count: int, body: bytes) -> PutRecordsResult:
             failed += 1
         elif result.sequence_number is None or result.shard_id is None:
             raise Malformed("a result lacks the ShardId or the SequenceNumber, and has no ErrorCode")
+    if answer.encryption_type is not EncryptionType.NONE:
+        # The answer says it once, for all of them (API reference, PutRecords).
+        for result in answer.results:
+            msgspec.structs.force_setattr(result, "stream_encryption_type", answer.encryption_type)
     # Counted, not believed: a caller who looks at the count alone must not miss a failure.
     if failed != answer.failed_record_count:
         msgspec.structs.force_setattr(answer, "failed_record_count", failed)
