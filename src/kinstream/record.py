@@ -79,7 +79,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
         return f"Record({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
 
-class ReceivedRecord(msgspec.Struct, Generic[Data], frozen=True):
+class ReceivedRecord(msgspec.Struct, Generic[Data], frozen=True, gc=False):
     """A record that was read.
 
     Attributes:
@@ -122,7 +122,7 @@ class ReceivedRecord(msgspec.Struct, Generic[Data], frozen=True):
         return f"ReceivedRecord({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
 
-class PutRecordResult(msgspec.Struct, frozen=True):
+class PutRecordResult(msgspec.Struct, frozen=True, gc=False):
     """What Kinesis says of one record that was put.
 
     Attributes:
@@ -264,11 +264,13 @@ def parse_json(data: bytes | str) -> Any:
         message = f"not JSON: not UTF-8 at byte {error.start}"
     except RecursionError:
         message = "not JSON that can be read: nested too deep"
+    except ValueError as error:  # NaN, or a number of more digits than Python reads
+        message = f"not JSON that can be read: {error}"
     raise ValueError(message)
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"not JSON: {name} is no JSON value")
+    raise ValueError(f"{name} is no JSON value")
 
 
 class _Hidden:
