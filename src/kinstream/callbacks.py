@@ -326,13 +326,15 @@ class Consumer(_Face):
         endpoint_url: str | None = None,
     ) -> None:
         def opened() -> kinstream.consumer.Consumer:
+            if not isinstance(is_blob, bool):
+                raise ConfigError(f"is_blob: must be True or False, not {type(is_blob).__name__}")
             credentials = _credentials(region, access_key_id, secret_access_key, stream_name)
             return kinstream.consumer.Consumer(
                 stream_name, region=region, credentials=credentials, endpoint_url=endpoint_url
             )
 
         super().__init__(opened, "kinstream-callbacks-consumer")
-        self._is_blob = bool(is_blob)
+        self._is_blob = is_blob is True
 
     def get_shards(self, callback: GetShardsCallback) -> None:
         """Ask for the ids of all shards of the stream, closed ones included.
