@@ -7,6 +7,7 @@ from typing import Unpack
 
 from kinstream.aws import kinesis
 from kinstream.aws.client import Client, ClientOptions
+from kinstream.errors import UnexpectedResponse
 from kinstream.record import GetRecordsResult, Shard, ShardIteratorType
 from kinstream.stream import StreamAccess
 
@@ -51,11 +52,13 @@ class Consumer(StreamAccess):
         shards: list[Shard] = []
         token: str | None = None
         while True:
-            page = await self.client.send(kinesis.list_shards(self.client.codec, self.stream, token))
+            page = await self._send(kinesis.list_shards(self.client.codec, self.stream, token))
             shards += page.shards
-            token = page.next_token
-            if token is None:
+            if page.next_token is None:
                 return shards
+            if page.next_token == token:
+                raise UnexpectedResponse("ListShards: the NextToken of a page is its own: it would be asked for ever")
+            token = page.next_token
 
     async def get_shard_iterator(
         self,
@@ -80,7 +83,7 @@ class Consumer(StreamAccess):
         request = kinesis.get_shard_iterator(
             self.client.codec, self.stream, shard_id, type, starting_sequence_number, timestamp
         )
-        return await self.client.send(request)
+        return await self._send(request)
 
     async def get_records(self, shard_iterator: str, limit: int | None = None) -> GetRecordsResult[bytes]:
         """Read records from a place.
@@ -99,4 +102,4 @@ class Consumer(StreamAccess):
             ExpiredIterator: The iterator is older than five minutes.
             KinesisError: As `get_shards`.
         """
-        return await self.client.send(kinesis.get_records(self.client.codec, self.stream, shard_iterator, limit))
+        return await self._send(kinesis.get_records(self.client.codec, self.stream, shard_iterator, limit))

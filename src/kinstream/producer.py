@@ -55,7 +55,7 @@ class Producer(StreamAccess):
             UnexpectedResponse: Something else than Kinesis answered.
             ClosedError: The producer is closed.
         """
-        return await self.client.send(kinesis.put_record(self.client.codec, self.stream, record))
+        return await self._send(kinesis.put_record(self.client.codec, self.stream, record))
 
     async def put_records(self, records: Iterable[Record]) -> PutRecordsResult:
         """Write up to 500 records in one request. Kinesis takes each for itself, in no order.
@@ -74,4 +74,4 @@ class Producer(StreamAccess):
             InvalidRecord: One cannot be put; `.index` tells which; nothing was sent.
             KinesisError: As `put_record`.
         """
-        return await self.client.send(kinesis.put_records(self.client.codec, self.stream, records))
+        return await self._send(kinesis.put_records(self.client.codec, self.stream, records))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from kinstream.aws.client import Client, ClientOptions
 from kinstream.aws.endpoint import Stream
-from kinstream.errors import ConfigError
+from kinstream.aws.kinesis import Request
+from kinstream.errors import ClosedError, ConfigError
+
+T = TypeVar("T")
 
 
 class StreamAccess:
@@ -36,6 +39,7 @@ class StreamAccess:
             self.client = client
         self.client.check_region_of(self.stream.region)
         self._shares_client = client is not None
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.stream.arn or self.stream.name!r})"
@@ -46,7 +50,13 @@ class StreamAccess:
     async def __aexit__(self, *_: TracebackType | BaseException | type[BaseException] | None) -> None:
         await self.close()
 
+    async def _send(self, request: Request[T]) -> T:
+        if self._closed:
+            raise ClosedError(f"{request.operation}: this {type(self).__name__} is closed")
+        return await self.client.send(request)
+
     async def close(self) -> None:
-        """Close the client, unless it is shared. May be repeated."""
+        """Take no more requests, and close the client, unless it is shared. May be repeated."""
+        self._closed = True
         if not self._shares_client:
             await self.client.close()
