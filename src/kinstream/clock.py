@@ -11,6 +11,8 @@ STALL = 0.05
 """A timer that fires later than this, in seconds, shows that the event loop was held up."""
 GRACE = 0.25
 """Seconds that a held-up loop gets to look at what arrived meanwhile, before a deadline counts."""
+GRACES = 10
+"""So many times in a row, where it is held up again: an answer takes several turns of the loop to read."""
 
 
 class Clock(Protocol):
@@ -53,10 +55,11 @@ class _Deadline:
     """`asyncio.timeout`, but fair to an answer that lies ready.
 
     Whoever blocks the event loop (a slow callback, a debugger) makes timers fire late, and all at once. An answer that came
-    in time would then be thrown away, and a put be sent twice. So a timer that fires late waits once more, for `GRACE`.
+    in time would then be thrown away, and a put be sent twice. So a timer that fires late waits once more, for `GRACE`, and
+    again where that is late too.
     """
 
-    __slots__ = ("_cancelling", "_fired", "_loop", "_seconds", "_task", "_timer", "_when")
+    __slots__ = ("_cancelling", "_fired", "_graces", "_loop", "_seconds", "_task", "_timer", "_when")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -68,21 +71,20 @@ class _Deadline:
         self._task = task
         self._cancelling = task.cancelling()
         self._fired = False
+        self._graces = GRACES
         self._loop = task.get_loop()
         self._when = self._loop.time() + self._seconds
         self._timer = self._loop.call_at(self._when, self._fire)
         return self
 
     def _fire(self) -> None:
-        if self._loop.time() - self._when > STALL:
+        if self._graces and self._loop.time() - self._when > STALL:
+            self._graces -= 1
             self._when = self._loop.time() + GRACE
-            self._timer = self._loop.call_at(self._when, self._end)
+            self._timer = self._loop.call_at(self._when, self._fire)
         else:
-            self._end()
-
-    def _end(self) -> None:
-        self._fired = True
-        self._task.cancel()
+            self._fired = True
+            self._task.cancel()
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         self._timer.cancel()
