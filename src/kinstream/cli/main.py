@@ -1,0 +1,70 @@
+"""The command `kinstream`: finds the subcommand, runs it, and turns what went wrong into a line and an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+from kinstream.cli import demo, local
+from kinstream.cli.printable import printable
+from kinstream.errors import KinesisError
+
+FAILED = 1
+INTERRUPTED = 130
+"""What a shell shows for a program that Ctrl-C ended: 128 + SIGINT."""
+
+_OPTIONAL = {"hypercorn", "rich"}
+"""What `kinstream[local]` brings; the library itself does without."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Args:
+        argv: The arguments without the program's name; None: those of the process.
+
+    Returns:
+        The exit status: 0 done, 1 failed, 130 interrupted.
+
+    Raises:
+        SystemExit: After `--help` and `--version`, and with status 2 where the arguments are wrong.
+    """
+    arguments = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    try:
+        status = run(arguments)
+        sys.stdout.flush()
+    except KinesisError as error:
+        return _fail(arguments.command, error.details)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in _OPTIONAL:
+            raise
+        return _fail(arguments.command, f"{error.name} is missing: pip install 'kinstream[local]'")
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone. Python flushes it once more at its end, so it must lead somewhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kinstream",
+        description="Amazon Kinesis Data Streams for Python.",
+        epilog="Options of a command: kinstream COMMAND --help",
+    )
+    parser.add_argument("--version", action="version", version=f"kinstream {version('kinstream')}")
+    subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    demo.add_parser(subparsers)
+    local.add_parser(subparsers)
+    return parser
+
+
+def _fail(command: str, problem: str) -> int:
+    print(f"kinstream {command}: {printable(problem)}", file=sys.stderr)
+    return FAILED
