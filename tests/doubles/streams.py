@@ -1,0 +1,67 @@
+"""Streams on a server, made and changed through the blocking client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from kinstream import Credentials, blocking
+from kinstream.local import Server
+
+MIDDLE = str(2**127)
+"""The hash key in the middle of a first shard."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A server's address and a stream on it."""
+
+    url: str
+    stream: str = "events"
+    region: str = "us-east-1"
+    key: str = "local"
+    secret: str = "local"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the asyncio and the blocking face take."""
+        return {
+            "region": self.region,
+            "credentials": Credentials(self.key, self.secret),
+            "endpoint_url": self.url,
+        }
+
+    @property
+    def account(self) -> tuple[str, str, str, str]:
+        """What the callbacks face takes, besides `endpoint_url`."""
+        return self.region, self.key, self.secret, self.stream
+
+
+@contextmanager
+def local_stream(shards: int = 1) -> Iterator[Place]:
+    """Run a local Kinesis with a stream on it."""
+    with Server() as server:
+        place = Place(server.url)
+        with blocking.Client(**place.options) as client:
+            client.call("CreateStream", {"StreamName": place.stream, "ShardCount": shards})
+            until_active(client, place.stream)
+        yield place
+
+
+def split(place: Place, shard_id: str, at: str = MIDDLE) -> None:
+    """Split a shard in two, and wait until it is done."""
+    with blocking.Client(**place.options) as client:
+        client.call("SplitShard", {"StreamName": place.stream, "ShardToSplit": shard_id, "NewStartingHashKey": at})
+        until_active(client, place.stream)
+
+
+def until_active(client: blocking.Client, stream: str) -> str:
+    """Wait until the stream is ACTIVE; return its ARN."""
+    while True:
+        summary = client.call("DescribeStreamSummary", {"StreamName": stream})["StreamDescriptionSummary"]
+        if summary["StreamStatus"] == "ACTIVE":
+            return str(summary["StreamARN"])
+        time.sleep(0.01)
