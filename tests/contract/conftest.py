@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPMessage
 from itertools import count
 from typing import Any
 
 import boto3
 import botocore.config
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 from kinstream.clock import SystemClock
 from kinstream.local import Server
+
+JSON = "application/x-amz-json-1.1"
 
 
 @dataclass
@@ -35,6 +42,75 @@ class Endpoint:
             "config": botocore.config.Config(retries={"total_max_attempts": 1}, read_timeout=10),
         }
         return boto3.session.Session().client("kinesis", **(options | changes))
+
+
+class Raw:
+    """A client without a client library: one request a connection, signed by botocore's signer at any time, all of it changeable."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.host = endpoint.url.removeprefix("http://")
+
+    def sign(
+        self,
+        operation: str,
+        body: bytes,
+        *,
+        content_type: str = JSON,
+        now: float | None = None,
+        access_key_id: str | None = None,
+        secret_access_key: str | None = None,
+        service: str = "kinesis",
+        extra: dict[str, str] | None = None,
+    ) -> dict[str, str]:
+        """Return the headers of a signed request."""
+        key, secret = self.endpoint.access_key_id, self.endpoint.secret_access_key
+        headers = {
+            "Host": self.host,
+            "Content-Type": content_type,
+            "X-Amz-Target": f"Kinesis_20131202.{operation}",
+            "X-Amz-Date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now)),
+            **(extra or {}),
+        }
+        request = AWSRequest("POST", f"{self.endpoint.url}/", data=body, headers=headers)
+        request.context["timestamp"] = headers["X-Amz-Date"]
+        credentials = Credentials(access_key_id or key, secret_access_key or secret)
+        signer = SigV4Auth(credentials, service, self.endpoint.region)
+        text = signer.string_to_sign(request, signer.canonical_request(request))
+        signed = signer.signed_headers(signer.headers_to_sign(request))
+        headers["Authorization"] = (
+            f"AWS4-HMAC-SHA256 Credential={signer.scope(request)}, SignedHeaders={signed}, "
+            f"Signature={signer.signature(text, request)}"
+        )
+        return headers
+
+    def send(
+        self, headers: dict[str, str], body: bytes, *, method: str = "POST", path: str = "/"
+    ) -> tuple[int, HTTPMessage, bytes]:
+        """Send a request as it is. Return status, headers and body."""
+        connection = HTTPConnection(self.host, timeout=10)
+        try:
+            connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+            for name, value in ({"Content-Length": str(len(body))} | headers).items():
+                connection.putheader(name, value)
+            connection.endheaders(body)
+            answer = connection.getresponse()
+            return answer.status, answer.headers, answer.read()
+        finally:
+            connection.close()
+
+    def json(self, operation: str, params: Any, **changes: Any) -> Any:
+        """Call an operation in JSON. Return its answer, which must be good."""
+        body = json.dumps(params).encode()
+        status, _, answer = self.send(self.sign(operation, body, **changes), body)
+        assert status == 200, answer
+        return json.loads(answer or b"null")
+
+    def refusal(self, headers: dict[str, str], body: bytes, **changes: Any) -> tuple[int, str, str]:
+        """Return status, code and text of a request that is refused."""
+        status, _, answer = self.send(headers, body, **changes)
+        error = json.loads(answer)
+        return status, error["__type"], error.get("message", "")
 
 
 class MovedClock(SystemClock):
@@ -78,6 +154,12 @@ def endpoint(request: pytest.FixtureRequest) -> Endpoint:
 def kinesis(endpoint: Endpoint) -> Any:
     """A boto3 client of the server."""
     return endpoint.boto3()
+
+
+@pytest.fixture(scope="session")
+def raw(endpoint: Endpoint) -> Raw:
+    """A client of the server that sends whatever it is told."""
+    return Raw(endpoint)
 
 
 @pytest.fixture(scope="session")

@@ -186,8 +186,10 @@ def test_neither_name_nor_arn_is_refused(kinesis: Any, refused: Refused) -> None
         (
             "create_stream",
             {"StreamName": "no blanks", "ShardCount": 1},
-            "1 validation error detected: Value 'no blanks' at 'streamName' failed to satisfy constraint: "
-            "Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]+",
+            (
+                "1 validation error detected: Value 'no blanks' at 'streamName' failed to satisfy constraint: "
+                "Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]+"
+            ),
         ),
         (
             "create_stream",
@@ -197,8 +199,10 @@ def test_neither_name_nor_arn_is_refused(kinesis: Any, refused: Refused) -> None
         (
             "describe_stream",
             {"StreamName": "a", "Limit": 10001},
-            "1 validation error detected: Value '10001' at 'limit' failed to satisfy constraint: "
-            "Member must have value less than or equal to 10000",
+            (
+                "1 validation error detected: Value '10001' at 'limit' failed to satisfy constraint: "
+                "Member must have value less than or equal to 10000"
+            ),
         ),
         (
             "describe_stream",
@@ -213,8 +217,10 @@ def test_neither_name_nor_arn_is_refused(kinesis: Any, refused: Refused) -> None
         (
             "create_stream",
             {"StreamName": "a", "StreamModeDetails": {"StreamMode": "FREE"}},
-            "Value 'FREE' at 'streamModeDetails.streamMode' failed to satisfy constraint: "
-            "Member must satisfy enum value set: [PROVISIONED, ON_DEMAND]",
+            (
+                "Value 'FREE' at 'streamModeDetails.streamMode' failed to satisfy constraint: "
+                "Member must satisfy enum value set: [PROVISIONED, ON_DEMAND]"
+            ),
         ),
         ("create_stream", {"StreamName": "a"}, "ShardCount must be specified"),
         (
