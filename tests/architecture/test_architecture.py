@@ -20,7 +20,8 @@ MODULES = {
 
 # From the roof to the ground: a room may lean on the rooms below its floor, and on those of its own name.
 FLOORS = [
-    {"cli", "__main__"},
+    {"__main__"},
+    {"cli"},
     {"testing"},
     {"__init__", "blocking", "callbacks"},
     {"producer", "consumer"},

@@ -32,7 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: After `--help` and `--version`, and with status 2 where the arguments are wrong.
     """
-    arguments = _parser().parse_args(argv)
+    return status_of(_parser().parse_args(argv))
+
+
+def status_of(arguments: argparse.Namespace) -> int:
+    """Run the command that was chosen, and return the exit status whatever became of it."""
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:
         status = run(arguments)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.console import Console
+
     from kinstream.cli.demo.flights import Event
     from kinstream.cli.demo.journey import Outcome
     from kinstream.cli.demo.show import Show
@@ -36,7 +38,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the demo. Return the exit status: 0 if nothing was lost, doubled or put out of order, else 1."""
     from kinstream.cli.demo.flights import events, is_cancelled
-    from kinstream.cli.demo.show import shard_table, show_on, standard_output, verdict_line
+    from kinstream.cli.demo.show import show_on, standard_output
     from kinstream.cli.demo.write import Stuck
     from kinstream.local import Server
 
@@ -52,6 +54,13 @@ def run(args: argparse.Namespace) -> int:
     except Stuck as stuck:
         print(f"kinstream demo: {stuck}", file=sys.stderr)
         return 1
+    return conclude(outcome, console)
+
+
+def conclude(outcome: Outcome, console: Console) -> int:
+    """Print the table and the verdict. Return the exit status."""
+    from kinstream.cli.demo.show import shard_table, verdict_line
+
     console.print(shard_table(outcome.shards))
     console.print(verdict_line(outcome.verdict))
     return 0 if outcome.verdict.good else 1

@@ -1,0 +1,236 @@
+"""The demo from end to end on a real local Kinesis: as it is, and with somebody meddling on the way."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pty
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from kinstream import Client, Connection, Credentials
+from kinstream.aws.transport import Answer, HttpTransport, Transport
+from kinstream.cli.demo.flights import Event, events
+from kinstream.cli.demo.journey import Outcome, journey
+from kinstream.cli.demo.show import show_on, standard_output
+from kinstream.clock import SYSTEM_CLOCK
+from kinstream.local import Server
+
+COUNT = 600
+DEMO = [sys.executable, "-m", "kinstream", "demo"]
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def flights() -> list[Event]:
+    return events()[:COUNT]
+
+
+def client(server: Server, transport: Transport | None = None) -> Client:
+    credentials = Credentials(server.access_key_id, server.secret_access_key)
+    return Client(server.region, credentials, server.url, transport=transport)
+
+
+async def travel(server: Server, flights: list[Event], transport: Transport | None = None) -> Outcome:
+    async with client(server, transport) as traveller:
+        with show_on(standard_output()) as show:
+            return await journey(traveller, flights, show)
+
+
+class Meddler:
+    """Carries requests to the server and back, and lets `change` have a hand in the answers to GetRecords."""
+
+    def __init__(self, server: Server, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
+        self._http = HttpTransport(server.url, Connection(), ca_bundle=None, progress=5, clock=SYSTEM_CLOCK)
+        self._change = change
+
+    async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Answer:
+        answer = await self._http.post(url, headers, body, progress=progress)
+        if not dict(headers)["x-amz-target"].endswith(".GetRecords"):
+            return answer
+        content = json.loads(answer.body)
+        content["Records"] = self._change(content["Records"])
+        return Answer(answer.status, answer.headers, json.dumps(content).encode())
+
+    async def close(self) -> None:
+        await self._http.close()
+
+
+class Throttle:
+    """Carries requests to the server and back, but holds some entries of PutRecords back, as a shard over its quota does."""
+
+    def __init__(self, server: Server, chance: random.Random) -> None:
+        self._http = HttpTransport(server.url, Connection(), ca_bundle=None, progress=5, clock=SYSTEM_CLOCK)
+        self._client = client(server)
+        self._chance = chance
+        self.held = 0
+
+    async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Answer:
+        if not dict(headers)["x-amz-target"].endswith(".PutRecords"):
+            return await self._http.post(url, headers, body, progress=progress)
+        params = json.loads(body)
+        passed = [self._chance.random() > 0.3 for _ in params["Records"]]
+        records = [
+            record | {"Data": base64.b64decode(record["Data"])}
+            for record, passes in zip(params["Records"], passed, strict=True)
+            if passes
+        ]
+        results: list[dict[str, Any]] = []
+        if records:
+            results = (await self._client.call("PutRecords", params | {"Records": records}))["Records"]
+        self.held += len(passed) - len(records)
+        left = iter(results)
+        refused = {"ErrorCode": "ProvisionedThroughputExceededException", "ErrorMessage": "slow down"}
+        content = {
+            "FailedRecordCount": len(passed) - len(records),
+            "Records": [next(left) if passes else refused for passes in passed],
+        }
+        return Answer(200, {"content-type": "application/x-amz-json-1.1"}, json.dumps(content).encode())
+
+    async def close(self) -> None:
+        await self._client.close()
+        await self._http.close()
+
+
+async def test_every_event_comes_back_in_order_from_the_shards_before_and_after_the_split(
+    server: Server, flights: list[Event]
+) -> None:
+    outcome = await travel(server, flights)
+    assert outcome.verdict.good
+    assert str(outcome.verdict) == f"{COUNT} in, {COUNT} out, 0 lost, 0 duplicated, order per key kept"
+    closed = [found for found in outcome.shards if found.shard.closed]
+    children = [found for found in outcome.shards if found.shard.parent_shard_id is not None]
+    assert [found.shard.parent_shard_id for found in children] == [closed[0].shard.shard_id] * 2
+    assert all(found.records for found in outcome.shards)
+    assert sum(found.records for found in outcome.shards) == COUNT
+
+
+async def test_entries_that_were_refused_are_sent_again_in_the_order_of_their_keys(
+    server: Server, flights: list[Event]
+) -> None:
+    throttle = Throttle(server, random.Random(7))
+    outcome = await travel(server, flights, throttle)
+    assert throttle.held > 100
+    assert outcome.verdict.good
+
+
+def once(change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> Callable[[list[Any]], list[Any]]:
+    """Return `change`, done to the first answer that has records."""
+    done: list[bool] = []
+
+    def changed(records: list[Any]) -> list[Any]:
+        if done or not records:
+            return records
+        done.append(True)
+        return change(records)
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda records: records[1:], f"{COUNT} in, {COUNT - 1} out, 1 lost, 0 duplicated, order per key kept"),
+        (
+            lambda records: [*records, records[3]],
+            f"{COUNT} in, {COUNT + 1} out, 0 lost, 1 duplicated, order per key kept",
+        ),
+        (
+            lambda records: [records[0] | {"Data": "e30="}, *records[1:]],
+            f"{COUNT} in, {COUNT} out, 1 lost, 0 duplicated, order per key kept, 1 never sent",
+        ),
+    ],
+    ids=["lost", "duplicated", "changed"],
+)
+async def test_what_happens_to_a_single_record_on_the_way_is_found(
+    server: Server,
+    flights: list[Event],
+    change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]],
+    says: str,
+) -> None:
+    outcome = await travel(server, flights, Meddler(server, once(change)))
+    assert not outcome.verdict.good
+    assert str(outcome.verdict) == says
+
+
+async def test_records_in_another_order_are_found(server: Server, flights: list[Event]) -> None:
+    outcome = await travel(server, flights, Meddler(server, lambda records: records[::-1]))
+    assert (outcome.verdict.lost, outcome.verdict.duplicated, outcome.verdict.foreign) == (0, 0, 0)
+    assert outcome.verdict.disordered > 0
+    assert not outcome.verdict.good
+
+
+def test_the_command_prints_plain_lines_in_a_pipe_and_ends_with_the_verdict() -> None:
+    ended = subprocess.run([*DEMO, "--records", "1500"], capture_output=True, text=True, timeout=18, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    lines = ended.stdout.splitlines()
+    assert lines[-1] == "demo: 1500 in, 1500 out, 0 lost, 0 duplicated, order per key kept"
+    assert lines[0] == "1,500 flights from New York, January 2013, 12 of them cancelled"
+    assert "write: 1,500 of 1,500 records" in lines
+    assert sum(line.startswith(" shardId-") for line in lines) == 6
+    assert "\x1b" not in ended.stdout
+    assert max(map(len, lines)) <= 80
+
+
+def test_the_command_draws_bars_on_a_terminal() -> None:
+    process, terminal = on_a_terminal("--records", "1500")
+    shown = read_all(terminal)
+    assert process.wait(timeout=10) == 0
+    assert "━━━━━━" in shown
+    assert " 1,500 /  1,500" in shown
+    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1
+    assert "demo: 1500 in, 1500 out, 0 lost, 0 duplicated, order per key kept" in shown
+
+
+def test_ctrl_c_ends_it_cleanly_with_the_cursor_back() -> None:
+    process, terminal = on_a_terminal()
+    shown = ""
+    while "write" not in shown:
+        shown += os.read(terminal, 4096).decode(errors="replace")
+    process.send_signal(signal.SIGINT)
+    shown += read_all(terminal)
+    assert process.wait(timeout=10) == 130
+    assert "Traceback" not in shown
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
+    assert "demo: " not in shown
+
+
+def on_a_terminal(*arguments: str) -> tuple[subprocess.Popen[bytes], int]:
+    """Start the demo on a terminal of its own. Return the process and our end of the terminal."""
+    ours, its = pty.openpty()
+    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    process = subprocess.Popen(
+        [*DEMO, *arguments],
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        env=environment | {"TERM": "xterm-256color", "COLUMNS": "80", "PYTHONUTF8": "1"},
+    )
+    os.close(its)
+    return process, ours
+
+
+def read_all(terminal: int) -> str:
+    """Return what comes out of a terminal until nobody writes to it any more."""
+    chunks: list[bytes] = []
+    while True:
+        try:
+            chunk = os.read(terminal, 65536)
+        except OSError:  # on Linux, what the last writer's end looks like
+            chunk = b""
+        if not chunk:
+            os.close(terminal)
+            return b"".join(chunks).decode(errors="replace")
+        chunks.append(chunk)

@@ -1,0 +1,111 @@
+"""The command `kinstream`: statuses, messages, and nothing imported before it is needed."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from kinstream.cli.main import main, status_of
+from kinstream.errors import NotFound
+
+
+def doing(run: Callable[[argparse.Namespace], int]) -> argparse.Namespace:
+    return argparse.Namespace(command="try", run=run)
+
+
+def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"kinstream {importlib.metadata.version('kinstream')}\n"
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert "\n    demo " in shown
+    assert "\n    local " in shown
+
+
+@pytest.mark.parametrize(
+    "argv", [[], ["fly"], ["demo", "--records", "0"], ["demo", "--records", "-3"], ["demo", "--records", "many"]]
+)
+def test_wrong_arguments_end_with_status_2_and_a_word_on_stderr(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(argv)
+    assert ended.value.code == 2
+    assert "kinstream" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("status", [0, 1, 3])
+def test_a_command_s_status_is_the_process_s(status: int) -> None:
+    assert status_of(doing(lambda _: status)) == status
+
+
+def test_an_error_of_the_library_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    def run(_: argparse.Namespace) -> int:
+        raise NotFound("DescribeStream: no stream\n\x1b[31m called that")
+
+    assert status_of(doing(run)) == 1
+    output = capsys.readouterr()
+    assert output.err == "kinstream try: DescribeStream: no stream\\n\\x1b[31m called that\n"
+    assert output.out == ""
+
+
+@pytest.mark.parametrize("module", ["rich", "rich.console", "hypercorn.asyncio"])
+def test_what_the_local_extra_brings_is_asked_for_where_it_is_missing(
+    module: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(_: argparse.Namespace) -> int:
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+    assert status_of(doing(run)) == 1
+    assert capsys.readouterr().err == f"kinstream try: {module} is missing: pip install 'kinstream[local]'\n"
+
+
+def test_another_missing_module_is_a_fault_and_shown_as_one() -> None:
+    def run(_: argparse.Namespace) -> int:
+        raise ModuleNotFoundError("No module named 'kinstream.nowhere'", name="kinstream.nowhere")
+
+    with pytest.raises(ModuleNotFoundError):
+        status_of(doing(run))
+
+
+def test_an_interrupted_command_has_the_status_that_shells_know() -> None:
+    def run(_: argparse.Namespace) -> int:
+        raise KeyboardInterrupt
+
+    assert status_of(doing(run)) == 130
+
+
+def test_a_reader_that_has_gone_is_no_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "kinstream", "demo", "--records", "1"],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=15,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert (ended.returncode, ended.stderr) == (1, "")
+
+
+def test_the_command_line_loads_neither_rich_nor_hypercorn_before_a_command_runs() -> None:
+    code = "import sys, kinstream.cli.main as m\ntry: m.main(['--help'])\nexcept SystemExit: print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "kinstream.cli.demo" in loaded
+    assert {"rich", "hypercorn", "kinstream.local", "kinstream.cli.demo.journey"}.isdisjoint(loaded)
