@@ -75,7 +75,7 @@ class Attempts:
             return None
         # The exponent is bounded: 2.0 ** 1024 overflows, and every cap is reached long before.
         exponent = min(self.number - 1, 64)
-        delay = random * min(base * FACTOR**exponent, self._retrying.max_delay)
+        delay: float = random * min(base * FACTOR**exponent, self._retrying.max_delay)
         if retry_after is not None:
             delay = max(delay, min(retry_after, delay + RETRY_AFTER_WINDOW))
         self._last_cost = cost

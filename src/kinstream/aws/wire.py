@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
@@ -19,6 +20,7 @@ import cbor2
 import msgspec
 import pybase64
 
+from kinstream.aws.cbor_page import read_page
 from kinstream.record import GetRecordsResult, PutRecordResult, PutRecordsResult, Record
 
 T = TypeVar("T")
@@ -190,19 +192,13 @@ class CborCodec:
 
     def decode_get_records(self, body: bytes) -> GetRecordsResult[bytes]:
         """Return the answer to GetRecords."""
-        # cbor2 spends more on its tag callback than on the rest of a record, so the tags are cut out beforehand. A
-        # record's data may hold the same bytes: only if there are as many cuts as records was each a timestamp's.
-        cuts = body.count(_TAGGED)
-        if cuts:
-            try:
-                answer = msgspec.convert(_load(body.replace(_TAGGED, _UNTAGGED)), GetRecordsResult[bytes])
-            except ValueError:
-                pass  # the whole body says why, below
-            else:
-                put = msgspec.structs.force_setattr
-                for record in answer.records:
-                    put(record, "arrival_time", record.arrival_time / 1000)
-                if len(answer.records) == cuts:
+        page = read_page(body)
+        if page is not None:
+            records, rest = page
+            with suppress(ValueError):  # the whole body says why, below
+                answer = msgspec.convert(_load(rest), GetRecordsResult[bytes])
+                if not answer.records:
+                    msgspec.structs.force_setattr(answer, "records", records)
                     return answer
         return msgspec.convert(_load(body), GetRecordsResult[bytes])
 
@@ -247,8 +243,6 @@ def _untagged(value: Any, *_: Any) -> Any:
 _TAGS = dict.fromkeys(
     (0, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799), _untagged
 ) | {1: _seconds}
-_TAGGED = b"ApproximateArrivalTimestamp\xc1\x1b"
-_UNTAGGED = b"ApproximateArrivalTimestamp\x1b"
 _TOO_DEEP = "nested too deep"
 
 
