@@ -10,11 +10,13 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol, TypeAlias
+from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar
 
 from kinstream.clock import Clock
 from kinstream.config import text
 from kinstream.errors import ClosedError, ConfigError, CredentialsError
+
+T = TypeVar("T")
 
 ADVISORY_REFRESH = 900.0
 """Seconds before their end at which credentials are fetched anew, while the old ones serve (botocore: 15 minutes)."""
@@ -220,7 +222,7 @@ class AwsChain:
         Raises:
             ConfigError: It cannot be read, or names a profile that is not there.
         """
-        return await asyncio.to_thread(self._read_setting)
+        return await _in_thread(self._read_setting)
 
     async def credentials(self) -> Credentials:
         """Return the chain's credentials: a `Provider`.
@@ -228,7 +230,7 @@ class AwsChain:
         Raises:
             CredentialsError: There are none, or their source failed.
         """
-        return await asyncio.to_thread(self._read_credentials)
+        return await _in_thread(self._read_credentials)
 
     def forget(self) -> None:
         """Read everything anew the next time: files may have changed, and what botocore keeps is no good any more."""
@@ -280,6 +282,14 @@ class AwsChain:
         return Credentials(
             frozen.access_key, frozen.secret_key, frozen.token or None, expiry.timestamp() if expiry else None
         )
+
+
+async def _in_thread(read: Callable[[], T]) -> T:
+    try:
+        return await asyncio.to_thread(read)
+    except RuntimeError:
+        # At the interpreter's end no thread starts any more. What is under way then is still sent, and holds nobody up.
+        return read()
 
 
 def source_of(credentials: Credentials | Provider | None, chain: AwsChain, clock: Clock) -> CredentialSource:
