@@ -63,11 +63,10 @@ class Client(_Blocking):
         ConfigError: An argument is wrong.
 
     Example:
-        >>> from kinstream import Credentials, blocking
-        >>> def streams(endpoint_url):
-        ...     options = {"region": "us-east-1", "credentials": Credentials("local", "local")}
-        ...     with blocking.Client(endpoint_url=endpoint_url, **options) as client:
-        ...         return client.call("ListStreams", {})["StreamNames"]
+        >>> from kinstream import blocking
+        >>> with blocking.Client() as client:
+        ...     client.call("ListStreams", {})["StreamNames"]
+        ['events']
     """
 
     def __init__(self, **options: Unpack[ClientOptions]) -> None:

@@ -242,9 +242,9 @@ class Producer(_Face):
     Example:
         >>> from kinstream import Record
         >>> from kinstream.callbacks import Producer
-        >>> def greet(endpoint_url):
-        ...     with Producer("us-east-1", "local", "local", "greetings", endpoint_url=endpoint_url) as producer:
-        ...         producer.put_record(Record("Hello!", "key"), lambda error, result: print(error or result))
+        >>> with Producer("us-east-1", "local", "local", "events") as producer:
+        ...     producer.put_record(Record("Hello!", "key"), lambda error, result: print(error or result.shard_id))
+        shardId-000000000000
     """
 
     def __init__(

@@ -25,13 +25,16 @@ class Consumer(StreamAccess):
         ConfigError: An argument is wrong.
 
     Example:
+        >>> import asyncio
         >>> from kinstream import Consumer, ShardIteratorType
-        >>> async def oldest(stream, client):
-        ...     async with Consumer(stream, client=client) as consumer:
+        >>> async def oldest():
+        ...     async with Consumer("events") as consumer:
         ...         for shard in await consumer.get_shards():
         ...             place = await consumer.get_shard_iterator(shard.shard_id, ShardIteratorType.TRIM_HORIZON)
-        ...             for record in (await consumer.get_records(place, limit=10)).records:
-        ...                 print(shard.shard_id, record.partition_key, len(record.data))
+        ...             for record in (await consumer.get_records(place, limit=1)).records:
+        ...                 print(shard.shard_id, record.partition_key, record.data)
+        >>> asyncio.run(oldest())
+        shardId-000000000000 first b'one'
     """
 
     def __init__(self, stream: str, *, client: Client | None = None, **options: Unpack[ClientOptions]) -> None:

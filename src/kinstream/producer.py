@@ -24,12 +24,14 @@ class Producer(StreamAccess):
         ConfigError: An argument is wrong.
 
     Example:
-        >>> from kinstream import Credentials, Producer, Record
-        >>> async def greet(endpoint_url):
-        ...     options = {"region": "us-east-1", "credentials": Credentials("local", "local")}
-        ...     async with Producer("greetings", endpoint_url=endpoint_url, **options) as producer:
+        >>> import asyncio
+        >>> from kinstream import Producer, Record
+        >>> async def greet():
+        ...     async with Producer("events") as producer:
         ...         result = await producer.put_record(Record({"hello": "world"}, "key"))
         ...         return result.shard_id
+        >>> asyncio.run(greet())
+        'shardId-000000000000'
     """
 
     def __init__(self, stream: str, *, client: Client | None = None, **options: Unpack[ClientOptions]) -> None:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -18,7 +19,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def _blocks(language: str) -> list[pytest.param]:
+def _blocks(language: str) -> list[Any]:
     return [
         pytest.param(found[2], id=f"{page.name}:{page.read_text()[: found.start()].count(chr(10)) + 1}")
         for page in PAGES
@@ -48,7 +49,8 @@ def test_python_block_runs(code: str, tmp_path: Path) -> None:
             aws_secret_access_key=server.secret_access_key,
         )
         kinesis.create_stream(StreamName="events", ShardCount=2)
-        kinesis.get_waiter("stream_exists").wait(StreamName="events", WaiterConfig={"Delay": 1})
+        kinesis.get_waiter("stream_exists").wait(StreamName="events", WaiterConfig={"Delay": 0.02})
+        kinesis.put_record(StreamName="events", Data=b"one", PartitionKey="first")
         env = {**os.environ, **access, "AWS_ENDPOINT_URL_KINESIS": server.url, "HOME": str(tmp_path)}
         run = subprocess.run(
             [sys.executable, "-X", "dev", "-W", "error", "-c", code],

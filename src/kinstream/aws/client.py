@@ -148,10 +148,12 @@ class Client:
 
     Example:
         >>> import asyncio
-        >>> from kinstream import Client, Credentials
-        >>> async def streams(endpoint_url):
-        ...     async with Client("us-east-1", Credentials("local", "local"), endpoint_url) as client:
+        >>> from kinstream import Client
+        >>> async def streams():
+        ...     async with Client() as client:
         ...         return (await client.call("ListStreams", {}))["StreamNames"]
+        >>> asyncio.run(streams())
+        ['events']
     """
 
     def __init__(
