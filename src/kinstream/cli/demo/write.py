@@ -39,7 +39,7 @@ class Writer:
 
     def __init__(self, producer: Producer, clock: Clock, wrote: Callable[[int], None]) -> None:
         self.taken: Counter[str] = Counter()
-        self.again = 0
+        self.again: int = 0
         self._producer = producer
         self._clock = clock
         self._wrote = wrote
