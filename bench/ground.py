@@ -145,7 +145,7 @@ def _certificates(place: Path) -> tuple[str, str, str]:
 
 
 def _answers(place: Path, sizes: list[int], page: int) -> list[str]:
-    """Write the canned answers; return what the endpoint is told of them."""
+    """Write the canned answers, members in the service model's order; return what the endpoint is told of them."""
     told = []
 
     def write(operation: str, wire: str, mark: str, body: bytes) -> None:
@@ -154,7 +154,7 @@ def _answers(place: Path, sizes: list[int], page: int) -> list[str]:
         told.append(f"{operation}:{wire}:{mark}:{file}")
 
     results = [{"SequenceNumber": str(SEQUENCE_NUMBER + n), "ShardId": f"shardId-{n % 8:012}"} for n in range(500)]
-    put = {"EncryptionType": "NONE", "FailedRecordCount": 0, "Records": results}
+    put = {"FailedRecordCount": 0, "Records": results, "EncryptionType": "NONE"}
     write("PutRecords", "json", "", _json(put))
     write("PutRecords", "cbor", "", cbor2.dumps(put))
     for size in sizes:
@@ -163,17 +163,17 @@ def _answers(place: Path, sizes: list[int], page: int) -> list[str]:
             (source.randbytes(size), f"user-{source.randrange(100_000):05}", str(SEQUENCE_NUMBER + n), ARRIVED + n)
             for n in range(page)
         ]
-        rest = {"MillisBehindLatest": 0, "NextShardIterator": shard_iterator(size)}
+        rest = {"NextShardIterator": shard_iterator(size), "MillisBehindLatest": 0}
         as_json = [_received(base64.b64encode(data).decode(), *more, at / 1000) for data, *more, at in records]
         as_cbor = [_received(data, *more, cbor2.CBORTag(1, at)) for data, *more, at in records]
         mark = f"bench-{size}-"
-        write("GetRecords", "json", mark, _json({**rest, "Records": as_json}))
-        write("GetRecords", "cbor", mark, cbor2.dumps({**rest, "Records": as_cbor}))
+        write("GetRecords", "json", mark, _json({"Records": as_json, **rest}))
+        write("GetRecords", "cbor", mark, cbor2.dumps({"Records": as_cbor, **rest}))
     return told
 
 
 def _received(data: object, key: object, number: object, arrived: object) -> dict[str, object]:
-    return {"ApproximateArrivalTimestamp": arrived, "Data": data, "PartitionKey": key, "SequenceNumber": number}
+    return {"SequenceNumber": number, "ApproximateArrivalTimestamp": arrived, "Data": data, "PartitionKey": key}
 
 
 def _json(value: object) -> bytes:
