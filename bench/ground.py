@@ -164,8 +164,10 @@ def _answers(place: Path, sizes: list[int], page: int) -> list[str]:
             for n in range(page)
         ]
         rest = {"NextShardIterator": shard_iterator(size), "MillisBehindLatest": 0}
-        as_json = [_received(base64.b64encode(data).decode(), *more, at / 1000) for data, *more, at in records]
-        as_cbor = [_received(data, *more, cbor2.CBORTag(1, at)) for data, *more, at in records]
+        as_json = [
+            _received(base64.b64encode(data).decode(), key, number, at / 1000) for data, key, number, at in records
+        ]
+        as_cbor = [_received(data, key, number, cbor2.CBORTag(1, at)) for data, key, number, at in records]
         mark = f"bench-{size}-"
         write("GetRecords", "json", mark, _json({"Records": as_json, **rest}))
         write("GetRecords", "cbor", mark, cbor2.dumps({"Records": as_cbor, **rest}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aiobotocore.session import get_session
+from aiobotocore.session import get_session  # type: ignore[import-not-found]
 from cell import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, STREAM, asked, in_loop, run_async
 
 cell = asked()

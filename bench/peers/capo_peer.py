@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from capo_kinesis import AsyncKinesisClient, Credentials
+from capo_kinesis import AsyncKinesisClient, Credentials  # type: ignore[import-not-found]
 from cell import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, STREAM, asked, in_loop, run_async
 
 cell = asked()

@@ -11,28 +11,25 @@ batches = [[Record(data, key) for data, key in batch] for batch in cell.batches(
 
 
 async def main() -> None:
-    client = Client(
+    async with Client(
         REGION,
         Credentials(ACCESS_KEY_ID, SECRET_ACCESS_KEY),
         cell.url,
         wire=cell.wire,
         connection=Connection(ca_bundle=cell.ca),
-    )
-    producer = Producer(STREAM, client=client)
-    consumer = Consumer(STREAM, client=client)
+    ) as client:
+        producer = Producer(STREAM, client=client)
+        consumer = Consumer(STREAM, client=client)
 
-    async def put(turn: int) -> None:
-        answer = await producer.put_records(batches[turn % len(batches)])
-        cell.check(answer.failed_record_count == 0 and len(answer.results) == cell.records_a_call)
+        async def put(turn: int) -> None:
+            answer = await producer.put_records(batches[turn % len(batches)])
+            cell.check(answer.failed_record_count == 0 and len(answer.results) == cell.records_a_call)
 
-    async def get(turn: int) -> None:
-        records = (await consumer.get_records(cell.iterator)).records
-        cell.check(len(records) == cell.records_a_call and len(records[-1].data) == cell.size)
+        async def get(turn: int) -> None:
+            records = (await consumer.get_records(cell.iterator)).records
+            cell.check(len(records) == cell.records_a_call and len(records[-1].data) == cell.size)
 
-    await run_async(cell, "kinstream", put if cell.operation == "put" else get)
-    await producer.close()
-    await consumer.close()
-    await client.close()
+        await run_async(cell, "kinstream", put if cell.operation == "put" else get)
 
 
 in_loop(cell, main())
