@@ -130,7 +130,7 @@ async def test_get_shards_describes_open_and_closed_shards(world: World) -> None
 
 
 async def test_closed_shard_ends_in_none_and_names_its_children(world: World) -> None:
-    only_local(world, "names no child shards")
+    only_local(world, "never ends a closed shard")
     async with world.producer() as producer, world.consumer() as consumer:
         await producer.put_record(Record(b"1", "key", LOW))
         await asyncio.to_thread(split, world.place, FIRST, str(2**126))
