@@ -1,0 +1,154 @@
+"""Consumer over a scripted network: pages of shards, places to read from, and what is refused before any I/O."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from tests.doubles.transport import ScriptedTransport, answer
+
+from kinstream import ClosedError, ConfigError, Consumer, Credentials, ShardIteratorType, UnexpectedResponse
+from kinstream.aws.transport import Answer
+
+FIRST = "shardId-000000000000"
+
+
+def consumer_on(*script: Answer | Exception, **changes: Any) -> tuple[Consumer, ScriptedTransport]:
+    transport = ScriptedTransport(*script)
+    consumer = Consumer(
+        "events",
+        region="us-east-1",
+        credentials=Credentials("key", "secret"),
+        endpoint_url="http://127.0.0.1:1",
+        transport=transport,
+        **changes,
+    )
+    return consumer, transport
+
+
+def page(first: int, last: int, token: str | None) -> Answer:
+    shards = [
+        {
+            "ShardId": f"shardId-{n:012}",
+            "HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": "1"},
+            "SequenceNumberRange": {"StartingSequenceNumber": "1"} | ({"EndingSequenceNumber": "2"} if n % 2 else {}),
+        }
+        for n in range(first, last)
+    ]
+    return answer({"Shards": shards} | ({"NextToken": token} if token else {}))
+
+
+async def test_get_shards_asks_for_page_after_page() -> None:
+    consumer, transport = consumer_on(page(0, 1000, "one"), page(1000, 2000, "two"), page(2000, 2345, None))
+    shards = await consumer.get_shards()
+    assert [shard.shard_id for shard in shards] == [f"shardId-{n:012}" for n in range(2345)]
+    assert [shard.closed for shard in shards[:4]] == [False, True, False, True]
+    assert [sent.json for sent in transport.sent] == [
+        {"StreamName": "events"}, {"NextToken": "one"}, {"NextToken": "two"},
+    ]  # fmt: skip
+
+
+async def test_page_that_names_itself_is_an_error_not_a_hang() -> None:
+    consumer, transport = consumer_on(page(0, 10, "same"))
+    with pytest.raises(UnexpectedResponse, match="NextToken"):
+        await consumer.get_shards()
+    assert len(transport.sent) == 2
+
+
+@pytest.mark.parametrize(
+    ("type_", "options", "sent"),
+    [
+        (ShardIteratorType.TRIM_HORIZON, {}, {}),
+        ("LATEST", {}, {}),
+        ("AT_SEQUENCE_NUMBER", {"starting_sequence_number": "7"}, {"StartingSequenceNumber": "7"}),
+        ("AFTER_SEQUENCE_NUMBER", {"starting_sequence_number": "0"}, {"StartingSequenceNumber": "0"}),
+        ("AT_TIMESTAMP", {"timestamp": 1.5}, {"Timestamp": 1.5}),
+        ("AT_TIMESTAMP", {"timestamp": 0}, {"Timestamp": 0}),
+        ("AT_TIMESTAMP", {"timestamp": datetime(1970, 1, 1, 0, 1, tzinfo=UTC)}, {"Timestamp": 60}),
+        (
+            "AT_TIMESTAMP",
+            {"timestamp": datetime(1970, 1, 1, 1, 0, tzinfo=timezone(timedelta(hours=1)))},
+            {"Timestamp": 0},
+        ),
+    ],
+)
+async def test_place_to_read_from_is_said_in_the_apis_words(
+    type_: Any, options: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    consumer, transport = consumer_on(answer({"ShardIterator": "A"}))
+    assert await consumer.get_shard_iterator(FIRST, type_, **options) == "A"
+    expected = {"StreamName": "events", "ShardId": FIRST, "ShardIteratorType": str(type_), **sent}
+    assert transport.sent[0].json == expected
+
+
+@pytest.mark.parametrize(
+    ("shard_id", "type_", "options"),
+    [
+        (None, "LATEST", {}),
+        ("", "LATEST", {}),
+        ("a b", "LATEST", {}),
+        (FIRST, "NEWEST", {}),
+        (FIRST, None, {}),
+        (FIRST, "LATEST", {"timestamp": 1}),
+        (FIRST, "TRIM_HORIZON", {"starting_sequence_number": "1"}),
+        (FIRST, "AT_SEQUENCE_NUMBER", {}),
+        (FIRST, "AT_SEQUENCE_NUMBER", {"starting_sequence_number": "1", "timestamp": 1}),
+        (FIRST, "AFTER_SEQUENCE_NUMBER", {"starting_sequence_number": 1}),
+        (FIRST, "AFTER_SEQUENCE_NUMBER", {"starting_sequence_number": "01"}),
+        (FIRST, "AT_TIMESTAMP", {}),
+        (FIRST, "AT_TIMESTAMP", {"timestamp": "now"}),
+        (FIRST, "AT_TIMESTAMP", {"timestamp": True}),
+        (FIRST, "AT_TIMESTAMP", {"timestamp": -1}),
+        (FIRST, "AT_TIMESTAMP", {"timestamp": float("nan")}),
+        (FIRST, "AT_TIMESTAMP", {"timestamp": float("inf")}),
+        (FIRST, "AT_TIMESTAMP", {"timestamp": 1e12}),
+        (FIRST, "AT_TIMESTAMP", {"timestamp": datetime(2026, 1, 1)}),  # noqa: DTZ001 - no time zone is the point
+    ],
+)
+async def test_wrong_place_to_read_from_is_refused_before_any_io(
+    shard_id: Any, type_: Any, options: dict[str, Any]
+) -> None:
+    consumer, transport = consumer_on(answer({"ShardIterator": "A"}))
+    with pytest.raises(ConfigError):
+        await consumer.get_shard_iterator(shard_id, type_, **options)
+    assert transport.sent == []
+
+
+@pytest.mark.parametrize(
+    ("iterator", "limit"),
+    [(None, None), ("", None), (5, None), *(("A", limit) for limit in (0, -1, 10_001, 1.0, "1", True))],
+)
+async def test_wrong_read_is_refused_before_any_io(iterator: Any, limit: Any) -> None:
+    consumer, transport = consumer_on(answer({"Records": [], "MillisBehindLatest": 0}))
+    with pytest.raises(ConfigError):
+        await consumer.get_records(iterator, limit)
+    assert transport.sent == []
+
+
+async def test_end_of_a_closed_shard_is_a_value() -> None:
+    child = {
+        "ShardId": "shardId-000000000003",
+        "ParentShards": ["shardId-000000000001", FIRST],
+        "HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": "9"},
+    }
+    consumer, transport = consumer_on(answer({"Records": [], "MillisBehindLatest": 0, "ChildShards": [child]}))
+    read = await consumer.get_records("A", 10)
+    assert (read.records, read.next_shard_iterator) == ([], None)
+    assert read.child_shards[0].parent_shards == ["shardId-000000000001", FIRST]
+    assert read.child_shards[0].hash_key_range.ending_hash_key == "9"
+    assert transport.sent[0].json == {"ShardIterator": "A", "Limit": 10}
+
+
+async def test_closed_is_closed() -> None:
+    consumer, transport = consumer_on(answer({"ShardIterator": "A"}))
+    async with consumer:
+        await consumer.get_shard_iterator(FIRST, "LATEST")
+    for asking in (
+        consumer.get_shards(),
+        consumer.get_shard_iterator(FIRST, "LATEST"),
+        consumer.get_records("A"),
+    ):
+        with pytest.raises(ClosedError):
+            await asking
+    assert len(transport.sent) == 1
