@@ -1,0 +1,138 @@
+"""The background loop: order, refusal after its end, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from kinstream import ClosedError, ConfigError
+from kinstream.background import BackgroundLoop
+
+
+async def value(result: int) -> int:
+    await asyncio.sleep(0)
+    return result
+
+
+async def for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.fixture
+def background() -> BackgroundLoop:
+    return BackgroundLoop("test-background")
+
+
+def test_thread_starts_with_the_first_call_and_ends_with_stop(background: BackgroundLoop) -> None:
+    def named() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name == "test-background"]
+
+    assert (named(), background.started) == ([], False)
+    assert background.run(value(1)) == 1
+    (thread,) = named()
+    assert thread.daemon
+    assert background.started
+    background.stop()
+    background.join()
+    assert not thread.is_alive()
+    background.stop()
+    background.join()
+
+
+def test_all_that_was_handed_over_before_stop_is_run_in_order(background: BackgroundLoop) -> None:
+    seen: list[int] = []
+    for n in range(1000):
+        background.call(seen.append, n)
+    background.stop()
+    background.join()
+    assert seen == list(range(1000))
+
+
+def test_after_stop_everything_is_refused(background: BackgroundLoop) -> None:
+    background.stop()
+    with pytest.raises(ClosedError):
+        background.call(print)
+    with pytest.raises(ClosedError):
+        background.run(value(1))
+    with pytest.raises(ClosedError):
+        background.submit(value(1))
+
+
+def test_error_of_a_coroutine_is_raised_where_it_is_waited_for(background: BackgroundLoop) -> None:
+    async def fail() -> None:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        background.run(fail())
+    background.stop()
+
+
+def test_who_waits_when_the_loop_is_stopped_is_told_that_it_closed(background: BackgroundLoop) -> None:
+    told: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            background.run(for_ever())
+        except ClosedError as error:
+            told.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    while not background.started:
+        time.sleep(0.001)
+    background.stop()
+    thread.join()
+    assert len(told) == 1
+
+
+def test_loop_does_not_wait_for_itself(background: BackgroundLoop) -> None:
+    async def within() -> str:
+        assert background.here
+        with pytest.raises(ConfigError, match="event loop that is to answer it"):
+            background.run(value(1))
+        background.join()
+        return "did not hang"
+
+    assert background.run(within()) == "did not hang"
+    background.stop()
+    background.join()
+
+
+def test_tasks_of_a_stopped_loop_are_cancelled_and_may_clean_up(background: BackgroundLoop) -> None:
+    cleaned = threading.Event()
+
+    async def work() -> None:
+        try:
+            await for_ever()
+        finally:
+            await asyncio.sleep(0)
+            cleaned.set()
+
+    background.submit(work())
+    background.run(value(1))
+    background.stop()
+    background.join()
+    assert cleaned.is_set()
+
+
+def test_many_threads_start_one_loop(background: BackgroundLoop) -> None:
+    ready = threading.Barrier(8)
+    threads = set()
+
+    async def note() -> None:
+        threads.add(threading.current_thread())
+
+    def ask() -> None:
+        ready.wait()
+        background.run(note())
+
+    askers = [threading.Thread(target=ask) for _ in range(8)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    assert len(threads) == 1
+    background.stop()
