@@ -45,7 +45,7 @@ class Endpoint:
 
 
 class Raw:
-    """A client without a client library: one request a connection, signed by botocore's signer at any time, all of it changeable."""
+    """A client without a client library: one request a connection, signed by botocore's signer, all changeable."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -131,15 +131,15 @@ def clock() -> MovedClock:
 
 @pytest.fixture(scope="session")
 def server(clock: MovedClock, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Our server, in memory."""
-    with Server(clock=clock, transition=0.03) as server:
+    """Our server, in memory; a stream is ACTIVE at the next look."""
+    with Server(clock=clock, transition=0) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def durable_server(clock: MovedClock, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Our server, with its data on disk."""
-    with Server(clock=clock, transition=0.03, data=tmp_path_factory.mktemp("data")) as server:
+    with Server(clock=clock, transition=0, data=tmp_path_factory.mktemp("data")) as server:
         yield server
 
 
@@ -169,28 +169,49 @@ def names() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def active(kinesis: Any) -> Callable[[str], None]:
+def slow() -> Iterator[Any]:
+    """A boto3 client of a server on which streams are CREATING, UPDATING and DELETING for a while."""
+    with Server(transition=0.5) as server:
+        yield Endpoint(server.url).boto3()
+
+
+@pytest.fixture(scope="session")
+def active() -> Callable[[Any, str], None]:
     """Waits until a stream is ACTIVE."""
 
-    def wait(name: str) -> None:
-        for _ in range(2000):
-            status = kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]["StreamStatus"]
-            if status == "ACTIVE":
-                return
-            time.sleep(0.005)
-        raise AssertionError(f"{name} stays {status}")
+    def wait(client: Any, name: str) -> None:
+        while (status := _status(client, name)) != "ACTIVE":
+            assert status in ("CREATING", "UPDATING")
+            time.sleep(0.01)
 
     return wait
 
 
+@pytest.fixture(scope="session")
+def gone() -> Callable[[Any, str], None]:
+    """Waits until a stream is deleted."""
+
+    def wait(client: Any, name: str) -> None:
+        with pytest.raises(client.exceptions.ResourceNotFoundException):  # noqa: PT012, the last look raises
+            while True:
+                assert _status(client, name) == "DELETING"
+                time.sleep(0.01)
+
+    return wait
+
+
+def _status(client: Any, name: str) -> str:
+    return str(client.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]["StreamStatus"])
+
+
 @pytest.fixture
-def stream(kinesis: Any, names: Iterator[str], active: Callable[[str], None]) -> Callable[..., str]:
+def stream(kinesis: Any, names: Iterator[str], active: Callable[[Any, str], None]) -> Callable[..., str]:
     """Makes a stream and returns its name."""
 
     def make(shards: int = 1, **options: Any) -> str:
         name = next(names)
         kinesis.create_stream(StreamName=name, ShardCount=shards, **options)
-        active(name)
+        active(kinesis, name)
         return name
 
     return make

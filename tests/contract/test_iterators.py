@@ -14,6 +14,7 @@ from kinstream.local import Server
 
 Make = Callable[..., str]
 Refused = Callable[..., None]
+Active = Callable[..., None]
 Drain = Callable[..., list[dict[str, Any]]]
 
 SHARD = "shardId-000000000000"
@@ -134,16 +135,16 @@ def test_page_token_is_no_iterator(kinesis: Any, stream: Make, refused: Refused)
 
 
 def test_iterator_of_a_deleted_stream_finds_nothing_in_its_successor(
-    kinesis: Any, filled: tuple[str, list[str]], refused: Refused, active: Callable[[str], None]
+    kinesis: Any, filled: tuple[str, list[str]], refused: Refused, active: Active, gone: Active
 ) -> None:
     name = filled[0]
     iterator = kinesis.get_shard_iterator(StreamName=name, ShardId=SHARD, ShardIteratorType="TRIM_HORIZON")
     kinesis.delete_stream(StreamName=name)
-    kinesis.get_waiter("stream_not_exists").wait(StreamName=name, WaiterConfig={"Delay": 1})
+    gone(kinesis, name)
     found = {"ShardIterator": iterator["ShardIterator"]}
     refused("ResourceNotFoundException", f"Stream {name}", kinesis.get_records, **found)
     kinesis.create_stream(StreamName=name, ShardCount=1)
-    active(name)
+    active(kinesis, name)
     refused("ResourceNotFoundException", f"Shard {SHARD} in stream {name}", kinesis.get_records, **found)
 
 

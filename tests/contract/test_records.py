@@ -176,11 +176,11 @@ def test_put_to_a_stream_that_is_not_there_is_not_found(kinesis: Any, refused: R
     refused("ResourceNotFoundException", text, kinesis.put_record, StreamName="nowhere", Data=b"", PartitionKey="k")
 
 
-def test_put_to_a_stream_that_is_creating_is_not_found(kinesis: Any, names: Any, refused: Refused) -> None:
+def test_put_to_a_stream_that_is_creating_is_not_found(slow: Any, names: Any, refused: Refused) -> None:
     name = next(names)
-    kinesis.create_stream(StreamName=name, ShardCount=1)
+    slow.create_stream(StreamName=name, ShardCount=1)
     text = f"Stream {name} under account 000000000000 not found."
-    refused("ResourceNotFoundException", text, kinesis.put_record, StreamName=name, Data=b"", PartitionKey="k")
+    refused("ResourceNotFoundException", text, slow.put_record, StreamName=name, Data=b"", PartitionKey="k")
 
 
 def test_rehearsal_writes_nothing(kinesis: Any, stream: Make, drain: Drain, refused: Refused) -> None:
@@ -269,7 +269,7 @@ def test_answer_says_how_far_behind_it_is(kinesis: Any, stream: Make, clock: Any
 def test_records_older_than_the_retention_are_not_read(stream: Make, raw: Any, clock: Any) -> None:
     name = stream()
 
-    def read(at: float) -> list[bytes]:
+    def read(at: float) -> list[str]:
         iterator = raw.json(
             "GetShardIterator",
             {"StreamName": name, "ShardId": "shardId-000000000000", "ShardIteratorType": "TRIM_HORIZON"},

@@ -11,7 +11,7 @@ import pytest
 Make = Callable[..., str]
 Refused = Callable[..., None]
 Drain = Callable[..., list[dict[str, Any]]]
-Active = Callable[[str], None]
+Active = Callable[..., None]
 
 HALF = 2**127
 TOP = 2**128 - 1
@@ -25,15 +25,16 @@ def shard(index: int) -> str:
 def family(kinesis: Any, stream: Make, active: Active) -> str:
     """Two shards; the first was split, then its second child merged with the second: 0 -> 2, 3; 3 + 1 -> 4."""
     name = stream(2)
-    put = lambda data, key: kinesis.put_record(  # noqa: E731
-        StreamName=name, Data=data, PartitionKey="k", ExplicitHashKey=str(key)
-    )
+
+    def put(data: bytes, key: int) -> None:
+        kinesis.put_record(StreamName=name, Data=data, PartitionKey="k", ExplicitHashKey=str(key))
+
     put(b"first", 0)
     kinesis.split_shard(StreamName=name, ShardToSplit=shard(0), NewStartingHashKey="1000")
-    active(name)
+    active(kinesis, name)
     put(b"second", 1000)
     kinesis.merge_shards(StreamName=name, ShardToMerge=shard(3), AdjacentShardToMerge=shard(1))
-    active(name)
+    active(kinesis, name)
     put(b"third", 1000)
     return name
 
@@ -125,7 +126,7 @@ def test_parent_that_is_read_in_parts_ends_after_the_last(kinesis: Any, stream: 
     name = stream()
     kinesis.put_records(StreamName=name, Records=[{"Data": b"x", "PartitionKey": "k"}] * 4)
     kinesis.split_shard(StreamName=name, ShardToSplit=shard(0), NewStartingHashKey=str(HALF))
-    active(name)
+    active(kinesis, name)
     iterator = kinesis.get_shard_iterator(StreamName=name, ShardId=shard(0), ShardIteratorType="TRIM_HORIZON")
     first = kinesis.get_records(ShardIterator=iterator["ShardIterator"], Limit=2)
     assert (len(first["Records"]), first.get("ChildShards")) == (2, None)
@@ -133,29 +134,30 @@ def test_parent_that_is_read_in_parts_ends_after_the_last(kinesis: Any, stream: 
     assert (len(second["Records"]), second.get("NextShardIterator"), len(second["ChildShards"])) == (2, None, 2)
 
 
-def test_stream_is_updating_while_it_reshards_and_takes_records(kinesis: Any, stream: Make, active: Active) -> None:
-    name = stream()
-    kinesis.split_shard(StreamName=name, ShardToSplit=shard(0), NewStartingHashKey=str(HALF))
-    summary = kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]
+def test_stream_is_updating_while_it_reshards_and_takes_records(slow: Any, names: Any, active: Active) -> None:
+    name = next(names)
+    slow.create_stream(StreamName=name, ShardCount=1)
+    active(slow, name)
+    slow.split_shard(StreamName=name, ShardToSplit=shard(0), NewStartingHashKey=str(HALF))
+    summary = slow.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]
     assert (summary["StreamStatus"], summary["OpenShardCount"]) == ("UPDATING", 1)
-    assert kinesis.put_record(StreamName=name, Data=b"x", PartitionKey="k")["ShardId"] == shard(0)
-    active(name)
-    put = kinesis.put_record(StreamName=name, Data=b"x", PartitionKey="k", ExplicitHashKey=str(TOP))
+    assert slow.put_record(StreamName=name, Data=b"x", PartitionKey="k")["ShardId"] == shard(0)
+    active(slow, name)
+    put = slow.put_record(StreamName=name, Data=b"x", PartitionKey="k", ExplicitHashKey=str(TOP))
     assert put["ShardId"] == shard(2)
 
 
 def test_reshard_of_a_stream_that_is_not_active_is_in_use(
-    kinesis: Any, stream: Make, names: Any, refused: Refused
+    slow: Any, names: Any, active: Active, refused: Refused
 ) -> None:
-    name = stream()
-    split = {"StreamName": name, "ShardToSplit": shard(0), "NewStartingHashKey": str(HALF)}
-    kinesis.split_shard(**split)
-    text = f"Stream {name} under account 000000000000 not ACTIVE, instead in state UPDATING"
-    refused("ResourceInUseException", text, kinesis.split_shard, **split)
     name = next(names)
-    kinesis.create_stream(StreamName=name, ShardCount=1)
-    text = f"Stream {name} under account 000000000000 not ACTIVE, instead in state CREATING"
-    refused("ResourceInUseException", text, kinesis.split_shard, **(split | {"StreamName": name}))
+    slow.create_stream(StreamName=name, ShardCount=1)
+    split = {"StreamName": name, "ShardToSplit": shard(0), "NewStartingHashKey": str(HALF)}
+    text = f"Stream {name} under account 000000000000 not ACTIVE, instead in state"
+    refused("ResourceInUseException", f"{text} CREATING", slow.split_shard, **split)
+    active(slow, name)
+    slow.split_shard(**split)
+    refused("ResourceInUseException", f"{text} UPDATING", slow.split_shard, **split)
 
 
 @pytest.mark.parametrize("at", ["0", "1", str(HALF - 1), str(HALF), str(TOP)])
@@ -193,8 +195,13 @@ def test_filters_choose_shards(kinesis: Any, family: str) -> None:
 
 def test_timestamp_filters_choose_by_when_shards_were_open(kinesis: Any, family: str, drain: Drain) -> None:
     first, second, third = (drain(family, shard(i))[0]["ApproximateArrivalTimestamp"] for i in (0, 3, 4))
-    at = lambda moment: listed(kinesis, family, ShardFilter={"Type": "AT_TIMESTAMP", "Timestamp": moment})  # noqa: E731
-    onward = lambda moment: listed(kinesis, family, ShardFilter={"Type": "FROM_TIMESTAMP", "Timestamp": moment})  # noqa: E731
+
+    def at(moment: datetime) -> list[int]:
+        return listed(kinesis, family, ShardFilter={"Type": "AT_TIMESTAMP", "Timestamp": moment})
+
+    def onward(moment: datetime) -> list[int]:
+        return listed(kinesis, family, ShardFilter={"Type": "FROM_TIMESTAMP", "Timestamp": moment})
+
     assert (at(first), at(second), at(third)) == ([0, 1], [1, 2, 3], [2, 4])
     assert (onward(first), onward(second), onward(third)) == ([0, 1, 2, 3, 4], [1, 2, 3, 4], [2, 4])
     old = datetime.now(UTC) - timedelta(days=3)
@@ -270,11 +277,11 @@ def test_filter_needs_what_its_type_needs_and_nothing_else(
     refused("InvalidArgumentException", "ShardFilter", kinesis.list_shards, StreamName=stream(), ShardFilter=wrong)
 
 
-def test_listing_of_a_stream_that_is_creating_is_in_use(kinesis: Any, names: Any, refused: Refused) -> None:
+def test_listing_of_a_stream_that_is_creating_is_in_use(slow: Any, names: Any, refused: Refused) -> None:
     name = next(names)
-    kinesis.create_stream(StreamName=name, ShardCount=1)
+    slow.create_stream(StreamName=name, ShardCount=1)
     text = f"Stream {name} under account 000000000000 not ACTIVE, instead in state CREATING"
-    refused("ResourceInUseException", text, kinesis.list_shards, StreamName=name)
+    refused("ResourceInUseException", text, slow.list_shards, StreamName=name)
 
 
 def test_creation_time_tells_streams_of_one_name_apart(kinesis: Any, stream: Make, refused: Refused) -> None:

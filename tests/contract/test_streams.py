@@ -10,15 +10,16 @@ import pytest
 
 Make = Callable[..., str]
 Refused = Callable[..., None]
+Active = Callable[..., None]
 
 
-def test_stream_is_creating_then_active(kinesis: Any, names: Iterator[str], active: Callable[[str], None]) -> None:
+def test_stream_is_creating_then_active(slow: Any, names: Iterator[str], active: Active) -> None:
     name = next(names)
-    kinesis.create_stream(StreamName=name, ShardCount=2)
-    description = kinesis.describe_stream(StreamName=name)["StreamDescription"]
+    slow.create_stream(StreamName=name, ShardCount=2)
+    description = slow.describe_stream(StreamName=name)["StreamDescription"]
     assert (description["StreamStatus"], description["Shards"]) == ("CREATING", [])
-    active(name)
-    description = kinesis.describe_stream(StreamName=name)["StreamDescription"]
+    active(slow, name)
+    description = slow.describe_stream(StreamName=name)["StreamDescription"]
     assert len(description["Shards"]) == 2
 
 
@@ -67,12 +68,10 @@ def test_summary_has_what_aws_sums_up(kinesis: Any, stream: Make) -> None:
     }
 
 
-def test_on_demand_stream_starts_with_four_shards(
-    kinesis: Any, names: Iterator[str], active: Callable[[str], None]
-) -> None:
+def test_on_demand_stream_starts_with_four_shards(kinesis: Any, names: Iterator[str], active: Active) -> None:
     name = next(names)
     kinesis.create_stream(StreamName=name, StreamModeDetails={"StreamMode": "ON_DEMAND"})
-    active(name)
+    active(kinesis, name)
     summary = kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]
     assert (summary["StreamModeDetails"], summary["OpenShardCount"]) == ({"StreamMode": "ON_DEMAND"}, 4)
 
@@ -106,29 +105,29 @@ def test_streams_are_listed_by_name_and_paged_both_ways(kinesis: Any, stream: Ma
     assert set(mine) <= set(every)
 
 
-def test_deleted_stream_is_deleting_then_gone(kinesis: Any, stream: Make, refused: Refused) -> None:
-    name = stream()
-    kinesis.delete_stream(StreamName=name)
-    summary = kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]
+def test_deleted_stream_is_deleting_then_gone(
+    slow: Any, names: Iterator[str], active: Active, gone: Active, refused: Refused
+) -> None:
+    name = next(names)
+    slow.create_stream(StreamName=name, ShardCount=1)
+    active(slow, name)
+    slow.delete_stream(StreamName=name)
+    summary = slow.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]
     assert summary["StreamStatus"] == "DELETING"
-    kinesis.get_waiter("stream_not_exists").wait(StreamName=name, WaiterConfig={"Delay": 1})
-    refused(
-        "ResourceNotFoundException",
-        f"Stream {name} under account 000000000000 not found.",
-        kinesis.describe_stream,
-        StreamName=name,
-    )
+    gone(slow, name)
+    text = f"Stream {name} under account 000000000000 not found."
+    refused("ResourceNotFoundException", text, slow.describe_stream, StreamName=name)
 
 
 def test_stream_made_again_is_empty(
-    kinesis: Any, stream: Make, drain: Callable[..., list[Any]], active: Callable[[str], None]
+    kinesis: Any, stream: Make, drain: Callable[..., list[Any]], active: Active, gone: Active
 ) -> None:
     name = stream()
     kinesis.put_record(StreamName=name, Data=b"old", PartitionKey="k")
     kinesis.delete_stream(StreamName=name)
-    kinesis.get_waiter("stream_not_exists").wait(StreamName=name, WaiterConfig={"Delay": 1})
+    gone(kinesis, name)
     kinesis.create_stream(StreamName=name, ShardCount=1)
-    active(name)
+    active(kinesis, name)
     assert drain(name) == []
 
 
@@ -138,7 +137,7 @@ def test_stream_that_exists_is_in_use(kinesis: Any, stream: Make, refused: Refus
     refused("ResourceInUseException", text, kinesis.create_stream, StreamName=name, ShardCount=1)
 
 
-def test_every_operation_on_a_stream_takes_its_arn(kinesis: Any, stream: Make, active: Callable[[str], None]) -> None:
+def test_every_operation_on_a_stream_takes_its_arn(kinesis: Any, stream: Make, active: Active, gone: Active) -> None:
     name = stream(2)
     arn = kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]["StreamARN"]
     assert kinesis.describe_stream(StreamARN=arn)["StreamDescription"]["StreamName"] == name
@@ -148,14 +147,13 @@ def test_every_operation_on_a_stream_takes_its_arn(kinesis: Any, stream: Make, a
     iterator = kinesis.get_shard_iterator(StreamARN=arn, ShardId=shard_id, ShardIteratorType="TRIM_HORIZON")
     kinesis.get_records(StreamARN=arn, ShardIterator=iterator["ShardIterator"])
     kinesis.split_shard(StreamARN=arn, ShardToSplit=shard_id, NewStartingHashKey="1000")
-    active(name)
+    active(kinesis, name)
     kinesis.merge_shards(
         StreamARN=arn, ShardToMerge="shardId-000000000002", AdjacentShardToMerge="shardId-000000000003"
     )
-    active(name)
+    active(kinesis, name)
     kinesis.delete_stream(StreamARN=arn)
-    summary = kinesis.describe_stream_summary(StreamARN=arn)["StreamDescriptionSummary"]
-    assert summary["StreamStatus"] == "DELETING"
+    gone(kinesis, name)
 
 
 def test_arn_is_that_of_the_region_that_was_asked(endpoint: Any, stream: Make) -> None:

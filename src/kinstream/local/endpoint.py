@@ -6,6 +6,7 @@ parse, are the arguments right; then the operation itself.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import ipaddress
 import logging
@@ -29,6 +30,9 @@ MAX_BODY_BYTES = 16 * MIB
 
 MAX_DRAIN_BYTES = 4 * MAX_BODY_BYTES
 """How much of a larger body is read and dropped, so that its sender hears the answer before the connection ends."""
+
+BODY_SECONDS = 60.0
+"""How long a body may take to arrive."""
 
 _TARGET = "Kinesis_20131202"
 
@@ -66,11 +70,11 @@ class Endpoint:
         by_name = dict(headers)
         content_type = by_name.get("content-type", "").partition(";")[0].strip().lower()
         wire: Wire = WIRES.get(content_type, JSON)
-        body = await _body(receive)
-        if body is GONE:
-            return
         status = 200
         try:
+            body = await _body(receive)
+            if body is GONE:
+                return
             answer = await self._answer(scope, headers, by_name, body, WIRES.get(content_type))
             payload = b"" if answer is None else wire.encode(answer)
         except Refused as refused:
@@ -133,7 +137,15 @@ GONE = b"\0gone"
 
 
 async def _body(receive: Receive) -> bytes | None:
-    """Return the whole body, None where it is too large, or GONE."""
+    """Return the whole body, None where it is too large, or GONE. Raises Refused where it does not arrive."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _collect(receive)
+    except TimeoutError:
+        raise Refused("RequestTimeoutException", "The body did not arrive in time.", status=408) from None
+
+
+async def _collect(receive: Receive) -> bytes | None:
     parts: list[bytes] = []
     size = 0
     while True:
