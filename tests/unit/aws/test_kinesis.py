@@ -1,0 +1,107 @@
+"""Requests as they are built and answers as they are read, without a client."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from kinstream import EncryptionType, InvalidRecord, Record
+from kinstream.aws import kinesis
+from kinstream.aws.endpoint import Stream
+from kinstream.aws.wire import CborCodec, Codec, JsonCodec
+
+STREAM = Stream("events")
+ARN = Stream.parse("arn:aws:kinesis:eu-west-1:123456789012:stream/events")
+CODECS = pytest.mark.parametrize("codec", [JsonCodec(), CborCodec()], ids=["json", "cbor"])
+
+
+def body(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+@CODECS
+def test_every_request_names_the_stream_by_its_name_or_by_its_arn(codec: Codec) -> None:
+    record = Record(b"x", "key")
+    for stream, name in ((STREAM, {"StreamName": "events"}), (ARN, {"StreamARN": ARN.arn})):
+        for request in (
+            kinesis.put_record(codec, stream, record),
+            kinesis.put_records(codec, stream, [record]),
+            kinesis.list_shards(codec, stream),
+            kinesis.get_shard_iterator(codec, stream, "shardId-000000000000", "LATEST"),
+        ):
+            assert codec.decode(request.body).items() >= name.items()
+            assert (request.region, request.account) == (stream.region, stream.account)
+    assert codec.decode(kinesis.get_records(codec, ARN, "A").body) == {"ShardIterator": "A", "StreamARN": ARN.arn}
+    assert codec.decode(kinesis.get_records(codec, STREAM, "A").body) == {"ShardIterator": "A"}
+
+
+def test_only_puts_write() -> None:
+    codec, record = JsonCodec(), Record(b"x", "key")
+    assert kinesis.put_record(codec, STREAM, record).writes
+    assert kinesis.put_records(codec, STREAM, [record]).writes
+    assert not kinesis.list_shards(codec, STREAM).writes
+    assert not kinesis.get_records(codec, STREAM, "A").writes
+
+
+@CODECS
+def test_plain_and_checked_records_are_encoded_alike(codec: Codec) -> None:
+    # One record that is not plain sends all of them the careful way.
+    plain = [Record(b"a", "k1"), Record(b"b", "k2")]
+    careful = [Record(bytearray(b"a"), "k1"), Record(memoryview(b"b"), "k2", None, "77")]
+    assert kinesis.put_records(codec, STREAM, plain).body == kinesis.put_records(codec, STREAM, careful).body
+
+
+def test_refusal_names_the_field_and_the_place_never_the_data() -> None:
+    def encoder(data: Any) -> bytes:
+        raise ValueError(f"cannot encode {data}")
+
+    records = [Record(b"x", "key"), Record("canary", "key", None, None, encoder)]
+    with pytest.raises(InvalidRecord) as refused:
+        kinesis.put_records(JsonCodec(), STREAM, records)
+    assert refused.value.index == 1
+    assert refused.value.details.startswith("records[1].data: the encoder failed on a str: ValueError")
+    assert "canary" not in refused.value.details
+    assert refused.value.__cause__ is None
+
+
+def test_released_memoryview_is_an_invalid_record() -> None:
+    view = memoryview(b"x")
+    view.release()
+    with pytest.raises(InvalidRecord, match="released"):
+        kinesis.put_record(JsonCodec(), STREAM, Record(view, "key"))
+
+
+def test_memoryview_is_measured_in_bytes() -> None:
+    wide = memoryview(bytearray(8 * 1024 * 1024 + 16)).cast("q")
+    assert len(wide) < 10 * 1024 * 1024
+    kinesis.put_record(JsonCodec(), STREAM, Record(wide, "key"))
+    with pytest.raises(InvalidRecord, match="bytes of data"):
+        kinesis.put_record(JsonCodec(), STREAM, Record(memoryview(bytearray(11 * 1024 * 1024)).cast("I"), "key"))
+
+
+def test_keys_of_256_characters_are_counted_in_characters() -> None:
+    kinesis.put_record(JsonCodec(), STREAM, Record(b"", "🌍" * 256))
+    with pytest.raises(InvalidRecord, match="257 characters"):
+        kinesis.put_record(JsonCodec(), STREAM, Record(b"", "🌍" * 257))
+
+
+def test_encryption_type_of_the_answer_is_each_results() -> None:
+    request = kinesis.put_records(JsonCodec(), STREAM, [Record(b"x", "key")] * 2)
+    written = {"SequenceNumber": "1", "ShardId": "s"}
+    failed = {"ErrorCode": "InternalFailure", "ErrorMessage": "m"}
+    answer = request.parse(body({"FailedRecordCount": 1, "Records": [written, failed], "EncryptionType": "KMS"}))
+    assert [result.encryption_type for result in answer.results] == [EncryptionType.KMS, None]
+
+
+def test_members_that_are_null_are_as_good_as_missing() -> None:
+    request = kinesis.put_records(JsonCodec(), STREAM, [Record(b"x", "key")])
+    entry = {"SequenceNumber": "1", "ShardId": "s", "ErrorCode": None, "ErrorMessage": None}
+    assert request.parse(body({"FailedRecordCount": 0, "Records": [entry]})).failed_record_count == 0
+
+
+def test_unknown_members_are_ignored() -> None:
+    request = kinesis.put_record(JsonCodec(), STREAM, Record(b"x", "key"))
+    answer = request.parse(body({"SequenceNumber": "1", "ShardId": "s", "New": {"of": ["2027"]}, " attempts": 9}))
+    assert answer.sequence_number == "1"
