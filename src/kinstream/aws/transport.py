@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from pyreqwest.client import Client as HttpClient
 from pyreqwest.client import ClientBuilder
-from pyreqwest.exceptions import PyreqwestError
+from pyreqwest.exceptions import ClientClosedError, PyreqwestError
 from pyreqwest.proxy import ProxyBuilder
 
 from kinstream.aws.endpoint import is_loopback
@@ -37,10 +37,18 @@ ANSWER_MAX_BYTES = 64 * 1024 * 1024
 SLOW_LINE_BYTES_PER_SECOND = 128 * 1024
 """A request's body gets the time that this rate needs on top of the progress deadline."""
 
-# What says that no connection was made. The exceptions' class names do not: a request that was sent and never answered
-# can be a ConnectError too.
-_NOT_CONNECTED = frozenset({"tcp connect error", "dns error"})
+CONNECT_SHARE = 0.9
+"""Of the progress deadline, the part to connect in: less than the whole, so that it is known that nothing was sent."""
+
+ABANDONED = 30.0
+"""Seconds after its deadline at which a request ends for good. pyreqwest goes on with one that nobody waits for any more."""
+
+# What says that no connection was made, TLS and a proxy's tunnel included. The exceptions' class names do not: a request
+# that was sent and never answered can be a ConnectError too.
+_NOT_CONNECTED = frozenset({"client error (Connect)", "tcp connect error", "dns error"})
+_WITHIN_ANSWER = "error decoding response body"
 _BAD_CERTIFICATE = "invalid peer certificate"
+_UNKNOWN_AUTHORITY = "UnknownIssuer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +115,15 @@ class HttpTransport:
             .zstd(False)
             .deflate(False)
             .tcp_nodelay(True)
-            .connect_timeout(timedelta(seconds=progress))
+            .connect_timeout(timedelta(seconds=progress * CONNECT_SHARE))
             .pool_idle_timeout(timedelta(seconds=connection.idle_timeout))
             .pool_max_idle_per_host(connection.max_idle)
         )
         if connection.proxy:
-            builder = builder.proxy(ProxyBuilder.all(connection.proxy))
+            try:
+                builder = builder.proxy(ProxyBuilder.all(connection.proxy))
+            except (PyreqwestError, ValueError):
+                raise ConfigError("Connection.proxy: must be a URL such as http://proxy:3128") from None
         elif connection.proxy == "" or is_loopback(urlsplit(url).hostname or ""):
             builder = builder.no_proxy()
         if connection.ca_bundle is not None:
@@ -131,13 +142,14 @@ class HttpTransport:
 
     async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Answer:
         """Send a POST and return the whole answer."""
-        request = self._http.post(url).headers(headers).body_bytes(body).build_streamed()
         to_answer = progress + len(body) / SLOW_LINE_BYTES_PER_SECOND
+        forgotten = timedelta(seconds=to_answer + ABANDONED)
+        request = self._http.post(url).headers(headers).body_bytes(body).timeout(forgotten).build_streamed()
         try:
             async with self._clock.timeout(to_answer):
                 response = await request.__aenter__()
         except TimeoutError as error:
-            raise _no_answer(error, to_answer) from error
+            raise _late(error, to_answer) from error
         except PyreqwestError as error:
             raise _before_answer(error) from error
         try:
@@ -155,7 +167,7 @@ class HttpTransport:
                         f"the answer is larger than {ANSWER_MAX_BYTES} bytes", http_status=response.status
                     )
                 chunks.append(chunk)
-            return Answer(response.status, response.headers, b"".join(chunks))
+            return Answer(response.status, _readable(response.headers), b"".join(chunks))
         except TimeoutError as error:
             raise DeadlineExceeded(f"the answer stopped for {progress:g} s", sent=True) from error
         except PyreqwestError as error:
@@ -169,26 +181,39 @@ class HttpTransport:
         await self._http.close()
 
 
-def _no_answer(error: TimeoutError | PyreqwestError, seconds: float) -> TransportError:
-    return DeadlineExceeded(f"no answer within {seconds:g} s", sent=None)
+def _late(error: TimeoutError, seconds: float) -> TransportError:
+    if isinstance(error, PyreqwestError) and not _NOT_CONNECTED.isdisjoint(_causes(error)):
+        return ConnectFailed("no connection in time: check the endpoint, the network and the proxy", sent=False)
+    return DeadlineExceeded(f"no answer within {seconds:.3g} s", sent=None)
 
 
 def _before_answer(error: PyreqwestError) -> TransportError:
+    if isinstance(error, ClientClosedError):
+        return ConnectionLost("the connections were closed", sent=None)
     causes = _causes(error)
+    if any(cause.startswith(_BAD_CERTIFICATE) for cause in causes):
+        reason = _reason(error)
+        advice = (
+            "name its authority in Connection(ca_bundle=...)" if _UNKNOWN_AUTHORITY in reason else "check the endpoint"
+        )
+        refused = ConnectFailed(f"the endpoint's certificate is not trusted: {reason}; {advice}", sent=False)
+        refused.retry_safe = False
+        return refused
     if not _NOT_CONNECTED.isdisjoint(causes):
         return ConnectFailed(
             f"no connection: {_reason(error)}; check the endpoint, the network and the proxy", sent=False
         )
-    if any(cause.startswith(_BAD_CERTIFICATE) for cause in causes):
-        refused = ConnectFailed(
-            f"the endpoint's certificate is not trusted: {_reason(error)}; name its authority in Connection(ca_bundle=...)",
-            sent=False,
-        )
-        refused.retry_safe = False
-        return refused
-    if isinstance(error, TimeoutError):
-        return DeadlineExceeded(f"no connection in time: {_reason(error)}", sent=None)
+    if _WITHIN_ANSWER in causes:  # the first bytes of an answer come with its head
+        return ConnectionLost(f"the connection broke within the answer: {_reason(error)}", sent=True)
     return ConnectionLost(f"the connection broke before the answer: {_reason(error)}", sent=None)
+
+
+def _readable(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Return headers of which every value can be read: pyreqwest's own raise ValueError for bytes that are no text."""
+    try:
+        return dict(headers)
+    except ValueError:
+        return {}
 
 
 def _causes(error: PyreqwestError) -> list[str]:
