@@ -324,7 +324,7 @@ def _print_ratios(ratios: Iterable[Ratio]) -> None:
     lines: dict[tuple[Case, str], dict[str, str]] = {}
     for ratio in ratios:
         target = "" if ratio.target is None else f" of {ratio.target:g}x {ratio.verdict}"
-        lines.setdefault((ratio.case, ratio.wire), {})[ratio.peer] = f"{ratio.ratio:.1f}x{target}"
+        lines.setdefault((ratio.case, ratio.wire), {})[ratio.peer] = f"{ratio.ratio:.2f}x{target}"
     for (case, wire), said in lines.items():
         print(f"{case!s:24}  {wire.upper():4}" + "".join(f"  {said.get(peer, ''):>26}" for peer in peers))
 
