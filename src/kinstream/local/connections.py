@@ -13,6 +13,7 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
+from hypercorn.events import Event, Updated
 
 log = logging.getLogger("kinstream.local")
 
@@ -76,9 +77,17 @@ class Connections:
 class _Connection(TCPServer):
     """One connection, which ends when its client has closed it."""
 
+    _ended = False
+
     async def _read_data(self) -> None:
         await super()._read_data()
+        self._ended = True
         await self.idle_task.stop()
+
+    async def protocol_send(self, event: Event) -> None:
+        if self._ended and isinstance(event, Updated):
+            return  # nothing more will come that would be worth an idle time
+        await super().protocol_send(event)
 
 
 def _config() -> Config:
