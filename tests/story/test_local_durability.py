@@ -1,0 +1,218 @@
+"""A local Kinesis is killed while it writes: what it acknowledged is there afterwards, in order."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+import botocore.exceptions
+import pytest
+from botocore.config import Config
+
+from kinstream.errors import ConfigError
+from kinstream.local import Server
+
+STREAM = "orders"
+SHARDS = 3
+COMMAND = """
+import argparse, sys
+from kinstream.cli import local
+parser = argparse.ArgumentParser()
+local.add_parser(parser.add_subparsers())
+args = parser.parse_args()
+sys.exit(args.run(args))
+"""
+
+
+@contextmanager
+def process(*options: str) -> Iterator[tuple[subprocess.Popen[str], Any]]:
+    """Run `kinstream local` in a process of its own. Yield it and a boto3 client."""
+    command = [sys.executable, "-c", COMMAND, "local", "--port", "0", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stdout is not None
+            url = next(line.split()[1] for line in child.stdout if line.split()[:1] == ["endpoint"])
+            yield child, client(url)
+        finally:
+            child.kill()
+
+
+def client(url: str) -> Any:
+    return boto3.client(
+        "kinesis",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id="local",
+        aws_secret_access_key="local",
+        config=Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=5, max_pool_connections=8),
+    )
+
+
+class Writers:
+    """Threads that put records, one and many a call, until the server is gone. Each knows what was acknowledged."""
+
+    def __init__(self, kinesis: Any, count: int, serial: Iterator[int]) -> None:
+        self.kinesis = kinesis
+        self.serial = serial
+        self.acknowledged: dict[int, tuple[str, str]] = {}
+        self.per_writer: list[list[int]] = [[] for _ in range(count)]
+        self.threads = [threading.Thread(target=self.write, args=(n,)) for n in range(count)]
+        for thread in self.threads:
+            thread.start()
+
+    def write(self, writer: int) -> None:
+        try:
+            while True:
+                batch = [next(self.serial) for _ in range(random.choice((1, 1, 20, 200)))]
+                if len(batch) == 1:
+                    put = [self.kinesis.put_record(StreamName=STREAM, **self.record(writer, batch[0]))]
+                else:
+                    records = [self.record(writer, n) for n in batch]
+                    put = self.kinesis.put_records(StreamName=STREAM, Records=records)["Records"]
+                for number, result in zip(batch, put, strict=True):
+                    self.acknowledged[number] = (result["ShardId"], result["SequenceNumber"])
+                self.per_writer[writer] += batch
+        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, OSError):
+            return  # killed
+
+    def record(self, writer: int, number: int) -> dict[str, Any]:
+        return {"Data": str(number).encode(), "PartitionKey": f"{writer}-{number % 7}"}
+
+
+def read_all(kinesis: Any) -> dict[str, list[tuple[int, str]]]:
+    """Return each shard's records from first to last, as (serial number, sequence number)."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for shard in kinesis.list_shards(StreamName=STREAM)["Shards"]:
+        iterator = kinesis.get_shard_iterator(
+            StreamName=STREAM, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
+        )["ShardIterator"]
+        records = found[shard["ShardId"]] = []
+        while iterator:
+            answer = kinesis.get_records(ShardIterator=iterator)
+            records += [(int(r["Data"]), r["SequenceNumber"]) for r in answer["Records"]]
+            iterator = answer.get("NextShardIterator") if answer["MillisBehindLatest"] else None
+    return found
+
+
+@pytest.mark.timeout(60)
+def test_no_acknowledged_record_is_lost_or_moved_by_kills(tmp_path: Path) -> None:
+    serial = itertools.count()
+    acknowledged: dict[int, tuple[str, str]] = {}
+    orders: list[list[int]] = []
+    for kill in range(4):
+        with process("--data", str(tmp_path / "data")) as (child, kinesis):
+            if kill == 0:
+                kinesis.create_stream(StreamName=STREAM, ShardCount=SHARDS)
+                time.sleep(0.05)
+            writers = Writers(kinesis, 4, serial)
+            time.sleep(0.5 + random.random() / 2)
+            if kill == 2:
+                kinesis.split_shard(StreamName=STREAM, ShardToSplit="shardId-000000000000", NewStartingHashKey="1000")
+                time.sleep(0.2)
+            child.send_signal(signal.SIGKILL)
+            for thread in writers.threads:
+                thread.join()
+        acknowledged |= writers.acknowledged
+        orders += writers.per_writer
+    assert len(acknowledged) > 400
+
+    with process("--data", str(tmp_path / "data")) as (_, kinesis):
+        found = read_all(kinesis)
+        places = {number: (shard, sequence) for shard, records in found.items() for number, sequence in records}
+        assert {n: places.get(n) for n in acknowledged} == acknowledged
+        for records in found.values():
+            numbers = [int(sequence) for _, sequence in records]
+            assert numbers == sorted(set(numbers))
+        assert sum(map(len, found.values())) == len(places), "no record is there twice"
+        for order in orders:
+            by_shard: dict[str, list[int]] = {}
+            for number in order:
+                by_shard.setdefault(acknowledged[number][0], []).append(int(acknowledged[number][1]))
+            assert all(numbers == sorted(numbers) for numbers in by_shard.values())
+        assert len(found) == SHARDS + 2, "the split survived"
+
+
+def test_kill_right_after_an_answer_forgets_nothing_that_was_answered(tmp_path: Path) -> None:
+    with process("--data", str(tmp_path)) as (child, kinesis):
+        kinesis.create_stream(StreamName=STREAM, ShardCount=1)
+        time.sleep(0.05)
+        put = kinesis.put_record(StreamName=STREAM, Data=b"1", PartitionKey="k")
+        iterator = kinesis.get_shard_iterator(
+            StreamName=STREAM, ShardId=put["ShardId"], ShardIteratorType="TRIM_HORIZON"
+        )["ShardIterator"]
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    with process("--data", str(tmp_path)) as (_, kinesis):
+        (record,) = kinesis.get_records(ShardIterator=iterator)["Records"]
+        assert record["SequenceNumber"] == put["SequenceNumber"]
+        later = kinesis.put_record(StreamName=STREAM, Data=b"2", PartitionKey="k")
+        assert int(later["SequenceNumber"]) > int(put["SequenceNumber"])
+
+
+def test_command_stops_cleanly_on_both_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with process() as (child, kinesis):
+            kinesis.list_streams()
+            child.send_signal(number)
+            assert child.wait(timeout=10) == 0
+
+
+def test_command_says_what_a_client_needs(tmp_path: Path) -> None:
+    options = ["--access-key-id", "AKIDOWN", "--secret-access-key", "OWNSECRET", "--data", str(tmp_path)]
+    command = [sys.executable, "-c", COMMAND, "local", "--port", "0", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        lines = list(itertools.takewhile(lambda line: "Ctrl+C" not in line, child.stdout))
+        child.terminate()
+    text = "".join(lines)
+    url = next(line.split()[1] for line in lines if line.split()[:1] == ["endpoint"])
+    assert url.startswith("http://127.0.0.1:")
+    assert f'boto3.client("kinesis", endpoint_url="{url}"' in text
+    assert f"aws kinesis list-streams --endpoint-url {url} --region us-east-1" in text
+    for told in ("AKIDOWN", "OWNSECRET", "us-east-1", str(tmp_path)):
+        assert told in text
+
+
+def test_command_says_in_one_line_why_it_cannot_start(tmp_path: Path) -> None:
+    with Server(data=tmp_path / "used") as server:
+        for options, text in (
+            (["--port", str(server.port)], f"port={server.port}: cannot listen on 127.0.0.1: Address already in use"),
+            (["--port", "0", "--data", str(tmp_path / "used")], "in use by another local Kinesis"),
+            (["--port", "99999"], "port=99999: must be a whole number from 0 to 65535"),
+        ):
+            command = [sys.executable, "-c", COMMAND, "local", *options]
+            child = subprocess.run(command, capture_output=True, text=True, timeout=15, check=False)
+            assert (child.returncode, child.stdout, child.stderr.count("\n")) == (1, "", 1)
+            assert child.stderr.startswith("kinstream local: ")
+            assert text in child.stderr
+
+
+def test_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "kinesis.sqlite3").write_bytes(b"no database at all, but long enough to be looked at" * 100)
+    for folder, text in ((tmp_path / "file", "cannot be used as a folder"), (foreign, "database")):
+        with pytest.raises(ConfigError, match=text):
+            Server(data=folder).start()
+
+
+def test_server_starts_and_stops_again_and_leaves_no_thread(tmp_path: Path) -> None:
+    server = Server(data=tmp_path)
+    for _ in range(3):
+        with server:
+            client(server.url).list_streams()
+            with pytest.raises(ConfigError, match="running"):
+                server.start()
+    server.stop()
+    assert not [t for t in threading.enumerate() if t.name.startswith("kinstream-local")]
