@@ -177,14 +177,14 @@ async def test_connection_that_is_never_accepted_ends_in_time_as_not_sent() -> N
             filler = stack.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(full.getsockname())
-        async with opened(f"http://127.0.0.1:{full.getsockname()[1]}", progress=PROGRESS) as post:
+        async with opened(f"http://127.0.0.1:{full.getsockname()[1]}", progress=0.8) as post:
             with pytest.raises(ConnectFailed, match="no connection in time") as caught:
                 await post()
     assert caught.value.sent is False
 
 
 async def test_tls_that_is_never_answered_is_not_sent() -> None:
-    async with serving(wait_for_ever) as server, opened(f"https://127.0.0.1:{server.port}", progress=PROGRESS) as post:
+    async with serving(wait_for_ever) as server, opened(f"https://127.0.0.1:{server.port}", progress=0.8) as post:
         with pytest.raises(ConnectFailed) as caught:
             await post()
     assert caught.value.sent is False

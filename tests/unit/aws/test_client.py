@@ -1,0 +1,453 @@
+import asyncio
+import logging
+import os
+import pickle
+import traceback
+from email.utils import formatdate
+from typing import Any
+
+import cbor2
+import pytest
+from tests.doubles.clock import VirtualClock
+from tests.doubles.transport import ScriptedTransport, Sent, Step, answer, refusal
+
+from kinstream.aws.client import Client
+from kinstream.aws.credentials import Credentials
+from kinstream.aws.endpoint import Stream
+from kinstream.aws.kinesis import put_record, put_records
+from kinstream.aws.transport import Answer
+from kinstream.config import Retrying, Timeouts
+from kinstream.errors import (
+    AccessDenied,
+    ClosedError,
+    ConfigError,
+    ConnectFailed,
+    ConnectionLost,
+    CredentialsError,
+    DeadlineExceeded,
+    KinesisError,
+    NotFound,
+    ServiceError,
+    ServiceUnavailable,
+    Throttled,
+    UnexpectedResponse,
+)
+from kinstream.record import PutRecordResult, Record
+
+CANARY = "-".join(("no", "canary", "sings"))  # put together, for tracebacks show source lines
+KEY = Credentials("AKID", f"{CANARY}/secret", f"{CANARY}/token")
+STREAM = Stream.parse("orders")
+WRITTEN = answer({"SequenceNumber": "1", "ShardId": "shardId-000000000000"})
+LOST = ConnectionLost("lost", sent=None)
+NOT_SENT = ConnectFailed("refused", sent=False)
+BROKEN = refusal("InternalFailure", 500)
+THROTTLED = refusal("ProvisionedThroughputExceededException")
+
+
+def client_of(*script: Step, clock: VirtualClock | None = None, **options: Any) -> tuple[Client, ScriptedTransport]:
+    transport = ScriptedTransport(*script)
+    given = {"credentials": KEY, "endpoint_url": "http://127.0.0.1:4567", **options}
+    return Client("us-east-1", clock=clock or VirtualClock(), transport=transport, **given), transport
+
+
+async def put(client: Client) -> PutRecordResult:
+    return await client.send(put_record(client.codec, STREAM, Record(CANARY.encode(), "key")))
+
+
+# One request
+
+
+async def test_call_sends_a_signed_request_and_gives_the_answer() -> None:
+    client, transport = client_of(answer({"StreamNames": ["a"], "HasMoreStreams": False}))
+    assert await client.call("ListStreams", {"Limit": 10}) == {"StreamNames": ["a"], "HasMoreStreams": False}
+    [sent] = transport.sent
+    assert sent.url == "http://127.0.0.1:4567/"
+    assert sent.json == {"Limit": 10}
+    assert sent.headers["x-amz-target"] == "Kinesis_20131202.ListStreams"
+    assert sent.headers["host"] == "127.0.0.1:4567"
+    assert sent.headers["content-type"] == "application/x-amz-json-1.1"
+    assert sent.headers["authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKID/20270115/us-east-1/kinesis/")
+
+
+async def test_cbor_is_sent_and_read() -> None:
+    body = cbor2.dumps({"StreamCreationTimestamp": cbor2.CBORTag(1, 1787036486712)})
+    client, transport = client_of(Answer(200, {"content-type": "application/x-amz-cbor-1.1"}, body), wire="cbor")
+    assert await client.call("DescribeStreamSummary", {"StreamName": "a"}) == {
+        "StreamCreationTimestamp": 1787036486.712
+    }
+    assert cbor2.loads(transport.sent[0].body) == {"StreamName": "a"}
+    assert transport.sent[0].headers["content-type"] == "application/x-amz-cbor-1.1"
+
+
+async def test_empty_answer_is_an_empty_dict() -> None:
+    client, _ = client_of(answer())
+    assert await client.call("DeleteStream", {"StreamName": "a"}) == {}
+
+
+@pytest.mark.parametrize("operation", ["", "listStreams", "List Streams", "A\nB", "A.B", None, 1, "SubscribeToShard"])
+async def test_wrong_operation_is_refused_before_anything_is_sent(operation: Any) -> None:
+    client, transport = client_of(WRITTEN)
+    with pytest.raises(ConfigError, match="operation="):
+        await client.call(operation, {})
+    assert not transport.sent
+
+
+@pytest.mark.parametrize("wire", ["json", "cbor"])
+@pytest.mark.parametrize("params", [None, [], "a", {"Limit": object()}, {"Limit": float("nan")}])
+async def test_wrong_parameters_are_refused_before_anything_is_sent(params: Any, wire: str) -> None:
+    client, transport = client_of(WRITTEN, wire=wire)
+    with pytest.raises(ConfigError, match=r"^params: "):
+        await client.call("ListStreams", params)
+    assert not transport.sent
+
+
+async def test_arn_goes_to_its_accounts_endpoint_and_must_be_of_the_clients_region() -> None:
+    client, transport = client_of(WRITTEN, endpoint_url=None)
+    arn = "arn:aws:kinesis:us-east-1:123456789012:stream/orders"
+    await client.call("PutRecord", {"StreamARN": arn, "Data": b"", "PartitionKey": "k"})
+    await client.call("DescribeStream", {"StreamARN": arn})
+    await client.call("DescribeStream", {"StreamName": "orders"})
+    assert [sent.url for sent in transport.sent] == [
+        "https://123456789012.data-kinesis.us-east-1.amazonaws.com/",
+        "https://123456789012.control-kinesis.us-east-1.amazonaws.com/",
+        "https://kinesis.us-east-1.amazonaws.com/",
+    ]
+    with pytest.raises(ConfigError, match="the ARN is of region 'eu-west-1'"):
+        await client.call("DescribeStream", {"StreamARN": arn.replace("us-east-1", "eu-west-1")})
+    assert len(transport.sent) == 3
+
+
+# Again, or not
+
+
+async def test_fault_is_repeated_after_a_pause() -> None:
+    clock = VirtualClock()
+    client, transport = client_of(BROKEN, BROKEN, answer({}), clock=clock)
+    assert await client.call("ListStreams", {}) == {}
+    assert len(transport.sent) == 3
+    assert 0 <= clock.slept[0] <= 0.05
+    assert 0 <= clock.slept[1] <= 0.1
+
+
+async def test_attempts_are_counted_in_the_error() -> None:
+    client, transport = client_of(BROKEN)
+    with pytest.raises(ServiceUnavailable) as caught:
+        await client.call("ListStreams", {})
+    assert caught.value.attempts == len(transport.sent) == 3
+    assert not caught.value.maybe_written  # it writes no records
+
+
+async def test_refusal_is_not_repeated() -> None:
+    client, transport = client_of(refusal("ResourceNotFoundException"))
+    with pytest.raises(NotFound) as caught:
+        await put(client)
+    assert caught.value.attempts == len(transport.sent) == 1
+    assert caught.value.request_id == "request-1"
+    assert caught.value.retry_safe is False
+    assert not caught.value.maybe_written
+
+
+async def test_retry_after_of_the_answer_is_heeded() -> None:
+    clock = VirtualClock()
+    client, _ = client_of(refusal("ThrottlingException", x_amz_retry_after="3000"), answer({}), clock=clock)
+    await client.call("ListStreams", {})
+    assert 3.0 <= clock.slept[0] <= 6.0
+
+
+@pytest.mark.parametrize("header", ["", "-1", "1.5", "soon", "9" * 30, "\u0663"])
+async def test_retry_after_that_is_no_number_is_passed_over(header: str) -> None:
+    clock = VirtualClock()
+    client, _ = client_of(refusal("ThrottlingException", x_amz_retry_after=header), answer({}), clock=clock)
+    await client.call("ListStreams", {})
+    assert clock.slept[0] <= 1.0
+
+
+@pytest.mark.parametrize("unknown", [LOST, DeadlineExceeded("late", sent=True), BROKEN, refusal("", 503)])
+async def test_put_after_an_unknown_outcome_may_be_a_duplicate(unknown: Step) -> None:
+    client, _ = client_of(unknown, WRITTEN)
+    result = await put(client)
+    assert (result.attempts, result.maybe_duplicate) == (2, True)
+
+
+@pytest.mark.parametrize("known", [NOT_SENT, THROTTLED])
+async def test_put_after_a_known_outcome_is_no_duplicate(known: Step) -> None:
+    client, transport = client_of(known, WRITTEN)
+    result = await put(client)
+    assert not result.maybe_duplicate
+    assert result.attempts == (1 if known is NOT_SENT else 2)
+    assert len(transport.sent) == 2
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "maybe_written", "attempts"),
+    [
+        ([LOST], ConnectionLost, True, 3),
+        ([DeadlineExceeded("late", sent=None)], DeadlineExceeded, True, 3),
+        ([BROKEN], ServiceUnavailable, True, 3),
+        ([THROTTLED], Throttled, False, 3),
+        ([NOT_SENT], ConnectFailed, False, 0),
+        ([BROKEN, THROTTLED], Throttled, True, 3),
+        ([LOST, refusal("ResourceNotFoundException")], NotFound, True, 2),
+        ([answer({"oops": 1})], UnexpectedResponse, True, 1),
+    ],
+)
+async def test_failed_put_says_whether_it_may_be_written(
+    script: list[Step], error: type[KinesisError], maybe_written: bool, attempts: int
+) -> None:
+    client, _ = client_of(*script)
+    with pytest.raises(error) as caught:
+        await put(client)
+    assert (caught.value.maybe_written, caught.value.attempts) == (maybe_written, attempts)
+
+
+async def test_empty_quota_stops_repeating() -> None:
+    client, transport = client_of(BROKEN)
+    for _ in range(40):
+        with pytest.raises(ServiceUnavailable):
+            await client.call("ListStreams", {})
+    assert len(transport.sent) == 40 + 500 // 14
+
+
+# What a refusal teaches
+
+
+async def test_skew_is_learned_from_one_extra_attempt() -> None:
+    clock = VirtualClock()
+    theirs = clock.wall() + 86_400
+    skewed = refusal("InvalidSignatureException", date=formatdate(theirs, usegmt=True))
+    client, transport = client_of(skewed, answer({}), clock=clock)
+    await client.call("ListStreams", {})
+    await client.call("ListStreams", {})
+    assert len(transport.sent) == 3
+    assert clock.slept == []
+    assert [sent.headers["x-amz-date"][:8] for sent in transport.sent] == ["20270115", "20270116", "20270116"]
+
+
+@pytest.mark.parametrize("date", [None, "", "now", "Thu, 99 Foo 2026 00:00:00 GMT", "same"])
+async def test_wrong_secret_is_not_taken_for_skew(date: str | None) -> None:
+    clock = VirtualClock()
+    refused = refusal("InvalidSignatureException")
+    if date is not None:
+        refused = refusal(
+            "InvalidSignatureException", date=formatdate(clock.wall(), usegmt=True) if date == "same" else date
+        )
+    client, transport = client_of(refused, clock=clock)
+    with pytest.raises(AccessDenied):
+        await client.call("ListStreams", {})
+    assert len(transport.sent) == 1
+
+
+async def test_skew_is_learned_once_in_a_call() -> None:
+    clock = VirtualClock()
+    dates = [clock.wall() + 86_400, clock.wall() - 86_400, clock.wall() + 86_400]
+    script = [refusal("RequestExpired", date=formatdate(date, usegmt=True)) for date in dates]
+    client, transport = client_of(*script, clock=clock)
+    with pytest.raises(ServiceError):
+        await client.call("ListStreams", {})
+    assert len(transport.sent) == 2
+
+
+async def test_expired_token_is_renewed_once() -> None:
+    fetched: list[Credentials] = []
+
+    async def provider() -> Credentials:
+        fetched.append(Credentials(f"KEY{len(fetched)}", "secret"))
+        return fetched[-1]
+
+    client, transport = client_of(refusal("ExpiredTokenException"), answer({}), credentials=provider)
+    await client.call("ListStreams", {})
+    assert [sent.headers["authorization"].split("/")[0][-4:] for sent in transport.sent] == ["KEY0", "KEY1"]
+
+    client, transport = client_of(refusal("ExpiredTokenException"), credentials=provider)
+    with pytest.raises(AccessDenied):
+        await client.call("ListStreams", {})
+    assert len(transport.sent) == 2
+    await client.close()
+
+
+async def test_expired_token_that_cannot_be_renewed_is_final() -> None:
+    client, transport = client_of(refusal("ExpiredTokenException"))
+    with pytest.raises(AccessDenied, match="fetch new credentials"):
+        await client.call("ListStreams", {})
+    assert len(transport.sent) == 1
+
+
+# Answers that are none
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        Answer(200, {"content-type": "text/html"}, b"<html>Welcome to the hotel's network</html>"),
+        Answer(200, {}, b""),
+        Answer(200, {}, b"[]"),
+        Answer(200, {}, b"null"),
+        Answer(200, {}, b'{"SequenceNumber":"1"}'),
+        Answer(200, {}, b'{"SequenceNumber":1,"ShardId":"s"}'),
+        Answer(200, {}, b"[" * 100_000),
+        Answer(200, {}, b"\xff\xfe"),
+    ],
+)
+async def test_foreign_answer_with_200_is_unexpected(odd: Answer) -> None:
+    client, _ = client_of(odd)
+    with pytest.raises(UnexpectedResponse, match=r"^PutRecord: unexpected answer: ") as caught:
+        await put(client)
+    assert caught.value.http_status == 200
+    assert caught.value.http_response is not None
+
+
+async def test_only_the_beginning_of_a_foreign_answer_is_kept() -> None:
+    client, _ = client_of(Answer(200, {}, b"<html>" + b"x" * 100_000))
+    with pytest.raises(UnexpectedResponse) as caught:
+        await put(client)
+    assert isinstance(caught.value.http_response, str)
+    assert len(caught.value.http_response) == 2048
+
+
+async def test_results_must_be_as_many_as_records() -> None:
+    entry = {"SequenceNumber": "1", "ShardId": "s"}
+    client, _ = client_of(answer({"FailedRecordCount": 0, "Records": [entry]}))
+    with pytest.raises(UnexpectedResponse, match="1 results for 2 records"):
+        await client.send(put_records(client.codec, STREAM, [Record(b"", "k")] * 2))
+
+
+@pytest.mark.parametrize("status", [301, 307, 308])
+async def test_redirect_is_refused_with_advice(status: int) -> None:
+    client, transport = client_of(Answer(status, {"location": "http://evil.example.com/"}, b""))
+    with pytest.raises(ServiceError, match="a redirect, which is never followed"):
+        await client.call("ListStreams", {})
+    assert len(transport.sent) == 1
+
+
+# Deadlines, closing, loops, processes
+
+
+async def test_call_ends_at_its_deadline_with_retries_and_pauses_in_it() -> None:
+    clock = VirtualClock()
+
+    async def slow(_: Sent) -> Answer:
+        clock.move(5)
+        await asyncio.sleep(0)
+        return BROKEN
+
+    client, _ = client_of(slow, clock=clock, timeouts=Timeouts(call=12), retry=Retrying(max_attempts=100))
+    start = clock.now
+    with pytest.raises(DeadlineExceeded, match=r"PutRecord: no result within 12 s") as caught:
+        await put(client)
+    assert clock.now - start < 12 + 5 + 1
+    assert caught.value.maybe_written
+    assert caught.value.sent is None
+    assert 2 <= caught.value.attempts <= 3
+
+
+async def test_closed_client_says_so() -> None:
+    client, transport = client_of(answer({}))
+    await client.call("ListStreams", {})
+    await client.close()
+    await client.close()
+    assert transport.closed
+    with pytest.raises(ClosedError):
+        await client.call("ListStreams", {})
+
+
+async def test_closing_ends_a_call_that_waits_for_credentials() -> None:
+    started = asyncio.Event()
+
+    async def provider() -> Credentials:
+        started.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    client, transport = client_of(answer({}), credentials=provider)
+    call = asyncio.create_task(client.call("ListStreams", {}))
+    await started.wait()
+    await client.close()
+    with pytest.raises(ClosedError):
+        await call
+    assert not transport.sent
+
+
+async def test_client_belongs_to_the_event_loop_of_its_first_request() -> None:
+    client, _ = client_of(answer({}))
+    await client.call("ListStreams", {})
+
+    def other_loop() -> None:
+        asyncio.run(client.call("ListStreams", {}))
+
+    with pytest.raises(ConfigError, match="another event loop"):
+        await asyncio.to_thread(other_loop)
+
+
+def test_two_event_loops_have_a_client_each() -> None:
+    async def once() -> dict[str, Any]:
+        client, _ = client_of(answer({"n": 1}))
+        async with client:
+            return await client.call("ListStreams", {})
+
+    assert asyncio.run(once()) == asyncio.run(once()) == {"n": 1}
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_forked_child_is_told_to_make_its_own_client() -> None:
+    loop = asyncio.new_event_loop()
+    client, _ = client_of(answer({}))
+    loop.run_until_complete(client.call("ListStreams", {}))
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            loop.run_until_complete(client.call("ListStreams", {}))
+        except BaseException as error:
+            os.write(write, f"{type(error).__name__}: {error}".encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        assert pipe.read().startswith("ConfigError: this client was used before the process was forked")
+    loop.close()
+
+
+# Secrets
+
+
+async def provider_that_talks() -> Credentials:
+    raise RuntimeError(f"cannot sign in with {CANARY}")
+
+
+FAILURES: dict[str, tuple[list[Step], dict[str, Any]]] = {
+    "refused": ([refusal("AccessDeniedException")], {}),
+    "throttled": ([THROTTLED], {}),
+    "fault": ([BROKEN], {}),
+    "lost": ([LOST], {}),
+    "html": ([Answer(200, {}, b"<html>")], {}),
+    "echo": ([answer({"Data": CANARY})], {}),
+    "wrong shape": ([answer({"SequenceNumber": {CANARY: CANARY}, "ShardId": "s"})], {}),
+    "skew": ([refusal("InvalidSignatureException", date="Thu, 01 Jan 2015 00:00:00 GMT")], {}),
+    "signed text echoed": ([refusal("FooException", 400, "no")], {}),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("wire", ["json", "cbor"])
+async def test_nothing_secret_is_in_an_error_or_a_log(
+    failure: str, wire: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    script, options = FAILURES[failure]
+    client, _ = client_of(*script, wire=wire, **options)
+    with caplog.at_level(logging.DEBUG), pytest.raises(KinesisError) as caught:
+        await put(client)
+    error = caught.value
+    shown = [str(error), repr(error), "".join(traceback.format_exception(error)), caplog.text, repr(client)]
+    shown.append(repr(put_record(client.codec, STREAM, Record(CANARY.encode(), "key"))))
+    assert not [text for text in shown if CANARY in text]
+    if failure not in ("echo", "wrong shape"):  # there the service itself said it, and http_response says so
+        assert CANARY.encode() not in pickle.dumps(error)
+
+
+async def test_providers_words_are_in_no_message() -> None:
+    client, _ = client_of(answer({}), credentials=provider_that_talks)
+    with pytest.raises(CredentialsError) as caught:
+        await put(client)
+    assert CANARY not in str(caught.value) + repr(caught.value)
+    assert CANARY.encode() not in pickle.dumps(caught.value)
