@@ -1,116 +1,88 @@
-"""What a contract case needs: a server, wherever it comes from, and boto3 as its client."""
+"""What a contract case needs: a server, wherever it comes from, and a client, boto3 or another.
+
+Every case runs on our server, in memory and on disk. Those that use boto3 alone run through aiobotocore too; those of
+`EVERYWHERE` run on others' servers as well, where servers/deviations.txt says what is known to fail.
+"""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPMessage
 from itertools import count
 from typing import Any
 
-import boto3
-import botocore.config
+import botocore.exceptions
 import pytest
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
+from bench.ground import NotPossible
+from tests.contract.clients import aiobotocore_process
+from tests.contract.clients.aiobotocore_process import AiobotocoreProcess
+from tests.contract.servers.deviations import deviations
+from tests.contract.servers.processes import install, running
+from tests.contract.servers.reach import Endpoint, Raw
 
 from kinstream.clock import SystemClock
 from kinstream.local import Server
 
-JSON = "application/x-amz-json-1.1"
+OURS = ["memory", "disk"]
+AIOBOTOCORE = "aiobotocore"
+OTHERS = ["kinesis-local", "ministack", "moto"]
+
+EVERYWHERE = {"test_streams", "test_records", "test_iterators", "test_reshards"}
+"""The modules whose cases run on others' servers too."""
+
+OUR_MEANS = {"server", "durable_server", "clock", "raw", "slow"}
+"""Fixtures that only our server has: cases that use them run on no other."""
+
+PATIENCE = 8
+"""Seconds that a case may take on another's server: some never come to an end, and a test's own limit ends all tests."""
 
 
-@dataclass
-class Endpoint:
-    """A server under test."""
-
-    url: str
-    region: str = "us-east-1"
-    access_key_id: str = "local"
-    secret_access_key: str = "local"
-
-    def boto3(self, **changes: Any) -> Any:
-        """Return a boto3 client, which does not retry, so that each error is seen."""
-        options = {
-            "endpoint_url": self.url,
-            "region_name": self.region,
-            "aws_access_key_id": self.access_key_id,
-            "aws_secret_access_key": self.secret_access_key,
-            "config": botocore.config.Config(retries={"total_max_attempts": 1}, read_timeout=10),
-        }
-        return boto3.session.Session().client("kinesis", **(options | changes))
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give a case its servers."""
+    uses = set(metafunc.fixturenames)
+    if "endpoint" not in uses:
+        return
+    places = list(OURS)
+    if not uses & OUR_MEANS:
+        places += [AIOBOTOCORE] if "kinesis" in uses else []
+        places += OTHERS if metafunc.module.__name__.rpartition(".")[2] in EVERYWHERE else []
+    metafunc.parametrize("endpoint", places, indirect=True, scope="session")
 
 
-class Raw:
-    """A client without a client library: one request a connection, signed by botocore's signer, all changeable."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Expect the failures that are known."""
+    known = deviations()
+    for item in items:
+        place = _place(item)
+        if place in OTHERS:
+            case = f"{item.path.stem}::{item.name.replace(place, '', 1).replace('[-', '[').replace('[]', '')}"
+            instead = known.get((place, case)) or known.get((place, case.partition("[")[0]))
+            if instead:
+                item.add_marker(pytest.mark.xfail(reason=f"{place} {instead}", strict=True))
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
-        self.host = endpoint.url.removeprefix("http://")
 
-    def sign(
-        self,
-        operation: str,
-        body: bytes,
-        *,
-        content_type: str = JSON,
-        now: float | None = None,
-        access_key_id: str | None = None,
-        secret_access_key: str | None = None,
-        service: str = "kinesis",
-        extra: dict[str, str] | None = None,
-    ) -> dict[str, str]:
-        """Return the headers of a signed request."""
-        key, secret = self.endpoint.access_key_id, self.endpoint.secret_access_key
-        headers = {
-            "Host": self.host,
-            "Content-Type": content_type,
-            "X-Amz-Target": f"Kinesis_20131202.{operation}",
-            "X-Amz-Date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now)),
-            **(extra or {}),
-        }
-        request = AWSRequest("POST", f"{self.endpoint.url}/", data=body, headers=headers)
-        request.context["timestamp"] = headers["X-Amz-Date"]
-        credentials = Credentials(access_key_id or key, secret_access_key or secret)
-        signer = SigV4Auth(credentials, service, self.endpoint.region)
-        text = signer.string_to_sign(request, signer.canonical_request(request))
-        signed = signer.signed_headers(signer.headers_to_sign(request))
-        headers["Authorization"] = (
-            f"AWS4-HMAC-SHA256 Credential={signer.scope(request)}, SignedHeaders={signed}, "
-            f"Signature={signer.signature(text, request)}"
-        )
-        return headers
-
-    def send(
-        self, headers: dict[str, str], body: bytes, *, method: str = "POST", path: str = "/"
-    ) -> tuple[int, HTTPMessage, bytes]:
-        """Send a request as it is. Return status, headers and body."""
-        connection = HTTPConnection(self.host, timeout=10)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Install the servers and clients that are needed before the first test's clock runs."""
+    if session.config.option.collectonly:
+        return
+    for place in sorted({_place(item) for item in session.items}):
         try:
-            connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
-            for name, value in ({"Content-Length": str(len(body))} | headers).items():
-                connection.putheader(name, value)
-            connection.endheaders(body)
-            answer = connection.getresponse()
-            return answer.status, answer.headers, answer.read()
-        finally:
-            connection.close()
+            if place == AIOBOTOCORE:
+                aiobotocore_process.python()
+            elif place in OTHERS:
+                install(place)
+        except NotPossible as reason:
+            UNAVAILABLE[place] = str(reason)
 
-    def json(self, operation: str, params: Any, **changes: Any) -> Any:
-        """Call an operation in JSON. Return its answer, which must be good."""
-        body = json.dumps(params).encode()
-        status, _, answer = self.send(self.sign(operation, body, **changes), body)
-        assert status == 200, answer
-        return json.loads(answer or b"null")
 
-    def refusal(self, headers: dict[str, str], body: bytes, **changes: Any) -> tuple[int, str, str]:
-        """Return status, code and text of a request that is refused."""
-        status, _, answer = self.send(headers, body, **changes)
-        error = json.loads(answer)
-        return status, error["__type"], error.get("message", "")
+UNAVAILABLE: dict[str, str] = {}
+"""What cannot be had here, and why: its cases are skipped."""
+
+
+def _place(item: pytest.Item) -> str:
+    """Return where an item runs, of `endpoint`'s parameters; "" where it has none."""
+    callspec = getattr(item, "callspec", None)
+    return str(callspec.params.get("endpoint", "")) if callspec else ""
 
 
 class MovedClock(SystemClock):
@@ -143,17 +115,39 @@ def durable_server(clock: MovedClock, tmp_path_factory: pytest.TempPathFactory) 
         yield server
 
 
-@pytest.fixture(scope="session", params=["memory", "disk"])
-def endpoint(request: pytest.FixtureRequest) -> Endpoint:
+@pytest.fixture(scope="session")
+def endpoint(request: pytest.FixtureRequest) -> Iterator[Endpoint]:
     """Each server that the cases run against."""
-    server = request.getfixturevalue("server" if request.param == "memory" else "durable_server")
-    return Endpoint(server.url, server.region, server.access_key_id, server.secret_access_key)
+    place = request.param
+    if place in UNAVAILABLE:
+        pytest.skip(f"{place} cannot be had: {UNAVAILABLE[place]}")
+    if place not in OTHERS:
+        server = request.getfixturevalue("durable_server" if place == "disk" else "server")
+        yield Endpoint(place, server.url, server.region, server.access_key_id, server.secret_access_key)
+        return
+    try:
+        with running(place) as other:
+            yield Endpoint(place, other.url)
+    except NotPossible as reason:
+        pytest.skip(str(reason))
 
 
 @pytest.fixture(scope="session")
-def kinesis(endpoint: Endpoint) -> Any:
-    """A boto3 client of the server."""
-    return endpoint.boto3()
+def kinesis(endpoint: Endpoint) -> Iterator[Any]:
+    """A client of the server: boto3's, or aiobotocore's in its guise."""
+    if endpoint.place != AIOBOTOCORE:
+        yield endpoint.boto3()
+        return
+    client = AiobotocoreProcess(endpoint)
+    yield client
+    client.close()
+
+
+@pytest.fixture(autouse=True)
+def patience(request: pytest.FixtureRequest) -> None:
+    """End a case that goes on and on."""
+    if _place(request.node) in OTHERS:
+        request.getfixturevalue("endpoint").until = time.monotonic() + PATIENCE
 
 
 @pytest.fixture(scope="session")
@@ -172,7 +166,7 @@ def names() -> Iterator[str]:
 def slow() -> Iterator[Any]:
     """A boto3 client of a server on which streams are CREATING, UPDATING and DELETING for a while."""
     with Server(transition=0.5) as server:
-        yield Endpoint(server.url).boto3()
+        yield Endpoint("slow", server.url).boto3()
 
 
 @pytest.fixture(scope="session")

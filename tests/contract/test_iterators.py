@@ -122,7 +122,7 @@ def test_forged_iterator_is_refused(kinesis: Any, filled: tuple[str, list[str]],
 
 def test_iterator_of_another_server_is_refused(kinesis: Any, refused: Refused, endpoint: Any) -> None:
     with Server(transition=0) as other:
-        stranger = type(endpoint)(other.url).boto3()
+        stranger = type(endpoint)("other", other.url).boto3()
         stranger.create_stream(StreamName="a", ShardCount=1)
         iterator = stranger.get_shard_iterator(StreamName="a", ShardId=SHARD, ShardIteratorType="LATEST")
     forged = iterator["ShardIterator"]
