@@ -1,0 +1,74 @@
+"""Read all shards of a stream from their beginnings, ten records a call with a pause between calls, until Ctrl-C.
+
+Runs against `kinstream local` as it is; set the variables below for another place.
+"""
+
+import os
+import threading
+from typing import Any
+
+from kinstream import KinesisError, ReceivedRecord, ShardIteratorType
+from kinstream.callbacks import Consumer
+
+REGION = os.environ.get("AWS_REGION", "us-east-1")
+ACCESS_KEY_ID = os.environ.get("AWS_ACCESS_KEY_ID", "local")
+SECRET_ACCESS_KEY = os.environ.get("AWS_SECRET_ACCESS_KEY", "local")
+ENDPOINT_URL = os.environ.get("AWS_ENDPOINT_URL_KINESIS", "http://127.0.0.1:4567")
+STREAM_NAME = os.environ.get("STREAM_NAME", "events")
+PAUSE = float(os.environ.get("PAUSE", "10"))
+
+consumer = Consumer(REGION, ACCESS_KEY_ID, SECRET_ACCESS_KEY, STREAM_NAME, endpoint_url=ENDPOINT_URL)
+known: set[str] = set()  # callbacks run one at a time: it needs no lock
+
+
+def start_new_shards(error: KinesisError | None, shard_ids: list[str]) -> None:
+    if error is not None:
+        print(f"get_shards failed: {error}", flush=True)
+    for shard_id in shard_ids:
+        if shard_id not in known:
+            known.add(shard_id)
+            start(shard_id)
+
+
+def start(shard_id: str) -> None:
+    """Ask for the beginning of a shard, and read from there."""
+
+    def begin(error: KinesisError | None, shard_iterator: str | None) -> None:
+        if error is not None:
+            print(f"get_shard_iterator failed: {error}", flush=True)
+        else:
+            read(shard_id, {"shard_iterator": shard_iterator, "limit": 10})
+
+    consumer.get_shard_iterator(shard_id, ShardIteratorType.TRIM_HORIZON, None, begin)
+
+
+def read(shard_id: str, options: dict[str, Any]) -> None:
+    """Read the next records of a shard, and go on after a pause."""
+
+    def received(
+        error: KinesisError | None,
+        records: list[ReceivedRecord[Any]],
+        millis_behind_latest: int,
+        next_options: dict[str, Any] | None,
+    ) -> None:
+        if error is not None:
+            print(f"reading {shard_id} failed: {error}", flush=True)
+            return
+        for record in records:
+            print(f"{shard_id} {record.partition_key}: {record.data}", flush=True)
+        if next_options is not None:
+            timer = threading.Timer(PAUSE, read, (shard_id, next_options))
+            timer.daemon = True
+            timer.start()
+        else:
+            print(f"{shard_id} was closed and is read to its end", flush=True)
+            consumer.get_shards(start_new_shards)  # it was split or merged: others go on
+
+    consumer.get_records(options, received)
+
+
+consumer.get_shards(start_new_shards)
+try:
+    threading.Event().wait()
+except KeyboardInterrupt:
+    consumer.close()
