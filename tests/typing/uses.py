@@ -1,0 +1,146 @@
+"""Typical uses, which mypy --strict and pyright must accept with exactly these types. Never run."""
+
+from __future__ import annotations
+
+from typing import Any, assert_type
+
+from kinstream import (
+    Client,
+    Connection,
+    Consumer,
+    Credentials,
+    EncryptionType,
+    ErrorType,
+    GetRecordsResult,
+    KinesisError,
+    Producer,
+    PutRecordResult,
+    PutRecordsResult,
+    ReceivedRecord,
+    Record,
+    Retrying,
+    ServiceError,
+    Shard,
+    ShardIteratorType,
+    Timeouts,
+    TransportError,
+    Wire,
+    blocking,
+    callbacks,
+)
+from kinstream.local import Server
+
+
+async def producing() -> None:
+    async with Producer(
+        "events", region="eu-central-1", timeouts=Timeouts(call=5), retry=Retrying(max_attempts=1)
+    ) as p:
+        assert_type(p, Producer)
+        assert_type(await p.put_record(Record(b"data", "key")), PutRecordResult)
+        answer = await p.put_records(Record({"n": n}, str(n)) for n in range(3))
+        assert_type(answer, PutRecordsResult)
+        assert_type(answer.failed_record_count, int)
+        for result in answer.results:
+            assert_type(result.error_code, str | None)
+            assert_type(result.sequence_number, str | None)
+            assert_type(result.encryption_type, EncryptionType | None)
+
+
+async def fetch() -> Credentials:
+    return Credentials("id", "secret", session_token="token", expiration=1.0)
+
+
+async def consuming() -> None:
+    async with Client("us-east-1", fetch, wire="cbor", connection=Connection(max_idle=2)) as client:
+        assert_type(await client.call("ListStreams", {}), dict[str, Any])
+        async with Consumer("events", client=client) as consumer:
+            shards = await consumer.get_shards()
+            assert_type(shards, list[Shard])
+            assert_type(shards[0].parent_shard_id, str | None)
+            place = await consumer.get_shard_iterator(shards[0].shard_id, ShardIteratorType.AT_TIMESTAMP, timestamp=1.5)
+            assert_type(place, str)
+            answer = await consumer.get_records(place, limit=10)
+            assert_type(answer, GetRecordsResult[bytes])
+            assert_type(answer.next_shard_iterator, str | None)
+            for record in answer.records:
+                assert_type(record, ReceivedRecord[bytes])
+                assert_type(record.data, bytes)
+                assert_type(record.json(), Any)
+                assert_type(record.partition_key, str | None)
+                assert_type(record.timestamp, int)
+
+
+def in_threads() -> None:
+    with blocking.Client(region="us-east-1", wire=Wire.JSON) as client:
+        assert_type(client.call("ListStreams", {}), dict[str, Any])
+        with blocking.Producer("events", client=client) as producer, blocking.Consumer("events") as consumer:
+            assert_type(producer, blocking.Producer)
+            assert_type(producer.put_record(Record("data", "key")), PutRecordResult)
+            assert_type(producer.put_records([Record("data", "key")]), PutRecordsResult)
+            assert_type(consumer.get_shards(), list[Shard])
+            assert_type(consumer.get_shard_iterator("shard", "LATEST"), str)
+            assert_type(consumer.get_records("place"), GetRecordsResult[bytes])
+
+
+def written(error: KinesisError | None, result: PutRecordResult | None) -> None: ...
+
+
+def all_written(error: KinesisError | None, failed_record_count: int, results: list[PutRecordResult]) -> None: ...
+
+
+def listed(error: KinesisError | None, shard_ids: list[str]) -> None: ...
+
+
+def placed(error: KinesisError | None, shard_iterator: str | None) -> None: ...
+
+
+def read(
+    error: KinesisError | None,
+    records: list[ReceivedRecord[Any]],
+    millis_behind_latest: int,
+    next_options: dict[str, Any] | None,
+) -> None: ...
+
+
+def with_callbacks() -> None:
+    with callbacks.Producer("region", "id", "secret", "events", endpoint_url=None) as producer:
+        assert_type(producer, callbacks.Producer)
+        producer.set_debug(True)
+        producer.put_record(Record("data", "key", None, None, str))
+        producer.put_record(Record("data", "key"), written)
+        producer.put_record(Record("data", "key"), lambda error, result: print(error or result))
+        producer.put_records([Record("data", "key")], all_written)
+        producer.put_records((Record("data", "key"),))
+    with callbacks.Consumer("region", "id", "secret", "events", True) as consumer:
+        consumer.get_shards(listed)
+        consumer.get_shard_iterator("shard", ShardIteratorType.LATEST, None, placed)
+        consumer.get_shard_iterator("shard", "AT_TIMESTAMP", {"timestamp": 5}, placed)
+        consumer.get_records({"shard_iterator": "place", "limit": 10}, read)
+
+
+def errors(error: KinesisError) -> str:
+    assert_type(error.type, ErrorType)
+    assert_type(error.http_status, int | None)
+    assert_type(error.http_response, dict[str, Any] | str | None)
+    assert_type(error.retry_safe, bool | None)
+    assert_type(error.maybe_written, bool)
+    if isinstance(error, ServiceError):
+        return error.code
+    if isinstance(error, TransportError):
+        assert_type(error.sent, bool | None)
+    return error.details
+
+
+def encoders() -> list[Record]:
+    def to_text(data: Any) -> str:
+        return str(data)
+
+    def to_bytes(data: Any) -> bytes:
+        return bytes(data)
+
+    return [Record(1, "key", encoder=to_text), Record([1], "key", encoder=to_bytes)]
+
+
+def local() -> str:
+    with Server(port=0) as server:
+        return server.url
