@@ -7,6 +7,8 @@ nothing decompressed. Deadlines are ours, over a `Clock`; what the other side di
 
 from __future__ import annotations
 
+import atexit
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -49,6 +51,11 @@ _NOT_CONNECTED = frozenset({"client error (Connect)", "tcp connect error", "dns 
 _WITHIN_ANSWER = "error decoding response body"
 _BAD_CERTIFICATE = "invalid peer certificate"
 _UNKNOWN_AUTHORITY = "UnknownIssuer"
+
+EXIT_PAUSE = 0.02
+"""Seconds that the interpreter's end leaves to pyreqwest's threads: one that has just handed an answer over still has to come
+back from Python, and CPython aborts the process where that thread finds the interpreter ending (up to one exit in ten)."""
+atexit.register(threading.Event().wait, EXIT_PAUSE)
 
 
 @dataclass(frozen=True, slots=True)
