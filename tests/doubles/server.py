@@ -73,11 +73,12 @@ async def serving(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIte
         running.connections += 1
         try:
             await script(peer)
+            writer.close()
+            await writer.wait_closed()
         except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError, ssl.SSLError):
-            pass  # the client has gone, or the test is over
+            writer.transport.abort()  # the client has gone, or the test is over
         finally:
             running.tasks.discard(task)
-            writer.transport.abort() if writer.transport.is_closing() else writer.close()
 
     server = await asyncio.start_server(follow, "127.0.0.1", 0, ssl=tls)
     running = ScriptedServer(server.sockets[0].getsockname()[1])
@@ -89,6 +90,8 @@ async def serving(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIte
             task.cancel()
         if running.tasks:
             await asyncio.wait(running.tasks)
+        for _ in range(3):  # the loop closes the sockets
+            await asyncio.sleep(0)
 
 
 def http_answer(body: bytes, status: str = "200 OK", *headers: str) -> bytes:

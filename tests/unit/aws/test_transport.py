@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gzip
+import logging
 import os
 import socket
 import ssl
@@ -579,3 +580,11 @@ async def test_no_error_shows_a_proxys_password(url: str) -> None:
         with pytest.raises(ConnectFailed) as caught:
             await post()
     assert CANARY not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_no_log_shows_the_request(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        await post_to(answering(OK), CANARY.encode())
+        with pytest.raises(ConnectionLost):
+            await post_to(closes, CANARY.encode())
+    assert CANARY not in caplog.text
