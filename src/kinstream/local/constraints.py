@@ -149,6 +149,7 @@ def _check(request: msgspec.Struct, prefix: str, found: list[str]) -> None:
             text = rule(value)
             if text is not None:
                 found.append(problem(prefix + member.name, value, text))
+                break  # a pattern need not be tried on a text of megabytes
         if member.structure:
             _check(value, f"{prefix}{member.name}.", found)
 

@@ -318,6 +318,8 @@ class Operations:
                 number += sequence.STEP
             place = first + len(kept)
         tip = self._store.tip(shard.number)
+        if not slices:
+            place = max(place, tip.place + 1)
         behind = 0
         if slices and place <= tip.place:
             behind = max(0, int(call.now * 1000) - slices[-1].arrival)

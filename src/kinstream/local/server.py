@@ -120,8 +120,9 @@ class Server:
         thread, self._thread = self._thread, None
         if thread is None or self._loop is None or self._stopping is None:
             return
-        self._loop.call_soon_threadsafe(self._stopping.set)
-        thread.join()
+        if thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stopping.set)
+            thread.join()
 
     def _run(self, bound: socket.socket, ready: Future[None]) -> None:
         """Serve until stopped: the server's thread."""

@@ -37,8 +37,8 @@ APPLICATION = 0x6B696E73
 PAGE_BYTES = 16_384
 """Database page: chunks are large."""
 
-CHECKPOINT_PAGES = 2_000
-"""Pages of the write-ahead log after which they are copied into the database: 32 MB."""
+CHECKPOINT_PAGES = 500
+"""Pages of the write-ahead log after which they are copied into the database: 8 MB, which a start after a kill reads again."""
 
 CACHE_KIB = 16_384
 """Page cache of each connection."""
