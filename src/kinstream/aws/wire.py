@@ -20,7 +20,7 @@ import cbor2
 import msgspec
 import pybase64
 
-from kinstream.aws.cbor_page import read_page
+from kinstream.aws.cbor_pattern import read_page, read_results
 from kinstream.record import GetRecordsResult, PutRecordResult, PutRecordsResult, Record
 
 T = TypeVar("T")
@@ -188,6 +188,14 @@ class CborCodec:
 
     def decode_put_records(self, body: bytes) -> PutRecordsResult:
         """Return the answer to PutRecords."""
+        found = read_results(body)
+        if found is not None:
+            results, rest = found
+            with suppress(ValueError):  # the whole body says why, below
+                answer = msgspec.convert(_load(rest), PutRecordsResult)
+                if not answer.results:
+                    msgspec.structs.force_setattr(answer, "results", results)
+                    return answer
         return msgspec.convert(_load(body), PutRecordsResult)
 
     def decode_get_records(self, body: bytes) -> GetRecordsResult[bytes]:
