@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar, Unpack
 import kinstream.aws.client
 import kinstream.consumer
 import kinstream.producer
+from kinstream.aws import kinesis
 from kinstream.aws.client import ClientOptions
 from kinstream.background import BackgroundLoop
 from kinstream.errors import ConfigError
@@ -119,11 +120,15 @@ class Producer(_OnStream):
 
     def put_record(self, record: Record) -> PutRecordResult:
         """Write one record, as `kinstream.Producer.put_record`."""
-        return self._background.run(self._producer.put_record(record))
+        return self._send(kinesis.put_record(self._producer.client.codec, self._producer.stream, record))
 
     def put_records(self, records: Iterable[Record]) -> PutRecordsResult:
         """Write up to 500 records in one request, as `kinstream.Producer.put_records`."""
-        return self._background.run(self._producer.put_records(records))
+        return self._send(kinesis.put_records(self._producer.client.codec, self._producer.stream, records))
+
+    def _send(self, request: kinesis.Request[T]) -> T:
+        # It was made in the caller's thread: encoders and iterables may belong there, as database cursors do.
+        return self._background.run(self._producer._send(request))
 
 
 class Consumer(_OnStream):

@@ -74,6 +74,24 @@ def test_many_threads_share_one_object(place: Place) -> None:
     assert threads_named("kinstream-producer") == []
 
 
+def test_encoders_and_iterables_run_in_the_callers_thread() -> None:
+    threads: set[threading.Thread] = set()
+
+    def encoder(data: Any) -> bytes:
+        threads.add(threading.current_thread())
+        return b"encoded"
+
+    def records() -> Iterator[Record]:
+        threads.add(threading.current_thread())
+        yield Record("data", "key", encoder=encoder)
+
+    several = answer({"FailedRecordCount": 0, "Records": [{"SequenceNumber": "1", "ShardId": "s"}]})
+    with blocking.Producer("events", transport=ScriptedTransport(WRITTEN, several), **OPTIONS) as producer:
+        producer.put_record(Record("data", "key", encoder=encoder))
+        producer.put_records(records())
+    assert threads == {threading.current_thread()}
+
+
 def test_shared_client_has_one_thread_and_stays_open(place: Place) -> None:
     with blocking.Client(**place.options) as client:
         with (
