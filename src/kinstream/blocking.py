@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Coroutine, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -18,7 +19,7 @@ import kinstream.producer
 from kinstream.aws import kinesis
 from kinstream.aws.client import ClientOptions
 from kinstream.background import BackgroundLoop
-from kinstream.errors import ConfigError
+from kinstream.errors import ClosedError, ConfigError
 from kinstream.record import GetRecordsResult, PutRecordResult, PutRecordsResult, Record, Shard, ShardIteratorType
 
 T = TypeVar("T")
@@ -48,7 +49,8 @@ class _Blocking:
         if self._background.stopped or self._background.forked:  # nothing of it is in this process
             closing.close()
             return
-        self._background.run(closing)
+        with suppress(ClosedError):  # another thread closes too, and was first
+            self._background.run(closing)
         if not self._shared:
             self._background.stop()
             self._background.join()

@@ -143,6 +143,14 @@ def test_closed_is_closed() -> None:
         producer.put_record(RECORD)
 
 
+def test_many_threads_may_close_one_object() -> None:
+    for _ in range(20):
+        producer = blocking.Producer("events", transport=ScriptedTransport(WRITTEN), **OPTIONS)
+        producer.put_record(RECORD)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: producer.close(), range(4)))  # noqa: B023 - each pool ends before the next object
+
+
 def test_close_ends_calls_of_other_threads_with_closed_error() -> None:
     asked = threading.Event()
 
