@@ -22,6 +22,15 @@ class EncryptionType(StrEnum):
     KMS = "KMS"
     """Encrypted on the server's side with a customer-managed KMS key."""
 
+    @classmethod
+    def _missing_(cls, value: object) -> EncryptionType | None:
+        # A kind that the service learns later must not stop the reading of a shard: it is handed on by its name.
+        if not isinstance(value, str):
+            return None
+        member = str.__new__(cls, value)
+        member._name_ = member._value_ = value
+        return member
+
 
 class ShardIteratorType(StrEnum):
     """Where in a shard reading starts (API reference, `GetShardIterator`)."""

@@ -21,7 +21,6 @@ import msgspec
 from kinstream.aws.attempts import Attempts, RetryQuota
 from kinstream.aws.credentials import AwsChain, Credentials, Provider, RefreshingSource, Setting, source_of
 from kinstream.aws.endpoint import (
-    DATA_OPERATIONS,
     aws_endpoint,
     check_endpoint_url,
     check_region,
@@ -58,8 +57,8 @@ TEXT_MAX_BYTES = 2048
 """So much of an answer that is no JSON or CBOR is kept in an error."""
 
 _OPERATION = re.compile(r"[A-Z][A-Za-z0-9]{1,63}")
-_ARN_PARAMETERS = ("StreamARN", "ConsumerARN", "ResourceARN", "ChannelARN")
-_ARN = re.compile(r"arn:aws[a-z-]*:kinesis:([a-z0-9-]+):(\d{12}):.+")
+_ARN_PARAMETERS = ("StreamARN", "ConsumerARN", "ResourceARN", "ChannelARN", "QueueARN")
+_ARN = re.compile(r"arn:aws[a-z-]*:kinesis:([a-z0-9-]+):([0-9]{12}):.+")
 
 
 _log = logging.getLogger("kinstream.client")
@@ -91,11 +90,11 @@ class _Place:
     setting: Setting
     signer: Signer
     transport: Transport
-    known: dict[tuple[str | None, bool], tuple[str, str]] = field(default_factory=dict)
+    known: dict[tuple[str | None, str], tuple[str, str]] = field(default_factory=dict)
 
     def url_and_host(self, operation: str, account: str | None) -> tuple[str, str]:
         """Return the URL and the Host header for a request."""
-        key = (account, operation in DATA_OPERATIONS)
+        key = (account, operation)
         found = self.known.get(key)
         if found is None:
             url = self.endpoint_url or aws_endpoint(
@@ -259,8 +258,9 @@ class Client:
                 answer = await self._exchange(call)
         except TimeoutError as error:
             late = DeadlineExceeded(f"{request.operation}: no result within {self.timeouts.call:g} s")
-            late.sent = None if call.sent else False
-            if call.sent and request.writes:
+            if not call.sent:
+                late.sent, late.retry_safe = False, True
+            elif request.writes:
                 call.maybe_written = True
             raise call.failed(late) from error
         try:
@@ -286,6 +286,8 @@ class Client:
         url, host = place.url_and_host(request.operation, request.account)
         attempts = Attempts(self.retry, self._quota)
         while True:
+            if self._closed:
+                raise call.failed(ClosedError(f"{request.operation}: the client was closed"))
             credentials = await self._source.get()
             headers = place.signer.sign(
                 credentials,
@@ -310,6 +312,10 @@ class Client:
                     call.maybe_written = True
                 if self._closed:
                     raise call.failed(ClosedError(f"{request.operation}: the client was closed")) from lost
+            except UnexpectedResponse as strange:
+                call.maybe_written = request.writes
+                call.failed(strange)
+                raise
             else:
                 if answer.status == 200:
                     attempts.succeeded()
@@ -408,8 +414,8 @@ def _refusal(operation: str, answer: Answer) -> ServiceError:
     body = _readable(answer)
     code = message = ""
     if isinstance(body, dict):
-        code = str(body.get("__type") or body.get("code") or "")
-        message = str(body.get("message") or body.get("Message") or "")
+        code = _first_text(body, "__type", "code")
+        message = _first_text(body, "message", "Message")
     # "com.amazonaws.kinesis#Code" in bodies, "Code:http://..." in headers (Smithy, "Operation error serialization").
     code = (code or answer.headers.get("x-amzn-errortype") or "").split(":")[0].rpartition("#")[2]
     if 300 <= answer.status < 400:
@@ -424,6 +430,10 @@ def _refusal(operation: str, answer: Answer) -> ServiceError:
         request_id=answer.headers.get("x-amzn-requestid"),
         http_response=body,
     )
+
+
+def _first_text(body: dict[str, Any], *names: str) -> str:
+    return next((value for name in names if isinstance(value := body.get(name), str) and value), "")
 
 
 def _readable(answer: Answer) -> dict[str, Any] | str:

@@ -451,3 +451,74 @@ async def test_providers_words_are_in_no_message() -> None:
         await put(client)
     assert CANARY not in str(caught.value) + repr(caught.value)
     assert CANARY.encode() not in pickle.dumps(caught.value)
+
+
+# What hostile reading found
+
+
+async def test_operations_of_one_plane_with_hosts_of_their_own_do_not_mix() -> None:
+    client, transport = client_of(answer({}), endpoint_url=None)
+    await client.call("ListStreams", {})
+    await client.call("ListQueues", {})
+    assert [sent.headers["host"] for sent in transport.sent] == [
+        "kinesis.us-east-1.amazonaws.com",
+        "kinesis-queues.us-east-1.amazonaws.com",
+    ]
+
+
+@pytest.mark.parametrize("name", ["QueueARN", "StreamARN", "ConsumerARN", "ResourceARN", "ChannelARN"])
+async def test_arn_of_another_region_is_refused_in_every_parameter(name: str) -> None:
+    client, transport = client_of(answer({}))
+    with pytest.raises(ConfigError, match="eu-west-1"):
+        await client.call("DescribeSomething", {name: "arn:aws:kinesis:eu-west-1:000000000000:queue/q"})
+    assert transport.sent == []
+
+
+async def test_account_in_other_digits_becomes_no_host() -> None:
+    client, transport = client_of(answer({}), endpoint_url=None)
+    await client.call("DescribeStream", {"StreamARN": "arn:aws:kinesis:us-east-1:٠٠٠٠٠٠٠٠٠٠٠٠:stream/s"})
+    assert transport.sent[0].headers["host"] == "kinesis.us-east-1.amazonaws.com"
+
+
+async def test_answer_that_is_too_large_counts_as_sent() -> None:
+    client, _ = client_of(UnexpectedResponse("too large", http_status=200))
+    with pytest.raises(UnexpectedResponse) as caught:
+        await put(client)
+    assert (caught.value.attempts, caught.value.maybe_written) == (1, True)
+
+
+async def test_deadline_before_anything_was_sent_is_safe_to_repeat() -> None:
+    clock = VirtualClock()
+
+    async def slow() -> Credentials:
+        await clock.sleep(100)
+        return KEY
+
+    client, transport = client_of(WRITTEN, clock=clock, credentials=slow)
+    with pytest.raises(DeadlineExceeded) as caught:
+        await put(client)
+    assert (caught.value.sent, caught.value.retry_safe, caught.value.maybe_written) == (False, True, False)
+    assert transport.sent == []
+
+
+async def test_client_that_closes_during_a_pause_sends_no_more() -> None:
+    clock = VirtualClock()
+    client, transport = client_of(BROKEN, clock=clock)
+    pause = clock.sleep
+
+    async def close_meanwhile(seconds: float) -> None:
+        await client.close()
+        await pause(seconds)
+
+    clock.sleep = close_meanwhile  # type: ignore[method-assign]
+    with pytest.raises(ClosedError) as caught:
+        await put(client)
+    assert (len(transport.sent), caught.value.maybe_written) == (1, True)
+
+
+@pytest.mark.parametrize("kind", [{"a": 1}, ["Throttled"], 7, None])
+async def test_error_type_that_is_no_text_is_none(kind: Any) -> None:
+    client, _ = client_of(answer({"__type": kind, "message": kind}, status=400))
+    with pytest.raises(ServiceError) as caught:
+        await client.call("ListStreams", {})
+    assert (caught.value.code, caught.value.message) == ("", "")
