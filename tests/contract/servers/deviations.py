@@ -1,22 +1,62 @@
 """Where the servers are known to differ from AWS: deviations.txt, a line for each case that fails on a server.
 
-A line is `server | case | what it does instead`, where `case` is `module::function`, with the parameters in brackets if
-only some of them fail. Such a case is expected to fail; if it passes, the test run says so and the line must go.
+A line is `server | case | what it does instead`. The case is `module::function`; if it fails with some parameters only,
+their beginning follows in brackets. Such a case is expected to fail: if it passes, the test run says so, and the line
+must go; unless the server does so only "at times".
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 FILE = Path(__file__).parent / "deviations.txt"
 
 
-def deviations() -> dict[tuple[str, str], str]:
-    """Return what is known: for a server and a case, what it does instead."""
-    known = {}
-    for line in FILE.read_text(encoding="utf-8").splitlines():
-        if line and not line.startswith("#"):
-            server, case, instead = (part.strip() for part in line.split(" | ", 2))
-            assert (server, case) not in known, f"twice: {line}"
-            known[server, case] = instead
-    return known
+@dataclass(frozen=True)
+class Deviation:
+    """One line."""
+
+    server: str
+    case: str
+    instead: str
+
+    @property
+    def always(self) -> bool:
+        """Whether the case fails each time."""
+        return not self.instead.startswith("at times ")
+
+    @property
+    def function(self) -> str:
+        """The case without parameters: module::function."""
+        return self.case.partition("[")[0]
+
+    @property
+    def parameters(self) -> str:
+        """The beginning of the parameters that it is about; "" for all."""
+        return self.case.partition("[")[2].removesuffix("]")
+
+
+class Deviations:
+    """All that is known."""
+
+    def __init__(self, lines: list[Deviation]) -> None:
+        self.lines = lines
+        self._found: dict[tuple[str, str], list[Deviation]] = {}
+        for line in lines:
+            self._found.setdefault((line.server, line.function), []).append(line)
+
+    def of(self, server: str, module: str, name: str) -> Deviation | None:
+        """Return what is known of a case, by the name that pytest gives it."""
+        function, _, rest = name.partition("[")
+        parameters = rest.removesuffix("]").removeprefix("-")
+        for line in self._found.get((server, f"{module}::{function}"), []):
+            if f"{parameters}-".startswith(f"{line.parameters}-") or not line.parameters:
+                return line
+        return None
+
+
+def deviations() -> Deviations:
+    """Read the list."""
+    lines = [line for line in FILE.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+    return Deviations([Deviation(*(part.strip() for part in line.split(" | ", 2))) for line in lines])

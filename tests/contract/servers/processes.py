@@ -145,8 +145,10 @@ def _moto_version() -> str:
 
 def _moto_start(settings: Settings) -> Start:
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(settings.port)]
-    asked = {"INITIAL_NO_AUTH_ACTION_COUNT": "0"} if settings.check_signatures else {}
-    return Start(command + (["--ssl"] if settings.tls else []), asked)
+    surroundings = {"MOTO_ACCOUNT_ID": "000000000000"}
+    if settings.check_signatures:
+        surroundings["INITIAL_NO_AUTH_ACTION_COUNT"] = "0"
+    return Start(command + (["--ssl"] if settings.tls else []), surroundings)
 
 
 def _ministack_version() -> str:
