@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple, NoReturn, Protocol, get_type_hints
+from typing import Any, NamedTuple, Protocol, get_type_hints
 
 import msgspec
 
@@ -115,14 +115,19 @@ def check(request: msgspec.Struct) -> None:
     found: list[str] = []
     _check(request, "", found)
     if found:
-        raise_problems(found)
+        raise refusal(found)
 
 
-def raise_problems(found: list[str]) -> NoReturn:
-    """Raise the ValidationException that tells these problems."""
+def refusal(found: list[str]) -> Refused:
+    """Return the ValidationException that tells these problems."""
     count = len(found)
     told = "; ".join(found[:MAX_PROBLEMS])
-    raise Refused("ValidationException", f"{count} validation error{'s' * (count > 1)} detected: {told}")
+    return Refused("ValidationException", f"{count} validation error{'s' * (count > 1)} detected: {told}")
+
+
+def broken(path: str, value: Any, rule: str) -> Refused:
+    """Return the ValidationException for one problem."""
+    return refusal([problem(path, value, rule)])
 
 
 def problem(path: str, value: Any, rule: str) -> str:

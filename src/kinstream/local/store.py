@@ -232,6 +232,8 @@ class SqliteStore:
         """
         if self._failure is not None:
             raise OSError(f"the data folder failed before: {self._failure}")
+        if not writes:
+            return
         tips = {w.number: Tip(w.first + w.length - 1, w.arrival) for w in writes if isinstance(w, Chunk)}
         job = _Job(
             [statement for write in writes for statement in _statements(write)], tips, self._loop.create_future()

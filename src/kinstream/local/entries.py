@@ -1,0 +1,81 @@
+"""The records of a put: their sizes, their hash keys, and all that can be wrong with them."""
+
+from __future__ import annotations
+
+import re
+from hashlib import md5
+
+from kinstream import service_quotas
+from kinstream.local import constraints
+from kinstream.local.refusal import Refused, invalid
+from kinstream.local.requests import PutRecordsEntry
+from kinstream.sharding.hashkey import parse_hash_key
+
+_HASH_KEY = re.compile(r"0|[1-9][0-9]{0,38}")
+
+
+def weigh(key: str, data: bytes, explicit: str | None) -> tuple[bytes, int]:
+    """Return a record's hash key as 16 bytes, and its size. Raises Refused."""
+    raw = key.encode()
+    if explicit is None:
+        hash_key = md5(raw, usedforsecurity=False).digest()
+    else:
+        number = parse_hash_key(explicit)
+        if number is None:
+            raise invalid(
+                "Invalid ExplicitHashKey. ExplicitHashKey must be in the range: [0, 2^128-1]. "
+                f"Specified value was {explicit}"
+            )
+        hash_key = number.to_bytes(16, "big")
+    return hash_key, len(raw) + len(data)
+
+
+def weigh_all(entries: list[PutRecordsEntry], limit: int) -> tuple[list[bytes], list[int]]:
+    """Return the hash keys and sizes of a put's records. Raises Refused where one of them is wrong, or all too large."""
+    hash_keys, sizes = [], []
+    total = 0
+    for entry in entries:
+        key, data = entry.partition_key, entry.data
+        if key is None or data is None or not 0 < len(key) <= service_quotas.PARTITION_KEY_MAX_CHARACTERS:
+            raise _wrong_entries(entries, limit)
+        raw = key.encode()
+        size = len(raw) + len(data)
+        if size > limit:
+            raise _wrong_entries(entries, limit)
+        if entry.explicit_hash_key is None:
+            hash_keys.append(md5(raw, usedforsecurity=False).digest())
+        elif _HASH_KEY.fullmatch(entry.explicit_hash_key) is None:
+            raise _wrong_entries(entries, limit)
+        else:
+            hash_keys.append(weigh(key, data, entry.explicit_hash_key)[0])
+        sizes.append(size)
+        total += size
+    if total > service_quotas.PUT_RECORDS_MAX_BYTES:
+        raise invalid("Records size exceeds 10 MB limit")
+    return hash_keys, sizes
+
+
+def _wrong_entries(entries: list[PutRecordsEntry], limit: int) -> Refused:
+    """Return the refusal that tells all that is wrong with the records of a put."""
+    found = []
+    longest = service_quotas.PARTITION_KEY_MAX_CHARACTERS
+    for position, entry in enumerate(entries, 1):
+        path = f"records.{position}.member."
+        key, data, explicit = entry.partition_key, entry.data, entry.explicit_hash_key
+        if key is None:
+            found.append(constraints.problem(f"{path}partitionKey", None, "Member must not be null"))
+        elif not key:
+            rule = "Member must have length greater than or equal to 1"
+            found.append(constraints.problem(f"{path}partitionKey", key, rule))
+        elif len(key) > longest:
+            rule = f"Member must have length less than or equal to {longest}"
+            found.append(constraints.problem(f"{path}partitionKey", key, rule))
+        if explicit is not None and _HASH_KEY.fullmatch(explicit) is None:
+            rule = r"Member must satisfy regular expression pattern: 0|([1-9]\d{0,38})"
+            found.append(constraints.problem(f"{path}explicitHashKey", explicit, rule))
+        if data is None:
+            found.append(constraints.problem(f"{path}data", None, "Member must not be null"))
+        elif len(data) + len((key or "").encode()) > limit:
+            rule = f"Member must have length less than or equal to {limit}"
+            found.append(constraints.problem(f"{path}data", data, rule))
+    return constraints.refusal(found)

@@ -1,0 +1,69 @@
+"""How requests name streams, shards and times, and when they come too late."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from kinstream import service_quotas
+from kinstream.local.refusal import Refused, invalid, not_found
+from kinstream.local.requests import StreamRequest
+from kinstream.local.state import ACCOUNT, Stream
+
+TOKEN_LIFETIME = 300.0
+"""Seconds for which a page token is good (API reference, `ListShards`)."""
+
+_ARN = re.compile(service_quotas.STREAM_ARN_PATTERN)
+_MAX_MILLIS = 2**53
+
+
+class Call(NamedTuple):
+    """What an operation knows of its request besides the arguments."""
+
+    region: str
+    """The signature's: the streams are the same in every region, their ARNs say the one that was asked."""
+    now: float
+    """Seconds since 1970."""
+
+
+def stream_name(request: StreamRequest) -> str:
+    """Return the name of the stream that a request is about. Raises Refused where it names none, or two."""
+    if request.stream_arn is None:
+        if request.stream_name is None:
+            raise invalid("Either StreamName or StreamARN should be provided.")
+        return request.stream_name
+    match = _ARN.fullmatch(request.stream_arn)
+    if match is None:
+        raise invalid(f"StreamARN {request.stream_arn} is invalid.")
+    account, name = match[3], match[4]
+    if account != ACCOUNT:
+        raise not_found(f"Stream {name} under account {account} not found.")
+    if request.stream_name not in (None, name):
+        raise invalid("StreamName and StreamARN name different streams.")
+    return name
+
+
+def stream_arn(stream: Stream, call: Call) -> str:
+    """Return a stream's ARN, in the region that was asked."""
+    return f"arn:aws:kinesis:{call.region}:{ACCOUNT}:stream/{stream.name}"
+
+
+def shard_index(name: str) -> int:
+    """Return the index in the id of a shard that need not be there. Raises Refused where it is no id."""
+    digits = name.removeprefix("shardId-")
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= 12):
+        raise invalid(f"ExclusiveStartShardId {name} is not a shard id.")
+    return int(digits)
+
+
+def millis(timestamp: float) -> int:
+    """Return a request's timestamp in whole milliseconds. Raises Refused where it is no time."""
+    if not abs(timestamp) < _MAX_MILLIS / 1000:
+        raise Refused("SerializationException", "Timestamp out of range")
+    return round(timestamp * 1000)
+
+
+def check_token_age(issued: int, call: Call) -> None:
+    """Refuse a page token that is too old. `issued` is in milliseconds."""
+    if call.now - issued / 1000 > TOKEN_LIFETIME:
+        raise Refused("ExpiredNextTokenException", "NextToken has expired.")

@@ -1,0 +1,132 @@
+"""Streams: made, described, listed, deleted."""
+
+from __future__ import annotations
+
+from kinstream.local import answers, requests
+from kinstream.local.naming import Call, check_token_age, shard_index, stream_arn, stream_name
+from kinstream.local.refusal import Refused, invalid
+from kinstream.local.shards import shard_answer
+from kinstream.local.state import ON_DEMAND_SHARDS, Shard, State, Status, Stream
+from kinstream.local.store import Store
+from kinstream.local.tokens import Sealer, StreamsPage
+
+DESCRIBE_SHARDS = 100
+"""Shards in one DescribeStream answer (API reference, `DescribeStream`)."""
+
+LIST_STREAMS = 100
+"""Streams in one ListStreams answer where no limit is given (API reference, `ListStreams`)."""
+
+
+class Streams:
+    """The operations on streams as such."""
+
+    def __init__(self, state: State, store: Store, sealer: Sealer) -> None:
+        self._state = state
+        self._store = store
+        self._sealer = sealer
+
+    async def create_stream(self, request: requests.CreateStream, call: Call) -> None:
+        """CreateStream."""
+        details = request.stream_mode_details
+        on_demand = details is not None and details.stream_mode == "ON_DEMAND"
+        if on_demand and request.shard_count is not None:
+            raise Refused("ValidationException", "ShardCount must not be specified for a stream in ON_DEMAND mode.")
+        if not on_demand and request.shard_count is None:
+            raise Refused("ValidationException", "ShardCount must be specified for a stream in PROVISIONED mode.")
+        await self._store.write(
+            self._state.create(
+                request.stream_name or "",
+                request.shard_count or ON_DEMAND_SHARDS,
+                call.now,
+                on_demand=on_demand,
+                max_record_kib=request.max_record_size_in_ki_b,
+            )
+        )
+
+    async def delete_stream(self, request: requests.StreamRequest, call: Call) -> None:
+        """DeleteStream."""
+        await self._store.write(self._state.delete(stream_name(request), call.now))
+
+    async def describe_stream(self, request: requests.DescribeStream, call: Call) -> answers.DescribeStream:
+        """DescribeStream."""
+        stream = self._state.stream(stream_name(request))
+        shards = _visible(stream)
+        if request.exclusive_start_shard_id is not None:
+            after = shard_index(request.exclusive_start_shard_id)
+            shards = [shard for shard in shards if shard.index > after]
+        page = shards[: min(request.limit or DESCRIBE_SHARDS, DESCRIBE_SHARDS)]
+        return answers.DescribeStream(
+            answers.StreamDescription(
+                stream_name=stream.name,
+                stream_arn=stream_arn(stream, call),
+                stream_status=stream.settings.status.value,
+                stream_mode_details=_mode(stream),
+                shards=[shard_answer(shard) for shard in page],
+                has_more_shards=len(page) < len(shards),
+                retention_period_hours=stream.settings.retention_hours,
+                stream_creation_timestamp=stream.settings.created / 1000,
+                enhanced_monitoring=[answers.EnhancedMetrics([])],
+                encryption_type="NONE",
+            )
+        )
+
+    async def describe_stream_summary(
+        self, request: requests.StreamRequest, call: Call
+    ) -> answers.DescribeStreamSummary:
+        """DescribeStreamSummary."""
+        stream = self._state.stream(stream_name(request))
+        return answers.DescribeStreamSummary(
+            answers.StreamDescriptionSummary(
+                stream_name=stream.name,
+                stream_arn=stream_arn(stream, call),
+                stream_status=stream.settings.status.value,
+                stream_mode_details=_mode(stream),
+                retention_period_hours=stream.settings.retention_hours,
+                stream_creation_timestamp=stream.settings.created / 1000,
+                enhanced_monitoring=[answers.EnhancedMetrics([])],
+                encryption_type="NONE",
+                open_shard_count=len([s for s in _visible(stream) if s.closed is None]),
+                consumer_count=0,
+                max_record_size_in_ki_b=stream.settings.max_record_kib,
+            )
+        )
+
+    async def list_streams(self, request: requests.ListStreams, call: Call) -> answers.ListStreams:
+        """ListStreams."""
+        after = request.exclusive_start_stream_name or ""
+        if request.next_token is not None:
+            if request.exclusive_start_stream_name is not None:
+                raise invalid("NextToken and ExclusiveStartStreamName cannot be provided together.")
+            page = self._sealer.open(request.next_token, StreamsPage)
+            if page is None:
+                raise invalid("NextToken is invalid.")
+            check_token_age(page.issued, call)
+            after = page.after
+        names = sorted(name for name in self._state.streams if name > after)
+        chosen = names[: request.limit or LIST_STREAMS]
+        more = len(chosen) < len(names)
+        streams = [self._state.streams[name] for name in chosen]
+        return answers.ListStreams(
+            stream_names=chosen,
+            has_more_streams=more,
+            stream_summaries=[
+                answers.StreamSummary(
+                    stream_name=stream.name,
+                    stream_arn=stream_arn(stream, call),
+                    stream_status=stream.settings.status.value,
+                    stream_mode_details=_mode(stream),
+                    stream_creation_timestamp=stream.settings.created / 1000,
+                )
+                for stream in streams
+            ],
+            next_token=self._sealer.seal(StreamsPage(chosen[-1], int(call.now * 1000))) if more else None,
+        )
+
+
+def _visible(stream: Stream) -> list[Shard]:
+    """Return the shards that a description shows: none while the stream is being made."""
+    return [] if stream.settings.status is Status.CREATING else stream.shards
+
+
+def _mode(stream: Stream) -> answers.StreamModeDetails:
+    return answers.StreamModeDetails("ON_DEMAND" if stream.settings.on_demand else "PROVISIONED")
