@@ -42,8 +42,9 @@ SLOW_LINE_BYTES_PER_SECOND = 128 * 1024
 CONNECT_SHARE = 0.9
 """Of the progress deadline, the part to connect in: less than the whole, so that it is known that nothing was sent."""
 
-ABANDONED = 30.0
-"""Seconds after its deadline at which a request ends for good. pyreqwest goes on with one that nobody waits for any more."""
+ABANDONED = 120.0
+"""Seconds after its deadline at which a request ends for good: pyreqwest goes on with one that nobody waits for any more. The
+largest answer of Kinesis takes about this long on a slow line."""
 
 # What says that no connection was made, TLS and a proxy's tunnel included. The exceptions' class names do not: a request
 # that was sent and never answered can be a ConnectError too.

@@ -476,7 +476,7 @@ async def test_arn_of_another_region_is_refused_in_every_parameter(name: str) ->
 
 async def test_account_in_other_digits_becomes_no_host() -> None:
     client, transport = client_of(answer({}), endpoint_url=None)
-    await client.call("DescribeStream", {"StreamARN": "arn:aws:kinesis:us-east-1:٠٠٠٠٠٠٠٠٠٠٠٠:stream/s"})
+    await client.call("DescribeStream", {"StreamARN": f"arn:aws:kinesis:us-east-1:{chr(0x660) * 12}:stream/s"})
     assert transport.sent[0].headers["host"] == "kinesis.us-east-1.amazonaws.com"
 
 
