@@ -18,6 +18,7 @@ import sqlite3
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol, TypeAlias
 
@@ -184,18 +185,16 @@ class SqliteStore:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._lock = _lock(folder)
-        try:
+        with ExitStack() as opened:
+            self._lock = opened.enter_context(_lock(folder))
             path = folder / "kinesis.sqlite3"
-            self._reader = _connect(path)
-            self.key = _prepare(self._reader, path)
-            self._writer = _connect(path)
-        except ConfigError:
-            self._lock.close()
-            raise
-        except sqlite3.Error as error:
-            self._lock.close()
-            raise ConfigError(f"data={str(folder)!r}: its database cannot be used: {error}") from error
+            try:
+                self._reader = opened.enter_context(closing(_connect(path)))
+                self.key = _prepare(self._reader, path)
+                self._writer = opened.enter_context(closing(_connect(path)))
+            except sqlite3.Error as error:
+                raise ConfigError(f"data={str(folder)!r}: its database cannot be used: {error}") from error
+            opened.pop_all()
         self._loop = asyncio.get_running_loop()
         self._tips: dict[int, Tip] = {}
         self._failure: Exception | None = None
@@ -439,11 +438,15 @@ def _lock(folder: Path) -> IO[bytes]:
 
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
-    # WAL lets reads go on while the writer writes; FULL makes each commit an fsync of it.
-    connection.executescript(
-        f"PRAGMA page_size = {PAGE_BYTES}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; "
-        f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA cache_size = -{CACHE_KIB};"
-    )
+    try:
+        # WAL lets reads go on while the writer writes; FULL makes each commit an fsync of it.
+        connection.executescript(
+            f"PRAGMA page_size = {PAGE_BYTES}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; "
+            f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA cache_size = -{CACHE_KIB};"
+        )
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
