@@ -99,10 +99,11 @@ class BackgroundLoop:
         if self.forked:
             return
         with self._lock:
+            if self._stopped:
+                return  # a second loop.stop() would break off the end that the first began
             self._stopped = True
             if self._loop is not None:
-                with suppress(RuntimeError):  # it has ended
-                    self._loop.call_soon_threadsafe(self._loop.stop)
+                self._loop.call_soon_threadsafe(self._loop.stop)
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the thread's end, unless this is it."""
