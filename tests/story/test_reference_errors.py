@@ -254,7 +254,7 @@ RECORD = {"SequenceNumber": "1", "Data": "MQ==", "PartitionKey": "k", "Approxima
         (put_one, {"SequenceNumber": "1"}),
         (put_one, {"ShardId": FIRST}),
         (put_one, {"SequenceNumber": 1, "ShardId": FIRST}),
-        (put_one, {**GOOD_RESULT, "EncryptionType": "ROT13"}),
+        (put_one, {**GOOD_RESULT, "EncryptionType": 13}),
         (put_two, {}),
         (put_two, {"FailedRecordCount": 0}),
         (put_two, {"FailedRecordCount": 0, "Records": []}),
