@@ -41,8 +41,8 @@ def draw(report: dict[str, Any]) -> str:
         ),
         "<title>Client CPU seconds for a million Kinesis records</title>",
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
-        _text(MARGIN, 42, "Client CPU seconds for a million records", 22, INK, weight=600),
-        _text(MARGIN, 66, "Shorter is better. In green: what part of a peer's, without TLS.", 14, QUIET),
+        text(MARGIN, 42, "Client CPU seconds for a million records", 22, INK, weight=600),
+        text(MARGIN, 66, "Shorter is better. In green: what part of a peer's, without TLS.", 14, QUIET),
         *_legend(),
     ]
     figures = {
@@ -61,14 +61,14 @@ def draw(report: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     method = report["method"]
     parts += [
-        _text(
+        text(
             MARGIN,
             height - 34,
             f"{versions}; Python {report['python']}; {report['processor']}, {report['cores']} cores; {report['date']}",
             12,
             QUIET,
         ),
-        _text(
+        text(
             MARGIN,
             height - 16,
             f"Median of {method['rounds']} rounds against a canned-answer endpoint on loopback; pages of "
@@ -88,11 +88,11 @@ def _legend() -> list[str]:
     for plain, tls, name, line in said:
         at = y + line * 22
         parts += [
-            _text(x, at + 10, name, 13, INK),
+            text(x, at + 10, name, 13, INK),
             f'<rect x="{x + 84}" y="{at}" width="26" height="{BAR}" rx="2" fill="{plain}"/>',
-            _text(x + 116, at + 10, "plain", 13, QUIET),
+            text(x + 116, at + 10, "plain", 13, QUIET),
             f'<rect x="{x + 172}" y="{at}" width="26" height="{BAR}" rx="2" fill="{tls}"/>',
-            _text(x + 204, at + 10, "over TLS", 13, QUIET),
+            text(x + 204, at + 10, "over TLS", 13, QUIET),
         ]
     return parts
 
@@ -104,14 +104,14 @@ def _panel(figures: dict[Key, float], ratios: dict[Key, float], operation: str, 
     here = [value for (o, s, *_), value in figures.items() if (o, s) == (operation, size)]
     scale = (PANEL_WIDTH - LABELS - VALUES) / max(here, default=1.0)
     parts = [
-        _text(x, y + 22, TITLES[operation], 15, INK, weight=600),
-        _text(x + PANEL_WIDTH, y + 22, f"{SIZES[size]} a record", 13, QUIET, anchor="end"),
+        text(x, y + 22, TITLES[operation], 15, INK, weight=600),
+        text(x + PANEL_WIDTH, y + 22, f"{SIZES[size]} a record", 13, QUIET, anchor="end"),
         f'<line x1="{x}" y1="{y + 32}" x2="{x + PANEL_WIDTH}" y2="{y + 32}" stroke="{RULE}"/>',
     ]
     for number, (client, wire, label) in enumerate(ROWS):
         top = y + 42 + number * ROW_HEIGHT
         ours = client == "kinstream"
-        parts.append(_text(x, top + 17, label, 13, INK, weight=600 if ours else 400))
+        parts.append(text(x, top + 17, label, 13, INK, weight=600 if ours else 400))
         for tls in (False, True):
             value = of(client, wire, tls)
             if value is None:
@@ -122,7 +122,7 @@ def _panel(figures: dict[Key, float], ratios: dict[Key, float], operation: str, 
                 f'<rect x="{x + LABELS}" y="{at}" width="{length:.1f}" height="{BAR}" rx="2" fill="{colour}"/>'
             )
             parts.append(
-                _text(
+                text(
                     x + LABELS + length + 6,
                     at + 10,
                     f"{value:.2f}" if value < 10 else f"{value:.1f}",
@@ -137,11 +137,11 @@ def _panel(figures: dict[Key, float], ratios: dict[Key, float], operation: str, 
                 if (key := (operation, size, peer, wire, False)) in ratios
             ]
             if times:
-                parts.append(_text(x + PANEL_WIDTH, top + 17, ", ".join(times), 12, OURS, anchor="end"))
+                parts.append(text(x + PANEL_WIDTH, top + 17, ", ".join(times), 12, OURS, anchor="end"))
     return parts
 
 
-def _text(x: float, y: float, said: str, size: int, colour: str, *, weight: int = 400, anchor: str = "start") -> str:
+def text(x: float, y: float, said: str, size: int, colour: str, *, weight: int = 400, anchor: str = "start") -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-weight="{weight}" text-anchor="{anchor}" fill="{colour}">'
         f"{escape(said)}</text>"

@@ -101,6 +101,11 @@ class Running:
         return self.process.pid
 
     @property
+    def has_tls_port(self) -> bool:
+        """Whether it speaks TLS on a port of its own beside the plain one."""
+        return self.name == "kinesis-local"
+
+    @property
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
 
