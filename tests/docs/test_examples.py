@@ -24,6 +24,14 @@ def place() -> Iterator[Place]:
         yield place
 
 
+@pytest.fixture(autouse=True)
+def interrupts() -> Iterator[None]:
+    """Let SIGINT do its work also where whoever started the tests had it ignored, as a shell does in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def environment(place: Place, **more: str) -> dict[str, str]:
     return {**os.environ, "AWS_ENDPOINT_URL_KINESIS": place.url, "STREAM_NAME": place.stream, **more}
 
