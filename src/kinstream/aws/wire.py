@@ -184,7 +184,7 @@ class CborCodec:
 
     def decode_put_record(self, body: bytes) -> PutRecordResult:
         """Return the answer to PutRecord."""
-        return msgspec.convert(_load(body), PutRecordResult)
+        return _as(PutRecordResult, _load(body))
 
     def decode_put_records(self, body: bytes) -> PutRecordsResult:
         """Return the answer to PutRecords."""
@@ -192,11 +192,11 @@ class CborCodec:
         if found is not None:
             results, rest = found
             with suppress(ValueError):  # the whole body says why, below
-                answer = msgspec.convert(_load(rest), PutRecordsResult)
+                answer = _as(PutRecordsResult, _load(rest))
                 if not answer.results:
                     msgspec.structs.force_setattr(answer, "results", results)
                     return answer
-        return msgspec.convert(_load(body), PutRecordsResult)
+        return _as(PutRecordsResult, _load(body))
 
     def decode_get_records(self, body: bytes) -> GetRecordsResult[bytes]:
         """Return the answer to GetRecords."""
@@ -204,15 +204,15 @@ class CborCodec:
         if page is not None:
             records, rest = page
             with suppress(ValueError):  # the whole body says why, below
-                answer = msgspec.convert(_load(rest), GetRecordsResult[bytes])
+                answer = _as(GetRecordsResult[bytes], _load(rest))
                 if not answer.records:
                     msgspec.structs.force_setattr(answer, "records", records)
                     return answer
-        return msgspec.convert(_load(body), GetRecordsResult[bytes])
+        return _as(GetRecordsResult[bytes], _load(body))
 
     def decode_as(self, shape: type[T], body: bytes) -> T:
         """Return the answer as a value of `shape`."""
-        return msgspec.convert(_load(body), shape)
+        return _as(shape, _load(body))
 
 
 def is_timestamp(value: Any) -> bool:
@@ -271,9 +271,32 @@ def _load(body: bytes) -> Any:
 def _read(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     """Return the value of a JSON body. Raises ValueError."""
     try:
-        return decoder.decode(body)
+        try:
+            return decoder.decode(body)
+        except msgspec.ValidationError:
+            return msgspec.convert(_without_nulls(msgspec.json.decode(body)), decoder.type)
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
+
+
+def _as(shape: type[T], value: Any) -> T:
+    """Return a CBOR body's value as one of `shape`. Raises ValueError."""
+    try:
+        return msgspec.convert(value, shape)
+    except msgspec.ValidationError:
+        return msgspec.convert(_without_nulls(value), shape)
+
+
+def _without_nulls(value: Any) -> Any:
+    """Return a copy of `value` without the members that are null.
+
+    AWS leaves out a member that has no value; some servers write null, which the AWS SDKs take for the same.
+    """
+    if isinstance(value, dict):
+        return {key: _without_nulls(member) for key, member in value.items() if member is not None}
+    if isinstance(value, list):
+        return [_without_nulls(member) for member in value]
+    return value
 
 
 def _walk(value: Any, leaf: Callable[[str, Any], Any], name: str = "") -> Any:

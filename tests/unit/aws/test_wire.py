@@ -87,6 +87,17 @@ def test_record_without_a_partition_key_is_read(codec: Codec) -> None:
 
 
 @BOTH
+def test_null_is_an_absent_member(codec: Codec) -> None:
+    answer = {"Records": [record_of(codec)], "MillisBehindLatest": 0, "NextShardIterator": None, "ChildShards": None}
+    result = codec.decode_get_records(body(codec, answer))
+    assert ([record.data for record in result.records], result.next_shard_iterator, result.child_shards) == (
+        [b"x"], None, [],
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="Records"):
+        codec.decode_get_records(body(codec, {**answer, "Records": None}))
+
+
+@BOTH
 def test_members_that_are_new_to_us_are_passed_over(codec: Codec) -> None:
     answer = {"Records": [record_of(codec, Later={"a": [1, None]})], "MillisBehindLatest": 0, "Later": [{}]}
     assert len(codec.decode_get_records(body(codec, answer)).records) == 1
