@@ -5,6 +5,7 @@ Runs against `kinstream local` as it is; set the variables below for another pla
 
 import os
 import threading
+import time
 from typing import Any
 
 from kinstream import KinesisError, ReceivedRecord, ShardIteratorType
@@ -69,6 +70,7 @@ def read(shard_id: str, options: dict[str, Any]) -> None:
 
 consumer.get_shards(start_new_shards)
 try:
-    threading.Event().wait()
+    while True:
+        time.sleep(1)
 except KeyboardInterrupt:
     consumer.close()
