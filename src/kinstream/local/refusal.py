@@ -30,3 +30,13 @@ def in_use(message: str) -> Refused:
 def invalid(message: str) -> Refused:
     """Return the refusal for an argument that makes no sense."""
     return Refused("InvalidArgumentException", message)
+
+
+def limit_exceeded(message: str) -> Refused:
+    """Return the refusal for what would be too many."""
+    return Refused("LimitExceededException", message)
+
+
+def validation(message: str) -> Refused:
+    """Return the refusal for arguments that do not go together."""
+    return Refused("ValidationException", message)

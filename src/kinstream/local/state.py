@@ -8,15 +8,17 @@ numbers, and the store keeps them.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from typing import NamedTuple, TypeAlias
+from itertools import pairwise
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
 from kinstream import service_quotas
-from kinstream.local import sequence
-from kinstream.local.refusal import Refused, in_use, invalid, not_found
+from kinstream.local import resharding, sequence
+from kinstream.local.refusal import in_use, invalid, limit_exceeded, not_found, validation
+from kinstream.local.resharding import Reshard
 from kinstream.sharding.hashkey import even_ranges, parse_hash_key
 
 ACCOUNT = "000000000000"
@@ -24,6 +26,27 @@ ACCOUNT = "000000000000"
 
 SHARD_LIMIT = 20_000
 """Open shards of all streams together (quotas: the default of the largest regions)."""
+
+MAX_SHARD_COUNT = 10_000
+"""The most shards that UpdateShardCount makes (API reference, `UpdateShardCount`)."""
+
+SHARD_COUNTS_A_DAY = 10
+"""Times in 24 hours that UpdateShardCount may be used on a stream (API reference, `UpdateShardCount`)."""
+
+ON_DEMAND_STREAMS = 50
+"""On-demand streams of an account (quotas)."""
+
+CONSUMERS = 20
+"""Registered consumers of a stream (API reference, `RegisterStreamConsumer`)."""
+
+CONSUMERS_ON_DEMAND_ADVANTAGE = 50
+"""The same of an on-demand stream, where the account has committed itself to a minimum throughput."""
+
+CONSUMERS_CREATING = 5
+"""Consumers of a stream that may be CREATING at once (API reference, `RegisterStreamConsumer`)."""
+
+DAY_MILLIS = 24 * 3_600_000
+"""The period over which some operations are counted."""
 
 ON_DEMAND_SHARDS = 4
 """Shards with which an on-demand stream starts (developer guide, "Choose the data stream capacity mode")."""
@@ -78,15 +101,52 @@ class Shard(msgspec.Struct, omit_defaults=True):
         return str(sequence.number(self.origin, self.ending_place, self.closed // 1000, self.index))
 
 
-class Reshard(msgspec.Struct, omit_defaults=True):
-    """A split or a merge that is under way."""
+class Change(msgspec.Struct, omit_defaults=True, tag="change"):
+    """New settings of a stream; None leaves one as it is."""
 
-    shard: int
-    """Index of the shard to split, or of the first to merge."""
-    adjacent: int | None = None
-    """Index of the second shard to merge; None for a split."""
-    at: bytes = b""
-    """Where the second child of a split starts."""
+    shards: int | None = None
+    """How many open shards of equal size there will be."""
+    on_demand: bool | None = None
+    retention_hours: int | None = None
+    max_record_kib: int | None = None
+    metrics: list[str] | None = None
+    key_id: str | None = None
+    """KMS key; "" ends encryption."""
+    warm_mibps: int | None = None
+
+
+class Encryption(msgspec.Struct, array_like=True):
+    """With which key records are encrypted from a moment on."""
+
+    since: int
+    """Milliseconds: records that arrive then or later."""
+    key_id: str
+    """"" for none."""
+
+
+class Consumer(msgspec.Struct, omit_defaults=True):
+    """A registered consumer of a stream (enhanced fan-out)."""
+
+    name: str
+    created: int
+    """Milliseconds. The whole seconds are part of its ARN."""
+    status: Status
+    until: float | None = None
+    """When the state ends by itself, in seconds."""
+    tags: dict[str, str] = {}
+    policy: str | None = None
+
+
+class Account(msgspec.Struct, omit_defaults=True):
+    """What is kept of the account: its commitment to a minimum throughput (On-demand Advantage). Times are milliseconds."""
+
+    started: int | None = None
+    ends: int | None = None
+    """When the commitment ends; None while nobody has asked for its end."""
+
+    def committed(self, now: float) -> bool:
+        """Return whether the commitment holds."""
+        return self.started is not None and (self.ends is None or now * 1000 < self.ends)
 
 
 class Settings(msgspec.Struct, omit_defaults=True):
@@ -97,11 +157,40 @@ class Settings(msgspec.Struct, omit_defaults=True):
     status: Status
     until: float | None = None
     """When the state ends by itself, in seconds."""
-    pending: Reshard | None = None
+    pending: Reshard | Change | None = None
     """What happens then."""
     on_demand: bool = False
     retention_hours: int = service_quotas.RETENTION_DEFAULT_HOURS
+    lost: int = 0
+    """Records that arrived before this were trimmed; a longer retention does not bring them back. Milliseconds."""
     max_record_kib: int = service_quotas.RECORD_DEFAULT_MAX_KIB
+    metrics: list[str] = []
+    """Shard-level metrics that are on."""
+    encryptions: list[Encryption] = []
+    """The changes of encryption that records may have seen, oldest first."""
+    warm_mibps: int | None = None
+    """Warm throughput of an on-demand stream."""
+    spread: bool = False
+    """Whether records are spread over the shards whatever their keys (RecordDistributionStrategy AUTO)."""
+    counted: list[int] = []
+    """When UpdateShardCount was done during the last day, in milliseconds."""
+    switched: list[int] = []
+    """When the mode was changed during the last day, in milliseconds."""
+    tags: dict[str, str] = {}
+    policy: str | None = None
+    consumers: dict[str, Consumer] = {}
+
+    @property
+    def key_id(self) -> str | None:
+        """Return the KMS key of records that are written now; None where they are not encrypted."""
+        return self.encryptions[-1].key_id or None if self.encryptions else None
+
+    def encrypted(self, arrival: int) -> bool:
+        """Return whether the records that arrived at this moment are encrypted."""
+        for encryption in reversed(self.encryptions):
+            if arrival >= encryption.since:
+                return bool(encryption.key_id)
+        return False
 
 
 class Stream:
@@ -126,7 +215,8 @@ class Stream:
 
     def horizon(self, now: float) -> int:
         """Return the arrival time from which its records are kept, in milliseconds."""
-        return max(self.settings.created, int(now * 1000) - self.settings.retention_hours * 3_600_000)
+        settings = self.settings
+        return max(settings.created, settings.lost, int(now * 1000) - settings.retention_hours * 3_600_000)
 
     def children(self, shard: Shard) -> list[Shard]:
         """Return the shards that a closed shard was split or merged into."""
@@ -155,7 +245,13 @@ class StreamGone(NamedTuple):
     numbers: list[int]
 
 
-Event: TypeAlias = StreamKept | ShardKept | StreamGone
+class AccountKept(NamedTuple):
+    """The account's settings changed."""
+
+    account: Account
+
+
+Event: TypeAlias = StreamKept | ShardKept | StreamGone | AccountKept
 
 
 class Placement(NamedTuple):
@@ -168,6 +264,10 @@ class Placement(NamedTuple):
     """Milliseconds; the same for all of them."""
     members: list[int]
     """Which of the put's records they are."""
+
+
+Admit: TypeAlias = Callable[[Shard, list[int]], list[int]]
+"""Says which of a put's records, by their places in it, a shard takes."""
 
 
 def shard_id(index: int) -> str:
@@ -185,16 +285,22 @@ class State:
     def __init__(self, *, transition: float = 0.0) -> None:
         self.transition = transition
         self.streams: dict[str, Stream] = {}
-        self._moving: dict[str, float] = {}
+        self.account = Account()
+        # Streams and consumers (their stream's name and theirs) whose state ends by itself, and when.
+        self._moving: dict[tuple[str, str], float] = {}
         self._next_number = 1
 
-    def restore(self, streams: Iterable[Stream], next_number: int) -> None:
+    def restore(self, streams: Iterable[Stream], next_number: int, account: Account | None = None) -> None:
         """Take over what a store kept. `last_place` and `arrival` of each shard must be those of its newest record."""
         self._next_number = next_number
+        self.account = account or self.account
         for stream in streams:
             self.streams[stream.name] = stream
             if stream.settings.until is not None:
-                self._moving[stream.name] = stream.settings.until
+                self._moving[stream.name, ""] = stream.settings.until
+            for consumer in stream.settings.consumers.values():
+                if consumer.until is not None:
+                    self._moving[stream.name, consumer.name] = consumer.until
 
     def stream(self, name: str) -> Stream:
         """Return a stream in whatever state. Raises Refused where there is none."""
@@ -202,6 +308,16 @@ class State:
             return self.streams[name]
         except KeyError:
             raise not_found(f"Stream {name} under account {ACCOUNT} not found.") from None
+
+    def active(self, name: str) -> Stream:
+        """Return a stream that is ACTIVE. Raises Refused."""
+        stream = self.stream(name)
+        _check_active(stream)
+        return stream
+
+    def open_shards(self) -> int:
+        """Return how many open shards all streams have together."""
+        return sum(len(stream.open) for stream in self.streams.values())
 
     def readable(self, name: str) -> Stream:
         """Return a stream whose records can be read and written. Raises Refused."""
@@ -223,29 +339,35 @@ class State:
         if not self._moving:
             return []
         events: list[Event] = []
-        for name, due in sorted(self._moving.items(), key=lambda item: item[1]):
+        for key, due in sorted(self._moving.items(), key=lambda item: item[1]):
             if due > now:
                 break
-            del self._moving[name]
+            if self._moving.pop(key, None) is None:
+                continue  # a consumer that went with its stream
+            name, consumer = key
             stream = self.streams[name]
-            if stream.settings.status is Status.DELETING:
-                del self.streams[name]
-                events.append(StreamGone(name, [s.number for s in stream.shards]))
-                continue
-            pending = stream.settings.pending
-            stream.settings = msgspec.structs.replace(stream.settings, status=Status.ACTIVE, until=None, pending=None)
-            if pending is not None:
-                events.extend(self._reshard(stream, pending, due))
-            events.append(StreamKept(stream.settings))
+            if consumer:
+                events.append(self._settle(stream, consumer))
+            elif stream.settings.status is Status.DELETING:
+                events.append(self._remove(stream))
+            else:
+                events.extend(self._become_active(stream, due))
         return events
 
-    def create(
-        self, name: str, shard_count: int, now: float, *, on_demand: bool = False, max_record_kib: int | None = None
-    ) -> list[Event]:
-        """Make a stream with shards of equal size."""
+    def create(self, name: str, shard_count: int, now: float, **settings: Any) -> list[Event]:
+        """Make a stream with shards of equal size.
+
+        Args:
+            name: Its name.
+            shard_count: How many shards.
+            now: Seconds.
+            settings: Of its `Settings`, those that are not to be the defaults.
+        """
         if name in self.streams:
             raise in_use(f"Stream {name} under account {ACCOUNT} already exists.")
         self._check_limit(shard_count)
+        if settings.get("on_demand"):
+            self._check_on_demand_limit()
         created = int(now * 1000)
         shards = [
             Shard(
@@ -259,27 +381,70 @@ class State:
             for index, (low, high) in enumerate(even_ranges(shard_count))
         ]
         self._next_number += shard_count
-        settings = Settings(
-            name=name,
-            created=created,
-            status=Status.CREATING,
-            on_demand=on_demand,
-            max_record_kib=max_record_kib or service_quotas.RECORD_DEFAULT_MAX_KIB,
-        )
-        stream = self.streams[name] = Stream(settings, shards)
+        stream = Stream(Settings(name=name, created=created, status=Status.CREATING, **settings), shards)
+        self.streams[name] = stream
         return [self._begin(stream, Status.CREATING, now), *(ShardKept(name, shard) for shard in shards)]
 
-    def delete(self, name: str, now: float) -> list[Event]:
-        """Delete a stream, in whatever state it is."""
+    def delete(self, name: str, now: float, *, with_consumers: bool = False) -> list[Event]:
+        """Delete a stream, in whatever state it is. One that has consumers goes only together with them."""
         stream = self.stream(name)
         if stream.settings.status is Status.DELETING:
             return []
+        consumers = stream.settings.consumers
+        if consumers and not with_consumers:
+            raise in_use(
+                f"Stream {name} under account {ACCOUNT} has {len(consumers)} registered consumers; they are deleted "
+                "with it only if EnforceConsumerDeletion is true."
+            )
+        gone = {key: msgspec.structs.replace(c, status=Status.DELETING, until=None) for key, c in consumers.items()}
+        stream.settings = msgspec.structs.replace(stream.settings, consumers=gone)
         return [self._begin(stream, Status.DELETING, now)]
+
+    def keep(self, name: str, **settings: Any) -> list[Event]:
+        """Change settings of an ACTIVE stream at once."""
+        stream = self.active(name)
+        stream.settings = msgspec.structs.replace(stream.settings, **settings)
+        return [StreamKept(stream.settings)]
+
+    def change(self, name: str, change: Change, now: float) -> list[Event]:
+        """Change settings of an ACTIVE stream, which is UPDATING for a while; they are the new ones when it is ACTIVE again."""
+        stream = self.active(name)
+        if change.shards is not None:
+            self._check_limit(max(0, change.shards - len(stream.open)))
+        if change.on_demand and not stream.settings.on_demand:
+            self._check_on_demand_limit()
+        return [self._begin(stream, Status.UPDATING, now, change)]
+
+    def scale(self, name: str, target: int, now: float) -> list[Event]:
+        """Make a stream's shards `target` ones of equal size; it is done when the stream is ACTIVE again."""
+        stream = self.active(name)
+        _check_provisioned(stream)
+        current = len(stream.open)
+        counts = f"Current open shard count: {current} Target shard count: {target}"
+        if target > MAX_SHARD_COUNT:
+            raise limit_exceeded(f"UpdateShardCount cannot scale to more than {MAX_SHARD_COUNT} shards. {counts}")
+        if target > current * 2:
+            raise limit_exceeded(
+                f"UpdateShardCount cannot scale up over double your current open shard count. {counts}"
+            )
+        if target * 2 < current:
+            raise limit_exceeded(
+                f"UpdateShardCount cannot scale down below half your current open shard count. {counts}"
+            )
+        counted = within_a_day(stream.settings.counted, now)
+        if len(counted) >= SHARD_COUNTS_A_DAY:
+            raise limit_exceeded(
+                f"Stream {name} under account {ACCOUNT} has reached the limit of {SHARD_COUNTS_A_DAY} UpdateShardCount "
+                "operations in a rolling 24-hour period."
+            )
+        self._check_limit(max(0, target - current))
+        stream.settings = msgspec.structs.replace(stream.settings, counted=[*counted, int(now * 1000)])
+        return [self._begin(stream, Status.UPDATING, now, Change(shards=target))]
 
     def split(self, name: str, shard_name: str, new_starting_hash_key: str, now: float) -> list[Event]:
         """Split a shard in two; it is done when the stream is ACTIVE again."""
-        stream = self.stream(name)
-        self._check_active(stream)
+        stream = self.active(name)
+        _check_provisioned(stream)
         shard = self._open_shard(stream, shard_name)
         self._check_limit(1)
         at = parse_hash_key(new_starting_hash_key)
@@ -294,8 +459,8 @@ class State:
 
     def merge(self, name: str, shard_name: str, adjacent_name: str, now: float) -> list[Event]:
         """Merge two adjacent shards; it is done when the stream is ACTIVE again."""
-        stream = self.stream(name)
-        self._check_active(stream)
+        stream = self.active(name)
+        _check_provisioned(stream)
         shard = self._open_shard(stream, shard_name)
         adjacent = self._open_shard(stream, adjacent_name)
         low, high = sorted((shard, adjacent), key=lambda s: s.start)
@@ -306,8 +471,17 @@ class State:
             )
         return [self._begin(stream, Status.UPDATING, now, Reshard(shard=shard.index, adjacent=adjacent.index))]
 
-    def place(self, stream: Stream, hash_keys: Sequence[bytes], now: float) -> list[Placement]:
-        """Decide the shard and the number of each record of a put, by its hash key as 16 bytes."""
+    def place(
+        self, stream: Stream, hash_keys: Sequence[bytes], now: float, admit: Admit | None = None
+    ) -> list[Placement]:
+        """Decide the shard and the number of each record of a put, by its hash key as 16 bytes.
+
+        Args:
+            stream: Where to.
+            hash_keys: Of each record.
+            now: Seconds.
+            admit: Asked which of a shard's records it takes; the others are in no placement. None: all.
+        """
         shards, ends = stream.open, stream.ends
         if len(shards) == 1:
             members = {0: list(range(len(hash_keys)))}
@@ -323,31 +497,118 @@ class State:
         placements = []
         for owner, chosen in members.items():
             shard = shards[owner]
+            if admit is not None:
+                chosen = admit(shard, chosen)
+                if not chosen:
+                    continue
             # A clock that was set back must not take arrival times back.
             shard.arrival = max(moment, shard.arrival, shard.created)
             placements.append(Placement(shard, shard.last_place + 1, shard.arrival, chosen))
             shard.last_place += len(chosen)
         return placements
 
-    def _begin(self, stream: Stream, status: Status, now: float, pending: Reshard | None = None) -> Event:
+    def commit(self, account: Account) -> list[Event]:
+        """Change the account's settings."""
+        self.account = account
+        return [AccountKept(account)]
+
+    def register(self, name: str, consumer_name: str, now: float, tags: dict[str, str]) -> list[Event]:
+        """Register a consumer with a stream."""
+        stream = self.stream(name)
+        if stream.settings.status in (Status.CREATING, Status.DELETING):
+            _check_active(stream)
+        consumers = stream.settings.consumers
+        if consumer_name in consumers:
+            raise in_use(f"Consumer {consumer_name} under stream {name} already exists for account {ACCOUNT}.")
+        advantage = stream.settings.on_demand and self.account.committed(now)
+        limit = CONSUMERS_ON_DEMAND_ADVANTAGE if advantage else CONSUMERS
+        if len(consumers) >= limit:
+            raise limit_exceeded(
+                f"Stream {name} under account {ACCOUNT} has reached its limit of {limit} registered consumers."
+            )
+        if sum(consumer.status is Status.CREATING for consumer in consumers.values()) >= CONSUMERS_CREATING:
+            raise limit_exceeded(
+                f"Stream {name} under account {ACCOUNT} has reached its limit of {CONSUMERS_CREATING} consumers in "
+                "CREATING status."
+            )
         until = now + self.transition
-        stream.settings = msgspec.structs.replace(stream.settings, status=status, until=until, pending=pending)
-        self._moving[stream.name] = until
+        self._moving[name, consumer_name] = until
+        return [self._put(stream, Consumer(consumer_name, int(now * 1000), Status.CREATING, until, tags))]
+
+    def deregister(self, stream: Stream, consumer: Consumer, now: float) -> list[Event]:
+        """Deregister a consumer, in whatever state it is."""
+        if consumer.status is Status.DELETING:
+            return []
+        until = now + self.transition
+        self._moving[stream.name, consumer.name] = until
+        return [self._put(stream, msgspec.structs.replace(consumer, status=Status.DELETING, until=until))]
+
+    def keep_consumer(self, stream: Stream, consumer: Consumer, **settings: Any) -> list[Event]:
+        """Change settings of an ACTIVE consumer."""
+        if consumer.status is not Status.ACTIVE:
+            raise in_use(
+                f"Consumer {consumer.name} with creation timestamp {consumer.created // 1000} under stream "
+                f"{stream.name} and account {ACCOUNT} is not in ACTIVE status."
+            )
+        return [self._put(stream, msgspec.structs.replace(consumer, **settings))]
+
+    def _put(self, stream: Stream, consumer: Consumer) -> Event:
+        consumers = stream.settings.consumers | {consumer.name: consumer}
+        stream.settings = msgspec.structs.replace(stream.settings, consumers=consumers)
         return StreamKept(stream.settings)
 
-    def _check_active(self, stream: Stream) -> None:
-        status = stream.settings.status
-        if status is not Status.ACTIVE:
-            raise in_use(f"Stream {stream.name} under account {ACCOUNT} not ACTIVE, instead in state {status.value}")
+    def _settle(self, stream: Stream, name: str) -> Event:
+        """End a consumer's state."""
+        consumer = stream.settings.consumers[name]
+        if consumer.status is Status.CREATING:
+            return self._put(stream, msgspec.structs.replace(consumer, status=Status.ACTIVE, until=None))
+        others = {key: other for key, other in stream.settings.consumers.items() if key != name}
+        stream.settings = msgspec.structs.replace(stream.settings, consumers=others)
+        return StreamKept(stream.settings)
+
+    def _remove(self, stream: Stream) -> Event:
+        """End a stream, and its consumers with it."""
+        for consumer in stream.settings.consumers:
+            self._moving.pop((stream.name, consumer), None)
+        del self.streams[stream.name]
+        return StreamGone(stream.name, [shard.number for shard in stream.shards])
+
+    def _become_active(self, stream: Stream, due: float) -> list[Event]:
+        """End a stream's CREATING or UPDATING, with what was to be done by then."""
+        events: list[Event] = []
+        pending = stream.settings.pending
+        stream.settings = msgspec.structs.replace(stream.settings, status=Status.ACTIVE, until=None, pending=None)
+        if isinstance(pending, Reshard):
+            events.extend(self._reshard(stream, [pending], due))
+        elif pending is not None:
+            if pending.shards is not None:
+                spans = [(shard.index, int.from_bytes(shard.start, "big")) for shard in stream.open]
+                events.extend(self._reshard(stream, resharding.equal(spans, len(stream.shards), pending.shards), due))
+            stream.settings = _changed(stream, pending, due)
+        events.append(StreamKept(stream.settings))
+        return events
+
+    def _begin(self, stream: Stream, status: Status, now: float, pending: Reshard | Change | None = None) -> Event:
+        until = now + self.transition
+        stream.settings = msgspec.structs.replace(stream.settings, status=status, until=until, pending=pending)
+        self._moving[stream.name, ""] = until
+        return StreamKept(stream.settings)
+
+    def _check_on_demand_limit(self) -> None:
+        count = sum(stream.settings.on_demand for stream in self.streams.values())
+        if count >= ON_DEMAND_STREAMS:
+            raise limit_exceeded(
+                f"This request would exceed the on-demand stream limit for the account {ACCOUNT}. Current on-demand "
+                f"stream count for the account: {count}. Limit: {ON_DEMAND_STREAMS}."
+            )
 
     def _check_limit(self, more: int) -> None:
-        count = sum(len(stream.open) for stream in self.streams.values())
+        count = self.open_shards()
         if count + more > SHARD_LIMIT:
-            raise Refused(
-                "LimitExceededException",
+            raise limit_exceeded(
                 f"This request would exceed the shard limit for the account {ACCOUNT}. Current shard count for the "
                 f"account: {count}. Limit: {SHARD_LIMIT}. Number of additional shards that would have resulted from "
-                f"this request: {more}.",
+                f"this request: {more}."
             )
 
     def _open_shard(self, stream: Stream, name: str) -> Shard:
@@ -356,35 +617,78 @@ class State:
             raise invalid(f"Shard {shard.id} in stream {stream.name} under account {ACCOUNT} is closed")
         return shard
 
-    def _reshard(self, stream: Stream, reshard: Reshard, due: float) -> list[Event]:
-        first = stream.shards[reshard.shard]
-        if reshard.adjacent is None:
-            parents = [first]
-            before = (int.from_bytes(reshard.at, "big") - 1).to_bytes(16, "big")
-            ranges = [(first.start, before), (reshard.at, first.end)]
-        else:
-            second = stream.shards[reshard.adjacent]
-            parents = [first, second]
-            ranges = [(min(first.start, second.start), max(first.end, second.end))]
-        moment = max([int(due * 1000), *(p.arrival for p in parents), *(p.created for p in parents)])
-        for parent in parents:
-            parent.closed = moment
-            parent.ending_place = parent.last_place + 1
-        children = [
-            Shard(
-                number=self._next_number + offset,
-                index=len(stream.shards) + offset,
-                start=start,
-                end=end,
-                created=moment,
-                origin=max([moment // 1000, *(p.origin + 1 for p in parents)]),
-                parent=first.index,
-                adjacent=reshard.adjacent,
-                arrival=max(p.arrival for p in parents),
-            )
-            for offset, (start, end) in enumerate(ranges)
-        ]
-        self._next_number += len(children)
-        stream.shards.extend(children)
+    def _reshard(self, stream: Stream, steps: Sequence[Reshard], due: float) -> list[Event]:
+        """Split and merge, each step by the indexes that the steps before it have made."""
+        touched: dict[int, Shard] = {}
+        for step in steps:
+            first = stream.shards[step.shard]
+            if step.adjacent is None:
+                parents = [first]
+                before = (int.from_bytes(step.at, "big") - 1).to_bytes(16, "big")
+                ranges = [(first.start, before), (step.at, first.end)]
+            else:
+                second = stream.shards[step.adjacent]
+                parents = [first, second]
+                ranges = [(min(first.start, second.start), max(first.end, second.end))]
+            moment = max([int(due * 1000), *(p.arrival for p in parents), *(p.created for p in parents)])
+            for parent in parents:
+                parent.closed = moment
+                parent.ending_place = parent.last_place + 1
+            children = [
+                Shard(
+                    number=self._next_number + offset,
+                    index=len(stream.shards) + offset,
+                    start=start,
+                    end=end,
+                    created=moment,
+                    origin=max([moment // 1000, *(p.origin + 1 for p in parents)]),
+                    parent=first.index,
+                    adjacent=step.adjacent,
+                    arrival=max(p.arrival for p in parents),
+                )
+                for offset, (start, end) in enumerate(ranges)
+            ]
+            self._next_number += len(children)
+            stream.shards.extend(children)
+            touched |= {shard.index: shard for shard in (*parents, *children)}
         stream.reindex()
-        return [ShardKept(stream.name, shard) for shard in (*parents, *children)]
+        return [ShardKept(stream.name, shard) for shard in touched.values()]
+
+
+def within_a_day(moments: list[int], now: float) -> list[int]:
+    """Return those of the moments, in milliseconds, that lie in the 24 hours before `now`."""
+    return [moment for moment in moments if moment > now * 1000 - DAY_MILLIS]
+
+
+def _check_active(stream: Stream) -> None:
+    status = stream.settings.status
+    if status is not Status.ACTIVE:
+        raise in_use(f"Stream {stream.name} under account {ACCOUNT} not ACTIVE, instead in state {status.value}")
+
+
+def _check_provisioned(stream: Stream) -> None:
+    if stream.settings.on_demand:
+        raise validation(f"Request is invalid. Stream {stream.name} under account {ACCOUNT} is in On-Demand mode.")
+
+
+def _changed(stream: Stream, change: Change, due: float) -> Settings:
+    """Return a stream's settings with a change."""
+    settings = stream.settings
+    fields: dict[str, Any] = {
+        name: value
+        for name in ("on_demand", "retention_hours", "max_record_kib", "metrics", "warm_mibps")
+        if (value := getattr(change, name)) is not None
+    }
+    if change.retention_hours is not None:
+        fields["lost"] = stream.horizon(due)
+    if change.on_demand is False:
+        fields |= {"warm_mibps": None, "spread": False}
+    if change.key_id is not None:
+        # By its arrival a record's encryption is known: what comes now must not bear the time of what came before.
+        since = max([int(due * 1000), *(shard.arrival + 1 for shard in stream.open)])
+        for shard in stream.open:
+            shard.arrival = since
+        horizon = stream.horizon(due)
+        kept = [e for e, after in pairwise([*settings.encryptions, None]) if after is None or after.since >= horizon]
+        fields["encryptions"] = [*kept, Encryption(since, change.key_id)]
+    return msgspec.structs.replace(settings, **fields)

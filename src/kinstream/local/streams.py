@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kinstream import service_quotas
 from kinstream.local import answers, requests
 from kinstream.local.naming import Call, check_token_age, shard_index, stream_arn, stream_name
 from kinstream.local.refusal import Refused, invalid
@@ -39,7 +40,7 @@ class Streams:
                 request.shard_count or ON_DEMAND_SHARDS,
                 call.now,
                 on_demand=on_demand,
-                max_record_kib=request.max_record_size_in_ki_b,
+                max_record_kib=request.max_record_size_in_ki_b or service_quotas.RECORD_DEFAULT_MAX_KIB,
             )
         )
 

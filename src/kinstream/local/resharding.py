@@ -1,0 +1,60 @@
+"""Splits and merges: one of them, or as many as make all shards of a stream equal. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from kinstream.sharding.hashkey import even_ranges
+
+
+class Reshard(msgspec.Struct, omit_defaults=True, tag="reshard"):
+    """A split or a merge."""
+
+    shard: int
+    """Index of the shard to split, or of the first to merge."""
+    adjacent: int | None = None
+    """Index of the second shard to merge; None for a split."""
+    at: bytes = b""
+    """Where the second child of a split starts, as 16 bytes."""
+
+
+def equal(open_shards: Sequence[tuple[int, int]], next_index: int, target: int) -> list[Reshard]:
+    """Return the splits, then the merges, that leave `target` shards of equal size (UNIFORM_SCALING).
+
+    A shard is cut wherever one of the wanted shards begins inside it; then the pieces of each wanted shard are merged. So
+    there are as few steps as can be: each adds a wanted bound or takes an unwanted one away. AWS says no more than that it
+    splits and merges, and that short-lived shards come of it.
+
+    Args:
+        open_shards: Index and first hash key of each open shard, in the order of their hash keys.
+        next_index: Index of the next shard that is made.
+        target: How many there shall be.
+    """
+    starts = [low for low, _ in even_ranges(target)]
+    steps: list[Reshard] = []
+    pieces: list[tuple[int, int]] = []
+    wanted = iter(starts)
+    start = next(wanted, None)
+    ends = [low for _, low in open_shards[1:]] + [2**128]
+    for (index, low), end in zip(open_shards, ends, strict=True):
+        shard, first = index, low
+        while start is not None and start < end:
+            if start > first:
+                steps.append(Reshard(shard=shard, at=start.to_bytes(16, "big")))
+                pieces.append((next_index, first))
+                shard, first = next_index + 1, start
+                next_index += 2
+            start = next(wanted, None)
+        pieces.append((shard, first))
+    merged: list[int] = []
+    bounds = set(starts)
+    for shard, first in pieces:
+        if first in bounds:
+            merged.append(shard)
+        else:
+            steps.append(Reshard(shard=merged[-1], adjacent=shard))
+            merged[-1] = next_index
+            next_index += 1
+    return steps
