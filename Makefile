@@ -1,13 +1,13 @@
 # Every command sets up what it needs; nothing is done by hand.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench-wire clean
+.PHONY: help demo test check bench-wire compare-servers clean
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3 python,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 help: ## what there is
-	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "kinstream needs Python 3.11 or later; found none on PATH (set PYTHON=/path/to/python)" >&2; exit 1; }
@@ -36,6 +36,9 @@ test: check ## all checks, then all tests
 
 bench-wire: .venv/.dev ## client CPU per million records, beside the peers (bench/)
 	$(BIN)/python bench/wire.py
+
+compare-servers: .venv/.dev ## what the local Kinesis servers do, and what they cost (docs/local.md)
+	$(BIN)/python -m bench.servers
 
 clean: ## remove what the commands made
 	rm -rf .venv bench/.envs bench/.build build dist

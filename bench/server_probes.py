@@ -30,6 +30,7 @@ from tests.contract.servers.reach import Endpoint, Raw
 
 RIGHT, PARTLY, WRONG, UNKNOWN = "right", "partly", "wrong", "not probed"
 
+NAMES = (f"probe-{number}" for number in count())
 MIDDLE = 2**127
 FIRST = "shardId-000000000000"
 CBOR = "application/x-amz-cbor-1.1"
@@ -69,11 +70,10 @@ class Subject:
         patient = Config(retries={"mode": "standard", "total_max_attempts": 5}, read_timeout=30)
         self.kinesis = self.endpoint.boto3(config=patient)
         self.impatient = self.endpoint.boto3()
-        self._names = (f"probe-{number}" for number in count())
 
     def stream(self, shards: int = 1) -> str:
         """Make a stream and wait until it is ACTIVE."""
-        name = next(self._names)
+        name = next(NAMES)
         self.kinesis.create_stream(StreamName=name, ShardCount=shards)
         self.until_active(name)
         return name
