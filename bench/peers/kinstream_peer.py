@@ -12,9 +12,9 @@ batches = [[Record(data, key) for data, key in batch] for batch in cell.batches(
 
 async def main() -> None:
     async with Client(
-        REGION,
-        Credentials(ACCESS_KEY_ID, SECRET_ACCESS_KEY),
-        cell.url,
+        region=REGION,
+        credentials=Credentials(ACCESS_KEY_ID, SECRET_ACCESS_KEY),
+        endpoint_url=cell.url,
         wire=cell.wire,
         connection=Connection(ca_bundle=cell.ca),
     ) as client:

@@ -38,9 +38,9 @@ FOO_ERROR = [
 async def refused(status: int, headers: dict[str, str], body: bytes) -> ServiceError:
     transport = ScriptedTransport(Answer(status, headers, body))
     client = Client(
-        "us-east-1",
-        Credentials("A", "S"),
-        "http://127.0.0.1:1",
+        region="us-east-1",
+        credentials=Credentials("A", "S"),
+        endpoint_url="http://127.0.0.1:1",
         transport=transport,
         retry=Retrying(max_attempts=1),
     )

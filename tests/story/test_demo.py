@@ -40,7 +40,7 @@ def flights() -> list[Event]:
 
 def client(server: Server, transport: Transport | None = None) -> Client:
     credentials = Credentials(server.access_key_id, server.secret_access_key)
-    return Client(server.region, credentials, server.url, transport=transport)
+    return Client(region=server.region, credentials=credentials, endpoint_url=server.url, transport=transport)
 
 
 async def travel(server: Server, flights: list[Event], transport: Transport | None = None) -> Outcome:

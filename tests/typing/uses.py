@@ -51,7 +51,7 @@ async def fetch() -> Credentials:
 
 
 async def consuming() -> None:
-    async with Client("us-east-1", fetch, wire="cbor", connection=Connection(max_idle=2)) as client:
+    async with Client(region="us-east-1", credentials=fetch, wire="cbor", connection=Connection(max_idle=2)) as client:
         assert_type(await client.call("ListStreams", {}), dict[str, Any])
         async with Consumer("events", client=client) as consumer:
             shards = await consumer.get_shards()

@@ -157,10 +157,10 @@ class Client:
 
     def __init__(
         self,
+        *,
         region: str | None = None,
         credentials: Credentials | Provider | None = None,
         endpoint_url: str | None = None,
-        *,
         profile: str | None = None,
         wire: Wire | str = Wire.JSON,
         timeouts: Timeouts | None = None,
@@ -188,6 +188,7 @@ class Client:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
         self._skew = 0.0
+        self._pauses: set[asyncio.Future[None]] = set()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -202,6 +203,8 @@ class Client:
     async def close(self) -> None:
         """Close all connections. Calls under way end with ClosedError. May be repeated."""
         self._closed = True
+        for pause in self._pauses:
+            pause.cancel()
         if isinstance(self._source, RefreshingSource):
             await self._source.close()
         if self._transport is not None:
@@ -330,7 +333,17 @@ class Client:
             delay = attempts.next_delay(error, random.random(), retry_after)
             if delay is None:
                 raise call.failed(error)
-            await self.clock.sleep(delay)
+            await self._pause(delay)
+
+    async def _pause(self, delay: float) -> None:
+        """Wait before the next attempt; closing the client ends it."""
+        pause = asyncio.ensure_future(self.clock.sleep(delay))
+        self._pauses.add(pause)
+        try:
+            await asyncio.wait([pause])
+        finally:
+            self._pauses.discard(pause)
+            pause.cancel()
 
     def _learned(self, call: _Call, error: ServiceError, answer: Answer, credentials: Credentials) -> bool:
         """Return whether the refusal taught something that makes another attempt worth its while, at once, and only once."""

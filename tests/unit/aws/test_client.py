@@ -47,7 +47,7 @@ THROTTLED = refusal("ProvisionedThroughputExceededException")
 def client_of(*script: Step, clock: VirtualClock | None = None, **options: Any) -> tuple[Client, ScriptedTransport]:
     transport = ScriptedTransport(*script)
     given = {"credentials": KEY, "endpoint_url": "http://127.0.0.1:4567", **options}
-    return Client("us-east-1", clock=clock or VirtualClock(), transport=transport, **given), transport
+    return Client(region="us-east-1", clock=clock or VirtualClock(), transport=transport, **given), transport
 
 
 async def put(client: Client) -> PutRecordResult:
@@ -501,24 +501,42 @@ async def test_deadline_before_anything_was_sent_is_safe_to_repeat() -> None:
     assert transport.sent == []
 
 
-async def test_client_that_closes_during_a_pause_sends_no_more() -> None:
-    clock = VirtualClock()
-    client, transport = client_of(BROKEN, clock=clock)
-    pause = clock.sleep
-
-    async def close_meanwhile(seconds: float) -> None:
-        await client.close()
-        await pause(seconds)
-
-    clock.sleep = close_meanwhile  # type: ignore[method-assign]
-    with pytest.raises(ClosedError) as caught:
-        await put(client)
-    assert (len(transport.sent), caught.value.maybe_written) == (1, True)
-
-
 @pytest.mark.parametrize("kind", [{"a": 1}, ["Throttled"], 7, None])
 async def test_error_type_that_is_no_text_is_none(kind: Any) -> None:
     client, _ = client_of(answer({"__type": kind, "message": kind}, status=400))
     with pytest.raises(ServiceError) as caught:
         await client.call("ListStreams", {})
     assert (caught.value.code, caught.value.message) == ("", "")
+
+
+class EndlessPause(VirtualClock):
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = asyncio.Event()
+
+    async def sleep(self, seconds: float) -> None:
+        self.begun.set()
+        await asyncio.Event().wait()
+
+
+async def test_closing_ends_a_pause_at_once() -> None:
+    clock = EndlessPause()
+    client, transport = client_of(BROKEN, clock=clock)
+    call = asyncio.create_task(put(client))
+    await clock.begun.wait()
+    await client.close()
+    with pytest.raises(ClosedError) as caught:
+        await call
+    assert (len(transport.sent), caught.value.maybe_written) == (1, True)
+
+
+async def test_cancelling_ends_a_pause_and_leaves_nothing() -> None:
+    clock = EndlessPause()
+    client, _ = client_of(BROKEN, clock=clock)
+    call = asyncio.create_task(put(client))
+    await clock.begun.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -65,9 +65,9 @@ class Kinesis:
 
     def reader(self) -> Reader:
         client = Client(
-            "us-east-1",
-            Credentials("key", "secret"),
-            "http://127.0.0.1:1",
+            region="us-east-1",
+            credentials=Credentials("key", "secret"),
+            endpoint_url="http://127.0.0.1:1",
             clock=self.clock,
             transport=ScriptedTransport(self.answer),
         )

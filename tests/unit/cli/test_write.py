@@ -57,9 +57,9 @@ class Kinesis:
 
     def writer(self) -> Writer:
         client = Client(
-            "us-east-1",
-            Credentials("key", "secret"),
-            "http://127.0.0.1:1",
+            region="us-east-1",
+            credentials=Credentials("key", "secret"),
+            endpoint_url="http://127.0.0.1:1",
             clock=self.clock,
             transport=ScriptedTransport(self.put_records),
         )

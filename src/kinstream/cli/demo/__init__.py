@@ -71,7 +71,7 @@ async def _journey(server: Server, events: Sequence[Event], show: Show) -> Outco
     from kinstream.cli.demo.journey import journey
 
     credentials = Credentials(server.access_key_id, server.secret_access_key)
-    async with Client(server.region, credentials, server.url) as client:
+    async with Client(region=server.region, credentials=credentials, endpoint_url=server.url) as client:
         return await journey(client, events, show)
 
 
