@@ -7,7 +7,7 @@ from typing import Any
 import cbor2
 import pytest
 
-from kinstream.aws.wire import LARGE_RECORD, CborCodec, Codec, JsonCodec
+from kinstream.aws.wire import LARGE_TO_DECODE, LARGE_TO_ENCODE, CborCodec, Codec, JsonCodec
 from kinstream.record import EncryptionType, Record, Shard
 
 JSON, CBOR = JsonCodec(), CborCodec()
@@ -27,7 +27,9 @@ def record_of(codec: Codec, **members: Any) -> dict[str, Any]:
     return {"SequenceNumber": "1", "ApproximateArrivalTimestamp": arrival, "Data": b"x", "PartitionKey": "k", **members}
 
 
-@pytest.mark.parametrize("size", [0, LARGE_RECORD - 1, LARGE_RECORD, LARGE_RECORD + 1, 5000])
+@pytest.mark.parametrize(
+    "size", [0, LARGE_TO_ENCODE - 1, LARGE_TO_ENCODE, LARGE_TO_DECODE - 1, LARGE_TO_DECODE, LARGE_TO_DECODE + 1, 5000]
+)
 def test_small_and_large_records_are_written_in_the_same_form(size: int) -> None:
     def records(size: int) -> list[Record]:
         return [
