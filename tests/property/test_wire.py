@@ -35,7 +35,7 @@ TIMESTAMP_HEAD = b"ApproximateArrivalTimestamp\xc1\x1b"
 KEY = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=256)
 HASH_KEY = st.none() | st.integers(0, MAX_HASH_KEY).map(str)
 SMALL = st.binary(max_size=40) | st.just(TIMESTAMP_HEAD + b"\0" * 8) | st.just(b'"SequenceNumber"')
-LARGE = st.binary(min_size=300, max_size=600) | st.just(TIMESTAMP_HEAD * 40)
+LARGE = st.binary(min_size=300, max_size=1500) | st.just(TIMESTAMP_HEAD * 40)
 NUMBER = st.integers(0, 10**56).map(str)
 MILLIS = st.integers(0, 253_402_300_799_999)
 
