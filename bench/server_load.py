@@ -50,7 +50,8 @@ def batches() -> list[list[tuple[bytes, str]]]:
 
 async def with_kinstream(load: Load) -> tuple[int, float]:
     ready = [[Record(data, key) for data, key in batch] for batch in batches()]
-    async with Client(REGION, Credentials(ACCESS_KEY_ID, SECRET_ACCESS_KEY), load.url) as client:
+    credentials = Credentials(ACCESS_KEY_ID, SECRET_ACCESS_KEY)
+    async with Client(region=REGION, credentials=credentials, endpoint_url=load.url) as client:
         producer, consumer = Producer(load.stream, client=client), Consumer(load.stream, client=client)
         shards = [shard.shard_id for shard in await consumer.get_shards()]
         started = time.perf_counter()
