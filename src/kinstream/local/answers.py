@@ -52,7 +52,14 @@ class EnhancedMetrics(msgspec.Struct, rename="pascal"):
     shard_level_metrics: list[str]
 
 
-class StreamDescription(msgspec.Struct, rename="pascal"):
+class WarmThroughput(msgspec.Struct):
+    """The throughput that an on-demand stream is kept ready for."""
+
+    target: int = msgspec.field(name="TargetMiBps")
+    current: int = msgspec.field(name="CurrentMiBps")
+
+
+class StreamDescription(msgspec.Struct, rename="pascal", omit_defaults=True):
     """A stream with its shards."""
 
     stream_name: str
@@ -65,6 +72,7 @@ class StreamDescription(msgspec.Struct, rename="pascal"):
     stream_creation_timestamp: float
     enhanced_monitoring: list[EnhancedMetrics]
     encryption_type: str
+    key_id: str | None = None
 
 
 class DescribeStream(msgspec.Struct, rename="pascal"):
@@ -73,7 +81,7 @@ class DescribeStream(msgspec.Struct, rename="pascal"):
     stream_description: StreamDescription
 
 
-class StreamDescriptionSummary(msgspec.Struct, rename="pascal"):
+class StreamDescriptionSummary(msgspec.Struct, rename="pascal", omit_defaults=True):
     """A stream without its shards."""
 
     stream_name: str
@@ -86,7 +94,10 @@ class StreamDescriptionSummary(msgspec.Struct, rename="pascal"):
     encryption_type: str
     open_shard_count: int
     consumer_count: int
-    max_record_size_in_ki_b: int = msgspec.field(name="MaxRecordSizeInKiB")
+    max_record_kib: int = msgspec.field(name="MaxRecordSizeInKiB")
+    key_id: str | None = None
+    warm_throughput: WarmThroughput | None = None
+    record_distribution_strategy: str | None = None
 
 
 class DescribeStreamSummary(msgspec.Struct, rename="pascal"):
@@ -151,7 +162,7 @@ class ReadRecord(msgspec.Struct, rename="pascal", gc=False):
     sequence_number: str
     approximate_arrival_timestamp: float
     data: bytes
-    partition_key: str
+    partition_key: str | msgspec.UnsetType
     encryption_type: str
 
 
@@ -169,3 +180,108 @@ class ListShards(msgspec.Struct, rename="pascal", omit_defaults=True):
 
     shards: list[ShardAnswer]
     next_token: str | None = None
+
+
+class UpdateShardCount(msgspec.Struct, rename="pascal"):
+    """UpdateShardCount."""
+
+    stream_name: str
+    current_shard_count: int
+    target_shard_count: int
+    stream_arn: str = msgspec.field(name="StreamARN")
+
+
+class EnhancedMonitoring(msgspec.Struct, rename="pascal"):
+    """EnableEnhancedMonitoring and DisableEnhancedMonitoring."""
+
+    stream_name: str
+    current_shard_level_metrics: list[str]
+    desired_shard_level_metrics: list[str]
+    stream_arn: str = msgspec.field(name="StreamARN")
+
+
+class UpdateStreamWarmThroughput(msgspec.Struct, rename="pascal"):
+    """UpdateStreamWarmThroughput."""
+
+    stream_arn: str = msgspec.field(name="StreamARN")
+    stream_name: str
+    warm_throughput: WarmThroughput
+
+
+class Tag(msgspec.Struct, rename="pascal"):
+    """A tag."""
+
+    key: str
+    value: str
+
+
+class ListTagsForStream(msgspec.Struct, rename="pascal"):
+    """ListTagsForStream."""
+
+    tags: list[Tag]
+    has_more_tags: bool
+
+
+class ListTagsForResource(msgspec.Struct, rename="pascal"):
+    """ListTagsForResource."""
+
+    tags: list[Tag]
+
+
+class GetResourcePolicy(msgspec.Struct, rename="pascal"):
+    """GetResourcePolicy."""
+
+    policy: str
+
+
+class ConsumerAnswer(msgspec.Struct, rename="pascal", omit_defaults=True):
+    """A registered consumer."""
+
+    consumer_name: str
+    consumer_arn: str = msgspec.field(name="ConsumerARN")
+    consumer_status: str
+    consumer_creation_timestamp: float
+    stream_arn: str | None = msgspec.field(default=None, name="StreamARN")
+
+
+class RegisterStreamConsumer(msgspec.Struct, rename="pascal"):
+    """RegisterStreamConsumer."""
+
+    consumer: ConsumerAnswer
+
+
+class DescribeStreamConsumer(msgspec.Struct, rename="pascal"):
+    """DescribeStreamConsumer."""
+
+    consumer_description: ConsumerAnswer
+
+
+class ListStreamConsumers(msgspec.Struct, rename="pascal", omit_defaults=True):
+    """ListStreamConsumers."""
+
+    consumers: list[ConsumerAnswer]
+    next_token: str | None = None
+
+
+class DescribeLimits(msgspec.Struct, rename="pascal"):
+    """DescribeLimits."""
+
+    shard_limit: int
+    open_shard_count: int
+    on_demand_stream_count: int
+    on_demand_stream_count_limit: int
+
+
+class MinimumThroughputBillingCommitment(msgspec.Struct, rename="pascal", omit_defaults=True):
+    """Whether the account pays for a minimum throughput."""
+
+    status: str
+    started_at: float | None = None
+    ended_at: float | None = None
+    earliest_allowed_end_at: float | None = None
+
+
+class AccountSettings(msgspec.Struct, rename="pascal"):
+    """DescribeAccountSettings and UpdateAccountSettings."""
+
+    minimum_throughput_billing_commitment: MinimumThroughputBillingCommitment

@@ -9,6 +9,7 @@ from kinstream import service_quotas
 from kinstream.local import constraints
 from kinstream.local.refusal import Refused, invalid
 from kinstream.local.requests import PutRecordsEntry
+from kinstream.local.state import Stream
 from kinstream.sharding.hashkey import parse_hash_key
 
 _HASH_KEY = re.compile(r"0|[1-9][0-9]{0,38}")
@@ -50,20 +51,42 @@ def weigh_all(entries: list[PutRecordsEntry], limit: int) -> tuple[list[bytes], 
             hash_keys.append(weigh(key, data, entry.explicit_hash_key)[0])
         sizes.append(size)
         total += size
-    if total > service_quotas.PUT_RECORDS_MAX_BYTES:
-        raise invalid("Records size exceeds 10 MB limit")
+    _check_total(total)
     return hash_keys, sizes
 
 
-def _wrong_entries(entries: list[PutRecordsEntry], limit: int) -> Refused:
-    """Return the refusal that tells all that is wrong with the records of a put."""
+def weigh_spread(entries: list[PutRecordsEntry], limit: int, stream: Stream) -> tuple[list[bytes], list[int]]:
+    """Do the same for a stream that spreads its records: their keys may be missing, and decide nothing."""
+    sizes = []
+    for entry in entries:
+        key, data, explicit = entry.partition_key, entry.data, entry.explicit_hash_key
+        if (
+            data is None
+            or (key is not None and not 0 < len(key) <= service_quotas.PARTITION_KEY_MAX_CHARACTERS)
+            or (explicit is not None and _HASH_KEY.fullmatch(explicit) is None)
+            or (size := len((key or "").encode()) + len(data)) > limit
+        ):
+            raise _wrong_entries(entries, limit, keyless=True)
+        sizes.append(size)
+    _check_total(sum(sizes))
+    return [stream.spread_key() for _ in entries], sizes
+
+
+def _check_total(size: int) -> None:
+    if size > service_quotas.PUT_RECORDS_MAX_BYTES:
+        raise invalid("Records size exceeds 10 MB limit")
+
+
+def _wrong_entries(entries: list[PutRecordsEntry], limit: int, *, keyless: bool = False) -> Refused:
+    """Return the refusal that tells all that is wrong with the records of a put. `keyless`: their keys may be missing."""
     found = []
     longest = service_quotas.PARTITION_KEY_MAX_CHARACTERS
     for position, entry in enumerate(entries, 1):
         path = f"records.{position}.member."
         key, data, explicit = entry.partition_key, entry.data, entry.explicit_hash_key
         if key is None:
-            found.append(constraints.problem(f"{path}partitionKey", None, "Member must not be null"))
+            if not keyless:
+                found.append(constraints.problem(f"{path}partitionKey", None, "Member must not be null"))
         elif not key:
             rule = "Member must have length greater than or equal to 1"
             found.append(constraints.problem(f"{path}partitionKey", key, rule))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from kinstream import service_quotas
 from kinstream.local.refusal import Refused, invalid, not_found
 from kinstream.local.requests import StreamRequest
-from kinstream.local.state import ACCOUNT, Stream
+from kinstream.local.state import ACCOUNT, Consumer, State, Stream
 
 TOKEN_LIFETIME = 300.0
 """Seconds for which a page token is good (API reference, `ListShards`)."""
@@ -32,15 +32,62 @@ def stream_name(request: StreamRequest) -> str:
         if request.stream_name is None:
             raise invalid("Either StreamName or StreamARN should be provided.")
         return request.stream_name
-    match = _ARN.fullmatch(request.stream_arn)
-    if match is None:
-        raise invalid(f"StreamARN {request.stream_arn} is invalid.")
-    account, name = match[3], match[4]
-    if account != ACCOUNT:
-        raise not_found(f"Stream {name} under account {account} not found.")
+    name = named_by(request.stream_arn)
     if request.stream_name not in (None, name):
         raise invalid("StreamName and StreamARN name different streams.")
     return name
+
+
+def named_by(arn: str | None) -> str:
+    """Return the name of the stream that an ARN names. Raises Refused where it is none of ours."""
+    if arn is None:
+        raise invalid("StreamARN should be provided.")
+    match = _ARN.fullmatch(arn)
+    if match is None:
+        raise invalid(f"StreamARN {arn} is invalid.")
+    account, name = match[3], match[4]
+    if account != ACCOUNT:
+        raise not_found(f"Stream {name} under account {account} not found.")
+    return name
+
+
+class ConsumerName(NamedTuple):
+    """What a consumer's ARN says."""
+
+    stream: str
+    name: str
+    created: int
+    """Second of its registration."""
+
+
+def consumer_named_by(arn: str) -> ConsumerName | None:
+    """Return what a consumer's ARN says, or None where it is no consumer's. Raises Refused where it is none of ours."""
+    stream, slash, rest = arn.partition("/consumer/")
+    if not slash:
+        return None
+    name, _, second = rest.rpartition(":")
+    if not (name and second.isascii() and second.isdecimal() and len(second) <= 12):
+        raise invalid(f"ConsumerARN {arn} is invalid.")
+    return ConsumerName(named_by(stream), name, int(second))
+
+
+def consumer_arn(stream: Stream, consumer: Consumer, call: Call) -> str:
+    """Return a consumer's ARN, in the region that was asked."""
+    return f"{stream_arn(stream, call)}/consumer/{consumer.name}:{consumer.created // 1000}"
+
+
+def find_consumer(state: State, found: ConsumerName) -> tuple[Stream, Consumer]:
+    """Return a consumer and its stream. Raises Refused where there is none."""
+    stream = state.stream(found.stream)
+    consumer = stream.settings.consumers.get(found.name)
+    if consumer is None or consumer.created // 1000 != found.created:
+        raise no_consumer(found.name, stream)
+    return stream, consumer
+
+
+def no_consumer(name: str, stream: Stream) -> Refused:
+    """Return the refusal for a consumer that does not exist."""
+    return not_found(f"Consumer {name} under stream {stream.name} not found for account {ACCOUNT}.")
 
 
 def stream_arn(stream: Stream, call: Call) -> str:

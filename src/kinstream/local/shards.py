@@ -6,7 +6,7 @@ import msgspec
 
 from kinstream import service_quotas
 from kinstream.local import answers, requests
-from kinstream.local.naming import Call, check_token_age, millis, shard_index, stream_name
+from kinstream.local.naming import Call, check_token_age, millis, shard_index, stream_arn, stream_name
 from kinstream.local.refusal import in_use, invalid, not_found
 from kinstream.local.state import ACCOUNT, Shard, State, Status, Stream, shard_id
 from kinstream.local.store import Store
@@ -45,6 +45,13 @@ class Shards:
         """SplitShard."""
         name, shard = stream_name(request), request.shard_to_split or ""
         await self._store.write(self._state.split(name, shard, request.new_starting_hash_key or "", call.now))
+
+    async def update_shard_count(self, request: requests.UpdateShardCount, call: Call) -> answers.UpdateShardCount:
+        """UpdateShardCount."""
+        stream = self._state.stream(stream_name(request))
+        current, target = len(stream.open), request.target_shard_count or 0
+        await self._store.write(self._state.scale(stream.name, target, call.now))
+        return answers.UpdateShardCount(stream.name, current, target, stream_arn(stream, call))
 
     async def merge_shards(self, request: requests.MergeShards, call: Call) -> None:
         """MergeShards."""

@@ -19,7 +19,7 @@ from kinstream import service_quotas
 from kinstream.local import resharding, sequence
 from kinstream.local.refusal import in_use, invalid, limit_exceeded, not_found, validation
 from kinstream.local.resharding import Reshard
-from kinstream.sharding.hashkey import even_ranges, parse_hash_key
+from kinstream.sharding.hashkey import MAX_HASH_KEY, even_ranges, parse_hash_key
 
 ACCOUNT = "000000000000"
 """The account that every stream belongs to."""
@@ -47,6 +47,9 @@ CONSUMERS_CREATING = 5
 
 DAY_MILLIS = 24 * 3_600_000
 """The period over which some operations are counted."""
+
+_GOLDEN = 0x9E3779B97F4A7C15F39CC0605CEDC835
+"""The golden part of all hash keys: its multiples lie evenly among them, however many there are."""
 
 ON_DEMAND_SHARDS = 4
 """Shards with which an on-demand stream starts (developer guide, "Choose the data stream capacity mode")."""
@@ -196,11 +199,12 @@ class Settings(msgspec.Struct, omit_defaults=True):
 class Stream:
     """A stream: its settings, all its shards, and its open ones in the order of their hash keys."""
 
-    __slots__ = ("ends", "open", "settings", "shards")
+    __slots__ = ("_spread", "ends", "open", "settings", "shards")
 
     def __init__(self, settings: Settings, shards: list[Shard]) -> None:
         self.settings = settings
         self.shards = shards
+        self._spread = 0
         self.reindex()
 
     def reindex(self) -> None:
@@ -212,6 +216,11 @@ class Stream:
     def name(self) -> str:
         """Return its name."""
         return self.settings.name
+
+    def spread_key(self) -> bytes:
+        """Return a hash key for a record whose own does not count: one after the other, they fill all shards evenly."""
+        self._spread = (self._spread + _GOLDEN) & MAX_HASH_KEY
+        return self._spread.to_bytes(16, "big")
 
     def horizon(self, now: float) -> int:
         """Return the arrival time from which its records are kept, in milliseconds."""
@@ -406,13 +415,21 @@ class State:
         stream.settings = msgspec.structs.replace(stream.settings, **settings)
         return [StreamKept(stream.settings)]
 
-    def change(self, name: str, change: Change, now: float) -> list[Event]:
-        """Change settings of an ACTIVE stream, which is UPDATING for a while; they are the new ones when it is ACTIVE again."""
+    def change(self, name: str, change: Change, now: float, **noted: Any) -> list[Event]:
+        """Change settings of an ACTIVE stream, which is UPDATING for a while; they are the new ones when it is ACTIVE again.
+
+        Args:
+            name: The stream's.
+            change: The new settings.
+            now: Seconds.
+            noted: Settings that are the new ones at once.
+        """
         stream = self.active(name)
         if change.shards is not None:
             self._check_limit(max(0, change.shards - len(stream.open)))
         if change.on_demand and not stream.settings.on_demand:
             self._check_on_demand_limit()
+        stream.settings = msgspec.structs.replace(stream.settings, **noted)
         return [self._begin(stream, Status.UPDATING, now, change)]
 
     def scale(self, name: str, target: int, now: float) -> list[Event]:
@@ -437,9 +454,7 @@ class State:
                 f"Stream {name} under account {ACCOUNT} has reached the limit of {SHARD_COUNTS_A_DAY} UpdateShardCount "
                 "operations in a rolling 24-hour period."
             )
-        self._check_limit(max(0, target - current))
-        stream.settings = msgspec.structs.replace(stream.settings, counted=[*counted, int(now * 1000)])
-        return [self._begin(stream, Status.UPDATING, now, Change(shards=target))]
+        return self.change(name, Change(shards=target), now, counted=[*counted, int(now * 1000)])
 
     def split(self, name: str, shard_name: str, new_starting_hash_key: str, now: float) -> list[Event]:
         """Split a shard in two; it is done when the stream is ACTIVE again."""

@@ -6,9 +6,11 @@ from kinstream import service_quotas
 from kinstream.local import answers, requests
 from kinstream.local.naming import Call, check_token_age, shard_index, stream_arn, stream_name
 from kinstream.local.refusal import Refused, invalid
+from kinstream.local.settings import check_warm, encryption_type, warm_throughput
 from kinstream.local.shards import shard_answer
 from kinstream.local.state import ON_DEMAND_SHARDS, Shard, State, Status, Stream
 from kinstream.local.store import Store
+from kinstream.local.tags import checked
 from kinstream.local.tokens import Sealer, StreamsPage
 
 DESCRIBE_SHARDS = 100
@@ -34,19 +36,30 @@ class Streams:
             raise Refused("ValidationException", "ShardCount must not be specified for a stream in ON_DEMAND mode.")
         if not on_demand and request.shard_count is None:
             raise Refused("ValidationException", "ShardCount must be specified for a stream in PROVISIONED mode.")
+        spread, warm = request.record_distribution_strategy == "AUTO", request.warm_mibps
+        if spread and not on_demand:
+            raise invalid("RecordDistributionStrategy AUTO is only supported for a stream in ON_DEMAND mode.")
+        if warm is not None:
+            if not on_demand:
+                raise invalid("WarmThroughputMiBps can only be specified for a stream in ON_DEMAND mode.")
+            check_warm(self._state, warm, call.now)
         await self._store.write(
             self._state.create(
                 request.stream_name or "",
-                request.shard_count or ON_DEMAND_SHARDS,
+                request.shard_count or max(ON_DEMAND_SHARDS, warm or 0),
                 call.now,
                 on_demand=on_demand,
-                max_record_kib=request.max_record_size_in_ki_b or service_quotas.RECORD_DEFAULT_MAX_KIB,
+                warm_mibps=warm,
+                spread=spread,
+                tags=checked(request.tags or {}, f"stream {request.stream_name}"),
+                max_record_kib=request.max_record_kib or service_quotas.RECORD_DEFAULT_MAX_KIB,
             )
         )
 
-    async def delete_stream(self, request: requests.StreamRequest, call: Call) -> None:
+    async def delete_stream(self, request: requests.DeleteStream, call: Call) -> None:
         """DeleteStream."""
-        await self._store.write(self._state.delete(stream_name(request), call.now))
+        with_consumers = bool(request.enforce_consumer_deletion)
+        await self._store.write(self._state.delete(stream_name(request), call.now, with_consumers=with_consumers))
 
     async def describe_stream(self, request: requests.DescribeStream, call: Call) -> answers.DescribeStream:
         """DescribeStream."""
@@ -66,8 +79,9 @@ class Streams:
                 has_more_shards=len(page) < len(shards),
                 retention_period_hours=stream.settings.retention_hours,
                 stream_creation_timestamp=stream.settings.created / 1000,
-                enhanced_monitoring=[answers.EnhancedMetrics([])],
-                encryption_type="NONE",
+                enhanced_monitoring=[answers.EnhancedMetrics(stream.settings.metrics)],
+                encryption_type=encryption_type(stream),
+                key_id=stream.settings.key_id,
             )
         )
 
@@ -84,11 +98,14 @@ class Streams:
                 stream_mode_details=_mode(stream),
                 retention_period_hours=stream.settings.retention_hours,
                 stream_creation_timestamp=stream.settings.created / 1000,
-                enhanced_monitoring=[answers.EnhancedMetrics([])],
-                encryption_type="NONE",
+                enhanced_monitoring=[answers.EnhancedMetrics(stream.settings.metrics)],
+                encryption_type=encryption_type(stream),
+                key_id=stream.settings.key_id,
                 open_shard_count=len([s for s in _visible(stream) if s.closed is None]),
-                consumer_count=0,
-                max_record_size_in_ki_b=stream.settings.max_record_kib,
+                consumer_count=len(stream.settings.consumers),
+                warm_throughput=warm_throughput(stream),
+                record_distribution_strategy=_strategy(stream),
+                max_record_kib=stream.settings.max_record_kib,
             )
         )
 
@@ -127,6 +144,13 @@ class Streams:
 def _visible(stream: Stream) -> list[Shard]:
     """Return the shards that a description shows: none while the stream is being made."""
     return [] if stream.settings.status is Status.CREATING else stream.shards
+
+
+def _strategy(stream: Stream) -> str | None:
+    """Return how records are distributed; None for a provisioned stream, which has no choice."""
+    if not stream.settings.on_demand:
+        return None
+    return "AUTO" if stream.settings.spread else "USER_PARTITION_KEY"
 
 
 def _mode(stream: Stream) -> answers.StreamModeDetails:

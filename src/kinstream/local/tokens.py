@@ -46,6 +46,15 @@ class StreamsPage(msgspec.Struct, array_like=True, tag="streams"):
     issued: int
 
 
+class ConsumersPage(msgspec.Struct, array_like=True, tag="consumers"):
+    """Where a listing of a stream's consumers goes on."""
+
+    stream: str
+    created: int
+    after: str
+    issued: int
+
+
 class Sealer:
     """Seals and opens tokens.
 
@@ -57,7 +66,7 @@ class Sealer:
         self._key = key
         self._encode = msgspec.msgpack.Encoder().encode
 
-    def seal(self, token: Iterator | ShardsPage | StreamsPage) -> str:
+    def seal(self, token: Iterator | ShardsPage | StreamsPage | ConsumersPage) -> str:
         """Return the token as opaque text."""
         body = self._encode(token)
         return base64.b64encode(self._seal(body) + body).decode()

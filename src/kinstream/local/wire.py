@@ -19,7 +19,16 @@ from kinstream.local.refusal import Refused
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-TIMESTAMPS = frozenset({"ApproximateArrivalTimestamp", "StreamCreationTimestamp"})
+TIMESTAMPS = frozenset(
+    {
+        "ApproximateArrivalTimestamp",
+        "ConsumerCreationTimestamp",
+        "EarliestAllowedEndAt",
+        "EndedAt",
+        "StartedAt",
+        "StreamCreationTimestamp",
+    }
+)
 """Members of answers that are timestamps."""
 
 MAX_DEPTH = 16

@@ -1,0 +1,113 @@
+"""Registered consumers (enhanced fan-out): registered, described, listed, deregistered."""
+
+from __future__ import annotations
+
+import msgspec
+
+from kinstream.local import answers, requests
+from kinstream.local.naming import (
+    Call,
+    check_token_age,
+    consumer_arn,
+    consumer_named_by,
+    find_consumer,
+    millis,
+    named_by,
+    no_consumer,
+    stream_arn,
+)
+from kinstream.local.refusal import invalid, not_found
+from kinstream.local.state import ACCOUNT, Consumer, State, Stream
+from kinstream.local.store import Store
+from kinstream.local.tags import checked
+from kinstream.local.tokens import ConsumersPage, Sealer
+
+LIST_CONSUMERS = 100
+"""Consumers in one ListStreamConsumers answer (API reference, `ListStreamConsumers`)."""
+
+
+class Consumers:
+    """The operations on registered consumers."""
+
+    def __init__(self, state: State, store: Store, sealer: Sealer) -> None:
+        self._state = state
+        self._store = store
+        self._sealer = sealer
+
+    async def register(self, request: requests.RegisterStreamConsumer, call: Call) -> answers.RegisterStreamConsumer:
+        """RegisterStreamConsumer."""
+        stream, name = self._state.stream(named_by(request.stream_arn)), request.consumer_name or ""
+        tags = checked(request.tags or {}, f"consumer {name}")
+        events = self._state.register(stream.name, name, call.now, tags)
+        answer = _answer(stream, stream.settings.consumers[name], call)
+        await self._store.write(events)
+        return answers.RegisterStreamConsumer(answer)
+
+    async def describe(self, request: requests.ConsumerRequest, call: Call) -> answers.DescribeStreamConsumer:
+        """DescribeStreamConsumer."""
+        stream, consumer = self._find(request)
+        answer = _answer(stream, consumer, call)
+        answer.stream_arn = stream_arn(stream, call)
+        return answers.DescribeStreamConsumer(answer)
+
+    async def deregister(self, request: requests.ConsumerRequest, call: Call) -> None:
+        """DeregisterStreamConsumer."""
+        await self._store.write(self._state.deregister(*self._find(request), call.now))
+
+    async def list(self, request: requests.ListStreamConsumers, call: Call) -> answers.ListStreamConsumers:
+        """ListStreamConsumers."""
+        stream = self._state.stream(named_by(request.stream_arn))
+        page = self._page(request, stream, call)
+        consumers = stream.settings.consumers
+        names = sorted(name for name in consumers if name > page.after)
+        chosen = names[: min(request.max_results or LIST_CONSUMERS, LIST_CONSUMERS)]
+        more = len(chosen) < len(names)
+        token = msgspec.structs.replace(page, after=chosen[-1], issued=int(call.now * 1000)) if more else None
+        return answers.ListStreamConsumers(
+            [_answer(stream, consumers[name], call) for name in chosen],
+            self._sealer.seal(token) if token else None,
+        )
+
+    def _page(self, request: requests.ListStreamConsumers, stream: Stream, call: Call) -> ConsumersPage:
+        """Return where the listing starts. Raises Refused."""
+        created = stream.settings.created
+        asked = request.stream_creation_timestamp
+        if request.next_token is None:
+            if asked is not None and millis(asked) // 1000 != created // 1000:
+                raise not_found(f"Stream {stream.name} under account {ACCOUNT} not found.")
+            return ConsumersPage(stream.name, created, "", 0)
+        if asked is not None:
+            raise invalid("NextToken and StreamCreationTimestamp cannot be provided together.")
+        page = self._sealer.open(request.next_token, ConsumersPage)
+        if page is None or (page.stream, page.created) != (stream.name, created):
+            raise invalid("NextToken is invalid.")
+        check_token_age(page.issued, call)
+        return page
+
+    def _find(self, request: requests.ConsumerRequest) -> tuple[Stream, Consumer]:
+        """Return the consumer that a request names, and its stream. Raises Refused where it names none, or two."""
+        if request.consumer_arn is not None:
+            found = consumer_named_by(request.consumer_arn)
+            if found is None:
+                raise invalid(f"ConsumerARN {request.consumer_arn} is invalid.")
+            if request.consumer_name not in (None, found.name):
+                raise invalid("ConsumerName and ConsumerARN name different consumers.")
+            if request.stream_arn is not None and named_by(request.stream_arn) != found.stream:
+                raise invalid("StreamARN and ConsumerARN name different streams.")
+            return find_consumer(self._state, found)
+        if request.stream_arn is None or request.consumer_name is None:
+            raise invalid("Either ConsumerARN, or StreamARN and ConsumerName should be provided.")
+        stream = self._state.stream(named_by(request.stream_arn))
+        consumer = stream.settings.consumers.get(request.consumer_name)
+        if consumer is None:
+            raise no_consumer(request.consumer_name, stream)
+        return stream, consumer
+
+
+def _answer(stream: Stream, consumer: Consumer, call: Call) -> answers.ConsumerAnswer:
+    return answers.ConsumerAnswer(
+        consumer_name=consumer.name,
+        consumer_arn=consumer_arn(stream, consumer, call),
+        consumer_status=consumer.status.value,
+        consumer_creation_timestamp=consumer.created / 1000,
+    )

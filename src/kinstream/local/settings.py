@@ -1,0 +1,197 @@
+"""A stream's settings: retention, encryption, monitoring, mode, record size, throughput, and how records are spread."""
+
+from __future__ import annotations
+
+from kinstream import service_quotas
+from kinstream.local import answers, requests
+from kinstream.local.naming import Call, named_by, stream_arn, stream_name
+from kinstream.local.refusal import invalid, limit_exceeded, validation
+from kinstream.local.requests import METRICS
+from kinstream.local.state import ACCOUNT, ON_DEMAND_SHARDS, Change, State, Stream, within_a_day
+from kinstream.local.store import Store
+
+ENCRYPTIONS_A_DAY = 25
+"""Times in 24 hours that encryption may be started on a stream, and that it may be stopped (API reference)."""
+
+MODES_A_DAY = 2
+"""Times in 24 hours that a stream's mode may be changed (developer guide, "Choose the data stream capacity mode")."""
+
+WARM_MAX_MIBPS = 10 * 1024
+"""The most warm throughput of a stream, 10 GiB a second (API reference, `UpdateStreamWarmThroughput`)."""
+
+
+class StreamSettings:
+    """The operations on a stream's settings. A stream whose settings change is UPDATING for a while."""
+
+    def __init__(self, state: State, store: Store) -> None:
+        self._state = state
+        self._store = store
+
+    async def increase_retention(self, request: requests.StreamRetentionPeriod, call: Call) -> None:
+        """IncreaseStreamRetentionPeriod. The period that there is already is taken too, and changes nothing."""
+        stream, hours = self._retention(request)
+        current = stream.settings.retention_hours
+        if hours < current:
+            raise invalid(
+                f"Requested retention period ({hours} hours) for stream {stream.name} can not be shorter than existing "
+                f"retention period ({current} hours). Use DecreaseRetentionPeriod API."
+            )
+        if hours != current:
+            await self._change(stream, Change(retention_hours=hours), call)
+
+    async def decrease_retention(self, request: requests.StreamRetentionPeriod, call: Call) -> None:
+        """DecreaseStreamRetentionPeriod. The period that there is already is taken too, and changes nothing."""
+        stream, hours = self._retention(request)
+        current = stream.settings.retention_hours
+        if hours > current:
+            raise invalid(
+                f"Requested retention period ({hours} hours) for stream {stream.name} can not be longer than existing "
+                f"retention period ({current} hours). Use IncreaseRetentionPeriod API."
+            )
+        if hours != current:
+            await self._change(stream, Change(retention_hours=hours), call)
+
+    async def start_encryption(self, request: requests.StreamEncryption, call: Call) -> None:
+        """StartStreamEncryption. There is no KMS here: any key is taken, and nothing is encrypted."""
+        stream = self._encryption(request, "StartStreamEncryption", call)
+        await self._change(stream, Change(key_id=request.key_id), call)
+
+    async def stop_encryption(self, request: requests.StreamEncryption, call: Call) -> None:
+        """StopStreamEncryption."""
+        stream = self._encryption(request, "StopStreamEncryption", call)
+        await self._change(stream, Change(key_id=""), call)
+
+    async def enable_monitoring(self, request: requests.EnhancedMonitoring, call: Call) -> answers.EnhancedMonitoring:
+        """EnableEnhancedMonitoring."""
+        stream = self._state.active(stream_name(request))
+        return await self._monitor(stream, {*stream.settings.metrics, *_metrics(request)}, call)
+
+    async def disable_monitoring(self, request: requests.EnhancedMonitoring, call: Call) -> answers.EnhancedMonitoring:
+        """DisableEnhancedMonitoring."""
+        stream = self._state.active(stream_name(request))
+        return await self._monitor(stream, {*stream.settings.metrics} - _metrics(request), call)
+
+    async def update_mode(self, request: requests.UpdateStreamMode, call: Call) -> None:
+        """UpdateStreamMode. A stream keeps its shards, but an on-demand one has at least those it would start with."""
+        stream = self._state.active(named_by(request.stream_arn))
+        details, warm = request.stream_mode_details, request.warm_mibps
+        on_demand = details is not None and details.stream_mode == "ON_DEMAND"
+        if warm is not None:
+            if not on_demand:
+                raise invalid("WarmThroughputMiBps can only be specified for a stream in ON_DEMAND mode.")
+            check_warm(self._state, warm, call.now)
+        settings = stream.settings
+        if on_demand == settings.on_demand and warm is None:
+            return
+        switched = within_a_day(settings.switched, call.now)
+        if on_demand != settings.on_demand:
+            if len(switched) >= MODES_A_DAY:
+                raise limit_exceeded(
+                    f"Stream {stream.name} under account {ACCOUNT} has reached the limit of {MODES_A_DAY} UpdateStreamMode "
+                    "operations in a rolling 24-hour period."
+                )
+            switched.append(int(call.now * 1000))
+        shards = max(len(stream.open), ON_DEMAND_SHARDS, warm or 0) if on_demand else len(stream.open)
+        change = Change(on_demand=on_demand, warm_mibps=warm, shards=shards if shards > len(stream.open) else None)
+        await self._store.write(self._state.change(stream.name, change, call.now, switched=switched))
+
+    async def update_record_size(self, request: requests.UpdateMaxRecordSize, call: Call) -> None:
+        """UpdateMaxRecordSize."""
+        stream = self._state.active(named_by(request.stream_arn))
+        await self._change(stream, Change(max_record_kib=request.max_record_kib), call)
+
+    async def update_warm_throughput(
+        self, request: requests.UpdateStreamWarmThroughput, call: Call
+    ) -> answers.UpdateStreamWarmThroughput:
+        """UpdateStreamWarmThroughput. A stream gets the shards that it needs for it, and keeps them."""
+        stream = self._state.active(stream_name(request))
+        warm = request.warm_mibps or 0
+        if not stream.settings.on_demand:
+            raise validation(
+                f"Request is invalid. Stream {stream.name} under account {ACCOUNT} is in Provisioned mode."
+            )
+        check_warm(self._state, warm, call.now)
+        before = warm_throughput(stream)
+        shards = warm if warm > len(stream.open) else None
+        await self._change(stream, Change(warm_mibps=warm, shards=shards), call)
+        current = before.current if before else len(stream.open)
+        return answers.UpdateStreamWarmThroughput(
+            stream_arn(stream, call), stream.name, answers.WarmThroughput(warm, current)
+        )
+
+    async def update_distribution(self, request: requests.UpdateStreamRecordDistributionStrategy, call: Call) -> None:
+        """UpdateStreamRecordDistributionStrategy. It holds at once."""
+        stream = self._state.active(named_by(request.stream_arn))
+        spread = request.record_distribution_strategy == "AUTO"
+        if spread and not stream.settings.on_demand:
+            raise invalid("RecordDistributionStrategy AUTO is only supported for a stream in ON_DEMAND mode.")
+        await self._store.write(self._state.keep(stream.name, spread=spread))
+
+    async def _change(self, stream: Stream, change: Change, call: Call) -> None:
+        await self._store.write(self._state.change(stream.name, change, call.now))
+
+    def _retention(self, request: requests.StreamRetentionPeriod) -> tuple[Stream, int]:
+        """Return the stream and the hours that are asked for. Raises Refused where no stream can have them."""
+        stream = self._state.active(stream_name(request))
+        hours = request.retention_period_hours or 0
+        if hours < service_quotas.RETENTION_DEFAULT_HOURS:
+            raise invalid(
+                f"Minimum allowed retention period is {service_quotas.RETENTION_DEFAULT_HOURS} hours. Requested "
+                f"retention period ({hours} hours) is too short."
+            )
+        if hours > service_quotas.RETENTION_MAX_HOURS:
+            raise invalid(
+                f"Maximum allowed retention period is {service_quotas.RETENTION_MAX_HOURS} hours. Requested "
+                f"retention period ({hours} hours) is too long."
+            )
+        return stream, hours
+
+    def _encryption(self, request: requests.StreamEncryption, operation: str, call: Call) -> Stream:
+        """Return the stream whose encryption may be started or stopped. Raises Refused."""
+        if request.encryption_type != "KMS":
+            raise invalid("KMS is the only valid EncryptionType.")
+        stream = self._state.active(stream_name(request))
+        starts = operation == "StartStreamEncryption"
+        alike = [e.since for e in stream.settings.encryptions if bool(e.key_id) == starts]
+        if len(within_a_day(alike, call.now)) >= ENCRYPTIONS_A_DAY:
+            raise limit_exceeded(
+                f"Stream {stream.name} under account {ACCOUNT} has reached the limit of {ENCRYPTIONS_A_DAY} {operation} "
+                "operations in a rolling 24-hour period."
+            )
+        return stream
+
+    async def _monitor(self, stream: Stream, desired: set[str], call: Call) -> answers.EnhancedMonitoring:
+        current = stream.settings.metrics
+        metrics = [name for name in METRICS if name in desired]
+        await self._change(stream, Change(metrics=metrics), call)
+        return answers.EnhancedMonitoring(stream.name, current, metrics, stream_arn(stream, call))
+
+
+def check_warm(state: State, warm: int, now: float) -> None:
+    """Refuse a warm throughput that the account cannot have, or no stream can."""
+    if not state.account.committed(now):
+        raise validation(
+            "Warm throughput can only be specified in an account that has MinimumThroughputBillingCommitment enabled."
+        )
+    if warm > WARM_MAX_MIBPS:
+        raise limit_exceeded(f"WarmThroughputMiBps {warm} is more than the limit of {WARM_MAX_MIBPS} for a stream.")
+
+
+def encryption_type(stream: Stream) -> str:
+    """Return how records that are written now are encrypted."""
+    return "NONE" if stream.settings.key_id is None else "KMS"
+
+
+def warm_throughput(stream: Stream) -> answers.WarmThroughput | None:
+    """Return a stream's warm throughput as descriptions show it; None where it was never set."""
+    warm = stream.settings.warm_mibps
+    if warm is None:
+        return None
+    pending = stream.settings.pending
+    target = pending.warm_mibps if isinstance(pending, Change) and pending.warm_mibps is not None else warm
+    return answers.WarmThroughput(target, warm)
+
+
+def _metrics(request: requests.EnhancedMonitoring) -> set[str]:
+    named = {*(request.shard_level_metrics or [])}
+    return {*METRICS} if "ALL" in named else named

@@ -1,0 +1,123 @@
+"""Tags of streams and of consumers: two families of operations, one by stream name, one by ARN."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from kinstream.local import answers, requests
+from kinstream.local.naming import Call, consumer_named_by, find_consumer, named_by, stream_name
+from kinstream.local.refusal import invalid
+from kinstream.local.state import ACCOUNT, State
+from kinstream.local.store import Store
+
+MAX_TAGS = 50
+"""Tags of one stream or consumer (API reference, `AddTagsToStream`, `TagResource`)."""
+
+LIST_TAGS = 50
+"""Tags in one ListTagsForStream answer where no limit is given: all of them."""
+
+_OTHER = re.compile(r"[^\w\s.:/=+\-@%]")
+_RESERVED = "aws:"
+
+
+class Tagging:
+    """The operations on tags."""
+
+    def __init__(self, state: State, store: Store) -> None:
+        self._state = state
+        self._store = store
+
+    async def add_tags_to_stream(self, request: requests.AddTagsToStream, call: Call) -> None:
+        """AddTagsToStream."""
+        await self._tag_stream(stream_name(request), request.tags or {})
+
+    async def list_tags_for_stream(self, request: requests.ListTagsForStream, call: Call) -> answers.ListTagsForStream:
+        """ListTagsForStream."""
+        stream = self._state.stream(stream_name(request))
+        after = request.exclusive_start_tag_key or ""
+        found = [tag for tag in _answers(stream.settings.tags) if tag.key > after]
+        page = found[: request.limit or LIST_TAGS]
+        return answers.ListTagsForStream(page, len(page) < len(found))
+
+    async def remove_tags_from_stream(self, request: requests.RemoveTagsFromStream, call: Call) -> None:
+        """RemoveTagsFromStream. Tags that are not there are ignored."""
+        await self._untag_stream(stream_name(request), request.tag_keys or [])
+
+    async def tag_resource(self, request: requests.TagResource, call: Call) -> None:
+        """TagResource."""
+        arn, tags = request.resource_arn or "", request.tags or {}
+        found = consumer_named_by(arn)
+        if found is None:
+            await self._tag_stream(named_by(arn), tags)
+            return
+        stream, consumer = find_consumer(self._state, found)
+        after = checked(tags, f"consumer {consumer.name}", consumer.tags)
+        await self._store.write(self._state.keep_consumer(stream, consumer, tags=after))
+
+    async def untag_resource(self, request: requests.UntagResource, call: Call) -> None:
+        """UntagResource."""
+        arn, keys = request.resource_arn or "", request.tag_keys or []
+        found = consumer_named_by(arn)
+        if found is None:
+            await self._untag_stream(named_by(arn), keys)
+            return
+        stream, consumer = find_consumer(self._state, found)
+        await self._store.write(self._state.keep_consumer(stream, consumer, tags=_without(consumer.tags, keys)))
+
+    async def list_tags_for_resource(
+        self, request: requests.ResourceRequest, call: Call
+    ) -> answers.ListTagsForResource:
+        """ListTagsForResource."""
+        arn = request.resource_arn or ""
+        found = consumer_named_by(arn)
+        if found is None:
+            return answers.ListTagsForResource(_answers(self._state.stream(named_by(arn)).settings.tags))
+        _, consumer = find_consumer(self._state, found)
+        return answers.ListTagsForResource(_answers(consumer.tags))
+
+    async def _tag_stream(self, name: str, tags: dict[str, str]) -> None:
+        before = self._state.active(name).settings.tags
+        await self._store.write(self._state.keep(name, tags=checked(tags, f"stream {name}", before)))
+
+    async def _untag_stream(self, name: str, keys: list[str]) -> None:
+        before = self._state.active(name).settings.tags
+        await self._store.write(self._state.keep(name, tags=_without(before, keys)))
+
+
+def checked(tags: dict[str, str], whose: str, before: dict[str, str] | None = None) -> dict[str, str]:
+    """Return the tags that a stream or consumer has once these are added. Raises Refused where it cannot have them.
+
+    Args:
+        tags: New ones.
+        whose: Kind and name of what they are added to.
+        before: The tags that it has.
+    """
+    texts = [*tags, *tags.values()]
+    if any(_OTHER.search(text) for text in texts):
+        raise invalid(
+            "Some tags contain invalid characters. Valid characters: Unicode letters, digits, white space, _ . / = + - % @."
+        )
+    what = f"Failed to add tags to {whose} under account {ACCOUNT} because"
+    if any("%" in text for text in texts):
+        raise invalid(
+            f"{what} some tags contained illegal characters. The allowed characters are Unicode letters, white-spaces, "
+            "'_',',','/','=','+','-','@'."
+        )
+    if any(key.lower().startswith(_RESERVED) for key in tags):
+        raise invalid(f"{what} tag keys that begin with {_RESERVED} are reserved.")
+    after = {**(before or {}), **tags}
+    if len(after) > MAX_TAGS:
+        raise invalid(
+            f"{what} a given {whose.partition(' ')[0]} cannot have more than {MAX_TAGS} tags associated with it."
+        )
+    return after
+
+
+def _without(tags: dict[str, str], keys: Iterable[str]) -> dict[str, str]:
+    gone = {*keys}
+    return {key: value for key, value in tags.items() if key not in gone}
+
+
+def _answers(tags: dict[str, str]) -> list[answers.Tag]:
+    return [answers.Tag(key, tags[key]) for key in sorted(tags)]
