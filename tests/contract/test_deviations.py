@@ -13,7 +13,7 @@ def test_every_line_is_about_a_case_and_a_server() -> None:
     for line in deviations().lines:
         module, _, function = line.function.partition("::")
         source = (Path(__file__).parent / f"{module}.py").read_text()
-        assert re.search(rf"^def {function}\(", source, re.MULTILINE), line
+        assert re.search(rf"^(async )?def {function}\(", source, re.MULTILINE), line
         assert line.server in RECIPES
         assert line.instead
 
