@@ -46,11 +46,33 @@ SHARD_WRITE_RECORDS_PER_SECOND = 1000
 SHARD_WRITE_BYTES_PER_SECOND = MIB
 """Data and partition keys a second that a shard takes (quotas)."""
 
+SHARD_WRITE_BURST_BYTES = RECORD_MAX_BYTES
+"""Data and partition keys that a rested shard takes at once: capacity is a tank that refills at the steady rate and has room
+for the largest record (developer guide, "Handle large records"; the tank's size is our reading)."""
+
 SHARD_READ_CALLS_PER_SECOND = 5
 """GetRecords calls a second on a shard, of all its readers together (quotas)."""
 
 SHARD_READ_BYTES_PER_SECOND = 2 * MIB
 """Bytes a second that GetRecords reads from a shard, by all its readers together (quotas)."""
+
+SHARD_ITERATOR_CALLS_PER_SECOND = 5
+"""GetShardIterator calls a second on a shard (API reference, `GetShardIterator`)."""
+
+STREAM_CALLS_PER_SECOND = {
+    "DeregisterStreamConsumer": 5,
+    "DescribeStreamConsumer": 20,
+    "ListShards": 1000,
+    "ListStreamConsumers": 5,
+    "UpdateShardCount": 10,
+}
+"""Calls a second on one stream (API reference, each operation's page)."""
+
+ACCOUNT_CALLS_PER_SECOND = {"DescribeLimits": 1, "DescribeStream": 10, "DescribeStreamSummary": 20}
+"""Calls a second of one account, all streams together (API reference, each operation's page)."""
+
+OTHER_CALLS_PER_SECOND = 5
+"""Calls a second of one account for any other operation on streams (quotas; API reference, such as `CreateStream`)."""
 
 LIST_SHARDS_MAX_RESULTS = 1000
 """Shards in one ListShards answer (API reference, `ListShards`: more may be asked for, no more are given)."""

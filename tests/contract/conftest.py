@@ -18,7 +18,7 @@ from bench.ground import NotPossible
 from tests.contract.clients import aiobotocore_process
 from tests.contract.clients.aiobotocore_process import AiobotocoreProcess
 from tests.contract.servers.deviations import deviations
-from tests.contract.servers.processes import install, running
+from tests.contract.servers.processes import RECIPES, install, running
 from tests.contract.servers.reach import Endpoint, Raw
 
 from kinstream.clock import SystemClock
@@ -27,6 +27,10 @@ from kinstream.local import Server
 OURS = ["memory", "disk"]
 AIOBOTOCORE = "aiobotocore"
 OTHERS = ["kinesis-local", "ministack", "moto"]
+"""Where the cases run beside ours."""
+
+OUR_CLIENT = "test_our_client"
+"""The module whose cases are about our client: they run on all servers that there are."""
 
 EVERYWHERE = {"test_streams", "test_records", "test_iterators", "test_reshards"}
 """The modules whose cases run on others' servers too."""
@@ -43,10 +47,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     uses = set(metafunc.fixturenames)
     if "endpoint" not in uses:
         return
+    module = metafunc.module.__name__.rpartition(".")[2]
     places = list(OURS)
-    if not uses & OUR_MEANS and "endpoint" not in inspect.signature(metafunc.function).parameters:
+    if module == OUR_CLIENT:
+        places += [name for name in RECIPES if name != "kinstream"]
+    elif not uses & OUR_MEANS and "endpoint" not in inspect.signature(metafunc.function).parameters:
         places += [AIOBOTOCORE] if "kinesis" in uses else []
-        places += OTHERS if metafunc.module.__name__.rpartition(".")[2] in EVERYWHERE else []
+        places += OTHERS if module in EVERYWHERE else []
     metafunc.parametrize("endpoint", places, indirect=True, scope="session")
 
 
@@ -55,7 +62,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     known = deviations()
     for item in items:
         place = _place(item)
-        if place in OTHERS:
+        if place in RECIPES:
             item.add_marker(pytest.mark.timeout(60))  # some are slow; `patience` ends those that never end
             deviation = known.of(place, item.path.stem, item.name.replace(place, "", 1))
             if deviation:
@@ -70,7 +77,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         try:
             if place == AIOBOTOCORE:
                 aiobotocore_process.python()
-            elif place in OTHERS:
+            elif place in RECIPES:
                 install(place)
         except NotPossible as reason:
             UNAVAILABLE[place] = str(reason)
@@ -104,15 +111,15 @@ def clock() -> MovedClock:
 
 @pytest.fixture(scope="session")
 def server(clock: MovedClock, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Our server, in memory; a stream is ACTIVE at the next look."""
-    with Server(clock=clock, transition=0) as server:
+    """Our server, in memory; a stream is ACTIVE at the next look. Cases ask more of it in a second than quotas allow."""
+    with Server(clock=clock, transition=0, quotas=False) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def durable_server(clock: MovedClock, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Our server, with its data on disk."""
-    with Server(clock=clock, transition=0, data=tmp_path_factory.mktemp("data")) as server:
+    with Server(clock=clock, transition=0, quotas=False, data=tmp_path_factory.mktemp("data")) as server:
         yield server
 
 
@@ -122,7 +129,7 @@ def endpoint(request: pytest.FixtureRequest) -> Iterator[Endpoint]:
     place = request.param
     if place in UNAVAILABLE:
         pytest.skip(f"{place} cannot be had: {UNAVAILABLE[place]}")
-    if place not in OTHERS:
+    if place not in RECIPES:
         server = request.getfixturevalue("durable_server" if place == "disk" else "server")
         yield Endpoint(place, server.url, server.region, server.access_key_id, server.secret_access_key)
         return
@@ -147,7 +154,7 @@ def kinesis(endpoint: Endpoint) -> Iterator[Any]:
 @pytest.fixture(autouse=True)
 def patience(request: pytest.FixtureRequest) -> None:
     """End a case that goes on and on."""
-    if _place(request.node) in OTHERS:
+    if _place(request.node) in RECIPES:
         request.getfixturevalue("endpoint").until = time.monotonic() + PATIENCE
 
 
@@ -166,7 +173,7 @@ def names() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def slow() -> Iterator[Any]:
     """A boto3 client of a server on which streams are CREATING, UPDATING and DELETING for a while."""
-    with Server(transition=0.5) as server:
+    with Server(transition=0.5, quotas=False) as server:
         yield Endpoint("slow", server.url).boto3()
 
 
@@ -234,7 +241,7 @@ def drain(kinesis: Any) -> Callable[..., list[dict[str, Any]]]:
 @pytest.fixture
 def refused(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Checks that a call is refused with a code and, on our server, with AWS's text: no other has those."""
-    texts = _place(request.node) not in OTHERS
+    texts = _place(request.node) not in RECIPES
 
     def check(code: str, text: str, call: Callable[..., Any], **arguments: Any) -> None:
         with pytest.raises(botocore.exceptions.ClientError) as caught:

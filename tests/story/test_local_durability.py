@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import signal
 import subprocess
@@ -34,11 +35,33 @@ sys.exit(args.run(args))
 """
 
 
+SERVE = """
+import sys, threading
+from kinstream.local import Server
+with Server(data=sys.argv[1], durability=sys.argv[2], quotas=False) as server:
+    print("endpoint", server.url, flush=True)
+    threading.Event().wait()
+"""
+KILLS = int(os.environ.get("KINSTREAM_KILLS", "4"))
+"""How often the server is killed; `make soak-local` has 20."""
+RECORDS = int(os.environ.get("KINSTREAM_RECORDS", "2000"))
+"""How many records are acknowledged at least, all lives together; `make soak-local` has 100,000."""
+
+
+def command(*options: str) -> list[str]:
+    """Return how `kinstream local` is run."""
+    return [sys.executable, "-c", COMMAND, "local", "--port", "0", *options]
+
+
+def unlimited(folder: Path, durability: str = "full") -> list[str]:
+    """Return how a server without quotas is run."""
+    return [sys.executable, "-c", SERVE, str(folder), durability]
+
+
 @contextmanager
-def process(*options: str) -> Iterator[tuple[subprocess.Popen[str], Any]]:
-    """Run `kinstream local` in a process of its own. Yield it and a boto3 client."""
-    command = [sys.executable, "-c", COMMAND, "local", "--port", "0", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+def process(arguments: list[str]) -> Iterator[tuple[subprocess.Popen[str], Any]]:
+    """Run a server in a process of its own. Yield it and a boto3 client."""
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as child:
         try:
             assert child.stdout is not None
             url = next(line.split()[1] for line in child.stdout if line.split()[:1] == ["endpoint"])
@@ -104,46 +127,51 @@ def read_all(kinesis: Any) -> dict[str, list[tuple[int, str]]]:
     return found
 
 
-@pytest.mark.timeout(60)
-def test_no_acknowledged_record_is_lost_or_moved_by_kills(tmp_path: Path) -> None:
+@pytest.mark.timeout(60 + 10 * KILLS + RECORDS / 500)
+@pytest.mark.parametrize("durability", ["full", "process"])
+def test_no_acknowledged_record_is_lost_or_moved_by_kills(tmp_path: Path, durability: str) -> None:
     serial = itertools.count()
     acknowledged: dict[int, tuple[str, str]] = {}
     orders: list[list[int]] = []
-    for kill in range(4):
-        with process("--data", str(tmp_path / "data")) as (child, kinesis):
+    arguments = unlimited(tmp_path / "data", durability)
+    for kill in range(KILLS):
+        with process(arguments) as (child, kinesis):
             if kill == 0:
                 kinesis.create_stream(StreamName=STREAM, ShardCount=SHARDS)
                 time.sleep(0.05)
             writers = Writers(kinesis, 4, serial)
-            time.sleep(0.5 + random.random() / 2)
-            if kill == 2:
+            while len(acknowledged) + len(writers.acknowledged) < RECORDS * (kill + 1) / KILLS:
+                time.sleep(0.01)
+            if kill == KILLS // 2:
                 kinesis.split_shard(StreamName=STREAM, ShardToSplit="shardId-000000000000", NewStartingHashKey="1000")
                 time.sleep(0.2)
+            time.sleep(random.random() / 10)
             child.send_signal(signal.SIGKILL)
             for thread in writers.threads:
                 thread.join()
         acknowledged |= writers.acknowledged
         orders += writers.per_writer
-    assert len(acknowledged) > 400
+    assert len(acknowledged) >= RECORDS
 
-    with process("--data", str(tmp_path / "data")) as (_, kinesis):
+    with process(arguments) as (_, kinesis):
         found = read_all(kinesis)
-        places = {number: (shard, sequence) for shard, records in found.items() for number, sequence in records}
-        assert {n: places.get(n) for n in acknowledged} == acknowledged
-        for records in found.values():
-            numbers = [int(sequence) for _, sequence in records]
-            assert numbers == sorted(set(numbers))
-        assert sum(map(len, found.values())) == len(places), "no record is there twice"
-        for order in orders:
-            by_shard: dict[str, list[int]] = {}
-            for number in order:
-                by_shard.setdefault(acknowledged[number][0], []).append(int(acknowledged[number][1]))
-            assert all(numbers == sorted(numbers) for numbers in by_shard.values())
-        assert len(found) == SHARDS + 2, "the split survived"
+    places = {number: (shard, sequence) for shard, records in found.items() for number, sequence in records}
+    assert {n: places.get(n) for n in acknowledged} == acknowledged
+    for records in found.values():
+        numbers = [int(sequence) for _, sequence in records]
+        assert numbers == sorted(set(numbers))
+    assert sum(map(len, found.values())) == len(places), "no record is there twice"
+    for order in orders:
+        by_shard: dict[str, list[int]] = {}
+        for number in order:
+            by_shard.setdefault(acknowledged[number][0], []).append(int(acknowledged[number][1]))
+        assert all(numbers == sorted(numbers) for numbers in by_shard.values())
+    assert len(found) == SHARDS + 2, "the split survived"
+    print(f"{KILLS} kills, durability={durability}: {len(acknowledged)} acknowledged, 0 lost")
 
 
 def test_kill_right_after_an_answer_forgets_nothing_that_was_answered(tmp_path: Path) -> None:
-    with process("--data", str(tmp_path)) as (child, kinesis):
+    with process(command("--data", str(tmp_path))) as (child, kinesis):
         kinesis.create_stream(StreamName=STREAM, ShardCount=1)
         time.sleep(0.05)
         put = kinesis.put_record(StreamName=STREAM, Data=b"1", PartitionKey="k")
@@ -152,7 +180,7 @@ def test_kill_right_after_an_answer_forgets_nothing_that_was_answered(tmp_path: 
         )["ShardIterator"]
         child.send_signal(signal.SIGKILL)
         child.wait()
-    with process("--data", str(tmp_path)) as (_, kinesis):
+    with process(command("--data", str(tmp_path))) as (_, kinesis):
         (record,) = kinesis.get_records(ShardIterator=iterator)["Records"]
         assert record["SequenceNumber"] == put["SequenceNumber"]
         later = kinesis.put_record(StreamName=STREAM, Data=b"2", PartitionKey="k")
@@ -161,7 +189,7 @@ def test_kill_right_after_an_answer_forgets_nothing_that_was_answered(tmp_path: 
 
 def test_command_stops_cleanly_on_both_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
-        with process() as (child, kinesis):
+        with process(command()) as (child, kinesis):
             kinesis.list_streams()
             child.send_signal(number)
             assert child.wait(timeout=10) == 0
@@ -169,8 +197,7 @@ def test_command_stops_cleanly_on_both_signals() -> None:
 
 def test_command_says_what_a_client_needs(tmp_path: Path) -> None:
     options = ["--access-key-id", "AKIDOWN", "--secret-access-key", "OWNSECRET", "--data", str(tmp_path)]
-    command = [sys.executable, "-c", COMMAND, "local", "--port", "0", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(command(*options), stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         lines = list(itertools.takewhile(lambda line: "Ctrl+C" not in line, child.stdout))
         child.terminate()
@@ -187,11 +214,10 @@ def test_command_says_in_one_line_why_it_cannot_start(tmp_path: Path) -> None:
     with Server(data=tmp_path / "used") as server:
         for options, text in (
             (["--port", str(server.port)], f"port={server.port}: cannot listen on 127.0.0.1: Address already in use"),
-            (["--port", "0", "--data", str(tmp_path / "used")], "in use by another local Kinesis"),
+            (["--data", str(tmp_path / "used")], "in use by another local Kinesis"),
             (["--port", "99999"], "port=99999: must be a whole number from 0 to 65535"),
         ):
-            command = [sys.executable, "-c", COMMAND, "local", *options]
-            child = subprocess.run(command, capture_output=True, text=True, timeout=15, check=False)
+            child = subprocess.run(command(*options), capture_output=True, text=True, timeout=15, check=False)
             assert (child.returncode, child.stdout, child.stderr.count("\n")) == (1, "", 1)
             assert child.stderr.startswith("kinstream local: ")
             assert text in child.stderr

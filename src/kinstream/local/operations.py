@@ -1,7 +1,8 @@
 """The operations by name: arguments checked, time let pass, then done.
 
-AWS's rules and texts stand with the operations, in `streams`, `shards` and `records`. Between the state's decision and the
-handing of its events to the store nothing is awaited, so the order in the store is the order of the decisions.
+AWS's rules and texts stand with the operations, a file for each subject: `streams`, `shards`, `records` and the others.
+Between the state's decision and the handing of its events to the store nothing is awaited, so the order in the store is the
+order of the decisions.
 """
 
 from __future__ import annotations
@@ -13,13 +14,23 @@ import msgspec
 
 from kinstream.clock import Clock
 from kinstream.local import constraints, requests
+from kinstream.local.account import AccountSettings
+from kinstream.local.consumers import Consumers
 from kinstream.local.naming import Call
+from kinstream.local.policies import Policies
+from kinstream.local.quotas import Quotas
 from kinstream.local.records import Records
+from kinstream.local.refusal import Refused
+from kinstream.local.settings import StreamSettings
 from kinstream.local.shards import Shards
-from kinstream.local.state import State
+from kinstream.local.state import ACCOUNT, State
 from kinstream.local.store import Store
 from kinstream.local.streams import Streams
+from kinstream.local.tags import Tagging
 from kinstream.local.tokens import Sealer
+
+_PER_SHARD = frozenset({"GetRecords", "GetShardIterator", "PutRecord", "PutRecords"})
+"""Operations whose quotas are a shard's: they count for themselves."""
 
 
 class Operations:
@@ -29,19 +40,26 @@ class Operations:
         state: The streams.
         store: Where events and records are kept.
         clock: Dates all that happens.
+        quotas: Counts what is used; None lets everything through.
     """
 
-    def __init__(self, state: State, store: Store, clock: Clock) -> None:
+    def __init__(self, state: State, store: Store, clock: Clock, quotas: Quotas | None = None) -> None:
         self._state = state
         self._store = store
         self._clock = clock
+        self._quotas = quotas
         sealer = Sealer(store.key)
         streams = Streams(state, store, sealer)
         shards = Shards(state, store, sealer)
-        records = Records(state, store, sealer)
+        settings = StreamSettings(state, store)
+        tags = Tagging(state, store)
+        policies = Policies(state, store)
+        consumers = Consumers(state, store, sealer)
+        account = AccountSettings(state, store)
+        records = Records(state, store, sealer, quotas)
         self._table: dict[str, tuple[type[Any], Callable[[Any, Call], Awaitable[msgspec.Struct | None]]]] = {
             "CreateStream": (requests.CreateStream, streams.create_stream),
-            "DeleteStream": (requests.StreamRequest, streams.delete_stream),
+            "DeleteStream": (requests.DeleteStream, streams.delete_stream),
             "DescribeStream": (requests.DescribeStream, streams.describe_stream),
             "DescribeStreamSummary": (requests.StreamRequest, streams.describe_stream_summary),
             "GetRecords": (requests.GetRecords, records.get_records),
@@ -52,6 +70,36 @@ class Operations:
             "PutRecord": (requests.PutRecord, records.put_record),
             "PutRecords": (requests.PutRecords, records.put_records),
             "SplitShard": (requests.SplitShard, shards.split_shard),
+            "UpdateShardCount": (requests.UpdateShardCount, shards.update_shard_count),
+            "DecreaseStreamRetentionPeriod": (requests.StreamRetentionPeriod, settings.decrease_retention),
+            "DisableEnhancedMonitoring": (requests.EnhancedMonitoring, settings.disable_monitoring),
+            "EnableEnhancedMonitoring": (requests.EnhancedMonitoring, settings.enable_monitoring),
+            "IncreaseStreamRetentionPeriod": (requests.StreamRetentionPeriod, settings.increase_retention),
+            "StartStreamEncryption": (requests.StreamEncryption, settings.start_encryption),
+            "StopStreamEncryption": (requests.StreamEncryption, settings.stop_encryption),
+            "UpdateMaxRecordSize": (requests.UpdateMaxRecordSize, settings.update_record_size),
+            "UpdateStreamMode": (requests.UpdateStreamMode, settings.update_mode),
+            "UpdateStreamRecordDistributionStrategy": (
+                requests.UpdateStreamRecordDistributionStrategy,
+                settings.update_distribution,
+            ),
+            "UpdateStreamWarmThroughput": (requests.UpdateStreamWarmThroughput, settings.update_warm_throughput),
+            "AddTagsToStream": (requests.AddTagsToStream, tags.add_tags_to_stream),
+            "ListTagsForResource": (requests.ResourceRequest, tags.list_tags_for_resource),
+            "ListTagsForStream": (requests.ListTagsForStream, tags.list_tags_for_stream),
+            "RemoveTagsFromStream": (requests.RemoveTagsFromStream, tags.remove_tags_from_stream),
+            "TagResource": (requests.TagResource, tags.tag_resource),
+            "UntagResource": (requests.UntagResource, tags.untag_resource),
+            "DeleteResourcePolicy": (requests.ResourceRequest, policies.delete_resource_policy),
+            "GetResourcePolicy": (requests.ResourceRequest, policies.get_resource_policy),
+            "PutResourcePolicy": (requests.PutResourcePolicy, policies.put_resource_policy),
+            "DeregisterStreamConsumer": (requests.ConsumerRequest, consumers.deregister),
+            "DescribeStreamConsumer": (requests.ConsumerRequest, consumers.describe),
+            "ListStreamConsumers": (requests.ListStreamConsumers, consumers.list),
+            "RegisterStreamConsumer": (requests.RegisterStreamConsumer, consumers.register),
+            "DescribeAccountSettings": (requests.Nothing, account.describe_settings),
+            "DescribeLimits": (requests.Nothing, account.describe_limits),
+            "UpdateAccountSettings": (requests.UpdateAccountSettings, account.update_settings),
         }
 
     def shape(self, operation: str) -> type[msgspec.Struct] | None:
@@ -68,7 +116,18 @@ class Operations:
         """
         constraints.check(request)
         now = self._clock.wall()
+        if self._quotas is not None and operation not in _PER_SHARD:
+            _check_rate(self._quotas, operation, request, now)
         events = self._state.advance(now)
         if events:
             await self._store.write(events)
         return await self._table[operation][1](request, Call(region, now))
+
+
+def _check_rate(quotas: Quotas, operation: str, request: Any, now: float) -> None:
+    """Refuse a call that comes too soon after others."""
+    arn = getattr(request, "stream_arn", None) or ""
+    stream = getattr(request, "stream_name", None) or arn.rpartition("/")[2]
+    if not quotas.may_call(operation, stream, now):
+        whose = f"stream {stream} under account {ACCOUNT}" if stream else f"account {ACCOUNT}"
+        raise Refused("LimitExceededException", f"Rate exceeded for {whose}.")

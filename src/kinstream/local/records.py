@@ -5,66 +5,86 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from kinstream import service_quotas
 from kinstream.local import answers, constraints, requests, sequence
-from kinstream.local.entries import weigh, weigh_all
+from kinstream.local.entries import weigh, weigh_all, weigh_spread
 from kinstream.local.naming import Call, millis, stream_name
+from kinstream.local.quotas import Quotas
 from kinstream.local.refusal import Refused, invalid, not_found
+from kinstream.local.settings import encryption_type
 from kinstream.local.shards import child_answer
-from kinstream.local.state import ACCOUNT, Shard, State, Stream, shard_id
+from kinstream.local.state import ACCOUNT, Admit, Shard, State, Stream, shard_id
 from kinstream.local.store import Chunk, Store, pack
 from kinstream.local.tokens import Iterator, Sealer
 
-_NONE = "NONE"
+_TOO_MUCH = "ProvisionedThroughputExceededException"
 
 
 class Records:
     """The operations of the data plane."""
 
-    def __init__(self, state: State, store: Store, sealer: Sealer) -> None:
+    def __init__(self, state: State, store: Store, sealer: Sealer, quotas: Quotas | None) -> None:
         self._state = state
         self._store = store
         self._sealer = sealer
+        self._quotas = quotas
 
     async def put_record(self, request: requests.PutRecord, call: Call) -> answers.PutRecord:
         """PutRecord."""
         stream = self._state.readable(stream_name(request))
         key, data = request.partition_key or "", request.data or b""
-        hash_key, size = weigh(key, data, request.explicit_hash_key)
+        if stream.settings.spread:
+            hash_key, size = stream.spread_key(), len(key.encode()) + len(data)
+        elif request.partition_key is None:
+            raise constraints.broken("partitionKey", None, "Member must not be null")
+        else:
+            hash_key, size = weigh(key, data, request.explicit_hash_key)
         limit = stream.settings.max_record_kib * 1024
         if size > limit:
             raise constraints.broken("data", data, f"Member must have length less than or equal to {limit}")
         if request.sequence_number_for_ordering is not None:
             self._check_ordering(stream, request.sequence_number_for_ordering)
         _check_rehearsal(request)
-        ((shard, first, arrival, _),) = self._state.place(stream, [hash_key], call.now)
+        refused: list[Any] = [None]
+        placements = self._state.place(stream, [hash_key], call.now, self._admit(stream, [size], call, refused))
+        if not placements:
+            raise Refused(_TOO_MUCH, refused[0].error_message)
+        ((shard, first, arrival, _),) = placements
         number = sequence.number(shard.origin, first, arrival // 1000, shard.index)
+        encryption = encryption_type(stream)
         await self._store.write([Chunk(shard.number, first, arrival, 1, size, pack([(key, data)]))])
-        return answers.PutRecord(shard.id, str(number), _NONE)
+        return answers.PutRecord(shard.id, str(number), encryption)
 
     async def put_records(self, request: requests.PutRecords, call: Call) -> answers.PutRecords:
         """PutRecords."""
         stream = self._state.readable(stream_name(request))
         entries = request.records or []
-        hash_keys, sizes = weigh_all(entries, stream.settings.max_record_kib * 1024)
+        limit = stream.settings.max_record_kib * 1024
+        hash_keys, sizes = weigh_spread(entries, limit, stream) if stream.settings.spread else weigh_all(entries, limit)
         _check_rehearsal(request)
         results: list[Any] = [None] * len(entries)
         chunks = []
         entry_answer = answers.PutRecordsEntry
-        for shard, first, arrival, members in self._state.place(stream, hash_keys, call.now):
+        admit = self._admit(stream, sizes, call, results)
+        failed = len(entries)
+        for shard, first, arrival, members in self._state.place(stream, hash_keys, call.now, admit):
             number = sequence.number(shard.origin, first, arrival // 1000, shard.index)
             name = shard.id
             size = 0
             kept = []
             for member in members:
                 entry = entries[member]
-                kept.append((entry.partition_key, entry.data))
+                kept.append((entry.partition_key or "", entry.data))
                 size += sizes[member]
                 results[member] = entry_answer(str(number), name)
                 number += sequence.STEP
+            failed -= len(members)
             chunks.append(Chunk(shard.number, first, arrival, len(members), size, pack(kept)))
+        encryption = encryption_type(stream)
         await self._store.write(chunks)
-        return answers.PutRecords(0, results, _NONE)
+        return answers.PutRecords(failed, results, encryption)
 
     async def get_shard_iterator(self, request: requests.GetShardIterator, call: Call) -> answers.GetShardIterator:
         """GetShardIterator."""
@@ -72,6 +92,8 @@ class Records:
         shard = self._state.shard(stream, request.shard_id or "")
         place = self._position(stream, shard, request, call)
         _check_rehearsal(request)
+        if self._quotas is not None and not self._quotas.may_iterate(shard.number, call.now):
+            raise Refused(_TOO_MUCH, _rate_exceeded(stream, shard))
         return answers.GetShardIterator(self._iterator(stream, shard, place, call))
 
     async def get_records(self, request: requests.GetRecords, call: Call) -> answers.GetRecords:
@@ -86,7 +108,26 @@ class Records:
             raise not_found(f"Shard {name} in stream {stream.name} under account {ACCOUNT} does not exist")
         _check_rehearsal(request)
         shard = stream.shards[position.shard_index]
+        if self._quotas is not None and not self._quotas.may_read(shard.number, call.now):
+            raise Refused(_TOO_MUCH, _rate_exceeded(stream, shard))
         return self._read(stream, shard, position.place, request.limit, call)
+
+    def _admit(self, stream: Stream, sizes: list[int], call: Call, results: list[Any]) -> Admit | None:
+        """Return what lets a put's records in as far as quotas go, and writes the others' refusals into `results`."""
+        quotas = self._quotas
+        if quotas is None:
+            return None
+
+        def admit(shard: Shard, members: list[int]) -> list[int]:
+            admitted = quotas.admitted(shard.number, [sizes[member] for member in members], call.now)
+            if len(admitted) == len(members):
+                return members
+            refusal = answers.PutRecordsEntry(error_code=_TOO_MUCH, error_message=_rate_exceeded(stream, shard))
+            for member in members:
+                results[member] = refusal
+            return [members[place] for place in admitted]
+
+        return admit
 
     def _read(self, stream: Stream, shard: Shard, place: int, limit: int | None, call: Call) -> answers.GetRecords:
         horizon = stream.horizon(call.now)
@@ -98,13 +139,17 @@ class Records:
             slices = self._store.read(shard.number, place, limit=most, size=size)
         records = []
         record_answer = answers.ReadRecord
-        for first, arrival, kept in slices:
+        for first, arrival, _, kept in slices:
             number = sequence.number(shard.origin, first, arrival // 1000, shard.index)
             seconds = arrival / 1000
+            encryption = "KMS" if stream.settings.encrypted(arrival) else "NONE"
             for record in kept:
-                records.append(record_answer(str(number), seconds, record.data, record.partition_key, _NONE))
+                key = record.partition_key or msgspec.UNSET
+                records.append(record_answer(str(number), seconds, record.data, key, encryption))
                 number += sequence.STEP
             place = first + len(kept)
+        if self._quotas is not None:
+            self._quotas.was_read(shard.number, sum(slice_.size for slice_ in slices), call.now)
         tip = self._store.tip(shard.number)
         if not slices:
             place = max(place, tip.place + 1)
@@ -182,6 +227,10 @@ class Records:
                 f"ExclusiveMinimumSequenceNumber {number} used in PutRecord on stream {stream.name} "
                 f"under account {ACCOUNT} is invalid."
             )
+
+
+def _rate_exceeded(stream: Stream, shard: Shard) -> str:
+    return f"Rate exceeded for shard {shard.id} in stream {stream.name} under account {ACCOUNT}."
 
 
 def _check_age(issued: float, now: float) -> None:

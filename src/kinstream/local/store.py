@@ -25,7 +25,17 @@ from typing import IO, Any, NamedTuple, Protocol, TypeAlias
 import msgspec
 
 from kinstream.errors import ConfigError
-from kinstream.local.state import Event, Settings, Shard, ShardKept, Stream, StreamGone, StreamKept
+from kinstream.local.state import (
+    Account,
+    AccountKept,
+    Event,
+    Settings,
+    Shard,
+    ShardKept,
+    Stream,
+    StreamGone,
+    StreamKept,
+)
 
 log = logging.getLogger("kinstream.local")
 
@@ -43,6 +53,10 @@ CHECKPOINT_PAGES = 500
 
 CACHE_KIB = 16_384
 """Page cache of each connection."""
+
+DURABILITIES = {"full": "FULL", "process": "NORMAL"}
+"""What survives what, as SQLite's `synchronous`: FULL syncs the log at each commit; NORMAL only before it is copied into the
+database, so that a power cut may take the newest commits, but leaves a sound database."""
 
 PLACE_BITS = 40
 """A chunk's key is its shard's number, then the place of its first record in this many bits: 10**12 records a shard."""
@@ -79,6 +93,8 @@ class Slice(NamedTuple):
 
     first: int
     arrival: int
+    size: int
+    """Bytes of data and partition keys."""
     records: list[Kept]
 
 
@@ -96,6 +112,8 @@ class Loaded(NamedTuple):
     """Each shard with the place and the arrival time of its newest record."""
     next_number: int
     """The first number for new shards."""
+    account: Account | None = None
+    """None where it was never changed."""
 
 
 Write: TypeAlias = Event | Chunk
@@ -179,19 +197,20 @@ class SqliteStore:
 
     Args:
         folder: Made if it is missing. One store at a time can have it.
+        durability: One of `DURABILITIES`.
 
     Raises:
         ConfigError: The folder cannot be used, is in use, or its database is not ours or newer than this package.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, durability: str = "full") -> None:
         with ExitStack() as opened:
             self._lock = opened.enter_context(_lock(folder))
             path = folder / "kinesis.sqlite3"
             try:
-                self._reader = opened.enter_context(closing(_connect(path)))
+                self._reader = opened.enter_context(closing(_connect(path, durability)))
                 self.key = _prepare(self._reader, path)
-                self._writer = opened.enter_context(closing(_connect(path)))
+                self._writer = opened.enter_context(closing(_connect(path, durability)))
             except sqlite3.Error as error:
                 raise ConfigError(f"data={str(folder)!r}: its database cannot be used: {error}") from error
             opened.pop_all()
@@ -220,7 +239,9 @@ class SqliteStore:
         (last,) = self._reader.execute(
             "SELECT max(number) FROM (SELECT number FROM shards UNION ALL SELECT number FROM doomed)"
         ).fetchone()
-        return Loaded(streams, (last or 0) + 1)
+        row = self._reader.execute("SELECT value FROM about WHERE name = 'account'").fetchone()
+        account = msgspec.json.decode(row[0], type=Account) if row else None
+        return Loaded(streams, (last or 0) + 1, account)
 
     async def write(self, writes: Sequence[Write]) -> None:
         """Keep events and chunks. Return when they are on the disk.
@@ -413,6 +434,8 @@ def _statements(write: Write) -> list[_Statement]:
     if isinstance(write, ShardKept):
         document = msgspec.json.encode(write.shard).decode()
         return [("INSERT OR REPLACE INTO shards VALUES (?, ?, ?)", (write.shard.number, write.stream, document))]
+    if isinstance(write, AccountKept):
+        return [("INSERT OR REPLACE INTO about VALUES ('account', ?)", (msgspec.json.encode(write.account),))]
     name = (write.name,)
     return [
         ("INSERT INTO doomed SELECT number FROM shards WHERE stream = ?", name),
@@ -436,12 +459,13 @@ def _lock(folder: Path) -> IO[bytes]:
     return file
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, durability: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
     try:
-        # WAL lets reads go on while the writer writes; FULL makes each commit an fsync of it.
+        # WAL lets reads go on while the writer writes. What is deleted need not be overwritten: that would cost as much again.
         connection.executescript(
-            f"PRAGMA page_size = {PAGE_BYTES}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; "
+            f"PRAGMA page_size = {PAGE_BYTES}; PRAGMA journal_mode = WAL; "
+            f"PRAGMA synchronous = {DURABILITIES[durability]}; PRAGMA secure_delete = OFF; "
             f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA cache_size = -{CACHE_KIB};"
         )
     except sqlite3.Error:
@@ -480,6 +504,7 @@ def _cut(chunks: Iterable[Chunk], place: int, limit: int, size: int) -> list[Sli
         records = _decoder.decode(chunk.records)
         if skip or chunk.length > limit:
             records = records[skip : skip + limit]
+        before = size
         if skip or len(records) < chunk.length or chunk.size > size:
             fits = 0
             for record in records:
@@ -494,7 +519,7 @@ def _cut(chunks: Iterable[Chunk], place: int, limit: int, size: int) -> list[Sli
             size -= chunk.size
             full = False
         if records:
-            slices.append(Slice(chunk.first + skip, chunk.arrival, records))
+            slices.append(Slice(chunk.first + skip, chunk.arrival, before - size, records))
         limit -= len(records)
         if full or limit <= 0 or size <= 0:
             break

@@ -1,0 +1,185 @@
+"""Quotas: what a shard takes and gives in a second, and how often operations may be called. Pure: time comes with each call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+from kinstream import service_quotas
+
+_FEW = 1024
+"""So many counts are kept without a look at which of them are still needed."""
+
+
+class Bucket:
+    """Tokens that come back at a steady rate. It is full at first.
+
+    Args:
+        rate: Tokens a second.
+        capacity: The most that it holds.
+        now: Seconds.
+    """
+
+    __slots__ = ("_at", "_capacity", "_level", "_rate")
+
+    def __init__(self, rate: float, capacity: float, now: float) -> None:
+        self._rate = rate
+        self._capacity = capacity
+        self._level = capacity
+        self._at = now
+
+    def level(self, now: float) -> float:
+        """Return the tokens there are: below 0 while more were used than there were."""
+        # Where the clock was set back, no time has passed.
+        if now > self._at:
+            self._level = min(self._capacity, self._level + (now - self._at) * self._rate)
+        self._at = now
+        return self._level
+
+    def use(self, tokens: float) -> None:
+        """Take tokens away, whether they are there or not."""
+        self._level -= tokens
+
+    def take(self, now: float) -> bool:
+        """Take one token, if it is there. Return whether it was."""
+        if self.level(now) < 1:
+            return False
+        self._level -= 1
+        return True
+
+    def owe(self, tokens: float) -> None:
+        """Begin anew, with so many tokens missing."""
+        self._level = -tokens
+
+    def idle(self, now: float) -> bool:
+        """Return whether it is as a new one is."""
+        return self.level(now) >= self._capacity
+
+
+class _Shard:
+    """What one shard has left."""
+
+    __slots__ = ("calls", "given", "iterators", "records", "taken")
+
+    def __init__(self, now: float) -> None:
+        rate: float = service_quotas.SHARD_WRITE_RECORDS_PER_SECOND
+        self.records = Bucket(rate, rate, now)
+        self.taken = Bucket(service_quotas.SHARD_WRITE_BYTES_PER_SECOND, service_quotas.SHARD_WRITE_BURST_BYTES, now)
+        rate = service_quotas.SHARD_READ_CALLS_PER_SECOND
+        self.calls = Bucket(rate, rate, now)
+        rate = service_quotas.SHARD_READ_BYTES_PER_SECOND
+        self.given = Bucket(rate, rate, now)
+        rate = service_quotas.SHARD_ITERATOR_CALLS_PER_SECOND
+        self.iterators = Bucket(rate, rate, now)
+
+    def idle(self, now: float) -> bool:
+        """Return whether nothing is missing."""
+        return all(bucket.idle(now) for bucket in (self.records, self.taken, self.calls, self.given, self.iterators))
+
+
+class Quotas:
+    """Counts what is used. A shard of an on-demand stream has the same quotas as any other.
+
+    `now` is in seconds. It may go back, as a clock does that is set: then no time has passed.
+    """
+
+    def __init__(self) -> None:
+        self._shards: dict[int, _Shard] = {}
+        self._shards_room = _FEW
+        self._calls: dict[tuple[str, str], Bucket] = {}
+        self._calls_room = _FEW
+
+    def may_call(self, operation: str, stream: str, now: float) -> bool:
+        """Count a call of an operation on streams and shards, unless there were too many.
+
+        Args:
+            operation: Its name.
+            stream: The stream that it is about; "" for none.
+            now: Seconds.
+
+        Returns:
+            Whether it may go on.
+        """
+        rate = service_quotas.STREAM_CALLS_PER_SECOND.get(operation)
+        if rate is None:
+            stream = ""
+            rate = service_quotas.ACCOUNT_CALLS_PER_SECOND.get(operation, service_quotas.OTHER_CALLS_PER_SECOND)
+        bucket = self._calls.get((operation, stream))
+        if bucket is None:
+            self._calls_room = _make_room(self._calls, self._calls_room, now)
+            bucket = self._calls[operation, stream] = Bucket(rate, rate, now)
+        return bucket.take(now)
+
+    def admitted(self, shard: int, sizes: Sequence[int], now: float) -> Sequence[int]:
+        """Say which records of a put a shard takes, and count those.
+
+        Args:
+            shard: The shard's number in the store.
+            sizes: Bytes of data and partition key of each.
+            now: Seconds.
+
+        Returns:
+            Their places in `sizes`: a record that is too large for the moment does not keep a smaller one out.
+        """
+        count, size = len(sizes), sum(sizes)
+        use = self._shard(shard, now)
+        records, taken = use.records, use.taken
+        records_left, bytes_left = records.level(now), taken.level(now)
+        if count <= records_left and size <= bytes_left:
+            records.use(count)
+            taken.use(size)
+            return range(count)
+        chosen = []
+        for place, weight in enumerate(sizes):
+            if records_left < 1:
+                break
+            if weight <= bytes_left:
+                records_left -= 1
+                bytes_left -= weight
+                records.use(1)
+                taken.use(weight)
+                chosen.append(place)
+        return chosen
+
+    def may_read(self, shard: int, now: float) -> bool:
+        """Count a GetRecords call on a shard, unless there were too many or they read too much. Return whether it may go on."""
+        use = self._shard(shard, now)
+        return use.given.level(now) > 0 and use.calls.take(now)
+
+    def was_read(self, shard: int, size: int, now: float) -> None:
+        """Count the bytes that a GetRecords call answered with."""
+        given = self._shard(shard, now).given
+        if size > service_quotas.SHARD_READ_BYTES_PER_SECOND:
+            # It is paid for in full, whatever was saved: 10 MiB shut the shard for 5 seconds (API reference, `GetRecords`).
+            given.owe(size)
+        elif size:
+            given.level(now)
+            given.use(size)
+
+    def may_iterate(self, shard: int, now: float) -> bool:
+        """Count a GetShardIterator call on a shard, unless there were too many. Return whether it may go on."""
+        return self._shard(shard, now).iterators.take(now)
+
+    def _shard(self, number: int, now: float) -> _Shard:
+        use = self._shards.get(number)
+        if use is None:
+            self._shards_room = _make_room(self._shards, self._shards_room, now)
+            use = self._shards[number] = _Shard(now)
+        return use
+
+
+class _Count(Protocol):
+    def idle(self, now: float) -> bool: ...
+
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value", bound=_Count)
+
+
+def _make_room(counts: dict[_Key, _Value], room: int, now: float) -> int:
+    """Forget counts that say nothing any more, once there are many. Return how many there may be until the next time."""
+    if len(counts) < room:
+        return room
+    for key in [key for key, count in counts.items() if count.idle(now)]:
+        del counts[key]
+    return max(_FEW, 2 * len(counts))
