@@ -1,103 +1,387 @@
-"""Connections: hypercorn speaks HTTP on each, and all end when the server does."""
+"""Connections: accepted, counted, timed and ended here; what is said on them, hypercorn speaks.
+
+hypercorn's own server is not used, only its protocols: it keeps a connection that its client has closed until the idle time
+is over, has no bound on their number, and waits for ever for clients that do not read.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
+import ssl
+import struct
 import sys
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
-from hypercorn.events import Event, Updated
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.h2 import H2Protocol, StreamBuffer
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import parse_socket_addr
+
+from kinstream.local.limits import Limits
 
 log = logging.getLogger("kinstream.local")
 
-IDLE_SECONDS = 60.0
-"""How long a connection may idle: as long as clients' pools keep one unused."""
+Message: TypeAlias = dict[str, Any]
+Send: TypeAlias = Callable[[Any], Awaitable[None]]
+Application: TypeAlias = Callable[[dict[str, Any], Callable[[], Awaitable[Message]], Send], Awaitable[None]]
 
-STOP_SECONDS = 3.0
-"""How long requests that are being answered may still take when the server stops."""
+READ_BYTES = 64 * 1024
+
+INBOX_MESSAGES = 8
+"""So many parts of a body wait for the application; then reading waits."""
+
+LINGER_SECONDS = 5.0
+"""How long the last bytes of an ended connection may take to go."""
+
+_ACCEPT_AGAIN = 0.5
+"""Seconds until the next try where the machine has no room for a connection."""
+
+
+class Listener(NamedTuple):
+    """Where clients come in."""
+
+    bound: socket.socket
+    """It listens, and is closed by whoever made it."""
+    tls: ssl.SSLContext | None = None
+
+
+class Line(Protocol):
+    """A request's connection, for an application that wants to end it."""
+
+    async def finish(self) -> None:
+        """End it after what was sent."""
+
+    def cut(self) -> None:
+        """End it at once, whatever is under way."""
+
+    def reset(self) -> None:
+        """End it at once, so that its client sees a connection reset."""
 
 
 class Connections:
-    """Serves an ASGI application on a listening socket while the context is open.
+    """Serves an ASGI application on listening sockets while the context is open.
 
-    hypercorn's own `serve` is not used: it keeps a connection that its client has closed until the idle time is over, so
-    that a client without a pool would use up the process's file descriptors.
+    A request's `scope["state"]` holds its connection as "connection": a `Line`.
 
     Args:
         app: The application.
-        bound: A listening socket. It is closed with the context.
+        listeners: Where clients come in.
+        limits: What they may take.
     """
 
-    def __init__(self, app: Any, bound: socket.socket) -> None:
-        self._app = ASGIWrapper(app)
-        self._bound = bound
-        self._config = _config()
+    def __init__(self, app: Application, listeners: Sequence[Listener], limits: Limits) -> None:
+        self._app = app
+        self._listeners = listeners
+        self._limits = limits
+        self._config = _config(limits)
         self._context = WorkerContext(None)
+        self._room = asyncio.Semaphore(limits.connections)
+        self._accepting: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._open: set[_Connection] = set()
 
     async def __aenter__(self) -> Connections:
-        self._server = await asyncio.start_server(self._connect, sock=self._bound, backlog=self._config.backlog)
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            listener.bound.setblocking(False)
+            self._accepting.append(loop.create_task(self._accept(listener)))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._server is not None:
-            self._server.close()
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.wait(self._accepting)
         await self._context.terminated.set()
+        for connection in list(self._open):
+            connection.stop()
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
+            _, late = await asyncio.wait(self._tasks, timeout=self._limits.stop)
             for task in late:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
 
-    def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _accept(self, listener: Listener) -> None:
+        """Let clients in as long as there is room. Those beyond it wait in the socket's own queue."""
         loop = asyncio.get_running_loop()
+        while True:
+            await self._room.acquire()
+            try:
+                accepted, _ = await loop.sock_accept(listener.bound)
+            except OSError as error:
+                self._room.release()
+                log.warning("no connection can be taken now: %s", error.strerror)
+                await asyncio.sleep(_ACCEPT_AGAIN)
+                continue
+            except asyncio.CancelledError:
+                self._room.release()
+                raise
+            task = loop.create_task(self._serve(accepted, listener.tls))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._room.release()
+
+    async def _serve(self, accepted: socket.socket, tls: ssl.SSLContext | None) -> None:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(loop=loop)
         try:
-            await _Connection(self._app, loop, self._config, self._context, {}, reader, writer)
+            transport, protocol = await loop.connect_accepted_socket(
+                lambda: asyncio.StreamReaderProtocol(reader, loop=loop),
+                accepted,
+                ssl=tls,
+                ssl_handshake_timeout=self._limits.handshake if tls else None,
+                ssl_shutdown_timeout=LINGER_SECONDS if tls else None,
+            )
+        except (OSError, asyncio.CancelledError) as error:
+            accepted.close()
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            return  # whoever it was did not speak TLS, or not to us
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        connection = _Connection(self._app, self._config, self._context, self._idle_seconds, reader, writer)
+        self._open.add(connection)
+        try:
+            await connection.serve()
+        except asyncio.CancelledError:
+            connection.cut()
+            raise
         except Exception:
             log.exception("a connection failed")
-            writer.close()
+        finally:
+            self._open.discard(connection)
+            await _end(writer)
+
+    def _idle_seconds(self) -> float:
+        crowded = len(self._tasks) * 4 >= self._limits.connections * 3
+        return self._limits.crowded_idle if crowded else self._limits.idle
 
 
-class _Connection(TCPServer):
-    """One connection, which ends when its client has closed it."""
+class _Connection:
+    """One connection: hypercorn's protocol between a stream of bytes and the application.
 
-    _ended = False
+    It is the "task group" of hypercorn's protocols too: they start an application by `spawn_app`, other work by `spawn`.
+    """
 
-    async def _read_data(self) -> None:
-        await super()._read_data()
-        self._ended = True
-        await self.idle_task.stop()
+    def __init__(
+        self,
+        app: Application,
+        config: Config,
+        context: WorkerContext,
+        idle_seconds: Callable[[], float],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self._app = app
+        self._config = config
+        self._context = context
+        self._idle_seconds = idle_seconds
+        self._reader = reader
+        self._writer = writer
+        self._idle: asyncio.TimerHandle | None = None
+        self._lingering: asyncio.TimerHandle | None = None
+        self._ended = False
 
-    async def protocol_send(self, event: Event) -> None:
-        if self._ended and isinstance(event, Updated):
-            return  # nothing more will come that would be worth an idle time
-        await super().protocol_send(event)
+    async def serve(self) -> None:
+        """Answer requests until either side ends the connection."""
+        accepted = self._writer.get_extra_info("socket")
+        tls = self._writer.get_extra_info("ssl_object")
+        try:
+            client = parse_socket_addr(accepted.family, accepted.getpeername())
+            server = parse_socket_addr(accepted.family, accepted.getsockname())
+        except OSError:
+            return  # gone already
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                self._protocol = ProtocolWrapper(
+                    self._app,  # type: ignore[arg-type]  # spawn_app is ours, and takes any ASGI application
+                    self._config,
+                    self._context,
+                    self,  # type: ignore[arg-type]
+                    ConnectionState({"connection": self}),
+                    tls is not None,
+                    client,
+                    server,
+                    self._send,
+                    "http/1.1" if tls is None else tls.selected_alpn_protocol(),
+                )
+                self._may_idle(True)
+                await self._protocol.initiate()
+                await self._read()
+        finally:
+            self._may_idle(False)
+            if self._lingering is not None:
+                self._lingering.cancel()
+
+    def stop(self) -> None:
+        """End the connection if nothing is being asked; else it ends after its answers."""
+        if self._idle is not None:
+            self._close()
+
+    async def finish(self) -> None:
+        """End the connection after what was sent."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                for waiting in self._waiting():
+                    if waiting.buffer:
+                        await waiting.drain()
+        self._close()
+
+    def cut(self) -> None:
+        """End the connection at once, whatever is under way."""
+        self._writer.transport.abort()
+
+    def reset(self) -> None:
+        """End the connection at once, so that its client sees a connection reset."""
+        now = struct.pack("ii", 1, 0)
+        self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, now)
+        self.cut()
+
+    def spawn(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        """Start a task that ends with the connection."""
+
+        async def work() -> None:
+            await function(*arguments)
+
+        self._group.create_task(work())
+
+    async def spawn_app(
+        self, app: Application, config: Config, scope: dict[str, Any], send: Send
+    ) -> Callable[[Message], Awaitable[None]]:
+        """Start the application for one request, and return what its messages are handed to."""
+        inbox = _Inbox()
+
+        async def work() -> None:
+            try:
+                await app(scope, inbox.get, send)
+            except Exception:
+                log.exception("a request failed")
+            finally:
+                inbox.close()
+                await send(None)
+
+        self._group.create_task(work())
+        return inbox.put
+
+    async def _read(self) -> None:
+        while not self._ended:
+            try:
+                data = await self._reader.read(READ_BYTES)
+            except OSError:
+                data = b""
+            self._ended = not data
+            try:
+                await self._protocol.handle(RawData(data))
+            except Exception as error:  # noqa: BLE001, the protocols raise whatever strange bytes make of them
+                log.info("a connection is ended for what was sent on it: %r", error)
+                self._ended = True
+        await self._protocol.handle(Closed())
+        for waiting in self._waiting():
+            await waiting.close()
+
+    def _waiting(self) -> list[StreamBuffer]:
+        """Return the answers that wait for their client's leave to send (HTTP/2), which may never come."""
+        protocol = self._protocol.protocol
+        return list(protocol.stream_buffers.values()) if isinstance(protocol, H2Protocol) else []
+
+    async def _send(self, event: Event) -> None:
+        """Do as the protocol says."""
+        if isinstance(event, RawData):
+            if self._writer.is_closing():
+                return
+            self._writer.write(event.data)
+            try:
+                await self._writer.drain()
+            except OSError:
+                await self._protocol.handle(Closed())
+        elif isinstance(event, Closed):
+            self._close()
+        elif isinstance(event, Updated) and not self._ended:
+            self._may_idle(event.idle)
+
+    def _may_idle(self, idle: bool) -> None:
+        """Set or stop the timer of a connection on which nothing is asked."""
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        if idle and self._context.terminated.is_set():
+            self._close()
+        elif idle:
+            self._idle = asyncio.get_running_loop().call_later(self._idle_seconds(), self._close)
+
+    def _close(self) -> None:
+        """End the connection after what was written, if its client reads it soon."""
+        self._writer.close()
+        if self._lingering is None:
+            self._lingering = asyncio.get_running_loop().call_later(LINGER_SECONDS, self.cut)
 
 
-def _config() -> Config:
+class _Inbox:
+    """What an application receives. A body is read no faster than the application takes it."""
+
+    def __init__(self) -> None:
+        self._messages: asyncio.Queue[Message] = asyncio.Queue()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._closed = False
+
+    async def put(self, message: Message) -> None:
+        """Hand over a message; one to an application that has ended is dropped."""
+        if self._closed:
+            return
+        self._messages.put_nowait(message)
+        if self._messages.qsize() >= INBOX_MESSAGES:
+            self._room.clear()
+        if (
+            message["type"] == "http.request"
+        ):  # others come from the application's own task, which must not wait for itself
+            await self._room.wait()
+
+    async def get(self) -> Message:
+        """Return the next message."""
+        message = await self._messages.get()
+        if self._messages.qsize() < INBOX_MESSAGES:
+            self._room.set()
+        return message
+
+    def close(self) -> None:
+        """Take no more."""
+        self._closed = True
+        self._room.set()
+
+
+async def _end(writer: asyncio.StreamWriter) -> None:
+    """Close a connection, after what was written where its client still reads."""
+    writer.close()
+    with contextlib.suppress(OSError):
+        try:
+            async with asyncio.timeout(LINGER_SECONDS):
+                await writer.wait_closed()
+        except TimeoutError:
+            writer.transport.abort()
+
+
+def _config(limits: Limits) -> Config:
     """Return how hypercorn speaks: without headers of its own, and without an end to a connection that is used."""
     config = Config()
-    config.backlog = 256
     config.accesslog = None
     config.errorlog = logging.getLogger("kinstream.local.http")
     config.include_date_header = False
     config.include_server_header = False
-    config.keep_alive_timeout = IDLE_SECONDS
     config.keep_alive_max_requests = sys.maxsize
+    config.h11_max_incomplete_size = limits.header_bytes
+    config.h2_max_header_list_size = limits.header_bytes
+    config.h2_max_concurrent_streams = limits.streams
     return config

@@ -1,106 +1,142 @@
 """The HTTP side: one request in, one answer out, whatever was sent.
 
 In this order, as AWS goes about it: is the host ours, is there such an operation, is the signature right, does the body
-parse, are the arguments right; then the operation itself.
+parse, are the arguments right; then the operation itself, unless a test has caught it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import ipaddress
 import logging
 import os
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from email.utils import formatdate
+from functools import partial
 from typing import Any, TypeAlias
 
+import msgspec
+
 from kinstream.clock import Clock
+from kinstream.local.connections import Line
+from kinstream.local.control import Answered, Control, Severed
+from kinstream.local.control_address import PREFIX, ControlAddress, Wrong
+from kinstream.local.hosts import Hosts
+from kinstream.local.limits import Limits
 from kinstream.local.operations import Operations
 from kinstream.local.refusal import Refused
 from kinstream.local.signature import Verifier
 from kinstream.local.wire import JSON, WIRES, Wire
-from kinstream.service_quotas import MIB
 
 log = logging.getLogger("kinstream.local")
 
-MAX_BODY_BYTES = 16 * MIB
-"""The largest body: PutRecords' 10 MiB as base64, with room for keys."""
-
-MAX_DRAIN_BYTES = 4 * MAX_BODY_BYTES
-"""How much of a larger body is read and dropped, so that its sender hears the answer before the connection ends."""
-
-BODY_SECONDS = 60.0
-"""How long a body may take to arrive."""
+DRAIN_TIMES = 4
+"""A body may be so many times too large and is read, and dropped: its sender hears the answer before the connection ends."""
 
 _TARGET = "Kinesis_20131202"
+_NOT_OURS = "The Host header must be a loopback address, localhost or a name that the server was told."
 
 Scope: TypeAlias = dict[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
 Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
 
 
+@dataclass(slots=True)
+class Reply:
+    """What goes back."""
+
+    status: int
+    body: bytes
+    content_type: str
+    headers: Mapping[str, str] | None = None
+    """In the place of the usual ones; an empty value leaves one out."""
+    severed: Severed | None = None
+    """How the connection is cut off instead of a whole answer."""
+
+
 class Endpoint:
-    """An ASGI application that speaks to Kinesis clients.
+    """An ASGI application that speaks to Kinesis clients, and to tests at the control address.
 
     Args:
-        operations: Answers requests.
+        hosts: Says which Host headers are ours.
         verifier: Checks signatures.
+        operations: Answers requests.
+        control: Catches them.
+        control_address: Answers requests to the control address.
+        limits: What clients may take.
         clock: Dates answers.
     """
 
-    def __init__(self, operations: Operations, verifier: Verifier, clock: Clock) -> None:
-        self._operations = operations
+    def __init__(
+        self,
+        *,
+        hosts: Hosts,
+        verifier: Verifier,
+        operations: Operations,
+        control: Control,
+        control_address: ControlAddress,
+        limits: Limits,
+        clock: Clock,
+    ) -> None:
+        self._hosts = hosts
         self._verifier = verifier
+        self._operations = operations
+        self._control = control
+        self._control_address = control_address
+        self._limits = limits
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI)."""
         if scope["type"] == "http":
             await self._serve(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await _live(receive, send)
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close"})
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
+        answer = self._answer_control if scope["path"].startswith(PREFIX) else self._answer_kinesis
+        reply = await answer(scope, headers, receive)
+        if reply is None:
+            return
+        line: Line = scope["state"]["connection"]
+        try:
+            async with asyncio.timeout(self._limits.answer):
+                await self._send(reply, send, line)
+        except TimeoutError:
+            line.cut()  # its client does not read
+
+    async def _answer_kinesis(self, scope: Scope, headers: list[tuple[str, str]], receive: Receive) -> Reply | None:
         by_name = dict(headers)
         content_type = by_name.get("content-type", "").partition(";")[0].strip().lower()
         wire: Wire = WIRES.get(content_type, JSON)
-        status = 200
+        reply = Reply(200, b"", wire.content_type)
         try:
-            body = await _body(receive)
+            body = await self._body(receive)
             if body is GONE:
-                return
+                return None
             answer = await self._answer(scope, headers, by_name, body, WIRES.get(content_type))
-            payload = b"" if answer is None else wire.encode(answer)
+            if isinstance(answer, Severed):
+                reply.severed = answer
+                answer = answer.answer
+            if isinstance(answer, Answered):
+                reply.status, reply.headers = answer.status, answer.headers
+                answer = answer.body
+            reply.body = answer if isinstance(answer, bytes) else b"" if answer is None else wire.encode(answer)
         except Refused as refused:
-            status = refused.status
+            reply.status = refused.status
             told = {"__type": refused.code} | ({"message": refused.message} if refused.message else {})
-            payload = wire.encode(told)
+            reply.body = wire.encode(told)
         except Exception:
             log.exception("a request failed: %s", by_name.get("x-amz-target"))
-            status = 500
-            payload = wire.encode(
+            reply.status = 500
+            reply.body = wire.encode(
                 {"__type": "InternalFailureException", "message": "The local Kinesis failed; see its log."}
             )
-        await send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [
-                    (b"x-amzn-requestid", str(uuid.uuid4()).encode()),
-                    (b"x-amz-id-2", base64.b64encode(os.urandom(72))),
-                    (b"date", formatdate(self._clock.wall(), usegmt=True).encode()),
-                    (b"content-type", wire.content_type.encode()),
-                    (b"content-length", str(len(payload)).encode()),
-                ],
-            }
-        )
-        await send({"type": "http.response.body", "body": payload})
+        return reply
 
     async def _answer(
         self,
@@ -111,11 +147,11 @@ class Endpoint:
         wire: Wire | None,
     ) -> Any:
         """Return the answer to a request, or None for an empty one. Raises Refused."""
-        _check_host(by_name.get("host", ""))
+        if not self._hosts.lets_in(by_name.get("host", "")):
+            raise Refused("AccessDeniedException", _NOT_OURS, status=403)
         if body is None:
-            raise Refused(
-                "RequestEntityTooLargeException", f"The body is larger than {MAX_BODY_BYTES} bytes.", status=413
-            )
+            limit = self._limits.body_bytes
+            raise Refused("RequestEntityTooLargeException", f"The body is larger than {limit} bytes.", status=413)
         service, _, operation = by_name.get("x-amz-target", "").partition(".")
         if scope["method"] != "POST" or not operation:
             raise Refused(
@@ -129,23 +165,73 @@ class Endpoint:
         query = scope["query_string"].decode("latin-1")
         target = scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
         region = self._verifier.verify(scope["method"], target, headers, body)
-        return await self._operations.call(operation, wire.decode(body, shape), region)
+        act = partial(self._operations.call, operation, region=region)
+        return await self._control.answer(operation, wire.decode(body, shape), region, act)
+
+    async def _answer_control(self, scope: Scope, headers: list[tuple[str, str]], receive: Receive) -> Reply | None:
+        reply = Reply(200, b"", "application/json")
+        try:
+            body = await self._body(receive)
+            if body is GONE:
+                return None
+            reply.status, answer = await self._control_this(scope, dict(headers), body)
+            reply.body = b"" if answer is None else msgspec.json.encode(answer)
+        except Wrong as wrong:
+            reply.status, reply.body = wrong.status, msgspec.json.encode({"error": str(wrong)})
+        except Refused as refused:
+            reply.status, reply.body = refused.status, msgspec.json.encode({"error": refused.message})
+        except Exception:
+            log.exception("a request to the control address failed")
+            reply.status, reply.body = 500, b'{"error": "The local Kinesis failed; see its log."}'
+        return reply
+
+    async def _control_this(self, scope: Scope, by_name: dict[str, str], body: bytes | None) -> tuple[int, Any]:
+        """Return status and body for a request to the control address. Raises Wrong."""
+        if not self._hosts.lets_in(by_name.get("host", "")):
+            raise Wrong(403, _NOT_OURS)
+        if body is None:
+            raise Wrong(413, f"The body is larger than {self._limits.body_bytes} bytes.")
+        query = scope["query_string"].decode("latin-1")
+        return await self._control_address.answer(
+            scope["method"], scope["path"], query, by_name.get("authorization", ""), body
+        )
+
+    async def _send(self, reply: Reply, send: Send, line: Line) -> None:
+        severed = reply.severed
+        if severed is not None and not severed.after_bytes:
+            line.reset() if severed.reset else line.cut()
+            return
+        usual = {
+            "x-amzn-requestid": str(uuid.uuid4()),
+            "x-amz-id-2": base64.b64encode(os.urandom(72)).decode(),
+            "date": formatdate(self._clock.wall(), usegmt=True),
+            "content-type": reply.content_type,
+            "content-length": str(len(reply.body)),
+        }
+        if reply.headers:
+            usual |= {name.lower(): value for name, value in reply.headers.items()}
+        headers = [(name.encode(), value.encode()) for name, value in usual.items() if value]
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        if severed is None:
+            await send({"type": "http.response.body", "body": reply.body})
+        else:
+            await send({"type": "http.response.body", "body": reply.body[: severed.after_bytes], "more_body": True})
+            await line.finish()
+
+    async def _body(self, receive: Receive) -> bytes | None:
+        """Return the whole body, None where it is too large, or GONE. Raises Refused where it does not arrive."""
+        try:
+            async with asyncio.timeout(self._limits.body):
+                return await _collect(receive, self._limits.body_bytes)
+        except TimeoutError:
+            raise Refused("RequestTimeoutException", "The body did not arrive in time.", status=408) from None
 
 
 GONE = b"\0gone"
 """Stands for the body of a client that went away: the one object, not its value."""
 
 
-async def _body(receive: Receive) -> bytes | None:
-    """Return the whole body, None where it is too large, or GONE. Raises Refused where it does not arrive."""
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            return await _collect(receive)
-    except TimeoutError:
-        raise Refused("RequestTimeoutException", "The body did not arrive in time.", status=408) from None
-
-
-async def _collect(receive: Receive) -> bytes | None:
+async def _collect(receive: Receive, most: int) -> bytes | None:
     parts: list[bytes] = []
     size = 0
     while True:
@@ -154,33 +240,10 @@ async def _collect(receive: Receive) -> bytes | None:
             return GONE
         part = message.get("body", b"")
         size += len(part)
-        if size <= MAX_BODY_BYTES:
+        if size <= most:
             parts.append(part)
         elif parts:
             parts.clear()
-        if not message.get("more_body") or size > MAX_DRAIN_BYTES:
+        if not message.get("more_body") or size > most * DRAIN_TIMES:
             break
-    return b"".join(parts) if size <= MAX_BODY_BYTES else None
-
-
-async def _live(receive: Receive, send: Send) -> None:
-    """Answer the server's start and stop (ASGI lifespan): there is nothing to do."""
-    while True:
-        message = await receive()
-        await send({"type": message["type"] + ".complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
-
-
-def _check_host(host: str) -> None:
-    """Refuse a Host that is not this machine: a web page whose name was rebound to 127.0.0.1 has its own."""
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
-    name = name.strip("[]").lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return
-    try:
-        if ipaddress.ip_address(name).is_loopback:
-            return
-    except ValueError:
-        pass
-    raise Refused("AccessDeniedException", "The Host header must be a loopback address or localhost.", status=403)
+    return b"".join(parts) if size <= most else None

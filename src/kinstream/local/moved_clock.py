@@ -1,0 +1,47 @@
+"""A clock that runs as another does, but can be put forward."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+
+from kinstream.clock import Clock
+from kinstream.config import number
+
+FARTHEST = 10 * 366 * 86400.0
+"""How far it may be put forward at once, in seconds."""
+
+
+class MovedClock:
+    """The time of the service, which a test may put forward: streams age, iterators expire, quotas are filled again.
+
+    Args:
+        clock: The clock that it follows.
+
+    Attributes:
+        advanced: How far it is ahead of that clock, in seconds.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.advanced = 0.0
+
+    def advance(self, seconds: float) -> None:
+        """Put it forward."""
+        number("seconds", seconds, 0, FARTHEST)
+        self.advanced += seconds
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        return self._clock.monotonic() + self.advanced
+
+    def wall(self) -> float:
+        """Return seconds since 1970."""
+        return self._clock.wall() + self.advanced
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, as the clock does that it follows."""
+        await self._clock.sleep(seconds)
+
+    def timeout(self, seconds: float) -> AbstractAsyncContextManager[object]:
+        """Return a deadline of the clock that it follows."""
+        return self._clock.timeout(seconds)
