@@ -25,9 +25,10 @@ from kinstream.local.hosts import Hosts
 from kinstream.local.limits import Limits
 from kinstream.local.moved_clock import MovedClock
 from kinstream.local.operations import Operations
+from kinstream.local.quotas import Quotas
 from kinstream.local.signature import Verifier
 from kinstream.local.state import State
-from kinstream.local.store import MemoryStore, SqliteStore, Store
+from kinstream.local.store import DURABILITIES, MemoryStore, SqliteStore, Store
 from kinstream.local.tokens import Sealer
 
 if TYPE_CHECKING:
@@ -46,12 +47,15 @@ class Server:
             and clients are to trust `ca_file`.
         data: Folder in which streams and records are kept, durably: what was acknowledged is there after a SIGKILL.
             None keeps all in memory.
+        durability: What that survives. "full": a power cut too, as far as the disk tells the truth. "process": a SIGKILL,
+            but a power cut may take the newest records; faster.
         access_key_id: The access key that is let in.
         secret_access_key: Its secret.
         region: The region to tell clients.
         transition: Seconds for which a stream is CREATING, UPDATING or DELETING. boto3's waiters look again only every
             10 seconds unless told otherwise (`WaiterConfig={"Delay": 1}`).
-        clock: Dates all that happens.
+        quotas: Whether shards take and give no more a second than AWS's, and operations may be called no more often.
+        clock: Dates all that happens, and times quotas.
         allow_remote: Permit a `host` that others can reach. Whoever knows the keys is let in.
         host_names: Host headers that are let in besides localhost, loopback addresses and, with `allow_remote`, any address
             and this machine's name: "kinesis" for the service of that name in a Compose file.
@@ -81,10 +85,12 @@ class Server:
         host: str = "127.0.0.1",
         port: int = 0,
         data: str | Path | None = None,
+        durability: str = "full",
         access_key_id: str = "local",
         secret_access_key: str = "local",  # noqa: S107, it is no secret
         region: str = "us-east-1",
         transition: float = 0.02,
+        quotas: bool = True,
         clock: Clock = SYSTEM_CLOCK,
         tls_port: int | None = None,
         allow_remote: bool = False,
@@ -103,9 +109,13 @@ class Server:
         if tls_port is not None:
             whole_number("tls_port", tls_port, 0, 65535)
         number("transition", transition, 0, 3600, "seconds")
+        if durability not in DURABILITIES:
+            raise ConfigError(f"durability={durability!r}: must be one of {', '.join(DURABILITIES)}")
         self._hosts = Hosts(host, remote=allow_remote, names=host_names)
         self._limits = limits
+        self._durability = durability
         self._transition = transition
+        self._quotas = quotas
         self._clock = clock
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -243,7 +253,7 @@ class Server:
             ready.set_exception(error)
 
     async def _serve(self, bound: list[socket.socket], opened: ExitStack, ready: Future[None]) -> None:
-        store: Store = MemoryStore() if self.data is None else SqliteStore(self.data)
+        store: Store = MemoryStore() if self.data is None else SqliteStore(self.data, self._durability)
         opened.callback(store.close)
         listeners = [Listener(bound[0])]
         if self.tls_port is not None:
@@ -252,7 +262,7 @@ class Server:
             self.ca_file = certificate.ca_file
         state = State(transition=self._transition)
         state.restore(*store.load())
-        operations = Operations(state, store, self._moved)
+        operations = Operations(state, store, self._moved, Quotas() if self._quotas else None)
         control = Control(lambda name: operations.shape(name) is not None, partial(subject, sealer=Sealer(store.key)))
         endpoint = Endpoint(
             hosts=self._hosts,
