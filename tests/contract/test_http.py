@@ -134,11 +134,11 @@ def test_timestamp_that_is_no_time_is_refused(raw: Any, stream: Callable[..., st
 
 def test_missing_members_are_told_all_at_once(raw: Any) -> None:
     text = (
-        "2 validation errors detected: Value null at 'data' failed to satisfy constraint: Member must not be null; "
-        "Value null at 'partitionKey' failed to satisfy constraint: Member must not be null"
+        "2 validation errors detected: Value null at 'shardId' failed to satisfy constraint: Member must not be null; "
+        "Value null at 'shardIteratorType' failed to satisfy constraint: Member must not be null"
     )
     body = b'{"StreamName": "a"}'
-    assert raw.refusal(raw.sign("PutRecord", body), body) == (400, "ValidationException", text)
+    assert raw.refusal(raw.sign("GetShardIterator", body), body) == (400, "ValidationException", text)
 
 
 def test_body_beyond_the_limit_is_too_large(raw: Any) -> None:

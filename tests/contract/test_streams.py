@@ -240,4 +240,4 @@ def test_more_shards_than_the_account_has_are_refused(kinesis: Any, refused: Ref
 
 
 def test_operation_that_is_not_there_is_unknown(kinesis: Any, refused: Refused) -> None:
-    refused("UnknownOperationException", "", kinesis.describe_limits)
+    refused("UnknownOperationException", "", kinesis.list_channels)

@@ -1,22 +1,14 @@
-"""The account: its limits and its settings, and who it is (AWS STS, which some Kinesis clients ask too)."""
+"""The account: its limits and its settings."""
 
 from __future__ import annotations
 
-import uuid
-from urllib.parse import parse_qs
-from xml.sax.saxutils import escape
-
 from kinstream.local import answers, requests
 from kinstream.local.naming import Call
-from kinstream.local.refusal import Refused
-from kinstream.local.state import ACCOUNT, DAY_MILLIS, ON_DEMAND_STREAMS, SHARD_LIMIT, Account, State
+from kinstream.local.state import DAY_MILLIS, ON_DEMAND_STREAMS, SHARD_LIMIT, Account, State
 from kinstream.local.store import Store
 
 COMMITMENT_MILLIS = DAY_MILLIS
 """How long a commitment to a minimum throughput holds at least (developer guide, On-demand Advantage: 24 hours)."""
-
-_STS = "https://sts.amazonaws.com/doc/2011-06-15/"
-_STS_VERSION = "2011-06-15"
 
 
 class AccountSettings:
@@ -61,31 +53,3 @@ def _answer(account: Account, call: Call) -> answers.AccountSettings:
         elif account.ends is not None:
             commitment.ended_at = account.ends / 1000
     return answers.AccountSettings(commitment)
-
-
-def caller_identity(body: bytes) -> bytes:
-    """Answer a request to AWS STS, which is a form. Only GetCallerIdentity is there.
-
-    Raises:
-        Refused: It is another one.
-    """
-    try:
-        form = parse_qs(body.decode("ascii"), keep_blank_values=True, max_num_fields=100)
-    except ValueError:
-        raise Refused("MalformedInput", "The request is no form.") from None
-    action, version = (form.get(name, [""])[0] for name in ("Action", "Version"))
-    if action != "GetCallerIdentity" or version != _STS_VERSION:
-        raise Refused("InvalidAction", f"Could not find operation {action} for version {version}")
-    result = f"<Arn>arn:aws:iam::{ACCOUNT}:root</Arn><UserId>{ACCOUNT}</UserId><Account>{ACCOUNT}</Account>"
-    return (
-        f'<GetCallerIdentityResponse xmlns="{_STS}"><GetCallerIdentityResult>{result}</GetCallerIdentityResult>'
-        f"<ResponseMetadata><RequestId>{uuid.uuid4()}</RequestId></ResponseMetadata></GetCallerIdentityResponse>"
-    ).encode()
-
-
-def refusal(refused: Refused) -> bytes:
-    """Return a refusal as AWS STS gives it."""
-    return (
-        f'<ErrorResponse xmlns="{_STS}"><Error><Type>Sender</Type><Code>{escape(refused.code)}</Code>'
-        f"<Message>{escape(refused.message)}</Message></Error><RequestId>{uuid.uuid4()}</RequestId></ErrorResponse>"
-    ).encode()

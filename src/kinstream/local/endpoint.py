@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from kinstream.clock import Clock
+from kinstream.local import sts
 from kinstream.local.connections import Line
 from kinstream.local.control import Answered, Control, Severed
 from kinstream.local.control_address import PREFIX, ControlAddress, Wrong
@@ -112,13 +113,14 @@ class Endpoint:
     async def _answer_kinesis(self, scope: Scope, headers: list[tuple[str, str]], receive: Receive) -> Reply | None:
         by_name = dict(headers)
         content_type = by_name.get("content-type", "").partition(";")[0].strip().lower()
-        wire: Wire = WIRES.get(content_type, JSON)
+        for_sts = content_type == sts.FORM and "x-amz-target" not in by_name
+        wire: Wire = sts.STS if for_sts else WIRES.get(content_type, JSON)
         reply = Reply(200, b"", wire.content_type)
         try:
             body = await self._body(receive)
             if body is GONE:
                 return None
-            answer = await self._answer(scope, headers, by_name, body, WIRES.get(content_type))
+            answer = await self._answer(scope, headers, by_name, body, wire if for_sts else WIRES.get(content_type))
             if isinstance(answer, Severed):
                 reply.severed = answer
                 answer = answer.answer
@@ -152,6 +154,11 @@ class Endpoint:
         if body is None:
             limit = self._limits.body_bytes
             raise Refused("RequestEntityTooLargeException", f"The body is larger than {limit} bytes.", status=413)
+        query = scope["query_string"].decode("latin-1")
+        target = scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
+        if wire is sts.STS:
+            self._verifier.verify(scope["method"], target, headers, body, "sts")
+            return sts.answer(body)
         service, _, operation = by_name.get("x-amz-target", "").partition(".")
         if scope["method"] != "POST" or not operation:
             raise Refused(
@@ -162,8 +169,6 @@ class Endpoint:
         shape = self._operations.shape(operation) if service == _TARGET else None
         if shape is None:
             raise Refused("UnknownOperationException")
-        query = scope["query_string"].decode("latin-1")
-        target = scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
         region = self._verifier.verify(scope["method"], target, headers, body)
         act = partial(self._operations.call, operation, region=region)
         return await self._control.answer(operation, wire.decode(body, shape), region, act)

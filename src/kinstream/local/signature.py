@@ -43,7 +43,9 @@ class Verifier:
         self._credentials = Credentials(access_key_id, secret_access_key)
         self._clock = clock
 
-    def verify(self, method: str, target: str, headers: Iterable[tuple[str, str]], body: bytes) -> str:
+    def verify(
+        self, method: str, target: str, headers: Iterable[tuple[str, str]], body: bytes, service: str = "kinesis"
+    ) -> str:
         """Return the region that a request was signed for; any will do.
 
         Args:
@@ -51,6 +53,7 @@ class Verifier:
             target: Path and query as they were sent.
             headers: Names in lower case.
             body: The whole body.
+            service: The service that it must be signed for.
 
         Raises:
             Refused: The request is not signed, or not by our key, or not now.
@@ -62,14 +65,14 @@ class Verifier:
         scope = parts["Credential"].rsplit("/", 4)
         if len(scope) != 5:
             raise Refused("IncompleteSignatureException", "Credential must have exactly 5 slash-delimited elements.")
-        access_key_id, day, region, service, terminator = scope
+        access_key_id, day, region, signed_for, terminator = scope
         if not hmac.compare_digest(access_key_id.encode(), self._access_key_id.encode()):
             raise Refused("UnrecognizedClientException", "The security token included in the request is invalid.")
         date = given["x-amz-date"][0]
-        if day != date[:8] or service != "kinesis" or terminator != "aws4_request":
+        if day != date[:8] or signed_for != service or terminator != "aws4_request":
             raise Refused(
                 "InvalidSignatureException",
-                f"Credential should be scoped to the date {date[:8]}, to service 'kinesis' and to 'aws4_request'.",
+                f"Credential should be scoped to the date {date[:8]}, to service '{service}' and to 'aws4_request'.",
             )
         self._check_date(date)
         signed = parts["SignedHeaders"].split(";")

@@ -1,0 +1,84 @@
+"""AWS STS: who is asking? The KPL wants to know before it writes.
+
+Requests are forms and answers XML, signed for the service "sts" (API reference of AWS STS, `GetCallerIdentity`).
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import TypeVar
+from urllib.parse import parse_qs
+from xml.sax.saxutils import escape
+
+import msgspec
+
+from kinstream.local.refusal import Refused
+from kinstream.local.state import ACCOUNT
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+FORM = "application/x-www-form-urlencoded"
+"""The content type of a request."""
+
+_VERSION = "2011-06-15"
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NAMESPACE = f"https://sts.amazonaws.com/doc/{_VERSION}/"
+
+
+class CallerIdentity(msgspec.Struct, rename="pascal"):
+    """GetCallerIdentity's answer."""
+
+    arn: str
+    user_id: str
+    account: str
+
+
+class _Form(msgspec.Struct, rename="pascal"):
+    action: str = ""
+    version: str = ""
+
+
+class StsWire:
+    """Forms in, XML out."""
+
+    content_type = "text/xml"
+
+    def decode(self, body: bytes, shape: type[T]) -> T:
+        """Return a request. Raises Refused."""
+        try:
+            form = parse_qs(body.decode("ascii"), keep_blank_values=True, max_num_fields=100)
+        except ValueError:
+            raise Refused("MalformedInput", "The request is no form.") from None
+        return msgspec.convert({name: values[0] for name, values in form.items()}, shape)
+
+    def encode(self, answer: msgspec.Struct | dict[str, str]) -> bytes:
+        """Return an answer's body, or a refusal's."""
+        request_id = f"<RequestId>{uuid.uuid4()}</RequestId>"
+        if isinstance(answer, dict):
+            told = _elements({"Type": "Sender", "Code": answer["__type"], "Message": answer.get("message", "")})
+            return f'<ErrorResponse xmlns="{_NAMESPACE}"><Error>{told}</Error>{request_id}</ErrorResponse>'.encode()
+        name = "GetCallerIdentity"
+        return (
+            f'<{name}Response xmlns="{_NAMESPACE}"><{name}Result>{_elements(msgspec.to_builtins(answer))}</{name}Result>'
+            f"<ResponseMetadata>{request_id}</ResponseMetadata></{name}Response>"
+        ).encode()
+
+
+STS = StsWire()
+
+
+def answer(body: bytes) -> CallerIdentity:
+    """Answer a request.
+
+    Raises:
+        Refused: It is not GetCallerIdentity.
+    """
+    form = STS.decode(body, _Form)
+    if form.action != "GetCallerIdentity" or form.version != _VERSION:
+        raise Refused("InvalidAction", f"Could not find operation {form.action} for version {form.version}")
+    return CallerIdentity(f"arn:aws:iam::{ACCOUNT}:root", ACCOUNT, ACCOUNT)
+
+
+def _elements(members: dict[str, str]) -> str:
+    return "".join(f"<{name}>{escape(_NOT_XML.sub('?', value))}</{name}>" for name, value in members.items())
