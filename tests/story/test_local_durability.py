@@ -205,7 +205,7 @@ def test_command_says_what_a_client_needs(tmp_path: Path) -> None:
     url = next(line.split()[1] for line in lines if line.split()[:1] == ["endpoint"])
     assert url.startswith("http://127.0.0.1:")
     assert f'boto3.client("kinesis", endpoint_url="{url}"' in text
-    assert f"aws kinesis list-streams --endpoint-url {url} --region us-east-1" in text
+    assert f"aws kinesis list-streams --region us-east-1 --endpoint-url {url}" in text
     for told in ("AKIDOWN", "OWNSECRET", "us-east-1", str(tmp_path)):
         assert told in text
 

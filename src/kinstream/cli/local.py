@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 import threading
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from kinstream.errors import ConfigError
@@ -28,14 +30,36 @@ def add_parser(subparsers: Any) -> None:
         help="run a local Kinesis",
         description="Run a local Kinesis until it is interrupted. Any region is accepted in signatures.",
     )
-    parser.add_argument(
-        "--port", type=int, default=DEFAULT_PORT, help="TCP port; 0 picks a free one (default: %(default)s)"
+    add = parser.add_argument
+    add("--port", type=int, default=DEFAULT_PORT, help="port for plain HTTP; 0 picks a free one (default: %(default)s)")
+    add("--tls-port", type=int, metavar="PORT", help="port for TLS as well; 0 picks a free one (default: no TLS)")
+    add("--data", metavar="DIR", help="folder to keep streams and records in (default: memory, gone at the end)")
+    add(
+        "--durability",
+        default="full",
+        metavar="full|process",
+        help="what kept records survive: a power cut, or a killed process only, which is faster (default: %(default)s)",
     )
-    parser.add_argument(
-        "--data", metavar="DIR", help="folder in which streams and records are kept (default: memory, gone at the end)"
+    add("--no-quotas", action="store_true", help="let shards take and give more than AWS's would")
+    add(
+        "--transition",
+        type=float,
+        default=0.02,
+        metavar="SECONDS",
+        help="how long streams are CREATING, UPDATING or DELETING (default: %(default)s)",
     )
-    parser.add_argument("--access-key-id", default="local", help="the access key that is let in (default: %(default)s)")
-    parser.add_argument("--secret-access-key", default="local", help="its secret (default: %(default)s)")
+    add("--access-key-id", default="local", metavar="ID", help="the access key that is let in (default: %(default)s)")
+    add("--secret-access-key", default="local", metavar="SECRET", help="its secret (default: %(default)s)")
+    add("--region", default="us-east-1", help="the region to tell clients (default: %(default)s)")
+    add("--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen on (default: %(default)s)")
+    add("--allow-remote", action="store_true", help="permit a --host that other machines can reach")
+    add(
+        "--host-name",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a further name by which clients call the server; may be given again",
+    )
     parser.set_defaults(run=run)
 
 
@@ -51,10 +75,18 @@ def run(args: argparse.Namespace) -> int:
         signal.signal(number, lambda *_: stopping.set())
     try:
         server = Server(
+            host=args.host,
             port=args.port,
+            tls_port=args.tls_port,
             data=args.data,
+            durability=args.durability,
             access_key_id=args.access_key_id,
             secret_access_key=args.secret_access_key,
+            region=args.region,
+            transition=args.transition,
+            quotas=not args.no_quotas,
+            allow_remote=args.allow_remote,
+            host_names=args.host_name,
         )
         with server:
             print(_greeting(server), flush=True)
@@ -66,19 +98,40 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _greeting(server: Server) -> str:
-    kept = "memory" if server.data is None else str(server.data)
-    return f"""\
-A local Kinesis is running.
+    """Return what is shown at the start: what clients need, and lines to copy."""
+    keys = f"AWS_ACCESS_KEY_ID={quote(server.access_key_id)} AWS_SECRET_ACCESS_KEY={quote(server.secret_access_key)}"
+    list_streams = f"aws kinesis list-streams --region {quote(server.region)} --endpoint-url"
+    boto3 = {
+        "region_name": server.region,
+        "aws_access_key_id": server.access_key_id,
+        "aws_secret_access_key": server.secret_access_key,
+    }
+    lines = [
+        "A local Kinesis is running.",
+        "",
+        f"  endpoint           {server.url}",
+        f"  region             {server.region} (any other will do)",
+        f"  access key id      {server.access_key_id}",
+        f"  secret access key  {server.secret_access_key}",
+        f"  data               {'memory' if server.data is None else server.data}",
+        "",
+        f"Python:   {_boto3(endpoint_url=server.url, **boto3)}",
+        f"AWS CLI:  {keys} {list_streams} {server.url}",
+        f"Control:  curl -H {quote(f'Authorization: Bearer {server.secret_access_key}')} {server.url}/_control/catches",
+        "",
+        "Press Ctrl+C to stop.",
+    ]
+    if server.tls_url:
+        ca_file = str(server.ca_file)
+        lines[3:3] = [f"  with TLS           {server.tls_url}", f"  its authority      {ca_file}"]
+        lines[-2:-2] = [
+            "",
+            f"With TLS: {_boto3(endpoint_url=server.tls_url, verify=ca_file, **boto3)}",
+            f"          AWS_CA_BUNDLE={quote(ca_file)} {keys} {list_streams} {server.tls_url}",
+        ]
+    return "\n".join(lines)
 
-  endpoint           {server.url}
-  region             {server.region} (any other will do)
-  access key id      {server.access_key_id}
-  secret access key  {server.secret_access_key}
-  data               {kept}
 
-Python:   boto3.client("kinesis", endpoint_url="{server.url}", region_name="{server.region}", \
-aws_access_key_id="{server.access_key_id}", aws_secret_access_key="{server.secret_access_key}")
-AWS CLI:  AWS_ACCESS_KEY_ID={server.access_key_id} AWS_SECRET_ACCESS_KEY={server.secret_access_key} \
-aws kinesis list-streams --endpoint-url {server.url} --region {server.region}
-
-Press Ctrl+C to stop."""
+def _boto3(**arguments: str) -> str:
+    written = (f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items())
+    return f'boto3.client("kinesis", {", ".join(written)})'

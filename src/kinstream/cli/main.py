@@ -16,7 +16,7 @@ FAILED = 1
 INTERRUPTED = 130
 """What a shell shows for a program that Ctrl-C ended: 128 + SIGINT."""
 
-_OPTIONAL = {"hypercorn", "rich"}
+_OPTIONAL = {"cryptography", "hypercorn", "rich"}
 """What `kinstream[local]` brings; the library itself does without."""
 
 

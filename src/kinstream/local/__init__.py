@@ -1,5 +1,7 @@
 """A Kinesis on your own machine, for tests and for work without a network."""
 
+from kinstream.local.control import Call, Catch, Catching
+from kinstream.local.limits import Limits
 from kinstream.local.server import Server
 
-__all__ = ["Server"]
+__all__ = ["Call", "Catch", "Catching", "Limits", "Server"]

@@ -84,6 +84,7 @@ class Server:
         *,
         host: str = "127.0.0.1",
         port: int = 0,
+        tls_port: int | None = None,
         data: str | Path | None = None,
         durability: str = "full",
         access_key_id: str = "local",
@@ -92,7 +93,6 @@ class Server:
         transition: float = 0.02,
         quotas: bool = True,
         clock: Clock = SYSTEM_CLOCK,
-        tls_port: int | None = None,
         allow_remote: bool = False,
         host_names: Iterable[str] = (),
         limits: Limits = Limits(),  # noqa: B008, it is frozen
