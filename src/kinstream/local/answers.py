@@ -234,14 +234,19 @@ class GetResourcePolicy(msgspec.Struct, rename="pascal"):
     policy: str
 
 
-class ConsumerAnswer(msgspec.Struct, rename="pascal", omit_defaults=True):
+class ConsumerAnswer(msgspec.Struct, rename="pascal"):
     """A registered consumer."""
 
     consumer_name: str
     consumer_arn: str = msgspec.field(name="ConsumerARN")
     consumer_status: str
     consumer_creation_timestamp: float
-    stream_arn: str | None = msgspec.field(default=None, name="StreamARN")
+
+
+class ConsumerDescription(ConsumerAnswer, rename="pascal"):
+    """A registered consumer with its stream."""
+
+    stream_arn: str = msgspec.field(name="StreamARN")
 
 
 class RegisterStreamConsumer(msgspec.Struct, rename="pascal"):
@@ -253,7 +258,7 @@ class RegisterStreamConsumer(msgspec.Struct, rename="pascal"):
 class DescribeStreamConsumer(msgspec.Struct, rename="pascal"):
     """DescribeStreamConsumer."""
 
-    consumer_description: ConsumerAnswer
+    consumer_description: ConsumerDescription
 
 
 class ListStreamConsumers(msgspec.Struct, rename="pascal", omit_defaults=True):

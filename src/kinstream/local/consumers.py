@@ -46,9 +46,15 @@ class Consumers:
     async def describe(self, request: requests.ConsumerRequest, call: Call) -> answers.DescribeStreamConsumer:
         """DescribeStreamConsumer."""
         stream, consumer = self._find(request)
-        answer = _answer(stream, consumer, call)
-        answer.stream_arn = stream_arn(stream, call)
-        return answers.DescribeStreamConsumer(answer)
+        return answers.DescribeStreamConsumer(
+            answers.ConsumerDescription(
+                consumer_name=consumer.name,
+                consumer_arn=consumer_arn(stream, consumer, call),
+                consumer_status=consumer.status.value,
+                consumer_creation_timestamp=consumer.created / 1000,
+                stream_arn=stream_arn(stream, call),
+            )
+        )
 
     async def deregister(self, request: requests.ConsumerRequest, call: Call) -> None:
         """DeregisterStreamConsumer."""

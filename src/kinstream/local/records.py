@@ -10,7 +10,7 @@ import msgspec
 from kinstream import service_quotas
 from kinstream.local import answers, constraints, requests, sequence
 from kinstream.local.entries import weigh, weigh_all, weigh_spread
-from kinstream.local.naming import Call, millis, stream_name
+from kinstream.local.naming import Call, millis, named_by, stream_name
 from kinstream.local.quotas import Quotas
 from kinstream.local.refusal import Refused, invalid, not_found
 from kinstream.local.settings import encryption_type
@@ -90,6 +90,8 @@ class Records:
         """GetShardIterator."""
         stream = self._state.readable(stream_name(request))
         shard = self._state.shard(stream, request.shard_id or "")
+        if stream.expired(shard, call.now):
+            raise not_found(f"Shard {shard.id} in stream {stream.name} under account {ACCOUNT} does not exist")
         place = self._position(stream, shard, request, call)
         _check_rehearsal(request)
         if self._quotas is not None and not self._quotas.may_iterate(shard.number, call.now):
@@ -99,7 +101,7 @@ class Records:
     async def get_records(self, request: requests.GetRecords, call: Call) -> answers.GetRecords:
         """GetRecords."""
         position = self._sealer.open(request.shard_iterator or "", Iterator)
-        if position is None or (request.stream_arn is not None and stream_name(request) != position.stream):
+        if position is None or (request.stream_arn is not None and named_by(request.stream_arn) != position.stream):
             raise invalid("Invalid ShardIterator.")
         _check_age(position.issued / 1000, call.now)
         stream = self._state.readable(position.stream)
@@ -246,7 +248,7 @@ def _date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%a %b %d %H:%M:%S UTC %Y")
 
 
-def _check_rehearsal(request: requests.DataRequest) -> None:
+def _check_rehearsal(request: requests.DataRequest | requests.GetRecords) -> None:
     if request.dry_run:
         raise Refused("DryRunOperationException", "Request would have succeeded, but DryRun flag is set.")
 

@@ -155,8 +155,11 @@ class GetShardIterator(DataRequest, rename="pascal", kw_only=True):
     timestamp: float | None = None
 
 
-class GetRecords(DataRequest, rename="pascal", kw_only=True):
+class GetRecords(msgspec.Struct, rename="pascal", kw_only=True):
     """GetRecords."""
+
+    stream_arn: Arn = msgspec.field(default=None, name="StreamARN")
+    dry_run: bool | None = None
 
     shard_iterator: Annotated[str | None, Required(), Length(1, service_quotas.SHARD_ITERATOR_MAX_CHARACTERS)] = None
     limit: Annotated[int | None, Range(1, service_quotas.GET_RECORDS_MAX_RECORDS)] = None
