@@ -118,16 +118,22 @@ class Operations:
         now = self._clock.wall()
         if self._quotas is not None and operation not in _PER_SHARD:
             _check_rate(self._quotas, operation, request, now)
-        events = self._state.advance(now)
+        await self.catch_up(now)
+        return await self._table[operation][1](request, Call(region, now))
+
+    async def catch_up(self, now: float) -> None:
+        """Do what time alone brings about: states end, and records expire."""
+        events = [*self._state.advance(now), *self._state.trim(now)]
         if events:
             await self._store.write(events)
-        return await self._table[operation][1](request, Call(region, now))
 
 
 def _check_rate(quotas: Quotas, operation: str, request: Any, now: float) -> None:
     """Refuse a call that comes too soon after others."""
-    arn = getattr(request, "stream_arn", None) or ""
-    stream = getattr(request, "stream_name", None) or arn.rpartition("/")[2]
+    stream = getattr(request, "stream_name", None)
+    if stream is None:
+        arns = [getattr(request, f"{kind}_arn", None) or "" for kind in ("stream", "consumer", "resource")]
+        stream = "".join(arns).partition(":stream/")[2].partition("/")[0]
     if not quotas.may_call(operation, stream, now):
         whose = f"stream {stream} under account {ACCOUNT}" if stream else f"account {ACCOUNT}"
         raise Refused("LimitExceededException", f"Rate exceeded for {whose}.")

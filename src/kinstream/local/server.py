@@ -263,6 +263,7 @@ class Server:
         state = State(transition=self._transition)
         state.restore(*store.load())
         operations = Operations(state, store, self._moved, Quotas() if self._quotas else None)
+        await operations.catch_up(self._moved.wall())
         control = Control(lambda name: operations.shape(name) is not None, partial(subject, sealer=Sealer(store.key)))
         endpoint = Endpoint(
             hosts=self._hosts,

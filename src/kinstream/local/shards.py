@@ -121,7 +121,7 @@ def _range(shard: Shard) -> answers.HashKeyRange:
 def _filtered(stream: Stream, page: ShardsPage, now: float) -> list[Shard]:
     """Return the shards that a filter lets through."""
     horizon = stream.horizon(now)
-    kept = [s for s in stream.shards if s.closed is None or s.closed >= horizon]
+    kept = [s for s in stream.shards if not stream.expired(s, now)]
     kind = page.filter_type
     if kind in (None, "AFTER_SHARD_ID", "FROM_TRIM_HORIZON"):
         return kept

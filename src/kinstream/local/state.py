@@ -24,6 +24,9 @@ from kinstream.sharding.hashkey import MAX_HASH_KEY, even_ranges, parse_hash_key
 ACCOUNT = "000000000000"
 """The account that every stream belongs to."""
 
+TRIM_SECONDS = 60.0
+"""How often records past their retention are looked for."""
+
 SHARD_LIMIT = 20_000
 """Open shards of all streams together (quotas: the default of the largest regions)."""
 
@@ -85,6 +88,8 @@ class Shard(msgspec.Struct, omit_defaults=True):
     """Place of the newest record."""
     arrival: int = 0
     """When the newest record arrived; from its parents before there is one."""
+    trimmed: int = 0
+    """The newest record's place again, once it and all before it are past the stream's retention and given up."""
 
     @property
     def id(self) -> str:
@@ -227,6 +232,10 @@ class Stream:
         settings = self.settings
         return max(settings.created, settings.lost, int(now * 1000) - settings.retention_hours * 3_600_000)
 
+    def expired(self, shard: Shard, now: float) -> bool:
+        """Return whether a shard was closed so long ago that all of its records are past the retention: it is not shown."""
+        return shard.closed is not None and shard.closed < self.horizon(now)
+
     def children(self, shard: Shard) -> list[Shard]:
         """Return the shards that a closed shard was split or merged into."""
         if shard.closed is None:
@@ -260,7 +269,16 @@ class AccountKept(NamedTuple):
     account: Account
 
 
-Event: TypeAlias = StreamKept | ShardKept | StreamGone | AccountKept
+class RecordsExpired(NamedTuple):
+    """The records of a shard that arrived before a moment are past the retention."""
+
+    number: int
+    """The shard's."""
+    horizon: int
+    """Milliseconds."""
+
+
+Event: TypeAlias = StreamKept | ShardKept | StreamGone | AccountKept | RecordsExpired
 
 
 class Placement(NamedTuple):
@@ -298,6 +316,7 @@ class State:
         # Streams and consumers (their stream's name and theirs) whose state ends by itself, and when.
         self._moving: dict[tuple[str, str], float] = {}
         self._next_number = 1
+        self._trim_due = 0.0
 
     def restore(self, streams: Iterable[Stream], next_number: int, account: Account | None = None) -> None:
         """Take over what a store kept. `last_place` and `arrival` of each shard must be those of its newest record."""
@@ -361,6 +380,28 @@ class State:
                 events.append(self._remove(stream))
             else:
                 events.extend(self._become_active(stream, due))
+        return events
+
+    def trim(self, now: float) -> list[Event]:
+        """Give up records that are past their retention: all when it is first asked, then every `TRIM_SECONDS`.
+
+        Nobody is shown them before that either. A shard stays here for good, whatever became of its records: its index
+        is its place among the others.
+        """
+        if now < self._trim_due:
+            return []
+        self._trim_due = now + TRIM_SECONDS
+        events: list[Event] = []
+        for stream in self.streams.values():
+            horizon = stream.horizon(now)
+            for shard in stream.shards:
+                if shard.last_place == shard.trimmed or shard.created >= horizon:
+                    continue
+                if shard.arrival < horizon:
+                    # Without a record that says where its numbers went on from, the shard itself must.
+                    shard.trimmed = shard.last_place
+                    events.append(ShardKept(stream.name, shard))
+                events.append(RecordsExpired(shard.number, horizon))
         return events
 
     def create(self, name: str, shard_count: int, now: float, **settings: Any) -> list[Event]:

@@ -18,7 +18,8 @@ import sqlite3
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
+from operator import attrgetter
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol, TypeAlias
 
@@ -29,6 +30,7 @@ from kinstream.local.state import (
     Account,
     AccountKept,
     Event,
+    RecordsExpired,
     Settings,
     Shard,
     ShardKept,
@@ -62,7 +64,13 @@ PLACE_BITS = 40
 """A chunk's key is its shard's number, then the place of its first record in this many bits: 10**12 records a shard."""
 
 PURGE_ROWS = 256
-"""Chunks of deleted streams that are removed in one transaction, so that no put waits long for it."""
+"""Chunks that are removed in one transaction, so that no put waits long for it."""
+
+PURGE_BYTES = 8_388_608
+"""Bytes of data and partition keys that are removed in one transaction, but for one larger chunk."""
+
+PURGE_COMMITS = 4
+"""While there is something to remove, that is done after so many commits at the latest: writing does not starve it."""
 
 
 class Kept(msgspec.Struct, array_like=True):
@@ -99,7 +107,7 @@ class Slice(NamedTuple):
 
 
 class Tip(NamedTuple):
-    """A shard's newest record: place 0 where there is none."""
+    """A shard's newest record: place 0 where there never was one."""
 
     place: int
     arrival: int
@@ -139,7 +147,7 @@ class Store(Protocol):
         """Keep events and chunks, all or none, in the order of the calls. Return when they are durable."""
 
     def tip(self, number: int) -> Tip:
-        """Return the newest record of the shard with this number."""
+        """Return the newest record of the shard with this number, be it expired."""
 
     def find(self, number: int, arrival: int) -> int:
         """Return the place of the first record that arrived at this time or later; after the newest, if none did."""
@@ -157,6 +165,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self.key = secrets.token_bytes(32)
         self._chunks: dict[int, list[Chunk]] = {}
+        self._tips: dict[int, Tip] = {}
 
     def load(self) -> Loaded:
         """Return nothing: memory is empty at the start."""
@@ -167,19 +176,23 @@ class MemoryStore:
         for write in writes:
             if isinstance(write, Chunk):
                 self._chunks.setdefault(write.number, []).append(write)
+                self._tips[write.number] = _tip(write)
+            elif isinstance(write, RecordsExpired):
+                chunks = self._chunks.get(write.number, [])
+                del chunks[: bisect_left(chunks, write.horizon, key=_arrival)]
             elif isinstance(write, StreamGone):
                 for number in write.numbers:
                     self._chunks.pop(number, None)
+                    self._tips.pop(number, None)
 
     def tip(self, number: int) -> Tip:
         """Return the newest record of the shard with this number."""
-        chunks = self._chunks.get(number)
-        return Tip(chunks[-1].first + chunks[-1].length - 1, chunks[-1].arrival) if chunks else _NO_TIP
+        return self._tips.get(number, _NO_TIP)
 
     def find(self, number: int, arrival: int) -> int:
         """Return the place of the first record that arrived at this time or later."""
         chunks = self._chunks.get(number, [])
-        index = bisect_left(chunks, arrival, key=lambda chunk: chunk.arrival)
+        index = bisect_left(chunks, arrival, key=_arrival)
         return chunks[index].first if index < len(chunks) else self.tip(number).place + 1
 
     def read(self, number: int, place: int, *, limit: int, size: int) -> list[Slice]:
@@ -217,6 +230,10 @@ class SqliteStore:
         self._loop = asyncio.get_running_loop()
         self._tips: dict[int, Tip] = {}
         self._failure: Exception | None = None
+        # What is to be removed: by the shard's number, records that arrived before a moment. The thread's alone.
+        doomed = [number for (number,) in self._reader.execute("SELECT number FROM doomed")]
+        self._numbers_used = max(doomed, default=0)
+        self._past: dict[int, int] = dict.fromkeys(doomed, _FOREVER)
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_all, name="kinstream-local-writer", daemon=True)
         self._thread.start()
@@ -228,20 +245,22 @@ class SqliteStore:
             shard = msgspec.json.decode(document, type=Shard)
             tip = self._newest(shard.number)
             if tip is not _NO_TIP:
-                self._tips[shard.number] = tip
                 shard.last_place, shard.arrival = tip
+                shard.trimmed = 0
+            elif shard.last_place:
+                tip = Tip(shard.last_place, shard.arrival)
+                shard.trimmed = shard.last_place
+            self._tips[shard.number] = tip
             shards.setdefault(name, []).append(shard)
         streams = []
         for (document,) in self._reader.execute("SELECT document FROM streams ORDER BY name"):
             settings = msgspec.json.decode(document, type=Settings)
             streams.append(Stream(settings, shards.get(settings.name, [])))
-        # A deleted stream's numbers are free again only when its records are gone.
-        (last,) = self._reader.execute(
-            "SELECT max(number) FROM (SELECT number FROM shards UNION ALL SELECT number FROM doomed)"
-        ).fetchone()
+        (last,) = self._reader.execute("SELECT max(number) FROM shards").fetchone()
         row = self._reader.execute("SELECT value FROM about WHERE name = 'account'").fetchone()
         account = msgspec.json.decode(row[0], type=Account) if row else None
-        return Loaded(streams, (last or 0) + 1, account)
+        # A deleted stream's numbers are free again only when its records are gone.
+        return Loaded(streams, max(last or 0, self._numbers_used) + 1, account)
 
     async def write(self, writes: Sequence[Write]) -> None:
         """Keep events and chunks. Return when they are on the disk.
@@ -254,9 +273,11 @@ class SqliteStore:
             raise OSError(f"the data folder failed before: {self._failure}")
         if not writes:
             return
-        tips = {w.number: Tip(w.first + w.length - 1, w.arrival) for w in writes if isinstance(w, Chunk)}
         job = _Job(
-            [statement for write in writes for statement in _statements(write)], tips, self._loop.create_future()
+            [statement for write in writes for statement in _statements(write)],
+            {write.number: _tip(write) for write in writes if isinstance(write, Chunk)},
+            {number: horizon for write in writes for number, horizon in _past(write)},
+            self._loop.create_future(),
         )
         self._queue.put(job)
         await job.done
@@ -317,27 +338,28 @@ class SqliteStore:
         return Tip((row[0] & _PLACE_MASK) + row[2] - 1, row[1]) if row else _NO_TIP
 
     def _write_all(self) -> None:
-        """Commit jobs until told to stop: the writer's thread."""
-        doomed = True
+        """Commit jobs, and remove what is past, until told to stop: the writer's thread."""
+        commits = 0
         while True:
-            try:
-                jobs = [self._queue.get_nowait() if doomed else self._queue.get()]
-            except queue.Empty:
-                doomed = self._purge()
-                continue
-            while True:
-                try:
-                    jobs.append(self._queue.get_nowait())
-                except queue.Empty:
-                    break
-            stop = None in jobs
+            jobs = self._take(wait=not self._past)
             work = [job for job in jobs if job is not None]
             if work:
                 self._commit(work)
-                doomed = True
-            if stop:
+                commits += 1
+            if len(work) < len(jobs):
                 self._writer.close()
                 return
+            if self._past and (not work or commits >= PURGE_COMMITS):
+                self._purge()
+                commits = 0
+
+    def _take(self, *, wait: bool) -> list[_Job | None]:
+        """Return all jobs that wait, at least one if there is nothing else to do; None among them means: stop."""
+        jobs = [self._queue.get()] if wait else []
+        with suppress(queue.Empty):
+            while True:
+                jobs.append(self._queue.get_nowait())
+        return jobs
 
     def _commit(self, jobs: list[_Job]) -> None:
         error: Exception | None = self._failure
@@ -348,10 +370,11 @@ class SqliteStore:
                     for sql, values in job.statements:
                         self._writer.execute(sql, values)
                 self._writer.execute("COMMIT")
+                for job in jobs:
+                    self._past.update(job.past)
             except sqlite3.Error as caught:
-                log.critical("the data folder cannot be written any more: %s", caught)
-                error = self._failure = caught
-                self._roll_back()
+                error = caught
+                self._fail(caught)
         try:
             self._loop.call_soon_threadsafe(self._settle, jobs, error)
         except RuntimeError:
@@ -370,36 +393,39 @@ class SqliteStore:
             else:
                 job.done.set_exception(OSError(f"the data folder cannot be written: {error}"))
 
-    def _purge(self) -> bool:
-        """Remove some records of deleted streams. Return whether there are more."""
-        if self._failure is not None:
-            return False
+    def _purge(self) -> None:
+        """Remove some records of a deleted stream, or some that expired. Their pages are used again."""
+        number, horizon = next(iter(self._past.items()))
+        base = number << PLACE_BITS
         try:
-            row = self._writer.execute("SELECT number FROM doomed LIMIT 1").fetchone()
-            if row is None:
-                return False
-            base = row[0] << PLACE_BITS
             self._writer.execute("BEGIN IMMEDIATE")
-            removed = self._writer.execute(
-                "DELETE FROM chunks WHERE id IN (SELECT id FROM chunks WHERE id BETWEEN ? AND ? LIMIT ?)",
+            chunks = self._writer.execute(
+                "SELECT id, arrival, size FROM chunks WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?",
                 (base, base | _PLACE_MASK, PURGE_ROWS),
-            ).rowcount
-            if removed < PURGE_ROWS:
-                self._writer.execute("DELETE FROM doomed WHERE number = ?", row)
+            ).fetchall()
+            last, size = None, 0
+            for chunk, arrival, weight in chunks:
+                if arrival >= horizon or (last and size + weight > PURGE_BYTES):
+                    break
+                last, size = chunk, size + weight
+            if last is not None:
+                self._writer.execute("DELETE FROM chunks WHERE id BETWEEN ? AND ?", (base, last))
+            else:
+                self._writer.execute("DELETE FROM doomed WHERE number = ?", (number,))
+                del self._past[number]
             self._writer.execute("COMMIT")
         except sqlite3.Error as error:
-            log.critical("the data folder cannot be written any more: %s", error)
-            self._failure = error
-            self._roll_back()
-            return False
-        return True
+            self._fail(error)
 
-    def _roll_back(self) -> None:
+    def _fail(self, error: sqlite3.Error) -> None:
+        log.critical("the data folder cannot be written any more: %s", error)
+        self._failure = error
+        self._past.clear()
         if self._writer.in_transaction:
             try:
                 self._writer.execute("ROLLBACK")
-            except sqlite3.Error as error:
-                log.critical("and the transaction cannot be rolled back: %s", error)
+            except sqlite3.Error as again:
+                log.critical("and the transaction cannot be rolled back: %s", again)
 
 
 class _Job(NamedTuple):
@@ -407,10 +433,14 @@ class _Job(NamedTuple):
 
     statements: list[_Statement]
     tips: dict[int, Tip]
+    past: dict[int, int]
+    """What is to be removed afterwards."""
     done: asyncio.Future[None]
 
 
 _PLACE_MASK = (1 << PLACE_BITS) - 1
+_FOREVER = 2**63
+_arrival = attrgetter("arrival")
 
 _TABLES = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -436,12 +466,27 @@ def _statements(write: Write) -> list[_Statement]:
         return [("INSERT OR REPLACE INTO shards VALUES (?, ?, ?)", (write.shard.number, write.stream, document))]
     if isinstance(write, AccountKept):
         return [("INSERT OR REPLACE INTO about VALUES ('account', ?)", (msgspec.json.encode(write.account),))]
+    if isinstance(write, RecordsExpired):
+        return []
     name = (write.name,)
     return [
         ("INSERT INTO doomed SELECT number FROM shards WHERE stream = ?", name),
         ("DELETE FROM shards WHERE stream = ?", name),
         ("DELETE FROM streams WHERE name = ?", name),
     ]
+
+
+def _past(write: Write) -> list[tuple[int, int]]:
+    """Return the shards that a write ends records of, with the moment before which those arrived."""
+    if isinstance(write, RecordsExpired):
+        return [(write.number, write.horizon)]
+    if isinstance(write, StreamGone):
+        return [(number, _FOREVER) for number in write.numbers]
+    return []
+
+
+def _tip(chunk: Chunk) -> Tip:
+    return Tip(chunk.first + chunk.length - 1, chunk.arrival)
 
 
 def _lock(folder: Path) -> IO[bytes]:

@@ -64,7 +64,7 @@ class Streams:
     async def describe_stream(self, request: requests.DescribeStream, call: Call) -> answers.DescribeStream:
         """DescribeStream."""
         stream = self._state.stream(stream_name(request))
-        shards = _visible(stream)
+        shards = _visible(stream, call.now)
         if request.exclusive_start_shard_id is not None:
             after = shard_index(request.exclusive_start_shard_id)
             shards = [shard for shard in shards if shard.index > after]
@@ -101,7 +101,7 @@ class Streams:
                 enhanced_monitoring=[answers.EnhancedMetrics(stream.settings.metrics)],
                 encryption_type=encryption_type(stream),
                 key_id=stream.settings.key_id,
-                open_shard_count=len([s for s in _visible(stream) if s.closed is None]),
+                open_shard_count=len([s for s in _visible(stream, call.now) if s.closed is None]),
                 consumer_count=len(stream.settings.consumers),
                 warm_throughput=warm_throughput(stream),
                 record_distribution_strategy=_strategy(stream),
@@ -141,9 +141,11 @@ class Streams:
         )
 
 
-def _visible(stream: Stream) -> list[Shard]:
-    """Return the shards that a description shows: none while the stream is being made."""
-    return [] if stream.settings.status is Status.CREATING else stream.shards
+def _visible(stream: Stream, now: float) -> list[Shard]:
+    """Return the shards that a description shows: none while the stream is being made, and none that expired."""
+    if stream.settings.status is Status.CREATING:
+        return []
+    return [shard for shard in stream.shards if not stream.expired(shard, now)]
 
 
 def _strategy(stream: Stream) -> str | None:

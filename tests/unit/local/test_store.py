@@ -13,8 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kinstream.errors import ConfigError
-from kinstream.local.state import State
-from kinstream.local.store import Chunk, MemoryStore, SqliteStore, Store, pack
+from kinstream.local.state import RecordsExpired, State
+from kinstream.local.store import (
+    DURABILITIES,
+    PURGE_BYTES,
+    PURGE_ROWS,
+    Chunk,
+    MemoryStore,
+    SqliteStore,
+    Store,
+    pack,
+)
 
 BIG = 1 << 40
 
@@ -110,6 +119,132 @@ async def test_records_of_a_deleted_stream_are_gone(store: Store) -> None:
     else:
         raise AssertionError("still there")
     assert read(store, 99, 1) == [(1, 5, b"z")]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what the writer's thread does when it has nothing else to do."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
+async def test_records_that_expired_are_removed_and_the_others_stay_where_they_are(store: Store) -> None:
+    await store.write(
+        [chunk(1, 1, 100, b"a", b"b"), chunk(1, 3, 200, b"c"), chunk(1, 4, 300, b"d"), chunk(2, 1, 100, b"z")]
+    )
+    await store.write([RecordsExpired(1, 201)])
+    await until(lambda: read(store, 1, 0) == [(4, 300, b"d")])
+    assert read(store, 1, 2) == [(4, 300, b"d")]
+    assert read(store, 1, 5) == []
+    assert store.find(1, 0) == store.find(1, 201) == store.find(1, 300) == 4
+    assert store.find(1, 301) == 5
+    assert read(store, 2, 1) == [(1, 100, b"z")]
+    assert store.tip(1) == (4, 300)
+
+
+async def test_shard_without_a_record_left_goes_on_after_its_last_one(store: Store) -> None:
+    await store.write([chunk(1, 1, 100, b"a", b"b")])
+    await store.write([RecordsExpired(1, 101)])
+    await until(lambda: read(store, 1, 0) == [])
+    assert store.tip(1) == (2, 100)
+    assert store.find(1, 101) == 3
+    await store.write([chunk(1, 3, 200, b"c")])
+    assert read(store, 1, 0) == read(store, 1, store.find(1, 101)) == [(3, 200, b"c")]
+
+
+async def test_place_of_the_newest_record_outlives_the_record(tmp_path: Path) -> None:
+    state = State()
+    store = SqliteStore(tmp_path)
+    await store.write([*state.create("a", 1, 1000.0), *state.advance(1000.0)])
+    (placement,) = state.place(state.stream("a"), [bytes(16)] * 3, 1000.0)
+    number = placement.shard.number
+    await store.write([chunk(number, 1, placement.arrival, b"a", b"b", b"c")])
+    await store.write(state.trim(1000.0 + 25 * 3600))
+    await until(lambda: read(store, number, 0) == [])
+    store.close()
+
+    store = SqliteStore(tmp_path)
+    again = State()
+    again.restore(*store.load())
+    assert store.tip(number) == (3, 1_000_000)
+    (placement,) = again.place(again.stream("a"), [bytes(16)], 1000.0 + 25 * 3600)
+    assert placement.first == 4
+    store.close()
+
+
+async def test_removal_that_a_kill_cut_short_is_made_good_at_the_next_start(tmp_path: Path) -> None:
+    later = 1000.0 + 25 * 3600
+    state = State()
+    store = SqliteStore(tmp_path)
+    await store.write([*state.create("a", 1, 1000.0), *state.advance(1000.0)])
+    (placement,) = state.place(state.stream("a"), [bytes(16)] * 3, 1000.0)
+    number = placement.shard.number
+    await store.write([chunk(number, 1, placement.arrival, b"a", b"b", b"c")])
+    # The shard is written as being without records, but they are still there.
+    await store.write([event for event in state.trim(later) if not isinstance(event, RecordsExpired)])
+    store.close()
+
+    store = SqliteStore(tmp_path)
+    again = State()
+    again.restore(*store.load())
+    assert len(read(store, number, 0)) == 3
+    await store.write(again.trim(later))
+    await until(lambda: read(store, number, 0) == [])
+    store.close()
+
+
+async def test_disk_space_of_expired_records_is_used_again(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    sizes = []
+    for day in range(1, 7):
+        # More chunks than are removed in one step.
+        await asyncio.gather(
+            *(store.write([chunk(1, day * 1000 + n, day, bytes(20_000))]) for n in range(PURGE_ROWS + 50))
+        )
+        await store.write([RecordsExpired(1, day + 1)])
+        await until(lambda: read(store, 1, 0) == [])
+        sizes.append((tmp_path / "kinesis.sqlite3").stat().st_size)
+    assert sizes[-1] < 1.5 * sizes[1], sizes
+    store.close()
+
+
+async def test_expired_records_are_removed_also_while_others_are_written_all_the_time(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    await store.write([chunk(1, n, 1, b"x") for n in range(1, 10 * PURGE_ROWS)])
+    place = 0
+
+    async def keep_writing() -> None:
+        nonlocal place
+        while True:
+            place += 1
+            await store.write([chunk(2, place, 5, b"y")])
+
+    await store.write([RecordsExpired(1, 2)])
+    writers = [asyncio.create_task(keep_writing()) for _ in range(3)]
+    await until(lambda: read(store, 1, 0) == [])
+    for writer in writers:
+        writer.cancel()
+    await asyncio.gather(*writers, return_exceptions=True)
+    store.close()
+
+
+async def test_large_chunks_are_removed_one_by_one(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    large = bytes(PURGE_BYTES // 2 + 1)
+    await store.write([chunk(1, place, place, large) for place in range(1, 5)])
+    await store.write([RecordsExpired(1, 4)])
+    await until(lambda: [r[0] for r in read(store, 1, 0)] == [4])
+    store.close()
+
+
+@pytest.mark.parametrize("durability", DURABILITIES)
+async def test_both_durabilities_keep_what_was_written(tmp_path: Path, durability: str) -> None:
+    store = SqliteStore(tmp_path, durability)
+    await store.write([chunk(1, 1, 5, b"x")])
+    assert read(store, 1, 1) == [(1, 5, b"x")]
+    store.close()
+    with sqlite3.connect(tmp_path / "kinesis.sqlite3") as database:
+        assert database.execute("SELECT count(*) FROM chunks").fetchone() == (1,)
+    database.close()
 
 
 async def test_key_survives_and_differs_between_folders(tmp_path: Path) -> None:
