@@ -11,13 +11,13 @@ MARKS = {"right": OURS, "partly": "#e0a030", "wrong": "#c2483c", "not probed": R
 SAID = {"right": "as AWS has it", "partly": "in part", "wrong": "not"}
 
 WIDTH, MARGIN, GAP = 1200, 32, 48
-LABELS = 172
+LABELS = 196
 TOP = 132
 LINE, PAD = 15, 12
-CHARACTERS = 26
+CHARACTERS = 25
 """How many fit in a cell's line."""
 
-BARS_LABELS, ROW_HEIGHT = 150, 26
+BARS_LABELS, ROW_HEIGHT = 176, 26
 LONGEST = 2.2
 """Bars longer than this many times the middle one are cut, and marked."""
 
@@ -48,10 +48,10 @@ def draw(report: dict[str, Any]) -> str:
 
 
 def _legend() -> list[str]:
-    parts, x = [], WIDTH - MARGIN - 260
+    parts, x = [], WIDTH - MARGIN - 256
     for grade, said in SAID.items():
         parts += [_mark(x, 34, grade), text(x + 12, 38, said, 13, QUIET)]
-        x += 112 if grade == "right" else 78
+        x += 120 if grade == "right" else 78
     return parts
 
 
@@ -99,7 +99,7 @@ def _bars(report: dict[str, Any], top: float) -> tuple[list[str], float]:
     ]
     bottom = top
     for number, (operation, title) in enumerate((("put", "PutRecords, 500 x 100 B"), ("get", "GetRecords, 100 B"))):
-        x, y = MARGIN + number * (width + GAP), top + 56
+        x, y = MARGIN + number * (width + GAP), top + 62
         speeds = [s for s in report["speeds"] if s["operation"] == operation and s["client"] == "kinstream"]
         speeds.sort(key=lambda s: float(s["cpu_seconds_per_million"]))
         values = [float(s["cpu_seconds_per_million"]) for s in speeds]

@@ -153,7 +153,7 @@ def _speeds(names: list[str], options: argparse.Namespace) -> Speeds:
         for way in ways[:: 1 if number % 2 == 0 else -1]:
             with _reported(way.label), TemporaryDirectory(prefix="kinstream-bench-") as folder:
                 settings: dict[str, Any] = {"data": Path(folder) / "data"} if way.on_disk else {}
-                if way.server == OURS and "--no-quotas" in _our_help():
+                if way.server == OURS:
                     settings["options"] = ("--no-quotas",)
                 with running(way.server, **settings) as server:
                     _progress(f"round {number + 1} of {options.rounds}: {way.label}")
@@ -194,11 +194,6 @@ def _drive(server: Running, client: str, operation: str, stream: str, seconds: f
         return (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[-1]
     found: dict[str, Any] = json.loads(done.stdout)
     return found if found["records"] else "no records went through"
-
-
-def _our_help() -> str:
-    asked = [sys.executable, "-m", "kinstream", "local", "--help"]
-    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout
 
 
 def _progress(said: str) -> None:

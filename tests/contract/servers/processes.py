@@ -103,7 +103,7 @@ class Running:
     @property
     def has_tls_port(self) -> bool:
         """Whether it speaks TLS on a port of its own beside the plain one."""
-        return self.name == "kinesis-local"
+        return self.name in ("kinstream", "kinesis-local")
 
     @property
     def port(self) -> int:
@@ -137,7 +137,8 @@ def _our_version() -> str:
 
 
 def _our_start(settings: Settings) -> Start:
-    command = [sys.executable, "-m", "kinstream", "local", "--port", str(settings.port), *settings.options]
+    command = [sys.executable, "-m", "kinstream", "local", "--port", str(settings.port)]
+    command += ["--tls-port", str(settings.tls_port), *settings.options]
     return Start(command + (["--data", str(settings.data)] if settings.data else []))
 
 
