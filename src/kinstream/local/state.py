@@ -370,14 +370,14 @@ class State:
         for key, due in sorted(self._moving.items(), key=lambda item: item[1]):
             if due > now:
                 break
-            if self._moving.pop(key, None) is None:
-                continue  # a consumer that went with its stream
+            del self._moving[key]
             name, consumer = key
             stream = self.streams[name]
             if consumer:
                 events.append(self._settle(stream, consumer))
             elif stream.settings.status is Status.DELETING:
-                events.append(self._remove(stream))
+                del self.streams[name]
+                events.append(StreamGone(name, [shard.number for shard in stream.shards]))
             else:
                 events.extend(self._become_active(stream, due))
         return events
@@ -446,6 +446,8 @@ class State:
                 f"Stream {name} under account {ACCOUNT} has {len(consumers)} registered consumers; they are deleted "
                 "with it only if EnforceConsumerDeletion is true."
             )
+        for key in consumers:
+            self._moving.pop((name, key), None)
         gone = {key: msgspec.structs.replace(c, status=Status.DELETING, until=None) for key, c in consumers.items()}
         stream.settings = msgspec.structs.replace(stream.settings, consumers=gone)
         return [self._begin(stream, Status.DELETING, now)]
@@ -621,13 +623,6 @@ class State:
         others = {key: other for key, other in stream.settings.consumers.items() if key != name}
         stream.settings = msgspec.structs.replace(stream.settings, consumers=others)
         return StreamKept(stream.settings)
-
-    def _remove(self, stream: Stream) -> Event:
-        """End a stream, and its consumers with it."""
-        for consumer in stream.settings.consumers:
-            self._moving.pop((stream.name, consumer), None)
-        del self.streams[stream.name]
-        return StreamGone(stream.name, [shard.number for shard in stream.shards])
 
     def _become_active(self, stream: Stream, due: float) -> list[Event]:
         """End a stream's CREATING or UPDATING, with what was to be done by then."""
