@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -144,14 +145,14 @@ def test_alpn_agrees_on_what_the_client_can(both: Server, protocols: list[str]) 
     context = ssl.create_default_context(cafile=str(both.ca_file))
     context.set_alpn_protocols(protocols)
     host, port = "127.0.0.1", int(both.tls_port or 0)
-    with ssl.create_connection((host, port)) as plain, context.wrap_socket(plain, server_hostname=host) as tls:
+    with socket.create_connection((host, port)) as plain, context.wrap_socket(plain, server_hostname=host) as tls:
         agreed = tls.selected_alpn_protocol()
     assert agreed == next((name for name in protocols if name in ("h2", "http/1.1")), None)
 
 
 def _curl_speaks_http_2() -> bool:
     curl = shutil.which("curl")
-    return bool(curl) and "HTTP2" in subprocess.run([curl, "--version"], capture_output=True, text=True).stdout
+    return curl is not None and "HTTP2" in subprocess.run([curl, "--version"], capture_output=True, text=True).stdout
 
 
 @pytest.mark.skipif(not _curl_speaks_http_2(), reason="no curl that speaks HTTP/2")

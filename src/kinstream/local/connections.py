@@ -41,6 +41,9 @@ INBOX_MESSAGES = 8
 LINGER_SECONDS = 5.0
 """How long the last bytes of an ended connection may take to go."""
 
+GOODBYE_SECONDS = 1.0
+"""How long the end of TLS may take."""
+
 _ACCEPT_AGAIN = 0.5
 """Seconds until the next try where the machine has no room for a connection."""
 
@@ -143,7 +146,7 @@ class Connections:
                 accepted,
                 ssl=tls,
                 ssl_handshake_timeout=self._limits.handshake if tls else None,
-                ssl_shutdown_timeout=LINGER_SECONDS if tls else None,
+                ssl_shutdown_timeout=GOODBYE_SECONDS if tls else None,
             )
         except (OSError, asyncio.CancelledError) as error:
             accepted.close()
@@ -227,8 +230,12 @@ class _Connection:
 
     def stop(self) -> None:
         """End the connection if nothing is being asked; else it ends after its answers."""
-        if self._idle is not None:
+        if self._idle is None:
+            return
+        if self._writer.transport.get_write_buffer_size():
             self._close()
+        else:
+            self.cut()  # TLS would wait for the client to say goodbye
 
     async def finish(self) -> None:
         """End the connection after what was sent."""
@@ -287,6 +294,9 @@ class _Connection:
             except Exception as error:  # noqa: BLE001, the protocols raise whatever strange bytes make of them
                 log.info("a connection is ended for what was sent on it: %r", error)
                 self._ended = True
+            protocol = self._protocol.protocol
+            if self._idle is None and isinstance(protocol, H2Protocol) and protocol.idle:
+                self._may_idle(True)  # HTTP/2 does not say so at its beginning
         await self._protocol.handle(Closed())
         for waiting in self._waiting():
             await waiting.close()

@@ -55,8 +55,11 @@ class Http2:
         self.socket.close()
 
     def flush(self) -> None:
-        """Send what h2 has to send."""
-        self.socket.sendall(self.h2.data_to_send())
+        """Send what h2 has to send. Raises Ended."""
+        try:
+            self.socket.sendall(self.h2.data_to_send())
+        except OSError:
+            raise Ended from None
 
     def receive(self) -> None:
         """Wait for what comes. Raises Ended."""

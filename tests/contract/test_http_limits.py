@@ -1,0 +1,457 @@
+"""What hostile or careless clients can do: bounded in number, bytes and time, on both versions of HTTP."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import h2.errors
+import h2.exceptions
+import h2.settings
+import hpack
+import hyperframe.frame as frames
+import pytest
+from tests.contract.clients.http2 import Ended, Http2
+from tests.contract.servers.reach import Endpoint, Raw
+
+from kinstream.local import Limits, Server
+
+SOON = 5.0
+"""Seconds after which a server that should have acted long ago has not."""
+
+
+@pytest.fixture(scope="module")
+def short() -> Iterator[Server]:
+    """A server that is quick to lose its patience, and takes little."""
+    limits = Limits(
+        connections=20,
+        idle=0.4,
+        crowded_idle=0.2,
+        handshake=0.4,
+        body=0.4,
+        answer=0.4,
+        header_bytes=8192,
+        body_bytes=100_000,
+        streams=10,
+    )
+    with Server(tls_port=0, transition=0, quotas=False, limits=limits) as server:
+        yield server
+        assert answers(server)
+
+
+@pytest.fixture(params=["plain", "tls"])
+def url(short: Server, request: pytest.FixtureRequest) -> str:
+    return short.url if request.param == "plain" else str(short.tls_url)
+
+
+def answers(server: Server) -> bool:
+    """Return whether a server still does what it is for, on both ports."""
+    for url in (server.url, server.tls_url):
+        raw = Raw(Endpoint("after", str(url)))
+        if raw.send(raw.sign("ListStreams", b"{}"), b"{}")[0] != 200:
+            return False
+    return True
+
+
+def connect(server: Server) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=SOON)
+
+
+def until_closed(connection: socket.socket) -> bytes:
+    """Return all that comes until the server ends the connection; waiting too long is an error."""
+    received = b""
+    try:
+        while data := connection.recv(65536):
+            received += data
+    except ConnectionError:
+        pass
+    return received
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST / HTTP/1.1\r\nHost: local", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
+def test_connection_on_which_no_request_comes_ends(short: Server, sent: bytes) -> None:
+    with connect(short) as connection:
+        connection.sendall(sent)
+        until_closed(connection)
+
+
+def test_headers_that_drip_in_do_not_hold_a_connection(short: Server) -> None:
+    with connect(short) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\n")
+        with pytest.raises(ConnectionError):  # noqa: PT012
+            for _ in range(500):
+                connection.sendall(b"x-a: b\r\n")
+                time.sleep(0.02)
+
+
+def test_body_that_drips_in_is_refused_in_time(short: Server) -> None:
+    raw = Raw(Endpoint("slow", short.url))
+    with connect(short) as connection:
+        head = "".join(f"{name}: {value}\r\n" for name, value in raw.sign("ListStreams", b"x" * 1000).items())
+        connection.sendall(f"POST / HTTP/1.1\r\nContent-Length: 1000\r\n{head}\r\n".encode())
+        stop = threading.Event()
+
+        def drip() -> None:
+            while not stop.wait(0.02):
+                try:
+                    connection.sendall(b"x")
+                except OSError:
+                    return
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += connection.recv(65536)
+        stop.set()
+        dripping.join()
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"RequestTimeoutException" in answer
+
+
+def test_body_that_does_not_come_is_refused_in_time_by_http_2(short: Server, url: str) -> None:
+    raw = Raw(Endpoint("slow", url))
+    with Http2(url, short.ca_file) as client:
+        stream = client.start(raw.sign("ListStreams", b"x"))
+        status, _, answer = client.finish(stream)
+    assert (status, json.loads(answer)["__type"]) == (408, "RequestTimeoutException")
+
+
+def test_tls_that_does_not_begin_ends(short: Server) -> None:
+    for sent in (b"", b"\x16\x03\x01", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", bytes(1000)):
+        with socket.create_connection(("127.0.0.1", short.tls_port or 0), timeout=SOON) as connection:
+            connection.sendall(sent)
+            until_closed(connection)
+
+
+def test_answer_that_nobody_reads_ends_its_connection(short: Server) -> None:
+    raw = Raw(Endpoint("deaf", short.url))
+    raw.json("CreateStream", {"StreamName": "deaf", "ShardCount": 1})
+    short.next("DescribeStream").answer(body=bytes(50_000_000))
+    body = b'{"StreamName": "deaf"}'
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(SOON)
+        connection.connect(("127.0.0.1", short.port))
+        head = "".join(f"{name}: {value}\r\n" for name, value in raw.sign("DescribeStream", body).items())
+        connection.sendall(f"POST / HTTP/1.1\r\nContent-Length: {len(body)}\r\n{head}\r\n".encode() + body)
+        time.sleep(1)
+        assert len(until_closed(connection)) < 50_000_000
+
+
+def test_answer_that_gets_no_window_ends_its_connection_by_http_2(short: Server, url: str) -> None:
+    raw = Raw(Endpoint("deaf", url))
+    with Http2(url, short.ca_file) as client:
+        client.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        client.flush()
+        stream = client.start(raw.sign("ListStreams", b"{}"))
+        client.send(stream, b"{}")
+        with pytest.raises(Ended):
+            client.finish(stream)
+
+
+def test_connections_beyond_the_limit_wait_and_are_served(short: Server) -> None:
+    connections = [connect(short) for _ in range(60)]
+    try:
+        raw = Raw(Endpoint("crowd", short.url))
+        head = "".join(f"{name}: {value}\r\n" for name, value in raw.sign("ListStreams", b"{}").items())
+        for connection in connections:
+            connection.sendall(f"POST / HTTP/1.1\r\nContent-Length: 2\r\n{head}\r\n{{}}".encode())
+        for connection in connections:
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def test_silent_crowd_does_not_lock_others_out(short: Server) -> None:
+    silent = [connect(short) for _ in range(20)]
+    try:
+        assert answers(short)
+    finally:
+        for connection in silent:
+            connection.close()
+
+
+def test_headers_beyond_the_limit_are_refused(short: Server) -> None:
+    with connect(short) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nx-large: " + b"a" * 9000)
+        assert until_closed(connection).startswith(b"HTTP/1.1 431 ")
+
+
+def test_headers_beyond_the_limit_end_the_connection_by_http_2(short: Server, url: str) -> None:
+    raw = Raw(Endpoint("large", url))
+    with Http2(url, short.ca_file) as client, pytest.raises(Ended):
+        client.finish(client.start(raw.sign("ListStreams", b"{}") | {"x-large": "a" * 70_000}))
+
+
+def test_bomb_of_headers_ends_the_connection_by_http_2(short: Server) -> None:
+    # One entry of the header table, named again and again, is short on the wire and large when it is read.
+    encoder = hpack.Encoder()
+    block = encoder.encode([(":method", "POST"), ("x-a", "a" * 3000)]) + b"\xbe" * 10_000
+    with Http2(short.url) as client, pytest.raises(Ended):  # noqa: PT012
+        client.receive()
+        frame = frames.HeadersFrame(1, block)
+        frame.flags.add("END_HEADERS")
+        client.socket.sendall(frame.serialize())
+        while True:
+            client.receive()
+
+
+def test_endless_headers_end_the_connection_by_http_2(short: Server) -> None:
+    with Http2(short.url) as client, pytest.raises((Ended, OSError)):  # noqa: PT012
+        client.receive()
+        client.socket.sendall(frames.HeadersFrame(1, b"\x82").serialize())
+        for _ in range(10_000):
+            client.socket.sendall(frames.ContinuationFrame(1, b"\x82" * 10).serialize())
+        while True:
+            client.receive()
+
+
+def test_body_beyond_the_limit_is_refused_whatever_its_size(short: Server, url: str) -> None:
+    raw = Raw(Endpoint("large", url))
+    for size in (100_001, 399_999, 500_000, 5_000_000):
+        body = bytes(size)
+        try:
+            status, code, _ = raw.refusal(raw.sign("PutRecord", body), body)
+        except OSError:  # it still sends when the server has had enough
+            assert size > 400_000
+        else:
+            assert (status, code) == (413, "RequestEntityTooLargeException")
+
+
+def test_body_beyond_the_limit_is_refused_by_http_2(short: Server, url: str) -> None:
+    raw = Raw(Endpoint("large", url))
+    for size in (100_001, 399_999, 5_000_000):
+        body = bytes(size)
+        with Http2(url, short.ca_file) as client:
+            try:
+                status, _, answer = client.ask(raw.sign("PutRecord", body), body)
+            except (Ended, OSError, h2.exceptions.StreamClosedError):
+                assert size > 400_000
+            else:
+                assert (status, json.loads(answer)["__type"]) == (413, "RequestEntityTooLargeException")
+
+
+def test_requests_at_a_time_are_bounded_by_http_2(short: Server, url: str) -> None:
+    raw = Raw(Endpoint("many", url))
+    with Http2(url, short.ca_file) as client, short.every("ListStreams").hold() as held:
+        client.receive()
+        assert client.h2.remote_settings.max_concurrent_streams == 10
+        streams = [client.start(raw.sign("ListStreams", b"{}")) for _ in range(10)]
+        for stream in streams:
+            client.send(stream, b"{}")
+        held.wait(10)
+        client.h2.remote_settings.acknowledge()
+        client.h2.remote_settings[h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS] = 1000
+        client.h2.remote_settings.acknowledge()
+        client.start(raw.sign("ListStreams", b"{}"))
+        with pytest.raises(Ended):  # noqa: PT012
+            while True:
+                client.receive()
+
+
+def test_rapid_resets_do_not_add_up(short: Server) -> None:
+    raw = Raw(Endpoint("reset", short.url))
+    headers = raw.sign("ListStreams", b"{}")
+    for _ in range(2):
+        with Http2(short.url) as client:
+            try:
+                for _ in range(1000):
+                    stream = client.start(headers)
+                    client.h2.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)
+                    client.flush()
+            except Ended:
+                pass  # the server has had enough
+    assert answers(short)
+
+
+def test_client_that_gives_up_now_and_then_keeps_its_connection(short: Server) -> None:
+    raw = Raw(Endpoint("reset", short.url))
+    headers = raw.sign("ListStreams", b"{}")
+    with Http2(short.url) as client:
+        for _ in range(1100):
+            stream = client.start(headers)
+            client.h2.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)
+            client.flush()
+        status, _, _ = client.ask(raw.sign("ListStreams", b"{}"), b"{}")
+    assert status == 200
+
+
+def test_flood_of_pings_and_settings_is_survived(short: Server) -> None:
+    with Http2(short.url) as client:
+        client.receive()
+        try:
+            for _ in range(5000):
+                client.socket.sendall(
+                    frames.PingFrame(0, b"12345678").serialize() + frames.SettingsFrame(0).serialize()
+                )
+        except ConnectionError:
+            pass
+    assert answers(short)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        frames.DataFrame(1, b"no stream").serialize(),
+        frames.WindowUpdateFrame(0, window_increment=2**31 - 1).serialize(),
+        frames.RstStreamFrame(5, error_code=1).serialize(),
+        frames.PriorityFrame(1, depends_on=1).serialize(),
+        frames.PushPromiseFrame(1, promised_stream_id=2, data=b"\x82").serialize(),
+        b"\xff\xff\xff\x00\x00\x00\x00\x00\x01",
+        b"\x00\x00\x04\x08\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+        b"\x00\x00\x01\xee\x00\x00\x00\x00\x01x",
+        bytes(100),
+        b"GET / HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_frames_that_make_no_sense_end_their_connection_at_most(short: Server, sent: bytes) -> None:
+    with Http2(short.url) as client:
+        client.receive()
+        client.socket.sendall(sent)
+        client.socket.shutdown(socket.SHUT_WR)
+        until_closed(client.socket)
+    assert answers(short)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {":path": "/ä\x00\x7f"},
+        {":path": "/%ff%00%"},
+        {":path": ""},
+        {":path": None},
+        {":method": "PÖST"},
+        {":method": "CONNECT"},
+        {":method": "CONNECT", ":path": None, ":scheme": None},
+        {":method": "CONNECT", ":protocol": "websocket", "sec-websocket-version": "13"},
+        {":authority": None},
+        {":authority": "\x00"},
+        {":scheme": "ftp"},
+        {":nonsense": "x"},
+        {"x-amz-target": "\x01\x02ü"},
+        {"UPPER": "case"},
+        {"connection": "close"},
+        {"transfer-encoding": "chunked"},
+        {"content-length": "-5"},
+        {"content-length": "99999999999999999999999"},
+        {"content-type": "ü" * 50},
+        {"authorization": "AWS4-HMAC-SHA256 Credential=/////, SignedHeaders=;;;, Signature=ü"},
+        {"x-amz-date": "99999999T999999Z"},
+        {"cookie": "a=b"},
+        {"te": "everything"},
+    ],
+)
+def test_strange_requests_are_refused_and_never_with_a_500_by_http_2(
+    short: Server, change: dict[str, str | None]
+) -> None:
+    raw = Raw(Endpoint("strange", short.url))
+    headers: dict[str, str | None] = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":authority": raw.host,
+        ":path": "/",
+        **{name.lower(): value for name, value in raw.sign("ListStreams", b"{}").items() if name != "Host"},
+        **change,
+    }
+    ordered = sorted(headers.items(), key=lambda pair: not pair[0].startswith(":"))
+    block = hpack.Encoder().encode([(name, value) for name, value in ordered if value is not None])
+    with Http2(short.url) as client:
+        client.receive()
+        frame = frames.HeadersFrame(1, block)
+        frame.flags |= {"END_HEADERS"}
+        body = frames.DataFrame(1, b"{}")
+        body.flags.add("END_STREAM")
+        client.socket.sendall(frame.serialize() + body.serialize())
+        client.socket.shutdown(socket.SHUT_WR)
+        received = until_closed(client.socket)
+    status = _status(received)
+    assert status is None or status < 500
+    assert answers(short)
+
+
+def _status(received: bytes) -> int | None:
+    """Return the status in the frames of an answer; None where there is no answer."""
+    decoder = hpack.Decoder()
+    while len(received) >= 9:
+        frame, length = frames.Frame.parse_frame_header(memoryview(received[:9]))
+        if isinstance(frame, frames.HeadersFrame):
+            frame.parse_body(memoryview(received[9 : 9 + length]))
+            return int(dict(decoder.decode(frame.data, raw=True))[b":status"])
+        received = received[9 + length :]
+    return None
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"POST / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffffff\r\n",
+        b"POST /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"POST http://[::1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"POST * HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"CONNECT localhost:1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: ??\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+        b"POST / HTTP/1.0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nExpect: wonders\r\n\r\n",
+        b"POST / HTTP/1.1\r\n folded: x\r\n\r\n",
+        b"GET /_control/%ff%00 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer local\r\n\r\n",
+        b"GET /_control/catches/1?wait=nan&calls=x HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer local\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(200),
+        b"PRI * HTTP/2.0\r\n\r\nXX",
+    ],
+)
+def test_strange_requests_are_refused_and_never_with_a_500(short: Server, sent: bytes) -> None:
+    with connect(short) as connection:
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        answer = until_closed(connection)
+    assert b" 500 " not in answer.partition(b"\r\n")[0]
+    assert answers(short)
+
+
+def test_connections_that_are_reset_are_forgotten(short: Server) -> None:
+    raw = Raw(Endpoint("reset", short.url))
+    head = "".join(f"{name}: {value}\r\n" for name, value in raw.sign("ListStreams", b"{}").items())
+    request = f"POST / HTTP/1.1\r\nContent-Length: 2\r\n{head}\r\n{{}}".encode()
+    for length in range(0, len(request), 7):
+        connection = connect(short)
+        connection.sendall(request[:length])
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+    assert answers(short)
+
+
+def test_server_stops_at_once_whatever_its_clients_do() -> None:
+    with Server(tls_port=0) as server:
+        raw = Raw(Endpoint("stop", server.url))
+        open_connections: list[Any] = [connect(server) for _ in range(5)]
+        open_connections[0].sendall(b"POST / HTTP/1.1\r\nHost: loc")
+        idle = raw.connection()
+        idle.request("POST", "/", b"{}", raw.sign("ListStreams", b"{}"))
+        idle.getresponse().read()
+        second = Http2(str(server.tls_url), server.ca_file)
+        second.ask(raw.sign("ListStreams", b"{}"), b"{}")
+        held = server.every("ListStreams").hold()
+        waiting = Http2(server.url)
+        waiting.send(waiting.start(raw.sign("ListStreams", b"{}")), b"{}")
+        held.wait()
+        start = time.monotonic()
+        server.stop()
+        assert time.monotonic() - start < 2.5  # less than it gives to requests that go on
+        for client in (*open_connections, idle, second.socket, waiting.socket):
+            client.close()
