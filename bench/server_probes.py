@@ -186,8 +186,8 @@ def paging(subject: Subject) -> Cell:
         while page.get("NextToken") and len(pages) < 9:
             page = subject.kinesis.list_shards(NextToken=page["NextToken"], MaxResults=2)
             pages.append([int(shard["ShardId"][-12:]) for shard in page["Shards"]])
-    except botocore.exceptions.ClientError as error:
-        return Cell(f"its token is refused: {error.response['Error']['Code']}", WRONG)
+    except botocore.exceptions.ClientError:
+        return Cell("its own token is refused", WRONG)
     if pages == [[0, 1], [2, 3], [4]]:
         return Cell("right", RIGHT)
     return Cell("ignored" if len(pages) == 1 else "broken", WRONG)

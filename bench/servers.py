@@ -89,11 +89,12 @@ def main() -> int:
     if not versions:
         return 1
     with alone():
+        busy = os.getloadavg()[0]
         cells, speeds = _compare(list(versions), options)
     _print_cells(cells)
     _print_speeds(speeds)
     if not (options.quick or options.only):
-        report = _report(versions, cells, speeds, options)
+        report = _report(versions, cells, speeds, options) | {"load_before": round(busy, 1)}
         (BENCH / "servers.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         (BENCH / "servers.svg").write_text(server_picture.draw(report), encoding="utf-8")
         PAGE.write_text(updated(PAGE.read_text(encoding="utf-8"), report), encoding="utf-8")
@@ -302,7 +303,7 @@ def tables(report: dict[str, Any]) -> str:
             if any(found):
                 lines.append(f"| {way.label} | {client} | {' | '.join(found)} |")
     machine = f"{report['processor']}, {report['cores']} cores, Python {report['python']}, Node.js {report['node']}"
-    lines += ["", f"{report['date']}; {machine}.", ""]
+    lines += ["", f"{report['date']}; {machine}, load average {report['load_before']} before the run.", ""]
     return "\n".join(lines)
 
 
