@@ -10,24 +10,19 @@ from typing import Any
 import cbor2
 import msgspec
 import pytest
+from botocore.session import Session
 
-from kinstream.local import requests
+from kinstream.clock import SYSTEM_CLOCK
+from kinstream.local.operations import Operations
+from kinstream.local.state import State
+from kinstream.local.store import MemoryStore
 
 OPERATIONS: dict[str, type[msgspec.Struct]] = {
-    "CreateStream": requests.CreateStream,
-    "DeleteStream": requests.StreamRequest,
-    "DescribeStream": requests.DescribeStream,
-    "DescribeStreamSummary": requests.StreamRequest,
-    "GetRecords": requests.GetRecords,
-    "GetShardIterator": requests.GetShardIterator,
-    "ListShards": requests.ListShards,
-    "ListStreams": requests.ListStreams,
-    "MergeShards": requests.MergeShards,
-    "PutRecord": requests.PutRecord,
-    "PutRecords": requests.PutRecords,
-    "SplitShard": requests.SplitShard,
+    name: shape
+    for name in Session().get_service_model("kinesis").operation_names
+    if (shape := Operations(State(), MemoryStore(), SYSTEM_CLOCK).shape(name)) is not None
 }
-REQUESTS = 800
+REQUESTS = 1000
 """On each server."""
 
 
@@ -42,6 +37,8 @@ class Nonsense:
 
     def request(self, members: list[str]) -> dict[str, Any]:
         rare = {"StreamARN", "NextToken", "ExplicitHashKey", "ShardFilter", "StreamModeDetails", "DryRun", "Timestamp"}
+        if "StreamName" not in members:
+            rare -= {"StreamARN", "StreamModeDetails"}
         chosen = [m for m in members if self.random.random() < (0.25 if m in rare or "Start" in m else 0.95)]
         return {member: self.member(member) for member in chosen}
 
@@ -59,8 +56,18 @@ class Nonsense:
             return self.request(["Type", "ShardId", "Timestamp"])
         if name == "StreamModeDetails":
             return {"StreamMode": pick(["PROVISIONED", "ON_DEMAND", "X"])}
-        if name == "StreamARN":
-            return f"arn:aws:kinesis:us-east-1:{pick(['000000000000', '1' * 12])}:stream/{self.name}"
+        if name.endswith("ARN"):
+            arn = f"arn:aws:kinesis:us-east-1:{pick([*['000000000000'] * 4, '1' * 12])}:stream/{self.name}"
+            ends = {"StreamARN": [""], "ConsumerARN": ["/consumer/app:1"], "ResourceARN": ["", "", "/consumer/app:1"]}
+            return arn + pick([*ends[name], "/consumer/:x"][: 1 if self.random.random() < 0.9 else None])
+        if name == "Tags":
+            return {pick(["a", "b", "ä", "aws:a", "%", ""]): pick(["", "v", "x" * 300]) for _ in range(2)}
+        if name == "TagKeys":
+            return [pick(["a", "b", ""])]
+        if name == "ShardLevelMetrics":
+            return [pick(["ALL", "IncomingBytes", "X"])]
+        if name == "MinimumThroughputBillingCommitment":
+            return {"Status": pick(["ENABLED", "DISABLED", "X"])}
         if "Timestamp" in name:
             moment = pick([0, -1, 1e9, 1.9e9, 1e15, -1e15])
             return cbor2.CBORTag(1, round(moment)) if self.cbor else moment
@@ -77,11 +84,22 @@ class Nonsense:
             "ShardIterator": self.tokens,
             "NextToken": self.tokens,
             "DryRun": [False, False, True],
+            "EnforceConsumerDeletion": [True, False],
+            "ConsumerName": [*["app"] * 6, "bpp", "", "a b"],
+            "EncryptionType": ["KMS", "KMS", "NONE", "X"],
+            "KeyId": ["alias/a", ""],
+            "MaxRecordSizeInKiB": [1024, 2048, 10240, 1],
+            "Policy": ['{"Statement": []}', "[", "", "[" * 10000],
+            "RecordDistributionStrategy": ["AUTO", "USER_PARTITION_KEY", "X"],
+            "RetentionPeriodHours": [24, 25, 48, 8760, 8761, 1],
+            "ScalingType": ["UNIFORM_SCALING", "X"],
+            "StreamMode": ["PROVISIONED", "ON_DEMAND"],
+            "WarmThroughputMiBps": [0, 3, 6, 20000],
             "PartitionKey": ["k", "ä", "🎈", "0", "x" * 300],
         }
         if name in choices:
             return pick(choices[name])
-        if "Shard" in name and name != "ShardCount":
+        if "Shard" in name and not name.endswith("Count"):
             return pick(["shardId-000000000000", "shardId-000000000001", "0", "shardId-9", "-1", ""])
         if "Key" in name or "Number" in name:
             return pick(["0", "1", str(2**127), str(2**128), "9" * 39, "k", "🎈", "", "49" + "5" * 54])

@@ -33,7 +33,8 @@ Page = Annotated[int | None, Range(1, 10_000)]
 PageToken = Annotated[str | None, Length(1, 1_048_576)]
 _CONSUMER_ARN = r"^(arn):aws.*:kinesis:.*:\d{12}:.*stream\/[a-zA-Z0-9_.-]+\/consumer\/[a-zA-Z0-9_.-]+:[0-9]+"
 _RESOURCE_ARN = r"arn:aws.*:kinesis:.*:\d{12}:.*(stream|channel|queue)/\S+"
-# Whatever fits fits from the first ":kinesis:" and the first account after it on: no other need be tried.
+# Whatever fits fits from the first ":kinesis:" and the first account after it on. Where all others are tried too, a text made
+# for it takes most of a second.
 _HEAD = r"arn:aws(?>.*?:kinesis:)(?>.*?:\d{12}:)"
 
 RequiredArn = Annotated[str | None, Required(), Length(1, 2048), Pattern(_ARN)]

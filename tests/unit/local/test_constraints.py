@@ -1,4 +1,9 @@
+import re
+from typing import get_args
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kinstream.local import constraints, requests
 from kinstream.local.refusal import Refused
@@ -52,3 +57,50 @@ def test_long_values_are_cut_and_blobs_and_lists_not_shown() -> None:
 
 def test_pattern_takes_ascii_digits_only() -> None:
     assert "explicitHashKey" in told(requests.PutRecord(data=b"", partition_key="k", explicit_hash_key="1٣"))
+
+
+def test_members_of_lists_and_maps_are_told_with_all_that_they_must_satisfy() -> None:
+    assert told(requests.RemoveTagsFromStream(stream_name="a", tag_keys=["ok", ""])) == (
+        "1 validation error detected: Value '[ok, ]' at 'tagKeys' failed to satisfy constraint: Member must satisfy "
+        "constraint: [Member must have length less than or equal to 128, "
+        "Member must have length greater than or equal to 1]"
+    )
+    assert told(requests.AddTagsToStream(stream_name="a", tags={"": "x", "y": "z"})) == (
+        "1 validation error detected: Value '{=x, y=z}' at 'tags' failed to satisfy constraint: Map keys must satisfy "
+        "constraint: [Member must have length less than or equal to 128, "
+        "Member must have length greater than or equal to 1]"
+    )
+    assert "Map value must satisfy constraint: [" in told(requests.AddTagsToStream(tags={"a": "x" * 257}))
+    assert "[Member must satisfy enum value set: [IncomingBytes, " in told(
+        requests.EnhancedMonitoring(shard_level_metrics=["X"])
+    )
+
+
+def test_long_lists_and_maps_are_cut() -> None:
+    assert len(told(requests.RemoveTagsFromStream(tag_keys=["x" * 1000] * 50))) < 3000
+    assert len(told(requests.AddTagsToStream(tags={str(n): "x" * 1000 for n in range(200)}))) < 3000
+
+
+ARN_PARTS = st.sampled_from(
+    [
+        "arn:aws", "-cn", ":kinesis:", "us-east-1", ":000000000000:", ":1:", "stream/", "channel/", "queue/", "orders",
+        "/consumer/", "app", ":17", ":", " ", "\n", "x",
+    ]
+)  # fmt: skip
+
+
+@given(st.lists(ARN_PARTS, max_size=14))
+def test_quick_patterns_let_the_same_arns_through_as_the_models(parts: list[str]) -> None:
+    text = "".join(["arn:aws", *parts])
+    for alias in (requests.ResourceArn, requests.ConsumerArn):
+        (pattern,) = (rule for rule in get_args(alias)[1:] if isinstance(rule, constraints.Pattern))
+        slow = re.compile(pattern.pattern, re.ASCII).fullmatch(text)
+        assert (pattern.problem(text) is None) == (slow is not None)
+
+
+def test_quick_patterns_know_arns() -> None:
+    stream = "arn:aws:kinesis:us-east-1:000000000000:stream/orders"
+    constraints.check(requests.ResourceRequest(resource_arn=stream))
+    constraints.check(requests.ResourceRequest(resource_arn=f"{stream}/consumer/app:17"))
+    constraints.check(requests.ConsumerRequest(consumer_arn=f"{stream}/consumer/app:17"))
+    assert "consumerARN" in told(requests.ConsumerRequest(consumer_arn=stream))
