@@ -1,0 +1,503 @@
+"""Steering in process: the next call of a kind fails, waits, is cut off or is answered as the test says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from http.client import IncompleteRead
+from typing import Any
+
+import botocore.config
+import botocore.exceptions
+import cbor2
+import pytest
+from tests.contract.clients.http2 import Ended, Http2
+from tests.contract.servers.reach import Endpoint, Raw
+
+from kinstream import Client, Credentials
+from kinstream.errors import ClosedError, ConfigError
+from kinstream.local import Server
+
+SHARD = "shardId-000000000000"
+CBOR = "application/x-amz-cbor-1.1"
+SECRET = "a-secret-that-shows"
+
+
+@pytest.fixture(scope="module")
+def steered() -> Iterator[Server]:
+    with Server(transition=0, quotas=False, secret_access_key=SECRET) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(steered: Server) -> Any:
+    """A boto3 client that does not retry."""
+    return Endpoint("steered", steered.url, secret_access_key=SECRET).boto3()
+
+
+@pytest.fixture
+def kinesis(steered: Server, client: Any) -> Iterator[Any]:
+    """The client; each test has its own stream, "events", and leaves no catch."""
+    client.create_stream(StreamName="events", ShardCount=2)
+    client.describe_stream_summary(StreamName="events")
+    yield client
+    steered.cancel_catches()
+    client.delete_stream(StreamName="events")
+    with pytest.raises(client.exceptions.ResourceNotFoundException):
+        client.describe_stream_summary(StreamName="events")
+
+
+@pytest.fixture
+def raw(steered: Server, kinesis: Any) -> Raw:
+    return Raw(Endpoint("steered", steered.url, secret_access_key=SECRET))
+
+
+def put(kinesis: Any, *datas: bytes) -> Any:
+    return kinesis.put_records(StreamName="events", Records=[{"Data": d, "PartitionKey": "k"} for d in datas])
+
+
+def iterator(kinesis: Any, shard: str = SHARD) -> str:
+    place = kinesis.get_shard_iterator(StreamName="events", ShardId=shard, ShardIteratorType="TRIM_HORIZON")
+    return str(place["ShardIterator"])
+
+
+def written(kinesis: Any) -> list[bytes]:
+    """Return what the stream holds."""
+    shards = [shard["ShardId"] for shard in kinesis.list_shards(StreamName="events")["Shards"]]
+    places = [iterator(kinesis, shard) for shard in shards]
+    return [r["Data"] for place in places for r in kinesis.get_records(ShardIterator=place)["Records"]]
+
+
+def refusal(call: Any, *arguments: Any, **members: Any) -> tuple[int, str, str]:
+    with pytest.raises(botocore.exceptions.ClientError) as caught:
+        call(*arguments, **members)
+    answer = caught.value.response
+    return answer["ResponseMetadata"]["HTTPStatusCode"], answer["Error"]["Code"], answer["Error"]["Message"]
+
+
+def test_next_call_fails_once_and_does_not_act(steered: Server, kinesis: Any) -> None:
+    catch = steered.next("PutRecords").fail("ProvisionedThroughputExceededException", "Slowly.")
+    assert refusal(put, kinesis, b"a") == (400, "ProvisionedThroughputExceededException", "Slowly.")
+    put(kinesis, b"b")
+    assert (written(kinesis), catch.count, catch.left) == ([b"b"], 1, 0)
+
+
+def test_other_calls_are_not_caught(steered: Server, kinesis: Any) -> None:
+    catch = steered.next("PutRecords").fail("InternalFailure")
+    kinesis.put_record(StreamName="events", Data=b"a", PartitionKey="k")
+    assert (written(kinesis), catch.count) == ([b"a"], 0)
+
+
+def test_call_that_failed_after_acting_has_written(steered: Server, kinesis: Any) -> None:
+    steered.next("PutRecords").after_acting.fail("InternalFailure")
+    assert refusal(put, kinesis, b"a")[:2] == (500, "InternalFailure")
+    assert written(kinesis) == [b"a"]
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [("InternalFailure", 500), ("ServiceUnavailable", 503), ("LimitExceededException", 400)]
+)
+def test_status_of_a_failure_is_the_codes_own(steered: Server, kinesis: Any, code: str, status: int) -> None:
+    steered.next("PutRecords").fail(code)
+    assert refusal(put, kinesis, b"a")[:2] == (status, code)
+    steered.next("PutRecords").fail(code, status=418)
+    assert refusal(put, kinesis, b"a")[:2] == (418, code)
+
+
+def test_several_calls_fail_and_then_no_more(steered: Server, kinesis: Any) -> None:
+    steered.next("PutRecords", 3).fail("InternalFailure")
+    for _ in range(3):
+        assert refusal(put, kinesis, b"a")[0] == 500
+    put(kinesis, b"b")
+
+
+def test_every_call_fails_until_the_catch_is_cancelled(steered: Server, kinesis: Any) -> None:
+    with steered.every("PutRecords").fail("InternalFailure") as catch:
+        for _ in range(5):
+            assert refusal(put, kinesis, b"a")[0] == 500
+        assert (catch.count, catch.left) == (5, None)
+    put(kinesis, b"b")
+    assert catch.left == 0
+
+
+def test_oldest_catch_that_matches_is_used(steered: Server, kinesis: Any) -> None:
+    steered.next("PutRecords").fail("FirstException")
+    steered.every("PutRecords").fail("SecondException")
+    steered.next("PutRecords").fail("ThirdException")
+    assert [refusal(put, kinesis, b"a")[1] for _ in range(3)] == [
+        "FirstException",
+        "SecondException",
+        "SecondException",
+    ]
+
+
+def test_entries_fail_and_the_others_are_written(steered: Server, kinesis: Any) -> None:
+    steered.next("PutRecords").fail_entries([0, 2, 99], "ProvisionedThroughputExceededException", "Slowly.")
+    answer = put(kinesis, b"a", b"b", b"c", b"d")
+    failed = {"ErrorCode": "ProvisionedThroughputExceededException", "ErrorMessage": "Slowly."}
+    assert answer["FailedRecordCount"] == 2
+    assert [answer["Records"][0], answer["Records"][2]] == [failed, failed]
+    assert all(answer["Records"][place]["SequenceNumber"] for place in (1, 3))
+    assert written(kinesis) == [b"b", b"d"]
+
+
+def test_entries_that_fail_after_acting_are_written(steered: Server, kinesis: Any) -> None:
+    steered.next("PutRecords").after_acting.fail_entries([1], "InternalFailure")
+    answer = put(kinesis, b"a", b"b")
+    assert [r.get("ErrorCode") for r in answer["Records"]] == [None, "InternalFailure"]
+    assert written(kinesis) == [b"a", b"b"]
+
+
+def test_all_entries_may_fail(steered: Server, kinesis: Any) -> None:
+    steered.next("PutRecords").fail_entries(range(10))
+    assert put(kinesis, b"a", b"b")["FailedRecordCount"] == 2
+    assert written(kinesis) == []
+
+
+def test_entries_that_fail_are_chosen_by_a_function(steered: Server, kinesis: Any) -> None:
+    steered.next("PutRecords").fail_entries(lambda entry: entry["Data"] == b"b")
+    assert put(kinesis, b"a", b"b", b"c")["FailedRecordCount"] == 1
+    assert written(kinesis) == [b"a", b"c"]
+
+
+def test_only_put_records_has_entries(steered: Server) -> None:
+    for operation in ("PutRecord", None):
+        with pytest.raises(ConfigError, match="PutRecords"):
+            steered.next(operation).fail_entries([0])
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_delayed_call_waits_and_acts(steered: Server, kinesis: Any, after: bool) -> None:
+    catching = steered.next("PutRecords")
+    (catching.after_acting if after else catching).delay(0.3)
+    start = time.monotonic()
+    put(kinesis, b"a")
+    assert time.monotonic() - start >= 0.3
+    assert written(kinesis) == [b"a"]
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_held_call_goes_on_when_it_is_released(steered: Server, kinesis: Any, after: bool) -> None:
+    catching = steered.next("PutRecords")
+    held = (catching.after_acting if after else catching).hold()
+    putting = threading.Thread(target=put, args=(kinesis, b"a"))
+    putting.start()
+    call = held.wait()
+    assert call.parameters["Records"] == [{"Data": b"a", "PartitionKey": "k"}]
+    deadline = time.monotonic() + 5
+    while written(kinesis) != ([b"a"] if after else []):
+        assert time.monotonic() < deadline  # it has been caught, and acts a moment later
+    assert putting.is_alive()
+    held.release()
+    putting.join(timeout=10)
+    assert written(kinesis) == [b"a"]
+
+
+def test_held_call_that_is_released_before_it_comes_goes_on(steered: Server, kinesis: Any) -> None:
+    steered.next("PutRecords").hold().release()
+    put(kinesis, b"a")
+
+
+def test_cancelled_catch_lets_go_what_it_holds(steered: Server, kinesis: Any) -> None:
+    with steered.every("PutRecords").hold() as held:
+        putting = threading.Thread(target=put, args=(kinesis, b"a"))
+        putting.start()
+        held.wait()
+    putting.join(timeout=10)
+    assert written(kinesis) == [b"a"]
+
+
+def test_connection_is_cut_before_acting(steered: Server, kinesis: Any) -> None:
+    steered.next("PutRecords").cut()
+    with pytest.raises(botocore.exceptions.ConnectionClosedError):
+        put(kinesis, b"a")
+    assert written(kinesis) == []
+
+
+def test_connection_is_cut_after_acting(steered: Server, kinesis: Any) -> None:
+    steered.next("PutRecords").after_acting.cut()
+    with pytest.raises(botocore.exceptions.ConnectionClosedError):
+        put(kinesis, b"a")
+    assert written(kinesis) == [b"a"]
+
+
+def test_connection_is_reset(steered: Server, raw: Raw) -> None:
+    steered.next("ListStreams").cut(reset=True)
+    with pytest.raises(ConnectionResetError):
+        raw.send(raw.sign("ListStreams", b"{}"), b"{}")
+
+
+@pytest.mark.parametrize("size", [1, 7, 50])
+def test_answer_is_cut_within(steered: Server, raw: Raw, size: int) -> None:
+    steered.next("ListStreams").after_acting.cut(after_bytes=size)
+    connection = raw.connection()
+    connection.request("POST", "/", b"{}", raw.sign("ListStreams", b"{}"))
+    answer = connection.getresponse()
+    assert (answer.status, int(answer.headers["Content-Length"])) > (200, size)
+    received = b""
+    while part := answer.read1():
+        received += part
+    connection.close()
+    assert received == b'{"StreamNames":["events"],"HasMoreStreams":false,"S'[:size]
+
+
+def test_answer_is_cut_within_by_http_2(steered: Server, raw: Raw) -> None:
+    steered.next("ListStreams").after_acting.cut(after_bytes=10)
+    with Http2(steered.url) as client:
+        stream = client.start(raw.sign("ListStreams", b"{}"))
+        with pytest.raises(Ended):  # noqa: PT012
+            client.send(stream, b"{}")
+            client.finish(stream)
+        assert b"".join(event.data for event in client.events if hasattr(event, "data")) == b'{"StreamNa'
+
+
+def test_cut_within_an_answer_needs_an_answer(steered: Server) -> None:
+    with pytest.raises(ConfigError, match="after_acting"):
+        steered.next().cut(after_bytes=5)
+    with pytest.raises(ConfigError, match="reset"):
+        steered.next().after_acting.cut(after_bytes=5, reset=True)
+
+
+def test_call_is_answered_with_anything(steered: Server, raw: Raw) -> None:
+    steered.next("ListStreams").answer(
+        502, b"<html>", {"Content-Type": "text/html", "x-amzn-RequestId": "", "Via": "x"}
+    )
+    status, headers, body = raw.send(raw.sign("ListStreams", b"{}"), b"{}")
+    assert (status, headers["Content-Type"], headers["Via"], body) == (502, "text/html", "x", b"<html>")
+    assert "x-amzn-RequestId" not in headers
+
+
+def test_length_of_an_answer_may_be_wrong(steered: Server, raw: Raw) -> None:
+    steered.next("ListStreams").answer(body=b"short", headers={"Content-Length": "99"})
+    with pytest.raises(IncompleteRead):
+        raw.send(raw.sign("ListStreams", b"{}"), b"{}")
+
+
+def test_members_of_an_answer_are_written_as_the_request_was(steered: Server, raw: Raw) -> None:
+    steered.next("ListStreams", 2).answer(body={"StreamNames": ["x"], "Data": b"\xff"})
+    assert raw.json("ListStreams", {}) == {"StreamNames": ["x"], "Data": "/w=="}
+    body = cbor2.dumps({})
+    _, _, answer = raw.send(raw.sign("ListStreams", body, content_type=CBOR), body)
+    assert cbor2.loads(answer) == {"StreamNames": ["x"], "Data": b"\xff"}
+
+
+def test_call_that_is_answered_after_acting_has_acted(steered: Server, kinesis: Any) -> None:
+    steered.next("PutRecords").after_acting.answer(503, b"")
+    with pytest.raises(botocore.exceptions.ClientError):
+        put(kinesis, b"a")
+    assert written(kinesis) == [b"a"]
+
+
+def test_parameters_are_changed_before_acting(steered: Server, kinesis: Any) -> None:
+    put(kinesis, b"a", b"b", b"c")
+    steered.next("GetRecords").change({"Limit": 2})
+    assert len(kinesis.get_records(ShardIterator=_place(kinesis))["Records"]) == 2
+    steered.next("PutRecords").change(lambda given: {**given, "Records": given["Records"][:1]})
+    assert len(put(kinesis, b"d", b"e")["Records"]) == 1
+    steered.next("PutRecords").change({"Records": "none"})
+    assert refusal(put, kinesis, b"a")[1] == "SerializationException"
+
+
+def test_answer_is_changed_after_acting(steered: Server, kinesis: Any) -> None:
+    place = _place(kinesis)
+    steered.next("GetRecords").after_acting.change({"MillisBehindLatest": 77, "NextShardIterator": None})
+    answer = kinesis.get_records(ShardIterator=place)
+    assert (answer["MillisBehindLatest"], "NextShardIterator" in answer) == (77, False)
+    steered.next("GetRecords").after_acting.change(lambda answer: {**answer, "Records": answer["Records"] * 3})
+    assert [r["Data"] for r in kinesis.get_records(ShardIterator=place)["Records"]] == [b""] * 3
+
+
+def _place(kinesis: Any) -> str:
+    """Return where the shard of the key "k" begins."""
+    shard = kinesis.put_record(StreamName="events", Data=b"", PartitionKey="k")["ShardId"]
+    return iterator(kinesis, shard)
+
+
+def test_calls_are_chosen_by_stream_and_shard(steered: Server, kinesis: Any) -> None:
+    kinesis.create_stream(StreamName="others", ShardCount=2)
+    catch = steered.every("GetRecords", stream="events", shard="shardId-000000000001").watch()
+    by_stream = steered.every(stream="others").watch()
+    for stream in ("events", "others"):
+        for shard in ("shardId-000000000000", "shardId-000000000001"):
+            place = kinesis.get_shard_iterator(StreamName=stream, ShardId=shard, ShardIteratorType="LATEST")
+            kinesis.get_records(ShardIterator=place["ShardIterator"])
+    arn = kinesis.describe_stream_summary(StreamName="others")["StreamDescriptionSummary"]["StreamARN"]
+    kinesis.list_shards(StreamARN=arn)
+    kinesis.list_streams()
+    assert [(call.stream, call.shard) for call in catch.calls] == [("events", "shardId-000000000001")]
+    assert [call.operation for call in by_stream.calls] == [
+        *["GetShardIterator", "GetRecords"] * 2,
+        "DescribeStreamSummary",
+        "ListShards",
+    ]
+    kinesis.delete_stream(StreamName="others")
+
+
+def test_calls_are_chosen_by_a_function(steered: Server, kinesis: Any) -> None:
+    catch = steered.next("PutRecord", when=lambda given: given["Data"] == b"this").fail("InternalFailure")
+    kinesis.put_record(StreamName="events", Data=b"that", PartitionKey="k")
+    assert refusal(kinesis.put_record, StreamName="events", Data=b"this", PartitionKey="k")[0] == 500
+    assert catch.count == 1
+
+
+def test_condition_that_fails_catches_nothing_and_is_logged(
+    steered: Server, kinesis: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    steered.next("PutRecord", when=lambda given: given["Nothing"]).fail("InternalFailure")
+    with caplog.at_level(logging.ERROR):
+        kinesis.put_record(StreamName="events", Data=b"a", PartitionKey="k")
+    assert "condition" in caplog.text
+
+
+def test_caught_calls_can_be_looked_at_and_hold_no_secret(steered: Server, kinesis: Any) -> None:
+    catch = steered.every().watch()
+    put(kinesis, b"a")
+    kinesis.list_streams(Limit=5)
+    calls = catch.calls
+    assert [call.operation for call in calls] == ["PutRecords", "ListStreams"]
+    assert (calls[0].stream, calls[0].region) == ("events", "us-east-1")
+    assert calls[1].parameters == {"Limit": 5}
+    for told in (repr(calls), repr(catch), repr(steered)):
+        assert SECRET not in told
+        assert "Signature" not in told
+
+
+def test_request_that_is_not_let_in_is_not_caught(steered: Server, kinesis: Any) -> None:
+    catch = steered.every().watch()
+    stranger = Endpoint("stranger", steered.url).boto3()
+    assert refusal(stranger.list_streams)[1] == "InvalidSignatureException"
+    assert catch.count == 0
+
+
+def test_each_attempt_is_a_call(steered: Server, kinesis: Any) -> None:
+    steered.next("PutRecords").fail("InternalFailure")
+    later = steered.every("PutRecords").watch()
+    retries = botocore.config.Config(retries={"total_max_attempts": 2})
+    put(Endpoint("retries", steered.url, secret_access_key=SECRET).boto3(config=retries), b"a")
+    assert (later.count, written(kinesis)) == (1, [b"a"])
+
+
+def test_calls_go_their_way_as_long_as_nothing_is_said_of_them(steered: Server, kinesis: Any) -> None:
+    steered.next("PutRecords")
+    later = steered.next("PutRecords").watch()
+    put(kinesis, b"a")
+    assert later.count == 1
+
+
+def test_wait_ends_where_nothing_comes(steered: Server, kinesis: Any) -> None:
+    catch = steered.next("PutRecords").watch()
+    with pytest.raises(TimeoutError, match="0 of 1 calls of PutRecords"):
+        catch.wait(timeout=0.05)
+    catch.cancel()
+    with pytest.raises(ClosedError):
+        catch.wait()
+
+
+def test_wait_for_more_calls_than_are_caught_ends(steered: Server, kinesis: Any) -> None:
+    catch = steered.next("PutRecords").watch()
+    waiting: list[Any] = []
+
+    def wait() -> None:
+        try:
+            catch.wait(2)
+        except ClosedError as error:
+            waiting.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    put(kinesis, b"a")
+    thread.join(timeout=10)
+    assert len(waiting) == 1
+
+
+async def test_asyncio_waits_for_calls_too(steered: Server, kinesis: Any) -> None:
+    held = steered.next("ListShards").hold()
+    async with Client(region="us-east-1", credentials=Credentials("local", SECRET), endpoint_url=steered.url) as client:
+        asking = asyncio.create_task(client.call("ListShards", {"StreamName": "events"}))
+        call = await held.arrived()
+        assert call.parameters == {"StreamName": "events"}
+        assert not asking.done()
+        held.release()
+        assert len((await asking)["Shards"]) == 2
+
+
+def test_unknown_operation_is_refused_at_once(steered: Server) -> None:
+    with pytest.raises(ConfigError, match="PutRecordz"):
+        steered.next("PutRecordz")
+    for wrong in (0, -1, True, 1.5):
+        with pytest.raises(ConfigError, match="times"):
+            steered.next("PutRecords", wrong)  # type: ignore[arg-type]
+
+
+def test_server_that_does_not_run_catches_nothing() -> None:
+    server = Server()
+    with pytest.raises(ConfigError, match="not running"):
+        server.next("PutRecords")
+    with server:
+        server.next("PutRecords").fail("InternalFailure")
+        held = server.next("ListStreams").hold()
+    with pytest.raises(ClosedError):
+        held.wait()
+    with pytest.raises(ConfigError, match="not running"):
+        server.every()
+    with server:
+        client = Endpoint("again", server.url).boto3()
+        assert refusal(put, client, b"a")[1] == "ResourceNotFoundException"  # the catch went with the server
+
+
+def test_stopping_lets_go_what_is_held() -> None:
+    server = Server(transition=0).start()
+    client = Endpoint("stopping", server.url).boto3()
+    client.create_stream(StreamName="events", ShardCount=1)
+    held = server.next("ListStreams").hold()
+    answers: list[Any] = []
+    asking = threading.Thread(target=lambda: answers.append(client.list_streams()))
+    asking.start()
+    held.wait()
+    server.stop()
+    asking.join(timeout=10)
+    assert answers[0]["StreamNames"] == ["events"]
+
+
+def test_many_threads_set_catches_while_calls_come(steered: Server, kinesis: Any) -> None:
+    ends = threading.Event()
+
+    def steer() -> None:
+        while not ends.is_set():
+            with steered.next("ListStreams").watch(), steered.every("ListShards").watch():
+                pass
+
+    steering = [threading.Thread(target=steer) for _ in range(3)]
+    for thread in steering:
+        thread.start()
+    for _ in range(50):
+        assert kinesis.list_streams()["StreamNames"] == ["events"]
+    ends.set()
+    for thread in steering:
+        thread.join()
+
+
+def test_time_is_put_forward_and_signatures_go_on(steered: Server, kinesis: Any) -> None:
+    old = iterator(kinesis)
+    before = put(kinesis, b"a")
+    steered.advance(301)
+    status, code, _ = refusal(kinesis.get_records, ShardIterator=old)
+    assert (status, code) == (400, "ExpiredIteratorException")
+    assert before["FailedRecordCount"] == 0
+    assert written(kinesis) == [b"a"]
+    steered.advance(86_400)
+    assert written(kinesis) == []
+    with pytest.raises(ConfigError, match="seconds"):
+        steered.advance(-1)
+
+
+def test_answer_to_a_caught_call_is_json_like_any(steered: Server, raw: Raw) -> None:
+    steered.next("ListShards").watch()
+    body = json.dumps({"StreamName": "events"}).encode()
+    status, headers, answer = raw.send(raw.sign("ListShards", body), body)
+    assert (status, headers["Content-Type"]) == (200, "application/x-amz-json-1.1")
+    assert len(json.loads(answer)["Shards"]) == 2

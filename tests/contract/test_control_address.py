@@ -1,0 +1,256 @@
+"""Steering over HTTP, for tests in any language: what is said, what is answered, and who is kept out."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from http.client import HTTPConnection, IncompleteRead
+from typing import Any
+
+import botocore.exceptions
+import pytest
+from tests.contract.clients.http2 import Http2
+from tests.contract.servers.reach import Endpoint, Raw
+
+from kinstream.local import Server
+
+SECRET = "a-secret-that-shows"
+
+
+@pytest.fixture(scope="module")
+def steered() -> Iterator[Server]:
+    with Server(tls_port=0, transition=0, quotas=False, secret_access_key=SECRET) as server:
+        Endpoint("steered", server.url, secret_access_key=SECRET).boto3().create_stream(
+            StreamName="events", ShardCount=2
+        )
+        yield server
+
+
+@pytest.fixture(scope="module")
+def kinesis(steered: Server) -> Any:
+    return Endpoint("steered", steered.url, secret_access_key=SECRET).boto3()
+
+
+class Remote:
+    """A test in another language: it has HTTP and JSON, and nothing else."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    def ask(
+        self, method: str, path: str, body: Any = None, *, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
+        """Return status and body of an answer."""
+        connection = HTTPConnection("127.0.0.1", self.server.port, timeout=10)
+        given = {"Authorization": f"Bearer {SECRET}"} if headers is None else headers
+        sent = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else None
+        connection.request(method, path, sent, given)
+        answer = connection.getresponse()
+        content = answer.read()
+        assert not any(name.lower().startswith("access-control") for name in answer.headers)
+        connection.close()
+        return answer.status, json.loads(content) if content else None
+
+    def next(self, operation: str, **said: Any) -> str:
+        """Catch the next call, and return the catch's id."""
+        status, answer = self.ask("POST", "/_control/next", {"operation": operation, **said})
+        assert status == 201, answer
+        return str(answer["id"])
+
+
+@pytest.fixture
+def remote(steered: Server) -> Iterator[Remote]:
+    remote = Remote(steered)
+    yield remote
+    assert remote.ask("DELETE", "/_control/catches") == (204, None)
+    assert remote.ask("GET", "/_control/catches") == (200, {"catches": []})
+
+
+def put(kinesis: Any, *datas: bytes) -> Any:
+    return kinesis.put_records(StreamName="events", Records=[{"Data": d, "PartitionKey": "k"} for d in datas])
+
+
+def test_next_call_fails_once(remote: Remote, kinesis: Any) -> None:
+    remote.next("PutRecords", fail={"code": "ProvisionedThroughputExceededException", "message": "Slowly."})
+    with pytest.raises(kinesis.exceptions.ProvisionedThroughputExceededException, match=r"Slowly\."):
+        put(kinesis, b"a")
+    put(kinesis, b"a")
+
+
+def test_every_call_fails_until_the_catch_is_cancelled(remote: Remote, kinesis: Any) -> None:
+    said = {"operation": "PutRecords", "fail": {"code": "InternalFailure", "status": 503}, "after_acting": True}
+    status, catch = remote.ask("POST", "/_control/every", said)
+    assert (status, catch["left"]) == (201, None)
+    for _ in range(2):
+        with pytest.raises(botocore.exceptions.ClientError, match="InternalFailure"):
+            put(kinesis, b"a")
+    assert remote.ask("DELETE", f"/_control/catches/{catch['id']}") == (204, None)
+    put(kinesis, b"a")
+    assert remote.ask("GET", f"/_control/catches/{catch['id']}")[0] == 404
+
+
+def test_entries_fail(remote: Remote, kinesis: Any) -> None:
+    remote.next("PutRecords", fail_entries={"entries": [1]})
+    codes = [entry.get("ErrorCode") for entry in put(kinesis, b"a", b"b", b"c")["Records"]]
+    assert codes == [None, "ProvisionedThroughputExceededException", None]
+
+
+def test_connection_is_cut(remote: Remote, kinesis: Any) -> None:
+    for said in ({}, {"reset": True}):
+        remote.next("PutRecords", cut=said)
+        with pytest.raises(botocore.exceptions.ConnectionClosedError):
+            put(kinesis, b"a")
+    remote.next("ListStreams", cut={"after_bytes": 5}, after_acting=True)
+    raw = Raw(Endpoint("steered", remote.server.url, secret_access_key=SECRET))
+    with pytest.raises(IncompleteRead):  # boto3 would take the half for an answer without members
+        raw.send(raw.sign("ListStreams", b"{}"), b"{}")
+
+
+def test_call_is_answered_and_changed(remote: Remote, kinesis: Any) -> None:
+    remote.next("ListStreams", answer={"body": {"StreamNames": ["x"], "HasMoreStreams": False}})
+    assert kinesis.list_streams()["StreamNames"] == ["x"]
+    remote.next("ListStreams", answer={"status": 502, "body": "<html>", "headers": {"Content-Type": "text/html"}})
+    with pytest.raises(botocore.exceptions.ClientError):
+        kinesis.list_streams()
+    data = base64.b64encode(b"\xff\x00").decode()
+    remote.next("PutRecord", change={"Data": data})
+    written = kinesis.put_record(StreamName="events", Data=b"other", PartitionKey="k")
+    position = {"ShardIteratorType": "AT_SEQUENCE_NUMBER", "StartingSequenceNumber": written["SequenceNumber"]}
+    place = kinesis.get_shard_iterator(StreamName="events", ShardId=written["ShardId"], **position)["ShardIterator"]
+    assert kinesis.get_records(ShardIterator=place)["Records"][0]["Data"] == b"\xff\x00"
+
+
+def test_call_is_waited_for_held_and_released(remote: Remote, kinesis: Any) -> None:
+    held = remote.next("PutRecords", hold={}, stream="events")
+    putting = threading.Thread(target=put, args=(kinesis, b"\xff"))
+    putting.start()
+    status, catch = remote.ask("GET", f"/_control/catches/{held}?wait=10")
+    assert (status, catch["count"], catch["left"]) == (200, 1, 0)
+    assert catch["calls"] == [
+        {
+            "operation": "PutRecords",
+            "parameters": {"StreamName": "events", "Records": [{"Data": "/w==", "PartitionKey": "k"}]},
+            "region": "us-east-1",
+            "stream": "events",
+            "shard": None,
+        }
+    ]
+    assert putting.is_alive()
+    assert remote.ask("POST", f"/_control/catches/{held}/release") == (204, None)
+    putting.join(timeout=10)
+    assert not putting.is_alive()
+
+
+def test_waiting_ends_where_nothing_comes(remote: Remote) -> None:
+    catch = remote.next("PutRecords", watch={})
+    for query in ("?wait=0.05", "", "?wait=0", "?calls=5", "?wait=0.05&calls=1"):
+        assert remote.ask("GET", f"/_control/catches/{catch}{query}")[1]["count"] == 0
+
+
+def test_calls_are_chosen_by_shard(remote: Remote, kinesis: Any) -> None:
+    catch = remote.next("GetShardIterator", times=5, shard="shardId-000000000001", watch={})
+    for shard in ("shardId-000000000000", "shardId-000000000001"):
+        kinesis.get_shard_iterator(StreamName="events", ShardId=shard, ShardIteratorType="LATEST")
+    _, answer = remote.ask("GET", f"/_control/catches/{catch}")
+    assert (answer["count"], answer["left"], answer["calls"][0]["shard"]) == (1, 4, "shardId-000000000001")
+
+
+def test_clock_is_put_forward(remote: Remote) -> None:
+    _, before = remote.ask("GET", "/_control/clock")
+    _, after = remote.ask("POST", "/_control/clock", {"advance": 3600})
+    assert 3600 <= after["now"] - before["now"] < 3660
+    assert after["advanced"] == before["advanced"] + 3600
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ({"operation": "PutRecordz", "fail": {"code": "X"}}, "PutRecordz"),
+        ({"operation": "PutRecords"}, "must say what becomes of the call"),
+        ({"operation": "PutRecords", "hold": {}, "watch": {}}, "must say what becomes of the call"),
+        ({"operation": "PutRecords", "fial": {}}, "fial"),
+        ({"operation": "PutRecords", "fail": {}}, "code"),
+        ({"operation": "PutRecords", "fail": {"code": "X", "status": 200}}, "status"),
+        ({"operation": "PutRecords", "times": 0, "hold": {}}, "times"),
+        ({"operation": "PutRecord", "fail_entries": {"entries": [1]}}, "PutRecords"),
+        ({"cut": {"after_bytes": 5}}, "after_acting"),
+        ({"delay": {"seconds": 1e9}}, "seconds"),
+        ({"answer": {"headers": {"a": "b\r\nc: d"}}}, "header"),
+        ({"answer": {"headers": {"a b": "c"}}}, "header"),
+        ({"change": {"Data": "?"}}, "base64"),
+        (b"nonsense", "not understood"),
+        (b"\xff", "not understood"),
+        (b"[" * 100_000, "not understood"),
+        ([], "not understood"),
+    ],
+)
+def test_what_is_not_understood_is_refused_and_told(remote: Remote, said: Any, text: str) -> None:
+    status, answer = remote.ask("POST", "/_control/next", said)
+    assert status == 400
+    assert text in answer["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/_control/", 404),
+        ("GET", "/_control/nothing", 404),
+        ("GET", "/_control/next", 405),
+        ("PUT", "/_control/clock", 405),
+        ("OPTIONS", "/_control/next", 405),
+        ("GET", "/_control/catches/99", 404),
+        ("GET", "/_control/catches/1/2/3", 405),
+        ("POST", "/_control/catches/%2e%2e/release", 404),
+        ("GET", "/_control/catches/99?wait=x", 404),
+    ],
+)
+def test_what_is_not_there_is_told_so(remote: Remote, method: str, path: str, status: int) -> None:
+    found, answer = remote.ask(method, path)
+    assert found == status
+    assert answer["error"]
+
+
+@pytest.mark.parametrize("query", ["wait=x", "wait=1&calls=x", "wait=1&calls=0", "wait=1&calls=-5", "calls=1e5"])
+def test_number_that_is_none_is_refused(remote: Remote, query: str) -> None:
+    catch = remote.next("PutRecords", watch={})
+    assert remote.ask("GET", f"/_control/catches/{catch}?{query}")[0] == 400
+
+
+@pytest.mark.parametrize(
+    "authorization", [None, "", "Bearer", "Bearer wrong", "Bearer ü", f"Basic {SECRET}", SECRET, f"Bearer {SECRET}x"]
+)
+def test_request_without_the_secret_is_refused(steered: Server, authorization: str | None) -> None:
+    headers = {} if authorization is None else {"Authorization": authorization.encode().decode("latin-1")}
+    for method, path in (("POST", "/_control/next"), ("GET", "/_control/clock"), ("OPTIONS", "/_control/next")):
+        status, answer = Remote(steered).ask(method, path, b"{}", headers=headers)
+        assert status == 401
+        assert SECRET not in answer["error"]
+
+
+def test_web_page_whose_name_leads_here_is_refused(steered: Server) -> None:
+    for host in ("example.com", "example.com:4567", "127.0.0.1.example.com"):
+        headers = {"Authorization": f"Bearer {SECRET}", "Host": host, "Origin": f"http://{host}"}
+        assert Remote(steered).ask("GET", "/_control/clock", headers=headers)[0] == 403
+
+
+def test_question_of_a_browser_is_not_answered(steered: Server) -> None:
+    asked = {"Origin": "http://localhost:3000", "Access-Control-Request-Headers": "authorization"}
+    status, _ = Remote(steered).ask("OPTIONS", "/_control/next", headers=asked)
+    assert status == 401
+
+
+def test_control_address_is_there_by_http_2_and_tls(steered: Server) -> None:
+    for url in (steered.url, str(steered.tls_url)):
+        with Http2(url, steered.ca_file) as client:
+            headers = {"authorization": f"Bearer {SECRET}"}
+            status, answered, body = client.ask(headers, method="GET", path="/_control/clock")
+            assert (status, answered["content-type"]) == (200, "application/json")
+            assert "now" in json.loads(body)
+
+
+def test_kinesis_is_not_at_the_control_address(steered: Server) -> None:
+    raw = Raw(Endpoint("steered", steered.url, secret_access_key=SECRET))
+    status, _, _ = raw.send(raw.sign("ListStreams", b"{}"), b"{}", path="/_control/next")
+    assert status == 401
