@@ -32,8 +32,10 @@ OTHERS = ["kinesis-local", "ministack", "moto"]
 OUR_CLIENT = "test_our_client"
 """The module whose cases are about our client: they run on all servers that there are."""
 
-EVERYWHERE = {"test_streams", "test_records", "test_iterators", "test_reshards"}
-"""The modules whose cases run on others' servers too."""
+EVERYWHERE = {
+    "test_streams", "test_records", "test_iterators", "test_reshards", "test_shard_counts", "test_tags", "test_policies",
+}  # fmt: skip
+"""The modules whose cases run on others' servers too: not those of settings and consumers, whose changes take others longer."""
 
 OUR_MEANS = {"server", "durable_server", "clock", "raw", "slow"}
 """Fixtures that only our server has: cases that use them, or `endpoint` itself, run on no other."""
