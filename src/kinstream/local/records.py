@@ -10,12 +10,13 @@ import msgspec
 from kinstream import service_quotas
 from kinstream.local import answers, constraints, requests, sequence
 from kinstream.local.entries import weigh, weigh_all, weigh_spread
+from kinstream.local.kept import ACCOUNT, Shard, Stream, shard_id
 from kinstream.local.naming import Call, millis, named_by, stream_name
 from kinstream.local.quotas import Quotas
 from kinstream.local.refusal import Refused, invalid, not_found
 from kinstream.local.settings import encryption_type
 from kinstream.local.shards import child_answer
-from kinstream.local.state import ACCOUNT, Admit, Shard, State, Stream, shard_id
+from kinstream.local.state import Admit, State
 from kinstream.local.store import Chunk, Store, pack
 from kinstream.local.tokens import Iterator, Sealer
 
@@ -72,16 +73,14 @@ class Records:
         for shard, first, arrival, members in self._state.place(stream, hash_keys, call.now, admit):
             number = sequence.number(shard.origin, first, arrival // 1000, shard.index)
             name = shard.id
-            size = 0
-            kept = []
             for member in members:
-                entry = entries[member]
-                kept.append((entry.partition_key or "", entry.data))
-                size += sizes[member]
                 results[member] = entry_answer(str(number), name)
                 number += sequence.STEP
+            chosen = [entries[member] for member in members]
+            kept = pack([(entry.partition_key or "", entry.data) for entry in chosen])
+            size = sum([sizes[member] for member in members])
             failed -= len(members)
-            chunks.append(Chunk(shard.number, first, arrival, len(members), size, pack(kept)))
+            chunks.append(Chunk(shard.number, first, arrival, len(members), size, kept))
         encryption = encryption_type(stream)
         await self._store.write(chunks)
         return answers.PutRecords(failed, results, encryption)
