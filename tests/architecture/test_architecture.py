@@ -38,7 +38,7 @@ LOCAL_MAY_USE = {"local", "sharding.hashkey", *GROUND} - {"background"}
 PURE = {
     "errors", "config", "record", "events", "service_quotas", "sharding.hashkey",
     "aws.attempts", "aws.endpoint", "aws.kinesis", "aws.sign", "aws.wire",
-    "local.quotas", "local.sequence", "local.state",
+    "local.kept", "local.quotas", "local.resharding", "local.sequence", "local.state",
 }  # fmt: skip
 ACTING = {"asyncio", "threading", "time", "os", "socket", "random", "secrets", "uuid", "logging", "sqlite3",
           "pyreqwest", "botocore", "hypercorn"}  # fmt: skip

@@ -80,9 +80,13 @@ def test_deregistered_consumer_is_gone_and_another_may_have_its_name(
     name = stream()
     old = register(kinesis, name)["ConsumerARN"]
     kinesis.deregister_stream_consumer(StreamARN=arn(name), ConsumerName="app")
-    text = f"Consumer app under stream {name} not found for account 000000000000."
+    second = old.rpartition(":")[2]
+    text = f"Consumer app with creation timestamp {second} under stream: {name}, account 000000000000 not found."
     refused("ResourceNotFoundException", text, kinesis.describe_stream_consumer, ConsumerARN=old)
     refused("ResourceNotFoundException", text, kinesis.deregister_stream_consumer, ConsumerARN=old)
+    text = f"Consumer app under stream: {name}, account 000000000000 not found."
+    named = {"StreamARN": arn(name), "ConsumerName": "app"}
+    refused("ResourceNotFoundException", text, kinesis.describe_stream_consumer, **named)
     new = register(kinesis, name)["ConsumerARN"]
     assert kinesis.describe_stream_consumer(ConsumerARN=new)["ConsumerDescription"]["ConsumerName"] == "app"
 

@@ -137,7 +137,7 @@ def test_tags_of_what_is_not_there_are_not_found(kinesis: Any, stream: Make, ref
     refused("ResourceNotFoundException", text, kinesis.list_tags_for_resource, ResourceARN=arn("nowhere"))
     refused("ResourceNotFoundException", text, kinesis.add_tags_to_stream, StreamName="nowhere", Tags={"a": "b"})
     name = stream()
-    text = f"Consumer app under stream {name} not found for account 000000000000."
+    text = f"Consumer app with creation timestamp 1700000000 under stream: {name}, account 000000000000 not found."
     consumer = f"{arn(name)}/consumer/app:1700000000"
     refused("ResourceNotFoundException", text, kinesis.tag_resource, ResourceARN=consumer, Tags={"a": "b"})
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from kinstream.local import answers, requests
+from kinstream.local.kept import Account
 from kinstream.local.naming import Call
-from kinstream.local.state import DAY_MILLIS, ON_DEMAND_STREAMS, SHARD_LIMIT, Account, State
+from kinstream.local.state import DAY_MILLIS, ON_DEMAND_STREAMS, SHARD_LIMIT, State
 from kinstream.local.store import Store
 
 COMMITMENT_MILLIS = DAY_MILLIS

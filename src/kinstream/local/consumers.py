@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from kinstream.local import answers, requests
+from kinstream.local.kept import ACCOUNT, Consumer, Stream
 from kinstream.local.naming import (
     Call,
     check_token_age,
@@ -17,7 +18,7 @@ from kinstream.local.naming import (
     stream_arn,
 )
 from kinstream.local.refusal import invalid, not_found
-from kinstream.local.state import ACCOUNT, Consumer, State, Stream
+from kinstream.local.state import State
 from kinstream.local.store import Store
 from kinstream.local.tags import checked
 from kinstream.local.tokens import ConsumersPage, Sealer

@@ -22,8 +22,8 @@ import msgspec
 
 from kinstream.config import number, text, whole_number
 from kinstream.errors import ClosedError, ConfigError
+from kinstream.local.kept import shard_id
 from kinstream.local.refusal import Refused
-from kinstream.local.state import shard_id
 from kinstream.local.tokens import Iterator, Sealer, ShardsPage
 
 log = logging.getLogger("kinstream.local")

@@ -6,9 +6,10 @@ import re
 from typing import NamedTuple
 
 from kinstream import service_quotas
+from kinstream.local.kept import ACCOUNT, Consumer, Stream
 from kinstream.local.refusal import Refused, invalid, not_found
 from kinstream.local.requests import StreamRequest
-from kinstream.local.state import ACCOUNT, Consumer, State, Stream
+from kinstream.local.state import State
 
 TOKEN_LIFETIME = 300.0
 """Seconds for which a page token is good (API reference, `ListShards`)."""
@@ -81,13 +82,13 @@ def find_consumer(state: State, found: ConsumerName) -> tuple[Stream, Consumer]:
     stream = state.stream(found.stream)
     consumer = stream.settings.consumers.get(found.name)
     if consumer is None or consumer.created // 1000 != found.created:
-        raise no_consumer(found.name, stream)
+        raise no_consumer(f"{found.name} with creation timestamp {found.created}", stream)
     return stream, consumer
 
 
-def no_consumer(name: str, stream: Stream) -> Refused:
+def no_consumer(which: str, stream: Stream) -> Refused:
     """Return the refusal for a consumer that does not exist."""
-    return not_found(f"Consumer {name} under stream {stream.name} not found for account {ACCOUNT}.")
+    return not_found(f"Consumer {which} under stream: {stream.name}, account {ACCOUNT} not found.")
 
 
 def stream_arn(stream: Stream, call: Call) -> str:

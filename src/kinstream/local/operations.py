@@ -16,6 +16,7 @@ from kinstream.clock import Clock
 from kinstream.local import constraints, requests
 from kinstream.local.account import AccountSettings
 from kinstream.local.consumers import Consumers
+from kinstream.local.kept import ACCOUNT
 from kinstream.local.naming import Call
 from kinstream.local.policies import Policies
 from kinstream.local.quotas import Quotas
@@ -23,7 +24,7 @@ from kinstream.local.records import Records
 from kinstream.local.refusal import Refused
 from kinstream.local.settings import StreamSettings
 from kinstream.local.shards import Shards
-from kinstream.local.state import ACCOUNT, State
+from kinstream.local.state import State
 from kinstream.local.store import Store
 from kinstream.local.streams import Streams
 from kinstream.local.tags import Tagging

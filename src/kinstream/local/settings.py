@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from kinstream import service_quotas
 from kinstream.local import answers, requests
+from kinstream.local.kept import ACCOUNT, Change, Stream
 from kinstream.local.naming import Call, named_by, stream_arn, stream_name
 from kinstream.local.refusal import invalid, limit_exceeded, validation
 from kinstream.local.requests import METRICS
-from kinstream.local.state import ACCOUNT, ON_DEMAND_SHARDS, Change, State, Stream, within_a_day
+from kinstream.local.state import ON_DEMAND_SHARDS, State, within_a_day
 from kinstream.local.store import Store
 
 ENCRYPTIONS_A_DAY = 25

@@ -6,9 +6,10 @@ import msgspec
 
 from kinstream import service_quotas
 from kinstream.local import answers, requests
+from kinstream.local.kept import ACCOUNT, Shard, Status, Stream, shard_id
 from kinstream.local.naming import Call, check_token_age, millis, shard_index, stream_arn, stream_name
 from kinstream.local.refusal import in_use, invalid, not_found
-from kinstream.local.state import ACCOUNT, Shard, State, Status, Stream, shard_id
+from kinstream.local.state import State
 from kinstream.local.store import Store
 from kinstream.local.tokens import Sealer, ShardsPage
 

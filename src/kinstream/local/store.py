@@ -26,7 +26,7 @@ from typing import IO, Any, NamedTuple, Protocol, TypeAlias
 import msgspec
 
 from kinstream.errors import ConfigError
-from kinstream.local.state import (
+from kinstream.local.kept import (
     Account,
     AccountKept,
     Event,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from kinstream import service_quotas
 from kinstream.local import answers, requests
+from kinstream.local.kept import Shard, Status, Stream
 from kinstream.local.naming import Call, check_token_age, shard_index, stream_arn, stream_name
 from kinstream.local.refusal import Refused, invalid
 from kinstream.local.settings import check_warm, encryption_type, warm_throughput
 from kinstream.local.shards import shard_answer
-from kinstream.local.state import ON_DEMAND_SHARDS, Shard, State, Status, Stream
+from kinstream.local.state import ON_DEMAND_SHARDS, State
 from kinstream.local.store import Store
 from kinstream.local.tags import checked
 from kinstream.local.tokens import Sealer, StreamsPage

@@ -13,8 +13,8 @@ from xml.sax.saxutils import escape
 
 import msgspec
 
+from kinstream.local.kept import ACCOUNT
 from kinstream.local.refusal import Refused
-from kinstream.local.state import ACCOUNT
 
 T = TypeVar("T", bound=msgspec.Struct)
 

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable
 
 from kinstream.local import answers, requests
+from kinstream.local.kept import ACCOUNT
 from kinstream.local.naming import Call, consumer_named_by, find_consumer, named_by, stream_name
 from kinstream.local.refusal import invalid
-from kinstream.local.state import ACCOUNT, State
+from kinstream.local.state import State
 from kinstream.local.store import Store
 
 MAX_TAGS = 50

@@ -11,18 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinstream.local import sequence
+from kinstream.local.kept import Placement, Shard, ShardKept, Status, Stream, StreamGone, StreamKept
 from kinstream.local.refusal import Refused
-from kinstream.local.state import (
-    SHARD_LIMIT,
-    Placement,
-    Shard,
-    ShardKept,
-    State,
-    Status,
-    Stream,
-    StreamGone,
-    StreamKept,
-)
+from kinstream.local.state import SHARD_LIMIT, State
 
 NOW = 1_700_000_000.0
 TOP = 2**128 - 1

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kinstream.local.kept import Account, AccountKept, Change, Event, ShardKept, Status, Stream, StreamGone, StreamKept
 from kinstream.local.refusal import Refused
 from kinstream.local.state import (
     CONSUMERS,
@@ -15,16 +16,7 @@ from kinstream.local.state import (
     MAX_SHARD_COUNT,
     ON_DEMAND_STREAMS,
     SHARD_LIMIT,
-    Account,
-    AccountKept,
-    Change,
-    Event,
-    ShardKept,
     State,
-    Status,
-    Stream,
-    StreamGone,
-    StreamKept,
 )
 from kinstream.sharding.hashkey import even_ranges
 
@@ -253,9 +245,9 @@ def test_more_on_demand_streams_than_an_account_has_are_refused() -> None:
     state, _ = active()
     for number in range(ON_DEMAND_STREAMS):
         state.create(f"free-{number}", 4, NOW, on_demand=True)
-    with pytest.raises(Refused, match=r"LimitExceededException: .* on-demand stream limit"):
+    with pytest.raises(Refused, match=r"LimitExceededException: .* limit on the number of On-Demand streams"):
         state.create("one more", 4, NOW, on_demand=True)
-    with pytest.raises(Refused, match=r"LimitExceededException: .* on-demand stream limit"):
+    with pytest.raises(Refused, match=r"LimitExceededException: .* limit on the number of On-Demand streams"):
         state.change("orders", Change(on_demand=True), NOW)
 
 

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kinstream.errors import ConfigError
-from kinstream.local.state import RecordsExpired, State
+from kinstream.local.kept import RecordsExpired
+from kinstream.local.state import State
 from kinstream.local.store import (
     DURABILITIES,
     PURGE_BYTES,
