@@ -7,6 +7,7 @@ nothing decompressed. Deadlines are ours, over a `Clock`; what the other side di
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import threading
 from collections.abc import Mapping
@@ -139,7 +140,7 @@ class HttpTransport:
         elif ca_bundle is not None:
             builder = builder.add_root_certificate_pem(read_ca_bundle("ca_bundle of the AWS configuration", ca_bundle))
         try:
-            self._http: HttpClient = builder.build()
+            self._http: HttpClient | None = builder.build()
         except RuntimeError as error:
             raise ConfigError(
                 "this process was forked after its parent had made requests: "
@@ -150,6 +151,17 @@ class HttpTransport:
 
     async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Answer:
         """Send a POST and return the whole answer."""
+        cancellations = _cancellations()
+        try:
+            return await self._post(url, headers, body, progress, cancellations)
+        finally:
+            _heed(cancellations)
+
+    async def _post(
+        self, url: str, headers: list[tuple[str, str]], body: bytes, progress: float, cancellations: int
+    ) -> Answer:
+        if self._http is None:
+            raise ConnectionLost("the connections were closed", sent=False)
         to_answer = progress + len(body) / SLOW_LINE_BYTES_PER_SECOND
         forgotten = timedelta(seconds=to_answer + ABANDONED)
         request = self._http.post(url).headers(headers).body_bytes(body).timeout(forgotten).build_streamed()
@@ -161,12 +173,14 @@ class HttpTransport:
         except PyreqwestError as error:
             raise _before_answer(error) from error
         try:
+            _heed(cancellations)
             chunks = []
             size = 0
             read_chunk = response.body_reader.read_chunk
             while True:
                 async with self._clock.timeout(progress):
                     chunk = await read_chunk()
+                _heed(cancellations)
                 if chunk is None:
                     break
                 size += len(chunk)
@@ -186,7 +200,25 @@ class HttpTransport:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._http.close()
+        # pyreqwest's own close ends requests; idle connections end with the client that holds them.
+        http, self._http = self._http, None
+        if http is not None:
+            await http.close()
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+def _heed(cancellations: int) -> None:
+    """End the task that was cancelled meanwhile.
+
+    Where what it waits for has just come, pyreqwest hands that over and forgets the cancellation: a reader's loop would go on,
+    and whoever waits for its end wait for ever.
+    """
+    if _cancellations() > cancellations:
+        raise asyncio.CancelledError
 
 
 def _late(error: TimeoutError, seconds: float) -> TransportError:

@@ -7,6 +7,8 @@ import logging
 import os
 import socket
 import ssl
+import threading
+import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -406,6 +408,32 @@ async def test_cancellation_within_an_answer_closes_the_connection() -> None:
         await asyncio.wait_for(ended.wait(), 5)
 
 
+@pytest.mark.parametrize("sent_before", [0, len(OK) - 10], ids=["whole answer", "end of an answer"])
+async def test_cancellation_counts_though_the_answer_has_just_come(sent_before: int) -> None:
+    go_on = threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        with listener.accept()[0] as connection:
+            connection.recv(65536)
+            connection.sendall(OK[:sent_before])
+            go_on.wait(10)
+            connection.sendall(OK[sent_before:])
+            connection.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        async with opened(f"http://127.0.0.1:{listener.getsockname()[1]}") as post:
+            waiting = asyncio.ensure_future(post())
+            await asyncio.sleep(0.1)
+            go_on.set()
+            time.sleep(0.1)  # noqa: ASYNC251 - the answer comes while the loop is held up
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+        server.join()
+
+
 async def test_closing_ends_requests_and_may_be_repeated() -> None:
     arrived = asyncio.Event()
 
@@ -424,6 +452,23 @@ async def test_closing_ends_requests_and_may_be_repeated() -> None:
             await waiting
         with pytest.raises(TransportError):
             await http.post(url + "/", [], b"", progress=5)
+
+
+async def test_closing_ends_idle_connections_too() -> None:
+    ended = asyncio.Event()
+
+    async def until_it_ends(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(OK)
+        await peer.reader.read()
+        ended.set()
+
+    async with serving(until_it_ends) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        http = transport(url)
+        await http.post(url + "/", [], b"", progress=5)
+        await http.close()
+        await asyncio.wait_for(ended.wait(), 5)
 
 
 # TLS
