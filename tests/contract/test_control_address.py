@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.client import HTTPConnection, IncompleteRead
+from pathlib import Path
 from typing import Any
 
 import botocore.exceptions
@@ -254,3 +258,26 @@ def test_kinesis_is_not_at_the_control_address(steered: Server) -> None:
     raw = Raw(Endpoint("steered", steered.url, secret_access_key=SECRET))
     status, _, _ = raw.send(raw.sign("ListStreams", b"{}"), b"{}", path="/_control/next")
     assert status == 401
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "local-control.md"
+COMMANDS = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
+def test_commands_of_the_page_do_what_it_says() -> None:
+    answers = []
+    with Server(transition=0) as server:
+        for command in COMMANDS:
+            shown = subprocess.run(
+                command.replace("127.0.0.1:4567", f"127.0.0.1:{server.port}"),
+                shell=True,
+                capture_output=True,
+                timeout=15,
+            )
+            answers.append(json.loads(shown.stdout or b"null"))
+    failing, delaying, looked, moved, ended = answers
+    assert (failing["id"], failing["left"], delaying["left"]) == ("1", 1, None)
+    assert looked == failing
+    assert moved["advanced"] == 3600
+    assert ended is None

@@ -1,0 +1,40 @@
+"""The service's time: as another clock's, and put forward."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from kinstream.clock import SYSTEM_CLOCK
+from kinstream.errors import ConfigError
+from kinstream.local.moved_clock import MovedClock
+from kinstream.testing import ManualClock
+
+
+def test_time_is_the_clocks_own_until_it_is_put_forward() -> None:
+    own = ManualClock(1000.0)
+    moved = MovedClock(own)
+    assert (moved.wall(), moved.monotonic()) == (own.wall(), own.monotonic())
+    moved.advance(5)
+    moved.advance(0.5)
+    assert (moved.wall(), moved.monotonic(), moved.advanced) == (1005.5, own.monotonic() + 5.5, 5.5)
+    assert own.wall() == 1000.0
+
+
+@pytest.mark.parametrize("seconds", [-1, -0.001, float("nan"), float("inf"), "5", True])
+def test_time_does_not_go_back(seconds: float) -> None:
+    with pytest.raises(ConfigError, match="seconds"):
+        MovedClock(SYSTEM_CLOCK).advance(seconds)
+
+
+async def test_waiting_is_the_clocks_own() -> None:
+    own = ManualClock(0.0)
+    moved = MovedClock(own)
+    sleeping = asyncio.create_task(moved.sleep(10))
+    await asyncio.sleep(0)
+    moved.advance(100)
+    await asyncio.sleep(0)
+    assert not sleeping.done()
+    own.advance(10)
+    await sleeping
