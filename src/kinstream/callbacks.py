@@ -166,8 +166,10 @@ class _Face:
             outcome = (method, callback, (late, *on_failure))
             try:
                 threading.Thread(target=self._hand_over, args=outcome, daemon=True).start()
-            except RuntimeError:
-                _log.exception("%s: no thread is left to call back on", method)
+            except RuntimeError:  # at the interpreter's end, from Python 3.12 on
+                # Who closed the object, and lets a timer ask once more, has lost nothing.
+                level = logging.DEBUG if self._closed else logging.ERROR
+                _log.log(level, "%s: the program ends, no thread is left to call back on: %s", method, late.details)
 
     def _begin(
         self,

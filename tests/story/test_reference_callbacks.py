@@ -394,6 +394,25 @@ producer.put_record(Record("x", "key"), lambda error, result: print(type(error).
     assert ended.stdout == "ClosedError True None\n"
 
 
+@pytest.mark.parametrize(("closed", "told"), [("producer.close()", False), ("", True)])
+def test_what_is_asked_when_no_thread_starts_any_more_raises_nothing(place: Place, closed: str, told: bool) -> None:
+    code = f"""
+import atexit
+import threading
+def refuse(thread):
+    raise RuntimeError("can't create new thread at interpreter shutdown")
+{closed}
+def at_the_end():
+    threading.Thread.start = refuse  # as from Python 3.12 on
+    producer.put_record(Record("x", "key"), print)
+atexit.register(at_the_end)
+"""
+    ended = run(place, code)
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert ("no thread is left" in ended.stderr) is told
+    assert "Traceback" not in ended.stderr
+
+
 def test_forked_process_is_told_to_make_its_own(place: Place) -> None:
     code = """
 import os, threading
