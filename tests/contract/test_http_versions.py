@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import cbor2
+import h2.events
 import pytest
-from tests.contract.clients.http2 import Http2
+from tests.contract.clients.http2 import Ended, Http2
 from tests.contract.servers.reach import JSON, Endpoint, Raw
 
 from kinstream import Client, Connection, Consumer, Credentials, Producer, Record, Wire
-from kinstream.local import Server
+from kinstream.local import Limits, Server
 
 CBOR = "application/x-amz-cbor-1.1"
 SHARD = "shardId-000000000000"
@@ -188,3 +189,77 @@ def test_curl_upgrades_to_http_2_where_there_is_no_body(both: Server) -> None:
     told = subprocess.run([*command, "-H", "Authorization: Bearer local"], capture_output=True, timeout=15)
     assert told.stderr == b"2"
     assert json.loads(told.stdout)["advanced"] == 0
+
+
+def _http_1(raw: Raw, body: bytes, version: str = "1.1", **extra: str) -> bytes:
+    headers = raw.sign("ListStreams", body) | {"Content-Length": str(len(body)), **extra}
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"POST / HTTP/{version}\r\n{head}\r\n".encode() + body
+
+
+def _answers(server: Server, sent: bytes) -> list[bytes]:
+    """Send bytes and nothing more, and return the status lines of what comes until the server ends the connection."""
+    received = b""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        while part := connection.recv(65536):
+            received += part
+    return [line for line in received.replace(b"}HTTP", b"}\r\nHTTP").split(b"\r\n") if line.startswith(b"HTTP/")]
+
+
+def test_half_closed_connection_is_answered(both: Server) -> None:
+    raw = Raw(Endpoint("half", both.url))
+    assert _answers(both, _http_1(raw, b"{}")) == [b"HTTP/1.1 200 "]
+
+
+def test_requests_that_do_not_wait_for_answers_are_answered_in_order(both: Server) -> None:
+    raw = Raw(Endpoint("pipelined", both.url))
+    sent = b"".join(_http_1(raw, body) for body in (b"{}", b"no", b"{}", b'{"Limit": 1}'))
+    expected = [b"HTTP/1.1 200 ", b"HTTP/1.1 400 ", b"HTTP/1.1 200 ", b"HTTP/1.1 200 "]
+    with socket.create_connection(("127.0.0.1", both.port), timeout=10) as connection:
+        connection.sendall(sent)
+        received = b""
+        while received.count(b"HTTP/1.1") < 4 or not received.endswith(b"}"):
+            received += connection.recv(65536)
+    lines = received.replace(b"}HTTP", b"}\r\nHTTP").split(b"\r\n")
+    assert [line for line in lines if line.startswith(b"HTTP/")] == expected
+
+
+def test_old_version_of_http_is_answered_and_ends(both: Server) -> None:
+    raw = Raw(Endpoint("old", both.url))
+    with socket.create_connection(("127.0.0.1", both.port), timeout=10) as connection:
+        connection.sendall(_http_1(raw, b"{}", "1.0"))
+        received = b""
+        while part := connection.recv(65536):
+            received += part
+    assert received.startswith(b"HTTP/1.1 200 ")
+
+
+def test_client_that_asks_whether_to_go_on_is_told_so(both: Server) -> None:
+    raw = Raw(Endpoint("expect", both.url))
+    whole = _http_1(raw, b"{}", Expect="100-continue")
+    with socket.create_connection(("127.0.0.1", both.port), timeout=10) as connection:
+        connection.sendall(whole[:-2])
+        assert connection.recv(65536).startswith(b"HTTP/1.1 100 ")
+        connection.sendall(whole[-2:])
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_ten_mebibytes_go_both_ways_by_http_2(both: Server, url: str) -> None:
+    raw = Raw(Endpoint("large", url))
+    data = base64.b64encode(bytes(9 * 1024 * 1024)).decode()
+    both.next("PutRecord").answer(body={"Answer": data})
+    body = json.dumps({"StreamName": "events", "Data": data, "PartitionKey": "k"}).encode()
+    with Http2(url, both.ca_file) as client:
+        status, _, answer = client.ask(raw.sign("PutRecord", body), body)
+    assert (status, json.loads(answer)) == (200, {"Answer": data})
+
+
+def test_idle_http_2_connection_is_ended_with_a_word() -> None:
+    with Server(limits=Limits(idle=0.2)) as server, Http2(server.url) as client:
+        with pytest.raises(Ended):  # noqa: PT012
+            while True:
+                client.receive()
+        assert isinstance(client.events[-1], h2.events.ConnectionTerminated)
+        assert client.events[-1].error_code == 0

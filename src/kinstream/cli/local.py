@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 import threading
+from ipaddress import ip_address
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +122,8 @@ def _greeting(server: Server) -> str:
         "",
         "Press Ctrl+C to stop.",
     ]
+    if not ip_address(server.host.replace("localhost", "127.0.0.1")).is_loopback:
+        lines[1:1] = [f"It listens on {server.host}: whoever reaches it and knows the keys is let in."]
     if server.tls_url:
         ca_file = str(server.ca_file)
         lines[3:3] = [f"  with TLS           {server.tls_url}", f"  its authority      {ca_file}"]

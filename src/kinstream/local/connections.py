@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from h2.exceptions import ProtocolError
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
@@ -121,6 +122,9 @@ class Connections:
             await self._room.acquire()
             try:
                 accepted, _ = await loop.sock_accept(listener.bound)
+            except ConnectionError:
+                self._room.release()  # gone again before it was let in
+                continue
             except OSError as error:
                 self._room.release()
                 log.warning("no connection can be taken now: %s", error.strerror)
@@ -232,10 +236,9 @@ class _Connection:
         """End the connection if nothing is being asked; else it ends after its answers."""
         if self._idle is None:
             return
-        if self._writer.transport.get_write_buffer_size():
-            self._close()
-        else:
-            self.cut()  # TLS would wait for the client to say goodbye
+        self._leave()
+        if not self._writer.transport.get_write_buffer_size():
+            self.cut()  # TLS would wait for the client to leave too
 
     async def finish(self) -> None:
         """End the connection after what was sent."""
@@ -329,7 +332,16 @@ class _Connection:
         if idle and self._context.terminated.is_set():
             self._close()
         elif idle:
-            self._idle = asyncio.get_running_loop().call_later(self._idle_seconds(), self._close)
+            self._idle = asyncio.get_running_loop().call_later(self._idle_seconds(), self._leave)
+
+    def _leave(self) -> None:
+        """End a connection on which nothing is asked. HTTP/2 says so, and what a client asks meanwhile it may ask again."""
+        protocol = self._protocol.protocol
+        if isinstance(protocol, H2Protocol):
+            with contextlib.suppress(ProtocolError):
+                protocol.connection.close_connection()
+                self._writer.write(protocol.connection.data_to_send())
+        self._close()
 
     def _close(self) -> None:
         """End the connection after what was written, if its client reads it soon."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import AbstractAsyncContextManager
 
 from kinstream.clock import Clock
@@ -24,11 +25,13 @@ class MovedClock:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.advanced = 0.0
+        self._lock = threading.Lock()
 
     def advance(self, seconds: float) -> None:
-        """Put it forward."""
+        """Put it forward. Any thread may."""
         number("seconds", seconds, 0, FARTHEST)
-        self.advanced += seconds
+        with self._lock:
+            self.advanced += seconds
 
     def monotonic(self) -> float:
         """Return seconds that never go back."""

@@ -29,6 +29,7 @@ class Http2:
     def __init__(self, url: str, ca_file: Any = None, *, strict: bool = True) -> None:
         parts = urlsplit(url)
         self.socket: socket.socket = socket.create_connection((parts.hostname or "", parts.port or 0), timeout=10)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if parts.scheme == "https":
             context = ssl.create_default_context(cafile=str(ca_file))
             context.set_alpn_protocols(["h2"])
@@ -89,11 +90,13 @@ class Http2:
 
     def send(self, stream: int, body: bytes, *, end: bool = True) -> None:
         """Send a body, as fast as the server lets it."""
-        while body:
+        sent = 0
+        while sent < len(body):
             room = min(self.h2.local_flow_control_window(stream), self.h2.max_outbound_frame_size)
             if room:
-                self.h2.send_data(stream, body[:room])
-                body = body[room:]
+                part = body[sent : sent + room]
+                self.h2.send_data(stream, part)
+                sent += len(part)
                 self.flush()
             else:
                 self.receive()
@@ -103,20 +106,24 @@ class Http2:
 
     def finish(self, stream: int) -> tuple[int, dict[str, str], bytes]:
         """Wait for a stream's answer. Raises Ended."""
-        while not any(isinstance(e, h2.events.StreamEnded) and e.stream_id == stream for e in self.events):
-            if any(isinstance(e, h2.events.StreamReset) and e.stream_id == stream for e in self.events):
-                raise Ended
+        while not (ends := self._ends(stream)):
             self.receive()
+        if isinstance(ends[0], h2.events.StreamReset):
+            raise Ended
         mine = [event for event in self.events if getattr(event, "stream_id", None) == stream]
-        self.events = [event for event in self.events if event not in mine]
+        self.events = [event for event in self.events if getattr(event, "stream_id", None) != stream]
         headers: dict[str, str] = {}
-        body = b""
+        parts = []
         for event in mine:
             if isinstance(event, h2.events.ResponseReceived):
                 headers = {str(name): str(value) for name, value in event.headers}
             elif isinstance(event, h2.events.DataReceived):
-                body += event.data
-        return int(headers.pop(":status")), headers, body
+                parts.append(event.data)
+        return int(headers.pop(":status")), headers, b"".join(parts)
+
+    def _ends(self, stream: int) -> list[h2.events.Event]:
+        kinds = (h2.events.StreamEnded, h2.events.StreamReset)
+        return [event for event in self.events if isinstance(event, kinds) and event.stream_id == stream]
 
     def ask(self, headers: dict[str, str], body: bytes = b"", **how: Any) -> tuple[int, dict[str, str], bytes]:
         """Send a request and return status, headers and body of its answer."""
