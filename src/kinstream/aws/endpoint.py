@@ -66,6 +66,7 @@ class Stream:
             ConfigError: It is neither.
         """
         if isinstance(stream, str):
+            stream = str.__str__(stream)  # of a subclass, such as an enumeration's member
             if _NAME.fullmatch(stream):
                 return cls(stream)
             if arn := _ARN.fullmatch(stream):

@@ -265,7 +265,12 @@ def checked(record: Any, where: str, *, index: int = 0) -> Record:
             f": {len(data)} bytes of data and {key_size} of partition key; together at most {RECORD_MAX_BYTES}"
             " (API reference, UpdateMaxRecordSize)"
         )
-    return Record(data, key, hash_key, number)
+    return Record(data, _exact(key), _exact(hash_key), _exact(number))
+
+
+def _exact(value: Any) -> Any:
+    """Return text of a subclass, such as numpy's or an enumeration's, as plain text: msgspec writes no other."""
+    return value if value is None else str.__str__(value)
 
 
 class _NotEncoded(Exception):

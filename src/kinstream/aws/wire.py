@@ -327,10 +327,22 @@ def _cbor_request_leaf(name: str, value: Any) -> Any:
     return bytes(value) if isinstance(value, (bytearray, memoryview)) else value
 
 
+_EXACT = frozenset({str, float, int, bool, bytes, bytearray, memoryview})
+
+
 def _sendable(value: Any) -> Any:
     """Return a leaf that both forms can say. The encoders would take more, and each say it in its own way."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("a number that is not finite")
-    if value is None or isinstance(value, (str, int, float, bytes, bytearray, memoryview)):
+    if value is None or value.__class__ in _EXACT:
         return value
+    # A subclass goes as what it is underneath: numpy's texts and numbers, members of enumerations.
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(memoryview(value))
     raise TypeError(f"a {type(value).__name__}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -51,6 +52,39 @@ def test_plain_and_checked_records_are_encoded_alike(codec: Codec) -> None:
     plain = [Record(b"a", "k1"), Record(b"b", "k2")]
     careful = [Record(bytearray(b"a"), "k1"), Record(memoryview(b"b"), "k2", None, "77")]
     assert kinesis.put_records(codec, STREAM, plain).body == kinesis.put_records(codec, STREAM, careful).body
+
+
+class Text(str):  # numpy's texts are such a class too
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "something else"
+
+
+class Key(str, Enum):  # noqa: UP042 - its str() is not its value
+    ONE = "12"
+
+
+@CODECS
+@pytest.mark.parametrize("kind", [Text, Key])
+def test_text_of_a_subclass_goes_as_text(codec: Codec, kind: type[str]) -> None:
+    text, shard = kind("12"), Text("shardId-000000000000")
+    stream = Stream.parse(text)
+    records = [Record(b"x", text, text, text), Record(b"x" * 1000, text)]
+    for request, members in (
+        (
+            kinesis.put_record(codec, stream, records[0]),
+            {"PartitionKey", "ExplicitHashKey", "SequenceNumberForOrdering"},
+        ),
+        (kinesis.get_shard_iterator(codec, stream, shard, "AT_SEQUENCE_NUMBER", text), {"StartingSequenceNumber"}),
+        (kinesis.get_records(codec, stream, text), {"ShardIterator"}),
+    ):
+        sent = codec.decode(request.body)
+        assert {name for name, value in sent.items() if value == "12"} - {"StreamName"} == members
+    for sized in (records, records[::-1]):  # small and large records are written in ways of their own
+        sent = codec.decode(kinesis.put_records(codec, stream, sized).body)
+        assert [record["PartitionKey"] for record in sent["Records"]] == ["12", "12"]
+        assert sent["StreamName"] == "12"
 
 
 def test_refusal_names_the_field_and_the_place_never_the_data() -> None:

@@ -168,6 +168,24 @@ def test_what_cannot_be_said_is_refused(codec: Codec, value: Any) -> None:
         codec.encode({"Limit": value})
 
 
+@BOTH
+def test_numbers_and_blobs_of_a_subclass_go_as_what_they_are(codec: Codec) -> None:
+    class Whole(int):
+        pass
+
+    class Real(float):
+        pass
+
+    class Blob(bytes):
+        pass
+
+    class Buffer(bytearray):
+        pass
+
+    sent = {"Limit": Whole(3), "Timestamp": Real(1.5), "Data": Blob(b"x"), "Records": [{"Data": Buffer(b"y")}]}
+    assert codec.decode(codec.encode(sent)) == {"Limit": 3, "Timestamp": 1.5, "Data": b"x", "Records": [{"Data": b"y"}]}
+
+
 def test_cbor_tags_that_kinesis_does_not_send_make_no_objects() -> None:
     tags = [cbor2.CBORTag(tag, "x") for tag in (0, 35, 36, 37, 1004)]
     cycle = bytes.fromhex("d81c81d81d00")  # tag 28: an array that holds a reference (tag 29) to itself
