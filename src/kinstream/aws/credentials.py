@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar
 
 from kinstream.clock import Clock
-from kinstream.config import text
+from kinstream.config import number, text
 from kinstream.errors import ClosedError, ConfigError, CredentialsError
 
 T = TypeVar("T")
@@ -47,6 +47,8 @@ class Credentials:
             _printable(field, text(f"Credentials.{field}", getattr(self, field)))
         if self.session_token is not None:
             _printable("session_token", text("Credentials.session_token", self.session_token))
+        if self.expiration is not None:
+            number("Credentials.expiration", self.expiration, 0, 253402300799, "seconds since 1970")
 
     def __repr__(self) -> str:
         return "Credentials(...)"

@@ -104,6 +104,12 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
+@pytest.mark.parametrize("end", ["2026-01-01", datetime(2026, 1, 1, tzinfo=UTC), float("nan"), True, -1])
+def test_end_that_is_no_time_is_refused(end: Any) -> None:
+    with pytest.raises(ConfigError, match=r"Credentials\.expiration="):
+        Credentials("id", "secret", None, end)
+
+
 async def test_static_credentials_are_always_the_same() -> None:
     source = StaticSource(Credentials("A", "S"))
     assert await source.get() is await source.get()
