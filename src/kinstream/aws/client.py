@@ -53,6 +53,9 @@ TARGET = "Kinesis_20131202"
 SKEW_TOLERANCE = 240.0
 """Seconds that the clocks may differ before ours is taken to be wrong; the service refuses from 300 on (botocore: 4 minutes)."""
 
+FIRST_DATE, LAST_DATE = 1_385_942_400.0, 7_258_118_400.0
+"""What a service's clock may say, in seconds since 1970: from 2013-12-02, the day of Kinesis's API, to the year 2200."""
+
 TEXT_MAX_BYTES = 2048
 """So much of an answer that is no JSON or CBOR is kept in an error."""
 
@@ -433,7 +436,7 @@ def _refusal(operation: str, answer: Answer) -> ServiceError:
     code = (code or answer.headers.get("x-amzn-errortype") or "").split(":")[0].rpartition("#")[2]
     if 300 <= answer.status < 400:
         message = "a redirect, which is never followed: check the endpoint"
-    elif not code and isinstance(body, str):
+    elif not code and (isinstance(body, str) or (not answer.body and answer.status < 500)):
         message = "the answer is not from Kinesis: check the endpoint and the proxy"
     return service_error(
         operation,
@@ -472,6 +475,8 @@ def _milliseconds(header: str | None) -> float | None:
 
 def _date(header: str | None) -> float | None:
     try:
-        return None if header is None else parsedate_to_datetime(header).timestamp()
-    except (TypeError, ValueError):
+        seconds = 0.0 if header is None else parsedate_to_datetime(header).timestamp()
+    except (TypeError, ValueError, OverflowError):
         return None
+    # Who says that it is the year 9999 is not believed: what is signed next year could not be dated.
+    return seconds if FIRST_DATE <= seconds < LAST_DATE else None

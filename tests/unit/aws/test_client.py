@@ -223,7 +223,19 @@ async def test_skew_is_learned_from_one_extra_attempt() -> None:
     assert [sent.headers["x-amz-date"][:8] for sent in transport.sent] == ["20270115", "20270116", "20270116"]
 
 
-@pytest.mark.parametrize("date", [None, "", "now", "Thu, 99 Foo 2026 00:00:00 GMT", "same"])
+@pytest.mark.parametrize(
+    "date",
+    [
+        None,
+        "",
+        "now",
+        "Thu, 99 Foo 2026 00:00:00 GMT",
+        f"Thu, 01 Jan 2026 00:00:00 +{'9' * 20}",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+        "Thu, 01 Jan 1970 00:00:00 GMT",
+        "same",
+    ],
+)
 async def test_wrong_secret_is_not_taken_for_skew(date: str | None) -> None:
     clock = VirtualClock()
     refused = refusal("InvalidSignatureException")
@@ -320,6 +332,14 @@ async def test_redirect_is_refused_with_advice(status: int) -> None:
 
 
 # Deadlines, closing, loops, processes
+
+
+@pytest.mark.parametrize("status", [400, 403, 407])
+async def test_empty_refusal_is_told_from_one_of_kinesis(status: int) -> None:
+    client, _ = client_of(Answer(status, {}, b""))
+    with pytest.raises(ServiceError) as caught:
+        await client.call("ListStreams", {})
+    assert "check the endpoint and the proxy" in caught.value.details
 
 
 async def test_call_ends_at_its_deadline_with_retries_and_pauses_in_it() -> None:
