@@ -285,6 +285,13 @@ def test_members_of_an_answer_are_written_as_the_request_was(steered: Server, ra
     assert cbor2.loads(answer) == {"StreamNames": ["x"], "Data": b"\xff"}
 
 
+def test_answer_that_cannot_be_written_is_refused_at_once(steered: Server) -> None:
+    with pytest.raises(ConfigError, match="body"):
+        steered.next("ListStreams").answer(body={"StreamNames": object()})
+    with pytest.raises(ConfigError, match="changes"):
+        steered.next("ListStreams").change(5)  # type: ignore[arg-type]
+
+
 def test_call_that_is_answered_after_acting_has_acted(steered: Server, kinesis: Any) -> None:
     steered.next("PutRecords").after_acting.answer(503, b"")
     with pytest.raises(botocore.exceptions.ClientError):

@@ -65,7 +65,7 @@ class Answered:
     """An answer as its bytes, in the place of the operation's own."""
 
     status: int
-    body: bytes | Mapping[str, Any] | None
+    body: bytes | dict[str, Any] | None
     headers: Mapping[str, str]
 
 
@@ -345,6 +345,12 @@ class Catching:
             headers: In the place of the usual ones of the same name; an empty value leaves one out.
         """
         whole_number("status", status, 200, 599)
+        if isinstance(body, Mapping):
+            body = dict(body)
+            try:
+                msgspec.json.encode(body)
+            except TypeError as error:
+                raise ConfigError(f"body: {error}") from None
         answered = Answered(status, body, dict(headers or {}))
         for name, value in answered.headers.items():
             if not (name.isascii() and name.replace("-", "").isalnum() and value.isascii() and value.isprintable()):
@@ -554,6 +560,7 @@ async def _fail_entries(
     shown = exchange.call.parameters.get("Records", [])
     if not shown:
         return await exchange.act()
+    results: list[Any]
     fails = [chosen(entry) if callable(chosen) else place in chosen for place, entry in enumerate(shown)]
     if acting:
         answer = _members(await exchange.act())
@@ -564,8 +571,9 @@ async def _fail_entries(
         answer = _members(await exchange.act(rest)) if going else {"EncryptionType": "NONE", "Records": []}
         written = iter(answer["Records"])
         results = [None if failing else next(written) for failing in fails]
-    answer["Records"] = [failure if failing else result for failing, result in zip(fails, results, strict=True)]
-    answer["FailedRecordCount"] = sum("ErrorCode" in result for result in answer["Records"])
+    told: list[Any] = [failure if failing else result for failing, result in zip(fails, results, strict=True)]
+    answer["Records"] = told
+    answer["FailedRecordCount"] = len([result for result in told if result.get("ErrorCode")])
     return answer
 
 

@@ -120,7 +120,9 @@ class Endpoint:
             body = await self._body(receive)
             if body is GONE:
                 return None
-            answer = await self._answer(scope, headers, by_name, body, wire if for_sts else WIRES.get(content_type))
+            answer: Any = await self._answer(
+                scope, headers, by_name, body, wire if for_sts else WIRES.get(content_type)
+            )
             if isinstance(answer, Severed):
                 reply.severed = answer
                 answer = answer.answer
