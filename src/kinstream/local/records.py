@@ -139,13 +139,13 @@ class Records:
             place = self._store.find(shard.number, horizon)
             slices = self._store.read(shard.number, place, limit=most, size=size)
         records = []
-        record_answer = answers.ReadRecord
+        record_answer, absent = answers.ReadRecord, msgspec.UNSET
         for first, arrival, _, kept in slices:
             number = sequence.number(shard.origin, first, arrival // 1000, shard.index)
             seconds = arrival / 1000
             encryption = "KMS" if stream.settings.encrypted(arrival) else "NONE"
             for record in kept:
-                key = record.partition_key or msgspec.UNSET
+                key = record.partition_key or absent
                 records.append(record_answer(str(number), seconds, record.data, key, encryption))
                 number += sequence.STEP
             place = first + len(kept)
