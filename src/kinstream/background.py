@@ -70,8 +70,17 @@ class BackgroundLoop:
             with self._lock:
                 return asyncio.run_coroutine_threadsafe(coroutine, self._started())
         except BaseException:
-            coroutine.close()
+            self._abandon(coroutine)
             raise
+
+    def _abandon(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """End a coroutine of which it is not known whether its task was begun: a signal's handler may raise anywhere."""
+        if self._loop is None or self._stopped or self.forked:
+            with suppress(ValueError):  # it runs, and ends with the loop
+                coroutine.close()
+        else:
+            with suppress(RuntimeError):  # the loop has just ended, and it with it
+                self._loop.call_soon_threadsafe(_end, coroutine)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine and return its result; if the caller is interrupted, it is cancelled.
@@ -128,6 +137,14 @@ class BackgroundLoop:
                 raise
             self._loop, self._thread, self._process = loop, thread, os.getpid()
         return self._loop
+
+
+def _end(coroutine: Coroutine[Any, Any, Any]) -> None:
+    task = next((task for task in asyncio.all_tasks() if task.get_coro() is coroutine), None)
+    if task is not None:
+        task.cancel()
+    else:
+        coroutine.close()
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

@@ -51,6 +51,49 @@ def test_all_that_was_handed_over_before_stop_is_run_in_order(background: Backgr
     assert seen == list(range(1000))
 
 
+class Interrupted(BaseException):
+    """What a signal's handler raises, as KeyboardInterrupt."""
+
+
+class InterruptedLock:
+    """A lock on whose way out, or in, the signal comes."""
+
+    def __init__(self, on_the_way_in: bool) -> None:
+        self.on_the_way_in = on_the_way_in
+
+    def __enter__(self) -> None:
+        if self.on_the_way_in:
+            raise Interrupted
+
+    def __exit__(self, *_: object) -> None:
+        time.sleep(0.05)  # the loop has begun by now
+        raise Interrupted
+
+
+@pytest.mark.parametrize("before_it_began", [True, False])
+def test_interrupt_while_work_is_handed_over_is_raised_and_ends_the_work(
+    background: BackgroundLoop, before_it_began: bool
+) -> None:
+    ended = threading.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    assert background.run(value(1)) == 1
+    lock = background._lock
+    background._lock = InterruptedLock(before_it_began)  # type: ignore[assignment]
+    with pytest.raises(Interrupted):
+        background.run(work())
+    background._lock = lock
+    assert before_it_began or ended.wait(10)
+    assert background.run(value(2)) == 2
+    background.stop()
+    background.join()
+
+
 def test_after_stop_everything_is_refused(background: BackgroundLoop) -> None:
     background.stop()
     with pytest.raises(ClosedError):
