@@ -227,14 +227,14 @@ def test_mode_is_changed_and_changed_back(kinesis: Any, stream: Make, active: Ac
     kinesis.update_stream_mode(StreamARN=arn(name), StreamModeDetails={"StreamMode": "ON_DEMAND"})
     active(kinesis, name)
     summary = described(kinesis, name)
-    assert (summary["StreamModeDetails"], summary["OpenShardCount"]) == ({"StreamMode": "ON_DEMAND"}, 4)
+    assert (summary["StreamModeDetails"], summary["OpenShardCount"]) == ({"StreamMode": "ON_DEMAND"}, 2)
     text = f"Request is invalid. Stream {name} under account 000000000000 is in On-Demand mode."
     arguments = {"StreamName": name, "TargetShardCount": 4, "ScalingType": "UNIFORM_SCALING"}
     refused("ValidationException", text, kinesis.update_shard_count, **arguments)
     kinesis.update_stream_mode(StreamARN=arn(name), StreamModeDetails={"StreamMode": "PROVISIONED"})
     active(kinesis, name)
     summary = described(kinesis, name)
-    assert (summary["StreamModeDetails"], summary["OpenShardCount"]) == ({"StreamMode": "PROVISIONED"}, 4)
+    assert (summary["StreamModeDetails"], summary["OpenShardCount"]) == ({"StreamMode": "PROVISIONED"}, 2)
     kinesis.update_shard_count(**arguments)
     active(kinesis, name)
 

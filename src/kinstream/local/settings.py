@@ -8,7 +8,7 @@ from kinstream.local.kept import ACCOUNT, Change, Stream
 from kinstream.local.naming import Call, named_by, stream_arn, stream_name
 from kinstream.local.refusal import invalid, limit_exceeded, validation
 from kinstream.local.requests import METRICS
-from kinstream.local.state import ON_DEMAND_SHARDS, State, within_a_day
+from kinstream.local.state import State, within_a_day
 from kinstream.local.store import Store
 
 ENCRYPTIONS_A_DAY = 25
@@ -92,8 +92,9 @@ class StreamSettings:
                     "operations in a rolling 24-hour period."
                 )
             switched.append(int(call.now * 1000))
-        shards = max(len(stream.open), ON_DEMAND_SHARDS, warm or 0) if on_demand else len(stream.open)
-        change = Change(on_demand=on_demand, warm_mibps=warm, shards=shards if shards > len(stream.open) else None)
+        # A stream keeps its shards when its mode changes (developer guide, "Switch between capacity modes").
+        shards = warm if warm is not None and warm > len(stream.open) else None
+        change = Change(on_demand=on_demand, warm_mibps=warm, shards=shards)
         await self._store.write(self._state.change(stream.name, change, call.now, switched=switched))
 
     async def update_record_size(self, request: requests.UpdateMaxRecordSize, call: Call) -> None:
