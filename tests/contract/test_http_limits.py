@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import h2.errors
@@ -455,3 +458,56 @@ def test_server_stops_at_once_whatever_its_clients_do() -> None:
         assert time.monotonic() - start < 2.5  # less than it gives to requests that go on
         for client in (*open_connections, idle, second.socket, waiting.socket):
             client.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux counts descriptors here")
+def test_connections_leave_nothing_behind(short: Server) -> None:
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    raw = Raw(Endpoint("many", short.url))
+    headers = raw.sign("ListStreams", b"{}")
+    assert answers(short)
+    time.sleep(0.6)  # what earlier tests left has idled long enough
+    before = descriptors()
+    for _ in range(40):
+        for url in (short.url, str(short.tls_url)):
+            short.next("ListStreams").after_acting.cut(after_bytes=3)
+            with Http2(url, short.ca_file) as client:
+                stream = client.start(headers)
+                client.send(stream, b"{}")
+                with pytest.raises(Ended):
+                    client.finish(stream)
+            with Http2(url, short.ca_file) as client:
+                client.start(headers)
+            with Http2(url, short.ca_file) as client:
+                client.ask(headers, b"{}")
+    deadline = time.monotonic() + SOON
+    while descriptors() > before:
+        assert time.monotonic() < deadline, "descriptors are left"
+        time.sleep(0.02)
+
+
+def test_server_that_runs_out_of_descriptors_goes_on_when_there_are_some_again() -> None:
+    code = (
+        "import resource, sys\n"
+        "from kinstream.local import Server\n"
+        "with Server() as server:\n"
+        "    resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))\n"
+        "    print(server.port, flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        port = int(child.stdout.readline())
+        raw = Raw(Endpoint("few", f"http://127.0.0.1:{port}"))
+        crowd = [socket.create_connection(("127.0.0.1", port), timeout=SOON) for _ in range(60)]
+        time.sleep(0.2)
+        for connection in crowd:
+            connection.close()
+        assert raw.send(raw.sign("ListStreams", b"{}"), b"{}")[0] == 200
+        _, told = child.communicate("")
+    assert child.returncode == 0
+    assert "Traceback" not in told
