@@ -52,7 +52,7 @@ class Certificate:
 
     def __init__(self, folder: Path, names: Collection[str], now: float) -> None:
         folder = folder.absolute()  # clients have other working directories
-        self.ca_file = folder / "ca.pem"
+        self.ca_file: Path = folder / "ca.pem"
         self._server_file = folder / "server.pem"
         wanted = sorted({*NAMES, *names})
         moment = datetime.fromtimestamp(now, UTC)

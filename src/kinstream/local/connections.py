@@ -28,7 +28,7 @@ from hypercorn.utils import parse_socket_addr
 
 from kinstream.local.limits import Limits
 
-log = logging.getLogger("kinstream.local")
+_log = logging.getLogger("kinstream.local")
 
 Message: TypeAlias = dict[str, Any]
 Send: TypeAlias = Callable[[Any], Awaitable[None]]
@@ -127,7 +127,7 @@ class Connections:
                 continue
             except OSError as error:
                 self._room.release()
-                log.warning("no connection can be taken now: %s", error.strerror)
+                _log.warning("no connection can be taken now: %s", error.strerror)
                 await asyncio.sleep(_ACCEPT_AGAIN)
                 continue
             except asyncio.CancelledError:
@@ -166,7 +166,7 @@ class Connections:
             connection.cut()
             raise
         except Exception:
-            log.exception("a connection failed")
+            _log.exception("a connection failed")
         finally:
             self._open.discard(connection)
             await _end(writer)
@@ -277,7 +277,7 @@ class _Connection:
             try:
                 await app(scope, inbox.get, send)
             except Exception:
-                log.exception("a request failed")
+                _log.exception("a request failed")
             finally:
                 inbox.close()
                 await send(None)
@@ -295,7 +295,7 @@ class _Connection:
             try:
                 await self._protocol.handle(RawData(data))
             except Exception as error:  # noqa: BLE001, the protocols raise whatever strange bytes make of them
-                log.info("a connection is ended for what was sent on it: %r", error)
+                _log.info("a connection is ended for what was sent on it: %r", error)
                 self._ended = True
             protocol = self._protocol.protocol
             if self._idle is None and isinstance(protocol, H2Protocol) and protocol.idle:

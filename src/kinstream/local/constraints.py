@@ -45,7 +45,8 @@ class Length:
     """Characters of a text, bytes of a blob, members of a list."""
 
     def __init__(self, low: int, high: int) -> None:
-        self.low, self.high = low, high
+        self.low: int = low
+        self.high: int = high
 
     def problem(self, value: Any) -> str | None:
         """Return what is wrong with the length."""
@@ -60,7 +61,8 @@ class Range:
     """A number's least and greatest value."""
 
     def __init__(self, low: int, high: int | None = None) -> None:
-        self.low, self.high = low, high
+        self.low: int = low
+        self.high: int | None = high
 
     def problem(self, value: Any) -> str | None:
         """Return what is wrong with the number."""

@@ -26,7 +26,7 @@ from kinstream.local.kept import shard_id
 from kinstream.local.refusal import Refused
 from kinstream.local.tokens import Iterator, Sealer, ShardsPage
 
-log = logging.getLogger("kinstream.local")
+_log = logging.getLogger("kinstream.local")
 
 KEPT_CALLS = 100
 """So many of the calls of a catch can be looked at; of more, the last."""
@@ -117,9 +117,9 @@ class Catch:
     def __init__(
         self, number: int, operation: str | None, times: int | None, matches: Callable[[Call], bool], step: Step
     ) -> None:
-        self.id = str(number)
+        self.id: str = str(number)
         self.operation = operation
-        self.count = 0
+        self.count: int = 0
         self._times = times
         self._matches = matches
         self.step = step
@@ -472,7 +472,7 @@ class Control:
             try:
                 taken = catch.operation in (None, operation) and catch.take(call)
             except Exception:
-                log.exception("a catch's own condition failed")
+                _log.exception("a catch's own condition failed")
                 continue
             if taken:
                 if catch.left == 0:

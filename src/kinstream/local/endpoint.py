@@ -31,7 +31,7 @@ from kinstream.local.refusal import Refused
 from kinstream.local.signature import Verifier
 from kinstream.local.wire import JSON, WIRES, Wire
 
-log = logging.getLogger("kinstream.local")
+_log = logging.getLogger("kinstream.local")
 
 DRAIN_TIMES = 4
 """A body may be so many times too large and is read, and dropped: its sender hears the answer before the connection ends."""
@@ -135,7 +135,7 @@ class Endpoint:
             told = {"__type": refused.code} | ({"message": refused.message} if refused.message else {})
             reply.body = wire.encode(told)
         except Exception:
-            log.exception("a request failed: %s", by_name.get("x-amz-target"))
+            _log.exception("a request failed: %s", by_name.get("x-amz-target"))
             reply.status = 500
             reply.body = wire.encode(
                 {"__type": "InternalFailureException", "message": "The local Kinesis failed; see its log."}
@@ -188,7 +188,7 @@ class Endpoint:
         except Refused as refused:
             reply.status, reply.body = refused.status, msgspec.json.encode({"error": refused.message})
         except Exception:
-            log.exception("a request to the control address failed")
+            _log.exception("a request to the control address failed")
             reply.status, reply.body = 500, b'{"error": "The local Kinesis failed; see its log."}'
         return reply
 

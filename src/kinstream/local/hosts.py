@@ -30,10 +30,10 @@ class Hosts:
     """
 
     def __init__(self, host: str, *, remote: bool, names: Iterable[str]) -> None:
-        self.address = _address(text("host", host), remote=remote)
+        self.address: str = _address(text("host", host), remote=remote)
         if isinstance(names, str):
             raise ConfigError("host_names: must be a list of names, not text")
-        self.names = frozenset(_name(name) for name in names)
+        self.names: frozenset[str] = frozenset(_name(name) for name in names)
         self._remote = remote
         self._known = self.names | ({socket.gethostname().lower()} if remote else set())
 

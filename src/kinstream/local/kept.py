@@ -168,15 +168,15 @@ class Stream:
     __slots__ = ("_spread", "ends", "open", "settings", "shards")
 
     def __init__(self, settings: Settings, shards: list[Shard]) -> None:
-        self.settings = settings
-        self.shards = shards
+        self.settings: Settings = settings
+        self.shards: list[Shard] = shards
         self._spread = 0
         self.reindex()
 
     def reindex(self) -> None:
         """Sort the open shards anew, after one was made or closed."""
-        self.open = sorted((s for s in self.shards if s.closed is None), key=lambda s: s.start)
-        self.ends = [shard.end for shard in self.open]
+        self.open: list[Shard] = sorted((s for s in self.shards if s.closed is None), key=lambda s: s.start)
+        self.ends: list[bytes] = [shard.end for shard in self.open]
 
     @property
     def name(self) -> str:

@@ -24,7 +24,7 @@ class MovedClock:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.advanced = 0.0
+        self.advanced: float = 0.0
         self._lock = threading.Lock()
 
     def advance(self, seconds: float) -> None:

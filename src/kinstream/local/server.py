@@ -97,14 +97,14 @@ class Server:
         host_names: Iterable[str] = (),
         limits: Limits = Limits(),  # noqa: B008, it is frozen
     ) -> None:
-        self.host = text("host", host)
-        self.port = port
-        self.tls_port = tls_port
+        self.host: str = text("host", host)
+        self.port: int = port
+        self.tls_port: int | None = tls_port
         self.ca_file: Path | None = None
-        self.data = None if data is None else Path(data)
-        self.access_key_id = text("access_key_id", access_key_id)
-        self.secret_access_key = text("secret_access_key", secret_access_key)
-        self.region = text("region", region)
+        self.data: Path | None = None if data is None else Path(data)
+        self.access_key_id: str = text("access_key_id", access_key_id)
+        self.secret_access_key: str = text("secret_access_key", secret_access_key)
+        self.region: str = text("region", region)
         whole_number("port", port, 0, 65535)
         if tls_port is not None:
             whole_number("tls_port", tls_port, 0, 65535)

@@ -85,6 +85,9 @@ class Verifier:
         claimed = given.get("x-amz-content-sha256", [digest])
         if claimed != [digest]:
             raise Refused("InvalidSignatureException", _MISMATCH)
+        if not target.startswith("/"):
+            # The target of OPTIONS, or of a proxy: behind a host it could be taken for a part of it.
+            raise Refused("InvalidSignatureException", _MISMATCH)
         signer = _Signer(self._credentials, service, region, given, signed, digest)
         if not hmac.compare_digest(signer.sign(method, target, date).encode(), parts["Signature"].encode()):
             raise Refused("InvalidSignatureException", _MISMATCH)

@@ -17,7 +17,7 @@ import secrets
 import sqlite3
 import threading
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
 from operator import attrgetter
 from pathlib import Path
@@ -39,7 +39,7 @@ from kinstream.local.kept import (
     StreamKept,
 )
 
-log = logging.getLogger("kinstream.local")
+_log = logging.getLogger("kinstream.local")
 
 FORMAT = 1
 """Version of the database's tables."""
@@ -130,7 +130,7 @@ _Statement: TypeAlias = tuple[str, Sequence[Any]]
 _NO_TIP = Tip(0, 0)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Kept])
-pack = _encoder.encode
+pack: Callable[[Any], bytes] = _encoder.encode
 """Return a chunk's records, given as pairs of partition key and data, as they are kept."""
 
 
@@ -163,7 +163,7 @@ class MemoryStore:
     """Keeps all in memory."""
 
     def __init__(self) -> None:
-        self.key = secrets.token_bytes(32)
+        self.key: bytes = secrets.token_bytes(32)
         self._chunks: dict[int, list[Chunk]] = {}
         self._tips: dict[int, Tip] = {}
 
@@ -222,7 +222,7 @@ class SqliteStore:
             path = folder / "kinesis.sqlite3"
             try:
                 self._reader = opened.enter_context(closing(_connect(path, durability)))
-                self.key = _prepare(self._reader, path)
+                self.key: bytes = _prepare(self._reader, path)
                 self._writer = opened.enter_context(closing(_connect(path, durability)))
             except sqlite3.Error as error:
                 raise ConfigError(f"data={str(folder)!r}: its database cannot be used: {error}") from error
@@ -418,14 +418,14 @@ class SqliteStore:
             self._fail(error)
 
     def _fail(self, error: sqlite3.Error) -> None:
-        log.critical("the data folder cannot be written any more: %s", error)
+        _log.critical("the data folder cannot be written any more: %s", error)
         self._failure = error
         self._past.clear()
         if self._writer.in_transaction:
             try:
                 self._writer.execute("ROLLBACK")
             except sqlite3.Error as again:
-                log.critical("and the transaction cannot be rolled back: %s", again)
+                _log.critical("and the transaction cannot be rolled back: %s", again)
 
 
 class _Job(NamedTuple):
