@@ -294,7 +294,7 @@ class _Connection:
             self._ended = not data
             try:
                 await self._protocol.handle(RawData(data))
-            except Exception as error:  # noqa: BLE001, the protocols raise whatever strange bytes make of them
+            except Exception as error:  # the protocols raise whatever strange bytes make of them
                 _log.info("a connection is ended for what was sent on it: %r", error)
                 self._ended = True
             protocol = self._protocol.protocol

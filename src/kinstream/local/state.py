@@ -82,7 +82,7 @@ class State:
     def __init__(self, *, transition: float = 0.0) -> None:
         self.transition = transition
         self.streams: dict[str, Stream] = {}
-        self.account = Account()
+        self.account: Account = Account()
         # Streams and consumers (their stream's name and theirs) whose state ends by itself, and when.
         self._moving: dict[tuple[str, str], float] = {}
         self._next_number = 1
