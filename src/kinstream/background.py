@@ -92,16 +92,32 @@ class BackgroundLoop:
         if self.here:
             coroutine.close()
             raise ConfigError("a blocking call cannot be made from the event loop that is to answer it")
-        future = self.submit(coroutine)
+        begun: list[asyncio.Task[T]] = []
+        # A bare lock: the condition in a concurrent Future stays locked for good where a signal's handler raises at a bad moment,
+        # and the loop would then wait for it, and everybody for the loop.
+        waiting = threading.Lock()
+        waiting.acquire()
+
+        def begin() -> None:
+            task = asyncio.get_running_loop().create_task(coroutine)
+            begun.append(task)
+            task.add_done_callback(lambda _: waiting.release())
+
         try:
-            return future.result()
-        except CancelledError:
+            self.call(begin)
+            waiting.acquire()
+        except BaseException:
+            # Where the caller was interrupted (Ctrl-C), the work must not go on unseen.
+            self._abandon(coroutine)
+            raise
+        try:
+            return begun[0].result()
+        except asyncio.CancelledError:
             if self._stopped:
                 raise ClosedError("this object was closed meanwhile") from None
-            raise
+            raise CancelledError from None
         finally:
-            # Where the caller was interrupted (Ctrl-C), the work must not go on unseen.
-            future.cancel()
+            begun.clear()  # an error's traceback holds this frame: no circle
 
     def stop(self) -> None:
         """Let the loop end after all that came before, and its thread with it. Does not wait. May be repeated."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -90,6 +93,36 @@ def test_interrupt_while_work_is_handed_over_is_raised_and_ends_the_work(
     background._lock = lock
     assert before_it_began or ended.wait(10)
     assert background.run(value(2)) == 2
+    background.stop()
+    background.join()
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # interrupted before it was handed over
+def test_interrupt_at_any_line_harms_no_later_call(background: BackgroundLoop) -> None:
+    before = sys.gettrace()
+    lines, interrupted = 0, True
+    while interrupted:
+        lines += 1
+        left = lines
+
+        def interrupt(frame: FrameType, event: str, _: object) -> Any:
+            nonlocal left
+            if frame.f_code.co_name == "_remove":  # a finalizer, of which Python ignores what it raises
+                return None
+            left -= event == "line"
+            if not left:
+                raise Interrupted
+            return interrupt
+
+        sys.settrace(interrupt)
+        try:
+            interrupted = background.run(value(1)) != 1
+        except Interrupted:
+            pass
+        finally:
+            sys.settrace(before)
+        assert background.run(value(2)) == 2
+    assert lines > 30
     background.stop()
     background.join()
 
