@@ -202,7 +202,8 @@ class ControlAddress:
         """Return a catch, once so many calls as `calls` says (1) have been caught, or `wait` seconds (0) are over."""
         asked = parse_qs(query)
         try:
-            seconds = min(max(float(asked.get("wait", ["0"])[-1]), 0), MAX_WAIT)
+            # In this order "nan", which no timer can wait for, is 0.
+            seconds = min(max(0, float(asked.get("wait", ["0"])[-1])), MAX_WAIT)
             calls = int(asked.get("calls", ["1"])[-1][:10])
         except ValueError:
             raise Wrong(400, "wait and calls must be numbers.") from None

@@ -7,9 +7,13 @@ from contextlib import AbstractAsyncContextManager
 
 from kinstream.clock import Clock
 from kinstream.config import number
+from kinstream.errors import ConfigError
 
 FARTHEST = 10 * 366 * 86400.0
 """How far it may be put forward at once, in seconds."""
+
+LATEST = 64_060_588_800.0
+"""The year 4000: the seconds in sequence numbers end in 4147."""
 
 
 class MovedClock:
@@ -28,9 +32,15 @@ class MovedClock:
         self._lock = threading.Lock()
 
     def advance(self, seconds: float) -> None:
-        """Put it forward. Any thread may."""
+        """Put it forward. Any thread may.
+
+        Raises:
+            ConfigError: It is too far.
+        """
         number("seconds", seconds, 0, FARTHEST)
         with self._lock:
+            if self.wall() + seconds > LATEST:
+                raise ConfigError(f"seconds={seconds:g}: the clock goes to the year 4000, not further")
             self.advanced += seconds
 
     def monotonic(self) -> float:

@@ -8,7 +8,7 @@ import pytest
 
 from kinstream.clock import SYSTEM_CLOCK
 from kinstream.errors import ConfigError
-from kinstream.local.moved_clock import MovedClock
+from kinstream.local.moved_clock import LATEST, MovedClock
 from kinstream.testing import ManualClock
 
 
@@ -26,6 +26,14 @@ def test_time_is_the_clocks_own_until_it_is_put_forward() -> None:
 def test_time_does_not_go_back(seconds: float) -> None:
     with pytest.raises(ConfigError, match="seconds"):
         MovedClock(SYSTEM_CLOCK).advance(seconds)
+
+
+def test_time_ends_before_its_numbers_do() -> None:
+    moved = MovedClock(ManualClock(LATEST - 100))
+    moved.advance(90)
+    with pytest.raises(ConfigError, match="year 4000"):
+        moved.advance(20)
+    assert moved.advanced == 90
 
 
 async def test_waiting_is_the_clocks_own() -> None:
