@@ -105,6 +105,7 @@ class RefreshingSource:
         self._current: Credentials | None = None
         self._fetching: asyncio.Task[Credentials] | None = None
         self._no_refresh_before = 0.0
+        self._had_ended = False
         self._closed = False
 
     async def get(self) -> Credentials:
@@ -120,7 +121,7 @@ class RefreshingSource:
                 return current
             now = self._clock.wall()
             left = current.expiration - now
-            if left > MANDATORY_REFRESH or (left > 0 and now < self._no_refresh_before):
+            if left > MANDATORY_REFRESH or ((left > 0 or self._had_ended) and now < self._no_refresh_before):
                 if left <= ADVISORY_REFRESH and now >= self._no_refresh_before:
                     self._fetch()  # the old ones serve meanwhile
                 return current
@@ -184,7 +185,9 @@ class RefreshingSource:
         # After a failure, but also after a success: keys that always end within minutes must not be fetched for each call.
         self._no_refresh_before = self._clock.wall() + REFRESH_PAUSE
         if task.exception() is None:
-            self._current = task.result()
+            self._current = current = task.result()
+            # Keys that have ended when they come: more likely this machine's clock is wrong, and the service will tell.
+            self._had_ended = current.expiration is not None and current.expiration <= self._clock.wall()
 
 
 @dataclass(frozen=True, slots=True)

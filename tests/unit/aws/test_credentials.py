@@ -190,6 +190,17 @@ async def test_credentials_that_always_end_soon_are_not_fetched_for_each_call(cl
     assert provider.calls == 2
 
 
+async def test_clock_that_is_ahead_does_not_fetch_credentials_for_each_call(clock: VirtualClock) -> None:
+    provider = Provider(clock, lifetime=-82_800)  # an hour left, to whoever gave them: our clock is a day ahead
+    source = RefreshingSource(provider, clock)
+    for _ in range(50):
+        await source.get()
+    assert provider.calls == 1
+    clock.move(REFRESH_PAUSE + 1)
+    await source.get()
+    assert provider.calls == 2
+
+
 async def test_caller_who_gives_up_does_not_end_the_fetch(clock: VirtualClock) -> None:
     provider = Provider(clock)
     provider.gate = asyncio.Event()
