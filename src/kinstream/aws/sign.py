@@ -19,6 +19,13 @@ ALGORITHM = "AWS4-HMAC-SHA256"
 _RUN_OF_BLANKS = re.compile(" +")
 
 
+class SignedHeaders(list[tuple[str, str]]):
+    """Headers of which only the names are shown: they hold a session token and a signature, and debuggers show variables."""
+
+    def __repr__(self) -> str:
+        return f"<headers: {', '.join(name for name, _ in self)}>"
+
+
 class Signer:
     """Signs requests of one region and service; keeps the key of the day.
 
@@ -50,7 +57,7 @@ class Signer:
             body: The whole body.
         """
         stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
-        headers = [("content-type", content_type), ("host", host), ("x-amz-date", stamp)]
+        headers = SignedHeaders([("content-type", content_type), ("host", host), ("x-amz-date", stamp)])
         if credentials.session_token is not None:
             headers.append(("x-amz-security-token", credentials.session_token))
         headers.append(("x-amz-target", target))

@@ -465,6 +465,18 @@ async def test_nothing_secret_is_in_an_error_or_a_log(
         assert CANARY.encode() not in pickle.dumps(error)
 
 
+@pytest.mark.parametrize("failure", ["fault", "html"])
+async def test_secrets_are_in_no_variable_that_a_debugger_shows(failure: str) -> None:
+    client, _ = client_of(*FAILURES[failure][0])
+    with pytest.raises(KinesisError) as caught:
+        await client.call("ListStreams", {})
+    frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True).stack
+    shown = "".join(f"{frame.locals}" for frame in frames if "kinstream" in frame.filename)
+    assert "request" in shown
+    assert CANARY not in shown
+    assert "Signature=" not in shown
+
+
 async def test_providers_words_are_in_no_message() -> None:
     client, _ = client_of(answer({}), credentials=provider_that_talks)
     with pytest.raises(CredentialsError) as caught:
