@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import shutil
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Any
 
 import cbor2
@@ -139,6 +142,37 @@ def test_errors_are_the_same_by_http_2(both: Server, url: str) -> None:
             found, answered, answer = client.ask(headers, body)
             assert (found, json.loads(answer)["__type"]) == (status, code)
             assert "x-amzn-requestid" in answered
+
+
+def _signed_as_javascript_does(host: str, body: bytes, signed_host: str) -> dict[str, str]:
+    """Return a ListStreams' headers as the AWS SDK for JavaScript (3.1143) signs them over HTTP/2: ":authority", no host."""
+    date = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    headers = {
+        "content-type": JSON,
+        "x-amz-content-sha256": sha256(body).hexdigest(),
+        "x-amz-date": date,
+        "x-amz-target": "Kinesis_20131202.ListStreams",
+    }
+    signed = {":authority": signed_host, **headers}
+    names = ";".join(signed)
+    lines = "".join(f"{name}:{value}\n" for name, value in signed.items())
+    canonical = f"POST\n/\n\n{lines}\n{names}\n{headers['x-amz-content-sha256']}"
+    scope = f"{date[:8]}/eu-north-1/kinesis/aws4_request"
+    key = b"AWS4local"
+    for part in scope.split("/"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    text = f"AWS4-HMAC-SHA256\n{date}\n{scope}\n{sha256(canonical.encode()).hexdigest()}"
+    signature = hmac.digest(key, text.encode(), "sha256").hex()
+    authorization = f"AWS4-HMAC-SHA256 Credential=local/{scope}, SignedHeaders={names}, Signature={signature}"
+    return {"Host": host, **headers, "Authorization": authorization}
+
+
+def test_host_may_be_signed_as_the_authority_that_it_is_in_http_2(both: Server, url: str) -> None:
+    host = url.partition("://")[2]
+    with Http2(url, both.ca_file) as client:
+        assert client.ask(_signed_as_javascript_does(host, b"{}", host), b"{}")[0] == 200
+        status, _, answer = client.ask(_signed_as_javascript_does(host, b"{}", "localhost:1"), b"{}")
+    assert (status, json.loads(answer)["__type"]) == (400, "InvalidSignatureException")
 
 
 @pytest.mark.parametrize("protocols", [["h2", "http/1.1"], ["http/1.1"], ["h2"], [], ["spdy/1"]])

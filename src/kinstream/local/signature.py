@@ -20,6 +20,7 @@ from kinstream.local.refusal import Refused
 TOLERANCE = 300.0
 """Seconds by which a request's date may be off (AWS General Reference, "Elements of an AWS API request signature")."""
 
+_AUTHORITY = ":authority"
 _SCHEME = "AWS4-HMAC-SHA256"
 _DATE = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -61,6 +62,8 @@ class Verifier:
         given: dict[str, list[str]] = {}
         for name, value in headers:
             given.setdefault(name, []).append(value)
+        # Over HTTP/2 the AWS SDK for JavaScript signs the host under the name that it has there.
+        given[_AUTHORITY] = given.get("host", [])
         parts = _parts(given)
         scope = parts["Credential"].rsplit("/", 4)
         if len(scope) != 5:
@@ -76,7 +79,8 @@ class Verifier:
             )
         self._check_date(date)
         signed = parts["SignedHeaders"].split(";")
-        if "host" not in signed or "x-amz-date" not in signed or not all(name in given for name in signed):
+        host_signed = "host" in signed or _AUTHORITY in signed
+        if not host_signed or "x-amz-date" not in signed or not all(name in given for name in signed):
             raise Refused(
                 "InvalidSignatureException",
                 "'Host' and 'X-Amz-Date' must be 'SignedHeaders' in the Authorization header.",
