@@ -76,6 +76,16 @@ def until_closed(connection: socket.socket) -> bytes:
     return received
 
 
+def test_client_with_much_room_for_headers_does_not_make_the_server_remember_them(url: str, short: Server) -> None:
+    raw = Raw(Endpoint("short", url))
+    with Http2(url, short.ca_file) as client:
+        client.h2.update_settings({h2.settings.SettingCodes.HEADER_TABLE_SIZE: 2**32 - 1})
+        client.flush()
+        for _ in range(3):
+            client.ask(raw.sign("ListStreams", b"{}"), b"{}")
+        assert client.h2.decoder.header_table_size == 4096
+
+
 @pytest.mark.parametrize("sent", [b"", b"POST / HTTP/1.1\r\nHost: local", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
 def test_connection_on_which_no_request_comes_ends(short: Server, sent: bytes) -> None:
     with connect(short) as connection:

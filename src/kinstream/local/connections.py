@@ -36,6 +36,10 @@ Application: TypeAlias = Callable[[dict[str, Any], Callable[[], Awaitable[Messag
 
 READ_BYTES = 64 * 1024
 
+HEADER_TABLE_BYTES = 4096
+"""How much of the headers sent is remembered to say them shorter (HPACK), even if a client has room for more: every request
+id would be in it."""
+
 INBOX_MESSAGES = 8
 """So many parts of a body wait for the application; then reading waits."""
 
@@ -298,8 +302,12 @@ class _Connection:
                 _log.info("a connection is ended for what was sent on it: %r", error)
                 self._ended = True
             protocol = self._protocol.protocol
-            if self._idle is None and isinstance(protocol, H2Protocol) and protocol.idle:
-                self._may_idle(True)  # HTTP/2 does not say so at its beginning
+            if isinstance(protocol, H2Protocol):
+                encoder = protocol.connection.encoder
+                if encoder.header_table_size > HEADER_TABLE_BYTES:
+                    encoder.header_table_size = HEADER_TABLE_BYTES
+                if self._idle is None and protocol.idle:
+                    self._may_idle(True)  # HTTP/2 does not say so at its beginning
         await self._protocol.handle(Closed())
         for waiting in self._waiting():
             await waiting.close()
