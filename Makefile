@@ -1,6 +1,6 @@
 # Every command sets up what it needs; nothing is done by hand.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check soak-local bench-wire compare-servers clean
+.PHONY: help demo test check soak-local fuzz-local bench-wire compare-servers clean
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3 python,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 BIN := .venv/bin
@@ -36,6 +36,10 @@ test: check ## all checks, then all tests
 
 soak-local: .venv/.dev ## 20 kills of a local Kinesis under load: none of 100,000 acknowledged records may be lost
 	KINSTREAM_KILLS=20 KINSTREAM_RECORDS=100000 $(BIN)/python -m pytest -s tests/story/test_local_durability.py -k by_kills
+
+fuzz-local: .venv/.dev ## a million requests, 20,000 histories and 60 kills against a local Kinesis (KINSTREAM_SEED=n goes on at a seed)
+	KINSTREAM_FUZZED_REQUESTS=1000000 KINSTREAM_HISTORIES=20000 KINSTREAM_KILLED_HISTORIES=20 \
+		$(BIN)/python -m pytest -s tests/fuzz
 
 bench-wire: .venv/.dev ## client CPU per million records, beside the peers (bench/)
 	$(BIN)/python bench/wire.py

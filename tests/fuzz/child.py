@@ -1,0 +1,85 @@
+"""A local Kinesis in a process of its own, which says what it holds: it can be killed, and its leaks are its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_SERVE = """
+import asyncio, gc, json, logging, os, sys
+from pathlib import Path
+from kinstream.local import Limits, Server
+
+logged = []
+class Noted(logging.Handler):
+    def emit(self, record):
+        logged.append(self.format(record))
+for name in ("kinstream.local", "asyncio"):
+    logging.getLogger(name).addHandler(Noted(logging.WARNING))
+
+def memory():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+options = json.loads(sys.argv[1])
+limits = Limits(**options.pop("limits", {}))
+with Server(limits=limits, **options) as server:
+    about = {"url": server.url, "tls_url": server.tls_url, "ca_file": server.ca_file and str(server.ca_file)}
+    print(json.dumps(about), flush=True)
+    for line in sys.stdin:
+        gc.collect()
+        on_linux = Path("/proc/self/statm").exists()
+        held = {
+            "tasks": sum(type(thing) is asyncio.Task and not thing.done() for thing in gc.get_objects()),
+            "descriptors": len(os.listdir("/proc/self/fd")) if on_linux else 0,
+            "memory": memory() if on_linux else 0,
+            "logged": logged,
+        }
+        print(json.dumps(held), flush=True)
+"""
+
+
+class Child:
+    """A running server.
+
+    Attributes:
+        process: Where it runs.
+        url: Its address.
+        tls_url: The same with TLS; None: it has none.
+        ca_file: What to trust.
+    """
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        about = self._line()
+        self.url: str = about["url"]
+        self.tls_url: str = about["tls_url"]
+        self.ca_file: str = about["ca_file"]
+
+    def held(self) -> dict[str, Any]:
+        """Return what it holds now: tasks, descriptors, bytes of memory, and all that it has logged."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("?\n")
+        self.process.stdin.flush()
+        return self._line()
+
+    def _line(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return line
+
+
+@contextmanager
+def serving(folder: Path, **options: Any) -> Iterator[Child]:
+    """Run a server on a folder. The options are those of `Server`, `limits` by their names. It is killed at the end."""
+    told = json.dumps({"data": str(folder), "durability": "process", **options})
+    arguments = [sys.executable, "-c", _SERVE, told]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield Child(process)
+        finally:
+            process.kill()
