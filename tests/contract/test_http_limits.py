@@ -76,6 +76,18 @@ def until_closed(connection: socket.socket) -> bytes:
     return received
 
 
+def test_path_of_other_bytes_ends_its_connection_and_nothing_else(
+    url: str, short: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw = Raw(Endpoint("short", url))
+    with Http2(url, short.ca_file, strict=False) as client:
+        client.start(raw.sign("ListStreams", b"{}"))
+        with pytest.raises(Ended):
+            client.ask(raw.sign("ListStreams", b"{}"), b"{}", path="/\xe9")
+    assert answers(short)
+    assert not [record for record in caplog.records if record.levelname != "INFO" and record.name != "asyncio"]
+
+
 def test_client_with_much_room_for_headers_does_not_make_the_server_remember_them(url: str, short: Server) -> None:
     raw = Raw(Endpoint("short", url))
     with Http2(url, short.ca_file) as client:

@@ -308,6 +308,10 @@ class _Connection:
                     encoder.header_table_size = HEADER_TABLE_BYTES
                 if self._idle is None and protocol.idle:
                     self._may_idle(True)  # HTTP/2 does not say so at its beginning
+        protocol = self._protocol.protocol
+        if isinstance(protocol, H2Protocol):
+            for number in [number for number, stream in protocol.streams.items() if not hasattr(stream, "scope")]:
+                del protocol.streams[number]  # its request was not understood (a path of other bytes), so it has no end
         await self._protocol.handle(Closed())
         for waiting in self._waiting():
             await waiting.close()
