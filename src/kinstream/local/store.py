@@ -227,6 +227,7 @@ class SqliteStore:
             except sqlite3.Error as error:
                 raise ConfigError(f"data={str(folder)!r}: its database cannot be used: {error}") from error
             opened.pop_all()
+        self._folder = folder
         self._loop = asyncio.get_running_loop()
         self._tips: dict[int, Tip] = {}
         self._failure: Exception | None = None
@@ -239,7 +240,17 @@ class SqliteStore:
         self._thread.start()
 
     def load(self) -> Loaded:
-        """Return streams and shards; of the records only the newest chunk of each shard is looked at."""
+        """Return streams and shards; of the records only the newest chunk of each shard is looked at.
+
+        Raises:
+            ConfigError: The database is damaged.
+        """
+        try:
+            return self._load()
+        except (sqlite3.Error, msgspec.DecodeError) as error:
+            raise ConfigError(f"data={str(self._folder)!r}: its database cannot be read: {error}") from error
+
+    def _load(self) -> Loaded:
         shards: dict[str, list[Shard]] = {}
         for name, document in self._reader.execute("SELECT stream, document FROM shards ORDER BY number"):
             shard = msgspec.json.decode(document, type=Shard)
@@ -525,10 +536,11 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> bytes:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if tables == 0:
+        # All at once: a database without its key, left by a kill, would never be of use.
         connection.executescript(
-            f"BEGIN; {_TABLES} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT}; COMMIT;"
+            f"BEGIN; {_TABLES} INSERT INTO about VALUES ('key', X'{secrets.token_hex(32)}'); "  # noqa: S608, all of it is ours
+            f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT}; COMMIT;"
         )
-        connection.execute("INSERT INTO about VALUES ('key', ?)", (secrets.token_bytes(32),))
     elif ours != APPLICATION:
         raise ConfigError(f"data={str(path.parent)!r}: {path.name} is another program's database")
     elif version != FORMAT:

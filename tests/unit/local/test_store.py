@@ -373,6 +373,17 @@ async def test_folder_that_cannot_be_used_is_told(tmp_path: Path, spoil: Callabl
     assert str(folder) in str(caught.value)
 
 
+async def test_damaged_database_is_told_when_it_is_read(tmp_path: Path) -> None:
+    SqliteStore(tmp_path).close()
+    with sqlite3.connect(tmp_path / "kinesis.sqlite3") as database:
+        database.execute("INSERT INTO streams VALUES ('orders', '{')")
+    database.close()
+    store = SqliteStore(tmp_path)
+    with pytest.raises(ConfigError, match="its database cannot be read"):
+        store.load()
+    store.close()
+
+
 async def test_folder_belongs_to_one_store_at_a_time(tmp_path: Path) -> None:
     first = SqliteStore(tmp_path)
     with pytest.raises(ConfigError, match="in use by another local Kinesis"):
