@@ -228,7 +228,7 @@ def test_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "kinesis.sqlite3").write_bytes(b"no database at all, but long enough to be looked at" * 100)
-    for folder, text in ((tmp_path / "file", "cannot be used as a folder"), (foreign, "database")):
+    for folder, text in ((tmp_path / "file", "cannot be used as a folder"), (foreign, "database"), ("", "data: must")):
         with pytest.raises(ConfigError, match=text):
             Server(data=folder).start()
 

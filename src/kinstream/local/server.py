@@ -101,7 +101,8 @@ class Server:
         self.port: int = port
         self.tls_port: int | None = tls_port
         self.ca_file: Path | None = None
-        self.data: Path | None = None if data is None else Path(data)
+        # An empty name would be the current folder: nobody means that, least of all `--data "$UNSET"`.
+        self.data: Path | None = None if data is None else Path(data or text("data", data))
         self.access_key_id: str = text("access_key_id", access_key_id)
         self.secret_access_key: str = text("secret_access_key", secret_access_key)
         self.region: str = text("region", region)
