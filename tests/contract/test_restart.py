@@ -84,11 +84,12 @@ def test_everything_that_was_set_is_there_after_a_restart(tmp_path: Path) -> Non
 
 
 def test_what_was_under_way_is_done_after_a_restart(tmp_path: Path) -> None:
-    with Server(data=tmp_path, transition=60, quotas=False) as server:
+    with Server(data=tmp_path, transition=0, quotas=False) as server:
         client = Endpoint("own", server.url).boto3()
         client.create_stream(StreamName="orders", ShardCount=2)
         client.create_stream(StreamName="clicks", ShardCount=1)
-        server.advance(61)
+    with Server(data=tmp_path, transition=60, quotas=False) as server:
+        client = Endpoint("own", server.url).boto3()
         client.update_shard_count(StreamName="orders", TargetShardCount=4, ScalingType="UNIFORM_SCALING")
         client.update_max_record_size(StreamARN=f"{ARN}/clicks", MaxRecordSizeInKiB=2048)
         client.register_stream_consumer(StreamARN=f"{ARN}/orders", ConsumerName="app")
@@ -97,7 +98,6 @@ def test_what_was_under_way_is_done_after_a_restart(tmp_path: Path) -> None:
         assert before["orders"]["consumers"][0]["ConsumerStatus"] == "CREATING"
     with Server(data=tmp_path, transition=60, quotas=False) as server:
         client = Endpoint("own", server.url).boto3()
-        server.advance(61)
         assert look(client) == before
         server.advance(61)
         after = look(client)

@@ -90,6 +90,14 @@ def test_description_shows_a_hundred_shards_at_most(kinesis: Any, stream: Make) 
     assert (len(description["Shards"]), description["HasMoreShards"]) == (100, True)
 
 
+def test_listing_shows_a_hundred_streams_at_most(slow: Any, names: Iterator[str]) -> None:
+    mine = sorted(next(names) for _ in range(101))
+    for name in mine:
+        slow.create_stream(StreamName=name, ShardCount=1)
+    page = slow.list_streams(Limit=10000, ExclusiveStartStreamName=mine[0][:-1])
+    assert (len(page["StreamNames"]), page["HasMoreStreams"]) == (100, True)
+
+
 def test_streams_are_listed_by_name_and_paged_both_ways(kinesis: Any, stream: Make) -> None:
     mine = [stream() for _ in range(3)]
     before = mine[0][:-1]

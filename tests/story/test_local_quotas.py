@@ -159,3 +159,16 @@ def test_nothing_is_refused_without_quotas() -> None:
         for _ in range(8):
             client.get_records(ShardIterator=iterator(client))
             client.describe_limits()
+
+
+def test_sixth_stream_waits_until_one_of_five_has_been_made(clock: ManualClock) -> None:
+    with Server(clock=clock, transition=60) as server:
+        kinesis = Endpoint("quotas", server.url).boto3()
+        for number in range(5):
+            kinesis.create_stream(StreamName=f"stream-{number}", ShardCount=1)
+        clock.advance(10)
+        text = "Account 000000000000 has reached its limit of 5 streams in CREATING status."
+        sixth = {"StreamName": "stream-5", "ShardCount": 1}
+        assert refusal(kinesis.create_stream, **sixth) == ("LimitExceededException", text, 400)
+        clock.advance(50)
+        kinesis.create_stream(**sixth)

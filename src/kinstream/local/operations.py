@@ -50,7 +50,7 @@ class Operations:
         self._clock = clock
         self._quotas = quotas
         sealer = Sealer(store.key)
-        streams = Streams(state, store, sealer)
+        streams = Streams(state, store, sealer, quotas=quotas is not None)
         shards = Shards(state, store, sealer)
         settings = StreamSettings(state, store)
         tags = Tagging(state, store)

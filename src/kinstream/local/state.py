@@ -58,11 +58,17 @@ CONSUMERS = 20
 CONSUMERS_ON_DEMAND_ADVANTAGE = 50
 """The same of an on-demand stream, where the account has committed itself to a minimum throughput."""
 
+STREAMS_CREATING = 5
+"""Streams of an account that may be CREATING at once (API reference, `CreateStream`)."""
+
 CONSUMERS_CREATING = 5
 """Consumers of a stream that may be CREATING at once (API reference, `RegisterStreamConsumer`)."""
 
 DAY_MILLIS = 24 * 3_600_000
 """The period over which some operations are counted."""
+
+SLACK = 1.0
+"""Seconds by which a clock may be put right without that a state ends for it."""
 
 ON_DEMAND_SHARDS = 4
 """Shards with which an on-demand stream starts (developer guide, "Choose the data stream capacity mode")."""
@@ -85,6 +91,8 @@ class State:
         self.account: Account = Account()
         # Streams and consumers (their stream's name and theirs) whose state ends by itself, and when.
         self._moving: dict[tuple[str, str], float] = {}
+        # When streams that are gone were made, and the last second in their numbers: a successor shares nothing with them.
+        self._gone: dict[str, tuple[int, int]] = {}
         self._next_number = 1
         self._trim_due = 0.0
 
@@ -117,6 +125,11 @@ class State:
         """Return how many open shards all streams have together."""
         return sum(len(stream.open) for stream in self.streams.values())
 
+    def creating(self) -> int:
+        """Return how many streams are being made."""
+        moving = (self.streams[name] for name, consumer in self._moving if not consumer)
+        return sum(stream.settings.status is Status.CREATING for stream in moving)
+
     def readable(self, name: str) -> Stream:
         """Return a stream whose records can be read and written. Raises Refused."""
         stream = self.stream(name)
@@ -133,13 +146,17 @@ class State:
         return stream.shards[index]
 
     def advance(self, now: float) -> list[Event]:
-        """End the states whose time is over, each at its own moment."""
+        """End the states whose time is over, each at its own moment.
+
+        One that seems to last longer than any does was begun by another clock, or before the clock was set back: it ends too.
+        """
         if not self._moving:
             return []
         events: list[Event] = []
         for key, due in sorted(self._moving.items(), key=lambda item: item[1]):
-            if due > now:
-                break
+            if now < due <= now + self.transition + SLACK:
+                continue
+            due = min(due, now)
             del self._moving[key]
             name, consumer = key
             stream = self.streams[name]
@@ -147,6 +164,7 @@ class State:
                 events.append(self._settle(stream, consumer))
             elif stream.settings.status is Status.DELETING:
                 del self.streams[name]
+                self._remember(stream, now)
                 events.append(StreamGone(name, [shard.number for shard in stream.shards]))
             else:
                 events.extend(self._become_active(stream, due))
@@ -188,7 +206,8 @@ class State:
         self._check_limit(shard_count)
         if settings.get("on_demand"):
             self._check_on_demand_limit()
-        created = int(now * 1000)
+        before, last_second = self._gone.get(name, (-1, -1))
+        created = max(int(now * 1000), before + 1)
         shards = [
             Shard(
                 number=self._next_number + index,
@@ -196,7 +215,7 @@ class State:
                 start=low.to_bytes(16, "big"),
                 end=high.to_bytes(16, "big"),
                 created=created,
-                origin=created // 1000,
+                origin=max(created // 1000, last_second + 1),
             )
             for index, (low, high) in enumerate(even_ranges(shard_count))
         ]
@@ -379,6 +398,11 @@ class State:
                 f"{stream.name} and account {ACCOUNT} is not in ACTIVE status."
             )
         return [self._put(stream, msgspec.structs.replace(consumer, **settings))]
+
+    def _remember(self, stream: Stream, now: float) -> None:
+        """Note what a stream that goes has used of the present, and forget of others what is past."""
+        self._gone = {name: used for name, used in self._gone.items() if used[1] >= int(now)}
+        self._gone[stream.name] = stream.settings.created, max((shard.origin for shard in stream.shards), default=0)
 
     def _put(self, stream: Stream, consumer: Consumer) -> Event:
         consumers = stream.settings.consumers | {consumer.name: consumer}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from kinstream import service_quotas
 from kinstream.local import answers, requests
-from kinstream.local.kept import Shard, Status, Stream
+from kinstream.local.kept import ACCOUNT, Shard, Status, Stream
 from kinstream.local.naming import Call, check_token_age, shard_index, stream_arn, stream_name
-from kinstream.local.refusal import Refused, invalid
+from kinstream.local.refusal import Refused, invalid, limit_exceeded
 from kinstream.local.settings import check_warm, encryption_type, warm_throughput
 from kinstream.local.shards import shard_answer
-from kinstream.local.state import ON_DEMAND_SHARDS, State
+from kinstream.local.state import ON_DEMAND_SHARDS, STREAMS_CREATING, State
 from kinstream.local.store import Store
 from kinstream.local.tags import checked
 from kinstream.local.tokens import Sealer, StreamsPage
@@ -18,16 +18,17 @@ DESCRIBE_SHARDS = 100
 """Shards in one DescribeStream answer (API reference, `DescribeStream`)."""
 
 LIST_STREAMS = 100
-"""Streams in one ListStreams answer where no limit is given (API reference, `ListStreams`)."""
+"""Streams in one ListStreams answer (API reference, `ListStreams`)."""
 
 
 class Streams:
     """The operations on streams as such."""
 
-    def __init__(self, state: State, store: Store, sealer: Sealer) -> None:
+    def __init__(self, state: State, store: Store, sealer: Sealer, *, quotas: bool) -> None:
         self._state = state
         self._store = store
         self._sealer = sealer
+        self._quotas = quotas
 
     async def create_stream(self, request: requests.CreateStream, call: Call) -> None:
         """CreateStream."""
@@ -44,6 +45,10 @@ class Streams:
             if not on_demand:
                 raise invalid("WarmThroughputMiBps can only be specified for a stream in ON_DEMAND mode.")
             check_warm(self._state, warm, call.now)
+        if self._quotas and self._state.creating() >= STREAMS_CREATING:
+            raise limit_exceeded(
+                f"Account {ACCOUNT} has reached its limit of {STREAMS_CREATING} streams in CREATING status."
+            )
         await self._store.write(
             self._state.create(
                 request.stream_name or "",
@@ -122,7 +127,7 @@ class Streams:
             check_token_age(page.issued, call)
             after = page.after
         names = sorted(name for name in self._state.streams if name > after)
-        chosen = names[: request.limit or LIST_STREAMS]
+        chosen = names[: min(request.limit or LIST_STREAMS, LIST_STREAMS)]
         more = len(chosen) < len(names)
         streams = [self._state.streams[name] for name in chosen]
         return answers.ListStreams(

@@ -49,6 +49,40 @@ def test_stream_is_creating_until_its_time_is_over() -> None:
     assert state.stream("orders").settings.status is Status.ACTIVE
 
 
+def test_state_ends_in_its_time_though_the_clock_was_set_back() -> None:
+    state = State(transition=5.0)
+    state.create("orders", 1, NOW)
+    state.advance(NOW - 0.5)
+    assert state.stream("orders").settings.status is Status.CREATING
+    state.advance(NOW - 3600)
+    assert state.stream("orders").settings.status is Status.ACTIVE
+
+
+def test_successor_of_a_stream_shares_no_number_and_no_age_with_it() -> None:
+    state = State()
+    state.create("orders", 1, NOW)
+    state.advance(NOW)
+    state.split("orders", "shardId-000000000000", str(2**127), NOW)
+    state.advance(NOW)
+    gone = state.stream("orders")
+    state.delete("orders", NOW)
+    state.advance(NOW)
+    state.create("orders", 1, NOW)
+    (shard,) = state.stream("orders").shards
+    assert shard.origin > max(shard.origin for shard in gone.shards)
+    assert state.stream("orders").settings.created > gone.settings.created
+
+
+def test_streams_that_are_being_made_are_counted() -> None:
+    state = State(transition=5.0)
+    state.create("orders", 1, NOW)
+    state.create("returns", 1, NOW + 1)
+    assert state.creating() == 2
+    state.advance(NOW + 5)
+    state.delete("orders", NOW + 5)
+    assert state.creating() == 1
+
+
 def test_records_are_refused_while_a_stream_is_creating_or_deleting() -> None:
     state = State(transition=5.0)
     state.create("orders", 1, NOW)
