@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from kinstream.errors import ConfigError
 
@@ -128,13 +129,23 @@ class Connection:
         if self.allow_http not in (True, False):
             raise ConfigError(f"Connection.allow_http={self.allow_http!r}: must be True or False")
         proxy = self.proxy
-        if proxy not in (None, "") and not (isinstance(proxy, str) and proxy.startswith(("http://", "https://"))):
-            raise ConfigError("Connection.proxy: must be a URL that starts with http:// or https://, or '' for none")
+        if proxy not in (None, "") and not (isinstance(proxy, str) and is_proxy_url(proxy)):
+            raise ConfigError("Connection.proxy: must be a URL such as http://proxy:3128, or '' for none")
 
     def __repr__(self) -> str:
         # A proxy's URL may hold a password.
         shown = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name != "proxy")
         return f"Connection({shown}, proxy={'...' if self.proxy else self.proxy!r})"
+
+
+def is_proxy_url(url: str) -> bool:
+    """Return whether `url` names an HTTP proxy: its scheme, a host, and perhaps a port."""
+    try:
+        parts = urlsplit(url)
+        has_place = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        return url.startswith(("http://", "https://")) and has_place
+    except ValueError:
+        return False
 
 
 def read_ca_bundle(field: str, path: str | Path) -> bytes:

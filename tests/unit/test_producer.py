@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -238,3 +239,10 @@ async def test_arn_is_named_in_the_request() -> None:
     await Producer(arn, **options(transport)).put_record(RECORD)
     assert transport.sent[0].json["StreamARN"] == arn
     assert "StreamName" not in transport.sent[0].json
+
+
+async def test_endless_records_are_refused() -> None:
+    producer, transport = producer_on(ALL_WRITTEN)
+    with pytest.raises(ConfigError, match="more than 500 given"):
+        await producer.put_records(itertools.repeat(RECORD))
+    assert transport.sent == []

@@ -76,11 +76,14 @@ class _Call:
     maybe_written: bool = False
     skew_learned: bool = False
     credentials_renewed: bool = False
+    last_error: KinesisError | None = None
 
     def failed(self, error: KinesisError) -> KinesisError:
         """Return `error` with what is known of the call's requests in it."""
         error.attempts = self.sent
         error.maybe_written = self.maybe_written
+        if error.retry_safe is None and self.request.reads:
+            error.retry_safe = True  # whatever became of it, asking again does no harm
         return error
 
 
@@ -244,10 +247,14 @@ class Client:
                 region, account = arn.groups()
         try:
             body = self.codec.encode(dict(params))
+        except ConfigError:
+            raise
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             # Only the kind: a message may quote what was to be sent.
             raise ConfigError(f"params: cannot be encoded ({type(error).__name__})") from None
-        return await self.send(Request(operation, body, self._decode_dict, region, account))
+        request = Request(operation, body, self._decode_dict, region, account)
+        del params, body  # error trackers show the variables of a traceback's frames
+        return await self.send(request)
 
     def _decode_dict(self, body: bytes) -> dict[str, Any]:
         answer = self.codec.decode(body)
@@ -263,12 +270,14 @@ class Client:
             async with self.clock.timeout(self.timeouts.call):
                 answer = await self._exchange(call)
         except TimeoutError as error:
-            late = DeadlineExceeded(f"{request.operation}: no result within {self.timeouts.call:g} s")
+            why = "" if call.last_error is None else f"; the last attempt: {call.last_error.details}"
+            late = DeadlineExceeded(f"{request.operation}: no result within {self.timeouts.call:g} s{why}")
             if not call.sent:
                 late.sent, late.retry_safe = False, True
             elif request.writes:
                 call.maybe_written = True
-            raise call.failed(late) from error
+            late.throttled = call.last_error is not None and call.last_error.throttled
+            raise call.failed(late) from (call.last_error or error)
         try:
             result = request.parse(answer.body)
         except (ValueError, TypeError) as error:
@@ -332,7 +341,8 @@ class Client:
                     call.maybe_written = True
                 if self._learned(call, refused, answer, credentials):
                     continue
-            _log.debug("%s: attempt %d: %s", request.operation, call.sent, error.details)
+            call.last_error = error
+            _log.debug("%s: attempt %d: %s", request.operation, attempts.number, error.details)
             delay = attempts.next_delay(error, random.random(), retry_after)
             if delay is None:
                 raise call.failed(error)

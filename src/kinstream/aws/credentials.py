@@ -167,7 +167,7 @@ class RefreshingSource:
     async def _run_provider(self) -> Credentials:
         try:
             found = await self._provider()
-        except CredentialsError:
+        except (CredentialsError, ConfigError):
             raise
         except Exception as error:
             # Only the kind: a provider's message may hold what it was about to hand over.
@@ -272,7 +272,10 @@ class AwsChain:
             found = self._found or self._open().get_credentials()
             frozen = found and found.get_frozen_credentials()
         except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-            raise CredentialsError(f"the AWS credential chain failed: {type(error).__name__}: {error}") from error
+            advice = "; run 'aws sso login'" if "SSO" in type(error).__name__ or "Token" in type(error).__name__ else ""
+            raise CredentialsError(
+                f"the AWS credential chain failed: {type(error).__name__}: {error}{advice}"
+            ) from error
         except Exception as error:  # noqa: BLE001 - a token file that is not there, a process that prints no JSON
             # Only the kind: a message may quote what was read.
             raise CredentialsError(f"the AWS credential chain failed: {type(error).__name__}") from None

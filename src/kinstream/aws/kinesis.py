@@ -6,10 +6,11 @@ One function an operation, none does any I/O: `Client.send` takes what they retu
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -70,6 +71,11 @@ class Request(Generic[T]):
     counted: Callable[[T, int, bool], T] | None = None
 
     @property
+    def reads(self) -> bool:
+        """Whether the operation changes nothing."""
+        return self.operation.startswith(("Get", "List", "Describe"))
+
+    @property
     def writes(self) -> bool:
         """Whether an unknown outcome may have written records."""
         return self.operation in ("PutRecord", "PutRecords")
@@ -116,10 +122,11 @@ def put_records(codec: Codec, stream: Stream, records: Iterable[Record]) -> Requ
     """
     if isinstance(records, (str, bytes, bytearray, Record)) or not isinstance(records, Iterable):
         raise ConfigError(f"records: must be a list of kinstream.Record, not {type(records).__name__}")
-    records = list(records)
+    given = f"{len(records)}" if isinstance(records, Sized) else f"more than {PUT_RECORDS_MAX_RECORDS}"
+    records = list(islice(records, PUT_RECORDS_MAX_RECORDS + 1))
     if not 1 <= len(records) <= PUT_RECORDS_MAX_RECORDS:
         raise ConfigError(
-            f"records: {len(records)} given; one PutRecords request takes 1 to {PUT_RECORDS_MAX_RECORDS}"
+            f"records: {given if records else 0} given; one PutRecords request takes 1 to {PUT_RECORDS_MAX_RECORDS}"
             " (API reference, PutRecords)"
         )
     size = _plain_size(records)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -24,7 +25,7 @@ from pyreqwest.proxy import ProxyBuilder
 
 from kinstream.aws.endpoint import is_loopback
 from kinstream.clock import Clock
-from kinstream.config import Connection, read_ca_bundle
+from kinstream.config import Connection, is_proxy_url, read_ca_bundle
 from kinstream.errors import (
     ConfigError,
     ConnectFailed,
@@ -135,6 +136,8 @@ class HttpTransport:
                 raise ConfigError("Connection.proxy: must be a URL such as http://proxy:3128") from None
         elif connection.proxy == "" or is_loopback(urlsplit(url).hostname or ""):
             builder = builder.no_proxy()
+        else:
+            _check_proxy_variables()
         if connection.ca_bundle is not None:
             builder = builder.add_root_certificate_pem(read_ca_bundle("Connection.ca_bundle", connection.ca_bundle))
         elif ca_bundle is not None:
@@ -152,8 +155,10 @@ class HttpTransport:
     async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Answer:
         """Send a POST and return the whole answer."""
         cancellations = _cancellations()
+        posting = self._post(url, headers, body, progress, cancellations)
+        del headers, body  # error trackers show the variables of a traceback's frames
         try:
-            return await self._post(url, headers, body, progress, cancellations)
+            return await posting
         finally:
             _heed(cancellations)
 
@@ -165,6 +170,7 @@ class HttpTransport:
         to_answer = progress + len(body) / SLOW_LINE_BYTES_PER_SECOND
         forgotten = timedelta(seconds=to_answer + ABANDONED)
         request = self._http.post(url).headers(headers).body_bytes(body).timeout(forgotten).build_streamed()
+        del headers, body
         try:
             async with self._clock.timeout(to_answer):
                 response = await request.__aenter__()
@@ -219,6 +225,21 @@ def _heed(cancellations: int) -> None:
     """
     if _cancellations() > cancellations:
         raise asyncio.CancelledError
+
+
+def _check_proxy_variables() -> None:
+    """Check the proxies that the environment names: pyreqwest would pass over one that is no URL, and go without it.
+
+    Raises:
+        ConfigError: One is no URL. The message has its name alone: a proxy's URL may hold a password.
+    """
+    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        url = os.environ.get(name, "")
+        of_http = "://" not in url or url.startswith("http")
+        if url and of_http and not is_proxy_url(url if "://" in url else f"http://{url}"):
+            raise ConfigError(
+                f"{name}: must be a URL such as http://proxy:3128; set Connection(proxy='') to go without"
+            )
 
 
 def _late(error: TimeoutError, seconds: float) -> TransportError:

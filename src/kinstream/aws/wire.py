@@ -21,6 +21,7 @@ import msgspec
 import pybase64
 
 from kinstream.aws.cbor_pattern import read_page, read_results
+from kinstream.errors import ConfigError
 from kinstream.record import GetRecordsResult, PutRecordResult, PutRecordsResult, Record
 
 T = TypeVar("T")
@@ -311,7 +312,13 @@ def _walk(value: Any, leaf: Callable[[str, Any], Any], name: str = "") -> Any:
 
 
 def _json_request_leaf(name: str, value: Any) -> Any:
-    return value.timestamp() if isinstance(value, datetime) else _sendable(value)
+    return _seconds_of(name, value) if isinstance(value, datetime) else _sendable(value)
+
+
+def _seconds_of(name: str, moment: datetime) -> float:
+    if moment.tzinfo is None:
+        raise ConfigError(f"{name}={moment!r}: a datetime must have a time zone")
+    return moment.timestamp()
 
 
 def _json_answer_leaf(name: str, value: Any) -> Any:
@@ -320,7 +327,7 @@ def _json_answer_leaf(name: str, value: Any) -> Any:
 
 def _cbor_request_leaf(name: str, value: Any) -> Any:
     if isinstance(value, datetime):
-        value = value.timestamp()
+        value = _seconds_of(name, value)
     if name in TIMESTAMP_FIELDS and is_timestamp(value):
         return cbor2.CBORTag(1, round(value * 1000))
     value = _sendable(value)

@@ -3,6 +3,7 @@ import logging
 import os
 import pickle
 import traceback
+from datetime import datetime
 from email.utils import formatdate
 from typing import Any
 
@@ -572,3 +573,47 @@ async def test_cancelling_ends_a_pause_and_leaves_nothing() -> None:
         await call
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_failed_read_is_safe_to_repeat_and_a_failed_change_is_not() -> None:
+    client, _ = client_of(BROKEN)
+    for operation, safe in (
+        ("GetRecords", True),
+        ("ListStreams", True),
+        ("DescribeStream", True),
+        ("SplitShard", None),
+    ):
+        with pytest.raises(ServiceUnavailable) as caught:
+            await client.call(operation, {})
+        assert caught.value.retry_safe is safe
+
+
+async def test_deadline_names_what_the_last_attempt_failed_of() -> None:
+    clock = VirtualClock()
+    client, _ = client_of(THROTTLED, clock=clock, timeouts=Timeouts(call=1), retry=Retrying(max_attempts=50))
+    with pytest.raises(
+        DeadlineExceeded, match="no result within 1 s; the last attempt: PutRecord: Provisioned"
+    ) as caught:
+        await put(client)
+    assert caught.value.throttled
+    assert isinstance(caught.value.__cause__, Throttled)
+
+
+@pytest.mark.parametrize("wire", ["json", "cbor"])
+async def test_datetime_without_a_time_zone_is_refused(wire: str) -> None:
+    client, transport = client_of(answer({}), wire=wire)
+    with pytest.raises(ConfigError, match=r"Timestamp=.*must have a time zone"):
+        await client.call("GetShardIterator", {"Timestamp": datetime(2026, 1, 1)})  # noqa: DTZ001 - the point
+    assert transport.sent == []
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "http_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize("url", ["::::", "http://", "http://secret@:0", "http://proxy:0"])
+async def test_proxy_variable_that_is_no_url_is_refused_by_its_name(
+    name: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, url)
+    async with Client(region="us-east-1", credentials=KEY, endpoint_url="https://example.invalid") as client:
+        with pytest.raises(ConfigError, match=f"^{name}: must be a URL") as caught:
+            await client.call("ListStreams", {})
+    assert "secret" not in str(caught.value)
