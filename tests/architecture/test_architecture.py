@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import re
 import sys
 from pathlib import Path
 
@@ -120,7 +121,8 @@ def test_each_option_stands_in_one_group_and_in_its_docstring() -> None:
         for field in dataclasses.fields(group):
             assert field.name not in seen, f"{field.name} stands in two groups"
             seen.add(field.name)
-            assert f"        {field.name}: " in (group.__doc__ or ""), f"{group.__name__}.{field.name} is not described"
+            described = re.search(rf"^\s+{field.name}: ", group.__doc__ or "", re.MULTILINE)
+            assert described, f"{group.__name__}.{field.name} is not described"
             assert field.kw_only
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import pytest
@@ -20,4 +21,4 @@ def test_limit_out_of_range_names_itself(field: str, value: Any) -> None:
 
 def test_each_limit_is_described() -> None:
     for field in dataclasses.fields(Limits):
-        assert f"        {field.name}: " in (Limits.__doc__ or "")
+        assert re.search(rf"^\s+{field.name}: ", Limits.__doc__ or "", re.MULTILINE)
