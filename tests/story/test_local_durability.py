@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from botocore.config import Config
 
 from kinstream.errors import ConfigError
 from kinstream.local import Server
+from kinstream.local.store import PLACE_BITS
 
 STREAM = "orders"
 SHARDS = 3
@@ -231,6 +233,31 @@ def test_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     for folder, text in ((tmp_path / "file", "cannot be used as a folder"), (foreign, "database"), ("", "data: must")):
         with pytest.raises(ConfigError, match=text):
             Server(data=folder).start()
+
+
+def test_server_whose_disk_failed_shows_nothing_that_it_could_not_keep(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Server(data=tmp_path, transition=0) as server:
+        kinesis = client(server.url)
+        kinesis.create_stream(StreamName=STREAM, ShardCount=1)
+        # A row where the next record is to be: the writer fails as on a full disk.
+        with sqlite3.connect(tmp_path / "kinesis.sqlite3") as database:
+            database.execute("INSERT INTO chunks VALUES (?, 0, 1, 1, x'90')", (1 << PLACE_BITS | 1,))
+        database.close()
+        calls = [
+            lambda: kinesis.put_record(StreamName=STREAM, Data=b"1", PartitionKey="k"),
+            lambda: kinesis.create_stream(StreamName="returns", ShardCount=1),
+            kinesis.list_streams,
+            kinesis.list_streams,
+        ]
+        for call in calls:
+            with pytest.raises(kinesis.exceptions.InternalFailureException):
+                call()
+    assert "a restart is needed" in caplog.text
+    assert "Traceback" not in caplog.text
+    with Server(data=tmp_path, transition=0) as server:
+        assert client(server.url).list_streams()["StreamNames"] == [STREAM]
 
 
 def test_server_starts_and_stops_again_and_leaves_no_thread(tmp_path: Path) -> None:

@@ -134,8 +134,10 @@ class Endpoint:
             reply.status = refused.status
             told = {"__type": refused.code} | ({"message": refused.message} if refused.message else {})
             reply.body = wire.encode(told)
-        except Exception:
-            _log.exception("a request failed: %s", by_name.get("x-amz-target"))
+        except Exception as error:
+            # What the store said tells all; after a full disk, each request comes here.
+            trace = None if isinstance(error, OSError) else error
+            _log.error("a request failed: %s: %r", by_name.get("x-amz-target"), error, exc_info=trace)
             reply.status = 500
             reply.body = wire.encode(
                 {"__type": "InternalFailureException", "message": "The local Kinesis failed; see its log."}

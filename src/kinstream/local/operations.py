@@ -123,10 +123,12 @@ class Operations:
         return await self._table[operation][1](request, Call(region, now))
 
     async def catch_up(self, now: float) -> None:
-        """Do what time alone brings about: states end, and records expire."""
-        events = [*self._state.advance(now), *self._state.trim(now)]
-        if events:
-            await self._store.write(events)
+        """Do what time alone brings about: states end, and records expire.
+
+        Raises:
+            OSError: The store failed, now or before: then the state may hold what is kept nowhere, and must not be shown.
+        """
+        await self._store.write([*self._state.advance(now), *self._state.trim(now)])
 
 
 def _check_rate(quotas: Quotas, operation: str, request: Any, now: float) -> None:

@@ -281,7 +281,7 @@ class SqliteStore:
                 unknown, so that trying again could only pretend.
         """
         if self._failure is not None:
-            raise OSError(f"the data folder failed before: {self._failure}")
+            raise OSError(f"the data folder failed before, a restart is needed: {self._failure}")
         if not writes:
             return
         job = _Job(
