@@ -88,6 +88,19 @@ def test_path_of_other_bytes_ends_its_connection_and_nothing_else(
     assert not [record for record in caplog.records if record.levelname != "INFO" and record.name != "asyncio"]
 
 
+def test_answers_to_a_tls_client_that_has_gone_are_dropped_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    with Server(tls_port=0, quotas=False) as server:
+        raw = Raw(Endpoint("gone", str(server.tls_url)))
+        for _ in range(5):
+            with Http2(str(server.tls_url), server.ca_file) as client:
+                for _ in range(60):
+                    client.start(raw.sign("ListStreams", b""), end=True)
+                socket.socket.shutdown(client.socket, socket.SHUT_WR)
+                until_closed(client.socket)
+        assert answers(server)
+    assert not [record for record in caplog.records if "SSL" in record.getMessage()]
+
+
 def test_client_with_much_room_for_headers_does_not_make_the_server_remember_them(url: str, short: Server) -> None:
     raw = Raw(Endpoint("short", url))
     with Http2(url, short.ca_file) as client:

@@ -147,7 +147,7 @@ class Connections:
 
     async def _serve(self, accepted: socket.socket, tls: ssl.SSLContext | None) -> None:
         loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(loop=loop)
+        reader = _Reader(loop=loop)
         try:
             transport, protocol = await loop.connect_accepted_socket(
                 lambda: asyncio.StreamReaderProtocol(reader, loop=loop),
@@ -180,6 +180,17 @@ class Connections:
         return self._limits.crowded_idle if crowded else self._limits.idle
 
 
+class _Reader(asyncio.StreamReader):
+    """Knows at once that its client says no more, whatever is still unread."""
+
+    over = False
+
+    def feed_eof(self) -> None:
+        """Take in the end."""
+        self.over = True
+        super().feed_eof()
+
+
 class _Connection:
     """One connection: hypercorn's protocol between a stream of bytes and the application.
 
@@ -192,7 +203,7 @@ class _Connection:
         config: Config,
         context: WorkerContext,
         idle_seconds: Callable[[], float],
-        reader: asyncio.StreamReader,
+        reader: _Reader,
         writer: asyncio.StreamWriter,
     ) -> None:
         self._app = app
@@ -201,6 +212,7 @@ class _Connection:
         self._idle_seconds = idle_seconds
         self._reader = reader
         self._writer = writer
+        self._tls = writer.get_extra_info("ssl_object") is not None
         self._idle: asyncio.TimerHandle | None = None
         self._lingering: asyncio.TimerHandle | None = None
         self._ended = False
@@ -222,7 +234,7 @@ class _Connection:
                     self._context,
                     self,  # type: ignore[arg-type]
                     ConnectionState({"connection": self}),
-                    tls is not None,
+                    self._tls,
                     client,
                     server,
                     self._send,
@@ -324,8 +336,8 @@ class _Connection:
     async def _send(self, event: Event) -> None:
         """Do as the protocol says."""
         if isinstance(event, RawData):
-            if self._writer.is_closing():
-                return
+            if self._writer.is_closing() or (self._tls and self._reader.over):
+                return  # a client that has ended TLS hears nothing more, and asyncio would complain
             self._writer.write(event.data)
             try:
                 await self._writer.drain()
