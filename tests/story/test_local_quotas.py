@@ -161,13 +161,16 @@ def test_nothing_is_refused_without_quotas() -> None:
             client.describe_limits()
 
 
-def test_sixth_stream_waits_until_one_of_five_has_been_made(clock: ManualClock) -> None:
+def test_sixth_stream_waits_until_one_of_five_is_made(clock: ManualClock) -> None:
     with Server(clock=clock, transition=60) as server:
         kinesis = Endpoint("quotas", server.url).boto3()
         for number in range(5):
             kinesis.create_stream(StreamName=f"stream-{number}", ShardCount=1)
         clock.advance(10)
-        text = "Account 000000000000 has reached its limit of 5 streams in CREATING status."
+        text = (
+            "This request would have exceed the limit on the number of streams that can simultaneously be in CREATING or "
+            "DELETING for the account 000000000000. Limit: 5."
+        )
         sixth = {"StreamName": "stream-5", "ShardCount": 1}
         assert refusal(kinesis.create_stream, **sixth) == ("LimitExceededException", text, 400)
         clock.advance(50)

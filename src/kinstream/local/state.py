@@ -58,8 +58,8 @@ CONSUMERS = 20
 CONSUMERS_ON_DEMAND_ADVANTAGE = 50
 """The same of an on-demand stream, where the account has committed itself to a minimum throughput."""
 
-STREAMS_CREATING = 5
-"""Streams of an account that may be CREATING at once (API reference, `CreateStream`)."""
+STREAMS_COMING_OR_GOING = 5
+"""Streams of an account that may be CREATING or DELETING at once (API reference, `CreateStream`; DELETING by AWS's text)."""
 
 CONSUMERS_CREATING = 5
 """Consumers of a stream that may be CREATING at once (API reference, `RegisterStreamConsumer`)."""
@@ -125,10 +125,10 @@ class State:
         """Return how many open shards all streams have together."""
         return sum(len(stream.open) for stream in self.streams.values())
 
-    def creating(self) -> int:
-        """Return how many streams are being made."""
+    def coming_or_going(self) -> int:
+        """Return how many streams are CREATING or DELETING."""
         moving = (self.streams[name] for name, consumer in self._moving if not consumer)
-        return sum(stream.settings.status is Status.CREATING for stream in moving)
+        return sum(stream.settings.status is not Status.UPDATING for stream in moving)
 
     def readable(self, name: str) -> Stream:
         """Return a stream whose records can be read and written. Raises Refused."""

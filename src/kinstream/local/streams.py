@@ -9,7 +9,7 @@ from kinstream.local.naming import Call, check_token_age, shard_index, stream_ar
 from kinstream.local.refusal import Refused, invalid, limit_exceeded
 from kinstream.local.settings import check_warm, encryption_type, warm_throughput
 from kinstream.local.shards import shard_answer
-from kinstream.local.state import ON_DEMAND_SHARDS, STREAMS_CREATING, State
+from kinstream.local.state import ON_DEMAND_SHARDS, STREAMS_COMING_OR_GOING, State
 from kinstream.local.store import Store
 from kinstream.local.tags import checked
 from kinstream.local.tokens import Sealer, StreamsPage
@@ -45,9 +45,11 @@ class Streams:
             if not on_demand:
                 raise invalid("WarmThroughputMiBps can only be specified for a stream in ON_DEMAND mode.")
             check_warm(self._state, warm, call.now)
-        if self._quotas and self._state.creating() >= STREAMS_CREATING:
+        if self._quotas and self._state.coming_or_going() >= STREAMS_COMING_OR_GOING:
+            # AWS's words and grammar: terraform-provider-aws pull request 1339.
             raise limit_exceeded(
-                f"Account {ACCOUNT} has reached its limit of {STREAMS_CREATING} streams in CREATING status."
+                "This request would have exceed the limit on the number of streams that can simultaneously be in "
+                f"CREATING or DELETING for the account {ACCOUNT}. Limit: {STREAMS_COMING_OR_GOING}."
             )
         await self._store.write(
             self._state.create(

@@ -73,14 +73,16 @@ def test_successor_of_a_stream_shares_no_number_and_no_age_with_it() -> None:
     assert state.stream("orders").settings.created > gone.settings.created
 
 
-def test_streams_that_are_being_made_are_counted() -> None:
+def test_streams_that_come_and_go_are_counted() -> None:
     state = State(transition=5.0)
     state.create("orders", 1, NOW)
     state.create("returns", 1, NOW + 1)
-    assert state.creating() == 2
-    state.advance(NOW + 5)
-    state.delete("orders", NOW + 5)
-    assert state.creating() == 1
+    assert state.coming_or_going() == 2
+    state.advance(NOW + 6)
+    assert state.coming_or_going() == 0
+    state.split("orders", "shardId-000000000000", str(2**127), NOW + 6)
+    state.delete("returns", NOW + 6)
+    assert state.coming_or_going() == 1
 
 
 def test_records_are_refused_while_a_stream_is_creating_or_deleting() -> None:
