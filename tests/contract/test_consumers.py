@@ -215,14 +215,13 @@ def test_stream_with_consumers_is_deleted_only_with_them(
 ) -> None:
     name = stream()
     consumer = register(kinesis, name)["ConsumerARN"]
-    refused("ResourceInUseException", "EnforceConsumerDeletion", kinesis.delete_stream, StreamName=name)
-    refused(
-        "ResourceInUseException",
-        "EnforceConsumerDeletion",
-        kinesis.delete_stream,
-        StreamName=name,
-        EnforceConsumerDeletion=False,
+    text = (
+        f"DeleteStream can't delete 000000000000:{name} because there are consumers associated with this data stream. To "
+        f"delete {name} anyway, set the EnforceConsumerDeletion parameter to true to force the deletion of all the "
+        "consumers that are associated with it."
     )
+    for options in ({}, {"EnforceConsumerDeletion": False}):
+        refused("ResourceInUseException", text, kinesis.delete_stream, StreamName=name, **options)
     kinesis.delete_stream(StreamName=name, EnforceConsumerDeletion=True)
     gone(kinesis, name)
     text = f"Stream {name} under account 000000000000 not found."

@@ -171,6 +171,18 @@ def test_split_outside_the_shard_is_refused(kinesis: Any, stream: Make, refused:
     refused("InvalidArgumentException", text, call, StreamName=name, ShardToSplit=shard(0), NewStartingHashKey=at)
 
 
+def test_closed_shard_is_neither_split_nor_merged(kinesis: Any, family: str, refused: Refused) -> None:
+    text = (
+        f"Shard {shard(0)} in stream {family} under account 000000000000 has already been merged or split, and thus is not "
+        "eligible for merging or splitting."
+    )
+    split = {"StreamName": family, "ShardToSplit": shard(0), "NewStartingHashKey": "100"}
+    refused("InvalidArgumentException", text, kinesis.split_shard, **split)
+    for first, second in ((0, 2), (2, 0)):
+        merge = {"StreamName": family, "ShardToMerge": shard(first), "AdjacentShardToMerge": shard(second)}
+        refused("InvalidArgumentException", text, kinesis.merge_shards, **merge)
+
+
 def test_merge_of_shards_that_are_not_adjacent_is_refused(kinesis: Any, stream: Make, refused: Refused) -> None:
     name = stream(3)
     refused(

@@ -231,9 +231,11 @@ class State:
             return []
         consumers = stream.settings.consumers
         if consumers and not with_consumers:
+            # AWS's words: terraform-provider-aws issue 8420.
             raise in_use(
-                f"Stream {name} under account {ACCOUNT} has {len(consumers)} registered consumers; they are deleted "
-                "with it only if EnforceConsumerDeletion is true."
+                f"DeleteStream can't delete {ACCOUNT}:{name} because there are consumers associated with this data stream. "
+                f"To delete {name} anyway, set the EnforceConsumerDeletion parameter to true to force the deletion of all "
+                "the consumers that are associated with it."
             )
         for key in consumers:
             self._moving.pop((name, key), None)
@@ -459,7 +461,11 @@ class State:
     def _open_shard(self, stream: Stream, name: str) -> Shard:
         shard = self.shard(stream, name)
         if shard.closed is not None:
-            raise invalid(f"Shard {shard.id} in stream {stream.name} under account {ACCOUNT} is closed")
+            # AWS's words: kinesalite issue 109.
+            raise invalid(
+                f"Shard {shard.id} in stream {stream.name} under account {ACCOUNT} has already been merged or split, and "
+                "thus is not eligible for merging or splitting."
+            )
         return shard
 
     def _reshard(self, stream: Stream, steps: Sequence[Reshard], due: float) -> list[Event]:
