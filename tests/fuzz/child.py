@@ -13,6 +13,7 @@ from typing import Any
 _SERVE = """
 import asyncio, gc, json, logging, os, sys
 from pathlib import Path
+from kinstream.clock import SystemClock
 from kinstream.local import Limits, Server
 
 logged = []
@@ -25,9 +26,14 @@ for name in ("kinstream.local", "asyncio"):
 def memory():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
+class Ahead(SystemClock):
+    def wall(self):
+        return super().wall() + ahead
+
 options = json.loads(sys.argv[1])
+ahead = options.pop("ahead", 0.0)
 limits = Limits(**options.pop("limits", {}))
-with Server(limits=limits, **options) as server:
+with Server(clock=Ahead(), limits=limits, **options) as server:
     about = {"url": server.url, "tls_url": server.tls_url, "ca_file": server.ca_file and str(server.ca_file)}
     print(json.dumps(about), flush=True)
     for line in sys.stdin:
@@ -75,7 +81,9 @@ class Child:
 
 @contextmanager
 def serving(folder: Path, **options: Any) -> Iterator[Child]:
-    """Run a server on a folder. The options are those of `Server`, `limits` by their names. It is killed at the end."""
+    """Run a server on a folder. The options are those of `Server`, `limits` by their names, and `ahead`: how
+    many seconds its clock is ahead of the machine's. It is killed at the end.
+    """
     told = json.dumps({"data": str(folder), "durability": "process", **options})
     arguments = [sys.executable, "-c", _SERVE, told]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

@@ -114,7 +114,7 @@ class Killable:
     def ask(self, operation: str, params: dict[str, Any]) -> Any:
         body = json.dumps(params).encode()
         host = f"{self._client.host}:{self._client.port}"
-        signed = sign(operation, body, content_type=JSON_TYPE, host=host, now=time.time())
+        signed = sign(operation, body, content_type=JSON_TYPE, host=host, now=time.time() + self._base)
         try:
             self._client.request("POST", "/", body, signed)
             answer = self._client.getresponse()
@@ -134,14 +134,15 @@ class Killable:
         """Start a server on what the last one left."""
         self.close()
         self._start()
-        self._steer(self._ahead)
 
     def close(self) -> None:
         """Kill the server."""
         self._running.close()
 
     def _start(self) -> None:
-        self._child: Child = self._running.enter_context(serving(self._folder, transition=0, quotas=False))
+        self._base = self._ahead  # what was put forward goes with the server, and a clock does not go back
+        server = serving(self._folder, transition=0, quotas=False, ahead=self._base)
+        self._child: Child = self._running.enter_context(server)
         self._client = http.client.HTTPConnection(urlsplit(self._child.url).netloc, timeout=15)
         self._running.callback(self._client.close)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import md5
 from typing import Any
 
-from tests.fuzz.grounds import Ground, Refusal
+from tests.fuzz.grounds import Ground, Killed, Refusal
 from tests.fuzz.model import TOP, Record, Shard, Stream, When
 
 ITERATORS = ["TRIM_HORIZON", "LATEST", "AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER", "AT_TIMESTAMP"]
@@ -52,7 +52,7 @@ class History:
         self.ground = ground
         self.random = random.Random(seed)
         self.streams: dict[str, Stream] = {}
-        self.due: dict[str, tuple[float, Callable[[When], None]]] = {}
+        self.due: dict[str, tuple[float, Callable[[], None]]] = {}
         """Of streams that are CREATING, UPDATING or DELETING: when that ends at the latest, and what is then to be done."""
         self.readers: list[Reader] = []
         self.doubt: Callable[[], None] | None = None
@@ -120,13 +120,17 @@ class History:
         for name, (due, done) in list(self.due.items()):
             if self.ground.now() >= due:
                 del self.due[name]
-                done(When(0, 0))
+                try:
+                    done()
+                except Killed:
+                    self.due[name] = due, done  # it can be looked at after the restart
+                    raise
 
     def begin(self, stream: Stream, asked: float, done: Callable[[When], None]) -> None:
         """Note that a stream is in transition, after a request that was made at `asked`."""
         late = self.ground.now()
         span = self.when(asked + self.ground.transition, late + self.ground.transition)
-        self.due[stream.name] = (late + self.ground.transition, lambda _: done(span))
+        self.due[stream.name] = (late + self.ground.transition, lambda: done(span))
 
     def let_pass(self, stream: Stream) -> None:
         """Let time pass: moments, minutes or hours, but no longer than a transition lasts at a time."""
