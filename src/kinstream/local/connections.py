@@ -305,8 +305,8 @@ class _Connection:
         while not self._ended:
             try:
                 data = await self._reader.read(READ_BYTES)
-            except OSError:
-                data = b""
+            except (OSError, AttributeError):
+                data = b""  # AttributeError: what asyncio's TLS makes of reading on after the connection was cut
             self._ended = not data
             try:
                 await self._protocol.handle(RawData(data))
