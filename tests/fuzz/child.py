@@ -19,7 +19,8 @@ from kinstream.local import Limits, Server
 logged = []
 class Noted(logging.Handler):
     def emit(self, record):
-        logged.append(self.format(record))
+        if record.msg != "SSL connection is closed":  # said by asyncio alone, where a client left before it was read out
+            logged.append(self.format(record))
 for name in ("kinstream.local", "asyncio"):
     logging.getLogger(name).addHandler(Noted(logging.WARNING))
 
@@ -38,9 +39,11 @@ with Server(clock=Ahead(), limits=limits, **options) as server:
     print(json.dumps(about), flush=True)
     for line in sys.stdin:
         gc.collect()
+        tasks = [thing for thing in gc.get_objects() if type(thing) is asyncio.Task and not thing.done()]
         on_linux = Path("/proc/self/statm").exists()
         held = {
-            "tasks": sum(type(thing) is asyncio.Task and not thing.done() for thing in gc.get_objects()),
+            "tasks": len(tasks),
+            "busy": [str(task.get_stack()[-1:]) for task in tasks],
             "descriptors": len(os.listdir("/proc/self/fd")) if on_linux else 0,
             "memory": memory() if on_linux else 0,
             "logged": logged,
@@ -67,7 +70,7 @@ class Child:
         self.ca_file: str = about["ca_file"]
 
     def held(self) -> dict[str, Any]:
-        """Return what it holds now: tasks, descriptors, bytes of memory, and all that it has logged."""
+        """Return what it holds now: tasks and where they are, descriptors, bytes of memory, and all that it has logged."""
         assert self.process.stdin is not None
         self.process.stdin.write("?\n")
         self.process.stdin.flush()

@@ -48,10 +48,10 @@ class Clients:
     Args:
         child: The server.
         seed: Of the batch.
-        silent: Connections that say no more, oldest first: the server is to end them.
+        silent: Connections that say no more, and what they said, oldest first: the server is to end them.
     """
 
-    def __init__(self, child: Child, seed: int, silent: list[socket.socket]) -> None:
+    def __init__(self, child: Child, seed: int, silent: list[tuple[socket.socket, bytes]]) -> None:
         self.child = child
         self.random = random.Random(seed)
         self.cbor = seed % 2 == 1
@@ -169,16 +169,16 @@ class Clients:
             for piece in (said[:at], said[at:]):
                 connection.sendall(piece)
         except OSError:
-            return hear(connection)  # it has heard enough
+            return hear(connection, said)  # it has heard enough
         chance = self.random.random()
         if chance < 0.05:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             connection.close()
             return b""
         if chance < 0.07:
-            self.silent.append(connection)
+            self.silent.append((connection, said))
             if len(self.silent) > 50:
-                assert FAILED.search(hear(self.silent.pop(0))) is None
+                assert FAILED.search(hear(*self.silent.pop(0))) is None
             return b""
         try:
             if isinstance(connection, ssl.SSLSocket):
@@ -187,10 +187,10 @@ class Clients:
                 connection.shutdown(socket.SHUT_WR)
         except OSError:
             pass
-        return hear(connection)
+        return hear(connection, said)
 
 
-def hear(connection: socket.socket) -> bytes:
+def hear(connection: socket.socket, said: bytes) -> bytes:
     """Return all that a server says until it ends the connection, and close it. A server that does neither hangs."""
     received = b""
     connection.settimeout(SOON)
@@ -199,7 +199,7 @@ def hear(connection: socket.socket) -> bytes:
             while part := connection.recv(65536):
                 received += part
         except TimeoutError:
-            raise AssertionError(f"neither answered nor ended: {received[:500]!r}") from None
+            raise AssertionError(("neither answered nor ended", said[:3000], received[-1000:])) from None
         except OSError:
             pass
     return received
@@ -271,7 +271,7 @@ def test_whatever_comes_over_sockets_is_answered_or_ended_and_leaves_nothing_beh
     started = time.monotonic()
     statuses: Counter[int] = Counter()
     ended = 0
-    silent: list[socket.socket] = []
+    silent: list[tuple[socket.socket, bytes]] = []
     batches = max(1, REQUESTS // BATCH)
     with serving(tmp_path / "data", tls_port=0, transition=0, quotas=False, limits=LIMITS) as child:
         records = keep(child)
@@ -285,7 +285,9 @@ def test_whatever_comes_over_sockets_is_answered_or_ended_and_leaves_nothing_beh
                 logged = "\n".join(child.held()["logged"])
                 assert not logged, logged
             except BaseException:
-                print(f"seed {seed}: KINSTREAM_SEED={seed} begins with it", file=sys.stderr)
+                print(
+                    f"seed {seed}: KINSTREAM_SEED={seed} begins with it; busy: {child.held()['busy']}", file=sys.stderr
+                )
                 raise
             statuses.update(clients.statuses)
             ended += clients.ended
@@ -294,8 +296,8 @@ def test_whatever_comes_over_sockets_is_answered_or_ended_and_leaves_nothing_beh
                 early = child.held()
             if number % 20 == 19:
                 print(f"seed {seed} done after {time.monotonic() - started:.0f} s", flush=True)
-        for connection in silent:
-            hear(connection)
+        for connection, said in silent:
+            hear(connection, said)
         late = at_rest(child, fresh)
         assert kept(child) == records
     seeds = f"seeds {FIRST_SEED} to {FIRST_SEED + batches - 1}"
