@@ -35,8 +35,9 @@ from kinstream.local.moved_clock import MovedClock
 from kinstream.local.operations import Operations
 from kinstream.local.quotas import Quotas
 from kinstream.local.signature import Verifier
+from kinstream.local.sqlite import SqliteStore
 from kinstream.local.state import State
-from kinstream.local.store import MemoryStore, SqliteStore, Store
+from kinstream.local.store import MemoryStore, Store
 from kinstream.local.tokens import Sealer
 
 REQUESTS = int(os.environ.get("KINSTREAM_FUZZED_REQUESTS", "100000")) * 9 // 10

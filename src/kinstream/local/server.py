@@ -27,8 +27,9 @@ from kinstream.local.moved_clock import MovedClock
 from kinstream.local.operations import Operations
 from kinstream.local.quotas import Quotas
 from kinstream.local.signature import Verifier
+from kinstream.local.sqlite import DURABILITIES, SqliteStore
 from kinstream.local.state import State
-from kinstream.local.store import DURABILITIES, MemoryStore, SqliteStore, Store
+from kinstream.local.store import MemoryStore, Store
 from kinstream.local.tokens import Sealer
 
 if TYPE_CHECKING:

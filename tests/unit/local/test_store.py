@@ -14,17 +14,9 @@ from hypothesis import strategies as st
 
 from kinstream.errors import ConfigError
 from kinstream.local.kept import RecordsExpired
+from kinstream.local.sqlite import DURABILITIES, PURGE_BYTES, PURGE_ROWS, SqliteStore
 from kinstream.local.state import State
-from kinstream.local.store import (
-    DURABILITIES,
-    PURGE_BYTES,
-    PURGE_ROWS,
-    Chunk,
-    MemoryStore,
-    SqliteStore,
-    Store,
-    pack,
-)
+from kinstream.local.store import Chunk, MemoryStore, Store, pack
 
 BIG = 1 << 40
 

@@ -1,0 +1,409 @@
+"""Where streams and records are kept on disk: one SQLite database in a folder.
+
+There is one writer, a thread. It takes all writes that wait and commits them together, so that many puts share one fsync. Reads
+run on the event loop, from a connection of their own, and never wait for the writer (WAL).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import queue
+import secrets
+import sqlite3
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from typing import IO, Any, NamedTuple, TypeAlias
+
+import msgspec
+
+from kinstream.errors import ConfigError
+from kinstream.local.kept import (
+    Account,
+    AccountKept,
+    RecordsExpired,
+    Settings,
+    Shard,
+    ShardKept,
+    Stream,
+    StreamKept,
+)
+from kinstream.local.store import NO_TIP, Chunk, Loaded, Slice, Tip, Write, cut, tip_of
+
+_log = logging.getLogger("kinstream.local")
+
+FORMAT = 1
+"""Version of the database's tables."""
+
+APPLICATION = 0x6B696E73
+"""What marks a SQLite database as ours ("kins")."""
+
+PAGE_BYTES = 16_384
+"""Database page: chunks are large."""
+
+CHECKPOINT_PAGES = 500
+"""Pages of the write-ahead log after which they are copied into the database: 8 MB, which a start after a kill reads again."""
+
+CACHE_KIB = 16_384
+"""Page cache of each connection."""
+
+DURABILITIES = {"full": "FULL", "process": "NORMAL"}
+"""What survives what, as SQLite's `synchronous`: FULL syncs the log at each commit; NORMAL only before it is copied into the
+database, so that a power cut may take the newest commits, but leaves a sound database."""
+
+PLACE_BITS = 40
+"""A chunk's key is its shard's number, then the place of its first record in this many bits: 10**12 records a shard."""
+
+PURGE_ROWS = 256
+"""Chunks that are removed in one transaction, so that no put waits long for it."""
+
+PURGE_BYTES = 8_388_608
+"""Bytes of data and partition keys that are removed in one transaction, but for one larger chunk."""
+
+PURGE_COMMITS = 4
+"""While there is something to remove, that is done after so many commits at the latest: writing does not starve it."""
+
+
+_Statement: TypeAlias = tuple[str, Sequence[Any]]
+_PLACE_MASK = (1 << PLACE_BITS) - 1
+_FOREVER = 2**63
+
+_TABLES = """
+CREATE TABLE about (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE streams (name TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE shards (number INTEGER PRIMARY KEY, stream TEXT NOT NULL, document TEXT NOT NULL);
+CREATE INDEX shards_by_stream ON shards (stream);
+CREATE TABLE chunks (
+    id INTEGER PRIMARY KEY, arrival INTEGER NOT NULL, count INTEGER NOT NULL, size INTEGER NOT NULL, records BLOB NOT NULL
+);
+CREATE TABLE doomed (number INTEGER PRIMARY KEY);
+"""
+
+
+class SqliteStore:
+    """Keeps all in a folder, in one SQLite database. To be used from one event loop, on the thread that made it.
+
+    Args:
+        folder: Made if it is missing. One store at a time can have it.
+        durability: One of `DURABILITIES`.
+
+    Raises:
+        ConfigError: The folder cannot be used, is in use, or its database is not ours or newer than this package.
+    """
+
+    def __init__(self, folder: Path, durability: str = "full") -> None:
+        with ExitStack() as opened:
+            self._lock = opened.enter_context(_lock(folder))
+            path = folder / "kinesis.sqlite3"
+            try:
+                self._reader = opened.enter_context(closing(_connect(path, durability)))
+                self.key: bytes = _prepare(self._reader, path)
+                self._writer = opened.enter_context(closing(_connect(path, durability)))
+            except sqlite3.Error as error:
+                raise ConfigError(f"data={str(folder)!r}: its database cannot be used: {error}") from error
+            opened.pop_all()
+        self._folder = folder
+        self._loop = asyncio.get_running_loop()
+        self._tips: dict[int, Tip] = {}
+        self._failure: Exception | None = None
+        # What is to be removed: by the shard's number, records that arrived before a moment. The thread's alone.
+        doomed = [number for (number,) in self._reader.execute("SELECT number FROM doomed")]
+        self._numbers_used = max(doomed, default=0)
+        self._past: dict[int, int] = dict.fromkeys(doomed, _FOREVER)
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write_all, name="kinstream-local-writer", daemon=True)
+        self._thread.start()
+
+    def load(self) -> Loaded:
+        """Return streams and shards; of the records only the newest chunk of each shard is looked at.
+
+        Raises:
+            ConfigError: The database is damaged.
+        """
+        try:
+            return self._load()
+        except (sqlite3.Error, msgspec.DecodeError) as error:
+            raise ConfigError(f"data={str(self._folder)!r}: its database cannot be read: {error}") from error
+
+    def _load(self) -> Loaded:
+        shards: dict[str, list[Shard]] = {}
+        for name, document in self._reader.execute("SELECT stream, document FROM shards ORDER BY number"):
+            shard = msgspec.json.decode(document, type=Shard)
+            tip = self._newest(shard.number)
+            if tip is not NO_TIP:
+                shard.last_place, shard.arrival = tip
+                shard.trimmed = 0
+            elif shard.last_place:
+                tip = Tip(shard.last_place, shard.arrival)
+                shard.trimmed = shard.last_place
+            self._tips[shard.number] = tip
+            shards.setdefault(name, []).append(shard)
+        streams = []
+        for (document,) in self._reader.execute("SELECT document FROM streams ORDER BY name"):
+            settings = msgspec.json.decode(document, type=Settings)
+            streams.append(Stream(settings, shards.get(settings.name, [])))
+        (last,) = self._reader.execute("SELECT max(number) FROM shards").fetchone()
+        row = self._reader.execute("SELECT value FROM about WHERE name = 'account'").fetchone()
+        account = msgspec.json.decode(row[0], type=Account) if row else None
+        # A deleted stream's numbers are free again only when its records are gone.
+        return Loaded(streams, max(last or 0, self._numbers_used) + 1, account)
+
+    async def write(self, writes: Sequence[Write]) -> None:
+        """Keep events and chunks. Return when they are on the disk.
+
+        Raises:
+            OSError: They could not be written; neither can anything after them. What a failed fsync left behind is
+                unknown, so that trying again could only pretend.
+        """
+        if self._failure is not None:
+            raise OSError(f"the data folder failed before, a restart is needed: {self._failure}")
+        if not writes:
+            return
+        job = _Job(
+            [statement for write in writes for statement in _statements(write)],
+            {write.number: tip_of(write) for write in writes if isinstance(write, Chunk)},
+            {number: horizon for write in writes for number, horizon in _ended_by(write)},
+            self._loop.create_future(),
+        )
+        self._queue.put(job)
+        await job.done
+
+    def tip(self, number: int) -> Tip:
+        """Return the newest durable record of the shard with this number."""
+        return self._tips.get(number, NO_TIP)
+
+    def find(self, number: int, arrival: int) -> int:
+        """Return the place of the first record that arrived at this time or later.
+
+        Arrival times never go back along a shard, so halving finds it without an index.
+        """
+        newest = self.tip(number)
+        if newest.arrival < arrival:
+            return newest.place + 1
+        low, high = 1, newest.place
+        # The record at `high` arrived in time; every one before `low` did not.
+        while low < high:
+            middle = (low + high) // 2
+            row = self._chunk_at(number, middle, "id, arrival, count")
+            first, chunk_arrival, count = (row[0] & _PLACE_MASK, row[1], row[2]) if row else (0, -1, low)
+            if chunk_arrival < arrival:
+                low = max(middle + 1, first + count)
+            else:
+                high = max(low, first)
+        return low
+
+    def read(self, number: int, place: int, *, limit: int, size: int) -> list[Slice]:
+        """Return records from a place on."""
+        holder = self._chunk_at(number, place, "id")
+        rows = self._reader.execute(
+            "SELECT id, arrival, count, size, records FROM chunks WHERE id BETWEEN ? AND ? ORDER BY id",
+            (holder[0] if holder else number << PLACE_BITS, number << PLACE_BITS | _PLACE_MASK),
+        )
+        try:
+            return cut((Chunk(number, row[0] & _PLACE_MASK, *row[1:]) for row in rows), place, limit, size)
+        finally:
+            rows.close()
+
+    def close(self) -> None:
+        """Commit what waits, stop the writer, close the database and unlock the folder."""
+        self._queue.put(None)
+        self._thread.join()
+        self._reader.close()
+        self._lock.close()
+
+    def _chunk_at(self, number: int, place: int, columns: str) -> tuple[Any, ...] | None:
+        base = number << PLACE_BITS
+        row: tuple[Any, ...] | None = self._reader.execute(
+            f"SELECT {columns} FROM chunks WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1",  # noqa: S608, columns are ours
+            (base, base | min(max(place, 0), _PLACE_MASK)),
+        ).fetchone()
+        return row
+
+    def _newest(self, number: int) -> Tip:
+        row = self._chunk_at(number, _PLACE_MASK, "id, arrival, count")
+        return Tip((row[0] & _PLACE_MASK) + row[2] - 1, row[1]) if row else NO_TIP
+
+    def _write_all(self) -> None:
+        """Commit jobs, and remove what is past, until told to stop: the writer's thread."""
+        commits = 0
+        while True:
+            jobs = self._take(wait=not self._past)
+            work = [job for job in jobs if job is not None]
+            if work:
+                self._commit(work)
+                commits += 1
+            if len(work) < len(jobs):
+                self._writer.close()
+                return
+            if self._past and (not work or commits >= PURGE_COMMITS):
+                self._purge()
+                commits = 0
+
+    def _take(self, *, wait: bool) -> list[_Job | None]:
+        """Return all jobs that wait, at least one if there is nothing else to do; None among them means: stop."""
+        jobs = [self._queue.get()] if wait else []
+        with suppress(queue.Empty):
+            while True:
+                jobs.append(self._queue.get_nowait())
+        return jobs
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        error: Exception | None = self._failure
+        if error is None:
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+                for job in jobs:
+                    for sql, values in job.statements:
+                        self._writer.execute(sql, values)
+                self._writer.execute("COMMIT")
+                for job in jobs:
+                    self._past.update(job.past)
+            except sqlite3.Error as caught:
+                error = caught
+                self._fail(caught)
+        try:
+            self._loop.call_soon_threadsafe(self._settle, jobs, error)
+        except RuntimeError:
+            # The loop is closed: nobody waits any more.
+            return
+
+    def _settle(self, jobs: list[_Job], error: Exception | None) -> None:
+        """Tell those who wait, on the event loop."""
+        for job in jobs:
+            if error is None:
+                self._tips.update(job.tips)
+            if job.done.done():
+                continue
+            if error is None:
+                job.done.set_result(None)
+            else:
+                job.done.set_exception(OSError(f"the data folder cannot be written: {error}"))
+
+    def _purge(self) -> None:
+        """Remove some records of a deleted stream, or some that expired. Their pages are used again."""
+        number, horizon = next(iter(self._past.items()))
+        base = number << PLACE_BITS
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            chunks = self._writer.execute(
+                "SELECT id, arrival, size FROM chunks WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?",
+                (base, base | _PLACE_MASK, PURGE_ROWS),
+            ).fetchall()
+            last, size = None, 0
+            for chunk, arrival, weight in chunks:
+                if arrival >= horizon or (last and size + weight > PURGE_BYTES):
+                    break
+                last, size = chunk, size + weight
+            if last is not None:
+                self._writer.execute("DELETE FROM chunks WHERE id BETWEEN ? AND ?", (base, last))
+            else:
+                self._writer.execute("DELETE FROM doomed WHERE number = ?", (number,))
+                del self._past[number]
+            self._writer.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._fail(error)
+
+    def _fail(self, error: sqlite3.Error) -> None:
+        _log.critical("the data folder cannot be written any more: %s", error)
+        self._failure = error
+        self._past.clear()
+        if self._writer.in_transaction:
+            try:
+                self._writer.execute("ROLLBACK")
+            except sqlite3.Error as again:
+                _log.critical("and the transaction cannot be rolled back: %s", again)
+
+
+class _Job(NamedTuple):
+    """One call of `write`, as the writer's thread sees it."""
+
+    statements: list[_Statement]
+    tips: dict[int, Tip]
+    past: dict[int, int]
+    """What is to be removed afterwards."""
+    done: asyncio.Future[None]
+
+
+def _statements(write: Write) -> list[_Statement]:
+    """Return the SQL that keeps a write. Streams and shards are encoded here, on the loop: they change later."""
+    if isinstance(write, Chunk):
+        return [("INSERT INTO chunks VALUES (?, ?, ?, ?, ?)", (write[0] << PLACE_BITS | write[1], *write[2:]))]
+    if isinstance(write, StreamKept):
+        document = msgspec.json.encode(write.settings).decode()
+        return [("INSERT OR REPLACE INTO streams VALUES (?, ?)", (write.settings.name, document))]
+    if isinstance(write, ShardKept):
+        document = msgspec.json.encode(write.shard).decode()
+        return [("INSERT OR REPLACE INTO shards VALUES (?, ?, ?)", (write.shard.number, write.stream, document))]
+    if isinstance(write, AccountKept):
+        return [("INSERT OR REPLACE INTO about VALUES ('account', ?)", (msgspec.json.encode(write.account),))]
+    if isinstance(write, RecordsExpired):
+        return []
+    name = (write.name,)
+    return [
+        ("INSERT INTO doomed SELECT number FROM shards WHERE stream = ?", name),
+        ("DELETE FROM shards WHERE stream = ?", name),
+        ("DELETE FROM streams WHERE name = ?", name),
+    ]
+
+
+def _ended_by(write: Write) -> list[tuple[int, int]]:
+    """Return the shards that a write ends records of, with the moment before which those arrived."""
+    if isinstance(write, RecordsExpired):
+        return [(write.number, write.horizon)]
+    if isinstance(write, StreamGone):
+        return [(number, _FOREVER) for number in write.numbers]
+    return []
+
+
+def _lock(folder: Path) -> IO[bytes]:
+    """Return an open file that keeps other servers out of the folder until it is closed, also by a kill."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("ab")
+    except OSError as error:
+        raise ConfigError(f"data={str(folder)!r}: cannot be used as a folder: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise ConfigError(f"data={str(folder)!r}: in use by another local Kinesis") from error
+    return file
+
+
+def _connect(path: Path, durability: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    try:
+        # WAL lets reads go on while the writer writes. What is deleted need not be overwritten: that would cost as much again.
+        connection.executescript(
+            f"PRAGMA page_size = {PAGE_BYTES}; PRAGMA journal_mode = WAL; "
+            f"PRAGMA synchronous = {DURABILITIES[durability]}; PRAGMA secure_delete = OFF; "
+            f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA cache_size = -{CACHE_KIB};"
+        )
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> bytes:
+    """Make the tables of a new database, check those of an old one. Return its key."""
+    (ours,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if tables == 0:
+        # All at once: a database without its key, left by a kill, would never be of use.
+        connection.executescript(
+            f"BEGIN; {_TABLES} INSERT INTO about VALUES ('key', X'{secrets.token_hex(32)}'); "  # noqa: S608, all of it is ours
+            f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT}; COMMIT;"
+        )
+    elif ours != APPLICATION:
+        raise ConfigError(f"data={str(path.parent)!r}: {path.name} is another program's database")
+    elif version != FORMAT:
+        raise ConfigError(
+            f"data={str(path.parent)!r}: its format is {version}, this kinstream knows {FORMAT}; use the version that made it"
+        )
+    (key,) = connection.execute("SELECT value FROM about WHERE name = 'key'").fetchone()
+    return bytes(key)
