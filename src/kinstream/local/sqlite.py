@@ -29,6 +29,7 @@ from kinstream.local.kept import (
     Shard,
     ShardKept,
     Stream,
+    StreamGone,
     StreamKept,
 )
 from kinstream.local.store import NO_TIP, Chunk, Loaded, Slice, Tip, Write, cut, tip_of
