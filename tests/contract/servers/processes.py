@@ -179,7 +179,7 @@ def _ministack_start(settings: Settings) -> Start:
 
 
 def _kinesis_local_version() -> str:
-    return _node("kinesis-local", "0.6.2")
+    return node_package("kinesis-local", "0.6.2")
 
 
 def _kinesis_local_start(settings: Settings) -> Start:
@@ -199,7 +199,7 @@ def _kinesis_local_start(settings: Settings) -> Start:
 
 
 def _kinesalite_version() -> str:
-    return _node("kinesalite", "3.3.3")
+    return node_package("kinesalite", "3.3.3")
 
 
 def _kinesalite_start(settings: Settings) -> Start:
@@ -233,7 +233,7 @@ def _python(name: str, requirements: list[str]) -> str:
     return subprocess.run([python, "-c", asked], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def _node(name: str, wanted: str) -> str:
+def node_package(name: str, wanted: str) -> str:
     """Install a package of npm's in a folder of its own."""
     folder = ENVIRONMENTS / name
     stamp = folder / "bench.stamp"
