@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,11 +36,12 @@ def no_aws_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how the run's time was shared among the suites."""
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     for reports in terminalreporter.stats.values():
         for report in reports:
             if isinstance(report, pytest.TestReport):
                 seconds[report.nodeid.split("/")[1]] += report.duration
     if total := sum(seconds.values()):
-        shares = ", ".join(f"{suite} {part:.0f} s ({part / total:.0%})" for suite, part in seconds.most_common())
+        longest_first = sorted(seconds.items(), key=lambda suite: -suite[1])
+        shares = ", ".join(f"{suite} {part:.0f} s ({part / total:.0%})" for suite, part in longest_first)
         terminalreporter.write_line(f"time of the suites: {shares}")
