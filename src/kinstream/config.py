@@ -49,8 +49,8 @@ def text(field: str, value: Any) -> str:
         ConfigError: It is not. The message has the value's type, not the value: it may be a secret.
     """
     if not isinstance(value, str) or not value:
-        given = "empty" if value == "" else type(value).__name__
-        raise ConfigError(f"{field}: must be text that is not empty, not {given}")
+        given = "it is empty" if value == "" else f"it is {type(value).__name__}"
+        raise ConfigError(f"{field}: must be text of at least one character; {given}")
     return value
 
 

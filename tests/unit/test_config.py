@@ -83,7 +83,7 @@ def test_bundle_is_read_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["", None, 1, b"x"])
 def test_text_is_refused_without_being_shown(value: Any) -> None:
-    with pytest.raises(ConfigError, match=r"secret: must be text that is not empty"):
+    with pytest.raises(ConfigError, match=r"secret: must be text of at least one character"):
         text("secret", value)
 
 
