@@ -369,7 +369,7 @@ class _Connection:
 
     def _close(self) -> None:
         """End the connection after what was written, if its client reads it soon."""
-        self._writer.close()
+        _close_once(self._writer)
         if self._lingering is None:
             self._lingering = asyncio.get_running_loop().call_later(LINGER_SECONDS, self.cut)
 
@@ -408,9 +408,15 @@ class _Inbox:
         self._room.set()
 
 
+def _close_once(writer: asyncio.StreamWriter) -> None:
+    """Close a stream that is not being closed yet: asyncio's TLS, closed twice, forgets how to abort."""
+    if not writer.is_closing():
+        writer.close()
+
+
 async def _end(writer: asyncio.StreamWriter) -> None:
     """Close a connection, after what was written where its client still reads."""
-    writer.close()
+    _close_once(writer)
     with contextlib.suppress(OSError):
         try:
             async with asyncio.timeout(LINGER_SECONDS):

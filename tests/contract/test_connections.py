@@ -1,0 +1,47 @@
+"""Connections of our server, by themselves: what asyncio's TLS needs to be told."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from typing import Any
+
+import trustme
+
+from kinstream.local.connections import Connections, Listener
+from kinstream.local.limits import Limits
+
+
+async def test_tls_connection_that_was_closed_twice_can_still_be_cut() -> None:
+    """asyncio's TLS, closed twice, forgets how to abort: its client would then wait for ever."""
+    said: list[bool] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        line = scope["state"]["connection"]
+        await line.finish()
+        await line.finish()
+        line.cut()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        said.append(line._reader.over)
+
+    authority = trustme.CA()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+
+    def ask(port: int) -> bytes:
+        plain = socket.create_connection(("127.0.0.1", port), timeout=10)
+        with client.wrap_socket(plain, server_hostname="127.0.0.1") as connection:
+            connection.sendall(b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n")
+            try:
+                return connection.recv(1)
+            except ConnectionError:
+                return b""
+
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        async with Connections(app, [Listener(bound, tls)], Limits()):
+            assert await asyncio.to_thread(ask, bound.getsockname()[1]) == b""
+    assert said == [True], "the connection has not ended"
