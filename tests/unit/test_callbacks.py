@@ -380,3 +380,18 @@ def test_debug_output_is_off_until_it_is_turned_on(
 
 def test_set_debug_returns_nothing(producer: callbacks.Producer) -> None:
     assert producer.set_debug(True) is None  # type: ignore[func-returns-value]
+
+
+@pytest.mark.parametrize("place", [0, 3])
+def test_secret_in_the_place_of_another_argument_is_not_shown(place: int) -> None:
+    secret = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
+    arguments = ["us-east-1", "AKIDEXAMPLE", "secret", "events"]
+    arguments[place] = secret
+    heard: list[Any] = []
+    with callbacks.Producer(*arguments) as producer:
+        assert secret not in repr(producer)
+        producer.put_record(Record(b"1", "key"), lambda error, _: heard.append(error))
+    [error] = heard
+    assert error.type is ErrorType.LIBRARY_ERROR
+    assert secret not in error.details + repr(error)
+    assert "40 characters" in error.details

@@ -24,6 +24,9 @@ DATA_OPERATIONS = frozenset({
 QUEUE = "Queue"
 """In the name of each operation on queues, which have a host of their own (the model's `ResourceType`)."""
 
+LONGEST_SHOWN = 32
+"""Characters of a wrong region or stream that an error quotes; a secret access key has 40."""
+
 _REGION = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _ARN = re.compile(STREAM_ARN_PATTERN, re.ASCII)  # the account becomes a part of a host name
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]*:[0-9a-f:.]*")
@@ -72,7 +75,7 @@ class Stream:
             if arn := _ARN.fullmatch(stream):
                 return cls(name=arn[4], arn=stream, region=arn[2], account=arn[3])
         raise ConfigError(
-            f"stream={stream!r}: must be a stream's name (1 to 128 of a-z, A-Z, 0-9, '_', '.', '-') "
+            f"stream={_shown(stream)}: must be a stream's name (1 to 128 of a-z, A-Z, 0-9, '_', '.', '-') "
             "or its ARN (arn:aws:kinesis:REGION:ACCOUNT:stream/NAME)"
         )
 
@@ -80,6 +83,13 @@ class Stream:
     def parameter(self) -> dict[str, str]:
         """The parameter that names the stream in a request."""
         return {"StreamName": self.name} if self.arn is None else {"StreamARN": self.arn}
+
+
+def _shown(value: object) -> str:
+    """Return a wrong value for an error, unless it is long enough for a secret that was given in the wrong place."""
+    if isinstance(value, str) and len(value) > LONGEST_SHOWN and not value.startswith("arn:"):
+        return f"<text of {len(value)} characters>"
+    return repr(value)
 
 
 def check_region(region: str) -> str:
@@ -90,7 +100,7 @@ def check_region(region: str) -> str:
     """
     if not isinstance(region, str) or not _REGION.fullmatch(region):
         raise ConfigError(
-            f"region={region!r}: must be a region's code such as 'eu-central-1' (1 to 63 of a-z, 0-9, '-')"
+            f"region={_shown(region)}: must be a region's code such as 'eu-central-1' (1 to 63 of a-z, 0-9, '-')"
         )
     return region
 
