@@ -1,0 +1,1 @@
+"""Consuming: discover -> lease -> fetch (poll | fan-out) -> deaggregate -> deliver -> checkpoint."""

@@ -1,0 +1,1 @@
+"""Fetching: pages of records come from shards, by polling or by enhanced fan-out."""
