@@ -37,7 +37,8 @@ GROUND = FLOORS[-1]
 LOCAL_MAY_USE = {"local", "sharding.hashkey", *GROUND} - {"background"}
 
 PURE = {
-    "errors", "config", "record", "events", "service_quotas", "sharding.hashkey",
+    "errors", "config", "record", "events", "service_quotas", "sharding.hashkey", "sharding.shardmap", "sharding.lineage",
+    "kpl.message", "kpl.container", "kpl.builder",
     "aws.attempts", "aws.endpoint", "aws.kinesis", "aws.sign", "aws.wire",
     "local.kept", "local.quotas", "local.resharding", "local.sequence", "local.state",
 }  # fmt: skip

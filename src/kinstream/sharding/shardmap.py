@@ -1,0 +1,95 @@
+"""The shard map: which open shard takes a hash key, and which range each shard has or had."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+
+from kinstream.record import Shard
+
+CLOSED_SHARDS_KEPT = 10_000
+"""So many ranges of closed shards stay known: an answer may name a shard that was closed while its request travelled."""
+
+FIRST, LAST = bytes(16), b"\xff" * 16
+"""The lowest and the highest hash key."""
+
+
+class ShardMap:
+    """The open shards of a stream in the order of their hash keys, as one listing of shards had them. It never changes.
+
+    Hash keys are 16 big-endian bytes. In a map that is not `complete` a hash key may belong to no shard, or to two: a listing
+    that was made while the stream was being resharded may look so, and a newer one will not.
+
+    Attributes:
+        open: The open shards. A shard whose child is in the listing counts as closed, whatever the listing says of it.
+        ends: Their highest hash keys, in the same order. `bisect_left(ends, hash_key)` is `find(hash_key)` without the call.
+        complete: Whether each hash key belongs to exactly one open shard.
+
+    Args:
+        shards: The shards that were listed, in any order, closed ones too if they are at hand.
+        earlier: The map that this one replaces: the ranges of shards that it knew stay known.
+
+    Example:
+        >>> from kinstream.record import HashKeyRange, SequenceNumberRange, Shard
+        >>> from kinstream.sharding.hashkey import hash_key_bytes
+        >>> whole = Shard("shardId-000000000000", HashKeyRange("0", str(2**128 - 1)), SequenceNumberRange("1"))
+        >>> shard_map = ShardMap([whole])
+        >>> shard_map.open[shard_map.find(hash_key_bytes("sensor-7"))].shard_id
+        'shardId-000000000000'
+    """
+
+    __slots__ = ("_indexes", "_ranges", "_starts", "complete", "ends", "open")
+
+    def __init__(self, shards: Iterable[Shard], *, earlier: ShardMap | None = None) -> None:
+        listed = {shard.shard_id: shard for shard in shards}
+        parents = {shard.parent_shard_id for shard in listed.values()}
+        parents |= {shard.adjacent_parent_shard_id for shard in listed.values()}
+        ranges = {shard_id: _range(shard) for shard_id, shard in listed.items()}
+        self.open: list[Shard] = sorted(
+            (shard for shard in listed.values() if not shard.closed and shard.shard_id not in parents),
+            key=lambda shard: ranges[shard.shard_id][::-1],
+        )
+        self.ends: list[bytes] = [ranges[shard.shard_id][1] for shard in self.open]
+        self._starts = [ranges[shard.shard_id][0] for shard in self.open]
+        self._indexes = {shard.shard_id: index for index, shard in enumerate(self.open)}
+        self.complete: bool = (
+            bool(self.open) and self._starts == [FIRST, *map(_next, self.ends[:-1])] and (self.ends[-1] == LAST)
+        )
+        if earlier is not None:
+            gone = [shard_id for shard_id in earlier._ranges if shard_id not in ranges]
+            # Oldest first: what a map learned stands behind what it took over.
+            ranges = {shard_id: earlier._ranges[shard_id] for shard_id in gone[-CLOSED_SHARDS_KEPT:]} | ranges
+        self._ranges: dict[str, tuple[bytes, bytes]] = ranges
+
+    def __repr__(self) -> str:
+        return f"<ShardMap of {len(self.open)} open shards{'' if self.complete else ', incomplete'}>"
+
+    def find(self, hash_key: bytes) -> int:
+        """Return the index in `open` of the shard that takes a hash key of 16 bytes.
+
+        Raises:
+            LookupError: No shard does; never in a complete map.
+        """
+        index = bisect_left(self.ends, hash_key)
+        if not self.complete and (index == len(self.ends) or hash_key < self._starts[index]):
+            raise LookupError("no open shard in the map takes this hash key")
+        return index
+
+    def index_of(self, shard_id: str) -> int | None:
+        """Return the index in `open` of a shard; None where it is not open, or not known."""
+        return self._indexes.get(shard_id)
+
+    def range_of(self, shard_id: str) -> tuple[bytes, bytes] | None:
+        """Return the lowest and highest hash key of a shard, open or closed; None where it is not known."""
+        return self._ranges.get(shard_id)
+
+
+def _range(shard: Shard) -> tuple[bytes, bytes]:
+    hash_keys = shard.hash_key_range
+    low, high = int(hash_keys.starting_hash_key), int(hash_keys.ending_hash_key)
+    return low.to_bytes(16, "big"), high.to_bytes(16, "big")
+
+
+def _next(hash_key: bytes) -> bytes:
+    """Return the hash key after one; after the last comes none, and so nothing that a range could start with."""
+    return b"" if hash_key == LAST else (int.from_bytes(hash_key, "big") + 1).to_bytes(16, "big")
