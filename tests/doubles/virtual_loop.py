@@ -98,7 +98,7 @@ class _Jumping(selectors.SelectSelector):
 
 
 class LoopClock:
-    """The running loop's time as the library asks for it.
+    """The time of the loop that runs as it is made, as the library asks for it.
 
     Args:
         ahead: Seconds by which the wall clock is wrong.
@@ -106,12 +106,13 @@ class LoopClock:
 
     def __init__(self, ahead: float = 0.0) -> None:
         self.ahead = ahead
+        self._loop = asyncio.get_running_loop()
 
     def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
+        return self._loop.time()
 
     def wall(self) -> float:
-        return 1_800_000_000.0 + self.ahead + asyncio.get_running_loop().time()
+        return 1_800_000_000.0 + self.ahead + self._loop.time()
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

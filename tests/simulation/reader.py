@@ -1,0 +1,131 @@
+"""What a KCL reader makes of a stream: a reader of its own, of a few lines, that shares nothing with the package.
+
+The rules are the KCL's (amazon-kinesis-client, `AggregatorUtil`; aggregation-format.md of the KPL): a Kinesis record is an
+aggregate where it begins with the magic bytes and ends with the MD5 of what lies between; and one in which any record lies
+outside the shard's range of hash keys is dropped whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import md5
+
+from tests.doubles.kinesis import Written
+
+from kinstream.local.kept import Shard
+
+MAGIC = bytes.fromhex("f3899ac2")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A record as a reader sees it."""
+
+    shard_id: str
+    sequence_number: str
+    subsequence_number: int | None
+    partition_key: str
+    explicit_hash_key: str | None
+    data: bytes
+
+
+@dataclass
+class Reading:
+    """All that a reader sees.
+
+    Attributes:
+        seen: The records, shard by shard, in order.
+        dropped: Aggregates that were dropped whole.
+        aggregates: Aggregates that were read.
+        alone: Records outside aggregates.
+        strays: Data of the records in dropped aggregates.
+    """
+
+    seen: list[Seen]
+    strays: list[bytes]
+    dropped: int = 0
+    aggregates: int = 0
+    alone: int = 0
+
+
+def read(written: Iterable[Written], shards: Iterable[Shard]) -> Reading:
+    """Return what a KCL reader sees of these Kinesis records."""
+    ranges = {shard.id: (shard.start, shard.end) for shard in shards}
+    reading = Reading([], [])
+    for record in written:
+        inner = unpack(record.data)
+        if inner is None:
+            reading.alone += 1
+            reading.seen.append(
+                Seen(record.shard_id, record.sequence_number, None, record.partition_key, None, record.data)
+            )
+            continue
+        low, high = ranges[record.shard_id]
+        if all(low <= hash_key(key, explicit) <= high for key, explicit, _ in inner):
+            reading.aggregates += 1
+            reading.seen += [
+                Seen(record.shard_id, record.sequence_number, place, key, explicit, data)
+                for place, (key, explicit, data) in enumerate(inner)
+            ]
+        else:
+            reading.dropped += 1
+            reading.strays += [data for _, _, data in inner]
+    return reading
+
+
+def hash_key(key: str, explicit: str | None) -> bytes:
+    """Return a record's place among the hash keys."""
+    return md5(key.encode()).digest() if explicit is None else int(explicit).to_bytes(16, "big")
+
+
+def unpack(data: bytes) -> list[tuple[str, str | None, bytes]] | None:
+    """Return the records of an aggregate; None for data that is none."""
+    if data[:4] != MAGIC or md5(data[4:-16]).digest() != data[-16:]:
+        return None
+    keys: list[str] = []
+    hashes: list[str] = []
+    bodies: list[bytes] = []
+    for number, value in _fields(data[4:-16]):
+        assert isinstance(value, bytes)
+        if number == 1:
+            keys.append(value.decode())
+        elif number == 2:
+            hashes.append(value.decode())
+        elif number == 3:
+            bodies.append(value)
+    records = []
+    for body in bodies:
+        parts = dict(_fields(body))
+        key, explicit, inner = parts[1], parts.get(2), parts[3]
+        assert isinstance(key, int)
+        assert isinstance(inner, bytes)
+        assert explicit is None or isinstance(explicit, int)
+        records.append((keys[key], None if explicit is None else hashes[explicit], inner))
+    return records
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Yield the fields of a protobuf message that has varints and byte strings alone."""
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        value, at = _varint(message, at)
+        if tag & 7 == 2:
+            assert at + value <= len(message)
+            yield tag >> 3, message[at : at + value]
+            at += value
+        else:
+            assert tag & 7 == 0, "neither varint nor bytes"
+            yield tag >> 3, value
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
