@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from functools import partial
 from itertools import islice
 from typing import Any, Generic, TypeVar
@@ -93,6 +94,59 @@ class ShardPage(msgspec.Struct, frozen=True):
     next_token: str | None = msgspec.field(default=None, name="NextToken")
 
 
+class ShardFilterType(StrEnum):
+    """Which shards a listing shows (API reference, `ShardFilter`). A shard is open at a time if it took records then."""
+
+    AFTER_SHARD_ID = "AFTER_SHARD_ID"
+    """Those whose ids come after an id."""
+    AT_TRIM_HORIZON = "AT_TRIM_HORIZON"
+    """Those that were open at the trim horizon."""
+    FROM_TRIM_HORIZON = "FROM_TRIM_HORIZON"
+    """Those that were open at the trim horizon or were made since: all that may hold records."""
+    AT_LATEST = "AT_LATEST"
+    """Those that are open now."""
+    AT_TIMESTAMP = "AT_TIMESTAMP"
+    """Those that were open at a time."""
+    FROM_TIMESTAMP = "FROM_TIMESTAMP"
+    """Those that were open at a time or were made since."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFilter:
+    """Which shards a listing shows.
+
+    Attributes:
+        type: By what they are chosen.
+        shard_id: Goes with AFTER_SHARD_ID, and with it alone.
+        timestamp: Seconds since 1970, or a datetime with its time zone; goes with AT_TIMESTAMP and FROM_TIMESTAMP alone.
+    """
+
+    type: ShardFilterType | str
+    shard_id: str | None = None
+    timestamp: float | datetime | None = None
+
+    @property
+    def parameter(self) -> dict[str, Any]:
+        """The parameter that says it in a request.
+
+        Raises:
+            ConfigError: An attribute is wrong, is missing, or does not go with the type.
+        """
+        kind: ShardFilterType = choice("type", self.type, ShardFilterType)
+        after = kind is ShardFilterType.AFTER_SHARD_ID
+        by_time = kind in (ShardFilterType.AT_TIMESTAMP, ShardFilterType.FROM_TIMESTAMP)
+        if (self.shard_id is not None) is not after:
+            raise ConfigError(f"shard_id: must {'' if after else 'not '}be given with type {kind.value}")
+        if (self.timestamp is not None) is not by_time:
+            raise ConfigError(f"timestamp: must {'' if by_time else 'not '}be given with type {kind.value}")
+        parameter: dict[str, Any] = {"Type": kind.value}
+        if after:
+            parameter["ShardId"] = _checked_shard_id(self.shard_id)
+        if by_time:
+            parameter["Timestamp"] = _seconds(self.timestamp)
+        return parameter
+
+
 class _Iterator(msgspec.Struct, frozen=True):
     value: str = msgspec.field(name="ShardIterator")
 
@@ -148,16 +202,24 @@ def put_records(codec: Codec, stream: Stream, records: Iterable[Record]) -> Requ
     return Request("PutRecords", body, parse, stream.region, stream.account, _count_records)
 
 
-def list_shards(codec: Codec, stream: Stream, next_token: str | None = None) -> Request[ShardPage]:
-    """Return the request for a page of the stream's shards, closed ones included.
+def list_shards(
+    codec: Codec, stream: Stream, next_token: str | None = None, *, shard_filter: ShardFilter | None = None
+) -> Request[ShardPage]:
+    """Return the request for a page of the stream's shards.
 
     Args:
         codec: How to write it.
         stream: The stream.
         next_token: Of the page before; None for the first page.
+        shard_filter: Which shards; None: all, closed ones included. The token of a filtered page knows its filter.
+
+    Raises:
+        ConfigError: The filter is wrong.
     """
-    # The API takes either a token or a stream's name (API reference, `ListShards`).
-    params = stream.parameter if next_token is None else {"NextToken": next_token}
+    # The API takes either a token or a stream's name and a filter (API reference, `ListShards`).
+    params: dict[str, Any] = {"NextToken": next_token} if next_token is not None else {**stream.parameter}
+    if next_token is None and shard_filter is not None:
+        params["ShardFilter"] = shard_filter.parameter
     parse = partial(codec.decode_as, ShardPage)
     return Request("ListShards", codec.encode(params), parse, stream.region, stream.account)
 
@@ -183,8 +245,7 @@ def get_shard_iterator(
     Raises:
         ConfigError: An argument is wrong, is missing, or does not go with the type.
     """
-    if not isinstance(shard_id, str) or not _SHARD_ID.fullmatch(shard_id):
-        raise ConfigError(f"shard_id={shard_id!r}: must be a shard's id such as 'shardId-000000000000'")
+    _checked_shard_id(shard_id)
     kind: ShardIteratorType = choice("type", type, ShardIteratorType)
     params: dict[str, Any] = {**stream.parameter, "ShardId": shard_id, "ShardIteratorType": kind.value}
     by_number = kind in (ShardIteratorType.AT_SEQUENCE_NUMBER, ShardIteratorType.AFTER_SEQUENCE_NUMBER)
@@ -339,6 +400,12 @@ def _without_order(record: Record) -> Record:
     if record.prev_sequence_number is None:
         return record
     return Record(record.data, record.partition_key, record.explicit_hash_key)
+
+
+def _checked_shard_id(shard_id: Any) -> str:
+    if not isinstance(shard_id, str) or not _SHARD_ID.fullmatch(shard_id):
+        raise ConfigError(f"shard_id={shard_id!r}: must be a shard's id such as 'shardId-000000000000'")
+    return shard_id
 
 
 def _seconds(timestamp: Any) -> float:

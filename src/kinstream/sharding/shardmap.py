@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 
 from kinstream.record import Shard
+from kinstream.sharding.hashkey import parse_hash_key
 
 CLOSED_SHARDS_KEPT = 10_000
 """So many ranges of closed shards stay known: an answer may name a shard that was closed while its request travelled."""
@@ -28,6 +29,9 @@ class ShardMap:
     Args:
         shards: The shards that were listed, in any order, closed ones too if they are at hand.
         earlier: The map that this one replaces: the ranges of shards that it knew stay known.
+
+    Raises:
+        ValueError: A shard's range is none.
 
     Example:
         >>> from kinstream.record import HashKeyRange, SequenceNumberRange, Shard
@@ -85,8 +89,10 @@ class ShardMap:
 
 
 def _range(shard: Shard) -> tuple[bytes, bytes]:
-    hash_keys = shard.hash_key_range
-    low, high = int(hash_keys.starting_hash_key), int(hash_keys.ending_hash_key)
+    low = parse_hash_key(shard.hash_key_range.starting_hash_key)
+    high = parse_hash_key(shard.hash_key_range.ending_hash_key)
+    if low is None or high is None or low > high:
+        raise ValueError("a shard's HashKeyRange is no range of hash keys")
     return low.to_bytes(16, "big"), high.to_bytes(16, "big")
 
 
