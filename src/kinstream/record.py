@@ -9,6 +9,8 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
+from kinstream.errors import ConfigError
+
 Data = TypeVar("Data")
 Encoder: TypeAlias = Callable[[Any], str | bytes]
 """Turns a record's data into what is written: UTF-8 text as `str`, or `bytes`."""
@@ -97,6 +99,8 @@ class ReceivedRecord(msgspec.Struct, Generic[Data], frozen=True, gc=False):
         arrival_time: When Kinesis took the record, in seconds since 1970, to the millisecond.
         partition_key: As written; None where the producer gave none (streams that distribute records themselves).
         encryption_type: NONE where the answer names none.
+        subsequence_number: The index of a user record in its aggregate; None where it came alone.
+        origin: The reading that it came from; None where it was read by `get_records`.
     """
 
     data: Data = msgspec.field(name="Data")
@@ -104,6 +108,28 @@ class ReceivedRecord(msgspec.Struct, Generic[Data], frozen=True, gc=False):
     arrival_time: float = msgspec.field(name="ApproximateArrivalTimestamp")
     partition_key: str | None = msgspec.field(default=None, name="PartitionKey")
     encryption_type: EncryptionType = msgspec.field(default=EncryptionType.NONE, name="EncryptionType")
+    subsequence_number: int | None = msgspec.field(default=None, name=" subsequence_number")  # a blank: no answer can set it
+    # Whatever an Origin is made of must not lead back to records: with gc=False such a circle would never be freed.
+    origin: Any = msgspec.field(default=None, name=" origin")
+
+    @property
+    def shard_id(self) -> str:
+        """The shard that it was read from; empty where it was read by `get_records`, whose caller knows."""
+        return "" if self.origin is None else self.origin.shard_id  # type: ignore[no-any-return]
+
+    async def checkpoint(self) -> None:
+        """Say that this record and all before it in its shard are done: reading starts after it the next time.
+
+        A record before one that was said already changes nothing.
+
+        Raises:
+            LeaseLost: Somebody else reads the shard now; nothing was changed.
+            ConfigError: The record was not read by a running `Consumer`.
+            KinesisError: The store failed.
+        """
+        if self.origin is None:
+            raise ConfigError("checkpoint: this record was read by get_records; there is nothing to resume")
+        await self.origin.checkpoint(self)
 
     @property
     def timestamp(self) -> int:
@@ -119,13 +145,16 @@ class ReceivedRecord(msgspec.Struct, Generic[Data], frozen=True, gc=False):
         return parse_json(self.data)
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        return [
+        shown = [
             ("data", _Hidden(self.data)),
             ("partition_key", self.partition_key),
             ("sequence_number", self.sequence_number),
             ("arrival_time", self.arrival_time),
             ("encryption_type", self.encryption_type.value),
         ]
+        if self.subsequence_number is not None:
+            shown.insert(3, ("subsequence_number", self.subsequence_number))
+        return shown
 
     def __repr__(self) -> str:
         return f"ReceivedRecord({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
