@@ -61,14 +61,16 @@ class Kinesis:
         told = at_once(self._behind.call(operation, msgspec.convert(params, shape), REGION))
         return None if told is None else msgspec.to_builtins(told, builtin_types=(bytes,))
 
-    def decode(self, operation: str, headers: dict[str, str], body: bytes) -> tuple[Wire, Any]:
+    def decode(self, operation: str, headers: dict[str, str], body: bytes) -> Any:
         """Return a request as the service sees it. Raises Refused."""
-        if self._verifier is not None:
-            self._verifier.verify("POST", "/", [(name.lower(), value) for name, value in headers.items()], body)
-        wire = WIRES[headers["content-type"]]
         shape = self._operations.shape(operation)
         assert shape is not None, operation
-        return wire, wire.decode(body, shape)
+        return WIRES[headers["content-type"]].decode(body, shape)
+
+    def verify(self, headers: dict[str, str], body: bytes) -> None:
+        """Check a request's signature, if they are checked. Raises Refused."""
+        if self._verifier is not None:
+            self._verifier.verify("POST", "/", headers.items(), body)
 
     def act(self, operation: str, request: Any) -> Any:
         """Do what a request asks for, and return the answer. Raises Refused."""

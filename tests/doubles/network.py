@@ -128,9 +128,12 @@ _DRAWN = [Fate(one.name) for one in fields(Faults) if one.name not in ("latency"
 
 @dataclass
 class Trip:
-    """One request's way.
+    """One request's way. Times are the loop's.
 
     Attributes:
+        request: As the service sees it.
+        acted: When the service acted on it; None: it never did.
+        ended: When its client had an answer or an error, or gave it up.
         known: Whether its answer, whole and right, came back to a client that still waited.
         results: Of a put, what became of each record: where it is, or None for one that was not written.
     """
@@ -141,8 +144,10 @@ class Trip:
     fate: Fate
     size: int
     request: Any = None
+    undecodable: Refused | None = None
     refused: str = ""
     acted: float | None = None
+    ended: float = float("inf")
     known: bool = False
     results: list[tuple[str, str] | None] = field(default_factory=list)
 
@@ -217,19 +222,20 @@ class Network:
         """Let the service act on a request, and return its answer."""
         service = self.service
         trip.acted = asyncio.get_running_loop().time()
-        wire = None
         try:
-            wire, trip.request = service.decode(trip.operation, headers, body)
+            service.verify(headers, body)
+            if trip.undecodable is not None:
+                raise trip.undecodable
             partial = trip.fate is Fate.PARTIAL
             told = self._in_part(trip, faults) if partial else service.act(trip.operation, trip.request)
         except Refused as refused:
             trip.refused = refused.code
-            return service.refusal(wire or _wire(headers), refused)
+            return service.refusal(_wire(headers), refused)
         if isinstance(told, answers.PutRecords):
             trip.results = [_place(result) for result in told.records]
             if trip.fate is Fate.MISCOUNTED:
                 told = _miscounted(told, self.random)
-        return service.answer(wire, told)
+        return service.answer(_wire(headers), told)
 
     def refuse(self, code: str, status: int, headers: dict[str, str]) -> Answer:
         """Return an error answer of a service that does not look at the request."""
@@ -271,10 +277,15 @@ class LocalTransport:
         operation = by_name["x-amz-target"].partition(".")[2]
         trip, faults = network.draw(operation, len(body))
         try:
+            trip.request = network.service.decode(operation, by_name, body)
+        except Refused as refused:
+            trip.undecodable = refused
+        try:
             answer = await self._carry(trip, faults, by_name, body, progress)
             trip.known = answer.status != 500 and trip.fate not in UNKNOWN
             return answer
         finally:
+            trip.ended = asyncio.get_running_loop().time()
             if network.watch is not None:
                 network.watch(trip)
 
