@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kinstream.errors import ConfigError
+from kinstream.service_quotas import GET_RECORDS_MAX_RECORDS, SHARD_READ_BYTES_PER_SECOND, SHARD_READ_CALLS_PER_SECOND
 
 
 class Wire(StrEnum):
@@ -136,6 +137,100 @@ class Connection:
         # A proxy's URL may hold a password.
         shown = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name != "proxy")
         return f"Connection({shown}, proxy={'...' if self.proxy else self.proxy!r})"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Poll:
+    """Read by polling (`GetRecords`): each shard is asked as often as its quotas allow while it lags, and seldom while it idles.
+
+    The quotas belong to all readers of a shard together: lower them here to leave more to the others.
+
+    Attributes:
+        idle: Seconds between two looks at a shard that had nothing new; a shard in which something happens is looked at
+            sooner. 0.05 to 60.
+        reads_per_second: Requests a second on one shard. 0.01 to 1000. The service gives 5 (quotas).
+        read_bytes_per_second: Bytes of data a second from one shard. 1024 to 1 GiB. The service gives 2 MiB (quotas).
+        page_records: The most records in one answer. 1 to 10,000 (API reference, `GetRecords`).
+    """
+
+    idle: float = 1.0
+    reads_per_second: float = float(SHARD_READ_CALLS_PER_SECOND)
+    read_bytes_per_second: int = SHARD_READ_BYTES_PER_SECOND
+    page_records: int = GET_RECORDS_MAX_RECORDS
+
+    def __post_init__(self) -> None:
+        number("Poll.idle", self.idle, 0.05, 60, "seconds")
+        number("Poll.reads_per_second", self.reads_per_second, 0.01, 1000)
+        whole_number("Poll.read_bytes_per_second", self.read_bytes_per_second, 1024, 1 << 30)
+        whole_number("Poll.page_records", self.page_records, 1, GET_RECORDS_MAX_RECORDS, "API reference, GetRecords")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delivering:
+    """How records reach the program.
+
+    Attributes:
+        concurrency: Records of one shard that `run` may have in work at once, always of different partition keys. 1 to 10,000.
+        batch_records: The most records in one batch. 1 to 10,000.
+        read_ahead_bytes: So much is read ahead of the program, of all shards together; one answer more may be under way for
+            each. 64 KiB to 16 GiB.
+        threads: Threads for handlers that are plain functions. 1 to 1000.
+        stalled_after: Seconds after which a shard that makes no progress while its lag grows is read anew. 1 to 86,400.
+    """
+
+    concurrency: int = 1
+    batch_records: int = 10_000
+    read_ahead_bytes: int = 64 << 20
+    threads: int = 16
+    stalled_after: float = 60.0
+
+    def __post_init__(self) -> None:
+        whole_number("Delivering.concurrency", self.concurrency, 1, 10_000)
+        whole_number("Delivering.batch_records", self.batch_records, 1, 10_000)
+        whole_number("Delivering.read_ahead_bytes", self.read_ahead_bytes, 64 << 10, 16 << 30)
+        whole_number("Delivering.threads", self.threads, 1, 1000)
+        number("Delivering.stalled_after", self.stalled_after, 1, 86_400, "seconds")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpointing:
+    """Automatic checkpoints: what is done is written down now and then, and at the end.
+
+    Attributes:
+        every: Seconds between two checkpoints of a shard in which something was done. 0.05 to 3600.
+    """
+
+    every: float = 5.0
+
+    def __post_init__(self) -> None:
+        number("Checkpointing.every", self.every, 0.05, 3600, "seconds")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failing:
+    """What becomes of a record whose handler fails. No record is passed over unless `then` says so.
+
+    Attributes:
+        tries: How often the handler gets it, the first time included. 1 to 1000.
+        pause: Seconds before the second time; each further pause is twice as long. 0 to 3600.
+        longest_pause: The longest pause, in seconds. 0 to 3600.
+        then: When all tries have failed: "stop" ends the shard, and `run` raises `ConsumeError`; "skip" goes on with the next
+            record, and an event says so; a dead letter takes the record, and the next one follows. A dead letter is a function,
+            plain or async, of the record and the error; or a `Producer` of another stream, which is given a JSON object:
+            `error`, `shard_id`, `sequence_number`, `subsequence_number`, `partition_key`, and `data` in base64.
+    """
+
+    tries: int = 3
+    pause: float = 0.5
+    longest_pause: float = 30.0
+    then: Any = "stop"
+
+    def __post_init__(self) -> None:
+        whole_number("Failing.tries", self.tries, 1, 1000)
+        number("Failing.pause", self.pause, 0, 3600, "seconds")
+        number("Failing.longest_pause", self.longest_pause, 0, 3600, "seconds")
+        if self.then not in ("stop", "skip") and not callable(self.then) and not hasattr(self.then, "put_record"):
+            raise ConfigError(f"Failing.then={self.then!r}: must be 'stop', 'skip', a function or a Producer")
 
 
 def is_proxy_url(url: str) -> bool:

@@ -18,6 +18,8 @@
     │   ├── ResourceInUse             the stream is not in the right state, or exists
     │   ├── LimitExceeded             an account's limit
     │   └── ServiceUnavailable        a fault of the service (HTTP 5xx)
+    ├── ConsumeError                  a shard cannot be read on; `.shard_id`
+    │   └── LeaseLost                 somebody else reads the shard now
     └── UnexpectedResponse            an answer that is not what Kinesis sends, or data that does not decode
 
 A policy reads attributes (`type`, `retry_safe`, `throttled`, `maybe_written`), never a class's name or a message's text.
@@ -192,6 +194,22 @@ class LimitExceeded(ServiceError):
 
 class ServiceUnavailable(ServiceError):
     """A fault of the service (HTTP 5xx). A put may have been written."""
+
+
+class ConsumeError(KinesisError):
+    """A shard cannot be read on. What went wrong is its `__cause__`; what was done before is kept.
+
+    Attributes:
+        shard_id: The shard.
+    """
+
+    def __init__(self, details: str, *, shard_id: str) -> None:
+        super().__init__(details)
+        self.shard_id = shard_id
+
+
+class LeaseLost(ConsumeError):
+    """Somebody else reads the shard now: the checkpoint was refused, and nothing was changed."""
 
 
 class UnexpectedResponse(KinesisError):
