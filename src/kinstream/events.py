@@ -1,0 +1,160 @@
+"""What an observer may see: one frozen class for each kind of event. No event holds a record's data or key.
+
+An observer is a function of one event. It runs on the event loop and must be quick; what it raises harms nobody. Events tell of
+requests, aggregates, batches and shards, never of each record that goes well. Where nobody listens, none is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import msgspec
+
+
+class Event(msgspec.Struct, frozen=True):
+    """What all events are."""
+
+
+Observer: TypeAlias = Callable[[Event], object]
+"""Sees events; what it returns is not looked at."""
+
+
+class ShardStarted(Event, frozen=True):
+    """A shard is read from now on.
+
+    Attributes:
+        shard_id: The shard.
+        position: From where, as text.
+    """
+
+    shard_id: str
+    position: str
+
+
+class ShardEnded(Event, frozen=True):
+    """All of a closed shard was read and handled.
+
+    Attributes:
+        shard_id: The shard.
+        children: The shards in which reading goes on, as far as they are known yet.
+    """
+
+    shard_id: str
+    children: tuple[str, ...]
+
+
+class ShardPassedOver(Event, frozen=True):
+    """A shard's records were trimmed before it was read to its end: reading goes on in its children.
+
+    Attributes:
+        shard_id: The shard.
+    """
+
+    shard_id: str
+
+
+class RecordFailed(Event, frozen=True):
+    """A record whose handler failed for the last time.
+
+    Attributes:
+        shard_id: The shard.
+        sequence_number: The record's.
+        subsequence_number: Its index in its aggregate; None where it came alone.
+        error: What was raised.
+        tries: How often the handler had it.
+        outcome: What became of it: "stopped", "skipped" or "dead-lettered".
+    """
+
+    shard_id: str
+    sequence_number: str
+    subsequence_number: int | None
+    error: BaseException
+    tries: int
+    outcome: str
+
+
+class AggregateDropped(Event, frozen=True):
+    """An aggregate with a record outside the shard's hash-key range was dropped whole: its producer sends it again.
+
+    Attributes:
+        shard_id: The shard.
+        sequence_number: The aggregate's.
+        records: How many records were in it.
+    """
+
+    shard_id: str
+    sequence_number: str
+    records: int
+
+
+class AggregateDamaged(Event, frozen=True):
+    """A record that begins as an aggregate but is none was passed on as a plain record.
+
+    Attributes:
+        shard_id: The shard.
+        sequence_number: The record's.
+        reason: What is wrong with it.
+    """
+
+    shard_id: str
+    sequence_number: str
+    reason: str
+
+
+class ShardStalled(Event, frozen=True):
+    """A shard made no progress while its lag grew; it is read anew from the last record that was handed on.
+
+    Attributes:
+        shard_id: The shard.
+        seconds: For how long.
+    """
+
+    shard_id: str
+    seconds: float
+
+
+class FetchFailed(Event, frozen=True):
+    """Reading a shard failed for now; it goes on after a pause.
+
+    Attributes:
+        shard_id: The shard.
+        error: What was raised.
+        pause: Seconds until the next attempt.
+    """
+
+    shard_id: str
+    error: BaseException
+    pause: float
+
+
+class DiscoveryFailed(Event, frozen=True):
+    """The stream's shards could not be listed; it is tried again.
+
+    Attributes:
+        error: What was raised.
+    """
+
+    error: BaseException
+
+
+class CheckpointFailed(Event, frozen=True):
+    """A checkpoint could not be written; it is tried again.
+
+    Attributes:
+        shard_id: The shard.
+        error: What was raised.
+    """
+
+    shard_id: str
+    error: BaseException
+
+
+class ShardLost(Event, frozen=True):
+    """Somebody else reads the shard now.
+
+    Attributes:
+        shard_id: The shard.
+    """
+
+    shard_id: str
