@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import hashlib
-import json
 import os
-import random
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import cbor2
 import trustme
 
 BENCH = Path(__file__).parent
 BUILD = BENCH / ".build"
 ENVIRONMENTS = BENCH / ".envs"
-
-ARRIVED = 1_787_036_486_712
-"""Milliseconds since 1970 at which the canned records arrived."""
-SEQUENCE_NUMBER = 49_671_532_811_004_187_563_129_803_617_842_091_563_287_410_296_118_304_770
-"""56 digits, as the service's are."""
 
 
 class NotPossible(Exception):
@@ -41,12 +32,14 @@ class Endpoint:
     Attributes:
         plain: Its URL without TLS.
         tls: Its URL with TLS; None where there is no OpenSSL to build with.
+        http2: Its URL with TLS and, for those who ask for it, HTTP/2; that is for subscriptions alone.
         ca: PEM file of the authority that signed its certificate.
         pid: Its process.
     """
 
     plain: str
     tls: str | None
+    http2: str | None
     ca: str
     pid: int
 
@@ -54,11 +47,6 @@ class Endpoint:
         """Return the CPU seconds that the endpoint has used."""
         fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def shard_iterator(size: int) -> str:
-    """Return the iterator whose pages hold records of `size` bytes; as long as the service's usual ones."""
-    return f"bench-{size}-".ljust(236, "A")
 
 
 @contextmanager
@@ -75,12 +63,11 @@ def alone() -> Iterator[None]:
 
 
 @contextmanager
-def endpoint(sizes: list[int], page: int) -> Iterator[Endpoint]:
+def endpoint(answers: Callable[[Path], list[str]]) -> Iterator[Endpoint]:
     """Build the endpoint, run it, and end it.
 
     Args:
-        sizes: Bytes of data in the records that it gives.
-        page: Records that one GetRecords gives.
+        answers: Writes what it answers into a folder, and returns what it is told of that (canned.py).
 
     Raises:
         NotPossible: It cannot be built or run here.
@@ -88,44 +75,41 @@ def endpoint(sizes: list[int], page: int) -> Iterator[Endpoint]:
     if not sys.platform.startswith("linux"):
         raise NotPossible("the endpoint uses epoll: it runs on Linux only")
     with tempfile.TemporaryDirectory(prefix="kinstream-bench-") as name:
-        yield from _running(Path(name), sizes, page)
+        yield from _running(Path(name), answers)
 
 
-def _running(place: Path, sizes: list[int], page: int) -> Iterator[Endpoint]:
-    program, with_tls = _compiled()
+def _running(place: Path, answers: Callable[[Path], list[str]]) -> Iterator[Endpoint]:
+    program, with_tls = _compiled(place)
     ca, certificate, key = _certificates(place)
     arguments = [certificate, key] if with_tls else ["-", "-"]
     process = subprocess.Popen(
-        [program, *arguments, *_answers(place, sizes, page)],
-        stdout=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        text=True,
+        [program, *arguments, *answers(place)], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
     )
     try:
         assert process.stdout is not None
         ports = process.stdout.readline().split()
-        if len(ports) != 2:
+        if len(ports) != 3:
             raise NotPossible("the endpoint did not start")
-        tls = f"https://127.0.0.1:{ports[1]}" if with_tls else None
-        yield Endpoint(f"http://127.0.0.1:{ports[0]}", tls, ca, process.pid)
+        tls, http2 = (f"https://127.0.0.1:{port}" if with_tls else None for port in ports[1:])
+        yield Endpoint(f"http://127.0.0.1:{ports[0]}", tls, http2, ca, process.pid)
     finally:
         process.terminate()
         process.wait()
 
 
-def _compiled() -> tuple[str, bool]:
+def _compiled(place: Path) -> tuple[str, bool]:
     """Return the endpoint's program, and whether it speaks TLS."""
-    source, program = BENCH / "endpoint.c", BUILD / "endpoint"
+    sources, program = sorted(map(str, (BENCH / "endpoint").glob("*.c"))), place / "endpoint"
     compiler = shutil.which("cc")
     if compiler is None:
         raise NotPossible("no C compiler: install one (Debian: apt install gcc libc6-dev libssl-dev)")
-    command = [compiler, "-O2", "-o", str(program), str(source)]
+    command = [compiler, "-O2", "-o", str(program), *sources]
     with_tls = subprocess.run([*command, "-lssl", "-lcrypto"], capture_output=True, text=True, check=False)
     if with_tls.returncode == 0:
         return str(program), True
     without = subprocess.run([*command, "-DNO_TLS"], capture_output=True, text=True, check=False)
     if without.returncode != 0:
-        raise NotPossible(f"endpoint.c does not compile:\n{without.stderr}")
+        raise NotPossible(f"bench/endpoint does not compile:\n{without.stderr}")
     print("TLS cells are skipped: no OpenSSL headers to build the endpoint with (Debian: apt install libssl-dev;")
     print("Fedora: dnf install openssl-devel)")
     return str(program), False
@@ -142,44 +126,6 @@ def _certificates(place: Path) -> tuple[str, str, str]:
         blob.write_to_path(str(files[1]), append=True)
     certificate.private_key_pem.write_to_path(str(files[2]))
     return str(files[0]), str(files[1]), str(files[2])
-
-
-def _answers(place: Path, sizes: list[int], page: int) -> list[str]:
-    """Write the canned answers, members in the service model's order; return what the endpoint is told of them."""
-    told = []
-
-    def write(operation: str, wire: str, mark: str, body: bytes) -> None:
-        file = place / f"{operation}.{mark or 'any'}.{wire}"
-        file.write_bytes(body)
-        told.append(f"{operation}:{wire}:{mark}:{file}")
-
-    results = [{"SequenceNumber": str(SEQUENCE_NUMBER + n), "ShardId": f"shardId-{n % 8:012}"} for n in range(500)]
-    put = {"FailedRecordCount": 0, "Records": results, "EncryptionType": "NONE"}
-    write("PutRecords", "json", "", _json(put))
-    write("PutRecords", "cbor", "", cbor2.dumps(put))
-    for size in sizes:
-        source = random.Random(size)
-        records = [
-            (source.randbytes(size), f"user-{source.randrange(100_000):05}", str(SEQUENCE_NUMBER + n), ARRIVED + n)
-            for n in range(page)
-        ]
-        rest = {"NextShardIterator": shard_iterator(size), "MillisBehindLatest": 0}
-        as_json = [
-            _received(base64.b64encode(data).decode(), key, number, at / 1000) for data, key, number, at in records
-        ]
-        as_cbor = [_received(data, key, number, cbor2.CBORTag(1, at)) for data, key, number, at in records]
-        mark = f"bench-{size}-"
-        write("GetRecords", "json", mark, _json({"Records": as_json, **rest}))
-        write("GetRecords", "cbor", mark, cbor2.dumps({"Records": as_cbor, **rest}))
-    return told
-
-
-def _received(data: object, key: object, number: object, arrived: object) -> dict[str, object]:
-    return {"SequenceNumber": number, "ApproximateArrivalTimestamp": arrived, "Data": data, "PartitionKey": key}
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def environment(peer: str, requirements: list[str]) -> str:

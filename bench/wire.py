@@ -1,7 +1,7 @@
 """`make bench-wire`: what a million records cost a client in CPU, beside other clients in the same run.
 
 Each client puts batches of 500 records and gets pages of them, from an endpoint that answers with bytes made beforehand
-(endpoint.c). The figure is user and system CPU seconds of the client's process, all threads, for a million records, after
+(endpoint/). The figure is user and system CPU seconds of the client's process, all threads, for a million records, after
 a warm-up; the median of several rounds. In each round all clients take turns in each cell, so that whatever else the
 machine does hits all alike. Asynchronous clients have 8 calls in flight on uvloop; boto3 has one at a time, as it blocks.
 
@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import picture
-from ground import BENCH, Endpoint, NotPossible, alone, endpoint, environment, shard_iterator
+from canned import requests, shard_iterator
+from ground import BENCH, Endpoint, NotPossible, alone, endpoint, environment
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,8 @@ def _benchmark(options: argparse.Namespace) -> int:
             print(f"{peer.name} is skipped: {reason}")
     versions: dict[str, str] = {}
     try:
-        with endpoint(sorted({case.size for case in CASES}), options.page) as at:
+        sizes = sorted({case.size for case in CASES})
+        with endpoint(lambda place: requests(place, sizes, options.page)) as at:
             cases = [case for case in cases if at.tls or not case.tls]
             rows = [
                 Row(case, peer.name, wire, loop)
