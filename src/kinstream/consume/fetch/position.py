@@ -27,7 +27,7 @@ class Position(msgspec.Struct, frozen=True, gc=False):
         sequence_number: A record's number, or "TRIM_HORIZON", "LATEST", "AT_TIMESTAMP", "SHARD_END".
         subsequence_number: The user record's index in its aggregate; 0 in a plain record. None: the last, whatever its index.
         inclusive: Whether the place is before that record (its number is read) or after it (it was read).
-        timestamp: Seconds since 1970 of an AT_TIMESTAMP.
+        timestamp: Seconds since 1970 of an AT_TIMESTAMP; in a LATEST, when that was, if it was before now.
     """
 
     sequence_number: str
@@ -80,6 +80,14 @@ class Position(msgspec.Struct, frozen=True, gc=False):
             return cls("AT_TIMESTAMP", timestamp=seconds_since_1970(field, value))
         raise ConfigError(f"{field}={value!r}: must be 'TRIM_HORIZON', 'LATEST', a time, or a Position")
 
+    def since(self, moment: float) -> Position:
+        """Return where to go on if nothing was read from here: what is latest must not become later by itself.
+
+        Args:
+            moment: When reading began, in seconds since 1970.
+        """
+        return Position("LATEST", timestamp=moment) if self == LATEST else self
+
     @property
     def is_number(self) -> bool:
         """Whether it is at or after a record's sequence number."""
@@ -101,8 +109,10 @@ class Position(msgspec.Struct, frozen=True, gc=False):
         """
         if self.ended:
             raise ConfigError("position: nothing is read from SHARD_END")
+        if self.timestamp is not None:
+            return ShardIteratorType.AT_TIMESTAMP, None, self.timestamp
         if not self.is_number:
-            return ShardIteratorType(self.sequence_number), None, self.timestamp
+            return ShardIteratorType(self.sequence_number), None, None
         whole = not self.inclusive and self.subsequence_number is None
         kind = ShardIteratorType.AFTER_SEQUENCE_NUMBER if whole else ShardIteratorType.AT_SEQUENCE_NUMBER
         return kind, self.sequence_number, None

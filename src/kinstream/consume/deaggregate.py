@@ -1,0 +1,169 @@
+"""Takes aggregated records apart, lazily, and passes plain ones on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+import msgspec
+
+from kinstream.events import AggregateDamaged, AggregateDropped, Event
+from kinstream.kpl.container import BadIndex, Damaged, UserRecords, unpack
+from kinstream.kpl.message import MAGIC
+from kinstream.record import HashKeyRange, ReceivedRecord
+from kinstream.sharding.hashkey import md5, parse_hash_key
+
+KEYS_REMEMBERED = 20_000
+"""Of so many partition keys it is remembered whether they belong to the shard."""
+
+_MAGIC_BYTE = MAGIC[:1]
+_WHOLE_RANGE = HashKeyRange("0", str(2**128 - 1))
+_put = msgspec.structs.force_setattr
+
+
+class Undeliverable(msgspec.Struct, frozen=True, gc=False):
+    """Stands in a batch's place for a record that cannot be taken apart: what becomes of it, the failure policy says.
+
+    Attributes:
+        record: The record as Kinesis keeps it.
+        error: What is wrong with it.
+    """
+
+    record: ReceivedRecord[bytes]
+    error: BadIndex
+
+
+class Deaggregator:
+    """Makes the user records of one shard out of its records.
+
+    An aggregate in which any record lies outside the shard's hash-key range was written by a producer that took the shard for
+    another one, and that sends it again: it is dropped whole, as the Kinesis Client Library does, unless it is to be kept.
+
+    Args:
+        shard_id: The shard.
+        origin: What each record is given as its origin.
+        hash_key_range: The shard's; None: aggregates are never dropped.
+        batch_records: The most records in one batch.
+        announce: Is given an event where something was dropped or is damaged.
+
+    Attributes:
+        dropped: Aggregates that were dropped.
+        damaged: Records that begin as an aggregate but are none.
+    """
+
+    def __init__(
+        self,
+        shard_id: str,
+        origin: object,
+        hash_key_range: HashKeyRange | None,
+        batch_records: int,
+        announce: Callable[[Event], None],
+    ) -> None:
+        self.dropped: int = 0
+        self.damaged: int = 0
+        self._shard_id = shard_id
+        self._origin = origin
+        self._batch_records = batch_records
+        self._announce = announce
+        self._range = None if hash_key_range in (None, _WHOLE_RANGE) else _bytes_of(hash_key_range)
+        self._inside: dict[str, bool] = {}
+
+    def batches(self, records: list[ReceivedRecord[bytes]]) -> Iterator[list[ReceivedRecord[bytes]] | Undeliverable]:
+        """Yield the user records of a page in batches, none of them empty, each made when it is asked for."""
+        origin = self._origin
+        for record in records:
+            _put(record, "origin", origin)
+        # One byte tells nearly all plain records apart, and costs no allocation.
+        suspects = [i for i, record in enumerate(records) if record.data[:1] == _MAGIC_BYTE]
+        if not suspects:
+            if len(records) <= self._batch_records:
+                return iter((records,) if records else ())
+            size = self._batch_records
+            return (records[i : i + size] for i in range(0, len(records), size))
+        return self._mixed(records, suspects)
+
+    def _mixed(
+        self, records: list[ReceivedRecord[bytes]], suspects: list[int]
+    ) -> Iterator[list[ReceivedRecord[bytes]] | Undeliverable]:
+        most = self._batch_records
+        batch: list[ReceivedRecord[bytes]] = []
+        done = 0
+        for index in suspects:
+            batch += records[done:index]
+            done = index + 1
+            record = records[index]
+            try:
+                user_records = self._unpacked(record)
+            except BadIndex as error:
+                if batch:
+                    yield from _pieces(batch, most)
+                    batch = []
+                yield Undeliverable(record, error)
+                continue
+            if user_records is None:
+                batch.append(record)
+                continue
+            sequence_number, arrival, encryption = record.sequence_number, record.arrival_time, record.encryption_type
+            origin = self._origin
+            numbered = enumerate(user_records)
+            while chunk := [
+                ReceivedRecord(data, sequence_number, arrival, key, encryption, i, origin)
+                for i, (key, _, data) in islice(numbered, most)
+            ]:
+                batch += chunk
+                if len(batch) >= most:
+                    *whole, batch = _pieces(batch, most)
+                    yield from whole
+                    if len(batch) == most:
+                        yield batch
+                        batch = []
+        batch += records[done:]
+        if batch:
+            yield from _pieces(batch, most)
+
+    def _unpacked(self, record: ReceivedRecord[bytes]) -> UserRecords | tuple[()] | None:
+        """Return the user records in a record; none where it was dropped, None where it is a plain one.
+
+        Raises:
+            BadIndex: It was written wrongly.
+        """
+        try:
+            user_records = unpack(record.data)
+        except Damaged as error:
+            self.damaged += 1
+            self._announce(AggregateDamaged(self._shard_id, record.sequence_number, str(error)))
+            return None
+        if user_records is None or self._range is None or self._all_inside(user_records, *self._range):
+            return user_records
+        self.dropped += 1
+        self._announce(AggregateDropped(self._shard_id, record.sequence_number, len(user_records)))
+        return ()
+
+    def _all_inside(self, user_records: UserRecords, low: bytes, high: bytes) -> bool:
+        inside = self._inside
+        for key, hash_key, _ in user_records:
+            if hash_key is not None:
+                number = parse_hash_key(hash_key)
+                if number is None or not low <= number.to_bytes(16, "big") <= high:
+                    return False
+                continue
+            known = inside.get(key)
+            if known is None:
+                if len(inside) >= KEYS_REMEMBERED:
+                    inside.clear()
+                known = inside[key] = low <= md5(key.encode()).digest() <= high
+            if not known:
+                return False
+        return True
+
+
+def _pieces(batch: list[ReceivedRecord[bytes]], most: int) -> list[list[ReceivedRecord[bytes]]]:
+    return [batch[i : i + most] for i in range(0, len(batch), most)] if len(batch) > most else [batch]
+
+
+def _bytes_of(hash_keys: HashKeyRange | None) -> tuple[bytes, bytes] | None:
+    if hash_keys is None:
+        return None
+    low, high = (parse_hash_key(text) for text in (hash_keys.starting_hash_key, hash_keys.ending_hash_key))
+    # A listing whose ranges are none says nothing about what belongs where.
+    return None if low is None or high is None else (low.to_bytes(16, "big"), high.to_bytes(16, "big"))

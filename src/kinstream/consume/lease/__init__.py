@@ -1,0 +1,1 @@
+"""Leases: who reads a shard, and how far its records are done."""

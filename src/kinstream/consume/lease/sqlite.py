@@ -1,0 +1,220 @@
+"""Leases in an SQLite file: durable, and shared by the processes of one machine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kinstream.config import text
+from kinstream.consume.fetch.position import Position
+from kinstream.consume.lease.lease import Lease
+from kinstream.errors import ConfigError
+from kinstream.record import HashKeyRange
+
+if TYPE_CHECKING:
+    import sqlite3
+
+BUSY_TIMEOUT = 10.0
+"""Seconds that a write waits for another process's to end."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS leases (
+    application TEXT NOT NULL, stream TEXT NOT NULL, leaseKey TEXT NOT NULL,
+    leaseOwner TEXT, leaseCounter INTEGER NOT NULL,
+    checkpoint TEXT NOT NULL, checkpointSubSequenceNumber INTEGER NOT NULL, checkpointTimestamp REAL,
+    ownerSwitchesSinceCheckpoint INTEGER NOT NULL,
+    parentShardId TEXT NOT NULL, childShardIds TEXT NOT NULL, startingHashKey TEXT, endingHashKey TEXT,
+    PRIMARY KEY (application, stream, leaseKey)
+) WITHOUT ROWID, STRICT
+"""
+_COLUMNS = (
+    "leaseKey, leaseOwner, leaseCounter, checkpoint, checkpointSubSequenceNumber, checkpointTimestamp,"
+    " ownerSwitchesSinceCheckpoint, parentShardId, childShardIds, startingHashKey, endingHashKey"
+)
+_LIST = f"SELECT {_COLUMNS} FROM leases WHERE application = ? AND stream = ? ORDER BY leaseKey"  # noqa: S608
+_CREATE = f"INSERT OR IGNORE INTO leases (application, stream, {_COLUMNS}) VALUES ({', '.join('?' * 13)})"  # noqa: S608
+_WRITE = (
+    f"UPDATE leases SET ({_COLUMNS}) = ({', '.join('?' * 11)})"  # noqa: S608
+    " WHERE application = ? AND stream = ? AND leaseKey = ? AND leaseCounter = ?"
+)
+_DELETE = "DELETE FROM leases WHERE application = ? AND stream = ? AND leaseKey = ?"
+
+
+class SQLite:
+    """Keeps leases in an SQLite file. What was written survives a power cut, as far as the disk tells the truth.
+
+    Several consumers and processes of one machine may use the file. Its work is done in a thread of its own; writes that wait
+    for each other go to the disk together.
+
+    Args:
+        path: The file; it is made where there is none. Its folder must exist.
+
+    Raises:
+        ConfigError: The path is none.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        if not isinstance(path, Path):
+            text("path", path)
+        self.path: Path = Path(path)
+        self._thread: ThreadPoolExecutor | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._waiting: deque[tuple[Callable[[sqlite3.Connection], Any], asyncio.Future[Any]]] = deque()
+
+    def __repr__(self) -> str:
+        return f"SQLite({str(self.path)!r})"
+
+    def table(self, application: str, stream: str) -> SQLiteTable:
+        """Return the leases of an application on a stream."""
+        return SQLiteTable(self, application, stream)
+
+    async def close(self) -> None:
+        """Finish what was begun and close the file; the next use opens it again. May be repeated."""
+        if self._thread is not None:
+            thread, self._thread = self._thread, None
+            await asyncio.get_running_loop().run_in_executor(thread, self._close)
+            thread.shutdown(wait=False)
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    async def run(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Do some work in the store's thread, in one transaction with what else waits; return what it returns.
+
+        Raises:
+            ConfigError: The file cannot be used.
+            OSError: The work failed, and with it all that was in the transaction.
+        """
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="kinstream-leases")
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[Any] = loop.create_future()
+        self._waiting.append((work, result))
+        await loop.run_in_executor(self._thread, self._work)
+        return await result
+
+    def _work(self) -> None:
+        """Do all that waits, in one transaction."""
+        batch = []
+        while self._waiting:
+            batch.append(self._waiting.popleft())
+        if not batch:
+            return  # another run took it along
+        import sqlite3
+
+        outcomes: list[Any] = []
+        error: Exception | None = None
+        try:
+            connection = self._opened()
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
+                outcomes = [work(connection) for work, _ in batch]
+        except sqlite3.Error as failed:
+            error = OSError(f"lease store {str(self.path)!r}: {failed}")
+        except ConfigError as failed:
+            error = failed
+        for i, (_, result) in enumerate(batch):
+            with suppress(RuntimeError):  # its event loop has ended, and nobody waits
+                result.get_loop().call_soon_threadsafe(_settle, result, None if error else outcomes[i], error)
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            import sqlite3
+
+            try:
+                connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None)
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute(_SCHEMA)
+            except sqlite3.DatabaseError as error:
+                raise ConfigError(f"SQLite({str(self.path)!r}): cannot be used ({error})") from error
+            self._connection = connection
+        return self._connection
+
+
+class SQLiteTable:
+    """A table in an SQLite file."""
+
+    def __init__(self, store: SQLite, application: str, stream: str) -> None:
+        self._store = store
+        self._place = (application, stream)
+
+    async def list(self) -> list[Lease]:
+        """Return all leases."""
+        rows = await self._store.run(lambda connection: connection.execute(_LIST, self._place).fetchall())
+        return [_lease(row) for row in rows]
+
+    async def create(self, lease: Lease) -> bool:
+        """Write a new row, unless there is one with its key."""
+        return await self._changed(_CREATE, (*self._place, *_row(lease)))
+
+    async def renew(self, lease: Lease) -> Lease | None:
+        """Write that the owner is still there."""
+        return await self._write(lease.renewed())
+
+    async def take(self, lease: Lease, owner: str) -> Lease | None:
+        """Write a new owner."""
+        return await self._write(lease.taken(owner))
+
+    async def checkpoint(self, lease: Lease) -> bool:
+        """Write how far the owner came."""
+        return await self._write(lease) is not None
+
+    async def delete(self, key: str) -> None:
+        """Remove a row."""
+        await self._changed(_DELETE, (*self._place, key))
+
+    async def _write(self, lease: Lease) -> Lease | None:
+        written = await self._changed(_WRITE, (*_row(lease), *self._place, lease.key, lease.counter - 1))
+        return lease if written else None
+
+    async def _changed(self, statement: str, values: tuple[Any, ...]) -> bool:
+        return await self._store.run(lambda connection: connection.execute(statement, values).rowcount) == 1  # type: ignore[no-any-return]
+
+
+def _settle(result: asyncio.Future[Any], outcome: Any, error: Exception | None) -> None:
+    if result.done():
+        return
+    if error is None:
+        result.set_result(outcome)
+    else:
+        result.set_exception(error)
+
+
+def _row(lease: Lease) -> tuple[Any, ...]:
+    position, hash_keys = lease.checkpoint, lease.hash_key_range
+    return (
+        lease.key,
+        lease.owner,
+        lease.counter,
+        position.sequence_number,
+        position.subsequence_number or 0,
+        position.timestamp,
+        lease.owner_switches,
+        ",".join(lease.parents),
+        ",".join(lease.children),
+        None if hash_keys is None else hash_keys.starting_hash_key,
+        None if hash_keys is None else hash_keys.ending_hash_key,
+    )
+
+
+def _lease(row: tuple[Any, ...]) -> Lease:
+    key, owner, counter, checkpoint, index, timestamp, switches, parents, children, low, high = row
+    by_number = checkpoint.isdecimal()
+    return Lease(
+        key=key,
+        owner=owner,
+        counter=counter,
+        checkpoint=Position.after(checkpoint, index) if by_number else Position(checkpoint, timestamp=timestamp),
+        parents=tuple(parents.split(",")) if parents else (),
+        children=tuple(children.split(",")) if children else (),
+        hash_key_range=None if low is None else HashKeyRange(low, high),
+        owner_switches=switches,
+    )
