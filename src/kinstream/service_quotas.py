@@ -59,6 +59,19 @@ SHARD_READ_BYTES_PER_SECOND = 2 * MIB
 SHARD_ITERATOR_CALLS_PER_SECOND = 5
 """GetShardIterator calls a second on a shard (API reference, `GetShardIterator`)."""
 
+SUBSCRIPTION_SECONDS = 300.0
+"""Seconds after which a subscription to a shard ends (API reference, `SubscribeToShard`)."""
+
+SUBSCRIPTION_BYTES_PER_SECOND = 2 * MIB
+"""Bytes a second that a shard pushes to one consumer (quotas)."""
+
+SUBSCRIBE_AGAIN_SECONDS = 5.0
+"""Seconds after a successful SubscribeToShard call in which another one for the same consumer and shard is refused; later
+it takes over (API reference, `SubscribeToShard`)."""
+
+SUBSCRIBE_CALLS_PER_SECOND = 1
+"""SubscribeToShard calls a second for one consumer and shard (API reference, `SubscribeToShard`)."""
+
 STREAM_CALLS_PER_SECOND = {
     "DeregisterStreamConsumer": 5,
     "DescribeStreamConsumer": 20,

@@ -175,6 +175,15 @@ class GetRecords(msgspec.Struct, rename="pascal", omit_defaults=True):
     child_shards: list[ChildShard] | None = None
 
 
+class SubscribeToShardEvent(msgspec.Struct, rename="pascal", omit_defaults=True):
+    """What a subscription pushes. At a shard's end there is no number to continue from, but child shards."""
+
+    records: list[ReadRecord]
+    millis_behind_latest: int
+    continuation_sequence_number: str | None = None
+    child_shards: list[ChildShard] | None = None
+
+
 class ListShards(msgspec.Struct, rename="pascal", omit_defaults=True):
     """ListShards."""
 

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
@@ -77,7 +78,8 @@ class Line(Protocol):
 class Connections:
     """Serves an ASGI application on listening sockets while the context is open.
 
-    A request's `scope["state"]` holds its connection as "connection": a `Line`.
+    A request's `scope["state"]` holds its connection as "connection", a `Line`, and its answer as "answer", which can be waited
+    for (`push.Flow`).
 
     Args:
         app: The application.
@@ -288,6 +290,8 @@ class _Connection:
     ) -> Callable[[Message], Awaitable[None]]:
         """Start the application for one request, and return what its messages are handed to."""
         inbox = _Inbox()
+        stream: Any = send  # bound to hypercorn's stream
+        scope["state"]["answer"] = _Answer(self, stream.__self__.stream_id)
 
         async def work() -> None:
             try:
@@ -327,6 +331,28 @@ class _Connection:
         await self._protocol.handle(Closed())
         for waiting in self._waiting():
             await waiting.close()
+
+    async def taken(self, number: int) -> None:
+        """Wait until all that an answer has sent is on its way. hypercorn lets a client's window fill its memory instead."""
+        protocol = self._protocol.protocol
+        buffer = protocol.stream_buffers.get(number) if isinstance(protocol, H2Protocol) else None
+        if buffer is not None:
+            await buffer.drain()
+
+    async def abandon(self, number: int) -> None:
+        """End one answer: its stream in HTTP/2, the connection in HTTP/1.1."""
+        protocol = self._protocol.protocol
+        if not isinstance(protocol, H2Protocol):
+            self.cut()
+            return
+        buffer = protocol.stream_buffers.pop(number, None)
+        if buffer is None:
+            return
+        await buffer.close()
+        protocol.priority.remove_stream(number)
+        with contextlib.suppress(ProtocolError):
+            protocol.connection.reset_stream(number, ErrorCodes.CANCEL)
+            await self._send(RawData(protocol.connection.data_to_send()))
 
     def _waiting(self) -> list[StreamBuffer]:
         """Return the answers that wait for their client's leave to send (HTTP/2), which may never come."""
@@ -372,6 +398,22 @@ class _Connection:
         _close_once(self._writer)
         if self._lingering is None:
             self._lingering = asyncio.get_running_loop().call_later(LINGER_SECONDS, self.cut)
+
+
+class _Answer:
+    """One request's answer, for an application that sends as long as its client reads."""
+
+    def __init__(self, connection: _Connection, number: int) -> None:
+        self._connection = connection
+        self._number = number
+
+    async def taken(self) -> None:
+        """Wait until all that was sent is on its way."""
+        await self._connection.taken(self._number)
+
+    async def abandon(self) -> None:
+        """End this answer alone, whatever of it is under way."""
+        await self._connection.abandon(self._number)
 
 
 class _Inbox:

@@ -22,6 +22,8 @@ import msgspec
 
 from kinstream.config import number, text, whole_number
 from kinstream.errors import ClosedError, ConfigError
+from kinstream.local import disturb
+from kinstream.local.disturb import Fault
 from kinstream.local.kept import shard_id
 from kinstream.local.refusal import Refused
 from kinstream.local.tokens import Iterator, Sealer, ShardsPage
@@ -82,6 +84,19 @@ class Severed:
     answer: Any
     after_bytes: int
     reset: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Disturbed:
+    """A subscription in which something goes wrong.
+
+    Attributes:
+        answer: The subscription.
+        fault: What goes wrong.
+    """
+
+    answer: Any
+    fault: Fault
 
 
 class Exchange:
@@ -239,6 +254,17 @@ class Catching:
         """Return the same, for calls that have done what they ask: records are written, and then the call fails."""
         return Catching(self._set_catch, self._operation, True)
 
+    def after_events(self, events: int) -> Disturbing:
+        """Say what becomes of a subscription once it has pushed so many events; it begins as any other.
+
+        Args:
+            events: How many, those without records included: the first comes at once. 0 to 1e9.
+        """
+        if self._operation != "SubscribeToShard":
+            raise ConfigError("after_events: only SubscribeToShard has events")
+        whole_number("events", events, 0, 10**9)
+        return Disturbing(self._set_catch, events)
+
     def watch(self) -> Catch:
         """Let the call go on; it can be looked at."""
         return self._set(self._act)
@@ -375,7 +401,9 @@ class Catching:
 
         async def step(exchange: Exchange) -> Any:
             if self._acting:
-                return _changed(_members(await exchange.act()), changes)
+                answer = await exchange.act()
+                given = answer is None or isinstance(answer, msgspec.Struct)
+                return _changed(_members(answer), changes) if given else answer
             changed = _changed(exchange.call.parameters, changes)
             try:
                 request = msgspec.convert(changed, type(exchange.request), builtin_types=(bytes,))
@@ -391,6 +419,50 @@ class Catching:
 
     def _set(self, step: Step) -> Catch:
         return self._set_catch(lambda _: step)
+
+
+class Disturbing:
+    """Says what becomes of a subscription after some of its events: each method sets the catch, and returns it."""
+
+    def __init__(self, set_catch: Callable[[Callable[[Catch], Step]], Catch], events: int) -> None:
+        self._set_catch = set_catch
+        self._events = events
+
+    def cut(self) -> Catch:
+        """Close the connection in the middle of the next event, with all that is asked on it."""
+        return self._set(lambda _: disturb.cut(self._events))
+
+    def corrupt(self, at: int = -5) -> Catch:
+        """Invert a byte of the next event; those after it are whole.
+
+        Args:
+            at: Which byte of the message, from its end if negative: by default the last one of the payload, 0 to 3 the
+                length, 8 to 11 its CRC, -4 to -1 the message's CRC.
+        """
+        whole_number("at", at, -(2**31), 2**31)
+        return self._set(lambda _: disturb.corrupt(self._events, at))
+
+    def fail(self, code: str, message: str = _TOLD) -> Catch:
+        """End the subscription with an exception in its stream, such as "InternalFailureException"."""
+        refused = Refused(text("code", code), message)
+        return self._set(lambda _: disturb.fail(self._events, refused))
+
+    def silence(self) -> Catch:
+        """Send nothing more, not even an end, until the catch is released or cancelled: a half-open subscription."""
+        return self._set(lambda catch: disturb.silence(self._events, catch.held))
+
+    def end(self) -> Catch:
+        """End the subscription before its time."""
+        return self._set(lambda _: disturb.end(self._events))
+
+    def _set(self, fault: Callable[[Catch], Fault]) -> Catch:
+        def disturbed(catch: Catch) -> Step:
+            async def step(exchange: Exchange) -> Any:
+                return Disturbed(await exchange.act(), fault(catch))
+
+            return step
+
+        return self._set_catch(disturbed)
 
 
 class Control:

@@ -12,23 +12,26 @@ import logging
 import os
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from email.utils import formatdate
-from functools import partial
 from typing import Any, TypeAlias
 
 import msgspec
 
 from kinstream.clock import Clock
-from kinstream.local import sts
+from kinstream.local import eventstream, sts
 from kinstream.local.connections import Line
-from kinstream.local.control import Answered, Control, Severed
+from kinstream.local.control import Answered, Control, Disturbed, Severed
 from kinstream.local.control_address import PREFIX, ControlAddress, Wrong
+from kinstream.local.disturb import Fault, cut_after
 from kinstream.local.hosts import Hosts
 from kinstream.local.limits import Limits
 from kinstream.local.operations import Operations
+from kinstream.local.push import Cut, Flow, Pushed, messages, push
 from kinstream.local.refusal import Refused
 from kinstream.local.signature import Verifier
+from kinstream.local.subscriptions import Subscription
 from kinstream.local.wire import JSON, WIRES, Wire
 
 _log = logging.getLogger("kinstream.local")
@@ -55,6 +58,8 @@ class Reply:
     """In the place of the usual ones; an empty value leaves one out."""
     severed: Severed | None = None
     """How the connection is cut off instead of a whole answer."""
+    pushed: Pushed | None = None
+    """What is sent bit by bit, in the place of a body."""
 
 
 class Endpoint:
@@ -99,37 +104,57 @@ class Endpoint:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
-        answer = self._answer_control if scope["path"].startswith(PREFIX) else self._answer_kinesis
-        reply = await answer(scope, headers, receive)
-        if reply is None:
-            return
         line: Line = scope["state"]["connection"]
-        try:
-            async with asyncio.timeout(self._limits.answer):
-                await self._send(reply, send, line)
-        except TimeoutError:
-            line.cut()  # its client does not read
+        with ExitStack() as opened:
+            if scope["path"].startswith(PREFIX):
+                reply = await self._answer_control(scope, headers, receive)
+            else:
+                reply = await self._answer_kinesis(scope, headers, receive, opened)
+            if reply is None:
+                return
+            try:
+                async with asyncio.timeout(self._limits.answer):
+                    await self._send(reply, send, line)
+            except TimeoutError:
+                line.cut()  # its client does not read
+                return
+            if reply.pushed is not None:
+                await self._push(reply.pushed, scope, receive, send)
 
-    async def _answer_kinesis(self, scope: Scope, headers: list[tuple[str, str]], receive: Receive) -> Reply | None:
+    async def _answer_kinesis(
+        self, scope: Scope, headers: list[tuple[str, str]], receive: Receive, opened: ExitStack
+    ) -> Reply | None:
         by_name = dict(headers)
         content_type = by_name.get("content-type", "").partition(";")[0].strip().lower()
         for_sts = content_type == sts.FORM and "x-amz-target" not in by_name
         wire: Wire = sts.STS if for_sts else WIRES.get(content_type, JSON)
         reply = Reply(200, b"", wire.content_type)
+        fault: Fault | None = None
         try:
             body = await self._body(receive)
             if body is GONE:
                 return None
             answer: Any = await self._answer(
-                scope, headers, by_name, body, wire if for_sts else WIRES.get(content_type)
+                scope, headers, by_name, body, wire if for_sts else WIRES.get(content_type), opened
             )
             if isinstance(answer, Severed):
                 reply.severed = answer
                 answer = answer.answer
+            if isinstance(answer, Disturbed):
+                fault = answer.fault
+                answer = answer.answer
             if isinstance(answer, Answered):
                 reply.status, reply.headers = answer.status, answer.headers
                 answer = answer.body
-            reply.body = answer if isinstance(answer, bytes) else b"" if answer is None else wire.encode(answer)
+            if isinstance(answer, Subscription):
+                sent = messages(answer, wire)
+                if fault is not None:
+                    sent = fault(sent, answer, wire)
+                if reply.severed is not None:
+                    sent = cut_after(sent, reply.severed.after_bytes)
+                reply.pushed, reply.content_type = Pushed(answer, sent), eventstream.CONTENT_TYPE
+            else:
+                reply.body = answer if isinstance(answer, bytes) else b"" if answer is None else wire.encode(answer)
         except Refused as refused:
             reply.status = refused.status
             told = {"__type": refused.code} | ({"message": refused.message} if refused.message else {})
@@ -151,6 +176,7 @@ class Endpoint:
         by_name: dict[str, str],
         body: bytes | None,
         wire: Wire | None,
+        opened: ExitStack,
     ) -> Any:
         """Return the answer to a request, or None for an empty one. Raises Refused."""
         if not self._hosts.lets_in(by_name.get("host", "")):
@@ -174,7 +200,13 @@ class Endpoint:
         if shape is None:
             raise Refused("UnknownOperationException")
         region = self._verifier.verify(scope["method"], target, headers, body)
-        act = partial(self._operations.call, operation, region=region)
+
+        async def act(request: msgspec.Struct) -> Any:
+            done = await self._operations.call(operation, request, region)
+            if isinstance(done, Subscription):
+                opened.callback(done.close)  # whether or not it is given out
+            return done
+
         return await self._control.answer(operation, wire.decode(body, shape), region, act)
 
     async def _answer_control(self, scope: Scope, headers: list[tuple[str, str]], receive: Receive) -> Reply | None:
@@ -215,16 +247,27 @@ class Endpoint:
             "x-amz-id-2": base64.b64encode(os.urandom(72)).decode(),
             "date": formatdate(self._clock.wall(), usegmt=True),
             "content-type": reply.content_type,
-            "content-length": str(len(reply.body)),
         }
+        if reply.pushed is None:
+            usual["content-length"] = str(len(reply.body))
         if reply.headers:
             usual |= {name.lower(): value for name, value in reply.headers.items()}
         headers = [(name.encode(), value.encode()) for name, value in usual.items() if value]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        if reply.pushed is not None:
+            return
         if severed is None:
             await send({"type": "http.response.body", "body": reply.body})
         else:
             await send({"type": "http.response.body", "body": reply.body[: severed.after_bytes], "more_body": True})
+            await line.finish()
+
+    async def _push(self, pushed: Pushed, scope: Scope, receive: Receive, send: Send) -> None:
+        flow: Flow = scope["state"]["answer"]
+        line: Line = scope["state"]["connection"]
+        try:
+            await push(pushed, send=send, receive=receive, flow=flow, patience=self._limits.answer)
+        except Cut:
             await line.finish()
 
     async def _body(self, receive: Receive) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 from kinstream.clock import Clock
@@ -24,11 +25,13 @@ class MovedClock:
 
     Attributes:
         advanced: How far it is ahead of that clock, in seconds.
+        moved: Called when it was put forward, on whatever thread that was done: its timeouts do not know.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.advanced: float = 0.0
+        self.moved: Callable[[], None] | None = None
         self._lock = threading.Lock()
 
     def advance(self, seconds: float) -> None:
@@ -42,6 +45,9 @@ class MovedClock:
             if self.wall() + seconds > LATEST:
                 raise ConfigError(f"seconds={seconds:g}: the clock goes to the year 4000, not further")
             self.advanced += seconds
+        moved = self.moved
+        if moved is not None:
+            moved()
 
     def monotonic(self) -> float:
         """Return seconds that never go back."""

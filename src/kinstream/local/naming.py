@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from kinstream import service_quotas
 from kinstream.local.kept import ACCOUNT, Consumer, Stream
@@ -16,6 +16,14 @@ TOKEN_LIFETIME = 300.0
 
 _ARN = re.compile(service_quotas.STREAM_ARN_PATTERN)
 _MAX_MILLIS = 2**53
+
+
+class Rehearsed(Protocol):
+    """A request that may be a rehearsal."""
+
+    @property
+    def dry_run(self) -> bool | None:
+        """Return whether it is."""
 
 
 class Call(NamedTuple):
@@ -115,3 +123,9 @@ def check_token_age(issued: int, call: Call) -> None:
     """Refuse a page token that is too old. `issued` is in milliseconds."""
     if call.now - issued / 1000 > TOKEN_LIFETIME:
         raise Refused("ExpiredNextTokenException", "NextToken has expired.")
+
+
+def check_rehearsal(request: Rehearsed) -> None:
+    """Refuse a call that is a rehearsal, and would have been done."""
+    if request.dry_run:
+        raise Refused("DryRunOperationException", "Request would have succeeded, but DryRun flag is set.")

@@ -8,7 +8,7 @@ order of the decisions.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -27,11 +27,15 @@ from kinstream.local.shards import Shards
 from kinstream.local.state import State
 from kinstream.local.store import Store
 from kinstream.local.streams import Streams
+from kinstream.local.subscriptions import Subscription, Subscriptions
 from kinstream.local.tags import Tagging
 from kinstream.local.tokens import Sealer
 
-_PER_SHARD = frozenset({"GetRecords", "GetShardIterator", "PutRecord", "PutRecords"})
+_PER_SHARD = frozenset({"GetRecords", "GetShardIterator", "PutRecord", "PutRecords", "SubscribeToShard"})
 """Operations whose quotas are a shard's: they count for themselves."""
+
+
+_Answer: TypeAlias = msgspec.Struct | Subscription | None
 
 
 class Operations:
@@ -42,6 +46,9 @@ class Operations:
         store: Where events and records are kept.
         clock: Dates all that happens.
         quotas: Counts what is used; None lets everything through.
+
+    Attributes:
+        subscriptions: What is being pushed.
     """
 
     def __init__(self, state: State, store: Store, clock: Clock, quotas: Quotas | None = None) -> None:
@@ -58,7 +65,8 @@ class Operations:
         consumers = Consumers(state, store, sealer)
         account = AccountSettings(state, store)
         records = Records(state, store, sealer, quotas)
-        self._table: dict[str, tuple[type[Any], Callable[[Any, Call], Awaitable[msgspec.Struct | None]]]] = {
+        self.subscriptions: Subscriptions = Subscriptions(state, store, clock, quotas, self.catch_up)
+        self._table: dict[str, tuple[type[Any], Callable[[Any, Call], Awaitable[_Answer]]]] = {
             "CreateStream": (requests.CreateStream, streams.create_stream),
             "DeleteStream": (requests.DeleteStream, streams.delete_stream),
             "DescribeStream": (requests.DescribeStream, streams.describe_stream),
@@ -71,6 +79,7 @@ class Operations:
             "PutRecord": (requests.PutRecord, records.put_record),
             "PutRecords": (requests.PutRecords, records.put_records),
             "SplitShard": (requests.SplitShard, shards.split_shard),
+            "SubscribeToShard": (requests.SubscribeToShard, self.subscriptions.subscribe),
             "UpdateShardCount": (requests.UpdateShardCount, shards.update_shard_count),
             "DecreaseStreamRetentionPeriod": (requests.StreamRetentionPeriod, settings.decrease_retention),
             "DisableEnhancedMonitoring": (requests.EnhancedMonitoring, settings.disable_monitoring),
@@ -108,8 +117,8 @@ class Operations:
         entry = self._table.get(operation)
         return entry[0] if entry else None
 
-    async def call(self, operation: str, request: msgspec.Struct, region: str) -> msgspec.Struct | None:
-        """Answer a request; None is an answer without a body.
+    async def call(self, operation: str, request: msgspec.Struct, region: str) -> _Answer:
+        """Answer a request; None is an answer without a body. A subscription is to be closed by whoever gets it.
 
         Raises:
             Refused: AWS would refuse it.

@@ -104,11 +104,7 @@ class Quotas:
         if rate is None:
             stream = ""
             rate = service_quotas.ACCOUNT_CALLS_PER_SECOND.get(operation, service_quotas.OTHER_CALLS_PER_SECOND)
-        bucket = self._calls.get((operation, stream))
-        if bucket is None:
-            self._calls_room = _make_room(self._calls, self._calls_room, now)
-            bucket = self._calls[operation, stream] = Bucket(rate, rate, now)
-        return bucket.take(now)
+        return self._count((operation, stream), rate, now)
 
     def admitted(self, shard: int, sizes: Sequence[int], now: float) -> Sequence[int]:
         """Say which records of a put a shard takes, and count those.
@@ -159,6 +155,17 @@ class Quotas:
     def may_iterate(self, shard: int, now: float) -> bool:
         """Count a GetShardIterator call on a shard, unless there were too many. Return whether it may go on."""
         return self._shard(shard, now).iterators.take(now)
+
+    def may_subscribe(self, shard: int, consumer: str, now: float) -> bool:
+        """Count a SubscribeToShard call of a consumer on a shard, unless there were too many. Return whether it may go on."""
+        return self._count(("SubscribeToShard", f"{shard}/{consumer}"), service_quotas.SUBSCRIBE_CALLS_PER_SECOND, now)
+
+    def _count(self, key: tuple[str, str], rate: float, now: float) -> bool:
+        bucket = self._calls.get(key)
+        if bucket is None:
+            self._calls_room = _make_room(self._calls, self._calls_room, now)
+            bucket = self._calls[key] = Bucket(rate, rate, now)
+        return bucket.take(now)
 
     def _shard(self, number: int, now: float) -> _Shard:
         use = self._shards.get(number)

@@ -156,6 +156,27 @@ class GetShardIterator(DataRequest, rename="pascal", kw_only=True):
     timestamp: float | None = None
 
 
+class StartingPosition(msgspec.Struct, rename="pascal", kw_only=True):
+    """Where a subscription starts."""
+
+    type: Annotated[
+        str | None,
+        Required(),
+        OneOf("AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER", "TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"),
+    ] = None
+    sequence_number: Annotated[str | None, Pattern(service_quotas.SEQUENCE_NUMBER_PATTERN)] = None
+    timestamp: float | None = None
+
+
+class SubscribeToShard(msgspec.Struct, rename="pascal", kw_only=True):
+    """SubscribeToShard."""
+
+    consumer_arn: Annotated[ConsumerArn, Required()] = msgspec.field(default=None, name="ConsumerARN")
+    shard_id: RequiredName = None
+    starting_position: Annotated[StartingPosition | None, Required(), Each()] = None
+    dry_run: bool | None = None
+
+
 class GetRecords(msgspec.Struct, rename="pascal", kw_only=True):
     """GetRecords."""
 

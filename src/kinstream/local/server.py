@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -276,7 +276,8 @@ class Server:
             limits=self._limits,
             clock=self._clock,
         )
-        self._loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
+        self._moved.moved = partial(_call_soon, loop, operations.subscriptions.wake)
         self._stopping = asyncio.Event()
         async with Connections(endpoint, listeners, self._limits):
             self.port = bound[0].getsockname()[1]
@@ -286,7 +287,9 @@ class Server:
             ready.set_result(None)
             await self._stopping.wait()
             self._control = None
+            self._moved.moved = None
             control.cancel_all()
+            operations.subscriptions.close()
 
     def _certificate(self, opened: ExitStack) -> Certificate:
         """Return the certificate, kept with the data or for as long as the server runs."""
@@ -299,3 +302,9 @@ class Server:
             folder = self.data / "tls"
         # Clients hold a certificate against their own time, so the clock of a test does not date it.
         return Certificate(folder, [*self._hosts.names, self._hosts.reached_at.strip("[]")], SYSTEM_CLOCK.wall())
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    """Have a function called on an event loop, unless that has ended."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(function)

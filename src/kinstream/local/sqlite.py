@@ -32,7 +32,7 @@ from kinstream.local.kept import (
     StreamGone,
     StreamKept,
 )
-from kinstream.local.store import NO_TIP, Chunk, Loaded, Slice, Tip, Write, cut, tip_of
+from kinstream.local.store import NO_TIP, Chunk, Loaded, Slice, Tip, Watcher, Write, cut, tip_of
 
 _log = logging.getLogger("kinstream.local")
 
@@ -106,6 +106,7 @@ class SqliteStore:
             except sqlite3.Error as error:
                 raise ConfigError(f"data={str(folder)!r}: its database cannot be used: {error}") from error
             opened.pop_all()
+        self.watcher: Watcher | None = None
         self._folder = folder
         self._loop = asyncio.get_running_loop()
         self._tips: dict[int, Tip] = {}
@@ -167,6 +168,7 @@ class SqliteStore:
             [statement for write in writes for statement in _statements(write)],
             {write.number: tip_of(write) for write in writes if isinstance(write, Chunk)},
             {number: horizon for write in writes for number, horizon in _ended_by(write)},
+            writes,
             self._loop.create_future(),
         )
         self._queue.put(job)
@@ -276,6 +278,8 @@ class SqliteStore:
         for job in jobs:
             if error is None:
                 self._tips.update(job.tips)
+                if self.watcher is not None:
+                    self.watcher(job.writes)
             if job.done.done():
                 continue
             if error is None:
@@ -325,6 +329,7 @@ class _Job(NamedTuple):
     tips: dict[int, Tip]
     past: dict[int, int]
     """What is to be removed afterwards."""
+    writes: Sequence[Write]
     done: asyncio.Future[None]
 
 

@@ -170,6 +170,10 @@ class State:
                 events.extend(self._become_active(stream, due))
         return events
 
+    def due(self, name: str) -> float:
+        """Return when the next state of a stream or of one of its consumers ends by itself: infinity where none does."""
+        return min((until for (stream, _), until in self._moving.items() if stream == name), default=float("inf"))
+
     def trim(self, now: float) -> list[Event]:
         """Give up records that are past their retention: all when it is first asked, then every `TRIM_SECONDS`.
 

@@ -78,6 +78,8 @@ class Loaded(NamedTuple):
 
 
 Write: TypeAlias = Event | Chunk
+Watcher: TypeAlias = Callable[[Sequence[Write]], None]
+"""Is told what was written."""
 
 
 NO_TIP = Tip(0, 0)
@@ -93,6 +95,8 @@ class Store(Protocol):
 
     key: bytes
     """A secret of this store, 32 bytes, for sealing what clients carry."""
+    watcher: Watcher | None
+    """Told of each write when it can be read, on the event loop. It must be quick."""
 
     def load(self) -> Loaded:
         """Return what was kept of streams and shards."""
@@ -118,6 +122,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.key: bytes = secrets.token_bytes(32)
+        self.watcher: Watcher | None = None
         self._chunks: dict[int, list[Chunk]] = {}
         self._tips: dict[int, Tip] = {}
 
@@ -138,6 +143,8 @@ class MemoryStore:
                 for number in write.numbers:
                     self._chunks.pop(number, None)
                     self._tips.pop(number, None)
+        if self.watcher is not None:
+            self.watcher(writes)
 
     def tip(self, number: int) -> Tip:
         """Return the newest record of the shard with this number."""
