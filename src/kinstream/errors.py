@@ -20,6 +20,7 @@
     │   └── ServiceUnavailable        a fault of the service (HTTP 5xx)
     ├── ConsumeError                  a shard cannot be read on; `.shard_id`
     │   └── LeaseLost                 somebody else reads the shard now
+    ├── FanOutRefused                 enhanced fan-out cannot be had; polling may work
     └── UnexpectedResponse            an answer that is not what Kinesis sends, or data that does not decode
 
 A policy reads attributes (`type`, `retry_safe`, `throttled`, `maybe_written`), never a class's name or a message's text.
@@ -210,6 +211,15 @@ class ConsumeError(KinesisError):
 
 class LeaseLost(ConsumeError):
     """Somebody else reads the shard now: the checkpoint was refused, and nothing was changed."""
+
+
+class FanOutRefused(KinesisError):
+    """Enhanced fan-out cannot be had: no permission, no consumer left of the stream's limit, or a service without it.
+
+    Reading by polling may work all the same. What was answered is the `__cause__`.
+    """
+
+    type = ErrorType.REQUEST_FAILED
 
 
 class UnexpectedResponse(KinesisError):

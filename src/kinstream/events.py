@@ -158,3 +158,127 @@ class ShardLost(Event, frozen=True):
     """
 
     shard_id: str
+
+
+class RecordsAdmitted(Event, frozen=True):
+    """Records were taken into a producer's buffer.
+
+    Attributes:
+        records: How many, since the last such event.
+        size: Their bytes, partition keys included.
+    """
+
+    records: int
+    size: int
+
+
+class RecordsAggregated(Event, frozen=True):
+    """Records were packed into one aggregated record.
+
+    Attributes:
+        shard_id: The shard that it is meant for.
+        records: How many.
+        size: Bytes of the aggregated record.
+    """
+
+    shard_id: str
+    records: int
+    size: int
+
+
+class ShardLimited(Event, frozen=True):
+    """A shard has had what its pace allows; its records wait.
+
+    Attributes:
+        shard_id: The shard.
+        seconds: For how long.
+        share: The part of the pace's bounds that is used: less than 1 after the shard refused records.
+    """
+
+    shard_id: str
+    seconds: float
+    share: float
+
+
+class RequestSent(Event, frozen=True):
+    """A PutRecords request goes out.
+
+    Attributes:
+        entries: Kinesis records in it.
+        records: User records in it.
+        size: Bytes of data and partition keys.
+    """
+
+    entries: int
+    records: int
+    size: int
+
+
+class RequestSettled(Event, frozen=True):
+    """A PutRecords request has ended.
+
+    Attributes:
+        seconds: How long it took.
+        written: User records that were written by it.
+        again: Kinesis records that are sent again.
+        failed: User records that failed for good.
+        error: What became of the request as a whole, as an error's name; None where it was answered.
+    """
+
+    seconds: float
+    written: int
+    again: int
+    failed: int
+    error: str | None
+
+
+class RecordsResent(Event, frozen=True):
+    """Kinesis records are sent again.
+
+    Attributes:
+        shard_id: The shard that they were meant for; None where that was not known.
+        entries: How many.
+        reason: "throttled", "failed", "unknown" (they may have been written) or "wrong shard".
+    """
+
+    shard_id: str | None
+    entries: int
+    reason: str
+
+
+class RecordsFailed(Event, frozen=True):
+    """Records failed for good.
+
+    Attributes:
+        records: How many.
+        awaited: How many of them somebody waits for.
+        error: Why, as an error's name.
+        details: Why, for people.
+    """
+
+    records: int
+    awaited: int
+    error: str
+    details: str
+
+
+class ShardMapRefreshed(Event, frozen=True):
+    """The shard map was read anew.
+
+    Attributes:
+        open_shards: How many shards take records now.
+        changed: Whether they are others than before.
+    """
+
+    open_shards: int
+    changed: bool
+
+
+class AggregationOff(Event, frozen=True):
+    """Records are not aggregated, though the producer may: no shard can be told beforehand.
+
+    Attributes:
+        reason: Why, for people.
+    """
+
+    reason: str

@@ -287,6 +287,23 @@ class GetRecordsResult(msgspec.Struct, Generic[Data], frozen=True):
     child_shards: list[ChildShard] = msgspec.field(default_factory=list, name="ChildShards")
 
 
+class SubscribeToShardEvent(msgspec.Struct, Generic[Data], frozen=True):
+    """One event of a subscription to a shard.
+
+    Attributes:
+        records: In the order of their sequence numbers; empty now and then, to say that the subscription is alive.
+        continuation_sequence_number: After what a new subscription goes on, also where `records` is empty; None at the end of a
+            closed shard.
+        millis_behind_latest: How far the event is from the shard's newest record, in milliseconds; None: not said.
+        child_shards: At the end of a closed shard, the shards in which reading goes on.
+    """
+
+    records: list[ReceivedRecord[Data]] = msgspec.field(name="Records")
+    continuation_sequence_number: str | None = msgspec.field(default=None, name="ContinuationSequenceNumber")
+    millis_behind_latest: int | None = msgspec.field(default=None, name="MillisBehindLatest")
+    child_shards: list[ChildShard] = msgspec.field(default_factory=list, name="ChildShards")
+
+
 def parse_json(data: bytes | str) -> Any:
     """Return `data` parsed as JSON (RFC 8259: UTF-8, no NaN).
 
