@@ -6,11 +6,21 @@ import ssl
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from kinstream.errors import ConfigError
-from kinstream.service_quotas import GET_RECORDS_MAX_RECORDS, SHARD_READ_BYTES_PER_SECOND, SHARD_READ_CALLS_PER_SECOND
+from kinstream.service_quotas import (
+    GET_RECORDS_MAX_RECORDS,
+    MIB,
+    PUT_RECORDS_MAX_BYTES,
+    PUT_RECORDS_MAX_RECORDS,
+    RECORD_MAX_BYTES,
+    SHARD_READ_BYTES_PER_SECOND,
+    SHARD_READ_CALLS_PER_SECOND,
+    SHARD_WRITE_BYTES_PER_SECOND,
+    SHARD_WRITE_RECORDS_PER_SECOND,
+)
 
 
 class Wire(StrEnum):
@@ -100,6 +110,109 @@ class Retrying:
     def __post_init__(self) -> None:
         whole_number("Retrying.max_attempts", self.max_attempts, 1, 100)
         number("Retrying.max_delay", self.max_delay, 0, 300, "seconds")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Aggregation:
+    """How records are packed into aggregated records, in the format of the Kinesis Producer Library.
+
+    Attributes:
+        max_bytes: Bytes of one aggregated record. 1024 to 10485760, and never more than the stream's MaxRecordSizeInKiB
+            allows. The KPL's default, and its reason: the smaller, the sooner a shard's quota takes it.
+        max_records: User records in one aggregated record. 1 to 1000000.
+    """
+
+    max_bytes: int = 51_200
+    max_records: int = 10_000
+
+    def __post_init__(self) -> None:
+        whole_number(
+            "Aggregation.max_bytes", self.max_bytes, 1024, RECORD_MAX_BYTES, "API reference, UpdateMaxRecordSize"
+        )
+        whole_number("Aggregation.max_records", self.max_records, 1, 1_000_000)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batching:
+    """How records are gathered into requests.
+
+    Attributes:
+        linger: Seconds that a record waits for company; 0: it is sent at once, with whatever is there. 0 to 60.
+        max_records: Kinesis records in one request. 1 to 500.
+        max_bytes: Data and partition keys in one request; a larger record goes alone. 1024 to 10485760. A request much
+            larger than the default is no cheaper a byte, and all of it is sent again where no answer came.
+        max_requests: Requests on their way at a time. 1 to 1000.
+    """
+
+    linger: float = 0.1
+    max_records: int = PUT_RECORDS_MAX_RECORDS
+    max_bytes: int = MIB
+    max_requests: int = 16
+
+    def __post_init__(self) -> None:
+        number("Batching.linger", self.linger, 0, 60, "seconds")
+        whole_number("Batching.max_records", self.max_records, 1, PUT_RECORDS_MAX_RECORDS, "API reference, PutRecords")
+        whole_number(
+            "Batching.max_bytes", self.max_bytes, 1024, PUT_RECORDS_MAX_BYTES, "quotas of Kinesis Data Streams"
+        )
+        whole_number("Batching.max_requests", self.max_requests, 1, 1000)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pacing:
+    """How fast one shard is written to. What the shard refuses lowers the pace, quiet raises it again, up to these bounds.
+
+    Attributes:
+        records_per_second: Kinesis records a second; an aggregated one counts once. 1 to 1000000.
+        bytes_per_second: Bytes a second, partition keys included. 1024 to 1073741824.
+    """
+
+    records_per_second: float = SHARD_WRITE_RECORDS_PER_SECOND
+    bytes_per_second: float = SHARD_WRITE_BYTES_PER_SECOND
+
+    def __post_init__(self) -> None:
+        number("Pacing.records_per_second", self.records_per_second, 1, 1_000_000)
+        number("Pacing.bytes_per_second", self.bytes_per_second, 1024, 1024 * MIB)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Buffering:
+    """How much is held of what was put and is not written yet.
+
+    Each record counts with its data, its partition key and 256 bytes for its keeping.
+
+    Attributes:
+        max_records: Records. 1 to 100000000.
+        max_bytes: Bytes. 1024 to 1099511627776. A record that does not fit at all is refused.
+        when_full: "wait": `put` waits for room. "raise": it raises `BufferFull`.
+    """
+
+    max_records: int = 500_000
+    max_bytes: int = 64 * MIB
+    when_full: Literal["wait", "raise"] = "wait"
+
+    def __post_init__(self) -> None:
+        whole_number("Buffering.max_records", self.max_records, 1, 100_000_000)
+        whole_number("Buffering.max_bytes", self.max_bytes, 1024, 1024 * 1024 * MIB)
+        if self.when_full not in ("wait", "raise"):
+            raise ConfigError(f"Buffering.when_full={self.when_full!r}: must be 'wait' or 'raise'")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resending:
+    """How long a record that was put is tried.
+
+    Attributes:
+        deadline: Seconds from `put`'s return to the record's end: written by then, or failed. 0.05 to 86400.
+        max_delay: The longest pause before a record is sent again, in seconds. 0 to 300.
+    """
+
+    deadline: float = 30.0
+    max_delay: float = 5.0
+
+    def __post_init__(self) -> None:
+        number("Resending.deadline", self.deadline, 0.05, 86_400, "seconds")
+        number("Resending.max_delay", self.max_delay, 0, 300, "seconds")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,6 +20,10 @@
     │   └── ServiceUnavailable        a fault of the service (HTTP 5xx)
     ├── ConsumeError                  a shard cannot be read on; `.shard_id`
     │   └── LeaseLost                 somebody else reads the shard now
+    ├── ProduceError                  a record was not written; `.record`, `.attempts`, `.maybe_written`
+    │   ├── OrderBroken               an earlier record of its key was not
+    │   └── BufferFull                there was no room for it
+    ├── Undelivered (ExceptionGroup)  the failures that nobody saw, when a producer is closed
     ├── FanOutRefused                 enhanced fan-out cannot be had; polling may work
     └── UnexpectedResponse            an answer that is not what Kinesis sends, or data that does not decode
 
@@ -29,8 +33,12 @@ Foreign exceptions become these at two seams, `aws.transport` and `aws.client`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+if TYPE_CHECKING:
+    from kinstream.record import Record
 
 
 class ErrorType(StrEnum):
@@ -211,6 +219,61 @@ class ConsumeError(KinesisError):
 
 class LeaseLost(ConsumeError):
     """Somebody else reads the shard now: the checkpoint was refused, and nothing was changed."""
+
+
+class ProduceError(KinesisError):
+    """A record that was put was not written, or it is not known whether it was: `__cause__` says why.
+
+    Attributes:
+        record: The record, as it was to be written.
+        attempts: Requests that were sent with it.
+        maybe_written: True where one of them may have been written: its answer never came, or was a fault of the service.
+    """
+
+    def __init__(
+        self, details: str, record: Record | None = None, *, attempts: int = 0, maybe_written: bool = False
+    ) -> None:
+        super().__init__(details)
+        self.record: Record = record  # type: ignore[assignment]  # None only while pickle makes it anew
+        self.attempts = attempts
+        self.maybe_written = maybe_written
+        self.retry_safe = None if maybe_written else True
+
+    @property
+    def type(self) -> ErrorType:  # type: ignore[override]
+        """The kind of what caused it."""
+        return self.__cause__.type if isinstance(self.__cause__, KinesisError) else ErrorType.LIBRARY_ERROR
+
+
+class OrderBroken(ProduceError):
+    """An earlier record of the same key failed for good (`__cause__`), and this one must not pass it: it was not sent."""
+
+
+class BufferFull(ProduceError):
+    """There is no room in the buffer, and `Buffering(when_full="raise")` says not to wait. The record was not taken."""
+
+
+class Undelivered(KinesisError, ExceptionGroup[ProduceError]):
+    """Records that failed and whose failure nobody saw: no one awaited their deliveries before the producer was closed.
+
+    Attributes:
+        exceptions: The first of them, up to 100.
+        count: How many there were.
+    """
+
+    def __new__(cls, details: str, errors: Sequence[ProduceError], count: int = 0) -> Self:  # noqa: D102
+        made = super().__new__(cls, details, errors)
+        made.count = count or len(errors)
+        return made
+
+    def __init__(self, details: str, errors: Sequence[ProduceError], count: int = 0) -> None:
+        super().__init__(details)
+        self.args = (details, errors)
+        self.count: int = count or len(errors)
+
+    def derive(self, errors: Sequence[Any]) -> ExceptionGroup[Any]:
+        """Return a part of the group."""
+        return Undelivered(self.details, errors)
 
 
 class FanOutRefused(KinesisError):

@@ -210,6 +210,24 @@ class PutRecordsResult(msgspec.Struct, frozen=True):
     maybe_duplicate: bool = msgspec.field(default=False, name=" maybe_duplicate")
 
 
+class PutResult(msgspec.Struct, frozen=True, gc=False):
+    """Where a record is that was put through a producer's pipeline.
+
+    Attributes:
+        shard_id: The shard that took it.
+        sequence_number: Its number there; the records of one aggregate share it.
+        subsequence_number: Its index in its aggregate; None where it went alone.
+        attempts: Requests that were sent with it.
+        maybe_duplicate: True where an earlier attempt may have been written too.
+    """
+
+    shard_id: str
+    sequence_number: str
+    subsequence_number: int | None = None
+    attempts: int = 1
+    maybe_duplicate: bool = False
+
+
 class HashKeyRange(msgspec.Struct, frozen=True):
     """A range of hash keys, both ends included.
 
