@@ -1,0 +1,292 @@
+"""Reads an aggregated record: magic, message, MD5. Whoever wrote it is not trusted."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterator
+from itertools import chain
+from typing import TypeAlias
+
+from kinstream.kpl.message import (
+    DATA,
+    DIGEST_BYTES,
+    EXPLICIT_HASH_KEY_INDEX,
+    EXPLICIT_HASH_KEY_TABLE,
+    FIXED_BYTES,
+    MAGIC,
+    PARTITION_KEY_INDEX,
+    PARTITION_KEY_TABLE,
+    RECORDS,
+    Malformed,
+    read_bytes,
+    read_tag,
+    read_varint,
+    skip,
+)
+
+UserRecord: TypeAlias = tuple[str, str | None, bytes]
+"""Partition key, explicit hash key where there is one, data."""
+
+CHUNK_RECORDS = 1024
+"""So many user records are made at a time: a record of Kinesis that holds a million must not take memory for a million."""
+
+KEYS_AT_ONCE = 4096
+"""So many keys of a table are decoded at once; the others when they are asked for, for the same reason."""
+
+_PARTITION_KEY_TABLE, _EXPLICIT_HASH_KEY_TABLE = PARTITION_KEY_TABLE[0], EXPLICIT_HASH_KEY_TABLE[0]
+_RECORDS, _DATA = RECORDS[0], DATA[0]
+_PARTITION_KEY_INDEX, _EXPLICIT_HASH_KEY_INDEX = PARTITION_KEY_INDEX[0], EXPLICIT_HASH_KEY_INDEX[0]
+
+
+class Damaged(Exception):
+    """What begins like an aggregated record is none: its MD5 or its message is wrong. Readers pass it on as it is."""
+
+
+class BadIndex(Exception):
+    """An aggregated record was written wrongly: a user record in it has no key, for its index points behind the table's end.
+
+    Attributes:
+        index: The place of the first such user record.
+    """
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"user record {index} of an aggregated record names a key that is not there")
+        self.index: int = index
+
+
+class UserRecords:
+    """The user records of one aggregated record, in their order. Reading them again and again gives the same.
+
+    Everything was checked when it was made: reading cannot fail.
+    """
+
+    __slots__ = ("_after", "_count", "_first", "_message")
+
+    def __init__(self, message: _Message, first: list[UserRecord], after: int, count: int) -> None:
+        self._message = message
+        self._first = first
+        self._after = after
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[UserRecord]:
+        return iter(self._first) if self._count == len(self._first) else chain.from_iterable(self.chunks())
+
+    def __repr__(self) -> str:
+        return f"<UserRecords: {self._count}>"
+
+    def chunks(self) -> Iterator[list[UserRecord]]:
+        """Yield the user records in lists of at most `CHUNK_RECORDS`, each made when it is asked for."""
+        yield self._first
+        if self._count > len(self._first):
+            for chunk, _ in self._message.chunks(self._after):
+                yield chunk
+
+
+def is_container(data: bytes) -> bool:
+    """Return whether `data` has the frame of an aggregated record: the magic, a message, the message's MD5."""
+    if len(data) <= FIXED_BYTES or not data.startswith(MAGIC):
+        return False
+    message = memoryview(data)[len(MAGIC) : -DIGEST_BYTES]
+    return hashlib.md5(message, usedforsecurity=False).digest() == data[-DIGEST_BYTES:]
+
+
+def unpack(data: bytes) -> UserRecords | None:
+    """Return the user records in a record's data; None where the record is a plain one.
+
+    Memory stays below four times the data, however many user records it claims to hold: they are made while they are read.
+    Explicit hash keys are handed on as they were written, unchecked.
+
+    Raises:
+        Damaged: It begins as an aggregated record does, but is none.
+        BadIndex: It is one, but a user record lacks its key.
+    """
+    if not data.startswith(MAGIC) or len(data) <= FIXED_BYTES:
+        return None
+    if not is_container(data):
+        raise Damaged("the MD5 is another one")
+    try:
+        message = _Message(data)
+        records = message.checked(message.read_keys())
+        if message.keys_go_on:
+            records = message.checked(message.read_keys(everywhere=True))
+    except (Malformed, UnicodeDecodeError):
+        raise Damaged("the MD5 is right, but the message is no AggregatedRecord") from None
+    if message.bad_index is not None:
+        raise BadIndex(message.bad_index)
+    return records
+
+
+class _Message:
+    """The message of a container whose MD5 is right, read in place.
+
+    The 16 bytes of the MD5 follow the message. So the first bytes of a field can be looked at even where the message is cut
+    short; what they say is believed only once the field is seen to end within the message.
+
+    Attributes:
+        keys_go_on: Whether keys came after a record. Then all tables must be read first, in a pass of their own.
+        bad_index: The place of the first user record whose key is in no table; None where there is none.
+    """
+
+    __slots__ = ("_data", "_end", "_hash_keys", "_keys", "bad_index", "keys_go_on")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._end = len(data) - DIGEST_BYTES
+        self._keys: _Table = []
+        self._hash_keys: _Table = []
+        self.keys_go_on = False
+        self.bad_index: int | None = None
+
+    def read_keys(self, *, everywhere: bool = False) -> int:
+        """Read the keys that come before all records, or every key of the message; return where the other fields begin."""
+        data, end, pos = self._data, self._end, len(MAGIC)
+        keys: list[str] = []
+        hash_keys: list[str] = []
+        more_keys, more_hash_keys = array("I"), array("I")
+        # As every known writer has it: partition keys of less than 128 bytes come first.
+        for _ in range(KEYS_AT_ONCE):
+            length = data[pos + 1]
+            stop = pos + 2 + length
+            if data[pos] != _PARTITION_KEY_TABLE or length > 0x7F or stop > end:
+                break
+            keys.append(data[pos + 2 : stop].decode())
+            pos = stop
+        while pos < end:
+            tag, content = read_tag(data, pos, end)
+            if tag not in (_PARTITION_KEY_TABLE, _EXPLICIT_HASH_KEY_TABLE):
+                if not everywhere:
+                    break
+                pos = skip(data, content, end, tag)
+                continue
+            start, stop = read_bytes(data, content, end)
+            key = data[start:stop].decode()
+            table, more = (keys, more_keys) if tag == _PARTITION_KEY_TABLE else (hash_keys, more_hash_keys)
+            if len(table) < KEYS_AT_ONCE:
+                table.append(key)
+            else:
+                more.append(content)
+            pos = stop
+        self._keys = _LongTable(data, keys, more_keys) if more_keys else keys
+        self._hash_keys = _LongTable(data, hash_keys, more_hash_keys) if more_hash_keys else hash_keys
+        return len(MAGIC) if everywhere else pos
+
+    def checked(self, start: int) -> UserRecords:
+        """Return the user records after reading all of them once, to see that they can be read."""
+        self.keys_go_on, self.bad_index = False, None
+        first: list[UserRecord] | None = None
+        after, count = self._end, 0
+        for chunk, pos in self.chunks(start):
+            count += len(chunk)
+            if first is None:
+                first, after = chunk, pos
+        return UserRecords(self, first or [], after, count)
+
+    def chunks(self, pos: int) -> Iterator[tuple[list[UserRecord], int]]:
+        """Yield the user records from a field on, in lists, and where the field after each list begins."""
+        data, end, keys, hash_keys = self._data, self._end, self._keys, self._hash_keys
+        known, known_hash_keys = len(keys), len(hash_keys)
+        done = 0
+        while pos < end:
+            chunk: list[UserRecord] = []
+            for _ in range(CHUNK_RECORDS):
+                if pos >= end:
+                    break
+                tag = data[pos]
+                pos += 1
+                if tag != _RECORDS:
+                    tag, pos = read_tag(data, pos - 1, end)
+                    if tag != _RECORDS:
+                        if tag in (_PARTITION_KEY_TABLE, _EXPLICIT_HASH_KEY_TABLE):
+                            self.keys_go_on = True
+                        pos = skip(data, pos, end, tag)
+                        continue
+                length = data[pos]
+                pos += 1
+                if length > 0x7F:
+                    length, pos = (length & 0x7F | data[pos] << 7), pos + 1
+                    if length > 0x3FFF:
+                        length, pos = read_varint(data, pos - 2, end)
+                stop = pos + length
+                if stop > end:
+                    raise Malformed("a record that is cut short")
+                # As every known writer has it: index, index of the hash key or not, data. A number of more than two bytes sends
+                # `at` behind the message, and so the record the slow way.
+                index, at = data[pos + 1], pos + 2
+                if index > 0x7F:
+                    index = index & 0x7F | data[at] << 7
+                    at = at + 1 if index < 0x4000 else end
+                hash_index = -1
+                if data[at] == _EXPLICIT_HASH_KEY_INDEX:
+                    hash_index, at = data[at + 1], at + 2
+                    if hash_index > 0x7F:
+                        hash_index = hash_index & 0x7F | data[at] << 7
+                        at = at + 1 if hash_index < 0x4000 else end
+                size, begin = data[at + 1], at + 2
+                if size > 0x7F:
+                    size = size & 0x7F | data[begin] << 7
+                    begin = begin + 1 if size < 0x4000 else end + 1
+                if begin + size == stop and data[pos] == _PARTITION_KEY_INDEX and data[at] == _DATA:
+                    content = data[begin:stop]
+                else:
+                    index, hash_index, content = _record(data, pos, stop)
+                pos = stop
+                if index < known and hash_index < known_hash_keys:
+                    hash_key = None if hash_index < 0 else hash_keys[hash_index]
+                    chunk.append((keys[index], hash_key, content))
+                elif self.bad_index is None:
+                    self.bad_index = done + len(chunk)
+            done += len(chunk)
+            yield chunk, pos
+
+
+def _record(data: bytes, pos: int, end: int) -> tuple[int, int, bytes]:
+    """Return the indexes (-1: no hash key) and the data of a record that is written in whatever way protobuf allows."""
+    index = hash_index = -1
+    content: bytes | None = None
+    while pos < end:
+        tag, pos = read_tag(data, pos, end)
+        if tag == _DATA:
+            start, pos = read_bytes(data, pos, end)
+            content = data[start:pos]
+        elif tag == _PARTITION_KEY_INDEX:
+            index, pos = read_varint(data, pos, end)
+        elif tag == _EXPLICIT_HASH_KEY_INDEX:
+            hash_index, pos = read_varint(data, pos, end)
+        else:
+            pos = skip(data, pos, end, tag)
+    if index < 0 or content is None:
+        raise Malformed("a record without a required field")
+    return index, hash_index, content
+
+
+class _LongTable:
+    """A table of very many keys, most of which stay undecoded: each would take twenty times the memory of its bytes."""
+
+    __slots__ = ("_data", "_decoded", "_first", "_more")
+
+    def __init__(self, data: bytes, first: list[str], more: array[int]) -> None:
+        self._data = data
+        self._first = first
+        self._more = more
+        self._decoded: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._first) + len(self._more)
+
+    def __getitem__(self, index: int) -> str:
+        if index < len(self._first):
+            return self._first[index]
+        key = self._decoded.get(index)
+        if key is None:
+            if len(self._decoded) >= KEYS_AT_ONCE:
+                self._decoded.clear()
+            start, stop = read_bytes(self._data, self._more[index - len(self._first)], len(self._data))
+            key = self._decoded[index] = self._data[start:stop].decode()
+        return key
+
+
+_Table: TypeAlias = list[str] | _LongTable
