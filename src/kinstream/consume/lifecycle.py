@@ -55,7 +55,6 @@ class Step(StrEnum):
 TABLE: dict[State, dict[Step, State]] = {
     State.WAITING: {
         Step.GRANTED: State.READING,
-        Step.PAUSE: State.PAUSED,
         Step.EXPIRED: State.ENDED,
         Step.FAILED: State.STOPPED,
         Step.LEASE_LOST: State.LOST,

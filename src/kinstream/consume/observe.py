@@ -1,0 +1,32 @@
+"""Hands events to the program's observer, which must not harm what it observes."""
+
+from __future__ import annotations
+
+import logging
+
+from kinstream.events import Event, Observer
+
+_log = logging.getLogger("kinstream.consumer")
+
+
+class Announcer:
+    """Hands events to an observer; logs the first that it fails on.
+
+    Args:
+        observer: The program's; None: nobody listens.
+    """
+
+    def __init__(self, observer: Observer | None) -> None:
+        self._observer = observer
+        self._logged = False
+
+    def __call__(self, event: Event) -> None:
+        """Hand an event on."""
+        if self._observer is None:
+            return
+        try:
+            self._observer(event)
+        except Exception:
+            if not self._logged:
+                self._logged = True
+                _log.exception("the observer failed on %s; further failures are not logged", type(event).__name__)
