@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from kinstream.local import eventstream
 from kinstream.local.refusal import Refused
 from kinstream.local.subscriptions import Subscription
-from kinstream.local.wire import Wire
+from kinstream.local.wire import JSON, Wire
 
 _log = logging.getLogger("kinstream.local")
 
@@ -45,10 +45,10 @@ class Cut(Exception):
 
 async def messages(subscription: Subscription, wire: Wire) -> Messages:
     """Return the messages of a subscription, each made when it is asked for."""
-    yield eventstream.event("initial-response", wire.content_type, wire.encode({}))
+    yield eventstream.event("initial-response", _kind(wire), wire.encode({}))
     try:
         while (event := await subscription.next()) is not None:
-            yield eventstream.event("SubscribeToShardEvent", wire.content_type, wire.encode(event))
+            yield eventstream.event("SubscribeToShardEvent", _kind(wire), wire.encode(event))
     except Refused as refused:
         yield exception(refused, wire)
     except Exception as error:
@@ -58,7 +58,12 @@ async def messages(subscription: Subscription, wire: Wire) -> Messages:
 
 def exception(refused: Refused, wire: Wire) -> bytes:
     """Return the message that tells why a subscription ends."""
-    return eventstream.exception(refused.code, wire.content_type, wire.encode({"message": refused.message}))
+    return eventstream.exception(refused.code, _kind(wire), wire.encode({"message": refused.message}))
+
+
+def _kind(wire: Wire) -> str:
+    """Return the content type of payloads: JSON is plain JSON in an event stream (Smithy's AWS JSON 1.1 protocol)."""
+    return "application/json" if wire is JSON else wire.content_type
 
 
 async def push(
@@ -92,7 +97,7 @@ async def push(
         sending = asyncio.ensure_future(deliver({"type": "http.response.body", "body": body, "more_body": more}))
         try:
             if not more or not await subscription.outlasts(sending):
-                await asyncio.wait({sending}, timeout=LAST_SECONDS if subscription.closed.is_set() else patience)
+                await _last(sending, subscription, patience)
             if sending.done():
                 sending.result()
             return sending.done()
@@ -111,6 +116,17 @@ async def push(
         await flow.abandon()
     finally:
         leaving.cancel()
+
+
+async def _last(sending: asyncio.Future[None], subscription: Subscription, patience: float) -> None:
+    """Give a client the time to read the last of a subscription, but little once it is gone."""
+    closed = asyncio.ensure_future(subscription.closed.wait())
+    try:
+        await asyncio.wait({sending, closed}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        if closed.done() and not sending.done():
+            await asyncio.wait({sending}, timeout=LAST_SECONDS)
+    finally:
+        closed.cancel()
 
 
 async def _close_when_left(receive: Callable[[], Awaitable[Message]], subscription: Subscription) -> None:
