@@ -11,10 +11,11 @@ import logging
 import os
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypeAlias, TypedDict, TypeVar
 
 import msgspec
 
@@ -26,12 +27,13 @@ from kinstream.aws.endpoint import (
     check_region,
     host_header,
 )
-from kinstream.aws.kinesis import Malformed, Request
+from kinstream.aws.kinesis import Malformed, Request, subscribe_to_shard
 from kinstream.aws.sign import Signer
-from kinstream.aws.transport import Answer, HttpTransport, Transport
+from kinstream.aws.subscription import CONTENT_TYPE, Subscription
+from kinstream.aws.transport import Answer, HttpTransport, StreamedAnswer, Transport, whole
 from kinstream.aws.wire import CborCodec, Codec, JsonCodec
 from kinstream.clock import SYSTEM_CLOCK, Clock
-from kinstream.config import Connection, Retrying, Timeouts, Wire, choice, text
+from kinstream.config import Connection, Retrying, Timeouts, Wire, choice, number, text
 from kinstream.errors import (
     CLOCK_SKEW_CODES,
     EXPIRED_CREDENTIALS_CODES,
@@ -44,8 +46,13 @@ from kinstream.errors import (
     UnexpectedResponse,
     service_error,
 )
+from kinstream.record import ShardIteratorType
 
 T = TypeVar("T")
+A = TypeVar("A", bound=Answer | StreamedAnswer)
+
+_Carry: TypeAlias = Callable[[Transport, str, list[tuple[str, str]], bytes], Awaitable[A]]
+"""Takes a signed request to a URL over a network and brings its answer. One whose status is not 200 comes whole."""
 
 TARGET = "Kinesis_20131202"
 """The service's target prefix (service model, `targetPrefix`)."""
@@ -237,7 +244,8 @@ class Client:
             raise ConfigError(f"operation={operation!r}: must be an operation's name such as 'DescribeStream'")
         if operation == "SubscribeToShard":
             raise ConfigError(
-                "operation='SubscribeToShard': its answer is a stream of events, which call() cannot return"
+                "operation='SubscribeToShard': its answer is a stream of events, which call() cannot return: "
+                "use subscribe(), or a Consumer with fetch=FanOut()"
             )
         if not isinstance(params, Mapping):
             raise ConfigError(f"params: must be a dict, not {type(params).__name__}")
@@ -264,20 +272,8 @@ class Client:
 
     async def send(self, request: Request[T]) -> T:
         """Send a request, again where that is right, and return its parsed answer. Raises as `call` does."""
-        self._claim()
         call = _Call(request)
-        try:
-            async with self.clock.timeout(self.timeouts.call):
-                answer = await self._exchange(call)
-        except TimeoutError as error:
-            why = "" if call.last_error is None else f"; the last attempt: {call.last_error.details}"
-            late = DeadlineExceeded(f"{request.operation}: no result within {self.timeouts.call:g} s{why}")
-            if not call.sent:
-                late.sent, late.retry_safe = False, True
-            elif request.writes:
-                call.maybe_written = True
-            late.throttled = call.last_error is not None and call.last_error.throttled
-            raise call.failed(late) from (call.last_error or error)
+        answer = await self._answered(call, self._post)
         try:
             result = request.parse(answer.body)
         except (ValueError, TypeError) as error:
@@ -293,7 +289,85 @@ class Client:
             result = request.counted(result, call.sent, call.maybe_written)
         return result
 
-    async def _exchange(self, call: _Call) -> Answer:
+    async def subscribe(
+        self,
+        consumer_arn: str,
+        shard_id: str,
+        type: ShardIteratorType | str,  # noqa: A002 - the API's own name
+        *,
+        starting_sequence_number: str | None = None,
+        timestamp: float | datetime | None = None,
+        silence: float = 35.0,
+    ) -> Subscription:
+        """Subscribe to a shard: its records are pushed for up to five minutes.
+
+        The call is repeated as others are; the subscription is not: whoever reads goes on with a new one, after the last
+        event's `continuation_sequence_number`. It takes the old one over, if that is still open and was opened more than 5
+        seconds ago; before, Kinesis answers `ResourceInUse` (API reference, `SubscribeToShard`).
+
+        Args:
+            consumer_arn: The consumer's ARN, from RegisterStreamConsumer.
+            shard_id: Such as "shardId-000000000000".
+            type: Where to start.
+            starting_sequence_number: Goes with AT_SEQUENCE_NUMBER and AFTER_SEQUENCE_NUMBER, and with them alone.
+            timestamp: Seconds since 1970, or a datetime with its time zone; goes with AT_TIMESTAMP, and with it alone.
+            silence: Seconds without a byte after which the subscription ends with DeadlineExceeded, 0.05 to 60. They count
+                only while the next event is waited for. An idle shard's subscription gets an event every few seconds.
+
+        Returns:
+            Its events, to be closed after use: `async with await client.subscribe(...) as events: async for event in events`.
+
+        Raises:
+            ConfigError: An argument is wrong, is missing, or does not go with the type; nothing was sent.
+            ResourceInUse: The consumer is not active yet, or subscribed less than 5 seconds ago.
+            KinesisError: As `call`.
+        """
+        number("silence", silence, 0.05, 60, "seconds")
+        request = subscribe_to_shard(self.codec, consumer_arn, shard_id, type, starting_sequence_number, timestamp)
+        call = _Call(request)
+        answer = await self._answered(call, self._open)
+        if isinstance(answer, Answer):
+            kind = answer.headers.get("content-type", "")
+            raise call.failed(
+                UnexpectedResponse(
+                    f"{request.operation}: the answer is no event stream, but {kind or 'something without a name'}: "
+                    "check the endpoint and the proxy",
+                    http_status=answer.status,
+                    http_response=_readable(answer),
+                )
+            )
+        return Subscription(answer, self.codec, silence=silence, started=_date(answer.headers.get("date")))
+
+    async def _post(self, transport: Transport, url: str, headers: list[tuple[str, str]], body: bytes) -> Answer:
+        return await transport.post(url, headers, body, progress=self.timeouts.progress)
+
+    async def _open(
+        self, transport: Transport, url: str, headers: list[tuple[str, str]], body: bytes
+    ) -> StreamedAnswer | Answer:
+        """Return a stream of events, or the whole answer where it is none."""
+        answer = await transport.stream(url, headers, body, progress=self.timeouts.progress)
+        if answer.status == 200 and answer.headers.get("content-type", "").startswith(CONTENT_TYPE):
+            return answer
+        return await whole(answer, self.timeouts.progress)
+
+    async def _answered(self, call: _Call, carry: _Carry[A]) -> A:
+        """Return the answer with status 200; raise what remains after the retries, or at the call's deadline."""
+        self._claim()
+        request = call.request
+        try:
+            async with self.clock.timeout(self.timeouts.call):
+                return await self._exchange(call, carry)
+        except TimeoutError as error:
+            why = "" if call.last_error is None else f"; the last attempt: {call.last_error.details}"
+            late = DeadlineExceeded(f"{request.operation}: no result within {self.timeouts.call:g} s{why}")
+            if not call.sent:
+                late.sent, late.retry_safe = False, True
+            elif request.writes:
+                call.maybe_written = True
+            late.throttled = call.last_error is not None and call.last_error.throttled
+            raise call.failed(late) from (call.last_error or error)
+
+    async def _exchange(self, call: _Call, carry: _Carry[A]) -> A:
         """Return the answer with status 200; raise what remains after the retries."""
         request = call.request
         place = self._place or await self._find_place()
@@ -316,7 +390,7 @@ class Client:
             retry_after = None
             error: KinesisError
             try:
-                answer = await place.transport.post(url, headers, request.body, progress=self.timeouts.progress)
+                answer = await carry(place.transport, url, headers, request.body)
             except TransportError as lost:
                 error = lost
                 error.details = f"{request.operation}: {lost.details}"
@@ -335,6 +409,7 @@ class Client:
                 if answer.status == 200:
                     attempts.succeeded()
                     return answer
+                assert isinstance(answer, Answer)
                 refused = error = _refusal(request.operation, answer)
                 retry_after = _milliseconds(answer.headers.get("x-amz-retry-after"))
                 if error.maybe_written and request.writes:

@@ -44,6 +44,7 @@ from kinstream.sharding.hashkey import MAX_HASH_KEY, parse_hash_key
 T = TypeVar("T")
 
 _SHARD_ID = re.compile(SHARD_ID_PATTERN)
+_CONSUMER_ARN = re.compile(r"arn:aws[a-z-]*:kinesis:([a-z0-9-]+):([0-9]{12}):.+/consumer/.+")
 _SEQUENCE_NUMBER = re.compile(SEQUENCE_NUMBER_PATTERN)
 
 
@@ -74,7 +75,7 @@ class Request(Generic[T]):
     @property
     def reads(self) -> bool:
         """Whether the operation changes nothing."""
-        return self.operation.startswith(("Get", "List", "Describe"))
+        return self.operation.startswith(("Get", "List", "Describe", "Subscribe"))
 
     @property
     def writes(self) -> bool:
@@ -145,6 +146,36 @@ class ShardFilter:
         if by_time:
             parameter["Timestamp"] = _seconds(self.timestamp)
         return parameter
+
+
+class StreamConsumer(msgspec.Struct, frozen=True):
+    """A consumer that is registered with a stream for enhanced fan-out.
+
+    Attributes:
+        name: Its name, unique in the stream.
+        arn: Its ARN. A consumer that was deregistered and registered again has another.
+        status: "CREATING", "ACTIVE" or "DELETING"; only an active one can subscribe.
+    """
+
+    name: str = msgspec.field(name="ConsumerName")
+    arn: str = msgspec.field(name="ConsumerARN")
+    status: str = msgspec.field(name="ConsumerStatus")
+
+
+class _Registered(msgspec.Struct, frozen=True):
+    consumer: StreamConsumer = msgspec.field(name="Consumer")
+
+
+class _Described(msgspec.Struct, frozen=True):
+    consumer: StreamConsumer = msgspec.field(name="ConsumerDescription")
+
+
+class _Summary(msgspec.Struct, frozen=True):
+    arn: str = msgspec.field(name="StreamARN")
+
+
+class _Summarized(msgspec.Struct, frozen=True):
+    summary: _Summary = msgspec.field(name="StreamDescriptionSummary")
 
 
 class _Iterator(msgspec.Struct, frozen=True):
@@ -245,9 +276,106 @@ def get_shard_iterator(
     Raises:
         ConfigError: An argument is wrong, is missing, or does not go with the type.
     """
-    _checked_shard_id(shard_id)
+    params: dict[str, Any] = {**stream.parameter, "ShardId": _checked_shard_id(shard_id)}
+    kind, moment = _start(type, starting_sequence_number, timestamp)
+    params["ShardIteratorType"] = kind.value
+    if starting_sequence_number is not None:
+        params["StartingSequenceNumber"] = starting_sequence_number
+    if moment is not None:
+        params["Timestamp"] = moment
+    return Request("GetShardIterator", codec.encode(params), partial(_iterator, codec), stream.region, stream.account)
+
+
+def subscribe_to_shard(
+    codec: Codec,
+    consumer_arn: str,
+    shard_id: str,
+    type: ShardIteratorType | str,  # noqa: A002 - the API's own name
+    starting_sequence_number: str | None = None,
+    timestamp: float | datetime | None = None,
+) -> Request[None]:
+    """Return the request for a subscription. Its answer is a stream: it goes through `Client.subscribe`.
+
+    Args:
+        codec: How to write it.
+        consumer_arn: The consumer's ARN, from RegisterStreamConsumer.
+        shard_id: Such as "shardId-000000000000".
+        type: Where to start.
+        starting_sequence_number: Goes with AT_SEQUENCE_NUMBER and AFTER_SEQUENCE_NUMBER, and with them alone.
+        timestamp: Seconds since 1970, or a datetime with its time zone; goes with AT_TIMESTAMP, and with it alone.
+
+    Raises:
+        ConfigError: An argument is wrong, is missing, or does not go with the type.
+    """
+    arn = _CONSUMER_ARN.fullmatch(consumer_arn) if isinstance(consumer_arn, str) else None
+    if arn is None:
+        raise ConfigError(
+            f"consumer_arn={consumer_arn!r}: must be a consumer's ARN such as "
+            "'arn:aws:kinesis:eu-west-1:123456789012:stream/orders/consumer/billing:1700000000'"
+        )
+    kind, moment = _start(type, starting_sequence_number, timestamp)
+    position: dict[str, Any] = {"Type": kind.value}
+    if starting_sequence_number is not None:
+        position["SequenceNumber"] = starting_sequence_number
+    if moment is not None:
+        position["Timestamp"] = moment
+    params = {"ConsumerARN": consumer_arn, "ShardId": _checked_shard_id(shard_id), "StartingPosition": position}
+    return Request("SubscribeToShard", codec.encode(params), _no_answer, arn.group(1), arn.group(2))
+
+
+def register_stream_consumer(codec: Codec, stream_arn: Stream, name: str) -> Request[StreamConsumer]:
+    """Return the request that registers a consumer with a stream, for enhanced fan-out.
+
+    Args:
+        codec: How to write it.
+        stream_arn: The stream, by its ARN.
+        name: The consumer's.
+    """
+    return _about_consumer(codec, "RegisterStreamConsumer", stream_arn, name, _Registered)
+
+
+def describe_stream_consumer(codec: Codec, stream_arn: Stream, name: str) -> Request[StreamConsumer]:
+    """Return the request for what is known of a consumer of a stream.
+
+    Args:
+        codec: How to write it.
+        stream_arn: The stream, by its ARN.
+        name: The consumer's.
+    """
+    return _about_consumer(codec, "DescribeStreamConsumer", stream_arn, name, _Described)
+
+
+def describe_stream_arn(codec: Codec, stream: Stream) -> Request[str]:
+    """Return the request (DescribeStreamSummary) for a stream's ARN.
+
+    Args:
+        codec: How to write it.
+        stream: The stream, by its name.
+    """
+
+    def parse(body: bytes) -> str:
+        return codec.decode_as(_Summarized, body).summary.arn
+
+    return Request("DescribeStreamSummary", codec.encode(stream.parameter), parse, stream.region, stream.account)
+
+
+def _about_consumer(
+    codec: Codec, operation: str, stream: Stream, name: str, shape: type[_Registered | _Described]
+) -> Request[StreamConsumer]:
+    def parse(body: bytes) -> StreamConsumer:
+        return codec.decode_as(shape, body).consumer
+
+    params = {**stream.parameter, "ConsumerName": name}
+    return Request(operation, codec.encode(params), parse, stream.region, stream.account)
+
+
+def _no_answer(_: bytes) -> None:
+    raise Malformed("a whole answer where a stream of events was asked for")
+
+
+def _start(type: Any, starting_sequence_number: Any, timestamp: Any) -> tuple[ShardIteratorType, float | None]:  # noqa: A002
+    """Return where to start, and the time of AT_TIMESTAMP; raise ConfigError where the arguments do not go together."""
     kind: ShardIteratorType = choice("type", type, ShardIteratorType)
-    params: dict[str, Any] = {**stream.parameter, "ShardId": shard_id, "ShardIteratorType": kind.value}
     by_number = kind in (ShardIteratorType.AT_SEQUENCE_NUMBER, ShardIteratorType.AFTER_SEQUENCE_NUMBER)
     by_time = kind is ShardIteratorType.AT_TIMESTAMP
     if (starting_sequence_number is not None) is not by_number:
@@ -256,15 +384,13 @@ def get_shard_iterator(
         )
     if (timestamp is not None) is not by_time:
         raise ConfigError(f"timestamp: must {'' if by_time else 'not '}be given with type {kind.value}")
-    if by_number:
-        if not isinstance(starting_sequence_number, str) or not _SEQUENCE_NUMBER.fullmatch(starting_sequence_number):
-            raise ConfigError(
-                f"starting_sequence_number={starting_sequence_number!r}: must be decimal text of up to 129 digits"
-            )
-        params["StartingSequenceNumber"] = starting_sequence_number
-    if by_time:
-        params["Timestamp"] = _seconds(timestamp)
-    return Request("GetShardIterator", codec.encode(params), partial(_iterator, codec), stream.region, stream.account)
+    if by_number and not (
+        isinstance(starting_sequence_number, str) and _SEQUENCE_NUMBER.fullmatch(starting_sequence_number)
+    ):
+        raise ConfigError(
+            f"starting_sequence_number={starting_sequence_number!r}: must be decimal text of up to 129 digits"
+        )
+    return kind, _seconds(timestamp) if by_time else None
 
 
 def get_records(

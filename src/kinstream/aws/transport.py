@@ -1,8 +1,9 @@
 """The one door to the network: a POST goes out, an answer or a typed error comes back.
 
 `Transport` is all that the client asks of a network; tests and simulations bring their own. `HttpTransport` is the real
-one, over pyreqwest (docs/decisions/0002-transport.md): HTTP/1.1, certificates always checked, redirects never followed,
-nothing decompressed. Deadlines are ours, over a `Clock`; what the other side did not say within them, it did not say.
+one, over pyreqwest (docs/decisions/0002-transport.md): certificates always checked, redirects never followed, nothing
+decompressed. Calls go over HTTP/1.1, answers that stream over HTTP/2 where TLS offers it. Deadlines are ours, over a
+`Clock`; what the other side did not say within them, it did not say.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 from pyreqwest.client import Client as HttpClient
 from pyreqwest.client import ClientBuilder
 from pyreqwest.exceptions import ClientClosedError, PyreqwestError
 from pyreqwest.proxy import ProxyBuilder
+from pyreqwest.request import StreamRequest
+from pyreqwest.response import Response
 
 from kinstream.aws.endpoint import is_loopback
 from kinstream.clock import Clock
@@ -47,6 +51,17 @@ CONNECT_SHARE = 0.9
 ABANDONED = 120.0
 """Seconds after its deadline at which a request ends for good: pyreqwest goes on with one that nobody waits for any more. The
 largest answer of Kinesis takes about this long on a slow line."""
+
+STREAM_WINDOW_BYTES = 1024 * 1024
+"""What an HTTP/2 stream may have on the way that nobody has read yet. A shard gives 2 MiB a second: enough for 500 ms."""
+STREAMS_PER_CONNECTION = 32
+"""So many streams share a connection of HTTP/2. Its window holds those of all of them: one that nobody reads must not stop the
+others. (Past a server's own limit of streams, often 100, a further one would wait for ever.)"""
+STREAM_FRAME_BYTES = 256 * 1024
+"""What a server may put into one frame of HTTP/2. Each is a turn of the event loop: the default, 16 KiB, halves the speed."""
+STREAM_SILENCE = 75.0
+"""Seconds of silence after which a stream ends for good: pyreqwest goes on with one that nobody waits for any more. Longer than
+any patience that `StreamedAnswer.read` is given."""
 
 # What says that no connection was made, TLS and a proxy's tunnel included. The exceptions' class names do not: a request
 # that was sent and never answered can be a ConnectError too.
@@ -76,6 +91,57 @@ class Answer:
     body: bytes = field(repr=False)
 
 
+class StreamedAnswer(Protocol):
+    """An answer whose body is read while it comes."""
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Names in lower case."""
+
+    async def read(self, patience: float) -> bytes | memoryview | None:
+        """Return the next bytes of the body, or None at its end. Not to be called again after an error or a cancellation.
+
+        Args:
+            patience: Seconds of silence to bear, at most 60.
+
+        Raises:
+            TransportError: Nothing came in time, or the connection broke.
+        """
+
+    async def close(self) -> None:
+        """End it: the server is told, and what was not read is thrown away. May be repeated."""
+
+
+async def whole(answer: StreamedAnswer, progress: float) -> Answer:
+    """Return an answer as one, once all of it has come.
+
+    Args:
+        answer: It is closed.
+        progress: Seconds without progress after which it ends.
+
+    Raises:
+        TransportError: It broke off.
+        UnexpectedResponse: It is too large.
+    """
+    chunks = []
+    size = 0
+    try:
+        while (chunk := await answer.read(progress)) is not None:
+            size += len(chunk)
+            if size > ANSWER_MAX_BYTES:
+                raise UnexpectedResponse(
+                    f"the answer is larger than {ANSWER_MAX_BYTES} bytes", http_status=answer.status
+                )
+            chunks.append(chunk)
+    finally:
+        await answer.close()
+    return Answer(answer.status, answer.headers, b"".join(chunks))
+
+
 class Transport(Protocol):
     """A network that carries requests."""
 
@@ -93,12 +159,25 @@ class Transport(Protocol):
             UnexpectedResponse: The answer was too large.
         """
 
+    async def stream(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> StreamedAnswer:
+        """Send a POST and return its answer once its head is there; the body may come for minutes.
+
+        Args:
+            url: Scheme, host and port; the path is "/".
+            headers: All headers but Content-Length.
+            body: The body.
+            progress: Seconds to wait for the head.
+
+        Raises:
+            TransportError: No answer came; `.sent` says whether the request may have gone out.
+        """
+
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; streams end with an error."""
 
 
 class HttpTransport:
-    """HTTP/1.1 over pyreqwest.
+    """HTTP over pyreqwest.
 
     Args:
         url: The endpoint that requests go to: proxies of the environment are not used for this machine itself.
@@ -115,9 +194,23 @@ class HttpTransport:
         self, url: str, connection: Connection, *, ca_bundle: str | None, progress: float, clock: Clock
     ) -> None:
         self._clock = clock
+        self._connection = connection
+        self._connect_timeout = timedelta(seconds=progress * CONNECT_SHARE)
+        self._direct = connection.proxy == "" or is_loopback(urlsplit(url).hostname or "")
+        if not self._direct and not connection.proxy:
+            _check_proxy_variables()
+        self._authorities: bytes | None = None
+        if connection.ca_bundle is not None:
+            self._authorities = read_ca_bundle("Connection.ca_bundle", connection.ca_bundle)
+        elif ca_bundle is not None:
+            self._authorities = read_ca_bundle("ca_bundle of the AWS configuration", ca_bundle)
+        self._http: HttpClient | None = self._build(self._builder().http1_only())
+        self._lanes: list[_Lane] = []
+
+    def _builder(self) -> ClientBuilder:
+        """Return what calls and streams have in common."""
         builder = (
             ClientBuilder()
-            .http1_only()
             .follow_redirects(False)
             .referer(False)
             .gzip(False)
@@ -125,25 +218,24 @@ class HttpTransport:
             .zstd(False)
             .deflate(False)
             .tcp_nodelay(True)
-            .connect_timeout(timedelta(seconds=progress * CONNECT_SHARE))
-            .pool_idle_timeout(timedelta(seconds=connection.idle_timeout))
-            .pool_max_idle_per_host(connection.max_idle)
+            .connect_timeout(self._connect_timeout)
+            .pool_idle_timeout(timedelta(seconds=self._connection.idle_timeout))
+            .pool_max_idle_per_host(self._connection.max_idle)
         )
-        if connection.proxy:
+        if self._connection.proxy:
             try:
-                builder = builder.proxy(ProxyBuilder.all(connection.proxy))
+                builder = builder.proxy(ProxyBuilder.all(self._connection.proxy))
             except (PyreqwestError, ValueError):
                 raise ConfigError("Connection.proxy: must be a URL such as http://proxy:3128") from None
-        elif connection.proxy == "" or is_loopback(urlsplit(url).hostname or ""):
+        elif self._direct:
             builder = builder.no_proxy()
-        else:
-            _check_proxy_variables()
-        if connection.ca_bundle is not None:
-            builder = builder.add_root_certificate_pem(read_ca_bundle("Connection.ca_bundle", connection.ca_bundle))
-        elif ca_bundle is not None:
-            builder = builder.add_root_certificate_pem(read_ca_bundle("ca_bundle of the AWS configuration", ca_bundle))
+        if self._authorities is not None:
+            builder = builder.add_root_certificate_pem(self._authorities)
+        return builder
+
+    def _build(self, builder: ClientBuilder) -> HttpClient:
         try:
-            self._http: HttpClient | None = builder.build()
+            return builder.build()
         except RuntimeError as error:
             raise ConfigError(
                 "this process was forked after its parent had made requests: "
@@ -204,12 +296,113 @@ class HttpTransport:
             with suppress(PyreqwestError):
                 await request.__aexit__(None, None, None)
 
+    async def stream(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> StreamedAnswer:
+        """Send a POST and return its answer once its head is there."""
+        cancellations = _cancellations()
+        opening = self._open(url, headers, body, progress)
+        del headers, body  # error trackers show the variables of a traceback's frames
+        answer = await opening
+        try:
+            _heed(cancellations)
+        except asyncio.CancelledError:
+            await answer.close()
+            raise
+        return answer
+
+    async def _open(self, url: str, headers: list[tuple[str, str]], body: bytes, progress: float) -> _Streamed:
+        lane = self._free_lane()
+        makes_connection = not lane.opening and not lane.streams
+        if makes_connection:
+            lane.connected = asyncio.Event()
+        lane.opening += 1
+        try:
+            if not makes_connection:
+                await lane.connected.wait()  # or each of them would make one
+            # A buffer of pyreqwest's own would be filled before the answer is handed over.
+            request = (
+                lane.http.post(url).headers(headers).body_bytes(body).streamed_read_buffer_limit(0).build_streamed()
+            )
+            del headers, body
+            async with self._clock.timeout(progress):
+                response = await request.__aenter__()
+            return _Streamed(request, response, self._clock, lane)
+        except TimeoutError as error:
+            raise _late(error, progress) from error
+        except PyreqwestError as error:
+            raise _before_answer(error) from error
+        finally:
+            lane.opening -= 1
+            if makes_connection:
+                lane.connected.set()
+
+    def _free_lane(self) -> _Lane:
+        """Return a connection that takes another stream."""
+        if self._http is None:
+            raise ConnectionLost("the connections were closed", sent=False)
+        for lane in self._lanes:
+            if lane.opening + len(lane.streams) < STREAMS_PER_CONNECTION:
+                return lane
+        builder = (
+            self._builder()
+            .http2(True)
+            .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .http2_initial_connection_window_size(STREAM_WINDOW_BYTES * STREAMS_PER_CONNECTION)
+            .http2_max_frame_size(STREAM_FRAME_BYTES)
+            .read_timeout(timedelta(seconds=STREAM_SILENCE))
+        )
+        self._lanes.append(_Lane(self._build(builder)))
+        return self._lanes[-1]
+
     async def close(self) -> None:
         """Close all connections."""
         # pyreqwest's own close ends requests; idle connections end with the client that holds them.
         http, self._http = self._http, None
-        if http is not None:
-            await http.close()
+        lanes, self._lanes = self._lanes, []
+        for client in [*([] if http is None else [http]), *(lane.http for lane in lanes)]:
+            await client.close()
+
+
+@dataclass(slots=True)
+class _Lane:
+    """A connection of HTTP/2 and its streams, or as many connections of HTTP/1.1."""
+
+    http: HttpClient
+    opening: int = 0
+    streams: WeakSet[_Streamed] = field(default_factory=WeakSet)
+    connected: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class _Streamed:
+    """A streamed answer of pyreqwest."""
+
+    __slots__ = ("__weakref__", "_clock", "_lane", "_read_chunk", "_request", "headers", "status")
+
+    def __init__(self, request: StreamRequest, response: Response, clock: Clock, lane: _Lane) -> None:
+        self.status: int = response.status
+        self.headers: Mapping[str, str] = _readable(response.headers)
+        self._request = request
+        self._read_chunk = response.body_reader.read_chunk
+        self._clock = clock
+        self._lane = lane
+        lane.streams.add(self)
+
+    async def read(self, patience: float) -> memoryview | None:
+        cancellations = _cancellations()
+        try:
+            async with self._clock.timeout(patience):
+                chunk = await self._read_chunk()
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"the answer was silent for {patience:g} s", sent=True) from error
+        except PyreqwestError as error:
+            raise ConnectionLost(f"the connection broke within the answer: {_reason(error)}", sent=True) from error
+        _heed(cancellations)
+        return None if chunk is None else memoryview(chunk)
+
+    async def close(self) -> None:
+        if self in self._lane.streams:
+            self._lane.streams.discard(self)
+            with suppress(PyreqwestError):
+                await self._request.__aexit__(None, None, None)
 
 
 def _cancellations() -> int:

@@ -22,9 +22,10 @@ import pybase64
 
 from kinstream.aws.cbor_pattern import read_page, read_results
 from kinstream.errors import ConfigError
-from kinstream.record import GetRecordsResult, PutRecordResult, PutRecordsResult, Record
+from kinstream.record import GetRecordsResult, PutRecordResult, PutRecordsResult, Record, SubscribeToShardEvent
 
 T = TypeVar("T")
+P = TypeVar("P", GetRecordsResult[bytes], SubscribeToShardEvent[bytes])
 
 BLOB_FIELDS = frozenset({"Data"})
 """Members of the service model that are blobs."""
@@ -68,6 +69,9 @@ class Codec(Protocol):
     def decode_get_records(self, body: bytes) -> GetRecordsResult[bytes]:
         """Return the answer to GetRecords. Raises ValueError."""
 
+    def decode_event(self, body: bytes) -> SubscribeToShardEvent[bytes]:
+        """Return an event of SubscribeToShard. Raises ValueError."""
+
     def decode_as(self, shape: type[T], body: bytes) -> T:
         """Return the answer as a value of `shape`. Raises ValueError."""
 
@@ -83,6 +87,8 @@ class JsonCodec:
         self._put_records = msgspec.json.Decoder(PutRecordsResult)
         self._get_small = msgspec.json.Decoder(GetRecordsResult[bytes])
         self._get_large = msgspec.json.Decoder(GetRecordsResult[str])
+        self._event_small = msgspec.json.Decoder(SubscribeToShardEvent[bytes])
+        self._event_large = msgspec.json.Decoder(SubscribeToShardEvent[str])
 
     def encode(self, params: dict[str, Any]) -> bytes:
         """Return the body for any operation."""
@@ -129,11 +135,18 @@ class JsonCodec:
 
     def decode_get_records(self, body: bytes) -> GetRecordsResult[bytes]:
         """Return the answer to GetRecords."""
+        return self._decode_page(body, self._get_small, self._get_large)
+
+    def decode_event(self, body: bytes) -> SubscribeToShardEvent[bytes]:
+        """Return an event of SubscribeToShard."""
+        return self._decode_page(body, self._event_small, self._event_large)
+
+    def _decode_page(self, body: bytes, small: msgspec.json.Decoder[P], large: msgspec.json.Decoder[Any]) -> P:
         # The distance between the first two records tells which way is faster; both are right for any.
         first = body.find(b'"SequenceNumber"')
         if body.find(b'"SequenceNumber"', first + 1) - first < LARGE_TO_DECODE * 4 // 3 + 250:
-            return _read(self._get_small, body)
-        answer: Any = _read(self._get_large, body)
+            return _read(small, body)
+        answer: Any = _read(large, body)
         decode64 = pybase64.b64decode
         put = msgspec.structs.force_setattr
         for record in answer.records:
@@ -203,15 +216,22 @@ class CborCodec:
 
     def decode_get_records(self, body: bytes) -> GetRecordsResult[bytes]:
         """Return the answer to GetRecords."""
+        return self._decode_page(GetRecordsResult[bytes], body)
+
+    def decode_event(self, body: bytes) -> SubscribeToShardEvent[bytes]:
+        """Return an event of SubscribeToShard."""
+        return self._decode_page(SubscribeToShardEvent[bytes], body)
+
+    def _decode_page(self, shape: type[P], body: bytes) -> P:
         page = read_page(body)
         if page is not None:
             records, rest = page
             with suppress(ValueError):  # the whole body says why, below
-                answer = _as(GetRecordsResult[bytes], _load(rest))
+                answer = _as(shape, _load(rest))
                 if not answer.records:
                     msgspec.structs.force_setattr(answer, "records", records)
                     return answer
-        return _as(GetRecordsResult[bytes], _load(body))
+        return _as(shape, _load(body))
 
     def decode_as(self, shape: type[T], body: bytes) -> T:
         """Return the answer as a value of `shape`."""

@@ -1,0 +1,146 @@
+"""Subscription: the events of one shard, as SubscribeToShard pushes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from kinstream.aws.eventstream import Message, MessageDecoder
+from kinstream.aws.transport import StreamedAnswer
+from kinstream.aws.wire import CborCodec, Codec, JsonCodec
+from kinstream.errors import ServiceError, TransportError, UnexpectedResponse, service_error
+from kinstream.record import SubscribeToShardEvent
+
+OPERATION = "SubscribeToShard"
+CONTENT_TYPE = "application/vnd.amazon.eventstream"
+
+_FAULTS = frozenset({"InternalFailureException", "InternalFailure", "ServiceUnavailable", "InternalServerError"})
+"""Codes of an exception within a stream that are the service's own fault; its HTTP status came long before."""
+
+
+class Subscription:
+    """Events as they are pushed: an async iterator, and a context that ends the subscription. From `Client.subscribe`.
+
+    It ends by itself after 5 minutes (API reference, `SubscribeToShard`), at the end of a closed shard, or with an error; only an
+    event with `child_shards` says that the shard has ended. While nobody asks for the next event, the service is held up by
+    HTTP/2's windows.
+
+    Attributes:
+        request_id: The `x-amzn-RequestId` to name to AWS support; None where the answer had none.
+        started: The service's clock when it began, in seconds since 1970; None where the answer did not say.
+        size_bytes: Length of the payload of the event that was returned last.
+    """
+
+    def __init__(self, answer: StreamedAnswer, codec: Codec, *, silence: float, started: float | None) -> None:
+        self.request_id: str | None = answer.headers.get("x-amzn-requestid")
+        self.started: float | None = started
+        self.size_bytes: int = 0
+        self._answer = answer
+        self._codec = codec
+        self._silence = silence
+        self._decoder = MessageDecoder()
+        self._messages: Iterator[Message] = iter(())
+        self._over = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: TracebackType | BaseException | type[BaseException] | None) -> None:
+        await self.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SubscribeToShardEvent[bytes]:
+        """Return the next event.
+
+        Raises:
+            ServiceError: Kinesis ended the subscription and said why.
+            TransportError: The connection broke, or was silent for too long.
+            UnexpectedResponse: What came is damaged, ends within an event, or is none of Kinesis.
+        """
+        if self._over:
+            raise StopAsyncIteration
+        try:
+            while True:
+                for message in self._messages:
+                    event = self._event(message)
+                    if event is not None:
+                        return event
+                chunk = await self._answer.read(self._silence)
+                if chunk is None:
+                    self._decoder.finish()
+                    break
+                self._messages = self._decoder.feed(chunk)
+        except TransportError as error:
+            error.details = f"{OPERATION}: {error.details}"
+            error.args = (error.details,)
+            error.retry_safe = True
+            await self.close()
+            raise
+        except BaseException:  # a cancellation may have lost some bytes
+            await self.close()
+            raise
+        await self.close()
+        raise StopAsyncIteration
+
+    async def close(self) -> None:
+        """End the subscription. May be repeated."""
+        self._over = True
+        await self._answer.close()
+
+    def _event(self, message: Message) -> SubscribeToShardEvent[bytes] | None:
+        """Return what a message says; None where that is nothing for us: the initial response, or a kind of later days."""
+        kind = message.text(":message-type")
+        if kind == "event":
+            if message.text(":event-type") != "SubscribeToShardEvent":
+                return None
+            self.size_bytes = len(message.payload)
+            try:
+                return self._codec_of(message).decode_event(message.payload)
+            except (ValueError, TypeError) as error:
+                # The decoder's own error may quote a record's data.
+                shape = str(error) if isinstance(error, msgspec.ValidationError) else "it does not decode"
+                raise _unexpected(f"unexpected event: {shape}") from None
+        if kind == "exception":
+            raise self._ended(message.text(":exception-type"), _said(message, self._codec_of(message)))
+        if kind == "error":
+            raise self._ended(message.text(":error-code"), message.text(":error-message"))
+        raise _unexpected("a message that is no event, exception or error")
+
+    def _codec_of(self, message: Message) -> Codec:
+        """Return what reads the payload: it follows the request's format, and a server that does otherwise says so."""
+        kind = message.text(":content-type")
+        if "cbor" in kind:
+            return self._codec if isinstance(self._codec, CborCodec) else CborCodec()
+        if "json" in kind:
+            return self._codec if isinstance(self._codec, JsonCodec) else JsonCodec()
+        return self._codec
+
+    def _ended(self, code: str, message: str) -> ServiceError:
+        status = 500 if code in _FAULTS else 400
+        error = service_error(OPERATION, status, code, message, request_id=self.request_id)
+        error.http_status = self._answer.status
+        error.maybe_written = False
+        if error.retry_safe is None:
+            error.retry_safe = True
+        return error
+
+
+def _said(message: Message, codec: Codec) -> str:
+    """Return an exception's message."""
+    try:
+        body: Any = codec.decode(message.payload)
+    except ValueError:
+        return ""
+    said = (body.get("message") or body.get("Message")) if isinstance(body, dict) else None
+    return said if isinstance(said, str) else ""
+
+
+def _unexpected(problem: str) -> UnexpectedResponse:
+    error = UnexpectedResponse(f"{OPERATION}: {problem}", http_status=200)
+    error.retry_safe = True
+    return error
