@@ -79,6 +79,8 @@ class _Call:
     """What happened to one call so far."""
 
     request: Request[Any]
+    retry: Retrying
+    within: float
     sent: int = 0
     maybe_written: bool = False
     skew_learned: bool = False
@@ -155,6 +157,9 @@ class Client:
         clock: The time; tests give another.
         transport: The network; tests give another.
 
+    Attributes:
+        quota: What may still be spent on retries, by all calls together.
+
     Raises:
         ConfigError: An argument is wrong.
 
@@ -194,7 +199,7 @@ class Client:
         self._chain = AwsChain(None if profile is None else text("profile", profile))
         self._explicit = region is not None and endpoint_url is not None and credentials is not None
         self._source = source_of(credentials, self._chain, clock)
-        self._quota = RetryQuota()
+        self.quota: RetryQuota = RetryQuota()
         self._transport = transport
         self._place: _Place | None = None
         self._finding = asyncio.Lock()
@@ -270,9 +275,15 @@ class Client:
             raise Malformed("not an object")
         return answer
 
-    async def send(self, request: Request[T]) -> T:
-        """Send a request, again where that is right, and return its parsed answer. Raises as `call` does."""
-        call = _Call(request)
+    async def send(self, request: Request[T], *, retry: Retrying | None = None, within: float | None = None) -> T:
+        """Send a request, again where that is right, and return its parsed answer. Raises as `call` does.
+
+        Args:
+            request: What to send.
+            retry: When to send it again; None: the client's own.
+            within: Seconds that the call may take, where that is less than the client's `Timeouts.call`.
+        """
+        call = self._begin(request, retry, within)
         answer = await self._answered(call, self._post)
         try:
             result = request.parse(answer.body)
@@ -324,7 +335,7 @@ class Client:
         """
         number("silence", silence, 0.05, 60, "seconds")
         request = subscribe_to_shard(self.codec, consumer_arn, shard_id, type, starting_sequence_number, timestamp)
-        call = _Call(request)
+        call = self._begin(request)
         answer = await self._answered(call, self._open)
         if isinstance(answer, Answer):
             kind = answer.headers.get("content-type", "")
@@ -350,16 +361,20 @@ class Client:
             return answer
         return await whole(answer, self.timeouts.progress)
 
+    def _begin(self, request: Request[Any], retry: Retrying | None = None, within: float | None = None) -> _Call:
+        longest = self.timeouts.call
+        return _Call(request, retry or self.retry, longest if within is None else min(within, longest))
+
     async def _answered(self, call: _Call, carry: _Carry[A]) -> A:
         """Return the answer with status 200; raise what remains after the retries, or at the call's deadline."""
         self._claim()
         request = call.request
         try:
-            async with self.clock.timeout(self.timeouts.call):
+            async with self.clock.timeout(call.within):
                 return await self._exchange(call, carry)
         except TimeoutError as error:
             why = "" if call.last_error is None else f"; the last attempt: {call.last_error.details}"
-            late = DeadlineExceeded(f"{request.operation}: no result within {self.timeouts.call:g} s{why}")
+            late = DeadlineExceeded(f"{request.operation}: no result within {call.within:.4g} s{why}")
             if not call.sent:
                 late.sent, late.retry_safe = False, True
             elif request.writes:
@@ -373,7 +388,7 @@ class Client:
         place = self._place or await self._find_place()
         self.check_region_of(request.region)
         url, host = place.url_and_host(request.operation, request.account)
-        attempts = Attempts(self.retry, self._quota)
+        attempts = Attempts(call.retry, self.quota)
         while True:
             if self._closed:
                 raise call.failed(ClosedError(f"{request.operation}: the client was closed"))
