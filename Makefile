@@ -4,6 +4,7 @@
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3 python,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 BIN := .venv/bin
+SPEED := setup.py $(wildcard src/_speed/*)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 help: ## what there is
@@ -13,11 +14,13 @@ help: ## what there is
 	@test -n "$(PYTHON)" || { echo "kinstream needs Python 3.11 or later; found none on PATH (set PYTHON=/path/to/python)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 
-.venv/.demo: .venv/bin/python pyproject.toml
+.venv/.demo: .venv/bin/python pyproject.toml $(SPEED)
+	@rm -f src/kinstream/_speed.*
 	$(PIP) -e '.[local]'
 	@touch $@
 
-.venv/.dev: .venv/bin/python pyproject.toml
+.venv/.dev: .venv/bin/python pyproject.toml $(SPEED)
+	@rm -f src/kinstream/_speed.*
 	$(PIP) -e '.[local,dev]'
 	@touch $@ .venv/.demo
 
@@ -48,4 +51,4 @@ compare-servers: .venv/.dev ## what the local Kinesis servers do, and what they 
 	$(BIN)/python -m bench.servers
 
 clean: ## remove what the commands made
-	rm -rf .venv bench/.envs bench/.build build dist
+	rm -rf .venv bench/.envs bench/.build build dist src/kinstream/_speed.*

@@ -40,6 +40,7 @@ from kinstream.service_quotas import (
     SHARD_ID_PATTERN,
 )
 from kinstream.sharding.hashkey import MAX_HASH_KEY, parse_hash_key
+from kinstream.speed import compiled
 
 T = TypeVar("T")
 
@@ -499,8 +500,18 @@ def _encoded(record: Record) -> bytes:
 def _plain_size(records: list[Record]) -> int | None:
     """Return the records' size in characters of keys and bytes of data if each can go just as it is, else None.
 
-    Nearly all records can, and this loop is all that checking costs them: 0.1 us each. `checked` does the same in full.
+    Nearly all records can, and this loop is all that checking costs them: 0.1 us each, compiled a tenth of that. `checked`
+    does the same in full.
     """
+    size = _plain_sum(records) if compiled is None else compiled.plain_size(records, PARTITION_KEY_MAX_CHARACTERS)
+    if size is None:
+        return None
+    # A key's character may take four bytes. Where that could matter, `checked` counts.
+    return size if size <= PUT_RECORDS_MAX_BYTES - len(records) * 3 * PARTITION_KEY_MAX_CHARACTERS else None
+
+
+def _plain_sum(records: list[Record]) -> int | None:
+    """Return the characters of keys and bytes of data of records that can each go just as they are, else None."""
     size = 0
     for record in records:
         if record.__class__ is not Record:
@@ -517,8 +528,7 @@ def _plain_size(records: list[Record]) -> int | None:
         ):
             return None
         size += len(data) + length
-    # A key's character may take four bytes. Where that could matter, `checked` counts.
-    return size if size <= PUT_RECORDS_MAX_BYTES - len(records) * 3 * PARTITION_KEY_MAX_CHARACTERS else None
+    return size
 
 
 def _without_order(record: Record) -> Record:
@@ -557,12 +567,9 @@ def _all_written(codec: Codec, count: int, body: bytes) -> PutRecordsResult:
     answer = codec.decode_put_records(body)
     if len(answer.results) != count:
         raise Malformed(f"{len(answer.results)} results for {count} records")
-    failed = 0
-    for result in answer.results:
-        if result.error_code is not None:
-            failed += 1
-        elif result.sequence_number is None or result.shard_id is None:
-            raise Malformed("a result lacks the ShardId or the SequenceNumber, and has no ErrorCode")
+    failed = _count_failed(answer.results) if compiled is None else compiled.count_failed(answer.results)
+    if failed < 0:
+        raise Malformed("a result lacks the ShardId or the SequenceNumber, and has no ErrorCode")
     if answer.encryption_type is not EncryptionType.NONE:
         # The answer says it once, for all of them (API reference, PutRecords).
         for result in answer.results:
@@ -571,6 +578,17 @@ def _all_written(codec: Codec, count: int, body: bytes) -> PutRecordsResult:
     if failed != answer.failed_record_count:
         msgspec.structs.force_setattr(answer, "failed_record_count", failed)
     return answer
+
+
+def _count_failed(results: list[PutRecordResult]) -> int:
+    """Return how many results are failures; -1 where one that is none lacks its shard or its number."""
+    failed = 0
+    for result in results:
+        if result.error_code is not None:
+            failed += 1
+        elif result.sequence_number is None or result.shard_id is None:
+            return -1
+    return failed
 
 
 def _count_record(result: PutRecordResult, attempts: int, maybe_duplicate: bool) -> PutRecordResult:

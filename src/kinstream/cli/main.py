@@ -11,6 +11,7 @@ from importlib.metadata import version
 from kinstream.cli import demo, local
 from kinstream.cli.printable import printable
 from kinstream.errors import KinesisError
+from kinstream.speed import compiled
 
 FAILED = 1
 INTERRUPTED = 130
@@ -62,11 +63,16 @@ def _parser() -> argparse.ArgumentParser:
         description="Amazon Kinesis Data Streams for Python.",
         epilog="Options of a command: kinstream COMMAND --help",
     )
-    parser.add_argument("--version", action="version", version=f"kinstream {version('kinstream')}")
+    parser.add_argument("--version", action="version", version=_version())
     subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     demo.add_parser(subparsers)
     local.add_parser(subparsers)
     return parser
+
+
+def _version() -> str:
+    """Return the version, and which hot path runs."""
+    return f"kinstream {version('kinstream')} ({'pure Python' if compiled is None else 'compiled hot path'})"
 
 
 def _fail(command: str, problem: str) -> int:

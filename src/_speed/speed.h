@@ -1,0 +1,134 @@
+/* kinstream._speed: the hot path, compiled. What each function must do, its pure Python twin says.
+ *
+ * One rule holds everywhere: what is not of the usual shape is not handled here. A function then returns None ("not mine"),
+ * and its caller goes on in pure Python, which alone decides what is right, and what an error says.
+ *
+ * Inside, a function that fails returns NULL or -1. Where no exception is set it found something unusual; where one is set
+ * it is either no UTF-8, which is unusual too, or memory ran out. `not_mine` turns the three into what Python sees.
+ */
+#ifndef KINSTREAM_SPEED_H
+#define KINSTREAM_SPEED_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef Py_GIL_DISABLED
+#error "kinstream._speed reads objects without locks, so it is not for free-threaded builds: they run the pure package"
+#endif
+
+/* The AVX2 forms are chosen when the module is loaded, so one build runs on every x86-64. */
+#if defined(__x86_64__) && defined(__GNUC__)
+#define HAVE_AVX2 1
+extern bool use_avx2;
+#endif
+
+/* --- Structs (module.c) -------------------------------------------------------------------------------------------- */
+
+/* Our records are msgspec Structs: a head, then one pointer a field. Where the fields lie is asked of the class's own member
+ * descriptors when the module is loaded; a class that is laid out in another way makes the import fail. */
+enum { FIELDS_MAX = 16 };
+
+struct layout {
+    PyTypeObject *type;
+    Py_ssize_t count;
+    Py_ssize_t offsets[FIELDS_MAX];
+    PyObject *defaults[FIELDS_MAX]; /* NULL: the field must be given */
+};
+
+/* The order in which the fields are known here; other fields may follow in the class if they have defaults. */
+enum { RECORD_DATA, RECORD_KEY, RECORD_HASH_KEY, RECORD_PREVIOUS, RECORD_ENCODER, RECORD_FIELDS };
+enum { RECEIVED_DATA, RECEIVED_NUMBER, RECEIVED_ARRIVAL, RECEIVED_KEY, RECEIVED_ENCRYPTION, RECEIVED_FIELDS };
+enum { RESULT_NUMBER, RESULT_SHARD, RESULT_CODE, RESULT_MESSAGE, RESULT_FIELDS };
+
+extern struct layout record_layout, received_layout, result_layout;
+extern PyObject *encryption_none, *encryption_kms;
+
+/* A field of a struct. What it holds is borrowed. */
+static inline PyObject **field(PyObject *object, const struct layout *layout, int which) {
+    return (PyObject **)((char *)object + layout->offsets[which]);
+}
+
+/* A new struct whose first fields are `values`, which it takes over even when it fails; NULL among them: the default. */
+PyObject *new_struct(const struct layout *layout, PyObject **values, int count);
+
+PyObject *not_mine(void);
+
+/* --- Bytes that are being written (module.c) ----------------------------------------------------------------------- */
+
+struct writer {
+    PyObject *bytes;
+    char *at, *end;
+};
+
+int writer_begin(struct writer *writer, Py_ssize_t expected);
+int writer_grow(struct writer *writer, Py_ssize_t room);
+PyObject *writer_finish(struct writer *writer);
+void writer_drop(struct writer *writer);
+
+/* Makes sure that `room` bytes can be written at writer->at. */
+static inline int writer_room(struct writer *writer, Py_ssize_t room) {
+    return writer->end - writer->at >= room ? 0 : writer_grow(writer, room);
+}
+
+static inline void put_bytes(struct writer *writer, const char *bytes, Py_ssize_t size) {
+    memcpy(writer->at, bytes, (size_t)size);
+    writer->at += size;
+}
+
+#define PUT_LITERAL(writer, text) put_bytes((writer), (text), (Py_ssize_t)sizeof(text) - 1)
+
+/* --- Bytes that are being read ------------------------------------------------------------------------------------- */
+
+struct reader {
+    const char *at, *end;
+};
+
+static inline bool starts_with(const struct reader *reader, const char *text, Py_ssize_t size) {
+    return reader->end - reader->at >= size && memcmp(reader->at, text, (size_t)size) == 0;
+}
+
+/* Moves past `text` where it stands next. */
+static inline bool pass(struct reader *reader, const char *text, Py_ssize_t size) {
+    if (!starts_with(reader, text, size)) return false;
+    reader->at += size;
+    return true;
+}
+
+#define PASS(reader, text) pass((reader), (text), (Py_ssize_t)sizeof(text) - 1)
+
+/* --- Texts (module.c) ---------------------------------------------------------------------------------------------- */
+
+/* Texts that come again and again in one answer (ids of shards, codes of errors) are made once. */
+enum { RECENT = 64 };
+
+struct recent {
+    PyObject *texts[RECENT];
+};
+
+PyObject *recent_text(struct recent *recent, const char *at, Py_ssize_t size);
+void recent_drop(struct recent *recent);
+PyObject *new_text(const char *at, Py_ssize_t size);
+
+/* The UTF-8 bytes of a str, without leaving a copy of them inside it. `*holder` is to be dropped after use; may be NULL. */
+const char *utf8_of(PyObject *text, Py_ssize_t *size, PyObject **holder);
+
+/* --- base64.c ------------------------------------------------------------------------------------------------------ */
+
+void base64_prepare(void);
+static inline Py_ssize_t base64_size(Py_ssize_t size) { return (size + 2) / 3 * 4; }
+char *base64_encode(char *to, const unsigned char *from, Py_ssize_t size);
+PyObject *base64_decode(const char *from, Py_ssize_t size);
+
+/* --- json.c, cbor.c, route.c: what Python sees ------------------------------------------------------------------------ */
+
+PyObject *put_records_to_json(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *put_records_to_cbor(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *results_from_json(PyObject *, PyObject *);
+PyObject *results_from_cbor(PyObject *, PyObject *);
+PyObject *page_from_json(PyObject *, PyObject *);
+PyObject *page_from_cbor(PyObject *, PyObject *);
+
+#endif

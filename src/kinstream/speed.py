@@ -1,0 +1,59 @@
+"""Picks the compiled hot path where it is installed; the pure Python beside each use of it says what it must do.
+
+`kinstream._speed` is built with the package where there is a C compiler, and nothing needs it. `KINSTREAM_PURE=1` in the
+environment leaves it out, and `kinstream --version` tells which of the two runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import Protocol
+
+from kinstream.record import PutRecordResult, ReceivedRecord, Record
+
+
+class Compiled(Protocol):
+    """What `kinstream._speed` offers (src/_speed/).
+
+    A function that returns None was given something unusual: its caller goes on in pure Python, which alone says what is
+    right and what is wrong. None of them raises anything but MemoryError, and TypeError for arguments of another type.
+    """
+
+    def plain_size(self, records: list[Record], longest_key: int, /) -> int | None:
+        """Return the bytes of data and characters of keys if each record can go just as it is."""
+
+    def put_records_to_json(self, records: list[Record], rest: bytes, /) -> bytes | None:
+        """Return the body of PutRecords; `rest` is what stands after the list of records, from its comma on."""
+
+    def put_records_to_cbor(self, records: list[Record], rest: bytes, /) -> bytes | None:
+        """Return the body of PutRecords; `rest` is the one other member, name and value."""
+
+    def results_from_json(self, body: bytes, /) -> tuple[list[PutRecordResult], bytes] | None:
+        """Return the results in an answer to PutRecords, and the answer with none in their place."""
+
+    def results_from_cbor(self, body: bytes, /) -> tuple[list[PutRecordResult], bytes] | None:
+        """Return the results in an answer to PutRecords, and the answer with none in their place."""
+
+    def page_from_json(self, body: bytes, /) -> tuple[list[ReceivedRecord[bytes]], bytes] | None:
+        """Return the records in an answer to GetRecords, and the answer with none in their place."""
+
+    def page_from_cbor(self, body: bytes, /) -> tuple[list[ReceivedRecord[bytes]], bytes] | None:
+        """Return the records in an answer to GetRecords, and the answer with none in their place."""
+
+    def count_failed(self, results: list[PutRecordResult], /) -> int:
+        """Return how many results are failures; -1 where one that is none lacks its shard or its number."""
+
+
+def _load() -> Compiled | None:
+    if os.environ.get("KINSTREAM_PURE"):
+        return None
+    try:
+        found: Compiled = importlib.import_module("kinstream._speed")
+    except ImportError:
+        return None
+    return found
+
+
+compiled: Compiled | None = _load()
+"""The compiled hot path; None where the pure one runs."""

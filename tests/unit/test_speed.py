@@ -1,0 +1,49 @@
+"""Which hot path runs, and that the pure one is whole."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kinstream import speed
+from tests.doubles.compiled import compiled_or_skip
+
+ROOT = Path(__file__).parents[2]
+CORE = ["tests/unit/aws/test_wire.py", "tests/unit/aws/test_kinesis.py", "tests/conformance/test_wire.py"]
+"""Tests that go through every place where compiled code may stand in."""
+
+
+def python(*arguments: str, pure: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "KINSTREAM_PURE": pure}
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, cwd=ROOT, env=environment
+    )
+
+
+@pytest.mark.timeout(120)
+def test_the_core_of_the_tests_passes_without_compiled_code() -> None:
+    done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", *CORE, pure="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+
+
+def test_the_version_tells_which_path_runs() -> None:
+    assert "(pure Python)" in python("-m", "kinstream", "--version", pure="1").stdout
+    expected = "(pure Python)" if built_path() is None else "(compiled hot path)"
+    assert expected in python("-m", "kinstream", "--version", pure="").stdout
+
+
+def test_the_compiled_module_has_what_is_promised_of_it() -> None:
+    module = compiled_or_skip()
+    promised = {name for name in vars(speed.Compiled) if not name.startswith("_")}
+    assert {name for name in dir(module) if not name.startswith("_")} == promised
+
+
+def built_path() -> str | None:
+    """Return where a Python that may use compiled code finds it."""
+    code = "import importlib.util as u; s = u.find_spec('kinstream._speed'); print(s.origin if s else '')"
+    return python("-c", code, pure="").stdout.strip() or None
