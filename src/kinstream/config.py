@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 
 from kinstream.errors import ConfigError
 from kinstream.service_quotas import (
+    CONSUMER_NAME_PATTERN,
     GET_RECORDS_MAX_RECORDS,
     MIB,
     PUT_RECORDS_MAX_BYTES,
@@ -276,6 +278,32 @@ class Poll:
         number("Poll.reads_per_second", self.reads_per_second, 0.01, 1000)
         whole_number("Poll.read_bytes_per_second", self.read_bytes_per_second, 1024, 1 << 30)
         whole_number("Poll.page_records", self.page_records, 1, GET_RECORDS_MAX_RECORDS, "API reference, GetRecords")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FanOut:
+    """Read by enhanced fan-out (`SubscribeToShard`): records are pushed, up to 2 MiB a second from each shard, to this consumer alone.
+
+    AWS bills it apart from the stream. The stream's consumers are counted: 20, or 50 with On-demand Advantage (quotas).
+
+    Attributes:
+        consumer_name: The consumer to register with the stream, or to find; it stays registered. 1 to 128 of letters, digits,
+            ".", "_" and "-" (API reference, `RegisterStreamConsumer`). None: the application's name.
+        silence: Seconds without an event after which a subscription is taken to be dead, while one is waited for. An idle shard's
+            gets one every few seconds. 1 to 60.
+    """
+
+    consumer_name: str | None = None
+    silence: float = 35.0
+
+    def __post_init__(self) -> None:
+        name = self.consumer_name
+        if name is not None and not (isinstance(name, str) and re.fullmatch(CONSUMER_NAME_PATTERN, name)):
+            raise ConfigError(
+                f"FanOut.consumer_name={name!r}: must have 1 to 128 letters, digits, '.', '_' and '-' "
+                "(API reference, RegisterStreamConsumer)"
+            )
+        number("FanOut.silence", self.silence, 1, 60, "seconds")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

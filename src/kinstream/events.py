@@ -128,6 +128,42 @@ class FetchFailed(Event, frozen=True):
     pause: float
 
 
+class ConsumerRegistered(Event, frozen=True):
+    """A consumer was registered with the stream, for enhanced fan-out.
+
+    Attributes:
+        consumer_name: Its name.
+        consumer_arn: Its ARN.
+    """
+
+    consumer_name: str
+    consumer_arn: str
+
+
+class Subscribed(Event, frozen=True):
+    """A shard is read by enhanced fan-out from now on.
+
+    Attributes:
+        shard_id: The shard.
+    """
+
+    shard_id: str
+
+
+class Resubscribed(Event, frozen=True):
+    """A subscription has ended, and another goes on where it ended.
+
+    Attributes:
+        shard_id: The shard.
+        gap: Seconds between the two.
+        error: Why the old one ended; None: it had its five minutes.
+    """
+
+    shard_id: str
+    gap: float
+    error: BaseException | None
+
+
 class DiscoveryFailed(Event, frozen=True):
     """The stream's shards could not be listed; it is tried again.
 

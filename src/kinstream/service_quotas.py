@@ -99,6 +99,9 @@ RETENTION_MAX_HOURS = 8760
 STREAM_NAME_PATTERN = r"[a-zA-Z0-9_.-]{1,128}"
 """The form of a stream name (API reference, `StreamName`)."""
 
+CONSUMER_NAME_PATTERN = r"[a-zA-Z0-9_.-]{1,128}"
+"""The form of a stream consumer's name (API reference, `ConsumerName`)."""
+
 STREAM_ARN_PATTERN = r"arn:(aws[a-z-]*):kinesis:([a-z0-9-]+):(\d{12}):stream/([a-zA-Z0-9_.-]{1,128})"
 """The form of a stream ARN: partition, region, account, name (API reference, `StreamARN`)."""
 
