@@ -282,7 +282,7 @@ class Poll:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FanOut:
-    """Read by enhanced fan-out (`SubscribeToShard`): records are pushed, up to 2 MiB a second from each shard, to this consumer alone.
+    """Read by enhanced fan-out (`SubscribeToShard`): records are pushed, 2 MiB a second of each shard to this consumer alone.
 
     AWS bills it apart from the stream. The stream's consumers are counted: 20, or 50 with On-demand Advantage (quotas).
 
