@@ -1,6 +1,6 @@
 # Every command sets up what it needs; nothing is done by hand.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check soak-local fuzz-local bench-wire compare-servers clean
+.PHONY: help demo test check soak-local fuzz-local bench-wire bench-produce bench-consume compare-servers clean
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3 python,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 BIN := .venv/bin
@@ -46,6 +46,14 @@ fuzz-local: .venv/.dev ## a million requests, 20,000 histories and 60 kills agai
 
 bench-wire: .venv/.dev ## client CPU per million records, beside the peers (bench/)
 	$(BIN)/python bench/wire.py
+
+bench-produce: .venv/.dev ## what a million records cost a producer, beside the peers; then how that grows
+	$(BIN)/python -m bench.produce
+	$(BIN)/python -m bench.produce --growth
+
+bench-consume: .venv/.dev ## what a million records cost a consumer, fan-out too, beside the peers; then how that grows
+	$(BIN)/python -m bench.consume
+	$(BIN)/python -m bench.consume --growth
 
 compare-servers: .venv/.dev ## what the local Kinesis servers do, and what they cost (docs/local.md)
 	$(BIN)/python -m bench.servers

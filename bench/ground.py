@@ -136,7 +136,10 @@ def environment(peer: str, requirements: list[str]) -> str:
     """
     place = ENVIRONMENTS / peer
     python, stamp = place / "bin" / "python", place / "bench.stamp"
-    project = (BENCH.parent / "pyproject.toml").read_bytes() if "-e" in requirements else b""
+    project = b""
+    if "-e" in requirements:
+        parts = [BENCH.parent / "pyproject.toml", *sorted((BENCH.parent / "src" / "_speed").glob("*"))]
+        project = b"".join(part.read_bytes() for part in parts if part.is_file())
     holds = hashlib.sha256(" ".join(requirements).encode() + project).hexdigest()
     if stamp.exists() and stamp.read_text(encoding="ascii") == holds:
         return str(python)

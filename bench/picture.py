@@ -1,7 +1,8 @@
-"""The result as a picture: bars of CPU seconds for a million records, four panels, drawn as SVG by hand."""
+"""The results as pictures: bars of CPU seconds for a million records, in panels, drawn as SVG by hand."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -21,8 +22,8 @@ Key = tuple[str, int, str, str, bool]
 
 WIDTH, MARGIN, GAP = 1080, 32, 40
 PANEL_WIDTH = (WIDTH - 2 * MARGIN - GAP) // 2
-TOP, PANEL_HEIGHT = 96, 250
-LABELS, VALUES = 138, 44
+TOP, VALUES = 96, 44
+CUT = 3.0
 ROW_HEIGHT, BAR = 38, 12
 
 FONTS = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
@@ -31,54 +32,174 @@ PEER, PEER_TLS = "#98a2b3", "#d0d5dd"
 OURS, OURS_TLS = "#0b6e4f", "#7cc4a4"
 
 
+@dataclass(frozen=True)
+class Bars:
+    """A row of a panel: what it is, and its bars without and over TLS.
+
+    Attributes:
+        label: Its name.
+        plain, tls: The figures; None where there is none.
+        ours: Whether it is kinstream.
+        note: Said at the right end.
+    """
+
+    label: str
+    plain: float | None
+    tls: float | None = None
+    ours: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A title, what stands at its right end, and rows."""
+
+    title: str
+    right: str
+    rows: list[Bars]
+
+
 def draw(report: dict[str, Any]) -> str:
     """Return the SVG for what `wire.py` reports."""
-    height = TOP + 2 * PANEL_HEIGHT + 52
-    parts = [
-        (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
-            f'font-family="{FONTS}" role="img">'
-        ),
-        "<title>Client CPU seconds for a million Kinesis records</title>",
-        f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
-        text(MARGIN, 42, "Client CPU seconds for a million records", 22, INK, weight=600),
-        text(MARGIN, 66, "Shorter is better. In green: what part of a peer's, without TLS.", 14, QUIET),
-        *_legend(),
-    ]
-    figures = {
+    figures: dict[Key, float] = {
         (cell["operation"], cell["size"], cell["client"], cell["wire"], cell["tls"]): cell["cpu_seconds_per_million"]
         for cell in report["cells"]
         if cell["loop"] != "asyncio"
     }
-    ratios = {
+    ratios: dict[Key, float] = {
         (ratio["operation"], ratio["size"], ratio["peer"], ratio["wire"], ratio["tls"]): ratio["ratio"]
         for ratio in report["ratios"]
     }
-    for number, (operation, size) in enumerate(PANELS):
-        x = MARGIN + (number % 2) * (PANEL_WIDTH + GAP)
-        y = TOP + (number // 2) * PANEL_HEIGHT
-        parts += _panel(figures, ratios, operation, size, x, y)
-    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    panels = []
+    for operation, size in PANELS:
+        rows = []
+        for client, wire, label in ROWS:
+            plain, tls = (figures.get((operation, size, client, wire, tls)) for tls in (False, True))
+            times = [
+                f"{peer} / {ratios[key]:.1f}"
+                for peer in ("boto3", "capo-kinesis")
+                if client == "kinstream" and (key := (operation, size, peer, wire, False)) in ratios
+            ]
+            rows.append(Bars(label, plain, tls, client == "kinstream", ", ".join(times)))
+        panels.append(Panel(TITLES[operation], f"{SIZES[size]} a record", rows))
     method = report["method"]
-    parts += [
-        text(
-            MARGIN,
-            height - 34,
-            f"{versions}; Python {report['python']}; {report['processor']}, {report['cores']} cores; {report['date']}",
-            12,
-            QUIET,
-        ),
-        text(
-            MARGIN,
-            height - 16,
-            f"Median of {method['rounds']} rounds against a canned-answer endpoint on loopback; pages of "
-            f"{method['records_in_a_page']} records; in flight: {method['in_flight']}.",
-            12,
-            QUIET,
-        ),
-        "</svg>",
-    ]
-    return "\n".join(parts) + "\n"
+    return page(
+        "Client CPU seconds for a million records",
+        "Shorter is better. In green: what part of a peer's, without TLS.",
+        panels,
+        report,
+        f"pages of {method['records_in_a_page']} records; in flight: {method['in_flight']}.",
+        labels=138,
+    )
+
+
+def flows(report: dict[str, Any], title: str, whats: tuple[str, ...]) -> str:
+    """Return the SVG for what `produce.py` or `consume.py` reports: our rows in the better of our formats."""
+    panels = []
+    for what in whats:
+        for size in sorted({cell["size"] for cell in report["cells"] if cell["what"] == what}):
+            cells = [cell for cell in report["cells"] if (cell["what"], cell["size"]) == (what, size)]
+            panels.append(Panel(_capital(what), f"{SIZES[size]} a record", _flow_rows(cells)))
+    frames = [cell for cell in report["cells"] if cell["what"] == "fan-out, frames"]
+    if frames:
+        rows = [
+            Bars(
+                f"{cell['client']}, {cell['way']}",
+                None,
+                cell["cpu_seconds_per_million"],
+                cell["client"] == "kinstream",
+                f"{cell['megabytes_per_second']:.0f} MB/s",
+            )
+            for cell in sorted(frames, key=lambda cell: -cell["cpu_seconds_per_million"])
+        ]
+        panels.append(Panel("Fan-out: frames, both checksums", "1 KiB a record", rows))
+        pushed = [cell for cell in report["cells"] if cell["what"] == "fan-out, records"]
+        panels.append(Panel("Fan-out: records", "1 KiB a record", _flow_rows(pushed)))
+    return page(
+        title,
+        "Shorter is better. kinstream with retries, limits, results and an observer on, in the better of its formats.",
+        panels,
+        report,
+        f"{report['method']['shards']} shards; a cut bar goes on.",
+        labels=186,
+    )
+
+
+def _flow_rows(cells: list[dict[str, Any]]) -> list[Bars]:
+    by_row: dict[tuple[str, str, bool, str], dict[bool, float]] = {}
+    for cell in cells:
+        if cell["wire"] != "auto":
+            row = (cell["client"], cell["way"], cell["pure"], cell["wire"])
+            by_row.setdefault(row, {})[cell["tls"]] = cell["cpu_seconds_per_million"]
+    best: dict[tuple[str, str, bool], tuple[str, dict[bool, float]]] = {}
+    for (client, way, pure, wire), figures in by_row.items():
+        known = best.get((client, way, pure))
+        if known is None or _first(figures) < _first(known[1]):
+            best[client, way, pure] = wire, figures
+    rows = []
+    for (client, way, pure), (wire, figures) in best.items():
+        ours = client == "kinstream"
+        way = way.removesuffix(" aggregated").removesuffix(" deaggregated")
+        label = f"{way}, {wire.upper()}{', pure Python' if pure else ''}" if ours else f"{client}, {way}"
+        rows.append(Bars(label, figures.get(False), figures.get(True), ours))
+    return sorted(rows, key=lambda row: row.ours)
+
+
+def _first(figures: dict[bool, float]) -> float:
+    return figures.get(False) or figures[True]
+
+
+def _capital(said: str) -> str:
+    return said[:1].upper() + said[1:]
+
+
+def growth(report: dict[str, Any]) -> str:
+    """Return the SVG for what `--growth` reports: a panel for each kind of growth."""
+    by_kind: dict[str, list[Bars]] = {}
+    for cell in report["cells"]:
+        kind, _, number = cell["what"].rpartition(": ")
+        by_kind.setdefault(kind, []).append(Bars(number, cell["cpu_seconds_per_million"], ours=True))
+    panels = [Panel(_capital(kind), f"{report['cells'][0]['size']} B a record", rows) for kind, rows in by_kind.items()]
+    return page(
+        "What growth costs: client CPU seconds for a million records",
+        "kinstream alone. Flat is good.",
+        panels,
+        report,
+        "limits on.",
+        labels=138,
+    )
+
+
+def page(title: str, subtitle: str, panels: list[Panel], report: dict[str, Any], foot: str, *, labels: int) -> str:
+    """Return the SVG of panels, two beside each other; `labels` is the room for the rows' names."""
+    parts = []
+    y = TOP
+    for first in range(0, len(panels), 2):
+        pair = panels[first : first + 2]
+        for column, panel in enumerate(pair):
+            parts += _panel(panel, MARGIN + column * (PANEL_WIDTH + GAP), y, labels)
+        y += 60 + ROW_HEIGHT * max(len(panel.rows) for panel in pair)
+    height = y + 52
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    about = f"Python {report['python']}; {report['processor']}, {report['cores']} cores; {report['date']}"
+    rounds = f"Median of {report['method']['rounds']} rounds against a canned-answer endpoint on loopback; "
+    return "\n".join(
+        [
+            (
+                f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
+                f'height="{height}" font-family="{FONTS}" role="img">'
+            ),
+            f"<title>{escape(title)}</title>",
+            f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
+            text(MARGIN, 42, title, 22, INK, weight=600),
+            text(MARGIN, 66, subtitle, 14, QUIET),
+            *_legend(),
+            *parts,
+            text(MARGIN, height - 34, f"{versions}; {about}", 12, QUIET),
+            text(MARGIN, height - 16, rounds + foot, 12, QUIET),
+            "</svg>\n",
+        ]
+    )
 
 
 def _legend() -> list[str]:
@@ -97,47 +218,31 @@ def _legend() -> list[str]:
     return parts
 
 
-def _panel(figures: dict[Key, float], ratios: dict[Key, float], operation: str, size: int, x: int, y: int) -> list[str]:
-    def of(client: str, wire: str, tls: bool) -> float | None:
-        return figures.get((operation, size, client, wire, tls))
-
-    here = [value for (o, s, *_), value in figures.items() if (o, s) == (operation, size)]
-    scale = (PANEL_WIDTH - LABELS - VALUES) / max(here, default=1.0)
+def _panel(panel: Panel, x: int, y: int, labels: int) -> list[str]:
+    room = PANEL_WIDTH - labels - VALUES
+    values = sorted((max(row.plain or 0.0, row.tls or 0.0) for row in panel.rows), reverse=True)
+    # One client that costs many times what the next one does would leave the others no length: its bar is cut.
+    longest = next((v for v, after in zip(values, [*values[1:], *values[-1:]], strict=True) if v < CUT * after), 1.0)
     parts = [
-        text(x, y + 22, TITLES[operation], 15, INK, weight=600),
-        text(x + PANEL_WIDTH, y + 22, f"{SIZES[size]} a record", 13, QUIET, anchor="end"),
+        text(x, y + 22, panel.title, 15, INK, weight=600),
+        text(x + PANEL_WIDTH, y + 22, panel.right, 13, QUIET, anchor="end"),
         f'<line x1="{x}" y1="{y + 32}" x2="{x + PANEL_WIDTH}" y2="{y + 32}" stroke="{RULE}"/>',
     ]
-    for number, (client, wire, label) in enumerate(ROWS):
+    for number, row in enumerate(panel.rows):
         top = y + 42 + number * ROW_HEIGHT
-        ours = client == "kinstream"
-        parts.append(text(x, top + 17, label, 13, INK, weight=600 if ours else 400))
-        for tls in (False, True):
-            value = of(client, wire, tls)
+        parts.append(text(x, top + 17, row.label, 13, INK, weight=600 if row.ours else 400))
+        for tls, value in enumerate((row.plain, row.tls)):
             if value is None:
                 continue
-            colour = ((OURS, OURS_TLS) if ours else (PEER, PEER_TLS))[tls]
-            at, length = top + tls * (BAR + 2), max(2.0, value * scale)
-            parts.append(
-                f'<rect x="{x + LABELS}" y="{at}" width="{length:.1f}" height="{BAR}" rx="2" fill="{colour}"/>'
-            )
-            parts.append(
-                text(
-                    x + LABELS + length + 6,
-                    at + 10,
-                    f"{value:.2f}" if value < 10 else f"{value:.1f}",
-                    11,
-                    INK if not tls else QUIET,
-                )
-            )
-        if ours:
-            times = [
-                f"{peer} / {ratios[key]:.1f}"
-                for peer in ("boto3", "capo-kinesis")
-                if (key := (operation, size, peer, wire, False)) in ratios
+            colour = ((OURS, OURS_TLS) if row.ours else (PEER, PEER_TLS))[tls]
+            at, length = top + tls * (BAR + 2), min(room, max(2.0, value * room / longest))
+            shown = f"{value:.2f}" if value < 10 else f"{value:.1f}"
+            parts += [
+                f'<rect x="{x + labels}" y="{at}" width="{length:.1f}" height="{BAR}" rx="2" fill="{colour}"/>',
+                text(x + labels + length + 6, at + 10, shown, 11, QUIET if tls else INK),
             ]
-            if times:
-                parts.append(text(x + PANEL_WIDTH, top + 17, ", ".join(times), 12, OURS, anchor="end"))
+        if row.note:
+            parts.append(text(x + PANEL_WIDTH, top + 17, row.note, 12, OURS, anchor="end"))
     return parts
 
 

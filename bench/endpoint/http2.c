@@ -9,7 +9,7 @@
 
 enum { DATA = 0, HEADERS = 1, RST_STREAM = 3, SETTINGS = 4, PING = 6, GOAWAY = 7, WINDOW_UPDATE = 8 };
 enum { END_STREAM = 1, ACK = 1 };
-enum { STREAMS = 64, FRAME_HEAD = 9, IN = 1 << 15, OUT = 1 << 18, CONTROL = 1 << 13, DATA_MAX = 16384 };
+enum { STREAMS = 64, FRAME_HEAD = 9, IN = 1 << 15, CONTROL = 1 << 13, DATA_MIN = 1 << 14, DATA_MAX = 1 << 18, OUT = 2 * DATA_MAX };
 
 static const char PREFACE[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 static const unsigned char ANSWER_HEADERS[] = /* HPACK (RFC 7541) with no Huffman code and no dynamic table */
@@ -29,7 +29,7 @@ struct http2 {
     unsigned char in[IN], out[OUT], control[CONTROL];
     size_t in_size, out_at, out_size, control_size;
     int greeted;
-    int64_t window, initial_window;
+    int64_t window, initial_window, data_max; /* the last: what the client takes in one frame */
     struct stream streams[STREAMS];
     size_t turn;
 };
@@ -38,6 +38,7 @@ struct http2 *http2_new(void) {
     struct http2 *h = calloc(1, sizeof *h);
     if (!h) die("calloc");
     h->window = h->initial_window = 65535;
+    h->data_max = DATA_MIN;
     /* our settings: none but the defaults */
     static const unsigned char settings[FRAME_HEAD] = {0, 0, 0, SETTINGS};
     memcpy(h->control, settings, FRAME_HEAD);
@@ -83,8 +84,9 @@ static int begin_answer(struct http2 *h, struct stream *s) {
 
 static void change_settings(struct http2 *h, const unsigned char *payload, size_t size) {
     for (; size >= 6; payload += 6, size -= 6) {
-        if (payload[0] != 0 || payload[1] != 4) continue; /* SETTINGS_INITIAL_WINDOW_SIZE */
         int64_t changed = number(payload + 2), by = changed - h->initial_window;
+        if (payload[1] == 5) h->data_max = changed < DATA_MAX ? changed : DATA_MAX; /* SETTINGS_MAX_FRAME_SIZE */
+        if (payload[1] != 4) continue;                                              /* SETTINGS_INITIAL_WINDOW_SIZE */
         h->initial_window = changed;
         for (size_t i = 0; i < STREAMS; i++) h->streams[i].window += by;
     }
@@ -144,7 +146,7 @@ int http2_take(struct http2 *h, const unsigned char *bytes, size_t size) {
 static int add_data(struct http2 *h, struct stream *s) {
     if (!s->id || !s->next) return 0;
     int64_t size = s->end - s->next;
-    if (size > DATA_MAX) size = DATA_MAX;
+    if (size > h->data_max) size = h->data_max;
     if (size > s->window) size = s->window;
     if (size > h->window) size = h->window;
     if (size <= 0 || OUT - h->out_size < (size_t)size + FRAME_HEAD) return 0;

@@ -1,0 +1,359 @@
+"""Rounds of measuring: each client runs in a process of its own, all take turns, and a figure is the median of its rounds."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.ground import BENCH, Endpoint, NotPossible, environment
+
+OURS = "kinstream"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A client to measure.
+
+    Attributes:
+        name: Its name.
+        script: The script in peers/ that drives it.
+        requirements: What its environment holds.
+        place: The environment's name, where it is not the peer's.
+    """
+
+    name: str
+    script: str
+    requirements: tuple[str, ...]
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What all clients do in turn.
+
+    Attributes:
+        what: In a word or two, such as "put" or "aggregated put".
+        size: Bytes of data in a record.
+        tls: Whether over TLS.
+    """
+
+    what: str
+    size: int
+    tls: bool
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.size} B {'TLS' if self.tls else 'plain'}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One client in one way of use, in one case.
+
+    Attributes:
+        case: The case.
+        peer: The client.
+        way: How it is used, in words that its script knows.
+        wire: The format of its requests.
+        pure: Whether our compiled hot path is left out.
+        options: Further fields of the flow (peers/flow.py).
+    """
+
+    case: Case
+    peer: Peer
+    way: str
+    wire: str = "json"
+    pure: bool = False
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def ours(self) -> bool:
+        """Whether this is kinstream, whole."""
+        return self.peer.name == OURS
+
+    @property
+    def label(self) -> str:
+        """How tables name it."""
+        if not self.ours:
+            return f"{self.peer.name} {self.way}"
+        return f"{OURS} {self.way}, {self.wire.upper()}{', pure' if self.pure else ''}"
+
+
+@dataclass
+class Measured:
+    """What the rounds gave for a row."""
+
+    cpu: list[float] = field(default_factory=list)  # seconds for a million records
+    rate: list[float] = field(default_factory=list)  # thousand records a second
+    megabytes: list[float] = field(default_factory=list)  # of data a second
+    endpoint_busy: list[float] = field(default_factory=list)  # the endpoint's share of one core
+    compiled: bool | None = None  # whether our compiled hot path ran
+
+    @property
+    def figure(self) -> float:
+        """The median of the CPU seconds for a million records."""
+        return statistics.median(self.cpu)
+
+
+Results = dict[Row, Measured]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times less CPU one of our rows takes than a peer's (`by` "cpu"), or how many times faster it is ("rate").
+
+    Attributes:
+        row: Ours.
+        peer: The peer's row.
+        ratio: The median of the ratios of each round.
+        target: What is wanted; None where nothing is.
+        by: What is compared.
+    """
+
+    row: Row
+    peer: Row
+    ratio: float
+    target: float | None
+    by: str = "cpu"
+
+    @property
+    def verdict(self) -> str:
+        """Whether the target is reached."""
+        if self.target is None:
+            return ""
+        return "met" if self.ratio >= self.target else "missed"
+
+
+@dataclass
+class Rounds:
+    """Measures rows.
+
+    Attributes:
+        at: The endpoint.
+        runs: Rounds.
+        seconds: Measured seconds of a client in a cell.
+        versions: By peer, as they were found.
+        left_out: Rows that could not be measured, and why.
+    """
+
+    at: Endpoint
+    runs: int
+    seconds: float
+    versions: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def measure(self, rows: list[Row]) -> Results:
+        """Run all rounds; a row that fails is reported and left out."""
+        pythons = self._environments({row.peer for row in rows})
+        rows = [row for row in rows if row.peer in pythons and (self.at.tls or not row.case.tls)]
+        results: Results = {row: Measured() for row in rows}
+        for number in range(self.runs):
+            for row in rows[:: 1 if number % 2 == 0 else -1]:
+                if row in results:
+                    _progress(f"round {number + 1} of {self.runs}: {row.case}, {row.label}")
+                    self._once(row, pythons[row.peer], results)
+        _progress("")
+        self._say_left_out()
+        return results
+
+    def _say_left_out(self) -> None:
+        for why in dict.fromkeys(self.left_out.values()):
+            rows = [row for row, reason in self.left_out.items() if reason == why]
+            also = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+            print(f"left out: {rows[0]}{also}: {why}")
+
+    def _environments(self, peers: set[Peer]) -> dict[Peer, str]:
+        pythons = {}
+        for peer in sorted(peers, key=lambda peer: peer.name):
+            try:
+                pythons[peer] = environment(peer.place or peer.name, list(peer.requirements))
+            except NotPossible as reason:
+                self.left_out[peer.name] = str(reason)
+        return pythons
+
+    def _once(self, row: Row, python: str, results: Results) -> None:
+        before = self.at.cpu()
+        done = self.run(row, python)
+        if isinstance(done, str):
+            self.left_out[f"{row.case}, {row.label}"] = done
+            del results[row]
+            return
+        self.versions[row.peer.name] = done["version"]
+        measured = results[row]
+        measured.cpu.append(done["cpu"] / done["records"] * 1e6)
+        measured.rate.append(done["records"] / done["wall"] / 1e3)
+        measured.megabytes.append(done["bytes"] / done["wall"] / 1e6)
+        measured.endpoint_busy.append((self.at.cpu() - before) / (done["wall"] + self.warm_up))
+        measured.compiled = done.get("compiled")
+
+    @property
+    def warm_up(self) -> float:
+        """Seconds before the measured ones."""
+        return min(0.5, self.seconds)
+
+    def run(self, row: Row, python: str) -> dict[str, Any] | str:
+        """Run a client in a process of its own; return what it measured, or why it did not."""
+        options = dict(row.options)
+        url = options.pop("url", None) or (self.at.tls if row.case.tls else self.at.plain)
+        flow = {
+            "client": row.peer.name,
+            "way": row.way,
+            "size": row.case.size,
+            "wire": row.wire,
+            "url": url,
+            "ca": self.at.ca if row.case.tls else None,
+            "warm_up": self.warm_up,
+            "seconds": self.seconds,
+            **options,
+        }
+        # Nobody's profile, proxy or certificates may have a part in what is measured.
+        surroundings = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.upper().startswith(("AWS_", "KINSTREAM_")) and "PROXY" not in name.upper()
+        }
+        surroundings |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+        if row.pure:
+            surroundings["KINSTREAM_PURE"] = "1"
+        try:
+            done = subprocess.run(
+                [python, str(BENCH / "peers" / row.peer.script), json.dumps(flow)],
+                capture_output=True,
+                text=True,
+                check=False,
+                env=surroundings,
+                timeout=60 + 5 * self.seconds,
+            )
+        except subprocess.TimeoutExpired:
+            return "it did not end"
+        if done.returncode != 0 or not done.stdout.strip():
+            return (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[-1]
+        return dict(json.loads(done.stdout.splitlines()[0]))
+
+
+def compared(results: Results, row: Row, other: Row, target: float | None, by: str = "cpu") -> Ratio:
+    """Return one of our rows beside a peer's."""
+    ours, theirs = results[row], results[other]
+    if by == "cpu":
+        ratios = [t / m for t, m in zip(theirs.cpu, ours.cpu, strict=True)]
+    else:
+        ratios = [m / t for t, m in zip(theirs.rate, ours.rate, strict=True)]
+    return Ratio(row, other, statistics.median(ratios), target, by)
+
+
+def print_figures(results: Results) -> None:
+    """Print what was measured, case by case."""
+    print("CPU seconds of the client for a million records (median, lowest to highest), and records a second\n")
+    print(f"{'':30}  {'':46}  {'CPU s/M':>8}  {'':15}  {'k rec/s':>8}  {'endpoint busy':>13}")
+    previous = None
+    for row, measured in sorted(results.items(), key=lambda item: _order(item[0], results)):
+        if previous not in (None, row.case):
+            print()
+        name = "" if row.case == previous else str(row.case)
+        previous = row.case
+        spread = f"({min(measured.cpu):.2f} to {max(measured.cpu):.2f})"
+        rate, busy = statistics.median(measured.rate), statistics.median(measured.endpoint_busy)
+        note = "" if row.pure or measured.compiled is not False or not row.ours else "  (nothing compiled here)"
+        print(f"{name:30}  {row.label:46}  {measured.figure:8.2f}  {spread:15}  {rate:8.0f}  {busy:13.0%}{note}")
+
+
+def _order(row: Row, results: Results) -> int:
+    return next(n for n, case in enumerate(dict.fromkeys(r.case for r in results)) if case == row.case)
+
+
+def print_ratios(ratios: Iterable[Ratio]) -> None:
+    """Print our rows beside the peers for which there is a target, and which are missed."""
+    wanted = [ratio for ratio in ratios if ratio.target is not None]
+    print("\nTimes less CPU than the peer in the same round: reached, wanted\n")
+    for ratio in wanted:
+        by = "" if ratio.by == "cpu" else ", speed"
+        beside = f"{ratio.peer.label}{by}"
+        print(
+            f"{ratio.row.case!s:30}  {ratio.row.label:46}  {beside:34}  {ratio.ratio:6.2f}x of {ratio.target:4.1f}x  "
+            f"{ratio.verdict}"
+        )
+    missed = sum(ratio.verdict == "missed" for ratio in wanted)
+    print(f"\n{len(wanted) - missed} of {len(wanted)} met, {missed} missed")
+
+
+def report(rounds: Rounds, results: Results, ratios: Iterable[Ratio], method: dict[str, Any]) -> dict[str, Any]:
+    """Return all that was measured, and on what."""
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "versions": rounds.versions,
+        "method": {
+            "figure": "client CPU seconds (user and system, all threads) for a million records, median of the rounds",
+            "rounds": rounds.runs,
+            "seconds": rounds.seconds,
+            **method,
+        },
+        "left_out": rounds.left_out,
+        "cells": [
+            {
+                **_named(row),
+                "cpu_seconds_per_million": round(measured.figure, 3),
+                "thousand_records_per_second": round(statistics.median(measured.rate), 1),
+                "megabytes_per_second": round(statistics.median(measured.megabytes), 1),
+                "endpoint_busy": round(statistics.median(measured.endpoint_busy), 2),
+                "compiled": measured.compiled,
+                "rounds": [round(value, 3) for value in measured.cpu],
+            }
+            for row, measured in results.items()
+        ],
+        "ratios": [
+            {
+                **_named(ratio.row),
+                "beside": ratio.peer.label,
+                "by": ratio.by,
+                "ratio": round(ratio.ratio, 2),
+                "target": ratio.target,
+                "verdict": ratio.verdict,
+            }
+            for ratio in ratios
+        ],
+    }
+
+
+def _named(row: Row) -> dict[str, Any]:
+    options = {name: value for name, value in row.options if name in ("shards", "keys")}
+    return {
+        **asdict(row.case),
+        "client": row.peer.name,
+        "way": row.way,
+        "wire": row.wire,
+        "pure": row.pure,
+        **options,
+    }
+
+
+def write(name: str, said: dict[str, Any], drawn: str) -> None:
+    """Write the result and its picture beside this file."""
+    (BENCH / f"{name}.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    (BENCH / f"{name}.svg").write_text(drawn, encoding="utf-8")
+    print(f"\nwritten: bench/{name}.json, bench/{name}.svg")
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def _progress(said: str) -> None:
+    """Show how far it is, on a terminal only."""
+    if sys.stdout.isatty():
+        print(f"\r{said:<110}" if said else f"\r{'':<110}\r", end="", flush=True)
