@@ -18,6 +18,8 @@ from kinstream.kpl.message import (
     PARTITION_KEY_INDEX,
     PARTITION_KEY_TABLE,
     RECORDS,
+    TAG_KEY,
+    TAGS,
     Malformed,
     read_bytes,
     read_tag,
@@ -31,11 +33,11 @@ UserRecord: TypeAlias = tuple[str, str | None, bytes]
 CHUNK_RECORDS = 1024
 """So many user records are made at a time: a record of Kinesis that holds a million must not take memory for a million."""
 
-KEYS_AT_ONCE = 4096
+KEYS_AT_ONCE = 2048
 """So many keys of a table are decoded at once; the others when they are asked for, for the same reason."""
 
 _PARTITION_KEY_TABLE, _EXPLICIT_HASH_KEY_TABLE = PARTITION_KEY_TABLE[0], EXPLICIT_HASH_KEY_TABLE[0]
-_RECORDS, _DATA = RECORDS[0], DATA[0]
+_RECORDS, _DATA, _TAGS, _TAG_KEY = RECORDS[0], DATA[0], TAGS[0], TAG_KEY[0]
 _PARTITION_KEY_INDEX, _EXPLICIT_HASH_KEY_INDEX = PARTITION_KEY_INDEX[0], EXPLICIT_HASH_KEY_INDEX[0]
 
 
@@ -256,11 +258,25 @@ def _record(data: bytes, pos: int, end: int) -> tuple[int, int, bytes]:
             index, pos = read_varint(data, pos, end)
         elif tag == _EXPLICIT_HASH_KEY_INDEX:
             hash_index, pos = read_varint(data, pos, end)
+        elif tag == _TAGS:
+            start, pos = read_bytes(data, pos, end)
+            _check_tag(data, start, pos)
         else:
             pos = skip(data, pos, end, tag)
     if index < 0 or content is None:
         raise Malformed("a record without a required field")
     return index, hash_index, content
+
+
+def _check_tag(data: bytes, pos: int, end: int) -> None:
+    """Check that there is a tag, which nobody uses: where there is none, other readers refuse the whole message."""
+    named = False
+    while pos < end:
+        tag, pos = read_tag(data, pos, end)
+        named |= tag == _TAG_KEY
+        pos = skip(data, pos, end, tag)
+    if not named:
+        raise Malformed("a tag without its key")
 
 
 class _LongTable:

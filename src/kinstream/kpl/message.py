@@ -11,6 +11,10 @@
       required bytes data = 3;
       repeated Tag tags = 4;                      // nobody writes them
     }
+    message Tag {
+      required string key = 1;
+      optional string value = 2;
+    }
 
 Sources: awslabs/amazon-kinesis-producer, aggregation-format.md; protobuf.dev, "Encoding".
 """
@@ -33,8 +37,11 @@ RECORDS = b"\x1a"
 PARTITION_KEY_INDEX = b"\x08"
 EXPLICIT_HASH_KEY_INDEX = b"\x10"
 DATA = b"\x1a"
+TAGS = b"\x22"
+TAG_KEY = b"\x0a"
 
 _VARINT, _FIXED_64, _LENGTH, _GROUP, _GROUP_END, _FIXED_32 = range(6)
+_64_BITS = (1 << 64) - 1
 _DEEPEST_GROUP = 100
 """Groups within groups; what protobuf's own parsers allow."""
 
@@ -58,7 +65,7 @@ class Malformed(Exception):
 
 
 def read_varint(data: bytes, pos: int, end: int) -> tuple[int, int]:
-    """Return the number at `pos`, of up to 64 bits in up to 10 bytes, and where it ends.
+    """Return the number at `pos` and where it ends. It has up to 10 bytes, and of their 70 bits the lower 64 count.
 
     Raises:
         Malformed: There is none before `end`.
@@ -68,20 +75,18 @@ def read_varint(data: bytes, pos: int, end: int) -> tuple[int, int]:
         byte = data[at]
         number |= (byte & 0x7F) << shift
         if byte < 0x80:
-            if number >> 64:
-                break
-            return number, at + 1
+            return number & _64_BITS, at + 1
         shift += 7
-    raise Malformed("a varint that does not end, or is too large")
+    raise Malformed("a varint that does not end")
 
 
 def read_tag(data: bytes, pos: int, end: int) -> tuple[int, int]:
     """Return the tag at `pos` and where it ends.
 
     Raises:
-        Malformed: There is none: it has more than 32 bits, or is of the field 0, which does not exist.
+        Malformed: There is none: it has more than 5 bytes or 32 bits, or is of the field 0, which does not exist.
     """
-    tag, pos = read_varint(data, pos, end)
+    tag, pos = read_varint(data, pos, min(end, pos + 5))
     if not 8 <= tag < 1 << 32:
         raise Malformed("no tag of a field")
     return tag, pos
