@@ -84,7 +84,7 @@ def rows_of(case: Case) -> list[Row]:
         return Row(case, peer, way, wire, pure, stream)
 
     if case.what == GET:
-        ways = WAYS
+        ways: tuple[str, ...] = WAYS
         rows = [row(peer, "get_records") for peer in (BOTO3, AIOBOTOCORE, CAPO)] + [row(ASYNC_KINESIS, "async for")]
     else:
         ways = DEAGGREGATING_WAYS

@@ -82,19 +82,17 @@ def _running(place: Path, answers: Callable[[Path], list[str]]) -> Iterator[Endp
     program, with_tls = _compiled(place)
     ca, certificate, key = _certificates(place)
     arguments = [certificate, key] if with_tls else ["-", "-"]
-    process = subprocess.Popen(
-        [program, *arguments, *answers(place)], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
-    )
-    try:
-        assert process.stdout is not None
-        ports = process.stdout.readline().split()
-        if len(ports) != 3:
-            raise NotPossible("the endpoint did not start")
-        tls, http2 = (f"https://127.0.0.1:{port}" if with_tls else None for port in ports[1:])
-        yield Endpoint(f"http://127.0.0.1:{ports[0]}", tls, http2, ca, process.pid)
-    finally:
-        process.terminate()
-        process.wait()
+    command = [program, *arguments, *answers(place)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            ports = process.stdout.readline().split()
+            if len(ports) != 3:
+                raise NotPossible("the endpoint did not start")
+            tls, http2 = (f"https://127.0.0.1:{port}" if with_tls else None for port in ports[1:])
+            yield Endpoint(f"http://127.0.0.1:{ports[0]}", tls, http2, ca, process.pid)
+        finally:
+            process.terminate()
 
 
 def _compiled(place: Path) -> tuple[str, bool]:

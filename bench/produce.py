@@ -77,7 +77,7 @@ def rows_of(case: Case) -> list[Row]:
         return Row(case, peer, way, wire, pure, stream)
 
     if case.what == PUT:
-        ways = PLAIN_WAYS
+        ways: tuple[str, ...] = PLAIN_WAYS
         rows = [row(peer, "put_records") for peer in (BOTO3, AIOBOTOCORE, CAPO)]
         rows += [row(ASYNC_KINESIS, way) for way in ("as shipped", "unthrottled")]
     else:

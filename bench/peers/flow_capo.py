@@ -10,6 +10,7 @@ from flow import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, Meter, Pair, asked, i
 
 flow = asked()
 meter = Meter()
+NOTHING: Any = {"records": []}  # what it makes of the initial response is no event of records
 if flow.ca is not None:
     os.environ["SSL_CERT_FILE"] = flow.ca  # its default TLS context reads OpenSSL's own variable
 
@@ -39,7 +40,7 @@ async def main() -> None:
         async def subscribed() -> None:
             answer = await kinesis.subscribe_to_shard(flow.arn, "shardId-000000000000", {"type": "TRIM_HORIZON"})
             async for event in answer["event_stream"]:
-                for record in event["subscribe_to_shard_event"]["records"]:
+                for record in event.get("SubscribeToShardEvent", NOTHING)["records"]:
                     meter.count += 1
                     meter.size += len(record["data"])
                 meter.pushed(flow.records)

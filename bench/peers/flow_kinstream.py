@@ -112,7 +112,11 @@ async def consume(client: Client, more: dict[str, Any]) -> None:
         from kinstream.config import FanOut
 
         fetch = FanOut(consumer_name="bench")
-    consumer = Consumer(flow.stream, client=client, start="TRIM_HORIZON", fetch=fetch, observer=observe)
+    consumer = (
+        Consumer(flow.stream, client=client)
+        if way == "get_records"
+        else Consumer(flow.stream, client=client, start="TRIM_HORIZON", fetch=fetch, observer=observe)
+    )
 
     async def handle(record: Any) -> None:
         meter.count += 1

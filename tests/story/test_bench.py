@@ -1,0 +1,152 @@
+"""The benchmarks of whole pipelines run: their endpoint answers rightly, and their client cells measure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bench import canned, consume, picture, produce
+from bench.ground import Endpoint, NotPossible, endpoint
+from bench.rounds import Case, Measured, Results, Rounds, Row, compared, report
+
+from kinstream import Client, Connection, Consumer, Credentials, Producer, Record
+
+SHARDS = produce.SHARDS
+SIZE = 100
+
+
+@pytest.fixture(scope="module")
+def at() -> Iterator[Endpoint]:
+    def answers(place: Path) -> list[str]:
+        pushed, _ = canned.for_fan_out(place, SIZE, 1)
+        return [
+            *canned.for_producers(place, [1, SHARDS]),
+            *canned.for_consumers(place, [SIZE], SHARDS, 20, [SHARDS]),
+            *pushed,
+        ]
+
+    try:
+        with endpoint(answers) as running:
+            yield running
+    except NotPossible as reason:
+        pytest.skip(str(reason))
+
+
+def client(at: Endpoint, url: str, wire: str) -> Client:
+    return Client(
+        region="us-east-1",
+        credentials=Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"),
+        endpoint_url=url,
+        wire=wire,
+        connection=Connection(ca_bundle=at.ca),
+    )
+
+
+@pytest.mark.parametrize("wire", ["json", "cbor"])
+@pytest.mark.parametrize("shards", [1, SHARDS])
+async def test_the_endpoint_names_the_shard_whose_range_holds_each_hash_key(
+    at: Endpoint, wire: str, shards: int
+) -> None:
+    source = random.Random(shards)
+    records = [
+        Record(
+            canned.text(source, SIZE),
+            canned.key(source, 1000) + "é" * source.randrange(60),  # keys of more than one block of MD5 too
+            str(source.randrange(2**128)) if source.random() < 0.5 else None,
+        )
+        for _ in range(500)
+    ]
+    async with client(at, at.tls or at.plain, wire) as kinesis:
+        answer = await Producer(canned.produce_stream(shards), client=kinesis).put_records(records)
+        listed = await Consumer(canned.produce_stream(shards), client=kinesis).get_shards()
+    ranges = {
+        shard.shard_id: (int(shard.hash_key_range.starting_hash_key), int(shard.hash_key_range.ending_hash_key))
+        for shard in listed
+    }
+    assert len(ranges) == shards
+    assert len(answer.results) == len(records)
+    assert len({result.sequence_number for result in answer.results}) == len(records)
+    for record, result in zip(records, answer.results, strict=True):
+        digest = hashlib.md5(record.partition_key.encode()).digest()
+        hash_key = int(record.explicit_hash_key or int.from_bytes(digest, "big"))
+        low, high = ranges[result.shard_id or ""]
+        assert low <= hash_key <= high
+
+
+async def test_pages_go_on_with_greater_sequence_numbers(at: Endpoint) -> None:
+    async with client(at, at.plain, "json") as kinesis:
+        consumer = Consumer(canned.consume_stream("plain", SIZE, SHARDS), client=kinesis)
+        iterator = await consumer.get_shard_iterator("shardId-000000000005", "TRIM_HORIZON")
+        numbers: list[int] = []
+        for _ in range(3):
+            page = await consumer.get_records(iterator)
+            numbers += [int(record.sequence_number) for record in page.records]
+            iterator = page.next_shard_iterator or ""
+    assert len(numbers) == 60
+    assert numbers == sorted(set(numbers))
+
+
+async def test_idle_shards_have_nothing_and_the_first_has_records(at: Endpoint) -> None:
+    async with client(at, at.plain, "cbor") as kinesis:
+        consumer = Consumer(canned.consume_stream("idle", SIZE, SHARDS), client=kinesis)
+        counts = []
+        for shard in ("shardId-000000000000", "shardId-000000000001"):
+            iterator = await consumer.get_shard_iterator(shard, "TRIM_HORIZON")
+            counts.append(len((await consumer.get_records(iterator)).records))
+    assert counts == [20, 0]
+
+
+def rows() -> list[Row]:
+    plain = Case(produce.PUT, SIZE, False)
+    packed = Case(produce.AGGREGATED, SIZE, False)
+    wanted = {(produce.PUT, "put_records")}
+    got: set[tuple[str, str]] = {(consume.GET, "get_records")}
+    found = [row for case in (plain, packed) for row in produce.rows_of(case)]
+    for what in (consume.GET, consume.DEAGGREGATED):
+        found += consume.rows_of(Case(what, SIZE, False))
+    return [row for row in found if row.ours and not row.pure and row.wire == "json" and _key(row) in wanted | got]
+
+
+def _key(row: Row) -> tuple[str, str]:
+    return row.case.what, row.way
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: f"{row.case.what}: {row.way}")
+def test_a_cell_of_ours_measures(at: Endpoint, row: Row) -> None:
+    rounds = Rounds(at, 1, 0.05)
+    done = rounds.run(row, sys.executable)
+    assert isinstance(done, dict), done
+    assert done["records"] > 0
+    assert done["cpu"] > 0
+
+
+def test_a_subscription_is_measured_but_for_its_first_tenth(at: Endpoint) -> None:
+    if at.http2 is None:
+        pytest.skip("no OpenSSL to build the endpoint with")
+    row = consume.fan_out_rows(at, 1_000_000, 0)[0]
+    done = Rounds(at, 1, 0.05).run(row, sys.executable)
+    assert isinstance(done, dict), done
+    assert done["bytes"] > 500_000
+
+
+def test_results_are_told_compared_and_drawn() -> None:
+    results: Results = {}
+    for case in (Case(produce.PUT, 100, False), Case(produce.PUT, 100, True)):
+        for row in produce.rows_of(case):
+            cost = 1.0 if row.ours else 6.0
+            results[row] = Measured([cost] * 3, [100.0] * 3, [10.0] * 3, [0.1] * 3)
+    ratios = produce.ratios_of(results)
+    to_capo = [r for r in ratios if r.row.way == "put_many" and r.row.wire == "json" and r.peer.peer == produce.CAPO]
+    assert [(r.ratio, r.target, r.verdict) for r in to_capo] == [(6.0, 5.2, "met")] * 2 + [(6.0, 4.5, "met")] * 2
+    first, second = list(results)[:2]
+    assert compared(results, second, first, 2.0, "rate").verdict == "missed"
+    rounds = Rounds(Endpoint("", None, None, "", 0), 3, 1.5, versions={"kinstream": "1"})
+    said = report(rounds, results, ratios, {"shards": SHARDS})
+    drawn = picture.flows(json.loads(json.dumps(said)), "Title", (produce.PUT,))
+    assert drawn.startswith("<svg")
+    assert "put_many, JSON" in drawn
