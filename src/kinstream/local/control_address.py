@@ -18,7 +18,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from kinstream.errors import ClosedError, ConfigError
-from kinstream.local.control import Catch, Catching, Control
+from kinstream.local.control import Catch, Catching, Control, Disturbing
 from kinstream.local.moved_clock import MovedClock
 
 T = TypeVar("T")
@@ -88,6 +88,12 @@ class Answering(_Strict):
     headers: dict[str, str] = {}
 
 
+class Corrupt(_Strict):
+    """Invert a byte of an event."""
+
+    at: int | None = None
+
+
 class Nothing(_Strict):
     """A word without members."""
 
@@ -99,6 +105,7 @@ class Every(_Strict):
     stream: str | None = None
     shard: str | None = None
     after_acting: bool = False
+    after_events: int | None = None
     watch: Nothing | None = None
     fail: Fail | None = None
     fail_entries: FailEntries | None = None
@@ -107,6 +114,9 @@ class Every(_Strict):
     cut: Cut | None = None
     answer: Answering | None = None
     change: dict[str, Any] | None = None
+    corrupt: Corrupt | None = None
+    silence: Nothing | None = None
+    end: Nothing | None = None
 
 
 class Next(Every):
@@ -183,11 +193,16 @@ class ControlAddress:
         raise Wrong(405 if known else 404, "There is no such thing to ask of the control address.")
 
     def _set(self, catching: Catching, wanted: Every) -> Answer:
-        words = [word for word in _WORDS if getattr(wanted, word) is not None]
-        if len(words) != 1:
-            raise Wrong(400, f"One of {', '.join(_WORDS)} must say what becomes of the call.")
-        do = _WORDS[words[0]]
-        catch = do(catching.after_acting if wanted.after_acting else catching, getattr(wanted, words[0]))
+        known = _WORDS if wanted.after_events is None else _EVENT_WORDS
+        words = [word for word in {**_WORDS, **_EVENT_WORDS} if getattr(wanted, word) is not None]
+        if len(words) != 1 or words[0] not in known:
+            what = "call" if wanted.after_events is None else "subscription"
+            raise Wrong(400, f"One of {', '.join(known)} must say what becomes of the {what}.")
+        said = getattr(wanted, words[0])
+        if wanted.after_events is not None:
+            catch = _EVENT_WORDS[words[0]](catching.after_events(wanted.after_events), said)
+        else:
+            catch = _WORDS[words[0]](catching.after_acting if wanted.after_acting else catching, said)
         self._catches[catch.id] = catch
         if len(self._catches) > KEPT_CATCHES:
             self._catches.popitem(last=False)
@@ -243,6 +258,16 @@ _WORDS: dict[str, Callable[[Catching, Any], Catch]] = {
     "change": lambda catching, said: catching.change(_blobs(said)),
 }
 """What may become of a call."""
+
+
+_EVENT_WORDS: dict[str, Callable[[Disturbing, Any], Catch]] = {
+    "cut": lambda disturbing, _: disturbing.cut(),
+    "fail": lambda disturbing, said: disturbing.fail(said.code, **_given(message=said.message)),
+    "corrupt": lambda disturbing, said: disturbing.corrupt(**_given(at=said.at)),
+    "silence": lambda disturbing, _: disturbing.silence(),
+    "end": lambda disturbing, _: disturbing.end(),
+}
+"""What may become of a subscription after some of its events."""
 
 
 def _read(body: bytes, shape: type[T]) -> T:

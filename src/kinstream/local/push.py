@@ -121,8 +121,9 @@ async def push(
 async def _last(sending: asyncio.Future[None], subscription: Subscription, patience: float) -> None:
     """Give a client the time to read the last of a subscription, but little once it is gone."""
     closed = asyncio.ensure_future(subscription.closed.wait())
+    either: set[asyncio.Future[Any]] = {sending, closed}
     try:
-        await asyncio.wait({sending, closed}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(either, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         if closed.done() and not sending.done():
             await asyncio.wait({sending}, timeout=LAST_SECONDS)
     finally:

@@ -30,6 +30,7 @@ from kinstream.local.signature import Verifier
 from kinstream.local.sqlite import DURABILITIES, SqliteStore
 from kinstream.local.state import State
 from kinstream.local.store import MemoryStore, Store
+from kinstream.local.subscriptions import Subscriptions
 from kinstream.local.tokens import Sealer
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ class Server:
         self._stopping: asyncio.Event | None = None
         self._control: Control | None = None
         self._moved = MovedClock(clock)
+        self._subscriptions: Subscriptions | None = None
 
     def __repr__(self) -> str:
         return f"Server({self.url!r}, data={None if self.data is None else str(self.data)!r})"
@@ -277,6 +279,7 @@ class Server:
             clock=self._clock,
         )
         loop = self._loop = asyncio.get_running_loop()
+        self._subscriptions = operations.subscriptions
         self._moved.moved = partial(_call_soon, loop, operations.subscriptions.wake)
         self._stopping = asyncio.Event()
         async with Connections(endpoint, listeners, self._limits):
@@ -289,7 +292,7 @@ class Server:
             self._control = None
             self._moved.moved = None
             control.cancel_all()
-            operations.subscriptions.close()
+            self._subscriptions.close()
 
     def _certificate(self, opened: ExitStack) -> Certificate:
         """Return the certificate, kept with the data or for as long as the server runs."""

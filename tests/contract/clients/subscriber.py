@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
 import cbor2
+import h2.events
 from botocore.eventstream import EventStreamBuffer
 from tests.contract.clients.http2 import Ended, Http2
 from tests.contract.servers.reach import JSON, Raw
@@ -99,17 +100,18 @@ class Pushed:
     def __iter__(self) -> Iterator[tuple[dict[str, Any], Any]]:
         """Return headers and payload of each message. Raises Ended where the server breaks off."""
         while True:
-            for event in [event for event in self.client.events if getattr(event, "stream_id", None) == self.stream]:
-                self.client.events.remove(event)
-                name = type(event).__name__
-                if name == "StreamReset":
+            mine = [event for event in self.client.events if getattr(event, "stream_id", None) == self.stream]
+            self.client.events = [event for event in self.client.events if event not in mine]
+            if not mine:
+                self.client.receive()
+            for event in mine:
+                if isinstance(event, h2.events.StreamReset):
                     raise Ended
-                if name == "DataReceived":
+                if isinstance(event, h2.events.DataReceived):
                     self._buffer.add_data(event.data)
                     yield from ((message.headers, self.read(message.payload)) for message in self._buffer)
-                if name == "StreamEnded":
+                if isinstance(event, h2.events.StreamEnded):
                     return
-            self.client.receive()
 
     def read(self, payload: bytes) -> Any:
         """Return a payload's members."""
