@@ -56,6 +56,13 @@ class Progress:
         while waiting and waiting[0].finished:
             self.last = waiting.popleft().record
 
+    def vouch(self, record: ReceivedRecord[bytes]) -> None:
+        """Take the program's word that a record is done that is still in work."""
+        for work in self._in_work:
+            if work.record is record:
+                self.finish(work)
+                return
+
     @property
     def position(self) -> Position | None:
         """The place after the finished prefix; None: nothing is done yet."""

@@ -26,7 +26,7 @@ class Announcer:
             return
         try:
             self._observer(event)
-        except Exception:
+        except Exception:  # noqa: BLE001 - an observer is anybody's code
             if not self._logged:
                 self._logged = True
                 _log.exception("the observer failed on %s; further failures are not logged", type(event).__name__)

@@ -99,6 +99,7 @@ class ReadAhead:
         self._failed = failed
         self._pages: deque[Page] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._halted = False
         self.asking: bool = False
 
     def __len__(self) -> int:
@@ -106,14 +107,16 @@ class ReadAhead:
 
     def start(self, position: Position) -> None:
         """Read from a position on, in the place of what is read now; what was read ahead stays."""
-        before, self._task = self._task, None
+        before = self._task
         if before is not None:
             before.cancel()
+        self._halted = False
         name = f"kinstream-read-{self._shard.shard_id}"
         self._task = asyncio.create_task(self._read(position, before), name=name)
 
     def halt(self) -> None:
         """Read no more, and forget what was read ahead. It may be started again at once."""
+        self._halted = True
         if self._task is not None:
             self._task.cancel()
         while self._pages:
@@ -144,7 +147,8 @@ class ReadAhead:
                 self.asking = False
                 await pages.aclose()
         except Exception as error:  # noqa: BLE001 - a fetcher is anybody's code; whatever it raises ends this shard
-            self._failed(error)
+            if not self._halted and self._task is asyncio.current_task():
+                self._failed(error)
 
     async def _keep(self, pages: AsyncGenerator[Page, None]) -> None:
         expected = FIRST_PAGE_BYTES

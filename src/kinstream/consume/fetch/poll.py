@@ -28,9 +28,6 @@ FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 30.0
 PATIENCE = 5
 """So often in a row an answer may be none, and credentials may be missing, before that is taken to be lasting."""
 
-LATEST_MARGIN = 5.0
-"""Seconds by which our clock may be ahead of the service's: where nothing was read yet, reading goes on from so long before."""
-
 EXPIRY_MARGIN = 240.0
 """Seconds after which an iterator is not used any more; the service gives it five minutes."""
 
@@ -70,7 +67,7 @@ class PollingFetcher:
         """Yield page after page, as `Fetcher.read`."""
         clock = self._client.clock
         pace = ReadPace(self._option)
-        resume = position.since(clock.wall() - LATEST_MARGIN)
+        resume = position.since(clock.wall())
         iterator: str | None = None
         had_at = 0.0
         failures = strange = 0

@@ -15,6 +15,9 @@ from kinstream.record import ShardIteratorType
 _SENTINELS = {"AT_TIMESTAMP": -3, "TRIM_HORIZON": -2, "LATEST": -1}
 """Before every sequence number, in this order (Amazon Kinesis Client Library, `ExtendedSequenceNumber`)."""
 _SHARD_END = "SHARD_END"
+LATEST_MARGIN = 5.0
+"""Seconds by which our clock may be ahead of the service's: what was latest at a moment is looked for from so long before."""
+
 _SEQUENCE_NUMBER = re.compile(r"0|[1-9][0-9]{0,128}")  # service model, `SequenceNumber`
 
 
@@ -86,7 +89,7 @@ class Position(msgspec.Struct, frozen=True, gc=False):
         Args:
             moment: When reading began, in seconds since 1970.
         """
-        return Position("LATEST", timestamp=moment) if self == LATEST else self
+        return Position("LATEST", timestamp=moment - LATEST_MARGIN) if self == LATEST else self
 
     @property
     def is_number(self) -> bool:

@@ -27,19 +27,20 @@ CREATE TABLE IF NOT EXISTS leases (
     application TEXT NOT NULL, stream TEXT NOT NULL, leaseKey TEXT NOT NULL,
     leaseOwner TEXT, leaseCounter INTEGER NOT NULL,
     checkpoint TEXT NOT NULL, checkpointSubSequenceNumber INTEGER NOT NULL, checkpointTimestamp REAL,
+    checkpointInclusive INTEGER NOT NULL,
     ownerSwitchesSinceCheckpoint INTEGER NOT NULL,
     parentShardId TEXT NOT NULL, childShardIds TEXT NOT NULL, startingHashKey TEXT, endingHashKey TEXT,
     PRIMARY KEY (application, stream, leaseKey)
 ) WITHOUT ROWID, STRICT
 """
 _COLUMNS = (
-    "leaseKey, leaseOwner, leaseCounter, checkpoint, checkpointSubSequenceNumber, checkpointTimestamp,"
+    "leaseKey, leaseOwner, leaseCounter, checkpoint, checkpointSubSequenceNumber, checkpointTimestamp, checkpointInclusive,"
     " ownerSwitchesSinceCheckpoint, parentShardId, childShardIds, startingHashKey, endingHashKey"
 )
 _LIST = f"SELECT {_COLUMNS} FROM leases WHERE application = ? AND stream = ? ORDER BY leaseKey"  # noqa: S608
-_CREATE = f"INSERT OR IGNORE INTO leases (application, stream, {_COLUMNS}) VALUES ({', '.join('?' * 13)})"  # noqa: S608
+_CREATE = f"INSERT OR IGNORE INTO leases (application, stream, {_COLUMNS}) VALUES ({', '.join('?' * 14)})"  # noqa: S608
 _WRITE = (
-    f"UPDATE leases SET ({_COLUMNS}) = ({', '.join('?' * 11)})"  # noqa: S608
+    f"UPDATE leases SET ({_COLUMNS}) = ({', '.join('?' * 12)})"  # noqa: S608
     " WHERE application = ? AND stream = ? AND leaseKey = ? AND leaseCounter = ?"
 )
 _DELETE = "DELETE FROM leases WHERE application = ? AND stream = ? AND leaseKey = ?"
@@ -197,6 +198,7 @@ def _row(lease: Lease) -> tuple[Any, ...]:
         position.sequence_number,
         position.subsequence_number or 0,
         position.timestamp,
+        position.is_number and position.inclusive,
         lease.owner_switches,
         ",".join(lease.parents),
         ",".join(lease.children),
@@ -206,13 +208,13 @@ def _row(lease: Lease) -> tuple[Any, ...]:
 
 
 def _lease(row: tuple[Any, ...]) -> Lease:
-    key, owner, counter, checkpoint, index, timestamp, switches, parents, children, low, high = row
-    by_number = checkpoint.isdecimal()
+    key, owner, counter, number, index, timestamp, inclusive, switches, parents, children, low, high = row
+    position = Position(number, index, not number.isdecimal() or bool(inclusive), timestamp)
     return Lease(
         key=key,
         owner=owner,
         counter=counter,
-        checkpoint=Position.after(checkpoint, index) if by_number else Position(checkpoint, timestamp=timestamp),
+        checkpoint=position,
         parents=tuple(parents.split(",")) if parents else (),
         children=tuple(children.split(",")) if children else (),
         hash_key_range=None if low is None else HashKeyRange(low, high),

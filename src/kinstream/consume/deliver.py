@@ -1,0 +1,458 @@
+"""Delivers records to a handler: one by one, in batches or several keys at once, and does what the failure policy says."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextvars
+import functools
+import inspect
+import json
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeAlias, overload
+
+from kinstream.clock import Clock
+from kinstream.config import Failing
+from kinstream.consume.checkpoint import InWork
+from kinstream.consume.reading import Batch, Reading
+from kinstream.errors import ConfigError, ConsumeError
+from kinstream.events import Event, RecordFailed
+from kinstream.record import ReceivedRecord, Record
+
+RecordHandler: TypeAlias = Callable[[ReceivedRecord[bytes]], object]
+"""Handles a record; plain functions run in threads, async ones on the event loop. What it returns is not looked at."""
+
+_log = logging.getLogger("kinstream.consumer")
+
+
+class RecordBatch(Sequence[ReceivedRecord[bytes]]):
+    """Records of one shard, in its order.
+
+    Attributes:
+        shard_id: The shard.
+        millis_behind_latest: How far the shard's newest record was from these when they were read, in milliseconds; None: not
+            known.
+    """
+
+    __slots__ = ("_records", "millis_behind_latest", "shard_id")
+
+    def __init__(self, records: list[ReceivedRecord[bytes]], shard_id: str, millis_behind_latest: int | None) -> None:
+        self._records = records
+        self.shard_id: str = shard_id
+        self.millis_behind_latest: int | None = millis_behind_latest
+
+    @overload
+    def __getitem__(self, index: int) -> ReceivedRecord[bytes]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ReceivedRecord[bytes]]: ...
+    def __getitem__(self, index: int | slice) -> ReceivedRecord[bytes] | list[ReceivedRecord[bytes]]:
+        return self._records[index]
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[ReceivedRecord[bytes]]:
+        return iter(self._records)
+
+    def __repr__(self) -> str:
+        return f"<RecordBatch of {len(self._records)} records from {self.shard_id}>"
+
+    async def checkpoint(self) -> None:
+        """Say that all of these and all before them are done, as `ReceivedRecord.checkpoint`."""
+        await self._records[-1].checkpoint()
+
+
+BatchHandler: TypeAlias = Callable[[RecordBatch], object]
+"""Handles a batch, as `RecordHandler` does a record."""
+
+
+def batch_of(reading: Reading, records: Batch) -> RecordBatch:
+    """Return records as the program gets them."""
+    return RecordBatch(records, reading.shard_id, None if reading.behind is None else round(reading.behind * 1000))
+
+
+class Interrupted(Exception):
+    """Delivering was to stop while a record's next try was waited for: the record is not done."""
+
+
+class FailurePolicy:
+    """Does what is declared for records that fail.
+
+    Args:
+        option: What is declared.
+        clock: Waits between tries.
+        announce: Is given an event for each record that failed for good.
+        stopping: Set when delivering is to stop.
+    """
+
+    def __init__(
+        self, option: Failing, clock: Clock, announce: Callable[[Event], None], stopping: asyncio.Event
+    ) -> None:
+        self._option = option
+        self._clock = clock
+        self._announce = announce
+        self._stopping = stopping
+
+    async def failed(
+        self, reading: Reading, records: Sequence[ReceivedRecord[bytes]], error: Exception, again: Again
+    ) -> None:
+        """Try again, as often as it is declared; then skip the records, hand them to the dead letter, or raise.
+
+        Args:
+            reading: Their shard.
+            records: What failed: a record, or a batch.
+            error: What was raised.
+            again: Hands them to the handler once more.
+
+        Raises:
+            ConsumeError: They cannot be handled, and the shard stops before them.
+            Interrupted: Delivering is to stop.
+        """
+        pause = self._option.pause
+        for _ in range(self._option.tries - 1):
+            _log.debug("%s: a handler failed, and is tried again in %.1f s", reading.shard_id, pause)
+            if await sleep_unless(self._stopping, self._clock, pause):
+                raise Interrupted
+            pause = min(pause * 2, self._option.longest_pause)
+            try:
+                await again()
+            except Exception as once_more:  # noqa: BLE001 - a handler is anybody's code
+                error = once_more
+            else:
+                return
+        await self.decide(reading, records, error, self._option.tries)
+
+    async def decide(
+        self, reading: Reading, records: Sequence[ReceivedRecord[bytes]], error: Exception, tries: int
+    ) -> None:
+        """Do what is declared for records that cannot be handled. Raises as `failed`."""
+        then = self._option.then
+        if then == "stop":
+            self._tell(reading, records, error, tries, "stopped")
+            first = records[0]
+            raise ConsumeError(
+                f"{reading.shard_id}: the record with sequence number {first.sequence_number} could not be handled in"
+                f" {tries} tries ({type(error).__name__}); the shard stops before it",
+                shard_id=reading.shard_id,
+            ) from error
+        if then != "skip":
+            for record in records:
+                try:
+                    await self._dead_letter(then, record, error)
+                except Exception as refused:
+                    self._tell(reading, [record], refused, tries, "stopped")
+                    raise ConsumeError(
+                        f"{reading.shard_id}: the dead letter failed on the record with sequence number"
+                        f" {record.sequence_number} ({type(refused).__name__}); the shard stops before it",
+                        shard_id=reading.shard_id,
+                    ) from refused
+        self._tell(reading, records, error, tries, "skipped" if then == "skip" else "dead-lettered")
+
+    async def _dead_letter(self, then: Any, record: ReceivedRecord[bytes], error: Exception) -> None:
+        if hasattr(then, "put_record"):
+            await then.put_record(dead_letter(record, error))
+            return
+        outcome = then(record, error)
+        if inspect.isawaitable(outcome):
+            await outcome
+
+    def _tell(
+        self,
+        reading: Reading,
+        records: Sequence[ReceivedRecord[bytes]],
+        error: Exception,
+        tries: int,
+        outcome: str,
+    ) -> None:
+        for record in records:
+            place = (reading.shard_id, record.sequence_number, record.subsequence_number)
+            self._announce(RecordFailed(*place, error, tries, outcome))
+
+
+async def sleep_unless(stopping: asyncio.Event, clock: Clock, seconds: float) -> bool:
+    """Wait for some seconds; return at once, and True, where everything is to stop."""
+    pause = asyncio.ensure_future(clock.sleep(seconds))
+    stop = asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait([pause, stop], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        pause.cancel()
+        stop.cancel()
+    return stopping.is_set()
+
+
+def dead_letter(record: ReceivedRecord[bytes], error: Exception) -> Record:
+    """Return what is written to another stream for a record that could not be handled: its key, and a JSON object."""
+    letter = {
+        "error": f"{type(error).__name__}: {error}",
+        "shard_id": record.shard_id,
+        "sequence_number": record.sequence_number,
+        "subsequence_number": record.subsequence_number,
+        "partition_key": record.partition_key,
+        "data": base64.b64encode(record.data).decode(),
+    }
+    return Record(json.dumps(letter).encode(), record.partition_key or record.sequence_number)
+
+
+Again: TypeAlias = Callable[[], Awaitable[object]]
+"""Hands the same records to the handler once more."""
+
+
+class Delivery(Protocol):
+    """A way to hand on the batches of one shard."""
+
+    async def deliver(self, records: Batch) -> None:
+        """Hand on a batch, and return when its records are done or in work, or nothing more of it is wanted.
+
+        Raises:
+            ConsumeError: A record cannot be handled.
+            Interrupted: Delivering is to stop.
+        """
+
+    async def drain(self) -> None:
+        """Wait until nothing is in work. Raises as `deliver`."""
+
+    async def abandon(self) -> None:
+        """Break off what is in work."""
+
+
+class OneByOne:
+    """Hands on record after record to an async handler."""
+
+    def __init__(self, handler: Callable[[Any], Awaitable[object]], reading: Reading, policy: FailurePolicy) -> None:
+        self._handler = handler
+        self._reading = reading
+        self._policy = policy
+
+    async def deliver(self, records: Batch) -> None:
+        """Hand on a batch, one record after another."""
+        handler, progress = self._handler, self._reading.progress
+        self._reading.in_hand = records
+        left = iter(records)
+        while True:
+            try:
+                for record in left:
+                    await handler(record)
+                    progress.last = record
+            except Exception as error:  # noqa: BLE001 - a handler is anybody's code
+                await self._policy.failed(self._reading, [record], error, functools.partial(handler, record))
+                progress.last = record
+            else:
+                return
+
+    async def drain(self) -> None:
+        """Do nothing: each record is done before the next."""
+
+    async def abandon(self) -> None:
+        """Do nothing: what was in work was cancelled with `deliver`."""
+
+
+class InThreads:
+    """Hands on record after record to a plain function, in a thread: one hop a batch, not one a record."""
+
+    def __init__(
+        self, handler: RecordHandler, reading: Reading, policy: FailurePolicy, threads: ThreadPoolExecutor
+    ) -> None:
+        self._handler = handler
+        self._reading = reading
+        self._policy = policy
+        self._threads = threads
+
+    async def deliver(self, records: Batch) -> None:
+        """Hand on a batch, one record after another."""
+        self._reading.in_hand = records
+        left = iter(records)
+        while (failed := await in_thread(self._threads, self._work, left)) is not None:
+            record, error = failed
+            again = functools.partial(in_thread, self._threads, self._handler, record)
+            await self._policy.failed(self._reading, [record], error, again)
+            self._reading.progress.last = record
+
+    def _work(self, left: Iterator[ReceivedRecord[bytes]]) -> tuple[ReceivedRecord[bytes], Exception] | None:
+        handler, progress = self._handler, self._reading.progress
+        for record in left:
+            try:
+                if (outcome := handler(record)) is not None:
+                    refuse_awaitable(outcome)
+            except Exception as error:  # noqa: BLE001 - a handler is anybody's code
+                return record, error
+            progress.last = record
+        return None
+
+    async def drain(self) -> None:
+        """Do nothing: each record is done before the next."""
+
+    async def abandon(self) -> None:
+        """Do nothing: what was in work was cancelled with `deliver`."""
+
+
+class Whole:
+    """Hands on whole batches to a handler."""
+
+    def __init__(self, handler: Callable[[Any], Awaitable[object]], reading: Reading, policy: FailurePolicy) -> None:
+        self._handler = handler
+        self._reading = reading
+        self._policy = policy
+
+    async def deliver(self, records: Batch) -> None:
+        """Hand on a batch."""
+        batch = batch_of(self._reading, records)
+        try:
+            await self._handler(batch)
+        except Exception as error:  # noqa: BLE001 - a handler is anybody's code
+            await self._policy.failed(self._reading, records, error, functools.partial(self._handler, batch))
+        self._reading.progress.last = records[-1]
+
+    async def drain(self) -> None:
+        """Do nothing: each batch is done before the next."""
+
+    async def abandon(self) -> None:
+        """Do nothing: what was in work was cancelled with `deliver`."""
+
+
+class SideBySide:
+    """Hands on several records at once, always of different keys: the order of each key is kept.
+
+    Args:
+        handler: Handles a record.
+        reading: The shard.
+        policy: What becomes of records that fail.
+        concurrency: So many at once.
+    """
+
+    def __init__(
+        self,
+        handler: Callable[[Any], Awaitable[object]],
+        reading: Reading,
+        policy: FailurePolicy,
+        concurrency: int,
+    ) -> None:
+        self._handler = handler
+        self._reading = reading
+        self._policy = policy
+        self._concurrency = concurrency
+        self._window = 8 * concurrency + 64  # so far it looks for other keys when one of them is slow or frequent
+        self._lanes: dict[object, deque[InWork]] = {}
+        self._ready: deque[object] = deque()
+        self._runners: set[asyncio.Task[None]] = set()
+        self._moved = asyncio.Event()
+        self._error: Exception | None = None
+
+    async def deliver(self, records: Batch) -> None:
+        """Take a batch into work."""
+        self._reading.in_hand = records
+        progress, lanes = self._reading.progress, self._lanes
+        for record in records:
+            while len(progress) >= self._window and self._error is None:
+                self._moved.clear()
+                await self._moved.wait()
+            if self._error is not None:
+                await self.drain()
+            work = progress.begin(record)
+            key = work if record.partition_key is None else record.partition_key
+            lane = lanes.get(key)
+            if lane is not None:
+                lane.append(work)
+                continue
+            lanes[key] = deque((work,))
+            self._ready.append(key)
+            if len(self._runners) < self._concurrency:
+                runner = asyncio.create_task(self._run(), name=f"kinstream-deliver-{self._reading.shard_id}")
+                self._runners.add(runner)
+                runner.add_done_callback(self._runners.discard)
+
+    async def drain(self) -> None:
+        """Wait until nothing is in work."""
+        while self._runners:
+            await asyncio.wait(self._runners)
+        if self._error is not None:
+            raise self._error
+
+    async def abandon(self) -> None:
+        """Break off what is in work."""
+        for runner in self._runners:
+            runner.cancel()
+        if self._runners:
+            await asyncio.wait(self._runners)
+
+    async def _run(self) -> None:
+        lanes, ready, progress = self._lanes, self._ready, self._reading.progress
+        while ready and self._error is None:
+            key = ready.popleft()
+            lane = lanes[key]
+            work = lane[0]
+            record = work.record
+            try:
+                try:
+                    await self._handler(record)
+                except Exception as error:  # noqa: BLE001 - a handler is anybody's code
+                    await self._policy.failed(self._reading, [record], error, functools.partial(self._handler, record))
+            except (ConsumeError, Interrupted) as error:
+                self._error = self._error or error
+                break
+            lane.popleft()
+            if lane:
+                ready.append(key)
+            else:
+                del lanes[key]
+            progress.finish(work)
+            self._moved.set()
+        self._moved.set()
+
+
+async def in_thread(threads: ThreadPoolExecutor, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a function in a thread, with the caller's context variables."""
+    call = functools.partial(contextvars.copy_context().run, function, *arguments)
+    return await asyncio.get_running_loop().run_in_executor(threads, call)
+
+
+def is_async(handler: Callable[..., object]) -> bool:
+    """Return whether calling a handler gives something to await."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
+
+
+def refuse_awaitable(outcome: object) -> None:
+    """Check what a plain function returned.
+
+    Raises:
+        ConfigError: It is to be awaited, which its thread cannot do.
+    """
+    if inspect.isawaitable(outcome):
+        if inspect.iscoroutine(outcome):
+            outcome.close()
+        raise ConfigError("handler: a plain function returned an awaitable: define the handler with async def")
+
+
+def deliveries(
+    handler: RecordHandler, policy: FailurePolicy, threads: ThreadPoolExecutor, concurrency: int
+) -> Callable[[Reading], Delivery]:
+    """Return what makes the delivery of each shard to a handler of records."""
+    if concurrency > 1:
+        return lambda reading: SideBySide(awaitable(handler, threads), reading, policy, concurrency)
+    if is_async(handler):
+        return lambda reading: OneByOne(handler, reading, policy)  # type: ignore[arg-type]
+    return lambda reading: InThreads(handler, reading, policy, threads)
+
+
+def batch_deliveries(
+    handler: BatchHandler, policy: FailurePolicy, threads: ThreadPoolExecutor
+) -> Callable[[Reading], Delivery]:
+    """Return what makes the delivery of each shard to a handler of batches."""
+    return lambda reading: Whole(awaitable(handler, threads), reading, policy)
+
+
+def awaitable(handler: Callable[[Any], object], threads: ThreadPoolExecutor) -> Callable[[Any], Awaitable[object]]:
+    """Return an async handler: the same, or one that runs a plain function in a thread."""
+    if is_async(handler):
+        return handler  # type: ignore[return-value]
+
+    def checked(argument: Any) -> None:
+        if (outcome := handler(argument)) is not None:
+            refuse_awaitable(outcome)
+
+    return functools.partial(in_thread, threads, checked)

@@ -1,0 +1,348 @@
+"""One shard that is being read: what came of it, what is in the program's hands, what is done, and where it stands."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeAlias
+
+import msgspec
+
+from kinstream.clock import Clock
+from kinstream.consume.checkpoint import Progress, after
+from kinstream.consume.deaggregate import Deaggregator, Undeliverable
+from kinstream.consume.fetch.ahead import Budget, ReadAhead
+from kinstream.consume.fetch.fetcher import Fetcher, Page
+from kinstream.consume.fetch.position import TRIM_HORIZON, Position
+from kinstream.consume.lifecycle import State, Step, after_step
+from kinstream.consume.watch import Watch
+from kinstream.errors import ClosedError
+from kinstream.events import Event
+from kinstream.record import ChildShard, ReceivedRecord, Shard
+
+Batch: TypeAlias = list[ReceivedRecord[bytes]]
+"""Records of one shard, in its order."""
+
+
+class Origin:
+    """What a record knows of the reading that it came from. It keeps neither the reading nor other records alive.
+
+    Attributes:
+        shard_id: The shard.
+    """
+
+    __slots__ = ("_reading", "shard_id")
+
+    def __init__(self, shard_id: str, reading: Reading | None = None) -> None:
+        self.shard_id: str = shard_id
+        self._reading = None if reading is None else weakref.ref(reading)
+
+    async def checkpoint(self, record: ReceivedRecord[bytes]) -> None:
+        """Write down that a record is done, and all before it.
+
+        Raises:
+            ClosedError: Reading has ended.
+            LeaseLost: Somebody else reads the shard now.
+            KinesisError, OSError: The store failed.
+        """
+        reading = None if self._reading is None else self._reading()
+        if reading is None:
+            raise ClosedError(f"{self.shard_id}: this record's reading has ended: it cannot be checkpointed any more")
+        await reading.checkpoint_through(record)
+
+    def __reduce__(self) -> tuple[type[Origin], tuple[str]]:
+        return Origin, (self.shard_id,)
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What all readings of a consumer share.
+
+    Attributes:
+        fetcher: Reads pages.
+        budget: Bounds what is read ahead.
+        clock: The time.
+        announce: Is given events.
+        batch_records: The most records in one batch.
+        keeps_strays: Whether aggregates are kept that do not belong to the shard.
+        until: Where reading ends, in seconds since 1970; None: nowhere.
+        until_margin: So much later than that a shard must be empty: seconds for clocks that differ.
+        manual: Whether only the program checkpoints.
+        wake: Is called when a reading has something to hand on, or has come to an end.
+        write_checkpoint: Writes a shard's checkpoint.
+    """
+
+    fetcher: Fetcher
+    budget: Budget
+    clock: Clock
+    announce: Callable[[Event], None]
+    batch_records: int
+    keeps_strays: bool
+    until: float | None
+    until_margin: float
+    manual: bool
+    wake: Callable[[Reading], None]
+    write_checkpoint: Callable[[Reading], Awaitable[None]]
+
+
+class Reading:
+    """The reading of one shard.
+
+    Attributes:
+        shard: The shard.
+        state: Where it stands.
+        progress: How far its records are done, since it was last begun.
+        failure: What ended reading for good; it counts once all before it was handed on.
+        behind: Seconds between the page that was last handed on and the shard's newest record; None: not known.
+        children: The shards that its end announced.
+        until_reached: Whether its end is the time at which reading was to end.
+        in_hand: The records that are handed on now, where they go one by one: emptying it ends that.
+        queued: Whether it stands in the queue of those that have something to hand on.
+        arrived: Set when it has something to hand on, or has come to an end.
+        taking_apart: Makes user records of its records.
+        written: The last checkpoint that was written.
+    """
+
+    def __init__(self, shard: Shard, terms: Terms) -> None:
+        self.shard: Shard = shard
+        self.shard_id: str = shard.shard_id
+        self.state: State = State.WAITING
+        self.progress: Progress = Progress()
+        self.failure: Exception | None = None
+        self.behind: float | None = None
+        self.children: list[ChildShard] = []
+        self.until_reached: bool = False
+        self.in_hand: Batch = []
+        self.queued: bool = False
+        self.written: Position | None = None
+        self.arrived: asyncio.Event = asyncio.Event()
+        self.taking_apart: Deaggregator = Deaggregator(
+            self.shard_id,
+            Origin(self.shard_id, self),
+            None if terms.keeps_strays else shard.hash_key_range,
+            terms.batch_records,
+            terms.announce,
+        )
+        self._terms = terms
+        self._watch = Watch(terms.clock.monotonic())
+        self._begun_at = self._read_to = self._skip = TRIM_HORIZON
+        self._skipping = True
+        self._acquired: Position | None = None
+        self._asked: Position | None = None
+        self._wanted: Position | None = None
+        self._rewinds = False
+        self._page: Page | None = None
+        self._batches: Iterator[Batch | Undeliverable] | None = None
+        self._ahead = ReadAhead(terms.fetcher, shard, terms.budget, self._heard, self._failed)
+
+    def step(self, step: Step) -> None:
+        """Go to the state that follows."""
+        self.state = after_step(self.state, step)
+
+    # Fetching.
+
+    def begin(self, position: Position) -> None:
+        """Read from a position on."""
+        self.step(Step.GRANTED)
+        self._begin_at(position)
+        self._acquired = self._begun_at
+
+    def _begin_at(self, position: Position) -> None:
+        now = self._terms.clock
+        self._rewinds = self.until_reached = False
+        self._skipping = True
+        self.failure = None
+        self.progress.last = None
+        self._watch = Watch(now.monotonic())
+        self._begun_at = self._read_to = self._skip = position.since(now.wall())
+        self._ahead.start(position)
+
+    def fetch_anew(self) -> None:
+        """Begin anew to fetch what was not fetched yet."""
+        self._watch = Watch(self._terms.clock.monotonic())
+        self._ahead.start(self._read_to)
+
+    async def stop(self) -> None:
+        """Fetch no more, and forget what was not handed on."""
+        self._give_up()
+        await self._ahead.stop()
+
+    def stalled(self, limit: float) -> float | None:
+        """Return for how long the shard has made no progress though it is waited for, if that is longer than `limit`."""
+        now = self._terms.clock.monotonic()
+        if self.state is not State.READING or not self._ahead.asking:
+            self._watch.excuse(now)
+            return None
+        return self._watch.stalled(now, limit)
+
+    def _heard(self, page: Page) -> Page | None:
+        terms = self._terms
+        self._watch.heard(terms.clock.monotonic(), len(page.records), page.millis_behind_latest)
+        if page.records:
+            self._read_to = Position.after(page.records[-1].sequence_number)
+        if terms.until is not None:
+            page = self._cut(page, terms.until)
+        if page.ended:
+            self.children = page.child_shards
+            self.step(Step.END_READ)
+        elif not page.records:
+            if not self._ahead:
+                self._lags(page)
+            return None
+        terms.wake(self)
+        return page
+
+    def _cut(self, page: Page, until: float) -> Page:
+        """Return the page without what came after the time at which reading ends."""
+        records, behind = page.records, page.millis_behind_latest
+        if records and records[-1].arrival_time > until:
+            records = [record for record in records if record.arrival_time <= until]
+        elif (
+            page.ended or behind is None or self._terms.clock.wall() - self._terms.until_margin - behind / 1000 < until
+        ):
+            return page
+        self.until_reached = True
+        return Page(records, behind, page.size_bytes, True)
+
+    def _lags(self, page: Page) -> None:
+        if page.millis_behind_latest is not None:
+            self.behind = page.millis_behind_latest / 1000
+
+    def _failed(self, error: Exception) -> None:
+        self.failure = error
+        self._terms.wake(self)
+
+    # Delivering.
+
+    def next_batch(self) -> Batch | Undeliverable | None:
+        """Return the next records that are there, or what stands in their place; None: nothing for now.
+
+        Whoever took something calls `settle` when it is done, or was interrupted, before the next one.
+        """
+        while self.state in (State.READING, State.ENDING):
+            if self._batches is None:
+                if not self._ahead:
+                    return None
+                self._page = self._ahead.take()
+                self._batches = self.taking_apart.batches(self._page.records)
+                self._lags(self._page)
+            batch = next(self._batches, None)
+            if batch is None:
+                self._forget()
+            elif not self._skipping or (batch := self._unskipped(batch)):
+                return batch
+        return None
+
+    def settle(self) -> None:
+        """Say that nothing of the shard is in the program's hands: it may be read from elsewhere now."""
+        self.in_hand = []
+        if self._rewinds and self.state is State.READING:
+            wanted, self._wanted = self._wanted, None
+            self._begin_at(wanted or self.done)
+
+    @property
+    def rewinds(self) -> bool:
+        """Whether it waits to be read from elsewhere, once nothing of it is in the program's hands."""
+        return self._rewinds and self.state is State.READING
+
+    @property
+    def drained(self) -> bool:
+        """Whether all that was read was handed on."""
+        return self._batches is None and not self._ahead
+
+    @property
+    def complete(self) -> bool:
+        """Whether all up to its end was handed on."""
+        return self.state is State.ENDING and self.drained
+
+    @property
+    def failed(self) -> bool:
+        """Whether all up to a failure was handed on."""
+        return self.failure is not None and self.drained and self.state in (State.READING, State.ENDING)
+
+    def _unskipped(self, batch: Batch | Undeliverable) -> Batch | Undeliverable | None:
+        """Return what of a batch lies after the position from which the shard is read: it may be amid an aggregate."""
+        skip = self._skip
+        if isinstance(batch, Undeliverable):
+            return batch if after(batch.record) > skip else None
+        if after(batch[-1]) <= skip:
+            return None
+        self._skipping = False
+        return batch if after(batch[0]) > skip else [record for record in batch if after(record) > skip]
+
+    def _forget(self) -> None:
+        if self._page is not None:
+            self._ahead.done(self._page)
+        self._page = self._batches = None
+
+    # Pausing and seeking: what was read ahead is forgotten, and read again once nothing is in the program's hands.
+
+    def interrupt(self) -> None:
+        """Hand on no more of the batch that is handed on one by one."""
+        self.in_hand.clear()
+
+    def pause(self) -> None:
+        """Hand on nothing more."""
+        self.step(Step.PAUSE)
+        self._give_up()
+
+    def resume(self) -> None:
+        """Go on after what is done."""
+        self.step(Step.RESUME)
+        self._terms.wake(self)
+
+    def seek(self, position: Position) -> None:
+        """Go on from elsewhere."""
+        self.step(Step.SOUGHT)
+        self._give_up()
+        self._wanted, self._asked = position, None
+        self._terms.wake(self)
+
+    def _give_up(self) -> None:
+        self._rewinds = True
+        self.interrupt()
+        self._forget()
+        self._ahead.halt()
+
+    # Checkpoints.
+
+    @property
+    def done(self) -> Position:
+        """After which record all is done; where nothing is, from where the shard is read."""
+        return self._wanted or self.progress.position or self._begun_at
+
+    @property
+    def checkpoint(self) -> Position | None:
+        """What may be written down now; None: nothing."""
+        asked = self._asked
+        if len(self.progress):  # records are in work side by side: never beyond what is finished
+            if not self._terms.manual:
+                return self.done
+            return None if asked is None else min(asked, self.done)
+        if self._terms.manual:
+            return asked
+        return self.done if asked is None else max(asked, self.done)
+
+    @property
+    def to_write(self) -> Position | None:
+        """The checkpoint that is to be written; None: nothing new is done."""
+        if self.state in (State.WAITING, State.ENDED, State.LOST):
+            return None
+        position = self.checkpoint
+        return None if position == self.written else position
+
+    @property
+    def may_end(self) -> bool:
+        """Whether the shard's end may be written down: where only the program checkpoints, it must have done so for all."""
+        if not self._terms.manual:
+            return True
+        assert self._acquired is not None
+        return max(self._asked or self._acquired, self._acquired) >= self.done
+
+    async def checkpoint_through(self, record: ReceivedRecord[bytes]) -> None:
+        """Write down that a record is done, and all before it, as far as they are."""
+        position = after(record)
+        if self._asked is None or position > self._asked:
+            self._asked = position
+        self.progress.vouch(record)
+        await self._terms.write_checkpoint(self)

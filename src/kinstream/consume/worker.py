@@ -1,0 +1,542 @@
+"""The worker: reads a stream's shards, each by its own way through the stages. Read this first.
+
+    discover -> lease -> fetch (poll | fan-out) -> deaggregate -> deliver -> checkpoint
+
+`Worker._read` is the way of one shard, top to bottom. `discover.py` says which shards may be read now: no shard before its
+parents are done. `lease/keep.py` says whether this process may read one, and from where. `fetch/` brings pages, ahead of the
+program; `deaggregate.py` makes user records of them, lazily; `reading.py` holds what of a shard is where, in the states of
+`lifecycle.py`. `deliver.py` hands records to a handler; or the program takes them itself, from `Worker.batches`. `checkpoint.py`
+knows how far they are done, which is all that is ever written down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+
+from kinstream.aws.client import Client
+from kinstream.aws.endpoint import Stream
+from kinstream.config import Delivering, Failing
+from kinstream.consume.deaggregate import Undeliverable
+from kinstream.consume.deliver import Delivery, FailurePolicy, Interrupted, sleep_unless
+from kinstream.consume.discover import Discoverer, Start
+from kinstream.consume.fetch.ahead import Budget
+from kinstream.consume.fetch.fetcher import Fetcher
+from kinstream.consume.fetch.position import SHARD_END, Position
+from kinstream.consume.lease.keep import Keeper
+from kinstream.consume.lifecycle import State, Step
+from kinstream.consume.reading import Batch, Reading, Terms
+from kinstream.errors import AccessDenied, ConfigError, ConsumeError, KinesisError, LeaseLost, NotFound, ServiceError
+from kinstream.events import (
+    CheckpointFailed,
+    DiscoveryFailed,
+    Event,
+    ShardEnded,
+    ShardLost,
+    ShardPassedOver,
+    ShardStalled,
+    ShardStarted,
+)
+from kinstream.record import Shard
+
+DISCOVERY_EVERY = 60.0
+"""Seconds between two listings of the shards. Children are mostly known before, from their parents' ends."""
+
+WATCH_EVERY = 5.0
+"""Seconds between two looks at whether a shard is stuck."""
+
+FIRM_TRIES, FIRM_PAUSE = 6, 0.5
+"""How often the end of a shard is written down, and its children are looked for, and the seconds before the second time; each
+further pause is twice as long."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What a worker is to do.
+
+    Attributes:
+        client: Speaks with Kinesis, and has the clock.
+        stream: The stream.
+        start: Where reading begins where no checkpoint says it.
+        until: Where reading ends, in seconds since 1970; None: nowhere.
+        until_margin: Seconds by which the service's clock may differ from ours there.
+        fetcher: Reads pages.
+        keeper: Says which shards may be read, and writes checkpoints.
+        deliver: How records reach the program.
+        failure: What becomes of records that fail.
+        checkpoint_every: Seconds between two checkpoints.
+        manual: Whether only the program checkpoints.
+        keeps_strays: Whether aggregates are kept that do not belong to their shard.
+        announce: Is given events.
+    """
+
+    client: Client
+    stream: Stream
+    start: Start
+    until: float | None
+    until_margin: float
+    fetcher: Fetcher
+    keeper: Keeper
+    deliver: Delivering
+    failure: Failing
+    checkpoint_every: float
+    manual: bool
+    keeps_strays: bool
+    announce: Callable[[Event], None]
+
+
+class Worker:
+    """Reads a stream, once.
+
+    Args:
+        plan: What to do.
+
+    Attributes:
+        readings: The shards that are or were read, by their ids.
+        retention: Seconds for which the stream keeps records; None: not known.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.readings: dict[str, Reading] = {}
+        self.retention: float | None = None
+        self._plan = plan
+        self._clock = plan.client.clock
+        self._keeper = plan.keeper
+        self._announce = plan.announce
+        self._discoverer = Discoverer(plan.client, plan.stream, plan.start)
+        self._terms: Terms | None = None
+        self._stopping = asyncio.Event()
+        self._policy = FailurePolicy(plan.failure, self._clock, plan.announce, self._stopping)
+        self._delivery_of: Callable[[Reading], Delivery] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ways: dict[asyncio.Task[None], Reading] = {}
+        self._beside: list[asyncio.Task[None]] = []
+        self._endings = 0
+        self._queue: deque[Reading] = deque()
+        self._stirred = asyncio.Event()
+        self._paused = False
+        self._error: Exception | None = None
+        self._stop_task: asyncio.Task[None] | None = None
+
+    # The two ways to get records: the program takes them, or they are handed to it.
+
+    async def batches(self) -> AsyncGenerator[tuple[Reading, Batch], None]:
+        """Yield batches of all shards in turn. A batch is done once its reading's `progress` says so."""
+        await self._start()
+        while (reading := await self._next()) is not None:
+            reading.settle()
+            found = reading.next_batch()
+            if found is None:
+                if reading.complete or reading.failed:
+                    self._spawn(self._end(reading))
+                continue
+            if isinstance(found, Undeliverable):
+                await self._decide(reading, found)
+            else:
+                yield reading, found
+            self._wake(reading)
+
+    async def run(
+        self, deliveries: Callable[[FailurePolicy, ThreadPoolExecutor], Callable[[Reading], Delivery]]
+    ) -> None:
+        """Hand the records of all shards to a handler, until the end that was planned, or `stop`.
+
+        Raises:
+            ConsumeError: A shard cannot be read on, or a record in it cannot be handled.
+            KinesisError: The shards cannot be listed.
+        """
+        threads = ThreadPoolExecutor(self._plan.deliver.threads, thread_name_prefix="kinstream-handler")
+        self._delivery_of = deliveries(self._policy, threads)
+        try:
+            await self._start()
+            while await self._next() is not None:
+                pass  # each shard's own task takes what there is
+        except asyncio.CancelledError:
+            for task in self._ways:
+                task.cancel()
+            raise
+        finally:
+            try:
+                await self.stop()
+            finally:
+                threads.shutdown(wait=False)
+        if self._error is not None:
+            raise self._error
+
+    async def _start(self) -> None:
+        plan = self._plan
+        strays = await self._ask_about_stream()
+        self._terms = Terms(
+            plan.fetcher,
+            Budget(plan.deliver.read_ahead_bytes),
+            self._clock,
+            plan.announce,
+            plan.deliver.batch_records,
+            strays or plan.keeps_strays,
+            plan.until,
+            plan.until_margin,
+            plan.manual,
+            self._wake,
+            self._write,
+        )
+        await self._discoverer.begin(await self._keeper.known())
+        self._grant()
+        self._beside = [
+            self._spawn(self._keep_discovering()),
+            self._spawn(self._keep_checkpointing()),
+            self._spawn(self._keep_watching()),
+        ]
+
+    async def _ask_about_stream(self) -> bool:
+        """Learn how long the stream keeps records; return whether its shards take records whatever their hash keys."""
+        try:
+            answer = await self._plan.client.call("DescribeStreamSummary", self._plan.stream.parameter)
+            summary = answer["StreamDescriptionSummary"]
+            self.retention = float(summary["RetentionPeriodHours"]) * 3600
+            return bool(summary.get("RecordDistributionStrategy") == "AUTO")
+        except NotFound:
+            raise
+        except (ServiceError, KeyError, TypeError, ValueError) as error:
+            # It may be forbidden, or be unknown to another server; reading needs it not.
+            if isinstance(error, ServiceError) and not isinstance(error, AccessDenied) and error.retry_safe:
+                raise
+            return False
+
+    # The way of a shard.
+
+    def _grant(self) -> None:
+        """Begin with all shards whose parents are done."""
+        for shard, start in self._discoverer.ready():
+            assert self._terms is not None
+            reading = self.readings[shard.shard_id] = Reading(shard, self._terms)
+            task = self._spawn(self._read(reading, shard, start))
+            self._ways[task] = reading
+            task.add_done_callback(self._ways.pop)
+        self._stirred.set()
+
+    async def _read(self, reading: Reading, shard: Shard, start: Position) -> None:
+        """Read a shard: from where its lease says, to its end."""
+        try:
+            position = await self._keeper.acquire(shard, start)
+            if position.ended:
+                reading.step(Step.EXPIRED)
+                await self._followed(reading)
+                return
+            reading.begin(position)
+            self._announce(ShardStarted(shard.shard_id, str(position)))
+            if self._paused:
+                reading.pause()
+            if self._delivery_of is not None:
+                await self._deliver(reading, self._delivery_of(reading))
+        except (KinesisError, OSError) as error:
+            self._fail(reading, error)
+
+    async def _deliver(self, reading: Reading, delivery: Delivery) -> None:
+        """Hand on what comes of a shard, until its end or until delivering is to stop."""
+        try:
+            while not self._stopping.is_set() and not reading.state.final:
+                if reading.rewinds:
+                    await delivery.drain()
+                    reading.settle()
+                found = reading.next_batch()
+                if isinstance(found, Undeliverable):
+                    await delivery.drain()
+                    await self._decide(reading, found)
+                elif found is not None:
+                    await delivery.deliver(found)
+                elif reading.complete or reading.failed:
+                    await delivery.drain()
+                    await self._end(reading)
+                else:
+                    reading.arrived.clear()
+                    await reading.arrived.wait()
+            await delivery.drain()
+        except Interrupted:
+            await delivery.abandon()
+        except asyncio.CancelledError:
+            await delivery.abandon()
+            raise
+
+    async def _decide(self, reading: Reading, found: Undeliverable) -> None:
+        """Do what is declared for a record that cannot be taken apart."""
+        try:
+            await self._policy.decide(reading, [found.record], found.error, 1)
+        except ConsumeError as error:
+            self._fail(reading, error)
+            return
+        reading.progress.last = found.record
+
+    async def _end(self, reading: Reading) -> None:
+        """Write down that a shard is done, or fail; then begin with its children."""
+        if not reading.complete and not reading.failed:
+            return  # it was sought elsewhere meanwhile
+        shard_id = reading.shard_id
+        self._endings += 1
+        try:
+            if reading.failed:
+                assert reading.failure is not None
+                if not isinstance(reading.failure, NotFound) or not await self._expired(shard_id):
+                    self._fail(reading, reading.failure)
+                    return
+                reading.step(Step.EXPIRED)
+                self._announce(ShardPassedOver(shard_id))
+            elif reading.until_reached:
+                reading.step(Step.TIME_REACHED)
+                await self._firmly(reading, lambda: self._write(reading))
+                return
+            else:
+                reading.step(Step.ALL_DONE)
+            await self._followed(reading)
+        except (KinesisError, OSError) as error:
+            self._fail(reading, error)
+        finally:
+            await reading.stop()
+            self._endings -= 1
+            self._stirred.set()
+
+    async def _followed(self, reading: Reading) -> None:
+        """Write down that a shard is done, and go on in its children."""
+        shard_id = reading.shard_id
+        children = tuple(child.shard_id for child in reading.children)
+        if reading.may_end:
+            await self._firmly(reading, lambda: self._keeper.checkpoint(shard_id, SHARD_END, children=children))
+        self._discoverer.ended(shard_id, reading.children)
+        pause = FIRM_PAUSE
+        for _ in range(FIRM_TRIES):
+            if self._discoverer.children(shard_id) and not self._discoverer.incomplete:
+                break
+            await self._discover()
+            self._grant()
+            if await sleep_unless(self._stopping, self._clock, pause):
+                return
+            pause *= 2
+        self._announce(ShardEnded(shard_id, tuple(self._discoverer.children(shard_id))))
+        self._grant()
+
+    async def _expired(self, shard_id: str) -> bool:
+        self._take_gone(await self._discoverer.refresh())
+        return not self._discoverer.listed(shard_id)
+
+    def _fail(self, reading: Reading, error: Exception) -> None:
+        """End a shard that cannot be read on, and with it the whole reading: nobody would notice otherwise."""
+        if isinstance(error, LeaseLost):
+            self._announce(ShardLost(reading.shard_id))
+        if not isinstance(error, ConsumeError):
+            why = error.details if isinstance(error, KinesisError) else f"{type(error).__name__}: {error}"
+            cause, error = (
+                error,
+                ConsumeError(f"{reading.shard_id}: cannot be read on: {why}", shard_id=reading.shard_id),
+            )
+            error.__cause__ = cause
+        if not reading.state.final:
+            reading.step(Step.LEASE_LOST if isinstance(error, LeaseLost) else Step.FAILED)
+        reading.interrupt()
+        for task, other in self._ways.items():
+            if other is reading and isinstance(error, LeaseLost) and task is not asyncio.current_task():
+                task.cancel()  # whoever has the lease now does the same work
+        self._error = self._error or error
+        self._stirred.set()
+
+    # What goes on beside.
+
+    async def _keep_discovering(self) -> None:
+        while True:
+            await self._clock.sleep(DISCOVERY_EVERY)
+            await self._discover()
+            self._grant()
+
+    async def _discover(self) -> None:
+        """List the shards again, and forget those that are done and gone."""
+        try:
+            self._take_gone(await self._discoverer.refresh())
+            for shard_id, reading in list(self.readings.items()):
+                if reading.state is State.ENDED and reading.may_end and not self._discoverer.listed(shard_id):
+                    await self._keeper.forget(shard_id)
+                    del self.readings[shard_id]
+        except NotFound as error:  # the stream is gone
+            self._error = self._error or error
+            self._stirred.set()
+        except (KinesisError, OSError) as error:
+            self._announce(DiscoveryFailed(error))
+
+    def _take_gone(self, gone: list[str]) -> None:
+        for shard_id in gone:
+            self._announce(ShardPassedOver(shard_id))
+
+    async def _keep_checkpointing(self) -> None:
+        while True:
+            await self._clock.sleep(self._plan.checkpoint_every)
+            await self._write_all()
+
+    async def _write_all(self) -> None:
+        async def write(reading: Reading) -> None:
+            try:
+                await self._write(reading)
+            except LeaseLost:
+                pass  # it was told already
+            except (KinesisError, OSError) as error:
+                self._announce(CheckpointFailed(reading.shard_id, error))
+
+        await asyncio.gather(
+            *(write(reading) for reading in list(self.readings.values()) if reading.to_write is not None)
+        )
+
+    async def _write(self, reading: Reading) -> None:
+        """Write down how far a shard is done. Raises as `Keeper.checkpoint`."""
+        try:
+            if reading.state is State.ENDED:
+                if reading.may_end:
+                    await self._keeper.checkpoint(reading.shard_id, SHARD_END)
+            elif (position := reading.to_write) is not None:
+                await self._keeper.checkpoint(reading.shard_id, position)
+                reading.written = position
+        except LeaseLost as error:
+            self._fail(reading, error)
+            raise
+
+    async def _firmly(self, reading: Reading, write: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Write something down, again where the store fails for now."""
+        pause = FIRM_PAUSE
+        for _ in range(FIRM_TRIES - 1):
+            try:
+                await write()
+            except LeaseLost:
+                raise
+            except (KinesisError, OSError) as error:
+                self._announce(CheckpointFailed(reading.shard_id, error))
+            else:
+                return
+            if await sleep_unless(self._stopping, self._clock, pause):
+                break
+            pause *= 2
+        await write()
+
+    async def _keep_watching(self) -> None:
+        limit = self._plan.deliver.stalled_after
+        while True:
+            await self._clock.sleep(min(WATCH_EVERY, limit))
+            for reading in self.readings.values():
+                if (seconds := reading.stalled(limit)) is not None:
+                    self._announce(ShardStalled(reading.shard_id, seconds))
+                    reading.fetch_anew()
+
+    # Steering.
+
+    def pause(self, shard_id: str | None) -> None:
+        """Hand on nothing more of a shard, or of any."""
+        self._paused = self._paused or shard_id is None
+        for reading in self._chosen(shard_id):
+            if reading.state in (State.READING, State.ENDING):
+                reading.pause()
+
+    def resume(self, shard_id: str | None) -> None:
+        """Go on with a shard, or with all."""
+        self._paused = self._paused and shard_id is not None
+        for reading in self._chosen(shard_id):
+            if reading.state is State.PAUSED:
+                reading.resume()
+
+    async def seek(self, shard_id: str, position: Position) -> None:
+        """Go on from elsewhere in a shard. Raises as `Keeper.rewind`."""
+        (reading,) = self._chosen(shard_id)
+        if reading.state not in (State.READING, State.ENDING, State.PAUSED):
+            raise ConfigError(f"shard_id={shard_id!r}: this shard is {reading.state}, and cannot be sought in")
+        reading.seek(position)
+        await self._keeper.rewind(shard_id, position)
+        reading.written = None
+
+    def _chosen(self, shard_id: str | None) -> list[Reading]:
+        if shard_id is None:
+            return list(self.readings.values())
+        if shard_id not in self.readings:
+            raise ConfigError(f"shard_id={shard_id!r}: this shard is not being read")
+        return [self.readings[shard_id]]
+
+    # Waking and ending.
+
+    def _wake(self, reading: Reading) -> None:
+        """Take note that a shard may have something to hand on."""
+        reading.arrived.set()
+        if self._delivery_of is None and not reading.queued:
+            reading.queued = True
+            self._queue.append(reading)
+            self._stirred.set()
+
+    async def _next(self) -> Reading | None:
+        """Return a shard that may have something to hand on; None at the end. Raises what ended reading."""
+        while True:
+            if self._error is not None:
+                raise self._error
+            if self._stopping.is_set() or self._over:
+                return None
+            if self._queue:
+                reading = self._queue.popleft()
+                reading.queued = False
+                return reading
+            self._stirred.clear()
+            await self._stirred.wait()
+
+    @property
+    def _over(self) -> bool:
+        """Whether reading has come to the end that was planned."""
+        return (
+            self._plan.until is not None
+            and not self._endings
+            and not self._discoverer.waiting
+            and all(reading.state.final for reading in self.readings.values())
+        )
+
+    async def stop(self) -> None:
+        """Finish the work in hand, write down what is done, and end. May be repeated.
+
+        Raises:
+            KinesisError, OSError: The last checkpoints could not be written.
+        """
+        if self._stop_task is None:
+            caller = asyncio.current_task()
+            self._stop_task = asyncio.create_task(self._stop(caller), name="kinstream-stop")
+        await asyncio.shield(self._stop_task)
+
+    async def _stop(self, caller: asyncio.Task[Any] | None) -> None:
+        self._stopping.set()
+        self._stirred.set()
+        for reading in self.readings.values():
+            reading.interrupt()
+            reading.arrived.set()
+        waiting = [task for task, reading in self._ways.items() if reading.state is State.WAITING]
+        for task in self._beside + waiting:
+            task.cancel()
+        if tasks := [task for task in self._tasks if task is not caller]:
+            await asyncio.wait(tasks)
+        try:
+            await self._write_last()
+        finally:
+            for reading in self.readings.values():
+                await reading.stop()
+            await self._plan.fetcher.close()
+
+    async def _write_last(self) -> None:
+        outcomes = await asyncio.gather(
+            *(self._write(reading) for reading in self.readings.values() if reading.to_write is not None),
+            return_exceptions=True,
+        )
+        for error in outcomes:
+            if isinstance(error, BaseException) and self._error is None:
+                raise error
+
+    def _spawn(self, way: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(way, name="kinstream-consume")
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        return task
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # A fault of ours: it must not pass in silence.
+            self._error = self._error or (error if isinstance(error, Exception) else RuntimeError(str(error)))
+            self._stirred.set()
