@@ -46,3 +46,14 @@ async def test_waiting_is_the_clocks_own() -> None:
     assert not sleeping.done()
     own.advance(10)
     await sleeping
+
+
+def test_who_asked_is_told_that_it_was_put_forward() -> None:
+    moved = MovedClock(ManualClock(0.0))
+    moved.advance(1)
+    told: list[float] = []
+    moved.moved = lambda: told.append(moved.advanced)
+    moved.advance(2)
+    with pytest.raises(ConfigError):
+        moved.advance(-1)
+    assert told == [3.0]

@@ -139,6 +139,15 @@ def test_operations_have_rates_of_their_own(operation: str, calls: int) -> None:
     assert quotas.may_call(operation, "b", 1.0) is per_stream
 
 
+def test_consumer_may_subscribe_to_each_shard_once_a_second() -> None:
+    quotas = Quotas()
+    for shard in (1, 2):
+        for consumer in ("a:1", "b:1", "a:2"):
+            assert quotas.may_subscribe(shard, consumer, 1.0)
+            assert not quotas.may_subscribe(shard, consumer, 1.9)
+            assert quotas.may_subscribe(shard, consumer, 2.0)
+
+
 def test_clock_that_is_set_back_gives_nothing_and_takes_nothing() -> None:
     quotas = Quotas()
     assert count(quotas, [1] * 900, 1000.0) == 900

@@ -379,3 +379,15 @@ def test_commitment_holds_until_its_end() -> None:
     state.commit(Account(started=1000, ends=5000))
     assert state.account.committed(4.9)
     assert not state.account.committed(5)
+
+
+def test_next_state_that_ends_by_itself_is_known() -> None:
+    state = State(transition=10)
+    state.create("a", 1, 1000.0)
+    state.create("b", 1, 1005.0)
+    assert (state.due("a"), state.due("b"), state.due("c")) == (1010.0, 1015.0, float("inf"))
+    state.advance(1015.0)
+    assert state.due("a") == float("inf")
+    state.register("a", "app", 1020.0, {})
+    state.split("a", "0", str(2**127), 1016.0)
+    assert state.due("a") == 1026.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from kinstream.errors import ConfigError
 from kinstream.local.kept import RecordsExpired
 from kinstream.local.sqlite import DURABILITIES, PURGE_BYTES, PURGE_ROWS, SqliteStore
 from kinstream.local.state import State
-from kinstream.local.store import Chunk, MemoryStore, Store, pack
+from kinstream.local.store import Chunk, MemoryStore, Store, Write, pack
 
 BIG = 1 << 40
 
@@ -43,6 +43,22 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     store: Store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path)
     yield store
     store.close()
+
+
+async def test_watcher_is_told_of_what_can_be_read(store: Store) -> None:
+    seen: list[list[int]] = []
+
+    def watch(writes: Sequence[Write]) -> None:
+        seen.append(
+            [place for write in writes if isinstance(write, Chunk) for place, *_ in read(store, write.number, 1)]
+        )
+
+    store.watcher = watch
+    writing = asyncio.ensure_future(store.write([chunk(1, 1, 5, b"a"), chunk(2, 1, 5, b"b")]))
+    await store.write([chunk(1, 2, 5, b"c")])
+    await writing
+    assert [places for told in seen for places in told].count(2) >= 1
+    assert len(seen) == 2
 
 
 async def test_records_are_read_from_a_place_on(store: Store) -> None:
@@ -317,10 +333,13 @@ async def test_writes_that_wait_together_are_all_kept_in_order(tmp_path: Path) -
 
 async def test_write_whose_caller_went_away_is_kept(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
+    told: list[Sequence[Write]] = []
+    store.watcher = told.append
     task = asyncio.create_task(store.write([chunk(1, 1, 5, b"x")]))
     await asyncio.sleep(0)
     task.cancel()
     await store.write([chunk(1, 2, 6, b"y")])
+    assert len(told) == 2
     assert [r[0] for r in read(store, 1, 1)] == [1, 2]
     store.close()
 
