@@ -1,9 +1,11 @@
+import subprocess
+import sys
 from hashlib import md5
 from itertools import pairwise
 
 import pytest
 
-from kinstream.sharding.hashkey import MAX_HASH_KEY, even_ranges, hash_key, parse_hash_key
+from kinstream.sharding.hashkey import MAX_HASH_KEY, even_ranges, hash_key, hash_key_bytes, parse_hash_key
 
 
 def test_partition_key_is_hashed_as_utf8() -> None:
@@ -32,3 +34,32 @@ def test_even_ranges_cover_every_hash_key_once(count: int) -> None:
         assert start == end + 1
     sizes = {end - start + 1 for start, end in ranges}
     assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("key", ["", "a", "Zürich 🛫", "k" * 256])
+def test_hash_key_as_bytes_is_the_number_in_big_endian(key: str) -> None:
+    assert hash_key_bytes(key) == hash_key(key).to_bytes(16, "big") == md5(key.encode()).digest()
+
+
+@pytest.mark.parametrize("number", [0, 1, 2**127, MAX_HASH_KEY])
+def test_explicit_hash_key_decides_in_the_keys_place(number: int) -> None:
+    assert hash_key_bytes("key", str(number)) == number.to_bytes(16, "big")
+
+
+# FIPS builds switch CPython's own MD5 off by a ValueError; other builds leave it out.
+WITHOUT_BUILT_IN = """
+import sys, types
+def refuse(data, **_): raise ValueError("disabled for FIPS")
+module = types.ModuleType("_md5")
+module.md5 = refuse
+sys.modules["_md5"] = {module}
+from kinstream.sharding.hashkey import hash_key_bytes, md5
+print(hash_key_bytes("a").hex(), getattr(md5, "func", None).__module__)
+"""
+
+
+@pytest.mark.parametrize("module", ["None", "module"])
+def test_pythons_own_md5_may_be_missing(module: str) -> None:
+    code = WITHOUT_BUILT_IN.replace("{module}", module)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert found == ["0cc175b9c0f1b6a831c399e269772661", "_hashlib"]

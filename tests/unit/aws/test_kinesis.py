@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
 import pytest
 
-from kinstream import EncryptionType, InvalidRecord, Record
+from kinstream import ConfigError, EncryptionType, InvalidRecord, Record
 from kinstream.aws import kinesis
 from kinstream.aws.endpoint import Stream
+from kinstream.aws.kinesis import ShardFilter, ShardFilterType
 from kinstream.aws.wire import CborCodec, Codec, JsonCodec
 
 STREAM = Stream("events")
@@ -36,6 +38,50 @@ def test_every_request_names_the_stream_by_its_name_or_by_its_arn(codec: Codec) 
             assert (request.region, request.account) == (stream.region, stream.account)
     assert codec.decode(kinesis.get_records(codec, ARN, "A").body) == {"ShardIterator": "A", "StreamARN": ARN.arn}
     assert codec.decode(kinesis.get_records(codec, STREAM, "A").body) == {"ShardIterator": "A"}
+
+
+@CODECS
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        (ShardFilter("AT_LATEST"), {"Type": "AT_LATEST"}),
+        (ShardFilter(ShardFilterType.FROM_TRIM_HORIZON), {"Type": "FROM_TRIM_HORIZON"}),
+        (ShardFilter("AFTER_SHARD_ID", shard_id="shard-7"), {"Type": "AFTER_SHARD_ID", "ShardId": "shard-7"}),
+        (
+            ShardFilter("AT_TIMESTAMP", timestamp=1_700_000_000.5),
+            {"Type": "AT_TIMESTAMP", "Timestamp": 1_700_000_000.5},
+        ),
+        (
+            ShardFilter("FROM_TIMESTAMP", timestamp=datetime(2026, 1, 1, tzinfo=UTC)),
+            {"Type": "FROM_TIMESTAMP", "Timestamp": 1_767_225_600.0},
+        ),
+    ],
+)
+def test_listing_is_filtered_as_the_api_has_it(codec: Codec, given: ShardFilter, sent: dict[str, Any]) -> None:
+    request = kinesis.list_shards(codec, STREAM, shard_filter=given)
+    assert codec.decode(request.body) == {"StreamName": "events", "ShardFilter": sent}
+
+
+def test_next_page_is_asked_for_by_its_token_alone() -> None:
+    request = kinesis.list_shards(JsonCodec(), ARN, "token", shard_filter=ShardFilter("AT_LATEST"))
+    assert json.loads(request.body) == {"NextToken": "token"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (ShardFilter("AT_NOON"), "type"),
+        (ShardFilter("AFTER_SHARD_ID"), "shard_id: must be given"),
+        (ShardFilter("AT_LATEST", shard_id="shard-7"), "shard_id: must not be given"),
+        (ShardFilter("AFTER_SHARD_ID", shard_id=""), "shard_id=''"),
+        (ShardFilter("AT_TIMESTAMP"), "timestamp: must be given"),
+        (ShardFilter("FROM_TRIM_HORIZON", timestamp=1.0), "timestamp: must not be given"),
+        (ShardFilter("FROM_TIMESTAMP", timestamp=-1.0), "timestamp=-1.0"),
+    ],
+)
+def test_filter_that_the_api_would_refuse_is_refused_here(wrong: ShardFilter, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        kinesis.list_shards(JsonCodec(), STREAM, shard_filter=wrong)
 
 
 def test_only_puts_write() -> None:

@@ -1,0 +1,233 @@
+"""Listings of shards, and the one shard map that all who need it share."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from tests.doubles.clock import VirtualClock
+from tests.doubles.transport import ScriptedTransport, Sent, Step, answer, refusal
+
+from kinstream.aws.client import Client
+from kinstream.aws.credentials import Credentials
+from kinstream.aws.endpoint import Stream
+from kinstream.aws.kinesis import ShardFilter
+from kinstream.aws.shards import ShardMapSource, all_shards
+from kinstream.aws.transport import Answer
+from kinstream.config import Retrying
+from kinstream.errors import AccessDenied, NotFound, UnexpectedResponse
+from kinstream.sharding.shardmap import ShardMap
+
+STREAM = Stream("orders")
+HALF, TOP = 2**127, 2**128 - 1
+NO_STREAM = refusal("ResourceNotFoundException")
+DENIED = refusal("AccessDeniedException")
+
+
+def listing(*bounds: int, token: str | None = None, first: int = 0) -> Answer:
+    """Return a page with open shards that begin at `bounds` and reach to the next one."""
+    ends = [*(bound - 1 for bound in bounds[1:]), TOP]
+    shards = [
+        {
+            "ShardId": f"shardId-{first + i:012}",
+            "HashKeyRange": {"StartingHashKey": str(low), "EndingHashKey": str(high)},
+            "SequenceNumberRange": {"StartingSequenceNumber": "1"},
+        }
+        for i, (low, high) in enumerate(zip(bounds, ends, strict=True))
+    ]
+    return answer({"Shards": shards} | ({} if token is None else {"NextToken": token}))
+
+
+def client_of(*script: Step) -> tuple[Client, ScriptedTransport, VirtualClock]:
+    transport, clock = ScriptedTransport(*script), VirtualClock()
+    client = Client(
+        region="us-east-1",
+        credentials=Credentials("AKID", "secret"),
+        endpoint_url="http://127.0.0.1:4567",
+        retry=Retrying(max_attempts=1),
+        clock=clock,
+        transport=transport,
+    )
+    return client, transport, clock
+
+
+def source_of(*script: Step) -> tuple[ShardMapSource, ScriptedTransport, VirtualClock]:
+    client, transport, clock = client_of(*script)
+    return ShardMapSource(client, STREAM), transport, clock
+
+
+class Held:
+    """A step of a script that waits until it is let go."""
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self.reached, self.go = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, _: Sent) -> Answer:
+        self.reached.set()
+        await self.go.wait()
+        assert isinstance(self.step, Answer)
+        return self.step
+
+
+# Listings
+
+
+async def test_all_pages_of_a_listing_are_asked_for_the_filter_on_the_first() -> None:
+    client, transport, _ = client_of(listing(0, token="a"), listing(1, token="b"), listing(2))
+    shards = await all_shards(client, STREAM, ShardFilter("AT_TRIM_HORIZON"))
+    assert [shard.hash_key_range.starting_hash_key for shard in shards] == ["0", "1", "2"]
+    assert [sent.json for sent in transport.sent] == [
+        {"StreamName": "orders", "ShardFilter": {"Type": "AT_TRIM_HORIZON"}},
+        {"NextToken": "a"},
+        {"NextToken": "b"},
+    ]
+
+
+@pytest.mark.parametrize("tokens", [["a", "a"], ["a", "b", "a"]])
+async def test_listing_that_goes_in_circles_is_an_error(tokens: list[str]) -> None:
+    client, transport, _ = client_of(*(listing(0, token=token) for token in tokens))
+    with pytest.raises(UnexpectedResponse, match="NextToken"):
+        await all_shards(client, STREAM)
+    assert len(transport.sent) == len(tokens)
+
+
+# The map
+
+
+async def test_map_is_of_the_shards_that_are_open_now_and_asked_for_once() -> None:
+    source, transport, clock = source_of(listing(0, HALF))
+    assert (source.latest, source.age) == (None, None)
+    shard_map = await source.current()
+    assert [shard.shard_id for shard in shard_map.open] == ["shardId-000000000000", "shardId-000000000001"]
+    assert transport.sent[0].json == {"StreamName": "orders", "ShardFilter": {"Type": "AT_LATEST"}}
+    clock.move(5)
+    assert await source.current() is shard_map is source.latest
+    assert source.age == 5
+    assert len(transport.sent) == 1
+
+
+async def test_all_who_wait_for_a_map_share_one_listing() -> None:
+    held = Held(listing(0))
+    source, transport, _ = source_of(held)
+    waiting = [asyncio.ensure_future(source.current()) for _ in range(50)]
+    await held.reached.wait()
+    waiting += [asyncio.ensure_future(source.refresh()) for _ in range(50)]
+    await asyncio.sleep(0)
+    held.go.set()
+    maps = await asyncio.gather(*waiting)
+    assert all(shard_map is source.latest for shard_map in maps)
+    assert len(transport.sent) == 1
+
+
+async def test_request_that_went_by_an_earlier_map_causes_no_other_listing() -> None:
+    source, transport, _ = source_of(listing(0), listing(0, HALF), listing(0, 5))
+    old = await source.current()
+    new = await source.refresh(old)
+    assert new is not old
+    assert await source.refresh(old) is new
+    assert len(transport.sent) == 2
+    assert await source.refresh(new) is not new
+    assert len(transport.sent) == 3
+
+
+async def test_map_knows_the_ranges_of_the_shards_before() -> None:
+    source, _, _ = source_of(listing(0), listing(0, HALF, first=1))
+    old = await source.current()
+    new = await source.refresh(old)
+    assert new.index_of("shardId-000000000000") is None
+    assert new.range_of("shardId-000000000000") == (bytes(16), b"\xff" * 16)
+
+
+async def test_listing_that_shows_nothing_new_is_repeated_a_second_later_at_the_earliest() -> None:
+    source, _, clock = source_of(listing(0), listing(0), listing(0), listing(0, HALF), listing(0, 5))
+    shard_map = await source.current()
+    for slept in ([], [1.0], [1.0, 1.0], [1.0, 1.0]):
+        shard_map = await source.refresh(shard_map)
+        assert clock.slept == slept
+    assert len(shard_map.open) == 2
+
+
+# Failures
+
+
+async def test_failures_are_raised_and_the_next_listing_waits_longer_each_time() -> None:
+    source, transport, clock = source_of(*[NO_STREAM] * 12, listing(0), NO_STREAM, listing(0, HALF))
+    for _ in range(12):
+        with pytest.raises(NotFound):
+            await source.current()
+    shard_map = await source.current()
+    assert clock.slept == pytest.approx(
+        [1, 1.5, 2.25, 3.375, 5.0625, 7.59375, 11.390625, 17.0859375, 25.62890625, 30, 30, 30]
+    )
+    assert len(transport.sent) == 13
+    clock.slept.clear()
+    with pytest.raises(NotFound):
+        await source.refresh(shard_map)
+    assert await source.current() is shard_map  # better an old one than none
+    assert await source.refresh(shard_map) is not shard_map
+    assert clock.slept == [1.0]  # what went well is forgotten failures
+
+
+async def test_time_that_passed_since_a_failure_is_not_waited_for_again() -> None:
+    source, _, clock = source_of(NO_STREAM, listing(0))
+    with pytest.raises(NotFound):
+        await source.current()
+    clock.move(0.75)
+    await source.current()
+    assert clock.slept == [0.25]
+
+
+async def test_one_failure_is_told_to_all_who_wait_for_it() -> None:
+    held = Held(DENIED)
+    source, transport, clock = source_of(held)
+    waiting = [asyncio.ensure_future(source.current()) for _ in range(20)]
+    await held.reached.wait()
+    held.go.set()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(result) for result in results} == {AccessDenied}
+    assert len(transport.sent) == 1
+    assert clock.slept == []
+
+
+async def test_who_is_cancelled_while_listing_leaves_it_to_the_next() -> None:
+    held = Held(listing(0))
+    source, transport, _ = source_of(held, listing(0, HALF))
+    first, second = asyncio.ensure_future(source.current()), asyncio.ensure_future(source.current())
+    await held.reached.wait()
+    first.cancel()
+    assert len((await second).open) == 2
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert len(transport.sent) == 2
+
+
+async def test_who_is_cancelled_while_waiting_disturbs_nobody() -> None:
+    held = Held(listing(0))
+    source, transport, _ = source_of(held)
+    first, second = asyncio.ensure_future(source.current()), asyncio.ensure_future(source.current())
+    await held.reached.wait()
+    second.cancel()
+    held.go.set()
+    assert isinstance(await first, ShardMap)
+    assert len(transport.sent) == 1
+
+
+@pytest.mark.parametrize("wrong", ["x", "-1", str(2**128)])
+async def test_range_that_is_none_is_an_error_of_ours(wrong: str) -> None:
+    shard: dict[str, Any] = {
+        "ShardId": "shardId-000000000000",
+        "HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": wrong},
+        "SequenceNumberRange": {"StartingSequenceNumber": "1"},
+    }
+    source, _, clock = source_of(answer({"Shards": [shard]}), listing(0))
+    with pytest.raises(UnexpectedResponse, match="HashKeyRange"):
+        await source.current()
+    assert isinstance(await source.current(), ShardMap)
+    assert clock.slept == [1.0]
+
+
+def test_source_says_which_stream_it_is_of() -> None:
+    source, _, _ = source_of(listing(0))
+    assert repr(source) == "ShardMapSource('orders', None)"
