@@ -8,7 +8,7 @@ process reaches, follows positions, and has an observer. Peers without a consume
 
 Fan-out: one subscription over TLS, its bytes fetched and its event-stream frames decoded with both checksums. The transports
 are given one decoder, kinstream's own: what is compared is how they read. HTTP/2, and for aiohttp, which has none, HTTP/1.1
-(with a Content-Length). The endpoint fills frames as large as the client allows.
+with a chunk for each frame. The endpoint fills frames as large as the client allows.
 
 Writes consume.json and consume.svg beside itself, except with --quick or --only. With --growth: how the cost grows with the
 shards, and what idle ones cost, into consume_growth.json and consume_growth.svg.

@@ -16,16 +16,45 @@ static const char *const HOLES[] = {[SHARD] = "<SHARD-0000>", [PAGE] = "<PAGE-00
 static struct answer answers[ANSWERS_MAX];
 static size_t answer_count;
 
+static const char HEAD[] =
+    "HTTP/1.1 200 OK\r\n"
+    "x-amzn-RequestId: e4a1c7f2-9b7d-4c5e-8a35-1f0b6d2c9e17\r\n"
+    "x-amz-id-2: rJ0mVh3nU8d5Qx2yT7kLw9pZcB4sF6gAeN1oRiXuYvHtMqPlKjDzSbWfCgEa0I5O\r\n"
+    "Date: Mon, 02 Nov 2026 12:00:00 GMT\r\n";
+
 size_t write_head(char *into, size_t room, const char *format, size_t size) {
-    int head = snprintf(into, room,
-                        "HTTP/1.1 200 OK\r\n"
-                        "x-amzn-RequestId: e4a1c7f2-9b7d-4c5e-8a35-1f0b6d2c9e17\r\n"
-                        "x-amz-id-2: rJ0mVh3nU8d5Qx2yT7kLw9pZcB4sF6gAeN1oRiXuYvHtMqPlKjDzSbWfCgEa0I5O\r\n"
-                        "Date: Mon, 02 Nov 2026 12:00:00 GMT\r\n"
-                        "Content-Type: application/%s\r\n"
-                        "Content-Length: %zu\r\n\r\n",
-                        format, size);
+    int head = snprintf(into, room, "%sContent-Type: application/x-amz-%s-1.1\r\nContent-Length: %zu\r\n\r\n", HEAD, format, size);
     return (size_t)head;
+}
+
+static size_t frame_size(const char *frame) {
+    const unsigned char *at = (const unsigned char *)frame;
+    return (size_t)at[0] << 24 | (size_t)at[1] << 16 | (size_t)at[2] << 8 | at[3];
+}
+
+const char *chunked(const struct answer *answer, size_t *size) {
+    static struct { const struct answer *of; char *bytes; size_t size; } made[ANSWERS_MAX];
+    size_t i = 0;
+    while (made[i].of && made[i].of != answer) i++;
+    if (!made[i].of) {
+        made[i].of = answer;
+        size_t frames = 0;
+        const char *end = answer->bytes + answer->size;
+        for (const char *at = answer->bytes; at < end; at += frame_size(at)) frames++;
+        char *into = made[i].bytes = malloc(512 + answer->size + 16 * (frames + 1));
+        if (!into) die("malloc");
+        into += sprintf(into, "%sContent-Type: application/vnd.amazon.eventstream\r\nTransfer-Encoding: chunked\r\n\r\n", HEAD);
+        for (const char *at = answer->bytes; at < end; at += frame_size(at)) {
+            into += sprintf(into, "%zx\r\n", frame_size(at));
+            memcpy(into, at, frame_size(at));
+            into += frame_size(at);
+            into += sprintf(into, "\r\n");
+        }
+        into += sprintf(into, "0\r\n\r\n");
+        made[i].size = (size_t)(into - made[i].bytes);
+    }
+    *size = made[i].size;
+    return made[i].bytes;
 }
 
 static void find_holes(struct answer *answer) {
@@ -63,12 +92,12 @@ void load(char *argument) {
     answer->bytes = malloc(512 + (size_t)about.st_size);
     if (!answer->bytes) die("malloc");
     int is_stream = strncmp(answer->format, "stream-", 7) == 0;
-    char type[64];
-    if (is_stream) answer->format += 7;
-    snprintf(type, sizeof type, is_stream ? "vnd.amazon.eventstream" : "x-amz-%s-1.1", answer->format);
-    answer->head_size = write_head(answer->bytes, 512, type, (size_t)about.st_size);
-    size_t whole = answer->head_size + (size_t)about.st_size;
-    for (answer->size = answer->head_size; answer->size < whole;) {
+    if (is_stream)
+        answer->format += 7;
+    else
+        answer->size = write_head(answer->bytes, 512, answer->format, (size_t)about.st_size);
+    size_t whole = answer->size + (size_t)about.st_size;
+    while (answer->size < whole) {
         ssize_t got = read(file, answer->bytes + answer->size, whole - answer->size);
         if (got <= 0) die(argument);
         answer->size += (size_t)got;

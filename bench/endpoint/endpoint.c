@@ -121,6 +121,8 @@ static void answer(struct connection *c, const char *target, const char *kind, c
         char *made = put_records(a, (const unsigned char *)body, size, &made_size);
         if (!made) return;
         c->out = c->owned = made, c->out_left = made_size;
+    } else if (a->kind == STREAM) {
+        c->out = chunked(a, &c->out_left);
     } else {
         c->out = a->kind == FILLED ? (c->owned = filled(a, body, size)) : a->bytes;
         c->out_left = a->size;

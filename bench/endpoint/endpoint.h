@@ -33,8 +33,8 @@ struct hole {
 struct answer {
     const char *operation, *format, *marks;
     enum kind kind;
-    char *bytes; /* status line, headers and body */
-    size_t size, head_size;
+    char *bytes; /* status line, headers and body; of a STREAM the body alone */
+    size_t size;
     struct hole *holes;
     size_t hole_count;
     unsigned shards; /* of a PUT */
@@ -49,6 +49,8 @@ int wants_body(const char *target, const char *kind);
 char *filled(const struct answer *answer, const char *body, size_t size);
 /* Puts the head of an answer of `size` bytes into `into` and returns the head's size. */
 size_t write_head(char *into, size_t room, const char *format, size_t size);
+/* Returns a STREAM as HTTP/1.1 has it: a chunk for each frame. Made once. */
+const char *chunked(const struct answer *answer, size_t *size);
 
 /* put_records.c */
 

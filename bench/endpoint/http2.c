@@ -77,7 +77,7 @@ static struct stream *stream_of(struct http2 *h, uint32_t id) {
 static int begin_answer(struct http2 *h, struct stream *s) {
     const struct answer *answer = choose(NULL, NULL, s->body, s->body_size);
     if (!answer) return send_control(h, HEADERS, 4 | END_STREAM, s->id, "\x8c", 1); /* :status 400 */
-    s->next = answer->bytes + answer->head_size;
+    s->next = answer->bytes;
     s->end = answer->bytes + answer->size;
     return send_control(h, HEADERS, 4, s->id, ANSWER_HEADERS, sizeof ANSWER_HEADERS - 1);
 }

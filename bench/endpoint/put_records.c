@@ -199,7 +199,7 @@ char *put_records(const struct answer *answer, const unsigned char *body, size_t
         r.size++;
     }
     char head[BEFORE];
-    size_t head_size = write_head(head, BEFORE, r.cbor ? "x-amz-cbor-1.1" : "x-amz-json-1.1", r.size - BEFORE);
+    size_t head_size = write_head(head, BEFORE, answer->format, r.size - BEFORE);
     memmove(r.bytes + head_size, r.bytes + BEFORE, r.size - BEFORE);
     memcpy(r.bytes, head, head_size);
     *answer_size = head_size + r.size - BEFORE;
