@@ -307,6 +307,25 @@ class FanOut:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Auto:
+    """Read by enhanced fan-out; where that cannot be had, by polling, and an event says so.
+
+    Attributes:
+        fan_out: How to read by enhanced fan-out.
+        poll: How to poll.
+    """
+
+    fan_out: FanOut = FanOut()
+    poll: Poll = Poll()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.fan_out, FanOut):
+            raise ConfigError(f"Auto.fan_out: must be a kinstream.FanOut, not {type(self.fan_out).__name__}")
+        if not isinstance(self.poll, Poll):
+            raise ConfigError(f"Auto.poll: must be a kinstream.Poll, not {type(self.poll).__name__}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Delivering:
     """How records reach the program.
 

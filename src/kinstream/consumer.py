@@ -2,21 +2,81 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import uuid
+import weakref
+from collections.abc import AsyncGenerator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import Unpack
+from functools import partial
+from typing import Any, Literal, TypeAlias, TypeVar, Unpack
 
 from kinstream.aws import kinesis
 from kinstream.aws.client import Client, ClientOptions
-from kinstream.errors import UnexpectedResponse
-from kinstream.record import GetRecordsResult, Shard, ShardIteratorType
+from kinstream.config import Auto, Checkpointing, Delivering, Failing, FanOut, Poll, text
+from kinstream.consume.deliver import (
+    BatchHandler,
+    Delivery,
+    FailurePolicy,
+    RecordBatch,
+    RecordHandler,
+    batch_deliveries,
+    batch_of,
+    deliveries,
+)
+from kinstream.consume.discover import Start
+from kinstream.consume.fetch.auto import AutoFetcher
+from kinstream.consume.fetch.fanout import FanOutFetcher
+from kinstream.consume.fetch.fetcher import Fetcher
+from kinstream.consume.fetch.poll import PollingFetcher
+from kinstream.consume.fetch.position import LATEST, TRIM_HORIZON, Position, PositionLike, seconds_since_1970
+from kinstream.consume.lease.keep import SoleKeeper
+from kinstream.consume.lease.store import LeaseStore, Memory
+from kinstream.consume.observe import Announcer
+from kinstream.consume.reading import Reading
+from kinstream.consume.terminate import on_sigterm
+from kinstream.consume.worker import Plan, Worker
+from kinstream.errors import ClosedError, ConfigError, UnexpectedResponse
+from kinstream.events import Observer
+from kinstream.record import GetRecordsResult, ReceivedRecord, Shard, ShardIteratorType, ShardStatus
 from kinstream.stream import StreamAccess
+
+T = TypeVar("T")
+StartLike: TypeAlias = PositionLike | Mapping[str, PositionLike]
+"""Where reading begins: in every shard, or in each of some by their ids."""
+
+CHECKPOINT_EVERY_BY_HAND = 1.0
+"""Seconds after which a checkpoint by hand is written that had to wait for records before it to be done."""
+
+CLOCKS_DIFFER = 2.0
+"""Seconds by which the service's clock may differ from ours where a replay is to end at a given time."""
 
 
 class Consumer(StreamAccess):
-    """Reads records from one stream, one request at a time.
+    """Reads records from one stream: all of it, through every reshard, or one request at a time.
+
+    `async for record in consumer`, `batches()` and `run` read every shard, each only after its parents are done, and take
+    aggregated records apart. A record is done when the next one is asked for, or when its handler has returned; what is done
+    is written down as checkpoints, from which reading goes on the next time. Records come at least once: after a fault the
+    last ones before it may come again.
 
     Args:
         stream: The stream's name or ARN.
+        application: Names the checkpoints, which are kept in `store`: whoever reads the stream with the same name goes on where
+            the last one ended. None: they are kept in this object.
+        store: Where checkpoints are kept, such as `SQLite("checkpoints.db")`; goes with `application`.
+        start: Where reading begins in shards that have no checkpoint: "TRIM_HORIZON", "LATEST", a time (seconds since 1970 or
+            a datetime), or a dict of shard ids and positions. None: TRIM_HORIZON with an application, LATEST without. Shards
+            that come into being later are read from their first record on.
+        until: Where reading ends by itself: a time, or "now", which is when reading begins. None: it goes on for ever.
+        fetch: `Poll()`, `FanOut()` or `Auto()`; None: `Poll()`.
+        deliver: How records reach the program.
+        failure: What becomes of records whose handler fails.
+        checkpoint: `Checkpointing()`, or "manual": only `checkpoint()` of a record or a batch writes one.
+        out_of_range: What becomes of an aggregate with a record that does not belong to the shard, which its producer sends
+            again: "drop", as the Kinesis Client Library does, or "keep".
+        observer: Is given events.
         client: A client to share among producers and consumers; None: one of its own, made of `options`.
         options: What a `Client` takes: `region`, `credentials`, `endpoint_url`, `profile`, `wire`, `timeouts`, `retry`,
             `connection`.
@@ -37,8 +97,228 @@ class Consumer(StreamAccess):
         shardId-000000000000 first b'one'
     """
 
-    def __init__(self, stream: str, *, client: Client | None = None, **options: Unpack[ClientOptions]) -> None:
+    def __init__(
+        self,
+        stream: str,
+        *,
+        application: str | None = None,
+        store: LeaseStore | None = None,
+        start: StartLike | None = None,
+        until: float | datetime | Literal["now"] | None = None,
+        fetch: Poll | FanOut | Auto | None = None,
+        deliver: Delivering | None = None,
+        failure: Failing | None = None,
+        checkpoint: Checkpointing | Literal["manual"] | None = None,
+        out_of_range: Literal["drop", "keep"] = "drop",
+        observer: Observer | None = None,
+        client: Client | None = None,
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        if (application is None) is not (store is None):
+            raise ConfigError(
+                "application, store: go together: checkpoints have a name and a place, such as"
+                " store=SQLite('checkpoints.db')"
+            )
+        self.application: str | None = None if application is None else text("application", application)
+        self._store = Memory() if store is None else store
+        self._start = _start(("LATEST" if application is None else "TRIM_HORIZON") if start is None else start)
+        self._until_now = until == "now"
+        self._until = None if until is None or until == "now" else seconds_since_1970("until", until)
+        self._fetch = Poll() if fetch is None else _checked("fetch", fetch, Poll, FanOut, Auto)
+        self._deliver = Delivering() if deliver is None else _checked("deliver", deliver, Delivering)
+        self._failure = Failing() if failure is None else _checked("failure", failure, Failing)
+        self._by_hand = checkpoint == "manual"
+        if self._by_hand:
+            checkpoint = Checkpointing(every=CHECKPOINT_EVERY_BY_HAND)
+        self._checkpoint = Checkpointing() if checkpoint is None else _checked("checkpoint", checkpoint, Checkpointing)
+        if out_of_range not in ("drop", "keep"):
+            raise ConfigError(f"out_of_range={out_of_range!r}: must be 'drop' or 'keep'")
+        self._keeps_strays = out_of_range == "keep"
+        self._announce = Announcer(observer)
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
+        self._worker: Worker | None = None
+        self._reader: weakref.ref[Any] | None = None
         super().__init__(stream, client, options)
+        self._fetcher()  # what is wrong with it is better known now than at the first record
+
+    # Reading the whole stream.
+
+    def __aiter__(self) -> AsyncGenerator[ReceivedRecord[bytes], None]:
+        return self._tracked(self._records)
+
+    def batches(self) -> AsyncGenerator[RecordBatch, None]:
+        """Read the stream batch by batch: records of one shard, of what one answer brought or a part of it.
+
+        A batch is done when the next one is asked for.
+
+        Raises:
+            ConsumeError: A shard cannot be read on; its `__cause__` says why.
+            KinesisError: The shards cannot be listed.
+            ConfigError: The consumer is being read already.
+        """
+        return self._tracked(self._batches)
+
+    async def run(self, handler: RecordHandler) -> None:
+        """Hand each record to a handler: in the order of each shard, several shards at once.
+
+        Ends by itself at `until`. `close` ends it too, and so does SIGTERM where it is called in the main thread and the program
+        does not handle that signal itself: the records in work are finished and checkpointed first.
+
+        Args:
+            handler: A function of a record. A plain one runs in a thread. One that raises is tried again, as `failure` says.
+
+        Raises:
+            ConsumeError: A shard cannot be read on, or a record in it cannot be handled; its `__cause__` says why.
+            KinesisError: The shards cannot be listed.
+            ConfigError: The consumer is being read already.
+        """
+        await self._run(partial(_by_record, handler, self._deliver.concurrency))
+
+    async def run_batches(self, handler: BatchHandler) -> None:
+        """Hand batches to a handler, one of each shard at a time. As `run`; `Delivering.concurrency` means nothing here.
+
+        Args:
+            handler: A function of a `RecordBatch`.
+        """
+        await self._run(partial(_by_batch, handler))
+
+    def pause(self, shard_id: str | None = None) -> None:
+        """Hand on no more records of a shard, or of any, after those in work. What was read ahead is read again later.
+
+        Raises:
+            ConfigError: The shard is not being read.
+        """
+        self._running("pause").pause(shard_id)
+
+    def resume(self, shard_id: str | None = None) -> None:
+        """Go on with a shard that was paused, or with all. Raises as `pause`."""
+        self._running("resume").resume(shard_id)
+
+    async def seek(self, shard_id: str, position: PositionLike) -> None:
+        """Go on from elsewhere in a shard, before or behind what was read. Its checkpoint is set to there.
+
+        Args:
+            shard_id: The shard; its children are not read again.
+            position: "TRIM_HORIZON", "LATEST", a time, `Position.at(...)` or `Position.after(...)`.
+
+        Raises:
+            ConfigError: The shard is not being read, or the position is none.
+            LeaseLost: Somebody else reads the shard now.
+            KinesisError, OSError: The store failed.
+        """
+        where = Position.parse("position", position)
+        if where.ended:
+            raise ConfigError("position='SHARD_END': nothing is read from there")
+        await self._running("seek").seek(shard_id, where)
+
+    def status(self) -> list[ShardStatus]:
+        """Return where each shard stands that is or was read, in the order of their ids; nothing where none was."""
+        worker = self._worker
+        if worker is None:
+            return []
+        return [worker.readings[shard_id].status(worker.retention) for shard_id in sorted(worker.readings)]
+
+    async def close(self) -> None:
+        """End reading: what is in work is finished and checkpointed; then close the client, unless it is shared.
+
+        May be repeated.
+
+        Raises:
+            KinesisError, OSError: The last checkpoints could not be written.
+        """
+        already, self._closed = self._closed, True
+        try:
+            if self._worker is not None and not already:
+                await self._worker.stop()
+        finally:
+            await self._store.close()
+            await super().close()
+
+    def _tracked(self, read: Callable[[list[weakref.ref[Any]]], AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
+        """Return a generator that knows itself, so that one that was given up can be told from one that is being read."""
+        itself: list[weakref.ref[Any]] = []
+        generator = read(itself)
+        itself.append(weakref.ref(generator))
+        return generator
+
+    async def _records(self, itself: list[weakref.ref[Any]]) -> AsyncGenerator[ReceivedRecord[bytes], None]:
+        worker = await self._begin(itself[0])
+        batches = worker.batches()
+        try:
+            async for reading, batch in batches:
+                progress = reading.progress
+                reading.in_hand = batch
+                for record in batch:
+                    yield record
+                    progress.last = record  # not before the next one is asked for
+        finally:
+            await batches.aclose()
+            await worker.stop()
+
+    async def _batches(self, itself: list[weakref.ref[Any]]) -> AsyncGenerator[RecordBatch, None]:
+        worker = await self._begin(itself[0])
+        batches = worker.batches()
+        try:
+            async for reading, batch in batches:
+                yield batch_of(reading, batch)
+                reading.progress.last = batch[-1]
+        finally:
+            await batches.aclose()
+            await worker.stop()
+
+    async def _run(self, ways: Callable[[FailurePolicy, ThreadPoolExecutor], Callable[[Reading], Delivery]]) -> None:
+        worker = await self._begin(None)
+        with on_sigterm(worker.end):
+            await worker.run(ways)
+
+    async def _begin(self, reader: weakref.ref[Any] | None) -> Worker:
+        """Return a new worker, in the place of one that has ended or was given up."""
+        if self._closed:
+            raise ClosedError("this Consumer is closed")
+        before = self._worker
+        if before is not None:
+            given_up = self._reader is not None and self._reader() is None
+            if not given_up and not before.ended:
+                raise ConfigError("this Consumer is being read already: make another one, or end that first")
+            await before.stop()
+        table = self._store.table(self.application or "", self.stream.name)
+        clock = self.client.clock
+        self._reader = reader
+        self._worker = Worker(
+            Plan(
+                client=self.client,
+                stream=self.stream,
+                start=self._start,
+                until=clock.wall() if self._until_now else self._until,
+                until_margin=0.0 if self._until_now else CLOCKS_DIFFER,
+                fetcher=self._fetcher(),
+                keeper=SoleKeeper(table, self._owner),
+                deliver=self._deliver,
+                failure=self._failure,
+                checkpoint_every=self._checkpoint.every,
+                manual=self._by_hand,
+                keeps_strays=self._keeps_strays,
+                announce=self._announce,
+            )
+        )
+        return self._worker
+
+    def _running(self, what: str) -> Worker:
+        if self._worker is None or self._worker.ended:
+            raise ConfigError(f"{what}: this Consumer is not being read")
+        return self._worker
+
+    def _fetcher(self) -> Fetcher:
+        option, place = self._fetch, (self.client, self.stream)
+        if isinstance(option, Poll):
+            return PollingFetcher(*place, option, self._announce)
+        if isinstance(option, FanOut):
+            return FanOutFetcher(*place, option, self._announce, application=self.application)
+        pushed = FanOutFetcher(*place, option.fan_out, self._announce, application=self.application)
+        polled = PollingFetcher(*place, option.poll, self._announce)
+        return AutoFetcher(pushed, polled, self._announce, self.client.clock)
+
+    # One request at a time.
 
     async def get_shards(self) -> list[Shard]:
         """Return all shards of the stream, closed ones included, as long as records may be left in them.
@@ -106,3 +386,38 @@ class Consumer(StreamAccess):
             KinesisError: As `get_shards`.
         """
         return await self._send(kinesis.get_records(self.client.codec, self.stream, shard_iterator, limit))
+
+
+def _start(start: StartLike) -> Start:
+    if isinstance(start, Mapping):
+        return Start(
+            of_shards={
+                text("start: a shard's id", shard_id): Position.parse(f"start[{shard_id!r}]", position)
+                for shard_id, position in start.items()
+            }
+        )
+    position = Position.parse("start", start)
+    if position not in (TRIM_HORIZON, LATEST) and position.timestamp is None:
+        raise ConfigError(
+            f"start={start!r}: a record's place is one in its shard: give a dict of shard ids and positions"
+        )
+    return Start(position)
+
+
+def _by_record(
+    handler: RecordHandler, concurrency: int, policy: FailurePolicy, threads: ThreadPoolExecutor
+) -> Callable[[Reading], Delivery]:
+    return deliveries(handler, policy, threads, concurrency)
+
+
+def _by_batch(
+    handler: BatchHandler, policy: FailurePolicy, threads: ThreadPoolExecutor
+) -> Callable[[Reading], Delivery]:
+    return batch_deliveries(handler, policy, threads)
+
+
+def _checked(name: str, value: Any, *kinds: type[T]) -> Any:
+    if not isinstance(value, kinds):
+        wanted = " or ".join(f"kinstream.{kind.__name__}" for kind in kinds)
+        raise ConfigError(f"{name}: must be a {wanted}, not {type(value).__name__}")
+    return value

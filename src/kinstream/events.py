@@ -318,3 +318,13 @@ class AggregationOff(Event, frozen=True):
     """
 
     reason: str
+
+
+class PollsInstead(Event, frozen=True):
+    """Enhanced fan-out was refused: the stream's shards are read by polling from now on.
+
+    Attributes:
+        error: Why.
+    """
+
+    error: BaseException

@@ -108,7 +108,9 @@ class ReceivedRecord(msgspec.Struct, Generic[Data], frozen=True, gc=False):
     arrival_time: float = msgspec.field(name="ApproximateArrivalTimestamp")
     partition_key: str | None = msgspec.field(default=None, name="PartitionKey")
     encryption_type: EncryptionType = msgspec.field(default=EncryptionType.NONE, name="EncryptionType")
-    subsequence_number: int | None = msgspec.field(default=None, name=" subsequence_number")  # a blank: no answer can set it
+    subsequence_number: int | None = msgspec.field(
+        default=None, name=" subsequence_number"
+    )  # a blank: no answer can set it
     # Whatever an Origin is made of must not lead back to records: with gc=False such a circle would never be freed.
     origin: Any = msgspec.field(default=None, name=" origin")
 
@@ -287,6 +289,30 @@ class ChildShard(msgspec.Struct, frozen=True):
     shard_id: str = msgspec.field(name="ShardId")
     parent_shards: list[str] = msgspec.field(name="ParentShards")
     hash_key_range: HashKeyRange = msgspec.field(name="HashKeyRange")
+
+
+class ShardStatus(msgspec.Struct, frozen=True):
+    """Where the reading of a shard stands.
+
+    Attributes:
+        shard_id: The shard.
+        state: "WAITING" (for its parents, or to be allowed), "READING", "PAUSED", "ENDING" (its end was read, not all is done),
+            "ENDED", "REACHED" (up to `until`), "STOPPED" (it cannot be read on), or "LOST" (to another reader).
+        position: After which record all is done, as text; None while it waits.
+        lag: Seconds between what was last handed on and the shard's newest record; None: not known yet.
+        unread_expires_in: Seconds until the stream begins to drop records that were not read yet; None: all was read, or the
+            stream's retention is not known.
+        aggregates_dropped: Aggregates that did not belong to the shard.
+        aggregates_damaged: Records that begin as an aggregate but are none.
+    """
+
+    shard_id: str
+    state: str
+    position: str | None
+    lag: float | None
+    unread_expires_in: float | None
+    aggregates_dropped: int
+    aggregates_damaged: int
 
 
 class GetRecordsResult(msgspec.Struct, Generic[Data], frozen=True):

@@ -39,7 +39,11 @@ LOCAL_MAY_USE = {"local", "sharding.hashkey", *GROUND} - {"background", "speed"}
 PURE = {
     "errors", "config", "record", "events", "service_quotas", "sharding.hashkey", "sharding.shardmap", "sharding.lineage",
     "kpl.message", "kpl.container", "kpl.builder",
+    "produce.aggregate", "produce.batch", "produce.lane", "produce.pace", "produce.route",
+    "produce.settle", "produce.statistics",
     "aws.attempts", "aws.endpoint", "aws.kinesis", "aws.sign", "aws.wire",
+    "consume.checkpoint", "consume.deaggregate", "consume.lifecycle", "consume.watch", "consume.fetch.pace",
+    "consume.fetch.position", "consume.lease.lease",
     "local.eventstream", "local.kept", "local.quotas", "local.resharding", "local.sequence", "local.state",
 }  # fmt: skip
 ACTING = {"asyncio", "threading", "time", "os", "socket", "random", "secrets", "uuid", "logging", "sqlite3",

@@ -14,12 +14,12 @@ from kinstream.consume.checkpoint import Progress, after
 from kinstream.consume.deaggregate import Deaggregator, Undeliverable
 from kinstream.consume.fetch.ahead import Budget, ReadAhead
 from kinstream.consume.fetch.fetcher import Fetcher, Page
-from kinstream.consume.fetch.position import TRIM_HORIZON, Position
+from kinstream.consume.fetch.position import LATEST_MARGIN, TRIM_HORIZON, Position
 from kinstream.consume.lifecycle import State, Step, after_step
 from kinstream.consume.watch import Watch
 from kinstream.errors import ClosedError
 from kinstream.events import Event
-from kinstream.record import ChildShard, ReceivedRecord, Shard
+from kinstream.record import ChildShard, ReceivedRecord, Shard, ShardStatus
 
 Batch: TypeAlias = list[ReceivedRecord[bytes]]
 """Records of one shard, in its order."""
@@ -148,13 +148,13 @@ class Reading:
         self._acquired = self._begun_at
 
     def _begin_at(self, position: Position) -> None:
-        now = self._terms.clock
+        clock = self._terms.clock
         self._rewinds = self.until_reached = False
         self._skipping = True
         self.failure = None
         self.progress.last = None
-        self._watch = Watch(now.monotonic())
-        self._begun_at = self._read_to = self._skip = position.since(now.wall())
+        self._watch = Watch(clock.monotonic())
+        self._begun_at = self._read_to = self._skip = position.since(clock.wall() - LATEST_MARGIN)
         self._ahead.start(position)
 
     def fetch_anew(self) -> None:
@@ -338,6 +338,23 @@ class Reading:
             return True
         assert self._acquired is not None
         return max(self._asked or self._acquired, self._acquired) >= self.done
+
+    def status(self, retention: float | None) -> ShardStatus:
+        """Return where it stands.
+
+        Args:
+            retention: Seconds for which the stream keeps records; None: not known.
+        """
+        lag = self.behind
+        return ShardStatus(
+            self.shard_id,
+            self.state.value,
+            None if self.state is State.WAITING else str(self.done),
+            lag,
+            max(retention - lag, 0.0) if retention is not None and lag else None,
+            self.taking_apart.dropped,
+            self.taking_apart.damaged,
+        )
 
     async def checkpoint_through(self, record: ReceivedRecord[bytes]) -> None:
         """Write down that a record is done, and all before it, as far as they are."""

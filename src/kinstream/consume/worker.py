@@ -490,6 +490,19 @@ class Worker:
             and all(reading.state.final for reading in self.readings.values())
         )
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self._stop_task is not None and self._stop_task.done()
+
+    def end(self) -> None:
+        """Ask for the end, and return at once: no more is handed on after the work in hand."""
+        self._stopping.set()
+        self._stirred.set()
+        for reading in self.readings.values():
+            reading.interrupt()
+            reading.arrived.set()
+
     async def stop(self) -> None:
         """Finish the work in hand, write down what is done, and end. May be repeated.
 
@@ -502,11 +515,7 @@ class Worker:
         await asyncio.shield(self._stop_task)
 
     async def _stop(self, caller: asyncio.Task[Any] | None) -> None:
-        self._stopping.set()
-        self._stirred.set()
-        for reading in self.readings.values():
-            reading.interrupt()
-            reading.arrived.set()
+        self.end()
         waiting = [task for task, reading in self._ways.items() if reading.state is State.WAITING]
         for task in self._beside + waiting:
             task.cancel()

@@ -14,7 +14,7 @@ from kinstream.aws.endpoint import Stream
 from kinstream.config import Poll
 from kinstream.consume.fetch.fetcher import Page
 from kinstream.consume.fetch.pace import ReadPace
-from kinstream.consume.fetch.position import Position
+from kinstream.consume.fetch.position import LATEST_MARGIN, Position
 from kinstream.errors import CredentialsError, ExpiredIterator, KinesisError, UnexpectedResponse
 from kinstream.events import Event, FetchFailed
 from kinstream.record import GetRecordsResult, ReceivedRecord, Shard
@@ -67,7 +67,7 @@ class PollingFetcher:
         """Yield page after page, as `Fetcher.read`."""
         clock = self._client.clock
         pace = ReadPace(self._option)
-        resume = position.since(clock.wall())
+        resume = position.since(clock.wall() - LATEST_MARGIN)
         iterator: str | None = None
         had_at = 0.0
         failures = strange = 0

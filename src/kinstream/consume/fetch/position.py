@@ -87,9 +87,9 @@ class Position(msgspec.Struct, frozen=True, gc=False):
         """Return where to go on if nothing was read from here: what is latest must not become later by itself.
 
         Args:
-            moment: When reading began, in seconds since 1970.
+            moment: When reading began, in seconds since 1970; by our own clock, `LATEST_MARGIN` before it.
         """
-        return Position("LATEST", timestamp=moment - LATEST_MARGIN) if self == LATEST else self
+        return Position("LATEST", timestamp=moment) if self == LATEST else self
 
     @property
     def is_number(self) -> bool:

@@ -1,0 +1,61 @@
+"""AutoFetcher: reads by enhanced fan-out, and goes over to polling where that is refused."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+
+from kinstream.clock import Clock
+from kinstream.consume.fetch.fetcher import Fetcher, Page
+from kinstream.consume.fetch.position import LATEST_MARGIN, Position
+from kinstream.errors import FanOutRefused
+from kinstream.events import Event, PollsInstead
+from kinstream.record import Shard
+
+
+class AutoFetcher:
+    """Reads shards in the better way that can be had.
+
+    Args:
+        fan_out: Reads by enhanced fan-out.
+        poll: Reads by polling.
+        announce: Is given an event when enhanced fan-out is refused, once.
+        clock: The time.
+    """
+
+    def __init__(self, fan_out: Fetcher, poll: Fetcher, announce: Callable[[Event], None], clock: Clock) -> None:
+        self._fan_out = fan_out
+        self._poll = poll
+        self._announce = announce
+        self._clock = clock
+        self._refused = False
+
+    async def close(self) -> None:
+        """Close both."""
+        await self._fan_out.close()
+        await self._poll.close()
+
+    async def read(self, shard: Shard, position: Position) -> AsyncGenerator[Page, None]:
+        """Yield page after page, as `Fetcher.read`."""
+        begun = self._clock.wall()
+        if not self._refused:
+            pages = self._fan_out.read(shard, position)
+            try:
+                async for page in pages:
+                    if page.records:
+                        position = Position.after(page.records[-1].sequence_number)
+                    yield page
+            except FanOutRefused as error:
+                if not self._refused:
+                    self._refused = True
+                    self._announce(PollsInstead(error))
+                position = position.since(begun - LATEST_MARGIN)  # asking for fan-out took its time
+            else:
+                return
+            finally:
+                await pages.aclose()
+        polled = self._poll.read(shard, position)
+        try:
+            async for page in polled:
+                yield page
+        finally:
+            await polled.aclose()
