@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -23,7 +23,34 @@ class Sent:
         return json.loads(self.body)
 
 
-Step: TypeAlias = Answer | Exception | Callable[[Sent], Awaitable[Answer]]
+class ScriptedStream:
+    """A streamed answer that comes piece by piece; an exception among the pieces is raised.
+
+    Attributes:
+        patience: What each `read` was given.
+        closed: Whether it was closed.
+    """
+
+    def __init__(self, *pieces: bytes | Exception, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        self.status = status
+        self.headers: Mapping[str, str] = EVENT_STREAM if headers is None else headers
+        self.patience: list[float] = []
+        self.closed = False
+        self._rest = list(pieces)
+
+    async def read(self, patience: float) -> bytes | None:
+        self.patience.append(patience)
+        piece = self._rest.pop(0) if self._rest else None
+        if isinstance(piece, Exception):
+            raise piece
+        return piece
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+EVENT_STREAM = {"content-type": "application/vnd.amazon.eventstream", "x-amzn-requestid": "request-1"}
+Step: TypeAlias = Answer | ScriptedStream | Exception | Callable[[Sent], Awaitable[Answer]]
 
 
 class ScriptedTransport:
@@ -40,12 +67,23 @@ class ScriptedTransport:
         self.closed = False
 
     async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Answer:
+        step = await self._next(url, headers, body)
+        assert isinstance(step, Answer), "the script has a stream here"
+        return step
+
+    async def stream(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> ScriptedStream:
+        step = await self._next(url, headers, body)
+        if isinstance(step, Answer):
+            return ScriptedStream(step.body, status=step.status, headers=step.headers)
+        return step
+
+    async def _next(self, url: str, headers: list[tuple[str, str]], body: bytes) -> Answer | ScriptedStream:
         request = Sent(url, dict(headers), body)
         step = self.script[min(len(self.sent), len(self.script) - 1)]
         self.sent.append(request)
         if isinstance(step, Exception):
             raise step
-        return step if isinstance(step, Answer) else await step(request)
+        return step if isinstance(step, (Answer, ScriptedStream)) else await step(request)
 
     async def close(self) -> None:
         self.closed = True

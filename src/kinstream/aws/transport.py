@@ -358,6 +358,9 @@ class HttpTransport:
         # pyreqwest's own close ends requests; idle connections end with the client that holds them.
         http, self._http = self._http, None
         lanes, self._lanes = self._lanes, []
+        for lane in lanes:
+            for answer in list(lane.streams):
+                await answer.close()
         for client in [*([] if http is None else [http]), *(lane.http for lane in lanes)]:
             await client.close()
 
@@ -375,7 +378,7 @@ class _Lane:
 class _Streamed:
     """A streamed answer of pyreqwest."""
 
-    __slots__ = ("__weakref__", "_clock", "_lane", "_read_chunk", "_request", "headers", "status")
+    __slots__ = ("__weakref__", "_clock", "_lane", "_read_chunk", "_reader", "_request", "headers", "status")
 
     def __init__(self, request: StreamRequest, response: Response, clock: Clock, lane: _Lane) -> None:
         self.status: int = response.status
@@ -383,24 +386,37 @@ class _Streamed:
         self._request = request
         self._read_chunk = response.body_reader.read_chunk
         self._clock = clock
+        self._reader: asyncio.Task[object] | None = None
         self._lane = lane
         lane.streams.add(self)
 
     async def read(self, patience: float) -> memoryview | None:
+        if self not in self._lane.streams:
+            raise ConnectionLost("the stream was closed", sent=True)
         cancellations = _cancellations()
+        self._reader = asyncio.current_task()
         try:
             async with self._clock.timeout(patience):
                 chunk = await self._read_chunk()
+            _heed(cancellations)
+        except asyncio.CancelledError:
+            if self._reader is not None or (task := asyncio.current_task()) is None or task.uncancel() > cancellations:
+                raise
+            raise ConnectionLost("the stream was closed", sent=True) from None
         except TimeoutError as error:
             raise DeadlineExceeded(f"the answer was silent for {patience:g} s", sent=True) from error
         except PyreqwestError as error:
             raise ConnectionLost(f"the connection broke within the answer: {_reason(error)}", sent=True) from error
-        _heed(cancellations)
+        finally:
+            self._reader = None
         return None if chunk is None else memoryview(chunk)
 
     async def close(self) -> None:
         if self in self._lane.streams:
             self._lane.streams.discard(self)
+            reader, self._reader = self._reader, None
+            if reader is not None:
+                reader.cancel()  # pyreqwest would let it wait on
             with suppress(PyreqwestError):
                 await self._request.__aexit__(None, None, None)
 
