@@ -238,6 +238,10 @@ class ProduceError(KinesisError):
         self.attempts = attempts
         self.maybe_written = maybe_written
         self.retry_safe = None if maybe_written else True
+        self.unseen: Any = None  # the producer's list of failures that nobody has seen, while this is one of them
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"unseen": None}
 
     @property
     def type(self) -> ErrorType:  # type: ignore[override]

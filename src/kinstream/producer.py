@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Unpack
+from typing import Any, Literal, TypeVar, Unpack
 
 from kinstream.aws import kinesis
 from kinstream.aws.client import Client, ClientOptions
+from kinstream.config import Aggregation, Batching, Buffering, Pacing, Resending
+from kinstream.errors import ConfigError
+from kinstream.events import Observer
+from kinstream.produce.delivery import Deliveries, Delivery
+from kinstream.produce.pipeline import Pipeline
+from kinstream.produce.statistics import Flushed, ProducerStatistics
 from kinstream.record import PutRecordResult, PutRecordsResult, Record
 from kinstream.stream import StreamAccess
 
+T = TypeVar("T")
+
 
 class Producer(StreamAccess):
-    """Writes records to one stream, one request at a time.
+    """Writes records to one stream: through a pipeline (`put`, `put_many`), or one request at a time.
+
+    The pipeline gathers records into requests, packs them as the Kinesis Producer Library does (KPL), keeps to what each shard
+    takes, and sends what failed again. Unless `order` asks for it, records arrive in no certain order. Whatever its options, a
+    record may be written twice: where no answer came to a request that was carried out.
+
+    A producer belongs to the event loop of its first put; any number of tasks may use it.
 
     Args:
         stream: The stream's name or ARN.
+        order: "key": records with the same partition key are written in the order of their puts: a shard has one request on its
+            way at a time, and a record that failed is sent again before any later one of its key. Where one fails for good,
+            those of its key that wait behind it fail with `OrderBroken`. None: no order.
+        aggregate: How records are packed into aggregated records, which readers unpack (the KCL, `kinstream.Consumer`); None: each
+            record goes for itself. Records are packed only where their shards can be told beforehand.
+        batch: How records are gathered into requests.
+        pace: How fast a shard is written to; None: as fast as the records come.
+        buffer: How much is held, and what happens when that is full.
+        resend: How long a record is tried.
+        observer: A function that sees events (`kinstream.events`).
         client: A client to share among producers and consumers; None: one of its own, made of `options`.
         options: What a `Client` takes: `region`, `credentials`, `endpoint_url`, `profile`, `wire`, `timeouts`, `retry`,
             `connection`.
@@ -34,8 +58,103 @@ class Producer(StreamAccess):
         'shardId-000000000000'
     """
 
-    def __init__(self, stream: str, *, client: Client | None = None, **options: Unpack[ClientOptions]) -> None:
+    def __init__(
+        self,
+        stream: str,
+        *,
+        order: Literal["key"] | None = None,
+        aggregate: Aggregation | None = Aggregation(),  # noqa: B008 - frozen
+        batch: Batching = Batching(),  # noqa: B008
+        pace: Pacing | None = Pacing(),  # noqa: B008
+        buffer: Buffering = Buffering(),  # noqa: B008
+        resend: Resending = Resending(),  # noqa: B008
+        observer: Observer | None = None,
+        client: Client | None = None,
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        if order not in (None, "key"):
+            raise ConfigError(f"order={order!r}: must be 'key' or None")
+        if observer is not None and not callable(observer):
+            raise ConfigError(f"observer: must be a function of one event, not {type(observer).__name__}")
         super().__init__(stream, client, options)
+        self._pipeline = Pipeline(
+            self.client,
+            self.stream,
+            order=order,
+            aggregate=None if aggregate is None else _option("aggregate", aggregate, Aggregation),
+            batch=_option("batch", batch, Batching),
+            pace=None if pace is None else _option("pace", pace, Pacing),
+            buffer=_option("buffer", buffer, Buffering),
+            resend=_option("resend", resend, Resending),
+            observer=observer,
+        )
+
+    async def put(
+        self, data: Any, partition_key: str | None = None, *, explicit_hash_key: str | None = None
+    ) -> Delivery:
+        """Take a record into the buffer, and return at once unless that is full. `await` the delivery for what became of it.
+
+        Args:
+            data: bytes-like, or text that goes as UTF-8; or a `Record`, which has its keys and its encoder itself.
+            partition_key: 1 to 256 characters; its MD5 chooses the shard. None: the stream's open shards take such records in
+                turn.
+            explicit_hash_key: A decimal number below 2**128 that chooses the shard in the key's place.
+
+        Returns:
+            The record on its way. `await` it for a `PutResult`, or leave it: failures that nobody sees are logged, counted, and
+            raised by `close`.
+
+        Raises:
+            InvalidRecord: It cannot be put.
+            BufferFull: There is no room, and the buffer's options say not to wait.
+            ClosedError: The producer is closed.
+            ProduceError: The pipeline has failed before, by a fault of this library.
+        """
+        return await self._pipeline.put(data, partition_key, explicit_hash_key)
+
+    async def put_many(self, records: Iterable[Any]) -> Deliveries:
+        """Take many records into the buffer, waiting for room as they come. The quickest way to put.
+
+        Args:
+            records: `Record`s, or `(data, partition_key)` pairs of what `put` takes.
+
+        Returns:
+            The records on their way. `await` it for the list of their results, in the records' order; one that failed stands
+            there as its `ProduceError`.
+
+        Raises:
+            InvalidRecord: One cannot be put; `.index` tells which. Those before it were taken and will be written.
+            ConfigError: `records` is no iterable of records.
+            KinesisError: As `put`.
+        """
+        return await self._pipeline.put_many(records)
+
+    async def flush(self) -> Flushed:
+        """Send what was put so far without waiting for company, and wait until all of it is settled.
+
+        Returns:
+            How many of these records were written and how many failed. No failure is raised.
+        """
+        return await self._pipeline.flush()
+
+    def statistics(self) -> ProducerStatistics:
+        """Return what the pipeline has done so far."""
+        return self._pipeline.statistics()
+
+    async def close(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - what is late is failed, not cancelled
+        """Take no more records, wait until all are settled, and close the client unless it is shared. May be repeated.
+
+        Args:
+            timeout: Seconds to wait; what is not settled then fails, and its deliveries say so. None: as long as the records'
+                deadlines take.
+
+        Raises:
+            Undelivered: Records failed, and nobody awaited them. All is closed nevertheless.
+        """
+        try:
+            await self._pipeline.close(timeout)
+        finally:
+            await super().close()
 
     async def put_record(self, record: Record) -> PutRecordResult:
         """Write one record.
@@ -77,3 +196,9 @@ class Producer(StreamAccess):
             KinesisError: As `put_record`.
         """
         return await self._send(kinesis.put_records(self.client.codec, self.stream, records))
+
+
+def _option(name: str, value: T, kind: type[T]) -> T:
+    if not isinstance(value, kind):
+        raise ConfigError(f"{name}: must be a kinstream.{kind.__name__}, not {type(value).__name__}")
+    return value

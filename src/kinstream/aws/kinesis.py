@@ -225,11 +225,16 @@ def put_records(codec: Codec, stream: Stream, records: Iterable[Record]) -> Requ
             " (quotas of Kinesis Data Streams)"
         )
     try:
-        body = codec.encode_put_records(stream.parameter, records)
+        return put_checked_records(codec, stream, records)
     except UnicodeEncodeError:  # a lone surrogate in a key that looked plain: the full check names it
         for i, record in enumerate(records):
             checked(record, f"records[{i}]", index=i)
         raise
+
+
+def put_checked_records(codec: Codec, stream: Stream, records: list[Record]) -> Request[PutRecordsResult]:
+    """Return the request that writes records of which each, and all together, are known to be good."""
+    body = codec.encode_put_records(stream.parameter, records)
     parse = partial(_all_written, codec, len(records))
     return Request("PutRecords", body, parse, stream.region, stream.account, _count_records)
 

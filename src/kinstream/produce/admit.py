@@ -1,0 +1,155 @@
+"""Admit: what is put becomes a delivery, checked and encoded; and the buffer's room, which it is charged with.
+
+Nothing else is done here: `put` returns as soon as a record has room. A payload codec (compression, a schema registry's framing)
+has its place in `Admission.encode`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from kinstream.aws.kinesis import checked
+from kinstream.config import Buffering
+from kinstream.errors import InvalidRecord
+from kinstream.produce.delivery import KEYLESS, Delivery
+from kinstream.record import Record
+from kinstream.service_quotas import PARTITION_KEY_MAX_CHARACTERS, RECORD_MAX_BYTES
+
+OVERHEAD = 256
+"""Bytes that a record is charged with beside its data and its key: what keeping it costs in Python, about."""
+
+PayloadCodec: TypeAlias = Callable[[bytes], bytes]
+"""Makes of a record's bytes what is written in their place."""
+
+
+class Admission:
+    """Makes deliveries of what is put.
+
+    Args:
+        buffering: A record that the whole buffer has no room for is refused.
+        encode: Makes of each record's bytes what is written in their place; None: they are written as they are.
+
+    Attributes:
+        record_limit: Bytes of data and partition key that the stream takes in one record; the largest there is until it is known.
+    """
+
+    def __init__(self, buffering: Buffering, encode: PayloadCodec | None = None) -> None:
+        self.record_limit: int = RECORD_MAX_BYTES
+        self._largest = buffering.max_bytes - OVERHEAD
+        self._encode = encode
+
+    def one(self, data: Any, partition_key: str | None, explicit_hash_key: str | None) -> Delivery:
+        """Return the delivery for what `put` was given. Its deadline is not set yet.
+
+        Raises:
+            InvalidRecord: It cannot be put.
+        """
+        if (
+            data.__class__ is bytes
+            and partition_key.__class__ is str
+            and explicit_hash_key is None
+            and self._encode is None
+            and 0 < len(partition_key) <= PARTITION_KEY_MAX_CHARACTERS
+            and partition_key.isascii()
+        ):
+            size = len(data) + len(partition_key)
+            if size <= self.record_limit and size <= self._largest:
+                return Delivery(data, partition_key, None, size, 0.0)
+        return self._checked(data, partition_key, explicit_hash_key, "record", 0)
+
+    def some(self, records: list[Any], first: int, deadline: float) -> tuple[list[Delivery], int, InvalidRecord | None]:
+        """Return deliveries for records or pairs, their bytes in sum, and what is wrong with the first that cannot be put.
+
+        Args:
+            records: `Record`s, or `(data, partition_key)` pairs.
+            first: The index of the first of them in all that was given, for errors.
+            deadline: Their deadline.
+        """
+        if self._encode is None:
+            plain = plain_pairs(records, min(self.record_limit, self._largest), deadline)
+            if plain is not None:
+                return *plain, None
+        deliveries: list[Delivery] = []
+        for index, record in enumerate(records, first):
+            try:
+                if isinstance(record, tuple) and len(record) == 2:
+                    delivery = self._checked(*record, None, f"records[{index}]", index)
+                else:
+                    delivery = self._checked(record, None, None, f"records[{index}]", index)
+            except InvalidRecord as error:
+                return deliveries, sum(d.size for d in deliveries), error
+            delivery.deadline = deadline
+            deliveries.append(delivery)
+        return deliveries, sum(d.size for d in deliveries), None
+
+    def _checked(self, data: Any, key: str | None, hash_key: str | None, where: str, index: int) -> Delivery:
+        if isinstance(data, Record):
+            if key is not None or hash_key is not None:
+                raise InvalidRecord(f"{where}: a Record has its own keys; give no others", index=index)
+            if data.prev_sequence_number is not None:
+                raise InvalidRecord(
+                    f"{where}.prev_sequence_number: only put_record can order a record by it; order='key' keeps the order"
+                    " of each key",
+                    index=index,
+                )
+            record = data
+        elif isinstance(data, str):
+            try:
+                record = Record(data.encode(), "" if key is None else key, hash_key)
+            except UnicodeEncodeError:
+                raise InvalidRecord(
+                    f"{where}: text with a lone surrogate, which UTF-8 cannot write", index=index
+                ) from None
+        elif isinstance(data, (bytes, bytearray, memoryview)):
+            record = Record(data, "" if key is None else key, hash_key)
+        else:
+            raise InvalidRecord(
+                f"{where}: must be bytes-like, str, or a kinstream.Record with its encoder, not {type(data).__name__}",
+                index=index,
+            )
+        # Without a key, the open shards take it in turn; an explicit hash key chooses a shard without one.
+        keyless = key is None and not isinstance(data, Record)
+        if keyless:
+            record = Record(record.data, KEYLESS, record.explicit_hash_key)
+        sound = checked(record, where, index=index)
+        payload: bytes = sound.data if self._encode is None else self._encode(sound.data)
+        size = len(payload) + len(sound.partition_key.encode())
+        if size > self.record_limit:
+            raise InvalidRecord(
+                f"{where}: {size} bytes of data and partition key; the stream takes {self.record_limit}"
+                " (its MaxRecordSizeInKiB; API reference, UpdateMaxRecordSize)",
+                index=index,
+            )
+        if size > self._largest:
+            raise InvalidRecord(
+                f"{where}: {size} bytes of data and partition key; the whole buffer has room for {self._largest}"
+                " (Buffering.max_bytes)",
+                index=index,
+            )
+        return Delivery(payload, KEYLESS if keyless else sound.partition_key, sound.explicit_hash_key, size, 0.0)
+
+
+def plain_pairs(records: list[Any], limit: int, deadline: float) -> tuple[list[Delivery], int] | None:
+    """Return deliveries and their bytes in sum, if all are pairs of bytes and an ASCII key that can go just as they are.
+
+    Nearly all records can, and this loop is all that admitting them costs.
+    """
+    deliveries: list[Delivery] = []
+    append = deliveries.append
+    total = 0
+    for record in records:
+        if record.__class__ is not tuple or len(record) != 2:
+            return None
+        data, key = record
+        if (
+            data.__class__ is not bytes
+            or key.__class__ is not str
+            or not 0 < (length := len(key)) <= PARTITION_KEY_MAX_CHARACTERS
+            or not key.isascii()
+            or (size := len(data) + length) > limit
+        ):
+            return None
+        total += size
+        append(Delivery(data, key, None, size, deadline))
+    return deliveries, total

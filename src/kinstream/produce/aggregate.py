@@ -1,0 +1,43 @@
+"""Aggregate: packs records that go to the same shard into one Kinesis record, in the KPL's format.
+
+The outer partition key is "a", and the outer explicit hash key is the first record's hash key, as the KPL has them. One record
+alone goes as it is (awslabs/amazon-kinesis-producer, `aws/kinesis/core/kinesis_record.cc`).
+"""
+
+from __future__ import annotations
+
+from kinstream.kpl.builder import Builder
+from kinstream.produce.delivery import Aggregate, Delivery, Entry
+from kinstream.sharding.hashkey import hash_key_bytes
+
+OUTER_KEY = "a"
+
+
+def pack(waiting: list[Delivery], start: int, guess: int, max_bytes: int, max_records: int) -> tuple[Entry, int]:
+    """Pack records from the front of a queue, as many as fit; return what they became, and how many they are.
+
+    Args:
+        waiting: The queue.
+        start: Where its front is.
+        guess: So many records probably fit; the more right it is, the less is done twice.
+        max_bytes: The most bytes of the Kinesis record, its partition key included.
+        max_records: The most records in it.
+    """
+    builder = Builder(max_bytes - len(OUTER_KEY), max_records)
+    end = start
+    while end < len(waiting):
+        chosen = waiting[end : end + guess]
+        added = builder.extend([(d.partition_key, d.explicit_hash_key, d.data) for d in chosen])
+        end += added
+        if added < len(chosen) or len(builder) == max_records:
+            break
+        guess = max(guess // 8, 8)
+    count = end - start
+    first = waiting[start]
+    if count <= 1:
+        return first, 1
+    members = waiting[start:end]
+    hash_key = first.explicit_hash_key
+    if hash_key is None:
+        hash_key = str(int.from_bytes(hash_key_bytes(first.partition_key), "big"))
+    return Aggregate(members, builder.finish(), OUTER_KEY, hash_key), count

@@ -1,0 +1,380 @@
+"""Batch: which records go out now, and in which requests. Linger, pace, fairness among shards and order all meet here.
+
+A record is packed and batched at the last moment: when it may be sent. So an aggregate is as full as the wait allows, and what
+waits is nothing but records, each once in memory.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
+
+from kinstream.config import Aggregation, Batching
+from kinstream.events import Event, RecordsAggregated, ShardLimited
+from kinstream.produce.aggregate import pack
+from kinstream.produce.delivery import Aggregate, Delivery, Entry
+from kinstream.produce.lane import Lane
+from kinstream.produce.pace import STEP
+from kinstream.service_quotas import RECORD_MAX_BYTES
+from kinstream.sharding.shardmap import ShardMap
+
+NEVER = float("inf")
+
+
+class Batch:
+    """The Kinesis records of one request.
+
+    Attributes:
+        entries: They, in order.
+        spans: From which lane they are: lane, first index, index after the last.
+        lanes: Those lanes.
+        size: Bytes of their data and partition keys.
+        deadline: The earliest of its records.
+        last_deadline: The latest of its records, or a little later.
+        sent_at: When it was sent.
+        shard_map: By which its shards were told.
+    """
+
+    __slots__ = ("deadline", "entries", "lanes", "last_deadline", "sent_at", "shard_map", "size", "spans")
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.spans: list[tuple[Lane, int, int]] = []
+        self.lanes: set[Lane] = set()
+        self.size: int = 0
+        self.deadline: float = NEVER
+        self.last_deadline: float = 0.0
+        self.sent_at: float = 0.0
+        self.shard_map: ShardMap | None = None
+
+    @property
+    def records(self) -> int:
+        """How many user records it has."""
+        return sum([1 if isinstance(entry, Delivery) else len(entry.members) for entry in self.entries])
+
+    def halves(self) -> list[Batch]:
+        """Return it in two."""
+        middle = len(self.entries) // 2
+        return [self.part(0, middle), self.part(middle, len(self.entries))]
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Return the part from one index to another."""
+        part = Batch()
+        part.entries = self.entries[start:stop]
+        for lane, first, last in self.spans:
+            first, last = max(first, start), min(last, stop)
+            if first < last:
+                part.spans.append((lane, first - start, last - start))
+        part.lanes = {lane for lane, _, _ in part.spans}
+        part.size = sum(entry.size for entry in part.entries)
+        part.deadline, part.last_deadline = self.deadline, self.last_deadline
+        return part
+
+
+class Batcher:
+    """Looks after the lanes: whoever changes one says so by `touch`.
+
+    Args:
+        batching: Its options.
+        aggregation: How records are packed; None: they are not.
+        life: Seconds from a record's admission to its deadline.
+        keep_order: Whether a shard has at most one request on its way, with at most one Kinesis record of each key.
+        tell: Told events; None where nobody listens.
+
+    Attributes:
+        aggregating: Whether records are packed now; only where their shards can be told.
+        record_limit: Bytes of data and partition key that the stream takes in one record; the largest there is until it is known.
+        expired: Records that reached their deadline; whoever looks takes them out.
+    """
+
+    def __init__(
+        self,
+        batching: Batching,
+        aggregation: Aggregation | None,
+        life: float,
+        *,
+        keep_order: bool,
+        tell: Callable[[Event], object] | None = None,
+    ) -> None:
+        self.aggregating: bool = False
+        self.record_limit: int = RECORD_MAX_BYTES
+        self.expired: list[Delivery] = []
+        self._batching = batching
+        self._aggregation = aggregation or Aggregation()
+        self._life = life
+        self._keep_order = keep_order
+        self._tell = tell
+        self._due: deque[Lane] = deque()
+        self._alarms: list[tuple[float, int, Lane]] = []
+        self._number = count()
+        self._whole: dict[Lane, None] = {}
+        self._whole_entries = 0
+        self._whole_size = 0.0
+
+    @property
+    def alarm(self) -> float:
+        """When to ask again at the latest, if nothing happens before."""
+        alarms = self._alarms
+        while alarms and alarms[0][0] != alarms[0][2].alarm:
+            heappop(alarms)
+        return alarms[0][0] if alarms else NEVER
+
+    @property
+    def aggregate_limit(self) -> int:
+        """The most bytes of an aggregated record, its partition key included."""
+        return min(self._aggregation.max_bytes, self.record_limit, self._batching.max_bytes)
+
+    def touch(self, lane: Lane, now: float) -> None:
+        """Look at a lane that has changed: it is due, or will be."""
+        deadline = lane.deadline
+        if deadline <= now:
+            self.expired += lane.expired(now)
+            deadline = lane.deadline
+        if deadline == NEVER:
+            self._count(lane, 0, 0.0)
+            return
+        if self._keep_order and lane.closed_by_order():
+            self._count(lane, 0, 0.0)
+            self._set_alarm(lane, deadline)
+            return
+        due = lane.rest
+        if due <= now and self._at_once(lane, now):
+            self._count(lane, 0, 0.0)
+            self._list(lane)
+            return
+        if due <= now:
+            self._count_whole(lane)
+            if lane.listed:
+                return
+            due = lane.waiting[lane.head].deadline - self._life + self._batching.linger
+        else:
+            self._count(lane, 0, 0.0)
+        self._set_alarm(lane, min(due, deadline))
+
+    def hurry(self, lanes: list[Lane], now: float) -> None:
+        """Let nothing that waits wait for company any longer."""
+        for lane in lanes:
+            lane.hurry = len(lane)
+            self.touch(lane, now)
+
+    def ready(self, room: int, now: float) -> list[Batch]:
+        """Return up to `room` requests that are to go out now."""
+        alarms = self._alarms
+        while alarms and alarms[0][0] <= now:
+            when, _, lane = heappop(alarms)
+            if lane.alarm == when:
+                lane.alarm = NEVER
+                self.touch(lane, now)
+        batches: list[Batch] = []
+        while self._due and len(batches) < room:
+            batch = Batch()
+            full = False
+            while self._due and not full:
+                lane = self._due.popleft()
+                lane.listed = False
+                full = self._fill(batch, lane, now)
+                self.touch(lane, now)
+            if batch.entries:
+                batches.append(batch)
+        return batches
+
+    def _at_once(self, lane: Lane, now: float) -> bool:
+        """Return whether a lane may be sent from without waiting for company."""
+        linger = self._batching.linger
+        if lane.again or lane.hurry or not linger:
+            return True
+        return lane.waiting[lane.head].deadline - self._life + linger <= now
+
+    def _list(self, lane: Lane) -> None:
+        if not lane.listed:
+            lane.listed = True
+            self._due.append(lane)
+
+    def _set_alarm(self, lane: Lane, when: float) -> None:
+        if when < lane.alarm:
+            lane.alarm = when
+            heappush(self._alarms, (when, next(self._number), lane))
+
+    def _count_whole(self, lane: Lane) -> None:
+        """Count what a lane has for a request that need not wait: whole aggregates, or any records where there are none."""
+        records = len(lane)
+        size = records * lane.average
+        if self.aggregating:
+            limit, most = self.aggregate_limit, self._aggregation.max_records
+            entries = max(int(size / limit), records // most)
+            if self._keep_order:
+                entries = min(entries, 1)
+            self._count(lane, entries, min(size, float(entries * limit)))
+        else:
+            self._count(lane, records, size)
+        if self._whole_entries >= self._batching.max_records or self._whole_size >= self._batching.max_bytes:
+            for full in list(self._whole):
+                self._count(full, 0, 0.0)
+                self._list(full)
+
+    def _count(self, lane: Lane, entries: int, size: float) -> None:
+        if entries == lane.entries and size == lane.size:
+            return
+        self._whole_entries += entries - lane.entries
+        self._whole_size += size - lane.size
+        lane.entries, lane.size = entries, size
+        if entries:
+            self._whole[lane] = None
+        else:
+            self._whole.pop(lane, None)
+
+    def _fill(self, batch: Batch, lane: Lane, now: float) -> bool:
+        """Add to a request what a lane may send; return whether the request has no room for more of it."""
+        if lane.deadline <= now:
+            self.expired += lane.expired(now)
+        if not lane or lane.rest > now or (self._keep_order and lane.closed_by_order()):
+            return False
+        batch.deadline = min(batch.deadline, lane.deadline)
+        # None of its records was admitted later than now.
+        batch.last_deadline = now + self._life
+        start = len(batch.entries)
+        keys: set[str] | None = set() if self._keep_order else None
+        full = self._add_again(batch, lane, keys, now)
+        if not full and not lane.again and lane.rest <= now and len(lane):
+            if not self.aggregating:
+                full = self._add_records(batch, lane, keys, now)
+            elif not self._keep_order or not keys:
+                full = self._add_aggregates(batch, lane, now)
+        if len(batch.entries) > start:
+            batch.spans.append((lane, start, len(batch.entries)))
+            if lane not in batch.lanes:
+                batch.lanes.add(lane)
+                lane.on_their_way += 1
+        return full
+
+    def _add_again(self, batch: Batch, lane: Lane, keys: set[str] | None, now: float) -> bool:
+        while lane.again:
+            entry = lane.again[0]
+            if keys is not None and keys and (entry.__class__ is Aggregate or entry.partition_key in keys):
+                return False
+            if not self._has_room(batch, entry.size):
+                return True
+            if not self._allowed(lane, entry.size, now):
+                return False
+            lane.again.popleft()
+            _add(batch, lane, entry)
+            if keys is not None:
+                keys.add(entry.partition_key)
+                if entry.__class__ is Aggregate:
+                    return False
+        return False
+
+    def _add_aggregates(self, batch: Batch, lane: Lane, now: float) -> bool:
+        """Add the records that wait, in aggregates: all of them, or full ones alone where the rest may wait for company."""
+        limit, most = self.aggregate_limit, self._aggregation.max_records
+        everything = self._at_once(lane, now)
+        sent = False
+        while len(lane):
+            expected = min(len(lane) * lane.average, float(limit))
+            if not everything and sent and expected < limit and len(lane) < most:
+                return False
+            if not self._has_room(batch, int(expected)):
+                return True
+            if not self._allowed(lane, int(expected), now):
+                return False
+            guess = min(int(limit / lane.average) + 8, most)
+            room = max(self._batching.max_bytes - batch.size, limit if not batch.entries else 0)
+            entry, taken = pack(lane.waiting, lane.head, guess, min(limit, room), most)
+            if not self._has_room(batch, entry.size):
+                return True  # a record too large to be aggregated
+            lane.drop(taken)
+            lane.average += (entry.size / taken - lane.average) / (2 if sent else 1)
+            sent = True
+            _add(batch, lane, entry)
+            if entry.__class__ is Aggregate and self._tell is not None:
+                self._tell(RecordsAggregated(str(lane.shard_id), taken, entry.size))
+            if self._keep_order:
+                return False
+        return False
+
+    def _add_records(self, batch: Batch, lane: Lane, keys: set[str] | None, now: float) -> bool:
+        """Add the records that wait, each for itself."""
+        room = self._batching.max_records - len(batch.entries)
+        if room <= 0:
+            return True
+        first = lane.waiting[lane.head]
+        if not self._has_room(batch, first.size):
+            return True
+        if not self._allowed(lane, first.size, now):
+            return False
+        # Where others are due too, each has its share of the request.
+        share = room if not self._due else max(room // (len(self._due) + 1), 1)
+        if lane.pace is not None:
+            share = min(share, lane.pace.records(now))
+        chosen = (
+            lane.waiting[lane.head : lane.head + share] if keys is None else self._of_different_keys(lane, share, keys)
+        )
+        size = sum([delivery.size for delivery in chosen])
+        if len(chosen) > 1 and not self._takes(batch, lane, len(chosen), size, now):
+            fitting = size = 0
+            for delivery in chosen:
+                if fitting and not self._takes(batch, lane, fitting + 1, size + delivery.size, now):
+                    break
+                fitting += 1
+                size += delivery.size
+            chosen = chosen[:fitting]
+        if keys is None:
+            lane.drop(len(chosen))
+        else:
+            _take_out(lane, chosen)
+        lane.average += (size / len(chosen) - lane.average) / 2
+        batch.entries += chosen
+        batch.size += size
+        if lane.pace is not None:
+            lane.pace.take(len(chosen), size)
+        return len(lane) > 0 and not self._has_room(batch, lane.waiting[lane.head].size)
+
+    def _of_different_keys(self, lane: Lane, most: int, keys: set[str]) -> list[Delivery]:
+        chosen: list[Delivery] = []
+        for delivery in lane.waiting[lane.head : lane.head + self._batching.max_records]:
+            if len(chosen) == most:
+                break
+            if delivery.partition_key not in keys:
+                keys.add(delivery.partition_key)
+                chosen.append(delivery)
+        return chosen
+
+    def _has_room(self, batch: Batch, size: int) -> bool:
+        entries = len(batch.entries)
+        return entries == 0 or (entries < self._batching.max_records and batch.size + size <= self._batching.max_bytes)
+
+    def _takes(self, batch: Batch, lane: Lane, records: int, size: int, now: float) -> bool:
+        if batch.size + size > self._batching.max_bytes:
+            return False
+        return lane.pace is None or lane.pace.wait(records, size, now) == 0
+
+    def _allowed(self, lane: Lane, size: int, now: float) -> bool:
+        """Return whether a lane may send a record of this size now; if not, it rests until it may."""
+        seconds = 0.0 if lane.pace is None else lane.pace.wait(1, size, now)
+        if seconds == 0:
+            return True
+        # Not for the next record alone: small requests cost much.
+        more = max(min(len(lane), int(lane.pace.step)), 1)  # type: ignore[union-attr]
+        seconds = max(seconds, min(lane.pace.wait(more, int(more * lane.average), now), STEP))  # type: ignore[union-attr]
+        lane.rest = now + seconds
+        if self._tell is not None and lane.pace is not None:
+            self._tell(ShardLimited(str(lane.shard_id), seconds, lane.pace.share))
+        return False
+
+
+def _add(batch: Batch, lane: Lane, entry: Entry) -> None:
+    batch.entries.append(entry)
+    batch.size += entry.size
+    if lane.pace is not None:
+        lane.pace.take(1, entry.size)
+
+
+def _take_out(lane: Lane, chosen: list[Delivery]) -> None:
+    """Take records out of a lane's queue, wherever they stand."""
+    taken = set(chosen)
+    end = lane.waiting.index(chosen[-1], lane.head) + 1
+    left = [delivery for delivery in lane.waiting[lane.head : end] if delivery not in taken]
+    lane.waiting[lane.head : end] = left
+    lane.hurry = max(lane.hurry - len(chosen), 0)

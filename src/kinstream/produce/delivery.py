@@ -1,0 +1,223 @@
+"""Delivery: a record on its way, and what became of it.
+
+One small object carries a record through all stages. Nothing waits by itself: a future is made only where somebody awaits a
+record that is not settled yet, and a result only where it is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator, Iterator
+from typing import Any, TypeAlias
+
+import msgspec
+
+from kinstream.errors import ProduceError
+from kinstream.record import PutRecordResult, PutResult, Record
+
+KEYLESS = "".join(("no", " ", "key"))
+"""The partition key of records that were put without one. Made here, so that no key of a user is this very object."""
+
+Waiter: TypeAlias = "asyncio.Future[None]"
+
+
+class Aggregate:
+    """Several records in one Kinesis record, and what became of it.
+
+    Attributes:
+        members: The records, in order; none once it is settled.
+        data: The bytes of the Kinesis record; none once it is settled.
+        partition_key: Of the Kinesis record.
+        explicit_hash_key: The hash key of the first of its records, in decimal.
+        size: Bytes of data and partition key.
+        attempts: Requests that were sent with it and did not settle it.
+        maybe_written: Whether one of them may have been written.
+        deadline: The earliest of its records.
+        outcome: Where it is; None until it is written.
+    """
+
+    __slots__ = (
+        "attempts", "data", "deadline", "explicit_hash_key", "maybe_written", "members", "outcome", "partition_key", "size",
+    )  # fmt: skip
+
+    def __init__(self, members: list[Delivery], data: bytes, partition_key: str, explicit_hash_key: str) -> None:
+        self.members: list[Delivery] = members
+        self.data: bytes = data
+        self.partition_key: str = partition_key
+        self.explicit_hash_key: str | None = explicit_hash_key
+        self.size: int = len(data) + len(partition_key)
+        self.attempts: int = 0
+        self.maybe_written: bool = False
+        self.deadline: float = members[0].deadline
+        self.outcome: PutRecordResult | None = None
+
+
+# gc=False: the collector need not look at each of a million records. What would be a circle through one (a waiter, an
+# aggregate's list) is cut when it is settled, and every record is settled.
+class Delivery(msgspec.Struct, eq=False, gc=False):
+    """A record that was put, on its way to Kinesis. `await` it for its `PutResult`; as often as you like, or never.
+
+    Cancelling who awaits it does not cancel the record.
+
+    Raises:
+        ProduceError: On `await` and by `result()`: it was not written, or nobody knows. It holds the record.
+
+    Example:
+        >>> import asyncio
+        >>> from kinstream import Producer
+        >>> async def greet():
+        ...     async with Producer("events") as producer:
+        ...         delivery = await producer.put(b"hello", "key")
+        ...         return (await delivery).shard_id
+        >>> asyncio.run(greet())
+        'shardId-000000000000'
+    """
+
+    # Not for users; the codec reads the first three.
+    data: bytes
+    partition_key: str
+    explicit_hash_key: str | None
+    size: int
+    deadline: float
+    outcome: PutRecordResult | Aggregate | ProduceError | None = None
+    index: int = 0
+    attempts: int = 0
+    maybe_written: bool = False
+    waiter: Waiter | list[Waiter] | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether it is settled: written or failed."""
+        return self.outcome is not None
+
+    def result(self) -> PutResult:
+        """Return where the record is.
+
+        Raises:
+            ProduceError: It failed.
+            asyncio.InvalidStateError: It is not settled yet.
+        """
+        value = self.value()
+        if isinstance(value, ProduceError):
+            raise value
+        return value
+
+    def value(self) -> PutResult | ProduceError:
+        """Return the result, or the error as a value. Not for users."""
+        outcome: Any = self.outcome
+        if outcome.__class__ is Aggregate:
+            whole = outcome.outcome
+            doubt = self.maybe_written or outcome.maybe_written
+            attempts = self.attempts + outcome.attempts + 1
+            return PutResult(whole.shard_id, whole.sequence_number, self.index, attempts, doubt)
+        if outcome.__class__ is PutRecordResult:
+            return PutResult(outcome.shard_id, outcome.sequence_number, None, self.attempts + 1, self.maybe_written)
+        if outcome is None:
+            raise asyncio.InvalidStateError("the record is not settled yet")
+        error: ProduceError = outcome
+        if error.unseen is not None:
+            error.unseen.saw(self)
+            error.unseen = None
+        return error
+
+    def __await__(self) -> Generator[Any, None, PutResult]:
+        while self.outcome is None:
+            yield from self.wait()
+        return self.result()
+
+    def wait(self) -> Generator[Any, None, None]:
+        """Wait until it is settled. Not for users."""
+        waiter = asyncio.get_running_loop().create_future()
+        others: Any = self.waiter
+        if others is None:
+            self.waiter = waiter
+        elif others.__class__ is list:
+            others.append(waiter)
+        else:
+            self.waiter = [others, waiter]
+        try:
+            yield from waiter
+        finally:
+            if self.waiter is waiter:
+                self.waiter = None
+            elif isinstance(self.waiter, list) and waiter in self.waiter:
+                self.waiter.remove(waiter)
+
+    def wake(self) -> None:
+        """Let those who wait look at it. Not for users."""
+        waiters, self.waiter = self.waiter, None
+        for waiter in waiters if isinstance(waiters, list) else [waiters]:
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
+
+    def record(self) -> Record:
+        """Return it as a record. Not for users."""
+        key = "" if self.partition_key is KEYLESS else self.partition_key
+        return Record(self.data, key, None if self.partition_key is KEYLESS else self.explicit_hash_key)
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        outcome = self.outcome
+        state = "waiting" if outcome is None else "failed" if isinstance(outcome, ProduceError) else "written"
+        return [("state", state), ("size", self.size)]
+
+    def __repr__(self) -> str:
+        return f"Delivery({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+
+Entry: TypeAlias = Delivery | Aggregate
+"""A Kinesis record to be: one record, or several."""
+
+
+class Deliveries:
+    """Records that were put together. `await` it for the list of their results, in the records' order.
+
+    A record that failed stands in the list as its `ProduceError`; awaiting raises none.
+
+    Example:
+        >>> import asyncio
+        >>> from kinstream import Producer
+        >>> async def greet():
+        ...     async with Producer("events") as producer:
+        ...         deliveries = await producer.put_many([(b"good", "a"), (b"morning", "b")])
+        ...         return len(await deliveries)
+        >>> asyncio.run(greet())
+        2
+    """
+
+    __slots__ = ("_deliveries", "_settled")
+
+    def __init__(self, deliveries: list[Delivery]) -> None:
+        self._deliveries = deliveries
+        self._settled = 0
+
+    def __len__(self) -> int:
+        return len(self._deliveries)
+
+    def __iter__(self) -> Iterator[Delivery]:
+        return iter(self._deliveries)
+
+    def __repr__(self) -> str:
+        return f"<Deliveries of {len(self)} records{', done' if self.done else ''}>"
+
+    @property
+    def done(self) -> bool:
+        """Whether all of them are settled."""
+        return self._first_unsettled() is None
+
+    def __await__(self) -> Generator[Any, None, list[PutResult | ProduceError]]:
+        yield from self.wait()
+        return [delivery.value() for delivery in self._deliveries]
+
+    def wait(self) -> Generator[Any, None, None]:
+        """Wait until all are settled. Not for users."""
+        while (delivery := self._first_unsettled()) is not None:
+            yield from delivery.wait()
+
+    def _first_unsettled(self) -> Delivery | None:
+        for index in range(self._settled, len(self._deliveries)):
+            delivery = self._deliveries[index]
+            if delivery.outcome is None:
+                self._settled = index
+                return delivery
+        self._settled = len(self._deliveries)
+        return None

@@ -1,0 +1,169 @@
+"""Lane: what waits for one shard, in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Container
+from typing import TYPE_CHECKING
+
+from kinstream.produce.delivery import Delivery, Entry
+from kinstream.produce.pace import Pace
+
+if TYPE_CHECKING:
+    import asyncio
+
+FIRST_AVERAGE = 256.0
+"""Bytes that a record is taken to have before any was seen."""
+
+_COMPACT = 1024
+
+
+class Lane:
+    """What waits for one shard.
+
+    Attributes:
+        shard_id: The shard; None where it cannot be told which shard takes a record.
+        hash_key: The shard's lowest hash key, in decimal; None as above.
+        pace: How fast it may be written to; None: there is no limit.
+        waiting: Records in their order, from index `head` on.
+        again: Kinesis records that failed, to be sent before anything else.
+        rest: Nothing is sent before this time.
+        on_their_way: Requests with records of this lane that are not settled, and aggregates of which it is not known yet
+            whether they are in the right shard.
+        hurry: So many of the waiting records do not wait for company.
+        last_error: Why the last of its records were sent again.
+        queue: Calls of `put` that wait because too much waits here already.
+        average: Bytes that a record takes, as far as was seen.
+        elders: Lanes of this shard's parents, until they have nothing on its way any more: order is kept across a reshard.
+    """
+
+    __slots__ = (
+        "again", "alarm", "average", "elders", "entries", "hash_key", "head", "hurry", "last_error", "listed", "on_their_way",
+        "pace", "queue", "rest", "shard_id", "size", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, shard_id: str | None, hash_key: str | None, pace: Pace | None) -> None:
+        self.shard_id: str | None = shard_id
+        self.hash_key: str | None = hash_key
+        self.pace: Pace | None = pace
+        self.waiting: list[Delivery] = []
+        self.head: int = 0
+        self.again: deque[Entry] = deque()
+        self.rest: float = 0.0
+        self.on_their_way: int = 0
+        self.hurry: int = 0
+        self.average: float = FIRST_AVERAGE
+        self.elders: list[Lane] = []
+        self.last_error: str = ""
+        self.queue: deque[asyncio.Future[None]] = deque()
+        # The batcher's notes.
+        self.alarm: float = float("inf")
+        self.listed: bool = False
+        self.entries: int = 0
+        self.size: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.waiting) - self.head
+
+    def __bool__(self) -> bool:
+        return self.head < len(self.waiting) or bool(self.again)
+
+    def __repr__(self) -> str:
+        return f"<Lane {self.shard_id}: {len(self)} waiting, {len(self.again)} again, {self.on_their_way} on their way>"
+
+    @property
+    def deadline(self) -> float:
+        """The earliest deadline in it."""
+        earliest = self.waiting[self.head].deadline if self.head < len(self.waiting) else float("inf")
+        return min(earliest, self.again[0].deadline) if self.again else earliest
+
+    def closed_by_order(self) -> bool:
+        """Return whether nothing may be sent now, so that order is kept."""
+        if self.elders:
+            self.elders = [elder for elder in self.elders if elder.on_their_way]
+        return self.on_their_way > 0 or bool(self.elders)
+
+    def drop(self, count: int) -> None:
+        """Take so many off the front."""
+        self.head += count
+        self.hurry = max(self.hurry - count, 0)
+        if self.head == len(self.waiting):
+            self.waiting.clear()
+            self.head = 0
+        elif self.head >= _COMPACT and 2 * self.head >= len(self.waiting):
+            del self.waiting[: self.head]
+            self.head = 0
+
+    def put_in_front(self, deliveries: list[Delivery]) -> None:
+        """Put records before all that wait. They do not wait for company again."""
+        self.waiting[: self.head] = deliveries
+        self.head = 0
+        self.hurry += len(deliveries)
+
+    def expired(self, now: float) -> list[Delivery]:
+        """Take out and return the records whose deadline has come."""
+        late: list[Delivery] = []
+        left: deque[Entry] = deque()
+        whole: list[Delivery] = []
+        for entry in self.again:
+            if entry.deadline > now:
+                left.append(entry)
+            elif entry.__class__ is Delivery:
+                late.append(entry)
+            else:
+                for delivery in taken_apart(entry):
+                    (late if delivery.deadline <= now else whole).append(delivery)
+        self.again = left
+        count = 0
+        for index in range(self.head, len(self.waiting)):
+            if self.waiting[index].deadline > now:
+                break
+            count += 1
+        late += self.waiting[self.head : self.head + count]
+        self.drop(count)
+        if whole:
+            self.put_in_front(whole)
+        return late
+
+    def without(self, keys: Container[str]) -> list[Delivery]:
+        """Take out and return all records of some partition keys."""
+        behind: list[Delivery] = []
+        kept: deque[Entry] = deque()
+        loose: list[Delivery] = []
+        for entry in self.again:
+            if isinstance(entry, Delivery):
+                (behind if entry.partition_key in keys else kept).append(entry)
+            elif any(delivery.partition_key in keys for delivery in entry.members):
+                loose += taken_apart(entry)
+            else:
+                kept.append(entry)
+        self.again = kept
+        waiting = loose + self.waiting[self.head :]
+        behind += [delivery for delivery in waiting if delivery.partition_key in keys]
+        self.waiting[:] = [delivery for delivery in waiting if delivery.partition_key not in keys]
+        self.head = 0
+        self.hurry = min(self.hurry + len(loose), len(self.waiting))
+        return behind
+
+    def emptied(self) -> list[Delivery]:
+        """Take out and return all records, in order."""
+        everything: list[Delivery] = []
+        for entry in self.again:
+            everything += taken_apart(entry)
+        everything += self.waiting[self.head :]
+        self.again.clear()
+        self.waiting.clear()
+        self.head = self.hurry = 0
+        return everything
+
+
+def taken_apart(entry: Entry) -> list[Delivery]:
+    """Return the unsettled records in a Kinesis record that is not sent again as it is, with its attempts counted to them."""
+    if isinstance(entry, Delivery):
+        return [entry] if entry.outcome is None else []
+    members = [delivery for delivery in entry.members if delivery.outcome is None]
+    for delivery in members:
+        delivery.attempts += entry.attempts
+        delivery.maybe_written = delivery.maybe_written or entry.maybe_written
+    entry.members = []
+    return members

@@ -1,0 +1,153 @@
+"""Pace: how fast each shard is written to, and when a service that fails is asked again.
+
+A pace is two token buckets, records and bytes. What the shard refuses lowers its share of the bounds at once; from then on the
+share climbs back to where it was refused within a second, waits there a moment, and climbs on ever faster (the shape of TCP
+CUBIC, RFC 9438): it stays close under a limit that is lower than the bounds, and is back soon where a limit has gone.
+"""
+
+from __future__ import annotations
+
+from kinstream.config import Pacing
+
+REFUSED_KEEPS = 0.7
+"""The share that is left after a refusal."""
+CLIMB = 1.0
+"""Seconds until the share is back where it was refused."""
+LOWEST_SHARE = 0.02
+"""A shard is always tried: at so much of the bounds."""
+BURST = 1.0
+"""Seconds of the pace that may be sent at once after a rest."""
+STEP = 0.05
+"""A shard that has had what its pace allows rests for as long, rather than be sent a record a millisecond."""
+
+FIRST_DELAY = 0.05
+"""The first pause before something is sent again; each is up to twice as long as the one before."""
+OUTAGE = 2
+"""After so many requests in a row that failed as a whole, one request at a time finds out whether the service is back."""
+
+
+class Pace:
+    """What one shard may be sent, in records and in bytes.
+
+    Args:
+        pacing: The bounds.
+        now: Seconds.
+    """
+
+    __slots__ = ("_at", "_bytes", "_pacing", "_peak", "_records", "_refused", "share")
+
+    def __init__(self, pacing: Pacing, now: float) -> None:
+        self._pacing = pacing
+        self._records = pacing.records_per_second * BURST
+        self._bytes = pacing.bytes_per_second * BURST
+        self._at = now
+        self._refused: float | None = None
+        self._peak = 1.0
+        self.share: float = 1.0
+
+    @property
+    def step(self) -> float:
+        """Records that are worth a request."""
+        return self._pacing.records_per_second * self.share * STEP
+
+    def wait(self, records: int, size: int, now: float) -> float:
+        """Return seconds until so much may be sent; 0 where it may be now. More than a burst may be sent after a full rest."""
+        self._refill(now)
+        pacing, share = self._pacing, self.share
+        records_rate, bytes_rate = pacing.records_per_second * share, pacing.bytes_per_second * share
+        missing_records = min(records, max(1.0, records_rate * BURST)) - self._records
+        missing_bytes = min(size, bytes_rate * BURST) - self._bytes
+        # A hair longer: the tokens must be there when the time is over, whatever rounding says.
+        seconds = max(missing_records / records_rate, missing_bytes / bytes_rate)
+        return seconds * 1.000001 + 1e-6 if seconds > 1e-9 else 0.0
+
+    def records(self, now: float) -> int:
+        """Return how many records may be sent now, as far as their number goes."""
+        self._refill(now)
+        return max(int(self._records + 1e-6), 0)
+
+    def take(self, records: int, size: int) -> None:
+        """Count what is sent."""
+        self._records -= records
+        self._bytes -= size
+
+    def refused(self, sent_at: float, now: float) -> None:
+        """Learn that the shard refused records of a request that was sent at `sent_at`."""
+        if self._refused is not None and sent_at < self._refused:
+            return  # it was sent before the pace was lowered: nothing new
+        self._refill(now)
+        self._peak = self.share
+        self._refused = now
+        self.share = max(self._peak * REFUSED_KEEPS, LOWEST_SHARE)
+        self._records = min(self._records, 0.0)
+        self._bytes = min(self._bytes, 0.0)
+
+    def seconds_for(self, records: float, size: float) -> float:
+        """Return how long so much takes at the present pace."""
+        pacing = self._pacing
+        return max(records / pacing.records_per_second, size / pacing.bytes_per_second) / self.share
+
+    def _refill(self, now: float) -> None:
+        seconds, self._at = now - self._at, now
+        if seconds <= 0:
+            return
+        if self._refused is not None:
+            climb = (now - self._refused) / CLIMB - 1
+            share = self._peak * (1 + (1 - REFUSED_KEEPS) * climb**3)
+            self.share = min(max(share, LOWEST_SHARE), 1.0)
+            if self.share == 1.0:
+                self._refused, self._peak = None, 1.0
+        pacing, share = self._pacing, self.share
+        records_rate, bytes_rate = pacing.records_per_second * share, pacing.bytes_per_second * share
+        self._records = min(self._records + records_rate * seconds, max(1.0, records_rate * BURST))
+        self._bytes = min(self._bytes + bytes_rate * seconds, bytes_rate * BURST)
+
+
+class Outage:
+    """Whether the service answers at all; where it does not, one request at a time asks, at growing intervals.
+
+    Args:
+        max_delay: The longest interval.
+
+    Attributes:
+        until: No request goes out before this time.
+    """
+
+    def __init__(self, max_delay: float) -> None:
+        self._max_delay = max_delay
+        self._failures = 0
+        self._last = float("-inf")
+        self.until: float = 0.0
+
+    def answered(self) -> None:
+        """Learn that a request was answered."""
+        self._failures = 0
+        self.until = 0.0
+
+    def failed(self, sent_at: float, now: float, random: float, *, quota_left: bool) -> None:
+        """Learn that a request failed as a whole.
+
+        Args:
+            sent_at: When it was sent. Several that were on their way together count once.
+            now: Seconds.
+            random: From 0 to 1: the jitter.
+            quota_left: Whether the client may spend anything on retries.
+        """
+        if sent_at < self._last:
+            return
+        self._last = now
+        self._failures = max(self._failures + 1, 1 if quota_left else OUTAGE)
+        if self._failures >= OUTAGE:
+            self.until = now + delay(self._failures, random, self._max_delay)
+
+    def room(self, on_their_way: int, max_requests: int, now: float) -> int:
+        """Return how many requests may go out."""
+        if now < self.until:
+            return 0
+        return (1 if self._failures >= OUTAGE else max_requests) - on_their_way
+
+
+def delay(failures: int, random: float, max_delay: float) -> float:
+    """Return seconds before the next try after so many failures: half of it sure, half of it jitter."""
+    longest = min(FIRST_DELAY * 2.0 ** min(failures - 1, 64), max_delay)
+    return longest * (0.5 + 0.5 * random)

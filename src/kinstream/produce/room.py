@@ -1,0 +1,116 @@
+"""Room: what the buffer still takes, who waits for it, and the failures that nobody has seen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TypeAlias
+
+from kinstream.config import Buffering
+from kinstream.errors import ProduceError
+from kinstream.produce.delivery import Delivery
+
+Queue: TypeAlias = "deque[tuple[asyncio.Future[None], int]]"
+"""Calls of `put` that wait, and what each record will be charged with."""
+
+UNSEEN_KEPT = 100
+"""So many failures that nobody saw are kept for `close`."""
+UNSEEN_BYTES = 4 * 1024 * 1024
+"""And so many bytes of their records."""
+
+
+class Room:
+    """The buffer's room, in records and in bytes.
+
+    Args:
+        buffering: The caps.
+
+    Attributes:
+        records: Records that it still takes.
+        size: Bytes that it still takes.
+        queue: Who waits for it, first come first served.
+    """
+
+    __slots__ = ("_bytes_cap", "_records_cap", "queue", "records", "size")
+
+    def __init__(self, buffering: Buffering) -> None:
+        self._records_cap = buffering.max_records
+        self._bytes_cap = buffering.max_bytes
+        self.records: int = buffering.max_records
+        self.size: int = buffering.max_bytes
+        self.queue: Queue = deque()
+
+    @property
+    def taken_records(self) -> int:
+        """Records in it."""
+        return self._records_cap - self.records
+
+    @property
+    def taken_size(self) -> int:
+        """Bytes in it."""
+        return self._bytes_cap - self.size
+
+    @property
+    def half_full(self) -> bool:
+        """Whether more than half of it is taken, in records or in bytes."""
+        return 2 * self.records < self._records_cap or 2 * self.size < self._bytes_cap
+
+    def half_taken_by(self, records: int, size: float) -> bool:
+        """Return whether so much is more than half of all it can take."""
+        return 2 * records > self._records_cap or 2 * size > self._bytes_cap
+
+    def fits(self, records: int, size: int) -> bool:
+        """Return whether so much fits in."""
+        return records <= self.records and size <= self.size
+
+    def take(self, records: int, size: int) -> None:
+        """Take room."""
+        self.records -= records
+        self.size -= size
+
+    def give(self, records: int, size: int) -> None:
+        """Give room back."""
+        self.records += records
+        self.size += size
+
+    def let_in(self) -> None:
+        """Wake those who wait and for whom there is room now, in the order in which they came."""
+        records, size = self.records, self.size
+        queue = self.queue
+        while queue and records > 0 and queue[0][1] <= size:
+            waiter, charge = queue.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                records -= 1
+                size -= charge
+
+
+class Unseen:
+    """Failures that nobody has seen yet; the first of them are kept.
+
+    Attributes:
+        count: How many there are.
+    """
+
+    def __init__(self) -> None:
+        self.count: int = 0
+        self._kept: dict[Delivery, None] = {}
+        self._size = 0
+
+    def add(self, delivery: Delivery) -> None:
+        """Remember a delivery that failed while nobody waited for it."""
+        self.count += 1
+        if len(self._kept) < UNSEEN_KEPT and self._size + delivery.size <= UNSEEN_BYTES:
+            self._kept[delivery] = None
+            self._size += delivery.size
+
+    def saw(self, delivery: Delivery) -> None:
+        """Forget one that somebody looked at."""
+        self.count -= 1
+        if delivery in self._kept:
+            del self._kept[delivery]
+            self._size -= delivery.size
+
+    def errors(self) -> list[ProduceError]:
+        """Return the failures that were kept."""
+        return [delivery.outcome for delivery in self._kept if isinstance(delivery.outcome, ProduceError)]

@@ -1,0 +1,116 @@
+"""Route: which shard takes a record, and so in which lane it waits."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+
+from kinstream.produce.delivery import KEYLESS, Delivery
+from kinstream.produce.lane import Lane
+from kinstream.sharding.hashkey import hash_key_bytes, md5
+from kinstream.sharding.shardmap import ShardMap
+
+
+class Router:
+    """The lanes, one for each open shard; a single one as long as no shard can be told.
+
+    Attributes:
+        shard_map: By which shards are told; None: they are not.
+        lanes: In the order of the map's open shards.
+
+    Args:
+        make_lane: Makes a lane for a shard's id and its lowest hash key.
+        keep_order: Whether a new lane waits for what its shard's parents have on its way.
+    """
+
+    def __init__(self, make_lane: Callable[[str | None, str | None], Lane], *, keep_order: bool) -> None:
+        self.shard_map: ShardMap | None = None
+        self.lanes: list[Lane] = [make_lane(None, None)]
+        self._make_lane = make_lane
+        self._keep_order = keep_order
+        self._turn = 0
+        self._members = set(self.lanes)
+        self._append = [self.lanes[0].waiting.append]
+
+    def has(self, lane: Lane) -> bool:
+        """Return whether a lane's shard is open, as far as is known."""
+        return lane in self._members
+
+    def place(self, deliveries: list[Delivery]) -> list[Lane]:
+        """Put records at the ends of their lanes; return those lanes."""
+        lanes = self.lanes
+        if len(lanes) == 1:
+            lanes[0].waiting += deliveries
+            return [lanes[0]]
+        indexes = find_all(deliveries, self.shard_map.ends)  # type: ignore[union-attr]
+        append = self._append
+        for delivery, index in zip(deliveries, indexes, strict=True):
+            append[index](delivery)
+        return [lanes[index] for index in set(indexes)]
+
+    def spread(self, deliveries: list[Delivery], random_hash_key: Callable[[], int]) -> None:
+        """Give hash keys to the records that have no key: the open shards in turn, or just any while they are not known."""
+        for delivery in deliveries:
+            if delivery.partition_key is KEYLESS and delivery.explicit_hash_key is None:
+                lane = self.lanes[self._turn % len(self.lanes)]
+                self._turn += 1
+                delivery.explicit_hash_key = str(random_hash_key()) if lane.hash_key is None else lane.hash_key
+
+    def lane_of(self, delivery: Delivery) -> Lane:
+        """Return the lane in which a record waits, or would."""
+        return self.lanes[0 if len(self.lanes) == 1 else find_all([delivery], self.shard_map.ends)[0]]  # type: ignore[union-attr]
+
+    def put_in_front(self, deliveries: list[Delivery]) -> list[Lane]:
+        """Put records before all others in their lanes, in the order that they have; return those lanes."""
+        groups: dict[Lane, list[Delivery]] = {}
+        for delivery in deliveries:
+            groups.setdefault(self.lane_of(delivery), []).append(delivery)
+        for lane, group in groups.items():
+            lane.put_in_front(group)
+        return list(groups)
+
+    def follow(self, shard_map: ShardMap) -> list[Lane]:
+        """Go by a new map: shards that are open in it have lanes, the records of others move; return lanes that they moved to.
+
+        The map must be complete.
+        """
+        old, known = self.lanes, {lane.shard_id: lane for lane in self.lanes if lane.shard_id is not None}
+        self.lanes = []
+        for shard in shard_map.open:
+            kept = known.get(shard.shard_id)
+            self.lanes.append(kept or self._make_lane(shard.shard_id, shard.hash_key_range.starting_hash_key))
+        self._members = set(self.lanes)
+        gone = [lane for lane in old if lane not in self._members]
+        earlier, self.shard_map = self.shard_map, shard_map
+        self._append = [lane.waiting.append for lane in self.lanes]
+        if self._keep_order:
+            for lane in self.lanes:
+                if lane.shard_id not in known:
+                    lane.elders = [elder for elder in gone if _overlap(elder, earlier, lane, shard_map)]
+        moved = [delivery for lane in gone for delivery in lane.emptied()]
+        # Those of a key are in one lane and in order there, so that sorting by age keeps them so.
+        moved.sort(key=lambda delivery: delivery.deadline)
+        return self.put_in_front(moved)
+
+
+def find_all(deliveries: list[Delivery], ends: list[bytes]) -> list[int]:
+    """Return the index of each record's shard. `ends` are the shards' highest hash keys, in order, and leave no hole."""
+    digest, find = md5, bisect_left
+    return [
+        find(ends, digest(delivery.partition_key.encode()).digest())
+        if delivery.explicit_hash_key is None
+        else find(ends, int(delivery.explicit_hash_key).to_bytes(16, "big"))
+        for delivery in deliveries
+    ]
+
+
+def all_in(deliveries: list[Delivery], low: bytes, high: bytes) -> bool:
+    """Return whether the hash keys of all records are from `low` to `high`."""
+    return all(low <= hash_key_bytes(d.partition_key, d.explicit_hash_key) <= high for d in deliveries)
+
+
+def _overlap(elder: Lane, earlier: ShardMap | None, lane: Lane, shard_map: ShardMap) -> bool:
+    if elder.shard_id is None or earlier is None or lane.shard_id is None:
+        return True  # it may have had anything on its way
+    old, new = earlier.range_of(elder.shard_id), shard_map.range_of(lane.shard_id)
+    return old is None or new is None or (old[0] <= new[1] and new[0] <= old[1])

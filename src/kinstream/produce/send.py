@@ -1,0 +1,48 @@
+"""Send: one request for one batch, once. What is sent again is sent by the pipeline, record by record.
+
+The client's own retries are off here, or the two would multiply: three attempts of a request of which one record in a hundred
+was throttled, and thirty seconds of them. The client's retry quota counts all the same, and says when the service is down.
+"""
+
+from __future__ import annotations
+
+from kinstream.aws import kinesis
+from kinstream.aws.attempts import THROTTLE_COST, TRANSIENT_COST
+from kinstream.aws.client import Client
+from kinstream.aws.endpoint import Stream
+from kinstream.config import Retrying
+from kinstream.errors import KinesisError
+from kinstream.produce.batch import Batch
+from kinstream.record import PutRecordResult, Record
+
+ONCE = Retrying(max_attempts=1)
+
+
+class Sender:
+    """Sends batches to a stream.
+
+    Args:
+        client: Carries the requests.
+        stream: The stream.
+    """
+
+    def __init__(self, client: Client, stream: Stream) -> None:
+        self._client = client
+        self._stream = stream
+
+    async def send(self, batch: Batch) -> list[PutRecordResult]:
+        """Send a request, and return one result for each of its entries.
+
+        Raises:
+            KinesisError: It failed as a whole.
+        """
+        client = self._client
+        records = [Record(entry.data, entry.partition_key, entry.explicit_hash_key) for entry in batch.entries]
+        request = kinesis.put_checked_records(client.codec, self._stream, records)
+        # No longer than the latest of its records may take.
+        within = max(batch.last_deadline - client.clock.monotonic(), 0.001)
+        return (await client.send(request, retry=ONCE, within=within)).results
+
+    def spend(self, error: KinesisError) -> bool:
+        """Take the cost of a repetition out of the client's retry quota; return whether it was there."""
+        return self._client.quota.take(THROTTLE_COST if error.throttled else TRANSIENT_COST)

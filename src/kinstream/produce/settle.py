@@ -1,0 +1,197 @@
+"""Settle: what an answer means for each record of a request: written, to be sent again, or failed.
+
+The rules for an aggregate that another shard took than the one that was meant: if any of its records lies outside that shard's
+range, all of them are sent again. A KCL that reads the shard drops such an aggregate whole
+(amazon-kinesis-client, `AggregatorUtil.java`), so that the records inside the range would be lost with the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kinstream.errors import InvalidArgument, KinesisError, ResourceInUse, UnexpectedResponse
+from kinstream.produce.batch import Batch
+from kinstream.produce.delivery import Aggregate, Delivery, Entry
+from kinstream.produce.lane import Lane, taken_apart
+from kinstream.produce.route import all_in
+from kinstream.record import PutRecordResult
+from kinstream.sharding.shardmap import ShardMap
+
+THROTTLED = "ProvisionedThroughputExceededException"
+"""The code of an entry that was too fast for its shard, and surely not written (API reference, `PutRecordsResultEntry`)."""
+
+
+@dataclass(slots=True)
+class Again:
+    """Kinesis records of one lane that are to be sent again.
+
+    Attributes:
+        lane: Where they were.
+        entries: They, in order.
+        throttled: Whether the shard refused some of them for speed.
+        reason: What is told of them: "throttled", "failed", "unknown" or "wrong shard".
+        error: What is told if there is no time left.
+    """
+
+    lane: Lane
+    entries: list[Entry]
+    throttled: bool
+    reason: str
+    error: str
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What became of a request.
+
+    Attributes:
+        written: Kinesis records that are written, and where; in parts that belong together.
+        again: Those that are to be sent again.
+        scattered: Aggregates that cannot go again as they are: their records find their lanes anew.
+        unsure: Aggregates that a shard took whose range is not known yet, and where.
+        strays: How many were taken by another shard than was meant: the map is old.
+    """
+
+    written: list[tuple[list[Entry], list[PutRecordResult]]] = field(default_factory=list)
+    again: list[Again] = field(default_factory=list)
+    scattered: list[Aggregate] = field(default_factory=list)
+    unsure: list[tuple[Lane, Aggregate, PutRecordResult]] = field(default_factory=list)
+    strays: int = 0
+
+
+def settle(batch: Batch, results: list[PutRecordResult], shard_map: ShardMap | None) -> Verdict:
+    """Return what an answer means. Nothing is changed but the entries' own counts of attempts.
+
+    Args:
+        batch: What was sent.
+        results: The answer, one for each entry.
+        shard_map: The newest one, to judge aggregates by that another shard took.
+    """
+    verdict = Verdict()
+    for lane, start, stop in batch.spans:
+        entries, found = batch.entries[start:stop], results[start:stop]
+        # Nearly always all is well.
+        shard_id = lane.shard_id
+        if {result.shard_id for result in found} == {shard_id} or (
+            shard_id is None and all(result.error_code is None for result in found)
+        ):
+            verdict.written.append((entries, found))
+        else:
+            _sort_out(verdict, lane, entries, found, shard_map)
+    return verdict
+
+
+def _sort_out(
+    verdict: Verdict, lane: Lane, entries: list[Entry], results: list[PutRecordResult], shard_map: ShardMap | None
+) -> None:
+    written: list[Entry] = []
+    where: list[PutRecordResult] = []
+    throttled: list[Entry] = []
+    again: list[Entry] = []
+    error = ""
+    for entry, result in zip(entries, results, strict=True):
+        if result.error_code is None:
+            stray = lane.shard_id is not None and result.shard_id != lane.shard_id
+            verdict.strays += stray
+            judged = judge(entry, result, shard_map) if stray else True
+            if judged:
+                written.append(entry)
+                where.append(result)
+            elif isinstance(entry, Aggregate):
+                if judged is None:
+                    verdict.unsure.append((lane, entry, result))
+                else:
+                    verdict.scattered.append(entry)
+            continue
+        entry.attempts += 1
+        again.append(entry)
+        if result.error_code == THROTTLED:
+            throttled.append(entry)
+        else:
+            entry.maybe_written = True  # an InternalFailure: nobody knows
+        error = f"{result.error_code}: {result.error_message}"
+    if written:
+        verdict.written.append((written, where))
+    if again:
+        reason = "throttled" if len(throttled) == len(again) else "failed"
+        verdict.again.append(Again(lane, again, bool(throttled), reason, error))
+
+
+def judge(entry: Entry, result: PutRecordResult, shard_map: ShardMap | None) -> bool | None:
+    """Return whether an entry is well where it is: all of its records in that shard's range; None where that is not known."""
+    if isinstance(entry, Delivery):
+        return True
+    found = None if shard_map is None else shard_map.range_of(str(result.shard_id))
+    return None if found is None else all_in(entry.members, *found)
+
+
+def scatter(aggregate: Aggregate) -> list[Delivery]:
+    """Return the records of an aggregate that the wrong shard took: all are sent again, and a careless reader sees them twice."""
+    aggregate.attempts += 1
+    aggregate.maybe_written = True
+    return taken_apart(aggregate)
+
+
+def hopeless(error: KinesisError) -> bool:
+    """Return whether sending the same again cannot help, now or in a while."""
+    # A stream that is being made or changed will be ready; what was no answer of Kinesis may be one the next time.
+    return error.retry_safe is False and not isinstance(error, (ResourceInUse, UnexpectedResponse))
+
+
+def refused_for_one(error: KinesisError) -> bool:
+    """Return whether a single record may be the reason why Kinesis refused a whole request."""
+    return isinstance(error, InvalidArgument)
+
+
+def settle_unanswered(batch: Batch, error: KinesisError) -> list[Again]:
+    """Return what is sent again after a request failed as a whole, which may yet come to its end."""
+    again = []
+    doubt = error.maybe_written
+    for lane, start, stop in batch.spans:
+        entries = batch.entries[start:stop]
+        for entry in entries:
+            if error.attempts:
+                entry.attempts += 1
+            entry.maybe_written = entry.maybe_written or doubt
+        reason = "throttled" if error.throttled else "unknown" if doubt else "failed"
+        again.append(Again(lane, entries, throttled=False, reason=reason, error=error.details))
+    return again
+
+
+def mark_written(entries: list[Entry], results: list[PutRecordResult]) -> tuple[int, int, list[Delivery]]:
+    """Tell each record that it is written; return how many they were, their bytes, and those that somebody waits for.
+
+    Records that were settled before, because their deadline came, stay as they are.
+    """
+    records = size = 0
+    awaited: list[Delivery] = []
+    for entry, result in zip(entries, results, strict=True):
+        if isinstance(entry, Delivery):
+            if entry.outcome is None:
+                entry.outcome = result
+                records += 1
+                size += entry.size
+                entry.data = b""
+                if entry.waiter is not None:
+                    awaited.append(entry)
+            continue
+        entry.outcome = result
+        for index, delivery in enumerate(entry.members):
+            if delivery.outcome is None:
+                delivery.outcome = entry
+                delivery.index = index
+                records += 1
+                size += delivery.size
+                delivery.data = b""
+                if delivery.waiter is not None:
+                    awaited.append(delivery)
+        entry.members = []
+        entry.data = b""
+    return records, size, awaited
+
+
+def in_doubt(entry: Entry) -> int:
+    """Return how many of an entry's records may have been written by an earlier attempt too."""
+    if isinstance(entry, Delivery):
+        return int(entry.maybe_written)
+    return len(entry.members) if entry.maybe_written else sum(delivery.maybe_written for delivery in entry.members)
