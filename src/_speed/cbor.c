@@ -44,14 +44,13 @@ static int put_text(struct writer *writer, const char *name, Py_ssize_t name_siz
 PyObject *put_records_to_cbor(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
     if (count != 2 || !PyList_Check(arguments[0]) || !PyBytes_Check(arguments[1])) Py_RETURN_NONE;
     PyObject *records = arguments[0], *rest = arguments[1];
-    const struct layout *layout = &record_layout;
     struct writer writer;
     Py_ssize_t expected = 64 + PyBytes_GET_SIZE(rest);
     if (PyList_GET_SIZE(records) > UINT32_MAX) Py_RETURN_NONE;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(records); i++) {
         PyObject *record = PyList_GET_ITEM(records, i);
-        if (!Py_IS_TYPE(record, layout->type)) Py_RETURN_NONE;
-        PyObject *data = *field(record, layout, RECORD_DATA), *key = *field(record, layout, RECORD_KEY);
+        const struct places *places = places_of(Py_TYPE(record));
+        PyObject *data = place(record, places, DATA), *key = place(record, places, KEY);
         if (data == NULL || !PyBytes_CheckExact(data) || key == NULL || !PyUnicode_CheckExact(key)) Py_RETURN_NONE;
         if (PyBytes_GET_SIZE(data) > UINT32_MAX) Py_RETURN_NONE;
         expected += PyBytes_GET_SIZE(data) + PyUnicode_GET_LENGTH(key) + 30;
@@ -61,7 +60,8 @@ PyObject *put_records_to_cbor(PyObject *Py_UNUSED(module), PyObject *const *argu
     put_head(&writer, ARRAY, PyList_GET_SIZE(records));
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(records); i++) {
         PyObject *record = PyList_GET_ITEM(records, i);
-        PyObject *data = *field(record, layout, RECORD_DATA), *hash_key = *field(record, layout, RECORD_HASH_KEY);
+        const struct places *places = places_of(Py_TYPE(record));
+        PyObject *data = place(record, places, DATA), *hash_key = place(record, places, HASH_KEY);
         Py_ssize_t size = PyBytes_GET_SIZE(data);
         if (hash_key == NULL || (hash_key != Py_None && !PyUnicode_CheckExact(hash_key))) goto failed;
         if (writer_room(&writer, size + 16) < 0) goto failed;
@@ -69,7 +69,7 @@ PyObject *put_records_to_cbor(PyObject *Py_UNUSED(module), PyObject *const *argu
         PUT_LITERAL(&writer, "dData");
         put_head(&writer, BYTES, size);
         put_bytes(&writer, PyBytes_AS_STRING(data), size);
-        if (put_text(&writer, "lPartitionKey", 13, *field(record, layout, RECORD_KEY)) < 0) goto failed;
+        if (put_text(&writer, "lPartitionKey", 13, place(record, places, KEY)) < 0) goto failed;
         if (hash_key != Py_None && put_text(&writer, "oExplicitHashKey", 16, hash_key) < 0) goto failed;
     }
     if (writer_room(&writer, PyBytes_GET_SIZE(rest)) < 0) goto failed;

@@ -51,13 +51,12 @@ static int put_text(struct writer *writer, const char *before, PyObject *text, P
 PyObject *put_records_to_json(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
     if (count != 2 || !PyList_Check(arguments[0]) || !PyBytes_Check(arguments[1])) Py_RETURN_NONE;
     PyObject *records = arguments[0], *rest = arguments[1];
-    const struct layout *layout = &record_layout;
     struct writer writer;
     Py_ssize_t expected = 64 + PyBytes_GET_SIZE(rest);
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(records); i++) {
         PyObject *record = PyList_GET_ITEM(records, i);
-        if (!Py_IS_TYPE(record, layout->type)) Py_RETURN_NONE;
-        PyObject *data = *field(record, layout, RECORD_DATA), *key = *field(record, layout, RECORD_KEY);
+        const struct places *places = places_of(Py_TYPE(record));
+        PyObject *data = place(record, places, DATA), *key = place(record, places, KEY);
         if (data == NULL || !PyBytes_CheckExact(data) || key == NULL || !PyUnicode_CheckExact(key)) Py_RETURN_NONE;
         if (PyBytes_GET_SIZE(data) > (Py_ssize_t)1 << 40) Py_RETURN_NONE;
         expected += base64_size(PyBytes_GET_SIZE(data)) + PyUnicode_GET_LENGTH(key) + 32;
@@ -66,13 +65,14 @@ PyObject *put_records_to_json(PyObject *Py_UNUSED(module), PyObject *const *argu
     PUT_LITERAL(&writer, "{\"Records\":[");
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(records); i++) {
         PyObject *record = PyList_GET_ITEM(records, i);
-        PyObject *data = *field(record, layout, RECORD_DATA), *hash_key = *field(record, layout, RECORD_HASH_KEY);
+        const struct places *places = places_of(Py_TYPE(record));
+        PyObject *data = place(record, places, DATA), *hash_key = place(record, places, HASH_KEY);
         Py_ssize_t size = PyBytes_GET_SIZE(data);
         if (writer_room(&writer, base64_size(size) + 16) < 0) goto failed;
         if (i > 0) *writer.at++ = ',';
         PUT_LITERAL(&writer, "{\"Data\":\"");
         writer.at = base64_encode(writer.at, (const unsigned char *)PyBytes_AS_STRING(data), size);
-        if (put_text(&writer, "\",\"PartitionKey\":\"", *field(record, layout, RECORD_KEY), 2) < 0) goto failed;
+        if (put_text(&writer, "\",\"PartitionKey\":\"", place(record, places, KEY), 2) < 0) goto failed;
         if (hash_key != Py_None) {
             if (hash_key == NULL || !PyUnicode_CheckExact(hash_key)) goto failed;
             if (put_text(&writer, "\",\"ExplicitHashKey\":\"", hash_key, 2) < 0) goto failed;

@@ -27,51 +27,73 @@ PyObject *new_struct(const struct layout *layout, PyObject **given, int count) {
     return made;
 }
 
-/* Reads a class's layout; `names` are the fields that this module fills, in their order, the first ones of the class. */
-static int learn_layout(struct layout *layout, PyObject *records, const char *class_name, const char *const *names, int known) {
+/* Where a class says that the field of this name lies; 0: nowhere, or not as a plain reference to an object. */
+static Py_ssize_t offset_of(PyObject *class, PyObject *name) {
+    Py_ssize_t offset = 0;
+    PyObject *found = PyObject_GetAttr(class, name); /* of a class itself, a member descriptor gives itself */
+    if (found == NULL) {
+        PyErr_Clear();
+        return 0;
+    }
+    if (Py_IS_TYPE(found, &PyMemberDescr_Type)) {
+        const PyMemberDef *member = ((PyMemberDescrObject *)found)->d_member;
+        if (member->type == T_OBJECT_EX && member->offset >= (Py_ssize_t)sizeof(PyObject)) offset = member->offset;
+    }
+    Py_DECREF(found);
+    return offset;
+}
+
+int learn_layout(struct layout *layout, PyObject *class, const char *const *names, int known) {
     int result = -1;
-    PyObject *fields = NULL, *defaults = NULL;
-    PyObject *class = PyObject_GetAttrString(records, class_name);
-    if (class == NULL) return -1;
-    fields = PyObject_GetAttrString(class, "__struct_fields__");
-    defaults = PyObject_GetAttrString(class, "__struct_defaults__");
-    if (fields == NULL || defaults == NULL) goto done;
-    if (!PyType_Check(class) || !PyTuple_Check(fields) || !PyTuple_Check(defaults)) goto other;
+    PyObject *fields = PyObject_GetAttrString(class, "__struct_fields__");
+    PyObject *defaults = fields == NULL ? NULL : PyObject_GetAttrString(class, "__struct_defaults__");
+    if (defaults == NULL || !PyType_Check(class) || !PyTuple_Check(fields) || !PyTuple_Check(defaults)) goto done;
     PyTypeObject *type = (PyTypeObject *)class;
     Py_ssize_t count = PyTuple_GET_SIZE(fields), without_default = count - PyTuple_GET_SIZE(defaults);
     /* A head and the fields, nothing else: no dict, no weak references, nothing done after construction. */
     if (count < known || count > FIELDS_MAX || without_default > known || type->tp_itemsize != 0 ||
         type->tp_basicsize != (Py_ssize_t)(sizeof(PyObject) + (size_t)count * sizeof(PyObject *)) ||
         PyObject_HasAttrString(class, "__post_init__"))
-        goto other;
+        goto done;
     for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *name = PyTuple_GET_ITEM(fields, i);
-        if (!PyUnicode_Check(name) || (i < known && PyUnicode_CompareWithASCIIString(name, names[i]) != 0)) goto other;
-        PyObject *found = PyDict_GetItemWithError(type->tp_dict, name);
-        if (found == NULL || !Py_IS_TYPE(found, &PyMemberDescr_Type)) goto other;
-        PyMemberDef *member = ((PyMemberDescrObject *)found)->d_member;
-        if (member->type != T_OBJECT_EX || member->offset < (Py_ssize_t)sizeof(PyObject)) goto other;
-        layout->offsets[i] = member->offset;
-        PyObject *value = NULL;
+        PyObject *name = PyTuple_GET_ITEM(fields, i), *value = NULL;
+        if (!PyUnicode_Check(name) || (i < known && PyUnicode_CompareWithASCIIString(name, names[i]) != 0)) goto done;
+        layout->offsets[i] = offset_of(class, name);
+        if (layout->offsets[i] == 0) goto done;
         if (i >= without_default) {
             value = PyTuple_GET_ITEM(defaults, i - without_default);
-            /* A default that is made anew each time is wrapped in a private type of msgspec's. */
-            const char *module = strstr(Py_TYPE(value)->tp_name, "msgspec");
-            if (module != NULL) goto other;
+            if (strstr(Py_TYPE(value)->tp_name, "msgspec") != NULL) goto done; /* a default that is made anew each time */
         }
         Py_XSETREF(layout->defaults[i], Py_XNewRef(value));
     }
     layout->count = count;
     Py_XSETREF(layout->type, (PyTypeObject *)Py_NewRef(class));
     result = 0;
-    goto done;
-other:
-    if (!PyErr_Occurred()) PyErr_Format(PyExc_ImportError, "kinstream._speed does not know this layout of %s", class_name);
 done:
+    if (result < 0) PyErr_SetString(PyExc_ImportError, "kinstream._speed does not know the layout of a class of kinstream");
     Py_XDECREF(fields);
     Py_XDECREF(defaults);
-    Py_DECREF(class);
     return result;
+}
+
+const struct places *places_of(PyTypeObject *type) {
+    static const char *const NAMES[PLACES] = {"data", "partition_key", "explicit_hash_key", "size", "outcome", "index", "waiter",
+                                              "members"};
+    static const struct places NOWHERE;
+    static struct places known[8]; /* Record, Delivery, Aggregate; a type stays, and so its places */
+    static int count;
+    for (int i = 0; i < count; i++)
+        if (known[i].type == type) return &known[i];
+    if (count == 8 || !PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE)) return &NOWHERE;
+    struct places *made = &known[count++];
+    made->type = (PyTypeObject *)Py_NewRef(type);
+    for (int i = 0; i < PLACES; i++) {
+        PyObject *name = PyUnicode_FromString(NAMES[i]);
+        if (name == NULL) PyErr_Clear();
+        made->offsets[i] = name == NULL ? 0 : offset_of((PyObject *)type, name);
+        Py_XDECREF(name);
+    }
+    return made;
 }
 
 /* --- Results --------------------------------------------------------------------------------------------------------- */
@@ -221,13 +243,21 @@ static PyObject *count_failed(PyObject *Py_UNUSED(module), PyObject *results) {
 static int prepare(PyObject *Py_UNUSED(module)) {
     static const char *const record_fields[] = {"data", "partition_key", "explicit_hash_key", "prev_sequence_number", "encoder"};
     static const char *const received_fields[] = {"data", "sequence_number", "arrival_time", "partition_key",
-                                                  "encryption_type"};
+                                                  "encryption_type", "subsequence_number", "origin"};
     static const char *const result_fields[] = {"sequence_number", "shard_id", "error_code", "error_message"};
 #ifdef HAVE_AVX2
     __builtin_cpu_init();
     use_avx2 = __builtin_cpu_supports("avx2");
 #endif
     base64_prepare();
+    static const struct {
+        struct layout *layout;
+        const char *name;
+        const char *const *fields;
+        int known;
+    } CLASSES[] = {{&record_layout, "Record", record_fields, RECORD_FIELDS},
+                   {&received_layout, "ReceivedRecord", received_fields, RECEIVED_FIELDS},
+                   {&result_layout, "PutRecordResult", result_fields, RESULT_FIELDS}};
     PyObject *records = PyImport_ImportModule("kinstream.record");
     if (records == NULL) return -1;
     int result = -1;
@@ -236,10 +266,12 @@ static int prepare(PyObject *Py_UNUSED(module)) {
     Py_XSETREF(encryption_none, PyObject_GetAttrString(encryption, "NONE"));
     Py_XSETREF(encryption_kms, PyObject_GetAttrString(encryption, "KMS"));
     if (encryption_none == NULL || encryption_kms == NULL) goto done;
-    if (learn_layout(&record_layout, records, "Record", record_fields, RECORD_FIELDS) < 0 ||
-        learn_layout(&received_layout, records, "ReceivedRecord", received_fields, RECEIVED_FIELDS) < 0 ||
-        learn_layout(&result_layout, records, "PutRecordResult", result_fields, RESULT_FIELDS) < 0)
-        goto done;
+    for (size_t i = 0; i < sizeof CLASSES / sizeof CLASSES[0]; i++) {
+        PyObject *class = PyObject_GetAttrString(records, CLASSES[i].name);
+        int learned = class == NULL ? -1 : learn_layout(CLASSES[i].layout, class, CLASSES[i].fields, CLASSES[i].known);
+        Py_XDECREF(class);
+        if (learned < 0) goto done;
+    }
     result = 0;
 done:
     Py_XDECREF(encryption);
@@ -258,6 +290,12 @@ static PyMethodDef functions[] = {
     {"results_from_cbor", results_from_cbor, METH_O, "Return the results in a CBOR answer and what is left of it, or None."},
     {"page_from_json", page_from_json, METH_O, "Return the records in a JSON answer and what is left of it, or None."},
     {"page_from_cbor", page_from_cbor, METH_O, "Return the records in a CBOR answer and what is left of it, or None."},
+    {"find_shards", FAST(find_shards), "Return the index of the shard of each record, or None."},
+    {"admit_pairs", FAST(admit_pairs), "Return deliveries for pairs of data and key, and their bytes in sum, or None."},
+    {"pack", FAST(pack), "Return an aggregated record of as many records as fit, and their number, or None."},
+    {"mark_written", FAST(mark_written), "Tell each record that it is written; return how many, their bytes, who is awaited."},
+    {"set_origin", FAST(set_origin), "Give records their origin; return the indexes of what may be aggregates, or None."},
+    {"user_records", FAST(user_records), "Return the user records in an aggregated record, or None."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -40,7 +40,7 @@ struct layout {
 
 /* The order in which the fields are known here; other fields may follow in the class if they have defaults. */
 enum { RECORD_DATA, RECORD_KEY, RECORD_HASH_KEY, RECORD_PREVIOUS, RECORD_ENCODER, RECORD_FIELDS };
-enum { RECEIVED_DATA, RECEIVED_NUMBER, RECEIVED_ARRIVAL, RECEIVED_KEY, RECEIVED_ENCRYPTION, RECEIVED_FIELDS };
+enum { RECEIVED_DATA, RECEIVED_NUMBER, RECEIVED_ARRIVAL, RECEIVED_KEY, RECEIVED_ENCRYPTION, RECEIVED_INDEX, RECEIVED_ORIGIN, RECEIVED_FIELDS };
 enum { RESULT_NUMBER, RESULT_SHARD, RESULT_CODE, RESULT_MESSAGE, RESULT_FIELDS };
 
 extern struct layout record_layout, received_layout, result_layout;
@@ -53,6 +53,24 @@ static inline PyObject **field(PyObject *object, const struct layout *layout, in
 
 /* A new struct whose first fields are `values`, which it takes over even when it fails; NULL among them: the default. */
 PyObject *new_struct(const struct layout *layout, PyObject **values, int count);
+
+/* Learns a class's layout; `names` are its first fields. Fails with ImportError where it is another than we know. */
+int learn_layout(struct layout *layout, PyObject *class, const char *const *names, int known);
+
+/* What waits to be sent may be of several classes (Record, Delivery, Aggregate); their attributes have the same names. */
+enum place { DATA, KEY, HASH_KEY, SIZE, OUTCOME, INDEX, WAITER, MEMBERS, PLACES };
+
+struct places {
+    PyTypeObject *type;
+    Py_ssize_t offsets[PLACES]; /* 0: the class has no such attribute */
+};
+
+const struct places *places_of(PyTypeObject *type);
+
+/* What stands there, borrowed; NULL where there is nothing. */
+static inline PyObject *place(PyObject *object, const struct places *places, enum place which) {
+    return places->offsets[which] == 0 ? NULL : *(PyObject **)((char *)object + places->offsets[which]);
+}
 
 PyObject *not_mine(void);
 
@@ -122,7 +140,18 @@ static inline Py_ssize_t base64_size(Py_ssize_t size) { return (size + 2) / 3 * 
 char *base64_encode(char *to, const unsigned char *from, Py_ssize_t size);
 PyObject *base64_decode(const char *from, Py_ssize_t size);
 
-/* --- json.c, cbor.c, route.c: what Python sees ------------------------------------------------------------------------ */
+/* --- md5.c ----------------------------------------------------------------------------------------------------------- */
+
+enum { SHORT_KEY = 55 }; /* bytes that fit into one block of MD5 */
+
+void md5(const char *message, Py_ssize_t size, unsigned char digest[16]);
+void md5_of_short_keys(const char *const *keys, const Py_ssize_t *sizes, int count, unsigned char (*digests)[16]);
+
+/* --- route.c --------------------------------------------------------------------------------------------------------- */
+
+bool read_hash_key(const char *text, Py_ssize_t size, unsigned char hash_key[16]);
+
+/* --- What Python sees ------------------------------------------------------------------------ */
 
 PyObject *put_records_to_json(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *put_records_to_cbor(PyObject *, PyObject *const *, Py_ssize_t);
@@ -130,5 +159,11 @@ PyObject *results_from_json(PyObject *, PyObject *);
 PyObject *results_from_cbor(PyObject *, PyObject *);
 PyObject *page_from_json(PyObject *, PyObject *);
 PyObject *page_from_cbor(PyObject *, PyObject *);
+PyObject *find_shards(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *admit_pairs(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *pack(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *mark_written(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *set_origin(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *user_records(PyObject *, PyObject *const *, Py_ssize_t);
 
 #endif

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from kinstream.record import PutRecordResult, ReceivedRecord, Record
+
+D = TypeVar("D")
 
 
 class Compiled(Protocol):
@@ -23,10 +25,10 @@ class Compiled(Protocol):
     def plain_size(self, records: list[Record], longest_key: int, /) -> int | None:
         """Return the bytes of data and characters of keys if each record can go just as it is."""
 
-    def put_records_to_json(self, records: list[Record], rest: bytes, /) -> bytes | None:
+    def put_records_to_json(self, records: list[Any], rest: bytes, /) -> bytes | None:
         """Return the body of PutRecords; `rest` is what stands after the list of records, from its comma on."""
 
-    def put_records_to_cbor(self, records: list[Record], rest: bytes, /) -> bytes | None:
+    def put_records_to_cbor(self, records: list[Any], rest: bytes, /) -> bytes | None:
         """Return the body of PutRecords; `rest` is the one other member, name and value."""
 
     def results_from_json(self, body: bytes, /) -> tuple[list[PutRecordResult], bytes] | None:
@@ -43,6 +45,28 @@ class Compiled(Protocol):
 
     def count_failed(self, results: list[PutRecordResult], /) -> int:
         """Return how many results are failures; -1 where one that is none lacks its shard or its number."""
+
+    def find_shards(self, entries: list[Any], ends: list[bytes], /) -> list[int] | None:
+        """Return the index of each entry's shard among the shards' last hash keys, which are in order and leave no hole."""
+
+    def admit_pairs(
+        self, delivery: type[D], records: list[Any], limit: int, longest_key: int, deadline: float, /
+    ) -> tuple[list[D], int] | None:
+        """Return deliveries for pairs of data and partition key, and their bytes in sum."""
+
+    def pack(self, entries: list[Any], start: int, max_bytes: int, max_records: int, /) -> tuple[bytes, int] | None:
+        """Return the aggregated record of as many entries as fit, from `start` on, and how many they are."""
+
+    def mark_written(self, entries: list[Any], results: list[PutRecordResult], /) -> tuple[int, int, list[Any]]:
+        """Tell each record that it is written; return how many, their bytes in sum, and those that somebody waits for."""
+
+    def set_origin(self, records: list[ReceivedRecord[bytes]], origin: object, /) -> list[int] | None:
+        """Give records their origin; return the indexes of those that may be aggregates."""
+
+    def user_records(
+        self, record: ReceivedRecord[bytes], origin: object, low: bytes | None, high: bytes | None, /
+    ) -> list[ReceivedRecord[bytes]] | None:
+        """Return the user records in an aggregated record that is sound, and of which all lie in the range; None: any."""
 
 
 def _load() -> Compiled | None:

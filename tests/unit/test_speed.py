@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.doubles.compiled import compiled_or_skip
 
 from kinstream import speed
-from tests.doubles.compiled import compiled_or_skip
 
 ROOT = Path(__file__).parents[2]
 CORE = ["tests/unit/aws/test_wire.py", "tests/unit/aws/test_kinesis.py", "tests/conformance/test_wire.py"]

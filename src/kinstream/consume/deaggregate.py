@@ -12,6 +12,7 @@ from kinstream.kpl.container import BadIndex, Damaged, UserRecords, unpack
 from kinstream.kpl.message import MAGIC
 from kinstream.record import HashKeyRange, ReceivedRecord
 from kinstream.sharding.hashkey import md5, parse_hash_key
+from kinstream.speed import Compiled, compiled
 
 KEYS_REMEMBERED = 20_000
 """Of so many partition keys it is remembered whether they belong to the shard."""
@@ -45,6 +46,7 @@ class Deaggregator:
         hash_key_range: The shard's; None: aggregates are never dropped.
         batch_records: The most records in one batch.
         announce: Is given an event where something was dropped or is damaged.
+        compiled: The compiled hot path; None does without.
 
     Attributes:
         dropped: Aggregates that were dropped.
@@ -58,6 +60,7 @@ class Deaggregator:
         hash_key_range: HashKeyRange | None,
         batch_records: int,
         announce: Callable[[Event], None],
+        compiled: Compiled | None = compiled,
     ) -> None:
         self.dropped: int = 0
         self.damaged: int = 0
@@ -67,14 +70,13 @@ class Deaggregator:
         self._announce = announce
         self._range = None if hash_key_range in (None, _WHOLE_RANGE) else _bytes_of(hash_key_range)
         self._inside: dict[str, bool] = {}
+        self._compiled = compiled
 
     def batches(self, records: list[ReceivedRecord[bytes]]) -> Iterator[list[ReceivedRecord[bytes]] | Undeliverable]:
         """Yield the user records of a page in batches, none of them empty, each made when it is asked for."""
-        origin = self._origin
-        for record in records:
-            _put(record, "origin", origin)
-        # One byte tells nearly all plain records apart, and costs no allocation.
-        suspects = [i for i, record in enumerate(records) if record.data[:1] == _MAGIC_BYTE]
+        suspects = None if self._compiled is None else self._compiled.set_origin(records, self._origin)
+        if suspects is None:
+            suspects = set_origin(records, self._origin)
         if not suspects:
             if len(records) <= self._batch_records:
                 return iter((records,) if records else ())
@@ -92,6 +94,17 @@ class Deaggregator:
             batch += records[done:index]
             done = index + 1
             record = records[index]
+            if self._compiled is not None:
+                found = self._compiled.user_records(record, self._origin, *(self._range or (None, None)))
+                if found is not None:
+                    batch += found
+                    if len(batch) >= most:
+                        *pieces, batch = _pieces(batch, most)
+                        yield from pieces
+                        if len(batch) == most:
+                            yield batch
+                            batch = []
+                    continue
             try:
                 user_records = self._unpacked(record)
             except BadIndex as error:
@@ -155,6 +168,14 @@ class Deaggregator:
             if not known:
                 return False
         return True
+
+
+def set_origin(records: list[ReceivedRecord[bytes]], origin: object) -> list[int]:
+    """Give records their origin; return the indexes of those that may be aggregates."""
+    for record in records:
+        _put(record, "origin", origin)
+    # One byte tells nearly all plain records apart, and costs no allocation.
+    return [i for i, record in enumerate(records) if record.data[:1] == _MAGIC_BYTE]
 
 
 def _pieces(batch: list[ReceivedRecord[bytes]], most: int) -> list[list[ReceivedRecord[bytes]]]:

@@ -1,0 +1,247 @@
+/* The producer's loops over many records: admitted, packed into aggregates, settled. Twins: kinstream.produce. */
+#include "speed.h"
+
+/* --- Admit ----------------------------------------------------------------------------------------------------------- */
+
+/* admit_pairs(Delivery, records: list, limit, longest_key, deadline): twin of kinstream.produce.admit.plain_pairs. */
+PyObject *admit_pairs(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
+    /* The class is the same in every call, so its layout is learned in the first. */
+    static const char *const FIELDS[] = {"data", "partition_key", "explicit_hash_key", "size", "deadline"};
+    static struct layout layout;
+    if (count != 5 || !PyType_Check(arguments[0]) || !PyList_Check(arguments[1]) || !PyFloat_CheckExact(arguments[4]))
+        Py_RETURN_NONE;
+    PyObject *records = arguments[1], *deadline = arguments[4];
+    Py_ssize_t limit = PyLong_AsSsize_t(arguments[2]), longest_key = PyLong_AsSsize_t(arguments[3]), total = 0;
+    if (PyErr_Occurred()) return NULL;
+    if (layout.type != (PyTypeObject *)arguments[0] && learn_layout(&layout, arguments[0], FIELDS, 5) < 0) return NULL;
+    PyObject *deliveries = PyList_New(PyList_GET_SIZE(records));
+    if (deliveries == NULL) return NULL;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(records); i++) {
+        PyObject *record = PyList_GET_ITEM(records, i);
+        if (!PyTuple_CheckExact(record) || PyTuple_GET_SIZE(record) != 2) goto other;
+        PyObject *data = PyTuple_GET_ITEM(record, 0), *key = PyTuple_GET_ITEM(record, 1);
+        if (!PyBytes_CheckExact(data) || !PyUnicode_CheckExact(key) || !PyUnicode_IS_COMPACT_ASCII(key)) goto other;
+        Py_ssize_t length = PyUnicode_GET_LENGTH(key), size = PyBytes_GET_SIZE(data) + length;
+        if (length == 0 || length > longest_key || size > limit) goto other;
+        PyObject *number = PyLong_FromSsize_t(size);
+        if (number == NULL) goto other;
+        PyObject *values[] = {Py_NewRef(data), Py_NewRef(key), Py_NewRef(Py_None), number, Py_NewRef(deadline)};
+        PyObject *delivery = new_struct(&layout, values, 5);
+        if (delivery == NULL) goto other;
+        PyList_SET_ITEM(deliveries, i, delivery);
+        total += size;
+    }
+    return Py_BuildValue("(Nn)", deliveries, total);
+other:
+    Py_DECREF(deliveries);
+    return not_mine();
+}
+
+/* --- Pack -------------------------------------------------------------------------------------------------------------- */
+
+/* Tags of the protobuf message, see kinstream.kpl.message. */
+enum { KEY_TABLE = 0x0a, HASH_KEY_TABLE = 0x12, RECORDS = 0x1a, KEY_INDEX = 0x08, HASH_KEY_INDEX = 0x10, INNER_DATA = 0x1a };
+enum { MAGIC_BYTES = 4, DIGEST_BYTES = 16 };
+
+static int varint_size(size_t number) {
+    int size = 1;
+    for (; number > 0x7f; number >>= 7) size++;
+    return size;
+}
+
+static void put_varint(struct writer *writer, size_t number) {
+    for (; number > 0x7f; number >>= 7) *writer->at++ = (char)(number | 0x80);
+    *writer->at++ = (char)number;
+}
+
+/* A table of keys in the message, and where each of them stands in it. */
+struct table {
+    char tag;
+    PyObject *indexes;
+    struct writer writer;
+};
+
+/* What a key that a record names would cost. */
+struct named {
+    PyObject *key, *holder;
+    const char *text; /* NULL: it is in the table */
+    Py_ssize_t size, index, cost;
+};
+
+static int look_up(struct table *table, PyObject *key, struct named *named) {
+    *named = (struct named){.key = key};
+    PyObject *index = PyDict_GetItemWithError(table->indexes, key);
+    if (index != NULL) {
+        named->index = PyLong_AsSsize_t(index);
+        return 0;
+    }
+    if (PyErr_Occurred()) return -1;
+    named->text = utf8_of(key, &named->size, &named->holder);
+    if (named->text == NULL) return -1;
+    named->index = PyDict_GET_SIZE(table->indexes);
+    named->cost = 1 + varint_size((size_t)named->size) + named->size;
+    return 0;
+}
+
+static int write_down(struct table *table, struct named *named) {
+    if (named->text == NULL) return 0;
+    PyObject *index = PyLong_FromSsize_t(named->index);
+    int result = index == NULL ? -1 : PyDict_SetItem(table->indexes, named->key, index);
+    Py_XDECREF(index);
+    if (result < 0 || writer_room(&table->writer, named->cost) < 0) return -1;
+    *table->writer.at++ = table->tag;
+    put_varint(&table->writer, (size_t)named->size);
+    put_bytes(&table->writer, named->text, named->size);
+    return 0;
+}
+
+static Py_ssize_t written(const struct writer *writer) { return writer->at - PyBytes_AS_STRING(writer->bytes); }
+
+/* pack(entries: list, start, max_bytes, max_records): the aggregated record of as many entries as fit, and their number. Twin
+ * of kinstream.kpl.builder.Builder, filled from `start` on. */
+PyObject *pack(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
+    if (count != 4 || !PyList_Check(arguments[0])) Py_RETURN_NONE;
+    PyObject *entries = arguments[0], *made = NULL;
+    Py_ssize_t start = PyLong_AsSsize_t(arguments[1]), max_bytes = PyLong_AsSsize_t(arguments[2]);
+    Py_ssize_t max_records = PyLong_AsSsize_t(arguments[3]);
+    if (PyErr_Occurred()) return NULL;
+    if (start < 0 || max_bytes < 0 || max_bytes > 1 << 30) Py_RETURN_NONE;
+    Py_ssize_t room = max_bytes - MAGIC_BYTES - DIGEST_BYTES, packed = 0;
+    struct table keys = {.tag = KEY_TABLE, .indexes = PyDict_New()};
+    struct table hash_keys = {.tag = HASH_KEY_TABLE, .indexes = PyDict_New()};
+    struct writer records = {NULL, NULL, NULL};
+    struct named key = {.text = NULL}, hash_key = {.text = NULL};
+    if (keys.indexes == NULL || hash_keys.indexes == NULL || writer_begin(&keys.writer, 4096) < 0 ||
+        writer_begin(&hash_keys.writer, 64) < 0 || writer_begin(&records, max_bytes < 65536 ? max_bytes : 65536) < 0)
+        goto done;
+    for (Py_ssize_t i = start; i < PyList_GET_SIZE(entries) && packed < max_records; i++, packed++) {
+        PyObject *entry = PyList_GET_ITEM(entries, i);
+        const struct places *places = places_of(Py_TYPE(entry));
+        PyObject *data = place(entry, places, DATA), *name = place(entry, places, KEY), *other = place(entry, places, HASH_KEY);
+        if (data == NULL || !PyBytes_CheckExact(data) || name == NULL || !PyUnicode_CheckExact(name) || other == NULL ||
+            !(other == Py_None || PyUnicode_CheckExact(other)))
+            goto done;
+        bool hashed = other != Py_None;
+        if (look_up(&keys, name, &key) < 0 || (hashed && look_up(&hash_keys, other, &hash_key) < 0)) goto done;
+        Py_ssize_t size = PyBytes_GET_SIZE(data);
+        if (size > max_bytes) break;
+        Py_ssize_t inside = 1 + varint_size((size_t)key.index) + 1 + varint_size((size_t)size) + size;
+        if (hashed) inside += 1 + varint_size((size_t)hash_key.index);
+        Py_ssize_t needed = 1 + varint_size((size_t)inside) + inside;
+        room -= needed + key.cost + (hashed ? hash_key.cost : 0);
+        if (room < 0) break;
+        if (write_down(&keys, &key) < 0 || (hashed && write_down(&hash_keys, &hash_key) < 0)) goto done;
+        if (writer_room(&records, needed) < 0) goto done;
+        *records.at++ = RECORDS;
+        put_varint(&records, (size_t)inside);
+        *records.at++ = KEY_INDEX;
+        put_varint(&records, (size_t)key.index);
+        if (hashed) {
+            *records.at++ = HASH_KEY_INDEX;
+            put_varint(&records, (size_t)hash_key.index);
+        }
+        *records.at++ = INNER_DATA;
+        put_varint(&records, (size_t)size);
+        put_bytes(&records, PyBytes_AS_STRING(data), size);
+        Py_CLEAR(key.holder);
+        Py_CLEAR(hash_key.holder);
+    }
+    /* Magic, the tables, the records, the MD5 of all but the magic. */
+    Py_ssize_t message = written(&keys.writer) + written(&hash_keys.writer) + written(&records);
+    made = PyBytes_FromStringAndSize(NULL, MAGIC_BYTES + message + DIGEST_BYTES);
+    if (made == NULL) goto done;
+    char *to = PyBytes_AS_STRING(made);
+    memcpy(to, "\xf3\x89\x9a\xc2", MAGIC_BYTES);
+    to += MAGIC_BYTES;
+    const struct writer *parts[] = {&keys.writer, &hash_keys.writer, &records};
+    for (int i = 0; i < 3; i++) {
+        memcpy(to, PyBytes_AS_STRING(parts[i]->bytes), (size_t)written(parts[i]));
+        to += written(parts[i]);
+    }
+    md5(to - message, message, (unsigned char *)to);
+done:
+    Py_XDECREF(key.holder);
+    Py_XDECREF(hash_key.holder);
+    Py_XDECREF(keys.indexes);
+    Py_XDECREF(hash_keys.indexes);
+    writer_drop(&keys.writer);
+    writer_drop(&hash_keys.writer);
+    writer_drop(&records);
+    return made == NULL ? not_mine() : Py_BuildValue("(Nn)", made, packed);
+}
+
+/* --- Settle -------------------------------------------------------------------------------------------------------------- */
+
+static void put_place(PyObject *object, const struct places *places, enum place which, PyObject *value) {
+    Py_XSETREF(*(PyObject **)((char *)object + places->offsets[which]), Py_NewRef(value));
+}
+
+/* Tells one delivery where it is; `index` is its place in an aggregate. Returns 0 where it was settled before, -1 on an error. */
+static int settle_one(PyObject *delivery, PyObject *outcome, Py_ssize_t index, PyObject *empty, Py_ssize_t *size, PyObject *awaited) {
+    const struct places *places = places_of(Py_TYPE(delivery));
+    PyObject *before = place(delivery, places, OUTCOME), *waiter = place(delivery, places, WAITER);
+    PyObject *bytes = place(delivery, places, SIZE);
+    if (before == NULL || waiter == NULL || bytes == NULL || place(delivery, places, DATA) == NULL) {
+        PyErr_SetString(PyExc_TypeError, "mark_written: not a delivery");
+        return -1;
+    }
+    if (before != Py_None) return 0;
+    Py_ssize_t charged = PyLong_AsSsize_t(bytes);
+    if (charged == -1 && PyErr_Occurred()) return -1;
+    if (index >= 0) {
+        PyObject *number = place(delivery, places, INDEX) == NULL ? NULL : PyLong_FromSsize_t(index);
+        if (number == NULL) return -1;
+        put_place(delivery, places, INDEX, number);
+        Py_DECREF(number);
+    }
+    if (waiter != Py_None && PyList_Append(awaited, delivery) < 0) return -1;
+    put_place(delivery, places, OUTCOME, outcome);
+    put_place(delivery, places, DATA, empty);
+    *size += charged;
+    return 1;
+}
+
+/* mark_written(entries: list, results: list): twin of kinstream.produce.settle.mark_written. */
+PyObject *mark_written(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
+    if (count != 2 || !PyList_Check(arguments[0]) || !PyList_Check(arguments[1]) ||
+        PyList_GET_SIZE(arguments[0]) != PyList_GET_SIZE(arguments[1])) {
+        PyErr_SetString(PyExc_TypeError, "mark_written(entries: list, results: list), of one length");
+        return NULL;
+    }
+    PyObject *entries = arguments[0], *results = arguments[1];
+    PyObject *awaited = PyList_New(0), *empty = PyBytes_FromStringAndSize(NULL, 0);
+    Py_ssize_t records = 0, size = 0;
+    if (awaited == NULL || empty == NULL) goto failed;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(entries) && i < PyList_GET_SIZE(results); i++) {
+        PyObject *entry = PyList_GET_ITEM(entries, i), *result = PyList_GET_ITEM(results, i);
+        const struct places *places = places_of(Py_TYPE(entry));
+        PyObject *members = place(entry, places, MEMBERS);
+        if (members == NULL) { /* a delivery by itself */
+            int settled = settle_one(entry, result, -1, empty, &size, awaited);
+            if (settled < 0) goto failed;
+            records += settled;
+            continue;
+        }
+        if (!PyList_Check(members) || place(entry, places, DATA) == NULL) {
+            PyErr_SetString(PyExc_TypeError, "mark_written: not an aggregate");
+            goto failed;
+        }
+        put_place(entry, places, OUTCOME, result);
+        for (Py_ssize_t j = 0; j < PyList_GET_SIZE(members); j++) {
+            int settled = settle_one(PyList_GET_ITEM(members, j), entry, j, empty, &size, awaited);
+            if (settled < 0) goto failed;
+            records += settled;
+        }
+        PyObject *none = PyList_New(0);
+        if (none == NULL) goto failed;
+        put_place(entry, places, MEMBERS, none);
+        Py_DECREF(none);
+        put_place(entry, places, DATA, empty);
+    }
+    Py_DECREF(empty);
+    return Py_BuildValue("(nnN)", records, size, awaited);
+failed:
+    Py_XDECREF(awaited);
+    Py_XDECREF(empty);
+    return NULL;
+}

@@ -1,0 +1,111 @@
+/* Which shard takes a record: the hash key of its partition key, or its explicit one, among the shards' last hash keys. */
+#include "speed.h"
+
+/* Reads a hash key in decimal as 16 big-endian bytes: digits alone, no leading zero, below 2**128. */
+bool read_hash_key(const char *text, Py_ssize_t size, unsigned char hash_key[16]) {
+    if (size < 1 || size > 39 || (text[0] == '0' && size > 1)) return false;
+    uint32_t limbs[4] = {0}; /* lowest first */
+    while (size > 0) {
+        uint32_t part = 0, factor = 1;
+        for (int i = 0; i < 9 && size > 0; i++, text++, size--) { /* nine digits fit into 32 bits */
+            if (*text < '0' || *text > '9') return false;
+            part = part * 10 + (uint32_t)(*text - '0');
+            factor *= 10;
+        }
+        uint64_t carry = part;
+        for (int i = 0; i < 4; i++) {
+            carry += (uint64_t)limbs[i] * factor;
+            limbs[i] = (uint32_t)carry;
+            carry >>= 32;
+        }
+        if (carry) return false;
+    }
+    for (int i = 0; i < 16; i++) hash_key[15 - i] = (unsigned char)(limbs[i / 4] >> 8 * (i % 4));
+    return true;
+}
+
+/* The first shard whose last hash key is not below this one, as bisect_left; -1 where the ends are not as they should be. */
+static Py_ssize_t find(PyObject *ends, const unsigned char hash_key[16]) {
+    Py_ssize_t low = 0, high = PyList_GET_SIZE(ends);
+    while (low < high) {
+        Py_ssize_t middle = low + (high - low) / 2;
+        PyObject *end = PyList_GET_ITEM(ends, middle);
+        if (!PyBytes_CheckExact(end) || PyBytes_GET_SIZE(end) != 16) return -1;
+        if (memcmp(PyBytes_AS_STRING(end), hash_key, 16) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* Up to eight keys that are hashed together, and where their shards' indexes go. */
+struct keys {
+    const char *texts[8];
+    Py_ssize_t sizes[8], places[8];
+    PyObject *holders[8];
+    int count;
+};
+
+static int find_keys(struct keys *keys, PyObject *ends, PyObject *indexes) {
+    unsigned char digests[8][16];
+    int result = 0;
+    md5_of_short_keys(keys->texts, keys->sizes, keys->count, digests);
+    for (int i = 0; i < keys->count; i++) {
+        Py_ssize_t found = result < 0 ? -1 : find(ends, digests[i]);
+        PyObject *index = found < 0 ? NULL : PyLong_FromSsize_t(found);
+        if (index == NULL)
+            result = -1;
+        else
+            PyList_SET_ITEM(indexes, keys->places[i], index);
+        Py_CLEAR(keys->holders[i]);
+    }
+    keys->count = 0;
+    return result;
+}
+
+/* find_shards(entries: list, ends: list[bytes]): twin of kinstream.produce.route.find_all. */
+PyObject *find_shards(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
+    if (count != 2 || !PyList_Check(arguments[0]) || !PyList_Check(arguments[1])) Py_RETURN_NONE;
+    PyObject *entries = arguments[0], *ends = arguments[1];
+    PyObject *indexes = PyList_New(PyList_GET_SIZE(entries));
+    if (indexes == NULL) return NULL;
+    struct keys keys = {.count = 0};
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(entries); i++) {
+        PyObject *entry = PyList_GET_ITEM(entries, i);
+        const struct places *places = places_of(Py_TYPE(entry));
+        PyObject *key = place(entry, places, KEY), *hash_key = place(entry, places, HASH_KEY);
+        if (key == NULL || hash_key == NULL) goto other;
+        unsigned char digest[16];
+        if (hash_key == Py_None) {
+            if (!PyUnicode_CheckExact(key)) goto other;
+            PyObject *holder;
+            Py_ssize_t size;
+            const char *text = utf8_of(key, &size, &holder);
+            if (text == NULL) goto other;
+            if (size <= SHORT_KEY) {
+                keys.texts[keys.count] = text;
+                keys.sizes[keys.count] = size;
+                keys.places[keys.count] = i;
+                keys.holders[keys.count++] = holder;
+                if (keys.count == 8 && find_keys(&keys, ends, indexes) < 0) goto other;
+                continue;
+            }
+            md5(text, size, digest);
+            Py_XDECREF(holder);
+        } else if (!PyUnicode_CheckExact(hash_key) || !PyUnicode_IS_COMPACT_ASCII(hash_key) ||
+                   !read_hash_key((const char *)PyUnicode_1BYTE_DATA(hash_key), PyUnicode_GET_LENGTH(hash_key), digest)) {
+            goto other;
+        }
+        Py_ssize_t found = find(ends, digest);
+        PyObject *index = found < 0 ? NULL : PyLong_FromSsize_t(found);
+        if (index == NULL) goto other;
+        PyList_SET_ITEM(indexes, i, index);
+    }
+    if (find_keys(&keys, ends, indexes) < 0) goto other;
+    return indexes;
+other:
+    for (int i = 0; i < keys.count; i++) Py_XDECREF(keys.holders[i]);
+    Py_DECREF(indexes);
+    return not_mine();
+}

@@ -1,0 +1,237 @@
+"""The compiled hot path beside its pure twins: shards told, aggregated records made and taken apart."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import tracemalloc
+from bisect import bisect_left
+from hashlib import md5
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tests.doubles.compiled import compiled_or_skip
+
+from kinstream.consume import deaggregate
+from kinstream.consume.deaggregate import Deaggregator, Undeliverable
+from kinstream.events import Event
+from kinstream.kpl.builder import Builder
+from kinstream.kpl.message import MAGIC
+from kinstream.record import EncryptionType, HashKeyRange, ReceivedRecord, Record
+from kinstream.sharding.hashkey import MAX_HASH_KEY, even_ranges, hash_key, hash_key_bytes
+from kinstream.speed import Compiled
+
+FUZZED_CONTAINERS = int(os.environ.get("KINSTREAM_FUZZED_INPUTS", "20000"))
+FAST: Compiled = compiled_or_skip()
+
+KEY = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=70) | st.sampled_from(
+    ["a", "b", "x" * 256]
+)
+HASH_KEY = st.none() | st.sampled_from(["0", str(MAX_HASH_KEY)]) | st.integers(0, MAX_HASH_KEY).map(str)
+DATA = st.binary(max_size=40) | st.sampled_from([127, 128, 129, 16383, 16384]).map(bytes)
+ENTRY = st.builds(Record, DATA, KEY, HASH_KEY)
+ENDS = st.sampled_from([1, 2, 3, 16, 1000]).map(
+    lambda count: [end.to_bytes(16, "big") for _, end in even_ranges(count)]
+)
+
+
+@given(st.lists(ENTRY, max_size=40), ENDS)
+@example([Record(b"", "x" * size) for size in range(1, 257)], [b"\x80" + bytes(15), b"\xff" * 16])
+def test_the_same_shards_are_told(entries: list[Record], ends: list[bytes]) -> None:
+    expected = [bisect_left(ends, hash_key_bytes(entry.partition_key, entry.explicit_hash_key)) for entry in entries]
+    assert FAST.find_shards(entries, ends) == expected
+
+
+@pytest.mark.parametrize(
+    "number", ["", "-1", "+1", "01", " 1", "1_0", "x", "\u0661", str(MAX_HASH_KEY + 1), "9" * 39, "1" * 40]
+)
+def test_what_is_no_hash_key_is_left_to_the_twin(number: str) -> None:
+    assert FAST.find_shards([Record(b"", "k", number)], [b"\xff" * 16]) is None
+
+
+def test_what_is_no_entry_is_left_to_the_twin() -> None:
+    last = [b"\xff" * 16]
+    for entry in (None, "k", object(), Record(b"", None), Record(b"", "\ud800"), Record(b"", "k", 3)):  # type: ignore[arg-type]
+        assert FAST.find_shards([Record(b"", "k")] * 3 + [entry], last) is None
+        assert FAST.pack([entry], 0, 1000, 10) is None
+    for ends in ([None], [b"short"], ["text"]):
+        assert FAST.find_shards([Record(b"", "k")], ends) is None  # type: ignore[arg-type]
+    for data in ("text", bytearray(b"x"), memoryview(b"x"), None):
+        assert FAST.pack([Record(data, "k")], 0, 1000, 10) is None
+
+
+@given(
+    st.lists(ENTRY, max_size=30), st.integers(0, 3), st.integers(0, 300) | st.integers(0, 60_000), st.integers(1, 30)
+)
+@example([Record(b"x", f"key-{i}") for i in range(300)], 0, 51_200, 400)
+@example([Record(b"", "k", str(i)) for i in range(300)], 0, 51_200, 400)
+def test_the_same_aggregate_is_made(entries: list[Record], start: int, max_bytes: int, max_records: int) -> None:
+    builder = Builder(max_bytes, max_records)
+    count = builder.extend([(e.partition_key, e.explicit_hash_key, e.data) for e in entries], start)
+    assert FAST.pack(entries, start, max_bytes, max_records) == (builder.finish(), count)
+
+
+def aggregate(entries: list[Record]) -> bytes:
+    builder = Builder(10 << 20, 100_000)
+    assert builder.extend([(e.partition_key, e.explicit_hash_key, e.data) for e in entries]) == len(entries)
+    return builder.finish()
+
+
+def sealed(message: bytes) -> bytes:
+    return MAGIC + message + md5(message).digest()
+
+
+def received(data: bytes) -> ReceivedRecord[bytes]:
+    return ReceivedRecord(
+        data, "49590338271490256608559692538361571095921575989136588898", 7.5, "a", EncryptionType.KMS
+    )
+
+
+def both(datas: list[bytes], hash_key_range: HashKeyRange | None, most: int) -> list[Any]:
+    """Return what the twins make of records: batches or what is undeliverable, what was told, what was counted."""
+    outcomes: list[Any] = []
+    for compiled in (None, FAST):
+        told: list[Event] = []
+        deaggregator = Deaggregator("shard", "origin", hash_key_range, most, told.append, compiled)
+        made: list[Any] = []
+        for batch in deaggregator.batches([received(data) for data in datas]):
+            if isinstance(batch, Undeliverable):
+                made.append((batch.record, str(batch.error)))
+            else:
+                assert 0 < len(batch) <= most
+                made.append(batch)
+        outcomes.append((made, told, deaggregator.dropped, deaggregator.damaged))
+    return outcomes
+
+
+RANGE = st.none() | st.tuples(st.integers(0, MAX_HASH_KEY), st.integers(0, MAX_HASH_KEY)).map(
+    lambda ends: HashKeyRange(str(min(ends)), str(max(ends)))
+)
+CONTAINER = st.lists(ENTRY, max_size=12).map(aggregate)
+
+
+@given(
+    st.lists(DATA | CONTAINER | CONTAINER.map(lambda data: data[:-1]), max_size=5), RANGE, st.sampled_from([1, 3, 1000])
+)
+def test_the_same_user_records_are_read(datas: list[bytes], hash_key_range: HashKeyRange | None, most: int) -> None:
+    pure, fast = both(datas, hash_key_range, most)
+    assert pure == fast
+
+
+@given(st.lists(KEY, min_size=1, max_size=20))
+def test_a_range_is_judged_alike_to_its_very_ends(keys: list[str]) -> None:
+    data = aggregate([Record(b"", key) for key in keys])
+    lowest, highest = min(map(hash_key, keys)), max(map(hash_key, keys))
+    for low, high in ((lowest, highest), (lowest + 1, highest), (lowest, highest - 1)):
+        pure, fast = both([data], HashKeyRange(str(low), str(max(low, high))), 1000)
+        assert pure == fast
+        ends = low.to_bytes(16, "big"), max(low, high).to_bytes(16, "big")
+        inside = all(low <= hash_key(key) <= max(low, high) for key in keys)
+        assert (FAST.user_records(received(data), "origin", *ends) is not None) is inside
+
+
+UNUSUAL = {
+    "an unknown field": b"\x0a\x01k" + b"\x22\x01x" + b"\x1a\x05\x08\x00\x1a\x01x",
+    "a tag of a record": b"\x0a\x01k" + b"\x1a\x09\x08\x00\x1a\x01x\x22\x02\x0a\x00",
+    "fields in another order": b"\x0a\x01k" + b"\x1a\x05\x1a\x01x\x08\x00",
+    "a field twice": b"\x0a\x01k" + b"\x1a\x08\x08\x00\x1a\x01x\x1a\x01y",
+    "a key after the records": b"\x0a\x01k" + b"\x1a\x05\x08\x01\x1a\x01x" + b"\x0a\x01l",
+    "keys of both kinds in turn": b"\x12\x010\x0a\x01k" + b"\x1a\x07\x08\x00\x10\x00\x1a\x01x",
+    "a varint that is too long": b"\x0a\x01k" + b"\x1a\x85\x80\x00\x08\x00\x1a\x01x",
+    "an index behind the end": b"\x0a\x01k" + b"\x1a\x05\x08\x01\x1a\x01x",
+    "a hash key's index behind the end": b"\x0a\x01k" + b"\x1a\x07\x08\x00\x10\x00\x1a\x01x",
+    "a key that is no text": b"\x0a\x01\xff" + b"\x1a\x05\x08\x00\x1a\x01x",
+    "a record that is cut short": b"\x0a\x01k" + b"\x1a\x06\x08\x00\x1a\x01x",
+    "no record": b"\x0a\x01k",
+    "nothing": b"",
+    "a hash key that is none": b"\x0a\x01k\x12\x0201" + b"\x1a\x07\x08\x00\x10\x00\x1a\x01x",
+}
+
+
+@pytest.mark.parametrize("message", UNUSUAL.values(), ids=UNUSUAL.keys())
+@pytest.mark.parametrize("hash_key_range", [None, HashKeyRange("0", str(MAX_HASH_KEY - 1))])
+def test_what_is_written_in_an_unusual_way_is_read_alike(message: bytes, hash_key_range: HashKeyRange | None) -> None:
+    pure, fast = both([sealed(message), b"plain"], hash_key_range, 100)
+    assert pure == fast
+
+
+@pytest.mark.parametrize("count", [1023, 1024, 1025, 5000])
+def test_very_many_user_records_are_read_alike(count: int) -> None:
+    for data in (aggregate([Record(b"", "k")] * count), aggregate([Record(b"", f"{i}") for i in range(count)])):
+        pure, fast = both([data], None, 10_000)
+        assert pure == fast
+        few = FAST.user_records(received(data), None, None, None)
+        assert few is None if count > 1024 else few is not None
+
+
+@pytest.mark.timeout(600)
+def test_damaged_aggregates_are_read_or_refused_alike() -> None:
+    rng = random.Random(1)
+    whole = aggregate(
+        [Record(b"data", f"key {i % 3}", str(i) if i % 2 else None) for i in range(6)] + [Record(bytes(200), "k" * 200)]
+    )
+    message = whole[len(MAGIC) : -16]
+    hash_key_range = HashKeyRange("0", str(MAX_HASH_KEY - 1))
+    for _ in range(FUZZED_CONTAINERS):
+        changed = bytearray(message)
+        for _ in range(rng.randint(1, 3)):
+            place = rng.randrange(min(len(changed), 120) + 1)
+            match rng.randrange(4):
+                case 0:
+                    changed[place : place + 1] = rng.randbytes(1)
+                case 1:
+                    del changed[place : place + rng.randint(1, 9)]
+                case 2:
+                    changed[place:place] = rng.choice([b"\x80", b"\xff", b"\x1a", b"\x0a\x01z", b"\x00"])
+                case 3:
+                    changed[place : place + 1] = (
+                        bytes([(changed[place] + rng.choice([-1, 1])) % 256]) if place < len(changed) else b""
+                    )
+        pure, fast = both([sealed(bytes(changed))], hash_key_range, 100)
+        assert pure == fast
+
+
+def test_the_same_records_may_be_aggregates() -> None:
+    records = [received(data) for data in (b"", b"x", MAGIC, b"\xf3", b"\xf2\xf3")]
+    twins = [received(record.data) for record in records]
+    assert FAST.set_origin(records, "origin") == deaggregate.set_origin(twins, "origin") == [2, 3]
+    assert records == twins
+    assert {record.origin for record in records} == {"origin"}
+    assert FAST.set_origin([None], "origin") is None  # type: ignore[list-item]
+
+
+def test_no_call_keeps_memory() -> None:
+    entries = [Record(b"x" * 40, f"kä {i}", str(i) if i % 2 else None) for i in range(20)] + [Record(b"x", "k" * 200)]
+    data = aggregate(entries)
+    broken = sealed(UNUSUAL["an index behind the end"])
+    records = [received(datum) for datum in (data, broken, data[:-1], b"plain")]
+    ends = [b"\x80" + bytes(15), b"\xff" * 16]
+
+    def each_once() -> None:
+        FAST.find_shards(entries, ends)
+        FAST.find_shards([*entries, Record(b"", "\ud800")], ends)
+        FAST.pack(entries, 0, 1000, 100)
+        FAST.pack([*entries, Record("text", "ö")], 0, 10_000, 100)
+        FAST.set_origin(records, ends)
+        for record in records:
+            FAST.user_records(record, ends, None, None)
+            FAST.user_records(record, ends, bytes(16), b"\xff" * 15 + b"\x00")
+
+    for _ in range(50):
+        each_once()
+    gc.collect()
+    objects = len(gc.get_objects())
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(5000):  # 65,000 calls
+            each_once()
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 20_000
+    assert len(gc.get_objects()) - objects < 100
