@@ -404,7 +404,8 @@ class _Streamed:
                 raise
             raise ConnectionLost("the stream was closed", sent=True) from None
         except TimeoutError as error:
-            raise DeadlineExceeded(f"the answer was silent for {patience:g} s", sent=True) from error
+            silence = STREAM_SILENCE if isinstance(error, PyreqwestError) else patience
+            raise DeadlineExceeded(f"the answer was silent for {silence:g} s", sent=True) from error
         except PyreqwestError as error:
             raise ConnectionLost(f"the connection broke within the answer: {_reason(error)}", sent=True) from error
         finally:
