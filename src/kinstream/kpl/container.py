@@ -140,7 +140,7 @@ class _Message:
         self._end = len(data) - DIGEST_BYTES
         self._keys: _Table = []
         self._hash_keys: _Table = []
-        self.keys_go_on = False
+        self.keys_go_on: bool = False
         self.bad_index: int | None = None
 
     def read_keys(self, *, everywhere: bool = False) -> int:
