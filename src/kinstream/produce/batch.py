@@ -14,7 +14,7 @@ from itertools import count
 from kinstream.config import Aggregation, Batching
 from kinstream.events import Event, RecordsAggregated, ShardLimited
 from kinstream.produce.aggregate import pack
-from kinstream.produce.delivery import Aggregate, Delivery, Entry
+from kinstream.produce.delivery import KEYLESS, Aggregate, Delivery, Entry
 from kinstream.produce.lane import Lane
 from kinstream.produce.pace import STEP
 from kinstream.service_quotas import RECORD_MAX_BYTES
@@ -252,7 +252,7 @@ class Batcher:
     def _add_again(self, batch: Batch, lane: Lane, keys: set[str] | None, now: float) -> bool:
         while lane.again:
             entry = lane.again[0]
-            if keys is not None and keys and (entry.__class__ is Aggregate or entry.partition_key in keys):
+            if keys is not None and (keys and (entry.__class__ is Aggregate or entry.partition_key in keys)):
                 return False
             if not self._has_room(batch, entry.size):
                 return True
@@ -261,7 +261,8 @@ class Batcher:
             lane.again.popleft()
             _add(batch, lane, entry)
             if keys is not None:
-                keys.add(entry.partition_key)
+                if entry.partition_key is not KEYLESS:
+                    keys.add(entry.partition_key)
                 if entry.__class__ is Aggregate:
                     return False
         return False
@@ -311,6 +312,8 @@ class Batcher:
         chosen = (
             lane.waiting[lane.head : lane.head + share] if keys is None else self._of_different_keys(lane, share, keys)
         )
+        if not chosen:
+            return False
         size = sum([delivery.size for delivery in chosen])
         if len(chosen) > 1 and not self._takes(batch, lane, len(chosen), size, now):
             fitting = size = 0
@@ -336,8 +339,11 @@ class Batcher:
         for delivery in lane.waiting[lane.head : lane.head + self._batching.max_records]:
             if len(chosen) == most:
                 break
-            if delivery.partition_key not in keys:
-                keys.add(delivery.partition_key)
+            key = delivery.partition_key
+            if key is KEYLESS:
+                chosen.append(delivery)
+            elif key not in keys:
+                keys.add(key)
                 chosen.append(delivery)
         return chosen
 

@@ -14,6 +14,7 @@ import msgspec
 
 from kinstream.errors import ProduceError
 from kinstream.record import PutRecordResult, PutResult, Record
+from kinstream.speed import Compiled, compiled
 
 KEYLESS = "".join(("no", " ", "key"))
 """The partition key of records that were put without one. Made here, so that no key of a user is this very object."""
@@ -105,13 +106,15 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
     def value(self) -> PutResult | ProduceError:
         """Return the result, or the error as a value. Not for users."""
         outcome: Any = self.outcome
-        if outcome.__class__ is Aggregate:
-            whole = outcome.outcome
+        if isinstance(outcome, Aggregate):
+            whole: Any = outcome.outcome
             doubt = self.maybe_written or outcome.maybe_written
             attempts = self.attempts + outcome.attempts + 1
             return PutResult(whole.shard_id, whole.sequence_number, self.index, attempts, doubt)
-        if outcome.__class__ is PutRecordResult:
-            return PutResult(outcome.shard_id, outcome.sequence_number, None, self.attempts + 1, self.maybe_written)
+        if isinstance(outcome, PutRecordResult):
+            return PutResult(
+                str(outcome.shard_id), str(outcome.sequence_number), None, self.attempts + 1, self.maybe_written
+            )
         if outcome is None:
             raise asyncio.InvalidStateError("the record is not settled yet")
         error: ProduceError = outcome
@@ -206,7 +209,7 @@ class Deliveries:
 
     def __await__(self) -> Generator[Any, None, list[PutResult | ProduceError]]:
         yield from self.wait()
-        return [delivery.value() for delivery in self._deliveries]
+        return values(self._deliveries)
 
     def wait(self) -> Generator[Any, None, None]:
         """Wait until all are settled. Not for users."""
@@ -214,10 +217,22 @@ class Deliveries:
             yield from delivery.wait()
 
     def _first_unsettled(self) -> Delivery | None:
-        for index in range(self._settled, len(self._deliveries)):
-            delivery = self._deliveries[index]
-            if delivery.outcome is None:
-                self._settled = index
-                return delivery
-        self._settled = len(self._deliveries)
-        return None
+        self._settled = first_unsettled(self._deliveries, self._settled)
+        return self._deliveries[self._settled] if self._settled < len(self._deliveries) else None
+
+
+def values(deliveries: list[Delivery], compiled: Compiled | None = compiled) -> list[PutResult | ProduceError]:
+    """Return what became of deliveries that are all settled."""
+    if compiled is not None:
+        return compiled.values(deliveries)
+    return [delivery.value() for delivery in deliveries]
+
+
+def first_unsettled(deliveries: list[Delivery], start: int, compiled: Compiled | None = compiled) -> int:
+    """Return the index of the first delivery, from `start` on, that is not settled; their number where all are."""
+    if compiled is not None:
+        return compiled.first_unsettled(deliveries, start)
+    for index in range(start, len(deliveries)):
+        if deliveries[index].outcome is None:
+            return index
+    return len(deliveries)

@@ -141,6 +141,7 @@ class Pipeline:
         self._source = ShardMapSource(client, stream)
         self._learning: asyncio.Task[None] | None = None
         self._known = False
+        self._learn_at = 0.0
         self._hold_until = NEVER
         self._why_single: str | None = None
         self._crowded: set[Lane] = set()
@@ -149,6 +150,7 @@ class Pipeline:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scheduled = False
         self._express = 0
+        self._reserve = 0
         self._lent = False
         self._deadline = 0.0
         self._timer: asyncio.Task[None] | None = None
@@ -168,7 +170,7 @@ class Pipeline:
         delivery = self._admission.one(data, partition_key, explicit_hash_key)
         room = self._room
         charge = delivery.size + OVERHEAD
-        if self._express < 1 or charge > room.size:
+        if self._express < 1 or charge > room.size - self._reserve:
             await self._enter(delivery, charge)
         self._express -= 1
         room.records -= 1
@@ -189,14 +191,14 @@ class Pipeline:
             self._open()
             deliveries, size, wrong = self._admission.some(chunk, len(taken), self._deadline)
             charge = size + OVERHEAD * len(deliveries)
-            if len(deliveries) <= self._express and charge <= self._room.size:
+            if len(deliveries) <= self._express and charge <= self._room.size - self._reserve:
                 self._express -= len(deliveries)
                 self._room.take(len(deliveries), charge)
                 self._inbox += deliveries
             else:
                 for delivery in deliveries:
                     charge = delivery.size + OVERHEAD
-                    if self._express < 1 or charge > self._room.size:
+                    if self._express < 1 or charge > self._room.size - self._reserve:
                         await self._enter(delivery, charge)
                     self._express -= 1
                     self._room.take(1, charge)
@@ -212,7 +214,7 @@ class Pipeline:
         if self._closing:
             raise ClosedError("put: this producer is closed")
         if self._dead is not None:
-            raise ProduceError("put: the producer has failed before") from self._dead
+            raise ClosedError("put: this producer has failed") from self._dead
         if not self._scheduled:
             self._schedule()
 
@@ -224,6 +226,8 @@ class Pipeline:
         came_back = False
         while True:
             self._open()
+            if self._known and self._inbox and len(self._router.lanes) > 1:
+                self._route(self._clock.monotonic())  # what each lane has must be known now
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             queue: deque[Any]
             place: Any = waiter
@@ -238,6 +242,7 @@ class Pipeline:
                 raise BufferFull("put: the buffer is full (Buffering)", delivery.record())
             (queue.appendleft if came_back else queue.append)(place)
             came_back = True
+            self._express = 0
             try:
                 await waiter
             except asyncio.CancelledError:
@@ -267,8 +272,15 @@ class Pipeline:
             raise ConfigError("this producer belongs to another event loop: make one for each event loop")
         self._scheduled = True
         self._deadline = self._clock.monotonic() + self._life
-        self._lent = not (self._crowded or self._room.queue or self._closing)
-        self._express = min(INBOX, self._room.records) if self._lent else 0
+        # So much may be put before the next turn without a closer look. With several lanes that is only a part of the room: no
+        # lane may take all of it before it is known how the records are spread.
+        self._express = self._reserve = 0
+        if not (self._crowded or self._room.queue or self._closing):
+            records, self._reserve = self._room.records, 0
+            if len(self._router.lanes) > 1:
+                records, self._reserve = self._room.at_once()
+            self._express = min(INBOX, records)
+        self._lent = self._express > 0
         loop.call_soon(self._turn)
 
     def _turn(self) -> None:
@@ -296,7 +308,8 @@ class Pipeline:
 
     def _admit(self, now: float) -> None:
         """Learn about the stream with the first records."""
-        if self._learning is None and not self._known:
+        if self._learning is None and now >= self._learn_at:
+            self._learn_at = NEVER
             self._hold_until = now + PATIENCE
             self._learning = self._start(self._learn())
 
@@ -317,13 +330,14 @@ class Pipeline:
         self._batcher.touch(lane, now)
         waiting = len(lane)
         crowded = False
-        if waiting > LET_IN:
+        if waiting > LET_IN and lane.pace is not None:
+            # More than can be written in time is not taken in.
             size = waiting * lane.average
-            if lane.pace is not None:
-                entries = size / self._batcher.aggregate_limit if self._batcher.aggregating else waiting
-                crowded = lane.pace.seconds_for(entries, size) > self._life / 2
-            if not crowded and len(self._router.lanes) > 1 and self._room.half_full:
-                crowded = self._room.half_taken_by(waiting, size + waiting * OVERHEAD)
+            entries = size / self._batcher.aggregate_limit if self._batcher.aggregating else waiting
+            crowded = lane.pace.seconds_for(entries, size) > self._life / 2
+        if not crowded and len(self._router.lanes) > 1 and self._room.half_full:
+            # Nor more than half of the buffer, so that a shard that is slow leaves room to the others.
+            crowded = self._room.half_taken_by(waiting, waiting * (lane.average + OVERHEAD))
         if crowded:
             self._crowded.add(lane)
         elif lane in self._crowded:
@@ -418,12 +432,7 @@ class Pipeline:
             counts.resent_failed += len(part.entries)
         if part.throttled and lane.pace is not None:
             lane.pace.refused(batch.sent_at, now)
-        attempts = max(entry.attempts for entry in part.entries)
-        # The first repetition of what a shard failed on goes at once; what it refused for speed waits for the pace.
-        if attempts > 1 or lane.pace is None or not part.throttled:
-            if attempts > 1 or part.throttled:
-                longest = min(self._max_delay, 1.0) if part.throttled and lane.pace is not None else self._max_delay
-                lane.rest = max(lane.rest, now + delay(attempts, self._random.random(), longest))
+        self._rest(part, now)
         if self._tell is not None:
             self._tell(RecordsResent(lane.shard_id, len(part.entries), part.reason))
         if not self._router.has(lane):
@@ -439,6 +448,19 @@ class Pipeline:
         lane.again.extendleft(reversed(whole))
         if loose:
             lane.put_in_front(loose)
+
+    def _rest(self, part: Again, now: float) -> None:
+        """Let a lane rest before its records are sent again."""
+        lane = part.lane
+        attempts = max(entry.attempts for entry in part.entries)
+        longest = self._max_delay
+        if part.throttled and lane.pace is not None:
+            if attempts == 1:
+                return  # the pace sees to it
+            longest = min(longest, 1.0)
+        elif attempts <= 1 and not part.throttled:
+            return  # a passing fault
+        lane.rest = max(lane.rest, now + delay(attempts, self._random.random(), longest))
 
     def _back(self, deliveries: list[Delivery], now: float) -> None:
         """Put records in front of their lanes, whichever these are by now."""
@@ -542,7 +564,7 @@ class Pipeline:
         if late:
             last = next((lane.last_error for lane in self._router.lanes if lane.last_error), "")
             self._fail(late, DeadlineExceeded(self._late(last)), self._late(last))
-        for batch in self._on_their_way:
+        for batch in [*self._on_their_way, *self._parts]:
             if batch.deadline <= now:
                 batch.deadline = self._expire_sent(batch.entries, now)
         for _, aggregate, _ in self._unsure:
@@ -550,7 +572,7 @@ class Pipeline:
                 aggregate.deadline = self._expire_sent([aggregate], now)
 
     def _expire_sent(self, entries: list[Any], now: float) -> float:
-        """Fail records that are on their way; return the next deadline among the others."""
+        """Fail records that are on their way, or were and may be so again; return the next deadline among the others."""
         late: list[Delivery] = []
         following = NEVER
         for entry in entries:
@@ -643,19 +665,23 @@ class Pipeline:
 
     def _abort(self, cause: BaseException, details: str) -> None:
         """End all records, and all that goes on for them."""
+        left: list[Delivery] = []
         for batch in self._on_their_way:
-            for entry in batch.entries:
-                for delivery in taken_apart(entry):
-                    delivery.attempts += 1
-                    delivery.maybe_written = True
-        self._end(
-            [delivery for delivery in self._unsettled() if delivery.outcome is None], cause, details, ProduceError
-        )
+            sent = [delivery for entry in batch.entries for delivery in taken_apart(entry)]
+            for delivery in sent:
+                delivery.attempts += 1
+                delivery.maybe_written = True
+            left += sent
+        left += [d for batch in self._parts for entry in batch.entries for d in taken_apart(entry)]
+        for _, aggregate, _ in self._unsure:
+            left += scatter(aggregate)
+        for lane in self._router.lanes:
+            left += lane.emptied()
+        left += self._inbox
         self._inbox.clear()
         self._parts.clear()
         self._unsure.clear()
-        for lane in self._router.lanes:
-            lane.emptied()
+        self._end([delivery for delivery in left if delivery.outcome is None], cause, details, ProduceError)
         for task in [*self._on_their_way.values(), self._timer, self._learning]:
             if task is not None:
                 task.cancel()
@@ -683,6 +709,7 @@ class Pipeline:
                     if not self._known:
                         self._go_single(f"the stream cannot be described: {error.details}")
                     if not self._room.taken_records or hopeless(error):
+                        self._learn_at = self._clock.monotonic() + RELEARN
                         break
                     await self._clock.sleep(RELEARN)
                     continue
@@ -779,7 +806,7 @@ class Pipeline:
         due = self._batcher.alarm
         if self._inbox:
             due = min(due, self._inbox[0].deadline, NEVER if self._known else self._hold_until)
-        for batch in self._on_their_way:
+        for batch in [*self._on_their_way, *self._parts]:
             due = min(due, batch.deadline)
         for _, aggregate, _ in self._unsure:
             due = min(due, aggregate.deadline)

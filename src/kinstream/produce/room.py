@@ -55,6 +55,14 @@ class Room:
         """Whether more than half of it is taken, in records or in bytes."""
         return 2 * self.records < self._records_cap or 2 * self.size < self._bytes_cap
 
+    def at_once(self) -> tuple[int, int]:
+        """Return how many records, and all but how many bytes, may be taken in without a look at who takes them.
+
+        What is left until half of it is full; from then on an eighth of what is left.
+        """
+        records = max(self.records - self._records_cap // 2, self.records // 8)
+        return records, self.size - max(self.size - self._bytes_cap // 2, self.size // 8)
+
     def half_taken_by(self, records: int, size: float) -> bool:
         """Return whether so much is more than half of all it can take."""
         return 2 * records > self._records_cap or 2 * size > self._bytes_cap
