@@ -13,9 +13,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import h2.events
 import h2.settings
 import pytest
 from botocore.eventstream import EventStreamBuffer
+from hyperframe.frame import GoAwayFrame
 from tests.contract.clients.http2 import Ended, Http2
 from tests.contract.clients.subscriber import CBOR, SHARD, TRIM_HORIZON, Pushed, Subscriber, register
 from tests.contract.servers.reach import JSON, Endpoint, Raw
@@ -164,6 +166,32 @@ def test_client_that_goes_frees_its_subscription(server: Server, kinesis: Any, u
     _until(lambda: _subscriptions(server) == 0)
 
 
+def test_client_that_says_goodbye_hears_its_subscription_out(server: Server, kinesis: Any, url: str) -> None:
+    """The AWS SDK for JavaScript says GOAWAY as soon as its subscription has begun."""
+    name = make(kinesis)
+    consumer = register(kinesis, name)
+    with Http2(url, server.ca_file) as client:
+        reader = iter(Pushed(client, Raw(Endpoint("http/2", url)), JSON, request(consumer)))
+        next(reader), next(reader)
+        client.socket.sendall(GoAwayFrame(last_stream_id=0).serialize())
+        put(kinesis, name, b"1")
+        assert len(next(reader)[1]["Records"]) == 1
+        kinesis.split_shard(StreamName=name, ShardToSplit=SHARD, NewStartingHashKey=str(2**127))
+        assert [len(event["ChildShards"]) for _, event in reader] == [2]
+        with pytest.raises(Ended):
+            client.receive()
+
+
+def test_client_that_says_goodbye_with_nothing_asked_is_left(server: Server, url: str) -> None:
+    for code in (0, 1):
+        with Http2(url, server.ca_file) as client:
+            client.ask(Raw(Endpoint("http/2", url)).sign("ListStreams", b"{}"), b"{}")
+            client.socket.sendall(GoAwayFrame(last_stream_id=0, error_code=code).serialize())
+            with pytest.raises(Ended):  # noqa: PT012
+                while True:
+                    client.receive()
+
+
 class Lazy(Http2):
     """A client that has opened its windows for a little, and asks for no more."""
 
@@ -205,7 +233,7 @@ def test_client_that_does_not_read_costs_one_event(server: Server, kinesis: Any,
         buffer = EventStreamBuffer()
         while records < 224:
             for event in client.events:
-                if hasattr(event, "data") and event.stream_id == pushed.stream:
+                if isinstance(event, h2.events.DataReceived) and event.stream_id == pushed.stream:
                     client.h2.increment_flow_control_window(len(event.data))
                     buffer.add_data(event.data)
             client.events.clear()
@@ -265,6 +293,21 @@ def test_client_of_http_1_that_does_not_read_is_cut_off_after_its_subscription(s
         kinesis.deregister_stream_consumer(ConsumerARN=consumer)
         _until(lambda: _subscriptions(server) == 0)
         connection.close()
+
+
+def test_server_that_stops_ends_each_stream(tmp_path: Path) -> None:
+    with Server(transition=0, limits=Limits(stop=3600), data=tmp_path) as server:
+        kinesis = Endpoint("ours", server.url).boto3()
+        consumer = register(kinesis, make(kinesis, 3))
+        client = Http2(server.url)
+        raw = Raw(Endpoint("http/2", server.url))
+        readers = [iter(Pushed(client, raw, JSON, request(consumer, shard))) for shard in range(3)]
+        for reader in readers:
+            next(reader), next(reader)
+    with client, pytest.raises(Ended):
+        while True:
+            client.receive()
+    assert sum(isinstance(event, h2.events.StreamEnded) for event in client.events) == 3
 
 
 def test_server_stops_though_a_client_does_not_read() -> None:

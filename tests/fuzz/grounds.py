@@ -82,7 +82,7 @@ class Alone:
         assert shape is not None
         request = JSON.decode(msgspec.json.encode(params), shape)
         try:
-            call: Coroutine[Any, Any, msgspec.Struct | None] = self._operations.call(operation, request, "us-east-1")
+            call: Coroutine[Any, Any, Any] = self._operations.call(operation, request, "us-east-1")
             call.send(None)
         except StopIteration as done:
             return None if done.value is None else msgspec.json.decode(JSON.encode(done.value))

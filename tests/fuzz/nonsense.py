@@ -42,6 +42,7 @@ POLICY = json.dumps(
     }
 )
 
+PUSHED = "SubscribeToShard"
 OFTEN = ["CreateStream", "GetRecords", "GetShardIterator", "ListShards", "PutRecord", "PutRecords", "SplitShard"]
 CHOICES = [*MEMBERS, *OFTEN * 3]
 
@@ -88,13 +89,17 @@ class Nonsense:
         names: Streams to ask about.
         cbor: Whether the parameters are for CBOR.
         kept: A stream that is only asked about, never changed.
+        pushed: Whether shards are subscribed to too: their answers go on.
     """
 
-    def __init__(self, seed: int, names: Iterable[str], *, cbor: bool, kept: str | None = None) -> None:
+    def __init__(
+        self, seed: int, names: Iterable[str], *, cbor: bool, kept: str | None = None, pushed: bool = False
+    ) -> None:
         self.random = random.Random(seed)
         self.names = list(names)
         self.cbor = cbor
         self.kept = kept
+        self.choices: list[str] = [*CHOICES, *[PUSHED] * 3] if pushed else [name for name in CHOICES if name != PUSHED]
         self.known: dict[str, list[Any]] = {
             "ConsumerARN": [f"arn:aws:kinesis:us-east-1:000000000000:stream/{self.names[0]}/consumer/app:1"],
             "HashKey": [0, 2**127],
@@ -112,7 +117,7 @@ class Nonsense:
                 "StreamName": self.random.choice(self.names),
                 "ShardCount": self.random.choice([1, 2, 5]),
             }
-        operation = self.random.choice(CHOICES)
+        operation = self.random.choice(self.choices)
         if operation == "DeleteStream" and self.random.random() < 0.6:
             operation = "GetRecords"
         self._reading = operation in READS
@@ -142,7 +147,7 @@ class Nonsense:
         """Return parameters, some of them missing."""
         pick = self.random.choice
         rare = RARE if "StreamName" in members else RARE - {"StreamARN", "StreamModeDetails"}
-        if "ConsumerARN" in members:
+        if "ConsumerARN" in members and "ConsumerName" in members:
             members = pick([["ConsumerARN"], ["ConsumerARN"], ["StreamARN", "ConsumerName"], members])
         chosen = [m for m in members if self.random.random() < (0.2 if m in rare else 0.98)]
         if "StreamName" in chosen and self.random.random() < 0.9:
@@ -173,6 +178,10 @@ class Nonsense:
             ]
         if name == "ShardFilter":
             return self.request(["Type", "ShardId", "Timestamp"])
+        if name == "StartingPosition":
+            kind = self.member("ShardIteratorType")
+            given = self.request(["SequenceNumber"] if "NUMBER" in str(kind) else ["Timestamp"])
+            return {"Type": kind} | (given if chance < 0.1 or "T_" in str(kind) or "R_" in str(kind) else {})
         if name == "StreamModeDetails":
             return {"StreamMode": pick([*["PROVISIONED"] * 5, "ON_DEMAND", "X"])}
         if name.endswith("ARN"):

@@ -25,7 +25,7 @@ from tests.contract.clients.http2 import Ended, Http2
 from tests.fuzz import http_1, http_2
 from tests.fuzz.child import Child, serving
 from tests.fuzz.damage import spoil, spoil_body
-from tests.fuzz.nonsense import Nonsense
+from tests.fuzz.nonsense import PUSHED, Nonsense
 from tests.fuzz.signing import CBOR, JSON, sign
 
 REQUESTS = int(os.environ.get("KINSTREAM_FUZZED_REQUESTS", "100000")) // 10
@@ -55,7 +55,7 @@ class Clients:
         self.child = child
         self.random = random.Random(seed)
         self.cbor = seed % 2 == 1
-        self.nonsense = Nonsense(seed, [f"fuzz-{n}" for n in range(4)], cbor=self.cbor, kept=KEPT)
+        self.nonsense = Nonsense(seed, [f"fuzz-{n}" for n in range(4)], cbor=self.cbor, kept=KEPT, pushed=True)
         self.statuses: Counter[int] = Counter()
         self.ended = 0
         self.unchecked = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -102,7 +102,7 @@ class Clients:
             answer = client.getresponse()
             content = answer.read()
             self.note(answer.status, (signed, body[:1000], content))
-            if answer.status == 200 and content and not self.cbor:
+            if answer.status == 200 and content and answer.headers["Content-Type"] == JSON:
                 self.nonsense.learn(json.loads(content))
         client.close()
 
@@ -232,6 +232,15 @@ def ask(child: Child, operation: str, params: dict[str, Any]) -> Any:
     return json.loads(content or b"null")
 
 
+def shorten(child: Child) -> None:
+    """Let subscriptions end after an event, not after 5 minutes."""
+    client = HTTPConnection(urlsplit(child.url).netloc, timeout=SOON)
+    body = json.dumps({"operation": PUSHED, "after_events": 1, "end": {}})
+    client.request("POST", "/_control/every", body, {"Authorization": "Bearer local"})
+    assert client.getresponse().status == 201
+    client.close()
+
+
 def keep(child: Child) -> dict[str, list[tuple[str, str]]]:
     """Make the stream that must be the same afterwards; return its records by shard."""
     ask(child, "CreateStream", {"StreamName": KEPT, "ShardCount": 3})
@@ -274,6 +283,7 @@ def test_whatever_comes_over_sockets_is_answered_or_ended_and_leaves_nothing_beh
     silent: list[tuple[socket.socket, bytes]] = []
     batches = max(1, REQUESTS // BATCH)
     with serving(tmp_path / "data", tls_port=0, transition=0, quotas=False, limits=LIMITS) as child:
+        shorten(child)
         records = keep(child)
         fresh = at_rest(child)
         early: dict[str, Any] = fresh

@@ -21,9 +21,10 @@ from typing import Any
 
 import cbor2
 import pytest
+from botocore.eventstream import EventStreamBuffer
 from tests.doubles.clock import VirtualClock
 from tests.fuzz.damage import CONTENT_TYPES, spoil, spoil_body
-from tests.fuzz.nonsense import MEMBERS, Nonsense
+from tests.fuzz.nonsense import MEMBERS, PUSHED, Nonsense
 from tests.fuzz.signing import CBOR, JSON, sign
 
 from kinstream.local.control import Control, subject
@@ -50,6 +51,8 @@ HOST = "127.0.0.1:4567"
 KEPT = "kept-whatever-is-asked"
 TAGS = {1: lambda value, immutable: value}
 """Kinesis' timestamps are milliseconds, which CBOR's own are not."""
+PATIENCE = 50
+"""Turns of the event loop that a client stays with a subscription."""
 ROOM = 48 * 2**20
 """Bytes by which memory may grow from the first worlds to the last: it lies in pieces."""
 
@@ -61,6 +64,12 @@ class Line:
         self.ended = False
 
     async def finish(self) -> None:
+        self.ended = True
+
+    async def taken(self) -> None:
+        await asyncio.sleep(0)
+
+    async def abandon(self) -> None:
         self.ended = True
 
     def cut(self) -> None:
@@ -78,7 +87,7 @@ class World:
         self.cbor = seed % 2 == 1
         self.clock = VirtualClock()
         self.moved = MovedClock(self.clock)
-        self.nonsense = Nonsense(seed, [f"fuzz-{n}" for n in range(4)], cbor=self.cbor, kept=KEPT)
+        self.nonsense = Nonsense(seed, [f"fuzz-{n}" for n in range(4)], cbor=self.cbor, kept=KEPT, pushed=True)
         self.store: Store = SqliteStore(folder, "process") if seed % 10 == 7 else MemoryStore()
         state = State(transition=self.random.choice([0, 0.02, 1, 60]))
         operations = Operations(state, self.store, self.moved, Quotas() if seed % 4 < 2 else None)
@@ -114,7 +123,7 @@ class World:
             "raw_path": raw_path,
             "query_string": query.encode("latin-1"),
             "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()],
-            "state": {"connection": line},
+            "state": {"connection": line, "answer": line},
         }
         middle = self.random.randrange(len(body) + 1) if self.random.random() < 0.2 else len(body)
         parts = [body[:middle], body[middle:]] if middle < len(body) else [body]
@@ -128,7 +137,11 @@ class World:
         answers: list[dict[str, Any]] = []
 
         async def receive() -> dict[str, Any]:
-            return waiting.pop()
+            if waiting:
+                return waiting.pop()
+            for _ in range(PATIENCE):
+                await asyncio.sleep(0)
+            return {"type": "http.disconnect"}
 
         async def send(message: dict[str, Any]) -> None:
             answers.append(message)
@@ -199,9 +212,10 @@ class World:
                 del headers[name]
         status, answer = await self.ask(headers, body, method=method, path=path, query=query)
         if status == 200 and answer and headers.get("content-type") == content_type:
-            self.nonsense.learn(
-                json.loads(answer) if content_type == JSON else cbor2.loads(answer, semantic_decoders=TAGS)
-            )
+            for part in messages(answer) if operation == PUSHED else [answer]:
+                self.nonsense.learn(
+                    json.loads(part) if content_type == JSON else cbor2.loads(part, semantic_decoders=TAGS)
+                )
         return status, (operation, params, body[:1000], headers, method, path, answer[:1000])
 
     async def steer(self) -> tuple[int, Any]:
@@ -247,6 +261,15 @@ class World:
         self.clock.now += 61
         assert await self.kept() == kept
         self.store.close()
+
+
+def messages(answer: bytes) -> list[bytes]:
+    """Return what the messages of an event stream hold."""
+    buffer = EventStreamBuffer()
+    buffer.add_data(answer)
+    found = [message.payload for message in buffer]
+    assert found, "a subscription begins with a message"
+    return found
 
 
 def memory() -> int:

@@ -17,15 +17,21 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from h2.connection import H2Connection
 from h2.errors import ErrorCodes
+from h2.events import Event as H2Event
 from h2.exceptions import ProtocolError
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.events import EndBody
+from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h2 import H2Protocol, StreamBuffer
+from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
+from hyperframe.frame import Frame, GoAwayFrame
 
 from kinstream.local.limits import Limits
 
@@ -52,6 +58,12 @@ GOODBYE_SECONDS = 1.0
 
 _ACCEPT_AGAIN = 0.5
 """Seconds until the next try where the machine has no room for a connection."""
+
+
+_FEW_TURNS = 10
+"""Turns of the event loop in which an end should have been sent; then it is looked for no more than every `_LOOK_AGAIN`."""
+
+_LOOK_AGAIN = 0.02
 
 
 class Listener(NamedTuple):
@@ -218,6 +230,9 @@ class _Connection:
         self._idle: asyncio.TimerHandle | None = None
         self._lingering: asyncio.TimerHandle | None = None
         self._ended = False
+        self._leaving = False
+        """Whether its client asks no more, but hears the answers under way."""
+        self._heeding = False
 
     async def serve(self) -> None:
         """Answer requests until either side ends the connection."""
@@ -244,6 +259,8 @@ class _Connection:
                 )
                 self._may_idle(True)
                 await self._protocol.initiate()
+                if isinstance(self._protocol.protocol, H2Protocol):
+                    self._heed_goodbye(self._protocol.protocol.connection)
                 await self._read()
         finally:
             self._may_idle(False)
@@ -290,8 +307,17 @@ class _Connection:
     ) -> Callable[[Message], Awaitable[None]]:
         """Start the application for one request, and return what its messages are handed to."""
         inbox = _Inbox()
-        stream: Any = send  # bound to hypercorn's stream
-        scope["state"]["answer"] = _Answer(self, stream.__self__.stream_id)
+        bound: Any = send
+        stream: HTTPStream = bound.__self__
+        scope["state"]["answer"] = _Answer(self, stream.stream_id)
+        passed_on = stream.send
+
+        async def in_order(event: StreamEvent) -> None:
+            await passed_on(event)
+            if isinstance(event, EndBody):
+                await self._ended_before_leaving(stream.stream_id)
+
+        stream.send = in_order
 
         async def work() -> None:
             try:
@@ -319,6 +345,9 @@ class _Connection:
                 self._ended = True
             protocol = self._protocol.protocol
             if isinstance(protocol, H2Protocol):
+                self._heed_goodbye(protocol.connection)
+                if self._leaving and protocol.idle:
+                    self._close()
                 encoder = protocol.connection.encoder
                 if encoder.header_table_size > HEADER_TABLE_BYTES:
                     encoder.header_table_size = HEADER_TABLE_BYTES
@@ -331,6 +360,19 @@ class _Connection:
         await self._protocol.handle(Closed())
         for waiting in self._waiting():
             await waiting.close()
+
+    async def _ended_before_leaving(self, number: int) -> None:
+        """Wait until an answer's end was sent (HTTP/2), where the connection ends with it: hypercorn would end it before."""
+        protocol = self._protocol.protocol
+        turns = 0
+        while (
+            isinstance(protocol, H2Protocol)
+            and number in protocol.stream_buffers
+            and not protocol.closed
+            and (self._leaving or self._context.terminated.is_set())
+        ):
+            await asyncio.sleep(0 if turns < _FEW_TURNS else _LOOK_AGAIN)
+            turns += 1
 
     async def taken(self, number: int) -> None:
         """Wait until all that an answer has sent is on its way. hypercorn lets a client's window fill its memory instead."""
@@ -379,10 +421,29 @@ class _Connection:
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
-        if idle and self._context.terminated.is_set():
+        if idle and (self._leaving or self._context.terminated.is_set()):
             self._close()
         elif idle:
             self._idle = asyncio.get_running_loop().call_later(self._idle_seconds(), self._leave)
+
+    def _heed_goodbye(self, connection: H2Connection) -> None:
+        """Let a client that says goodbye (GOAWAY) hear the answers under way: h2 would send nothing more.
+
+        The AWS SDK for JavaScript says so as soon as a subscription has begun.
+        """
+        if self._heeding:
+            return
+        self._heeding = True
+        receivers = connection._frame_dispatch_table
+        usual: Callable[[GoAwayFrame], tuple[list[Frame], list[H2Event]]] = receivers[GoAwayFrame]
+
+        def heed(frame: GoAwayFrame) -> tuple[list[Frame], list[H2Event]]:
+            if frame.error_code:
+                return usual(frame)
+            self._leaving = True
+            return [], []
+
+        receivers[GoAwayFrame] = heed
 
     def _leave(self) -> None:
         """End a connection on which nothing is asked. HTTP/2 says so, and what a client asks meanwhile it may ask again."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from kinstream.local.push import Cut, Messages, exception
+from kinstream.local.push import Cut, Messages, exception, give_up
 from kinstream.local.refusal import Refused
 from kinstream.local.subscriptions import Subscription
 from kinstream.local.wire import Wire
@@ -79,12 +79,12 @@ def silence(events: int, released: Callable[[], Awaitable[None]]) -> Fault:
         async with aclosing(end(events)(messages, subscription, wire)) as first:
             async for message in first:
                 yield message
-        waiting = {asyncio.ensure_future(released()), asyncio.ensure_future(subscription.closed.wait())}
+        release, close = asyncio.ensure_future(released()), asyncio.ensure_future(subscription.closed.wait())
+        either: set[asyncio.Future[Any]] = {release, close}
         try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for one in waiting:
-                one.cancel()
+            await give_up(release, close)
 
     return fault
 

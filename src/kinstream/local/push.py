@@ -102,7 +102,7 @@ async def push(
                 sending.result()
             return sending.done()
         finally:
-            sending.cancel()
+            await give_up(sending)
 
     leaving = asyncio.ensure_future(_close_when_left(receive, subscription))
     try:
@@ -115,7 +115,16 @@ async def push(
                     return
         await flow.abandon()
     finally:
-        leaving.cancel()
+        await give_up(leaving)
+
+
+async def give_up(*tasks: asyncio.Future[Any]) -> None:
+    """End what is still going on, and wait for that."""
+    going_on = {task for task in tasks if not task.done()}
+    for task in going_on:
+        task.cancel()
+    if going_on:
+        await asyncio.wait(going_on)
 
 
 async def _last(sending: asyncio.Future[None], subscription: Subscription, patience: float) -> None:
@@ -127,7 +136,7 @@ async def _last(sending: asyncio.Future[None], subscription: Subscription, patie
         if closed.done() and not sending.done():
             await asyncio.wait({sending}, timeout=LAST_SECONDS)
     finally:
-        closed.cancel()
+        await give_up(closed)
 
 
 async def _close_when_left(receive: Callable[[], Awaitable[Message]], subscription: Subscription) -> None:
