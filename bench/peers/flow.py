@@ -112,8 +112,8 @@ class Meter:
     """Counts records, and reads the clocks at the beginning and the end of what is measured.
 
     Attributes:
-        count: Records so far; whoever handles one adds one.
-        size: Bytes of their data so far.
+        count: Records so far; whoever is given some adds them.
+        size: Bytes so far, where bytes are what counts.
     """
 
     __slots__ = ("_begun", "_cpu", "_from_count", "_from_size", "_wall", "count", "size")
@@ -194,7 +194,7 @@ async def put_through(
     distribution: str,
     put: Callable[[list[Pair]], Awaitable[Callable[[], Awaitable[object]]]],
     finish: Callable[[], Awaitable[object]],
-    **more: Any,
+    told: Callable[[], dict[str, Any]] = dict,
 ) -> None:
     """Measure a client with a buffer of its own.
 
@@ -204,13 +204,13 @@ async def put_through(
         put: Hands a chunk over, and returns a function whose answer, awaited, is the chunk's acknowledgement. Chunks are
             handed over one after the other, at most `flow.window` records ahead of what is acknowledged.
         finish: Sends whatever is kept back.
-        more: What else to print.
+        told: Returns what else to print, at the end.
     """
     chunks, meter = flow.chunks(), Meter()
     await _feed(flow, meter, chunks, put, finish, flow.warm_up)
     meter.begin()
     await _feed(flow, meter, chunks, put, finish, flow.seconds)
-    meter.end(distribution, **more)
+    meter.end(distribution, **told())
 
 
 async def _feed(
@@ -224,7 +224,6 @@ async def _feed(
     waiting: deque[Callable[[], Awaitable[object]]] = deque()
     end = time.perf_counter() + seconds
     turn = meter.count // CHUNK
-    # One look at the clock in a few chunks: the more are under way, the longer the last ones take to be acknowledged.
     while time.perf_counter() < end:
         waiting.append(await put(chunks[turn % len(chunks)]))
         turn += 1

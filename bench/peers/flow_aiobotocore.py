@@ -33,19 +33,21 @@ async def main() -> None:
             answer = await kinesis.get_records(ShardIterator=iterators[lane])
             iterators[lane] = answer["NextShardIterator"]
             for record in answer["Records"]:
-                meter.count += 1
-                meter.size += len(record["Data"])
+                data = record["Data"]
+            flow.check(len(data) == flow.size)
+            meter.count += len(answer["Records"])
 
         async def subscribed() -> None:
             answer = await kinesis.subscribe_to_shard(
                 ConsumerARN=flow.arn, ShardId="shardId-000000000000", StartingPosition={"Type": "TRIM_HORIZON"}
             )
             async for event in answer["EventStream"]:
-                for record in event["SubscribeToShardEvent"]["Records"]:
-                    meter.count += 1
-                    meter.size += len(record["Data"])
+                records = event["SubscribeToShardEvent"]["Records"]
+                for record in records:
+                    data = record["Data"]
+                meter.count += len(records)
                 meter.pushed(flow.records)
-            flow.check(meter.count == flow.records)
+            flow.check(meter.count == flow.records and len(data) == flow.size)
             meter.end("aiobotocore")
 
         if flow.way == "subscribed":

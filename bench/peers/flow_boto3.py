@@ -88,17 +88,20 @@ def reading() -> None:
         return records
 
     def read() -> None:
-        for record in page():
-            meter.count += 1
-            meter.size += len(record["Data"])
+        records = page()
+        for record in records:
+            data = record["Data"]
+        flow.check(len(data) == flow.size)
+        meter.count += len(records)
 
     def read_deaggregated() -> None:
         from aws_kinesis_agg.deaggregator import iter_deaggregate_records  # type: ignore[import-not-found]
 
         # It takes boto3's records in Lambda's shape or boto3's own, and gives data back in base64.
         for record in iter_deaggregate_records(page(), data_format="Boto3"):
+            data = base64.b64decode(record["kinesis"]["data"])
             meter.count += 1
-            meter.size += len(base64.b64decode(record["kinesis"]["data"]))
+        flow.check(len(data) == flow.size)
 
     read_blocking(flow, "boto3", read_deaggregated if flow.way == "deaggregated" else read, meter)
 
@@ -108,11 +111,12 @@ def subscribed() -> None:
         ConsumerARN=flow.arn, ShardId="shardId-000000000000", StartingPosition={"Type": "TRIM_HORIZON"}
     )
     for event in answer["EventStream"]:
-        for record in event["SubscribeToShardEvent"]["Records"]:
-            meter.count += 1
-            meter.size += len(record["Data"])
+        records = event["SubscribeToShardEvent"]["Records"]
+        for record in records:
+            data = record["Data"]
+        meter.count += len(records)
         meter.pushed(flow.records)
-    flow.check(meter.count == flow.records)
+    flow.check(meter.count == flow.records and len(data) == flow.size)
     meter.end("boto3")
 
 

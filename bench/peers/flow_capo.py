@@ -34,17 +34,19 @@ async def main() -> None:
             answer = await kinesis.get_records(iterators[lane])
             iterators[lane] = answer["next_shard_iterator"]
             for record in answer["records"]:
-                meter.count += 1
-                meter.size += len(record["data"])
+                data = record["data"]
+            flow.check(len(data) == flow.size)
+            meter.count += len(answer["records"])
 
         async def subscribed() -> None:
             answer = await kinesis.subscribe_to_shard(flow.arn, "shardId-000000000000", {"type": "TRIM_HORIZON"})
             async for event in answer["event_stream"]:
-                for record in event.get("SubscribeToShardEvent", NOTHING)["records"]:
-                    meter.count += 1
-                    meter.size += len(record["data"])
+                records = event.get("SubscribeToShardEvent", NOTHING)["records"]
+                for record in records:
+                    data = record["data"]
+                meter.count += len(records)
                 meter.pushed(flow.records)
-            flow.check(meter.count == flow.records)
+            flow.check(meter.count == flow.records and len(data) == flow.size)
             meter.end("capo-kinesis")
 
         if flow.way == "subscribed":

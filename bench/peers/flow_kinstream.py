@@ -100,8 +100,13 @@ async def put_in_pipeline(client: Client, more: dict[str, Any]) -> None:
 
         return acknowledged
 
-    await put_through(flow, "kinstream", put_many if flow.way.startswith("put_many") else put, producer.flush, **more)
-    flow.check(events > 0 and producer.statistics().failed == 0)
+    def told() -> dict[str, Any]:
+        said = producer.statistics()
+        resent = said.resent_throttled + said.resent_failed + said.resent_unknown + said.resent_wrong_shard
+        flow.check(events > 0 and said.records_failed == said.wrong_shard == resent == 0)
+        return {**more, "in_one": said.records_written / said.kinesis_records}
+
+    await put_through(flow, "kinstream", put_many if flow.way.startswith("put_many") else put, producer.flush, told)
     await producer.close()
 
 
@@ -118,31 +123,34 @@ async def consume(client: Client, more: dict[str, Any]) -> None:
         else Consumer(flow.stream, client=client, start="TRIM_HORIZON", fetch=fetch, observer=observe)
     )
 
-    async def handle(record: Any) -> None:
-        meter.count += 1
-        meter.size += len(record.data)
+    data = b""
 
-    async def handle_batch(batch: Any) -> None:
-        for record in batch:
-            meter.count += 1
-            meter.size += len(record.data)
+    async def handle(record: Any) -> None:
+        nonlocal data
+        data = record.data
+        meter.count += 1
+
+    def take(records: Any) -> None:
+        for record in records:
+            data = record.data
+        flow.check(len(data) == flow.size)
+        meter.count += len(records)
 
     async def handle_pushed(batch: Any) -> None:
-        await handle_batch(batch)
+        take(batch)
         if meter.pushed(flow.records):
             meter.end("kinstream", **more)
             os._exit(0)
 
     async def iterate() -> None:
+        nonlocal data
         async for record in consumer:
+            data = record.data
             meter.count += 1
-            meter.size += len(record.data)
 
     async def batches() -> None:
         async for batch in consumer.batches():
-            for record in batch:
-                meter.count += 1
-                meter.size += len(record.data)
+            take(batch)
 
     iterators: dict[int, str] = {}
 
@@ -151,16 +159,13 @@ async def consume(client: Client, more: dict[str, Any]) -> None:
             iterators[lane] = await consumer.get_shard_iterator(f"shardId-{lane:012}", "TRIM_HORIZON")
         answer = await consumer.get_records(iterators[lane])
         iterators[lane] = answer.next_shard_iterator or ""
-        for record in answer.records:
-            meter.count += 1
-            meter.size += len(record.data)
+        take(answer.records)
 
     if way == "get_records":
         await read_in_lanes(flow, "kinstream", get_records, meter)
         return
     readings: dict[str, Callable[[], Any]] = {
         "run": lambda: consumer.run(handle),
-        "run_batches": lambda: consumer.run_batches(handle_batch),
         "subscribed": lambda: consumer.run_batches(handle_pushed),
         "async for": iterate,
         "batches": batches,
@@ -168,6 +173,7 @@ async def consume(client: Client, more: dict[str, Any]) -> None:
     if way == "subscribed":
         await readings[way]()
     await read_flowing(flow, "kinstream", meter, readings[way](), **more)
+    flow.check(way == "batches" or len(data) == flow.size)
     await consumer.close()
 
 
