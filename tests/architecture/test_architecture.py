@@ -41,9 +41,9 @@ PURE = {
     "kpl.message", "kpl.container", "kpl.builder",
     "produce.aggregate", "produce.batch", "produce.lane", "produce.pace", "produce.route",
     "produce.settle", "produce.statistics",
-    "aws.attempts", "aws.endpoint", "aws.kinesis", "aws.sign", "aws.wire",
+    "aws.attempts", "aws.endpoint", "aws.eventstream", "aws.kinesis", "aws.sign", "aws.wire",
     "consume.checkpoint", "consume.deaggregate", "consume.lifecycle", "consume.watch", "consume.fetch.pace",
-    "consume.fetch.position", "consume.lease.lease",
+    "consume.fetch.position", "consume.fetch.subscribing", "consume.lease.lease",
     "local.eventstream", "local.kept", "local.quotas", "local.resharding", "local.sequence", "local.state",
 }  # fmt: skip
 ACTING = {"asyncio", "threading", "time", "os", "socket", "random", "secrets", "uuid", "logging", "sqlite3",

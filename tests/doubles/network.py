@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.doubles.kinesis import Kinesis
 
-from kinstream.aws.transport import SLOW_LINE_BYTES_PER_SECOND, Answer
+from kinstream.aws.transport import SLOW_LINE_BYTES_PER_SECOND, Answer, StreamedAnswer
 from kinstream.errors import ConnectFailed, ConnectionLost, DeadlineExceeded
 from kinstream.local import answers
 from kinstream.local.refusal import Refused
@@ -288,6 +288,12 @@ class LocalTransport:
             trip.ended = asyncio.get_running_loop().time()
             if network.watch is not None:
                 network.watch(trip)
+
+    async def stream(
+        self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float
+    ) -> StreamedAnswer:
+        """Refuse: subscriptions do not run in simulations."""
+        raise ConnectFailed("a simulated network carries no streams", sent=False)
 
     async def _carry(self, trip: Trip, faults: Faults, headers: dict[str, str], body: bytes, progress: float) -> Answer:
         network, fate = self._network, trip.fate
