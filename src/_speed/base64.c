@@ -6,8 +6,8 @@
 #endif
 
 static const char ALPHABET[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-static unsigned char values[256]; /* of each character; NO_VALUE for what is no base64 */
-enum { NO_VALUE = 0xff };
+static unsigned char bits[256]; /* of each character; NO_BITS for what is no base64 */
+enum { NO_BITS = 0xff };
 
 /* --- Writing --------------------------------------------------------------------------------------------------------- */
 
@@ -125,16 +125,16 @@ PyObject *base64_decode(const char *from, Py_ssize_t size) {
     }
 #endif
     for (; from < end; from += 4, to += 3) {
-        unsigned a = values[(unsigned char)from[0]], b = values[(unsigned char)from[1]];
-        unsigned c = values[(unsigned char)from[2]], d = values[(unsigned char)from[3]];
+        unsigned a = bits[(unsigned char)from[0]], b = bits[(unsigned char)from[1]];
+        unsigned c = bits[(unsigned char)from[2]], d = bits[(unsigned char)from[3]];
         if ((a | b | c | d) & 0xc0) goto no_base64;
         to[0] = (unsigned char)(a << 2 | b >> 4);
         to[1] = (unsigned char)(b << 4 | c >> 2);
         to[2] = (unsigned char)(c << 6 | d);
     }
     if (padding) {
-        unsigned a = values[(unsigned char)from[0]], b = values[(unsigned char)from[1]];
-        unsigned c = padding == 1 ? values[(unsigned char)from[2]] : 0;
+        unsigned a = bits[(unsigned char)from[0]], b = bits[(unsigned char)from[1]];
+        unsigned c = padding == 1 ? bits[(unsigned char)from[2]] : 0;
         unsigned left_over = padding == 1 ? c & 3 : b & 15; /* bits that stand for nothing must be 0 */
         if ((a | b | c) & 0xc0 || left_over) goto no_base64;
         to[0] = (unsigned char)(a << 2 | b >> 4);
@@ -147,6 +147,6 @@ no_base64:
 }
 
 void base64_prepare(void) {
-    memset(values, NO_VALUE, sizeof values);
-    for (int i = 0; i < 64; i++) values[(unsigned char)ALPHABET[i]] = (unsigned char)i;
+    memset(bits, NO_BITS, sizeof bits);
+    for (int i = 0; i < 64; i++) bits[(unsigned char)ALPHABET[i]] = (unsigned char)i;
 }

@@ -3,7 +3,7 @@
 
 #include <structmember.h> /* T_OBJECT_EX; in Python.h itself from 3.12 on, under another name */
 
-struct layout record_layout, received_layout, result_layout;
+struct layout record_layout, received_layout, result_layout, put_layout;
 PyObject *encryption_none, *encryption_kms;
 #ifdef HAVE_AVX2
 bool use_avx2;
@@ -45,6 +45,7 @@ static Py_ssize_t offset_of(PyObject *class, PyObject *name) {
 
 int learn_layout(struct layout *layout, PyObject *class, const char *const *names, int known) {
     int result = -1;
+    struct layout learned = {.type = NULL};
     PyObject *fields = PyObject_GetAttrString(class, "__struct_fields__");
     PyObject *defaults = fields == NULL ? NULL : PyObject_GetAttrString(class, "__struct_defaults__");
     if (defaults == NULL || !PyType_Check(class) || !PyTuple_Check(fields) || !PyTuple_Check(defaults)) goto done;
@@ -58,16 +59,18 @@ int learn_layout(struct layout *layout, PyObject *class, const char *const *name
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *name = PyTuple_GET_ITEM(fields, i), *value = NULL;
         if (!PyUnicode_Check(name) || (i < known && PyUnicode_CompareWithASCIIString(name, names[i]) != 0)) goto done;
-        layout->offsets[i] = offset_of(class, name);
-        if (layout->offsets[i] == 0) goto done;
+        learned.offsets[i] = offset_of(class, name);
+        if (learned.offsets[i] == 0) goto done;
         if (i >= without_default) {
             value = PyTuple_GET_ITEM(defaults, i - without_default);
             if (strstr(Py_TYPE(value)->tp_name, "msgspec") != NULL) goto done; /* a default that is made anew each time */
         }
-        Py_XSETREF(layout->defaults[i], Py_XNewRef(value));
+        learned.defaults[i] = value;
     }
-    layout->count = count;
-    Py_XSETREF(layout->type, (PyTypeObject *)Py_NewRef(class));
+    learned.count = count;
+    learned.type = (PyTypeObject *)Py_NewRef(class);
+    for (Py_ssize_t i = 0; i < count; i++) Py_XINCREF(learned.defaults[i]);
+    *layout = learned; /* what it held before is one of a few classes, which are never given up */
     result = 0;
 done:
     if (result < 0) PyErr_SetString(PyExc_ImportError, "kinstream._speed does not know the layout of a class of kinstream");
@@ -78,7 +81,7 @@ done:
 
 const struct places *places_of(PyTypeObject *type) {
     static const char *const NAMES[PLACES] = {"data", "partition_key", "explicit_hash_key", "size", "outcome", "index", "waiter",
-                                              "members"};
+                                              "members", "attempts", "maybe_written"};
     static const struct places NOWHERE;
     static struct places known[8]; /* Record, Delivery, Aggregate; a type stays, and so its places */
     static int count;
@@ -245,6 +248,7 @@ static int prepare(PyObject *Py_UNUSED(module)) {
     static const char *const received_fields[] = {"data", "sequence_number", "arrival_time", "partition_key",
                                                   "encryption_type", "subsequence_number", "origin"};
     static const char *const result_fields[] = {"sequence_number", "shard_id", "error_code", "error_message"};
+    static const char *const put_fields[] = {"shard_id", "sequence_number", "subsequence_number", "attempts", "maybe_duplicate"};
 #ifdef HAVE_AVX2
     __builtin_cpu_init();
     use_avx2 = __builtin_cpu_supports("avx2");
@@ -257,7 +261,8 @@ static int prepare(PyObject *Py_UNUSED(module)) {
         int known;
     } CLASSES[] = {{&record_layout, "Record", record_fields, RECORD_FIELDS},
                    {&received_layout, "ReceivedRecord", received_fields, RECEIVED_FIELDS},
-                   {&result_layout, "PutRecordResult", result_fields, RESULT_FIELDS}};
+                   {&result_layout, "PutRecordResult", result_fields, RESULT_FIELDS},
+                   {&put_layout, "PutResult", put_fields, PUT_FIELDS}};
     PyObject *records = PyImport_ImportModule("kinstream.record");
     if (records == NULL) return -1;
     int result = -1;
@@ -294,6 +299,8 @@ static PyMethodDef functions[] = {
     {"admit_pairs", FAST(admit_pairs), "Return deliveries for pairs of data and key, and their bytes in sum, or None."},
     {"pack", FAST(pack), "Return an aggregated record of as many records as fit, and their number, or None."},
     {"mark_written", FAST(mark_written), "Tell each record that it is written; return how many, their bytes, who is awaited."},
+    {"first_unsettled", FAST(first_unsettled), "Return the index of the first delivery that is not settled, or their number."},
+    {"values", values, METH_O, "Return what became of each delivery."},
     {"set_origin", FAST(set_origin), "Give records their origin; return the indexes of what may be aggregates, or None."},
     {"user_records", FAST(user_records), "Return the user records in an aggregated record, or None."},
     {NULL, NULL, 0, NULL},

@@ -13,7 +13,10 @@ PyObject *admit_pairs(PyObject *Py_UNUSED(module), PyObject *const *arguments, P
     PyObject *records = arguments[1], *deadline = arguments[4];
     Py_ssize_t limit = PyLong_AsSsize_t(arguments[2]), longest_key = PyLong_AsSsize_t(arguments[3]), total = 0;
     if (PyErr_Occurred()) return NULL;
-    if (layout.type != (PyTypeObject *)arguments[0] && learn_layout(&layout, arguments[0], FIELDS, 5) < 0) return NULL;
+    if (layout.type != (PyTypeObject *)arguments[0] && learn_layout(&layout, arguments[0], FIELDS, 5) < 0) {
+        PyErr_Clear();
+        Py_RETURN_NONE;
+    }
     PyObject *deliveries = PyList_New(PyList_GET_SIZE(records));
     if (deliveries == NULL) return NULL;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(records); i++) {
@@ -203,9 +206,12 @@ static int settle_one(PyObject *delivery, PyObject *outcome, Py_ssize_t index, P
 
 /* mark_written(entries: list, results: list): twin of kinstream.produce.settle.mark_written. */
 PyObject *mark_written(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
-    if (count != 2 || !PyList_Check(arguments[0]) || !PyList_Check(arguments[1]) ||
-        PyList_GET_SIZE(arguments[0]) != PyList_GET_SIZE(arguments[1])) {
-        PyErr_SetString(PyExc_TypeError, "mark_written(entries: list, results: list), of one length");
+    if (count != 2 || !PyList_Check(arguments[0]) || !PyList_Check(arguments[1])) {
+        PyErr_SetString(PyExc_TypeError, "mark_written(entries: list, results: list)");
+        return NULL;
+    }
+    if (PyList_GET_SIZE(arguments[0]) != PyList_GET_SIZE(arguments[1])) {
+        PyErr_SetString(PyExc_ValueError, "mark_written: not as many results as entries");
         return NULL;
     }
     PyObject *entries = arguments[0], *results = arguments[1];
@@ -244,4 +250,87 @@ failed:
     Py_XDECREF(awaited);
     Py_XDECREF(empty);
     return NULL;
+}
+
+/* --- Results ------------------------------------------------------------------------------------------------------------- */
+
+/* first_unsettled(deliveries: list, start): twin of kinstream.produce.delivery.first_unsettled. */
+PyObject *first_unsettled(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
+    if (count != 2 || !PyList_Check(arguments[0])) {
+        PyErr_SetString(PyExc_TypeError, "first_unsettled(deliveries: list, start: int)");
+        return NULL;
+    }
+    Py_ssize_t index = PyLong_AsSsize_t(arguments[1]);
+    if (index < 0) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "first_unsettled: start is negative");
+        return NULL;
+    }
+    for (; index < PyList_GET_SIZE(arguments[0]); index++) {
+        PyObject *delivery = PyList_GET_ITEM(arguments[0], index);
+        PyObject *outcome = place(delivery, places_of(Py_TYPE(delivery)), OUTCOME);
+        if (outcome == NULL) {
+            PyErr_SetString(PyExc_TypeError, "first_unsettled: not a delivery");
+            return NULL;
+        }
+        if (outcome == Py_None) return PyLong_FromSsize_t(index);
+    }
+    return PyLong_FromSsize_t(PyList_GET_SIZE(arguments[0]));
+}
+
+/* A number of attempts that is small, as all are; -1: it is something else. */
+static long attempts_of(PyObject *object, const struct places *places) {
+    PyObject *attempts = place(object, places, ATTEMPTS);
+    if (attempts == NULL || !PyLong_CheckExact(attempts)) return -1;
+    int overflow;
+    long number = PyLong_AsLongAndOverflow(attempts, &overflow);
+    return overflow || number > 1000000 ? -1 : number;
+}
+
+/* The result of a delivery that was written; NULL as everywhere. */
+static PyObject *value_of(PyObject *delivery) {
+    const struct places *places = places_of(Py_TYPE(delivery));
+    PyObject *outcome = place(delivery, places, OUTCOME), *doubt = place(delivery, places, DOUBT);
+    PyObject *index = Py_None;
+    long attempts = attempts_of(delivery, places);
+    if (outcome == NULL || doubt == NULL || attempts < 0 || PyExceptionInstance_Check(outcome)) return NULL;
+    if (!Py_IS_TYPE(outcome, result_layout.type)) { /* it went in an aggregate */
+        const struct places *whole = places_of(Py_TYPE(outcome));
+        PyObject *outer_doubt = place(outcome, whole, DOUBT);
+        long before = attempts_of(outcome, whole);
+        index = place(delivery, places, INDEX);
+        if (place(outcome, whole, MEMBERS) == NULL || outer_doubt == NULL || before < 0 || index == NULL) return NULL;
+        attempts += before;
+        if (doubt == Py_False) doubt = outer_doubt;
+        outcome = place(outcome, whole, OUTCOME);
+        if (outcome == NULL || !Py_IS_TYPE(outcome, result_layout.type)) return NULL;
+    }
+    if (doubt != Py_False && doubt != Py_True) return NULL;
+    PyObject *number = PyLong_FromLong(attempts + 1);
+    if (number == NULL) return NULL;
+    PyObject *made[] = {Py_NewRef(*field(outcome, &result_layout, RESULT_SHARD)),
+                        Py_NewRef(*field(outcome, &result_layout, RESULT_NUMBER)), Py_NewRef(index), number, Py_NewRef(doubt)};
+    return new_struct(&put_layout, made, PUT_FIELDS);
+}
+
+/* values(deliveries: list): twin of kinstream.produce.delivery.values. */
+PyObject *values(PyObject *Py_UNUSED(module), PyObject *deliveries) {
+    if (!PyList_Check(deliveries)) {
+        PyErr_SetString(PyExc_TypeError, "values(deliveries: list)");
+        return NULL;
+    }
+    PyObject *found = PyList_New(0);
+    if (found == NULL) return NULL;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(deliveries); i++) {
+        PyObject *delivery = Py_NewRef(PyList_GET_ITEM(deliveries, i)), *value = value_of(delivery);
+        /* A failure, or something unusual: the delivery knows. */
+        if (value == NULL && !PyErr_Occurred()) value = PyObject_CallMethod(delivery, "value", NULL);
+        Py_DECREF(delivery);
+        int appended = value == NULL ? -1 : PyList_Append(found, value);
+        Py_XDECREF(value);
+        if (appended < 0) {
+            Py_DECREF(found);
+            return NULL;
+        }
+    }
+    return found;
 }

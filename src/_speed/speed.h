@@ -41,9 +41,10 @@ struct layout {
 /* The order in which the fields are known here; other fields may follow in the class if they have defaults. */
 enum { RECORD_DATA, RECORD_KEY, RECORD_HASH_KEY, RECORD_PREVIOUS, RECORD_ENCODER, RECORD_FIELDS };
 enum { RECEIVED_DATA, RECEIVED_NUMBER, RECEIVED_ARRIVAL, RECEIVED_KEY, RECEIVED_ENCRYPTION, RECEIVED_INDEX, RECEIVED_ORIGIN, RECEIVED_FIELDS };
+enum { PUT_SHARD, PUT_NUMBER, PUT_INDEX, PUT_ATTEMPTS, PUT_DUPLICATE, PUT_FIELDS };
 enum { RESULT_NUMBER, RESULT_SHARD, RESULT_CODE, RESULT_MESSAGE, RESULT_FIELDS };
 
-extern struct layout record_layout, received_layout, result_layout;
+extern struct layout record_layout, received_layout, result_layout, put_layout;
 extern PyObject *encryption_none, *encryption_kms;
 
 /* A field of a struct. What it holds is borrowed. */
@@ -58,7 +59,7 @@ PyObject *new_struct(const struct layout *layout, PyObject **values, int count);
 int learn_layout(struct layout *layout, PyObject *class, const char *const *names, int known);
 
 /* What waits to be sent may be of several classes (Record, Delivery, Aggregate); their attributes have the same names. */
-enum place { DATA, KEY, HASH_KEY, SIZE, OUTCOME, INDEX, WAITER, MEMBERS, PLACES };
+enum place { DATA, KEY, HASH_KEY, SIZE, OUTCOME, INDEX, WAITER, MEMBERS, ATTEMPTS, DOUBT, PLACES };
 
 struct places {
     PyTypeObject *type;
@@ -163,6 +164,8 @@ PyObject *find_shards(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *admit_pairs(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *pack(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *mark_written(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *first_unsettled(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *values(PyObject *, PyObject *);
 PyObject *set_origin(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *user_records(PyObject *, PyObject *const *, Py_ssize_t);
 

@@ -60,6 +60,12 @@ class Compiled(Protocol):
     def mark_written(self, entries: list[Any], results: list[PutRecordResult], /) -> tuple[int, int, list[Any]]:
         """Tell each record that it is written; return how many, their bytes in sum, and those that somebody waits for."""
 
+    def first_unsettled(self, deliveries: list[Any], start: int, /) -> int:
+        """Return the index of the first delivery that is not settled; their number where all are."""
+
+    def values(self, deliveries: list[Any], /) -> list[Any]:
+        """Return the value of each delivery; all of them are settled."""
+
     def set_origin(self, records: list[ReceivedRecord[bytes]], origin: object, /) -> list[int] | None:
         """Give records their origin; return the indexes of those that may be aggregates."""
 
@@ -76,7 +82,9 @@ def _load() -> Compiled | None:
         found: Compiled = importlib.import_module("kinstream._speed")
     except ImportError:
         return None
-    return found
+    # In a checkout a build may be older than this file: as good as none.
+    promised = [name for name in vars(Compiled) if not name.startswith("_")]
+    return found if all(hasattr(found, name) for name in promised) else None
 
 
 compiled: Compiled | None = _load()

@@ -6,7 +6,7 @@ One function an operation, none does any I/O: `Client.send` takes what they retu
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from kinstream.aws.endpoint import Stream
-from kinstream.aws.wire import Codec, is_timestamp
+from kinstream.aws.wire import Codec, Entry, is_timestamp
 from kinstream.config import choice, text, whole_number
 from kinstream.errors import ConfigError, InvalidRecord
 from kinstream.record import (
@@ -232,7 +232,7 @@ def put_records(codec: Codec, stream: Stream, records: Iterable[Record]) -> Requ
         raise
 
 
-def put_checked_records(codec: Codec, stream: Stream, records: list[Record]) -> Request[PutRecordsResult]:
+def put_checked_records(codec: Codec, stream: Stream, records: Sequence[Entry]) -> Request[PutRecordsResult]:
     """Return the request that writes records of which each, and all together, are known to be good."""
     body = codec.encode_put_records(stream.parameter, records)
     parse = partial(_all_written, codec, len(records))

@@ -15,6 +15,7 @@ from kinstream.errors import InvalidRecord
 from kinstream.produce.delivery import KEYLESS, Delivery
 from kinstream.record import Record
 from kinstream.service_quotas import PARTITION_KEY_MAX_CHARACTERS, RECORD_MAX_BYTES
+from kinstream.speed import Compiled, compiled
 
 OVERHEAD = 256
 """Bytes that a record is charged with beside its data and its key: what keeping it costs in Python, about."""
@@ -130,11 +131,15 @@ class Admission:
         return Delivery(payload, KEYLESS if keyless else sound.partition_key, sound.explicit_hash_key, size, 0.0)
 
 
-def plain_pairs(records: list[Any], limit: int, deadline: float) -> tuple[list[Delivery], int] | None:
+def plain_pairs(
+    records: list[Any], limit: int, deadline: float, compiled: Compiled | None = compiled
+) -> tuple[list[Delivery], int] | None:
     """Return deliveries and their bytes in sum, if all are pairs of bytes and an ASCII key that can go just as they are.
 
     Nearly all records can, and this loop is all that admitting them costs.
     """
+    if compiled is not None:
+        return compiled.admit_pairs(Delivery, records, limit, PARTITION_KEY_MAX_CHARACTERS, deadline)
     deliveries: list[Delivery] = []
     append = deliveries.append
     total = 0

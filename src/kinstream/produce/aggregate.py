@@ -9,11 +9,19 @@ from __future__ import annotations
 from kinstream.kpl.builder import Builder
 from kinstream.produce.delivery import Aggregate, Delivery, Entry
 from kinstream.sharding.hashkey import hash_key_bytes
+from kinstream.speed import Compiled, compiled
 
 OUTER_KEY = "a"
 
 
-def pack(waiting: list[Delivery], start: int, guess: int, max_bytes: int, max_records: int) -> tuple[Entry, int]:
+def pack(
+    waiting: list[Delivery],
+    start: int,
+    guess: int,
+    max_bytes: int,
+    max_records: int,
+    compiled: Compiled | None = compiled,
+) -> tuple[Entry, int]:
     """Pack records from the front of a queue, as many as fit; return what they became, and how many they are.
 
     Args:
@@ -22,8 +30,22 @@ def pack(waiting: list[Delivery], start: int, guess: int, max_bytes: int, max_re
         guess: So many records probably fit; the more right it is, the less is done twice.
         max_bytes: The most bytes of the Kinesis record, its partition key included.
         max_records: The most records in it.
+        compiled: The compiled hot path; None does without.
     """
-    builder = Builder(max_bytes - len(OUTER_KEY), max_records)
+    packed = None if compiled is None else compiled.pack(waiting, start, max_bytes - len(OUTER_KEY), max_records)
+    data, count = packed or _fill(waiting, start, guess, max_bytes - len(OUTER_KEY), max_records)
+    first = waiting[start]
+    if count <= 1:
+        return first, 1
+    hash_key = first.explicit_hash_key
+    if hash_key is None:
+        hash_key = str(int.from_bytes(hash_key_bytes(first.partition_key), "big"))
+    return Aggregate(waiting[start : start + count], data, OUTER_KEY, hash_key), count
+
+
+def _fill(waiting: list[Delivery], start: int, guess: int, max_bytes: int, max_records: int) -> tuple[bytes, int]:
+    """Return the aggregated record of as many records as fit, and their number."""
+    builder = Builder(max_bytes, max_records)
     end = start
     while end < len(waiting):
         chosen = waiting[end : end + guess]
@@ -32,12 +54,4 @@ def pack(waiting: list[Delivery], start: int, guess: int, max_bytes: int, max_re
         if added < len(chosen) or len(builder) == max_records:
             break
         guess = max(guess // 8, 8)
-    count = end - start
-    first = waiting[start]
-    if count <= 1:
-        return first, 1
-    members = waiting[start:end]
-    hash_key = first.explicit_hash_key
-    if hash_key is None:
-        hash_key = str(int.from_bytes(hash_key_bytes(first.partition_key), "big"))
-    return Aggregate(members, builder.finish(), OUTER_KEY, hash_key), count
+    return builder.finish(), end - start

@@ -9,6 +9,7 @@ from kinstream.produce.delivery import KEYLESS, Delivery
 from kinstream.produce.lane import Lane
 from kinstream.sharding.hashkey import hash_key_bytes, md5
 from kinstream.sharding.shardmap import ShardMap
+from kinstream.speed import Compiled, compiled
 
 
 class Router:
@@ -77,8 +78,10 @@ class Router:
         old, known = self.lanes, {lane.shard_id: lane for lane in self.lanes if lane.shard_id is not None}
         self.lanes = []
         for shard in shard_map.open:
-            kept = known.get(shard.shard_id)
-            self.lanes.append(kept or self._make_lane(shard.shard_id, shard.hash_key_range.starting_hash_key))
+            lane = known.get(shard.shard_id)
+            if lane is None:  # not `or`: an empty lane is false, and what it has on its way counts
+                lane = self._make_lane(shard.shard_id, shard.hash_key_range.starting_hash_key)
+            self.lanes.append(lane)
         self._members = set(self.lanes)
         gone = [lane for lane in old if lane not in self._members]
         earlier, self.shard_map = self.shard_map, shard_map
@@ -86,15 +89,20 @@ class Router:
         if self._keep_order:
             for lane in self.lanes:
                 if lane.shard_id not in known:
-                    lane.elders = [elder for elder in gone if _overlap(elder, earlier, lane, shard_map)]
+                    parents = [elder for elder in gone if _overlap(elder, earlier, lane, shard_map)]
+                    # What the parents themselves still waited for is waited for too.
+                    lane.elders = list(dict.fromkeys([e for parent in parents for e in (parent, *parent.elders)]))
         moved = [delivery for lane in gone for delivery in lane.emptied()]
         # Those of a key are in one lane and in order there, so that sorting by age keeps them so.
         moved.sort(key=lambda delivery: delivery.deadline)
         return self.put_in_front(moved)
 
 
-def find_all(deliveries: list[Delivery], ends: list[bytes]) -> list[int]:
+def find_all(deliveries: list[Delivery], ends: list[bytes], compiled: Compiled | None = compiled) -> list[int]:
     """Return the index of each record's shard. `ends` are the shards' highest hash keys, in order, and leave no hole."""
+    found = None if compiled is None else compiled.find_shards(deliveries, ends)
+    if found is not None:
+        return found
     digest, find = md5, bisect_left
     return [
         find(ends, digest(delivery.partition_key.encode()).digest())

@@ -13,7 +13,7 @@ from kinstream.aws.endpoint import Stream
 from kinstream.config import Retrying
 from kinstream.errors import KinesisError
 from kinstream.produce.batch import Batch
-from kinstream.record import PutRecordResult, Record
+from kinstream.record import PutRecordResult
 
 ONCE = Retrying(max_attempts=1)
 
@@ -37,8 +37,7 @@ class Sender:
             KinesisError: It failed as a whole.
         """
         client = self._client
-        records = [Record(entry.data, entry.partition_key, entry.explicit_hash_key) for entry in batch.entries]
-        request = kinesis.put_checked_records(client.codec, self._stream, records)
+        request = kinesis.put_checked_records(client.codec, self._stream, batch.entries)
         # No longer than the latest of its records may take.
         within = max(batch.last_deadline - client.clock.monotonic(), 0.001)
         return (await client.send(request, retry=ONCE, within=within)).results

@@ -16,6 +16,7 @@ from kinstream.produce.lane import Lane, taken_apart
 from kinstream.produce.route import all_in
 from kinstream.record import PutRecordResult
 from kinstream.sharding.shardmap import ShardMap
+from kinstream.speed import Compiled, compiled
 
 THROTTLED = "ProvisionedThroughputExceededException"
 """The code of an entry that was too fast for its shard, and surely not written (API reference, `PutRecordsResultEntry`)."""
@@ -68,13 +69,19 @@ def settle(batch: Batch, results: list[PutRecordResult], shard_map: ShardMap | N
         shard_map: The newest one, to judge aggregates by that another shard took.
     """
     verdict = Verdict()
+    meant: list[str | None] = []
+    for lane, start, stop in batch.spans:
+        meant += [lane.shard_id] * (stop - start)
+    # Nearly always all is well. One that failed has no shard id.
+    if [result.shard_id for result in results] == meant and None not in meant:
+        verdict.written.append((batch.entries, results))
+        return verdict
     for lane, start, stop in batch.spans:
         entries, found = batch.entries[start:stop], results[start:stop]
-        # Nearly always all is well.
         shard_id = lane.shard_id
-        if {result.shard_id for result in found} == {shard_id} or (
-            shard_id is None and all(result.error_code is None for result in found)
-        ):
+        shard_ids = {result.shard_id for result in found}
+        # A failed one has no shard id.
+        if None not in shard_ids and (shard_id is None or shard_ids == {shard_id}):
             verdict.written.append((entries, found))
         else:
             _sort_out(verdict, lane, entries, found, shard_map)
@@ -158,11 +165,15 @@ def settle_unanswered(batch: Batch, error: KinesisError) -> list[Again]:
     return again
 
 
-def mark_written(entries: list[Entry], results: list[PutRecordResult]) -> tuple[int, int, list[Delivery]]:
+def mark_written(
+    entries: list[Entry], results: list[PutRecordResult], compiled: Compiled | None = compiled
+) -> tuple[int, int, list[Delivery]]:
     """Tell each record that it is written; return how many they were, their bytes, and those that somebody waits for.
 
     Records that were settled before, because their deadline came, stay as they are.
     """
+    if compiled is not None:
+        return compiled.mark_written(entries, results)
     records = size = 0
     awaited: list[Delivery] = []
     for entry, result in zip(entries, results, strict=True):

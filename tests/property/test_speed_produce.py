@@ -1,0 +1,221 @@
+"""The compiled hot path beside its pure twins: records admitted, routed, packed and settled."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import tracemalloc
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.doubles.compiled import compiled_or_skip
+
+from kinstream.aws.wire import CborCodec, Codec, JsonCodec
+from kinstream.errors import ProduceError
+from kinstream.produce.admit import plain_pairs
+from kinstream.produce.aggregate import pack
+from kinstream.produce.delivery import Aggregate, Delivery, first_unsettled, values
+from kinstream.produce.route import find_all
+from kinstream.produce.settle import mark_written
+from kinstream.record import PutRecordResult, PutResult
+from kinstream.sharding.hashkey import MAX_HASH_KEY, even_ranges
+from kinstream.speed import Compiled
+
+FAST: Compiled = compiled_or_skip()
+STREAM = {"StreamName": "orders"}
+
+KEY = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=70)
+HASH_KEY = st.none() | st.integers(0, MAX_HASH_KEY).map(str)
+
+
+class Blob(bytes):
+    """Bytes of another type."""
+
+
+PAIR = st.tuples(st.binary(max_size=300), st.text(st.characters(max_codepoint=127), min_size=1, max_size=10))
+ODD_PAIR: st.SearchStrategy[Any] = st.one_of(
+    st.tuples(st.binary(max_size=9).map(Blob), KEY),
+    st.tuples(st.binary(max_size=9).map(bytearray), KEY),
+    st.tuples(st.text(max_size=9), KEY),
+    st.tuples(st.binary(max_size=9), st.none() | st.just("") | st.just("x" * 257) | st.just("ä") | st.just("\ud800")),
+    st.lists(st.binary(max_size=3), min_size=2, max_size=2),
+    st.tuples(st.binary(max_size=3)),
+    st.none(),
+)
+
+
+def fields(deliveries: list[Delivery]) -> list[list[Any]]:
+    return [[getattr(delivery, name) for name in Delivery.__struct_fields__] for delivery in deliveries]
+
+
+@given(st.lists(PAIR, max_size=12) | st.lists(PAIR | ODD_PAIR, max_size=6), st.integers(0, 400))
+def test_the_same_pairs_are_admitted(pairs: list[Any], limit: int) -> None:
+    pure, fast = (plain_pairs(pairs, limit, 7.5, compiled) for compiled in (None, FAST))
+    if pure is None or fast is None:
+        assert pure is fast
+    else:
+        assert pure[1] == fast[1]
+        assert fields(pure[0]) == fields(fast[0])
+        assert {type(delivery) for delivery in fast[0]} <= {Delivery}
+
+
+def made(data: bytes, key: str, hash_key: str | None) -> Delivery:
+    return Delivery(data, key, hash_key, len(data) + len(key.encode()), 7.5)
+
+
+DELIVERY = st.builds(made, st.binary(max_size=60), KEY, HASH_KEY)
+
+
+@given(st.lists(DELIVERY, max_size=30), st.sampled_from([1, 2, 64]))
+def test_the_same_shards_are_found(deliveries: list[Delivery], shards: int) -> None:
+    ends = [end.to_bytes(16, "big") for _, end in even_ranges(shards)]
+    assert find_all(deliveries, ends, FAST) == find_all(deliveries, ends, None)
+
+
+@given(
+    st.lists(DELIVERY, min_size=1, max_size=30), st.integers(1, 9), st.integers(30, 900), st.integers(1, 12), st.data()
+)
+def test_the_same_aggregate_is_packed(
+    waiting: list[Delivery], guess: int, max_bytes: int, max_records: int, data: st.DataObject
+) -> None:
+    start = data.draw(st.integers(0, len(waiting) - 1))
+    (pure, count), (fast, fast_count) = (
+        pack(waiting, start, guess, max_bytes, max_records, compiled) for compiled in (None, FAST)
+    )
+    assert count == fast_count
+    if isinstance(pure, Aggregate):
+        assert isinstance(fast, Aggregate)
+        assert fast.members == pure.members
+        assert (fast.data, fast.partition_key, fast.explicit_hash_key) == (
+            pure.data,
+            pure.partition_key,
+            pure.explicit_hash_key,
+        )
+    else:
+        assert fast is pure
+
+
+@given(st.lists(DELIVERY, min_size=1, max_size=12))
+def test_the_same_bytes_are_written_of_what_waits(deliveries: list[Delivery]) -> None:
+    entries: list[Any] = [*deliveries, Aggregate(deliveries, b"packed", "a", "0")]
+    codecs: list[tuple[Codec, Codec]] = [(JsonCodec(None), JsonCodec(FAST)), (CborCodec(None), CborCodec(FAST))]
+    for pure, fast in codecs:
+        assert pure.encode_put_records(STREAM, entries) == fast.encode_put_records(STREAM, entries)
+
+
+STATE = st.sampled_from(["waiting", "failed", "awaited"])
+
+
+def entries_of(shape: list[Any]) -> tuple[list[Any], list[Delivery]]:
+    """Return entries of a shape (a state, or a list of them for an aggregate), and all deliveries in them."""
+    everything: list[Delivery] = []
+
+    def one(state: str) -> Delivery:
+        delivery = made(b"x" * len(everything), "k", None)
+        if state == "failed":
+            delivery.outcome = FAILURE
+        elif state == "awaited":
+            delivery.waiter = WAITER
+        everything.append(delivery)
+        return delivery
+
+    entries = [
+        one(part) if isinstance(part, str) else Aggregate([one(state) for state in part], b"whole", "a", "0")
+        for part in shape
+    ]
+    return entries, everything
+
+
+WAITER: Any = object()
+FAILURE = ProduceError("it failed", record=made(b"", "k", None).record(), attempts=1, maybe_written=False)
+SHAPES = st.lists(STATE | st.lists(STATE, min_size=1, max_size=5), max_size=8)
+
+
+@given(SHAPES, st.integers(0, 3), st.booleans())
+def test_records_are_settled_alike(shape: list[Any], attempts: int, doubt: bool) -> None:
+    outcomes = []
+    for compiled in (None, FAST):
+        entries, everything = entries_of(shape)
+        for entry in entries[::2]:
+            entry.attempts, entry.maybe_written = attempts, doubt
+        for delivery in everything[::3]:
+            delivery.attempts, delivery.maybe_written = attempts, not doubt
+        results = [PutRecordResult(f"{i}", "shard") for i in range(len(entries))]
+        before = [first_unsettled(everything, start, compiled) for start in range(len(everything) + 1)]
+        records, size, awaited = mark_written(entries, results, compiled)
+        outcomes.append(
+            (
+                before,
+                records,
+                size,
+                [everything.index(delivery) for delivery in awaited],
+                [(d.data, d.index, d.waiter is WAITER, d.outcome is FAILURE) for d in everything],
+                [(entry.members, entry.data) for entry in entries if isinstance(entry, Aggregate)],
+                values(everything, compiled),
+                first_unsettled(everything, 0, compiled),
+            )
+        )
+    assert outcomes[0] == outcomes[1]
+    assert {type(value) for value in outcomes[1][6]} <= {PutResult, ProduceError}
+
+
+def test_what_is_not_settled_has_no_value() -> None:
+    for compiled in (None, FAST):
+        with pytest.raises(asyncio.InvalidStateError):
+            values([made(b"", "k", None)], compiled)
+
+
+def test_what_is_none_of_these_is_an_error_and_not_a_crash() -> None:
+    for call in (
+        lambda: FAST.mark_written([None], [PutRecordResult()]),
+        lambda: FAST.mark_written([PutRecordResult()], [PutRecordResult()]),
+        lambda: FAST.first_unsettled([None], 0),
+        lambda: FAST.first_unsettled(None, 0),  # type: ignore[arg-type]
+        lambda: FAST.values((made(b"", "k", None),)),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(TypeError):
+            call()
+    with pytest.raises(AttributeError):
+        FAST.values([None])
+    with pytest.raises(ValueError):
+        FAST.mark_written([made(b"", "k", None)], [])
+    with pytest.raises(ValueError):
+        FAST.first_unsettled([], -1)
+    assert FAST.admit_pairs(dict, [(b"x", "k")], 9, 9, 1.0) is None
+
+
+def test_no_call_keeps_memory() -> None:
+    pairs = [(b"x" * 40, f"key {i}") for i in range(20)]
+    results = [PutRecordResult("1", "s") for _ in range(21)]
+
+    def each_once() -> None:
+        admitted = FAST.admit_pairs(Delivery, pairs, 1000, 256, 7.5)
+        assert admitted is not None
+        deliveries, _ = admitted
+        FAST.admit_pairs(Delivery, [*pairs, (b"x", "")], 1000, 256, 7.5)
+        FAST.first_unsettled(deliveries, 0)
+        again = FAST.admit_pairs(Delivery, pairs, 1000, 256, 7.5)
+        assert again is not None
+        whole = Aggregate(again[0], b"data", "a", "0")
+        deliveries[3].waiter = WAITER
+        FAST.mark_written([*deliveries, whole], results)
+        FAST.values(deliveries)
+        FAST.values(again[0])
+
+    for _ in range(50):
+        each_once()
+    gc.collect()
+    objects = len(gc.get_objects())
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(5000):  # 35,000 calls
+            each_once()
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 20_000
+    assert len(gc.get_objects()) - objects < 100
