@@ -175,7 +175,7 @@ class DiscoveryFailed(Event, frozen=True):
 
 
 class CheckpointFailed(Event, frozen=True):
-    """A checkpoint could not be written; it is tried again.
+    """A checkpoint could not be written, or a lease not be taken; it is tried again.
 
     Attributes:
         shard_id: The shard.

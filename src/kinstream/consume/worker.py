@@ -15,7 +15,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -44,6 +44,8 @@ from kinstream.events import (
 )
 from kinstream.record import Shard
 
+T = TypeVar("T")
+
 DISCOVERY_EVERY = 60.0
 """Seconds between two listings of the shards. Children are mostly known before, from their parents' ends."""
 
@@ -51,8 +53,8 @@ WATCH_EVERY = 5.0
 """Seconds between two looks at whether a shard is stuck."""
 
 FIRM_TRIES, FIRM_PAUSE = 6, 0.5
-"""How often the end of a shard is written down, and its children are looked for, and the seconds before the second time; each
-further pause is twice as long."""
+"""How often a lease is asked for, the end of a shard is written down, and its children are looked for, and the seconds before
+the second time; each further pause is twice as long."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -221,7 +223,7 @@ class Worker:
     async def _read(self, reading: Reading, shard: Shard, start: Position) -> None:
         """Read a shard: from where its lease says, to its end."""
         try:
-            position = await self._keeper.acquire(shard, start)
+            position = await self._firmly(reading, lambda: self._keeper.acquire(shard, start))
             if position.ended:
                 reading.step(Step.EXPIRED)
                 await self._followed(reading)
@@ -398,22 +400,20 @@ class Worker:
             self._fail(reading, error)
             raise
 
-    async def _firmly(self, reading: Reading, write: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _firmly(self, reading: Reading, write: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Write something down, again where the store fails for now."""
         pause = FIRM_PAUSE
         for _ in range(FIRM_TRIES - 1):
             try:
-                await write()
+                return await write()
             except LeaseLost:
                 raise
             except (KinesisError, OSError) as error:
                 self._announce(CheckpointFailed(reading.shard_id, error))
-            else:
-                return
             if await sleep_unless(self._stopping, self._clock, pause):
                 break
             pause *= 2
-        await write()
+        return await write()
 
     async def _keep_watching(self) -> None:
         limit = self._plan.deliver.stalled_after

@@ -95,8 +95,12 @@ class SoleKeeper:
 
     async def _write(self, shard_id: str, position: Position, children: tuple[str, ...]) -> None:
         lease = self._leases[shard_id].checkpointed(position, children or None)
-        if not await self._table.checkpoint(lease):
-            raise LeaseLost(
-                f"{shard_id}: the checkpoint was refused: somebody else reads this shard now", shard_id=shard_id
-            )
+        while not await self._table.checkpoint(lease):
+            stored = next((row for row in await self._table.list() if row.key == shard_id), None)
+            if stored is None or stored.owner != self._owner:
+                raise LeaseLost(
+                    f"{shard_id}: the checkpoint was refused: somebody else reads this shard now", shard_id=shard_id
+                )
+            # The last write seemed to fail, and was done.
+            lease = stored.checkpointed(position, children or None)
         self._leases[shard_id] = lease
