@@ -104,6 +104,7 @@ class Batcher:
         self._batching = batching
         self._aggregation = aggregation or Aggregation()
         self._life = life
+        self._linger_end = batching.linger - life  # from a record's deadline
         self._keep_order = keep_order
         self._tell = tell
         self._due: deque[Lane] = deque()
@@ -128,6 +129,8 @@ class Batcher:
 
     def touch(self, lane: Lane, now: float) -> None:
         """Look at a lane that has changed: it is due, or will be."""
+        if self._lingers(lane, now):
+            return
         deadline = lane.deadline
         if deadline <= now:
             self.expired += lane.expired(now)
@@ -148,10 +151,36 @@ class Batcher:
             self._count_whole(lane)
             if lane.listed:
                 return
-            due = lane.waiting[lane.head].deadline - self._life + self._batching.linger
+            due = lane.waiting[lane.head].deadline + self._linger_end
         else:
             self._count(lane, 0, 0.0)
         self._set_alarm(lane, min(due, deadline))
+
+    def _lingers(self, lane: Lane, now: float) -> bool:
+        """Look at a lane of which nothing needs to be done but to count what waits for company; return whether it is such a one.
+
+        It nearly always is; with a thousand shards, this is what each record costs.
+        """
+        waiting, head = lane.waiting, lane.head
+        records = len(waiting) - head
+        if not records or lane.again or lane.hurry or lane.rest > now or lane.listed or self._keep_order:
+            return False
+        due = waiting[head].deadline + self._linger_end
+        if due <= now:
+            return False
+        if self.aggregating:
+            if lane.entries or records * lane.average >= self._aggregation.max_bytes:
+                return False
+        else:
+            size = records * lane.average
+            self._whole_entries += records - lane.entries
+            self._whole_size += size - lane.size
+            if not lane.entries:
+                self._whole[lane] = None
+            lane.entries, lane.size = records, size
+        if due < lane.alarm:
+            self._set_alarm(lane, due)
+        return True
 
     def hurry(self, lanes: list[Lane], now: float) -> None:
         """Let nothing that waits wait for company any longer."""
@@ -168,6 +197,9 @@ class Batcher:
                 lane.alarm = NEVER
                 self.touch(lane, now)
         batches: list[Batch] = []
+        if not self._keep_order and not self.aggregating:
+            while self._has_whole_request() and len(batches) < room:
+                batches.append(self._gather(now))
         while self._due and len(batches) < room:
             batch = Batch()
             full = False
@@ -180,12 +212,59 @@ class Batcher:
                 batches.append(batch)
         return batches
 
+    def _has_whole_request(self) -> bool:
+        """Return whether there is enough for a request that need not wait for more."""
+        return self._whole_entries >= self._batching.max_records or self._whole_size >= self._batching.max_bytes
+
+    def _gather(self, now: float) -> Batch:
+        """Return a request of single records: all that waits in lane after lane, as long as there is room for it."""
+        batch = Batch()
+        entries, spans, lanes = batch.entries, batch.spans, batch.lanes
+        most, room = self._batching.max_records, self._batching.max_bytes
+        batch.last_deadline = now + self._life
+        while self._whole and len(entries) < most:
+            lane = next(iter(self._whole))
+            waiting, head = lane.waiting, lane.head
+            start, records = len(entries), len(waiting) - head
+            size = waiting[head].size if records == 1 else sum([delivery.size for delivery in waiting[head:]])
+            if (
+                records > most - start
+                or size > room
+                or (lane.pace is not None and not lane.pace.spend(records, size, now))
+            ):
+                # Not all of it: what may be sent now, then, and with the others' shares in mind.
+                del self._whole[lane]
+                self._whole_entries -= lane.entries
+                self._whole_size -= lane.size
+                lane.entries, lane.size = 0, 0.0
+                full = self._fill(batch, lane, now)
+                self.touch(lane, now)
+                if full:
+                    break
+                room = self._batching.max_bytes - batch.size
+                continue
+            if waiting[head].deadline < batch.deadline:
+                batch.deadline = waiting[head].deadline
+            entries += waiting[head:] if head else waiting
+            waiting.clear()
+            lane.head = 0
+            batch.size += size
+            room -= size
+            del self._whole[lane]
+            self._whole_entries -= lane.entries
+            self._whole_size -= lane.size
+            lane.entries, lane.size = 0, 0.0
+            lane.average += (size / records - lane.average) / 2
+            spans.append((lane, start, len(entries)))
+            lanes.add(lane)
+            lane.on_their_way += 1
+        return batch
+
     def _at_once(self, lane: Lane, now: float) -> bool:
         """Return whether a lane may be sent from without waiting for company."""
-        linger = self._batching.linger
-        if lane.again or lane.hurry or not linger:
+        if lane.again or lane.hurry or not self._batching.linger:
             return True
-        return lane.waiting[lane.head].deadline - self._life + linger <= now
+        return lane.waiting[lane.head].deadline + self._linger_end <= now
 
     def _list(self, lane: Lane) -> None:
         if not lane.listed:
@@ -209,7 +288,7 @@ class Batcher:
             self._count(lane, entries, min(size, float(entries * limit)))
         else:
             self._count(lane, records, size)
-        if self._whole_entries >= self._batching.max_records or self._whole_size >= self._batching.max_bytes:
+        if (self._keep_order or self.aggregating) and self._has_whole_request():
             for full in list(self._whole):
                 self._count(full, 0, 0.0)
                 self._list(full)

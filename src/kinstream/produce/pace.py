@@ -71,6 +71,16 @@ class Pace:
         self._records -= records
         self._bytes -= size
 
+    def spend(self, records: int, size: int, now: float) -> bool:
+        """Count what is sent, if it may be sent now; return whether it may."""
+        if now != self._at:
+            self._refill(now)
+        if records > self._records or size > self._bytes:
+            return False
+        self._records -= records
+        self._bytes -= size
+        return True
+
     def refused(self, sent_at: float, now: float) -> None:
         """Learn that the shard refused records of a request that was sent at `sent_at`."""
         if self._refused is not None and sent_at < self._refused:

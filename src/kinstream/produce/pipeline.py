@@ -144,6 +144,7 @@ class Pipeline:
         self._learn_at = 0.0
         self._hold_until = NEVER
         self._why_single: str | None = None
+        self._half_full = False
         self._crowded: set[Lane] = set()
         self._queued: set[Lane] = set()
 
@@ -323,11 +324,17 @@ class Pipeline:
                 self._tell(RecordsAdmitted(len(arrived), size))
             if KEYLESS in [delivery.partition_key for delivery in arrived]:
                 self._router.spread(arrived, lambda: self._random.randint(0, MAX_HASH_KEY))
+            self._half_full = len(self._router.lanes) > 1 and self._room.half_full
             for lane in self._router.place(arrived):
                 self._touch(lane, now)
 
     def _touch(self, lane: Lane, now: float) -> None:
         self._batcher.touch(lane, now)
+        if len(lane.waiting) - lane.head > LET_IN or self._half_full or lane in self._crowded:
+            self._look_at_crowd(lane)
+
+    def _look_at_crowd(self, lane: Lane) -> None:
+        """Note whether too much waits in a lane for more to be let in."""
         waiting = len(lane)
         crowded = False
         if waiting > LET_IN and lane.pace is not None:
@@ -340,7 +347,7 @@ class Pipeline:
             crowded = self._room.half_taken_by(waiting, waiting * (lane.average + OVERHEAD))
         if crowded:
             self._crowded.add(lane)
-        elif lane in self._crowded:
+        else:
             self._crowded.discard(lane)
 
     def _send(self, now: float) -> None:
@@ -350,8 +357,9 @@ class Pipeline:
             room -= 1
         for batch in self._batcher.ready(max(room, 0), now):
             self._start_sending(batch, now)
-            for lane in batch.lanes & self._crowded:
-                self._touch(lane, now)
+            if self._crowded:
+                for lane in batch.lanes & self._crowded:
+                    self._touch(lane, now)
 
     def _start_sending(self, batch: Batch, now: float) -> None:
         batch.sent_at = now
@@ -391,6 +399,8 @@ class Pipeline:
         self._outage.answered()
         self._release(batch, now)
         verdict = settle(batch, results, self._router.shard_map)
+        # A lane that had nothing but luck is as it was, unless it was its turn that it waited for.
+        changed = batch.lanes if self._keep_order else {part.lane for part in verdict.again}
         written = again = 0
         for entries, found in verdict.written:
             written += self._written(entries, found)
@@ -402,7 +412,7 @@ class Pipeline:
         if self._tell is not None:
             failed = sum(1 for result in results if result.error_code is not None) - again
             self._tell(RequestSettled(now - batch.sent_at, written, again, max(failed, 0), None))
-        for lane in batch.lanes:
+        for lane in changed:
             self._touch(lane, now)
 
     def _written(self, entries: list[Any], results: list[Any]) -> int:
@@ -511,6 +521,10 @@ class Pipeline:
 
     def _release(self, batch: Batch, now: float) -> None:
         """Count a request as ended in its lanes."""
+        if not self._keep_order:
+            for lane in batch.lanes:
+                lane.on_their_way -= 1
+            return
         for lane in batch.lanes:
             self._ended(lane, now)
 
