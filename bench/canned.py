@@ -64,7 +64,7 @@ def consume_stream(kind: str, size: int, shards: int) -> str:
     """Return the name of a stream that gives records.
 
     Args:
-        kind: "plain", "packed" (aggregated), "idle" (all shards but the first have nothing), or "pushed" (by fan-out).
+        kind: "plain", "packed" (aggregated), "idle" (nothing comes), or "pushed" (by fan-out).
         size: Bytes of data in a user record.
         shards: How many shards it has.
     """
@@ -98,7 +98,7 @@ def for_producers(place: Path, shards: list[int]) -> Told:
 
 
 def for_consumers(place: Path, sizes: list[int], shards: int, page: int, growth: list[int]) -> Told:
-    """Write what a consumer asks of streams, plain and aggregated ones, and of some with idle shards."""
+    """Write what a consumer asks of streams, plain and aggregated ones, and of idle ones."""
     told: Told = []
     for size in sizes:
         source = random.Random(size)
@@ -124,8 +124,6 @@ def for_consumers(place: Path, sizes: list[int], shards: int, page: int, growth:
     for count in growth:
         stream = consume_stream("idle", size, count)
         _write_description(place, told, stream, count)
-        only = f"{stream}&shardId-{0:012}"
-        _write(place, told, "GetShardIterator", only, {"ShardIterator": _first("plain", size)})
         _write(place, told, "GetShardIterator", stream, {"ShardIterator": _first("idle", size)})
     _write_page(place, told, f"idle-{size}-", [], _next("idle", size), 0)
     return told

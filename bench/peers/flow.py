@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import gc
 import json
 import random
 import resource
@@ -24,11 +25,13 @@ REGION = "us-east-1"
 ACCESS_KEY_ID, SECRET_ACCESS_KEY = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 IN_FLIGHT = 8
 CHUNK = 500
-FEW_CHUNKS = 16
-"""Chunks that are put in turn where few keys are asked for."""
+DATA_CHUNKS, KEY_CHUNKS = 16, 200
+"""So many chunks of data are put in turn, with at least so many of keys: as many as even shards need."""
 AGGREGATE_BYTES = 51200
 """The KPL's default limit of an aggregate, for every client that aggregates."""
 AGGREGATES_A_CALL = 20
+SETTLING = 3.0
+"""Seconds in which a consumer has found 1,000 shards and looked at each."""
 
 Pair = tuple[bytes, str]
 
@@ -76,17 +79,16 @@ class Flow:
     def chunks(self) -> list[list[Pair]]:
         """Return data and partition keys to put, `CHUNK` at a time, the same in each process. Data is ASCII text."""
         source = random.Random(self.size)
-        few = [
+        data = [
             [base64.b64encode(source.randbytes(self.size))[: self.size] for _ in range(CHUNK)]
-            for _ in range(FEW_CHUNKS)
+            for _ in range(DATA_CHUNKS)
         ]
-        if self.keys <= 100_000:
-            return [[(data, f"user-{source.randrange(self.keys):07}") for data in chunk] for chunk in few]
-        keys = [f"user-{n:07}" for n in range(self.keys)]
-        source.shuffle(keys)
+        count = max(KEY_CHUNKS * CHUNK, self.keys)
+        numbers = [n % self.keys for n in range(count)]
+        source.shuffle(numbers)
         return [
-            list(zip(few[n % FEW_CHUNKS], keys[n * CHUNK : (n + 1) * CHUNK], strict=True))
-            for n in range(self.keys // CHUNK)
+            [(d, f"user-{n:07}") for d, n in zip(data[at % DATA_CHUNKS], numbers[at * CHUNK :], strict=False)]
+            for at in range(count // CHUNK)
         ]
 
     def check(self, right: bool) -> None:
@@ -150,7 +152,7 @@ def put_blocking(
     flow: Flow, distribution: str, put: Callable[[list[Pair]], object], finish: Callable[[], object] = lambda: None
 ) -> None:
     """Measure a client that blocks: `put` sends a chunk, `finish` whatever it has kept back."""
-    chunks, meter = flow.chunks(), Meter()
+    chunks, meter = _frozen(flow.chunks()), Meter()
 
     def for_a_while(seconds: float) -> None:
         end = time.perf_counter() + seconds
@@ -168,11 +170,18 @@ def put_blocking(
 
 async def put_in_lanes(flow: Flow, distribution: str, put: Callable[[list[Pair]], Awaitable[object]]) -> None:
     """Measure an asynchronous client whose `put` sends a chunk: `IN_FLIGHT` calls at a time."""
-    chunks, meter = flow.chunks(), Meter()
+    chunks, meter = _frozen(flow.chunks()), Meter()
     await _lanes(flow, meter, chunks, put, flow.warm_up)
     meter.begin()
     await _lanes(flow, meter, chunks, put, flow.seconds)
     meter.end(distribution)
+
+
+def _frozen(chunks: list[list[Pair]]) -> list[list[Pair]]:
+    """Keep the garbage collector from looking through what is put: that is none of a client's cost."""
+    gc.collect()
+    gc.freeze()
+    return chunks
 
 
 async def _lanes(
@@ -206,7 +215,7 @@ async def put_through(
         finish: Sends whatever is kept back.
         told: Returns what else to print, at the end.
     """
-    chunks, meter = flow.chunks(), Meter()
+    chunks, meter = _frozen(flow.chunks()), Meter()
     await _feed(flow, meter, chunks, put, finish, flow.warm_up)
     meter.begin()
     await _feed(flow, meter, chunks, put, finish, flow.seconds)
@@ -258,6 +267,19 @@ async def read_in_lanes(flow: Flow, distribution: str, read: Callable[[int], Awa
 
         await asyncio.gather(*(lane(number) for number in range(flow.shards)))
     meter.end(distribution)
+
+
+async def idle(flow: Flow, distribution: str, reading: Coroutine[Any, Any, object]) -> None:
+    """Measure a client that waits for records which do not come: seconds of shards are counted in their place."""
+    task, meter = asyncio.ensure_future(reading), Meter()
+    await asyncio.wait([task], timeout=max(flow.warm_up, SETTLING))
+    meter.begin()
+    began = time.perf_counter()
+    await asyncio.wait([task], timeout=flow.seconds)
+    flow.check(not task.done())
+    meter.count += round(flow.shards * (time.perf_counter() - began))
+    meter.end(distribution)
+    task.cancel()
 
 
 async def read_flowing(

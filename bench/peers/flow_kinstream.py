@@ -18,6 +18,7 @@ from flow import (
     Meter,
     Pair,
     asked,
+    idle,
     in_loop,
     put_in_lanes,
     put_through,
@@ -25,7 +26,7 @@ from flow import (
     read_in_lanes,
 )
 
-from kinstream import Client, Connection, Consumer, Credentials, Producer, Record, speed
+from kinstream import Client, Connection, Consumer, Credentials, Producer, PutResult, Record, speed
 from kinstream.config import Aggregation, Batching, Buffering, Pacing, Poll
 
 flow = asked()
@@ -86,7 +87,7 @@ async def put_in_pipeline(client: Client, more: dict[str, Any]) -> None:
 
         async def acknowledged() -> None:
             results = await handle
-            flow.check(len(results) == len(chunk) and results[-1].shard_id is not None)
+            flow.check(len(results) == len(chunk) and isinstance(results[-1], PutResult))
 
         return acknowledged
 
@@ -170,6 +171,9 @@ async def consume(client: Client, more: dict[str, Any]) -> None:
         "async for": iterate,
         "batches": batches,
     }
+    if way == "idle":
+        await idle(flow, "kinstream", consumer.run(handle))
+        return
     if way == "subscribed":
         await readings[way]()
     await read_flowing(flow, "kinstream", meter, readings[way](), **more)
