@@ -362,7 +362,6 @@ class SideBySide:
             if len(self._runners) < self._concurrency:
                 runner = asyncio.create_task(self._run(), name=f"kinstream-deliver-{self._reading.shard_id}")
                 self._runners.add(runner)
-                runner.add_done_callback(self._runners.discard)
 
     async def drain(self) -> None:
         """Wait until nothing is in work."""
@@ -379,6 +378,16 @@ class SideBySide:
             await asyncio.wait(self._runners)
 
     async def _run(self) -> None:
+        try:
+            await self._work()
+        finally:
+            # Here, not in a callback that comes later: one that works no more must not count as one that does.
+            runner = asyncio.current_task()
+            assert runner is not None
+            self._runners.discard(runner)
+            self._moved.set()
+
+    async def _work(self) -> None:
         lanes, ready, progress = self._lanes, self._ready, self._reading.progress
         while ready and self._error is None:
             key = ready.popleft()
@@ -400,7 +409,6 @@ class SideBySide:
                 del lanes[key]
             progress.finish(work)
             self._moved.set()
-        self._moved.set()
 
 
 async def in_thread(threads: ThreadPoolExecutor, function: Callable[..., Any], *arguments: Any) -> Any:
