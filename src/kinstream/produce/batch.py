@@ -210,6 +210,8 @@ class Batcher:
                 self.touch(lane, now)
             if batch.entries:
                 batches.append(batch)
+        for lane in self._due:
+            self._set_alarm(lane, lane.deadline)  # no request may go out for it now, yet its records have their time
         return batches
 
     def _has_whole_request(self) -> bool:

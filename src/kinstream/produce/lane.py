@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Container
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from kinstream.produce.delivery import Delivery, Entry
@@ -16,6 +17,7 @@ FIRST_AVERAGE = 256.0
 """Bytes that a record is taken to have before any was seen."""
 
 _COMPACT = 1024
+_deadline = attrgetter("deadline")
 
 
 class Lane:
@@ -95,10 +97,22 @@ class Lane:
             self.head = 0
 
     def put_in_front(self, deliveries: list[Delivery]) -> None:
-        """Put records before all that wait. They do not wait for company again."""
-        self.waiting[: self.head] = deliveries
+        """Put records before all that wait, but for those that are older. They do not wait for company again."""
+        waiting = self.waiting
+        in_order = not deliveries or self.head == len(waiting) or deliveries[-1].deadline <= waiting[self.head].deadline
+        waiting[: self.head] = deliveries
         self.head = 0
         self.hurry += len(deliveries)
+        if not in_order:  # requests may fail in another order than they were sent in
+            waiting.sort(key=_deadline)
+
+    def send_again(self, entries: list[Entry]) -> None:
+        """Put Kinesis records that failed before anything else, but for older ones that failed too."""
+        again = self.again
+        in_order = not entries or not again or entries[-1].deadline <= again[0].deadline
+        again.extendleft(reversed(entries))
+        if not in_order:
+            self.again = deque(sorted(again, key=_deadline))
 
     def expired(self, now: float) -> list[Delivery]:
         """Take out and return the records whose deadline has come."""

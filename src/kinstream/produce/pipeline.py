@@ -455,7 +455,7 @@ class Pipeline:
                 loose += taken_apart(entry)
             elif entry.__class__ is Aggregate or entry.outcome is None:
                 whole.append(entry)
-        lane.again.extendleft(reversed(whole))
+        lane.send_again(whole)
         if loose:
             lane.put_in_front(loose)
 
@@ -513,7 +513,7 @@ class Pipeline:
         if isinstance(entry, Aggregate):
             (lane,) = batch.lanes
             entry.attempts += 1
-            lane.again.extendleft(reversed(taken_apart(entry)))
+            lane.send_again([*taken_apart(entry)])
             self._touch(lane, now)
         else:
             entry.attempts += 1

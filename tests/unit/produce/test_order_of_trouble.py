@@ -1,0 +1,105 @@
+"""Lanes and answers in trouble: what is late ends, what failed is not written, and order holds across reshards."""
+
+from __future__ import annotations
+
+import pytest
+
+from kinstream.config import Batching
+from kinstream.produce.batch import Batch, Batcher
+from kinstream.produce.delivery import Delivery
+from kinstream.produce.lane import Lane
+from kinstream.produce.route import Router
+from kinstream.produce.settle import settle
+from kinstream.record import HashKeyRange, PutRecordResult, SequenceNumberRange, Shard
+from kinstream.sharding.shardmap import ShardMap
+
+LAST = 2**128 - 1
+MIDDLE = 2**127
+
+
+def delivery(key: str = "k", deadline: float = 30.0) -> Delivery:
+    return Delivery(b"data", key, None, 5, deadline)
+
+
+def shard(number: int, low: int, high: int) -> Shard:
+    return Shard(f"shardId-{number:012d}", HashKeyRange(str(low), str(high)), SequenceNumberRange("1"))
+
+
+def router() -> Router:
+    return Router(lambda shard_id, hash_key: Lane(shard_id, hash_key, None), keep_order=True)
+
+
+def batch_of(lane: Lane, *entries: Delivery) -> Batch:
+    batch = Batch()
+    batch.entries += entries
+    batch.spans.append((lane, 0, len(entries)))
+    batch.lanes.add(lane)
+    return batch
+
+
+@pytest.mark.parametrize("shard_id", [None, "shardId-000000000000"])
+def test_request_of_which_nothing_was_written_is_sent_again_whole(shard_id: str | None) -> None:
+    entries = [delivery(), delivery()]
+    failed = PutRecordResult(error_code="ProvisionedThroughputExceededException", error_message="slower")
+    verdict = settle(batch_of(Lane(shard_id, None, None), *entries), [failed, failed], None)
+    assert verdict.written == []
+    assert [part.entries for part in verdict.again] == [entries]
+
+
+def test_lane_of_a_shard_that_stays_open_is_kept_while_it_is_empty_and_has_a_request_on_its_way() -> None:
+    routes = router()
+    routes.follow(ShardMap([shard(0, 0, MIDDLE - 1), shard(1, MIDDLE, LAST)]))
+    lane = routes.lanes[0]
+    lane.on_their_way = 1
+    routes.follow(ShardMap([shard(0, 0, MIDDLE - 1), shard(2, MIDDLE, MIDDLE + 9), shard(3, MIDDLE + 10, LAST)]))
+    assert routes.lanes[0] is lane
+
+
+def test_grandchild_waits_for_what_its_grandparent_has_on_its_way() -> None:
+    routes = router()
+    routes.follow(ShardMap([shard(0, 0, LAST)]))
+    grandparent = routes.lanes[0]
+    grandparent.on_their_way = 1
+    routes.follow(ShardMap([shard(1, 0, MIDDLE - 1), shard(2, MIDDLE, LAST)]))
+    routes.follow(ShardMap([shard(1, 0, MIDDLE - 1), shard(3, MIDDLE, MIDDLE + 9), shard(4, MIDDLE + 10, LAST)]))
+    assert all(lane.closed_by_order() for lane in routes.lanes)
+    grandparent.on_their_way = 0
+    assert not any(lane.closed_by_order() for lane in routes.lanes)
+
+
+def test_what_failed_goes_again_oldest_first_whatever_order_requests_failed_in() -> None:
+    lane = Lane("shardId-000000000000", None, None)
+    older, newer = delivery(deadline=30.0), delivery(deadline=31.0)
+    lane.send_again([older])
+    lane.send_again([newer])
+    assert list(lane.again) == [older, newer]
+    assert lane.deadline == 30.0
+    loose, latest = delivery(deadline=29.0), delivery(deadline=32.0)
+    lane.put_in_front([loose])
+    lane.put_in_front([latest])
+    assert lane.waiting[lane.head :] == [loose, latest]
+    assert lane.deadline == 29.0
+
+
+def test_lane_that_is_due_while_no_request_may_go_out_still_has_its_deadline() -> None:
+    batcher = Batcher(Batching(linger=0), None, 30.0, keep_order=False)
+    lane = Lane("shardId-000000000000", None, None)
+    record = delivery(deadline=30.0)
+    lane.waiting.append(record)
+    batcher.touch(lane, 0.0)
+    assert batcher.ready(0, 0.0) == []
+    assert batcher.alarm == 30.0
+    batcher.ready(0, 30.0)
+    assert batcher.expired == [record]
+
+
+def test_records_of_one_key_alone_leave_the_next_request_room_for_none() -> None:
+    batcher = Batcher(Batching(linger=0), None, 30.0, keep_order=True)
+    lane = Lane("shardId-000000000000", None, None)
+    first, second, third = delivery(), delivery(), delivery()
+    lane.again.append(first)
+    lane.waiting += [second, third]
+    batcher.touch(lane, 0.0)
+    (batch,) = batcher.ready(5, 0.0)
+    assert batch.entries == [first]
+    assert lane.waiting[lane.head :] == [second, third]
