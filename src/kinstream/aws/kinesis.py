@@ -45,6 +45,7 @@ from kinstream.speed import compiled
 T = TypeVar("T")
 
 _SHARD_ID = re.compile(SHARD_ID_PATTERN)
+_NUMBER_OF_A_RECORD = re.compile(r"[0-9]{1,129}")  # as a server gave it: some of other makers have leading zeros
 _CONSUMER_ARN = re.compile(r"arn:aws[a-z-]*:kinesis:([a-z0-9-]+):([0-9]{12}):.+/consumer/.+")
 _SEQUENCE_NUMBER = re.compile(SEQUENCE_NUMBER_PATTERN)
 
@@ -391,7 +392,7 @@ def _start(type: Any, starting_sequence_number: Any, timestamp: Any) -> tuple[Sh
     if (timestamp is not None) is not by_time:
         raise ConfigError(f"timestamp: must {'' if by_time else 'not '}be given with type {kind.value}")
     if by_number and not (
-        isinstance(starting_sequence_number, str) and _SEQUENCE_NUMBER.fullmatch(starting_sequence_number)
+        isinstance(starting_sequence_number, str) and _NUMBER_OF_A_RECORD.fullmatch(starting_sequence_number)
     ):
         raise ConfigError(
             f"starting_sequence_number={starting_sequence_number!r}: must be decimal text of up to 129 digits"
