@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from kinstream import Client, Connection, Credentials
-from kinstream.aws.transport import Answer, HttpTransport, Transport
+from kinstream.aws.transport import Answer, HttpTransport, StreamedAnswer, Transport
 from kinstream.cli.demo.flights import Event, events
 from kinstream.cli.demo.journey import Outcome, journey
 from kinstream.cli.demo.show import show_on, standard_output
@@ -64,6 +64,9 @@ class Meddler:
         content["Records"] = self._change(content["Records"])
         return Answer(answer.status, answer.headers, json.dumps(content).encode())
 
+    async def stream(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> StreamedAnswer:
+        return await self._http.stream(url, headers, body, progress=progress)
+
     async def close(self) -> None:
         await self._http.close()
 
@@ -98,6 +101,9 @@ class Throttle:
             "Records": [next(left) if passes else refused for passes in passed],
         }
         return Answer(200, {"content-type": "application/x-amz-json-1.1"}, json.dumps(content).encode())
+
+    async def stream(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> StreamedAnswer:
+        return await self._http.stream(url, headers, body, progress=progress)
 
     async def close(self) -> None:
         await self._client.close()
