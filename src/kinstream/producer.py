@@ -110,7 +110,10 @@ class Producer(StreamAccess):
             ClosedError: The producer is closed.
             ProduceError: The pipeline has failed before, by a fault of this library.
         """
-        return await self._pipeline.put(data, partition_key, explicit_hash_key)
+        delivery = self._pipeline.offer(data, partition_key, explicit_hash_key)
+        if not delivery.deadline:
+            await self._pipeline.enter(delivery)
+        return delivery
 
     async def put_many(self, records: Iterable[Any]) -> Deliveries:
         """Take many records into the buffer, waiting for room as they come. The quickest way to put.

@@ -104,7 +104,7 @@ class Batcher:
         self._batching = batching
         self._aggregation = aggregation or Aggregation()
         self._life = life
-        self._linger_end = batching.linger - life  # from a record's deadline
+        self._linger_end = min(batching.linger, life / 2) - life  # from a record's deadline
         self._keep_order = keep_order
         self._tell = tell
         self._due: deque[Lane] = deque()
@@ -129,8 +129,6 @@ class Batcher:
 
     def touch(self, lane: Lane, now: float) -> None:
         """Look at a lane that has changed: it is due, or will be."""
-        if self._lingers(lane, now):
-            return
         deadline = lane.deadline
         if deadline <= now:
             self.expired += lane.expired(now)
@@ -156,31 +154,42 @@ class Batcher:
             self._count(lane, 0, 0.0)
         self._set_alarm(lane, min(due, deadline))
 
-    def _lingers(self, lane: Lane, now: float) -> bool:
-        """Look at a lane of which nothing needs to be done but to count what waits for company; return whether it is such a one.
-
-        It nearly always is; with a thousand shards, this is what each record costs.
-        """
-        waiting, head = lane.waiting, lane.head
-        records = len(waiting) - head
-        if not records or lane.again or lane.hurry or lane.rest > now or lane.listed or self._keep_order:
-            return False
-        due = waiting[head].deadline + self._linger_end
-        if due <= now:
-            return False
-        if self.aggregating:
-            if lane.entries or records * lane.average >= self._aggregation.max_bytes:
-                return False
-        else:
+    def touch_all(self, lanes: list[Lane], now: float) -> None:
+        """Look at lanes to which records came. With a thousand shards, this is what each record costs."""
+        if self._keep_order:
+            for lane in lanes:
+                self.touch(lane, now)
+            return
+        linger_end, aggregating, most = self._linger_end, self.aggregating, self._aggregation.max_bytes
+        whole, entries, whole_size = self._whole, self._whole_entries, self._whole_size
+        special: list[Lane] = []
+        for lane in lanes:
+            waiting, head = lane.waiting, lane.head
+            records = len(waiting) - head
             size = records * lane.average
-            self._whole_entries += records - lane.entries
-            self._whole_size += size - lane.size
-            if not lane.entries:
-                self._whole[lane] = None
-            lane.entries, lane.size = records, size
-        if due < lane.alarm:
-            self._set_alarm(lane, due)
-        return True
+            due = waiting[head].deadline + linger_end
+            if (
+                due <= now
+                or lane.listed
+                or lane.again
+                or lane.hurry
+                or lane.rest > now
+                or (aggregating and size >= most)
+            ):
+                special.append(lane)
+                continue
+            # Nothing needs to be done but to count what waits for company.
+            if not aggregating:
+                entries += records - lane.entries
+                whole_size += size - lane.size
+                if not lane.entries:
+                    whole[lane] = None
+                lane.entries, lane.size = records, size
+            if due < lane.alarm:
+                self._set_alarm(lane, due)
+        self._whole_entries, self._whole_size = entries, whole_size
+        for lane in special:
+            self.touch(lane, now)
 
     def hurry(self, lanes: list[Lane], now: float) -> None:
         """Let nothing that waits wait for company any longer."""

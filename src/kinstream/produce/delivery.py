@@ -106,15 +106,16 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
     def value(self) -> PutResult | ProduceError:
         """Return the result, or the error as a value. Not for users."""
         outcome: Any = self.outcome
-        if isinstance(outcome, Aggregate):
-            whole: Any = outcome.outcome
+        kind = outcome.__class__
+        if kind is PutRecordResult:
+            if not self.attempts:
+                return PutResult(outcome.shard_id, outcome.sequence_number)
+            return PutResult(outcome.shard_id, outcome.sequence_number, None, self.attempts + 1, self.maybe_written)
+        if kind is Aggregate:
+            whole = outcome.outcome
             doubt = self.maybe_written or outcome.maybe_written
             attempts = self.attempts + outcome.attempts + 1
             return PutResult(whole.shard_id, whole.sequence_number, self.index, attempts, doubt)
-        if isinstance(outcome, PutRecordResult):
-            return PutResult(
-                str(outcome.shard_id), str(outcome.sequence_number), None, self.attempts + 1, self.maybe_written
-            )
         if outcome is None:
             raise asyncio.InvalidStateError("the record is not settled yet")
         error: ProduceError = outcome

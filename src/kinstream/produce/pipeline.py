@@ -166,19 +166,47 @@ class Pipeline:
 
     # ---------------------------------------------------------------- put
 
-    async def put(self, data: Any, partition_key: str | None, explicit_hash_key: str | None) -> Delivery:
-        """Take a record in, as soon as there is room."""
+    def offer(self, data: Any, partition_key: str | None, explicit_hash_key: str | None) -> Delivery:
+        """Take a record in at once, if there is room; if not, its deadline is 0, and `enter` takes it in when there is."""
         delivery = self._admission.one(data, partition_key, explicit_hash_key)
         room = self._room
         charge = delivery.size + OVERHEAD
-        if self._express < 1 or charge > room.size - self._reserve:
-            await self._enter(delivery, charge)
+        if self._express > 0 and charge <= room.size - self._reserve:
+            self._express -= 1
+            room.records -= 1
+            room.size -= charge
+            delivery.deadline = self._deadline
+            self._inbox.append(delivery)
+        return delivery
+
+    async def enter(self, delivery: Delivery) -> None:
+        """Take a record in as soon as there is room."""
+        charge = delivery.size + OVERHEAD
+        if self._express < 1 or charge > self._room.size - self._reserve:
+            await self._wait_for_room(delivery, charge)
         self._express -= 1
-        room.records -= 1
-        room.size -= charge
+        self._room.take(1, charge)
         delivery.deadline = self._deadline
         self._inbox.append(delivery)
-        return delivery
+
+    def lend(self) -> tuple[int, int]:
+        """Return how many records, and bytes as the buffer charges them, `take` may take in without a closer look."""
+        if self._crowded or self._room.queue or self._closing or self._dead is not None:
+            return 0, 0
+        records, reserve = (self._room.records, 0) if len(self._router.lanes) < 2 else self._room.at_once()
+        return min(self._express if self._scheduled else INBOX, records), self._room.size - reserve
+
+    def take(self, deliveries: list[Delivery], charge: int) -> None:
+        """Take in admitted records that keep to what was lent. Never waits; where the producer has failed, they fail."""
+        self._room.take(len(deliveries), charge)
+        if self._dead is not None:
+            self._end(deliveries, self._dead, f"the producer failed: {type(self._dead).__name__}", ProduceError)
+            return
+        self._open()
+        self._express -= len(deliveries)
+        for delivery in deliveries:
+            delivery.deadline = self._deadline
+        self._inbox += deliveries
 
     async def put_many(self, records: Iterable[Any]) -> Deliveries:
         """Take records in, a part at a time, as there is room."""
@@ -192,19 +220,16 @@ class Pipeline:
             self._open()
             deliveries, size, wrong = self._admission.some(chunk, len(taken), self._deadline)
             charge = size + OVERHEAD * len(deliveries)
+            if self._lent and len(deliveries) > self._express:
+                await asyncio.sleep(0)  # so much was put in one go: now it is the event loop's turn
+                self._open()
             if len(deliveries) <= self._express and charge <= self._room.size - self._reserve:
                 self._express -= len(deliveries)
                 self._room.take(len(deliveries), charge)
                 self._inbox += deliveries
             else:
                 for delivery in deliveries:
-                    charge = delivery.size + OVERHEAD
-                    if self._express < 1 or charge > self._room.size - self._reserve:
-                        await self._enter(delivery, charge)
-                    self._express -= 1
-                    self._room.take(1, charge)
-                    delivery.deadline = self._deadline
-                    self._inbox.append(delivery)
+                    await self.enter(delivery)
             taken += deliveries
             if wrong is not None:
                 raise wrong
@@ -219,7 +244,7 @@ class Pipeline:
         if not self._scheduled:
             self._schedule()
 
-    async def _enter(self, delivery: Delivery, charge: int) -> None:
+    async def _wait_for_room(self, delivery: Delivery, charge: int) -> None:
         """Wait until there is room for a record, and it is its turn."""
         self._open()
         if self._lent and self._express < 1:
@@ -325,8 +350,11 @@ class Pipeline:
             if KEYLESS in [delivery.partition_key for delivery in arrived]:
                 self._router.spread(arrived, lambda: self._random.randint(0, MAX_HASH_KEY))
             self._half_full = len(self._router.lanes) > 1 and self._room.half_full
-            for lane in self._router.place(arrived):
-                self._touch(lane, now)
+            lanes = self._router.place(arrived)
+            self._batcher.touch_all(lanes, now)
+            for lane in lanes:
+                if len(lane.waiting) - lane.head > LET_IN or self._half_full:
+                    self._look_at_crowd(lane)
 
     def _touch(self, lane: Lane, now: float) -> None:
         self._batcher.touch(lane, now)
