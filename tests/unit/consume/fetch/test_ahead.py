@@ -1,0 +1,149 @@
+"""Reading ahead: a budget of bytes for all shards, and a task a shard that can be halted and started again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from kinstream import HashKeyRange, SequenceNumberRange, Shard
+from kinstream.consume.fetch.ahead import FIRST_PAGE_BYTES, Budget, ReadAhead
+from kinstream.consume.fetch.fetcher import Page
+from kinstream.consume.fetch.position import TRIM_HORIZON, Position
+
+SHARD = Shard("shardId-000000000000", HashKeyRange("0", "1"), SequenceNumberRange("1"))
+
+
+async def turns(count: int = 10) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+class Pages:
+    """A fetcher whose pages weigh as much as it was told, without end."""
+
+    def __init__(self, size_bytes: int, last: int | None = None) -> None:
+        self.size_bytes = size_bytes
+        self.last = last
+        self.read_from: list[Position] = []
+        self.given = 0
+        self.closed = 0
+        self.fails: Exception | None = None
+
+    async def read(self, shard: Shard, position: Position) -> AsyncGenerator[Page, None]:
+        self.read_from.append(position)
+        try:
+            while True:
+                await asyncio.sleep(0)
+                if self.fails is not None:
+                    raise self.fails
+                self.given += 1
+                yield Page([], 0, self.size_bytes, self.given == self.last)
+        finally:
+            self.closed += 1
+
+    async def close(self) -> None:
+        pass
+
+
+def ahead_of(pages: Pages, budget: Budget, failures: list[Exception] | None = None) -> ReadAhead:
+    return ReadAhead(pages, SHARD, budget, lambda page: page, (failures if failures is not None else []).append)
+
+
+async def test_no_more_is_read_ahead_than_the_budget() -> None:
+    budget = Budget(4 * FIRST_PAGE_BYTES)
+    pages = Pages(FIRST_PAGE_BYTES)
+    ahead = ahead_of(pages, budget)
+    ahead.start(TRIM_HORIZON)
+    await turns(100)
+    assert len(ahead) == 4
+    assert budget.used_bytes == 4 * FIRST_PAGE_BYTES
+    ahead.done(ahead.take())
+    await turns(100)
+    assert len(ahead) == 4
+    await ahead.stop()
+    assert budget.used_bytes == 0
+    assert pages.closed == 1
+
+
+async def test_page_larger_than_the_whole_budget_is_let_through_alone() -> None:
+    budget = Budget(1000)
+    ahead = ahead_of(Pages(10_000), budget)
+    ahead.start(TRIM_HORIZON)
+    await turns(100)
+    assert len(ahead) == 1
+    await ahead.stop()
+    assert budget.used_bytes == 0
+
+
+async def test_budget_is_served_in_order_and_survives_cancellation() -> None:
+    budget = Budget(100)
+    await budget.take(100)
+    served: list[str] = []
+
+    async def take(name: str, size_bytes: int) -> None:
+        await budget.take(size_bytes)
+        served.append(name)
+
+    tasks = [asyncio.create_task(take(name, size)) for name, size in (("large", 90), ("gone", 5), ("small", 10))]
+    await turns()
+    tasks[1].cancel()
+    await turns()
+    budget.free(50)
+    await turns()
+    assert served == []  # the small one does not pass the large one for ever
+    budget.free(50)
+    await turns()
+    assert served == ["large", "small"]
+    assert budget.used_bytes == 100
+
+
+async def test_cancelled_at_the_moment_of_its_turn_the_room_is_given_back() -> None:
+    budget = Budget(100)
+    await budget.take(100)
+    task = asyncio.create_task(budget.take(60))
+    await turns()
+    budget.free(100)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert budget.used_bytes == 0
+
+
+async def test_halted_and_started_again_it_reads_from_there_once_the_first_has_ended() -> None:
+    budget = Budget(3 * FIRST_PAGE_BYTES)
+    pages = Pages(FIRST_PAGE_BYTES)
+    ahead = ahead_of(pages, budget)
+    ahead.start(TRIM_HORIZON)
+    await turns(50)
+    ahead.halt()
+    assert len(ahead) == 0
+    ahead.start(Position.after("7"))
+    await turns(50)
+    assert pages.read_from == [TRIM_HORIZON, Position.after("7")]
+    assert len(ahead) == 3
+    await ahead.stop()
+    assert pages.closed == 2
+    assert budget.used_bytes == 0
+
+
+async def test_failure_is_told_and_what_was_read_before_stays() -> None:
+    failures: list[Exception] = []
+    pages = Pages(10)
+    ahead = ahead_of(pages, Budget(10 * FIRST_PAGE_BYTES), failures)
+    ahead.start(TRIM_HORIZON)
+    await turns(4)
+    pages.fails = OSError("no")
+    await turns(50)
+    assert [str(error) for error in failures] == ["no"]
+    assert len(ahead) >= 1
+    await ahead.stop()
+
+
+async def test_reading_ends_with_the_last_page() -> None:
+    pages = Pages(10, last=3)
+    ahead = ahead_of(pages, Budget(10 * FIRST_PAGE_BYTES))
+    ahead.start(TRIM_HORIZON)
+    await turns(50)
+    assert [ahead.take().ended for _ in range(3)] == [False, False, True]
+    assert pages.closed == 1
+    await ahead.stop()

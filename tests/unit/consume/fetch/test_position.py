@@ -1,0 +1,114 @@
+"""Positions: their one order, what the service is told, and what is refused."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from kinstream import ConfigError, ShardIteratorType
+from kinstream.consume.fetch.position import LATEST, SHARD_END, TRIM_HORIZON, Position
+
+IN_ORDER = [
+    Position.at_time(1),
+    Position.at_time(2),
+    TRIM_HORIZON,
+    LATEST,
+    Position.at("9"),
+    Position.after("9", 0),
+    Position.at("9", 1),
+    Position.after("9", 1),
+    Position.after("9"),
+    Position.at("10"),
+    Position.at("1" + "0" * 55),
+    SHARD_END,
+]
+
+
+def test_positions_are_in_the_order_of_the_kcls_checkpoints() -> None:
+    shuffled = sorted(IN_ORDER, key=lambda position: str(position)[::-1])
+    assert sorted(shuffled) == IN_ORDER
+    for earlier, later in pairwise(IN_ORDER):
+        assert earlier < later
+        assert earlier <= later
+        assert later > earlier
+        assert later >= earlier
+        assert not later <= earlier
+
+
+@pytest.mark.parametrize(
+    ("position", "told"),
+    [
+        (TRIM_HORIZON, ("TRIM_HORIZON", None, None)),
+        (LATEST, ("LATEST", None, None)),
+        (Position.at_time(1.5), ("AT_TIMESTAMP", None, 1.5)),
+        (Position.at("7"), ("AT_SEQUENCE_NUMBER", "7", None)),
+        (Position.at("7", 3), ("AT_SEQUENCE_NUMBER", "7", None)),
+        (Position.after("7"), ("AFTER_SEQUENCE_NUMBER", "7", None)),
+        (Position.after("7", 3), ("AT_SEQUENCE_NUMBER", "7", None)),
+    ],
+)
+def test_service_is_told_in_its_own_words(position: Position, told: tuple[str, Any, Any]) -> None:
+    kind, number, moment = position.starting
+    assert (ShardIteratorType(kind).value, number, moment) == told
+
+
+def test_amid_an_aggregate_the_service_is_asked_for_all_of_it() -> None:
+    assert Position.after("7", 2).starting[0] is ShardIteratorType.AT_SEQUENCE_NUMBER
+
+
+def test_latest_does_not_become_later_by_itself() -> None:
+    later = LATEST.since(100.0)
+    assert later.sequence_number == "LATEST"
+    assert later.starting == (ShardIteratorType.AT_TIMESTAMP, None, 100.0)
+    assert Position.after("7").since(100.0) == Position.after("7")
+
+
+def test_nothing_is_read_from_the_end() -> None:
+    assert SHARD_END.ended
+    with pytest.raises(ConfigError, match="SHARD_END"):
+        SHARD_END.starting  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("value", "position"),
+    [
+        ("TRIM_HORIZON", TRIM_HORIZON),
+        ("LATEST", LATEST),
+        ("SHARD_END", SHARD_END),
+        (1.5, Position.at_time(1.5)),
+        (datetime(1970, 1, 1, 0, 1, tzinfo=UTC), Position.at_time(60)),
+        (Position.at("7"), Position.at("7")),
+    ],
+)
+def test_what_says_a_position_is_understood(value: Any, position: Position) -> None:
+    assert Position.parse("start", value) == position
+
+
+@pytest.mark.parametrize("value", ["AT_TIMESTAMP", "7", "", None, True, -1, float("nan"), float("inf"), b"7", []])
+def test_what_says_none_is_refused_by_its_field(value: Any) -> None:
+    with pytest.raises(ConfigError, match="start"):
+        Position.parse("start", value)
+
+
+def test_datetime_without_a_time_zone_is_refused() -> None:
+    with pytest.raises(ConfigError, match="time zone"):
+        Position.parse("until", datetime(2026, 1, 1))  # noqa: DTZ001
+
+
+@pytest.mark.parametrize(("number", "index"), [("x", 0), ("", 0), ("1" * 130, 0), (7, 0), ("7", -1), ("7", True)])
+def test_numbers_that_are_none_are_refused(number: Any, index: Any) -> None:
+    with pytest.raises(ConfigError):
+        Position.at(number, index)
+    with pytest.raises(ConfigError):
+        Position.after(number, index)
+
+
+def test_positions_read_as_text() -> None:
+    texts = [
+        str(p)
+        for p in (TRIM_HORIZON, Position.at("7"), Position.after("7", 2), Position.after("7"), Position.at_time(1))
+    ]
+    assert texts == ["TRIM_HORIZON", "at 7/0", "after 7/2", "after 7", "AT_TIMESTAMP(1.000)"]

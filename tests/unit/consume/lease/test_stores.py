@@ -1,0 +1,168 @@
+"""Lease stores: what each conditional write does, in memory and in SQLite, within a process and among several."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from kinstream import ConfigError, HashKeyRange, LeaseStore, Memory, Position, SQLite
+from kinstream.consume.fetch.position import LATEST, SHARD_END, TRIM_HORIZON
+from kinstream.consume.lease.lease import Lease
+
+LEASES = [
+    Lease("shardId-000000000000", "me", 1),
+    Lease("shardId-000000000001", None, 5, SHARD_END, ("a",), ("b", "c"), HashKeyRange("0", str(2**128 - 1)), 3),
+    Lease("shardId-000000000002", "me", 2**40, Position.after("4" * 56, 7)),
+    Lease("shardId-000000000003", "me", 1, Position.at("4" * 56)),
+    Lease("shardId-000000000004", "me", 1, LATEST.since(1.25)),
+    Lease("shardId-000000000005", "me", 1, Position.at_time(99.5)),
+]
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LeaseStore]:
+    kept: LeaseStore = Memory() if request.param == "memory" else SQLite(tmp_path / "leases.db")
+    yield kept
+    await kept.close()
+
+
+async def test_rows_come_back_as_they_were_written(store: LeaseStore) -> None:
+    table = store.table("app", "events")
+    for lease in LEASES:
+        assert await table.create(lease)
+    assert await table.list() == LEASES
+
+
+async def test_applications_and_streams_do_not_see_each_other(store: LeaseStore) -> None:
+    await store.table("app", "events").create(LEASES[0])
+    assert await store.table("app", "other").list() == []
+    assert await store.table("other", "events").list() == []
+
+
+async def test_row_is_created_once(store: LeaseStore) -> None:
+    table = store.table("app", "events")
+    assert await table.create(Lease("s", "me"))
+    assert not await table.create(Lease("s", "other"))
+    assert [lease.owner for lease in await table.list()] == ["me"]
+
+
+async def test_lease_is_renewed_by_who_knows_it(store: LeaseStore) -> None:
+    table = store.table("app", "events")
+    lease = Lease("s", "me", 1)
+    await table.create(lease)
+    renewed = await table.renew(lease)
+    assert renewed is not None
+    assert renewed.counter == 2
+    assert await table.renew(lease) is None
+    assert await table.list() == [renewed]
+
+
+async def test_taken_lease_shuts_its_former_owner_out(store: LeaseStore) -> None:
+    table = store.table("app", "events")
+    lease = Lease("s", "me", 1, Position.after("5", 0))
+    await table.create(lease)
+    taken = await table.take(lease, "other")
+    assert taken is not None
+    assert (taken.owner, taken.counter, taken.owner_switches, taken.checkpoint) == (
+        "other",
+        2,
+        1,
+        Position.after("5", 0),
+    )
+    assert not await table.checkpoint(lease.checkpointed(Position.after("9", 0)))
+    assert await table.renew(lease) is None
+    assert await table.take(lease, "third") is None
+    assert await table.list() == [taken]
+
+
+async def test_checkpoint_is_written_with_its_children_and_clears_the_switches(store: LeaseStore) -> None:
+    table = store.table("app", "events")
+    lease = Lease("s", "me", 1, TRIM_HORIZON, owner_switches=4)
+    await table.create(lease)
+    assert await table.checkpoint(lease.checkpointed(SHARD_END, ("a", "b")))
+    (stored,) = await table.list()
+    assert (stored.checkpoint, stored.children, stored.counter, stored.owner_switches) == (SHARD_END, ("a", "b"), 2, 0)
+
+
+async def test_row_that_is_not_there_is_not_written(store: LeaseStore) -> None:
+    table = store.table("app", "events")
+    assert await table.renew(Lease("s", "me", 1)) is None
+    assert not await table.checkpoint(Lease("s", "me", 1).checkpointed(SHARD_END))
+    assert await table.list() == []
+
+
+async def test_deleted_row_is_gone_and_deleting_it_again_is_no_fault(store: LeaseStore) -> None:
+    table = store.table("app", "events")
+    await table.create(Lease("s", "me"))
+    await table.delete("s")
+    await table.delete("s")
+    assert await table.list() == []
+
+
+async def test_many_writes_at_once_each_happen_whole(store: LeaseStore) -> None:
+    table = store.table("app", "events")
+    lease = Lease("s", "me", 1)
+    await table.create(lease)
+    outcomes = await asyncio.gather(*(table.take(lease, f"worker-{i}") for i in range(50)))
+    assert len([taken for taken in outcomes if taken is not None]) == 1
+    assert len(await asyncio.gather(*(table.create(Lease(f"s{i}")) for i in range(200)))) == 200
+    assert len(await table.list()) == 201
+
+
+async def test_sqlite_keeps_rows_and_opens_again_after_it_was_closed(tmp_path: Path) -> None:
+    store = SQLite(tmp_path / "leases.db")
+    await store.table("app", "events").create(LEASES[1])
+    await store.close()
+    await store.close()
+    assert await store.table("app", "events").list() == [LEASES[1]]
+    await store.close()
+    again = SQLite(str(tmp_path / "leases.db"))
+    assert await again.table("app", "events").list() == [LEASES[1]]
+    await again.close()
+
+
+async def test_sqlite_writes_so_that_a_power_cut_takes_nothing(tmp_path: Path) -> None:
+    store = SQLite(tmp_path / "leases.db")
+    table = store.table("app", "events")
+    await table.create(LEASES[0])
+    modes = await store.run(
+        lambda connection: [
+            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")
+        ]
+    )
+    assert modes == ["wal", 2]
+    await store.close()
+
+
+async def test_file_that_is_no_database_is_refused_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("not a database, and long enough to be read as one " * 50)
+    store = SQLite(path)
+    with pytest.raises(ConfigError, match=r"notes\.txt"):
+        await store.table("app", "events").list()
+    await store.close()
+
+
+async def test_path_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match="path"):
+        SQLite("")
+
+
+async def test_locked_file_is_a_fault_that_passes(tmp_path: Path) -> None:
+    path = tmp_path / "leases.db"
+    store = SQLite(path)
+    table = store.table("app", "events")
+    await table.create(LEASES[0])
+    await store.run(lambda connection: connection.execute("PRAGMA busy_timeout = 10") and None)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(OSError, match="locked"):
+        await table.create(LEASES[1])
+    other.execute("ROLLBACK")
+    other.close()
+    assert await table.create(LEASES[1])
+    await store.close()

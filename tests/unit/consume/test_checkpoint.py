@@ -1,0 +1,46 @@
+"""The finished prefix: what may be written down while several records are in work at once."""
+
+from __future__ import annotations
+
+from kinstream import Position, ReceivedRecord
+from kinstream.consume.checkpoint import Progress, after
+
+
+def record(number: int, index: int | None = None) -> ReceivedRecord[bytes]:
+    return ReceivedRecord(b"", str(number), 0.0, "k", subsequence_number=index)
+
+
+def test_place_after_a_record_says_its_index_as_the_kcl_does() -> None:
+    assert after(record(7)) == Position.after("7", 0)
+    assert after(record(7, 3)) == Position.after("7", 3)
+
+
+def test_nothing_is_done_at_first() -> None:
+    progress = Progress()
+    progress.begin(record(1))
+    assert progress.position is None
+
+
+def test_record_that_is_done_before_an_earlier_one_counts_only_with_it() -> None:
+    progress = Progress()
+    first, second, third = (progress.begin(record(number)) for number in (1, 2, 3))
+    progress.finish(second)
+    assert progress.position is None
+    assert len(progress) == 3
+    progress.finish(first)
+    assert progress.position == Position.after("2", 0)
+    progress.finish(third)
+    assert progress.position == Position.after("3", 0)
+    assert len(progress) == 0
+
+
+def test_programs_word_finishes_a_record_and_no_earlier_one() -> None:
+    progress = Progress()
+    records = [record(number) for number in (1, 2)]
+    works = [progress.begin(one) for one in records]
+    progress.vouch(records[1])
+    assert progress.position is None
+    progress.finish(works[0])
+    assert progress.position == Position.after("2", 0)
+    progress.finish(works[1])
+    assert progress.position == Position.after("2", 0)

@@ -1,0 +1,183 @@
+"""Aggregates are taken apart lazily, strays are dropped whole, damaged ones pass as they are, bad ones are a failure."""
+
+from __future__ import annotations
+
+import hashlib
+import tracemalloc
+from collections.abc import Iterator
+
+import pytest
+
+from kinstream import HashKeyRange, ReceivedRecord
+from kinstream.consume.deaggregate import Deaggregator, Undeliverable
+from kinstream.events import AggregateDamaged, AggregateDropped, Event
+from kinstream.kpl.builder import Builder
+from kinstream.kpl.message import MAGIC
+from kinstream.sharding.hashkey import hash_key
+from kinstream.speed import Compiled, compiled
+
+SHARD = "shardId-000000000000"
+WHOLE = HashKeyRange("0", str(2**128 - 1))
+HALF = str(2**127)
+
+
+@pytest.fixture(params=["pure", "compiled"])
+def speed(request: pytest.FixtureRequest) -> Compiled | None:
+    if request.param == "compiled" and compiled is None:
+        pytest.skip("nothing is compiled here")
+    return None if request.param == "pure" else compiled
+
+
+def aggregate(*keys: str | tuple[str, str | None]) -> bytes:
+    builder = Builder(1 << 20, 100_000)
+    for number, key in enumerate(keys):
+        name, hash_key_text = (key, None) if isinstance(key, str) else key
+        builder.add(name, hash_key_text, b"data %d" % number)
+    return builder.finish()
+
+
+def sealed(message: bytes) -> bytes:
+    return MAGIC + message + hashlib.md5(message).digest()
+
+
+def received(data: bytes, number: int = 1) -> ReceivedRecord[bytes]:
+    return ReceivedRecord(data, str(number), 5.0, "outer")
+
+
+class Apart:
+    """A deaggregator and what it announced."""
+
+    def __init__(
+        self, speed: Compiled | None, hash_keys: HashKeyRange | None = WHOLE, batch_records: int = 10_000
+    ) -> None:
+        self.events: list[Event] = []
+        self.origin = object()
+        self.deaggregator = Deaggregator(SHARD, self.origin, hash_keys, batch_records, self.events.append, speed)
+
+    def __call__(self, *data: bytes) -> list[list[ReceivedRecord[bytes]] | Undeliverable]:
+        return list(self.lazily(*data))
+
+    def lazily(self, *data: bytes) -> Iterator[list[ReceivedRecord[bytes]] | Undeliverable]:
+        return self.deaggregator.batches([received(each, number) for number, each in enumerate(data, 1)])
+
+
+def shown(
+    batches: list[list[ReceivedRecord[bytes]] | Undeliverable],
+) -> list[list[tuple[str, int | None, str | None, bytes]]]:
+    return [
+        [(r.sequence_number, r.subsequence_number, r.partition_key, r.data) for r in batch]
+        for batch in batches
+        if isinstance(batch, list)
+    ]
+
+
+def test_plain_records_are_one_batch_without_a_copy(speed: Compiled | None) -> None:
+    apart = Apart(speed)
+    records = [received(b"one", 1), received(b"", 2)]
+    (batch,) = apart.deaggregator.batches(records)
+    assert batch is records
+    assert [record.origin for record in records] == [apart.origin] * 2
+    assert [record.subsequence_number for record in records] == [None, None]
+
+
+def test_no_records_are_no_batch(speed: Compiled | None) -> None:
+    assert Apart(speed)() == []
+
+
+def test_user_records_have_their_keys_their_numbers_and_the_aggregates_time(speed: Compiled | None) -> None:
+    apart = Apart(speed)
+    batches = apart(b"before", aggregate("a", "b", "a"), b"after")
+    assert shown(batches) == [
+        [
+            ("1", None, "outer", b"before"),
+            ("2", 0, "a", b"data 0"),
+            ("2", 1, "b", b"data 1"),
+            ("2", 2, "a", b"data 2"),
+            ("3", None, "outer", b"after"),
+        ]
+    ]
+    (batch,) = batches
+    assert isinstance(batch, list)
+    assert {record.arrival_time for record in batch} == {5.0}
+    assert {id(record.origin) for record in batch} == {id(apart.origin)}
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4, 5, 7, 100])
+def test_batches_are_no_larger_than_asked_for_and_may_split_an_aggregate(speed: Compiled | None, most: int) -> None:
+    data = [b"x", aggregate(*"abcde"), b"y", b"z", aggregate(*"fghijk"), b"w"]
+    batches = shown(Apart(speed, batch_records=most)(*data))
+    assert max(map(len, batches)) <= most
+    assert all(batches)
+    assert [one for batch in batches for one in batch] == shown(Apart(speed)(*data))[0]
+
+
+def test_aggregate_with_a_stray_is_dropped_whole_and_counted(speed: Compiled | None) -> None:
+    low = next(key for key in "abcdefgh" if hash_key(key) < 2**127)
+    high = next(key for key in "abcdefgh" if hash_key(key) >= 2**127)
+    apart = Apart(speed, HashKeyRange("0", str(2**127 - 1)))
+    batches = apart(b"plain", aggregate(low, low), aggregate(low, high), aggregate(low))
+    assert [row[:2] for row in shown(batches)[0]] == [("1", None), ("2", 0), ("2", 1), ("4", 0)]
+    assert apart.events == [AggregateDropped(SHARD, "3", 2)]
+    assert apart.deaggregator.dropped == 1
+
+
+@pytest.mark.parametrize("hash_key_text", [HALF, str(2**128), "x", "-1", ""])
+def test_explicit_hash_key_decides_and_one_that_is_none_is_a_stray(speed: Compiled | None, hash_key_text: str) -> None:
+    low = next(key for key in "abcdefgh" if hash_key(key) < 2**127)
+    apart = Apart(speed, HashKeyRange("0", str(2**127 - 1)))
+    assert apart(aggregate((low, hash_key_text))) == []
+    assert apart.deaggregator.dropped == 1
+
+
+def test_strays_are_kept_where_no_range_is_asked_for(speed: Compiled | None) -> None:
+    assert len(shown(Apart(speed, None)(aggregate(*"abcdefgh")))[0]) == 8
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        aggregate("a", "b")[:-1] + b"\0",
+        MAGIC + b"x" * 40,
+        sealed(b"\xff\xff\xff\xff"),
+        sealed(b"\x0a\x02\xff\xfe"),
+        aggregate("a", "b")[:30],
+    ],
+)
+def test_damaged_aggregate_is_passed_on_as_it_is_and_counted(speed: Compiled | None, data: bytes) -> None:
+    apart = Apart(speed)
+    assert shown(apart(data)) == [[("1", None, "outer", data)]]
+    assert apart.deaggregator.damaged == 1
+    (event,) = apart.events
+    assert isinstance(event, AggregateDamaged)
+    assert event.sequence_number == "1"
+
+
+def test_short_record_that_begins_like_one_is_a_plain_record(speed: Compiled | None) -> None:
+    apart = Apart(speed)
+    assert shown(apart(MAGIC, MAGIC + b"x" * 16, b"\xf3")) == [
+        [("1", None, "outer", MAGIC), ("2", None, "outer", MAGIC + b"x" * 16), ("3", None, "outer", b"\xf3")]
+    ]
+    assert apart.events == []
+
+
+def test_aggregate_whose_key_is_missing_is_a_failure_in_its_place(speed: Compiled | None) -> None:
+    bad = sealed(b"\x0a\x01a\x1a\x04\x08\x05\x1a\x00")  # a table of one key, and a record that names the sixth
+    batches = Apart(speed)(b"before", bad, b"after")
+    assert [type(batch) for batch in batches] == [list, Undeliverable, list]
+    assert isinstance(batches[1], Undeliverable)
+    assert batches[1].record.sequence_number == "2"
+    assert shown(batches) == [[("1", None, "outer", b"before")], [("3", None, "outer", b"after")]]
+
+
+def test_aggregate_that_claims_very_many_records_is_taken_apart_in_batches(speed: Compiled | None) -> None:
+    message = b"\x0a\x01a" + b"\x1a\x04\x08\x00\x1a\x00" * 20_000
+    data = sealed(message)
+    batches = Apart(speed, batch_records=1000).lazily(data)
+    tracemalloc.start()
+    first = next(batches)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert isinstance(first, list)
+    assert len(first) == 1000
+    assert peak < 4 * len(data)
+    assert sum(len(batch) for batch in batches if isinstance(batch, list)) == 19_000

@@ -1,0 +1,143 @@
+"""Discovery: which shards are read, in which order, and from where, by the start and by what was done before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from tests.doubles.clock import VirtualClock
+from tests.doubles.transport import ScriptedTransport, answer
+
+from kinstream import ChildShard, Client, Credentials, HashKeyRange
+from kinstream.aws.endpoint import Stream
+from kinstream.aws.transport import Answer
+from kinstream.consume.discover import Discoverer, Start
+from kinstream.consume.fetch.position import LATEST, SHARD_END, TRIM_HORIZON, Position
+
+# 0 was split into 1 and 2; 1 and 2 were merged into 3; 4 stands alone.
+FAMILY = {"0": (), "1": ("0",), "2": ("0",), "3": ("1", "2"), "4": ()}
+CLOSED = {"0", "1", "2"}
+
+
+def listing(*shards: str) -> Answer:
+    def shard(name: str) -> dict[str, Any]:
+        parents = [*FAMILY[name], None, None]
+        numbers = {"StartingSequenceNumber": "1"} | ({"EndingSequenceNumber": "9"} if name in CLOSED else {})
+        named = {"ParentShardId": parents[0], "AdjacentParentShardId": parents[1]}
+        return {
+            "ShardId": name,
+            "HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": "1"},
+            "SequenceNumberRange": numbers,
+            **{key: parent for key, parent in named.items() if parent is not None},
+        }
+
+    return answer({"Shards": [shard(name) for name in shards]})
+
+
+def discoverer(*script: Answer, start: Start | None = None) -> tuple[Discoverer, ScriptedTransport]:
+    transport = ScriptedTransport(*script)
+    client = Client(
+        region="us-east-1",
+        credentials=Credentials("key", "secret"),
+        endpoint_url="http://127.0.0.1:1",
+        transport=transport,
+        clock=VirtualClock(),
+    )
+    return Discoverer(client, Stream.parse("events"), start or Start()), transport
+
+
+async def readable(start: Start, known: Mapping[str, Position], *script: Answer) -> dict[str, Position]:
+    """Return what may be read first, and from where."""
+    discovery, _ = discoverer(*script, start=start)
+    await discovery.begin(known)
+    return {shard.shard_id: position for shard, position in discovery.ready()}
+
+
+ALL = listing(*FAMILY)
+
+
+async def test_from_the_trim_horizon_the_oldest_shards_are_read_first() -> None:
+    assert await readable(Start(), {}, ALL) == {"0": TRIM_HORIZON, "4": TRIM_HORIZON}
+
+
+async def test_from_latest_only_open_shards_are_read() -> None:
+    assert await readable(Start(LATEST), {}, ALL) == {"3": LATEST, "4": LATEST}
+
+
+async def test_from_a_time_shards_that_ended_before_it_are_not_read() -> None:
+    start = Start(Position.at_time(5))
+    discovery, transport = discoverer(ALL, listing("2", "3", "4"), start=start)
+    await discovery.begin({})
+    assert [shard.shard_id for shard, _ in discovery.ready()] == ["2", "4"]
+    assert transport.sent[1].json["ShardFilter"] == {"Type": "FROM_TIMESTAMP", "Timestamp": 5}
+
+
+async def test_from_positions_of_some_shards_what_lies_before_them_is_not_read() -> None:
+    start = Start(of_shards={"1": Position.after("5")})
+    assert await readable(start, {}, ALL) == {
+        "1": Position.after("5"), "2": TRIM_HORIZON, "4": TRIM_HORIZON,
+    }  # fmt: skip
+
+
+async def test_what_was_done_before_wins_over_the_start_and_the_rest_is_new() -> None:
+    known = {"1": Position.after("5"), "2": SHARD_END}
+    assert await readable(Start(LATEST), known, ALL) == {"1": TRIM_HORIZON, "4": TRIM_HORIZON}
+    # The keeper says where shard 1 goes on; shard 0 is an ancestor of what was read.
+
+
+async def test_children_of_what_was_done_are_read_from_their_first_record() -> None:
+    known = {"1": SHARD_END, "2": SHARD_END, "4": Position.after("5")}
+    assert await readable(Start(LATEST), known, ALL) == {"3": TRIM_HORIZON, "4": TRIM_HORIZON}
+
+
+async def test_children_wait_for_both_parents() -> None:
+    discovery, _ = discoverer(ALL)
+    await discovery.begin({})
+    assert [shard.shard_id for shard, _ in discovery.ready()] == ["0", "4"]
+    discovery.ended("0")
+    assert [shard.shard_id for shard, _ in discovery.ready()] == ["1", "2"]
+    discovery.ended("2")
+    assert discovery.ready() == []
+    discovery.ended("1")
+    assert [shard.shard_id for shard, _ in discovery.ready()] == ["3"]
+
+
+async def test_announced_child_of_a_latest_start_is_read_from_its_first_record() -> None:
+    discovery, _ = discoverer(listing("4"), start=Start(LATEST))
+    await discovery.begin({})
+    assert [(shard.shard_id, position) for shard, position in discovery.ready()] == [("4", LATEST)]
+    discovery.ended("4", [ChildShard("5", ["4"], HashKeyRange("0", "1"))])
+    assert [(shard.shard_id, position) for shard, position in discovery.ready()] == [("5", TRIM_HORIZON)]
+
+
+async def test_expired_parents_are_passed_over() -> None:
+    assert await readable(Start(), {}, listing("3", "4")) == {"3": TRIM_HORIZON, "4": TRIM_HORIZON}
+
+
+async def test_parent_that_expires_before_its_turn_does_not_hold_its_children() -> None:
+    discovery, _ = discoverer(ALL, listing("3", "4"))
+    await discovery.begin({})
+    discovery.ready()
+    discovery.ended("0")
+    assert await discovery.refresh() == ["1", "2"]
+    assert [shard.shard_id for shard, _ in discovery.ready()] == ["3"]
+
+
+@pytest.mark.parametrize("known", [{}, {"4": Position.after("5")}])
+async def test_listing_that_lags_behind_does_not_lose_an_announced_shard(known: dict[str, Position]) -> None:
+    discovery, _ = discoverer(listing("4"))
+    await discovery.begin(known)
+    discovery.ready()
+    discovery.ended("4", [ChildShard("5", ["4"], HashKeyRange("0", "1"))])
+    assert await discovery.refresh() == []
+    assert [shard.shard_id for shard, _ in discovery.ready()] == ["5"]
+
+
+async def test_each_shard_is_given_out_once() -> None:
+    discovery, _ = discoverer(ALL)
+    await discovery.begin({})
+    assert len(discovery.ready()) == 2
+    assert discovery.ready() == []
+    await discovery.refresh()
+    assert discovery.ready() == []
