@@ -166,8 +166,8 @@ def growing_rows() -> list[Row]:
     """
     rows = []
     for kind, way, said in (
-        ("plain", "run", "run, busy shards"),
-        ("idle", "idle", "microseconds a second of an idle shard, shards"),
+        ("plain", "run", "run, by shards"),
+        ("idle", "idle", "idle shards: microseconds a second each"),
     ):
         for shards in GROWN_SHARDS:
             stream = canned.consume_stream(kind, SIZES[0], shards)

@@ -15,6 +15,13 @@ ROWS = [
 ]
 PANELS = [("put", 100), ("put", 1024), ("get", 100), ("get", 1024)]
 TITLES = {"put": "put_records(500)", "get": "get_records"}
+PEERS = {
+    ("boto3", "aggregated"): "boto3 + aws-kinesis-agg",
+    ("boto3", "deaggregated"): "boto3 + aws-kinesis-agg",
+    ("async-kinesis", "aggregated"): "async-kinesis, KPL",
+    ("async-kinesis", "deaggregated"): "async-kinesis, KPL",
+    ("async-kinesis", "as shipped"): "async-kinesis as shipped",
+}
 SIZES = {100: "100 B", 1024: "1 KiB"}
 
 Key = tuple[str, int, str, str, bool]
@@ -117,10 +124,10 @@ def flows(report: dict[str, Any], title: str, whats: tuple[str, ...]) -> str:
         panels.append(Panel("Fan-out: records", "1 KiB a record", _flow_rows(pushed)))
     return page(
         title,
-        "Shorter is better. kinstream with retries, limits, results and an observer on, in the better of its formats.",
+        "Shorter is better. kinstream: everything on, in the better format; 'pure': nothing compiled.",
         panels,
         report,
-        f"{report['method']['shards']} shards; a cut bar goes on.",
+        f"{report['method']['shards']} shards.",
         labels=186,
     )
 
@@ -140,7 +147,9 @@ def _flow_rows(cells: list[dict[str, Any]]) -> list[Bars]:
     for (client, way, pure), (wire, figures) in best.items():
         ours = client == "kinstream"
         way = way.removesuffix(" aggregated").removesuffix(" deaggregated")
-        label = f"{way}, {wire.upper()}{', pure Python' if pure else ''}" if ours else f"{client}, {way}"
+        label = (
+            f"{way}, {wire.upper()}{', pure' if pure else ''}" if ours else PEERS.get((client, way), f"{client}, {way}")
+        )
         rows.append(Bars(label, figures.get(False), figures.get(True), ours))
     return sorted(rows, key=lambda row: row.ours)
 
@@ -159,10 +168,10 @@ def growth(report: dict[str, Any]) -> str:
     for cell in report["cells"]:
         kind, _, number = cell["what"].rpartition(": ")
         by_kind.setdefault(kind, []).append(Bars(number, cell["cpu_seconds_per_million"], ours=True))
-    panels = [Panel(_capital(kind), f"{report['cells'][0]['size']} B a record", rows) for kind, rows in by_kind.items()]
+    panels = [Panel(kind, f"{report['cells'][0]['size']} B a record", rows) for kind, rows in by_kind.items()]
     return page(
-        "What growth costs: client CPU seconds for a million records",
-        "kinstream alone. Flat is good.",
+        "What growth costs",
+        "CPU seconds for a million records, kinstream alone. Flat is good.",
         panels,
         report,
         "limits on.",
@@ -241,7 +250,9 @@ def _panel(panel: Panel, x: int, y: int, labels: int) -> list[str]:
                 f'<rect x="{x + labels}" y="{at}" width="{length:.1f}" height="{BAR}" rx="2" fill="{colour}"/>',
                 text(x + labels + length + 6, at + 10, shown, 11, QUIET if tls else INK),
             ]
-        if row.note:
+        if row.note and row.plain is None:  # in its place
+            parts.append(text(x + labels, top + 10, row.note, 11, QUIET))
+        elif row.note:
             parts.append(text(x + PANEL_WIDTH, top + 17, row.note, 12, OURS, anchor="end"))
     return parts
 

@@ -139,10 +139,10 @@ def growing_rows() -> list[Row]:
     rows = []
     for way in ("put_many", "put_many aggregated"):
         for shards in GROWN_SHARDS:
-            case = Case(f"{way} to shards: {shards:,}", SIZES[0], False)
+            case = Case(f"{way}, by shards: {shards:,}", SIZES[0], False)
             rows.append(_grown(case, way, shards, 100_000))
         for keys in GROWN_KEYS:
-            case = Case(f"{way} with keys: {keys:,}", SIZES[0], False)
+            case = Case(f"{way}, by keys: {keys:,}", SIZES[0], False)
             rows.append(_grown(case, way, SHARDS, keys))
     return rows
 

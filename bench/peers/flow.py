@@ -25,8 +25,11 @@ REGION = "us-east-1"
 ACCESS_KEY_ID, SECRET_ACCESS_KEY = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 IN_FLIGHT = 8
 CHUNK = 500
-DATA_CHUNKS, KEY_CHUNKS = 16, 200
-"""So many chunks of data are put in turn, with at least so many of keys: as many as even shards need."""
+DATA_CHUNKS, KEY_CHUNKS = 16, 32
+"""So many chunks of data are put in turn, with at least so many of keys."""
+KEYS_A_SHARD = 100
+"""With fewer records of different keys for each shard, some would have far less than others."""
+DEFAULT_KEYS = 100_000
 AGGREGATE_BYTES = 51200
 """The KPL's default limit of an aggregate, for every client that aggregates."""
 AGGREGATES_A_CALL = 20
@@ -67,7 +70,7 @@ class Flow:
     ca: str | None
     stream: str
     shards: int = 8
-    keys: int = 100_000
+    keys: int = DEFAULT_KEYS
     window: int = 32_000
     warm_up: float = 0.5
     seconds: float = 1.5
@@ -83,7 +86,7 @@ class Flow:
             [base64.b64encode(source.randbytes(self.size))[: self.size] for _ in range(CHUNK)]
             for _ in range(DATA_CHUNKS)
         ]
-        count = max(KEY_CHUNKS * CHUNK, self.keys)
+        count = max(KEY_CHUNKS * CHUNK, KEYS_A_SHARD * self.shards, self.keys if self.keys > DEFAULT_KEYS else 0)
         numbers = [n % self.keys for n in range(count)]
         source.shuffle(numbers)
         return [

@@ -96,8 +96,8 @@ async def put_in_pipeline(client: Client, more: dict[str, Any]) -> None:
 
         async def acknowledged() -> None:
             for delivery in deliveries:
-                result = await delivery
-                flow.check(result.shard_id is not None)
+                result = await delivery  # raises where the record was not written
+            flow.check(result.sequence_number is not None)
 
         return acknowledged
 
