@@ -19,10 +19,10 @@ __attribute__((target("avx2"))) static Py_ssize_t encode_avx2(char *to, const un
     const __m256i spread = _mm256_setr_epi8(1, 0, 2, 1, 4, 3, 5, 4, 7, 6, 8, 7, 10, 9, 11, 10, /* both halves alike */
                                             1, 0, 2, 1, 4, 3, 5, 4, 7, 6, 8, 7, 10, 9, 11, 10);
     /* What is to be added to a value to make its character, by the kind of the value: see `kind` below. */
-    const char lower = 'a' - 26, digit = '0' - 52, upper = 'A';
+    const char lower = 'a' - 26, numeral = '0' - 52, upper = 'A';
     const __m256i shifts = _mm256_setr_epi8(
-        lower, digit, digit, digit, digit, digit, digit, digit, digit, digit, digit, '+' - 62, '/' - 63, upper, 0, 0,
-        lower, digit, digit, digit, digit, digit, digit, digit, digit, digit, digit, '+' - 62, '/' - 63, upper, 0, 0);
+        lower, numeral, numeral, numeral, numeral, numeral, numeral, numeral, numeral, numeral, numeral, '+' - 62, '/' - 63, upper, 0, 0,
+        lower, numeral, numeral, numeral, numeral, numeral, numeral, numeral, numeral, numeral, numeral, '+' - 62, '/' - 63, upper, 0, 0);
     Py_ssize_t done = 0;
     for (; size - done >= 28; done += 24, to += 32) { /* 28: the second half is read four bytes further than it is used */
         __m256i bytes = _mm256_set_m128i(_mm_loadu_si128((const __m128i *)(from + done + 12)),
@@ -83,10 +83,10 @@ __attribute__((target("avx2"))) static Py_ssize_t decode_avx2(unsigned char *to,
                                             127, 127, '+', '0', 'A', 'P', 'a', 'p', 127, 127, 127, 127, 127, 127, 127, 127);
     const __m256i highest = _mm256_setr_epi8(0, 0, '+', '9', 'O', 'Z', 'o', 'z', 0, 0, 0, 0, 0, 0, 0, 0, /* both alike */
                                              0, 0, '+', '9', 'O', 'Z', 'o', 'z', 0, 0, 0, 0, 0, 0, 0, 0);
-    const char plus = 62 - '+', digit = 52 - '0', upper = -'A', lower = 26 - 'a';
+    const char plus = 62 - '+', numeral = 52 - '0', upper = -'A', lower = 26 - 'a';
     const __m256i shifts =
-        _mm256_setr_epi8(0, 0, plus, digit, upper, upper, lower, lower, 0, 0, 0, 0, 0, 0, 0, 0, /* both alike */
-                         0, 0, plus, digit, upper, upper, lower, lower, 0, 0, 0, 0, 0, 0, 0, 0);
+        _mm256_setr_epi8(0, 0, plus, numeral, upper, upper, lower, lower, 0, 0, 0, 0, 0, 0, 0, 0, /* both alike */
+                         0, 0, plus, numeral, upper, upper, lower, lower, 0, 0, 0, 0, 0, 0, 0, 0);
     Py_ssize_t done = 0;
     for (; size - done >= 48; done += 32, to += 24) { /* 48: 28 bytes are stored, of which the last four are room still */
         __m256i text = _mm256_loadu_si256((const __m256i *)(from + done));

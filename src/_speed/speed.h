@@ -19,6 +19,11 @@
 #error "kinstream._speed reads objects without locks, so it is not for free-threaded builds: they run the pure package"
 #endif
 
+/* What the files share among themselves is nobody else's: names as short as these must not meet others in the process. */
+#ifdef __GNUC__
+#pragma GCC visibility push(hidden)
+#endif
+
 /* The AVX2 forms are chosen when the module is loaded, so one build runs on every x86-64. */
 #if defined(__x86_64__) && defined(__GNUC__)
 #define HAVE_AVX2 1
@@ -168,5 +173,9 @@ PyObject *first_unsettled(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *values(PyObject *, PyObject *);
 PyObject *set_origin(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *user_records(PyObject *, PyObject *const *, Py_ssize_t);
+
+#ifdef __GNUC__
+#pragma GCC visibility pop
+#endif
 
 #endif
