@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from kinstream.background import across
 from kinstream.clock import Clock
 from kinstream.consume.checkpoint import Progress, after
 from kinstream.consume.deaggregate import Deaggregator, Undeliverable
@@ -38,8 +39,8 @@ class Origin:
         self.shard_id: str = shard_id
         self._reading = None if reading is None else weakref.ref(reading)
 
-    async def checkpoint(self, record: ReceivedRecord[bytes]) -> None:
-        """Write down that a record is done, and all before it.
+    def checkpoint(self, record: ReceivedRecord[bytes]) -> Awaitable[None]:
+        """Write down that a record is done, and all before it: to be awaited, or in another thread at once.
 
         Raises:
             ClosedError: Reading has ended.
@@ -49,7 +50,7 @@ class Origin:
         reading = None if self._reading is None else self._reading()
         if reading is None:
             raise ClosedError(f"{self.shard_id}: this record's reading has ended: it cannot be checkpointed any more")
-        await reading.checkpoint_through(record)
+        return across(reading.loop, reading.checkpoint_through(record))
 
     def __reduce__(self) -> tuple[type[Origin], tuple[str]]:
         return Origin, (self.shard_id,)
@@ -100,7 +101,9 @@ class Reading:
         queued: Whether it stands in the queue of those that have something to hand on.
         arrived: Set when it has something to hand on, or has come to an end.
         taking_apart: Makes user records of its records.
+        loop: The event loop that it is read in.
         written: The last checkpoint that was written.
+        end_kept: Whether its end was written down.
     """
 
     def __init__(self, shard: Shard, terms: Terms) -> None:
@@ -115,6 +118,7 @@ class Reading:
         self.in_hand: Batch = []
         self.queued: bool = False
         self.written: Position | None = None
+        self.end_kept: bool = False
         self.arrived: asyncio.Event = asyncio.Event()
         self.taking_apart: Deaggregator = Deaggregator(
             self.shard_id,
@@ -123,6 +127,7 @@ class Reading:
             terms.batch_records,
             terms.announce,
         )
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._terms = terms
         self._watch = Watch(terms.clock.monotonic())
         self._begun_at = self._read_to = self._skip = TRIM_HORIZON

@@ -211,7 +211,9 @@ class Worker:
     # The way of a shard.
 
     def _grant(self) -> None:
-        """Begin with all shards whose parents are done."""
+        """Begin with all shards whose parents are done; with none any more once the end was asked for."""
+        if self._stopping.is_set():
+            return
         for shard, start in self._discoverer.ready():
             assert self._terms is not None
             reading = self.readings[shard.shard_id] = Reading(shard, self._terms)
@@ -304,8 +306,9 @@ class Worker:
         """Write down that a shard is done, and go on in its children."""
         shard_id = reading.shard_id
         children = tuple(child.shard_id for child in reading.children)
-        if reading.may_end:
+        if self._end_may_be_kept(reading):
             await self._firmly(reading, lambda: self._keeper.checkpoint(shard_id, SHARD_END, children=children))
+            reading.end_kept = True
         self._discoverer.ended(shard_id, reading.children)
         pause = FIRM_PAUSE
         for _ in range(FIRM_TRIES):
@@ -318,6 +321,13 @@ class Worker:
             pause *= 2
         self._announce(ShardEnded(shard_id, tuple(self._discoverer.children(shard_id))))
         self._grant()
+
+    def _end_may_be_kept(self, reading: Reading) -> bool:
+        """Return whether a shard's end may be written down: not before its parents', or they are read after it."""
+        parents = reading.shard.parent_shard_id, reading.shard.adjacent_parent_shard_id
+        return reading.may_end and all(
+            self.readings[parent].end_kept for parent in parents if parent is not None and parent in self.readings
+        )
 
     async def _expired(self, shard_id: str) -> bool:
         self._take_gone(await self._discoverer.refresh())
@@ -391,8 +401,9 @@ class Worker:
         """Write down how far a shard is done. Raises as `Keeper.checkpoint`."""
         try:
             if reading.state is State.ENDED:
-                if reading.may_end:
+                if self._end_may_be_kept(reading):
                     await self._keeper.checkpoint(reading.shard_id, SHARD_END)
+                    reading.end_kept = True
             elif (position := reading.to_write) is not None:
                 await self._keeper.checkpoint(reading.shard_id, position)
                 reading.written = position
