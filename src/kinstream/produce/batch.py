@@ -208,7 +208,10 @@ class Batcher:
         batches: list[Batch] = []
         if not self._keep_order and not self.aggregating:
             while self._has_whole_request() and len(batches) < room:
-                batches.append(self._gather(now))
+                batch = self._gather(now)
+                if not batch.entries:
+                    break  # no pace allows any of it now
+                batches.append(batch)
         while self._due and len(batches) < room:
             batch = Batch()
             full = False

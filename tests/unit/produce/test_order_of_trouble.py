@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from kinstream.config import Batching
+from kinstream.config import Batching, Pacing
 from kinstream.produce.batch import Batch, Batcher
 from kinstream.produce.delivery import Delivery
 from kinstream.produce.lane import Lane
+from kinstream.produce.pace import Pace
 from kinstream.produce.route import Router
 from kinstream.produce.settle import settle
 from kinstream.record import HashKeyRange, PutRecordResult, SequenceNumberRange, Shard
@@ -103,3 +104,14 @@ def test_records_of_one_key_alone_leave_the_next_request_room_for_none() -> None
     (batch,) = batcher.ready(5, 0.0)
     assert batch.entries == [first]
     assert lane.waiting[lane.head :] == [second, third]
+
+
+def test_no_request_is_sent_where_the_pace_allows_nothing_of_what_would_fill_it() -> None:
+    batcher = Batcher(Batching(linger=1.0, max_records=2), None, 30.0, keep_order=False)
+    pace = Pace(Pacing(records_per_second=1), 0.0)
+    pace.take(1, 5)
+    lane = Lane("shardId-000000000000", None, pace)
+    lane.waiting += [delivery(), delivery()]
+    batcher.touch(lane, 0.0)
+    assert batcher.ready(5, 0.0) == []
+    assert lane.rest > 0.0
