@@ -259,9 +259,9 @@ TWICE = [
 @pytest.mark.parametrize("kind", ["put", "get"])
 @pytest.mark.parametrize(("answer", "what"), TWICE, ids=[what for _, what in TWICE])
 def test_no_list_is_taken_for_another(answer: dict[str, Any], what: str, kind: str) -> None:
-    entry: dict[str, Any] = {"SequenceNumber": "1", "ShardId": "s"}
+    entry: dict[str, Any] = {"SequenceNumber": "1" * 56, "ShardId": "s"}
     if kind == "get":
-        entry = {"Data": b"x", "SequenceNumber": "1", "ApproximateArrivalTimestamp": 7000}
+        entry = {"Data": b"x", "PartitionKey": "k", "SequenceNumber": "1" * 56, "ApproximateArrivalTimestamp": 7000}
     text = json.loads(
         json.dumps(answer), object_hook=lambda o: {n: [entry] * 9 if v == [0] else v for n, v in o.items()}
     )
@@ -272,6 +272,9 @@ def test_no_list_is_taken_for_another(answer: dict[str, Any], what: str, kind: s
 
 def test_a_member_that_comes_twice_counts_as_the_general_decoder_counts_it() -> None:
     entry = b'{"SequenceNumber":"1","ShardId":"s"}'
+    records = cbor2.dumps([{"SequenceNumber": "1" * 56, "ShardId": "s"}] * 9)
+    same(CBOR, b"\xa2gRecords" + records + b"gRecords\x80", "put")
+    same(CBOR, b"\xa2gRecords\x80gRecords" + records, "put")
     for body in (
         b'{"Records":[%b],"Records":[]}' % entry,
         b'{"Records":[],"Records":[%b]}' % entry,

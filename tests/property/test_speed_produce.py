@@ -139,9 +139,9 @@ def test_records_are_settled_alike(shape: list[Any], attempts: int, doubt: bool)
     for compiled in (None, FAST):
         entries, everything = entries_of(shape)
         for entry in entries[::2]:
-            entry.attempts, entry.maybe_written = attempts, doubt
+            entry.attempts, entry.maybe_written = attempts, doubt and attempts > 0
         for delivery in everything[::3]:
-            delivery.attempts, delivery.maybe_written = attempts, not doubt
+            delivery.attempts, delivery.maybe_written = attempts, not doubt and attempts > 0
         results = [PutRecordResult(f"{i}", "shard") for i in range(len(entries))]
         before = [first_unsettled(everything, start, compiled) for start in range(len(everything) + 1)]
         records, size, awaited = mark_written(entries, results, compiled)

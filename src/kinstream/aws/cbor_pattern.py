@@ -40,16 +40,14 @@ def read_page(body: bytes) -> tuple[list[ReceivedRecord[bytes]], bytes] | None:
     Args:
         body: A whole answer to GetRecords, from anywhere.
     """
-    start = body.find(_RECORDS) + len(_RECORDS)
-    if start < len(_RECORDS):
-        return None
     try:
+        start, members_left = _list_at(body)
         count, first = _array(body, start)
         pattern = _learn(body, first) if count >= FEW else None
         found = _cut(body, first, count, pattern) if pattern is not None else None
+        if found is None or not _no_other_list(body, found[1], members_left):
+            return None
     except (IndexError, ValueError, struct.error):  # cut off, no UTF-8, or something else altogether
-        return None
-    if found is None:
         return None
     records, end = found
     return records, body[:start] + b"\x80" + body[end:]
@@ -64,10 +62,8 @@ def read_results(body: bytes) -> tuple[list[PutRecordResult], bytes] | None:
     Args:
         body: A whole answer to PutRecords, from anywhere.
     """
-    start = body.find(_RECORDS) + len(_RECORDS)
-    if start < len(_RECORDS):
-        return None
     try:
+        start, members_left = _list_at(body)
         count, first = _array(body, start)
         # An entry is four stretches: the names and heads that are the same in all, and the two values.
         head = body[first : first + len(_RESULT) + 1]
@@ -86,9 +82,11 @@ def read_results(body: bytes) -> tuple[list[PutRecordResult], bytes] | None:
             return None
         text = entries.replace(head, b'"},{"SequenceNumber":"').replace(between, b'","ShardId":"')
         results = _results.decode(b"[" + text[3:] + b'"}]')
+        if len(results) != count or not _no_other_list(body, end, members_left):
+            return None
     except (IndexError, ValueError):
         return None
-    return (results, body[:start] + b"\x80" + body[end:]) if len(results) == count else None
+    return results, body[:start] + b"\x80" + body[end:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +110,39 @@ class _Pattern:
     places: tuple[int, ...]
     data_first: bool
     encryption: EncryptionType
+
+
+def _list_at(body: bytes) -> tuple[int, int]:
+    """Return where the value of "Records" begins, and how many members come after it.
+
+    Raises ValueError where it is no member of the answer itself. The members before it must hold no others: one of those could
+    have the same name.
+    """
+    at = 1
+    for members_left in range(body[0] - 0xA1, -1, -1):
+        if body.startswith(_RECORDS, at):
+            return at + len(_RECORDS), members_left
+        at = _scalar_end(body, _scalar_end(body, at))
+    raise ValueError("no list of records")
+
+
+def _no_other_list(body: bytes, at: int, members: int) -> bool:
+    """Return whether none of the members from `at` on is the list once more. Raises ValueError where one of them holds others."""
+    for _ in range(members):
+        if body.startswith(_RECORDS, at):
+            return False
+        at = _scalar_end(body, _scalar_end(body, at))
+    return True
+
+
+def _scalar_end(body: bytes, at: int) -> int:
+    """Return where a number, a string or a simple value ends. Raises ValueError where something else stands at `at`."""
+    major, size = body[at] >> 5, body[at] & 0x1F
+    if major in (2, 3) and size < 27:
+        return _string_end(body, at)
+    if major not in (0, 1, 7) or size > 27:
+        raise ValueError("a value that holds others")
+    return at + 1 + {24: 1, 25: 2, 26: 4, 27: 8}.get(size, 0)
 
 
 def _array(body: bytes, at: int) -> tuple[int, int]:
