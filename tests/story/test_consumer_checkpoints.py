@@ -1,0 +1,362 @@
+"""Checkpoints: what was done is not read again, what was not done is, and nobody's checkpoint goes back."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.doubles.river import Catch, River, river
+
+from kinstream import (
+    Checkpointing,
+    ClosedError,
+    ConfigError,
+    ConsumeError,
+    Consumer,
+    Delivering,
+    LeaseLost,
+    Memory,
+    Poll,
+    Position,
+    ReceivedRecord,
+    Record,
+    SQLite,
+    events,
+)
+from kinstream.consume.lease.lease import Lease
+from kinstream.kpl.builder import Builder
+
+
+@pytest.fixture
+async def stream() -> AsyncIterator[River]:
+    async with river(1) as made:
+        yield made
+
+
+def consumer(stream: River, store: Any, **options: Any) -> Consumer:
+    return Consumer("events", application="app", store=store, client=stream.client, **({"until": "now"} | options))
+
+
+async def rows(store: Any) -> dict[str, Lease]:
+    return {lease.key: lease for lease in await store.table("app", "events").list()}
+
+
+async def taken(reader: Consumer, count: int) -> list[int]:
+    """Take so many records, and break off with the last one in hand."""
+    found: list[int] = []
+    async with aclosing(aiter(reader)) as records:  # type: ignore[type-var]
+        async for record in records:
+            found.append(int(record.data))
+            if len(found) == count:
+                break
+    return found
+
+
+async def test_restarted_it_goes_on_with_the_record_that_was_in_hand(stream: River, tmp_path: Path) -> None:
+    await stream.write(100)
+    first = SQLite(tmp_path / "checkpoints.db")
+    async with consumer(stream, first) as reader:
+        assert await taken(reader, 40) == list(range(40))
+    again = SQLite(tmp_path / "checkpoints.db")
+    async with consumer(stream, again) as reader:
+        assert [int(record.data) async for record in reader] == list(range(39, 100))
+    async with consumer(stream, again) as reader:
+        assert [record async for record in reader] == []
+
+
+async def test_stored_checkpoint_wins_over_the_start(stream: River) -> None:
+    await stream.write(100)
+    store = Memory()
+    async with consumer(stream, store) as reader:
+        await taken(reader, 40)
+    async with consumer(stream, store, start="LATEST") as reader:
+        assert len([record async for record in reader]) == 61
+
+
+def aggregate(*numbers: int) -> Record:
+    builder = Builder(1 << 20, 1000)
+    for number in numbers:
+        builder.add(f"key-{number}", None, b"%d" % number)
+    return Record(builder.finish(), "a")
+
+
+async def test_checkpoint_amid_an_aggregate_is_exact(stream: River) -> None:
+    await stream.put([aggregate(0, 1, 2, 3), aggregate(4, 5, 6)])
+    store = Memory()
+    async with consumer(stream, store) as reader:
+        assert await taken(reader, 3) == [0, 1, 2]
+    (lease,) = (await rows(store)).values()
+    assert lease.checkpoint.subsequence_number == 1
+    async with consumer(stream, store) as reader:
+        records = [record async for record in reader]
+    assert [(int(record.data), record.subsequence_number) for record in records] == [
+        (2, 2),
+        (3, 3),
+        (4, 0),
+        (5, 1),
+        (6, 2),
+    ]
+
+
+async def test_end_of_a_shard_is_written_once_its_last_record_is_done_and_names_its_children(stream: River) -> None:
+    await stream.write(20)
+    await stream.split("shardId-000000000000")
+    store = Memory()
+    async with consumer(stream, store) as reader:
+        await taken(reader, 20)
+    assert not (await rows(store))["shardId-000000000000"].checkpoint.ended
+    async with consumer(stream, store) as reader:
+        assert [int(record.data) async for record in reader] == [19]
+    leases = await rows(store)
+    assert leases["shardId-000000000000"].checkpoint.ended
+    assert leases["shardId-000000000000"].children == ("shardId-000000000001", "shardId-000000000002")
+    assert leases["shardId-000000000001"].parents == ("shardId-000000000000",)
+
+
+async def test_manual_checkpoints_are_the_only_ones(stream: River) -> None:
+    await stream.write(100)
+    store = Memory()
+    async with consumer(stream, store, checkpoint="manual") as reader:
+        async for record in reader:
+            if int(record.data) in (30, 10):  # going back changes nothing
+                await record.checkpoint()
+    async with consumer(stream, store, checkpoint="manual") as reader:
+        assert [int(record.data) async for record in reader] == list(range(31, 100))
+    async with consumer(stream, store, checkpoint="manual", deliver=Delivering(batch_records=10)) as reader:
+        async for batch in reader.batches():
+            if int(batch[0].data) == 50:  # they begin with what was asked for: the record before
+                await batch.checkpoint()
+    async with consumer(stream, store, checkpoint="manual") as reader:
+        assert [int(record.data) async for record in reader] == list(range(60, 100))
+
+
+async def test_manually_checkpointed_shard_ends_only_with_its_last_record(stream: River) -> None:
+    await stream.write(10)
+    await stream.split("shardId-000000000000")
+    await stream.write(10)
+    store = Memory()
+    kept: list[ReceivedRecord[bytes]] = []
+    async with consumer(stream, store, checkpoint="manual", until=None) as reader:
+        async for record in reader:
+            kept.append(record)
+            if len(kept) == 20:
+                assert not (await rows(store))["shardId-000000000000"].checkpoint.ended
+                await kept[8].checkpoint()
+                assert not (await rows(store))["shardId-000000000000"].checkpoint.ended
+                await kept[9].checkpoint()
+                assert (await rows(store))["shardId-000000000000"].checkpoint.ended
+                break
+
+
+async def test_manual_checkpoint_never_passes_records_that_are_still_in_work(stream: River) -> None:
+    await stream.write(20, keys=20)
+    store = Memory()
+    free = asyncio.Event()
+
+    async def handle(record: ReceivedRecord[bytes]) -> None:
+        if int(record.data) == 5:
+            await free.wait()
+        if int(record.data) == 15:
+            await record.checkpoint()
+            (lease,) = (await rows(store)).values()
+            assert not lease.checkpoint.is_number or int(lease.checkpoint.sequence_number) < int(record.sequence_number)
+            free.set()
+
+    async with consumer(stream, store, checkpoint="manual", deliver=Delivering(concurrency=20)) as reader:
+        await reader.run(handle)
+    async with consumer(stream, store) as reader:
+        assert [int(record.data) async for record in reader] == list(range(16, 20))
+
+
+async def test_second_reader_takes_over_and_the_first_finds_out_when_it_writes(stream: River) -> None:
+    await stream.write(50)
+    store = Memory()
+    lost: list[events.Event] = []
+    first = consumer(stream, store, until=None, observer=lost.append)
+    records = aiter(first)
+    for _ in range(10):
+        record = await anext(records)
+    async with consumer(stream, store) as second:
+        assert len([each async for each in second]) == 50
+    with pytest.raises(LeaseLost):
+        await record.checkpoint()
+    with pytest.raises(LeaseLost):
+        [each async for each in records]
+    await first.close()
+    assert events.ShardLost("shardId-000000000000") in lost
+    async with consumer(stream, store) as third:
+        assert [each async for each in third] == []
+
+
+async def test_time_of_a_latest_start_is_kept(stream: River) -> None:
+    await stream.write(10)
+    await asyncio.sleep(0.02)
+    store = Memory()
+    started = asyncio.Event()
+    reader = consumer(stream, store, start="LATEST", until=None, observer=lambda event: started.set())
+    waiting = asyncio.ensure_future(anext(aiter(reader)))
+    await started.wait()
+    await asyncio.sleep(0.3)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    await reader.close()
+    await stream.write(10)
+    async with consumer(stream, store, start="LATEST") as again:
+        assert set(range(10, 20)) <= {int(record.data) async for record in again}
+
+
+async def test_what_is_done_is_written_while_reading_goes_on(stream: River) -> None:
+    await stream.write(10)
+    store = Memory()
+    async with consumer(stream, store, until=None, checkpoint=Checkpointing(every=0.05)) as reader:
+        async for record in reader:
+            if int(record.data) == 9:
+                while not (lease := (await rows(store))["shardId-000000000000"]).checkpoint.is_number:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+                break
+    assert int(lease.checkpoint.sequence_number) < int(record.sequence_number)
+
+
+async def test_record_outlives_its_reading_but_can_be_checkpointed_no_more(stream: River) -> None:
+    await stream.write(1)
+    async with Consumer("events", start="TRIM_HORIZON", client=stream.client) as reader:
+        record = await anext(aiter(reader))
+    copied = pickle.loads(pickle.dumps(record))
+    assert (copied.data, copied.shard_id) == (b"0", "shardId-000000000000")
+    with pytest.raises(ClosedError):
+        await copied.checkpoint()
+
+
+async def test_record_of_a_single_request_has_nothing_to_checkpoint(stream: River) -> None:
+    await stream.write(1)
+    async with Consumer("events", client=stream.client) as reader:
+        place = await reader.get_shard_iterator("shardId-000000000000", "TRIM_HORIZON")
+        (record,) = (await reader.get_records(place)).records
+    assert record.shard_id == ""
+    with pytest.raises(ConfigError, match="get_records"):
+        await record.checkpoint()
+
+
+async def test_pause_holds_a_shard_and_resume_goes_on_without_gap_or_repetition(stream: River) -> None:
+    await stream.split("shardId-000000000000")
+    await stream.write(400)
+    catch = Catch()
+    held: str | None = None
+    since = 0
+    async with Consumer("events", start="TRIM_HORIZON", client=stream.client, fetch=Poll(idle=0.05)) as reader:
+        async for record in reader:
+            catch.add(record)
+            if len(catch) == 20:
+                held = record.shard_id
+                reader.pause(held)
+                since = 0
+            elif held is not None:
+                assert record.shard_id != held
+                since += 1
+                if since == 60:
+                    assert {s.state for s in reader.status() if s.shard_id == held} == {"PAUSED"}
+                    reader.resume(held)
+                    held = None
+            if len(catch) == 400:
+                break
+    catch.check(400)
+
+
+async def test_pause_of_all_holds_handlers_too(stream: River) -> None:
+    await stream.write(100)
+    catch = Catch()
+    reader = Consumer("events", start="TRIM_HORIZON", client=stream.client, fetch=Poll(idle=0.05))
+    reached = asyncio.Event()
+
+    async def handle(record: ReceivedRecord[bytes]) -> None:
+        catch.add(record)
+        if len(catch) == 50:
+            reader.pause()
+            reached.set()
+
+    running = asyncio.create_task(reader.run(handle))
+    await reached.wait()
+    await asyncio.sleep(0.3)
+    assert len(catch) == 50
+    reader.resume()
+    while len(catch) < 100:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    await reader.close()
+    await running
+    catch.check(100)
+
+
+async def test_seek_reads_again_from_there_and_moves_the_checkpoint(stream: River) -> None:
+    await stream.write(60)
+    store = Memory()
+    numbers: list[int] = []
+    places: dict[int, str] = {}
+    async with consumer(stream, store) as reader:
+        async for record in reader:
+            number = int(record.data)
+            numbers.append(number)
+            places[number] = record.sequence_number
+            if len(numbers) == 30:
+                await reader.seek(record.shard_id, Position.at(places[10]))
+                assert (await rows(store))[record.shard_id].checkpoint == Position.at(places[10])
+    assert numbers == [*range(30), *range(10, 60)]
+
+
+async def test_what_cannot_be_steered_is_refused(stream: River) -> None:
+    async with consumer(stream, Memory()) as reader:
+        for steer in (reader.pause, reader.resume):
+            with pytest.raises(ConfigError, match="not being read"):
+                steer()
+        with pytest.raises(ConfigError, match="not being read"):
+            await reader.seek("shardId-000000000000", "LATEST")
+        assert reader.status() == []
+        await stream.write(1)
+        async for _ in reader:
+            with pytest.raises(ConfigError, match="shardId-7"):
+                reader.pause("shardId-7")
+            with pytest.raises(ConfigError, match="SHARD_END"):
+                await reader.seek("shardId-000000000000", "SHARD_END")
+            with pytest.raises(ConfigError, match="already"):
+                await anext(aiter(reader))
+
+
+async def test_one_that_is_closed_reads_no_more_and_ends_who_reads(stream: River) -> None:
+    await stream.write(10)
+    reader = consumer(stream, Memory(), until=None)
+    count = 0
+    async for _ in reader:
+        count += 1
+        if count == 5:
+            await reader.close()
+    assert count == 5
+    with pytest.raises(ClosedError):
+        await anext(aiter(reader))
+
+
+async def test_status_tells_position_lag_and_what_retention_leaves(stream: River) -> None:
+    await stream.write(10)
+    async with Consumer("events", start="TRIM_HORIZON", client=stream.client, fetch=Poll(page_records=3)) as reader:
+        async for _ in reader:
+            (status,) = reader.status()
+            assert status.state == "READING"
+            assert status.lag is not None
+            assert status.unread_expires_in is None or 0 < status.unread_expires_in <= 24 * 3600
+            break
+
+
+async def test_stream_that_is_deleted_ends_reading_with_an_error(stream: River) -> None:
+    await stream.write(5)
+    reader = Consumer("events", start="TRIM_HORIZON", client=stream.client, fetch=Poll(idle=0.05))
+    records = aiter(reader)
+    for _ in range(5):
+        await anext(records)
+    await stream.client.call("DeleteStream", {"StreamName": "events"})
+    with pytest.raises(ConsumeError) as caught:
+        await anext(records)
+    await reader.close()
+    assert caught.value.shard_id == "shardId-000000000000"

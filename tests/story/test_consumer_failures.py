@@ -1,0 +1,435 @@
+"""What becomes of records whose handlers fail, of programs that are told to end, and of shards that are stuck."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.doubles.river import Catch, River, river
+
+from kinstream import (
+    Client,
+    ConfigError,
+    ConsumeError,
+    Consumer,
+    Delivering,
+    Failing,
+    Memory,
+    NotFound,
+    Poll,
+    Producer,
+    ReceivedRecord,
+    Record,
+    RecordBatch,
+    SQLite,
+    events,
+)
+from kinstream.consume.deliver import dead_letter
+from kinstream.consume.lease.lease import Lease
+from kinstream.consume.lease.store import MemoryTable
+from kinstream.kpl.message import MAGIC
+
+QUICK = {"tries": 3, "pause": 0.01}
+
+
+@pytest.fixture
+async def stream() -> AsyncIterator[River]:
+    async with river(1) as made:
+        yield made
+
+
+class Handler:
+    """Fails on some records, as often as it is told.
+
+    Attributes:
+        tried: Every record that it was given.
+        catch: Those that it took.
+    """
+
+    def __init__(self, bad: set[int], times: int = 1 << 30) -> None:
+        self.tried: list[int] = []
+        self.catch = Catch()
+        self._left = dict.fromkeys(bad, times)
+
+    async def __call__(self, record: ReceivedRecord[bytes]) -> None:
+        self.plain(record)
+
+    def plain(self, record: ReceivedRecord[bytes]) -> None:
+        number = int(record.data)
+        self.tried.append(number)
+        if self._left.get(number, 0) > 0:
+            self._left[number] -= 1
+            raise ValueError(f"record {number}")
+        self.catch.add(record)
+
+
+def consumer(stream: River, failing: Failing, store: Any = None, **options: Any) -> Consumer:
+    return Consumer(
+        "events",
+        application="app",
+        store=Memory() if store is None else store,
+        client=stream.client,
+        failure=failing,
+        **({"until": "now"} | options),
+    )
+
+
+SHAPES: dict[str, Any] = {
+    "one by one": (1, lambda handler: handler),
+    "in threads": (1, lambda handler: handler.plain),
+    "side by side": (7, lambda handler: handler),
+    "side by side in threads": (7, lambda handler: handler.plain),
+}
+
+
+@pytest.fixture(params=SHAPES.values(), ids=SHAPES)
+def shape(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+async def test_record_that_fails_for_a_while_is_tried_again_and_nothing_is_skipped(stream: River, shape: Any) -> None:
+    await stream.write(100)
+    concurrency, of = shape
+    handler = Handler({7, 40}, times=2)
+    async with consumer(stream, Failing(**QUICK), deliver=Delivering(concurrency=concurrency)) as reader:
+        await reader.run(of(handler))
+    handler.catch.check(100)
+    assert handler.tried.count(7) == handler.tried.count(40) == 3
+
+
+async def test_record_that_fails_for_good_stops_its_shard_and_the_error_has_the_cause(
+    stream: River, shape: Any
+) -> None:
+    await stream.write(100)
+    store = Memory()
+    seen: list[events.Event] = []
+    concurrency, of = shape
+    handler = Handler({40})
+    reader = consumer(
+        stream, Failing(**QUICK), store, deliver=Delivering(concurrency=concurrency), observer=seen.append
+    )
+    with pytest.raises(ConsumeError, match="shardId-000000000000") as caught:
+        await reader.run(of(handler))
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert handler.tried.count(40) == 3
+    (failed,) = [event for event in seen if isinstance(event, events.RecordFailed)]
+    assert (failed.tries, failed.outcome) == (3, "stopped")
+    assert [status.state for status in reader.status()] == ["STOPPED"]
+    await reader.close()
+    # Mended, it goes on with that record, and with none before it.
+    mended = Handler(set())
+    async with consumer(stream, Failing(), store) as reader:
+        await reader.run(mended)
+    assert mended.catch.numbers == list(range(40, 100))
+
+
+async def test_record_is_skipped_where_that_is_declared_and_an_event_says_so(stream: River, shape: Any) -> None:
+    await stream.write(100)
+    seen: list[events.Event] = []
+    concurrency, of = shape
+    handler = Handler({7, 99})
+    async with consumer(
+        stream, Failing(then="skip", **QUICK), deliver=Delivering(concurrency=concurrency), observer=seen.append
+    ) as reader:
+        await reader.run(of(handler))
+    assert sorted(handler.catch.numbers) == [number for number in range(100) if number not in (7, 99)]
+    assert [event.outcome for event in seen if isinstance(event, events.RecordFailed)] == ["skipped"] * 2
+
+
+async def test_dead_letter_gets_the_record_and_the_cause(stream: River) -> None:
+    await stream.write(50)
+    letters: list[tuple[int, str]] = []
+
+    async def bury(record: ReceivedRecord[bytes], error: Exception) -> None:
+        letters.append((int(record.data), str(error)))
+
+    for takes in (bury, lambda record, error: letters.append((int(record.data), str(error)))):
+        letters.clear()
+        handler = Handler({7, 20})
+        async with consumer(stream, Failing(then=takes, **QUICK)) as reader:
+            await reader.run(handler)
+        assert letters == [(7, "record 7"), (20, "record 20")]
+        assert len(handler.catch) == 48
+
+
+async def test_dead_letter_may_be_another_stream(stream: River) -> None:
+    await stream.write(30)
+    await stream.client.call("CreateStream", {"StreamName": "letters", "ShardCount": 1})
+    await asyncio.sleep(0.1)
+    letters = Producer("letters", client=stream.client)
+    async with letters, consumer(stream, Failing(then=letters, **QUICK)) as reader:
+        await reader.run(Handler({7}))
+    async with Consumer("letters", start="TRIM_HORIZON", until="now", client=stream.client) as reader:
+        (letter,) = [record async for record in reader]
+    told = letter.json()
+    assert base64.b64decode(told["data"]) == b"7"
+    assert told["error"] == "ValueError: record 7"
+    assert told["partition_key"] == letter.partition_key == "key-7"
+    assert told["shard_id"] == "shardId-000000000000"
+
+
+async def test_dead_letter_that_fails_stops_the_shard(stream: River) -> None:
+    await stream.write(30)
+    store = Memory()
+
+    def refuse(record: ReceivedRecord[bytes], error: Exception) -> None:
+        raise OSError("the letter box is full")
+
+    reader = consumer(stream, Failing(then=refuse, **QUICK), store)
+    with pytest.raises(ConsumeError) as caught:
+        await reader.run(Handler({7}))
+    assert isinstance(caught.value.__cause__, OSError)
+    await reader.close()
+    handler = Handler(set())
+    async with consumer(stream, Failing(), store) as reader:
+        await reader.run(handler)
+    assert handler.catch.numbers == list(range(7, 30))
+
+
+async def test_failed_batch_is_tried_again_whole(stream: River) -> None:
+    await stream.write(30)
+    batches: list[list[int]] = []
+
+    async def handle(batch: RecordBatch) -> None:
+        batches.append([int(record.data) for record in batch])
+        if len(batches) == 2:
+            raise ValueError("once")
+
+    async with consumer(stream, Failing(**QUICK), deliver=Delivering(batch_records=10)) as reader:
+        await reader.run_batches(handle)
+    assert batches == [[*range(10)], [*range(10, 20)], [*range(10, 20)], [*range(20, 30)]]
+
+
+BAD = MAGIC + (message := b"\x0a\x01a\x1a\x04\x08\x05\x1a\x00") + hashlib.md5(message).digest()
+
+
+async def test_aggregate_without_its_keys_is_a_failure_for_the_policy_and_no_silent_loss(stream: River) -> None:
+    await stream.put([Record(b"0", "k"), Record(BAD, "k"), Record(b"1", "k")])
+    store = Memory()
+    reader = consumer(stream, Failing(**QUICK), store)
+    records = aiter(reader)
+    assert (await anext(records)).data == b"0"
+    with pytest.raises(ConsumeError, match="sequence number"):
+        await anext(records)
+    await reader.close()
+    handler = Handler(set())
+    async with consumer(stream, Failing(then="skip", **QUICK), store) as reader:
+        await reader.run(handler)
+    assert handler.catch.numbers == [1]
+
+
+async def test_plain_function_that_returns_an_awaitable_is_told_so(stream: River) -> None:
+    await stream.write(1)
+
+    async def work() -> None: ...
+
+    reader = consumer(stream, Failing(tries=1))
+    with pytest.raises(ConsumeError) as caught:
+        await reader.run(lambda record: work())
+    assert isinstance(caught.value.__cause__, ConfigError)
+    assert "async def" in str(caught.value.__cause__)
+    await reader.close()
+
+
+async def test_cancelled_run_leaves_the_record_in_work_undone(stream: River) -> None:
+    await stream.write(20)
+    store = Memory()
+    reached = asyncio.Event()
+
+    async def handle(record: ReceivedRecord[bytes]) -> None:
+        if int(record.data) == 12:
+            reached.set()
+            await asyncio.sleep(3600)
+
+    reader = consumer(stream, Failing(), store)
+    running = asyncio.create_task(reader.run(handle))
+    await reached.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await reader.close()
+    handler = Handler(set())
+    async with consumer(stream, Failing(), store) as reader:
+        await reader.run(handler)
+    assert handler.catch.numbers == list(range(12, 20))
+
+
+async def test_handler_may_close_its_consumer(stream: River) -> None:
+    await stream.write(20)
+    handled: list[int] = []
+    reader = consumer(stream, Failing(), until=None)
+
+    async def handle(record: ReceivedRecord[bytes]) -> None:
+        handled.append(int(record.data))
+        if len(handled) == 5:
+            await reader.close()
+
+    await reader.run(handle)
+    assert handled == [0, 1, 2, 3, 4]
+
+
+PROGRAM = """
+    import asyncio, sys
+    from kinstream import Consumer, Credentials, SQLite
+
+    async def handle(record):
+        print(record.data.decode(), flush=True)
+        await asyncio.sleep(0.05)
+        print("done", record.data.decode(), flush=True)
+
+    async def main():
+        async with Consumer(
+            "events", application="app", store=SQLite(sys.argv[2]), endpoint_url=sys.argv[1], region="us-east-1",
+            credentials=Credentials("local", "local"),
+        ) as consumer:
+            await consumer.run(handle)
+        print("over", flush=True)
+
+    asyncio.run(main())
+"""
+
+
+async def test_sigterm_ends_a_program_once_its_work_is_finished_and_written_down(stream: River, tmp_path: Path) -> None:
+    await stream.write(100)
+    path = str(tmp_path / "checkpoints.db")
+    arguments = [sys.executable, "-c", textwrap.dedent(PROGRAM), stream.server.url, path]
+    process = await asyncio.create_subprocess_exec(*arguments, stdout=subprocess.PIPE, env={**os.environ})
+    assert process.stdout is not None
+    told: list[str] = []
+    while told.count("5") == 0:
+        told.append((await process.stdout.readline()).decode().strip())
+    process.send_signal(signal.SIGTERM)
+    told += (await process.stdout.read()).decode().split("\n")
+    assert await process.wait() == 0
+    assert "over" in told
+    begun = [line for line in told if line.isdecimal()]
+    done = [line.split()[1] for line in told if line.startswith("done ")]
+    assert begun == done
+    assert len(done) < 100
+    handler = Handler(set())
+    async with consumer(stream, Failing(), SQLite(path)) as reader:
+        await reader.run(handler)
+    assert handler.catch.numbers == list(range(len(done), 100))
+
+
+async def test_sigterm_does_afterwards_what_it_did_before(stream: River) -> None:
+    await stream.write(1)
+    during: list[Any] = []
+
+    async def handle(record: ReceivedRecord[bytes]) -> None:
+        during.append(signal.getsignal(signal.SIGTERM))
+
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    async with consumer(stream, Failing()) as reader:
+        await reader.run(handle)
+    assert during != [signal.SIG_DFL]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+async def test_programs_own_sigterm_handler_stays(stream: River) -> None:
+    await stream.write(1)
+    during: list[Any] = []
+
+    def own(*_: object) -> None: ...
+
+    async def handle(record: ReceivedRecord[bytes]) -> None:
+        during.append(signal.getsignal(signal.SIGTERM))
+
+    signal.signal(signal.SIGTERM, own)
+    try:
+        async with consumer(stream, Failing()) as reader:
+            await reader.run(handle)
+        assert during == [own]
+        assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+async def test_slow_handler_does_not_make_memory_grow(stream: River) -> None:
+    data = b"x" * 100_000
+    for _ in range(10):
+        await stream.put([Record(data, f"key-{number}") for number in range(50)])
+    handled = 0
+    most = 0
+    deliver = Delivering(read_ahead_bytes=4 << 20)
+    fetch = Poll(page_records=10, reads_per_second=1000, read_bytes_per_second=1 << 30)
+    reader = Consumer("events", start="TRIM_HORIZON", until="now", client=stream.client, deliver=deliver, fetch=fetch)
+
+    async def handle(record: ReceivedRecord[bytes]) -> None:
+        nonlocal handled, most
+        handled += 1
+        if handled % 20 == 0:
+            await asyncio.sleep(0.01)
+        assert reader._worker is not None
+        assert reader._worker._terms is not None
+        most = max(most, reader._worker._terms.budget.used_bytes)
+
+    async with reader:
+        await reader.run(handle)
+    assert handled == 500
+    assert 0 < most <= 4 << 20
+
+
+async def test_store_that_fails_for_a_while_costs_no_checkpoint(stream: River) -> None:
+    class Moody(MemoryTable):
+        left = 2
+
+        async def checkpoint(self, lease: Lease) -> bool:
+            self.left -= 1
+            if self.left >= 0:
+                raise OSError("no space left")
+            return await super().checkpoint(lease)
+
+    class Store(Memory):
+        def table(self, application: str, stream: str) -> MemoryTable:
+            return moody
+
+    moody = Moody()
+    seen: list[events.Event] = []
+    await stream.write(20)
+    async with consumer(stream, Failing(), Store(), observer=seen.append) as reader:
+        assert len([record async for record in reader]) == 20
+    assert [type(event) for event in seen if isinstance(event, events.CheckpointFailed)] == [
+        events.CheckpointFailed
+    ] * 2
+    (lease,) = await moody.list()
+    assert lease.checkpoint.is_number
+
+
+async def test_observer_that_raises_harms_nothing(stream: River, caplog: pytest.LogCaptureFixture) -> None:
+    await stream.write(10)
+
+    def observe(event: events.Event) -> None:
+        raise RuntimeError("no")
+
+    async with consumer(stream, Failing(), observer=observe) as reader:
+        assert len([record async for record in reader]) == 10
+    assert len([entry for entry in caplog.records if "observer" in entry.message]) == 1
+
+
+async def test_error_of_the_first_listing_is_raised_as_it_is() -> None:
+    async with river(1) as stream, Client(**stream.options) as client:
+        reader = Consumer("nowhere", client=client)
+        with pytest.raises(NotFound):
+            await anext(aiter(reader))
+        with pytest.raises(NotFound):
+            await reader.run(print)
+        await reader.close()
+
+
+def test_dead_letter_is_json() -> None:
+    record = ReceivedRecord(b"\xff\x00", "7", 1.0, None, subsequence_number=3)
+    letter = dead_letter(record, ValueError("why"))
+    assert letter.partition_key == "7"
+    assert json.loads(letter.data)["subsequence_number"] == 3
