@@ -276,8 +276,9 @@ def test_commands_of_the_page_do_what_it_says() -> None:
                 timeout=15,
             )
             answers.append(json.loads(shown.stdout or b"null"))
-    failing, delaying, looked, moved, ended = answers
+    failing, delaying, looked, moved, ended, corrupting = answers
     assert (failing["id"], failing["left"], delaying["left"]) == ("1", 1, None)
     assert looked == failing
     assert moved["advanced"] == 3600
     assert ended is None
+    assert (corrupting["operation"], corrupting["left"]) == ("SubscribeToShard", 1)

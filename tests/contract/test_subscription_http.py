@@ -304,7 +304,7 @@ def test_server_that_stops_ends_each_stream(tmp_path: Path) -> None:
         readers = [iter(Pushed(client, raw, JSON, request(consumer, shard))) for shard in range(3)]
         for reader in readers:
             next(reader), next(reader)
-    with client, pytest.raises(Ended):
+    with client, pytest.raises(Ended):  # noqa: PT012
         while True:
             client.receive()
     assert sum(isinstance(event, h2.events.StreamEnded) for event in client.events) == 3
