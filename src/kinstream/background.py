@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -13,6 +13,9 @@ from typing import Any, TypeVar
 from kinstream.errors import ClosedError, ConfigError
 
 T = TypeVar("T")
+
+LOOK_EVERY = 1.0
+"""Seconds after which who waits for another thread's event loop looks whether it is still there."""
 
 
 class BackgroundLoop:
@@ -31,6 +34,9 @@ class BackgroundLoop:
         self._thread: threading.Thread | None = None
         self._process = 0
         self._stopped = False
+        self._ended = (
+            threading.Event()
+        )  # set when the loop has ended: by `stop`, or because SystemExit was raised in it
 
     @property
     def here(self) -> bool:
@@ -49,8 +55,8 @@ class BackgroundLoop:
 
     @property
     def stopped(self) -> bool:
-        """Whether the loop was stopped."""
-        return self._stopped
+        """Whether the loop was stopped, or has ended by itself."""
+        return self._stopped or self._ended.is_set()
 
     def call(self, function: Callable[..., object], *args: object) -> None:
         """Run a function in the loop's thread; return at once.
@@ -61,7 +67,12 @@ class BackgroundLoop:
         """
         self._check_process()
         with self._lock:
-            self._started().call_soon_threadsafe(function, *args)
+            loop = self._started()
+            try:
+                loop.call_soon_threadsafe(function, *args)
+            except RuntimeError:
+                self._check_loop()
+                raise
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Start a coroutine; return its future at once. Raises as `call` does."""
@@ -75,7 +86,7 @@ class BackgroundLoop:
 
     def _abandon(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """End a coroutine of which it is not known whether its task was begun: a signal's handler may raise anywhere."""
-        if self._loop is None or self._stopped or self.forked:
+        if self._loop is None or self.stopped or self.forked:
             with suppress(ValueError):  # it runs, and ends with the loop
                 coroutine.close()
         else:
@@ -105,7 +116,8 @@ class BackgroundLoop:
 
         try:
             self.call(begin)
-            waiting.acquire()
+            while not waiting.acquire(timeout=LOOK_EVERY):
+                self._check_loop()
         except BaseException:
             # Where the caller was interrupted (Ctrl-C), the work must not go on unseen.
             self._abandon(coroutine)
@@ -113,7 +125,7 @@ class BackgroundLoop:
         try:
             return begun[0].result()
         except asyncio.CancelledError:
-            if self._stopped:
+            if self.stopped:
                 raise ClosedError("this object was closed meanwhile") from None
             raise CancelledError from None
         finally:
@@ -128,7 +140,8 @@ class BackgroundLoop:
                 return  # a second loop.stop() would break off the end that the first began
             self._stopped = True
             if self._loop is not None:
-                self._loop.call_soon_threadsafe(self._loop.stop)
+                with suppress(RuntimeError):  # it has ended by itself
+                    self._loop.call_soon_threadsafe(self._loop.stop)
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the thread's end, unless this is it."""
@@ -140,12 +153,18 @@ class BackgroundLoop:
         if self.forked:
             raise ConfigError("this object was used before the process was forked: make a new one in each process")
 
+    def _check_loop(self) -> None:
+        if self._loop is not None and self._loop.is_closed():
+            raise ClosedError("this object's event loop has ended")
+
     def _started(self) -> asyncio.AbstractEventLoop:
         if self._stopped:
             raise ClosedError("this object is closed")
+        if self._ended.is_set():
+            raise ClosedError("this object's event loop has ended")
         if self._loop is None:
             loop = asyncio.new_event_loop()
-            thread = threading.Thread(target=_run, args=(loop,), name=self._name, daemon=True)
+            thread = threading.Thread(target=_run, args=(loop, self._ended), name=self._name, daemon=True)
             try:
                 thread.start()
             except RuntimeError:  # the interpreter is at its end
@@ -163,12 +182,13 @@ def _end(coroutine: Coroutine[Any, Any, Any]) -> None:
         coroutine.close()
 
 
-def _run(loop: asyncio.AbstractEventLoop) -> None:
+def _run(loop: asyncio.AbstractEventLoop, ended: threading.Event) -> None:
     """Run a loop until it is stopped. No reference to the BackgroundLoop: it must not outlive its owner for this thread."""
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
     finally:
+        ended.set()
         try:
             left = asyncio.all_tasks(loop)
             for task in left:
@@ -180,3 +200,40 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
         finally:
             asyncio.set_event_loop(None)
             loop.close()
+
+
+def across(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> Awaitable[None]:
+    """Return a coroutine, to be awaited, where the caller is in its event loop; in another thread wait until it is done.
+
+    Raises:
+        ClosedError: In another thread: the event loop has ended, or ended meanwhile.
+    """
+    try:
+        here = asyncio.get_running_loop() is loop
+    except RuntimeError:
+        here = False
+    if here:
+        return coroutine
+    try:
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+    except RuntimeError:
+        coroutine.close()
+        raise ClosedError("the event loop that is to do this has ended") from None
+    while not future.done():
+        with suppress(TimeoutError, CancelledError):
+            future.exception(LOOK_EVERY)
+        if loop.is_closed() and not future.done():
+            raise ClosedError("the event loop that is to do this has ended")
+    try:
+        future.result()
+    except CancelledError:
+        raise ClosedError("the event loop ended meanwhile") from None
+    return _Nothing()
+
+
+class _Nothing:
+    """What is done already, for who awaits it nevertheless."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -117,12 +117,13 @@ class ReceivedRecord(msgspec.Struct, Generic[Data], frozen=True, gc=False):
     @property
     def shard_id(self) -> str:
         """The shard that it was read from; empty where it was read by `get_records`, whose caller knows."""
-        return "" if self.origin is None else self.origin.shard_id  # type: ignore[no-any-return]
+        return "" if self.origin is None else self.origin.shard_id
 
-    async def checkpoint(self) -> None:
+    def checkpoint(self) -> Awaitable[None]:
         """Say that this record and all before it in its shard are done: reading starts after it the next time.
 
-        A record before one that was said already changes nothing.
+        `await` it in a coroutine. In a thread, such as a handler's that is a plain function, it returns when that is written
+        down. A record before one that was said already changes nothing.
 
         Raises:
             LeaseLost: Somebody else reads the shard now; nothing was changed.
@@ -131,7 +132,7 @@ class ReceivedRecord(msgspec.Struct, Generic[Data], frozen=True, gc=False):
         """
         if self.origin is None:
             raise ConfigError("checkpoint: this record was read by get_records; there is nothing to resume")
-        await self.origin.checkpoint(self)
+        return self.origin.checkpoint(self)  # type: ignore[no-any-return]
 
     @property
     def timestamp(self) -> int:

@@ -60,9 +60,9 @@ class RecordBatch(Sequence[ReceivedRecord[bytes]]):
     def __repr__(self) -> str:
         return f"<RecordBatch of {len(self._records)} records from {self.shard_id}>"
 
-    async def checkpoint(self) -> None:
+    def checkpoint(self) -> Awaitable[None]:
         """Say that all of these and all before them are done, as `ReceivedRecord.checkpoint`."""
-        await self._records[-1].checkpoint()
+        return self._records[-1].checkpoint()
 
 
 BatchHandler: TypeAlias = Callable[[RecordBatch], object]
