@@ -49,7 +49,7 @@ async def rows(store: Any) -> dict[str, Lease]:
 async def taken(reader: Consumer, count: int) -> list[int]:
     """Take so many records, and break off with the last one in hand."""
     found: list[int] = []
-    async with aclosing(aiter(reader)) as records:  # type: ignore[type-var]
+    async with aclosing(aiter(reader)) as records:
         async for record in records:
             found.append(int(record.data))
             if len(found) == count:

@@ -40,7 +40,7 @@ from kinstream.consume.lease.lease import Lease
 from kinstream.consume.lease.store import MemoryTable
 from kinstream.kpl.message import MAGIC
 
-QUICK = {"tries": 3, "pause": 0.01}
+QUICK: dict[str, Any] = {"tries": 3, "pause": 0.01}
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ SHAPES: dict[str, Any] = {
 }
 
 
-@pytest.fixture(params=SHAPES.values(), ids=SHAPES)
+@pytest.fixture(params=list(SHAPES.values()), ids=list(SHAPES))
 def shape(request: pytest.FixtureRequest) -> Any:
     return request.param
 

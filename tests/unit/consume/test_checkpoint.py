@@ -24,14 +24,11 @@ def test_nothing_is_done_at_first() -> None:
 def test_record_that_is_done_before_an_earlier_one_counts_only_with_it() -> None:
     progress = Progress()
     first, second, third = (progress.begin(record(number)) for number in (1, 2, 3))
-    progress.finish(second)
-    assert progress.position is None
-    assert len(progress) == 3
-    progress.finish(first)
-    assert progress.position == Position.after("2", 0)
-    progress.finish(third)
-    assert progress.position == Position.after("3", 0)
-    assert len(progress) == 0
+    places = []
+    for work in (second, first, third):
+        progress.finish(work)
+        places.append((progress.position, len(progress)))
+    assert places == [(None, 3), (Position.after("2", 0), 1), (Position.after("3", 0), 0)]
 
 
 def test_programs_word_finishes_a_record_and_no_earlier_one() -> None:
@@ -39,8 +36,8 @@ def test_programs_word_finishes_a_record_and_no_earlier_one() -> None:
     records = [record(number) for number in (1, 2)]
     works = [progress.begin(one) for one in records]
     progress.vouch(records[1])
-    assert progress.position is None
-    progress.finish(works[0])
-    assert progress.position == Position.after("2", 0)
-    progress.finish(works[1])
-    assert progress.position == Position.after("2", 0)
+    places = [progress.position]
+    for work in works:
+        progress.finish(work)
+        places.append(progress.position)
+    assert places == [None, Position.after("2", 0), Position.after("2", 0)]

@@ -1,0 +1,100 @@
+"""A checkpoint never passes unfinished work, in whatever order records are finished; and leases never go back."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kinstream import LeaseLost, Position, ReceivedRecord, Shard
+from kinstream.consume.checkpoint import InWork, Progress
+from kinstream.consume.fetch.position import SHARD_END, TRIM_HORIZON
+from kinstream.consume.lease.keep import SoleKeeper
+from kinstream.consume.lease.store import MemoryTable
+from kinstream.record import HashKeyRange, SequenceNumberRange
+
+Steps = st.lists(st.tuples(st.sampled_from(["begin", "finish", "vouch"]), st.integers(0, 1 << 16)), max_size=200)
+
+
+@given(Steps)
+def test_position_is_the_finished_prefix_and_nothing_else(steps: list[tuple[str, int]]) -> None:
+    progress = Progress()
+    works: list[InWork] = []
+    finished: list[bool] = []
+    for step, choice in steps:
+        if step == "begin":
+            record = ReceivedRecord(b"", str(len(works) // 3), 0.0, "k", subsequence_number=len(works) % 3)
+            works.append(progress.begin(record))
+            finished.append(False)
+        elif works:
+            index = choice % len(works)
+            if step == "finish":
+                if finished[index]:
+                    continue
+                progress.finish(works[index])
+            else:
+                progress.vouch(works[index].record)
+            finished[index] = True
+        prefix = next((i for i, done in enumerate(finished) if not done), len(finished))
+        place = progress.position
+        assert place == (None if prefix == 0 else Position.after(str((prefix - 1) // 3), (prefix - 1) % 3))
+        assert len(progress) == len(works) - prefix
+
+
+POSITIONS = st.one_of(
+    st.builds(Position.after, st.integers(0, 50).map(str), st.integers(0, 3)),
+    st.just(TRIM_HORIZON),
+    st.just(SHARD_END),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), POSITIONS), max_size=40), st.integers(0, 1 << 16))
+def test_checkpoints_of_readers_that_fight_for_a_shard_never_go_back(
+    steps: list[tuple[int, Position]], seed: int
+) -> None:
+    shard = Shard("shardId-000000000000", HashKeyRange("0", "1"), SequenceNumberRange("1"))
+    chance = random.Random(seed)
+
+    async def fight() -> None:
+        table = MemoryTable()
+        keepers = [SoleKeeper(table, f"worker-{number}") for number in range(3)]
+        holder: int | None = None
+        stored = TRIM_HORIZON
+        for worker, position in steps:
+            if holder is None or chance.random() < 0.3:
+                assert await keepers[worker].acquire(shard, TRIM_HORIZON) == stored
+                holder = worker
+            elif chance.random() < 0.5:
+                worker = holder
+            try:
+                await keepers[worker].checkpoint(shard.shard_id, position)
+            except (LeaseLost, KeyError):
+                assert worker != holder
+            (lease,) = await table.list()
+            assert lease.checkpoint >= stored
+            if worker == holder:
+                assert lease.checkpoint == max(stored, position)
+            stored = lease.checkpoint
+
+    asyncio.run(fight())
+
+
+WHOLE = st.one_of(
+    st.builds(Position.at, st.integers(0, 9).map(str), st.integers(0, 3)),
+    st.builds(Position.after, st.integers(0, 9).map(str), st.none() | st.integers(0, 3)),
+    st.builds(Position.at_time, st.integers(0, 9)),
+    st.sampled_from([TRIM_HORIZON, SHARD_END, Position("LATEST")]),
+)
+
+
+@given(WHOLE, WHOLE, WHOLE)
+def test_order_of_positions_is_total(first: Position, second: Position, third: Position) -> None:
+    assert (first <= second) or (second <= first)
+    assert (first < second) is (second > first) is not (second <= first)
+    if first <= second <= third:
+        assert first <= third
+    if first == second:
+        assert first <= second <= first
