@@ -31,7 +31,7 @@ from kinstream.consume.fetch.position import SHARD_END, Position
 from kinstream.consume.lease.keep import Keeper
 from kinstream.consume.lifecycle import State, Step
 from kinstream.consume.reading import Batch, Reading, Terms
-from kinstream.errors import AccessDenied, ConfigError, ConsumeError, KinesisError, LeaseLost, NotFound, ServiceError
+from kinstream.errors import ConfigError, ConsumeError, KinesisError, LeaseLost, NotFound, ServiceError
 from kinstream.events import (
     CheckpointFailed,
     DiscoveryFailed,
@@ -197,16 +197,17 @@ class Worker:
         """Learn how long the stream keeps records; return whether its shards take records whatever their hash keys."""
         try:
             answer = await self._plan.client.call("DescribeStreamSummary", self._plan.stream.parameter)
-            summary = answer["StreamDescriptionSummary"]
-            self.retention = float(summary["RetentionPeriodHours"]) * 3600
-            return bool(summary.get("RecordDistributionStrategy") == "AUTO")
-        except NotFound:
-            raise
-        except (ServiceError, KeyError, TypeError, ValueError) as error:
+        except ServiceError as error:
             # It may be forbidden, or be unknown to another server; reading needs it not.
-            if isinstance(error, ServiceError) and not isinstance(error, AccessDenied) and error.retry_safe:
+            if isinstance(error, NotFound) or error.retry_safe:
                 raise
             return False
+        summary = answer.get("StreamDescriptionSummary")
+        if not isinstance(summary, dict):
+            return False
+        hours = summary.get("RetentionPeriodHours")
+        self.retention = hours * 3600.0 if isinstance(hours, int) else None
+        return bool(summary.get("RecordDistributionStrategy") == "AUTO")
 
     # The way of a shard.
 

@@ -18,7 +18,8 @@ _SHARD_END = "SHARD_END"
 LATEST_MARGIN = 5.0
 """Seconds by which our clock may be ahead of the service's: what was latest at a moment is looked for from so long before."""
 
-_SEQUENCE_NUMBER = re.compile(r"[0-9]{1,129}")  # service model, `SequenceNumber`; servers of other makers have leading zeros
+# Service model, `SequenceNumber`; but servers of other makers have leading zeros.
+_SEQUENCE_NUMBER = re.compile(r"[0-9]{1,129}")
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):

@@ -1,0 +1,392 @@
+"""The worker over a scripted fetcher, in time that jumps: stuck shards, expired ones, failures, and what is announced."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, TypeAlias
+
+import pytest
+from tests.doubles.cancelling import cancelled_at
+from tests.doubles.transport import answer, refusal
+from tests.doubles.virtual_loop import LoopClock, simulate
+
+from kinstream import (
+    AccessDenied,
+    ChildShard,
+    Client,
+    ConsumeError,
+    Credentials,
+    Delivering,
+    Failing,
+    HashKeyRange,
+    NotFound,
+    Position,
+    ReceivedRecord,
+    Shard,
+    events,
+)
+from kinstream.aws.endpoint import Stream
+from kinstream.aws.transport import Answer
+from kinstream.consume.deliver import deliveries
+from kinstream.consume.discover import Start
+from kinstream.consume.fetch.fetcher import Page
+from kinstream.consume.lease.keep import SoleKeeper
+from kinstream.consume.lease.store import MemoryTable
+from kinstream.consume.worker import Plan, Worker
+
+EVERYTHING = HashKeyRange("0", str(2**128 - 1))
+Script: TypeAlias = Callable[["Fetch", str, Position], AsyncGenerator[Page, None]]
+
+
+class Fetch:
+    """A fetcher whose pages a script gives.
+
+    Attributes:
+        read_from: Every reading that was begun: shard and position.
+        now_open: Readings that were begun and are not over.
+    """
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.read_from: list[tuple[str, str]] = []
+        self.now_open = 0
+
+    async def read(self, shard: Shard, position: Position) -> AsyncGenerator[Page, None]:
+        self.read_from.append((shard.shard_id, str(position)))
+        self.now_open += 1
+        try:
+            async for page in self.script(self, shard.shard_id, position):
+                yield page
+        finally:
+            self.now_open -= 1
+
+    async def close(self) -> None:
+        pass
+
+
+def page(*numbers: int, behind: int | None = 0, ended: bool = False, children: tuple[str, ...] = ()) -> Page:
+    records = [ReceivedRecord(b"%d" % number, str(number), float(number), f"k{number % 3}") for number in numbers]
+    return Page(records, behind, 100, ended, [ChildShard(child, ["0"], EVERYTHING) for child in children])
+
+
+class Service:
+    """Lists shards.
+
+    Attributes:
+        shards: Their ids, with their parents.
+    """
+
+    def __init__(self, **shards: str | None) -> None:
+        self.shards = {name.removeprefix("s"): parent for name, parent in shards.items()}
+
+    async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Answer:
+        target = dict(headers)["x-amz-target"].rpartition(".")[2]
+        await asyncio.sleep(0.01)
+        if target == "DescribeStreamSummary":
+            return answer({"StreamDescriptionSummary": {"RetentionPeriodHours": 24}})
+        if target == "ListShards":
+            return answer({"Shards": [self.listed(*shard) for shard in self.shards.items()]})
+        return refusal("AccessDeniedException")
+
+    def listed(self, shard_id: str, parent: str | None) -> dict[str, Any]:
+        numbers = {"StartingSequenceNumber": "1"}
+        ranges = {"StartingHashKey": EVERYTHING.starting_hash_key, "EndingHashKey": EVERYTHING.ending_hash_key}
+        shard = {"ShardId": shard_id, "HashKeyRange": ranges, "SequenceNumberRange": numbers}
+        return shard if parent is None else shard | {"ParentShardId": parent}
+
+    async def close(self) -> None:
+        pass
+
+
+class Case:
+    """A worker and what became of it."""
+
+    def __init__(self, script: Script, service: Service | None = None, **changes: Any) -> None:
+        self.fetch = Fetch(script)
+        self.service = Service(s0=None) if service is None else service
+        self.events: list[events.Event] = []
+        self.table = MemoryTable()
+        self.changes = changes
+        self.numbers: list[int] = []
+        self.worker: Worker
+
+    def made(self) -> Worker:
+        client = Client(
+            region="us-east-1",
+            credentials=Credentials("key", "secret"),
+            endpoint_url="http://127.0.0.1:1",
+            transport=self.service,  # type: ignore[arg-type]
+            clock=LoopClock(),
+        )
+        plan: dict[str, Any] = {
+            "client": client,
+            "stream": Stream.parse("events"),
+            "start": Start(),
+            "until": None,
+            "until_margin": 0.0,
+            "fetcher": self.fetch,
+            "keeper": SoleKeeper(self.table, "me"),
+            "deliver": Delivering(),
+            "failure": Failing(),
+            "checkpoint_every": 1.0,
+            "manual": False,
+            "keeps_strays": False,
+            "announce": self.events.append,
+        }
+        self.worker = Worker(Plan(**(plan | self.changes)))
+        return self.worker
+
+    async def take(self, count: int) -> list[int]:
+        """Take so many records by iterating."""
+        worker = self.made()
+        batches = worker.batches()
+        try:
+            async for reading, batch in batches:
+                for record in batch:
+                    self.numbers.append(int(record.data))
+                    if len(self.numbers) == count:
+                        return self.numbers
+                    reading.progress.last = record
+        finally:
+            await batches.aclose()
+            await worker.stop()
+        return self.numbers
+
+    async def run(self, handle: Callable[[ReceivedRecord[bytes]], Awaitable[object]], concurrency: int = 1) -> None:
+        worker = self.made()
+        await worker.run(lambda policy, threads: deliveries(handle, policy, threads, concurrency))
+
+    def seen(self, kind: type[events.Event]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+async def stuck_then_well(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
+    if len(fetch.read_from) == 1:
+        yield page(1, 2, behind=5000)
+        await asyncio.sleep(1e9)
+    yield page(3)
+
+
+def test_stuck_shard_is_read_anew_from_its_last_record_and_an_event_says_so() -> None:
+    case = Case(stuck_then_well, deliver=Delivering(stalled_after=60))
+    assert simulate(lambda: case.take(3)) == [1, 2, 3]
+    assert case.fetch.read_from == [("0", "TRIM_HORIZON"), ("0", "after 2")]
+    (stalled,) = case.seen(events.ShardStalled)
+    assert 60 < stalled.seconds < 70
+    assert case.fetch.now_open == 0
+
+
+async def lags_ever_more(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
+    lag = 0
+    while len(fetch.read_from) == 1:
+        await asyncio.sleep(1)
+        lag += 1000
+        yield page(behind=lag)
+    yield page(7)
+
+
+def test_shard_whose_lag_grows_while_nothing_comes_is_read_anew() -> None:
+    case = Case(lags_ever_more)
+    assert simulate(lambda: case.take(1)) == [7]
+    assert len(case.seen(events.ShardStalled)) == 1
+
+
+async def idles(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
+    for _ in range(1000):
+        await asyncio.sleep(1)
+        yield page()
+    yield page(1)
+
+
+def test_idle_shard_is_not_stuck() -> None:
+    case = Case(idles)
+    assert simulate(lambda: case.take(1)) == [1]
+    assert case.seen(events.ShardStalled) == []
+
+
+async def gone(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
+    if shard_id == "0":
+        yield page(1)
+        raise NotFound("no such shard")
+    yield page(2)
+    await asyncio.sleep(1e9)
+
+
+def test_shard_that_expires_while_it_is_read_is_passed_over_to_its_children() -> None:
+    service = Service(s0=None, s1="0")
+    case = Case(gone, service)
+
+    async def trimmed() -> list[int]:
+        taking = asyncio.create_task(case.take(2))
+        await asyncio.sleep(0.025)
+        del service.shards["0"]
+        return await taking
+
+    assert simulate(trimmed) == [1, 2]
+    assert case.seen(events.ShardPassedOver) == [events.ShardPassedOver("0")]
+
+
+async def refused(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
+    yield page(1)
+    yield page(2)
+    raise AccessDenied("no")
+
+
+def test_what_was_read_before_a_failure_is_handed_on_before_it_is_raised() -> None:
+    case = Case(refused)
+    with pytest.raises(ConsumeError, match="0: cannot be read on: no") as caught:
+        simulate(lambda: case.take(99))
+    assert case.numbers == [1, 2]
+    assert isinstance(caught.value.__cause__, AccessDenied)
+    (lease,) = case.table._rows.values()
+    assert lease.checkpoint == Position.after("2", 0)
+
+
+async def a_fault_of_ours(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
+    yield page(1)
+    raise ZeroDivisionError("what nobody thought of")
+
+
+def test_fault_that_nobody_thought_of_is_an_error_and_no_silence() -> None:
+    case = Case(a_fault_of_ours)
+    with pytest.raises(ConsumeError) as caught:
+        simulate(lambda: case.take(99))
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+async def ends_without_saying_where_it_goes_on(
+    fetch: Fetch, shard_id: str, position: Position
+) -> AsyncGenerator[Page, None]:
+    if shard_id == "0":
+        yield page(1, ended=True)
+    else:
+        yield page(2)
+        await asyncio.sleep(1e9)
+
+
+def test_children_that_an_end_does_not_name_are_looked_for() -> None:
+    service = Service(s0=None)
+    case = Case(ends_without_saying_where_it_goes_on, service)
+
+    async def listed_late() -> list[int]:
+        taking = asyncio.create_task(case.take(2))
+        await asyncio.sleep(3)
+        service.shards["1"] = "0"
+        return await taking
+
+    assert simulate(listed_late) == [1, 2]
+
+
+async def family(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
+    if shard_id == "0":
+        yield page(1)
+        yield page(2, ended=True, children=("1", "2"))
+    else:
+        yield page(int(shard_id) * 10)
+        await asyncio.sleep(1e9)
+
+
+def test_children_are_not_begun_before_the_last_record_of_their_parent_is_done() -> None:
+    case = Case(family)
+
+    async def handle(record: ReceivedRecord[bytes]) -> None:
+        if record.data in (b"1", b"2"):
+            await asyncio.sleep(30)
+            assert len(case.fetch.read_from) == 1
+        case.numbers.append(int(record.data))
+        if len(case.numbers) == 4:
+            case.worker.end()
+
+    simulate(lambda: case.run(handle))
+    assert sorted(case.numbers) == [1, 2, 10, 20]
+    assert case.seen(events.ShardEnded) == [events.ShardEnded("0", ("1", "2"))]
+
+
+async def endless(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
+    for number in range(1, 1 << 40):
+        yield page(number, behind=1000)
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("concurrency", [1, 5])
+def test_end_waits_for_the_records_in_work_and_hands_on_no_more(concurrency: int) -> None:
+    case = Case(endless)
+    begun: list[int] = []
+
+    async def handle(record: ReceivedRecord[bytes]) -> None:
+        begun.append(int(record.data))
+        await asyncio.sleep(5)
+        case.numbers.append(int(record.data))
+
+    async def told() -> None:
+        running = asyncio.create_task(case.run(handle, concurrency))
+        await asyncio.sleep(12)
+        case.worker.end()
+        await running
+
+    simulate(told)
+    assert sorted(begun) == sorted(case.numbers)
+    (lease,) = case.table._rows.values()
+    assert lease.checkpoint == Position.after(str(max(case.numbers)), 0)
+
+
+def test_failing_record_that_waits_for_its_next_try_does_not_hold_up_the_end() -> None:
+    case = Case(endless, failure=Failing(tries=100, pause=1000, longest_pause=1000))
+
+    async def handle(record: ReceivedRecord[bytes]) -> None:
+        if record.data == b"3":
+            raise ValueError("no")
+        case.numbers.append(int(record.data))
+
+    async def told() -> float:
+        running = asyncio.create_task(case.run(handle))
+        await asyncio.sleep(10)
+        case.worker.end()
+        await running
+        return asyncio.get_running_loop().time()
+
+    assert simulate(told) < 11
+    (lease,) = case.table._rows.values()
+    assert lease.checkpoint == Position.after("2", 0)
+
+
+@pytest.mark.parametrize("way", ["iterate", "run", "side by side"])
+def test_cancellation_at_any_await_leaves_no_task_and_never_checkpoints_what_was_not_done(way: str) -> None:
+    """`simulate` itself fails where a task is left behind."""
+
+    def once(k: int) -> int:
+        case = Case(family)
+
+        async def handle(record: ReceivedRecord[bytes]) -> None:
+            await asyncio.sleep(0.5)
+            case.numbers.append(int(record.data))
+            if len(case.numbers) == 4:
+                case.worker.end()
+
+        async def program() -> None:
+            if way == "iterate":
+                await case.take(4)
+            else:
+                await case.run(handle, 1 if way == "run" else 4)
+
+        async def cancelled() -> int:
+            waits = await cancelled_at(program(), k)
+            if hasattr(case, "worker"):
+                await case.worker.stop()
+            return waits
+
+        waits = simulate(cancelled, lasts=1000)
+        assert case.fetch.now_open == 0
+        for key, lease in case.table._rows.items():
+            if lease.checkpoint.is_number:
+                assert int(lease.checkpoint.sequence_number) in case.numbers
+            if lease.checkpoint.ended:
+                assert key == "0"
+                assert {1, 2} <= set(case.numbers)
+        return waits
+
+    k = 1
+    while once(k) >= k:
+        k += 1
+    assert k > 5
