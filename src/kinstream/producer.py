@@ -33,7 +33,7 @@ class Producer(StreamAccess):
         order: "key": records with the same partition key are written in the order of their puts: a shard has one request on its
             way at a time, and a record that failed is sent again before any later one of its key. Where one fails for good,
             those of its key that wait behind it fail with `OrderBroken`. None: no order.
-        aggregate: How records are packed into aggregated records, which readers unpack (the KCL, `kinstream.Consumer`); None: each
+        aggregate: How records are packed into aggregated ones, which readers unpack (the KCL, `kinstream.Consumer`); None: each
             record goes for itself. Records are packed only where their shards can be told beforehand.
         batch: How records are gathered into requests.
         pace: How fast a shard is written to; None: as fast as the records come.
@@ -110,9 +110,10 @@ class Producer(StreamAccess):
             ClosedError: The producer is closed.
             ProduceError: The pipeline has failed before, by a fault of this library.
         """
-        delivery = self._pipeline.offer(data, partition_key, explicit_hash_key)
+        entrance = self._pipeline.entrance
+        delivery = entrance.offer(data, partition_key, explicit_hash_key)
         if not delivery.deadline:
-            await self._pipeline.enter(delivery)
+            await entrance.enter(delivery)
         return delivery
 
     async def put_many(self, records: Iterable[Any]) -> Deliveries:
@@ -130,7 +131,7 @@ class Producer(StreamAccess):
             ConfigError: `records` is no iterable of records.
             KinesisError: As `put`.
         """
-        return await self._pipeline.put_many(records)
+        return await self._pipeline.entrance.put_many(records)
 
     async def flush(self) -> Flushed:
         """Send what was put so far without waiting for company, and wait until all of it is settled.

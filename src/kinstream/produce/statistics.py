@@ -89,6 +89,15 @@ class Counts:
     late: int = 0
     map_refreshes: int = 0
 
+    def resent(self, reason: str, entries: int) -> None:
+        """Count Kinesis records that are sent again, by the reason that an event names."""
+        if reason == "throttled":
+            self.resent_throttled += entries
+        elif reason == "unknown":
+            self.resent_unknown += entries
+        else:
+            self.resent_failed += entries
+
     def snapshot(self, **present: Any) -> ProducerStatistics:
         """Return all of it, with what is true at present."""
         counted = {name: getattr(self, name) for name in self.__slots__}

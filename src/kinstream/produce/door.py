@@ -1,0 +1,212 @@
+"""Door: where other threads put records into a pipeline, without asking its event loop about each one.
+
+A thread checks and encodes its records itself and lays them into the door's inbox, as long as it keeps to what the pipeline has
+lent: so many records and bytes, which it takes in without a closer look. The event loop empties the inbox every millisecond while
+records come, and lends anew. Only a thread that finds nothing lent asks the event loop, and waits there for room like any task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Iterable
+from itertools import islice
+from os import getpid
+from typing import Any, TypeVar
+
+from kinstream.background import BackgroundLoop
+from kinstream.clock import Clock
+from kinstream.errors import ClosedError, ConfigError, ProduceError
+from kinstream.produce.admit import OVERHEAD
+from kinstream.produce.delivery import Deliveries, Delivery
+from kinstream.produce.entrance import CHUNK
+from kinstream.produce.pipeline import Pipeline
+from kinstream.record import PutResult
+
+T = TypeVar("T")
+
+TICK = 0.001
+"""Seconds after which the inbox is emptied again, while records come. Who waits for a record has it emptied at once."""
+
+
+class Door:
+    """Takes records from any thread.
+
+    Args:
+        pipeline: Where they go. It takes records from nowhere else.
+        clock: Waits for the next tick.
+        background: The pipeline's event loop.
+    """
+
+    def __init__(self, pipeline: Pipeline, background: BackgroundLoop) -> None:
+        self._pipeline = pipeline
+        self._admission = pipeline.entrance.admission  # used in the threads that put
+        self._clock = pipeline._clock
+        self._background = background
+        self._process = 0
+        self._lock = threading.RLock()  # reentrant: a signal's handler may put records too
+        self._inbox: list[Delivery] = []
+        self._charge = 0
+        self._records = 0  # lent, and not used yet
+        self._bytes = 0
+        self._awake = False  # the event loop knows that there is something in the inbox
+        self._emptying: asyncio.Task[None] | None = None
+        self._closed = False
+
+    # In any thread.
+
+    def put(self, data: Any, partition_key: str | None, explicit_hash_key: str | None) -> Delivery:
+        """Take a record in, as soon as there is room. Raises as `Producer.put`."""
+        delivery = self._admission.one(data, partition_key, explicit_hash_key)
+        charge = delivery.size + OVERHEAD
+        if self._process == getpid():  # in a forked one the lock may be held for ever
+            with self._lock:
+                if self._records > 0 and charge <= self._bytes:
+                    if not self._awake:
+                        self._wake_loop()
+                    self._records -= 1
+                    self._bytes -= charge
+                    self._charge += charge
+                    self._inbox.append(delivery)
+                    return delivery
+        self._background.run(self.enter([delivery], charge))
+        return delivery
+
+    def put_many(self, records: Iterable[Any]) -> list[Delivery]:
+        """Take records in, a part at a time, as there is room. Raises as `Producer.put_many`."""
+        if isinstance(records, (str, bytes, bytearray, memoryview, dict)) or not isinstance(records, Iterable):
+            raise ConfigError(
+                f"records: must be an iterable of Records or of (data, partition_key) pairs, not {type(records).__name__}"
+            )
+        remaining = iter(records)
+        taken: list[Delivery] = []
+        while chunk := list(islice(remaining, CHUNK)):
+            deliveries, size, wrong = self._admission.some(chunk, len(taken), 0.0)
+            charge = size + OVERHEAD * len(deliveries)
+            if deliveries and not self.offer(deliveries, charge):
+                self._background.run(self.enter(deliveries, charge))
+            taken += deliveries
+            if wrong is not None:
+                raise wrong
+        return taken
+
+    def admit(self, data: Any, partition_key: str | None, explicit_hash_key: str | None) -> tuple[list[Delivery], int]:
+        """Return the delivery of a record, and what it is charged with, for `offer` and `enter`. Raises InvalidRecord."""
+        delivery = self._admission.one(data, partition_key, explicit_hash_key)
+        return [delivery], delivery.size + OVERHEAD
+
+    def offer(self, deliveries: list[Delivery], charge: int) -> bool:
+        """Take records in, if so much is lent; return whether it was. Never waits for room."""
+        if self._process != getpid():
+            return False
+        with self._lock:
+            if self._records < len(deliveries) or charge > self._bytes:
+                return False
+            if not self._awake:
+                self._wake_loop()
+            self._records -= len(deliveries)
+            self._bytes -= charge
+            self._charge += charge
+            self._inbox += deliveries
+            return True
+
+    def result(self, delivery: Delivery, timeout: float | None) -> PutResult:
+        """Wait for a record, and return where it is. Raises its ProduceError, TimeoutError, or ClosedError."""
+        outcome = delivery.outcome
+        if outcome is None or (isinstance(outcome, ProduceError) and outcome.unseen is not None):
+            # A failure that nobody saw yet is counted, in the event loop's thread.
+            try:
+                return self._background.run(self._awaited(delivery, timeout))
+            except ClosedError:
+                if not delivery.done:
+                    raise
+        return delivery.result()
+
+    def results(self, deliveries: Deliveries, timeout: float | None) -> list[PutResult | ProduceError]:
+        """Wait for all of several records, and return what became of them. Raises TimeoutError or ClosedError."""
+        try:
+            return self._background.run(self._awaited(deliveries, timeout))
+        except ClosedError:
+            if not deliveries.done:
+                raise
+            return [delivery.value() for delivery in deliveries]
+
+    def shut(self) -> None:
+        """Take nothing more."""
+        self._closed = True
+        if self._process == getpid():
+            with self._lock:
+                self._records = self._bytes = 0
+
+    def _wake_loop(self) -> None:
+        self._background.call(self._wake)
+        self._awake = True
+
+    # In the event loop.
+
+    async def enter(self, deliveries: list[Delivery], charge: int) -> None:
+        """Take records in as soon as there is room, after all that came before."""
+        self._process = getpid()
+        self._collect()
+        try:
+            if self._closed:
+                raise ClosedError("put: this producer is closed")
+            records, size = self._pipeline.entrance.lend()
+            if records < len(deliveries) or size < charge:
+                await asyncio.sleep(0)  # so much was put in one go: now it is the pipeline's turn
+                self._collect()
+                records, size = self._pipeline.entrance.lend()
+            if records >= len(deliveries) and size >= charge:
+                self._pipeline.take(deliveries, charge)
+                return
+            for delivery in deliveries:
+                await self._pipeline.entrance.enter(delivery)
+        finally:
+            self._lend()
+
+    async def _awaited(self, awaitable: Awaitable[T], timeout: float | None) -> T:  # noqa: ASYNC109 - the callers' own
+        self.empty()  # nobody waits for a tick
+        if timeout is None:
+            return await awaitable
+        async with self._clock.timeout(timeout):
+            return await awaitable
+
+    def empty(self) -> bool:
+        """Hand on what is in the inbox, and lend anew; return whether there was anything."""
+        with self._lock:
+            found = self._collect()
+            self._lend()
+            return found
+
+    def _collect(self) -> bool:
+        with self._lock:
+            deliveries, self._inbox = self._inbox, []
+            charge, self._charge = self._charge, 0
+            self._records = self._bytes = 0
+        if deliveries:
+            self._pipeline.take(deliveries, charge)
+        return bool(deliveries)
+
+    def _lend(self) -> None:
+        records, size = self._pipeline.entrance.lend()
+        with self._lock:
+            if not self._inbox and not self._closed:
+                self._records, self._bytes = records, size
+
+    def _wake(self) -> None:
+        self.empty()
+        if self._emptying is None or self._emptying.done():
+            self._emptying = asyncio.get_running_loop().create_task(self._keep_emptying())
+
+    async def _keep_emptying(self) -> None:
+        """Empty the inbox as long as records come: being woken for each of them would cost more than all else."""
+        try:
+            while True:
+                await self._clock.sleep(TICK)
+                with self._lock:
+                    if not self.empty():
+                        self._awake = False
+                        return
+        except asyncio.CancelledError:  # the event loop ends
+            self.shut()
+            raise

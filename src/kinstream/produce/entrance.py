@@ -1,0 +1,265 @@
+"""Entrance: how a record gets in: at once nearly always, else after a wait for room in the buffer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any
+
+from kinstream.clock import Clock
+from kinstream.config import Buffering
+from kinstream.errors import BufferFull, ClosedError, ConfigError
+from kinstream.produce.admit import OVERHEAD, Admission
+from kinstream.produce.batch import Batcher
+from kinstream.produce.delivery import KEYLESS, Deliveries, Delivery
+from kinstream.produce.lane import Lane
+from kinstream.produce.pump import Pump
+from kinstream.produce.room import Room
+from kinstream.produce.route import Router
+
+CHUNK = 500
+"""So many records of `put_many` are admitted at a time."""
+INBOX = 2000
+"""So many records may be put in one turn of the event loop; then it is the pipeline's turn."""
+LET_IN = 100
+"""So many calls of `put` are let into a lane at a time that had too much in it."""
+
+
+class Entrance:
+    """Takes records in.
+
+    Args:
+        buffering: How much is held.
+        life: Seconds from a record's admission to its deadline.
+        router: Has the lanes.
+        batcher: Knows how they are packed.
+        pump: Told when there is anything in the inbox.
+        route: Puts what is in the inbox into the lanes, if their shards are known.
+        clock: The time.
+
+    Attributes:
+        admission: Makes deliveries of what is put.
+        room: What the buffer still takes.
+        inbox: Records that came since the last turn.
+        crowded: Lanes that take no more for now.
+        shut: Why nothing is taken in any more.
+    """
+
+    def __init__(
+        self,
+        buffering: Buffering,
+        life: float,
+        router: Router,
+        batcher: Batcher,
+        pump: Pump,
+        route: Callable[[], None],
+        clock: Clock,
+    ) -> None:
+        self.admission: Admission = Admission(buffering)
+        self.room: Room = Room(buffering)
+        self.inbox: list[Delivery] = []
+        self.crowded: set[Lane] = set()
+        self.shut: ClosedError | None = None
+        self._raises_when_full = buffering.when_full == "raise"
+        self._life = life
+        self._router = router
+        self._batcher = batcher
+        self._pump = pump
+        self._route = route
+        self._clock = clock
+        self._queued: set[Lane] = set()
+        self._half_full = False
+        # What may be put before the next turn without a closer look: records; and bytes, but for the reserve.
+        self._express = 0
+        self._reserve = 0
+        self._lent = False
+        self._deadline = 0.0
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for room."""
+        return len(self.room.queue) + sum(len(lane.queue) for lane in self._queued)
+
+    def offer(self, data: Any, partition_key: str | None, explicit_hash_key: str | None) -> Delivery:
+        """Take a record in at once, if there is room; if not, its deadline is 0, and `enter` takes it in when there is."""
+        delivery = self.admission.one(data, partition_key, explicit_hash_key)
+        room = self.room
+        charge = delivery.size + OVERHEAD
+        if self._express > 0 and charge <= room.size - self._reserve:
+            self._express -= 1
+            room.records -= 1
+            room.size -= charge
+            delivery.deadline = self._deadline
+            self.inbox.append(delivery)
+        return delivery
+
+    async def enter(self, delivery: Delivery) -> None:
+        """Take a record in as soon as there is room."""
+        charge = delivery.size + OVERHEAD
+        if self._express < 1 or charge > self.room.size - self._reserve:
+            await self._wait_for_room(delivery, charge)
+        self._express -= 1
+        self.room.take(1, charge)
+        delivery.deadline = self._deadline
+        self.inbox.append(delivery)
+
+    async def put_many(self, records: Iterable[Any]) -> Deliveries:
+        """Take records in, a part at a time, as there is room."""
+        if isinstance(records, (str, bytes, bytearray, memoryview, dict)) or not isinstance(records, Iterable):
+            raise ConfigError(
+                f"records: must be an iterable of Records or of (data, partition_key) pairs, not {type(records).__name__}"
+            )
+        remaining = iter(records)
+        taken: list[Delivery] = []
+        while chunk := list(islice(remaining, CHUNK)):
+            self.open()
+            deliveries, size, wrong = self.admission.some(chunk, len(taken), self._deadline)
+            charge = size + OVERHEAD * len(deliveries)
+            if self._lent and len(deliveries) > self._express:
+                await asyncio.sleep(0)  # so much was put in one go: now it is the event loop's turn
+                self.open()
+            if len(deliveries) <= self._express and charge <= self.room.size - self._reserve:
+                self._express -= len(deliveries)
+                self.room.take(len(deliveries), charge)
+                self.inbox += deliveries
+            else:
+                for delivery in deliveries:
+                    await self.enter(delivery)
+            taken += deliveries
+            if wrong is not None:
+                raise wrong
+        return Deliveries(taken)
+
+    def lend(self) -> tuple[int, int]:
+        """Return how many records, and bytes as the buffer charges them, `take` may take in without a closer look."""
+        if self.crowded or self.room.queue or self.shut is not None:
+            return 0, 0
+        records, reserve = self._at_once()
+        return min(self._express if self._pump.scheduled else INBOX, records), self.room.size - reserve
+
+    def take(self, deliveries: list[Delivery], charge: int) -> None:
+        """Take in admitted records that keep to what was lent. Never waits."""
+        self.open()
+        self.room.take(len(deliveries), charge)
+        self._express -= len(deliveries)
+        for delivery in deliveries:
+            delivery.deadline = self._deadline
+        self.inbox += deliveries
+
+    def open(self) -> None:
+        """Check that records may be put here and now, and see to it that what is put is looked at."""
+        if self.shut is not None:
+            raise ClosedError(self.shut.details) from self.shut.__cause__
+        if not self._pump.scheduled:
+            self._pump.schedule()
+
+    def before_turn(self) -> None:
+        """Lend what may be put until the next turn. Its records' deadlines are counted from now."""
+        self._deadline = self._clock.monotonic() + self._life
+        self._express = self._reserve = 0
+        if not (self.crowded or self.room.queue or self.shut):
+            records, self._reserve = self._at_once()
+            self._express = min(INBOX, records)
+        self._lent = self._express > 0
+
+    def after_turn(self) -> None:
+        """Lend nothing until the next turn is ordered."""
+        self._express = 0
+
+    def close(self, reason: ClosedError) -> None:
+        """Take nothing more, and let all who wait for room know."""
+        self.shut = reason
+        self._express = 0
+        for waiter, _ in self.room.queue:
+            _let(waiter)
+        for lane in self._queued:
+            for waiter in lane.queue:
+                _let(waiter)
+
+    def look_at(self, lanes: Iterable[Lane]) -> None:
+        """Look at lanes that have got records: too much may wait there for more to be let in."""
+        self._half_full = len(self._router.lanes) > 1 and self.room.half_full
+        for lane in lanes:
+            if len(lane.waiting) - lane.head > LET_IN or self._half_full:
+                self._look_at(lane)
+
+    def let_in(self) -> None:
+        """Let in those who waited for room, as far as there is some now."""
+        if self.room.queue:
+            self.room.let_in()
+        for lane in list(self.crowded):
+            self._look_at(lane)
+        for lane in list(self._queued):
+            if lane not in self.crowded:
+                for waiter in islice(lane.queue, LET_IN):
+                    _let(waiter)
+            if not lane.queue:
+                self._queued.discard(lane)
+
+    def _at_once(self) -> tuple[int, int]:
+        # With several lanes only a part of the room: no lane may take all of it before it is known how the records are spread.
+        return (self.room.records, 0) if len(self._router.lanes) < 2 else self.room.at_once()
+
+    def _look_at(self, lane: Lane) -> None:
+        waiting = len(lane)
+        crowded = False
+        if waiting > LET_IN and lane.pace is not None:
+            # More than can be written in time is not taken in.
+            size = waiting * lane.average
+            entries = size / self._batcher.aggregate_limit if self._batcher.aggregating else waiting
+            crowded = lane.pace.seconds_for(entries, size) > self._life / 2
+        if not crowded and len(self._router.lanes) > 1 and self.room.half_full:
+            # Nor more than half of the buffer, so that a shard that is slow leaves room to the others.
+            crowded = self.room.half_taken_by(waiting, waiting * (lane.average + OVERHEAD))
+        if crowded and self._router.has(lane):
+            self.crowded.add(lane)
+        else:
+            self.crowded.discard(lane)
+
+    async def _wait_for_room(self, delivery: Delivery, charge: int) -> None:
+        """Wait until there is room for a record, and it is its turn."""
+        self.open()
+        if self._lent and self._express < 1:
+            await asyncio.sleep(0)  # so much was put in one go: now it is the event loop's turn
+        came_back = False
+        while True:
+            self.open()
+            if self.inbox and len(self._router.lanes) > 1:
+                self._route()  # what each lane has must be known now
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            queue: deque[Any]
+            place: Any = waiter
+            if not self.room.fits(1, charge) or (self.room.queue and not came_back):
+                queue, place = self.room.queue, (waiter, charge)
+            elif (lane := self._crowded_lane(delivery)) is not None:
+                queue = lane.queue
+                self._queued.add(lane)
+            else:
+                return
+            if self._raises_when_full:
+                raise BufferFull("put: the buffer is full (Buffering)", delivery.record())
+            (queue.appendleft if came_back else queue.append)(place)
+            came_back = True
+            self._express = 0
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                self._pump.schedule()  # if it was its turn, the next has it
+                raise
+            finally:
+                if place in queue:
+                    queue.remove(place)
+
+    def _crowded_lane(self, delivery: Delivery) -> Lane | None:
+        """Return the lane that a record must wait for, because too much waits there already."""
+        if not self.crowded or delivery.partition_key is KEYLESS:
+            return None
+        lane = self._router.lane_of(delivery)
+        return lane if lane in self.crowded else None
+
+
+def _let(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

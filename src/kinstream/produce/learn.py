@@ -1,0 +1,101 @@
+"""Learn: what must be known of a stream to write to it well: its largest record, and which shard takes which key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kinstream.aws.client import Client
+from kinstream.aws.endpoint import Stream
+from kinstream.aws.shards import ShardMapSource
+from kinstream.errors import AccessDenied, KinesisError, UnexpectedResponse
+from kinstream.service_quotas import KIB, RECORD_DEFAULT_MAX_KIB, RECORD_MAX_KIB
+from kinstream.sharding.shardmap import ShardMap
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFacts:
+    """What was learned of a stream.
+
+    Attributes:
+        record_limit: Bytes of data and partition key that it takes in one record.
+        spreads: Whether it spreads records over its shards whatever their keys (RecordDistributionStrategy AUTO).
+        why_single: Why records must not be aggregated; None where they may.
+    """
+
+    record_limit: int
+    spreads: bool
+    why_single: str | None
+
+
+async def describe(client: Client, stream: Stream) -> StreamFacts:
+    """Ask for what must be known of a stream (API reference, `DescribeStreamSummary`).
+
+    Raises:
+        KinesisError: It cannot be told now.
+    """
+    try:
+        answer = await client.call("DescribeStreamSummary", stream.parameter)
+    except AccessDenied:
+        return StreamFacts(
+            RECORD_MAX_KIB * KIB,  # the service refuses what is too large
+            spreads=False,
+            why_single="DescribeStreamSummary is denied: it cannot be told whether the stream minds partition keys",
+        )
+    summary = answer.get("StreamDescriptionSummary")
+    if not isinstance(summary, dict):
+        raise UnexpectedResponse("DescribeStreamSummary: unexpected answer: it has no StreamDescriptionSummary")
+    limit = summary.get("MaxRecordSizeInKiB")
+    if not isinstance(limit, int) or not 0 < limit <= RECORD_MAX_KIB:
+        limit = RECORD_DEFAULT_MAX_KIB
+    spreads = summary.get("RecordDistributionStrategy") == "AUTO"
+    why = "the stream spreads records over its shards by itself (RecordDistributionStrategy AUTO)" if spreads else None
+    return StreamFacts(limit * KIB, spreads, why)
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a look at a stream showed.
+
+    Attributes:
+        facts: What was learned of it.
+        shard_map: Its shards, each hash key in one of them; None where they could not be told, or are not to be.
+        error: Why they could not be told.
+    """
+
+    facts: StreamFacts
+    shard_map: ShardMap | None = None
+    error: KinesisError | None = None
+
+
+class Scout:
+    """Looks at a stream.
+
+    Args:
+        client: Asks.
+        stream: The stream.
+    """
+
+    def __init__(self, client: Client, stream: Stream) -> None:
+        self._client = client
+        self._stream = stream
+        self._source = ShardMapSource(client, stream)
+
+    async def look(self, used: ShardMap | None) -> Sight:
+        """Return what is to be seen now.
+
+        Args:
+            used: The map that turned out to be wrong; None: there is none yet.
+
+        Raises:
+            KinesisError: The stream cannot be described.
+        """
+        facts = await describe(self._client, self._stream)
+        if facts.spreads:
+            return Sight(facts)
+        try:
+            shard_map = await (self._source.current() if used is None else self._source.refresh(newer_than=used))
+        except KinesisError as error:
+            return Sight(facts, error=error)
+        if not shard_map.complete:
+            return Sight(facts, error=KinesisError("the listing of its shards has holes: it is being resharded"))
+        return Sight(facts, shard_map)

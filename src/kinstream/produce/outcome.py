@@ -1,0 +1,109 @@
+"""Outcome: tells each record what became of it, gives its room back, and counts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+from kinstream.errors import DeadlineExceeded, ProduceError
+from kinstream.events import Event, RecordsFailed
+from kinstream.produce.admit import OVERHEAD
+from kinstream.produce.delivery import Aggregate, Delivery, Entry
+from kinstream.produce.pump import NEVER
+from kinstream.produce.room import Room, Unseen
+from kinstream.produce.settle import in_doubt, mark_written
+from kinstream.produce.statistics import Counts
+from kinstream.record import PutRecordResult
+
+_log = logging.getLogger("kinstream.producer")
+
+
+class Outcomes:
+    """Ends records.
+
+    Args:
+        name: The stream's name, for the log.
+        room: Where they get room back.
+        life: Seconds from a record's admission to its deadline, for the error.
+        tell: Told events; None where nobody listens.
+
+    Attributes:
+        counts: What was done so far.
+        unseen: Failures that nobody has seen.
+    """
+
+    def __init__(self, name: str, room: Room, life: float, tell: Callable[[Event], None] | None) -> None:
+        self.counts: Counts = Counts()
+        self.unseen: Unseen = Unseen()
+        self._name = name
+        self._room = room
+        self._life = life
+        self._tell = tell
+
+    def written(self, entries: list[Entry], results: list[PutRecordResult]) -> int:
+        """Tell records that they are written; return how many were not settled before."""
+        counts = self.counts
+        if counts.resent_failed or counts.resent_unknown or counts.resent_wrong_shard:
+            counts.duplicates_possible += sum(map(in_doubt, entries))
+        counts.aggregates += sum([entry.__class__ is Aggregate for entry in entries])
+        records, size, awaited = mark_written(entries, results)
+        counts.kinesis_records += len(entries)
+        counts.records_written += records
+        self._room.give(records, size + OVERHEAD * records)
+        for delivery in awaited:
+            delivery.wake()
+        return records
+
+    def failed(
+        self,
+        deliveries: Iterable[Delivery],
+        cause: BaseException,
+        details: str,
+        kind: type[ProduceError] = ProduceError,
+    ) -> list[Delivery]:
+        """Tell records that they failed for good; return those that were not settled before."""
+        failed = [delivery for delivery in deliveries if delivery.outcome is None]
+        unseen = 0
+        for delivery in failed:
+            error = kind(details, delivery.record(), attempts=delivery.attempts, maybe_written=delivery.maybe_written)
+            error.__cause__ = cause
+            error.throttled = getattr(cause, "throttled", False)
+            delivery.outcome = error
+            if delivery.waiter is None:
+                unseen += 1
+                error.unseen = self.unseen
+                self.unseen.add(delivery)
+            else:
+                delivery.wake()
+        if failed:
+            self.counts.records_failed += len(failed)
+            self._room.give(len(failed), sum([delivery.size for delivery in failed]) + OVERHEAD * len(failed))
+            if unseen:
+                _log.warning("%s: %d records failed while nobody waited for them: %s", self._name, unseen, details)
+            if self._tell is not None:
+                self._tell(RecordsFailed(len(failed), len(failed) - unseen, type(cause).__name__, details))
+        return failed
+
+    def late(self, deliveries: list[Delivery], last_error: str) -> list[Delivery]:
+        """Tell records that their deadline has come; return those that were not settled before."""
+        if not deliveries:
+            return []
+        details = f"not written within {self._life:g} s" + (f"; the last attempt: {last_error}" if last_error else "")
+        return self.failed(deliveries, DeadlineExceeded(details), details)
+
+    def late_in(self, entries: Iterable[Entry], now: float) -> tuple[list[Delivery], float]:
+        """Do so for records of requests that are on their way, or were; return those, and the next deadline of the others."""
+        late: list[Delivery] = []
+        following = NEVER
+        for entry in entries:
+            for delivery in entry.members if isinstance(entry, Aggregate) else (entry,):
+                if delivery.outcome is not None:
+                    continue
+                if delivery.deadline > now:
+                    following = min(following, delivery.deadline)
+                    continue
+                delivery.attempts += 1 + (entry.attempts if isinstance(entry, Aggregate) else 0)
+                delivery.maybe_written = True
+                late.append(delivery)
+        self.counts.late += len(late)
+        return self.late(late, "no answer"), following

@@ -1,0 +1,86 @@
+"""Pump: has the pipeline's turn called once in a turn of the event loop, when anything happened or is due."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from kinstream.clock import Clock
+from kinstream.errors import ConfigError
+
+NEVER = float("inf")
+
+
+class Pump:
+    """Calls a function when there is work. While there is none, it is nothing: no task, no timer.
+
+    Args:
+        turn: Does the work. It must not raise.
+        before: Called when a turn is ordered, so before whatever happens until then.
+        clock: The time.
+
+    Attributes:
+        scheduled: Whether a turn is ordered.
+        started: Whether there ever was one.
+    """
+
+    def __init__(self, turn: Callable[[], None], before: Callable[[], None], clock: Clock) -> None:
+        self.scheduled: bool = False
+        self._turn = turn
+        self._before = before
+        self._clock = clock
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.Task[None] | None = None
+        self._due = NEVER
+
+    @property
+    def started(self) -> bool:
+        """Whether there ever was a turn."""
+        return self._loop is not None
+
+    def schedule(self) -> None:
+        """Order a turn, unless one is ordered.
+
+        Raises:
+            ConfigError: This is another event loop than the first time.
+        """
+        if self.scheduled:
+            return
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise ConfigError("this producer belongs to another event loop: make one for each event loop")
+        self.scheduled = True
+        self._before()
+        loop.call_soon(self._run)
+
+    def _run(self) -> None:
+        self.scheduled = False
+        self._turn()
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task."""
+        return asyncio.get_running_loop().create_task(work)
+
+    def set_timer(self, due: float, now: float) -> None:
+        """Have a turn at `due`; one before does no harm. NEVER: there is nothing to come."""
+        if self._timer is not None and (due < self._due or due == NEVER):
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None and due != NEVER:
+            self._due = due
+            self._timer = self.start(self._ring(due - now))
+
+    async def _ring(self, seconds: float) -> None:
+        await self._clock.sleep(max(seconds, 0.0))
+        self._timer = None
+        self.schedule()
+
+    def stop(self) -> asyncio.Task[None] | None:
+        """End the timer; return its task, if there is one."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+        return timer
