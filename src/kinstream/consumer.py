@@ -87,6 +87,15 @@ class Consumer(StreamAccess):
     Example:
         >>> import asyncio
         >>> from kinstream import Consumer, ShardIteratorType
+        >>> async def all_so_far():
+        ...     async with Consumer("events", start="TRIM_HORIZON", until="now") as consumer:
+        ...         async for record in consumer:
+        ...             print(record.shard_id, record.partition_key, record.data)
+        >>> asyncio.run(all_so_far())
+        shardId-000000000000 first b'one'
+
+        The same by single requests:
+
         >>> async def oldest():
         ...     async with Consumer("events") as consumer:
         ...         for shard in await consumer.get_shards():

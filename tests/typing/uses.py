@@ -5,23 +5,34 @@ from __future__ import annotations
 from typing import Any, assert_type
 
 from kinstream import (
+    Auto,
+    Checkpointing,
     Client,
     Connection,
     Consumer,
     Credentials,
+    Delivering,
     EncryptionType,
     ErrorType,
+    Failing,
+    FanOut,
     GetRecordsResult,
     KinesisError,
+    Memory,
+    Poll,
+    Position,
     Producer,
     PutRecordResult,
     PutRecordsResult,
     ReceivedRecord,
     Record,
+    RecordBatch,
     Retrying,
     ServiceError,
     Shard,
     ShardIteratorType,
+    ShardStatus,
+    SQLite,
     Timeouts,
     TransportError,
     Wire,
@@ -144,3 +155,38 @@ def encoders() -> list[Record]:
 def local() -> str:
     with Server(port=0) as server:
         return server.url
+
+
+async def reading_whole_streams() -> None:
+    async def handle(record: ReceivedRecord[bytes]) -> None: ...
+
+    def in_threads(batch: RecordBatch) -> int:
+        return len(batch)
+
+    consumer = Consumer(
+        "events",
+        application="app",
+        store=SQLite("checkpoints.db"),
+        start={"shardId-000000000000": Position.after("1")},
+        until="now",
+        fetch=Poll(idle=2),
+        deliver=Delivering(concurrency=4),
+        failure=Failing(then="skip"),
+        checkpoint=Checkpointing(every=10),
+        observer=print,
+    )
+    async for record in consumer:
+        assert_type(record, ReceivedRecord[bytes])
+        assert_type(record.subsequence_number, int | None)
+        assert_type(record.shard_id, str)
+        await record.checkpoint()
+    async for batch in consumer.batches():
+        assert_type(batch, RecordBatch)
+        assert_type(batch[0], ReceivedRecord[bytes])
+        assert_type([each.data for each in batch], list[bytes])
+        await batch.checkpoint()
+    await consumer.run(handle)
+    await consumer.run_batches(in_threads)
+    await consumer.seek("shardId-000000000000", "LATEST")
+    assert_type(consumer.status(), list[ShardStatus])
+    Consumer("events", store=Memory(), application="app", checkpoint="manual", fetch=Auto(fan_out=FanOut()))

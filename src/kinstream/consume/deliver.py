@@ -232,6 +232,7 @@ class OneByOne:
         handler, progress = self._handler, self._reading.progress
         self._reading.in_hand = records
         left = iter(records)
+        record = records[0]  # a batch is never empty
         while True:
             try:
                 for record in left:

@@ -1,0 +1,72 @@
+"""AutoFetcher: fan-out where it can be had, else polling, from the last record on, with one event for all shards."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from tests.doubles.clock import VirtualClock
+
+from kinstream import FanOutRefused, HashKeyRange, Position, ReceivedRecord, SequenceNumberRange, Shard
+from kinstream.consume.fetch.auto import AutoFetcher
+from kinstream.consume.fetch.fetcher import Page
+from kinstream.consume.fetch.position import LATEST, TRIM_HORIZON
+from kinstream.events import Event, PollsInstead
+
+SHARD = Shard("shardId-000000000000", HashKeyRange("0", "1"), SequenceNumberRange("1"))
+
+
+class Fetch:
+    """Gives pages of one record each, then what it was told to raise."""
+
+    def __init__(self, *numbers: int, error: Exception | None = None) -> None:
+        self.numbers = numbers
+        self.error = error
+        self.read_from: list[Position] = []
+        self.closed = 0
+
+    async def read(self, shard: Shard, position: Position) -> AsyncGenerator[Page, None]:
+        self.read_from.append(position)
+        for number in self.numbers:
+            yield Page([ReceivedRecord(b"", str(number), 0.0)])
+        if self.error is not None:
+            raise self.error
+        yield Page([], ended=True)
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+async def numbers(fetcher: AutoFetcher, position: Position = TRIM_HORIZON) -> list[str]:
+    return [record.sequence_number async for page in fetcher.read(SHARD, position) for record in page.records]
+
+
+async def test_polling_is_not_touched_where_fan_out_can_be_had() -> None:
+    poll, seen = Fetch(9), list[Event]()
+    fetcher = AutoFetcher(Fetch(1, 2), poll, seen.append, VirtualClock())
+    assert await numbers(fetcher) == ["1", "2"]
+    assert poll.read_from == []
+    assert seen == []
+
+
+async def test_refused_it_goes_on_by_polling_after_the_last_record_and_asks_no_more() -> None:
+    error = FanOutRefused("no consumer is left")
+    fan_out, poll, seen = Fetch(1, 2, error=error), Fetch(3), list[Event]()
+    fetcher = AutoFetcher(fan_out, poll, seen.append, VirtualClock())
+    assert await numbers(fetcher) == ["1", "2", "3"]
+    assert await numbers(fetcher) == ["3"]
+    assert fan_out.read_from == [TRIM_HORIZON]
+    assert poll.read_from == [Position.after("2"), TRIM_HORIZON]
+    assert seen == [PollsInstead(error)]
+    await fetcher.close()
+    assert (fan_out.closed, poll.closed) == (1, 1)
+
+
+async def test_what_came_while_fan_out_was_asked_for_is_not_missed_from_latest() -> None:
+    clock = VirtualClock()
+    poll = Fetch(3)
+    fetcher = AutoFetcher(Fetch(error=FanOutRefused("no")), poll, print, clock)
+    began = clock.now
+    await numbers(fetcher, LATEST)
+    (position,) = poll.read_from
+    assert position.timestamp is not None
+    assert position.timestamp <= began
