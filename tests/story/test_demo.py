@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -19,9 +19,13 @@ from kinstream import Client, Connection, Credentials
 from kinstream.aws.transport import Answer, HttpTransport, StreamedAnswer, Transport
 from kinstream.cli.demo.flights import Event, events
 from kinstream.cli.demo.journey import Outcome, journey
+from kinstream.cli.demo.reshard import merge, split
 from kinstream.cli.demo.show import show_on, standard_output
 from kinstream.clock import SYSTEM_CLOCK
+from kinstream.kpl.builder import Builder
+from kinstream.kpl.container import UserRecord, unpack
 from kinstream.local import Server
+from kinstream.service_quotas import MIB
 
 COUNT = 600
 DEMO = [sys.executable, "-m", "kinstream", "demo"]
@@ -43,16 +47,22 @@ def client(server: Server, transport: Transport | None = None) -> Client:
     return Client(region=server.region, credentials=credentials, endpoint_url=server.url, transport=transport)
 
 
-async def travel(server: Server, flights: list[Event], transport: Transport | None = None) -> Outcome:
+async def travel(server: Server, flights: list[Event], transport: Transport | None = None, **options: Any) -> Outcome:
     async with client(server, transport) as traveller:
         with show_on(standard_output()) as show:
-            return await journey(traveller, flights, show)
+            return await journey(traveller, flights, show, **options)
+
+
+Change: TypeAlias = Callable[[list[UserRecord]], list[UserRecord]]
 
 
 class Meddler:
-    """Carries requests to the server and back, and lets `change` have a hand in the answers to GetRecords."""
+    """Carries requests to the server and back, and lets `change` have a hand in what GetRecords answers.
 
-    def __init__(self, server: Server, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
+    It is given the user records of each aggregate.
+    """
+
+    def __init__(self, server: Server, change: Change) -> None:
         self._http = HttpTransport(server.url, Connection(), ca_bundle=None, progress=5, clock=SYSTEM_CLOCK)
         self._change = change
 
@@ -61,7 +71,13 @@ class Meddler:
         if not dict(headers)["x-amz-target"].endswith(".GetRecords"):
             return answer
         content = json.loads(answer.body)
-        content["Records"] = self._change(content["Records"])
+        for record in content["Records"]:
+            user_records = unpack(base64.b64decode(record["Data"]))
+            if user_records is not None:
+                changed = Builder(MIB, 10_000)
+                for user_record in self._change(list(user_records)):
+                    assert changed.add(*user_record)
+                record["Data"] = base64.b64encode(changed.finish()).decode()
         return Answer(answer.status, answer.headers, json.dumps(content).encode())
 
     async def stream(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> StreamedAnswer:
@@ -110,10 +126,14 @@ class Throttle:
         await self._http.close()
 
 
+FAN_OUT = pytest.mark.parametrize("fan_out", [False, True], ids=["polling", "fan-out"])
+
+
+@FAN_OUT
 async def test_every_event_comes_back_in_order_from_the_shards_before_and_after_the_split(
-    server: Server, flights: list[Event]
+    server: Server, flights: list[Event], fan_out: bool
 ) -> None:
-    outcome = await travel(server, flights)
+    outcome = await travel(server, flights, fan_out=fan_out)
     assert outcome.verdict.good
     assert str(outcome.verdict) == f"{COUNT} in, {COUNT} out, 0 lost, 0 duplicated, order per key kept"
     closed = [found for found in outcome.shards if found.shard.closed]
@@ -123,21 +143,39 @@ async def test_every_event_comes_back_in_order_from_the_shards_before_and_after_
     assert sum(found.records for found in outcome.shards) == COUNT
 
 
-async def test_entries_that_were_refused_are_sent_again_in_the_order_of_their_keys(
-    server: Server, flights: list[Event]
+@FAN_OUT
+async def test_the_whole_month_comes_back_through_16_shards_that_are_split_and_merged(
+    server: Server, fan_out: bool
 ) -> None:
+    month = events()
+    outcome = await travel(server, month, shards=16, reshards=(split, merge, split, merge), fan_out=fan_out)
+    assert outcome.verdict.good
+    assert outcome.verdict.read == len(month)
+    assert len(outcome.shards) == 16 + 2 * (2 + 1)
+    assert sum(found.shard.closed for found in outcome.shards) == 2 * (1 + 2)
+
+
+async def test_aggregation_saves_most_shard_records(server: Server) -> None:
+    statistics = (await travel(server, events()[:5000])).statistics
+    assert statistics.records_written == 5000
+    assert statistics.kinesis_records < 100
+    assert statistics.requests < 100
+
+
+async def test_entries_that_were_refused_are_sent_again_in_the_order_of_their_keys(server: Server) -> None:
     throttle = Throttle(server, random.Random(7))
-    outcome = await travel(server, flights, throttle)
-    assert throttle.held > 100
+    outcome = await travel(server, events()[:6000], throttle)
+    assert throttle.held > 10
+    assert outcome.statistics.resent_throttled == throttle.held
     assert outcome.verdict.good
 
 
-def once(change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> Callable[[list[Any]], list[Any]]:
-    """Return `change`, done to the first answer that has records."""
+def once(change: Change) -> Change:
+    """Return `change`, done to the first aggregate."""
     done: list[bool] = []
 
-    def changed(records: list[Any]) -> list[Any]:
-        if done or not records:
+    def changed(records: list[UserRecord]) -> list[UserRecord]:
+        if done:
             return records
         done.append(True)
         return change(records)
@@ -154,7 +192,7 @@ def once(change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> Call
             f"{COUNT} in, {COUNT + 1} out, 0 lost, 1 duplicated, order per key kept",
         ),
         (
-            lambda records: [records[0] | {"Data": "e30="}, *records[1:]],
+            lambda records: [(*records[0][:2], b"{}"), *records[1:]],
             f"{COUNT} in, {COUNT} out, 1 lost, 0 duplicated, order per key kept, 1 never sent",
         ),
     ],
@@ -163,7 +201,7 @@ def once(change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> Call
 async def test_what_happens_to_a_single_record_on_the_way_is_found(
     server: Server,
     flights: list[Event],
-    change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]],
+    change: Change,
     says: str,
 ) -> None:
     outcome = await travel(server, flights, Meddler(server, once(change)))

@@ -13,7 +13,8 @@ from kinstream.cli.demo.flights import Event
 from kinstream.cli.demo.journey import Outcome
 from kinstream.cli.demo.read import ShardRead
 from kinstream.cli.demo.show import Bars, Lines, show_on
-from kinstream.cli.demo.verdict import judge
+from kinstream.cli.demo.verdict import Verdict, judge
+from kinstream.produce.statistics import Counts
 
 HALF = 2**127
 FLIGHT = Event("1", b'{"day":7,"hour":5,"minute":9}')
@@ -33,6 +34,11 @@ def found(
 ) -> ShardRead:
     shard = Shard(shard_id, HashKeyRange("0", str(HALF - 1)), SequenceNumberRange("1", ending), "shardId-000000000012")
     return ShardRead(shard, 12_345, 2_097_152, FLIGHT, last)
+
+
+def outcome_of(shards: list[ShardRead], verdict: Verdict) -> Outcome:
+    nothing = Counts().snapshot(failures_unseen=0, buffered_records=0, buffered_bytes=0, waiting_puts=0)
+    return Outcome(shards, verdict, nothing)
 
 
 def test_a_pipe_gets_a_line_now_and_then_and_one_at_the_end() -> None:
@@ -82,7 +88,7 @@ def test_names_from_the_service_cannot_steer_the_terminal(terminal: bool) -> Non
         show.begin("read \x1b]0;", 1)
         show.advance("read \x1b]0;", 1)
     sent = judge([FLIGHT], 1, [FLIGHT])
-    conclude(Outcome([found("\x1b[2J[b]")], sent), screen)
+    conclude(outcome_of([found("\x1b[2J[b]")], sent), screen)
     assert r"split \x1b[2J[red]x" in written(screen)
     assert r"read \x1b]0;" in written(screen)
     assert r"\x1b[2J[b]" in written(screen)
@@ -92,7 +98,7 @@ def test_names_from_the_service_cannot_steer_the_terminal(terminal: bool) -> Non
 
 def test_the_table_has_a_row_for_each_shard_and_fits_80_columns() -> None:
     pipe = console(terminal=False)
-    outcome = Outcome([found(ending="9"), found("shardId-000000000013", last=None)], judge([FLIGHT], 1, [FLIGHT]))
+    outcome = outcome_of([found(ending="9"), found("shardId-000000000013", last=None)], judge([FLIGHT], 1, [FLIGHT]))
     assert conclude(outcome, pipe) == 0
     lines = written(pipe).splitlines()
     assert max(map(len, lines)) <= 80
@@ -105,12 +111,12 @@ def test_the_table_has_a_row_for_each_shard_and_fits_80_columns() -> None:
 
 def test_the_last_line_is_the_verdict_and_a_bad_one_is_a_bad_status() -> None:
     pipe = console(terminal=False)
-    assert conclude(Outcome([], judge([FLIGHT], 1, [])), pipe) == 1
+    assert conclude(outcome_of([], judge([FLIGHT], 1, [])), pipe) == 1
     assert written(pipe).splitlines()[-1] == "demo: 1 in, 0 out, 1 lost, 0 duplicated, order per key kept"
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"\xff", b'{"day":"x","hour":1,"minute":2}', b'{"day":1}'])
 def test_a_record_that_is_no_flight_does_not_break_the_table(data: bytes) -> None:
     pipe = console(terminal=False)
-    conclude(Outcome([found(last=Event("1", data))], judge([FLIGHT], 1, [FLIGHT])), pipe)
+    conclude(outcome_of([found(last=Event("1", data))], judge([FLIGHT], 1, [FLIGHT])), pipe)
     assert any(line.split()[-3:] == ["7", "05:09", "?"] for line in written(pipe).splitlines())

@@ -27,19 +27,20 @@ def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "demo",
         help="a month of real flights through a local Kinesis and back",
-        description="Start a local Kinesis in memory, write a month of real flights to it, split a shard midway, read"
+        description="Start a local Kinesis in memory, write a month of real flights to it, split a shard meanwhile, read"
         " everything back and check it. Nothing outside this machine is contacted. The status is 0 if every event came"
         " back once and in the order of its key, else 1.",
     )
     parser.add_argument("--records", type=_count, metavar="N", help="take only the first N flights (default: all)")
+    parser.add_argument("--fan-out", action="store_true", help="read by enhanced fan-out (default: by polling)")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo. Return the exit status: 0 if nothing was lost, doubled or put out of order, else 1."""
     from kinstream.cli.demo.flights import events, is_cancelled
+    from kinstream.cli.demo.reshard import Stuck
     from kinstream.cli.demo.show import show_on, standard_output
-    from kinstream.cli.demo.write import Stuck
     from kinstream.local import Server
 
     chosen = events()[: args.records]
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         with Server() as server:
             show.say(f"a local Kinesis at {server.url}, in memory")
             with show:
-                outcome = asyncio.run(_journey(server, chosen, show))
+                outcome = asyncio.run(_journey(server, chosen, show, fan_out=args.fan_out))
     except Stuck as stuck:
         print(f"kinstream demo: {stuck}", file=sys.stderr)
         return 1
@@ -66,13 +67,13 @@ def conclude(outcome: Outcome, console: Console) -> int:
     return 0 if outcome.verdict.good else 1
 
 
-async def _journey(server: Server, events: Sequence[Event], show: Show) -> Outcome:
+async def _journey(server: Server, events: Sequence[Event], show: Show, *, fan_out: bool) -> Outcome:
     from kinstream import Client, Credentials
     from kinstream.cli.demo.journey import journey
 
     credentials = Credentials(server.access_key_id, server.secret_access_key)
     async with Client(region=server.region, credentials=credentials, endpoint_url=server.url) as client:
-        return await journey(client, events, show)
+        return await journey(client, events, show, fan_out=fan_out)
 
 
 def _count(text: str) -> int:

@@ -1,25 +1,20 @@
-"""The demo's way, top to bottom: create a stream, write, split a shard, write on, read all of it back, judge."""
+"""The demo's way, top to bottom: create a stream, write, reshard it meanwhile, read all of it back, judge."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from kinstream import Client, Consumer, Producer, Shard
+from kinstream import Client, Consumer, FanOut, Poll, ProducerStatistics
 from kinstream.cli.demo.flights import Event
-from kinstream.cli.demo.read import Reader, ShardRead
+from kinstream.cli.demo.read import ShardRead, read
+from kinstream.cli.demo.reshard import STREAM, Reshard, Stuck, create, shards_of, split
 from kinstream.cli.demo.show import Show
 from kinstream.cli.demo.verdict import Verdict, judge
-from kinstream.cli.demo.write import Stuck, Writer
+from kinstream.cli.demo.write import write
+from kinstream.service_quotas import SHARD_WRITE_RECORDS_PER_SECOND
 
-STREAM = "flights"
 SHARDS = 4
-
-ACTIVE_TIMEOUT = 30.0
-"""Seconds within which the stream must be ACTIVE."""
-
-ACTIVE_PAUSE = 0.1
-"""Seconds between looks at its state; twenty looks a second are allowed (API reference, `DescribeStreamSummary`)."""
 
 READ_TIMEOUT = 120.0
 """Seconds within which everything must be read, many times what it takes."""
@@ -30,79 +25,74 @@ class Outcome(NamedTuple):
 
     shards: list[ShardRead]
     verdict: Verdict
+    statistics: ProducerStatistics
 
 
-async def journey(client: Client, events: Sequence[Event], show: Show) -> Outcome:
+async def journey(
+    client: Client,
+    events: Sequence[Event],
+    show: Show,
+    *,
+    shards: int = SHARDS,
+    reshards: Sequence[Reshard] = (split,),
+    fan_out: bool = False,
+) -> Outcome:
     """Write the events and read them back.
 
+    Args:
+        client: Reaches a Kinesis that has no stream of the demo's name.
+        events: What is written, in the order in which those of a key must stay. No two are the same.
+        show: Shows how it goes.
+        shards: How many shards the stream has at first.
+        reshards: What happens to them while the events are written.
+        fan_out: Read by enhanced fan-out; else by polling.
+
     Raises:
-        KinesisError: A request failed.
-        Stuck: The stream does not become ACTIVE, takes no records, or does not end.
+        KinesisError: A request, a record or a shard failed.
+        Stuck: The stream does not become ACTIVE, or does not end.
     """
     clock = client.clock
-    producer = Producer(STREAM, client=client)
-    consumer = Consumer(STREAM, client=client)
-    half = len(events) // 2
-
-    await client.call("CreateStream", {"StreamName": STREAM, "ShardCount": SHARDS})
-    await _active(client)
+    await create(client, shards)
 
     show.begin("write", len(events))
-    writer = Writer(producer, clock, lambda count: show.advance("write", count))
     started = clock.monotonic()
-    await writer.write(events[:half], await _open_shards(consumer))
-    await _split(client, max(await _open_shards(consumer), key=lambda shard: writer.taken[shard.shard_id]))
-    shards = await consumer.get_shards()
-    show.say(_lineage(shards))
-    await writer.write(events[half:], await _open_shards(consumer))
-    taken = writer.taken.total()
-    show.say(f"{_rate('wrote', taken, clock.monotonic() - started)}, {writer.again:,} of them sent again")
+    taken, statistics = await write(client, events, reshards, lambda count: show.advance("write", count), show.say)
+    show.say(_rate("wrote", taken.total(), clock.monotonic() - started))
+    for line in _saved(statistics, taken):
+        show.say(line)
 
-    for shard in shards:
-        show.begin(f"read {shard.shard_id}", writer.taken[shard.shard_id])
-    reader = Reader(consumer, clock, lambda shard_id, count: show.advance(f"read {shard_id}", count))
+    found = await shards_of(client)
+    for shard in found:
+        show.begin(f"read {shard.shard_id}", taken[shard.shard_id])
     started = clock.monotonic()
-    try:
-        async with clock.timeout(READ_TIMEOUT):
-            found = await reader.read(shards)
-    except TimeoutError:
-        raise Stuck(f"the shards were not read to their ends within {READ_TIMEOUT:g} s") from None
-    show.say(_rate("read", len(reader.events), clock.monotonic() - started))
-    return Outcome(found, judge(events, taken, reader.events))
+    fetch = FanOut(consumer_name="demo") if fan_out else Poll()
+    async with Consumer(STREAM, start="TRIM_HORIZON", until="now", fetch=fetch, client=client) as consumer:
+        try:
+            async with clock.timeout(READ_TIMEOUT):
+                came, held = await read(consumer, found, lambda shard_id, n: show.advance(f"read {shard_id}", n))
+        except TimeoutError:
+            raise Stuck(f"the shards were not read to their ends within {READ_TIMEOUT:g} s") from None
+    how = "by enhanced fan-out" if fan_out else "by polling"
+    show.say(f"{_rate('read', len(came), clock.monotonic() - started)}, {how}")
+    return Outcome(held, judge(events, taken.total(), came), statistics)
 
 
-async def _active(client: Client) -> None:
-    """Return when the stream is ACTIVE."""
-    deadline = client.clock.monotonic() + ACTIVE_TIMEOUT
-    while True:
-        answer = await client.call("DescribeStreamSummary", {"StreamName": STREAM})
-        status = answer["StreamDescriptionSummary"]["StreamStatus"]
-        if status == "ACTIVE":
-            return
-        if client.clock.monotonic() > deadline:
-            raise Stuck(f"the stream is still {status} after {ACTIVE_TIMEOUT:g} s")
-        await client.clock.sleep(ACTIVE_PAUSE)
-
-
-async def _open_shards(consumer: Consumer) -> list[Shard]:
-    return [shard for shard in await consumer.get_shards() if not shard.closed]
-
-
-async def _split(client: Client, shard: Shard) -> None:
-    """Split a shard in the middle, and return when its children take records."""
-    low, high = (int(shard.hash_key_range.starting_hash_key), int(shard.hash_key_range.ending_hash_key))
-    middle = (low + high) // 2 + 1
-    await client.call(
-        "SplitShard",
-        {"StreamName": STREAM, "ShardToSplit": shard.shard_id, "NewStartingHashKey": str(middle)},
+def _saved(statistics: ProducerStatistics, taken: Mapping[str, int]) -> Iterator[str]:
+    """Say what aggregation saved, and what was sent more than once."""
+    count, packed = statistics.records_written, statistics.kinesis_records
+    yield (
+        f"{count:,} records in {packed:,} shard records, {statistics.requests:,} requests:"
+        f" aggregation saved {1 - packed / count:.1%}"
     )
-    await _active(client)
-
-
-def _lineage(shards: Sequence[Shard]) -> str:
-    """Say which shard was split into which."""
-    children = [shard for shard in shards if shard.parent_shard_id is not None]
-    return f"split {children[0].parent_shard_id} into {' and '.join(shard.shard_id for shard in children)}"
+    alone = max(taken.values()) / SHARD_WRITE_RECORDS_PER_SECOND
+    yield f"one by one, {SHARD_WRITE_RECORDS_PER_SECOND:,} a second in each shard: {alone:.1f} s at least"
+    again = {
+        "after a reshard": statistics.resent_wrong_shard,
+        "after a refusal": statistics.resent_throttled + statistics.resent_failed,
+        "for want of an answer": statistics.resent_unknown,
+    }
+    if any(again.values()):
+        yield "shard records sent again: " + ", ".join(f"{count:,} {why}" for why, count in again.items() if count)
 
 
 def _rate(verb: str, count: int, seconds: float) -> str:

@@ -1,21 +1,12 @@
-"""Reads a stream from its beginning, all shards at once, but each only after its parents have been read to their end."""
+"""Reads a stream from its beginning to its end with the consumer, and keeps what each shard held."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from kinstream import Consumer, Shard, ShardIteratorType
+from kinstream import Consumer, RecordBatch, Shard
 from kinstream.cli.demo.flights import Event
-from kinstream.clock import Clock
-from kinstream.service_quotas import SHARD_READ_CALLS_PER_SECOND
-
-LIMIT = 1000
-"""Records in one answer: five a second, of 300 bytes each, stay below the 2 MiB a second that a shard gives (quotas)."""
-
-PAUSE = 1 / SHARD_READ_CALLS_PER_SECOND
-"""Seconds between an answer and the next request, on one shard."""
 
 
 @dataclass(slots=True)
@@ -29,67 +20,39 @@ class ShardRead:
     first: Event | None = None
     last: Event | None = None
 
+    def add(self, events: Sequence[Event]) -> None:
+        """Count what came, in its order."""
+        self.records += len(events)
+        self.size += sum(len(event.data) + len(event.key.encode()) for event in events)
+        self.first = self.first or events[0]
+        self.last = events[-1]
 
-class Reader:
-    """Reads what is in a stream that nobody writes to any more.
+
+async def read(
+    consumer: Consumer, shards: Sequence[Shard], got: Callable[[str, int], None]
+) -> tuple[list[Event], list[ShardRead]]:
+    """Read until the consumer ends by itself.
 
     Args:
         consumer: Reads the stream.
-        clock: The time to pace by.
-        got: Told after each answer the shard's id and how many records came.
+        shards: All shards of the stream.
+        got: Told after each batch the shard's id and how many records came.
 
-    Attributes:
-        events: Every record that came, in the order of reading.
+    Returns:
+        Every record in the order of reading, and what each shard held, in the shards' order.
+
+    Raises:
+        KinesisError: It cannot be read.
     """
+    events: list[Event] = []
+    found = {shard.shard_id: ShardRead(shard) for shard in shards}
+    async for batch in consumer.batches():
+        came = _events(batch)
+        events += came
+        found[batch.shard_id].add(came)
+        got(batch.shard_id, len(came))
+    return events, list(found.values())
 
-    def __init__(self, consumer: Consumer, clock: Clock, got: Callable[[str, int], None]) -> None:
-        self.events: list[Event] = []
-        self._consumer = consumer
-        self._clock = clock
-        self._got = got
 
-    async def read(self, shards: Sequence[Shard]) -> list[ShardRead]:
-        """Read these shards and return what each held, in their order.
-
-        An open shard is read until it has nothing newer, a closed one until its end.
-
-        Raises:
-            KinesisError: A request failed.
-        """
-        done = {shard.shard_id: asyncio.Event() for shard in shards}
-
-        async def in_turn(shard: Shard) -> ShardRead:
-            for parent in (shard.parent_shard_id, shard.adjacent_parent_shard_id):
-                if parent in done:
-                    await done[parent].wait()
-            found = await self._read_shard(shard)
-            done[shard.shard_id].set()
-            return found
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(in_turn(shard)) for shard in shards]
-        except BaseExceptionGroup as errors:
-            # One is enough: the others are of the same stream, or its consequence.
-            raise errors.exceptions[0] from None
-        return [task.result() for task in tasks]
-
-    async def _read_shard(self, shard: Shard) -> ShardRead:
-        found = ShardRead(shard)
-        place: str | None = await self._consumer.get_shard_iterator(shard.shard_id, ShardIteratorType.TRIM_HORIZON)
-        while place is not None:
-            answer = await self._consumer.get_records(place, limit=LIMIT)
-            for record in answer.records:
-                event = Event(record.partition_key or "", record.data)
-                self.events.append(event)
-                found.records += 1
-                found.size += len(event.data) + len(event.key.encode())
-                found.first = found.first or event
-                found.last = event
-            self._got(shard.shard_id, len(answer.records))
-            if not shard.closed and answer.millis_behind_latest == 0:
-                break
-            place = answer.next_shard_iterator
-            if place is not None:
-                await self._clock.sleep(PAUSE)
-        return found
+def _events(batch: RecordBatch) -> list[Event]:
+    return [Event(record.partition_key or "", record.data) for record in batch]

@@ -101,8 +101,9 @@ class Bars:
 class Lines:
     """A line for every so many records, and at the end of each work, for a pipe or a log."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, every: int = LINE_EVERY) -> None:
         self._console = console
+        self._every = every
         self._works: dict[str, tuple[int, int]] = {}
 
     def __enter__(self) -> Self:
@@ -126,7 +127,7 @@ class Lines:
         before, total = self._works[work]
         done = before + count
         self._works[work] = done, total
-        if done // LINE_EVERY > before // LINE_EVERY or (done == total and count):
+        if done // self._every > before // self._every or (done == total and count):
             self.say(f"{work}: {done:,} of {total:,} records")
 
 
