@@ -27,7 +27,7 @@ def test_the_classes_that_users_meet_first_have_examples() -> None:
         "kinstream.aws.client.Client",
         "kinstream.producer.Producer",
         "kinstream.consumer.Consumer",
-        "kinstream.blocking.Client",
+        "kinstream.blocking.client.Client",
         "kinstream.callbacks.Producer",
         "kinstream.record.Record",
         "kinstream.local.server.Server",

@@ -64,7 +64,7 @@ def test_every_public_method_of_asyncio_is_there_with_the_same_arguments(name: s
     asked = {
         method: inspect.signature(function)
         for method, function in inspect.getmembers(theirs, inspect.iscoroutinefunction)
-        if not method.startswith("_") and method != "send"
+        if not method.startswith("_") and method not in ("send", "subscribe")  # these are for the library's own stages
     }
     assert len(asked) >= 2
     for method, signature in asked.items():

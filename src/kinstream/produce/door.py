@@ -38,10 +38,10 @@ class Door:
         background: The pipeline's event loop.
     """
 
-    def __init__(self, pipeline: Pipeline, background: BackgroundLoop) -> None:
+    def __init__(self, pipeline: Pipeline, clock: Clock, background: BackgroundLoop) -> None:
         self._pipeline = pipeline
         self._admission = pipeline.entrance.admission  # used in the threads that put
-        self._clock = pipeline._clock
+        self._clock = clock
         self._background = background
         self._process = 0
         self._lock = threading.RLock()  # reentrant: a signal's handler may put records too

@@ -1,0 +1,108 @@
+"""Client for threads, and what every blocking object has: an event loop in the background, and an end."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+import kinstream.aws.client
+from kinstream.aws.client import ClientOptions
+from kinstream.background import BackgroundLoop
+from kinstream.errors import ClosedError, ConfigError
+
+
+class Blocking:
+    """A background loop, and how an object on it is closed.
+
+    Args:
+        background: The loop.
+        shared: Whether it belongs to another object.
+    """
+
+    def __init__(self, background: BackgroundLoop, *, shared: bool) -> None:
+        self._background = background
+        self._shared = shared
+
+    def _when_forgotten(self, act: Callable[..., object], *arguments: object, also_at_exit: bool = False) -> None:
+        """Have a function called when nobody has this object any more, and perhaps at the interpreter's end too."""
+        weakref.finalize(self, act, *arguments).atexit = also_at_exit
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: TracebackType | BaseException | type[BaseException] | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close. Calls under way in other threads end with ClosedError. May be repeated."""
+        raise NotImplementedError
+
+    def _close(self, closing: Coroutine[Any, Any, None]) -> None:
+        if self._background.stopped or self._background.forked:  # nothing of it is in this process
+            closing.close()
+            return
+        try:
+            with suppress(ClosedError):  # another thread closes too, and was first
+                self._background.run(closing)
+        finally:
+            if not self._shared:
+                self._background.stop()
+                self._background.join()
+
+
+class Client(Blocking):
+    """Speaks with Kinesis. Producers and consumers of this module may share one.
+
+    Args:
+        options: As `kinstream.Client`.
+
+    Raises:
+        ConfigError: An argument is wrong.
+
+    Example:
+        >>> from kinstream import blocking
+        >>> with blocking.Client() as client:
+        ...     client.call("ListStreams", {})["StreamNames"]
+        ['events']
+    """
+
+    def __init__(self, **options: Unpack[ClientOptions]) -> None:
+        self._client = kinstream.aws.client.Client(**options)
+        super().__init__(BackgroundLoop("kinstream-client"), shared=False)
+        self._when_forgotten(self._background.stop)
+
+    def __repr__(self) -> str:
+        return f"blocking.{self._client!r}"
+
+    def close(self) -> None:
+        """Close all connections. Calls under way in other threads end with ClosedError. May be repeated."""
+        self._close(self._client.close())
+
+    def call(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Ask for any operation of the Kinesis API by its name, as `kinstream.Client.call`."""
+        return self._background.run(self._client.call(operation, params))
+
+
+class OnStream(Blocking):
+    """What a producer and a consumer have in common: a client of their own, or a shared one.
+
+    Args:
+        client: The client to share; None: one of its own.
+        name: The thread's name, where it has its own.
+
+    Raises:
+        ConfigError: The client is not a blocking one.
+    """
+
+    def __init__(self, client: Client | None, name: str) -> None:
+        if client is not None and not isinstance(client, Client):
+            raise ConfigError(f"client: must be a kinstream.blocking.Client, not {type(client).__name__}")
+        super().__init__(BackgroundLoop(name) if client is None else client._background, shared=client is not None)
+        self._client = client  # kept: its loop ends when it is forgotten
+
+    @property
+    def _shared_client(self) -> kinstream.aws.client.Client | None:
+        return None if self._client is None else self._client._client

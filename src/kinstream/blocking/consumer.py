@@ -1,0 +1,323 @@
+"""Consumer for threads: reads records from one stream."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Literal, TypeVar, Unpack
+
+import kinstream.consumer
+from kinstream.aws.client import ClientOptions
+from kinstream.blocking.client import Client, OnStream
+from kinstream.blocking.producer import Producer
+from kinstream.config import Auto, Checkpointing, Delivering, Failing, FanOut, Poll
+from kinstream.consume.deliver import BatchHandler, RecordBatch, RecordHandler, batch_of, dead_letter, is_async
+from kinstream.consume.fetch.position import PositionLike
+from kinstream.consume.lease.store import LeaseStore
+from kinstream.consume.reading import Batch, Reading
+from kinstream.consumer import StartLike
+from kinstream.errors import ClosedError, ConfigError
+from kinstream.events import Observer
+from kinstream.record import GetRecordsResult, ReceivedRecord, Shard, ShardIteratorType, ShardStatus
+
+T = TypeVar("T")
+
+LOOK_AGAIN = 0.01
+"""Seconds between two looks whether reading has begun that is to end."""
+
+
+class Consumer(OnStream):
+    """Reads records from one stream: all of it, through every reshard, or one request at a time.
+
+    As `kinstream.Consumer`, for threads. `for record in consumer` and `batches()` hand records over in the thread that iterates,
+    a batch at a time, while the next ones are read in the background; `run` calls its handler in threads of its own. A record
+    is done when the next one is asked for, or when its handler has returned; leaving a loop by `break` or an exception leaves
+    the last one undone. `record.checkpoint()` and `batch.checkpoint()` return when the checkpoint is written.
+
+    Close it, or use it in a `with` block. Where nobody does, what was done since the last checkpoint is read again the next time.
+
+    Args:
+        stream: The stream's name or ARN.
+        application: As all that follows, what it is for `kinstream.Consumer`.
+        store: Where checkpoints are kept; goes with `application`.
+        start: Where reading begins in shards that have no checkpoint.
+        until: Where reading ends by itself.
+        fetch: `Poll()`, `FanOut()` or `Auto()`.
+        deliver: How records reach the program. `threads` are those in which `run` calls its handler.
+        failure: What becomes of records whose handler fails. A dead letter is a plain function, which is called in a thread, an
+            async one, or a `kinstream.blocking.Producer`.
+        checkpoint: `Checkpointing()`, or "manual".
+        out_of_range: What becomes of an aggregate that does not belong to the shard.
+        observer: Is given events, in the event loop's thread.
+        client: A `kinstream.blocking.Client` to share; None: one of its own, made of `options`.
+        options: As `kinstream.Client`.
+
+    Raises:
+        ConfigError: An argument is wrong.
+
+    Example:
+        >>> from kinstream import blocking
+        >>> with blocking.Consumer("events", start="TRIM_HORIZON", until="now") as consumer:
+        ...     for record in consumer:
+        ...         print(record.partition_key, record.data)
+        first b'one'
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        *,
+        application: str | None = None,
+        store: LeaseStore | None = None,
+        start: StartLike | None = None,
+        until: float | datetime | Literal["now"] | None = None,
+        fetch: Poll | FanOut | Auto | None = None,
+        deliver: Delivering | None = None,
+        failure: Failing | None = None,
+        checkpoint: Checkpointing | Literal["manual"] | None = None,
+        out_of_range: Literal["drop", "keep"] = "drop",
+        observer: Observer | None = None,
+        client: Client | None = None,
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        super().__init__(client, "kinstream-consumer")
+        if isinstance(failure, Failing) and failure.then not in ("stop", "skip"):
+            failure = replace(failure, then=_in_thread(failure.then))
+        self._consumer = kinstream.consumer.Consumer(
+            stream,
+            application=application,
+            store=store,
+            start=start,
+            until=until,
+            fetch=fetch,
+            deliver=deliver,
+            failure=failure,
+            checkpoint=checkpoint,
+            out_of_range=out_of_range,
+            observer=observer,
+            client=self._shared_client,
+            **options,
+        )
+        self._runs = 0
+        self._this_thread = threading.local()
+        self._closes_after_run = False
+        if not self._shared:
+            self._when_forgotten(self._background.stop)
+
+    def __repr__(self) -> str:
+        return f"blocking.{self._consumer!r}"
+
+    # Reading the whole stream.
+
+    def __iter__(self) -> Generator[ReceivedRecord[bytes], None, None]:
+        return _tracked(self._records)
+
+    def batches(self) -> Generator[RecordBatch, None, None]:
+        """Read the stream batch by batch, as `kinstream.Consumer.batches`. A batch is done when the next one is asked for."""
+        return _tracked(self._batches)
+
+    def run(self, handler: RecordHandler) -> None:
+        """Hand each record to a handler: in the order of each shard, several shards at once.
+
+        Ends by itself at `until`. `close` ends it, from any thread and from the handler too; so does SIGTERM where it is called
+        in the main thread and the program does not handle that signal itself: the records in work are finished and checkpointed
+        first.
+
+        Args:
+            handler: A plain function of a record. It is called in `Delivering.threads` threads of its own, never in the caller's.
+                One that raises is called again, as `failure` says.
+
+        Raises:
+            ConsumeError: A shard cannot be read on, or a record in it cannot be handled; its `__cause__` says why.
+            KinesisError: The shards cannot be listed.
+            ConfigError: The consumer is being read already.
+        """
+        self._run(self._consumer.run, handler)
+
+    def run_batches(self, handler: BatchHandler) -> None:
+        """Hand batches to a handler, one of each shard at a time. As `run`; `Delivering.concurrency` means nothing here.
+
+        Args:
+            handler: A plain function of a `RecordBatch`.
+        """
+        self._run(self._consumer.run_batches, handler)
+
+    def pause(self, shard_id: str | None = None) -> None:
+        """Hand on no more records of a shard, or of any, after those in work, as `kinstream.Consumer.pause`."""
+        self._do(self._consumer.pause, shard_id)
+
+    def resume(self, shard_id: str | None = None) -> None:
+        """Go on with a shard that was paused, or with all, as `kinstream.Consumer.resume`."""
+        self._do(self._consumer.resume, shard_id)
+
+    def seek(self, shard_id: str, position: PositionLike) -> None:
+        """Go on from elsewhere in a shard, as `kinstream.Consumer.seek`."""
+        self._background.run(self._consumer.seek(shard_id, position))
+
+    def status(self) -> list[ShardStatus]:
+        """Return where each shard stands that is or was read, in the order of their ids; nothing where none was."""
+        if self._background.stopped or not self._background.started:
+            return self._consumer.status()
+        return self._do(self._consumer.status)
+
+    def close(self) -> None:
+        """End reading: what is in work is finished and checkpointed; then close the client, unless it is shared.
+
+        May be repeated, and called from any thread: iterating ends then as at the stream's end. From a handler of `run` it
+        returns at once, and the rest follows when `run` returns.
+
+        Raises:
+            KinesisError, OSError: The last checkpoints could not be written.
+        """
+        if getattr(self._this_thread, "handles", False):
+            self._closes_after_run = True
+            self._background.call(self._end)
+            return
+        self._close(self._consumer.close())
+
+    def _records(self, itself: list[weakref.ref[Any]]) -> Generator[ReceivedRecord[bytes], None, None]:
+        for reading, batch in self._handed_over(itself[0]):
+            progress = reading.progress
+            reading.in_hand = batch
+            for record in batch:
+                yield record
+                progress.last = record  # not before the next one is asked for
+
+    def _batches(self, itself: list[weakref.ref[Any]]) -> Generator[RecordBatch, None, None]:
+        for reading, batch in self._handed_over(itself[0]):
+            yield batch_of(reading, batch)
+            reading.progress.last = batch[-1]
+
+    def _handed_over(self, reader: weakref.ref[Any]) -> Generator[tuple[Reading, Batch], None, None]:
+        """Yield batches of all shards in turn, each fetched from the event loop in one go."""
+        worker = self._background.run(self._consumer._begin(reader))
+        batches = worker.batches()
+        try:
+            while (found := self._next(batches)) is not None:
+                yield found
+        finally:
+            ending = _ended(batches, worker.stop)
+            if self._background.here:  # the collector of garbage came by
+                self._background.submit(ending)
+            else:
+                with suppress(ClosedError):  # `close` has seen to it
+                    self._background.run(ending)
+
+    def _next(self, batches: AsyncGenerator[tuple[Reading, Batch], None]) -> tuple[Reading, Batch] | None:
+        try:
+            return self._background.run(_following(batches))
+        except ClosedError:
+            if self._consumer._closed:
+                return None
+            raise
+
+    def _run(self, run: Callable[[Any], Coroutine[Any, Any, None]], handler: Callable[[Any], object]) -> None:
+        if is_async(handler):
+            raise ConfigError("handler: must be a plain function; async ones are for kinstream.Consumer")
+
+        def handle(argument: Any) -> object:
+            self._this_thread.handles = True  # its threads do nothing else
+            return handler(argument)
+
+        self._runs += 1
+        try:
+            with _on_sigterm(lambda: self._background.call(self._end)):
+                self._background.run(run(handle))
+        except ClosedError:
+            if not self._consumer._closed:
+                raise
+        finally:
+            self._runs -= 1
+            if self._closes_after_run:
+                self.close()
+
+    def _end(self) -> None:
+        """Let what runs end, as soon as it has begun."""
+        worker = self._consumer._worker
+        if worker is not None and not worker.ended:
+            worker.end()
+        elif self._runs:
+            asyncio.get_running_loop().call_later(LOOK_AGAIN, self._end)
+
+    def _do(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function in the event loop's thread."""
+
+        async def called() -> T:
+            return function(*arguments)
+
+        return function(*arguments) if self._background.here else self._background.run(called())
+
+    # One request at a time.
+
+    def get_shards(self) -> list[Shard]:
+        """Return all shards of the stream, closed ones included, as `kinstream.Consumer.get_shards`."""
+        return self._background.run(self._consumer.get_shards())
+
+    def get_shard_iterator(
+        self,
+        shard_id: str,
+        type: ShardIteratorType | str,  # noqa: A002 - the API's own name
+        *,
+        starting_sequence_number: str | None = None,
+        timestamp: float | datetime | None = None,
+    ) -> str:
+        """Return a place in a shard to read from, as `kinstream.Consumer.get_shard_iterator`."""
+        asking = self._consumer.get_shard_iterator(
+            shard_id, type, starting_sequence_number=starting_sequence_number, timestamp=timestamp
+        )
+        return self._background.run(asking)
+
+    def get_records(self, shard_iterator: str, limit: int | None = None) -> GetRecordsResult[bytes]:
+        """Read records from a place, as `kinstream.Consumer.get_records`."""
+        return self._background.run(self._consumer.get_records(shard_iterator, limit))
+
+
+def _tracked(read: Callable[[list[weakref.ref[Any]]], Generator[T, None, None]]) -> Generator[T, None, None]:
+    """Return a generator that knows itself, as `kinstream.Consumer` wants it of who reads."""
+    itself: list[weakref.ref[Any]] = []
+    generator = read(itself)
+    itself.append(weakref.ref(generator))
+    return generator
+
+
+async def _following(batches: AsyncGenerator[tuple[Reading, Batch], None]) -> tuple[Reading, Batch] | None:
+    return await anext(batches, None)
+
+
+async def _ended(
+    batches: AsyncGenerator[tuple[Reading, Batch], None], stop: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
+    await batches.aclose()
+    await stop()
+
+
+def _in_thread(then: Any) -> Any:
+    """Return a dead letter for the event loop, which it must not hold up."""
+    if isinstance(then, Producer):
+        return lambda record, error: asyncio.to_thread(then.put_record, dead_letter(record, error))
+    if not callable(then) or is_async(then) or hasattr(then, "put_record"):
+        return then
+
+    async def called(record: ReceivedRecord[bytes], error: Exception) -> None:
+        await asyncio.to_thread(then, record, error)
+
+    return called
+
+
+@contextmanager
+def _on_sigterm(act: Callable[[], object]) -> Iterator[None]:
+    """Call a function when SIGTERM comes, in the main thread of a program that does not handle it itself."""
+    free = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if free:
+        signal.signal(signal.SIGTERM, lambda *_: act())
+    try:
+        yield
+    finally:
+        if free:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
