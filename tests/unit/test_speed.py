@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -35,6 +38,14 @@ def test_the_version_tells_which_path_runs() -> None:
     assert "(pure Python)" in python("-m", "kinstream", "--version", pure="1").stdout
     expected = "(pure Python)" if built_path() is None else "(compiled hot path)"
     assert expected in python("-m", "kinstream", "--version", pure="").stdout
+
+
+def test_it_is_built_wherever_it_can_be() -> None:
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    compiler = shlex.split(sysconfig.get_config_var("CC") or "cc")[0]
+    if not headers.exists() or shutil.which(compiler) is None or sysconfig.get_config_var("Py_GIL_DISABLED"):
+        pytest.skip("no C compiler, no headers of Python, or a free-threaded Python: there is nothing to build with")
+    assert built_path() is not None
 
 
 def test_the_compiled_module_has_what_is_promised_of_it() -> None:
