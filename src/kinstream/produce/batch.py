@@ -408,13 +408,17 @@ class Batcher:
         if not chosen:
             return False
         size = sum([delivery.size for delivery in chosen])
-        if len(chosen) > 1 and not self._takes(batch, lane, len(chosen), size, now):
+        if not self._takes(batch, lane, len(chosen), size, now):
             fitting = size = 0
             for delivery in chosen:
+                if batch.size + size + delivery.size > self._batching.max_bytes and (fitting or batch.entries):
+                    break
                 if fitting and not self._takes(batch, lane, fitting + 1, size + delivery.size, now):
                     break
                 fitting += 1
                 size += delivery.size
+            if not fitting:
+                return True
             chosen = chosen[:fitting]
         if keys is None:
             lane.drop(len(chosen))

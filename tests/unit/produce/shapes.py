@@ -1,0 +1,43 @@
+"""What the tests of the stages are made of: records, lanes and shards at hand."""
+
+from __future__ import annotations
+
+from kinstream.produce.delivery import Delivery
+from kinstream.produce.lane import Lane
+from kinstream.produce.pace import Pace
+from kinstream.record import HashKeyRange, PutRecordResult, SequenceNumberRange, Shard
+from kinstream.sharding.hashkey import even_ranges
+from kinstream.sharding.shardmap import ShardMap
+
+THROTTLED = PutRecordResult(error_code="ProvisionedThroughputExceededException", error_message="too fast")
+BROKEN = PutRecordResult(error_code="InternalFailure", error_message="broken")
+
+
+def delivery(
+    key: str = "key", data: bytes = b"data", *, deadline: float = 30.0, hash_key: str | None = None
+) -> Delivery:
+    return Delivery(data, key, hash_key, len(data) + len(key), deadline)
+
+
+def some(count: int, size: int = 100, *, deadline: float = 30.0) -> list[Delivery]:
+    return [delivery(f"key-{number}", b"x" * size, deadline=deadline) for number in range(count)]
+
+
+def lane(shard_id: str | None = "shard-0", *waiting: Delivery, pace: Pace | None = None) -> Lane:
+    made = Lane(shard_id, "0", pace)
+    made.waiting += waiting
+    return made
+
+
+def written(shard_id: str = "shard-0", number: str = "1") -> PutRecordResult:
+    return PutRecordResult(number, shard_id)
+
+
+def shard(number: int, low: int, high: int) -> Shard:
+    return Shard(f"shard-{number}", HashKeyRange(str(low), str(high)), SequenceNumberRange("1"))
+
+
+def shard_map(count: int, first: int = 0, earlier: ShardMap | None = None) -> ShardMap:
+    """Return a map of `count` shards of equal ranges, numbered from `first`."""
+    shards = [shard(first + index, low, high) for index, (low, high) in enumerate(even_ranges(count))]
+    return ShardMap(shards, earlier=earlier)

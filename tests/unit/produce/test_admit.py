@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kinstream import Record
+from kinstream.config import Buffering
+from kinstream.errors import InvalidRecord
+from kinstream.produce.admit import Admission
+from kinstream.produce.delivery import KEYLESS
+
+
+def admission(**buffering: Any) -> Admission:
+    return Admission(Buffering(**buffering))
+
+
+@pytest.mark.parametrize("data", [b"h\xc3\xa9", bytearray(b"h\xc3\xa9"), memoryview(b"h\xc3\xa9"), "hé"])
+def test_data_is_bytes_like_or_text_that_goes_as_utf8(data: Any) -> None:
+    made = admission().one(data, "key", None)
+    assert (made.data, made.partition_key, made.explicit_hash_key, made.size) == (b"h\xc3\xa9", "key", None, 6)
+    assert made.data.__class__ is bytes
+
+
+def test_a_record_brings_its_keys_and_its_encoder() -> None:
+    made = admission().one(Record({"a": 1}, "schlüssel", "5"), None, None)
+    assert (made.data, made.partition_key, made.explicit_hash_key, made.size) == (b'{"a":1}', "schlüssel", "5", 7 + 10)
+
+
+def test_no_key_means_any_shard() -> None:
+    assert admission().one(b"data", None, None).partition_key is KEYLESS
+    assert admission().one(b"data", None, "9").explicit_hash_key == "9"
+    assert admission().one(b"data", "no key", None).partition_key is not KEYLESS
+
+
+@pytest.mark.parametrize(
+    ("data", "key", "hash_key", "said"),
+    [
+        (5, "key", None, "must be bytes-like, str, or a kinstream.Record with its encoder, not int"),
+        ({"a": 1}, "key", None, "not dict"),
+        (b"x", "", None, "0 characters"),
+        (b"x", "k" * 257, None, "257 characters"),
+        (b"x", 7, None, "must be text, not int"),
+        (b"x", "k", "-1", "explicit_hash_key='-1'"),
+        (b"x", "k", str(2**128), "explicit_hash_key"),
+        (b"x", "\ud800", None, "lone surrogate"),
+        ("\ud800", "k", None, "lone surrogate"),
+        (Record(b"x", "k"), "k", None, "its own keys"),
+        (Record(b"x", "k", prev_sequence_number="1"), None, None, "only put_record can order"),
+        (Record(object(), "k"), None, None, "the encoder failed"),
+    ],
+)
+def test_what_cannot_be_put_is_refused_before_anything_is_sent(data: Any, key: Any, hash_key: Any, said: str) -> None:
+    with pytest.raises(InvalidRecord) as refused:
+        admission().one(data, key, hash_key)
+    assert said in str(refused.value)
+
+
+def test_a_record_larger_than_the_stream_takes_or_the_buffer_holds_is_refused() -> None:
+    of = admission()
+    of.record_limit = 100
+    assert of.one(b"x" * 97, "key", None).size == 100
+    with pytest.raises(InvalidRecord, match=r"101 bytes .* the stream takes 100"):
+        of.one(b"x" * 98, "key", None)
+    with pytest.raises(InvalidRecord, match="the whole buffer has room for 768"):
+        admission(max_bytes=1024).one(b"x" * 800, "key", None)
+
+
+def test_many_are_admitted_at_once_and_the_first_wrong_one_is_named() -> None:
+    of = admission()
+    made, size, wrong = of.some([(b"a", "k"), (b"bc", "k")], 0, 7.0)
+    assert ([one.data for one in made], size, wrong, {one.deadline for one in made}) == ([b"a", b"bc"], 5, None, {7.0})
+    made, size, wrong = of.some(
+        [(b"a", "k"), ("ä", "ö"), Record([1], "k"), (b"x", None), (b"x", ""), (b"y", "k")], 500, 7.0
+    )
+    assert [one.data for one in made] == [b"a", "ä".encode(), b"[1]", b"x"]
+    assert made[3].partition_key is KEYLESS
+    assert size == 2 + 4 + 4 + 1 + len(KEYLESS)
+    assert wrong is not None
+    assert wrong.index == 504
+    assert "records[504]" in str(wrong)
+
+
+def test_a_payload_codec_changes_what_is_written() -> None:
+    of = Admission(Buffering(), encode=lambda data: b"<" + data + b">")
+    assert of.one(b"data", "key", None).data == b"<data>"
+    made, size, _ = of.some([(b"data", "key")], 0, 1.0)
+    assert (made[0].data, size) == (b"<data>", 9)

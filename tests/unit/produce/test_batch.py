@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.unit.produce.shapes import delivery, lane, some
+
+from kinstream.config import Aggregation, Batching, Pacing
+from kinstream.events import Event, RecordsAggregated, ShardLimited
+from kinstream.produce.batch import NEVER, Batch, Batcher
+from kinstream.produce.delivery import KEYLESS, Aggregate, Delivery
+from kinstream.produce.lane import Lane
+from kinstream.produce.pace import Pace
+
+LIFE = 30.0
+
+
+def batcher(
+    *, aggregating: bool = False, keep_order: bool = False, tell: Any = None, aggregation: Any = None, **batching: Any
+) -> Batcher:
+    made = Batcher(Batching(**batching), aggregation or Aggregation(), LIFE, keep_order=keep_order, tell=tell)
+    made.aggregating = aggregating
+    return made
+
+
+def touched(of: Batcher, *lanes: Lane, now: float = 0.0) -> None:
+    for one in lanes:
+        of.touch(one, now)
+
+
+def keys(batch: Batch) -> list[str]:
+    return [entry.partition_key for entry in batch.entries]
+
+
+def test_a_record_waits_for_company_until_its_linger_ends() -> None:
+    of = batcher(linger=0.1)
+    one = lane("s", delivery(deadline=LIFE))
+    touched(of, one)
+    assert of.ready(9, 0.05) == []
+    assert of.alarm == pytest.approx(0.1)
+    (batch,) = of.ready(9, of.alarm)
+    assert (len(batch.entries), batch.lanes, one.on_their_way) == (1, {one}, 1)
+    assert of.alarm == NEVER
+
+
+def test_without_linger_what_is_there_goes_at_once_and_together() -> None:
+    of = batcher(linger=0)
+    touched(of, lane("s", *some(3)), lane("t", *some(2)))
+    (batch,) = of.ready(9, 0.0)
+    assert len(batch.entries) == 5
+
+
+def test_a_full_request_leaves_before_its_linger_ends() -> None:
+    of = batcher(linger=10)
+    one = lane("s", *some(1200))
+    of.touch_all([one], 0.0)
+    assert [len(batch.entries) for batch in of.ready(9, 0.0)] == [500, 500]
+    assert len(one) == 200
+
+
+def test_a_full_aggregate_waits_for_a_full_request_and_then_goes_without_the_part_that_is_not_full() -> None:
+    of = batcher(aggregating=True, linger=10, max_bytes=10_000, aggregation=Aggregation(max_bytes=5000))
+    one = lane("s", *some(45))
+    one.average = 115.0
+    touched(of, one)
+    assert of.ready(9, 0.0) == []
+    one.waiting += some(60)
+    touched(of, one)
+    (batch,) = of.ready(9, 0.0)
+    assert all(isinstance(entry, Aggregate) and 4800 < entry.size <= 5000 for entry in batch.entries)
+    assert len(batch.entries) == 2
+    assert 0 < len(one) < 45
+
+
+def test_flushed_lanes_send_all_they_have_and_a_record_alone_is_sent_raw() -> None:
+    told: list[Event] = []
+    of = batcher(aggregating=True, linger=10, tell=told.append)
+    many, single = lane("s", *some(10)), lane("t", delivery("alone"))
+    of.hurry([many, single], 0.0)
+    (batch,) = of.ready(9, 0.0)
+    aggregate, alone = batch.entries
+    assert isinstance(aggregate, Aggregate)
+    assert isinstance(alone, Delivery)
+    assert (aggregate.partition_key, len(aggregate.members), alone.partition_key) == ("a", 10, "alone")
+    assert told == [RecordsAggregated("s", 10, aggregate.size)]
+
+
+def test_no_more_requests_go_out_than_there_is_room_for_and_the_rest_goes_later() -> None:
+    of = batcher(linger=0, max_records=10)
+    one = lane("s", *some(35))
+    touched(of, one)
+    assert len(of.ready(0, 0.0)) == 0
+    assert len(of.ready(2, 0.0)) == 2
+    assert [len(batch.entries) for batch in of.ready(9, 0.0)] == [10, 5]
+
+
+def test_a_hot_shard_leaves_the_others_their_share_of_each_request() -> None:
+    of = batcher(linger=0, max_records=10)
+    hot, cold = lane("hot", *some(1000)), lane("cold", *some(3))
+    touched(of, hot, cold)
+    first, second = of.ready(2, 0.0)
+    assert cold in first.lanes
+    assert cold.on_their_way
+    assert not cold
+    assert len(first.entries) == len(second.entries) == 10
+
+
+def test_a_shard_that_had_what_its_pace_allows_rests_and_the_others_go_on() -> None:
+    told: list[Event] = []
+    of = batcher(linger=0, tell=told.append)
+    slow, quick = lane("slow", *some(20), pace=Pace(Pacing(records_per_second=10), 0.0)), lane("quick", *some(20))
+    touched(of, slow, quick)
+    (batch,) = of.ready(9, 0.0)
+    assert len(batch.entries) == 30
+    assert len(slow) == 10
+    assert of.ready(9, 0.0) == []
+    assert slow.rest == of.alarm
+    (limited,) = (event for event in told if isinstance(event, ShardLimited))
+    assert limited.shard_id == "slow"
+    now = 0.0
+    while slow:
+        now = of.alarm
+        assert len(of.ready(9, now)) <= 1
+    assert 0.9 < now < 1.1
+
+
+def test_a_record_larger_than_a_request_should_be_goes_alone() -> None:
+    of = batcher(linger=0, max_bytes=1024)
+    one = lane("s", delivery("small"), delivery("large", b"x" * 5000), delivery("small"))
+    touched(of, one)
+    assert [keys(batch) for batch in of.ready(9, 0.0)] == [["small"], ["large"], ["small"]]
+
+
+def test_what_failed_goes_before_what_waits_and_waits_for_nobody() -> None:
+    of = batcher(linger=10)
+    one = lane("s", delivery("new"))
+    one.send_again([delivery("old")])
+    touched(of, one)
+    (batch,) = of.ready(9, 0.0)
+    assert keys(batch)[0] == "old"
+
+
+def test_a_lane_that_rests_sends_nothing_until_it_has_rested() -> None:
+    of = batcher(linger=0)
+    one = lane("s", delivery())
+    one.rest = 2.0
+    touched(of, one)
+    assert of.ready(9, 1.0) == []
+    assert of.alarm == 2.0
+    assert len(of.ready(9, 2.0)) == 1
+
+
+def test_records_whose_deadline_has_come_are_not_sent() -> None:
+    of = batcher(linger=0)
+    late, timely = delivery("late", deadline=1.0), delivery("timely", deadline=9.0)
+    one = lane("s", late, timely)
+    touched(of, one, now=1.0)
+    (batch,) = of.ready(9, 1.0)
+    assert of.expired == [late]
+    assert batch.entries == [timely]
+
+
+def test_records_whose_shard_rests_past_their_deadline_are_told_on_time() -> None:
+    of = batcher(linger=0)
+    one = lane("s", delivery(deadline=3.0))
+    one.rest = 100.0
+    touched(of, one)
+    assert of.alarm == 3.0
+    assert of.ready(9, 3.0) == []
+    assert len(of.expired) == 1
+
+
+def test_in_order_a_shard_has_one_request_on_its_way_with_at_most_one_record_of_a_key() -> None:
+    of = batcher(linger=0, keep_order=True)
+    one = lane("s", delivery("a", b"1"), delivery("b", b"2"), delivery("a", b"3"), delivery("c", b"4"))
+    touched(of, one)
+    (batch,) = of.ready(9, 0.0)
+    assert keys(batch) == ["a", "b", "c"]
+    touched(of, one)
+    assert of.ready(9, 1.0) == []
+    one.on_their_way -= 1
+    touched(of, one, now=1.0)
+    (batch,) = of.ready(9, 1.0)
+    assert [entry.data for entry in batch.entries] == [b"3"]
+
+
+def test_in_order_records_without_a_key_wait_for_no_one() -> None:
+    of = batcher(linger=0, keep_order=True)
+    touched(of, lane("s", *(Delivery(b"x", KEYLESS, "0", 7, LIFE) for _ in range(5))))
+    (batch,) = of.ready(9, 0.0)
+    assert len(batch.entries) == 5
+
+
+def test_in_order_an_aggregate_of_a_shard_travels_alone_and_again_before_anything_else() -> None:
+    of = batcher(linger=0, keep_order=True, aggregating=True, aggregation=Aggregation(max_records=3))
+    one, other = lane("s", *some(9)), lane("t", *some(2))
+    touched(of, one, other)
+    (batch,) = of.ready(9, 0.0)
+    assert [len(entry.members) for entry in batch.entries if isinstance(entry, Aggregate)] == [3, 2]
+    failed = batch.entries[0]
+    one.on_their_way -= 1
+    one.send_again([failed])
+    touched(of, one, now=1.0)
+    (batch,) = of.ready(9, 1.0)
+    assert batch.entries == [failed]
+
+
+def test_a_refused_request_in_halves_has_the_same_entries_of_the_same_lanes() -> None:
+    of = batcher(linger=0)
+    one, other = lane("s", *some(3)), lane("t", *some(4))
+    touched(of, one, other)
+    (batch,) = of.ready(9, 0.0)
+    left, right = batch.halves()
+    assert left.entries + right.entries == batch.entries
+    assert left.size + right.size == batch.size
+    for half in (left, right):
+        assert [index for _, start, stop in half.spans for index in range(start, stop)] == list(
+            range(len(half.entries))
+        )
+    assert left.lanes | right.lanes == {one, other}

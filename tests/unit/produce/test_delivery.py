@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import pickle
+
+import pytest
+from tests.unit.produce.shapes import delivery, some, written
+
+from kinstream.errors import ErrorType, NotFound, ProduceError
+from kinstream.produce.delivery import Deliveries, Delivery
+from kinstream.produce.room import UNSEEN_KEPT, Unseen
+from kinstream.record import PutResult
+
+
+def failure(of: Delivery, unseen: Unseen | None = None) -> ProduceError:
+    error = ProduceError("not written", of.record(), attempts=2)
+    error.__cause__ = NotFound("no stream")
+    error.unseen = unseen
+    if unseen is not None:
+        unseen.add(of)
+    return error
+
+
+async def test_a_delivery_can_be_awaited_by_many_and_often() -> None:
+    one = delivery()
+
+    async def wait() -> PutResult:
+        return await one
+
+    tasks = [asyncio.create_task(wait()) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert not one.done
+    one.outcome = written()
+    one.wake()
+    assert {(await task).sequence_number for task in tasks} == {"1"}
+    assert (await one).shard_id == one.result().shard_id == "shard-0"
+
+
+async def test_who_stops_waiting_is_forgotten_and_the_record_and_the_others_go_on() -> None:
+    one = delivery()
+
+    async def wait() -> PutResult:
+        return await one
+
+    first, second, third = (asyncio.create_task(wait()) for _ in range(3))
+    await asyncio.sleep(0)
+    for task in (first, third):
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    one.outcome = written()
+    one.wake()
+    assert (await second).sequence_number == "1"
+    assert one.waiter is None
+
+
+def test_a_result_before_the_end_is_an_error_of_the_callers() -> None:
+    with pytest.raises(asyncio.InvalidStateError):
+        delivery().result()
+
+
+async def test_a_failure_is_raised_with_its_record_and_its_cause() -> None:
+    one = delivery("key", b"data")
+    one.outcome = failure(one)
+    with pytest.raises(ProduceError) as raised:
+        await one
+    error = raised.value
+    assert (error.record.data, error.record.partition_key, error.attempts) == (b"data", "key", 2)
+    assert error.type is ErrorType.REQUEST_FAILED
+    again = pickle.loads(pickle.dumps(error))
+    assert (again.record, again.attempts, again.unseen) == (error.record, 2, None)
+
+
+async def test_many_are_awaited_together_in_their_order_with_failures_in_their_places() -> None:
+    all_of_them = some(5)
+    handle = Deliveries(all_of_them)
+    assert (len(handle), handle.done) == (5, False)
+
+    async def settle() -> None:
+        for index in (3, 0, 4, 1, 2):
+            await asyncio.sleep(0)
+            one = all_of_them[index]
+            one.outcome = failure(one) if index == 2 else written(number=str(index))
+            one.wake()
+
+    settling = asyncio.create_task(settle())
+    results = await handle
+    await settling
+    assert handle.done
+    assert [getattr(result, "sequence_number", "failed") for result in results] == ["0", "1", "failed", "3", "4"]
+    assert await Deliveries([]) == []
+
+
+def test_a_failure_is_unseen_until_somebody_looks() -> None:
+    unseen = Unseen()
+    all_of_them = some(UNSEEN_KEPT + 50)
+    for one in all_of_them:
+        one.outcome = failure(one, unseen)
+    assert (unseen.count, len(unseen.errors())) == (UNSEEN_KEPT + 50, UNSEEN_KEPT)
+    for one in (all_of_them[0], all_of_them[0], all_of_them[-1]):
+        with pytest.raises(ProduceError):
+            one.result()
+    assert (unseen.count, len(unseen.errors())) == (UNSEEN_KEPT + 48, UNSEEN_KEPT - 1)
+
+
+def test_failures_nobody_sees_hold_no_more_than_some_megabytes() -> None:
+    unseen = Unseen()
+    for one in [delivery(data=bytes(2**20)) for _ in range(10)]:
+        one.outcome = failure(one, unseen)
+    assert unseen.count == 10
+    assert len(unseen.errors()) == 3
+
+
+def test_a_delivery_shows_nothing_of_its_record() -> None:
+    one = delivery("canary-key", b"canary-data")
+    one.outcome = failure(one)
+    assert "canary" not in repr(one) + repr(one.outcome) + str(one.outcome) + repr(Deliveries([one]))
+
+
+def test_the_collector_has_nothing_to_do_with_deliveries() -> None:
+    one = delivery()
+    assert not gc.is_tracked(one)
+    one.outcome = written()
+    assert not gc.is_tracked(one)
