@@ -1,7 +1,7 @@
 """What an observer may see: one frozen class for each kind of event. No event holds a record's data or key.
 
 An observer is a function of one event. It runs on the event loop and must be quick; what it raises harms nobody. Events tell of
-requests, aggregates, batches and shards, never of each record that goes well. Where nobody listens, none is made.
+requests, aggregates, batches and shards, never of each record that goes well.
 """
 
 from __future__ import annotations

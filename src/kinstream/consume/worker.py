@@ -173,17 +173,17 @@ class Worker:
         plan = self._plan
         strays = await self._ask_about_stream()
         self._terms = Terms(
-            plan.fetcher,
-            Budget(plan.deliver.read_ahead_bytes),
-            self._clock,
-            plan.announce,
-            plan.deliver.batch_records,
-            strays or plan.keeps_strays,
-            plan.until,
-            plan.until_margin,
-            plan.manual,
-            self._wake,
-            self._write,
+            fetcher=plan.fetcher,
+            budget=Budget(plan.deliver.read_ahead_bytes),
+            clock=self._clock,
+            announce=plan.announce,
+            batch_records=plan.deliver.batch_records,
+            keeps_strays=strays or plan.keeps_strays,
+            until=plan.until,
+            until_margin=plan.until_margin,
+            manual=plan.manual,
+            wake=self._wake,
+            write_checkpoint=self._write,
         )
         await self._discoverer.begin(await self._keeper.known())
         self._grant()
