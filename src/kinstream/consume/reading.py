@@ -202,9 +202,9 @@ class Reading:
         records, behind = page.records, page.millis_behind_latest
         if records and records[-1].arrival_time > until:
             records = [record for record in records if record.arrival_time <= until]
-        elif (
-            page.ended or behind is None or self._terms.clock.wall() - self._terms.until_margin - behind / 1000 < until
-        ):
+        elif page.ended or behind != 0 or self._terms.clock.wall() - self._terms.until_margin < until:
+            # While it lags, more is to come, and perhaps of that time: how far it lags was true when the answer was made, and
+            # that may be long ago where it had to wait for its turn.
             return page
         self.until_reached = True
         return Page(records, behind, page.size_bytes, True)

@@ -390,3 +390,22 @@ def test_cancellation_at_any_await_leaves_no_task_and_never_checkpoints_what_was
     while once(k) >= k:
         k += 1
     assert k > 5
+
+
+async def answers_that_waited(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
+    yield page(1, 2, behind=1)
+    await asyncio.sleep(1)
+    yield page(behind=1)
+    yield page(3, behind=0)
+
+
+async def later_ones_follow(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
+    yield page(1, 2, behind=1)
+    yield page(3, 11, 12, behind=1)
+
+
+@pytest.mark.parametrize("script", [answers_that_waited, later_ones_follow])
+def test_replay_takes_all_of_its_time_from_a_shard_that_lags_however_late_its_answers_are_looked_at(
+    script: Script,
+) -> None:
+    assert simulate(lambda: Case(script, until=10.0).take(10)) == [1, 2, 3]
