@@ -28,7 +28,7 @@ def test_the_classes_that_users_meet_first_have_examples() -> None:
         "kinstream.producer.Producer",
         "kinstream.consumer.Consumer",
         "kinstream.blocking.client.Client",
-        "kinstream.callbacks.Producer",
+        "kinstream.callbacks.producer.Producer",
         "kinstream.record.Record",
         "kinstream.local.server.Server",
     }

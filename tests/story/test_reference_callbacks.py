@@ -370,8 +370,8 @@ producer.put_record(None, lambda error, result: print(error.type))
 def test_end_of_the_program_is_not_held_up_by_a_callback_that_never_returns(place: Place) -> None:
     code = """
 import threading
-import kinstream.callbacks
-kinstream.callbacks.EXIT_DRAIN = 0.2
+import kinstream.callbacks.face
+kinstream.callbacks.face.EXIT_DRAIN = 0.2
 producer.put_record(None, lambda error, result: (print("called", flush=True), threading.Event().wait()))
 """
     ended = run(place, code)
@@ -385,8 +385,8 @@ async def test_end_of_the_program_tells_what_it_did_not_wait_for() -> None:
 
     async with serving(silent) as server:
         code = """
-import kinstream.callbacks
-kinstream.callbacks.EXIT_DRAIN = 0.2
+import kinstream.callbacks.face
+kinstream.callbacks.face.EXIT_DRAIN = 0.2
 producer.put_record(Record("x", "key"), lambda error, result: print(type(error).__name__, error.maybe_written, result))
 """
         ended = await asyncio.to_thread(run, Place(f"http://127.0.0.1:{server.port}"), code)

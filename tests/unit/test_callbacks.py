@@ -6,17 +6,19 @@ import datetime
 import inspect
 import socket
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import Any
 
 import pytest
 from tests.doubles.heard import Heard
 
 import kinstream
-from kinstream import ErrorType, KinesisError, Record, ShardIteratorType, blocking, callbacks
+from kinstream import ErrorType, KinesisError, Record, ShardIteratorType, callbacks
 
 GOOD = ("us-east-1", "local", "local", "events")
 SHARD = "shardId-000000000000"
 REGION_KEY_SECRET_STREAM = range(4)
+FACES = ("blocking", "callbacks")
 WRONG_LIMITS: list[Any] = [0, -1, 10_001, 1.0, "10", True, []]
 
 pytestmark = pytest.mark.enable_socket
@@ -62,9 +64,16 @@ def all_methods(
     return [
         ("put_record", lambda heard: producer.put_record(record, heard), (None,)),
         ("put_records", lambda heard: producer.put_records([record, record], heard), (2, [])),
+        ("put", lambda heard: producer.put(b"data", "key", heard), (None,)),
+        ("flush", lambda heard: producer.flush(heard), (None,)),
         ("get_shards", lambda heard: consumer.get_shards(heard), ([],)),
         ("get_shard_iterator", lambda heard: consumer.get_shard_iterator(SHARD, "LATEST", None, heard), (None,)),
         ("get_records", lambda heard: consumer.get_records({"shard_iterator": "x"}, heard), ([], 0, None)),
+        ("subscribe", lambda heard: consumer.subscribe(heard), (None,)),
+        ("pause", lambda heard: consumer.pause(None, heard), ()),
+        ("resume", lambda heard: consumer.resume(None, heard), ()),
+        ("seek", lambda heard: consumer.seek(SHARD, "LATEST", heard), ()),
+        ("status", lambda heard: consumer.status(heard), ([],)),
     ]
 
 
@@ -304,11 +313,21 @@ def test_methods_after_close_hand_over_a_closed_error(nobody: str) -> None:
 
 def test_constructors_take_the_references_arguments_in_its_order() -> None:
     common = ["region", "access_key_id", "secret_access_key", "stream_name"]
-    assert list(inspect.signature(callbacks.Producer).parameters) == [*common, "endpoint_url"]
-    consumer = inspect.signature(callbacks.Consumer).parameters
-    assert list(consumer) == [*common, "is_blob", "endpoint_url"]
+    producer, consumer = (inspect.signature(face).parameters for face in (callbacks.Producer, callbacks.Consumer))
+
+    def by_place(parameters: Any) -> list[str]:
+        return [name for name, parameter in parameters.items() if parameter.kind is not inspect.Parameter.KEYWORD_ONLY]
+
+    assert by_place(producer) == common
+    assert by_place(consumer) == [*common, "is_blob"]
     assert consumer["is_blob"].default is False
-    assert consumer["endpoint_url"].kind is inspect.Parameter.KEYWORD_ONLY
+
+
+@pytest.mark.parametrize("name", ["Producer", "Consumer"])
+def test_options_of_the_pipelines_are_those_of_asyncio(name: str) -> None:
+    ours, theirs = (inspect.signature(getattr(module, name)).parameters for module in (callbacks, kinstream))
+    assert set(theirs) - {"stream", "client", "options"} <= set(ours)
+    assert all(ours[option].default == theirs[option].default for option in set(theirs) & set(ours))
 
 
 def test_methods_take_the_references_arguments_in_its_order() -> None:
@@ -339,10 +358,11 @@ def test_enumerations_have_the_references_values() -> None:
 
 
 def test_faces_share_their_values() -> None:
-    for name in ("Record", "PutRecordResult", "KinesisError", "ShardIteratorType"):
-        assert getattr(callbacks, name) is getattr(kinstream, name)
-    for name in ("Record", "PutRecordResult", "ShardIteratorType"):
-        assert getattr(blocking, name) is getattr(kinstream, name)
+    modules = [import_module(f"kinstream.{face}.{name}") for face in FACES for name in ("producer", "consumer")]
+    for name in ("Record", "PutRecordResult", "PutResult", "ProduceError", "ReceivedRecord", "ShardIteratorType"):
+        used = [getattr(module, name) for module in modules if hasattr(module, name)]
+        assert used
+        assert all(value is getattr(kinstream, name) for value in used)
     hints = inspect.get_annotations(kinstream.ReceivedRecord)
     assert "EncryptionType" in str(hints["encryption_type"])
 

@@ -145,11 +145,7 @@ class Producer(OnStream):
         Returns:
             How many of these records were written and how many failed. No failure is raised.
         """
-        return self._background.run(self._flush())
-
-    async def _flush(self) -> Flushed:
-        self._door.empty()
-        return await self._producer.flush()
+        return self._background.run(self._door.flush())
 
     def statistics(self) -> ProducerStatistics:
         """Return what the pipeline has done so far."""

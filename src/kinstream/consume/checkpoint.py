@@ -59,7 +59,7 @@ class Progress:
     def vouch(self, record: ReceivedRecord[bytes]) -> None:
         """Take the program's word that a record is done that is still in work."""
         for work in self._in_work:
-            if work.record is record:
+            if work.record is record or after(work.record) == after(record):  # it may be a copy, with its data parsed
                 self.finish(work)
                 return
 

@@ -21,6 +21,7 @@ from kinstream.produce.admit import OVERHEAD
 from kinstream.produce.delivery import Deliveries, Delivery
 from kinstream.produce.entrance import CHUNK
 from kinstream.produce.pipeline import Pipeline
+from kinstream.produce.statistics import Flushed
 from kinstream.record import PutResult
 
 T = TypeVar("T")
@@ -170,6 +171,11 @@ class Door:
             return await awaitable
         async with self._clock.timeout(timeout):
             return await awaitable
+
+    async def flush(self) -> Flushed:
+        """Send all that was put without waiting for company, and wait until it is settled."""
+        self.empty()
+        return await self._pipeline.flush()
 
     def empty(self) -> bool:
         """Hand on what is in the inbox, and lend anew; return whether there was anything."""

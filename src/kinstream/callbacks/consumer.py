@@ -1,0 +1,345 @@
+"""Consumer for callbacks: reads records from one stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+import kinstream.consumer
+from kinstream.aws import kinesis
+from kinstream.callbacks.face import TURN, Face, Prepared, account, reached, sent
+from kinstream.config import Auto, Checkpointing, Delivering, Failing, FanOut, Poll, choice, whole_number
+from kinstream.consume.fetch.position import PositionLike
+from kinstream.consume.lease.store import LeaseStore
+from kinstream.consumer import StartLike
+from kinstream.errors import ConfigError, KinesisError, UnexpectedResponse
+from kinstream.events import Observer
+from kinstream.record import GetRecordsResult, ReceivedRecord, ShardIteratorType, ShardStatus, parse_json
+from kinstream.stream import StreamAccess
+
+GetShardsCallback: TypeAlias = Callable[[KinesisError | None, list[str]], object]
+GetShardIteratorCallback: TypeAlias = Callable[[KinesisError | None, str | None], object]
+GetRecordsCallback: TypeAlias = Callable[
+    [KinesisError | None, list[ReceivedRecord[Any]], int, dict[str, Any] | None], object
+]
+RecordCallback: TypeAlias = Callable[[KinesisError | None, ReceivedRecord[Any] | None], object]
+DoneCallback: TypeAlias = Callable[[KinesisError | None], object]
+StatusCallback: TypeAlias = Callable[[KinesisError | None, list[ShardStatus]], object]
+
+LOOK_AGAIN = 0.01
+"""Seconds between two looks whether a subscription that is to end has begun, and ended."""
+
+
+class Consumer(Face):
+    """Reads records from one stream: all of it (`subscribe`), or one request at a time.
+
+    Args:
+        region: The region's code, such as "eu-central-1".
+        access_key_id: The access key's id.
+        secret_access_key: The secret access key.
+        stream_name: The stream's name or ARN.
+        is_blob: Whether data is handed over as the bytes it is; False: parsed as JSON.
+        endpoint_url: Another place than AWS's own; None: as the AWS configuration says.
+        application: This and all that follows is for `subscribe`, and means what it does for `kinstream.Consumer`.
+        store: Where checkpoints are kept; goes with `application`.
+        start: Where reading begins in shards that have no checkpoint.
+        until: Where reading ends by itself.
+        fetch: `Poll()`, `FanOut()` or `Auto()`.
+        deliver: How records reach the program. Callbacks run one at a time, whatever `concurrency` says.
+        failure: What becomes of a record whose callback raises.
+        checkpoint: `Checkpointing()`, or "manual": only the method `checkpoint` writes one.
+        out_of_range: What becomes of an aggregate that does not belong to the shard.
+        observer: A function that sees events (`kinstream.events`), on the object's own thread.
+    """
+
+    def __init__(
+        self,
+        region: str,
+        access_key_id: str,
+        secret_access_key: str,
+        stream_name: str,
+        is_blob: bool = False,
+        *,
+        endpoint_url: str | None = None,
+        application: str | None = None,
+        store: LeaseStore | None = None,
+        start: StartLike | None = None,
+        until: float | datetime | Literal["now"] | None = None,
+        fetch: Poll | FanOut | Auto | None = None,
+        deliver: Delivering | None = None,
+        failure: Failing | None = None,
+        checkpoint: Checkpointing | Literal["manual"] | None = None,
+        out_of_range: Literal["drop", "keep"] = "drop",
+        observer: Observer | None = None,
+    ) -> None:
+        def opened() -> kinstream.consumer.Consumer:
+            if not isinstance(is_blob, bool):
+                raise ConfigError(f"is_blob: must be True or False, not {type(is_blob).__name__}")
+            credentials = account(region, access_key_id, secret_access_key, stream_name)
+            return kinstream.consumer.Consumer(
+                stream_name,
+                application=application,
+                store=store,
+                start=start,
+                until=until,
+                fetch=fetch,
+                deliver=deliver,
+                failure=failure,
+                checkpoint=checkpoint,
+                out_of_range=out_of_range,
+                observer=observer,
+                region=region,
+                credentials=credentials,
+                endpoint_url=endpoint_url,
+            )
+
+        subscribed: list[RecordCallback] = []
+
+        async def wind_up(access: StreamAccess) -> None:
+            while subscribed:
+                _end_reading(access)
+                await access.client.clock.sleep(LOOK_AGAIN)
+
+        super().__init__(opened, "kinstream-callbacks-consumer", wind_up)
+        self._is_blob = is_blob is True
+        self._subscribed = subscribed
+
+    def subscribe(self, callback: RecordCallback) -> None:
+        """Ask for all records of the stream, through every reshard: in the order of each shard, several shards in turn.
+
+        A record is done when its callback has returned. One that raises is called again with the same record, as `failure`
+        says; where that stops the shard, the subscription ends in a `ConsumeError`: no record is passed over in silence.
+
+        Args:
+            callback: `callback(error, record)`. The record's data is parsed as JSON, unless the consumer has `is_blob`; where
+                it is not JSON, there is an `UnexpectedResponse` and the record with its bytes. An error without a record: the
+                subscription has ended because of it. Neither: it has ended by `unsubscribe`, `close`, or at `until`.
+        """
+
+        def prepare() -> Prepared:
+            consumer = self._consumer()
+            clock = consumer.client.clock
+            turn_began = 0.0
+
+            async def handle(record: ReceivedRecord[bytes]) -> None:
+                nonlocal turn_began
+                raised = self._hand_over("subscribe", callback, self._given(record))
+                if raised is not None:
+                    raise RuntimeError("the callback raised") from raised
+                if clock.monotonic() - turn_began > TURN:  # others have their turn too
+                    await asyncio.sleep(0)
+                    turn_began = clock.monotonic()
+
+            async def read() -> tuple[object, ...]:
+                self._subscribed.append(callback)
+                try:
+                    await consumer.run(handle)
+                finally:
+                    self._subscribed.remove(callback)
+                return (None,)
+
+            return read()
+
+        self._ask("subscribe", callback, (None,), prepare)
+
+    def unsubscribe(self) -> None:
+        """End the subscription: after the callback that runs now, if any, one more says that it has ended."""
+        self._in_background(self._end_subscription)
+
+    def pause(self, shard_id: str | None = None, callback: DoneCallback | None = None) -> None:
+        """Hand on no more records of a shard, or of any.
+
+        Args:
+            shard_id: The shard; None: all.
+            callback: `callback(error)`.
+        """
+        self._steer("pause", callback, lambda: self._consumer().pause(shard_id))
+
+    def resume(self, shard_id: str | None = None, callback: DoneCallback | None = None) -> None:
+        """Go on with a shard that was paused, or with all.
+
+        Args:
+            shard_id: The shard; None: all.
+            callback: `callback(error)`.
+        """
+        self._steer("resume", callback, lambda: self._consumer().resume(shard_id))
+
+    def seek(self, shard_id: str, position: PositionLike, callback: DoneCallback | None = None) -> None:
+        """Go on from elsewhere in a shard, as `kinstream.Consumer.seek`.
+
+        Args:
+            shard_id: The shard; its children are not read again.
+            position: "TRIM_HORIZON", "LATEST", a time, `Position.at(...)` or `Position.after(...)`.
+            callback: `callback(error)`.
+        """
+        self._steer("seek", callback, lambda: self._consumer().seek(shard_id, position))
+
+    def checkpoint(self, record: ReceivedRecord[Any], callback: DoneCallback | None = None) -> None:
+        """Say that a record and all before it in its shard are done. Here it takes the place of the record's own method.
+
+        Args:
+            record: From a subscription.
+            callback: `callback(error)`, once that is written down.
+        """
+        self._steer("checkpoint", callback, lambda: record.checkpoint())
+
+    def status(self, callback: StatusCallback) -> None:
+        """Ask where each shard stands that is or was read.
+
+        Args:
+            callback: `callback(error, statuses)`; [] on an error.
+        """
+
+        def prepare() -> Prepared:
+            async def ask() -> tuple[object, ...]:
+                return (self._consumer().status(),)
+
+            return ask()
+
+        self._ask("status", callback, ([],), prepare)
+
+    def _steer(self, method: str, callback: DoneCallback | None, act: Callable[[], Any]) -> None:
+        """Do something on the object's thread, and await it where that is to be awaited."""
+
+        def prepare() -> Prepared:
+            async def ask() -> tuple[object, ...]:
+                waiting = act()
+                if waiting is not None:
+                    await waiting
+                return ()
+
+            return ask()
+
+        self._ask(method, callback, (), prepare)
+
+    def _given(self, record: ReceivedRecord[bytes]) -> tuple[KinesisError | None, ReceivedRecord[Any]]:
+        """Return what is handed over of a record."""
+        if self._is_blob:
+            return None, record
+        try:
+            return None, msgspec.structs.replace(record, data=parse_json(record.data))
+        except ValueError as error:
+            return UnexpectedResponse(_not_json(record, error)), record
+
+    def _end_subscription(self) -> None:
+        if self._access is not None:
+            _end_reading(self._access)
+            self._keep(self._wind_up(self._access))  # it may not have begun yet
+
+    def _consumer(self) -> kinstream.consumer.Consumer:
+        consumer = self._access
+        assert isinstance(consumer, kinstream.consumer.Consumer)
+        return consumer
+
+    def get_shards(self, callback: GetShardsCallback) -> None:
+        """Ask for the ids of all shards of the stream, closed ones included.
+
+        Args:
+            callback: `callback(error, shard_ids)`; [] on an error.
+        """
+
+        def prepare() -> Prepared:
+            consumer = self._consumer()
+
+            async def ask() -> tuple[object, ...]:
+                return ([shard.shard_id for shard in await consumer.get_shards()],)
+
+            return ask()
+
+        self._ask("get_shards", callback, ([],), prepare)
+
+    def get_shard_iterator(
+        self,
+        shard_id: str,
+        type: ShardIteratorType | str,  # noqa: A002 - the API's own name
+        type_options: Mapping[str, Any] | None,
+        callback: GetShardIteratorCallback,
+    ) -> None:
+        """Ask for a place in a shard to read from. It is good for five minutes.
+
+        Args:
+            shard_id: Such as "shardId-000000000000".
+            type: Where to start.
+            type_options: `starting_sequence_number` (text) for AT_SEQUENCE_NUMBER and AFTER_SEQUENCE_NUMBER, `timestamp` (whole
+                seconds since 1970) for AT_TIMESTAMP; what the type has no use for is ignored. None: there are none.
+            callback: `callback(error, shard_iterator)`; None on an error.
+        """
+
+        def prepare() -> Prepared:
+            options = _options("type_options", {} if type_options is None else type_options)
+            kind = choice("type", type, ShardIteratorType)
+            number = timestamp = None
+            if kind in (ShardIteratorType.AT_SEQUENCE_NUMBER, ShardIteratorType.AFTER_SEQUENCE_NUMBER):
+                number = options.get("starting_sequence_number")
+            elif kind is ShardIteratorType.AT_TIMESTAMP:
+                timestamp = options.get("timestamp")
+                if timestamp is not None:
+                    whole_number("timestamp", timestamp, 0, 253402300799, "seconds since 1970")
+            client, stream = reached(self._access)
+            request = kinesis.get_shard_iterator(client.codec, stream, shard_id, kind, number, timestamp)
+            return sent(client, request)
+
+        self._ask("get_shard_iterator", callback, (None,), prepare)
+
+    def get_records(self, options: Mapping[str, Any], callback: GetRecordsCallback) -> None:
+        """Read records from a place.
+
+        Args:
+            options: `shard_iterator` (text), and `limit` (1 to 10,000) if fewer records are wanted than the service gives.
+            callback: `callback(error, records, millis_behind_latest, next_options)`. `next_options` are the options of the next
+                call, with the same `limit` if one was given; None at the end of a closed shard. On an error [], 0, None.
+        """
+
+        def prepare() -> Prepared:
+            given = _options("options", options)
+            limit = given.get("limit")
+            client, stream = reached(self._access)
+            request = kinesis.get_records(client.codec, stream, given.get("shard_iterator"), limit)  # type: ignore[arg-type]
+            if not self._is_blob:
+                request = replace(request, parse=lambda body: _parsed(client.codec.decode_get_records(body)))
+
+            async def ask() -> tuple[object, ...]:
+                answer = await client.send(request)
+                following = None
+                if answer.next_shard_iterator is not None:
+                    following = {"shard_iterator": answer.next_shard_iterator}
+                    if limit is not None:
+                        following["limit"] = limit
+                return answer.records, answer.millis_behind_latest, following
+
+            return ask()
+
+        self._ask("get_records", callback, ([], 0, None), prepare)
+
+
+def _options(name: str, options: Any) -> Mapping[str, Any]:
+    if not isinstance(options, Mapping):
+        raise ConfigError(f"{name}: must be a dict, not {type(options).__name__}")
+    return options
+
+
+def _parsed(answer: GetRecordsResult[bytes]) -> GetRecordsResult[Any]:
+    """Return the answer with each record's data parsed as JSON."""
+    for record in answer.records:
+        try:
+            msgspec.structs.force_setattr(record, "data", parse_json(record.data))
+        except ValueError as error:
+            raise kinesis.Malformed(_not_json(record, error)) from None
+    return answer
+
+
+def _not_json(record: ReceivedRecord[bytes], error: ValueError) -> str:
+    number = record.sequence_number
+    return f"the data of the record with sequence number {number} is {error}; is_blob=True hands over any data as it is"
+
+
+def _end_reading(access: StreamAccess) -> None:
+    """Let a subscription end after the record in hand."""
+    worker = access._worker if isinstance(access, kinstream.consumer.Consumer) else None
+    if worker is not None:
+        worker.end()

@@ -1,0 +1,309 @@
+"""Face: what producer and consumer have in common for callbacks: asking in the background, handing outcomes over, closing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+import kinstream.producer
+from kinstream.aws import kinesis
+from kinstream.aws.client import Client
+from kinstream.aws.credentials import Credentials
+from kinstream.aws.endpoint import Stream
+from kinstream.background import BackgroundLoop
+from kinstream.config import text
+from kinstream.errors import ClosedError, ConfigError, KinesisError
+from kinstream.stream import StreamAccess
+
+Prepared: TypeAlias = "Coroutine[Any, Any, tuple[object, ...]] | None"
+"""Sends, and returns what is handed over after the error; None: that will come by itself."""
+
+EXIT_DRAIN = 5.0
+"""Seconds that the end of the interpreter waits for what is under way on an object that nobody closed."""
+
+EXIT_LAST_CALLBACKS = 1.0
+"""Seconds that it then waits for the callbacks of what did not end in time."""
+
+TURN = 0.005
+"""Seconds for which callbacks run one after another; then the thread's other work has its turn."""
+
+log = logging.getLogger("kinstream.callbacks")
+_this_thread = threading.local()
+
+
+class Face:
+    """What both classes do: ask in the background, hand the outcome over, close.
+
+    What is under way belongs to the background thread alone; other threads hand it functions, which it runs in their order.
+
+    Args:
+        opened: Makes what is asked in the background. What it raises is handed over by every method.
+        thread_name: The thread's name.
+        wind_up: Lets what goes on by itself come to an end, before the object does.
+    """
+
+    def __init__(
+        self,
+        opened: Callable[[], StreamAccess],
+        thread_name: str,
+        wind_up: Callable[[StreamAccess], Coroutine[Any, Any, None]],
+    ) -> None:
+        self._debug = False
+        self._closed = False  # set by close(): what is asked from now on is refused
+        self._drained = False  # set in the background: nothing is begun any more
+        self._turns: dict[int, threading.Lock] = {}
+        self._background = BackgroundLoop(thread_name)
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._finishing: asyncio.Task[None] | None = None
+        self._access: StreamAccess | None = None
+        self._wrong: KinesisError | None = None
+        try:
+            self._access = opened()
+        except KinesisError as error:
+            self._wrong = error
+        except Exception as fault:
+            self._wrong = fault_of(type(self).__name__, fault)
+        self._wind_up = wind_up
+        weakref.finalize(self, _end, self._background, self._under_way, self._access, wind_up)
+
+    _writes = False
+
+    def __repr__(self) -> str:
+        return f"callbacks.{type(self).__name__}({self._access.stream.name!r})" if self._access else repr(self._wrong)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: TracebackType | BaseException | type[BaseException] | None) -> None:
+        self.close()
+
+    def set_debug(self, value: bool) -> None:
+        """Turn debug output on or off; it is off at first.
+
+        It goes to the logger `kinstream.callbacks`: each method's outcome, errors as errors. Never a record's data, never a
+        secret. Where logging is not configured, it goes to stderr.
+
+        Args:
+            value: Whether it is on.
+        """
+        self._debug = bool(value)
+        if self._debug:
+            log.setLevel(logging.DEBUG)
+            if not log.hasHandlers():
+                log.addHandler(logging.StreamHandler())
+
+    def close(self) -> None:
+        """Wait until everything under way has had its callback, then end the thread. May be repeated.
+
+        From a callback, of this object or of another, it returns at once, and the rest follows: two that waited for each
+        other would wait for ever. Methods called afterwards hand over a ClosedError.
+        """
+        if not self._closed:
+            self._closed = True
+            self._in_background(self._begin_to_finish)
+        if not _in_callback():
+            self._background.join()
+
+    def _in_background(self, function: Callable[[], None]) -> None:
+        """Run a function on the object's thread: at once, where this is it."""
+        if self._background.here:
+            function()
+            return
+        with suppress(ConfigError, ClosedError, RuntimeError):  # forked, ended, the interpreter's end: nothing is left
+            self._background.call(function)
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside, before which the object does not end."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    def _begin_to_finish(self) -> None:
+        self._finishing = asyncio.get_running_loop().create_task(self._finish())
+
+    async def _finish(self) -> None:
+        try:
+            await _done(self._under_way, self._access, self._wind_up)
+            self._drained = True
+            if self._access is not None:
+                await self._access.close()
+        except Exception:
+            log.exception("%r: closing failed", self)
+        finally:
+            self._background.stop()
+
+    def _ask(
+        self,
+        method: str,
+        callback: Any,
+        on_failure: tuple[object, ...],
+        prepare: Callable[[], Prepared],
+    ) -> None:
+        """Start what `prepare` returns, and call `callback(error, ...)` when it is done. Never raises.
+
+        Args:
+            method: The public method, for debug output.
+            callback: Takes the error, then what was asked for; None: nobody wants to know.
+            on_failure: What is handed over besides an error.
+            prepare: Checks and encodes in the caller's thread, and returns the coroutine that sends. None: that is seen to.
+        """
+        if callback is not None and not callable(callback):
+            log.error("%s: callback must be a function, not %s; nothing was done", method, type(callback).__name__)
+            return
+        error = self._closed_error(method) if self._closed else self._wrong
+        asking = None
+        if error is None:
+            try:
+                asking = prepare()
+                if asking is None:
+                    return
+            except KinesisError as refused:
+                error = refused
+            except Exception as fault:
+                error = fault_of(method, fault)
+        try:
+            self._background.call(self._begin, method, callback, on_failure, asking, error)
+        except Exception as ended:
+            # The thread is gone (closed, forked, the interpreter's end): a last one brings the news.
+            if asking is not None:
+                asking.close()
+            late = error or (ended if isinstance(ended, KinesisError) else fault_of(method, ended))
+            outcome = (method, callback, (late, *on_failure))
+            try:
+                threading.Thread(target=self._hand_over, args=outcome, daemon=True).start()
+            except RuntimeError:  # at the interpreter's end, from Python 3.12 on
+                # Who closed the object, and lets a timer ask once more, has lost nothing.
+                level = logging.DEBUG if self._closed else logging.ERROR
+                log.log(level, "%s: the program ends, no thread is left to call back on: %s", method, late.details)
+
+    def _begin(
+        self,
+        method: str,
+        callback: Callable[..., object] | None,
+        on_failure: tuple[object, ...],
+        asking: Coroutine[Any, Any, tuple[object, ...]] | None,
+        error: KinesisError | None,
+    ) -> None:
+        if asking is not None and self._drained:
+            asking.close()
+            asking = None
+        if asking is None:
+            self._hand_over(method, callback, (error or self._closed_error(method), *on_failure))
+            return
+        self._keep(self._await(method, callback, on_failure, asking))
+
+    async def _await(
+        self,
+        method: str,
+        callback: Callable[..., object] | None,
+        on_failure: tuple[object, ...],
+        asking: Coroutine[Any, Any, tuple[object, ...]],
+    ) -> None:
+        error: KinesisError | None = None
+        results = on_failure
+        try:
+            results = await asking
+        except KinesisError as failed:
+            error = failed
+        except asyncio.CancelledError:  # the interpreter ends, and has waited long enough
+            error = ClosedError(f"{method}: the program ended before an answer came")
+            error.maybe_written = self._writes
+        except Exception as fault:
+            error = fault_of(method, fault)
+        self._hand_over(method, callback, (error, *results))
+
+    def _hand_over(
+        self, method: str, callback: Callable[..., object] | None, outcome: tuple[Any, ...]
+    ) -> BaseException | None:
+        """Call a callback; return what it raised."""
+        if self._debug:
+            if outcome[0] is None:
+                log.debug("%r.%s: done", self, method)
+            else:
+                log.error("%r.%s: %s: %s", self, method, outcome[0].type, outcome[0].details)
+        if callback is None:
+            return None
+        # A lock for each process: one that was held when this process was forked is never released here.
+        with self._turns.setdefault(os.getpid(), threading.Lock()):
+            _this_thread.in_callback = True
+            try:
+                callback(*outcome)
+            except BaseException as raised:  # sys.exit() in a callback must not end the thread of all the others
+                log.exception("the callback of %s raised", method)
+                return raised
+            finally:
+                _this_thread.in_callback = False
+        return None
+
+    def _closed_error(self, method: str) -> ClosedError:
+        return ClosedError(f"{method}: this {type(self).__name__} is closed")
+
+
+def account(region: Any, access_key_id: Any, secret_access_key: Any, stream_name: Any) -> Credentials:
+    """Return the credentials, all of the constructor's texts checked: none has a default here."""
+    text("region", region)
+    credentials = Credentials(text("access_key_id", access_key_id), text("secret_access_key", secret_access_key))
+    text("stream_name", stream_name)
+    return credentials
+
+
+def reached(access: StreamAccess | None) -> tuple[Client, Stream]:
+    """Return the client and the stream of an object whose constructor's arguments were right."""
+    assert access is not None  # `_ask` prepares nothing where the constructor's arguments were wrong
+    return access.client, access.stream
+
+
+async def sent(client: Client, request: kinesis.Request[Any]) -> tuple[object, ...]:
+    """Send a request, and return its result as what is handed over."""
+    return (await client.send(request),)
+
+
+def fault_of(method: str, fault: Exception) -> KinesisError:
+    """Return the error for a fault of ours."""
+    error = KinesisError(f"{method}: a fault in kinstream: {type(fault).__name__}")
+    error.__cause__ = fault
+    return error
+
+
+def _in_callback() -> bool:
+    return getattr(_this_thread, "in_callback", False)
+
+
+async def _done(
+    under_way: set[asyncio.Task[None]],
+    access: StreamAccess | None,
+    wind_up: Callable[[StreamAccess], Coroutine[Any, Any, None]],
+) -> None:
+    """Wait until nothing is under way, what callbacks ask for meanwhile included."""
+    if access is not None:
+        await wind_up(access)
+    while under_way:
+        await asyncio.wait(under_way)
+
+
+def _end(
+    background: BackgroundLoop,
+    under_way: set[asyncio.Task[None]],
+    access: StreamAccess | None,
+    wind_up: Callable[[StreamAccess], Coroutine[Any, Any, None]],
+) -> None:
+    """End the thread of an object that nobody closed: forgotten, with nothing under way, or at the interpreter's end."""
+    drained = True
+    if background.started and not background.stopped and not background.here:
+        try:
+            background.submit(_done(under_way, access, wind_up)).result(EXIT_DRAIN)
+        except TimeoutError:
+            drained = False
+            if isinstance(access, kinstream.producer.Producer):
+                with suppress(Exception):  # what waits there is told that it was not written
+                    background.submit(access._pipeline.close(0.0)).result(EXIT_LAST_CALLBACKS)
+    background.stop()
+    if not drained:
+        background.join(EXIT_LAST_CALLBACKS)
