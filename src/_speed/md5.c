@@ -1,10 +1,11 @@
 /* MD5 (RFC 1321): one message of any length, or eight short ones side by side. Kinesis hashes partition keys with it. */
 #include "speed.h"
 
-/* The functions of the four rounds. */
+/* The functions of the four rounds. Each step waits for the x of the step before, so x comes as late as it can: G, whose two
+ * halves have no bit in common, adds them. */
 #define F(x, y, z) ((z) ^ ((x) & ((y) ^ (z))))
-#define G(x, y, z) ((y) ^ ((z) & ((x) ^ (y))))
-#define H(x, y, z) ((x) ^ (y) ^ (z))
+#define G(x, y, z) (((y) & ~(z)) + ((x) & (z)))
+#define H(x, y, z) ((x) ^ ((y) ^ (z)))
 #define I(x, y, z) ((y) ^ ((x) | ~(z)))
 
 #define STEP(f, a, b, c, d, word, shift, sine)        \
