@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
@@ -39,6 +40,19 @@ class Outcomes:
         self._room = room
         self._life = life
         self._tell = tell
+        self._watchers: list[asyncio.Future[None]] = []
+
+    async def next(self) -> None:
+        """Wait until the next records are settled. Who waits here has not seen what became of them."""
+        watcher = asyncio.get_running_loop().create_future()
+        self._watchers.append(watcher)
+        await watcher
+
+    def _wake_watchers(self) -> None:
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            if not watcher.done():
+                watcher.set_result(None)
 
     def written(self, entries: list[Entry], results: list[PutRecordResult]) -> int:
         """Tell records that they are written; return how many were not settled before."""
@@ -52,6 +66,8 @@ class Outcomes:
         self._room.give(records, size + OVERHEAD * records)
         for delivery in awaited:
             delivery.wake()
+        if self._watchers:
+            self._wake_watchers()
         return records
 
     def failed(
@@ -76,6 +92,7 @@ class Outcomes:
             else:
                 delivery.wake()
         if failed:
+            self._wake_watchers()
             self.counts.records_failed += len(failed)
             self._room.give(len(failed), sum([delivery.size for delivery in failed]) + OVERHEAD * len(failed))
             if unseen:

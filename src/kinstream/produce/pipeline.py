@@ -575,7 +575,8 @@ class Pipeline:
         deliveries = self._unsettled()
         self._hurried = True
         self._pump.schedule()
-        await _Settled(deliveries)
+        while not deliveries.done:
+            await self._outcomes.next()
         return deliveries
 
     async def flush(self) -> Flushed:
@@ -628,13 +629,3 @@ class Pipeline:
             buffered_bytes=room.taken_size,
             waiting_puts=self.entrance.waiting,
         )
-
-
-class _Settled:
-    """Awaits deliveries without looking at what became of them."""
-
-    def __init__(self, deliveries: Deliveries) -> None:
-        self._deliveries = deliveries
-
-    def __await__(self) -> Any:
-        return self._deliveries.wait()
