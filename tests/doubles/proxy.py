@@ -40,7 +40,8 @@ class Trouble:
         healthy: How likely a connection is carried to its end.
         refused: How likely it is ended at once.
         stalled: Of those that break, the part that stalls instead.
-        after_bytes: Bytes that a connection which breaks carries first, one way: least and most.
+        after_bytes: Bytes that a connection carries to the server before it breaks: least and most.
+        after_answered: The same where it breaks on the way back; answers to puts are short.
         delay: How likely a piece is held up.
         held: For how many seconds at most.
     """
@@ -49,6 +50,7 @@ class Trouble:
     refused: float = 0.05
     stalled: float = 0.02
     after_bytes: tuple[int, int] = (1, 600_000)
+    after_answered: tuple[int, int] = (1, 6_000)
     delay: float = 0.02
     held: float = 0.05
 
@@ -92,9 +94,9 @@ class _Connection:
         else:
             self.end = chance.choice([Break.RESET, Break.FINISH])
         # In the logarithm: as many end within the first request as after a hundred.
-        low, high = trouble.after_bytes
-        self.left = int(low * (high / low) ** chance.random())
         self.way = chance.randrange(2)
+        low, high = trouble.after_answered if self.way else trouble.after_bytes
+        self.left = int(low * (high / low) ** chance.random())
         self.broken = asyncio.Event()
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: int) -> None:

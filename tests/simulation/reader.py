@@ -129,3 +129,27 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
         shift += 7
+
+
+def pack(records: Iterable[tuple[str, bytes]]) -> bytes:
+    """Return an aggregate of records, each a key and data: the simplest that the format allows."""
+    keys: list[str] = []
+    parts = []
+    for key, data in records:
+        if key not in keys:
+            keys.append(key)
+        index = _number(keys.index(key))
+        body = b"\x08" + index + b"\x1a" + _number(len(data)) + data
+        parts.append(b"\x1a" + _number(len(body)) + body)
+    table = [b"\x0a" + _number(len(key.encode())) + key.encode() for key in keys]
+    message = b"".join(table + parts)
+    return MAGIC + message + md5(message).digest()
+
+
+def _number(value: int) -> bytes:
+    """Return a varint."""
+    parts = []
+    while value >= 0x80:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*parts, value])

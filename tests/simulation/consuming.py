@@ -1,0 +1,571 @@
+"""One life of a consumer, drawn by a seed: what is written and resharded while it reads, what fails, and what must hold.
+
+Records are written behind the network's back, so that all that goes wrong is the consumer's. It is killed now and then as
+SIGKILL kills: what it writes to its store from then on never arrives, and the next one starts from what is in the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tests.doubles.kinesis import Kinesis
+from tests.doubles.network import Faults, Network
+from tests.doubles.virtual_loop import LoopClock, VirtualLoop, simulate
+from tests.simulation.reader import Reading, hash_key, pack, read
+
+from kinstream import (
+    Checkpointing,
+    Client,
+    Consumer,
+    Credentials,
+    Delivering,
+    Failing,
+    KinesisError,
+    Poll,
+    ReceivedRecord,
+)
+from kinstream.consume.fetch.position import Position
+from kinstream.consume.lease.lease import Lease
+from kinstream.consume.lease.store import Memory, MemoryTable
+
+STREAM = "orders"
+
+WEATHERS: dict[str, Faults] = {
+    "fine": Faults(),
+    "cuts": Faults(unsent=0.1, cut_before=0.1, cut_after=0.1, latency=(0.001, 0.3)),
+    "faults": Faults(broken_before=0.15, broken_after=0.1, throttled=0.15),
+    "strange answers": Faults(truncated=0.1, foreign=0.1),
+    "silence": Faults(black_hole=0.05, loris=0.02, latency=(0.01, 0.5)),
+    "everything": Faults(
+        unsent=0.04, cut_before=0.04, cut_after=0.04, broken_before=0.04, broken_after=0.04, throttled=0.06,
+        truncated=0.04, foreign=0.04, black_hole=0.02, loris=0.01, expired=0.03,
+    ),
+}  # fmt: skip
+FACES = ["iterate", "batches", "run", "run_batches"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What happens in one life."""
+
+    seed: int
+    shards: int = 2
+    records: int = 200
+    keys: int = 10
+    reshards: int = 3
+    transition: float = 0.0
+    aggregated: float = 0.5
+    """How likely a put is an aggregate."""
+    stray: float = 0.05
+    """How likely an aggregate goes to a shard out of whose range some of it lies."""
+    pause: float = 0.1
+    """Seconds between puts, about."""
+    face: str = "iterate"
+    manual: bool = False
+    deliver: Delivering = field(default_factory=Delivering)
+    fetch: Poll = field(default_factory=Poll)
+    checkpoint: Checkpointing = field(default_factory=Checkpointing)
+    work: float = 0.0
+    """Seconds that a record's work takes, about."""
+    fails: float = 0.0
+    """How likely a record's work fails, each time."""
+    store_fails: float = 0.0
+    """How likely a write to the store fails, or seems to."""
+    kills: int = 0
+    outages: int = 0
+    """Times of more than five minutes in which nothing goes through: iterators expire."""
+    weather: str = "fine"
+    wire: str = "json"
+    quotas: bool = True
+    ahead: float = 0.0
+    signed: bool = False
+
+
+def draw(seed: int, **fixed: Any) -> Plan:
+    """Return the plan of a seed; `fixed` members are not drawn."""
+    chance = random.Random(seed * 7907 + 3)
+    pick = chance.choice
+    face = pick(FACES)
+    plan = Plan(
+        seed=seed,
+        shards=pick([1, 1, 2, 5]),
+        records=pick([50, 200, 400]),
+        keys=pick([1, 5, 30]),
+        reshards=pick([0, 2, 6, 15]),
+        transition=pick([0.0, 0.0, 1.0]),
+        aggregated=pick([0.0, 0.5, 1.0]),
+        stray=pick([0.0, 0.1]),
+        pause=pick([0.0, 0.05, 0.3]),
+        face=face,
+        manual=chance.random() < 0.2,
+        deliver=Delivering(
+            concurrency=pick([1, 1, 4, 50]) if face == "run" else 1,
+            batch_records=pick([10_000, 7]),
+            read_ahead_bytes=pick([64 << 20, 64 << 10]),
+        ),
+        fetch=Poll(page_records=pick([10_000, 3, 50]), idle=pick([1.0, 0.3])),
+        checkpoint=Checkpointing(every=pick([5.0, 0.1])),
+        work=pick([0.0, 0.0, 0.01, 0.3]),
+        fails=pick([0.0, 0.0, 0.1]) if face.startswith("run") else 0.0,
+        store_fails=pick([0.0, 0.0, 0.2]),
+        kills=pick([0, 0, 1, 4]),
+        outages=pick([0, 0, 0, 1]),
+        weather=pick(list(WEATHERS)),
+        wire=pick(["json", "cbor"]),
+        quotas=pick([True, True, False]),
+        ahead=pick([0.0] * 5 + [900.0, -86_400.0]),
+        signed=seed % 10 == 0,
+    )
+    return replace(plan, **fixed)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something that happened.
+
+    Attributes:
+        kind: "began" or "done" (a record's work), or "wrote" (a checkpoint).
+        life: Which worker's; the first is 0.
+        position: Of a checkpoint; None at a shard's end.
+    """
+
+    kind: str
+    life: int
+    when: float
+    shard_id: str
+    place: tuple[int, int] | None
+    number: int = -1
+
+
+@dataclass
+class Story:
+    """What is left of a life."""
+
+    plan: Plan
+    steps: list[Step]
+    reading: Reading
+    parents: dict[str, list[str]]
+    network: Network
+    ended: float
+    turns: int
+    events: Counter[str]
+    endings: Counter[str]
+    lives: int
+
+
+class SpiedTable(MemoryTable):
+    """The leases of all workers, one after another; it notes each checkpoint, and fails as planned."""
+
+    def __init__(self, life: Life) -> None:
+        super().__init__()
+        self._life = life
+        self._random = random.Random(life.plan.seed)
+
+    async def list(self) -> list[Lease]:
+        self._fail()
+        return await super().list()
+
+    def _fail(self) -> None:
+        if self._random.random() < self._life.plan.store_fails:
+            raise OSError("the store failed: it was drawn")
+
+    def _write(self, lease: Lease) -> Lease | None:
+        before = self._rows.get(lease.key)
+        self._fail()
+        written = super()._write(lease)
+        if written is not None and before is not None and written.checkpoint != before.checkpoint:
+            position = written.checkpoint
+            self._life.note("wrote", lease.key, None if position.ended else place_of(position))
+        self._fail()  # written, and yet it failed
+        return written
+
+
+class DeadTable(MemoryTable):
+    """What a killed worker writes to."""
+
+    def _write(self, lease: Lease) -> Lease | None:
+        return lease
+
+
+class Store(Memory):
+    """One worker's way to the leases."""
+
+    def __init__(self, table: SpiedTable) -> None:
+        super().__init__()
+        self._spied = table
+        self._proxy = _Proxy(table)
+
+    def table(self, application: str, stream: str) -> Any:
+        return self._proxy
+
+    def kill(self) -> None:
+        """Let nothing arrive any more."""
+        self._proxy.target = DeadTable()
+
+
+class _Proxy:
+    """Stands for a table until its worker is killed."""
+
+    def __init__(self, target: MemoryTable) -> None:
+        self.target = target
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*args: Any) -> Any:
+            await asyncio.sleep(0.002)
+            return await getattr(self.target, name)(*args)
+
+        return call
+
+
+def live(plan: Plan) -> Story:
+    """Live a plan."""
+    return simulate(lambda: Life(plan).live(), seed=plan.seed, lasts=20_000)
+
+
+class Life:
+    """The consumers of a plan, one after another, and all that happens to them."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.random = random.Random(plan.seed)
+        self.service = Kinesis(
+            LoopClock(), quotas=plan.quotas, transition=plan.transition, signed=plan.signed or plan.ahead != 0
+        )
+        self.service.ask("CreateStream", StreamName=STREAM, ShardCount=plan.shards)
+        faults = WEATHERS[plan.weather]
+        nothing = Faults(unsent=0.5, black_hole=0.5)
+        starts = [self.random.uniform(1, 30) + 400 * number for number in range(plan.outages)]
+        self.over = starts[-1] + 350 if starts else 0.0
+        self.network = Network(
+            self.service,
+            plan.seed,
+            lambda now, operation: nothing if any(start <= now < start + 350 for start in starts) else faults,
+        )
+        self.table = SpiedTable(self)
+        self.steps: list[Step] = []
+        self.lives = 0
+        self.endings: Counter[str] = Counter()
+        self.all_is_done = False
+        self.dead = False
+        self.done: set[int] = set()
+        self.events: Counter[str] = Counter()
+        self.written = 0
+        self.strays: set[int] = set()
+        self.in_work: set[tuple[str, str | None]] = set()
+
+    def note(self, kind: str, shard_id: str, place: tuple[int, int] | None, number: int = -1) -> None:
+        if not self.dead:
+            now = asyncio.get_running_loop().time()
+            self.steps.append(Step(kind, self.lives, now, shard_id, place, number))
+
+    def observe(self, event: object) -> None:
+        self.events[type(event).__name__] += 1
+
+    async def live(self) -> Story:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        if self.plan.transition:
+            await asyncio.sleep(self.plan.transition + 0.1)
+        writing = asyncio.create_task(self.write())
+        kills = self.plan.kills
+        while not self.all_is_done:
+            self.dead = False
+            self.in_work.clear()
+            store = Store(self.table)
+            consumer = self.consumer(store)
+            working = asyncio.create_task(self.use(consumer))
+            if kills:
+                kills -= 1
+                await asyncio.wait([working], timeout=self.random.expovariate(1 / 10))
+                self.dead = True
+                store.kill()
+            else:
+                await self.wait_until_all_is_done(writing, working)
+            await self.end(working, consumer)
+            self.lives += 1
+            assert self.lives < 300, f"it ends again and again: {self.endings}"
+        self.dead = True
+        await writing
+        await self.network.calm()
+        shards = self.service.shards(STREAM)
+        names = [shard.id for shard in shards]
+        parents = {
+            shard.id: [names[index] for index in (shard.parent, shard.adjacent) if index is not None]
+            for shard in shards
+        }
+        reading = read(self.service.written(STREAM), shards)
+        return Story(
+            self.plan,
+            self.steps,
+            reading,
+            parents,
+            self.network,
+            loop.time(),
+            loop.turns,
+            self.events,
+            self.endings,
+            self.lives,
+        )
+
+    async def end(self, working: asyncio.Task[None], consumer: Consumer) -> None:
+        """End a worker that was killed or has done all, or look at why it ended by itself."""
+        if working.done() and not working.cancelled() and (error := working.exception()) is not None:
+            # Such as a service that is out of reach as it begins: whoever runs it starts it anew.
+            if not isinstance(error, (KinesisError, OSError)):
+                raise error
+            self.endings[f"{type(error).__name__} of {type(error.__cause__).__name__}"] += 1
+            await asyncio.sleep(5)
+        working.cancel()
+        with suppress(asyncio.CancelledError, KinesisError, OSError):
+            await working
+        with suppress(KinesisError, OSError):
+            await consumer.close()
+        await consumer.client.close()
+
+    def consumer(self, store: Store) -> Consumer:
+        plan = self.plan
+        client = Client(
+            region="us-east-1",
+            credentials=fresh_credentials,
+            endpoint_url="http://127.0.0.1:1",
+            wire=plan.wire,
+            clock=LoopClock(plan.ahead),
+            transport=self.network.connect(),
+        )
+        return Consumer(
+            STREAM,
+            application="billing",
+            store=store,
+            fetch=plan.fetch,
+            deliver=plan.deliver,
+            failure=Failing(tries=100, pause=0.01, longest_pause=0.1),
+            checkpoint="manual" if plan.manual else plan.checkpoint,
+            observer=self.observe,
+            client=client,
+        )
+
+    async def wait_until_all_is_done(self, writing: asyncio.Task[None], working: asyncio.Task[None]) -> None:
+        loop = asyncio.get_running_loop()
+        while not working.done():
+            await asyncio.sleep(1)
+            if writing.done() and len(self.done) == self.written:
+                await asyncio.sleep(12)  # what is there twice has the time to come
+                self.all_is_done = True
+                return
+            if loop.time() > self.over + 4000:
+                self.all_is_done = True  # it is not; the checks will say so
+                return
+
+    async def use(self, consumer: Consumer) -> None:
+        """Read with the face that was drawn."""
+        face, manual = self.plan.face, self.plan.manual
+        count = 0
+        if face == "run":
+            await consumer.run(self.work_and_checkpoint if manual else self.work)
+        elif face == "run_batches":
+            await consumer.run_batches(self.work_batch)
+        elif face == "iterate":
+            async for record in consumer:
+                await self.work(record)
+                count += 1
+                if manual and count % 7 == 0:
+                    await self.persist(record.checkpoint)
+        else:
+            async for batch in consumer.batches():
+                await self.work_batch(batch)
+
+    async def work_batch(self, batch: Any) -> None:
+        if self.random.random() < self.plan.fails:
+            raise ValueError("the work failed: it was drawn")
+        for record in batch:
+            assert record.shard_id == batch.shard_id
+            await self.work(record)
+        if self.plan.manual:
+            await self.persist(batch.checkpoint)
+
+    async def work_and_checkpoint(self, record: ReceivedRecord[bytes]) -> None:
+        await self.work(record)
+        if self.random.random() < 0.2 and self.plan.deliver.concurrency == 1:
+            await self.persist(record.checkpoint)
+
+    async def persist(self, checkpoint: Callable[[], Any]) -> None:
+        """Checkpoint, and again where the store fails."""
+        while not self.dead:
+            with suppress(KinesisError, OSError):
+                await checkpoint()
+                return
+            await asyncio.sleep(0.1)
+
+    async def work(self, record: ReceivedRecord[bytes]) -> None:
+        number = int(record.data.partition(b"|")[0])
+        place = int(record.sequence_number), record.subsequence_number or 0
+        key = (record.shard_id, record.partition_key)
+        assert key not in self.in_work, f"two records of {key} at once"
+        self.note("began", record.shard_id, place, number)
+        self.in_work.add(key)
+        try:
+            if self.plan.work and self.random.random() < 0.3:
+                await asyncio.sleep(self.random.expovariate(1 / self.plan.work))
+            if self.plan.face == "run" and self.random.random() < self.plan.fails:
+                raise ValueError("the work failed: it was drawn")
+        finally:
+            self.in_work.discard(key)
+        self.note("done", record.shard_id, place, number)
+        if not self.dead:
+            self.done.add(number)
+
+    async def write(self) -> None:
+        """Write records in order, and reshard in between."""
+        plan, chance = self.plan, random.Random(self.plan.seed * 1013)
+        reshards = sorted(chance.randrange(plan.records) for _ in range(plan.reshards))
+        number = 0
+        while number < plan.records:
+            while reshards and reshards[0] <= number:
+                reshards.pop(0)
+                self.service.reshard(STREAM, chance)
+            stream = self.service.stream(STREAM)
+            records: list[tuple[str, bytes]] = []
+            shard = None
+            most = chance.randrange(1, 12) if chance.random() < plan.aggregated else 1
+            stray = chance.random() < plan.stray
+            while len(records) < most and number < plan.records:
+                key = f"k{chance.randrange(plan.keys)}"
+                home = bisect_left(stream.ends, hash_key(key, None))
+                if shard is None:
+                    shard = home
+                if home != shard and not stray:
+                    break
+                records.append((key, b"%d|" % number + bytes(chance.randrange(50))))
+                number += 1
+            out = any(bisect_left(stream.ends, hash_key(key, None)) != shard for key, _ in records)
+            assert shard is not None
+            if len(records) == 1:
+                ((key, data),) = records
+                self.service.ask("PutRecord", StreamName=STREAM, PartitionKey=key, Data=data)
+            else:
+                start = str(int.from_bytes(stream.open[shard].start, "big"))
+                self.service.ask(
+                    "PutRecord", StreamName=STREAM, PartitionKey="a", ExplicitHashKey=start, Data=pack(records)
+                )
+            if out:
+                self.strays |= {int(data.partition(b"|")[0]) for _, data in records}
+            else:
+                self.written += len(records)
+            if plan.pause:
+                await asyncio.sleep(chance.expovariate(1 / plan.pause))
+
+
+async def fresh_credentials() -> Credentials:
+    """Return credentials from a slow source."""
+    await asyncio.sleep(0.3)
+    return Credentials("local", "local", str(random.random()))
+
+
+def place_of(position: Position) -> tuple[int, int] | None:
+    """Return a checkpoint as the place of the last record that it says is done."""
+    if not position.is_number:
+        return (-1, 0)
+    subsequence = position.subsequence_number
+    return int(position.sequence_number), 2**30 if subsequence is None else subsequence
+
+
+# What must hold. Each raises AssertionError, and says what it saw.
+
+
+def nothing_is_lost(story: Story) -> None:
+    done = {step.number for step in story.steps if step.kind == "done"}
+    missing = [number for number in map(number_of, story.reading.seen) if number not in done]
+    assert not missing, f"{len(missing)} records were never handled, such as {missing[0]}; at {story.ended:.0f} s"
+
+
+def what_no_kcl_reader_sees_is_not_handed_on(story: Story) -> None:
+    seen = set(map(number_of, story.reading.seen))
+    assert not [step for step in story.steps if step.number >= 0 and step.number not in seen]
+
+
+def each_comes_once(story: Story) -> None:
+    """Where the worker goes on to its end, no record is handled twice."""
+    if story.lives > 1:
+        return
+    twice = [
+        number for number, count in Counter(s.number for s in story.steps if s.kind == "done").items() if count > 1
+    ]
+    assert not twice, f"{len(twice)} records came twice, such as {twice[0]}"
+
+
+def order_of_each_key_is_kept(story: Story) -> None:
+    """Of each key, records are handled in order; after a kill, from some earlier record on again."""
+    keys = {number_of(one): one.partition_key for one in story.reading.seen}
+    first: dict[int, int] = {}
+    for index, step in enumerate(story.steps):
+        if step.kind == "began":
+            first.setdefault(step.number, index)
+    newest: dict[str, int] = {}
+    for number in sorted(first, key=first.__getitem__):
+        key = keys[number]
+        before = newest.get(key, -1)
+        assert before < number, f"key {key}: record {number} is handled after record {before}"
+        newest[key] = number
+    for life in range(story.lives):  # and within each life without exception
+        newest = {}
+        for step in story.steps:
+            if step.kind == "done" and step.life == life:
+                key = keys[step.number]
+                assert newest.get(key, -1) < step.number, f"life {life}, key {key}: {step.number} after {newest[key]}"
+                newest[key] = step.number
+
+
+def parents_come_before_children(story: Story) -> None:
+    of_shard: dict[str, set[int]] = {}
+    for one in story.reading.seen:
+        of_shard.setdefault(one.shard_id, set()).add(number_of(one))
+    done: set[int] = set()
+    for step in story.steps:
+        if step.kind == "done":
+            done.add(step.number)
+        elif step.kind == "began":
+            for parent in story.parents[step.shard_id]:
+                early = of_shard.get(parent, set()) - done
+                assert not early, f"{step.shard_id} is read before {parent} is done: {sorted(early)[:3]} are left"
+
+
+def checkpoints_follow_the_work(story: Story) -> None:
+    """No checkpoint lies beyond unfinished work, and none goes back."""
+    places: dict[str, list[tuple[int, int]]] = {}
+    for one in story.reading.seen:
+        places.setdefault(one.shard_id, []).append((int(one.sequence_number), one.subsequence_number or 0))
+    done: dict[str, set[tuple[int, int]]] = {}
+    newest: dict[str, tuple[int, int]] = {}
+    for step in story.steps:
+        if step.kind == "done":
+            assert step.place is not None
+            done.setdefault(step.shard_id, set()).add(step.place)
+        elif step.kind == "wrote":
+            place = (2**200, 0) if step.place is None else step.place
+            assert newest.get(step.shard_id, (-2, 0)) <= place, f"{step.shard_id}: a checkpoint goes back"
+            newest[step.shard_id] = place
+            finished = done.get(step.shard_id, set())
+            left = [one for one in places.get(step.shard_id, []) if one <= place and one not in finished]
+            assert not left, f"{step.shard_id}: a checkpoint lies beyond {len(left)} records that are not done"
+
+
+CHECKS: list[Callable[[Story], None]] = [
+    nothing_is_lost,
+    what_no_kcl_reader_sees_is_not_handed_on,
+    each_comes_once,
+    order_of_each_key_is_kept,
+    parents_come_before_children,
+    checkpoints_follow_the_work,
+]
+
+
+def number_of(one: Any) -> int:
+    """Return which record this is."""
+    return int(one.data.partition(b"|")[0])

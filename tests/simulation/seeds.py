@@ -1,0 +1,27 @@
+"""How many seeds, from where on, and how to see one again."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SEEDS = int(os.environ.get("KINSTREAM_SEEDS", "40"))
+"""Of each kind; `make simulate` has thousands."""
+FIRST_SEED = int(os.environ.get("KINSTREAM_SEED", "0"))
+"""Where to go on after a failure, or what to see again."""
+
+WHOLE = SEEDS >= 1000
+"""Whether what takes minutes takes them; the checks of each commit have a part."""
+
+
+@contextmanager
+def shown_again(kind: str, seed: int) -> Iterator[None]:
+    """Say how to see a failure again. Sets are in another order in each process, unless it is fixed."""
+    try:
+        yield
+    except BaseException:
+        again = f"PYTHONHASHSEED={os.environ.get('PYTHONHASHSEED', '0')} KINSTREAM_SEED={seed} KINSTREAM_SEEDS=2"
+        print(f"{kind}: seed {seed}: {again} begins with it", file=sys.stderr)
+        raise

@@ -1,0 +1,71 @@
+"""Lives of a consumer by the hundred, each drawn by a seed: faults, reshards, kills and slow work while it reads."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+from tests.simulation.consuming import CHECKS, Story, draw, live
+from tests.simulation.seeds import FIRST_SEED, SEEDS, shown_again
+
+from kinstream.config import Delivering
+
+
+def lives(kind: str, seeds: int, **fixed: Any) -> Counter[str]:
+    """Live so many plans, check each, and return what happened in all of them together."""
+    started = time.monotonic()
+    sums: Counter[str] = Counter()
+    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
+        with shown_again(kind, seed):
+            story = live(draw(seed, **fixed))
+            for check in CHECKS:
+                check(story)
+        sums += counts(story)
+    told = ", ".join(f"{count} {what}" for what, count in sums.items())
+    print(f"{kind}: {seeds} lives from seed {FIRST_SEED} in {time.monotonic() - started:.0f} s: {told}")
+    return sums
+
+
+def counts(story: Story) -> Counter[str]:
+    """Return what happened in a life."""
+    done = [step for step in story.steps if step.kind == "done"]
+    return Counter(
+        {
+            "records": len(story.reading.seen),
+            "handled again": len(done) - len({step.number for step in done}),
+            "workers": story.lives,
+            "shards with parents": sum(map(bool, story.parents.values())),
+            "checkpoints": sum(step.kind == "wrote" for step in story.steps),
+            "aggregates dropped": story.reading.dropped,
+            "requests": story.network.sent,
+            "iterators expired": sum(trip.refused == "ExpiredIteratorException" for trip in story.network.trips),
+            "reads that failed": story.events["FetchFailed"],
+            "writes that failed": story.events["CheckpointFailed"],
+        }
+    )
+
+
+@pytest.mark.timeout(120 + SEEDS)
+def test_no_record_is_lost_or_out_of_order_whatever_happens() -> None:
+    sums = lives("reading, whatever happens", SEEDS)
+    if SEEDS >= 100:  # the seeds' lives are not all easy ones
+        assert min(sums.values()) > 3, sums
+
+
+@pytest.mark.timeout(120 + SEEDS)
+def test_every_reshard_under_load_is_followed_in_order() -> None:
+    fixed: dict[str, Any] = {"weather": "fine", "kills": 0, "outages": 0, "reshards": 15, "pause": 0.05}
+    lives("reading, resharded", SEEDS // 2, **fixed, store_fails=0.0, manual=False)
+
+
+@pytest.mark.timeout(120 + SEEDS)
+def test_a_worker_that_is_killed_again_and_again_loses_nothing() -> None:
+    lives("reading, killed", SEEDS // 2, weather="fine", kills=8, outages=0, reshards=6, pause=0.2)
+
+
+@pytest.mark.timeout(120 + SEEDS)
+def test_a_handler_of_many_at_once_finishes_keys_in_order() -> None:
+    deliver = Delivering(concurrency=20)
+    lives("reading, side by side", SEEDS // 2, face="run", deliver=deliver, work=0.5, fails=0.2, manual=False)

@@ -1,0 +1,64 @@
+"""Lives of a producer by the hundred, each drawn by a seed: faults, throttles and reshards while it writes."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+from tests.doubles.network import Fate
+from tests.simulation.producing import CHECKS, Story, draw, live
+from tests.simulation.seeds import FIRST_SEED, SEEDS, shown_again
+
+
+def lives(kind: str, seeds: int, **fixed: Any) -> Counter[str]:
+    """Live so many plans, check each, and return what happened in all of them together."""
+    started = time.monotonic()
+    sums: Counter[str] = Counter()
+    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
+        with shown_again(kind, seed):
+            story = live(draw(seed, **fixed))
+            for check in CHECKS:
+                check(story)
+        sums += counts(story)
+    told = ", ".join(f"{count} {what}" for what, count in sums.items())
+    print(f"{kind}: {seeds} lives from seed {FIRST_SEED} in {time.monotonic() - started:.0f} s: {told}")
+    return sums
+
+
+def counts(story: Story) -> Counter[str]:
+    """Return what happened in a life."""
+    copies = Counter(one.data for one in story.reading.seen)
+    return Counter(
+        {
+            "acknowledged": len(story.acknowledged),
+            "failed": len(story.failures),
+            "twice": sum(count > 1 for count in copies.values()),
+            "requests": len(story.network.trips),
+            "unknown": sum(trip.unknown for trip in story.network.trips),
+            "partial": story.network.fates[Fate.PARTIAL],
+            "aggregates": story.reading.aggregates,
+            "dropped": story.reading.dropped,
+            "resharded": len(story.network.service.shards("orders")) - story.plan.shards,
+        }
+    )
+
+
+@pytest.mark.timeout(120 + SEEDS)
+def test_no_acknowledged_record_is_lost_whatever_happens() -> None:
+    sums = lives("whatever happens", SEEDS)
+    if SEEDS >= 100:  # the seeds' lives are not all easy ones
+        assert min(sums[what] for what in ("failed", "twice", "unknown", "partial", "aggregates", "dropped")) > 3
+
+
+@pytest.mark.timeout(120 + SEEDS)
+def test_order_of_each_key_holds_under_partial_failures_and_reshards() -> None:
+    sums = lives("order", SEEDS, order="key", keyless=False, weather="partial", reshards=5, transition=0.0, putters=2)
+    if SEEDS >= 100:
+        assert min(sums[what] for what in ("partial", "resharded", "aggregates", "dropped")) > 3
+
+
+@pytest.mark.timeout(120 + SEEDS)
+def test_order_of_each_key_holds_when_nobody_knows_what_was_written() -> None:
+    lives("order, unknown", SEEDS // 2, order="key", keyless=False, weather="everything", reshards=3, keys=3)
