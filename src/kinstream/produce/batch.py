@@ -240,12 +240,12 @@ class Batcher:
             lane = next(iter(self._whole))
             waiting, head = lane.waiting, lane.head
             start, records = len(entries), len(waiting) - head
-            size = waiting[head].size if records == 1 else sum([delivery.size for delivery in waiting[head:]])
-            if (
-                records > most - start
-                or size > room
-                or (lane.pace is not None and not lane.pace.spend(records, size, now))
-            ):
+            all_fit = records <= most - start
+            if records == 1:
+                size = waiting[head].size
+            else:
+                size = sum([delivery.size for delivery in waiting[head:]]) if all_fit else 0
+            if not all_fit or size > room or (lane.pace is not None and not lane.pace.spend(records, size, now)):
                 # Not all of it: what may be sent now, then, and with the others' shares in mind.
                 del self._whole[lane]
                 self._whole_entries -= lane.entries

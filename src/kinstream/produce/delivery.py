@@ -127,7 +127,10 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
     def __await__(self) -> Generator[Any, None, PutResult]:
         while self.outcome is None:
             yield from self.wait()
-        return self.result()
+        value = self.value()
+        if isinstance(value, ProduceError):
+            raise value
+        return value
 
     def wait(self) -> Generator[Any, None, None]:
         """Wait until it is settled. Not for users."""

@@ -27,19 +27,23 @@ class Outcomes:
         room: Where they get room back.
         life: Seconds from a record's admission to its deadline, for the error.
         tell: Told events; None where nobody listens.
+        aggregates: Whether there may be aggregates.
 
     Attributes:
         counts: What was done so far.
         unseen: Failures that nobody has seen.
     """
 
-    def __init__(self, name: str, room: Room, life: float, tell: Callable[[Event], None] | None) -> None:
+    def __init__(
+        self, name: str, room: Room, life: float, tell: Callable[[Event], None] | None, *, aggregates: bool
+    ) -> None:
         self.counts: Counts = Counts()
         self.unseen: Unseen = Unseen()
         self._name = name
         self._room = room
         self._life = life
         self._tell = tell
+        self._aggregates = aggregates
         self._watchers: list[asyncio.Future[None]] = []
 
     async def next(self) -> None:
@@ -59,7 +63,8 @@ class Outcomes:
         counts = self.counts
         if counts.resent_failed or counts.resent_unknown or counts.resent_wrong_shard:
             counts.duplicates_possible += sum(map(in_doubt, entries))
-        counts.aggregates += sum([entry.__class__ is Aggregate for entry in entries])
+        if self._aggregates:
+            counts.aggregates += sum([entry.__class__ is Aggregate for entry in entries])
         records, size, awaited = mark_written(entries, results)
         counts.kinesis_records += len(entries)
         counts.records_written += records

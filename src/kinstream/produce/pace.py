@@ -34,12 +34,17 @@ class Pace:
         now: Seconds.
     """
 
-    __slots__ = ("_at", "_bytes", "_pacing", "_peak", "_records", "_refused", "share")
+    __slots__ = (
+        "_at", "_bytes", "_bytes_burst", "_bytes_rate", "_pacing", "_peak", "_records", "_records_burst", "_records_rate",
+        "_refused", "share",
+    )  # fmt: skip
 
     def __init__(self, pacing: Pacing, now: float) -> None:
         self._pacing = pacing
-        self._records = pacing.records_per_second * BURST
-        self._bytes = pacing.bytes_per_second * BURST
+        self._records_rate: float = pacing.records_per_second
+        self._bytes_rate: float = pacing.bytes_per_second
+        self._records = self._records_burst = max(pacing.records_per_second * BURST, 1.0)
+        self._bytes = self._bytes_burst = pacing.bytes_per_second * BURST
         self._at = now
         self._refused: float | None = None
         self._peak = 1.0
@@ -101,12 +106,15 @@ class Pace:
         seconds, self._at = now - self._at, now
         if seconds <= 0:
             return
-        if self._refused is not None:
-            climb = (now - self._refused) / CLIMB - 1
-            share = self._peak * (1 + (1 - REFUSED_KEEPS) * climb**3)
-            self.share = min(max(share, LOWEST_SHARE), 1.0)
-            if self.share == 1.0:
-                self._refused, self._peak = None, 1.0
+        if self._refused is None:
+            self._records = min(self._records + self._records_rate * seconds, self._records_burst)
+            self._bytes = min(self._bytes + self._bytes_rate * seconds, self._bytes_burst)
+            return
+        climb = (now - self._refused) / CLIMB - 1
+        share = self._peak * (1 + (1 - REFUSED_KEEPS) * climb**3)
+        self.share = min(max(share, LOWEST_SHARE), 1.0)
+        if self.share == 1.0:
+            self._refused, self._peak = None, 1.0
         pacing, share = self._pacing, self.share
         records_rate, bytes_rate = pacing.records_per_second * share, pacing.bytes_per_second * share
         self._records = min(self._records + records_rate * seconds, max(1.0, records_rate * BURST))

@@ -125,7 +125,9 @@ class Pipeline:
         )
         self._outage = Outage(resend.max_delay)
         self._sender = Sender(client, stream)
-        self._outcomes = Outcomes(stream.name, self.entrance.room, resend.deadline, self._tell)
+        self._outcomes = Outcomes(
+            stream.name, self.entrance.room, resend.deadline, self._tell, aggregates=aggregate is not None
+        )
         self._counts = self._outcomes.counts
 
         # Where records are that are neither in the inbox nor in a lane.
