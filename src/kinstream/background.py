@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -16,6 +17,8 @@ T = TypeVar("T")
 
 LOOK_EVERY = 1.0
 """Seconds after which who waits for another thread's event loop looks whether it is still there."""
+
+_log = logging.getLogger("kinstream")
 
 
 class BackgroundLoop:
@@ -187,6 +190,9 @@ def _run(loop: asyncio.AbstractEventLoop, ended: threading.Event) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
+    except (SystemExit, KeyboardInterrupt):
+        # asyncio lets these through; who waits for the loop is told that it has ended.
+        _log.exception("something in an event loop of kinstream asked for the program's end, and ended that loop alone")
     finally:
         ended.set()
         try:

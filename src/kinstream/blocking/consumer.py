@@ -177,7 +177,7 @@ class Consumer(OnStream):
         """
         if getattr(self._this_thread, "handles", False):
             self._closes_after_run = True
-            self._background.call(self._end)
+            self._do(self._end)
             return
         self._close(self._consumer.close())
 
