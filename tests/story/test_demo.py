@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -223,9 +224,24 @@ def test_the_command_prints_plain_lines_in_a_pipe_and_ends_with_the_verdict() ->
     assert lines[-1] == "demo: 1500 in, 1500 out, 0 lost, 0 duplicated, order per key kept"
     assert lines[0] == "1,500 flights from New York, January 2013, 12 of them cancelled"
     assert "write: 1,500 of 1,500 records" in lines
+    assert any(
+        re.fullmatch(r"1,500 records in \d\d shard records, .* requests: aggregation saved 9\d.\d%", line)
+        for line in lines
+    )
+    assert any(line.endswith("by polling") for line in lines)
     assert sum(line.startswith(" shardId-") for line in lines) == 6
     assert "\x1b" not in ended.stdout
     assert max(map(len, lines)) <= 80
+
+
+def test_the_command_reads_by_enhanced_fan_out_where_it_is_asked_to() -> None:
+    ended = subprocess.run(
+        [*DEMO, "--fan-out", "--records", "1500"], capture_output=True, text=True, timeout=18, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    lines = ended.stdout.splitlines()
+    assert lines[-1] == "demo: 1500 in, 1500 out, 0 lost, 0 duplicated, order per key kept"
+    assert any(line.endswith("by enhanced fan-out") for line in lines)
 
 
 def test_the_command_draws_bars_on_a_terminal() -> None:

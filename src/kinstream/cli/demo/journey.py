@@ -85,7 +85,7 @@ def _saved(statistics: ProducerStatistics, taken: Mapping[str, int]) -> Iterator
         f" aggregation saved {1 - packed / count:.1%}"
     )
     alone = max(taken.values()) / SHARD_WRITE_RECORDS_PER_SECOND
-    yield f"one by one, {SHARD_WRITE_RECORDS_PER_SECOND:,} a second in each shard: {alone:.1f} s at least"
+    yield f"one by one they would take {alone:.1f} s at least: {SHARD_WRITE_RECORDS_PER_SECOND:,} a second in each shard"
     again = {
         "after a reshard": statistics.resent_wrong_shard,
         "after a refusal": statistics.resent_throttled + statistics.resent_failed,

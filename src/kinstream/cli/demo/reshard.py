@@ -44,9 +44,14 @@ async def split(client: Client, taken: Mapping[str, int]) -> str:
 
 
 async def merge(client: Client, taken: Mapping[str, int]) -> str:
-    """Merge the two neighbours that took least. Raises as `create`."""
+    """Merge the two neighbours that took least and are not of one split. Raises as `create`."""
+    neighbours = pairwise(sorted(await _open_shards(client), key=_low))
     one, other = min(
-        pairwise(sorted(await _open_shards(client), key=_low)),
+        (
+            pair
+            for pair in neighbours
+            if pair[0].parent_shard_id is None or pair[0].parent_shard_id != pair[1].parent_shard_id
+        ),
         key=lambda pair: sum(taken.get(shard.shard_id, 0) for shard in pair),
     )
     await _change(client, "MergeShards", ShardToMerge=one.shard_id, AdjacentShardToMerge=other.shard_id)
