@@ -433,3 +433,80 @@ def test_dead_letter_is_json() -> None:
     letter = dead_letter(record, ValueError("why"))
     assert letter.partition_key == "7"
     assert json.loads(letter.data)["subsequence_number"] == 3
+
+
+async def ends_by(stream: River, shape: Any, handle: Any, store: Memory, **options: Any) -> BaseException:
+    """Return what `run` raises where a handler does not come to an end as handlers should."""
+    concurrency, of = shape
+    deliver = Delivering(concurrency=concurrency)
+    async with consumer(stream, Failing(**QUICK), store, deliver=deliver, **options) as reader:
+        try:
+            await reader.run(of(handle))
+        except Exception as error:  # noqa: BLE001 - it is what is asked for
+            return error
+    raise AssertionError("it took the record for done")
+
+
+class Raises:
+    """Raises something on record 7 that no policy knows of."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self._error = error
+
+    async def __call__(self, record: ReceivedRecord[bytes]) -> None:
+        self.plain(record)
+
+    def plain(self, record: ReceivedRecord[bytes]) -> None:
+        if int(record.data) == 7:
+            raise self._error("of its own")
+
+
+class Exit(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, StopIteration, Exit])
+async def test_record_whose_handler_raises_what_is_no_plain_exception_is_not_done(
+    stream: River, shape: Any, error: type[BaseException]
+) -> None:
+    await stream.write(20, keys=20)
+    await stream.split("shardId-000000000000")
+    store = Memory()
+    raised = await ends_by(stream, shape, Raises(error), store)
+    assert isinstance(raised, ConsumeError if error in (asyncio.CancelledError, StopIteration) else RuntimeError)
+    (lease,) = await store.table("app", "events").list()
+    assert not lease.checkpoint.ended
+    async with consumer(stream, Failing(), store) as reader:
+        assert [int(record.data) async for record in reader][0] == 7
+
+
+async def test_handler_that_awaits_something_cancelled_is_tried_again(stream: River) -> None:
+    await stream.write(20)
+    caught: list[int] = []
+    tried: list[int] = []
+
+    async def handle(record: ReceivedRecord[bytes]) -> None:
+        tried.append(int(record.data))
+        if tried.count(7) == 1:
+            other = asyncio.create_task(asyncio.sleep(60))
+            other.cancel()
+            await other
+        caught.append(int(record.data))
+
+    async with consumer(stream, Failing(**QUICK)) as reader:
+        await reader.run(handle)
+    assert caught == list(range(20))
+
+
+async def test_plain_function_that_returns_a_coroutine_is_refused_at_every_try(stream: River) -> None:
+    await stream.write(20)
+    store = Memory()
+
+    async def handle(record: ReceivedRecord[bytes]) -> None:
+        raise AssertionError("nobody awaits it")
+
+    for concurrency in 1, 7:
+        raised = await ends_by(stream, (concurrency, lambda handler: lambda record: handler(record)), handle, store)
+        assert isinstance(raised.__cause__, ConfigError)
+    async with consumer(stream, Failing(), store) as reader:
+        assert len([record async for record in reader]) == 20

@@ -119,8 +119,8 @@ class FailurePolicy:
             pause = min(pause * 2, self._option.longest_pause)
             try:
                 await again()
-            except Exception as once_more:  # noqa: BLE001 - a handler is anybody's code
-                error = once_more
+            except BaseException as once_more:  # noqa: BLE001 - a handler is anybody's code
+                error = failure(once_more)
             else:
                 return
         await self.decide(reading, records, error, self._option.tries)
@@ -142,7 +142,8 @@ class FailurePolicy:
             for record in records:
                 try:
                     await self._dead_letter(then, record, error)
-                except Exception as refused:
+                except BaseException as raised:
+                    refused = failure(raised)
                     self._tell(reading, [record], refused, tries, "stopped")
                     raise ConsumeError(
                         f"{reading.shard_id}: the dead letter failed on the record with sequence number"
@@ -238,8 +239,8 @@ class OneByOne:
                 for record in left:
                     await handler(record)
                     progress.last = record
-            except Exception as error:  # noqa: BLE001 - a handler is anybody's code
-                await self._policy.failed(self._reading, [record], error, functools.partial(handler, record))
+            except BaseException as error:  # noqa: BLE001 - a handler is anybody's code
+                await self._policy.failed(self._reading, [record], failure(error), functools.partial(handler, record))
                 progress.last = record
             else:
                 return
@@ -268,7 +269,7 @@ class InThreads:
         left = iter(records)
         while (failed := await in_thread(self._threads, self._work, left)) is not None:
             record, error = failed
-            again = functools.partial(in_thread, self._threads, self._handler, record)
+            again = functools.partial(in_thread, self._threads, called, self._handler, record)
             await self._policy.failed(self._reading, [record], error, again)
             self._reading.progress.last = record
 
@@ -276,8 +277,7 @@ class InThreads:
         handler, progress = self._handler, self._reading.progress
         for record in left:
             try:
-                if (outcome := handler(record)) is not None:
-                    refuse_awaitable(outcome)
+                called(handler, record)
             except Exception as error:  # noqa: BLE001 - a handler is anybody's code
                 return record, error
             progress.last = record
@@ -303,8 +303,8 @@ class Whole:
         batch = batch_of(self._reading, records)
         try:
             await self._handler(batch)
-        except Exception as error:  # noqa: BLE001 - a handler is anybody's code
-            await self._policy.failed(self._reading, records, error, functools.partial(self._handler, batch))
+        except BaseException as error:  # noqa: BLE001 - a handler is anybody's code
+            await self._policy.failed(self._reading, records, failure(error), functools.partial(self._handler, batch))
         self._reading.progress.last = records[-1]
 
     async def drain(self) -> None:
@@ -340,7 +340,7 @@ class SideBySide:
         self._ready: deque[object] = deque()
         self._runners: set[asyncio.Task[None]] = set()
         self._moved = asyncio.Event()
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
 
     async def deliver(self, records: Batch) -> None:
         """Take a batch into work."""
@@ -398,9 +398,12 @@ class SideBySide:
             try:
                 try:
                     await self._handler(record)
-                except Exception as error:  # noqa: BLE001 - a handler is anybody's code
-                    await self._policy.failed(self._reading, [record], error, functools.partial(self._handler, record))
-            except (ConsumeError, Interrupted) as error:
+                except BaseException as error:  # noqa: BLE001 - a handler is anybody's code
+                    again = functools.partial(self._handler, record)
+                    await self._policy.failed(self._reading, [record], failure(error), again)
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:  # noqa: BLE001 - whatever it is, it ends the shard, not this runner alone
                 self._error = self._error or error
                 break
             lane.popleft()
@@ -418,6 +421,25 @@ async def in_thread(threads: ThreadPoolExecutor, function: Callable[..., Any], *
     return await asyncio.get_running_loop().run_in_executor(threads, call)
 
 
+def failure(error: BaseException) -> Exception:
+    """Return what a handler raised, for the policy to decide on; raise it on where it is to end more than a record.
+
+    A cancellation is the record's failure where nobody cancelled the task: the handler waited for something that was cancelled.
+    """
+    if isinstance(error, Exception):
+        return error
+    task = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError) and not (task is not None and task.cancelling()):
+        return _told_as_failure(error)
+    raise error
+
+
+def _told_as_failure(error: BaseException) -> RuntimeError:
+    told = RuntimeError(f"a handler raised {type(error).__name__}")
+    told.__cause__ = error
+    return told
+
+
 def is_async(handler: Callable[..., object]) -> bool:
     """Return whether calling a handler gives something to await."""
     while isinstance(handler, functools.partial):
@@ -425,13 +447,18 @@ def is_async(handler: Callable[..., object]) -> bool:
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
 
 
-def refuse_awaitable(outcome: object) -> None:
-    """Check what a plain function returned.
+def called(handler: Callable[[Any], object], argument: Any) -> None:
+    """Call a plain handler, in its thread.
 
     Raises:
-        ConfigError: It is to be awaited, which its thread cannot do.
+        ConfigError: It returned something to be awaited, which its thread cannot do.
     """
-    if inspect.isawaitable(outcome):
+    try:
+        outcome = handler(argument)
+    except (StopIteration, asyncio.CancelledError) as error:
+        # A future cannot hold the one, and would take the other for its own.
+        raise _told_as_failure(error) from error
+    if outcome is not None and inspect.isawaitable(outcome):
         if inspect.iscoroutine(outcome):
             outcome.close()
         raise ConfigError("handler: a plain function returned an awaitable: define the handler with async def")
@@ -459,9 +486,4 @@ def awaitable(handler: Callable[[Any], object], threads: ThreadPoolExecutor) -> 
     """Return an async handler: the same, or one that runs a plain function in a thread."""
     if is_async(handler):
         return handler  # type: ignore[return-value]
-
-    def checked(argument: Any) -> None:
-        if (outcome := handler(argument)) is not None:
-            refuse_awaitable(outcome)
-
-    return functools.partial(in_thread, threads, checked)
+    return functools.partial(in_thread, threads, called, handler)
