@@ -32,6 +32,8 @@ class Wire(StrEnum):
     """`application/x-amz-json-1.1`, which every Kinesis speaks. Best for small records."""
     CBOR = "cbor"
     """`application/x-amz-cbor-1.1`, the Java SDK's default: bytes stay bytes. Best from about 500 bytes a record."""
+    AUTO = "auto"
+    """CBOR for puts of large records, aggregated ones among them; JSON for everything else."""
 
 
 def number(field: str, value: Any, low: float, high: float, unit: str = "") -> None:

@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 
-from kinstream.aws.wire import CborCodec, JsonCodec
+from kinstream.aws import kinesis
+from kinstream.aws.endpoint import Stream
+from kinstream.aws.wire import AutoCodec, CborCodec, JsonCodec
+from kinstream.record import Record
 
 # A GetShardIterator request of the AWS SDK for Java v2, taken off the wire by floci-io/floci issue 2368: a timestamp is tag 1
 # with integer milliseconds. The end of its body.
@@ -80,3 +83,16 @@ def test_record_of_the_aws_cli_is_read() -> None:
     assert record.arrival_time == 1560944718.833
     assert record.timestamp == 1560944718
     assert record.partition_key == "my-partition"
+
+
+@pytest.mark.parametrize(
+    ("size", "content_type"), [(100, "json-1.1"), (499, "json-1.1"), (500, "cbor-1.1"), (5000, "cbor-1.1")]
+)
+def test_auto_puts_large_records_in_cbor_and_all_else_in_json(size: int, content_type: str) -> None:
+    codec = AutoCodec()
+    records = [Record(bytes(size), "key")] * 10
+    request = kinesis.put_records(codec, Stream("events"), records)
+    assert request.content_type == f"application/x-amz-{content_type}"
+    same = CborCodec() if "cbor" in content_type else JsonCodec()
+    assert request.body == same.encode_put_records({"StreamName": "events"}, records)
+    assert codec.encode({"StreamName": "events"}) == JsonCodec().encode({"StreamName": "events"})

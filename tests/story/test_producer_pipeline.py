@@ -158,6 +158,17 @@ async def test_many_records_arrive_each_where_its_result_says(place: Place, orde
             assert mine == sorted(mine)
 
 
+@pytest.mark.parametrize("wire", ["json", "cbor", "auto"])
+async def test_small_and_large_records_arrive_in_every_form(server: Server, place: Place, wire: str) -> None:
+    await place.create(2)
+    given = [(bytes([number % 256]) * (number * 20), f"key-{number}") for number in range(300)]
+    credentials = Credentials(server.access_key_id, server.secret_access_key)
+    async with Client(region=server.region, endpoint_url=server.url, credentials=credentials, wire=wire) as client:
+        for aggregate in (None, Aggregation()):
+            async with Producer(STREAM, client=client, pace=None, aggregate=aggregate) as producer:
+                check(await (await producer.put_many(given)), given, await place.read())
+
+
 async def test_records_without_a_key_are_spread_over_the_shards_evenly(place: Place) -> None:
     await place.create(4)
     async with place.producer() as producer:

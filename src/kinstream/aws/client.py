@@ -31,7 +31,7 @@ from kinstream.aws.kinesis import Malformed, Request, subscribe_to_shard
 from kinstream.aws.sign import Signer
 from kinstream.aws.subscription import CONTENT_TYPE, Subscription
 from kinstream.aws.transport import Answer, HttpTransport, StreamedAnswer, Transport, whole
-from kinstream.aws.wire import CborCodec, Codec, JsonCodec
+from kinstream.aws.wire import AutoCodec, CborCodec, Codec, JsonCodec
 from kinstream.clock import SYSTEM_CLOCK, Clock
 from kinstream.config import Connection, Retrying, Timeouts, Wire, choice, number, text
 from kinstream.errors import (
@@ -66,6 +66,11 @@ FIRST_DATE, LAST_DATE = 1_385_942_400.0, 7_258_118_400.0
 TEXT_MAX_BYTES = 2048
 """So much of an answer that is no JSON or CBOR is kept in an error."""
 
+_CODECS: dict[Wire, type[JsonCodec] | type[CborCodec]] = {
+    Wire.JSON: JsonCodec,
+    Wire.CBOR: CborCodec,
+    Wire.AUTO: AutoCodec,
+}
 _OPERATION = re.compile(r"[A-Z][A-Za-z0-9]{1,63}")
 _ARN_PARAMETERS = ("StreamARN", "ConsumerARN", "ResourceARN", "ChannelARN", "QueueARN")
 _ARN = re.compile(r"arn:aws[a-z-]*:kinesis:([a-z0-9-]+):([0-9]{12}):.+")
@@ -150,7 +155,7 @@ class Client:
         endpoint_url: Another place than AWS's own, such as "http://127.0.0.1:4567"; None: `AWS_ENDPOINT_URL_KINESIS`,
             `AWS_ENDPOINT_URL` or the profile's, else AWS's endpoint of the region.
         profile: A profile of `~/.aws/config`; None: `AWS_PROFILE`, or the default one.
-        wire: "json" or "cbor".
+        wire: "json", "cbor", or "auto": CBOR for puts of large records, JSON for everything else.
         timeouts: How long to wait.
         retry: When to send again.
         connection: CA bundle, proxy, idle connections.
@@ -191,7 +196,7 @@ class Client:
         self.timeouts: Timeouts = _option("timeouts", timeouts, Timeouts)
         self.retry: Retrying = _option("retry", retry, Retrying)
         self.connection: Connection = _option("connection", connection, Connection)
-        self.codec: Codec = JsonCodec() if choice("wire", wire, Wire) is Wire.JSON else CborCodec()
+        self.codec: Codec = _CODECS[choice("wire", wire, Wire)]()
         self.clock: Clock = clock
         if endpoint_url is not None:
             endpoint_url = check_endpoint_url("endpoint_url", endpoint_url, allow_http=self.connection.allow_http)
@@ -398,7 +403,7 @@ class Client:
                 self.clock.wall() + self._skew,
                 host=host,
                 target=f"{TARGET}.{request.operation}",
-                content_type=self.codec.content_type,
+                content_type=request.content_type or self.codec.content_type,
                 body=request.body,
             )
             call.sent += 1

@@ -65,6 +65,7 @@ class Request(Generic[T]):
         region: The region of the ARN in it, which must be the client's; None: there is no ARN.
         account: The account of the ARN in it, which has endpoints of its own.
         counted: Puts the number of requests sent, and whether an earlier one may have been written, into a result.
+        content_type: How the body is written; None: as the client writes.
     """
 
     operation: str
@@ -73,6 +74,7 @@ class Request(Generic[T]):
     region: str | None = None
     account: str | None = None
     counted: Callable[[T, int, bool], T] | None = None
+    content_type: str | None = None
 
     @property
     def reads(self) -> bool:
@@ -235,9 +237,10 @@ def put_records(codec: Codec, stream: Stream, records: Iterable[Record]) -> Requ
 
 def put_checked_records(codec: Codec, stream: Stream, records: Sequence[Entry]) -> Request[PutRecordsResult]:
     """Return the request that writes records of which each, and all together, are known to be good."""
+    codec = codec.best_for(records)
     body = codec.encode_put_records(stream.parameter, records)
     parse = partial(_all_written, codec, len(records))
-    return Request("PutRecords", body, parse, stream.region, stream.account, _count_records)
+    return Request("PutRecords", body, parse, stream.region, stream.account, _count_records, codec.content_type)
 
 
 def list_shards(

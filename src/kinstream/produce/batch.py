@@ -241,10 +241,7 @@ class Batcher:
             waiting, head = lane.waiting, lane.head
             start, records = len(entries), len(waiting) - head
             all_fit = records <= most - start
-            if records == 1:
-                size = waiting[head].size
-            else:
-                size = sum([delivery.size for delivery in waiting[head:]]) if all_fit else 0
+            size = sum([delivery.size for delivery in waiting[head:]]) if all_fit else 0
             if not all_fit or size > room or (lane.pace is not None and not lane.pace.spend(records, size, now)):
                 # Not all of it: what may be sent now, then, and with the others' shares in mind.
                 del self._whole[lane]
