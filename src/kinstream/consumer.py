@@ -230,15 +230,19 @@ class Consumer(StreamAccess):
     async def close(self) -> None:
         """End reading: what is in work is finished and checkpointed; then close the client, unless it is shared.
 
-        May be repeated.
+        A handler that calls it asks for that, and goes on at once: it is itself in work. May be repeated.
 
         Raises:
             KinesisError, OSError: The last checkpoints could not be written.
         """
-        already, self._closed = self._closed, True
+        self._closed = True
+        worker = self._worker
+        if worker is not None and worker.within:
+            worker.end()  # `run` closes the rest, once the handlers have returned
+            return
         try:
-            if self._worker is not None and not already:
-                await self._worker.stop()
+            if worker is not None:
+                await worker.stop()
         finally:
             await self._store.close()
             await super().close()
@@ -277,8 +281,12 @@ class Consumer(StreamAccess):
 
     async def _run(self, ways: Callable[[FailurePolicy, ThreadPoolExecutor], Callable[[Reading], Delivery]]) -> None:
         worker = await self._begin(None)
-        with on_sigterm(worker.end):
-            await worker.run(ways)
+        try:
+            with on_sigterm(worker.end):
+                await worker.run(ways)
+        finally:
+            if self._closed:
+                await self.close()
 
     async def _begin(self, reader: weakref.ref[Any] | None) -> Worker:
         """Return a new worker, in the place of one that has ended or was given up."""

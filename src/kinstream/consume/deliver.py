@@ -96,6 +96,11 @@ class FailurePolicy:
         self._announce = announce
         self._stopping = stopping
 
+    @property
+    def stopping(self) -> bool:
+        """Whether delivering is to stop."""
+        return self._stopping.is_set()
+
     async def failed(
         self, reading: Reading, records: Sequence[ReceivedRecord[bytes]], error: Exception, again: Again
     ) -> None:
@@ -142,7 +147,7 @@ class FailurePolicy:
             for record in records:
                 try:
                     await self._dead_letter(then, record, error)
-                except BaseException as raised:
+                except BaseException as raised:  # noqa: BLE001 - so is a dead letter
                     refused = failure(raised)
                     self._tell(reading, [record], refused, tries, "stopped")
                     raise ConsumeError(
@@ -347,11 +352,12 @@ class SideBySide:
         self._reading.in_hand = records
         progress, lanes = self._reading.progress, self._lanes
         for record in records:
-            while len(progress) >= self._window and self._error is None:
+            while len(progress) >= self._window and not self._over:
                 self._moved.clear()
                 await self._moved.wait()
-            if self._error is not None:
+            if self._over:
                 await self.drain()
+                return
             work = progress.begin(record)
             key = work if record.partition_key is None else record.partition_key
             lane = lanes.get(key)
@@ -363,6 +369,11 @@ class SideBySide:
             if len(self._runners) < self._concurrency:
                 runner = asyncio.create_task(self._run(), name=f"kinstream-deliver-{self._reading.shard_id}")
                 self._runners.add(runner)
+
+    @property
+    def _over(self) -> bool:
+        """Whether nothing more is begun."""
+        return self._error is not None or self._policy.stopping
 
     async def drain(self) -> None:
         """Wait until nothing is in work."""
@@ -390,7 +401,7 @@ class SideBySide:
 
     async def _work(self) -> None:
         lanes, ready, progress = self._lanes, self._ready, self._reading.progress
-        while ready and self._error is None:
+        while ready and not self._over:
             key = ready.popleft()
             lane = lanes[key]
             work = lane[0]

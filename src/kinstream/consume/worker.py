@@ -15,6 +15,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import msgspec
@@ -55,6 +56,9 @@ WATCH_EVERY = 5.0
 FIRM_TRIES, FIRM_PAUSE = 6, 0.5
 """How often a lease is asked for, the end of a shard is written down, and its children are looked for, and the seconds before
 the second time; each further pause is twice as long."""
+
+_within: ContextVar[Worker | None] = ContextVar("kinstream_within", default=None)
+"""Whose handler it is that runs, also in the threads and tasks that it starts."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -225,6 +229,7 @@ class Worker:
 
     async def _read(self, reading: Reading, shard: Shard, start: Position) -> None:
         """Read a shard: from where its lease says, to its end."""
+        _within.set(self)
         try:
             position = await self._firmly(reading, lambda: self._keeper.acquire(shard, start))
             if position.ended:
@@ -507,6 +512,11 @@ class Worker:
         """Whether it has ended."""
         return self._stop_task is not None and self._stop_task.done()
 
+    @property
+    def within(self) -> bool:
+        """Whether the caller is a handler, for which `stop` would wait."""
+        return _within.get() is self and not self.ended
+
     def end(self) -> None:
         """Ask for the end, and return at once: no more is handed on after the work in hand."""
         self._stopping.set()
@@ -522,17 +532,16 @@ class Worker:
             KinesisError, OSError: The last checkpoints could not be written.
         """
         if self._stop_task is None:
-            caller = asyncio.current_task()
-            self._stop_task = asyncio.create_task(self._stop(caller), name="kinstream-stop")
+            self._stop_task = asyncio.create_task(self._stop(), name="kinstream-stop")
         await asyncio.shield(self._stop_task)
 
-    async def _stop(self, caller: asyncio.Task[Any] | None) -> None:
+    async def _stop(self) -> None:
         self.end()
         waiting = [task for task, reading in self._ways.items() if reading.state is State.WAITING]
         for task in self._beside + waiting:
             task.cancel()
-        if tasks := [task for task in self._tasks if task is not caller]:
-            await asyncio.wait(tasks)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         try:
             await self._write_last()
         finally:
