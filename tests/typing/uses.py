@@ -16,14 +16,17 @@ from kinstream import (
     ErrorType,
     Failing,
     FanOut,
+    Flushed,
     GetRecordsResult,
     KinesisError,
     Memory,
     Poll,
     Position,
+    ProduceError,
     Producer,
     PutRecordResult,
     PutRecordsResult,
+    PutResult,
     ReceivedRecord,
     Record,
     RecordBatch,
@@ -88,9 +91,23 @@ def in_threads() -> None:
             assert_type(producer, blocking.Producer)
             assert_type(producer.put_record(Record("data", "key")), PutRecordResult)
             assert_type(producer.put_records([Record("data", "key")]), PutRecordsResult)
+            assert_type(producer.put(b"data", "key"), blocking.Delivery)
+            assert_type(producer.put(Record(1, "key")).result(timeout=1), PutResult)
+            assert_type(producer.put_many([("data", "key")]).results(), list[PutResult | ProduceError])
+            assert_type(producer.flush(), Flushed)
+            producer.close(timeout=1)
             assert_type(consumer.get_shards(), list[Shard])
             assert_type(consumer.get_shard_iterator("shard", "LATEST"), str)
             assert_type(consumer.get_records("place"), GetRecordsResult[bytes])
+            for record in consumer:
+                assert_type(record, ReceivedRecord[bytes])
+                record.checkpoint()
+            for batch in consumer.batches():
+                assert_type(batch, RecordBatch)
+                batch.checkpoint()
+            consumer.run(lambda record: print(record.data))
+            consumer.run_batches(lambda batch: print(len(batch)))
+            assert_type(consumer.status(), list[ShardStatus])
 
 
 def written(error: KinesisError | None, result: PutRecordResult | None) -> None: ...
@@ -113,6 +130,12 @@ def read(
 ) -> None: ...
 
 
+def put(error: KinesisError | None, result: PutResult | None) -> None: ...
+
+
+def received(error: KinesisError | None, record: ReceivedRecord[Any] | None) -> None: ...
+
+
 def with_callbacks() -> None:
     with callbacks.Producer("region", "id", "secret", "events", endpoint_url=None) as producer:
         assert_type(producer, callbacks.Producer)
@@ -122,11 +145,17 @@ def with_callbacks() -> None:
         producer.put_record(Record("data", "key"), lambda error, result: print(error or result))
         producer.put_records([Record("data", "key")], all_written)
         producer.put_records((Record("data", "key"),))
+        producer.put(b"data", "key")
+        producer.put(b"data", "key", lambda error, result: print(error or result))
+        producer.put(Record("data", "key"), callback=put, explicit_hash_key="5")
+        producer.flush(lambda error, flushed: print(error or flushed))
     with callbacks.Consumer("region", "id", "secret", "events", True) as consumer:
         consumer.get_shards(listed)
         consumer.get_shard_iterator("shard", ShardIteratorType.LATEST, None, placed)
         consumer.get_shard_iterator("shard", "AT_TIMESTAMP", {"timestamp": 5}, placed)
         consumer.get_records({"shard_iterator": "place", "limit": 10}, read)
+        consumer.subscribe(received)
+        consumer.unsubscribe()
 
 
 def errors(error: KinesisError) -> str:

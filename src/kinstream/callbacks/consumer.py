@@ -88,7 +88,7 @@ class Consumer(Face):
                 start=start,
                 until=until,
                 fetch=fetch,
-                deliver=deliver,
+                deliver=replace(deliver, concurrency=1) if isinstance(deliver, Delivering) else deliver,
                 failure=failure,
                 checkpoint=checkpoint,
                 out_of_range=out_of_range,
@@ -98,10 +98,11 @@ class Consumer(Face):
                 endpoint_url=endpoint_url,
             )
 
-        subscribed: list[RecordCallback] = []
+        subscribed: set[object] = set()
 
         async def wind_up(access: StreamAccess) -> None:
-            while subscribed:
+            those = set(subscribed)
+            while those & subscribed:
                 _end_reading(access)
                 await access.client.clock.sleep(LOOK_AGAIN)
 
@@ -136,11 +137,11 @@ class Consumer(Face):
                     turn_began = clock.monotonic()
 
             async def read() -> tuple[object, ...]:
-                self._subscribed.append(callback)
+                self._subscribed.add(handle)
                 try:
                     await consumer.run(handle)
                 finally:
-                    self._subscribed.remove(callback)
+                    self._subscribed.discard(handle)
                 return (None,)
 
             return read()

@@ -148,8 +148,13 @@ class Producer(Face):
             delivery.waiter = None
 
             async def enter() -> tuple[object, ...]:
-                await door.enter(deliveries, charge)
-                return (await delivery,)
+                try:
+                    await door.enter(deliveries, charge)
+                    return (await delivery,)
+                except ProduceError as error:
+                    if callback is None:
+                        self._log_failure(error)
+                    raise
 
             return enter()
 
@@ -188,10 +193,12 @@ class Producer(Face):
         while True:
             waiter = self._settled[0]
             value = waiter.delivery.value()
-            failed = isinstance(value, ProduceError)
-            if failed and waiter.callback is None:
-                log.warning("%r.put: a record failed that had no callback: %s", self, value)
-            self._hand_over("put", waiter.callback, (value, None) if failed else (None, value))
+            if isinstance(value, ProduceError):
+                if waiter.callback is None:
+                    self._log_failure(value)
+                self._hand_over("put", waiter.callback, (value, None))
+            else:
+                self._hand_over("put", waiter.callback, (None, value))
             self._settled.popleft()
             if not self._settled:
                 return
@@ -236,6 +243,9 @@ class Producer(Face):
             return send()
 
         self._ask("put_records", callback, (len(records) if is_list else 0, []), prepare)
+
+    def _log_failure(self, error: ProduceError) -> None:
+        log.warning("%r.put: a record failed that had no callback: %s", self, error.details)
 
 
 async def _empty(settled: deque[_Waiter]) -> None:

@@ -1,0 +1,431 @@
+"""The producer's pipeline and the whole consumer for callbacks, on the local Kinesis."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.doubles.heard import Heard
+from tests.doubles.streams import Place, until_active
+
+from kinstream import (
+    Batching,
+    BufferFull,
+    Buffering,
+    ClosedError,
+    ConfigError,
+    ConsumeError,
+    Delivering,
+    Failing,
+    Flushed,
+    InvalidRecord,
+    KinesisError,
+    Poll,
+    ProduceError,
+    PutResult,
+    ReceivedRecord,
+    Record,
+    Resending,
+    SQLite,
+    UnexpectedResponse,
+    blocking,
+    callbacks,
+)
+from kinstream.local import Server
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server(quotas=False) as server:
+        yield server
+
+
+@pytest.fixture
+def place(server: Server) -> Place:
+    """A new stream of two shards."""
+    place = Place(server.url, stream=f"stream-{uuid.uuid4().hex[:8]}")
+    with blocking.Client(**place.options) as client:
+        client.call("CreateStream", {"StreamName": place.stream, "ShardCount": 2})
+        until_active(client, place.stream)
+    return place
+
+
+def producer_on(place: Place, **options: Any) -> callbacks.Producer:
+    return callbacks.Producer(*place.account, endpoint_url=place.url, **options)
+
+
+def consumer_on(place: Place, is_blob: bool = False, **options: Any) -> callbacks.Consumer:
+    return callbacks.Consumer(*place.account, is_blob, endpoint_url=place.url, **options)
+
+
+def write(place: Place, data: list[Any], key: str = "key") -> None:
+    with blocking.Producer(place.stream, **place.options) as producer:
+        producer.put_many(Record(value, key) for value in data).results()
+
+
+class Told:
+    """A subscription's callback: keeps what it was told until it is told of the end.
+
+    Attributes:
+        records: The records' data.
+        errors: Errors that came with a record.
+        end: The last call's error, in a list.
+    """
+
+    def __init__(self, act: Callable[[Any], object] = id) -> None:
+        self.records: list[Any] = []
+        self.errors: list[KinesisError] = []
+        self.end: list[KinesisError | None] = []
+        self.threads: set[threading.Thread] = set()
+        self._act = act
+        self._ended = threading.Event()
+
+    def __call__(self, error: KinesisError | None, record: ReceivedRecord[Any] | None) -> None:
+        self.threads.add(threading.current_thread())
+        if record is None:
+            self.end.append(error)
+            self._ended.set()
+            return
+        if error is not None:
+            self.errors.append(error)
+        self.records.append(record.data)
+        self._act(record)
+
+    def wait(self) -> KinesisError | None:
+        assert self._ended.wait(15)
+        (end,) = self.end
+        return end
+
+
+def read(place: Place) -> list[Any]:
+    told = Told()
+    with consumer_on(place, start="TRIM_HORIZON", until="now") as consumer:
+        consumer.subscribe(told)
+        assert told.wait() is None
+    return told.records
+
+
+# Writing.
+
+
+def test_each_put_is_told_once_where_its_record_is(place: Place) -> None:
+    results: list[tuple[KinesisError | None, PutResult | None]] = []
+    with producer_on(place) as producer:
+        for n in range(3000):
+            producer.put(f"{n}", f"key {n % 7}", lambda error, result: results.append((error, result)))
+        producer.put(Record({"a": 1}, "key"), None, lambda error, result: results.append((error, result)))
+    assert len(results) == 3001
+    assert all(error is None and result is not None for error, result in results)
+    assert len({(r.shard_id, r.sequence_number, r.subsequence_number) for _, r in results if r}) == 3001
+    assert len(read(place)) == 3001
+
+
+def test_put_returns_before_its_callback_and_a_callback_may_put(place: Place) -> None:
+    heard = Heard()
+    with producer_on(place, batch=Batching(linger=0)) as producer:
+
+        def again(error: KinesisError | None, result: PutResult | None) -> None:
+            producer.put("second", "key", heard)
+
+        assert producer.put("first", "key", again) is None  # type: ignore[func-returns-value]
+        assert heard.quiet
+        assert isinstance(heard.wait()[1], PutResult)
+    (thread,) = heard.threads
+    assert thread.name == "kinstream-callbacks-producer"
+
+
+def test_flush_is_told_after_all_that_was_put_before(place: Place) -> None:
+    order: list[Any] = []
+    done = threading.Event()
+
+    def flushed_all(error: KinesisError | None, flushed: Flushed | None) -> None:
+        order.append(flushed)
+        done.set()
+
+    with producer_on(place, batch=Batching(linger=60)) as producer:
+        for n in range(1000):
+            producer.put(str(n), "key", lambda error, result: order.append(error))
+        producer.flush(flushed_all)
+        assert done.wait(15)
+        assert order == [None] * 1000 + [Flushed(1000, 0)]
+
+
+def test_what_cannot_be_put_is_told_and_the_rest_is_written(place: Place) -> None:
+    heard = Heard()
+    with producer_on(place) as producer:
+        producer.put({"a": 1}, "key", heard)
+        producer.put(b"x", "", heard)
+        producer.put(b"x", "key", explicit_hash_key="x", callback=heard)
+        for _ in range(3):
+            error, result = heard.wait()
+            assert isinstance(error, InvalidRecord)
+            assert result is None
+        producer.put(b"1", "key", heard)
+        assert heard.wait()[0] is None
+
+
+def test_full_buffer_is_told_at_once_and_never_waited_for() -> None:
+    place = Place("http://127.0.0.1:1")
+    outcomes: list[KinesisError | None] = []
+    with producer_on(place, buffer=Buffering(max_records=100), resend=Resending(deadline=1)) as producer:
+        for _ in range(1000):
+            producer.put(b"x", "key", lambda error, result: outcomes.append(error))
+    assert len(outcomes) == 1000
+    kinds = [type(error) for error in outcomes]
+    assert (kinds.count(BufferFull), kinds.count(ProduceError)) == (900, 100)
+
+
+def test_record_that_failed_without_a_callback_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    place = Place("http://127.0.0.1:1")
+    with (
+        caplog.at_level(logging.WARNING, "kinstream.callbacks"),
+        producer_on(place, resend=Resending(deadline=0.1)) as producer,
+    ):
+        producer.put(b"canary", "key")
+    assert "had no callback" in caplog.text
+    assert "canary" not in caplog.text
+
+
+def test_callback_of_put_that_raises_harms_nobody(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(error: object, result: object) -> None:
+        raise SystemExit
+
+    heard = Heard()
+    with producer_on(place, batch=Batching(linger=0)) as producer:
+        for _ in range(10):
+            producer.put(b"x", "key", fail)
+        producer.put(b"x", "key", heard)
+        assert heard.wait()[0] is None
+    assert caplog.text.count("the callback of put raised") == 10
+
+
+def test_put_after_close_is_told_that_it_is_closed(place: Place) -> None:
+    heard = Heard()
+    producer = producer_on(place)
+    producer.put(b"x", "key", heard)
+    producer.close()
+    assert heard.wait()[0] is None
+    producer.put(b"x", "key", heard)
+    assert isinstance(heard.wait()[0], ClosedError)
+
+
+def test_forgotten_producer_still_calls_back(place: Place) -> None:
+    heard = Heard()
+    producer = producer_on(place)
+    for _ in range(100):
+        producer.put(b"x", "key", heard)
+    del producer
+    for _ in range(100):
+        assert heard.wait()[0] is None
+
+
+PROGRAM = """
+import kinstream.callbacks.face
+from kinstream import Batching
+from kinstream.callbacks import Consumer, Producer
+account = ("us-east-1", "local", "local", {stream!r})
+url = {url!r}
+{code}
+"""
+
+
+def run(place: Place, code: str) -> tuple[int, str, str]:
+    command = [sys.executable, "-W", "error", "-c", PROGRAM.format(url=place.url, stream=place.stream, code=code)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=18, check=False)
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+def test_end_of_the_program_waits_for_what_was_put(place: Place) -> None:
+    code = """
+producer = Producer(*account, endpoint_url=url, batch=Batching(linger=60))
+for n in range(100):
+    producer.put(str(n), "key", lambda error, result: print(error or "written"))
+"""
+    assert run(place, code) == (0, "written\n" * 100, "")
+
+
+def test_end_of_the_program_tells_which_records_it_did_not_wait_for() -> None:
+    code = """
+kinstream.callbacks.face.EXIT_DRAIN = 0.3
+producer = Producer(*account, endpoint_url=url)
+for n in range(3):
+    producer.put(str(n), "key", lambda error, result: print(type(error).__name__, result))
+"""
+    assert run(Place("http://127.0.0.1:1"), code)[:2] == (0, "ProduceError None\n" * 3)
+
+
+# Reading.
+
+
+def test_subscription_brings_all_records_in_order_on_one_thread_and_says_its_end(place: Place) -> None:
+    write(place, [{"n": n} for n in range(1000)])
+    told = Told()
+    with consumer_on(place, start="TRIM_HORIZON", until="now") as consumer:
+        assert consumer.subscribe(told) is None  # type: ignore[func-returns-value]
+        assert told.wait() is None
+    assert told.records == [{"n": n} for n in range(1000)]
+    assert [thread.name for thread in told.threads] == ["kinstream-callbacks-consumer"]
+
+
+def test_blobs_come_as_they_are(place: Place) -> None:
+    write(place, [b"\x00", b"{"])
+    told = Told()
+    with consumer_on(place, True, start="TRIM_HORIZON", until="now") as consumer:
+        consumer.subscribe(told)
+        told.wait()
+    assert (told.records, told.errors) == ([b"\x00", b"{"], [])
+
+
+def test_data_that_is_no_json_comes_as_it_is_with_an_error_and_the_rest_follows(place: Place) -> None:
+    write(place, [1, b"{nothing", 2])
+    told = Told()
+    with consumer_on(place, start="TRIM_HORIZON", until="now") as consumer:
+        consumer.subscribe(told)
+        assert told.wait() is None
+    assert told.records == [1, b"{nothing", 2]
+    (error,) = told.errors
+    assert isinstance(error, UnexpectedResponse)
+    assert "nothing" not in error.details
+    assert "is_blob" in error.details
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_unsubscribing_from_a_callback_ends_it_after_that_record(
+    place: Place, tmp_path: Path, concurrency: int
+) -> None:
+    write(place, list(range(100)))
+    store = SQLite(tmp_path / "checkpoints.db")
+    options: dict[str, Any] = {"application": "app", "store": store, "deliver": Delivering(concurrency=concurrency)}
+    consumer = consumer_on(place, **options)
+    first = Told(lambda record: consumer.unsubscribe() if record.data == 29 else None)
+    consumer.subscribe(first)
+    assert first.wait() is None
+    assert first.records == list(range(30))
+    second = Told(lambda record: consumer.close() if record.data == 99 else None)
+    consumer.subscribe(second)
+    assert second.wait() is None
+    assert second.records == list(range(30, 100))
+
+
+def test_unsubscribe_right_after_subscribe_ends_it(place: Place) -> None:
+    with consumer_on(place) as consumer:
+        told = Told()
+        consumer.subscribe(told)
+        consumer.unsubscribe()
+        assert told.wait() is None
+        consumer.unsubscribe()
+
+
+def test_close_ends_a_subscription_and_waits_for_its_last_callback(place: Place) -> None:
+    write(place, [1])
+    told, came = Told(lambda record: came.set()), threading.Event()
+    consumer = consumer_on(place, start="TRIM_HORIZON")
+    consumer.subscribe(told)
+    assert came.wait(15)
+    consumer.close()
+    assert told.end == [None]
+    consumer.subscribe(late := Told())
+    assert isinstance(late.wait(), ClosedError)
+
+
+def test_second_subscription_at_a_time_is_refused(place: Place) -> None:
+    with consumer_on(place) as consumer:
+        consumer.subscribe(first := Told())
+        consumer.subscribe(second := Told())
+        assert isinstance(second.wait(), ConfigError)
+        assert first.end == []
+
+
+def test_callback_that_raises_is_called_again_and_stops_the_shard_in_the_end(place: Place, tmp_path: Path) -> None:
+    write(place, [0, 1, 2])
+
+    def fail(record: ReceivedRecord[Any]) -> None:
+        if record.data == 1:
+            raise KeyError
+
+    options: dict[str, Any] = {"application": "app", "store": SQLite(tmp_path / "checkpoints.db"), "until": "now"}
+    told = Told(fail)
+    with consumer_on(place, failure=Failing(tries=3, pause=0.01), **options) as consumer:
+        consumer.subscribe(told)
+        end = told.wait()
+    assert isinstance(end, ConsumeError)
+    assert told.records == [0, 1, 1, 1]
+    rest = Told()
+    with consumer_on(place, **options) as consumer:
+        consumer.subscribe(rest)
+        assert rest.wait() is None
+    assert rest.records == [1, 2]
+
+
+def test_callback_that_raises_may_be_declared_to_be_skipped(place: Place) -> None:
+    def fail(record: ReceivedRecord[Any]) -> None:
+        raise SystemExit
+
+    write(place, [0, 1, 2])
+    told = Told(fail)
+    with consumer_on(place, start="TRIM_HORIZON", until="now", failure=Failing(tries=1, then="skip")) as consumer:
+        consumer.subscribe(told)
+        assert told.wait() is None
+    assert told.records == [0, 1, 2]
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_checkpoint_by_hand_is_told_when_it_is_written(place: Place, tmp_path: Path, concurrency: int) -> None:
+    write(place, list(range(50)))
+    options: dict[str, Any] = {"application": "app", "store": SQLite(tmp_path / "checkpoints.db"), "until": "now"}
+    heard = Heard()
+    with consumer_on(place, checkpoint="manual", deliver=Delivering(concurrency=concurrency), **options) as consumer:
+        told = Told(lambda record: consumer.checkpoint(record, heard) if record.data == 20 else None)
+        consumer.subscribe(told)
+        assert told.wait() is None
+        assert heard.wait() == (None,)
+    rest = Told()
+    with consumer_on(place, **options) as consumer:
+        consumer.subscribe(rest)
+        assert rest.wait() is None
+    assert rest.records == list(range(21, 50))
+
+
+def test_reading_is_steered_by_callbacks_too(place: Place) -> None:
+    write(place, list(range(5)))
+    heard = Heard()
+    with consumer_on(place, start="TRIM_HORIZON", fetch=Poll(idle=0.05)) as consumer:
+        consumer.pause(None, heard)
+        assert isinstance(heard.wait()[0], ConfigError)
+        consumer.subscribe(told := Told())
+        while len(told.records) < 5:
+            time.sleep(0.001)
+        consumer.pause(None, heard)
+        assert heard.wait() == (None,)
+        consumer.status(heard)
+        error, statuses = heard.wait()
+        assert error is None
+        assert {status.state for status in statuses} == {"PAUSED"}
+        consumer.resume(None, heard)
+        assert heard.wait() == (None,)
+        for status in statuses:
+            consumer.seek(status.shard_id, "TRIM_HORIZON", heard)
+            assert heard.wait() == (None,)
+        while len(told.records) < 10:
+            time.sleep(0.001)
+    assert told.records == [*range(5), *range(5)]
+
+
+def test_end_of_the_program_ends_a_subscription(place: Place) -> None:
+    write(place, [1])
+    code = """
+import threading
+came = threading.Event()
+consumer = Consumer(*account, endpoint_url=url, start="TRIM_HORIZON")
+consumer.subscribe(lambda error, record: (print(error, record and record.data, flush=True), came.set()))
+came.wait(15)
+"""
+    assert run(place, code) == (0, "None 1\nNone None\n", "")
