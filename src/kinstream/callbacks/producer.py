@@ -139,24 +139,11 @@ class Producer(Face):
 
         def prepare() -> Prepared:
             (door,) = self._doors
-            deliveries, charge = door.admit(data, partition_key, explicit_hash_key)
-            (delivery,) = deliveries
+            delivery = door.admit(data, partition_key, explicit_hash_key)
             waiter: Any = _Waiter(delivery, callback, self._note)
             delivery.waiter = waiter
-            if door.offer(deliveries, charge):
-                return None
-            delivery.waiter = None
-
-            async def enter() -> tuple[object, ...]:
-                try:
-                    await door.enter(deliveries, charge)
-                    return (await delivery,)
-                except ProduceError as error:
-                    if callback is None:
-                        self._log_failure(error)
-                    raise
-
-            return enter()
+            door.lay(delivery)
+            return None
 
         self._ask("put", callback, (None,), prepare)
 
@@ -195,7 +182,7 @@ class Producer(Face):
             value = waiter.delivery.value()
             if isinstance(value, ProduceError):
                 if waiter.callback is None:
-                    self._log_failure(value)
+                    log.warning("%r.put: a record failed that had no callback: %s", self, value.details)
                 self._hand_over("put", waiter.callback, (value, None))
             else:
                 self._hand_over("put", waiter.callback, (None, value))
@@ -243,9 +230,6 @@ class Producer(Face):
             return send()
 
         self._ask("put_records", callback, (len(records) if is_list else 0, []), prepare)
-
-    def _log_failure(self, error: ProduceError) -> None:
-        log.warning("%r.put: a record failed that had no callback: %s", self, error.details)
 
 
 async def _empty(settled: deque[_Waiter]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Awaitable, Iterable
 from itertools import islice
 from os import getpid
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 
 from kinstream.background import BackgroundLoop
 from kinstream.clock import Clock
-from kinstream.errors import ClosedError, ConfigError, ProduceError
+from kinstream.errors import BufferFull, ClosedError, ConfigError, ProduceError
 from kinstream.produce.admit import OVERHEAD
 from kinstream.produce.delivery import Deliveries, Delivery
 from kinstream.produce.entrance import CHUNK
@@ -41,7 +42,8 @@ class Door:
 
     def __init__(self, pipeline: Pipeline, clock: Clock, background: BackgroundLoop) -> None:
         self._pipeline = pipeline
-        self._admission = pipeline.entrance.admission  # used in the threads that put
+        self._entrance = pipeline.entrance
+        self._admission = self._entrance.admission  # used in the threads that put
         self._clock = clock
         self._background = background
         self._process = 0
@@ -52,6 +54,9 @@ class Door:
         self._bytes = 0
         self._awake = False  # the event loop knows that there is something in the inbox
         self._emptying: asyncio.Task[None] | None = None
+        self._late: deque[Delivery] = deque()  # of those that do not wait
+        self._late_awake = False
+        self._entering: asyncio.Task[None] | None = None
         self._closed = False
 
     # In any thread.
@@ -91,17 +96,33 @@ class Door:
                 raise wrong
         return taken
 
-    def admit(self, data: Any, partition_key: str | None, explicit_hash_key: str | None) -> tuple[list[Delivery], int]:
-        """Return the delivery of a record, and what it is charged with, for `offer` and `enter`. Raises InvalidRecord."""
-        delivery = self._admission.one(data, partition_key, explicit_hash_key)
-        return [delivery], delivery.size + OVERHEAD
+    def admit(self, data: Any, partition_key: str | None, explicit_hash_key: str | None) -> Delivery:
+        """Return the delivery of a record, for `lay`. Raises InvalidRecord."""
+        return self._admission.one(data, partition_key, explicit_hash_key)
+
+    def lay(self, delivery: Delivery) -> None:
+        """Take a record in without waiting: where there is no room for it, it fails with BufferFull.
+
+        Raises:
+            ClosedError: The event loop has ended.
+            ConfigError: The process was forked.
+        """
+        if self.offer([delivery], delivery.size + OVERHEAD):
+            return
+        if self._background.forked:
+            self._background.call(self._wake_for_late)  # raises: the lock may be held for ever here
+        with self._lock:
+            if not self._late_awake:
+                self._background.call(self._wake_for_late)
+                self._late_awake = True
+            self._late.append(delivery)
 
     def offer(self, deliveries: list[Delivery], charge: int) -> bool:
         """Take records in, if so much is lent; return whether it was. Never waits for room."""
         if self._process != getpid():
             return False
         with self._lock:
-            if self._records < len(deliveries) or charge > self._bytes:
+            if self._records < len(deliveries) or charge > self._bytes or self._late:
                 return False
             if not self._awake:
                 self._wake_loop()
@@ -152,16 +173,16 @@ class Door:
         try:
             if self._closed:
                 raise ClosedError("put: this producer is closed")
-            records, size = self._pipeline.entrance.lend()
+            records, size = self._entrance.lend()
             if records < len(deliveries) or size < charge:
                 await asyncio.sleep(0)  # so much was put in one go: now it is the pipeline's turn
                 self._collect()
-                records, size = self._pipeline.entrance.lend()
+                records, size = self._entrance.lend()
             if records >= len(deliveries) and size >= charge:
                 self._pipeline.take(deliveries, charge)
                 return
             for delivery in deliveries:
-                await self._pipeline.entrance.enter(delivery)
+                await self._entrance.enter(delivery)
         finally:
             self._lend()
 
@@ -174,6 +195,8 @@ class Door:
 
     async def flush(self) -> Flushed:
         """Send all that was put without waiting for company, and wait until it is settled."""
+        if self._entering is not None:
+            await asyncio.wait([self._entering])
         self.empty()
         return await self._pipeline.flush()
 
@@ -194,15 +217,54 @@ class Door:
         return bool(deliveries)
 
     def _lend(self) -> None:
-        records, size = self._pipeline.entrance.lend()
+        records, size = self._entrance.lend()
         with self._lock:
-            if not self._inbox and not self._closed:
+            if not self._inbox and not self._late and not self._closed:
                 self._records, self._bytes = records, size
 
     def _wake(self) -> None:
         self.empty()
         if self._emptying is None or self._emptying.done():
             self._emptying = asyncio.get_running_loop().create_task(self._keep_emptying())
+
+    def _wake_for_late(self) -> None:
+        if self._entering is None or self._entering.done():
+            self._entering = asyncio.get_running_loop().create_task(self._enter_late())
+
+    async def _enter_late(self) -> None:
+        """Take in, or fail, what came when nothing was lent: many records at a time, in their order."""
+        self._process = getpid()
+        self._collect()
+        late = self._late
+        while self._any_late():
+            records, size = self._entrance.lend()
+            if not records:
+                await asyncio.sleep(0)  # so much was put in one go: now it is the pipeline's turn
+                records, size = self._entrance.lend()
+            taken: list[Delivery] = []
+            charge = 0
+            while late and len(taken) < records and charge + late[0].size + OVERHEAD <= size:
+                delivery = late.popleft()
+                charge += delivery.size + OVERHEAD
+                taken.append(delivery)
+            if taken:
+                self._pipeline.take(taken, charge)
+            elif late:
+                await self._enter_or_fail(late.popleft())
+        self._lend()
+
+    def _any_late(self) -> bool:
+        with self._lock:
+            self._late_awake = bool(self._late)
+            return self._late_awake
+
+    async def _enter_or_fail(self, delivery: Delivery) -> None:
+        try:
+            await self._entrance.enter(delivery)
+        except (BufferFull, ClosedError) as refused:
+            error = refused if isinstance(refused, BufferFull) else ProduceError(refused.details, delivery.record())
+            delivery.outcome = error
+            delivery.wake()
 
     async def _keep_emptying(self) -> None:
         """Empty the inbox as long as records come: being woken for each of them would cost more than all else."""
