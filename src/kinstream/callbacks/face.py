@@ -34,7 +34,7 @@ EXIT_LAST_CALLBACKS = 1.0
 TURN = 0.005
 """Seconds for which callbacks run one after another; then the thread's other work has its turn."""
 
-log = logging.getLogger("kinstream.callbacks")
+log: logging.Logger = logging.getLogger("kinstream.callbacks")
 _this_thread = threading.local()
 
 
