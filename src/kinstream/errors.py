@@ -272,7 +272,7 @@ class Undelivered(KinesisError, ExceptionGroup[ProduceError]):
 
     def __init__(self, details: str, errors: Sequence[ProduceError], count: int = 0) -> None:
         super().__init__(details)
-        self.args = (details, errors)
+        self.args: tuple[Any, ...] = (details, errors)
         self.count: int = count or len(errors)
 
     def derive(self, errors: Sequence[Any]) -> ExceptionGroup[Any]:

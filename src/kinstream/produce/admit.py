@@ -48,6 +48,7 @@ class Admission:
         """
         if (
             data.__class__ is bytes
+            and isinstance(partition_key, str)
             and partition_key.__class__ is str
             and explicit_hash_key is None
             and self._encode is None

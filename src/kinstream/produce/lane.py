@@ -122,7 +122,7 @@ class Lane:
         for entry in self.again:
             if entry.deadline > now:
                 left.append(entry)
-            elif entry.__class__ is Delivery:
+            elif isinstance(entry, Delivery):
                 late.append(entry)
             else:
                 for delivery in taken_apart(entry):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kinstream.aws.client import Client
 from kinstream.aws.endpoint import Stream
-from kinstream.aws.shards import ShardMapSource
+from kinstream.aws.shards import ShardMapSource, all_shards
 from kinstream.errors import AccessDenied, KinesisError, UnexpectedResponse
 from kinstream.service_quotas import KIB, RECORD_DEFAULT_MAX_KIB, RECORD_MAX_KIB
 from kinstream.sharding.shardmap import ShardMap
@@ -99,3 +99,15 @@ class Scout:
         if not shard_map.complete:
             return Sight(facts, error=KinesisError("the listing of its shards has holes: it is being resharded"))
         return Sight(facts, shard_map)
+
+    async def history(self) -> ShardMap:
+        """Return the ranges of all shards that there are and were, as far back as records are kept.
+
+        Raises:
+            KinesisError: They cannot be told now.
+        """
+        shards = await all_shards(self._client, self._stream)
+        try:
+            return ShardMap(shards)
+        except ValueError as error:
+            raise UnexpectedResponse(f"ListShards: unexpected answer: {error}") from None

@@ -64,6 +64,7 @@ from kinstream.produce.settle import (
 from kinstream.produce.statistics import Flushed, ProducerStatistics
 from kinstream.record import PutRecordResult
 from kinstream.sharding.hashkey import MAX_HASH_KEY
+from kinstream.sharding.shardmap import ShardMap
 
 PATIENCE = 2.0
 """Seconds for which records wait until their shards can be told; from then on they go alone, until they can."""
@@ -133,10 +134,12 @@ class Pipeline:
         # Where records are that are neither in the inbox nor in a lane.
         self._on_their_way: dict[Batch, asyncio.Task[None]] = {}
         self._parts: deque[Batch] = deque()  # of requests that were refused for one of their records
-        self._unsure: list[tuple[Lane, Aggregate, PutRecordResult]] = []  # a shard took them whose range is not known
+        # Aggregates that a shard took whose range is not known, with the number of looks at the stream until then.
+        self._unsure: list[tuple[Lane, Aggregate, PutRecordResult, int]] = []
 
         self._scout = Scout(client, stream)
         self._looking: asyncio.Task[None] | None = None
+        self._looks = 0
         self._look_at = 0.0
         self._hold_until = NEVER
         self._known = False
@@ -244,7 +247,7 @@ class Pipeline:
             if batch.deadline <= now:
                 late, batch.deadline = self._outcomes.late_in(batch.entries, now)
                 self._break_order(late)
-        for _, aggregate, _ in self._unsure:
+        for _, aggregate, _, _ in self._unsure:
             if aggregate.deadline <= now:
                 late, aggregate.deadline = self._outcomes.late_in([aggregate], now)
                 self._break_order(late)
@@ -256,7 +259,7 @@ class Pipeline:
             due = min(due, self.entrance.inbox[0].deadline, NEVER if self._known else self._hold_until)
         for batch in [*self._on_their_way, *self._parts]:
             due = min(due, batch.deadline)
-        for _, aggregate, _ in self._unsure:
+        for _, aggregate, _, _ in self._unsure:
             due = min(due, aggregate.deadline)
         if self._outage.until > now and self.entrance.room.taken_records:
             due = min(due, self._outage.until)
@@ -267,7 +270,6 @@ class Pipeline:
     def _answered(self, batch: Batch, results: list[PutRecordResult]) -> None:
         now = self._clock.monotonic()
         self._outage.answered()
-        self._release(batch, now)
         verdict = settle(batch, results, self._router.shard_map)
         written = again = 0
         for entries, found in verdict.written:
@@ -277,6 +279,7 @@ class Pipeline:
             self._again(part, batch, now)
         if verdict.strays:
             self._strayed(verdict, batch, now)
+        self._release(batch, now)  # not before: what is not settled yet holds up its key
         if self._tell is not None:
             self._tell(RequestSettled(now - batch.sent_at, written, again, 0, None))
         # A lane that had nothing but luck is as it was, unless it was its turn that it waited for.
@@ -385,8 +388,8 @@ class Pipeline:
             self._scattered(aggregate, now)
         for lane, aggregate, result in verdict.unsure:
             lane.on_their_way += 1
-            self._unsure.append((lane, aggregate, result))
-        if batch.shard_map is self._router.shard_map:
+            self._unsure.append((lane, aggregate, result, self._looks))
+        if self._unsure or batch.shard_map is self._router.shard_map:
             self._look_again()
 
     def _scattered(self, aggregate: Aggregate, now: float) -> None:
@@ -395,13 +398,20 @@ class Pipeline:
             self._tell(RecordsResent(None, 1, "wrong shard"))
         self._back(scatter(aggregate), now)
 
-    def _judge_unsure(self, now: float, *, all_well: bool = False) -> None:
-        """Judge aggregates that a shard took whose range was not known, by the map that is known now."""
+    def _judge_unsure(self, shard_map: ShardMap | None, *, all_well: bool = False, since: int = 0) -> None:
+        """Judge aggregates that a shard took whose range was not known, by what is known now.
+
+        Args:
+            shard_map: Has the ranges.
+            all_well: The stream does not go by hash keys: every shard is right.
+            since: Those that were unsure before so many looks are sent again even now: their shard is gone.
+        """
+        now = self._clock.monotonic()
         waiting, self._unsure = self._unsure, []
-        for lane, aggregate, result in waiting:
-            judged = all_well or judge(aggregate, result, self._router.shard_map)
-            if judged is None and any(delivery.outcome is None for delivery in aggregate.members):
-                self._unsure.append((lane, aggregate, result))
+        for lane, aggregate, result, looks in waiting:
+            judged = all_well or judge(aggregate, result, shard_map)
+            if judged is None and looks >= since:
+                self._unsure.append((lane, aggregate, result, looks))
                 continue
             if judged:
                 self._outcomes.written([aggregate], [result])
@@ -420,12 +430,20 @@ class Pipeline:
         """Look at the stream; again and again as long as that fails and records wait for it."""
         try:
             while True:
+                self._looks += 1
                 try:
                     error = self._saw(await self._scout.look(self._router.shard_map))
                 except KinesisError as problem:
                     error = problem
                     if not self._known:
                         self._go_single(f"the stream cannot be described: {error.details}")
+                if error is None and self._unsure:
+                    # A shard that was made and closed again meanwhile is not among the open ones.
+                    self._looks += 1
+                    try:
+                        self._judge_unsure(await self._scout.history(), since=self._looks)
+                    except KinesisError as problem:
+                        error = problem
                 if error is None and not self._unsure:
                     break
                 if error is not None:
@@ -460,7 +478,7 @@ class Pipeline:
             if changed:
                 for lane in self._router.follow(shard_map):
                     self._batcher.touch(lane, now)
-        self._judge_unsure(now, all_well=facts.spreads)
+        self._judge_unsure(self._router.shard_map, all_well=facts.spreads)
         return sight.error
 
     def _go_single(self, reason: str) -> None:
@@ -539,7 +557,7 @@ class Pipeline:
                 delivery.maybe_written = True
                 left.append(delivery)
         left += [delivery for batch in self._parts for entry in batch.entries for delivery in taken_apart(entry)]
-        for _, aggregate, _ in self._unsure:
+        for _, aggregate, _, _ in self._unsure:
             left += scatter(aggregate)
         for lane in self._router.lanes:
             left += lane.emptied()
@@ -563,7 +581,7 @@ class Pipeline:
     def _unsettled(self) -> Deliveries:
         """Return all records that are not settled."""
         entries = [entry for batch in [*self._on_their_way, *self._parts] for entry in batch.entries]
-        entries += [aggregate for _, aggregate, _ in self._unsure]
+        entries += [aggregate for _, aggregate, _, _ in self._unsure]
         found = list(self.entrance.inbox)
         for lane in self._router.lanes:
             entries += lane.again
