@@ -49,9 +49,6 @@ StartLike: TypeAlias = PositionLike | Mapping[str, PositionLike]
 CHECKPOINT_EVERY_BY_HAND = 1.0
 """Seconds after which a checkpoint by hand is written that had to wait for records before it to be done."""
 
-CLOCKS_DIFFER = 2.0
-"""Seconds by which the service's clock may differ from ours where a replay is to end at a given time."""
-
 
 class Consumer(StreamAccess):
     """Reads records from one stream: all of it, through every reshard, or one request at a time.
@@ -299,15 +296,13 @@ class Consumer(StreamAccess):
                 raise ConfigError("this Consumer is being read already: make another one, or end that first")
             await before.stop()
         table = self._store.table(self.application or "", self.stream.name)
-        clock = self.client.clock
         self._reader = reader
         self._worker = Worker(
             Plan(
                 client=self.client,
                 stream=self.stream,
                 start=self._start,
-                until=clock.wall() if self._until_now else self._until,
-                until_margin=0.0 if self._until_now else CLOCKS_DIFFER,
+                until="now" if self._until_now else self._until,
                 fetcher=self._fetcher(),
                 keeper=SoleKeeper(table, self._owner),
                 deliver=self._deliver,
@@ -333,7 +328,7 @@ class Consumer(StreamAccess):
             return FanOutFetcher(*place, option, self._announce, application=self.application)
         pushed = FanOutFetcher(*place, option.fan_out, self._announce, application=self.application)
         polled = PollingFetcher(*place, option.poll, self._announce)
-        return AutoFetcher(pushed, polled, self._announce, self.client.clock)
+        return AutoFetcher(pushed, polled, self._announce, self.client.service_time)
 
     # One request at a time.
 

@@ -55,6 +55,7 @@ def test_python_block_runs(code: str, tmp_path: Path) -> None:
         env = {**os.environ, **access, "AWS_ENDPOINT_URL_KINESIS": server.url, "HOME": str(tmp_path)}
         run = subprocess.run(
             [sys.executable, "-X", "dev", "-W", "error", "-c", code],
+            cwd=tmp_path,  # what it writes, such as checkpoints, is of its own stream
             env=env,
             capture_output=True,
             text=True,

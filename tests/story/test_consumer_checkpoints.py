@@ -210,6 +210,33 @@ async def test_time_of_a_latest_start_is_kept(stream: River) -> None:
         assert set(range(10, 20)) <= {int(record.data) async for record in again}
 
 
+async def test_killed_before_its_first_checkpoint_it_goes_on_from_where_it_began_and_not_from_a_later_latest(
+    stream: River,
+) -> None:
+    await stream.write(10)
+    store, begun = Memory(), asyncio.Event()
+    reader = consumer(stream, store, start="LATEST", until=None, observer=lambda event: begun.set())
+    running = asyncio.create_task(reader.run(lambda record: None))
+    await begun.wait()
+    kept = Memory()  # what a SIGKILL leaves of it
+    for lease in (await rows(store)).values():
+        await kept.table("app", "events").create(lease)
+    await reader.close()
+    await running
+    await stream.write(10)
+    async with consumer(stream, kept, start="LATEST") as again:
+        assert set(range(10, 20)) <= {int(record.data) async for record in again}
+
+
+async def test_replay_until_now_reads_all_from_a_server_whose_clock_was_moved(stream: River) -> None:
+    stream.server.advance(3600)
+    await stream.write(10)
+    async with consumer(stream, Memory()) as reader:
+        assert len([record async for record in reader]) == 10
+    async with consumer(stream, Memory(), fetch=Poll(page_records=3)) as reader:
+        assert len([record async for record in reader]) == 10
+
+
 async def test_what_is_done_is_written_while_reading_goes_on(stream: River) -> None:
     await stream.write(10)
     store = Memory()

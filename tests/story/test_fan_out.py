@@ -335,6 +335,18 @@ async def test_a_consumer_in_the_making_is_waited_for() -> None:
         await reading.stop()
 
 
+async def test_what_is_written_while_the_consumer_is_made_is_later_than_the_latest() -> None:
+    async with telling(transition=20) as story:
+        await story.passes(21)
+        (shard,) = await story.shards()
+        reading = Reading(story, shard, LATEST)
+        await story.passes(5)
+        await story.put(1)
+        await reading.has(1)
+        await reading.stop()
+        assert reading.numbers == [1]
+
+
 async def test_a_consumer_that_somebody_deregistered_is_registered_again(story: Story) -> None:
     (shard,) = await story.shards()
     reading = Reading(story, shard)

@@ -60,6 +60,9 @@ TARGET = "Kinesis_20131202"
 SKEW_TOLERANCE = 240.0
 """Seconds that the clocks may differ before ours is taken to be wrong; the service refuses from 300 on (botocore: 4 minutes)."""
 
+CLOCKS_DIFFER = 2.0
+"""Seconds by which the clocks may seem to differ though they do not: the service dates in whole seconds, and answers take time."""
+
 FIRST_DATE, LAST_DATE = 1_385_942_400.0, 7_258_118_400.0
 """What a service's clock may say, in seconds since 1970: from 2013-12-02, the day of Kinesis's API, to the year 2200."""
 
@@ -211,6 +214,8 @@ class Client:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
         self._skew = 0.0
+        self._ahead = 0.0
+        self._date: str | None = None
         self._pauses: set[asyncio.Future[None]] = set()
         self._closed = False
 
@@ -426,6 +431,7 @@ class Client:
                 call.failed(strange)
                 raise
             else:
+                self._look_at_date(answer.headers.get("date"))
                 if answer.status == 200:
                     attempts.succeeded()
                     return answer
@@ -452,6 +458,19 @@ class Client:
         finally:
             self._pauses.discard(pause)
             pause.cancel()
+
+    def service_time(self) -> float:
+        """Return the time by the service's clock, as far as its answers have told it: seconds since 1970."""
+        return self.clock.wall() + self._ahead
+
+    def _look_at_date(self, date: str | None) -> None:
+        if date == self._date:
+            return  # of the same second as the last one
+        self._date = date
+        theirs = _date(date)
+        if theirs is not None:
+            ahead = theirs - self.clock.wall()
+            self._ahead = ahead if abs(ahead) > CLOCKS_DIFFER else 0.0
 
     def _learned(self, call: _Call, error: ServiceError, answer: Answer, credentials: Credentials) -> bool:
         """Return whether the refusal taught something that makes another attempt worth its while, at once, and only once."""

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from kinstream.aws.client import CLOCKS_DIFFER
 from kinstream.background import across
 from kinstream.clock import Clock
 from kinstream.consume.checkpoint import Progress, after
@@ -63,11 +64,12 @@ class Terms(msgspec.Struct, frozen=True):
         fetcher: Reads pages.
         budget: Bounds what is read ahead.
         clock: The time.
+        service_time: Returns the time by the service's clock.
         announce: Is given events.
         batch_records: The most records in one batch.
         keeps_strays: Whether aggregates are kept that do not belong to the shard.
         until: Where reading ends, in seconds since 1970; None: nowhere.
-        until_margin: So much later than that a shard must be empty: seconds for clocks that differ.
+        until_now: Whether that is when reading began: a shard with nothing more to read is then at its end.
         manual: Whether only the program checkpoints.
         wake: Is called when a reading has something to hand on, or has come to an end.
         write_checkpoint: Writes a shard's checkpoint.
@@ -76,11 +78,12 @@ class Terms(msgspec.Struct, frozen=True):
     fetcher: Fetcher
     budget: Budget
     clock: Clock
+    service_time: Callable[[], float]
     announce: Callable[[Event], None]
     batch_records: int
     keeps_strays: bool
     until: float | None
-    until_margin: float
+    until_now: bool
     manual: bool
     wake: Callable[[Reading], None]
     write_checkpoint: Callable[[Reading], Awaitable[None]]
@@ -153,19 +156,19 @@ class Reading:
         self._acquired = self._begun_at
 
     def _begin_at(self, position: Position) -> None:
-        clock = self._terms.clock
+        terms = self._terms
         self._rewinds = self.until_reached = False
         self._skipping = True
         self.failure = None
         self.progress.last = None
-        self._watch = Watch(clock.monotonic())
-        self._begun_at = self._read_to = self._skip = position.since(clock.wall() - LATEST_MARGIN)
-        self._ahead.start(position)
+        self._watch = Watch(terms.clock.monotonic())
+        self._begun_at = self._read_to = self._skip = position.since(terms.service_time() - LATEST_MARGIN)
+        self._ahead.start(position, self._begun_at)
 
     def fetch_anew(self) -> None:
         """Begin anew to fetch what was not fetched yet."""
         self._watch = Watch(self._terms.clock.monotonic())
-        self._ahead.start(self._read_to)
+        self._ahead.start(self._read_to, self._read_to)
 
     async def stop(self) -> None:
         """Fetch no more, and forget what was not handed on."""
@@ -199,15 +202,23 @@ class Reading:
 
     def _cut(self, page: Page, until: float) -> Page:
         """Return the page without what came after the time at which reading ends."""
-        records, behind = page.records, page.millis_behind_latest
+        records, behind, now = page.records, page.millis_behind_latest, self._terms.service_time()
+        if self._terms.until_now:
+            if behind == 0:
+                return page if page.ended else self._last(page, records)
+            if (
+                records and behind
+            ):  # its clock may be ahead of what its answers are dated with, as a server's that was moved
+                until += max(records[-1].arrival_time + behind / 1000 - now, 0.0)
         if records and records[-1].arrival_time > until:
-            records = [record for record in records if record.arrival_time <= until]
-        elif page.ended or behind != 0 or self._terms.clock.wall() - self._terms.until_margin < until:
-            # While it lags, more is to come, and perhaps of that time: how far it lags was true when the answer was made, and
-            # that may be long ago where it had to wait for its turn.
-            return page
+            return self._last(page, [record for record in records if record.arrival_time <= until])
+        # While it lags, more is to come, and perhaps of that time: how far it lags was true when the answer was made, and
+        # that may be long ago where it had to wait for its turn.
+        return page if page.ended or behind != 0 or now - CLOCKS_DIFFER < until else self._last(page, records)
+
+    def _last(self, page: Page, records: Batch) -> Page:
         self.until_reached = True
-        return Page(records, behind, page.size_bytes, True)
+        return Page(records, page.millis_behind_latest, page.size_bytes, True)
 
     def _lags(self, page: Page) -> None:
         if page.millis_behind_latest is not None:

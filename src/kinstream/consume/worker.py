@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -28,7 +28,7 @@ from kinstream.consume.deliver import Delivery, FailurePolicy, Interrupted, slee
 from kinstream.consume.discover import Discoverer, Start
 from kinstream.consume.fetch.ahead import Budget
 from kinstream.consume.fetch.fetcher import Fetcher
-from kinstream.consume.fetch.position import SHARD_END, Position
+from kinstream.consume.fetch.position import LATEST_MARGIN, SHARD_END, Position
 from kinstream.consume.lease.keep import Keeper
 from kinstream.consume.lifecycle import State, Step
 from kinstream.consume.reading import Batch, Reading, Terms
@@ -53,6 +53,9 @@ DISCOVERY_EVERY = 60.0
 WATCH_EVERY = 5.0
 """Seconds between two looks at whether a shard is stuck."""
 
+PROMPT = 1.0
+"""Seconds that asking for a lease may take without records missed that come meanwhile, where reading begins at the latest."""
+
 FIRM_TRIES, FIRM_PAUSE = 6, 0.5
 """How often a lease is asked for, the end of a shard is written down, and its children are looked for, and the seconds before
 the second time; each further pause is twice as long."""
@@ -68,8 +71,7 @@ class Plan(msgspec.Struct, frozen=True):
         client: Speaks with Kinesis, and has the clock.
         stream: The stream.
         start: Where reading begins where no checkpoint says it.
-        until: Where reading ends, in seconds since 1970; None: nowhere.
-        until_margin: Seconds by which the service's clock may differ from ours there.
+        until: Where reading ends, in seconds since 1970; "now": when it begins; None: nowhere.
         fetcher: Reads pages.
         keeper: Says which shards may be read, and writes checkpoints.
         deliver: How records reach the program.
@@ -83,8 +85,7 @@ class Plan(msgspec.Struct, frozen=True):
     client: Client
     stream: Stream
     start: Start
-    until: float | None
-    until_margin: float
+    until: float | Literal["now"] | None
     fetcher: Fetcher
     keeper: Keeper
     deliver: Delivering
@@ -180,11 +181,12 @@ class Worker:
             fetcher=plan.fetcher,
             budget=Budget(plan.deliver.read_ahead_bytes),
             clock=self._clock,
+            service_time=plan.client.service_time,
             announce=plan.announce,
             batch_records=plan.deliver.batch_records,
             keeps_strays=strays or plan.keeps_strays,
-            until=plan.until,
-            until_margin=plan.until_margin,
+            until=plan.client.service_time() if plan.until == "now" else plan.until,
+            until_now=plan.until == "now",
             manual=plan.manual,
             wake=self._wake,
             write_checkpoint=self._write,
@@ -231,7 +233,12 @@ class Worker:
         """Read a shard: from where its lease says, to its end."""
         _within.set(self)
         try:
-            position = await self._firmly(reading, lambda: self._keeper.acquire(shard, start))
+            # Kept with its time: where nothing is done yet when this ends, what comes meanwhile must not be missed.
+            kept = start.since(self._plan.client.service_time() - LATEST_MARGIN)
+            begun = self._clock.monotonic()
+            position = await self._firmly(reading, lambda: self._keeper.acquire(shard, kept))
+            if position == kept and self._clock.monotonic() - begun < PROMPT:
+                position = start
             if position.ended:
                 reading.step(Step.EXPIRED)
                 await self._followed(reading)

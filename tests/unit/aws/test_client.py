@@ -224,6 +224,17 @@ async def test_skew_is_learned_from_one_extra_attempt() -> None:
     assert [sent.headers["x-amz-date"][:8] for sent in transport.sent] == ["20270115", "20270116", "20270116"]
 
 
+@pytest.mark.parametrize(("ahead", "told"), [(0.7, 0.0), (-1.9, 0.0), (60.0, 60.0), (-86_400.0, -86_400.0)])
+async def test_services_time_is_told_by_its_answers_where_the_clocks_differ(ahead: float, told: float) -> None:
+    clock = VirtualClock()
+    dated = Answer(200, {"date": formatdate(clock.wall() + ahead, usegmt=True)}, b"{}")
+    client, _ = client_of(dated, clock=clock)
+    assert client.service_time() == clock.wall()
+    await client.call("ListStreams", {})
+    assert client.service_time() == pytest.approx(clock.wall() + told, abs=1)
+    assert (told != 0) == (client.service_time() != clock.wall())
+
+
 @pytest.mark.parametrize(
     "date",
     [

@@ -124,7 +124,6 @@ class Case:
             "stream": Stream.parse("events"),
             "start": Start(),
             "until": None,
-            "until_margin": 0.0,
             "fetcher": self.fetch,
             "keeper": SoleKeeper(self.table, "me"),
             "deliver": Delivering(),

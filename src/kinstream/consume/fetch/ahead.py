@@ -34,11 +34,11 @@ class Budget:
         """What is read ahead and under way now."""
         return self._used
 
-    async def take(self, size_bytes: int) -> None:
-        """Wait until there is room for so much, and take it."""
+    async def take(self, size_bytes: int) -> bool:
+        """Wait until there is room for so much, and take it; return whether that took time."""
         if not self._waiting and self._fits(size_bytes):
             self._used += size_bytes
-            return
+            return False
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = (size_bytes, turn)
         self._waiting.append(entry)
@@ -52,6 +52,7 @@ class Budget:
                     self._waiting.remove(entry)
                 self._serve()
             raise
+        return True
 
     def free(self, size_bytes: int) -> None:
         """Give back so much; a negative size takes it at once, whatever the limit."""
@@ -105,14 +106,19 @@ class ReadAhead:
     def __len__(self) -> int:
         return len(self._pages)
 
-    def start(self, position: Position) -> None:
-        """Read from a position on, in the place of what is read now; what was read ahead stays."""
+    def start(self, position: Position, late: Position) -> None:
+        """Read from a position on, in the place of what is read now; what was read ahead stays.
+
+        Args:
+            position: From where, if there is room at once.
+            late: From where otherwise: what is latest must not become later by waiting.
+        """
         before = self._task
         if before is not None:
             before.cancel()
         self._halted = False
         name = f"kinstream-read-{self._shard.shard_id}"
-        self._task = asyncio.create_task(self._read(position, before), name=name)
+        self._task = asyncio.create_task(self._read(position, late, before), name=name)
 
     def halt(self) -> None:
         """Read no more, and forget what was read ahead. It may be started again at once."""
@@ -136,11 +142,12 @@ class ReadAhead:
         """Say that a page that was taken is not needed any more."""
         self._budget.free(page.size_bytes)
 
-    async def _read(self, position: Position, before: asyncio.Task[None] | None) -> None:
+    async def _read(self, position: Position, late: Position, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait([before])
         try:
-            pages = self._fetcher.read(self._shard, position)
+            waited = await self._budget.take(FIRST_PAGE_BYTES)
+            pages = self._fetcher.read(self._shard, late if waited else position)
             try:
                 await self._keep(pages)
             finally:
@@ -151,9 +158,9 @@ class ReadAhead:
                 self._failed(error)
 
     async def _keep(self, pages: AsyncGenerator[Page, None]) -> None:
+        """Read page after page; there is room for the first."""
         expected = FIRST_PAGE_BYTES
         while True:
-            await self._budget.take(expected)
             self.asking = True
             try:
                 page = await anext(pages)
@@ -170,3 +177,4 @@ class ReadAhead:
                 if kept.ended:
                     return
             expected = page.size_bytes
+            await self._budget.take(expected)

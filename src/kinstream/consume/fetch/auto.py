@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 
-from kinstream.clock import Clock
 from kinstream.consume.fetch.fetcher import Fetcher, Page
 from kinstream.consume.fetch.position import LATEST_MARGIN, Position
 from kinstream.errors import FanOutRefused
@@ -19,14 +18,16 @@ class AutoFetcher:
         fan_out: Reads by enhanced fan-out.
         poll: Reads by polling.
         announce: Is given an event when enhanced fan-out is refused, once.
-        clock: The time.
+        service_time: Returns the time by the service's clock.
     """
 
-    def __init__(self, fan_out: Fetcher, poll: Fetcher, announce: Callable[[Event], None], clock: Clock) -> None:
+    def __init__(
+        self, fan_out: Fetcher, poll: Fetcher, announce: Callable[[Event], None], service_time: Callable[[], float]
+    ) -> None:
         self._fan_out = fan_out
         self._poll = poll
         self._announce = announce
-        self._clock = clock
+        self._service_time = service_time
         self._refused = False
 
     async def close(self) -> None:
@@ -36,7 +37,7 @@ class AutoFetcher:
 
     async def read(self, shard: Shard, position: Position) -> AsyncGenerator[Page, None]:
         """Yield page after page, as `Fetcher.read`."""
-        begun = self._clock.wall()
+        begun = self._service_time()
         if not self._refused:
             pages = self._fan_out.read(shard, position)
             try:

@@ -11,7 +11,7 @@ from kinstream.aws.endpoint import Stream
 from kinstream.aws.subscription import Subscription
 from kinstream.config import FanOut
 from kinstream.consume.fetch.fetcher import Page
-from kinstream.consume.fetch.position import LATEST, Position
+from kinstream.consume.fetch.position import LATEST, LATEST_MARGIN, Position
 from kinstream.consume.fetch.registration import Registration, refused
 from kinstream.consume.fetch.subscribing import SubscribingPace
 from kinstream.errors import (
@@ -30,8 +30,8 @@ from kinstream.record import Shard, SubscribeToShardEvent
 PATIENCE = 5
 """So often in a row a stream may be damaged, and credentials may be missing, before that is taken to be lasting."""
 
-LATEST_MARGIN = 5.0
-"""Seconds by which our clock may be ahead of the service's, where its own is not known yet."""
+PROMPT = 1.0
+"""Seconds after which what was to be read from the latest record on is read from a time: registering a consumer takes its own."""
 
 _log = logging.getLogger("kinstream.consumer")
 
@@ -88,7 +88,8 @@ class FanOutFetcher:
         """
         clock = self._client.clock
         pace = SubscribingPace()
-        since = position.since(clock.wall() - LATEST_MARGIN)
+        begun = clock.monotonic()
+        since = position.since(self._client.service_time() - LATEST_MARGIN)
         broken_off: float | None = None
         why: KinesisError | None = None
         strange = 0
@@ -97,6 +98,9 @@ class FanOutFetcher:
                 await clock.sleep(delay)
             subscription: Subscription | None = None
             try:
+                await self._registration.arn()
+                if position == LATEST and clock.monotonic() - begun > PROMPT:
+                    position = since  # what came meanwhile must not be missed
                 subscription = await self._subscribe(shard, position, pace)
                 if subscription is None:
                     continue  # in the name of another consumer

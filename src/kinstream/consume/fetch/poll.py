@@ -67,7 +67,7 @@ class PollingFetcher:
         """Yield page after page, as `Fetcher.read`."""
         clock = self._client.clock
         pace = ReadPace(self._option)
-        resume = position.since(clock.wall() - LATEST_MARGIN)
+        resume = position.since(self._client.service_time() - LATEST_MARGIN)
         iterator: str | None = None
         had_at = 0.0
         failures = strange = 0

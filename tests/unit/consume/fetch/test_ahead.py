@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from kinstream import HashKeyRange, SequenceNumberRange, Shard
 from kinstream.consume.fetch.ahead import FIRST_PAGE_BYTES, Budget, ReadAhead
 from kinstream.consume.fetch.fetcher import Page
-from kinstream.consume.fetch.position import TRIM_HORIZON, Position
+from kinstream.consume.fetch.position import LATEST, TRIM_HORIZON, Position
 
 SHARD = Shard("shardId-000000000000", HashKeyRange("0", "1"), SequenceNumberRange("1"))
 
@@ -53,7 +53,7 @@ async def test_no_more_is_read_ahead_than_the_budget() -> None:
     budget = Budget(4 * FIRST_PAGE_BYTES)
     pages = Pages(FIRST_PAGE_BYTES)
     ahead = ahead_of(pages, budget)
-    ahead.start(TRIM_HORIZON)
+    ahead.start(TRIM_HORIZON, TRIM_HORIZON)
     await turns(100)
     assert len(ahead) == 4
     assert budget.used_bytes == 4 * FIRST_PAGE_BYTES
@@ -68,7 +68,7 @@ async def test_no_more_is_read_ahead_than_the_budget() -> None:
 async def test_page_larger_than_the_whole_budget_is_let_through_alone() -> None:
     budget = Budget(1000)
     ahead = ahead_of(Pages(10_000), budget)
-    ahead.start(TRIM_HORIZON)
+    ahead.start(TRIM_HORIZON, TRIM_HORIZON)
     await turns(100)
     assert len(ahead) == 1
     await ahead.stop()
@@ -113,11 +113,11 @@ async def test_halted_and_started_again_it_reads_from_there_once_the_first_has_e
     budget = Budget(3 * FIRST_PAGE_BYTES)
     pages = Pages(FIRST_PAGE_BYTES)
     ahead = ahead_of(pages, budget)
-    ahead.start(TRIM_HORIZON)
+    ahead.start(TRIM_HORIZON, TRIM_HORIZON)
     await turns(50)
     ahead.halt()
     assert len(ahead) == 0
-    ahead.start(Position.after("7"))
+    ahead.start(Position.after("7"), Position.after("7"))
     await turns(50)
     assert pages.read_from == [TRIM_HORIZON, Position.after("7")]
     assert len(ahead) == 3
@@ -130,7 +130,7 @@ async def test_failure_is_told_and_what_was_read_before_stays() -> None:
     failures: list[Exception] = []
     pages = Pages(10)
     ahead = ahead_of(pages, Budget(10 * FIRST_PAGE_BYTES), failures)
-    ahead.start(TRIM_HORIZON)
+    ahead.start(TRIM_HORIZON, TRIM_HORIZON)
     await turns(4)
     pages.fails = OSError("no")
     await turns(50)
@@ -142,8 +142,29 @@ async def test_failure_is_told_and_what_was_read_before_stays() -> None:
 async def test_reading_ends_with_the_last_page() -> None:
     pages = Pages(10, last=3)
     ahead = ahead_of(pages, Budget(10 * FIRST_PAGE_BYTES))
-    ahead.start(TRIM_HORIZON)
+    ahead.start(TRIM_HORIZON, TRIM_HORIZON)
     await turns(50)
     assert [ahead.take().ended for _ in range(3)] == [False, False, True]
     assert pages.closed == 1
     await ahead.stop()
+
+
+async def test_what_had_to_wait_for_room_is_read_from_when_it_was_to_begin() -> None:
+    budget = Budget(FIRST_PAGE_BYTES)
+    began: list[Position] = []
+
+    class Noting(Pages):
+        def read(self, shard: Shard, position: Position) -> AsyncGenerator[Page, None]:
+            began.append(position)
+            return super().read(shard, position)
+
+    since = LATEST.since(1000.0)
+    first, second = ahead_of(Noting(FIRST_PAGE_BYTES), budget), ahead_of(Noting(1), budget)
+    first.start(LATEST, since)
+    second.start(LATEST, since)
+    await turns(20)
+    assert began == [LATEST]
+    await first.stop()
+    await turns(20)
+    assert began == [LATEST, since]
+    await second.stop()

@@ -42,7 +42,7 @@ async def numbers(fetcher: AutoFetcher, position: Position = TRIM_HORIZON) -> li
 
 async def test_polling_is_not_touched_where_fan_out_can_be_had() -> None:
     poll, seen = Fetch(9), list[Event]()
-    fetcher = AutoFetcher(Fetch(1, 2), poll, seen.append, VirtualClock())
+    fetcher = AutoFetcher(Fetch(1, 2), poll, seen.append, VirtualClock().wall)
     assert await numbers(fetcher) == ["1", "2"]
     assert poll.read_from == []
     assert seen == []
@@ -51,7 +51,7 @@ async def test_polling_is_not_touched_where_fan_out_can_be_had() -> None:
 async def test_refused_it_goes_on_by_polling_after_the_last_record_and_asks_no_more() -> None:
     error = FanOutRefused("no consumer is left")
     fan_out, poll, seen = Fetch(1, 2, error=error), Fetch(3), list[Event]()
-    fetcher = AutoFetcher(fan_out, poll, seen.append, VirtualClock())
+    fetcher = AutoFetcher(fan_out, poll, seen.append, VirtualClock().wall)
     assert await numbers(fetcher) == ["1", "2", "3"]
     assert await numbers(fetcher) == ["3"]
     assert fan_out.read_from == [TRIM_HORIZON]
@@ -64,7 +64,7 @@ async def test_refused_it_goes_on_by_polling_after_the_last_record_and_asks_no_m
 async def test_what_came_while_fan_out_was_asked_for_is_not_missed_from_latest() -> None:
     clock = VirtualClock()
     poll = Fetch(3)
-    fetcher = AutoFetcher(Fetch(error=FanOutRefused("no")), poll, print, clock)
+    fetcher = AutoFetcher(Fetch(error=FanOutRefused("no")), poll, print, clock.wall)
     began = clock.now
     await numbers(fetcher, LATEST)
     (position,) = poll.read_from
