@@ -58,6 +58,8 @@ class Fate(StrEnum):
     """Acted on; an answer comes byte by byte, for an hour."""
     EXPIRED = "expired"
     """The credentials' token has expired."""
+    ITERATOR = "iterator"
+    """The shard iterator has expired."""
 
 
 UNKNOWN = frozenset(
@@ -105,6 +107,7 @@ class Faults:
     black_hole: float = 0.0
     loris: float = 0.0
     expired: float = 0.0
+    iterator: float = 0.0
     latency: tuple[float, float] = (0.002, 0.03)
     entry: float = 0.3
     stays: float = 30.0
@@ -213,7 +216,8 @@ class Network:
         now = asyncio.get_running_loop().time()
         faults = self.weather(now, operation)
         fate = faults.draw(self.random)
-        if operation != "PutRecords" and fate in (Fate.PARTIAL, Fate.MISCOUNTED):
+        of = "PutRecords" if fate in (Fate.PARTIAL, Fate.MISCOUNTED) else "GetRecords"
+        if operation != of and fate in (Fate.PARTIAL, Fate.MISCOUNTED, Fate.ITERATOR):
             fate = Fate.FINE
         self.fates[fate] += 1
         self.sent += 1
@@ -333,6 +337,8 @@ class LocalTransport:
         if fate is Fate.THROTTLED:
             code = THROUGHPUT if trip.operation.startswith(("Put", "Get")) else "LimitExceededException"
             return network.refuse(code, 400, headers)
+        if fate is Fate.ITERATOR:
+            return network.refuse("ExpiredIteratorException", 400, headers)
         if fate is Fate.EXPIRED:
             return network.refuse("ExpiredTokenException", 400, headers)
         if fate in (Fate.BROKEN_BEFORE, Fate.BROKEN_AFTER):

@@ -42,10 +42,11 @@ WEATHERS: dict[str, Faults] = {
     "cuts": Faults(unsent=0.1, cut_before=0.1, cut_after=0.1, latency=(0.001, 0.3)),
     "faults": Faults(broken_before=0.15, broken_after=0.1, throttled=0.15),
     "strange answers": Faults(truncated=0.1, foreign=0.1),
+    "iterators": Faults(iterator=0.3),
     "silence": Faults(black_hole=0.05, loris=0.02, latency=(0.01, 0.5)),
     "everything": Faults(
         unsent=0.04, cut_before=0.04, cut_after=0.04, broken_before=0.04, broken_after=0.04, throttled=0.06,
-        truncated=0.04, foreign=0.04, black_hole=0.02, loris=0.01, expired=0.03,
+        truncated=0.04, foreign=0.04, iterator=0.05, black_hole=0.02, loris=0.01, expired=0.03,
     ),
 }  # fmt: skip
 FACES = ["iterate", "batches", "run", "run_batches"]
@@ -376,7 +377,7 @@ class Life:
                 await self.work(record)
                 count += 1
                 if manual and count % 7 == 0:
-                    await self.persist(record.checkpoint)
+                    await self.persist(record, record.checkpoint)
         else:
             async for batch in consumer.batches():
                 await self.work_batch(batch)
@@ -388,15 +389,16 @@ class Life:
             assert record.shard_id == batch.shard_id
             await self.work(record)
         if self.plan.manual:
-            await self.persist(batch.checkpoint)
+            await self.persist(batch[-1], batch.checkpoint)
 
     async def work_and_checkpoint(self, record: ReceivedRecord[bytes]) -> None:
         await self.work(record)
         if self.random.random() < 0.2 and self.plan.deliver.concurrency == 1:
-            await self.persist(record.checkpoint)
+            await self.persist(record, record.checkpoint)
 
-    async def persist(self, checkpoint: Callable[[], Any]) -> None:
+    async def persist(self, record: ReceivedRecord[bytes], checkpoint: Callable[[], Any]) -> None:
         """Checkpoint, and again where the store fails."""
+        self.note("asked", record.shard_id, (int(record.sequence_number), record.subsequence_number or 0))
         while not self.dead:
             with suppress(KinesisError, OSError):
                 await checkpoint()
@@ -556,6 +558,23 @@ def checkpoints_follow_the_work(story: Story) -> None:
             assert not left, f"{step.shard_id}: a checkpoint lies beyond {len(left)} records that are not done"
 
 
+def by_hand_no_checkpoint_is_beyond_what_was_asked_for(story: Story) -> None:
+    if not story.plan.manual:
+        return
+    last: dict[str, tuple[int, int]] = {}
+    for one in story.reading.seen:
+        place = int(one.sequence_number), one.subsequence_number or 0
+        last[one.shard_id] = max(last.get(one.shard_id, place), place)
+    asked: dict[str, tuple[int, int]] = {}
+    for step in story.steps:
+        if step.kind == "asked":
+            assert step.place is not None
+            asked[step.shard_id] = max(asked.get(step.shard_id, step.place), step.place)
+        elif step.kind == "wrote":
+            place = last.get(step.shard_id, (-1, 0)) if step.place is None else step.place
+            assert place <= asked.get(step.shard_id, (-1, 0)), f"{step.shard_id}: nobody asked for this checkpoint"
+
+
 CHECKS: list[Callable[[Story], None]] = [
     nothing_is_lost,
     what_no_kcl_reader_sees_is_not_handed_on,
@@ -563,6 +582,7 @@ CHECKS: list[Callable[[Story], None]] = [
     order_of_each_key_is_kept,
     parents_come_before_children,
     checkpoints_follow_the_work,
+    by_hand_no_checkpoint_is_beyond_what_was_asked_for,
 ]
 
 

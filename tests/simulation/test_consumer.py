@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from tests.doubles.network import Fate
 from tests.simulation.consuming import CHECKS, Story, draw, live
 from tests.simulation.seeds import FIRST_SEED, SEEDS, shown_again
 
@@ -40,7 +41,7 @@ def counts(story: Story) -> Counter[str]:
             "checkpoints": sum(step.kind == "wrote" for step in story.steps),
             "aggregates dropped": story.reading.dropped,
             "requests": story.network.sent,
-            "iterators expired": sum(trip.refused == "ExpiredIteratorException" for trip in story.network.trips),
+            "iterators expired": story.network.fates[Fate.ITERATOR],
             "reads that failed": story.events["FetchFailed"],
             "writes that failed": story.events["CheckpointFailed"],
         }
@@ -63,6 +64,17 @@ def test_every_reshard_under_load_is_followed_in_order() -> None:
 @pytest.mark.timeout(120 + SEEDS)
 def test_a_worker_that_is_killed_again_and_again_loses_nothing() -> None:
     lives("reading, killed", SEEDS // 2, weather="fine", kills=8, outages=0, reshards=6, pause=0.2)
+
+
+@pytest.mark.timeout(120 + SEEDS)
+def test_after_an_expired_iterator_reading_goes_on_after_the_last_record() -> None:
+    lives("reading, iterators", SEEDS // 2, weather="iterators", kills=0, outages=0, store_fails=0.0, manual=False)
+
+
+@pytest.mark.timeout(120 + SEEDS)
+def test_a_program_that_checkpoints_by_hand_and_is_killed_reads_on_in_order() -> None:
+    fixed: dict[str, Any] = {"weather": "fine", "outages": 0, "store_fails": 0.0, "fails": 0.0}
+    lives("reading, by hand", SEEDS // 4, **fixed, manual=True, face="iterate", kills=6, reshards=80, pause=0.1, keys=3)
 
 
 @pytest.mark.timeout(120 + SEEDS)

@@ -60,5 +60,11 @@ def test_order_of_each_key_holds_under_partial_failures_and_reshards() -> None:
 
 
 @pytest.mark.timeout(120 + SEEDS)
+def test_order_of_each_key_holds_where_shards_are_split_and_merged_faster_than_puts_are_answered() -> None:
+    fixed: dict[str, Any] = {"order": "key", "keyless": False, "weather": "fine", "reshards": 30, "transition": 0.0}
+    lives("order, slow", SEEDS // 2, **fixed, latency=(0.05, 4.0), pause=0.02, keys=20, shards=3, putters=2, close=None)
+
+
+@pytest.mark.timeout(120 + SEEDS)
 def test_order_of_each_key_holds_when_nobody_knows_what_was_written() -> None:
     lives("order, unknown", SEEDS // 2, order="key", keyless=False, weather="everything", reshards=3, keys=3)
