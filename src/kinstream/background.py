@@ -18,6 +18,9 @@ T = TypeVar("T")
 LOOK_EVERY = 1.0
 """Seconds after which who waits for another thread's event loop looks whether it is still there."""
 
+LAST_ROUNDS = 3
+"""How often all tasks are cancelled at a loop's end."""
+
 _log = logging.getLogger("kinstream")
 
 
@@ -196,10 +199,11 @@ def _run(loop: asyncio.AbstractEventLoop, ended: threading.Event) -> None:
     finally:
         ended.set()
         try:
-            left = asyncio.all_tasks(loop)
-            for task in left:
-                task.cancel()
-            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            for _ in range(LAST_ROUNDS):  # a task that is cancelled may begin another
+                left = asyncio.all_tasks(loop)
+                for task in left:
+                    task.cancel()
+                loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
             loop.run_until_complete(loop.shutdown_asyncgens())
             with suppress(RuntimeError):  # it needs a thread, and at the interpreter's end none starts
                 loop.run_until_complete(loop.shutdown_default_executor())

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kinstream import ClosedError, ConfigError
-from kinstream.background import BackgroundLoop
+from kinstream.background import BackgroundLoop, across
 
 
 async def value(result: int) -> int:
@@ -187,11 +187,12 @@ def test_tasks_of_a_stopped_loop_are_cancelled_and_may_clean_up(background: Back
             await asyncio.sleep(0)
             cleaned.set()
 
-    background.submit(work())
+    kept = background.submit(work())  # or a collection of garbage might take it
     background.run(value(1))
     background.stop()
     background.join()
     assert cleaned.is_set()
+    assert kept.cancelled()
 
 
 def test_many_threads_start_one_loop(background: BackgroundLoop) -> None:
@@ -212,3 +213,48 @@ def test_many_threads_start_one_loop(background: BackgroundLoop) -> None:
         asker.join()
     assert len(threads) == 1
     background.stop()
+
+
+def test_who_calls_is_told_when_the_loop_has_ended_by_itself(background: BackgroundLoop) -> None:
+    def leave() -> None:
+        raise SystemExit
+
+    assert background.run(value(1)) == 1
+    waiting = background.submit(for_ever())
+    background.call(leave)
+    background.join()
+    assert background.stopped
+    assert waiting.cancelled()
+    with pytest.raises(ClosedError):
+        background.run(value(1))
+    with pytest.raises(ClosedError):
+        background.call(print)
+    background.stop()
+
+
+def test_across_awaits_in_the_loop_and_waits_in_another_thread(background: BackgroundLoop) -> None:
+    done: list[threading.Thread] = []
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        done.append(threading.current_thread())
+
+    async def within() -> asyncio.AbstractEventLoop:
+        loop = asyncio.get_running_loop()
+        await across(loop, work())
+        return loop
+
+    loop = background.run(within())
+    across(loop, work())
+    assert len(done) == 2
+    assert len(set(done)) == 1
+
+    async def awaited_elsewhere() -> None:
+        await across(loop, work())
+
+    asyncio.run(awaited_elsewhere())
+    assert len(done) == 3
+    background.stop()
+    background.join()
+    with pytest.raises(ClosedError):
+        across(loop, work())

@@ -28,6 +28,9 @@ T = TypeVar("T")
 EXIT_DRAIN = 5.0
 """Seconds that the end of the interpreter waits for records on their way, where nobody closed their producer."""
 
+EXIT_LAST = 1.0
+"""Seconds that it then waits for the event loop's end."""
+
 _log = logging.getLogger("kinstream.producer")
 
 
@@ -209,6 +212,8 @@ def _end(
         return
     if at_exit:
         _wait(ending)
+        if own is not None:
+            own.join(EXIT_LAST)  # the interpreter must not end amid the loop's end
     else:  # in the background, but where the program ends meanwhile
         waiting = partial(_wait, ending)
         atexit.register(waiting)
@@ -233,7 +238,7 @@ async def _ended(
 
 def _wait(ending: Future[None]) -> None:
     try:
-        ending.exception(EXIT_DRAIN + 1)
+        ending.exception(EXIT_DRAIN + EXIT_LAST)
     except TimeoutError:
         _log.error("the program ends before all records were written")
     except CancelledError:  # the loop has ended

@@ -295,15 +295,15 @@ def _end(
     wind_up: Callable[[StreamAccess], Coroutine[Any, Any, None]],
 ) -> None:
     """End the thread of an object that nobody closed: forgotten, with nothing under way, or at the interpreter's end."""
-    drained = True
     if background.started and not background.stopped and not background.here:
         try:
             background.submit(_done(under_way, access, wind_up)).result(EXIT_DRAIN)
+            if access is not None:
+                with suppress(Exception):  # nobody is left who could be told
+                    background.submit(access.close()).result(EXIT_LAST_CALLBACKS)
         except TimeoutError:
-            drained = False
             if isinstance(access, kinstream.producer.Producer):
                 with suppress(Exception):  # what waits there is told that it was not written
                     background.submit(access._pipeline.close(0.0)).result(EXIT_LAST_CALLBACKS)
     background.stop()
-    if not drained:
-        background.join(EXIT_LAST_CALLBACKS)
+    background.join(EXIT_LAST_CALLBACKS)  # the interpreter must not end amid the loop's end
