@@ -243,6 +243,13 @@ class ProduceError(KinesisError):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"unseen": None}
 
+    def anew(self) -> Self:
+        """Return the same error without the traceback that it has. Not for users."""
+        same = type(self).__new__(type(self), *self.args)
+        same.__dict__ |= self.__dict__
+        same.__cause__, same.__suppress_context__ = self.__cause__, self.__suppress_context__
+        return same
+
     @property
     def type(self) -> ErrorType:  # type: ignore[override]
         """The kind of what caused it."""

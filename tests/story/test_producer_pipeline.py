@@ -306,7 +306,8 @@ async def test_in_order_what_waits_behind_a_failed_record_fails_with_it_and_then
         for delivery in behind:
             with pytest.raises(OrderBroken) as broken:
                 await delivery
-            assert broken.value.__cause__ is failed.value
+            assert isinstance(broken.value.__cause__, ProduceError)
+            assert broken.value.__cause__.record is failed.value.record
             assert not broken.value.maybe_written
         with pytest.raises(ProduceError):  # it was in the request that was refused
             await other

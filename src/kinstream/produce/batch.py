@@ -87,6 +87,7 @@ class Batcher:
         aggregating: Whether records are packed now; only where their shards can be told.
         record_limit: Bytes of data and partition key that the stream takes in one record; the largest there is until it is known.
         expired: Records that reached their deadline; whoever looks takes them out.
+        held: The lanes that these were in, where order is kept: nothing is sent from them until it is known what fails with them.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Batcher:
         self.aggregating: bool = False
         self.record_limit: int = RECORD_MAX_BYTES
         self.expired: list[Delivery] = []
+        self.held: set[Lane] = set()
         self._batching = batching
         self._aggregation = aggregation or Aggregation()
         self._life = life
@@ -131,9 +133,9 @@ class Batcher:
         """Look at a lane that has changed: it is due, or will be."""
         deadline = lane.deadline
         if deadline <= now:
-            self.expired += lane.expired(now)
+            self._expire(lane, now)
             deadline = lane.deadline
-        if deadline == NEVER:
+        if deadline == NEVER or lane in self.held:
             self._count(lane, 0, 0.0)
             return
         if self._keep_order and lane.closed_by_order():
@@ -277,6 +279,11 @@ class Batcher:
             return True
         return lane.waiting[lane.head].deadline + self._linger_end <= now
 
+    def _expire(self, lane: Lane, now: float) -> None:
+        self.expired += lane.expired(now)
+        if self._keep_order:
+            self.held.add(lane)
+
     def _list(self, lane: Lane) -> None:
         if not lane.listed:
             lane.listed = True
@@ -318,8 +325,8 @@ class Batcher:
     def _fill(self, batch: Batch, lane: Lane, now: float) -> bool:
         """Add to a request what a lane may send; return whether the request has no room for more of it."""
         if lane.deadline <= now:
-            self.expired += lane.expired(now)
-        if not lane or lane.rest > now or (self._keep_order and lane.closed_by_order()):
+            self._expire(lane, now)
+        if not lane or lane in self.held or lane.rest > now or (self._keep_order and lane.closed_by_order()):
             return False
         batch.deadline = min(batch.deadline, lane.deadline)
         # None of its records was admitted later than now.

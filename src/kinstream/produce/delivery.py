@@ -98,9 +98,13 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
             ProduceError: It failed.
             asyncio.InvalidStateError: It is not settled yet.
         """
+        return self._raised()
+
+    def _raised(self) -> PutResult:
         value = self.value()
         if isinstance(value, ProduceError):
-            raise value
+            # Not itself: its traceback would hold the frames in which this delivery is, a circle that the collector cannot see.
+            raise value.anew()
         return value
 
     def value(self) -> PutResult | ProduceError:
@@ -120,17 +124,14 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
             raise asyncio.InvalidStateError("the record is not settled yet")
         error: ProduceError = outcome
         if error.unseen is not None:
-            error.unseen.saw(self)
+            error.unseen.saw(error)
             error.unseen = None
         return error
 
     def __await__(self) -> Generator[Any, None, PutResult]:
         while self.outcome is None:
             yield from self.wait()
-        value = self.value()
-        if isinstance(value, ProduceError):
-            raise value
-        return value
+        return self._raised()
 
     def wait(self) -> Generator[Any, None, None]:
         """Wait until it is settled. Not for users."""

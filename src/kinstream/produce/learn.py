@@ -80,11 +80,8 @@ class Scout:
         self._stream = stream
         self._source = ShardMapSource(client, stream)
 
-    async def look(self, used: ShardMap | None) -> Sight:
+    async def look(self) -> Sight:
         """Return what is to be seen now.
-
-        Args:
-            used: The map that turned out to be wrong; None: there is none yet.
 
         Raises:
             KinesisError: The stream cannot be described.
@@ -93,7 +90,7 @@ class Scout:
         if facts.spreads:
             return Sight(facts)
         try:
-            shard_map = await (self._source.current() if used is None else self._source.refresh(newer_than=used))
+            shard_map = await self._source.refresh()
         except KinesisError as error:
             return Sight(facts, error=error)
         if not shard_map.complete:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable
 
 from kinstream.errors import DeadlineExceeded, ProduceError
-from kinstream.events import Event, RecordsFailed
+from kinstream.events import Event, RecordsAdmitted, RecordsFailed
 from kinstream.produce.admit import OVERHEAD
 from kinstream.produce.delivery import Aggregate, Delivery, Entry
 from kinstream.produce.pump import NEVER
@@ -58,6 +58,14 @@ class Outcomes:
             if not watcher.done():
                 watcher.set_result(None)
 
+    def admitted(self, deliveries: list[Delivery]) -> None:
+        """Count records that leave the inbox, whereto ever."""
+        size = sum([delivery.size for delivery in deliveries])
+        self.counts.records_admitted += len(deliveries)
+        self.counts.bytes_admitted += size
+        if self._tell is not None and deliveries:
+            self._tell(RecordsAdmitted(len(deliveries), size))
+
     def written(self, entries: list[Entry], results: list[PutRecordResult]) -> int:
         """Tell records that they are written; return how many were not settled before."""
         counts = self.counts
@@ -93,7 +101,7 @@ class Outcomes:
             if delivery.waiter is None:
                 unseen += 1
                 error.unseen = self.unseen
-                self.unseen.add(delivery)
+                self.unseen.add(error, delivery.size)
             else:
                 delivery.wake()
         if failed:

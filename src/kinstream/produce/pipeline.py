@@ -16,7 +16,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from kinstream.aws.client import Client
@@ -34,14 +34,13 @@ from kinstream.events import (
     AggregationOff,
     Event,
     Observer,
-    RecordsAdmitted,
     RecordsResent,
     RequestSent,
     RequestSettled,
     ShardMapRefreshed,
 )
 from kinstream.produce.batch import Batch, Batcher
-from kinstream.produce.delivery import KEYLESS, Aggregate, Deliveries, Delivery
+from kinstream.produce.delivery import KEYLESS, Aggregate, Deliveries, Delivery, Entry
 from kinstream.produce.entrance import Entrance
 from kinstream.produce.lane import Lane, taken_apart
 from kinstream.produce.learn import Scout, Sight
@@ -70,6 +69,7 @@ PATIENCE = 2.0
 """Seconds for which records wait until their shards can be told; from then on they go alone, until they can."""
 LOOK_AGAIN = 5.0
 """Seconds after which the stream is looked at again, where that failed."""
+LEFT = "not written when the producer was closed"
 THROTTLED_DELAY = 1.0
 """The longest pause of a shard that refused records for speed: its pace does the rest."""
 
@@ -156,6 +156,7 @@ class Pipeline:
             self.entrance.take(deliveries, charge)
         else:
             self.entrance.room.take(len(deliveries), charge)
+            self._outcomes.admitted(deliveries)
             self._outcomes.failed(deliveries, shut.__cause__ or shut, shut.details)
 
     # The turn.
@@ -190,11 +191,7 @@ class Pipeline:
         entrance, router = self.entrance, self._router
         if entrance.inbox:
             arrived, entrance.inbox = entrance.inbox, []
-            size = sum([delivery.size for delivery in arrived])
-            self._counts.records_admitted += len(arrived)
-            self._counts.bytes_admitted += size
-            if self._tell is not None:
-                self._tell(RecordsAdmitted(len(arrived), size))
+            self._outcomes.admitted(arrived)
             if KEYLESS in [delivery.partition_key for delivery in arrived]:
                 router.spread(arrived, lambda: self._random.randint(0, MAX_HASH_KEY))
             lanes = router.place(arrived)
@@ -224,6 +221,7 @@ class Pipeline:
             ended = ClosedError("the event loop ended, or the producer was closed")
             ended.maybe_written = True
             self._fail_batch(batch, ended)
+            self._release(batch, self._clock.monotonic())  # somebody may have cancelled all tasks, and go on
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
             self._die(error)
@@ -238,11 +236,17 @@ class Pipeline:
         late, self._batcher.expired = self._batcher.expired, []
         inbox = self.entrance.inbox
         if inbox and inbox[0].deadline <= now:
-            late += [delivery for delivery in inbox if delivery.deadline <= now]
+            too_late = [delivery for delivery in inbox if delivery.deadline <= now]
             self.entrance.inbox = [delivery for delivery in inbox if delivery.deadline > now]
+            self._outcomes.admitted(too_late)
+            late += too_late
         if late:
             last_error = next((lane.last_error for lane in self._router.lanes if lane.last_error), "")
             self._break_order(self._outcomes.late(late, last_error))
+        held, self._batcher.held = self._batcher.held, set()
+        for lane in held:
+            self._batcher.touch(lane, now)
+            self._pump.schedule()
         for batch in [*self._on_their_way, *self._parts]:
             if batch.deadline <= now:
                 late, batch.deadline = self._outcomes.late_in(batch.entries, now)
@@ -319,12 +323,12 @@ class Pipeline:
             lane.pace.refused(batch.sent_at, now)
         self._rest(part, now)
         if not self._router.has(lane):
-            self._back([delivery for entry in entries for delivery in taken_apart(entry)], now)
+            self._back([delivery for entry in entries for delivery in self._apart(entry)], now)
             return
         loose: list[Delivery] = []
         for entry in entries:
             if isinstance(entry, Aggregate) and any(delivery.outcome is not None for delivery in entry.members):
-                loose += taken_apart(entry)
+                loose += self._apart(entry)
         lane.send_again(
             [entry for entry in entries if (entry.members if isinstance(entry, Aggregate) else entry.outcome is None)]
         )
@@ -341,10 +345,22 @@ class Pipeline:
                 longest = min(longest, THROTTLED_DELAY)
             lane.rest = max(lane.rest, now + delay(attempts, self._random.random(), longest))
 
-    def _back(self, deliveries: list[Delivery], now: float) -> None:
-        """Put records in front of their lanes, whichever these are by now."""
-        for lane in self._router.put_in_front(deliveries):
+    def _apart(self, entry: Entry, take: Callable[[Any], list[Delivery]] = taken_apart) -> list[Delivery]:
+        """Return a Kinesis record's unsettled records; in order, those fail that come after a failed one of their key."""
+        members = entry.members if isinstance(entry, Aggregate) else [entry]
+        left = take(entry)
+        if not self._keep_order or len(left) == len(members):
+            return left
+        causes = _causes(members)
+        self._fail_behind(causes, [delivery for delivery in left if delivery.partition_key in causes])
+        return [delivery for delivery in left if delivery.outcome is None]
+
+    def _back(self, deliveries: list[Delivery], now: float) -> list[Lane]:
+        """Put records in front of their lanes, whichever these are by now; return those."""
+        lanes = self._router.put_in_front(deliveries)
+        for lane in lanes:
             self._batcher.touch(lane, now)
+        return lanes
 
     def _narrow_down(self, batch: Batch, error: KinesisError, now: float) -> None:
         """Find the one record for which Kinesis refused a request, by halves: it must not take the others with it."""
@@ -359,8 +375,12 @@ class Pipeline:
         entry.attempts += 1
         if isinstance(entry, Aggregate):
             (lane,) = batch.lanes
-            lane.send_again([*taken_apart(entry)])
-            self._batcher.touch(lane, now)
+            records = self._apart(entry)
+            if self._router.has(lane):
+                lane.send_again([*records])
+                self._batcher.touch(lane, now)
+            else:
+                self._back(records, now)
         else:
             self._fail([entry], error, error.details)
 
@@ -396,7 +416,12 @@ class Pipeline:
         self._counts.resent_wrong_shard += 1
         if self._tell is not None:
             self._tell(RecordsResent(None, 1, "wrong shard"))
-        self._back(scatter(aggregate), now)
+        deliveries = self._apart(aggregate, scatter)
+        lanes = self._back(deliveries, now)
+        attempts = max((delivery.attempts for delivery in deliveries), default=0)
+        if attempts > 1:  # the map lags behind the shards: each try leaves a record that no reader takes
+            for lane in lanes:
+                lane.rest = max(lane.rest, now + delay(attempts, self._random.random(), self._resend.max_delay))
 
     def _judge_unsure(self, shard_map: ShardMap | None, *, all_well: bool = False, since: int = 0) -> None:
         """Judge aggregates that a shard took whose range was not known, by what is known now.
@@ -432,7 +457,7 @@ class Pipeline:
             while True:
                 self._looks += 1
                 try:
-                    error = self._saw(await self._scout.look(self._router.shard_map))
+                    error = self._saw(await self._scout.look())
                 except KinesisError as problem:
                     error = problem
                     if not self._known:
@@ -451,6 +476,9 @@ class Pipeline:
                         self._look_at = self._clock.monotonic() + LOOK_AGAIN
                         break
                     await self._clock.sleep(LOOK_AGAIN)
+        except asyncio.CancelledError:
+            self._look_at = 0.0
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
             self._die(error)
         finally:
@@ -514,22 +542,24 @@ class Pipeline:
         """Fail what waits behind records that failed: it must not pass them. Whatever is put from now on starts afresh."""
         if not self._keep_order:
             return
-        causes: dict[str, BaseException] = {}
-        for delivery in failed:
-            if delivery.partition_key is not KEYLESS and isinstance(delivery.outcome, ProduceError):
-                causes.setdefault(delivery.partition_key, delivery.outcome)
+        causes = _causes(failed)
         if not causes:
             return
         inbox = self.entrance.inbox
         behind = [delivery for delivery in inbox if delivery.partition_key in causes]
-        self.entrance.inbox = [delivery for delivery in inbox if delivery.partition_key not in causes]
+        if behind:
+            self.entrance.inbox = [delivery for delivery in inbox if delivery.partition_key not in causes]
+            self._outcomes.admitted(behind)
         for lane in {self._router.lane_of(delivery) for delivery in failed}:
             behind += lane.without(causes)
+        self._fail_behind(causes, behind)
+
+    def _fail_behind(self, causes: dict[str, BaseException], behind: list[Delivery]) -> None:
         groups: dict[str, list[Delivery]] = {}
         for delivery in behind:
             groups.setdefault(delivery.partition_key, []).append(delivery)
         for key, group in groups.items():
-            self._outcomes.failed(group, causes[key], "not sent: an earlier record of its key failed", OrderBroken)
+            self._outcomes.failed(group, causes[key], "not written: an earlier record of its key failed", OrderBroken)
 
     def _guarded(self, function: Callable[..., None], *arguments: Any) -> None:
         try:
@@ -561,8 +591,10 @@ class Pipeline:
             left += scatter(aggregate)
         for lane in self._router.lanes:
             left += lane.emptied()
-        left += self.entrance.inbox
-        self.entrance.inbox = []
+        if self.entrance.inbox:
+            self._outcomes.admitted(self.entrance.inbox)
+            left += self.entrance.inbox
+            self.entrance.inbox = []
         self._parts.clear()
         self._unsure.clear()
         self._outcomes.failed(left, cause, details)
@@ -570,6 +602,8 @@ class Pipeline:
 
     def _stop(self) -> list[asyncio.Task[None]]:
         """Cancel all tasks, and return them."""
+        if self._pump.loop_has_ended:
+            return []
         tasks = [task for task in [*self._on_their_way.values(), self._looking] if task is not None]
         for task in tasks:
             task.cancel()
@@ -603,36 +637,41 @@ class Pipeline:
         """Wait until all that was put before is settled."""
         if not self._pump.started:
             return Flushed(0, 0)
+        self._pump.check_loop()
         deliveries = await self._drained()
         failed = sum(isinstance(delivery.outcome, ProduceError) for delivery in deliveries)
         return Flushed(len(deliveries) - failed, failed)
 
     async def close(self, timeout: float | None) -> None:  # noqa: ASYNC109 - what is late is failed, not cancelled
         """Take nothing more, wait until all is settled, and end what is not settled by then."""
-        if self._closed is not None:
+        if self._closed is None:
+            await self._close(timeout)
+        else:  # somebody else closes it, or did
+            await self._within(timeout, asyncio.shield(self._closed))
             await asyncio.shield(self._closed)
-            return
+
+    async def _close(self, timeout: float | None) -> None:  # noqa: ASYNC109
+        if self._pump.started and not self._pump.loop_has_ended:
+            self._pump.check_loop()
         self.entrance.close(self.entrance.shut or ClosedError("put: this producer is closed"))
         if not self._pump.started:
             return
         self._closed = asyncio.get_running_loop().create_future()
-        left = "not written when the producer was closed"
         try:
-            if timeout is None:
-                await self._drained()
+            if self._pump.loop_has_ended:
+                self._abort(ClosedError("close: the event loop that the records were put in has ended"), LEFT)
             else:
-                async with self._clock.timeout(timeout):
-                    await self._drained()
-        except TimeoutError:
-            self._abort(DeadlineExceeded(f"close: not settled within {timeout:g} s"), left)
+                await self._within(timeout, self._drained())
         except asyncio.CancelledError:
-            self._abort(ClosedError("close: it was cancelled"), left)
+            self._abort(ClosedError("close: it was cancelled"), LEFT)
             raise
         finally:
-            if tasks := self._stop():
-                await asyncio.wait(tasks)
-            self._pump.stop()
-            self._closed.set_result(None)
+            try:
+                if tasks := self._stop():
+                    await asyncio.wait(tasks)
+            finally:
+                self._pump.stop()
+                self._closed.set_result(None)
         unseen = self._outcomes.unseen
         if unseen.count:
             count, errors = unseen.count, unseen.errors()
@@ -640,12 +679,34 @@ class Pipeline:
                 error.unseen = None
             raise Undelivered(f"close: {count} records were not written, and nobody saw it", errors, count)
 
+    async def _within(self, timeout: float | None, end: Awaitable[object]) -> None:  # noqa: ASYNC109
+        """Wait for the end of all records, and see to it when the time is over."""
+        try:
+            if timeout is None:
+                await end
+            else:
+                async with self._clock.timeout(timeout):
+                    await end
+        except TimeoutError:
+            self._abort(DeadlineExceeded(f"close: not settled within {timeout:g} s"), LEFT)
+
     def statistics(self) -> ProducerStatistics:
         """Return what was done so far."""
-        room = self.entrance.room
+        room, inbox = self.entrance.room, self.entrance.inbox
         return self._counts.snapshot(
+            records_admitted=self._counts.records_admitted + len(inbox),
+            bytes_admitted=self._counts.bytes_admitted + sum(delivery.size for delivery in inbox),
             failures_unseen=self._outcomes.unseen.count,
             buffered_records=room.taken_records,
             buffered_bytes=room.taken_size,
             waiting_puts=self.entrance.waiting,
         )
+
+
+def _causes(deliveries: list[Delivery]) -> dict[str, BaseException]:
+    """Return the failure of each key of which a record failed: of the first."""
+    causes: dict[str, BaseException] = {}
+    for delivery in deliveries:
+        if delivery.partition_key is not KEYLESS and isinstance(delivery.outcome, ProduceError):
+            causes.setdefault(delivery.partition_key, delivery.outcome)
+    return causes

@@ -10,6 +10,7 @@ from kinstream.clock import Clock
 from kinstream.errors import ConfigError
 
 NEVER = float("inf")
+ANOTHER_LOOP = "this producer belongs to another event loop: make one for each event loop"
 
 
 class Pump:
@@ -39,6 +40,11 @@ class Pump:
         """Whether there ever was a turn."""
         return self._loop is not None
 
+    @property
+    def loop_has_ended(self) -> bool:
+        """Whether there was a turn, and there can be no other."""
+        return self._loop is not None and self._loop.is_closed()
+
     def schedule(self) -> None:
         """Order a turn, unless one is ordered.
 
@@ -51,10 +57,15 @@ class Pump:
         if self._loop is None:
             self._loop = loop
         elif self._loop is not loop:
-            raise ConfigError("this producer belongs to another event loop: make one for each event loop")
+            raise ConfigError(ANOTHER_LOOP)
         self.scheduled = True
         self._before()
         loop.call_soon(self._run)
+
+    def check_loop(self) -> None:
+        """Check that this is the event loop of the first turn, if there was one. Raises as `schedule`."""
+        if self._loop not in (None, asyncio.get_running_loop()):
+            raise ConfigError(ANOTHER_LOOP)
 
     def _run(self) -> None:
         self.scheduled = False
@@ -74,13 +85,22 @@ class Pump:
             self._timer = self.start(self._ring(due - now))
 
     async def _ring(self, seconds: float) -> None:
-        await self._clock.sleep(max(seconds, 0.0))
+        try:
+            await self._clock.sleep(max(seconds, 0.0))
+        except asyncio.CancelledError:
+            # Where `_timer` is still this task, somebody cancelled all tasks there are. If the event loop goes on, so does this;
+            # if not, no task may be left behind.
+            if self._timer is asyncio.current_task():
+                self._timer = None
+                left = max(self._due - self._clock.monotonic(), 0.0)
+                asyncio.get_running_loop().call_later(left, self.schedule)
+            raise
         self._timer = None
         self.schedule()
 
     def stop(self) -> asyncio.Task[None] | None:
         """End the timer; return its task, if there is one."""
         timer, self._timer = self._timer, None
-        if timer is not None:
+        if timer is not None and not self.loop_has_ended:
             timer.cancel()
         return timer

@@ -8,7 +8,6 @@ from typing import TypeAlias
 
 from kinstream.config import Buffering
 from kinstream.errors import ProduceError
-from kinstream.produce.delivery import Delivery
 
 Queue: TypeAlias = "deque[tuple[asyncio.Future[None], int]]"
 """Calls of `put` that wait, and what each record will be charged with."""
@@ -102,23 +101,21 @@ class Unseen:
 
     def __init__(self) -> None:
         self.count: int = 0
-        self._kept: dict[Delivery, None] = {}
+        self._kept: dict[ProduceError, int] = {}
         self._size = 0
 
-    def add(self, delivery: Delivery) -> None:
-        """Remember a delivery that failed while nobody waited for it."""
+    def add(self, error: ProduceError, size: int) -> None:
+        """Remember that a record of so many bytes failed while nobody waited for it."""
         self.count += 1
-        if len(self._kept) < UNSEEN_KEPT and self._size + delivery.size <= UNSEEN_BYTES:
-            self._kept[delivery] = None
-            self._size += delivery.size
+        if len(self._kept) < UNSEEN_KEPT and self._size + size <= UNSEEN_BYTES:
+            self._kept[error] = size
+            self._size += size
 
-    def saw(self, delivery: Delivery) -> None:
+    def saw(self, error: ProduceError) -> None:
         """Forget one that somebody looked at."""
         self.count -= 1
-        if delivery in self._kept:
-            del self._kept[delivery]
-            self._size -= delivery.size
+        self._size -= self._kept.pop(error, 0)
 
     def errors(self) -> list[ProduceError]:
         """Return the failures that were kept."""
-        return [delivery.outcome for delivery in self._kept if isinstance(delivery.outcome, ProduceError)]
+        return list(self._kept)

@@ -101,4 +101,4 @@ class Counts:
     def snapshot(self, **present: Any) -> ProducerStatistics:
         """Return all of it, with what is true at present."""
         counted = {name: getattr(self, name) for name in self.__slots__}
-        return ProducerStatistics(**counted, **present)
+        return ProducerStatistics(**(counted | present))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import pickle
+import weakref
 
 import pytest
 from tests.unit.produce.shapes import delivery, some, written
@@ -18,7 +19,7 @@ def failure(of: Delivery, unseen: Unseen | None = None) -> ProduceError:
     error.__cause__ = NotFound("no stream")
     error.unseen = unseen
     if unseen is not None:
-        unseen.add(of)
+        unseen.add(error, of.size)
     return error
 
 
@@ -123,3 +124,28 @@ def test_the_collector_has_nothing_to_do_with_deliveries() -> None:
     assert not gc.is_tracked(one)
     one.outcome = written()
     assert not gc.is_tracked(one)
+
+
+class _Held:
+    """Something that a caller's frame holds."""
+
+
+async def test_a_failure_that_was_raised_keeps_no_frame_of_its_caller() -> None:
+    one = delivery()
+    one.outcome = failure(one)
+    held: list[weakref.ref[_Held]] = []
+
+    async def ask(again: Delivery) -> None:
+        something = _Held()
+        held.append(weakref.ref(something))
+        with pytest.raises(ProduceError) as awaited:
+            await again
+        with pytest.raises(ProduceError) as asked:
+            again.result()
+        assert awaited.value.record is asked.value.record
+        assert isinstance(awaited.value.__cause__, NotFound)
+
+    await ask(one)
+    gc.collect()
+    assert [ref() for ref in held] == [None]
+    assert one.outcome.__traceback__ is None

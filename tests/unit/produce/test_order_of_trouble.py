@@ -115,3 +115,20 @@ def test_no_request_is_sent_where_the_pace_allows_nothing_of_what_would_fill_it(
     batcher.touch(lane, 0.0)
     assert batcher.ready(5, 0.0) == []
     assert lane.rest > 0.0
+
+
+def test_in_order_nothing_leaves_a_lane_in_the_moment_in_which_a_record_there_is_late() -> None:
+    batcher = Batcher(Batching(linger=0), None, 30.0, keep_order=True)
+    lane = Lane("shardId-000000000000", None, None)
+    lane.rest = 30.0  # it rested until that very moment
+    late, behind = delivery(deadline=30.0), delivery(deadline=30.5)
+    lane.waiting += [late, behind]
+    batcher.touch(lane, 0.0)
+    assert batcher.ready(5, 30.0) == []
+    assert batcher.expired == [late]
+    assert batcher.held == {lane}
+    assert lane.waiting[lane.head :] == [behind]
+    batcher.held = set()
+    batcher.touch(lane, 30.0)
+    (batch,) = batcher.ready(5, 30.0)
+    assert batch.entries == [behind]

@@ -1,0 +1,259 @@
+"""A producer whose surroundings misbehave: tasks cancelled by strangers, closed twice, in the wrong loop, maps that lag."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from tests.doubles.kinesis import Kinesis
+from tests.doubles.network import Faults, LocalTransport, Network
+from tests.doubles.transport import answer
+from tests.doubles.virtual_loop import LoopClock, simulate
+from tests.simulation.reader import read
+
+from kinstream import Batching, Client, Credentials, ProduceError, Producer, PutResult, Resending
+from kinstream.aws.transport import Answer, StreamedAnswer
+from kinstream.errors import Undelivered
+from kinstream.events import Event, RecordsAdmitted, RecordsFailed
+
+STREAM = "orders"
+Hook = Callable[[str, Any], "Awaitable[Answer | None] | Answer | None"]
+
+
+class _Hooked:
+    """A transport that asks a function first; what that returns is the answer."""
+
+    def __init__(self, inner: LocalTransport, hook: Hook) -> None:
+        self.asked: list[tuple[str, float]] = []
+        self._inner = inner
+        self._hook = hook
+
+    async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Answer:
+        operation = {name.lower(): value for name, value in headers}["x-amz-target"].partition(".")[2]
+        self.asked.append((operation, asyncio.get_running_loop().time()))
+        told = self._hook(operation, json.loads(body))
+        told = told if told is None or isinstance(told, Answer) else await told
+        return await self._inner.post(url, headers, body, progress=progress) if told is None else told
+
+    async def stream(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> StreamedAnswer:
+        return await self._inner.stream(url, headers, body, progress=progress)
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+class Place:
+    """A service with a stream, and a client of it."""
+
+    def __init__(self, hook: Hook = lambda operation, request: None, shards: int = 2) -> None:
+        clock = LoopClock()
+        self.service = Kinesis(clock, quotas=False)
+        self.service.ask("CreateStream", StreamName=STREAM, ShardCount=shards)
+        self.transport = _Hooked(Network(self.service, 1, Faults()).connect(), hook)
+        self.client = Client(
+            region="us-east-1",
+            credentials=Credentials("local", "local"),
+            endpoint_url="http://127.0.0.1:1",
+            transport=self.transport,
+            clock=clock,
+        )
+
+    def producer(self, **options: Any) -> Producer:
+        return Producer(STREAM, client=self.client, **options)
+
+    def asked(self, operation: str) -> list[float]:
+        return [when for asked, when in self.transport.asked if asked == operation]
+
+
+def strangers() -> set[asyncio.Task[Any]]:
+    current = asyncio.current_task()
+    return {task for task in asyncio.all_tasks() if task is not current}
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def pairs(count: int) -> list[tuple[bytes, str]]:
+    return [(b"%d" % number, f"key-{number}") for number in range(count)]
+
+
+async def _forever() -> None:
+    await asyncio.sleep(10_000)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_record_is_written_though_a_stranger_cancels_all_tasks_while_it_lingers(first: bool) -> None:
+    async def program() -> None:
+        place = Place()
+        async with place.producer(batch=Batching(linger=5.0)) as producer:
+            if not first:
+                await (await producer.put(b"before", "key"))
+            delivery = await producer.put(b"data", "key")
+            await asyncio.sleep(0.001 if first else 1.0)
+            for task in strangers():
+                task.cancel()
+            assert (await delivery).attempts == 1
+            results = await (await producer.put_many(pairs(50)))
+            assert all(isinstance(result, PutResult) for result in results)
+            assert producer.statistics().aggregates > 0  # the stream was looked at again
+            assert now() < 20
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_in_order_a_key_goes_on_after_a_stranger_cancelled_its_request() -> None:
+    async def program() -> None:
+        place = Place()
+        producer = place.producer(order="key", batch=Batching(linger=0))
+        await (await producer.put(b"before", "key"))
+        delivery = await producer.put(b"data", "key")
+        await asyncio.sleep(0.001)
+        for task in strangers():
+            task.cancel()
+        with pytest.raises(ProduceError) as failed:
+            await delivery
+        assert failed.value.maybe_written
+        began = now()
+        await (await producer.put(b"after", "key"))
+        assert now() - began < 1
+        await producer.close()
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_a_close_that_was_cancelled_again_and_again_is_a_close_all_the_same() -> None:
+    async def program() -> None:
+        place = Place(lambda operation, request: _forever() if operation == "PutRecords" else None)
+        producer = place.producer(batch=Batching(linger=0))
+        delivery = await producer.put(b"data", "key")
+        await asyncio.sleep(0.1)
+        closing = asyncio.create_task(producer.close())
+        for _ in range(4):
+            await asyncio.sleep(0)
+            closing.cancel()
+        await asyncio.wait([closing])
+        assert closing.cancelled()
+        assert delivery.done
+        await producer.close()
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_a_second_close_keeps_to_its_own_timeout() -> None:
+    async def program() -> None:
+        place = Place(lambda operation, request: _forever() if operation == "PutRecords" else None)
+        producer = place.producer(batch=Batching(linger=0))
+        delivery = await producer.put(b"data", "key")
+        await asyncio.sleep(0.1)
+        patient = asyncio.create_task(producer.close())
+        await asyncio.sleep(0.1)
+        began = now()
+        await producer.close(1.0)
+        assert now() - began == pytest.approx(1.0, abs=0.1)
+        with pytest.raises(Undelivered):
+            await patient
+        with pytest.raises(ProduceError):
+            delivery.result()
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_a_producer_is_closed_after_the_loop_of_its_puts_has_ended() -> None:
+    async def program() -> tuple[Producer, Any]:
+        producer = Place().producer(batch=Batching(linger=5.0))
+        await (await producer.put(b"before", "key"))
+        return producer, await producer.put(b"data", "key")
+
+    async def later(producer: Producer) -> None:
+        with pytest.raises(Undelivered):
+            await producer.close()
+
+    with asyncio.Runner() as runner:
+        producer, delivery = runner.run(program())
+    assert not delivery.done
+    asyncio.run(later(producer))
+    with pytest.raises(ProduceError, match="closed"):
+        delivery.result()
+
+
+@pytest.mark.parametrize("way", ["closed", "late", "broken"])
+def test_admitted_is_what_was_settled_and_what_is_in_the_buffer(way: str) -> None:
+    async def program() -> None:
+        events: list[Event] = []
+        place = Place(lambda operation, request: _forever() if operation == "DescribeStreamSummary" else None)
+        producer = place.producer(resend=Resending(deadline=1.0), order="key", observer=events.append)
+        await producer.put_many([(b"data", "key")] * 10)
+        assert (producer.statistics().records_admitted, producer.statistics().bytes_admitted) == (10, 70)
+        if way == "late":
+            await producer.flush()
+        elif way == "broken":
+            await asyncio.sleep(0.5)
+            await producer.put(b"data", "key")  # fails with the others, before its own time
+            await asyncio.sleep(0.6)
+        with pytest.raises(Undelivered):
+            await producer.close(0)
+        told = producer.statistics()
+        assert told.records_admitted == told.records_failed == (11 if way == "broken" else 10)
+        assert told.buffered_records == 0
+        assert sum(event.records for event in events if isinstance(event, RecordsAdmitted)) == told.records_admitted
+        assert sum(event.records for event in events if isinstance(event, RecordsFailed)) == told.records_failed
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_a_listing_that_lags_behind_a_split_is_asked_for_again_and_nothing_is_lost() -> None:
+    old: dict[str, Any] = {}
+
+    def lag(operation: str, request: Any) -> Answer | None:
+        return answer(old) if operation == "ListShards" and old and now() < 6.0 and "ShardFilter" in request else None
+
+    async def program() -> None:
+        place = Place(lag, shards=1)
+        old.update(await place.client.call("ListShards", {"StreamName": STREAM}))
+        async with place.producer(batch=Batching(linger=0.05)) as producer:
+            await (await producer.put_many(pairs(50)))
+            await asyncio.sleep(1.0)
+            half = {"ShardToSplit": "shardId-000000000000", "NewStartingHashKey": str(2**127)}
+            place.service.ask("SplitShard", StreamName=STREAM, **half)
+            handles = [await producer.put_many(pairs(50)) for _ in range(10)]
+            for handle in handles:
+                assert all(isinstance(result, PutResult) for result in await handle)
+            assert now() < 15
+            assert producer.statistics().resent_wrong_shard < 20
+            assert len(place.asked("ListShards")) < 20
+        reading = read(place.service.written(STREAM), place.service.shards(STREAM))
+        assert len(reading.seen) == 550
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_a_first_listing_with_holes_is_asked_for_again() -> None:
+    half = {
+        "ShardId": "shardId-000000000000",
+        "HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": str(2**127 - 1)},
+        "SequenceNumberRange": {"StartingSequenceNumber": "1"},
+    }
+
+    def holes(operation: str, request: Any) -> Answer | None:
+        return answer({"Shards": [half]}) if operation == "ListShards" and now() < 1.0 else None
+
+    async def program() -> None:
+        place = Place(holes)
+        async with place.producer() as producer:
+            for _ in range(20):
+                await (await producer.put_many(pairs(50)))
+                await asyncio.sleep(1.0)
+            assert producer.statistics().aggregates > 0
+        await place.client.close()
+
+    simulate(program)
