@@ -126,10 +126,10 @@ class Consumer(StreamAccess):
                 " store=SQLite('checkpoints.db')"
             )
         self.application: str | None = None if application is None else text("application", application)
-        self._store = Memory() if store is None else store
+        self._store = Memory() if store is None else _store(store)
         self._start = _start(("LATEST" if application is None else "TRIM_HORIZON") if start is None else start)
         self._until_now = until == "now"
-        self._until = None if until is None or until == "now" else seconds_since_1970("until", until)
+        self._until = None if until is None or self._until_now else _until(until)
         self._fetch = Poll() if fetch is None else _checked("fetch", fetch, Poll, FanOut, Auto)
         self._deliver = Delivering() if deliver is None else _checked("deliver", deliver, Delivering)
         self._failure = Failing() if failure is None else _checked("failure", failure, Failing)
@@ -140,6 +140,8 @@ class Consumer(StreamAccess):
         if out_of_range not in ("drop", "keep"):
             raise ConfigError(f"out_of_range={out_of_range!r}: must be 'drop' or 'keep'")
         self._keeps_strays = out_of_range == "keep"
+        if observer is not None and not callable(observer):
+            raise ConfigError(f"observer: must be a function of an event, not {type(observer).__name__}")
         self._announce = Announcer(observer)
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         self._worker: Worker | None = None
@@ -178,7 +180,7 @@ class Consumer(StreamAccess):
             KinesisError: The shards cannot be listed.
             ConfigError: The consumer is being read already.
         """
-        await self._run(partial(_by_record, handler, self._deliver.concurrency))
+        await self._run(handler, partial(_by_record, handler, self._deliver.concurrency))
 
     async def run_batches(self, handler: BatchHandler) -> None:
         """Hand batches to a handler, one of each shard at a time. As `run`; `Delivering.concurrency` means nothing here.
@@ -186,7 +188,7 @@ class Consumer(StreamAccess):
         Args:
             handler: A function of a `RecordBatch`.
         """
-        await self._run(partial(_by_batch, handler))
+        await self._run(handler, partial(_by_batch, handler))
 
     def pause(self, shard_id: str | None = None) -> None:
         """Hand on no more records of a shard, or of any, after those in work. What was read ahead is read again later.
@@ -276,7 +278,11 @@ class Consumer(StreamAccess):
             await batches.aclose()
             await worker.stop()
 
-    async def _run(self, ways: Callable[[FailurePolicy, ThreadPoolExecutor], Callable[[Reading], Delivery]]) -> None:
+    async def _run(
+        self, handler: object, ways: Callable[[FailurePolicy, ThreadPoolExecutor], Callable[[Reading], Delivery]]
+    ) -> None:
+        if not callable(handler):
+            raise ConfigError(f"handler: must be a function, not {type(handler).__name__}")
         worker = await self._begin(None)
         try:
             with on_sigterm(worker.end):
@@ -400,8 +406,22 @@ class Consumer(StreamAccess):
         return await self._send(kinesis.get_records(self.client.codec, self.stream, shard_iterator, limit))
 
 
+def _store(store: Any) -> LeaseStore:
+    if not callable(getattr(store, "table", None)) or isinstance(store, type):
+        raise ConfigError(f"store: must be a store such as SQLite('checkpoints.db'), not {type(store).__name__}")
+    return store  # type: ignore[no-any-return]
+
+
+def _until(until: float | datetime | str) -> float:
+    if isinstance(until, str):
+        raise ConfigError(f"until={until!r}: must be 'now', seconds since 1970, or a datetime")
+    return seconds_since_1970("until", until)
+
+
 def _start(start: StartLike) -> Start:
     if isinstance(start, Mapping):
+        if not start:
+            raise ConfigError("start={}: must name a shard at least")
         return Start(
             of_shards={
                 text("start: a shard's id", shard_id): Position.parse(f"start[{shard_id!r}]", position)

@@ -300,8 +300,9 @@ class ShardStatus(msgspec.Struct, frozen=True):
         state: "WAITING" (for its parents, or to be allowed), "READING", "PAUSED", "ENDING" (its end was read, not all is done),
             "ENDED", "REACHED" (up to `until`), "STOPPED" (it cannot be read on), or "LOST" (to another reader).
         position: After which record all is done, as text; None while it waits.
-        lag: Seconds between what was last handed on and the shard's newest record; None: not known yet.
-        unread_expires_in: Seconds until the stream begins to drop records that were not read yet; None: all was read, or the
+        lag: Seconds between what is done and the shard's newest record, at the most: it grows while the program has more than it
+            works off, and while the shard is paused; None: not known yet.
+        unread_expires_in: Seconds until the stream may begin to drop records that are not done yet; None: all is done, or the
             stream's retention is not known.
         aggregates_dropped: Aggregates that did not belong to the shard.
         aggregates_damaged: Records that begin as an aggregate but are none.

@@ -376,6 +376,43 @@ async def test_status_tells_position_lag_and_what_retention_leaves(stream: River
             break
 
 
+async def test_lag_grows_while_a_shard_is_paused_or_its_records_wait(stream: River) -> None:
+    await stream.write(3)
+    reader = Consumer("events", start="TRIM_HORIZON", client=stream.client, fetch=Poll(idle=0.05))
+    done: list[int] = []
+    free = asyncio.Event()
+
+    async def handle(record: ReceivedRecord[bytes]) -> None:
+        if int(record.data) == 3:
+            await free.wait()
+        done.append(int(record.data))
+
+    def lag() -> float:
+        (status,) = reader.status()
+        assert status.lag is not None
+        assert (status.lag > 0) == (status.unread_expires_in is not None)
+        return status.lag
+
+    running = asyncio.create_task(reader.run(handle))
+    while len(done) < 3:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    assert lag() == 0
+    await stream.write(1)
+    await asyncio.sleep(0.3)
+    first = lag()  # its record waits for the handler
+    await asyncio.sleep(0.1)
+    assert lag() > first > 0.05
+    free.set()
+    while len(done) < 4:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    reader.pause()
+    await asyncio.sleep(0.2)
+    assert lag() > 0.15
+    await reader.close()
+    await running
+
+
 async def test_stream_that_is_deleted_ends_reading_with_an_error(stream: River) -> None:
     await stream.write(5)
     reader = Consumer("events", start="TRIM_HORIZON", client=stream.client, fetch=Poll(idle=0.05))

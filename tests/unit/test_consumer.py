@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 from tests.doubles.transport import ScriptedTransport, answer
 
-from kinstream import ClosedError, ConfigError, Consumer, Credentials, ShardIteratorType, UnexpectedResponse
+from kinstream import (
+    ClosedError,
+    ConfigError,
+    Consumer,
+    Credentials,
+    FanOut,
+    Memory,
+    Poll,
+    Position,
+    ShardIteratorType,
+    UnexpectedResponse,
+)
 from kinstream.aws.transport import Answer
 
 FIRST = "shardId-000000000000"
@@ -152,3 +164,42 @@ async def test_closed_is_closed() -> None:
         with pytest.raises(ClosedError):
             await asking
     assert len(transport.sent) == 1
+
+
+class Nothing:
+    """Is no store."""
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"observer": 5}, "observer: must be a function of an event, not int"),
+        ({"application": "app", "store": Nothing()}, "store: must be a store such as"),
+        ({"application": "app", "store": Memory}, "store: must be a store such as"),
+        ({"application": "app"}, "application, store: go together"),
+        ({"application": "my app", "store": Memory(), "fetch": FanOut()}, "FanOut.consumer_name='my app': must have"),
+        ({"start": {}}, "start={}: must name a shard"),
+        ({"start": {FIRST: Position("OLDEST")}}, "sequence_number='OLDEST': must be decimal"),
+        ({"start": {FIRST: Position("5", -1)}}, "subsequence_number=-1: must be"),
+        ({"start": Position("AT_TIMESTAMP")}, "a time goes with AT_TIMESTAMP"),
+        ({"start": Position("TRIM_HORIZON", timestamp=5.0)}, "a time goes with AT_TIMESTAMP"),
+        ({"start": Position("LATEST", timestamp=-5.0)}, "start=-5.0: must be seconds since 1970"),
+        ({"start": "OLDEST"}, "start='OLDEST': must be 'TRIM_HORIZON', 'LATEST', a time, or a Position"),
+        ({"until": "tomorrow"}, "until='tomorrow': must be 'now', seconds since 1970, or a datetime"),
+        ({"until": True}, "until=True: must be"),
+        ({"out_of_range": None}, "out_of_range=None: must be 'drop' or 'keep'"),
+        ({"checkpoint": "auto"}, "checkpoint: must be a kinstream.Checkpointing, not str"),
+        ({"fetch": Poll}, "fetch: must be a kinstream.Poll or"),
+    ],
+)
+def test_wrong_option_is_refused_at_once_and_the_message_says_what_goes(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        Consumer("events", **options)
+
+
+async def test_handler_that_is_no_function_is_refused_before_any_io() -> None:
+    consumer, transport = consumer_on(answer({}))
+    for run in consumer.run, consumer.run_batches:
+        with pytest.raises(ConfigError, match="handler: must be a function, not int"):
+            await run(5)  # type: ignore[arg-type]
+    assert transport.sent == []

@@ -61,7 +61,7 @@ SKEW_TOLERANCE = 240.0
 """Seconds that the clocks may differ before ours is taken to be wrong; the service refuses from 300 on (botocore: 4 minutes)."""
 
 CLOCKS_DIFFER = 2.0
-"""Seconds by which the clocks may seem to differ though they do not: the service dates in whole seconds, and answers take time."""
+"""Seconds by which the clocks may seem to differ though they do not: the service dates in whole seconds, and answers travel."""
 
 FIRST_DATE, LAST_DATE = 1_385_942_400.0, 7_258_118_400.0
 """What a service's clock may say, in seconds since 1970: from 2013-12-02, the day of Kinesis's API, to the year 2200."""

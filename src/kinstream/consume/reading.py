@@ -133,6 +133,7 @@ class Reading:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._terms = terms
         self._watch = Watch(terms.clock.monotonic())
+        self._newest: tuple[float, float] | None = None
         self._begun_at = self._read_to = self._skip = TRIM_HORIZON
         self._skipping = True
         self._acquired: Position | None = None
@@ -185,7 +186,10 @@ class Reading:
 
     def _heard(self, page: Page) -> Page | None:
         terms = self._terms
-        self._watch.heard(terms.clock.monotonic(), len(page.records), page.millis_behind_latest)
+        now = terms.clock.monotonic()
+        self._watch.heard(now, len(page.records), page.millis_behind_latest)
+        if page.millis_behind_latest is not None:
+            self._newest = page.millis_behind_latest / 1000, now
         if page.records:
             self._read_to = Position.after(page.records[-1].sequence_number)
         if terms.until is not None:
@@ -361,7 +365,7 @@ class Reading:
         Args:
             retention: Seconds for which the stream keeps records; None: not known.
         """
-        lag = self.behind
+        lag = self._lag()
         return ShardStatus(
             self.shard_id,
             self.state.value,
@@ -371,6 +375,19 @@ class Reading:
             self.taking_apart.dropped,
             self.taking_apart.damaged,
         )
+
+    def _lag(self) -> float | None:
+        """Return how far the program may be behind the shard's newest record now, in seconds; None: not known yet."""
+        if self._newest is None:
+            return None
+        lag, heard = self._newest
+        caught_up = self.drained and not self.progress and self._ahead.asking
+        if self.state is State.ENDED or (self.state is State.READING and caught_up):
+            return lag
+        last = self.progress.last
+        if last is not None and last.sequence_number != self._read_to.sequence_number:
+            return max(self._terms.service_time() - last.arrival_time, 0.0)  # more was read, and waits for the program
+        return lag + self._terms.clock.monotonic() - heard  # nobody asks: so much may have come since
 
     async def checkpoint_through(self, record: ReceivedRecord[bytes]) -> None:
         """Write down that a record is done, and all before it, as far as they are."""

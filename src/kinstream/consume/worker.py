@@ -28,7 +28,7 @@ from kinstream.consume.deliver import Delivery, FailurePolicy, Interrupted, slee
 from kinstream.consume.discover import Discoverer, Start
 from kinstream.consume.fetch.ahead import Budget
 from kinstream.consume.fetch.fetcher import Fetcher
-from kinstream.consume.fetch.position import LATEST_MARGIN, SHARD_END, Position
+from kinstream.consume.fetch.position import LATEST_MARGIN, PROMPT, SHARD_END, Position
 from kinstream.consume.lease.keep import Keeper
 from kinstream.consume.lifecycle import State, Step
 from kinstream.consume.reading import Batch, Reading, Terms
@@ -52,9 +52,6 @@ DISCOVERY_EVERY = 60.0
 
 WATCH_EVERY = 5.0
 """Seconds between two looks at whether a shard is stuck."""
-
-PROMPT = 1.0
-"""Seconds that asking for a lease may take without records missed that come meanwhile, where reading begins at the latest."""
 
 FIRM_TRIES, FIRM_PAUSE = 6, 0.5
 """How often a lease is asked for, the end of a shard is written down, and its children are looked for, and the seconds before

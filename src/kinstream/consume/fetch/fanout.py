@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 
 from kinstream.aws.client import Client
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.subscription import Subscription
 from kinstream.config import FanOut
 from kinstream.consume.fetch.fetcher import Page
-from kinstream.consume.fetch.position import LATEST, LATEST_MARGIN, Position
+from kinstream.consume.fetch.position import LATEST, LATEST_MARGIN, PROMPT, Position
 from kinstream.consume.fetch.registration import Registration, refused
 from kinstream.consume.fetch.subscribing import SubscribingPace
 from kinstream.errors import (
@@ -29,9 +30,6 @@ from kinstream.record import Shard, SubscribeToShardEvent
 
 PATIENCE = 5
 """So often in a row a stream may be damaged, and credentials may be missing, before that is taken to be lasting."""
-
-PROMPT = 1.0
-"""Seconds after which what was to be read from the latest record on is read from a time: registering a consumer takes its own."""
 
 _log = logging.getLogger("kinstream.consumer")
 
@@ -52,7 +50,7 @@ class FanOutFetcher:
         application: The consumer's name where the option has none.
 
     Raises:
-        ConfigError: The consumer has no name.
+        ConfigError: The consumer has no name, or the application's is none for it.
     """
 
     def __init__(
@@ -72,7 +70,7 @@ class FanOutFetcher:
                 "each name gets all records of the stream"
             )
         self._client = client
-        self._option = option
+        self._option = replace(option, consumer_name=name)
         self._announce = announce
         self._jitter = jitter
         self._registration = Registration(client, stream, name, announce)
@@ -100,7 +98,7 @@ class FanOutFetcher:
             try:
                 await self._registration.arn()
                 if position == LATEST and clock.monotonic() - begun > PROMPT:
-                    position = since  # what came meanwhile must not be missed
+                    position = since  # the consumer had to be registered
                 subscription = await self._subscribe(shard, position, pace)
                 if subscription is None:
                     continue  # in the name of another consumer

@@ -30,6 +30,10 @@ class ReadPace:
         """Return how long to wait before the next request."""
         return max(self._not_before - now, 0.0)
 
+    def asked(self, now: float) -> None:
+        """Say that a request goes out: whatever comes of it, the next one waits for its turn."""
+        self._not_before = max(self._not_before, now + self._interval)
+
     def answered(self, now: float, records: int, size_bytes: int, millis_behind_latest: int) -> None:
         """Take an answer into account.
 

@@ -14,7 +14,7 @@ from kinstream.aws.endpoint import Stream
 from kinstream.config import Poll
 from kinstream.consume.fetch.fetcher import Page
 from kinstream.consume.fetch.pace import ReadPace
-from kinstream.consume.fetch.position import LATEST_MARGIN, Position
+from kinstream.consume.fetch.position import LATEST, LATEST_MARGIN, PROMPT, Position
 from kinstream.errors import CredentialsError, ExpiredIterator, KinesisError, UnexpectedResponse
 from kinstream.events import Event, FetchFailed
 from kinstream.record import GetRecordsResult, ReceivedRecord, Shard
@@ -67,6 +67,7 @@ class PollingFetcher:
         """Yield page after page, as `Fetcher.read`."""
         clock = self._client.clock
         pace = ReadPace(self._option)
+        begun = clock.monotonic()
         resume = position.since(self._client.service_time() - LATEST_MARGIN)
         iterator: str | None = None
         had_at = 0.0
@@ -77,8 +78,11 @@ class PollingFetcher:
                 await clock.sleep(delay * (1 + 0.1 * self._jitter()))
             try:
                 async with self._turns:
+                    pace.asked(clock.monotonic())
                     if iterator is None or clock.monotonic() - had_at > EXPIRY_MARGIN:
                         iterator = await self._iterator(shard, position)
+                        if position == LATEST and clock.monotonic() - begun > PROMPT:
+                            iterator = await self._iterator(shard, resume)  # what came meanwhile must not be missed
                         had_at, position = clock.monotonic(), resume
                     answer, size_bytes, attempts = await self._records(iterator)
             except ExpiredIterator:
@@ -99,7 +103,8 @@ class PollingFetcher:
             failures = strange = 0
             now = had_at = clock.monotonic()
             records, behind = answer.records, answer.millis_behind_latest
-            pace.answered(now, len(records), _data_bytes(records), behind)
+            # What is guessed from some of the records is never more than the whole answer.
+            pace.answered(now, len(records), min(_data_bytes(records), size_bytes), behind)
             if attempts > 1:
                 pace.throttled(now)
             if records:

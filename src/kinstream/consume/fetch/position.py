@@ -17,6 +17,8 @@ _SENTINELS = {"AT_TIMESTAMP": -3, "TRIM_HORIZON": -2, "LATEST": -1}
 _SHARD_END = "SHARD_END"
 LATEST_MARGIN = 5.0
 """Seconds by which our clock may be ahead of the service's: what was latest at a moment is looked for from so long before."""
+PROMPT = 1.0
+"""Seconds that beginning at the latest record may take; after that it is begun at a time, so that what came meanwhile is read."""
 
 # Service model, `SequenceNumber`; but servers of other makers have leading zeros.
 _SEQUENCE_NUMBER = re.compile(r"[0-9]{1,129}")
@@ -77,12 +79,23 @@ class Position(msgspec.Struct, frozen=True, gc=False):
             ConfigError: It says none; the message names the field.
         """
         if isinstance(value, cls):
-            return value
+            return value._sound(field)
         if isinstance(value, str) and value in ("TRIM_HORIZON", "LATEST", _SHARD_END):
             return cls(str(value))
         if isinstance(value, (int, float, datetime)):
             return cls("AT_TIMESTAMP", timestamp=seconds_since_1970(field, value))
         raise ConfigError(f"{field}={value!r}: must be 'TRIM_HORIZON', 'LATEST', a time, or a Position")
+
+    def _sound(self, field: str) -> Position:
+        """Return itself; a program can make one of anything."""
+        number, moment = self.sequence_number, self.timestamp
+        if number not in _SENTINELS and number != _SHARD_END:
+            _checked(number, self.subsequence_number)
+        if number != "LATEST" and (moment is None) is (number == "AT_TIMESTAMP"):
+            raise ConfigError(f"{field}={self!r}: a time goes with AT_TIMESTAMP and LATEST, and with them alone")
+        if moment is not None:
+            seconds_since_1970(field, moment)
+        return self
 
     def since(self, moment: float) -> Position:
         """Return where to go on if nothing was read from here: what is latest must not become later by itself.

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.doubles.clock import VirtualClock
-from tests.doubles.transport import ScriptedTransport, answer, refusal
+from tests.doubles.transport import ScriptedTransport, Sent, answer, refusal
 
 from kinstream import (
     AccessDenied,
@@ -197,3 +197,40 @@ async def test_amid_an_aggregate_reading_begins_at_it() -> None:
     poller = Poller(place("A"), records(5))
     await poller.read(1, Position.after("5", 3))
     assert poller.asked[0] == {"ShardIteratorType": "AT_SEQUENCE_NUMBER", "StartingSequenceNumber": "5"}
+
+
+async def test_iterators_that_expire_at_once_are_not_renewed_faster_than_a_shard_may_be_read() -> None:
+    expired = refusal("ExpiredIteratorException")
+    script = [step for _ in range(20) for step in (place("A"), expired)]
+    poller = Poller(*script, place("A"), records(1))
+    begun = poller.clock.monotonic()
+    assert numbers(await poller.read(1)) == [["1"]]
+    assert poller.clock.monotonic() - begun == pytest.approx(20 / 5)
+
+
+async def test_one_large_record_among_small_ones_is_not_taken_for_many() -> None:
+    content = [
+        {
+            "SequenceNumber": str(number),
+            "Data": base64.b64encode(bytes(1_000_000 if number == 0 else 10)).decode(),
+            "PartitionKey": "k",
+            "ApproximateArrivalTimestamp": 1.0,
+        }
+        for number in range(2000)
+    ]
+    large = answer({"Records": content, "MillisBehindLatest": 1000, "NextShardIterator": "B"})
+    poller = Poller(place("A"), large, records(5000))
+    begun = poller.clock.monotonic()
+    await poller.read(2)
+    assert poller.clock.monotonic() - begun < 1
+
+
+async def test_latest_that_took_long_to_get_is_taken_from_when_reading_began() -> None:
+    async def slow(sent: Sent) -> Answer:
+        await poller.clock.sleep(3)
+        return place("late")
+
+    poller = Poller(slow, place("A"), records(1))
+    await poller.read(1, LATEST)
+    assert [request.get("ShardIteratorType") for request in poller.asked] == ["LATEST", "AT_TIMESTAMP", None]
+    assert poller.asked[1]["Timestamp"] < poller.clock.wall() - 3
