@@ -21,7 +21,7 @@ from tests.simulation.reader import Reading, Seen, read, unpack
 
 from kinstream import Client, Credentials, Producer, Record
 from kinstream.config import Aggregation, Batching, Buffering, Pacing, Resending
-from kinstream.errors import BufferFull, OrderBroken, ProduceError
+from kinstream.errors import BufferFull, DeadlineExceeded, OrderBroken, ProduceError
 from kinstream.produce.delivery import Delivery
 from kinstream.record import PutResult
 
@@ -31,8 +31,6 @@ CLOSING = 0.5
 """Seconds by which a close may last longer than its timeout."""
 SLACK = 0.1
 """Seconds by which a record may outlast its deadline."""
-GRACE = 8.0
-"""Seconds by which a put may outlast the service's limits."""
 
 WEATHERS: dict[str, Faults] = {
     "fine": Faults(),
@@ -407,6 +405,24 @@ def order_is_kept(story: Story) -> None:
         newest[keys[number]] = number
 
 
+def what_waits_behind_a_failure_is_not_written(story: Story) -> None:
+    """A record that was put before an earlier one of its key had failed must not pass it.
+
+    One that failed on its way may be written after all, and the others of its aggregate with it.
+    """
+    if story.plan.order is None:
+        return
+    failed: dict[str | None, float] = {}
+    for put in story.puts:
+        began_afresh = failed.get(put.key, 0.0)
+        if isinstance(put.outcome, PutResult):
+            assert put.admitted >= began_afresh - SLACK, f"record {put.number} passed one of its key that failed"
+        elif isinstance(put.outcome, ProduceError) and story.plan.close is None:
+            late = isinstance(put.outcome.__cause__, DeadlineExceeded)
+            if late and not put.outcome.maybe_written:
+                failed[put.key] = max(began_afresh, put.admitted + story.plan.resend.deadline)
+
+
 def broken_order_names_its_cause(story: Story) -> None:
     for put, error in story.failures:
         if isinstance(error, OrderBroken):
@@ -455,6 +471,7 @@ CHECKS: list[Callable[[Story], None]] = [
     only_what_failed_is_sent_again,
     duplicates_are_few_and_told,
     order_is_kept,
+    what_waits_behind_a_failure_is_not_written,
     broken_order_names_its_cause,
     deadlines_hold,
     counts_add_up,
