@@ -63,8 +63,7 @@ class SQLite:
         if not isinstance(path, Path):
             text("path", path)
         self.path: Path = Path(path)
-        self._thread: ThreadPoolExecutor | None = None
-        self._connection: sqlite3.Connection | None = None
+        self._file: _File | None = None
         self._waiting: deque[tuple[Callable[[sqlite3.Connection], Any], asyncio.Future[Any]]] = deque()
 
     def __repr__(self) -> str:
@@ -76,15 +75,10 @@ class SQLite:
 
     async def close(self) -> None:
         """Finish what was begun and close the file; the next use opens it again. May be repeated."""
-        if self._thread is not None:
-            thread, self._thread = self._thread, None
-            await asyncio.get_running_loop().run_in_executor(thread, self._close)
-            thread.shutdown(wait=False)
-
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        file, self._file = self._file, None
+        if file is not None:
+            await asyncio.get_running_loop().run_in_executor(file.thread, file.close)
+            file.thread.shutdown(wait=False)
 
     async def run(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         """Do some work in the store's thread, in one transaction with what else waits; return what it returns.
@@ -93,15 +87,16 @@ class SQLite:
             ConfigError: The file cannot be used.
             OSError: The work failed, and with it all that was in the transaction.
         """
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="kinstream-leases")
+        file = self._file
+        if file is None:
+            file = self._file = _File(self.path)
         loop = asyncio.get_running_loop()
         result: asyncio.Future[Any] = loop.create_future()
         self._waiting.append((work, result))
-        await loop.run_in_executor(self._thread, self._work)
+        await loop.run_in_executor(file.thread, self._work, file)
         return await result
 
-    def _work(self) -> None:
+    def _work(self, file: _File) -> None:
         """Do all that waits, in one transaction."""
         batch = []
         while self._waiting:
@@ -113,31 +108,58 @@ class SQLite:
         outcomes: list[Any] = []
         error: Exception | None = None
         try:
-            connection = self._opened()
+            connection = file.opened()
             with connection:
                 connection.execute("BEGIN IMMEDIATE")
                 outcomes = [work(connection) for work, _ in batch]
-        except sqlite3.Error as failed:
-            error = OSError(f"lease store {str(self.path)!r}: {failed}")
         except ConfigError as failed:
             error = failed
+        except (sqlite3.Error, ValueError, OverflowError) as failed:  # also what SQLite cannot keep
+            error = OSError(f"lease store {str(self.path)!r}: {failed}")
         for i, (_, result) in enumerate(batch):
             with suppress(RuntimeError):  # its event loop has ended, and nobody waits
                 result.get_loop().call_soon_threadsafe(_settle, result, None if error else outcomes[i], error)
 
-    def _opened(self) -> sqlite3.Connection:
+
+class _File:
+    """The file, while it is open: a connection is of one thread, and goes with it.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        thread: Does the work.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.thread: ThreadPoolExecutor = ThreadPoolExecutor(1, thread_name_prefix="kinstream-leases")
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+
+    def opened(self) -> sqlite3.Connection:
+        """Return the connection. In its thread.
+
+        Raises:
+            ConfigError: The file cannot be used.
+        """
         if self._connection is None:
             import sqlite3
 
             try:
-                connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None)
+                connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT, isolation_level=None)
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute(_SCHEMA)
             except sqlite3.DatabaseError as error:
-                raise ConfigError(f"SQLite({str(self.path)!r}): cannot be used ({error})") from error
+                raise ConfigError(f"SQLite({str(self._path)!r}): cannot be used ({error})") from error
             self._connection = connection
         return self._connection
+
+    def close(self) -> None:
+        """Close the connection. In its thread."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 class SQLiteTable:

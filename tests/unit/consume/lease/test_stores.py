@@ -125,6 +125,34 @@ async def test_sqlite_keeps_rows_and_opens_again_after_it_was_closed(tmp_path: P
     await again.close()
 
 
+async def test_sqlite_that_one_user_closes_goes_on_for_the_others(tmp_path: Path) -> None:
+    store = SQLite(tmp_path / "leases.db")
+    table = store.table("app", "events")
+
+    async def write(user: int) -> None:
+        for number in range(20):
+            assert await table.create(Lease(f"{user}-{number}"))
+
+    async def close() -> None:
+        for _ in range(10):
+            await store.close()
+            await asyncio.sleep(0)
+
+    await asyncio.gather(write(1), close(), write(2), close())
+    assert len(await table.list()) == 40
+    await store.close()
+
+
+async def test_what_sqlite_cannot_keep_fails_and_nobody_else_waits_for_it(tmp_path: Path) -> None:
+    store = SQLite(tmp_path / "leases.db")
+    table = store.table("app", "events")
+    writes = [table.create(Lease(key)) for key in ("a", "\ud800", "b")]
+    outcomes = await asyncio.gather(*writes, return_exceptions=True)
+    assert isinstance(outcomes[1], OSError)
+    assert await table.create(Lease("c"))
+    await store.close()
+
+
 async def test_sqlite_writes_so_that_a_power_cut_takes_nothing(tmp_path: Path) -> None:
     store = SQLite(tmp_path / "leases.db")
     table = store.table("app", "events")
