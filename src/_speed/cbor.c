@@ -48,6 +48,9 @@ PyObject *put_records_to_cbor(PyObject *Py_UNUSED(module), PyObject *const *argu
     Py_ssize_t expected = 64 + PyBytes_GET_SIZE(rest);
     if (PyList_GET_SIZE(records) > UINT32_MAX) Py_RETURN_NONE;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(records); i++) {
+        look_ahead(records, i);
+        look_into(records, i, DATA);
+        look_into(records, i, KEY);
         PyObject *record = PyList_GET_ITEM(records, i);
         const struct places *places = places_of(Py_TYPE(record));
         PyObject *data = place(record, places, DATA), *key = place(record, places, KEY);

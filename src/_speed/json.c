@@ -54,6 +54,9 @@ PyObject *put_records_to_json(PyObject *Py_UNUSED(module), PyObject *const *argu
     struct writer writer;
     Py_ssize_t expected = 64 + PyBytes_GET_SIZE(rest);
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(records); i++) {
+        look_ahead(records, i);
+        look_into(records, i, DATA);
+        look_into(records, i, KEY);
         PyObject *record = PyList_GET_ITEM(records, i);
         const struct places *places = places_of(Py_TYPE(record));
         PyObject *data = place(record, places, DATA), *key = place(record, places, KEY);

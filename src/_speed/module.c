@@ -79,14 +79,16 @@ done:
     return result;
 }
 
-const struct places *places_of(PyTypeObject *type) {
+static const struct places NOWHERE;
+const struct places *latest_places = &NOWHERE;
+
+const struct places *find_places(PyTypeObject *type) {
     static const char *const NAMES[PLACES] = {"data", "partition_key", "explicit_hash_key", "size", "outcome", "index", "waiter",
                                               "members", "attempts", "maybe_written"};
-    static const struct places NOWHERE;
     static struct places known[8]; /* Record, Delivery, Aggregate; a type stays, and so its places */
     static int count;
     for (int i = 0; i < count; i++)
-        if (known[i].type == type) return &known[i];
+        if (known[i].type == type) return latest_places = &known[i];
     if (count == 8 || !PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE)) return &NOWHERE;
     struct places *made = &known[count++];
     made->type = (PyTypeObject *)Py_NewRef(type);
@@ -297,6 +299,10 @@ static PyMethodDef functions[] = {
     {"page_from_cbor", page_from_cbor, METH_O, "Return the records in a CBOR answer and what is left of it, or None."},
     {"find_shards", FAST(find_shards), "Return the index of the shard of each record, or None."},
     {"admit_pairs", FAST(admit_pairs), "Return deliveries for pairs of data and key, and their bytes in sum, or None."},
+    {"distribute", FAST(distribute), "Put records at the ends of their shards' queues; return the indexes of these, or None."},
+    {"admit_one", FAST(admit_one), "Return a delivery for data and key, or None."},
+    {"total_size", FAST(total_size), "Return the bytes of a part of a list of deliveries in sum, or None."},
+    {"as_meant", FAST(as_meant), "Return whether each result names the shard that was meant, or None."},
     {"pack", FAST(pack), "Return an aggregated record of as many records as fit, and their number, or None."},
     {"mark_written", FAST(mark_written), "Tell each record that it is written; return how many, their bytes, who is awaited."},
     {"first_unsettled", FAST(first_unsettled), "Return the index of the first delivery that is not settled, or their number."},

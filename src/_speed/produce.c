@@ -3,41 +3,62 @@
 
 /* --- Admit ----------------------------------------------------------------------------------------------------------- */
 
-/* admit_pairs(Delivery, records: list, limit, longest_key, deadline): twin of kinstream.produce.admit.plain_pairs. */
-PyObject *admit_pairs(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
-    /* The class is the same in every call, so its layout is learned in the first. */
+/* The class is the same in every call, so its layout is learned in the first. */
+static const struct layout *delivery_layout(PyObject *class) {
     static const char *const FIELDS[] = {"data", "partition_key", "explicit_hash_key", "size", "deadline"};
     static struct layout layout;
-    if (count != 5 || !PyType_Check(arguments[0]) || !PyList_Check(arguments[1]) || !PyFloat_CheckExact(arguments[4]))
-        Py_RETURN_NONE;
-    PyObject *records = arguments[1], *deadline = arguments[4];
+    if (layout.type != (PyTypeObject *)class && (!PyType_Check(class) || learn_layout(&layout, class, FIELDS, 5) < 0)) {
+        PyErr_Clear();
+        return NULL;
+    }
+    return &layout;
+}
+
+/* A delivery of bytes and an ASCII key that can go just as they are; NULL as everywhere. Their size is added to `total`. */
+static PyObject *admitted(const struct layout *layout, PyObject *data, PyObject *key, Py_ssize_t limit, Py_ssize_t longest_key,
+                          PyObject *deadline, Py_ssize_t *total) {
+    if (!PyBytes_CheckExact(data) || !PyUnicode_CheckExact(key) || !PyUnicode_IS_COMPACT_ASCII(key)) return NULL;
+    Py_ssize_t length = PyUnicode_GET_LENGTH(key), size = PyBytes_GET_SIZE(data) + length;
+    if (length == 0 || length > longest_key || size > limit) return NULL;
+    PyObject *number = PyLong_FromSsize_t(size);
+    if (number == NULL) return NULL;
+    if (total != NULL) *total += size;
+    PyObject *values[] = {Py_NewRef(data), Py_NewRef(key), Py_NewRef(Py_None), number, Py_NewRef(deadline)};
+    return new_struct(layout, values, 5);
+}
+
+/* admit_pairs(Delivery, records: list, limit, longest_key, deadline): twin of kinstream.produce.admit.plain_pairs. */
+PyObject *admit_pairs(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
+    if (count != 5 || !PyList_Check(arguments[1]) || !PyFloat_CheckExact(arguments[4])) Py_RETURN_NONE;
+    const struct layout *layout = delivery_layout(arguments[0]);
+    PyObject *records = arguments[1];
     Py_ssize_t limit = PyLong_AsSsize_t(arguments[2]), longest_key = PyLong_AsSsize_t(arguments[3]), total = 0;
     if (PyErr_Occurred()) return NULL;
-    if (layout.type != (PyTypeObject *)arguments[0] && learn_layout(&layout, arguments[0], FIELDS, 5) < 0) {
-        PyErr_Clear();
-        Py_RETURN_NONE;
-    }
+    if (layout == NULL) Py_RETURN_NONE;
     PyObject *deliveries = PyList_New(PyList_GET_SIZE(records));
     if (deliveries == NULL) return NULL;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(records); i++) {
         PyObject *record = PyList_GET_ITEM(records, i);
-        if (!PyTuple_CheckExact(record) || PyTuple_GET_SIZE(record) != 2) goto other;
-        PyObject *data = PyTuple_GET_ITEM(record, 0), *key = PyTuple_GET_ITEM(record, 1);
-        if (!PyBytes_CheckExact(data) || !PyUnicode_CheckExact(key) || !PyUnicode_IS_COMPACT_ASCII(key)) goto other;
-        Py_ssize_t length = PyUnicode_GET_LENGTH(key), size = PyBytes_GET_SIZE(data) + length;
-        if (length == 0 || length > longest_key || size > limit) goto other;
-        PyObject *number = PyLong_FromSsize_t(size);
-        if (number == NULL) goto other;
-        PyObject *values[] = {Py_NewRef(data), Py_NewRef(key), Py_NewRef(Py_None), number, Py_NewRef(deadline)};
-        PyObject *delivery = new_struct(&layout, values, 5);
-        if (delivery == NULL) goto other;
+        bool pair = PyTuple_CheckExact(record) && PyTuple_GET_SIZE(record) == 2;
+        PyObject *delivery = !pair ? NULL : admitted(layout, PyTuple_GET_ITEM(record, 0), PyTuple_GET_ITEM(record, 1), limit,
+                                                     longest_key, arguments[4], &total);
+        if (delivery == NULL) {
+            Py_DECREF(deliveries);
+            return not_mine();
+        }
         PyList_SET_ITEM(deliveries, i, delivery);
-        total += size;
     }
     return Py_BuildValue("(Nn)", deliveries, total);
-other:
-    Py_DECREF(deliveries);
-    return not_mine();
+}
+
+/* admit_one(Delivery, data, key, limit, longest_key, deadline): twin of kinstream.produce.admit.plain_one. */
+PyObject *admit_one(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
+    if (count != 6 || !PyFloat_CheckExact(arguments[5])) Py_RETURN_NONE;
+    const struct layout *layout = delivery_layout(arguments[0]);
+    Py_ssize_t limit = PyLong_AsSsize_t(arguments[3]), longest_key = PyLong_AsSsize_t(arguments[4]);
+    if (PyErr_Occurred()) return NULL;
+    PyObject *delivery = layout == NULL ? NULL : admitted(layout, arguments[1], arguments[2], limit, longest_key, arguments[5], NULL);
+    return delivery == NULL ? not_mine() : delivery;
 }
 
 /* --- Pack -------------------------------------------------------------------------------------------------------------- */
@@ -118,6 +139,9 @@ PyObject *pack(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize
         writer_begin(&hash_keys.writer, 64) < 0 || writer_begin(&records, max_bytes < 65536 ? max_bytes : 65536) < 0)
         goto done;
     for (Py_ssize_t i = start; i < PyList_GET_SIZE(entries) && packed < max_records; i++, packed++) {
+        look_ahead(entries, i);
+        look_into(entries, i, DATA);
+        look_into(entries, i, KEY);
         PyObject *entry = PyList_GET_ITEM(entries, i);
         const struct places *places = places_of(Py_TYPE(entry));
         PyObject *data = place(entry, places, DATA), *name = place(entry, places, KEY), *other = place(entry, places, HASH_KEY);
@@ -173,6 +197,29 @@ done:
     return made == NULL ? not_mine() : Py_BuildValue("(Nn)", made, packed);
 }
 
+/* --- Batch --------------------------------------------------------------------------------------------------------------- */
+
+/* total_size(entries: list, start, stop): twin of kinstream.produce.batch.total_size. */
+PyObject *total_size(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
+    if (count != 3 || !PyList_Check(arguments[0])) Py_RETURN_NONE;
+    PyObject *entries = arguments[0];
+    Py_ssize_t start = PyLong_AsSsize_t(arguments[1]), stop = PyLong_AsSsize_t(arguments[2]), total = 0;
+    if (PyErr_Occurred()) return NULL;
+    if (start < 0 || stop > PyList_GET_SIZE(entries)) Py_RETURN_NONE;
+    for (Py_ssize_t i = start; i < stop; i++) {
+        look_ahead(entries, i);
+        PyObject *entry = PyList_GET_ITEM(entries, i), *size = place(entry, places_of(Py_TYPE(entry)), SIZE);
+        if (size == NULL || !PyLong_CheckExact(size)) Py_RETURN_NONE;
+        Py_ssize_t number = PyLong_AsSsize_t(size);
+        if (number < 0 || number > PY_SSIZE_T_MAX - total) {
+            PyErr_Clear();
+            Py_RETURN_NONE;
+        }
+        total += number;
+    }
+    return PyLong_FromSsize_t(total);
+}
+
 /* --- Settle -------------------------------------------------------------------------------------------------------------- */
 
 static void put_place(PyObject *object, const struct places *places, enum place which, PyObject *value) {
@@ -204,6 +251,36 @@ static int settle_one(PyObject *delivery, PyObject *outcome, Py_ssize_t index, P
     return 1;
 }
 
+/* as_meant(results: list, spans: list): twin of kinstream.produce.settle.as_meant. A span is a lane, its first index, and the
+ * index after its last. */
+PyObject *as_meant(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
+    static PyObject *name;
+    if (count != 2 || !PyList_Check(arguments[0]) || !PyList_Check(arguments[1])) Py_RETURN_NONE;
+    if (name == NULL && (name = PyUnicode_InternFromString("shard_id")) == NULL) return NULL;
+    PyObject *results = arguments[0], *spans = arguments[1];
+    Py_ssize_t next = 0;
+    bool meant = true;
+    for (Py_ssize_t i = 0; meant && i < PyList_GET_SIZE(spans); i++) {
+        PyObject *span = PyList_GET_ITEM(spans, i);
+        if (!PyTuple_CheckExact(span) || PyTuple_GET_SIZE(span) != 3) Py_RETURN_NONE;
+        Py_ssize_t start = PyLong_AsSsize_t(PyTuple_GET_ITEM(span, 1)), stop = PyLong_AsSsize_t(PyTuple_GET_ITEM(span, 2));
+        if (PyErr_Occurred()) return NULL;
+        if (start != next || stop < start || stop > PyList_GET_SIZE(results)) Py_RETURN_NONE;
+        PyObject *shard = PyObject_GetAttr(PyTuple_GET_ITEM(span, 0), name), *same = NULL;
+        if (shard == NULL) return NULL;
+        meant = start == stop || PyUnicode_CheckExact(shard);
+        for (; meant && next < stop; next++) {
+            PyObject *result = PyList_GET_ITEM(results, next);
+            PyObject *found = Py_IS_TYPE(result, result_layout.type) ? *field(result, &result_layout, RESULT_SHARD) : NULL;
+            if (found == same && found != NULL) continue; /* an answer has each id once */
+            meant = found != NULL && PyUnicode_CheckExact(found) && PyUnicode_Compare(found, shard) == 0;
+            same = found;
+        }
+        Py_DECREF(shard);
+    }
+    return PyBool_FromLong(meant && next == PyList_GET_SIZE(results));
+}
+
 /* mark_written(entries: list, results: list): twin of kinstream.produce.settle.mark_written. */
 PyObject *mark_written(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
     if (count != 2 || !PyList_Check(arguments[0]) || !PyList_Check(arguments[1])) {
@@ -219,6 +296,7 @@ PyObject *mark_written(PyObject *Py_UNUSED(module), PyObject *const *arguments, 
     Py_ssize_t records = 0, size = 0;
     if (awaited == NULL || empty == NULL) goto failed;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(entries) && i < PyList_GET_SIZE(results); i++) {
+        look_ahead(entries, i);
         PyObject *entry = PyList_GET_ITEM(entries, i), *result = PyList_GET_ITEM(results, i);
         const struct places *places = places_of(Py_TYPE(entry));
         PyObject *members = place(entry, places, MEMBERS);
@@ -234,6 +312,7 @@ PyObject *mark_written(PyObject *Py_UNUSED(module), PyObject *const *arguments, 
         }
         put_place(entry, places, OUTCOME, result);
         for (Py_ssize_t j = 0; j < PyList_GET_SIZE(members); j++) {
+            look_ahead(members, j);
             int settled = settle_one(PyList_GET_ITEM(members, j), entry, j, empty, &size, awaited);
             if (settled < 0) goto failed;
             records += settled;
@@ -266,6 +345,7 @@ PyObject *first_unsettled(PyObject *Py_UNUSED(module), PyObject *const *argument
         return NULL;
     }
     for (; index < PyList_GET_SIZE(arguments[0]); index++) {
+        look_ahead(arguments[0], index);
         PyObject *delivery = PyList_GET_ITEM(arguments[0], index);
         PyObject *outcome = place(delivery, places_of(Py_TYPE(delivery)), OUTCOME);
         if (outcome == NULL) {
@@ -321,6 +401,8 @@ PyObject *values(PyObject *Py_UNUSED(module), PyObject *deliveries) {
     PyObject *found = PyList_New(0);
     if (found == NULL) return NULL;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(deliveries); i++) {
+        look_ahead(deliveries, i);
+        look_into(deliveries, i, OUTCOME);
         PyObject *delivery = Py_NewRef(PyList_GET_ITEM(deliveries, i)), *value = value_of(delivery);
         /* A failure, or something unusual: the delivery knows. */
         if (value == NULL && !PyErr_Occurred()) value = PyObject_CallMethod(delivery, "value", NULL);

@@ -47,31 +47,31 @@ struct keys {
     int count;
 };
 
-static int find_keys(struct keys *keys, PyObject *ends, PyObject *indexes) {
+static int find_keys(struct keys *keys, PyObject *ends, Py_ssize_t *indexes) {
     unsigned char digests[8][16];
     int result = 0;
     md5_of_short_keys(keys->texts, keys->sizes, keys->count, digests);
     for (int i = 0; i < keys->count; i++) {
-        Py_ssize_t found = result < 0 ? -1 : find(ends, digests[i]);
-        PyObject *index = found < 0 ? NULL : PyLong_FromSsize_t(found);
-        if (index == NULL)
-            result = -1;
-        else
-            PyList_SET_ITEM(indexes, keys->places[i], index);
+        Py_ssize_t found = find(ends, digests[i]);
+        if (found < 0) result = -1;
+        indexes[keys->places[i]] = found;
         Py_CLEAR(keys->holders[i]);
     }
     keys->count = 0;
     return result;
 }
 
-/* find_shards(entries: list, ends: list[bytes]): twin of kinstream.produce.route.find_all. */
-PyObject *find_shards(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
-    if (count != 2 || !PyList_Check(arguments[0]) || !PyList_Check(arguments[1])) Py_RETURN_NONE;
-    PyObject *entries = arguments[0], *ends = arguments[1];
-    PyObject *indexes = PyList_New(PyList_GET_SIZE(entries));
-    if (indexes == NULL) return NULL;
+/* The index of each entry's shard; NULL as everywhere. To be given to PyMem_Free. */
+static Py_ssize_t *find_all(PyObject *entries, PyObject *ends) {
+    Py_ssize_t count = PyList_GET_SIZE(entries), *indexes = PyMem_New(Py_ssize_t, count > 0 ? count : 1);
     struct keys keys = {.count = 0};
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(entries); i++) {
+    if (indexes == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        look_ahead(entries, i);
+        look_into(entries, i, KEY);
         PyObject *entry = PyList_GET_ITEM(entries, i);
         const struct places *places = places_of(Py_TYPE(entry));
         PyObject *key = place(entry, places, KEY), *hash_key = place(entry, places, HASH_KEY);
@@ -97,15 +97,63 @@ PyObject *find_shards(PyObject *Py_UNUSED(module), PyObject *const *arguments, P
                    !read_hash_key((const char *)PyUnicode_1BYTE_DATA(hash_key), PyUnicode_GET_LENGTH(hash_key), digest)) {
             goto other;
         }
-        Py_ssize_t found = find(ends, digest);
-        PyObject *index = found < 0 ? NULL : PyLong_FromSsize_t(found);
-        if (index == NULL) goto other;
-        PyList_SET_ITEM(indexes, i, index);
+        indexes[i] = find(ends, digest);
+        if (indexes[i] < 0) goto other;
     }
     if (find_keys(&keys, ends, indexes) < 0) goto other;
     return indexes;
 other:
     for (int i = 0; i < keys.count; i++) Py_XDECREF(keys.holders[i]);
-    Py_DECREF(indexes);
-    return not_mine();
+    PyMem_Free(indexes);
+    return NULL;
+}
+
+/* find_shards(entries: list, ends: list[bytes]): twin of kinstream.produce.route.find_all. */
+PyObject *find_shards(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
+    if (count != 2 || !PyList_Check(arguments[0]) || !PyList_Check(arguments[1])) Py_RETURN_NONE;
+    Py_ssize_t *indexes = find_all(arguments[0], arguments[1]);
+    if (indexes == NULL) return not_mine();
+    PyObject *found = PyList_New(PyList_GET_SIZE(arguments[0]));
+    for (Py_ssize_t i = 0; found != NULL && i < PyList_GET_SIZE(found); i++) {
+        PyObject *index = PyLong_FromSsize_t(indexes[i]);
+        if (index == NULL)
+            Py_CLEAR(found);
+        else
+            PyList_SET_ITEM(found, i, index);
+    }
+    PyMem_Free(indexes);
+    return found;
+}
+
+/* distribute(entries: list, ends: list[bytes], queues: list[list]): twin of kinstream.produce.route.distribute. */
+PyObject *distribute(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
+    if (count != 3 || !PyList_Check(arguments[0]) || !PyList_Check(arguments[1]) || !PyList_Check(arguments[2])) Py_RETURN_NONE;
+    PyObject *entries = arguments[0], *queues = arguments[2], *touched = NULL;
+    Py_ssize_t *indexes = find_all(entries, arguments[1]);
+    if (indexes == NULL) return not_mine();
+    Py_ssize_t shards = PyList_GET_SIZE(queues);
+    char *seen = PyMem_Calloc((size_t)shards + 1, 1);
+    if (seen == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(entries); i++) /* first of all, so that all are put or none */
+        if (indexes[i] >= shards || !PyList_CheckExact(PyList_GET_ITEM(queues, indexes[i]))) goto done;
+    touched = PyList_New(0);
+    for (Py_ssize_t i = 0; touched != NULL && i < PyList_GET_SIZE(entries); i++) {
+        if (PyList_Append(PyList_GET_ITEM(queues, indexes[i]), PyList_GET_ITEM(entries, i)) < 0) goto failed;
+        if (seen[indexes[i]]) continue;
+        seen[indexes[i]] = 1;
+        PyObject *index = PyLong_FromSsize_t(indexes[i]);
+        int appended = index == NULL ? -1 : PyList_Append(touched, index);
+        Py_XDECREF(index);
+        if (appended < 0) goto failed;
+    }
+    goto done;
+failed:
+    Py_CLEAR(touched);
+done:
+    PyMem_Free(seen);
+    PyMem_Free(indexes);
+    return touched == NULL ? not_mine() : touched;
 }

@@ -71,11 +71,39 @@ struct places {
     Py_ssize_t offsets[PLACES]; /* 0: the class has no such attribute */
 };
 
-const struct places *places_of(PyTypeObject *type);
+extern const struct places *latest_places;
+const struct places *find_places(PyTypeObject *type);
+
+static inline const struct places *places_of(PyTypeObject *type) {
+    return type == latest_places->type ? latest_places : find_places(type);
+}
 
 /* What stands there, borrowed; NULL where there is nothing. */
 static inline PyObject *place(PyObject *object, const struct places *places, enum place which) {
     return places->offsets[which] == 0 ? NULL : *(PyObject **)((char *)object + places->offsets[which]);
+}
+
+/* What waited long has left the processor's caches, and fetching it costs more than all that is done with it. These ask for
+ * what a loop over a list comes to in a while: an entry, and, nearer, what one of its attributes holds. */
+enum { FAR_AHEAD = 16, AHEAD = 8 };
+
+#ifdef __GNUC__
+#define PREFETCH(at) __builtin_prefetch(at)
+#else
+#define PREFETCH(at) ((void)(at))
+#endif
+
+static inline void look_ahead(PyObject *list, Py_ssize_t i) {
+    if (i + FAR_AHEAD >= PyList_GET_SIZE(list)) return;
+    const char *entry = (const char *)PyList_GET_ITEM(list, i + FAR_AHEAD);
+    PREFETCH(entry);
+    PREFETCH(entry + 64); /* they are longer than a line of the cache */
+}
+
+static inline void look_into(PyObject *list, Py_ssize_t i, enum place which) {
+    if (i + AHEAD >= PyList_GET_SIZE(list)) return;
+    PyObject *entry = PyList_GET_ITEM(list, i + AHEAD);
+    PREFETCH(place(entry, places_of(Py_TYPE(entry)), which));
 }
 
 PyObject *not_mine(void);
@@ -166,7 +194,11 @@ PyObject *results_from_cbor(PyObject *, PyObject *);
 PyObject *page_from_json(PyObject *, PyObject *);
 PyObject *page_from_cbor(PyObject *, PyObject *);
 PyObject *find_shards(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *distribute(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *admit_pairs(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *admit_one(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *total_size(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *as_meant(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *pack(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *mark_written(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *first_unsettled(PyObject *, PyObject *const *, Py_ssize_t);

@@ -54,6 +54,20 @@ class Compiled(Protocol):
     ) -> tuple[list[D], int] | None:
         """Return deliveries for pairs of data and partition key, and their bytes in sum."""
 
+    def admit_one(
+        self, delivery: type[D], data: Any, key: Any, limit: int, longest_key: int, deadline: float, /
+    ) -> D | None:
+        """Return a delivery for data and partition key."""
+
+    def distribute(self, entries: list[Any], ends: list[bytes], queues: list[list[Any]], /) -> list[int] | None:
+        """Put each entry at the end of its shard's queue; return the indexes of the queues that got any."""
+
+    def total_size(self, entries: list[Any], start: int, stop: int, /) -> int | None:
+        """Return the bytes of a part of the entries in sum."""
+
+    def as_meant(self, results: list[PutRecordResult], spans: list[Any], /) -> bool | None:
+        """Return whether each result names the shard of the lane in its span: lane, first index, index after the last."""
+
     def pack(self, entries: list[Any], start: int, max_bytes: int, max_records: int, /) -> tuple[bytes, int] | None:
         """Return the aggregated record of as many entries as fit, from `start` on, and how many they are."""
 

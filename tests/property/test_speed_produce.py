@@ -14,11 +14,13 @@ from tests.doubles.compiled import compiled_or_skip
 
 from kinstream.aws.wire import CborCodec, Codec, JsonCodec
 from kinstream.errors import ProduceError
-from kinstream.produce.admit import plain_pairs
+from kinstream.produce.admit import plain_one_in_python, plain_pairs
 from kinstream.produce.aggregate import pack
+from kinstream.produce.batch import total_size
 from kinstream.produce.delivery import Aggregate, Delivery, first_unsettled, values
-from kinstream.produce.route import find_all
-from kinstream.produce.settle import mark_written
+from kinstream.produce.lane import Lane
+from kinstream.produce.route import distribute, find_all
+from kinstream.produce.settle import as_meant, mark_written
 from kinstream.record import PutRecordResult, PutResult
 from kinstream.sharding.hashkey import MAX_HASH_KEY, even_ranges
 from kinstream.speed import Compiled
@@ -61,6 +63,16 @@ def test_the_same_pairs_are_admitted(pairs: list[Any], limit: int) -> None:
         assert {type(delivery) for delivery in fast[0]} <= {Delivery}
 
 
+@given(PAIR | ODD_PAIR, st.integers(0, 400))
+def test_the_same_record_is_admitted(pair: Any, limit: int) -> None:
+    data, key = pair if pair is not None and len(pair) == 2 else (pair, None)
+    pure, fast = (one(Delivery, data, key, limit, 256, 7.5) for one in (plain_one_in_python, FAST.admit_one))
+    if pure is None or fast is None:
+        assert pure is fast
+    else:
+        assert fields([pure]) == fields([fast])
+
+
 def made(data: bytes, key: str, hash_key: str | None) -> Delivery:
     return Delivery(data, key, hash_key, len(data) + len(key.encode()), 7.5)
 
@@ -72,6 +84,46 @@ DELIVERY = st.builds(made, st.binary(max_size=60), KEY, HASH_KEY)
 def test_the_same_shards_are_found(deliveries: list[Delivery], shards: int) -> None:
     ends = [end.to_bytes(16, "big") for _, end in even_ranges(shards)]
     assert find_all(deliveries, ends, FAST) == find_all(deliveries, ends, None)
+
+
+@given(st.lists(DELIVERY, max_size=30), st.sampled_from([1, 2, 64]))
+def test_the_same_queues_get_the_same_records(deliveries: list[Delivery], shards: int) -> None:
+    ends = [end.to_bytes(16, "big") for _, end in even_ranges(shards)]
+    pure: list[list[Delivery]] = [[*deliveries[:2]] for _ in ends]
+    fast: list[list[Delivery]] = [[*deliveries[:2]] for _ in ends]
+    assert distribute(deliveries, ends, fast, FAST) == distribute(deliveries, ends, pure, None)
+    assert fast == pure
+
+
+def test_records_are_put_in_queues_all_or_none() -> None:
+    ends = [end.to_bytes(16, "big") for _, end in even_ranges(2)]
+    deliveries = [made(b"", f"key-{number}", None) for number in range(20)]
+    queues: list[list[Any]] = [[], []]
+    assert FAST.distribute([*deliveries, made(b"", "key", "no number")], ends, queues) is None
+    assert FAST.distribute(deliveries, ends, queues[:1]) is None
+    assert FAST.distribute(deliveries, ends, [queues[0], ()]) is None  # type: ignore[list-item]
+    assert queues == [[], []]
+
+
+@given(st.lists(DELIVERY, max_size=30), st.integers(0, 30), st.integers(0, 30))
+def test_the_same_sizes_are_summed(deliveries: list[Delivery], start: int, stop: int) -> None:
+    entries = [*deliveries, Aggregate(deliveries, b"packed", "a", "0")] if deliveries else []
+    assert total_size(entries, start, stop, FAST) == total_size(entries, start, stop, None)
+
+
+SHARD = st.sampled_from(["shard-1", "shard-2", None])
+
+
+@given(st.lists(st.tuples(SHARD, st.lists(SHARD, max_size=4) | st.integers(0, 4)), max_size=5), st.booleans())
+def test_the_same_answers_are_as_they_were_meant(parts: list[tuple[str | None, Any]], all_there: bool) -> None:
+    spans: list[tuple[Lane, int, int]] = []
+    results: list[PutRecordResult] = []
+    for meant, found in parts:
+        shards = [meant] * found if isinstance(found, int) else found
+        spans.append((Lane(meant, None, None), len(results), len(results) + len(shards)))
+        results += [PutRecordResult("1", shard and "".join(list(shard))) for shard in shards]
+    results = results if all_there else results[1:]
+    assert as_meant(results, spans, FAST) == as_meant(results, spans, None)
 
 
 @given(

@@ -32,33 +32,40 @@ class Admission:
         encode: Makes of each record's bytes what is written in their place; None: they are written as they are.
 
     Attributes:
-        record_limit: Bytes of data and partition key that the stream takes in one record; the largest there is until it is known.
+        keyless: Whether any record came without a key so far.
     """
 
     def __init__(self, buffering: Buffering, encode: PayloadCodec | None = None) -> None:
-        self.record_limit: int = RECORD_MAX_BYTES
+        self.keyless: bool = False
         self._largest = buffering.max_bytes - OVERHEAD
+        self.record_limit = RECORD_MAX_BYTES
         self._encode = encode
 
-    def one(self, data: Any, partition_key: str | None, explicit_hash_key: str | None) -> Delivery:
-        """Return the delivery for what `put` was given. Its deadline is not set yet.
+    @property
+    def record_limit(self) -> int:
+        """Bytes of data and partition key that the stream takes in one record; the largest there is until it is known."""
+        return self._record_limit
+
+    @record_limit.setter
+    def record_limit(self, limit: int) -> None:
+        self._record_limit = limit
+        self._limit = min(limit, self._largest)
+
+    def one(
+        self, data: Any, partition_key: str | None, explicit_hash_key: str | None, deadline: float = 0.0
+    ) -> Delivery:
+        """Return the delivery for what `put` was given.
 
         Raises:
             InvalidRecord: It cannot be put.
         """
-        if (
-            data.__class__ is bytes
-            and isinstance(partition_key, str)
-            and partition_key.__class__ is str
-            and explicit_hash_key is None
-            and self._encode is None
-            and 0 < len(partition_key) <= PARTITION_KEY_MAX_CHARACTERS
-            and partition_key.isascii()
-        ):
-            size = len(data) + len(partition_key)
-            if size <= self.record_limit and size <= self._largest:
-                return Delivery(data, partition_key, None, size, 0.0)
-        return self._checked(data, partition_key, explicit_hash_key, "record", 0)
+        if explicit_hash_key is None and self._encode is None:
+            plain = plain_one(Delivery, data, partition_key, self._limit, PARTITION_KEY_MAX_CHARACTERS, deadline)
+            if plain is not None:
+                return plain
+        delivery = self._checked(data, partition_key, explicit_hash_key, "record", 0)
+        delivery.deadline = deadline
+        return delivery
 
     def some(self, records: list[Any], first: int, deadline: float) -> tuple[list[Delivery], int, InvalidRecord | None]:
         """Return deliveries for records or pairs, their bytes in sum, and what is wrong with the first that cannot be put.
@@ -69,7 +76,7 @@ class Admission:
             deadline: Their deadline.
         """
         if self._encode is None:
-            plain = plain_pairs(records, min(self.record_limit, self._largest), deadline)
+            plain = plain_pairs(records, self._limit, deadline)
             if plain is not None:
                 return *plain, None
         deliveries: list[Delivery] = []
@@ -113,6 +120,7 @@ class Admission:
         # Without a key, the open shards take it in turn; an explicit hash key chooses a shard without one.
         keyless = key is None and not isinstance(data, Record)
         if keyless:
+            self.keyless = True
             record = Record(record.data, KEYLESS, record.explicit_hash_key)
         sound = checked(record, where, index=index)
         payload: bytes = sound.data if self._encode is None else self._encode(sound.data)
@@ -130,6 +138,25 @@ class Admission:
                 index=index,
             )
         return Delivery(payload, KEYLESS if keyless else sound.partition_key, sound.explicit_hash_key, size, 0.0)
+
+
+def plain_one_in_python(
+    delivery: type[Delivery], data: Any, key: Any, limit: int, longest_key: int, deadline: float, /
+) -> Delivery | None:
+    """Return a delivery, if it is of bytes and an ASCII key that can go just as they are."""
+    if (
+        data.__class__ is not bytes
+        or key.__class__ is not str
+        or not 0 < (length := len(key)) <= longest_key
+        or not key.isascii()
+        or (size := len(data) + length) > limit
+    ):
+        return None
+    return delivery(data, key, None, size, deadline)
+
+
+# Bound here and not called through a function of this file: for each call of `put`, that would be most of its cost.
+plain_one = plain_one_in_python if compiled is None else compiled.admit_one
 
 
 def plain_pairs(

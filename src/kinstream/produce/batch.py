@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
+from typing import Any, TypeAlias
 
 from kinstream.config import Aggregation, Batching
 from kinstream.events import Event, RecordsAggregated, ShardLimited
@@ -19,8 +20,13 @@ from kinstream.produce.lane import Lane
 from kinstream.produce.pace import STEP
 from kinstream.service_quotas import RECORD_MAX_BYTES
 from kinstream.sharding.shardmap import ShardMap
+from kinstream.speed import Compiled, compiled
 
 NEVER = float("inf")
+
+
+Span: TypeAlias = tuple[Lane, int, int]
+"""A lane's part of a request: the first index, and the index after the last."""
 
 
 class Batch:
@@ -28,8 +34,9 @@ class Batch:
 
     Attributes:
         entries: They, in order.
-        spans: From which lane they are: lane, first index, index after the last.
+        spans: From which lanes they are.
         lanes: Those lanes.
+        records: How many user records they had when they were put here.
         size: Bytes of their data and partition keys.
         deadline: The earliest of its records.
         last_deadline: The latest of its records, or a little later.
@@ -37,22 +44,18 @@ class Batch:
         shard_map: By which its shards were told.
     """
 
-    __slots__ = ("deadline", "entries", "lanes", "last_deadline", "sent_at", "shard_map", "size", "spans")
+    __slots__ = ("deadline", "entries", "lanes", "last_deadline", "records", "sent_at", "shard_map", "size", "spans")
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
-        self.spans: list[tuple[Lane, int, int]] = []
+        self.spans: list[Span] = []
         self.lanes: set[Lane] = set()
+        self.records: int = 0
         self.size: int = 0
         self.deadline: float = NEVER
         self.last_deadline: float = 0.0
         self.sent_at: float = 0.0
         self.shard_map: ShardMap | None = None
-
-    @property
-    def records(self) -> int:
-        """How many user records it has."""
-        return sum([1 if isinstance(entry, Delivery) else len(entry.members) for entry in self.entries])
 
     def halves(self) -> list[Batch]:
         """Return it in two."""
@@ -68,7 +71,8 @@ class Batch:
             if first < last:
                 part.spans.append((lane, first - start, last - start))
         part.lanes = {lane for lane, _, _ in part.spans}
-        part.size = sum(entry.size for entry in part.entries)
+        part.records = sum([1 if isinstance(entry, Delivery) else len(entry.members) for entry in part.entries])
+        part.size = total_size(part.entries, 0, len(part.entries))
         part.deadline, part.last_deadline = self.deadline, self.last_deadline
         return part
 
@@ -243,7 +247,7 @@ class Batcher:
             waiting, head = lane.waiting, lane.head
             start, records = len(entries), len(waiting) - head
             all_fit = records <= most - start
-            size = sum([delivery.size for delivery in waiting[head:]]) if all_fit else 0
+            size = total_size(waiting, head, len(waiting)) if all_fit else 0
             if not all_fit or size > room or (lane.pace is not None and not lane.pace.spend(records, size, now)):
                 # Not all of it: what may be sent now, then, and with the others' shares in mind.
                 del self._whole[lane]
@@ -261,6 +265,7 @@ class Batcher:
             entries += waiting[head:] if head else waiting
             waiting.clear()
             lane.head = 0
+            batch.records += records
             batch.size += size
             room -= size
             del self._whole[lane]
@@ -411,7 +416,7 @@ class Batcher:
         )
         if not chosen:
             return False
-        size = sum([delivery.size for delivery in chosen])
+        size = total_size(chosen, 0, len(chosen))
         if not self._takes(batch, lane, len(chosen), size, now):
             fitting = size = 0
             for delivery in chosen:
@@ -430,6 +435,7 @@ class Batcher:
             _take_out(lane, chosen)
         lane.average += (size / len(chosen) - lane.average) / 2
         batch.entries += chosen
+        batch.records += len(chosen)
         batch.size += size
         if lane.pace is not None:
             lane.pace.take(len(chosen), size)
@@ -471,8 +477,15 @@ class Batcher:
         return False
 
 
+def total_size(entries: list[Any], start: int, stop: int, compiled: Compiled | None = compiled) -> int:
+    """Return the bytes of a part of what waits, in sum."""
+    size = None if compiled is None else compiled.total_size(entries, start, stop)
+    return sum([entry.size for entry in entries[start:stop]]) if size is None else size
+
+
 def _add(batch: Batch, lane: Lane, entry: Entry) -> None:
     batch.entries.append(entry)
+    batch.records += 1 if isinstance(entry, Delivery) else len(entry.members)
     batch.size += entry.size
     if lane.pace is not None:
         lane.pace.take(1, entry.size)

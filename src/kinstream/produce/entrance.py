@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -84,15 +84,16 @@ class Entrance:
 
     def offer(self, data: Any, partition_key: str | None, explicit_hash_key: str | None) -> Delivery:
         """Take a record in at once, if there is room; if not, its deadline is 0, and `enter` takes it in when there is."""
-        delivery = self.admission.one(data, partition_key, explicit_hash_key)
+        delivery = self.admission.one(data, partition_key, explicit_hash_key, self._deadline)
         room = self.room
         charge = delivery.size + OVERHEAD
         if self._express > 0 and charge <= room.size - self._reserve:
             self._express -= 1
             room.records -= 1
             room.size -= charge
-            delivery.deadline = self._deadline
             self.inbox.append(delivery)
+        else:
+            delivery.deadline = 0.0
         return delivery
 
     async def enter(self, delivery: Delivery) -> None:
@@ -113,7 +114,11 @@ class Entrance:
             )
         remaining = iter(records)
         taken: list[Delivery] = []
-        while chunk := list(islice(remaining, CHUNK)):
+        raised: Exception | None = None
+        while raised is None:
+            chunk, raised = next_chunk(remaining)
+            if not chunk:
+                break
             self.open()
             deliveries, size, wrong = self.admission.some(chunk, len(taken), self._deadline)
             charge = size + OVERHEAD * len(deliveries)
@@ -130,6 +135,8 @@ class Entrance:
             taken += deliveries
             if wrong is not None:
                 raise wrong
+        if raised is not None:
+            raise raised
         return Deliveries(taken)
 
     def lend(self) -> tuple[int, int]:
@@ -258,6 +265,16 @@ class Entrance:
             return None
         lane = self._router.lane_of(delivery)
         return lane if lane in self.crowded else None
+
+
+def next_chunk(records: Iterator[Any]) -> tuple[list[Any], Exception | None]:
+    """Return the next records of an iterator, none at its end; and what it raised after them."""
+    chunk: list[Any] = []
+    try:
+        chunk.extend(islice(records, CHUNK))
+    except Exception as error:  # noqa: BLE001 - it is anybody's code
+        return chunk, error
+    return chunk, None
 
 
 def _let(waiter: asyncio.Future[None]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from kinstream.errors import DeadlineExceeded, ProduceError
 from kinstream.events import Event, RecordsAdmitted, RecordsFailed
 from kinstream.produce.admit import OVERHEAD
+from kinstream.produce.batch import total_size
 from kinstream.produce.delivery import Aggregate, Delivery, Entry
 from kinstream.produce.pump import NEVER
 from kinstream.produce.room import Room, Unseen
@@ -60,7 +61,7 @@ class Outcomes:
 
     def admitted(self, deliveries: list[Delivery]) -> None:
         """Count records that leave the inbox, whereto ever."""
-        size = sum([delivery.size for delivery in deliveries])
+        size = total_size(deliveries, 0, len(deliveries))
         self.counts.records_admitted += len(deliveries)
         self.counts.bytes_admitted += size
         if self._tell is not None and deliveries:

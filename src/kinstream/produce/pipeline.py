@@ -192,7 +192,7 @@ class Pipeline:
         if entrance.inbox:
             arrived, entrance.inbox = entrance.inbox, []
             self._outcomes.admitted(arrived)
-            if KEYLESS in [delivery.partition_key for delivery in arrived]:
+            if entrance.admission.keyless:
                 router.spread(arrived, lambda: self._random.randint(0, MAX_HASH_KEY))
             lanes = router.place(arrived)
             self._batcher.touch_all(lanes, now)

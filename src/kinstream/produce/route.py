@@ -31,7 +31,7 @@ class Router:
         self._keep_order = keep_order
         self._turn = 0
         self._members = set(self.lanes)
-        self._append = [self.lanes[0].waiting.append]
+        self._queues = [self.lanes[0].waiting]
 
     def has(self, lane: Lane) -> bool:
         """Return whether a lane's shard is open, as far as is known."""
@@ -43,11 +43,7 @@ class Router:
         if len(lanes) == 1:
             lanes[0].waiting += deliveries
             return [lanes[0]]
-        indexes = find_all(deliveries, self.shard_map.ends)  # type: ignore[union-attr]
-        append = self._append
-        for delivery, index in zip(deliveries, indexes, strict=True):
-            append[index](delivery)
-        return [lanes[index] for index in set(indexes)]
+        return [lanes[index] for index in distribute(deliveries, self.shard_map.ends, self._queues)]  # type: ignore[union-attr]
 
     def spread(self, deliveries: list[Delivery], random_hash_key: Callable[[], int]) -> None:
         """Give hash keys to the records that have no key: the open shards in turn, or just any while they are not known."""
@@ -85,7 +81,7 @@ class Router:
         self._members = set(self.lanes)
         gone = [lane for lane in old if lane not in self._members]
         earlier, self.shard_map = self.shard_map, shard_map
-        self._append = [lane.waiting.append for lane in self.lanes]
+        self._queues = [lane.waiting for lane in self.lanes]
         if self._keep_order:
             for lane in self.lanes:
                 if lane.shard_id not in known:
@@ -110,6 +106,20 @@ def find_all(deliveries: list[Delivery], ends: list[bytes], compiled: Compiled |
         else find(ends, int(delivery.explicit_hash_key).to_bytes(16, "big"))
         for delivery in deliveries
     ]
+
+
+def distribute(
+    deliveries: list[Delivery], ends: list[bytes], queues: list[list[Delivery]], compiled: Compiled | None = compiled
+) -> list[int]:
+    """Put each record at the end of its shard's queue; return the indexes of the queues that got any, as they got them."""
+    touched = None if compiled is None else compiled.distribute(deliveries, ends, queues)
+    if touched is not None:
+        return touched
+    indexes = find_all(deliveries, ends, compiled)
+    append = [queue.append for queue in queues]
+    for delivery, index in zip(deliveries, indexes, strict=True):
+        append[index](delivery)
+    return list(dict.fromkeys(indexes))
 
 
 def all_in(deliveries: list[Delivery], low: bytes, high: bytes) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from kinstream.errors import InvalidArgument, KinesisError, ResourceInUse, UnexpectedResponse
-from kinstream.produce.batch import Batch
+from kinstream.produce.batch import Batch, Span
 from kinstream.produce.delivery import Aggregate, Delivery, Entry
 from kinstream.produce.lane import Lane, taken_apart
 from kinstream.produce.route import all_in
@@ -69,11 +69,7 @@ def settle(batch: Batch, results: list[PutRecordResult], shard_map: ShardMap | N
         shard_map: The newest one, to judge aggregates by that another shard took.
     """
     verdict = Verdict()
-    meant: list[str | None] = []
-    for lane, start, stop in batch.spans:
-        meant += [lane.shard_id] * (stop - start)
-    # Nearly always all is well. One that failed has no shard id.
-    if [result.shard_id for result in results] == meant and None not in meant:
+    if as_meant(results, batch.spans):  # nearly always
         verdict.written.append((batch.entries, results))
         return verdict
     for lane, start, stop in batch.spans:
@@ -86,6 +82,17 @@ def settle(batch: Batch, results: list[PutRecordResult], shard_map: ShardMap | N
         else:
             _sort_out(verdict, lane, entries, found, shard_map)
     return verdict
+
+
+def as_meant(results: list[PutRecordResult], spans: list[Span], compiled: Compiled | None = compiled) -> bool:
+    """Return whether all are written, each in the shard that was meant. One that failed has no shard id."""
+    found = None if compiled is None else compiled.as_meant(results, spans)
+    if found is not None:
+        return found
+    meant: list[str | None] = []
+    for lane, start, stop in spans:
+        meant += [lane.shard_id] * (stop - start)
+    return [result.shard_id for result in results] == meant and None not in meant
 
 
 def _sort_out(
