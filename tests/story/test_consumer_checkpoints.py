@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import pickle
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -254,6 +255,7 @@ async def test_record_outlives_its_reading_but_can_be_checkpointed_no_more(strea
     async with Consumer("events", start="TRIM_HORIZON", client=stream.client) as reader:
         record = await anext(aiter(reader))
     copied = pickle.loads(pickle.dumps(record))
+    assert copied == record == copy.deepcopy(record)
     assert (copied.data, copied.shard_id) == (b"0", "shardId-000000000000")
     with pytest.raises(ClosedError):
         await copied.checkpoint()

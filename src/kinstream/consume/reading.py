@@ -53,6 +53,13 @@ class Origin:
             raise ClosedError(f"{self.shard_id}: this record's reading has ended: it cannot be checkpointed any more")
         return across(reading.loop, reading.checkpoint_through(record))
 
+    def __eq__(self, other: object) -> bool:
+        """Compare the shards: a record stays the same whoever read it."""
+        return self.shard_id == other.shard_id if isinstance(other, Origin) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.shard_id)
+
     def __reduce__(self) -> tuple[type[Origin], tuple[str]]:
         return Origin, (self.shard_id,)
 
