@@ -282,6 +282,18 @@ class RecordsResent(Event, frozen=True):
     reason: str
 
 
+class StrayKept(Event, frozen=True):
+    """An aggregate that another shard took than was meant turned out to be well there, after its request had settled.
+
+    Attributes:
+        shard_id: The shard that has it.
+        records: How many of its records are written; no `RequestSettled` counts them.
+    """
+
+    shard_id: str
+    records: int
+
+
 class RecordsFailed(Event, frozen=True):
     """Records failed for good.
 

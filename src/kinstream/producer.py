@@ -127,7 +127,8 @@ class Producer(StreamAccess):
             there as its `ProduceError`.
 
         Raises:
-            InvalidRecord: One cannot be put; `.index` tells which. Those before it were taken and will be written.
+            InvalidRecord: One cannot be put; `.index` tells which. Those before it were taken and will be written, as they are if
+                `records` raises something itself.
             ConfigError: `records` is no iterable of records.
             KinesisError: As `put`.
         """

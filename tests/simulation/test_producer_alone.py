@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 from tests.doubles.kinesis import Kinesis
 from tests.doubles.network import Faults, LocalTransport, Network
-from tests.doubles.transport import answer
+from tests.doubles.transport import answer, refusal
 from tests.doubles.virtual_loop import LoopClock, simulate
 from tests.simulation.reader import read
 
-from kinstream import Batching, Client, Credentials, ProduceError, Producer, PutResult, Resending
+from kinstream import (
+    Batching,
+    Buffering,
+    Client,
+    Credentials,
+    OrderBroken,
+    ProduceError,
+    Producer,
+    PutResult,
+    Resending,
+)
 from kinstream.aws.transport import Answer, StreamedAnswer
 from kinstream.errors import Undelivered
-from kinstream.events import Event, RecordsAdmitted, RecordsFailed
+from kinstream.events import Event, RecordsAdmitted, RecordsFailed, RequestSettled, StrayKept
+from kinstream.sharding.hashkey import hash_key
 
 STREAM = "orders"
 Hook = Callable[[str, Any], "Awaitable[Answer | None] | Answer | None"]
@@ -254,6 +265,108 @@ def test_a_first_listing_with_holes_is_asked_for_again() -> None:
                 await (await producer.put_many(pairs(50)))
                 await asyncio.sleep(1.0)
             assert producer.statistics().aggregates > 0
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_a_full_buffer_does_not_wait_for_company() -> None:
+    async def program() -> None:
+        place = Place()
+        async with place.producer(buffer=Buffering(max_records=10), batch=Batching(linger=5.0)) as producer:
+            await producer.put_many(pairs(100))
+            assert now() < 2
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_put_many_takes_what_came_before_its_iterable_raised() -> None:
+    async def program() -> None:
+        place = Place()
+
+        def broken() -> Iterator[tuple[bytes, str]]:
+            yield from pairs(700)
+            raise LookupError("the caller's own")
+
+        async with place.producer() as producer:
+            with pytest.raises(LookupError, match="own"):
+                await producer.put_many(broken())
+        assert producer.statistics().records_written == 700
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_no_aggregate_is_made_by_the_shards_of_a_stream_that_was_deleted_and_made_anew() -> None:
+    async def program() -> None:
+        place = Place(shards=2)
+        producer = place.producer(batch=Batching(linger=0.05))
+        await (await producer.put_many(pairs(50)))
+        place.service.ask("DeleteStream", StreamName=STREAM)
+        assert all(isinstance(result, ProduceError) for result in await (await producer.put_many(pairs(50))))
+        await asyncio.sleep(6.0)
+        place.service.ask("CreateStream", StreamName=STREAM, ShardCount=4)  # two of them have the old ones' names
+        await asyncio.sleep(6.0)
+        results = await (await producer.put_many(pairs(200)))
+        assert all(isinstance(result, PutResult) for result in results)
+        assert producer.statistics().aggregates == 2 + 4
+        reading = read(place.service.written(STREAM), place.service.shards(STREAM))
+        assert (len(reading.seen), reading.dropped) == (200, 0)
+        await producer.close()
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_in_order_what_shares_an_aggregate_with_a_late_record_of_its_key_is_not_sent_again() -> None:
+    sent: list[int] = []
+
+    async def hang(operation: str, request: Any) -> Answer | None:
+        if operation == "PutRecords" and not sent:
+            sent.append(len(request["Records"]))
+            await asyncio.sleep(3.3 - now())
+            return refusal("InternalFailure", 500)
+        return None
+
+    async def program() -> None:
+        place = Place(hang, shards=1)
+        producer = place.producer(order="key", batch=Batching(linger=1.0), resend=Resending(deadline=3.0))
+        first = await producer.put(b"1", "key")
+        await asyncio.sleep(0.9)
+        second, other = await producer.put(b"2", "key"), await producer.put(b"3", "another")
+        with pytest.raises(ProduceError):
+            await first
+        with pytest.raises(OrderBroken) as broken:
+            await second
+        assert broken.value.maybe_written
+        assert sent == [1]  # one aggregate
+        await other
+        await (await producer.put(b"4", "key"))
+        assert [one.data for one in read(place.service.written(STREAM), place.service.shards(STREAM)).seen] == [
+            b"3",
+            b"4",
+        ]
+        await producer.close()
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_events_add_up_also_where_an_aggregate_is_judged_after_its_request() -> None:
+    async def program() -> None:
+        events: list[Event] = []
+        place = Place(shards=1)
+        async with place.producer(observer=events.append) as producer:
+            await (await producer.put_many(pairs(50)))
+            half = {"ShardToSplit": "shardId-000000000000", "NewStartingHashKey": str(2**127)}
+            place.service.ask("SplitShard", StreamName=STREAM, **half)
+            low = [(data, key) for data, key in pairs(100) if hash_key(key) < 2**127]
+            assert all(isinstance(result, PutResult) for result in await (await producer.put_many(low)))
+        (kept,) = [event for event in events if isinstance(event, StrayKept)]
+        assert kept == StrayKept("shardId-000000000001", len(low))
+        settled = sum(event.written for event in events if isinstance(event, RequestSettled))
+        assert settled + kept.records == producer.statistics().records_written == 50 + len(low)
         await place.client.close()
 
     simulate(program)

@@ -11,7 +11,6 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Awaitable, Iterable
-from itertools import islice
 from os import getpid
 from typing import Any, TypeVar
 
@@ -20,7 +19,7 @@ from kinstream.clock import Clock
 from kinstream.errors import BufferFull, ClosedError, ConfigError, ProduceError
 from kinstream.produce.admit import OVERHEAD
 from kinstream.produce.delivery import Deliveries, Delivery
-from kinstream.produce.entrance import CHUNK
+from kinstream.produce.entrance import next_chunk
 from kinstream.produce.pipeline import Pipeline
 from kinstream.produce.statistics import Flushed
 from kinstream.record import PutResult
@@ -86,7 +85,11 @@ class Door:
             )
         remaining = iter(records)
         taken: list[Delivery] = []
-        while chunk := list(islice(remaining, CHUNK)):
+        raised: Exception | None = None
+        while raised is None:
+            chunk, raised = next_chunk(remaining)
+            if not chunk:
+                break
             deliveries, size, wrong = self._admission.some(chunk, len(taken), 0.0)
             charge = size + OVERHEAD * len(deliveries)
             if deliveries and not self.offer(deliveries, charge):
@@ -94,6 +97,8 @@ class Door:
             taken += deliveries
             if wrong is not None:
                 raise wrong
+        if raised is not None:
+            raise raised
         return taken
 
     def admit(self, data: Any, partition_key: str | None, explicit_hash_key: str | None) -> Delivery:

@@ -26,6 +26,7 @@ from kinstream.errors import (
     ClosedError,
     DeadlineExceeded,
     KinesisError,
+    NotFound,
     OrderBroken,
     ProduceError,
     Undelivered,
@@ -38,6 +39,7 @@ from kinstream.events import (
     RequestSent,
     RequestSettled,
     ShardMapRefreshed,
+    StrayKept,
 )
 from kinstream.produce.batch import Batch, Batcher
 from kinstream.produce.delivery import KEYLESS, Aggregate, Deliveries, Delivery, Entry
@@ -165,6 +167,7 @@ class Pipeline:
         """Move on everything that can be moved."""
         self._look(now)
         self._route(now)
+        self._hasten(now)
         self._send(now)
         self._expire(now)
         self.entrance.let_in()
@@ -200,6 +203,12 @@ class Pipeline:
         if self._hurried:
             self._hurried = False
             self._batcher.hurry(router.lanes, now)
+
+    def _hasten(self, now: float) -> None:
+        """Wait for no company where there is no room for it, and nothing on its way that makes room."""
+        if not (self._on_their_way or self._parts) and now >= self._outage.until:
+            full = self._router.lanes if self.entrance.room.queue else list(self.entrance.crowded)
+            self._batcher.hurry(full, now)
 
     def _send(self, now: float) -> None:
         room = max(self._outage.room(len(self._on_their_way), self._batching.max_requests, now), 0)
@@ -300,6 +309,8 @@ class Pipeline:
             self._narrow_down(batch, error, now)
         elif hopeless(error):
             self._fail_batch(batch, error)
+            if isinstance(error, NotFound):
+                self._forget()
         else:
             self._outage.failed(batch.sent_at, now, self._random.random(), quota_left=self._sender.spend(error))
             for part in settle_unanswered(batch, error):
@@ -439,7 +450,9 @@ class Pipeline:
                 self._unsure.append((lane, aggregate, result, looks))
                 continue
             if judged:
-                self._outcomes.written([aggregate], [result])
+                records = self._outcomes.written([aggregate], [result])
+                if self._tell is not None:
+                    self._tell(StrayKept(str(result.shard_id), records))
             else:
                 self._scattered(aggregate, now)
             self._ended(lane, now)
@@ -484,6 +497,12 @@ class Pipeline:
         finally:
             self._looking = None
             self._pump.schedule()
+
+    def _forget(self) -> None:
+        """Know nothing of the stream any more: one made anew in its place may have the same shards with other ranges."""
+        self._known = False
+        self._batcher.aggregating = False
+        self._look_at = 0.0
 
     def _saw(self, sight: Sight) -> KinesisError | None:
         """Go by what is known now; return why it is not all that should be."""
