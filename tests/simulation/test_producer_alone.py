@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.doubles.virtual_loop import LoopClock, simulate
 from tests.simulation.reader import read
 
 from kinstream import (
+    Aggregation,
     Batching,
     Buffering,
     Client,
@@ -26,11 +28,14 @@ from kinstream import (
     Resending,
 )
 from kinstream.aws.transport import Answer, StreamedAnswer
-from kinstream.errors import Undelivered
+from kinstream.errors import KinesisError, Undelivered
 from kinstream.events import Event, RecordsAdmitted, RecordsFailed, RequestSettled, StrayKept
-from kinstream.sharding.hashkey import hash_key
+from kinstream.local import answers
+from kinstream.sharding.hashkey import hash_key, hash_key_bytes
 
 STREAM = "orders"
+SECOND = (2**126).to_bytes(16, "big")
+"""The first hash key that is not in the first shard of four."""
 Hook = Callable[[str, Any], "Awaitable[Answer | None] | Answer | None"]
 
 
@@ -370,3 +375,53 @@ def test_events_add_up_also_where_an_aggregate_is_judged_after_its_request() -> 
         await place.client.close()
 
     simulate(program)
+
+
+@pytest.mark.parametrize("order", [None, "key"])
+@pytest.mark.parametrize("aggregate", [None, Aggregation()])
+def test_a_shard_that_refuses_everything_delays_no_other_however_small_the_buffer(
+    order: Any, aggregate: Aggregation | None
+) -> None:
+    def refuses_low(act: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+        def refuse(operation: str, request: Any) -> Any:
+            if operation != "PutRecords":
+                return act(operation, request)
+            entries = request.records
+            low = [hash_key_bytes(one.partition_key, one.explicit_hash_key) < SECOND for one in entries]
+            request.records = [one for one, is_low in zip(entries, low, strict=True) if not is_low]
+            done = iter(act(operation, request).records if request.records else [])
+            request.records = entries
+            told = [_refused() if is_low else next(done) for is_low in low]
+            return answers.PutRecords(sum(low), told, "NONE")
+
+        return refuse
+
+    async def program() -> None:
+        place = Place(shards=4)
+        place.service.act = refuses_low(place.service.act)  # type: ignore[method-assign, assignment]
+        producer = place.producer(order=order, aggregate=aggregate, buffer=Buffering(max_records=1000))
+        took: list[float] = []
+
+        async def put(key: str) -> None:
+            began = now()
+            with suppress(KinesisError):
+                await (await producer.put(b"data", key))
+                took.append(now() - began)
+
+        puts = []
+        for turn in range(100):
+            puts += [asyncio.create_task(put(f"key-{turn}-{number}")) for number in range(50)]
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(1.0)
+        assert len(took) == sum(hash_key_bytes(f"key-{i // 50}-{i % 50}") >= SECOND for i in range(5000))
+        assert max(took) < 0.5
+        with suppress(Undelivered):
+            await producer.close(0)
+        await asyncio.gather(*puts)
+        await place.client.close()
+
+    simulate(program)
+
+
+def _refused() -> Any:
+    return answers.PutRecordsEntry(error_code="ProvisionedThroughputExceededException", error_message="refused")

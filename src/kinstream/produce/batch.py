@@ -361,6 +361,7 @@ class Batcher:
             if not self._allowed(lane, entry.size, now):
                 return False
             lane.again.popleft()
+            lane.retrying = True
             _add(batch, lane, entry)
             if keys is not None:
                 if entry.partition_key is not KEYLESS:

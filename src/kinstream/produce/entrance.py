@@ -14,7 +14,7 @@ from kinstream.errors import BufferFull, ClosedError, ConfigError
 from kinstream.produce.admit import OVERHEAD, Admission
 from kinstream.produce.batch import Batcher
 from kinstream.produce.delivery import KEYLESS, Deliveries, Delivery
-from kinstream.produce.lane import Lane
+from kinstream.produce.lane import Lane, count_records
 from kinstream.produce.pump import Pump
 from kinstream.produce.room import Room
 from kinstream.produce.route import Router
@@ -210,9 +210,9 @@ class Entrance:
         return (self.room.records, 0) if len(self._router.lanes) < 2 else self.room.at_once()
 
     def _look_at(self, lane: Lane) -> None:
-        waiting = len(lane)
-        crowded = False
-        if waiting > LET_IN and lane.pace is not None:
+        waiting = len(lane) + count_records(lane.again)
+        crowded = lane.retrying and lane in self.crowded  # what made it so may come back
+        if not crowded and waiting > LET_IN and lane.pace is not None:
             # More than can be written in time is not taken in.
             size = waiting * lane.average
             entries = size / self._batcher.aggregate_limit if self._batcher.aggregating else waiting

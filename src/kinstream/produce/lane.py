@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ class Lane:
         pace: How fast it may be written to; None: there is no limit.
         waiting: Records in their order, from index `head` on.
         again: Kinesis records that failed, to be sent before anything else.
+        retrying: Whether one of its requests on their way has such as failed before.
         rest: Nothing is sent before this time.
         on_their_way: Requests with records of this lane that are not settled, and aggregates of which it is not known yet
             whether they are in the right shard.
@@ -41,7 +42,7 @@ class Lane:
 
     __slots__ = (
         "again", "alarm", "average", "elders", "entries", "hash_key", "head", "hurry", "last_error", "listed", "on_their_way",
-        "pace", "queue", "rest", "shard_id", "size", "waiting",
+        "pace", "queue", "rest", "retrying", "shard_id", "size", "waiting",
     )  # fmt: skip
 
     def __init__(self, shard_id: str | None, hash_key: str | None, pace: Pace | None) -> None:
@@ -52,6 +53,7 @@ class Lane:
         self.head: int = 0
         self.again: deque[Entry] = deque()
         self.rest: float = 0.0
+        self.retrying: bool = False
         self.on_their_way: int = 0
         self.hurry: int = 0
         self.average: float = FIRST_AVERAGE
@@ -181,3 +183,8 @@ def taken_apart(entry: Entry) -> list[Delivery]:
         delivery.maybe_written = delivery.maybe_written or entry.maybe_written
     entry.members = []
     return members
+
+
+def count_records(entries: Iterable[Entry]) -> int:
+    """Return how many records are in Kinesis records."""
+    return sum([1 if isinstance(entry, Delivery) else len(entry.members) for entry in entries])

@@ -403,9 +403,11 @@ class Pipeline:
         else:
             for lane in batch.lanes:
                 lane.on_their_way -= 1
+                lane.retrying = False
 
     def _ended(self, lane: Lane, now: float) -> None:
         lane.on_their_way -= 1
+        lane.retrying = False
         if self._keep_order and not lane.on_their_way and not self._router.has(lane):
             for child in self._router.lanes:
                 if lane in child.elders:
