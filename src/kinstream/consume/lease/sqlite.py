@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,13 +145,16 @@ class _File:
         if self._connection is None:
             import sqlite3
 
-            try:
-                connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT, isolation_level=None)
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = FULL")
-                connection.execute(_SCHEMA)
-            except sqlite3.DatabaseError as error:
-                raise ConfigError(f"SQLite({str(self._path)!r}): cannot be used ({error})") from error
+            with ExitStack() as failing:
+                try:
+                    connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT, isolation_level=None)
+                    failing.callback(connection.close)
+                    connection.execute("PRAGMA journal_mode = WAL")
+                    connection.execute("PRAGMA synchronous = FULL")
+                    connection.execute(_SCHEMA)
+                except sqlite3.DatabaseError as error:
+                    raise ConfigError(f"SQLite({str(self._path)!r}): cannot be used ({error})") from error
+                failing.pop_all()
             self._connection = connection
         return self._connection
 
