@@ -49,8 +49,9 @@ class Kinesis:
         self.clock = clock
         self.state = State(transition=transition)
         self.store = MemoryStore()
-        self._operations = Operations(self.state, self.store, clock, Quotas() if quotas else None)
         self._behind = Operations(self.state, self.store, clock)
+        # The last one is whose subscriptions the store tells of what is written.
+        self._operations = Operations(self.state, self.store, clock, Quotas() if quotas else None)
         self._verifier = Verifier("local", "local", clock) if signed else None
         self._answered = 0
 

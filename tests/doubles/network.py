@@ -13,13 +13,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
+from weakref import WeakSet
 
 from tests.doubles.kinesis import Kinesis
+from tests.doubles.pushing import PushedAnswer, PushFate, PushFaults, WholeAnswer
 
 from kinstream.aws.transport import SLOW_LINE_BYTES_PER_SECOND, Answer, StreamedAnswer
 from kinstream.errors import ConnectFailed, ConnectionLost, DeadlineExceeded
 from kinstream.local import answers
+from kinstream.local.eventstream import CONTENT_TYPE
 from kinstream.local.refusal import Refused
+from kinstream.local.subscriptions import Subscription
 from kinstream.local.wire import JSON, WIRES, Wire
 
 THROUGHPUT = "ProvisionedThroughputExceededException"
@@ -91,6 +95,7 @@ class Faults:
         latency: Seconds of a request's way, each way: least and most.
         entry: In a put that fails in part, how likely each record is not to be written.
         stays: The most seconds that a late request is under way.
+        push: What goes wrong with a subscription that has begun.
     """
 
     unsent: float = 0.0
@@ -111,6 +116,7 @@ class Faults:
     latency: tuple[float, float] = (0.002, 0.03)
     entry: float = 0.3
     stays: float = 30.0
+    push: PushFaults = field(default_factory=PushFaults)
 
     @classmethod
     def always(cls, fate: Fate) -> Faults:
@@ -134,7 +140,7 @@ class Faults:
         return float(sum(getattr(self, fate.value) for fate in _DRAWN))
 
 
-_DRAWN = [Fate(one.name) for one in fields(Faults) if one.name not in ("latency", "entry", "stays")]
+_DRAWN = [Fate(one.name) for one in fields(Faults) if one.name not in ("latency", "entry", "stays", "push")]
 
 
 @dataclass
@@ -148,6 +154,7 @@ class Trip:
         known: Whether its answer, whole and right, came back to a client that still waited.
         results: Of a put, what became of each record: where it is, or None for one that was not written.
         codes: Of a put, the error code of each record; "" for one that was written.
+        subscription: What the service pushes in answer to it.
     """
 
     number: int
@@ -163,6 +170,7 @@ class Trip:
     known: bool = False
     results: list[tuple[str, str] | None] = field(default_factory=list)
     codes: list[str] = field(default_factory=list)
+    subscription: Subscription | None = None
 
     @property
     def unknown(self) -> bool:
@@ -181,6 +189,7 @@ class Network:
     Attributes:
         trips: All requests so far.
         fates: How often each fate was drawn.
+        push_fates: How often each fate of a subscription was drawn.
         keeps: Whether trips are kept: long simulations do without, and look at each by `watch`.
     """
 
@@ -198,6 +207,7 @@ class Network:
         self.weather: Callable[[float, str], Faults] = weather if callable(weather) else lambda now, operation: faults
         self.trips: list[Trip] = []
         self.fates: Counter[Fate] = Counter()
+        self.push_fates: Counter[PushFate] = Counter()
         self.keeps = keeps
         self.sent = 0
         self.watch: Callable[[Trip], None] | None = None
@@ -245,6 +255,12 @@ class Network:
         except Refused as refused:
             trip.refused = refused.code
             return service.refusal(_wire(headers), refused)
+        if isinstance(told, Subscription):
+            trip.subscription = told
+            if trip.ended < trip.acted:
+                told.close()  # its client has gone
+            answer = service.answer(_wire(headers), None)
+            return Answer(200, {**answer.headers, "content-type": CONTENT_TYPE}, b"")
         if isinstance(told, answers.PutRecords):
             trip.results = [_place(result) for result in told.records]
             trip.codes = [result.error_code or "" for result in told.records]
@@ -281,10 +297,28 @@ class LocalTransport:
     def __init__(self, network: Network) -> None:
         self._network = network
         self._waiting: set[asyncio.Future[Any]] = set()
+        self._pushes: WeakSet[PushedAnswer] = WeakSet()
         self._closed = False
 
     async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Answer:
         """Send a POST, and return what comes back."""
+        answer, _, _ = await self._send(headers, body, progress)
+        return answer
+
+    async def stream(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> StreamedAnswer:
+        """Send a POST, and return what is pushed in answer to it."""
+        answer, trip, faults = await self._send(headers, body, progress)
+        if trip.subscription is None or answer.headers["content-type"] != CONTENT_TYPE:
+            return WholeAnswer(answer)
+        network = self._network
+        fate = faults.push.draw(network.random)
+        network.push_fates[fate] += 1
+        wire = _wire({name.lower(): value for name, value in headers})
+        pushed = PushedAnswer(answer, trip.subscription, wire, fate, faults.latency, network.random)
+        self._pushes.add(pushed)
+        return pushed
+
+    async def _send(self, headers: list[tuple[str, str]], body: bytes, progress: float) -> tuple[Answer, Trip, Faults]:
         if self._closed:
             raise ConnectionLost("the connections were closed", sent=False)
         network = self._network
@@ -297,16 +331,17 @@ class LocalTransport:
             trip.undecodable = refused
         try:
             answer = await self._carry(trip, faults, by_name, body, progress)
+        except BaseException:
+            if trip.subscription is not None:
+                trip.subscription.close()
+            raise
+        else:
             trip.known = answer.status != 500 and trip.fate not in UNKNOWN
-            return answer
+            return answer, trip, faults
         finally:
             trip.ended = asyncio.get_running_loop().time()
             if network.watch is not None:
                 network.watch(trip)
-
-    async def stream(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> StreamedAnswer:
-        """Refuse: subscriptions do not run in simulations."""
-        raise ConnectFailed("a simulated network carries no streams", sent=False)
 
     async def _carry(self, trip: Trip, faults: Faults, headers: dict[str, str], body: bytes, progress: float) -> Answer:
         network, fate = self._network, trip.fate
@@ -365,6 +400,8 @@ class LocalTransport:
     async def close(self) -> None:
         """Close all connections: who waits for an answer hears so."""
         self._closed = True
+        for pushed in self._pushes:
+            pushed.lose()
         for over in self._waiting:
             if not over.done():
                 over.set_exception(ConnectionLost("the connections were closed", sent=None))

@@ -17,6 +17,7 @@ from typing import Any
 
 from tests.doubles.kinesis import Kinesis
 from tests.doubles.network import Faults, Network
+from tests.doubles.pushing import PushFaults
 from tests.doubles.virtual_loop import LoopClock, VirtualLoop, simulate
 from tests.simulation.reader import Reading, hash_key, pack, read
 
@@ -27,6 +28,7 @@ from kinstream import (
     Credentials,
     Delivering,
     Failing,
+    FanOut,
     KinesisError,
     Poll,
     ReceivedRecord,
@@ -39,14 +41,17 @@ STREAM = "orders"
 
 WEATHERS: dict[str, Faults] = {
     "fine": Faults(),
-    "cuts": Faults(unsent=0.1, cut_before=0.1, cut_after=0.1, latency=(0.001, 0.3)),
-    "faults": Faults(broken_before=0.15, broken_after=0.1, throttled=0.15),
-    "strange answers": Faults(truncated=0.1, foreign=0.1),
-    "iterators": Faults(iterator=0.3),
-    "silence": Faults(black_hole=0.05, loris=0.02, latency=(0.01, 0.5)),
+    "cuts": Faults(
+        unsent=0.1, cut_before=0.1, cut_after=0.1, latency=(0.001, 0.3), push=PushFaults(cut=0.4, early=0.2)
+    ),
+    "faults": Faults(broken_before=0.15, broken_after=0.1, throttled=0.15, push=PushFaults(raised=0.6)),
+    "strange answers": Faults(truncated=0.1, foreign=0.1, push=PushFaults(damaged=0.3, torn=0.2)),
+    "iterators": Faults(iterator=0.3, push=PushFaults(early=0.7)),
+    "silence": Faults(black_hole=0.05, loris=0.02, latency=(0.01, 0.5), push=PushFaults(silent=0.4)),
     "everything": Faults(
         unsent=0.04, cut_before=0.04, cut_after=0.04, broken_before=0.04, broken_after=0.04, throttled=0.06,
         truncated=0.04, foreign=0.04, iterator=0.05, black_hole=0.02, loris=0.01, expired=0.03,
+        push=PushFaults(cut=0.1, torn=0.1, damaged=0.1, silent=0.1, raised=0.1, early=0.1),
     ),
 }  # fmt: skip
 FACES = ["iterate", "batches", "run", "run_batches"]
@@ -71,7 +76,7 @@ class Plan:
     face: str = "iterate"
     manual: bool = False
     deliver: Delivering = field(default_factory=Delivering)
-    fetch: Poll = field(default_factory=Poll)
+    fetch: Poll | FanOut = field(default_factory=Poll)
     checkpoint: Checkpointing = field(default_factory=Checkpointing)
     work: float = 0.0
     """Seconds that a record's work takes, about."""

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from tests.doubles.network import Fate
+from tests.doubles.pushing import PushFate
 from tests.simulation.consuming import CHECKS, Story, draw, live
 from tests.simulation.seeds import FIRST_SEED, SEEDS, shown_again
 
-from kinstream.config import Delivering
+from kinstream import Delivering, FanOut
 
 
 def lives(kind: str, seeds: int, **fixed: Any) -> Counter[str]:
@@ -32,8 +33,15 @@ def lives(kind: str, seeds: int, **fixed: Any) -> Counter[str]:
 def counts(story: Story) -> Counter[str]:
     """Return what happened in a life."""
     done = [step for step in story.steps if step.kind == "done"]
+    fates = story.network.push_fates
+    by_its_way = (
+        {"subscriptions": fates.total()} | {f"that are {fate}": fates[fate] for fate in PushFate}
+        if isinstance(story.plan.fetch, FanOut)
+        else {"iterators expired": story.network.fates[Fate.ITERATOR]}
+    )
     return Counter(
-        {
+        by_its_way
+        | {
             "records": len(story.reading.seen),
             "handled again": len(done) - len({step.number for step in done}),
             "workers": story.lives,
@@ -41,7 +49,6 @@ def counts(story: Story) -> Counter[str]:
             "checkpoints": sum(step.kind == "wrote" for step in story.steps),
             "aggregates dropped": story.reading.dropped,
             "requests": story.network.sent,
-            "iterators expired": story.network.fates[Fate.ITERATOR],
             "reads that failed": story.events["FetchFailed"],
             "writes that failed": story.events["CheckpointFailed"],
         }
@@ -53,6 +60,21 @@ def test_no_record_is_lost_or_out_of_order_whatever_happens() -> None:
     sums = lives("reading, whatever happens", SEEDS)
     if SEEDS >= 100:  # the seeds' lives are not all easy ones
         assert min(sums.values()) > 3, sums
+
+
+@pytest.mark.timeout(120 + SEEDS)
+def test_no_pushed_record_is_lost_or_out_of_order_whatever_happens() -> None:
+    sums = lives("pushed, whatever happens", SEEDS, fetch=FanOut())
+    if SEEDS >= 100:
+        assert min(sums.values()) > 3, sums
+
+
+@pytest.mark.timeout(120 + SEEDS)
+def test_subscriptions_end_and_break_and_shards_split_and_every_record_comes_once() -> None:
+    """R7-R9: in order, parents before children, none lost and none twice at any seam."""
+    fixed: dict[str, Any] = {"fetch": FanOut(), "kills": 0, "outages": 0, "store_fails": 0.0, "manual": False}
+    lives("pushed, resharded", SEEDS // 2, **fixed, reshards=15, pause=0.05)
+    lives("pushed, for half an hour", SEEDS // 10, **fixed, reshards=6, records=200, pause=10.0, weather="fine")
 
 
 @pytest.mark.timeout(120 + SEEDS)
