@@ -7,7 +7,7 @@ waits is nothing but records, each once in memory.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any, TypeAlias
@@ -213,11 +213,12 @@ class Batcher:
                 self.touch(lane, now)
         batches: list[Batch] = []
         if not self._keep_order and not self.aggregating:
-            while self._has_whole_request() and len(batches) < room:
+            while (self._due or self._has_whole_request()) and len(batches) < room:
                 batch = self._gather(now)
-                if not batch.entries:
+                if batch.entries:
+                    batches.append(batch)
+                elif not self._due:
                     break  # no pace allows any of it now
-                batches.append(batch)
         while self._due and len(batches) < room:
             batch = Batch()
             full = False
@@ -237,45 +238,59 @@ class Batcher:
         return self._whole_entries >= self._batching.max_records or self._whole_size >= self._batching.max_bytes
 
     def _gather(self, now: float) -> Batch:
-        """Return a request of single records: all that waits in lane after lane, as long as there is room for it."""
+        """Return a request of single records: all that is due, and else what waits for company if that makes it full."""
         batch = Batch()
-        entries, spans, lanes = batch.entries, batch.spans, batch.lanes
+        entries, spans, lanes, due, whole = batch.entries, batch.spans, batch.lanes, self._due, self._whole
         most, room = self._batching.max_records, self._batching.max_bytes
         batch.last_deadline = now + self._life
-        while self._whole and len(entries) < most:
-            lane = next(iter(self._whole))
-            waiting, head = lane.waiting, lane.head
-            start, records = len(entries), len(waiting) - head
-            all_fit = records <= most - start
-            size = total_size(waiting, head, len(waiting)) if all_fit else 0
-            if not all_fit or size > room or (lane.pace is not None and not lane.pace.spend(records, size, now)):
-                # Not all of it: what may be sent now, then, and with the others' shares in mind.
-                del self._whole[lane]
+        company: Iterator[Lane] | None = None
+        while (start := len(entries)) < most:
+            if due:
+                lane = due.popleft()
+                lane.listed = False
+                special = lane.again or lane.rest > now or lane.deadline <= now
+            else:
+                if company is None:
+                    if start + self._whole_entries < most and self._whole_size < room:
+                        break
+                    company = iter(list(whole))
+                found = next(company, None)
+                if found is None:
+                    break
+                if found not in whole:
+                    continue
+                lane = found
+                del whole[lane]
                 self._whole_entries -= lane.entries
                 self._whole_size -= lane.size
                 lane.entries, lane.size = 0, 0.0
-                full = self._fill(batch, lane, now)
-                self.touch(lane, now)
-                if full:
-                    break
-                room = self._batching.max_bytes - batch.size
-                continue
-            if waiting[head].deadline < batch.deadline:
-                batch.deadline = waiting[head].deadline
-            entries += waiting[head:] if head else waiting
-            waiting.clear()
-            lane.head = 0
-            batch.records += records
-            batch.size += size
-            room -= size
-            del self._whole[lane]
-            self._whole_entries -= lane.entries
-            self._whole_size -= lane.size
-            lane.entries, lane.size = 0, 0.0
-            lane.average += (size / records - lane.average) / 2
-            spans.append((lane, start, len(entries)))
-            lanes.add(lane)
-            lane.on_their_way += 1
+                special = False
+            waiting, head = lane.waiting, lane.head
+            records = len(waiting) - head
+            if not special and 0 < records <= most - start:
+                size = total_size(waiting, head, head + records)
+                if size <= room and (lane.pace is None or lane.pace.spend(records, size, now)):
+                    # All that waits in it: nothing is left to look at.
+                    if waiting[head].deadline < batch.deadline:
+                        batch.deadline = waiting[head].deadline
+                    entries += waiting[head:] if head else waiting
+                    waiting.clear()
+                    lane.head = lane.hurry = 0
+                    batch.records += records
+                    batch.size += size
+                    room -= size
+                    lane.average += (size / records - lane.average) / 2
+                    spans.append((lane, start, start + records))
+                    if lane not in lanes:
+                        lanes.add(lane)
+                        lane.on_their_way += 1
+                    continue
+            # Not all of it: what may be sent now, then, and with the others' shares in mind.
+            full = self._fill(batch, lane, now)
+            self.touch(lane, now)
+            if full:
+                break
+            room = self._batching.max_bytes - batch.size
         return batch
 
     def _at_once(self, lane: Lane, now: float) -> bool:

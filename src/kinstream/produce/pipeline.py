@@ -72,6 +72,12 @@ PATIENCE = 2.0
 LOOK_AGAIN = 5.0
 """Seconds after which the stream is looked at again, where that failed."""
 LEFT = "not written when the producer was closed"
+MANY_LANES = 50
+"""With more lanes, what comes in is not put into them at every turn: to look at a lane costs as much as several records do."""
+WORTH_A_LOOK = 8
+"""It waits until there are so many records for each lane,"""
+GATHERING = 0.25
+"""or until the first has waited for this part of its linger."""
 THROTTLED_DELAY = 1.0
 """The longest pause of a shard that refused records for speed: its pace does the rest."""
 
@@ -189,6 +195,8 @@ class Pipeline:
         """Put what has come into its lanes, as soon as these are known."""
         if now is None:
             now = self._clock.monotonic()
+        elif self._gathers(now):
+            return
         if not self._known and now < self._hold_until:
             return
         entrance, router = self.entrance, self._router
@@ -209,6 +217,18 @@ class Pipeline:
         if not (self._on_their_way or self._parts) and now >= self._outage.until:
             full = self._router.lanes if self.entrance.room.queue else list(self.entrance.crowded)
             self._batcher.hurry(full, now)
+
+    def _gathers(self, now: float) -> bool:
+        """Return whether the inbox waits for more, because there are so many lanes."""
+        lanes, inbox = len(self._router.lanes), self.entrance.inbox
+        if lanes <= MANY_LANES or not inbox or len(inbox) >= lanes * WORTH_A_LOOK:
+            return False
+        return now < self._gathered_at and not self._hurried and not self.entrance.waiting
+
+    @property
+    def _gathered_at(self) -> float:
+        """When the inbox has waited long enough for more."""
+        return self.entrance.inbox[0].deadline - self._resend.deadline + self._batching.linger * GATHERING
 
     def _send(self, now: float) -> None:
         room = max(self._outage.room(len(self._on_their_way), self._batching.max_requests, now), 0)
@@ -269,7 +289,7 @@ class Pipeline:
         """Return when the next turn is due, if nothing happens before."""
         due = self._batcher.alarm
         if self.entrance.inbox:
-            due = min(due, self.entrance.inbox[0].deadline, NEVER if self._known else self._hold_until)
+            due = min(due, self.entrance.inbox[0].deadline, self._gathered_at if self._known else self._hold_until)
         for batch in [*self._on_their_way, *self._parts]:
             due = min(due, batch.deadline)
         for _, aggregate, _, _ in self._unsure:
