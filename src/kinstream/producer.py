@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar, Unpack
 
 from kinstream.aws import kinesis
 from kinstream.aws.client import Client, ClientOptions
-from kinstream.config import Aggregation, Batching, Buffering, Pacing, Resending
+from kinstream.config import Aggregation, Batching, Buffering, Pacing, Resending, number
 from kinstream.errors import ConfigError
 from kinstream.events import Observer
 from kinstream.produce.delivery import Deliveries, Delivery
@@ -153,9 +153,14 @@ class Producer(StreamAccess):
             timeout: Seconds to wait; what is not settled then fails, and its deliveries say so. None: as long as the records'
                 deadlines take.
 
+        Leaving `async with Producer(...)` is `close()`, also where an exception or a cancellation is the reason: then too it waits
+        for the records, at most until their deadlines (`Resending`). Another cancellation, or `close(0)` before, ends that.
+
         Raises:
             Undelivered: Records failed, and nobody awaited them. All is closed nevertheless.
+            ConfigError: `timeout` is no number of seconds. Nothing was closed.
         """
+        check_timeout(timeout)
         try:
             await self._pipeline.close(timeout)
         finally:
@@ -201,6 +206,12 @@ class Producer(StreamAccess):
             KinesisError: As `put_record`.
         """
         return await self._send(kinesis.put_records(self.client.codec, self.stream, records))
+
+
+def check_timeout(timeout: Any) -> None:
+    """Check what `close` is given. Raises ConfigError."""
+    if timeout is not None:
+        number("timeout", timeout, 0, 1e9, "seconds")
 
 
 def _option(name: str, value: T, kind: type[T]) -> T:

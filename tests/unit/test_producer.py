@@ -246,3 +246,12 @@ async def test_endless_records_are_refused() -> None:
     with pytest.raises(ConfigError, match="more than 500 given"):
         await producer.put_records(itertools.repeat(RECORD))
     assert transport.sent == []
+
+
+@pytest.mark.parametrize("given", ["1", -1, float("nan"), True])
+async def test_a_close_with_a_timeout_that_is_none_closes_nothing(given: Any) -> None:
+    producer, _ = producer_on(WRITTEN)
+    with pytest.raises(ConfigError, match="timeout"):
+        await producer.close(given)
+    assert (await producer.put_record(RECORD)).sequence_number == "1"
+    await producer.close()

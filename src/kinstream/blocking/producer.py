@@ -21,6 +21,7 @@ from kinstream.errors import KinesisError
 from kinstream.events import Observer
 from kinstream.produce.door import Door
 from kinstream.produce.statistics import Flushed, ProducerStatistics
+from kinstream.producer import check_timeout
 from kinstream.record import PutRecordResult, PutRecordsResult, Record
 
 T = TypeVar("T")
@@ -170,7 +171,9 @@ class Producer(OnStream):
 
         Raises:
             Undelivered: Records failed, and nobody waited for them. All is closed nevertheless.
+            ConfigError: `timeout` is no number of seconds. Nothing was closed.
         """
+        check_timeout(timeout)
         self._door.shut()
         self._close(_closed(self._producer, self._door, timeout))
 
