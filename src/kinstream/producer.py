@@ -153,8 +153,8 @@ class Producer(StreamAccess):
             timeout: Seconds to wait; what is not settled then fails, and its deliveries say so. None: as long as the records'
                 deadlines take.
 
-        Leaving `async with Producer(...)` is `close()`, also where an exception or a cancellation is the reason: then too it waits
-        for the records, at most until their deadlines (`Resending`). Another cancellation, or `close(0)` before, ends that.
+        Leaving `async with Producer(...)` is `close()`, also where an exception or a cancellation is the reason: then too it
+        waits for the records, at most until their deadlines (`Resending`). Another cancellation, or `close(0)` before, ends that.
 
         Raises:
             Undelivered: Records failed, and nobody awaited them. All is closed nevertheless.
