@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from tests.doubles.kinesis import Kinesis
 from tests.doubles.network import Faults, LocalTransport, Network
 from tests.doubles.transport import answer, refusal
-from tests.doubles.virtual_loop import LoopClock, simulate
+from tests.doubles.virtual_loop import LoopClock, live_objects, simulate
 from tests.simulation.reader import read
 
 from kinstream import (
@@ -31,6 +33,7 @@ from kinstream.aws.transport import Answer, StreamedAnswer
 from kinstream.errors import KinesisError, Undelivered
 from kinstream.events import Event, RecordsAdmitted, RecordsFailed, RequestSettled, StrayKept
 from kinstream.local import answers
+from kinstream.produce.batch import Batch
 from kinstream.sharding.hashkey import hash_key, hash_key_bytes
 
 STREAM = "orders"
@@ -425,3 +428,25 @@ def test_a_shard_that_refuses_everything_delays_no_other_however_small_the_buffe
 
 def _refused() -> Any:
     return answers.PutRecordsEntry(error_code="ProvisionedThroughputExceededException", error_message="refused")
+
+
+def test_nothing_is_left_of_requests_that_failed_nor_of_a_producer_that_was_forgotten() -> None:
+    async def program() -> None:
+        place = Place(
+            lambda operation, request: refusal("AccessDeniedException") if operation == "PutRecords" else None
+        )
+        producer = place.producer(batch=Batching(linger=0))
+        for _ in range(10):
+            with pytest.raises(ProduceError):
+                await (await producer.put(b"data", "key"))
+        assert live_objects(Batch) == 0
+        await producer.put(b"nobody looks at it", "key")
+        await asyncio.sleep(1)
+        assert producer.statistics().failures_unseen == 1
+        pipeline = weakref.ref(producer._pipeline)
+        del producer
+        gc.collect()
+        assert pipeline() is None
+        await place.client.close()
+
+    simulate(program)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from kinstream.errors import DeadlineExceeded, ProduceError
+from kinstream.errors import DeadlineExceeded, KinesisError, ProduceError
 from kinstream.events import Event, RecordsAdmitted, RecordsFailed
 from kinstream.produce.admit import OVERHEAD
 from kinstream.produce.batch import total_size
@@ -93,6 +93,7 @@ class Outcomes:
     ) -> list[Delivery]:
         """Tell records that they failed for good; return those that were not settled before."""
         failed = [delivery for delivery in deliveries if delivery.outcome is None]
+        _forget_frames(cause)
         unseen = 0
         for delivery in failed:
             error = kind(details, delivery.record(), attempts=delivery.attempts, maybe_written=delivery.maybe_written)
@@ -138,3 +139,14 @@ class Outcomes:
                 late.append(delivery)
         self.counts.late += len(late)
         return self.late(late, "no answer"), following
+
+
+def _forget_frames(cause: BaseException) -> None:
+    """Take the tracebacks off a failure: in their frames is the request with its records, which hold the failure in turn.
+
+    The collector does not look into records (`Delivery`), so that such a circle would stay for ever.
+    """
+    error: BaseException | None = cause if isinstance(cause, KinesisError) else None
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
