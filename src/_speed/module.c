@@ -83,7 +83,7 @@ static const struct places NOWHERE;
 const struct places *latest_places = &NOWHERE;
 
 const struct places *find_places(PyTypeObject *type) {
-    static const char *const NAMES[PLACES] = {"data", "partition_key", "explicit_hash_key", "size", "outcome", "index", "waiter",
+    static const char *const NAMES[PLACES] = {"data", "partition_key", "explicit_hash_key", "size", "outcome", "waiter",
                                               "members", "attempts", "maybe_written"};
     static struct places known[8]; /* Record, Delivery, Aggregate; a type stays, and so its places */
     static int count;

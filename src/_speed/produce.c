@@ -226,26 +226,56 @@ static void put_place(PyObject *object, const struct places *places, enum place 
     Py_XSETREF(*(PyObject **)((char *)object + places->offsets[which]), Py_NewRef(value));
 }
 
-/* Tells one delivery where it is; `index` is its place in an aggregate. Returns 0 where it was settled before, -1 on an error. */
-static int settle_one(PyObject *delivery, PyObject *outcome, Py_ssize_t index, PyObject *empty, Py_ssize_t *size, PyObject *awaited) {
+/* A number of attempts that is small, as all are; -1: it is something else, and an exception is set. */
+static long attempts_of(PyObject *object, const struct places *places) {
+    PyObject *attempts = place(object, places, ATTEMPTS);
+    if (attempts == NULL || !PyLong_Check(attempts)) {
+        PyErr_SetString(PyExc_TypeError, "mark_written: not a record on its way");
+        return -1;
+    }
+    long number = PyLong_AsLong(attempts);
+    if (number < 0 && !PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "mark_written: less than no attempts");
+    return number;
+}
+
+/* Tells one delivery where it is, also as part of an aggregate, `whole`. Returns 0 where it was settled before, -1 on an error. */
+static int settle_one(PyObject *delivery, PyObject *result, PyObject *whole, Py_ssize_t index, PyObject *empty, Py_ssize_t *size,
+                      PyObject *awaited) {
     const struct places *places = places_of(Py_TYPE(delivery));
     PyObject *before = place(delivery, places, OUTCOME), *waiter = place(delivery, places, WAITER);
-    PyObject *bytes = place(delivery, places, SIZE);
-    if (before == NULL || waiter == NULL || bytes == NULL || place(delivery, places, DATA) == NULL) {
-        PyErr_SetString(PyExc_TypeError, "mark_written: not a delivery");
+    PyObject *bytes = place(delivery, places, SIZE), *doubt = place(delivery, places, DOUBT);
+    if (before == NULL || waiter == NULL || bytes == NULL || doubt == NULL || place(delivery, places, DATA) == NULL ||
+        !Py_IS_TYPE(result, result_layout.type)) {
+        PyErr_SetString(PyExc_TypeError, "mark_written: not a delivery, or not a result");
         return -1;
     }
     if (before != Py_None) return 0;
     Py_ssize_t charged = PyLong_AsSsize_t(bytes);
     if (charged == -1 && PyErr_Occurred()) return -1;
-    if (index >= 0) {
-        PyObject *number = place(delivery, places, INDEX) == NULL ? NULL : PyLong_FromSsize_t(index);
-        if (number == NULL) return -1;
-        put_place(delivery, places, INDEX, number);
-        Py_DECREF(number);
+    long attempts = attempts_of(delivery, places), earlier = 0;
+    PyObject *in_whole = NULL; /* NULL: the default, None */
+    if (whole != NULL) {
+        const struct places *outer = places_of(Py_TYPE(whole));
+        earlier = attempts_of(whole, outer);
+        if (doubt == Py_False && place(whole, outer, DOUBT) != NULL) doubt = place(whole, outer, DOUBT);
+        in_whole = PyLong_FromSsize_t(index);
+        if (in_whole == NULL) return -1;
     }
-    if (waiter != Py_None && PyList_Append(awaited, delivery) < 0) return -1;
+    PyObject *number = attempts < 0 || earlier < 0 ? NULL : PyLong_FromLong(attempts + earlier + 1);
+    if (number == NULL) {
+        Py_XDECREF(in_whole);
+        return -1;
+    }
+    PyObject *values[] = {Py_NewRef(*field(result, &result_layout, RESULT_SHARD)),
+                          Py_NewRef(*field(result, &result_layout, RESULT_NUMBER)), in_whole, number, Py_NewRef(doubt)};
+    PyObject *outcome = new_struct(&put_layout, values, PUT_FIELDS);
+    if (outcome == NULL) return -1;
+    if (waiter != Py_None && PyList_Append(awaited, delivery) < 0) {
+        Py_DECREF(outcome);
+        return -1;
+    }
     put_place(delivery, places, OUTCOME, outcome);
+    Py_DECREF(outcome);
     put_place(delivery, places, DATA, empty);
     *size += charged;
     return 1;
@@ -297,11 +327,12 @@ PyObject *mark_written(PyObject *Py_UNUSED(module), PyObject *const *arguments, 
     if (awaited == NULL || empty == NULL) goto failed;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(entries) && i < PyList_GET_SIZE(results); i++) {
         look_ahead(entries, i);
+        look_into(entries, i, DATA); /* which is let go */
         PyObject *entry = PyList_GET_ITEM(entries, i), *result = PyList_GET_ITEM(results, i);
         const struct places *places = places_of(Py_TYPE(entry));
         PyObject *members = place(entry, places, MEMBERS);
         if (members == NULL) { /* a delivery by itself */
-            int settled = settle_one(entry, result, -1, empty, &size, awaited);
+            int settled = settle_one(entry, result, NULL, 0, empty, &size, awaited);
             if (settled < 0) goto failed;
             records += settled;
             continue;
@@ -310,10 +341,10 @@ PyObject *mark_written(PyObject *Py_UNUSED(module), PyObject *const *arguments, 
             PyErr_SetString(PyExc_TypeError, "mark_written: not an aggregate");
             goto failed;
         }
-        put_place(entry, places, OUTCOME, result);
         for (Py_ssize_t j = 0; j < PyList_GET_SIZE(members); j++) {
             look_ahead(members, j);
-            int settled = settle_one(PyList_GET_ITEM(members, j), entry, j, empty, &size, awaited);
+            look_into(members, j, DATA); /* which is let go */
+            int settled = settle_one(PyList_GET_ITEM(members, j), result, entry, j, empty, &size, awaited);
             if (settled < 0) goto failed;
             records += settled;
         }
@@ -357,41 +388,6 @@ PyObject *first_unsettled(PyObject *Py_UNUSED(module), PyObject *const *argument
     return PyLong_FromSsize_t(PyList_GET_SIZE(arguments[0]));
 }
 
-/* A number of attempts that is small, as all are; -1: it is something else. */
-static long attempts_of(PyObject *object, const struct places *places) {
-    PyObject *attempts = place(object, places, ATTEMPTS);
-    if (attempts == NULL || !PyLong_CheckExact(attempts)) return -1;
-    int overflow;
-    long number = PyLong_AsLongAndOverflow(attempts, &overflow);
-    return overflow || number > 1000000 ? -1 : number;
-}
-
-/* The result of a delivery that was written; NULL as everywhere. */
-static PyObject *value_of(PyObject *delivery) {
-    const struct places *places = places_of(Py_TYPE(delivery));
-    PyObject *outcome = place(delivery, places, OUTCOME), *doubt = place(delivery, places, DOUBT);
-    PyObject *index = Py_None;
-    long attempts = attempts_of(delivery, places);
-    if (outcome == NULL || doubt == NULL || attempts < 0 || PyExceptionInstance_Check(outcome)) return NULL;
-    if (!Py_IS_TYPE(outcome, result_layout.type)) { /* it went in an aggregate */
-        const struct places *whole = places_of(Py_TYPE(outcome));
-        PyObject *outer_doubt = place(outcome, whole, DOUBT);
-        long before = attempts_of(outcome, whole);
-        index = place(delivery, places, INDEX);
-        if (place(outcome, whole, MEMBERS) == NULL || outer_doubt == NULL || before < 0 || index == NULL) return NULL;
-        attempts += before;
-        if (doubt == Py_False) doubt = outer_doubt;
-        outcome = place(outcome, whole, OUTCOME);
-        if (outcome == NULL || !Py_IS_TYPE(outcome, result_layout.type)) return NULL;
-    }
-    if (doubt != Py_False && doubt != Py_True) return NULL;
-    PyObject *number = PyLong_FromLong(attempts + 1);
-    if (number == NULL) return NULL;
-    PyObject *made[] = {Py_NewRef(*field(outcome, &result_layout, RESULT_SHARD)),
-                        Py_NewRef(*field(outcome, &result_layout, RESULT_NUMBER)), Py_NewRef(index), number, Py_NewRef(doubt)};
-    return new_struct(&put_layout, made, PUT_FIELDS);
-}
-
 /* values(deliveries: list): twin of kinstream.produce.delivery.values. */
 PyObject *values(PyObject *Py_UNUSED(module), PyObject *deliveries) {
     if (!PyList_Check(deliveries)) {
@@ -403,9 +399,11 @@ PyObject *values(PyObject *Py_UNUSED(module), PyObject *deliveries) {
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(deliveries); i++) {
         look_ahead(deliveries, i);
         look_into(deliveries, i, OUTCOME);
-        PyObject *delivery = Py_NewRef(PyList_GET_ITEM(deliveries, i)), *value = value_of(delivery);
+        PyObject *delivery = Py_NewRef(PyList_GET_ITEM(deliveries, i));
+        PyObject *outcome = place(delivery, places_of(Py_TYPE(delivery)), OUTCOME);
         /* A failure, or something unusual: the delivery knows. */
-        if (value == NULL && !PyErr_Occurred()) value = PyObject_CallMethod(delivery, "value", NULL);
+        bool written = outcome != NULL && Py_IS_TYPE(outcome, put_layout.type);
+        PyObject *value = written ? Py_NewRef(outcome) : PyObject_CallMethod(delivery, "value", NULL);
         Py_DECREF(delivery);
         int appended = value == NULL ? -1 : PyList_Append(found, value);
         Py_XDECREF(value);

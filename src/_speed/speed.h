@@ -64,7 +64,7 @@ PyObject *new_struct(const struct layout *layout, PyObject **values, int count);
 int learn_layout(struct layout *layout, PyObject *class, const char *const *names, int known);
 
 /* What waits to be sent may be of several classes (Record, Delivery, Aggregate); their attributes have the same names. */
-enum place { DATA, KEY, HASH_KEY, SIZE, OUTCOME, INDEX, WAITER, MEMBERS, ATTEMPTS, DOUBT, PLACES };
+enum place { DATA, KEY, HASH_KEY, SIZE, OUTCOME, WAITER, MEMBERS, ATTEMPTS, DOUBT, PLACES };
 
 struct places {
     PyTypeObject *type;

@@ -203,7 +203,7 @@ def test_records_are_settled_alike(shape: list[Any], attempts: int, doubt: bool)
                 records,
                 size,
                 [everything.index(delivery) for delivery in awaited],
-                [(d.data, d.index, d.waiter is WAITER, d.outcome is FAILURE) for d in everything],
+                [(d.data, d.waiter is WAITER, d.outcome is FAILURE) for d in everything],
                 [(entry.members, entry.data) for entry in entries if isinstance(entry, Aggregate)],
                 values(everything, compiled),
                 first_unsettled(everything, 0, compiled),

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from kinstream.errors import ProduceError
-from kinstream.record import PutRecordResult, PutResult, Record
+from kinstream.record import PutResult, Record
 from kinstream.speed import Compiled, compiled
 
 KEYLESS = "".join(("no", " ", "key"))
@@ -34,11 +34,10 @@ class Aggregate:
         attempts: Requests that were sent with it and did not settle it.
         maybe_written: Whether one of them may have been written.
         deadline: The earliest of its records.
-        outcome: Where it is; None until it is written.
     """
 
     __slots__ = (
-        "attempts", "data", "deadline", "explicit_hash_key", "maybe_written", "members", "outcome", "partition_key", "size",
+        "attempts", "data", "deadline", "explicit_hash_key", "maybe_written", "members", "partition_key", "size",
     )  # fmt: skip
 
     def __init__(self, members: list[Delivery], data: bytes, partition_key: str, explicit_hash_key: str) -> None:
@@ -50,7 +49,6 @@ class Aggregate:
         self.attempts: int = 0
         self.maybe_written: bool = False
         self.deadline: float = members[0].deadline
-        self.outcome: PutRecordResult | None = None
 
 
 # gc=False: the collector need not look at each of a million records. What would be a circle through one (a waiter, an
@@ -80,8 +78,7 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
     explicit_hash_key: str | None
     size: int
     deadline: float
-    outcome: PutRecordResult | Aggregate | ProduceError | None = None
-    index: int = 0
+    outcome: PutResult | ProduceError | None = None
     attempts: int = 0
     maybe_written: bool = False
     waiter: Waiter | list[Waiter] | None = None
@@ -110,16 +107,8 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
     def value(self) -> PutResult | ProduceError:
         """Return the result, or the error as a value. Not for users."""
         outcome: Any = self.outcome
-        kind = outcome.__class__
-        if kind is PutRecordResult:
-            if not self.attempts:
-                return PutResult(outcome.shard_id, outcome.sequence_number)
-            return PutResult(outcome.shard_id, outcome.sequence_number, None, self.attempts + 1, self.maybe_written)
-        if kind is Aggregate:
-            whole = outcome.outcome
-            doubt = self.maybe_written or outcome.maybe_written
-            attempts = self.attempts + outcome.attempts + 1
-            return PutResult(whole.shard_id, whole.sequence_number, self.index, attempts, doubt)
+        if outcome.__class__ is PutResult:
+            return outcome
         if outcome is None:
             raise asyncio.InvalidStateError("the record is not settled yet")
         error: ProduceError = outcome
@@ -131,6 +120,9 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
     def __await__(self) -> Generator[Any, None, PutResult]:
         while self.outcome is None:
             yield from self.wait()
+        outcome = self.outcome
+        if outcome.__class__ is PutResult:  # nearly always, and then it is most of what an `await` costs
+            return outcome
         return self._raised()
 
     def wait(self) -> Generator[Any, None, None]:

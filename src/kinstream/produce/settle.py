@@ -14,7 +14,7 @@ from kinstream.produce.batch import Batch, Span
 from kinstream.produce.delivery import Aggregate, Delivery, Entry
 from kinstream.produce.lane import Lane, taken_apart
 from kinstream.produce.route import all_in
-from kinstream.record import PutRecordResult
+from kinstream.record import PutRecordResult, PutResult
 from kinstream.sharding.shardmap import ShardMap
 from kinstream.speed import Compiled, compiled
 
@@ -184,27 +184,25 @@ def mark_written(
     records = size = 0
     awaited: list[Delivery] = []
     for entry, result in zip(entries, results, strict=True):
-        if isinstance(entry, Delivery):
-            if entry.outcome is None:
-                entry.outcome = result
-                records += 1
-                size += entry.size
-                entry.data = b""
-                if entry.waiter is not None:
-                    awaited.append(entry)
-            continue
-        entry.outcome = result
-        for index, delivery in enumerate(entry.members):
-            if delivery.outcome is None:
-                delivery.outcome = entry
-                delivery.index = index
-                records += 1
-                size += delivery.size
-                delivery.data = b""
-                if delivery.waiter is not None:
-                    awaited.append(delivery)
-        entry.members = []
-        entry.data = b""
+        shard_id, number = str(result.shard_id), str(result.sequence_number)
+        whole = None if isinstance(entry, Delivery) else entry
+        for index, delivery in enumerate([entry] if isinstance(entry, Delivery) else entry.members):
+            if delivery.outcome is not None:
+                continue
+            if whole is None:
+                place, attempts, doubt = None, delivery.attempts, delivery.maybe_written
+            else:
+                place, attempts = index, delivery.attempts + whole.attempts
+                doubt = delivery.maybe_written or whole.maybe_written
+            delivery.outcome = PutResult(shard_id, number, place, attempts + 1, doubt)
+            records += 1
+            size += delivery.size
+            delivery.data = b""
+            if delivery.waiter is not None:
+                awaited.append(delivery)
+        if whole is not None:
+            whole.members = []
+            whole.data = b""
     return records, size, awaited
 
 

@@ -6,7 +6,7 @@ import pickle
 import weakref
 
 import pytest
-from tests.unit.produce.shapes import delivery, some, written
+from tests.unit.produce.shapes import delivery, some
 
 from kinstream.errors import ErrorType, NotFound, ProduceError
 from kinstream.produce.delivery import Deliveries, Delivery
@@ -32,7 +32,7 @@ async def test_a_delivery_can_be_awaited_by_many_and_often() -> None:
     tasks = [asyncio.create_task(wait()) for _ in range(3)]
     await asyncio.sleep(0)
     assert not one.done
-    one.outcome = written()
+    one.outcome = PutResult("shard-0", "1")
     one.wake()
     assert {(await task).sequence_number for task in tasks} == {"1"}
     assert (await one).shard_id == one.result().shard_id == "shard-0"
@@ -50,7 +50,7 @@ async def test_who_stops_waiting_is_forgotten_and_the_record_and_the_others_go_o
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    one.outcome = written()
+    one.outcome = PutResult("shard-0", "1")
     one.wake()
     assert (await second).sequence_number == "1"
     assert one.waiter is None
@@ -82,7 +82,7 @@ async def test_many_are_awaited_together_in_their_order_with_failures_in_their_p
         for index in (3, 0, 4, 1, 2):
             await asyncio.sleep(0)
             one = all_of_them[index]
-            one.outcome = failure(one) if index == 2 else written(number=str(index))
+            one.outcome = failure(one) if index == 2 else PutResult("shard-0", str(index))
             one.wake()
 
     settling = asyncio.create_task(settle())
@@ -122,7 +122,7 @@ def test_a_delivery_shows_nothing_of_its_record() -> None:
 def test_the_collector_has_nothing_to_do_with_deliveries() -> None:
     one = delivery()
     assert not gc.is_tracked(one)
-    one.outcome = written()
+    one.outcome = PutResult("shard-0", "1")
     assert not gc.is_tracked(one)
 
 

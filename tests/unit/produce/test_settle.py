@@ -23,6 +23,7 @@ from kinstream.produce.delivery import Aggregate, Delivery, Entry
 from kinstream.produce.lane import Lane
 from kinstream.produce.route import find_all
 from kinstream.produce.settle import hopeless, judge, mark_written, scatter, settle, settle_unanswered
+from kinstream.record import PutResult
 from kinstream.sharding.shardmap import ShardMap
 
 
@@ -146,10 +147,11 @@ def test_a_request_without_an_answer_leaves_all_its_records_in_doubt_and_one_tha
 def test_a_record_that_was_settled_before_stays_as_it_is_and_payloads_are_let_go() -> None:
     entry = aggregate(3, ["k"])
     first, late, last = entry.members
-    late.outcome = written("elsewhere")
+    elsewhere = PutResult("elsewhere", "1")
+    late.outcome = elsewhere
     records, size, awaited = mark_written([entry], [written()])
     assert (records, size, awaited) == (2, first.size + last.size, [])
-    assert late.outcome == written("elsewhere")
+    assert late.outcome is elsewhere
     assert [first.result().subsequence_number, last.result().subsequence_number] == [0, 2]
     assert (first.data, entry.data, entry.members) == (b"", b"", [])
 
