@@ -22,6 +22,10 @@ SPIN = 200_000
 """So many turns of the loop without that time passes are no work any more."""
 
 
+TICK = 1e-6
+"""Seconds that a wait takes at the least: what is left by rounding passes by itself on a clock that does not stand."""
+
+
 class StandsStill(AssertionError):
     """All tasks wait, and none for time: they would wait for ever."""
 
@@ -118,7 +122,7 @@ class LoopClock:
         await asyncio.sleep(seconds)
 
     def timeout(self, seconds: float) -> AbstractAsyncContextManager[object]:
-        return asyncio.timeout(seconds)
+        return asyncio.timeout(max(seconds, TICK))
 
 
 def simulate(program: Callable[[], Coroutine[Any, Any, T]], *, seed: int = 0, lasts: float = 86_400.0) -> T:

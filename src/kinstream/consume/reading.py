@@ -223,9 +223,9 @@ class Reading:
                 until += max(records[-1].arrival_time + behind / 1000 - now, 0.0)
         if records and records[-1].arrival_time > until:
             return self._last(page, [record for record in records if record.arrival_time <= until])
-        # While it lags, more is to come, and perhaps of that time: how far it lags was true when the answer was made, and
-        # that may be long ago where it had to wait for its turn.
-        return page if page.ended or behind != 0 or now - CLOCKS_DIFFER < until else self._last(page, records)
+        # While it lags, more is to come, and perhaps of that time; and that it did not says nothing about what came since.
+        over = behind == 0 and page.as_of is not None and page.as_of - CLOCKS_DIFFER >= until
+        return self._last(page, records) if over and not page.ended else page
 
     def _last(self, page: Page, records: Batch) -> Page:
         self.until_reached = True

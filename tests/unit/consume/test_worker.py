@@ -67,7 +67,9 @@ class Fetch:
 
 def page(*numbers: int, behind: int | None = 0, ended: bool = False, children: tuple[str, ...] = ()) -> Page:
     records = [ReceivedRecord(b"%d" % number, str(number), float(number), f"k{number % 3}") for number in numbers]
-    return Page(records, behind, 100, ended, [ChildShard(child, ["0"], EVERYTHING) for child in children])
+    return Page(
+        records, behind, 100, ended, [ChildShard(child, ["0"], EVERYTHING) for child in children], 1_800_000_000.0
+    )
 
 
 class Service:

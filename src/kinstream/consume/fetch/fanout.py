@@ -28,6 +28,10 @@ from kinstream.errors import (
 from kinstream.events import Event, FetchFailed, Resubscribed, Subscribed
 from kinstream.record import Shard, SubscribeToShardEvent
 
+STALE_AFTER = 3.0
+"""Seconds of waiting after which whatever had gathered on the way is read, and the next event is a new one. What gathers is at
+most HTTP/2's window and one event, 3 MiB; a shorter pause needs only as much waiting as it had."""
+
 PATIENCE = 5
 """So often in a row a stream may be damaged, and credentials may be missing, before that is taken to be lasting."""
 
@@ -112,15 +116,22 @@ class FanOutFetcher:
                             since = position.since(subscription.started)
                     if position == LATEST:
                         position = since  # what comes until the first event must not be missed
+                    unread = 0.0  # seconds in which events may have gathered that nobody asked for
+                    asked = clock.monotonic()
                     async for event in subscription:
                         pace.heard()
                         strange = 0
+                        heard = clock.monotonic()
+                        unread = max(unread - (heard - asked), 0.0)
+                        as_of = None if unread else self._client.service_time()
                         position = _after(event) or position
                         ended = bool(event.child_shards)
                         behind, size_bytes = event.millis_behind_latest, subscription.size_bytes
-                        yield Page(event.records, behind, size_bytes, ended, event.child_shards)
+                        yield Page(event.records, behind, size_bytes, ended, event.child_shards, as_of)
                         if ended:
                             return
+                        asked = clock.monotonic()
+                        unread = min(unread + asked - heard, STALE_AFTER)
             except KinesisError as error:
                 strange = strange + 1 if isinstance(error, (UnexpectedResponse, CredentialsError)) else 0
                 in_use = isinstance(error, ResourceInUse)

@@ -20,6 +20,8 @@ class Page(msgspec.Struct, frozen=True, gc=False):
         size_bytes: About what it weighs, such as the length of the answer's body; it bounds what is read ahead.
         ended: Whether this is the end of a closed shard; no page follows.
         child_shards: At the end, the shards in which reading goes on, where the answer names them.
+        as_of: The page was surely not made before this time by the service's clock, in seconds since 1970: how far it lags was
+            true then, or later. None: it may have been made long ago.
     """
 
     records: list[ReceivedRecord[bytes]]
@@ -27,6 +29,7 @@ class Page(msgspec.Struct, frozen=True, gc=False):
     size_bytes: int = 0
     ended: bool = False
     child_shards: list[ChildShard] = []
+    as_of: float | None = None
 
 
 class Fetcher(Protocol):

@@ -84,6 +84,7 @@ class PollingFetcher:
                         if position == LATEST and clock.monotonic() - begun > PROMPT:
                             iterator = await self._iterator(shard, resume)  # what came meanwhile must not be missed
                         had_at, position = clock.monotonic(), resume
+                    as_of = self._client.service_time()
                     answer, size_bytes, attempts = await self._records(iterator)
             except ExpiredIterator:
                 iterator = None
@@ -111,7 +112,7 @@ class PollingFetcher:
                 position = resume = Position.after(records[-1].sequence_number)
             iterator = answer.next_shard_iterator
             ended = iterator is None
-            yield Page(records, behind, size_bytes, ended, answer.child_shards)
+            yield Page(records, behind, size_bytes, ended, answer.child_shards, as_of)
             if ended:
                 return
 
