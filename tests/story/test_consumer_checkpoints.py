@@ -70,6 +70,23 @@ async def test_restarted_it_goes_on_with_the_record_that_was_in_hand(stream: Riv
         assert [record async for record in reader] == []
 
 
+@pytest.mark.parametrize("kind", [Memory, SQLite])
+async def test_restarted_before_anything_is_done_it_begins_with_the_record_that_it_was_started_at(
+    stream: River, tmp_path: Path, kind: Any
+) -> None:
+    await stream.write(5)
+    shard_id = "shardId-000000000000"
+    async with Consumer("events", start="TRIM_HORIZON", until="now", client=stream.client) as reader:
+        numbers = [record.sequence_number async for record in reader]
+    store = Memory() if kind is Memory else SQLite(tmp_path / "checkpoints.db")
+    async with consumer(stream, store, start={shard_id: Position.at(numbers[2])}) as reader:
+        assert await taken(reader, 1) == [2]
+    assert (await rows(store))[shard_id].checkpoint == Position.at(numbers[2])
+    async with consumer(stream, store) as reader:
+        assert [int(record.data) async for record in reader] == [2, 3, 4]
+    await store.close()
+
+
 async def test_stored_checkpoint_wins_over_the_start(stream: River) -> None:
     await stream.write(100)
     store = Memory()

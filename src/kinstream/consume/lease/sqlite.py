@@ -26,7 +26,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS leases (
     application TEXT NOT NULL, stream TEXT NOT NULL, leaseKey TEXT NOT NULL,
     leaseOwner TEXT, leaseCounter INTEGER NOT NULL,
-    checkpoint TEXT NOT NULL, checkpointSubSequenceNumber INTEGER NOT NULL, checkpointTimestamp REAL,
+    checkpoint TEXT NOT NULL, checkpointSubSequenceNumber INTEGER, checkpointTimestamp REAL,
     checkpointInclusive INTEGER NOT NULL,
     ownerSwitchesSinceCheckpoint INTEGER NOT NULL,
     parentShardId TEXT NOT NULL, childShardIds TEXT NOT NULL, startingHashKey TEXT, endingHashKey TEXT,
@@ -221,7 +221,7 @@ def _row(lease: Lease) -> tuple[Any, ...]:
         lease.owner,
         lease.counter,
         position.sequence_number,
-        position.subsequence_number or 0,
+        position.subsequence_number,
         position.timestamp,
         position.is_number and position.inclusive,
         lease.owner_switches,

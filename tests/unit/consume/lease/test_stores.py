@@ -20,6 +20,8 @@ LEASES = [
     Lease("shardId-000000000003", "me", 1, Position.at("4" * 56)),
     Lease("shardId-000000000004", "me", 1, LATEST.since(1.25)),
     Lease("shardId-000000000005", "me", 1, Position.at_time(99.5)),
+    Lease("shardId-000000000006", "me", 1, Position.at("4" * 56, 7)),
+    Lease("shardId-000000000007", "me", 1, Position.after("4" * 56)),
 ]
 
 
