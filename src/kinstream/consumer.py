@@ -6,7 +6,7 @@ import os
 import socket
 import uuid
 import weakref
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
@@ -19,10 +19,8 @@ from kinstream.consume.deliver import (
     BatchHandler,
     Delivery,
     FailurePolicy,
-    RecordBatch,
     RecordHandler,
     batch_deliveries,
-    batch_of,
     deliveries,
 )
 from kinstream.consume.discover import Start
@@ -31,6 +29,7 @@ from kinstream.consume.fetch.fanout import FanOutFetcher
 from kinstream.consume.fetch.fetcher import Fetcher
 from kinstream.consume.fetch.poll import PollingFetcher
 from kinstream.consume.fetch.position import LATEST, TRIM_HORIZON, Position, PositionLike, seconds_since_1970
+from kinstream.consume.iterate import Batches, Records
 from kinstream.consume.lease.keep import SoleKeeper
 from kinstream.consume.lease.store import LeaseStore, Memory
 from kinstream.consume.observe import Announcer
@@ -39,7 +38,7 @@ from kinstream.consume.terminate import on_sigterm
 from kinstream.consume.worker import Plan, Worker
 from kinstream.errors import ClosedError, ConfigError, UnexpectedResponse
 from kinstream.events import Observer
-from kinstream.record import GetRecordsResult, ReceivedRecord, Shard, ShardIteratorType, ShardStatus
+from kinstream.record import GetRecordsResult, Shard, ShardIteratorType, ShardStatus
 from kinstream.stream import StreamAccess
 
 T = TypeVar("T")
@@ -151,20 +150,21 @@ class Consumer(StreamAccess):
 
     # Reading the whole stream.
 
-    def __aiter__(self) -> AsyncGenerator[ReceivedRecord[bytes], None]:
-        return self._tracked(self._records)
+    def __aiter__(self) -> Records:
+        return Records(self._begin)
 
-    def batches(self) -> AsyncGenerator[RecordBatch, None]:
+    def batches(self) -> Batches:
         """Read the stream batch by batch: records of one shard, of what one answer brought or a part of it.
 
-        A batch is done when the next one is asked for.
+        A batch is done when the next one is asked for. As with `async for record in consumer`, asking may be cancelled, as by
+        `asyncio.timeout`: reading goes on, and who asks again gets the next one.
 
         Raises:
             ConsumeError: A shard cannot be read on; its `__cause__` says why.
             KinesisError: The shards cannot be listed.
             ConfigError: The consumer is being read already.
         """
-        return self._tracked(self._batches)
+        return Batches(self._begin)
 
     async def run(self, handler: RecordHandler) -> None:
         """Hand each record to a handler: in the order of each shard, several shards at once.
@@ -245,38 +245,6 @@ class Consumer(StreamAccess):
         finally:
             await self._store.close()
             await super().close()
-
-    def _tracked(self, read: Callable[[list[weakref.ref[Any]]], AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
-        """Return a generator that knows itself, so that one that was given up can be told from one that is being read."""
-        itself: list[weakref.ref[Any]] = []
-        generator = read(itself)
-        itself.append(weakref.ref(generator))
-        return generator
-
-    async def _records(self, itself: list[weakref.ref[Any]]) -> AsyncGenerator[ReceivedRecord[bytes], None]:
-        worker = await self._begin(itself[0])
-        batches = worker.batches()
-        try:
-            async for reading, batch in batches:
-                progress = reading.progress
-                reading.in_hand = batch
-                for record in batch:
-                    yield record
-                    progress.last = record  # not before the next one is asked for
-        finally:
-            await batches.aclose()
-            await worker.stop()
-
-    async def _batches(self, itself: list[weakref.ref[Any]]) -> AsyncGenerator[RecordBatch, None]:
-        worker = await self._begin(itself[0])
-        batches = worker.batches()
-        try:
-            async for reading, batch in batches:
-                yield batch_of(reading, batch)
-                reading.progress.last = batch[-1]
-        finally:
-            await batches.aclose()
-            await worker.stop()
 
     async def _run(
         self, handler: object, ways: Callable[[FailurePolicy, ThreadPoolExecutor], Callable[[Reading], Delivery]]

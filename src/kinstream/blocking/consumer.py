@@ -6,7 +6,7 @@ import asyncio
 import signal
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
@@ -21,6 +21,7 @@ from kinstream.consume.deliver import BatchHandler, RecordBatch, RecordHandler, 
 from kinstream.consume.fetch.position import PositionLike
 from kinstream.consume.lease.store import LeaseStore
 from kinstream.consume.reading import Batch, Reading
+from kinstream.consume.worker import Worker
 from kinstream.consumer import StartLike
 from kinstream.errors import ClosedError, ConfigError
 from kinstream.events import Observer
@@ -197,21 +198,19 @@ class Consumer(OnStream):
     def _handed_over(self, reader: weakref.ref[Any]) -> Generator[tuple[Reading, Batch], None, None]:
         """Yield batches of all shards in turn, each fetched from the event loop in one go."""
         worker = self._background.run(self._consumer._begin(reader))
-        batches = worker.batches()
         try:
-            while (found := self._next(batches)) is not None:
+            while (found := self._next(worker)) is not None:
                 yield found
         finally:
-            ending = _ended(batches, worker.stop)
             if self._background.here:  # the collector of garbage came by
-                self._background.submit(ending)
+                self._background.submit(worker.stop())
             else:
                 with suppress(ClosedError):  # `close` has seen to it
-                    self._background.run(ending)
+                    self._background.run(worker.stop())
 
-    def _next(self, batches: AsyncGenerator[tuple[Reading, Batch], None]) -> tuple[Reading, Batch] | None:
+    def _next(self, worker: Worker) -> tuple[Reading, Batch] | None:
         try:
-            return self._background.run(_following(batches))
+            return self._background.run(worker.next_batch())
         except ClosedError:
             if self._consumer._closed:
                 return None
@@ -284,17 +283,6 @@ def _tracked(read: Callable[[list[weakref.ref[Any]]], Generator[T, None, None]])
     generator = read(itself)
     itself.append(weakref.ref(generator))
     return generator
-
-
-async def _following(batches: AsyncGenerator[tuple[Reading, Batch], None]) -> tuple[Reading, Batch] | None:
-    return await anext(batches, None)
-
-
-async def _ended(
-    batches: AsyncGenerator[tuple[Reading, Batch], None], stop: Callable[[], Coroutine[Any, Any, None]]
-) -> None:
-    await batches.aclose()
-    await stop()
 
 
 def _in_thread(then: Any) -> Any:

@@ -5,7 +5,7 @@
 `Worker._read` is the way of one shard, top to bottom. `discover.py` says which shards may be read now: no shard before its
 parents are done. `lease/keep.py` says whether this process may read one, and from where. `fetch/` brings pages, ahead of the
 program; `deaggregate.py` makes user records of them, lazily; `reading.py` holds what of a shard is where, in the states of
-`lifecycle.py`. `deliver.py` hands records to a handler; or the program takes them itself, from `Worker.batches`. `checkpoint.py`
+`lifecycle.py`. `deliver.py` hands records to a handler; or the program asks for them, by `iterate.py`. `checkpoint.py`
 knows how far they are done, which is all that is ever written down.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any, Literal, TypeVar
@@ -120,7 +120,9 @@ class Worker:
         self._ways: dict[asyncio.Task[None], Reading] = {}
         self._beside: list[asyncio.Task[None]] = []
         self._endings = 0
+        self._begun: bool | None = None
         self._queue: deque[Reading] = deque()
+        self._handed: Reading | None = None
         self._stirred = asyncio.Event()
         self._paused = False
         self._error: Exception | None = None
@@ -128,21 +130,36 @@ class Worker:
 
     # The two ways to get records: the program takes them, or they are handed to it.
 
-    async def batches(self) -> AsyncGenerator[tuple[Reading, Batch], None]:
-        """Yield batches of all shards in turn. A batch is done once its reading's `progress` says so."""
-        await self._start()
+    async def next_batch(self) -> tuple[Reading, Batch] | None:
+        """Return the next batch, of all shards in turn; None at the end. It is done once its reading's `progress` says so.
+
+        Asking again says that nothing of the batch before is in hand any more. Asking may be cancelled: nothing is lost.
+
+        Raises:
+            ConsumeError: A shard cannot be read on.
+            KinesisError: The shards cannot be listed.
+        """
+        self._begin()
+        if self._handed is not None:
+            self._wake(self._handed)
+            self._handed = None
         while (reading := await self._next()) is not None:
             reading.settle()
             found = reading.next_batch()
-            if found is None:
-                if reading.complete or reading.failed:
-                    self._spawn(self._end(reading))
-                continue
             if isinstance(found, Undeliverable):
-                await self._decide(reading, found)
-            else:
-                yield reading, found
-            self._wake(reading)
+                reading.queued = True  # until it is decided, nothing more is handed on of it
+                self._spawn(self._decided(reading, found))
+            elif found is not None:
+                self._handed = reading
+                return reading, found
+            elif reading.complete or reading.failed:
+                self._spawn(self._end(reading))
+        return None
+
+    async def _decided(self, reading: Reading, found: Undeliverable) -> None:
+        await self._decide(reading, found)
+        reading.queued = False
+        self._wake(reading)
 
     async def run(
         self, deliveries: Callable[[FailurePolicy, ThreadPoolExecutor], Callable[[Reading], Delivery]]
@@ -156,7 +173,7 @@ class Worker:
         threads = ThreadPoolExecutor(self._plan.deliver.threads, thread_name_prefix="kinstream-handler")
         self._delivery_of = deliveries(self._policy, threads)
         try:
-            await self._start()
+            self._begin()
             while await self._next() is not None:
                 pass  # each shard's own task takes what there is
         except asyncio.CancelledError:
@@ -170,6 +187,12 @@ class Worker:
                 threads.shutdown(wait=False)
         if self._error is not None:
             raise self._error
+
+    def _begin(self) -> None:
+        """Begin, once: in a task of its own, whose failure `_next` raises."""
+        if self._begun is None:
+            self._begun = False
+            self._beside.append(self._spawn(self._start()))
 
     async def _start(self) -> None:
         plan = self._plan
@@ -189,12 +212,10 @@ class Worker:
             write_checkpoint=self._write,
         )
         await self._discoverer.begin(await self._keeper.known())
+        self._begun = True
         self._grant()
-        self._beside = [
-            self._spawn(self._keep_discovering()),
-            self._spawn(self._keep_checkpointing()),
-            self._spawn(self._keep_watching()),
-        ]
+        for way in (self._keep_discovering(), self._keep_checkpointing(), self._keep_watching()):
+            self._beside.append(self._spawn(way))
 
     async def _ask_about_stream(self) -> bool:
         """Learn how long the stream keeps records; return whether its shards take records whatever their hash keys."""
@@ -506,6 +527,7 @@ class Worker:
         """Whether reading has come to the end that was planned."""
         return (
             self._plan.until is not None
+            and self._begun is True
             and not self._endings
             and not self._discoverer.waiting
             and all(reading.state.final for reading in self.readings.values())

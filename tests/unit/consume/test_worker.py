@@ -141,16 +141,15 @@ class Case:
     async def take(self, count: int) -> list[int]:
         """Take so many records by iterating."""
         worker = self.made()
-        batches = worker.batches()
         try:
-            async for reading, batch in batches:
+            while (found := await worker.next_batch()) is not None:
+                reading, batch = found
                 for record in batch:
                     self.numbers.append(int(record.data))
                     if len(self.numbers) == count:
                         return self.numbers
                     reading.progress.last = record
         finally:
-            await batches.aclose()
             await worker.stop()
         return self.numbers
 

@@ -1,0 +1,147 @@
+"""Iterating with one's own patience: who gives up waiting may ask again; nothing is lost, repeated or left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from tests.doubles.river import River, river
+
+from kinstream import Consumer, Memory, Position
+
+
+@pytest.fixture
+async def stream() -> AsyncIterator[River]:
+    async with river(1) as made:
+        yield made
+
+
+def consumer(stream: River, store: Memory, **options: Any) -> Consumer:
+    return Consumer("events", application="app", store=store, client=stream.client, **options)
+
+
+async def checkpoint(store: Memory) -> Position:
+    (lease,) = await store.table("app", "events").list()
+    return lease.checkpoint
+
+
+async def left_of_us() -> list[str]:
+    await asyncio.sleep(0.01)
+    return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("kinstream")]
+
+
+@pytest.mark.parametrize("shape", ["records", "batches"])
+@pytest.mark.parametrize("patience", [0.0, 0.002, 0.05])
+async def test_who_gives_up_waiting_gets_the_next_record_when_asking_again(
+    stream: River, shape: str, patience: float
+) -> None:
+    found: list[int] = []
+    gave_up = 0
+    await stream.write(3)
+    async with consumer(stream, Memory()) as reader:
+        iterator: Any = aiter(reader) if shape == "records" else reader.batches()
+        while len(found) < 300:
+            try:
+                async with asyncio.timeout(patience):
+                    one = await anext(iterator)
+            except TimeoutError:
+                gave_up += 1
+                await stream.write(5)
+                await asyncio.sleep(0.01)
+            else:
+                found += [int(record.data) for record in ([one] if shape == "records" else one)]
+        await iterator.aclose()
+    assert found == list(range(len(found)))
+    assert gave_up
+    assert await left_of_us() == []
+
+
+async def test_record_is_done_though_the_question_for_the_next_was_given_up_and_no_further_one_is(
+    stream: River,
+) -> None:
+    await stream.write(3)
+    store = Memory()
+    async with consumer(stream, store) as reader:
+        records = aiter(reader)
+        for _ in range(3):
+            last = await anext(records)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(records), 0.05)
+        await stream.write(1)
+        assert (await anext(records)).data == b"3"
+        await records.aclose()
+    assert await checkpoint(store) == Position.after(last.sequence_number, 0)
+
+
+async def test_question_given_up_before_the_shards_were_listed_begins_nothing_twice(stream: River) -> None:
+    await stream.write(10)
+    seen: list[Any] = []
+    async with consumer(stream, Memory(), observer=seen.append, until="now") as reader:
+        records = aiter(reader)
+        for _ in range(20):
+            asking = asyncio.ensure_future(anext(records))
+            await asyncio.sleep(0)
+            asking.cancel()
+            await asyncio.wait([asking])
+        assert [int(record.data) async for record in records] == list(range(10))
+        with pytest.raises(StopAsyncIteration):
+            await anext(records)
+    assert [type(event).__name__ for event in seen].count("ShardStarted") == 1
+
+
+async def test_iterator_that_is_waited_for_is_not_asked_a_second_time_meanwhile(stream: River) -> None:
+    async with consumer(stream, Memory()) as reader:
+        records = aiter(reader)
+        first = asyncio.ensure_future(anext(records))
+        await asyncio.sleep(0.05)
+        with pytest.raises(RuntimeError, match="asked for the next one already"):
+            await anext(records)
+        await stream.write(1)
+        assert (await first).data == b"0"
+        await records.aclose()
+
+
+@pytest.mark.parametrize("way", ["break", "error", "cancelled", "forgotten", "aclosing"])
+async def test_however_a_loop_is_left_its_last_record_is_not_done_and_no_task_is_left(stream: River, way: str) -> None:
+    await stream.write(5)
+    store = Memory()
+    reader = consumer(stream, store)
+    numbers: list[str] = []
+
+    async def loop() -> None:
+        async for record in reader:
+            numbers.append(record.sequence_number)
+            if len(numbers) == 3:
+                if way == "break":
+                    break
+                if way == "error":
+                    raise LookupError
+                await asyncio.sleep(60)
+
+    async def ask() -> None:
+        async with aclosing(aiter(reader)) as records:
+            numbers.extend([(await anext(records)).sequence_number for _ in range(3)])
+
+    async def forget() -> None:
+        records = aiter(reader)
+        numbers.extend([(await anext(records)).sequence_number for _ in range(3)])
+
+    task = asyncio.ensure_future({"forgotten": forget, "aclosing": ask}.get(way, loop)())
+    while len(numbers) < 3:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    if way == "cancelled":
+        task.cancel()
+    await asyncio.wait([task])
+    task = asyncio.ensure_future(asyncio.sleep(0))  # the old one's traceback holds the loop's frame
+    gc.collect()
+    while await left_of_us():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    assert await checkpoint(store) == Position.after(numbers[1], 0)
+    again = aiter(reader)  # it was given up: another one may read
+    assert (await anext(again)).sequence_number == numbers[2]
+    await again.aclose()
+    await reader.close()
