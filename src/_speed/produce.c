@@ -388,6 +388,14 @@ PyObject *first_unsettled(PyObject *Py_UNUSED(module), PyObject *const *argument
     return PyLong_FromSsize_t(PyList_GET_SIZE(arguments[0]));
 }
 
+/* Asks for the sequence number of a result that is come to soon. */
+static void look_at_number(PyObject *deliveries, Py_ssize_t i) {
+    if (i + AHEAD / 2 >= PyList_GET_SIZE(deliveries)) return;
+    PyObject *delivery = PyList_GET_ITEM(deliveries, i + AHEAD / 2);
+    PyObject *outcome = place(delivery, places_of(Py_TYPE(delivery)), OUTCOME);
+    if (outcome != NULL && Py_IS_TYPE(outcome, put_layout.type)) PREFETCH(*field(outcome, &put_layout, PUT_NUMBER));
+}
+
 /* values(deliveries: list): twin of kinstream.produce.delivery.values. */
 PyObject *values(PyObject *Py_UNUSED(module), PyObject *deliveries) {
     if (!PyList_Check(deliveries)) {
@@ -399,6 +407,8 @@ PyObject *values(PyObject *Py_UNUSED(module), PyObject *deliveries) {
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(deliveries); i++) {
         look_ahead(deliveries, i);
         look_into(deliveries, i, OUTCOME);
+        look_into(deliveries, i, KEY); /* who asks for the results lets go of the deliveries, and so of their keys, */
+        look_at_number(deliveries, i); /* and in the end of the results */
         PyObject *delivery = Py_NewRef(PyList_GET_ITEM(deliveries, i));
         PyObject *outcome = place(delivery, places_of(Py_TYPE(delivery)), OUTCOME);
         /* A failure, or something unusual: the delivery knows. */

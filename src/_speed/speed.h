@@ -85,7 +85,7 @@ static inline PyObject *place(PyObject *object, const struct places *places, enu
 
 /* What waited long has left the processor's caches, and fetching it costs more than all that is done with it. These ask for
  * what a loop over a list comes to in a while: an entry, and, nearer, what one of its attributes holds. */
-enum { FAR_AHEAD = 16, AHEAD = 8 };
+enum { FAR_AHEAD = 32, AHEAD = 16 };
 
 #ifdef __GNUC__
 #define PREFETCH(at) __builtin_prefetch(at)
@@ -97,7 +97,8 @@ static inline void look_ahead(PyObject *list, Py_ssize_t i) {
     if (i + FAR_AHEAD >= PyList_GET_SIZE(list)) return;
     const char *entry = (const char *)PyList_GET_ITEM(list, i + FAR_AHEAD);
     PREFETCH(entry);
-    PREFETCH(entry + 64); /* they are longer than a line of the cache */
+    PREFETCH(entry + 64); /* a delivery lies in two lines of the cache, or in three */
+    PREFETCH(entry + 80);
 }
 
 static inline void look_into(PyObject *list, Py_ssize_t i, enum place which) {
