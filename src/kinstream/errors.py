@@ -257,7 +257,10 @@ class ProduceError(KinesisError):
 
 
 class OrderBroken(ProduceError):
-    """An earlier record of the same key failed for good (`__cause__`), and this one must not pass it: it was not sent."""
+    """An earlier record of the same key failed for good (`__cause__`), and this one must not pass it: it is given up.
+
+    It may have been written where it was sent in one aggregate with that one: `maybe_written` tells.
+    """
 
 
 class BufferFull(ProduceError):

@@ -32,7 +32,7 @@ class Producer(StreamAccess):
         stream: The stream's name or ARN.
         order: "key": records with the same partition key are written in the order of their puts: a shard has one request on its
             way at a time, and a record that failed is sent again before any later one of its key. Where one fails for good,
-            those of its key that wait behind it fail with `OrderBroken`. None: no order.
+            those of its key that wait behind it fail with `OrderBroken`, as does what was packed behind it. None: no order.
         aggregate: How records are packed into aggregated ones, which readers unpack (the KCL, `kinstream.Consumer`); None: each
             record goes for itself. Records are packed only where their shards can be told beforehand.
         batch: How records are gathered into requests.

@@ -113,8 +113,9 @@ class Admission:
         elif isinstance(data, (bytes, bytearray, memoryview)):
             record = Record(data, "" if key is None else key, hash_key)
         else:
+            hint = "; put_many takes pairs: (data, partition_key)" if isinstance(data, (tuple, list)) else ""
             raise InvalidRecord(
-                f"{where}: must be bytes-like, str, or a kinstream.Record with its encoder, not {type(data).__name__}",
+                f"{where}: must be bytes-like, str, or a kinstream.Record with its encoder, not {type(data).__name__}{hint}",
                 index=index,
             )
         # Without a key, the open shards take it in turn; an explicit hash key chooses a shard without one.

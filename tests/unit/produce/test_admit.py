@@ -38,6 +38,7 @@ def test_no_key_means_any_shard() -> None:
     [
         (5, "key", None, "must be bytes-like, str, or a kinstream.Record with its encoder, not int"),
         ({"a": 1}, "key", None, "not dict"),
+        ((b"x", "key"), None, None, "not tuple; put_many takes pairs: (data, partition_key)"),
         (b"x", "", None, "0 characters"),
         (b"x", "k" * 257, None, "257 characters"),
         (b"x", 7, None, "must be text, not int"),
@@ -79,6 +80,13 @@ def test_many_are_admitted_at_once_and_the_first_wrong_one_is_named() -> None:
     assert wrong is not None
     assert wrong.index == 504
     assert "records[504]" in str(wrong)
+
+
+@pytest.mark.parametrize("record", [(b"x",), (b"x", "key", None), [b"x", "key"]])
+def test_what_is_nearly_a_pair_is_told_what_a_pair_is(record: Any) -> None:
+    _, _, wrong = admission().some([(b"x", "key"), record], 0, 1.0)
+    assert str(wrong).startswith("records[1]: ")
+    assert str(wrong).endswith("put_many takes pairs: (data, partition_key)")
 
 
 def test_a_payload_codec_changes_what_is_written() -> None:
