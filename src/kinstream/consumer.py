@@ -64,7 +64,9 @@ class Consumer(StreamAccess):
         store: Where checkpoints are kept, such as `SQLite("checkpoints.db")`; goes with `application`.
         start: Where reading begins in shards that have no checkpoint: "TRIM_HORIZON", "LATEST", a time (seconds since 1970 or
             a datetime), or a dict of shard ids and positions. None: TRIM_HORIZON with an application, LATEST without. Shards
-            that come into being later are read from their first record on.
+            that come into being later are read from their first record on. LATEST is when a shard's first answer is made,
+            some moments after the first record was asked for, or `run` was called: what is written after its `ShardStarted`
+            event is read, what was written within seconds before that may be.
         until: Where reading ends by itself: a time, or "now", which is when reading begins. None: it goes on for ever.
         fetch: `Poll()`, `FanOut()` or `Auto()`; None: `Poll()`.
         deliver: How records reach the program.

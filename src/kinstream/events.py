@@ -21,7 +21,7 @@ Observer: TypeAlias = Callable[[Event], object]
 
 
 class ShardStarted(Event, frozen=True):
-    """A shard is read from now on.
+    """A shard is read from now on: its first answer came. Also where it begins at LATEST, what is written from now on is read.
 
     Attributes:
         shard_id: The shard.

@@ -9,7 +9,8 @@ class State(StrEnum):
     """Where a shard is."""
 
     WAITING = "WAITING"
-    """Its parents are not done yet, or nothing says yet that it may be read."""
+    """Its parents are not done yet, or nothing says yet that it may be read; as told to the program, also until its first answer
+    came."""
     READING = "READING"
     """Its records are read and handed on."""
     PAUSED = "PAUSED"

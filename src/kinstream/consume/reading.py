@@ -20,7 +20,7 @@ from kinstream.consume.fetch.position import LATEST_MARGIN, TRIM_HORIZON, Positi
 from kinstream.consume.lifecycle import State, Step, after_step
 from kinstream.consume.watch import Watch
 from kinstream.errors import ClosedError
-from kinstream.events import Event
+from kinstream.events import Event, ShardStarted
 from kinstream.record import ChildShard, ReceivedRecord, Shard, ShardStatus
 
 Batch: TypeAlias = list[ReceivedRecord[bytes]]
@@ -114,6 +114,7 @@ class Reading:
         loop: The event loop that it is read in.
         written: The last checkpoint that was written.
         end_kept: Whether its end was written down.
+        held: Whether its first page came: from then on nothing that is written can be missed, also where it is read from LATEST.
     """
 
     def __init__(self, shard: Shard, terms: Terms) -> None:
@@ -129,6 +130,7 @@ class Reading:
         self.queued: bool = False
         self.written: Position | None = None
         self.end_kept: bool = False
+        self.held: bool = False
         self.arrived: asyncio.Event = asyncio.Event()
         self.taking_apart: Deaggregator = Deaggregator(
             self.shard_id,
@@ -141,7 +143,7 @@ class Reading:
         self._terms = terms
         self._watch = Watch(terms.clock.monotonic())
         self._newest: tuple[float, float] | None = None
-        self._begun_at = self._read_to = self._skip = TRIM_HORIZON
+        self._asked_from = self._begun_at = self._read_to = self._skip = TRIM_HORIZON
         self._skipping = True
         self._acquired: Position | None = None
         self._asked: Position | None = None
@@ -170,6 +172,7 @@ class Reading:
         self.failure = None
         self.progress.last = None
         self._watch = Watch(terms.clock.monotonic())
+        self._asked_from = position
         self._begun_at = self._read_to = self._skip = position.since(terms.service_time() - LATEST_MARGIN)
         self._ahead.start(position, self._begun_at)
 
@@ -193,6 +196,9 @@ class Reading:
 
     def _heard(self, page: Page) -> Page | None:
         terms = self._terms
+        if not self.held:
+            self.held = True
+            terms.announce(ShardStarted(self.shard_id, str(self._asked_from)))
         now = terms.clock.monotonic()
         self._watch.heard(now, len(page.records), page.millis_behind_latest)
         if page.millis_behind_latest is not None:
@@ -214,8 +220,9 @@ class Reading:
     def _cut(self, page: Page, until: float) -> Page:
         """Return the page without what came after the time at which reading ends."""
         records, behind, now = page.records, page.millis_behind_latest, self._terms.service_time()
+        closed = self.shard.closed  # as it was listed; then it ends by its end alone, or its children would not be read
         if self._terms.until_now:
-            if behind == 0:
+            if behind == 0 and not closed:
                 return page if page.ended else self._last(page, records)
             if (
                 records and behind
@@ -223,9 +230,10 @@ class Reading:
                 until += max(records[-1].arrival_time + behind / 1000 - now, 0.0)
         if records and records[-1].arrival_time > until:
             return self._last(page, [record for record in records if record.arrival_time <= until])
-        # While it lags, more is to come, and perhaps of that time; and that it did not says nothing about what came since.
-        over = behind == 0 and page.as_of is not None and page.as_of - CLOCKS_DIFFER >= until
-        return self._last(page, records) if over and not page.ended else page
+        # While it lags, more is to come, and perhaps of that time; and that it did not says nothing about what came since. After
+        # records may come the end of a shard that was split or merged before that time.
+        current = behind == 0 and page.as_of is not None and page.as_of - CLOCKS_DIFFER >= until
+        return self._last(page, records) if current and not (records or closed or page.ended) else page
 
     def _last(self, page: Page, records: Batch) -> Page:
         self.until_reached = True
@@ -373,9 +381,10 @@ class Reading:
             retention: Seconds for which the stream keeps records; None: not known.
         """
         lag = self._lag()
+        state = State.WAITING if self.state is State.READING and not self.held else self.state
         return ShardStatus(
             self.shard_id,
-            self.state.value,
+            state.value,
             None if self.state is State.WAITING else str(self.done),
             lag,
             max(retention - lag, 0.0) if retention is not None and lag else None,

@@ -41,7 +41,6 @@ from kinstream.events import (
     ShardLost,
     ShardPassedOver,
     ShardStalled,
-    ShardStarted,
 )
 from kinstream.record import Shard
 
@@ -262,7 +261,6 @@ class Worker:
                 await self._followed(reading)
                 return
             reading.begin(position)
-            self._announce(ShardStarted(shard.shard_id, str(position)))
             if self._paused:
                 reading.pause()
             if self._delivery_of is not None:

@@ -409,3 +409,53 @@ def test_replay_takes_all_of_its_time_from_a_shard_that_lags_however_late_its_an
     script: Script,
 ) -> None:
     assert simulate(lambda: Case(script, until=10.0).take(10)) == [1, 2, 3]
+
+
+async def comes_late(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
+    await asyncio.sleep(30)
+    yield page()
+    yield page(1)
+    await asyncio.sleep(1e6)
+
+
+def test_shard_is_said_to_be_read_once_its_place_is_held_and_not_before() -> None:
+    """Who begins at LATEST and is told so may write: it will be read."""
+
+    async def told() -> list[str]:
+        case = Case(comes_late, start=Start(Position.parse("start", "LATEST")))
+        taking = asyncio.create_task(case.take(1))
+        await asyncio.sleep(29)
+        (status,) = (reading.status(None) for reading in case.worker.readings.values())
+        before = [status.state, *case.seen(events.ShardStarted)]
+        await taking
+        (started,) = case.seen(events.ShardStarted)
+        return [*before, case.worker.readings["0"].status(None).state, started.position]
+
+    assert simulate(told) == ["WAITING", "READING", "LATEST"]
+
+
+async def end_comes_alone(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
+    """Of a closed shard, first its last records come, then the news that it has ended."""
+    if shard_id == "0":
+        yield page(1, 2)
+        yield page(ended=True, children=("1",))
+    else:
+        yield page(3)
+        yield page()
+
+
+class SplitBefore(Service):
+    def listed(self, shard_id: str, parent: str | None) -> dict[str, Any]:
+        shard = super().listed(shard_id, parent)
+        if shard_id in self.shards.values():
+            shard["SequenceNumberRange"]["EndingSequenceNumber"] = "2"
+        return shard
+
+
+def test_replay_until_now_goes_on_in_the_children_of_a_closed_shard_whose_last_records_are_not_its_end() -> None:
+    case = Case(end_comes_alone, SplitBefore(s0=None, s1="0"), until="now")
+    assert simulate(lambda: case.take(10)) == [1, 2, 3]
+
+
+def test_replay_of_a_time_goes_on_in_the_children_of_a_shard_that_closes_while_it_is_read() -> None:
+    assert simulate(lambda: Case(end_comes_alone, until=10.0).take(10)) == [1, 2, 3]
