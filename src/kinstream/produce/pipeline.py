@@ -600,7 +600,7 @@ class Pipeline:
         for delivery in behind:
             groups.setdefault(delivery.partition_key, []).append(delivery)
         for key, group in groups.items():
-            self._outcomes.failed(group, causes[key], "not written: an earlier record of its key failed", OrderBroken)
+            self._outcomes.failed(group, causes[key], "given up: an earlier record of its key failed", OrderBroken)
 
     def _guarded(self, function: Callable[..., None], *arguments: Any) -> None:
         try:
