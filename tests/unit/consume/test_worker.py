@@ -397,6 +397,7 @@ async def answers_that_waited(fetch: Fetch, shard_id: str, position: Position) -
     await asyncio.sleep(1)
     yield page(behind=1)
     yield page(3, behind=0)
+    yield page(behind=0)
 
 
 async def later_ones_follow(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
