@@ -450,3 +450,34 @@ def test_nothing_is_left_of_requests_that_failed_nor_of_a_producer_that_was_forg
         await place.client.close()
 
     simulate(program)
+
+
+@pytest.mark.parametrize("aggregate", [None, Aggregation()])
+def test_with_many_shards_no_record_waits_longer_than_with_few(aggregate: Aggregation | None) -> None:
+    async def took(producer: Producer, *, flush: bool = False) -> float:
+        began = now()
+        delivery = await producer.put(b"data", "key")
+        if flush:
+            await producer.flush()
+        await delivery
+        return now() - began
+
+    async def program() -> None:
+        place = Place(shards=60)
+        async with place.producer(batch=Batching(linger=1.0), aggregate=aggregate) as producer:
+            await (await producer.put_many(pairs(3000)))
+            assert 1.0 <= await took(producer) < 1.1
+            assert await took(producer, flush=True) < 0.1
+            assert producer.statistics().records_written == 3002
+        async with place.producer(batch=Batching(linger=0), aggregate=aggregate) as producer:
+            await took(producer)
+            assert await took(producer) < 0.1
+        buffer = Buffering(max_records=20)
+        async with place.producer(batch=Batching(linger=1.0), aggregate=aggregate, buffer=buffer) as producer:
+            await (await producer.put(b"data", "key"))
+            began = now()
+            await producer.put_many(pairs(200))
+            assert now() - began < 10  # a full buffer waits for no company
+        await place.client.close()
+
+    simulate(program)
