@@ -40,7 +40,7 @@ PURE = {
     "errors", "config", "record", "events", "service_quotas", "sharding.hashkey", "sharding.shardmap", "sharding.lineage",
     "kpl.message", "kpl.container", "kpl.builder",
     "produce.aggregate", "produce.batch", "produce.lane", "produce.pace", "produce.route",
-    "produce.settle", "produce.statistics",
+    "produce.refusal", "produce.settle", "produce.statistics",
     "aws.attempts", "aws.endpoint", "aws.eventstream", "aws.kinesis", "aws.sign", "aws.wire",
     "consume.checkpoint", "consume.deaggregate", "consume.lifecycle", "consume.watch", "consume.fetch.pace",
     "consume.fetch.position", "consume.fetch.subscribing", "consume.lease.lease",

@@ -251,6 +251,44 @@ async def test_a_record_that_kinesis_refuses_takes_no_others_with_it(place: Plac
     assert len((await place.read()).seen) == 600
 
 
+@pytest.mark.parametrize("order", [None, "key"])
+async def test_a_stream_that_refuses_every_record_is_not_asked_about_each(place: Place, order: Any) -> None:
+    await place.create(1)
+    place.server.every("PutRecords").fail("InvalidArgumentException", "no such stream today")
+    async with place.producer(aggregate=None, order=order) as producer:
+        results = await (await producer.put_many([(b"x%d" % n, f"key-{n}") for n in range(500)]))
+        requests = producer.statistics().requests
+        assert (producer.statistics().buffered_records, producer.statistics().waiting_puts) == (0, 0)
+    failures = [result for result in results if isinstance(result, ProduceError)]
+    assert len(failures) == 500
+    assert {type(failure.__cause__) for failure in failures} == {InvalidArgument}
+    assert requests < 20
+    told = {failure.details.partition(" (")[2] for failure in failures}
+    assert "4 of 500 that went together were refused so one by one, the others not tried alone)" in told
+
+
+async def test_a_stream_that_refuses_every_aggregate_is_not_asked_about_each_record(place: Place) -> None:
+    await place.create(1)
+    place.server.every("PutRecords").fail("InvalidArgumentException", "no such stream today")
+    async with place.producer(aggregate=Aggregation(max_records=10)) as producer:
+        results = await (await producer.put_many([(b"x%d" % n, f"key-{n}") for n in range(1000)]))
+        requests = producer.statistics().requests
+    assert all(isinstance(result, ProduceError) for result in results)
+    assert requests < 60
+
+
+async def test_many_records_that_kinesis_refuses_alike_take_no_others_with_them(place: Place) -> None:
+    await place.create(1)
+    place.server.every("PutRecords", when=lambda call: any(len(e["Data"]) > 10 for e in call["Records"])).fail(
+        "ValidationException", "too long"
+    )
+    given = [(b"long" * 10, f"key-{n}") for n in range(40)]
+    given[7] = given[33] = (b"short", "key-7")
+    async with place.producer(aggregate=None) as producer:
+        results = await (await producer.put_many(given))
+    assert [n for n, result in enumerate(results) if isinstance(result, PutResult)] == [7, 33]
+
+
 async def test_an_aggregate_that_kinesis_refuses_is_taken_apart(place: Place) -> None:
     await place.create(1)
     place.server.every("PutRecords", when=lambda call: any(b"poison" in e["Data"] for e in call["Records"])).fail(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
-from itertools import count
+from itertools import count, pairwise
 from typing import Any, TypeAlias
 
 from kinstream.config import Aggregation, Batching
@@ -18,6 +18,7 @@ from kinstream.produce.aggregate import pack
 from kinstream.produce.delivery import KEYLESS, Aggregate, Delivery, Entry
 from kinstream.produce.lane import Lane
 from kinstream.produce.pace import STEP
+from kinstream.produce.refusal import Refusal
 from kinstream.service_quotas import RECORD_MAX_BYTES
 from kinstream.sharding.shardmap import ShardMap
 from kinstream.speed import Compiled, compiled
@@ -42,9 +43,12 @@ class Batch:
         last_deadline: The latest of its records, or a little later.
         sent_at: When it was sent.
         shard_map: By which its shards were told.
+        refusal: What is known of the refused request that it is a part of; None where it is none.
     """
 
-    __slots__ = ("deadline", "entries", "lanes", "last_deadline", "records", "sent_at", "shard_map", "size", "spans")
+    __slots__ = (
+        "deadline", "entries", "lanes", "last_deadline", "records", "refusal", "sent_at", "shard_map", "size", "spans",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
@@ -56,11 +60,26 @@ class Batch:
         self.last_deadline: float = 0.0
         self.sent_at: float = 0.0
         self.shard_map: ShardMap | None = None
+        self.refusal: Refusal | None = None
 
     def halves(self) -> list[Batch]:
         """Return it in two."""
         middle = len(self.entries) // 2
         return [self.part(0, middle), self.part(middle, len(self.entries))]
+
+    def samples_and_rest(self) -> list[Batch]:
+        """Return some of its records alone, and after them what lies between these.
+
+        The first, the one in the middle, the last and the smallest: what is refused for its size, or stands together with others
+        like it, is not all of them.
+        """
+        entries = self.entries
+        alone = {0, len(entries) // 2, len(entries) - 1}
+        alone.add(min(set(range(len(entries))) - alone, key=lambda index: entries[index].size))
+        samples = [self.part(index, index + 1) for index in sorted(alone)]
+        bounds = [*sorted(alone), len(entries)]
+        rest = [self.part(low + 1, high) for low, high in pairwise(bounds) if low + 1 < high]
+        return samples + rest
 
     def part(self, start: int, stop: int) -> Batch:
         """Return the part from one index to another."""
@@ -74,6 +93,7 @@ class Batch:
         part.records = sum([1 if isinstance(entry, Delivery) else len(entry.members) for entry in part.entries])
         part.size = total_size(part.entries, 0, len(part.entries))
         part.deadline, part.last_deadline = self.deadline, self.last_deadline
+        part.refusal = self.refusal
         return part
 
 

@@ -50,6 +50,7 @@ from kinstream.produce.observe import teller
 from kinstream.produce.outcome import Outcomes
 from kinstream.produce.pace import Outage, Pace, delay
 from kinstream.produce.pump import NEVER, Pump
+from kinstream.produce.refusal import SAMPLES, Refusal
 from kinstream.produce.route import Router
 from kinstream.produce.send import Sender
 from kinstream.produce.settle import (
@@ -303,6 +304,8 @@ class Pipeline:
     def _answered(self, batch: Batch, results: list[PutRecordResult]) -> None:
         now = self._clock.monotonic()
         self._outage.answered()
+        if batch.refusal is not None:
+            batch.refusal.mixed = True
         verdict = settle(batch, results, self._router.shard_map)
         written = again = 0
         for entries, found in verdict.written:
@@ -394,26 +397,51 @@ class Pipeline:
         return lanes
 
     def _narrow_down(self, batch: Batch, error: KinesisError, now: float) -> None:
-        """Find the one record for which Kinesis refused a request, by halves: it must not take the others with it."""
-        if len(batch.entries) > 1:
-            for half in batch.halves():
-                for lane in half.lanes:
+        """Find the one record for which Kinesis refused a request: it must not take the others with it. Or it is all of them."""
+        refusal, count = batch.refusal, len(batch.entries)
+        reason = f"{type(error).__name__}: {error.details}"
+        if count == 1:
+            self._look_again()  # the stream may take smaller records by now
+            if refusal is not None:
+                refusal.of_one(reason)
+        if refusal is not None and refusal.of_all(reason):
+            others = [part for part in self._parts if part.refusal is refusal]
+            self._parts = deque(part for part in self._parts if part.refusal is not refusal)
+            for part in [batch, *others]:
+                self._refuse(part, error, f"{error.details} ({refusal})", now)
+            for part in others:
+                self._release(part, now)
+        elif count == 1:
+            self._refuse(batch, error, error.details, now)
+        else:
+            if refusal is None and count > 2 * SAMPLES:
+                batch.refusal = Refusal(count)
+                parts = batch.samples_and_rest()
+            else:
+                parts = batch.halves()
+            for part in parts:
+                for lane in part.lanes:
                     lane.on_their_way += 1
-                self._parts.append(half)
-            return
-        self._look_again()  # the stream may take smaller records by now
-        (entry,) = batch.entries
-        entry.attempts += 1
-        if isinstance(entry, Aggregate):
-            (lane,) = batch.lanes
-            records = self._apart(entry)
+                self._parts.append(part)
+
+    def _refuse(self, batch: Batch, error: KinesisError, details: str, now: float) -> None:
+        """Fail the records of a refused request; those of an aggregate are tried alone before."""
+        failed: list[Delivery] = []
+        for lane, start, stop in batch.spans:
+            records: list[Delivery] = []
+            for entry in batch.entries[start:stop]:
+                entry.attempts += 1
+                if isinstance(entry, Aggregate):
+                    records += self._apart(entry)
+                else:
+                    failed.append(entry)
             if self._router.has(lane):
                 lane.send_again([*records])
                 self._batcher.touch(lane, now)
             else:
                 self._back(records, now)
-        else:
-            self._fail([entry], error, error.details)
+        if failed:
+            self._fail(failed, error, details)
 
     def _release(self, batch: Batch, now: float) -> None:
         """Count a request as ended in its lanes."""

@@ -218,3 +218,21 @@ def test_a_refused_request_in_halves_has_the_same_entries_of_the_same_lanes() ->
             range(len(half.entries))
         )
     assert left.lanes | right.lanes == {one, other}
+
+
+def test_a_refused_request_in_samples_and_rest_has_the_same_entries_each_once() -> None:
+    of = batcher(linger=0)
+    one, other = lane("s", *some(7)), lane("t", *some(4))
+    touched(of, one, other)
+    (batch,) = of.ready(9, 0.0)
+    smallest = min(batch.entries[1:5], key=lambda entry: entry.size)
+    smallest.size -= 1
+    parts = batch.samples_and_rest()
+    assert [len(part.entries) for part in parts[:4]] == [1, 1, 1, 1]
+    alone = [part.entries[0] for part in parts[:4]]
+    assert {id(entry) for entry in alone} == {id(batch.entries[i]) for i in (0, 5, 10)} | {id(smallest)}
+    assert sorted(id(entry) for part in parts for entry in part.entries) == sorted(map(id, batch.entries))
+    for part in parts:
+        for span_lane, start, stop in part.spans:
+            assert all(entry in (one.waiting + other.waiting + batch.entries) for entry in part.entries[start:stop])
+            assert span_lane in part.lanes
