@@ -39,6 +39,7 @@ from kinstream import (
     Undelivered,
     blocking,
 )
+from kinstream.events import Event, ShardMapRefreshed
 from kinstream.local import Server
 
 FROM_THE_START: dict[str, Any] = {"start": "TRIM_HORIZON", "until": "now"}
@@ -621,3 +622,23 @@ with blocking.Consumer(stream, start="LATEST", **place) as consumer:
     time.sleep(0.3)
     os.kill(running.pid, signal.SIGINT)
     assert ended(running) == (0, "interrupted\n", "")
+
+
+def test_a_limit_that_was_raised_is_learned_in_whatever_thread_it_refuses_a_record(place: Place) -> None:
+    looked = threading.Event()
+
+    def see(event: Event) -> None:
+        if isinstance(event, ShardMapRefreshed):
+            looked.set()
+
+    with blocking.Client(**place.options) as client:
+        described = client.call("DescribeStreamSummary", {"StreamName": place.stream})["StreamDescriptionSummary"]
+        with blocking.Producer(place.stream, observer=see, client=client) as producer:
+            producer.put(b"small", "key").result()
+            looked.clear()
+            client.call("UpdateMaxRecordSize", {"StreamARN": described["StreamARN"], "MaxRecordSizeInKiB": 2048})
+            until_active(client, place.stream)
+            with pytest.raises(InvalidRecord, match="the stream takes 1048576"):
+                producer.put(bytes(2_000_000), "key")
+            assert looked.wait(15)
+            producer.put(bytes(2_000_000), "key").result()

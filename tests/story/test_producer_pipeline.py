@@ -33,7 +33,7 @@ from kinstream import (
     Resending,
     Undelivered,
 )
-from kinstream.events import AggregationOff, Event, RecordsAggregated, RecordsFailed, RequestSettled
+from kinstream.events import AggregationOff, Event, RecordsAggregated, RecordsFailed, RequestSettled, ShardMapRefreshed
 from kinstream.local import Server
 
 STREAM = "events"
@@ -387,6 +387,50 @@ async def test_the_streams_largest_record_is_learned(place: Place) -> None:
         assert large.subsequence_number is None
         with pytest.raises(InvalidRecord, match="the stream takes 2097152"):
             await producer.put(bytes(2_200_000), "key")
+
+
+async def set_record_limit(place: Place, kib: int) -> None:
+    described = await place.client.call("DescribeStreamSummary", {"StreamName": STREAM})
+    arn = described["StreamDescriptionSummary"]["StreamARN"]
+    await place.client.call("UpdateMaxRecordSize", {"StreamARN": arn, "MaxRecordSizeInKiB": kib})
+
+
+async def test_a_limit_that_was_raised_is_learned_when_it_refuses_a_record(place: Place) -> None:
+    await place.create(1)
+    looked = asyncio.Event()
+    async with place.producer(
+        observer=lambda event: looked.set() if isinstance(event, ShardMapRefreshed) else 0
+    ) as producer:
+        await (await producer.put(b"small", "key"))
+        looked.clear()
+        await set_record_limit(place, 2048)
+        looks = place.server.every("DescribeStreamSummary").watch()
+        for _ in range(20):
+            with pytest.raises(InvalidRecord, match="the stream takes 1048576"):
+                await producer.put(bytes(2_000_000), "key")
+        await asyncio.wait_for(looked.wait(), 15)
+        await (await producer.put(bytes(2_000_000), "key"))
+        for _ in range(20):
+            with pytest.raises(InvalidRecord, match="the stream takes 2097152"):
+                await producer.put(bytes(2_200_000), "key")
+        await asyncio.sleep(0.05)
+        assert len(looks.calls) == 1
+
+
+async def test_a_limit_that_was_lowered_is_learned_from_the_refusal(place: Place) -> None:
+    await place.create(1, MaxRecordSizeInKiB=2048)
+    looked = asyncio.Event()
+    async with place.producer(
+        observer=lambda event: looked.set() if isinstance(event, ShardMapRefreshed) else 0
+    ) as producer:
+        await (await producer.put(bytes(2_000_000), "key"))
+        looked.clear()
+        await set_record_limit(place, 1024)
+        results = await (await producer.put_many([(b"small", "a"), (bytes(2_000_000), "b"), (b"small", "c")]))
+        assert [isinstance(result, PutResult) for result in results] == [True, False, True]
+        await asyncio.wait_for(looked.wait(), 15)
+        with pytest.raises(InvalidRecord, match="the stream takes 1048576"):
+            await producer.put(bytes(2_000_000), "key")
 
 
 async def test_a_full_buffer_makes_put_wait_or_raise_as_it_was_told(place: Place) -> None:

@@ -33,10 +33,12 @@ class Admission:
 
     Attributes:
         keyless: Whether any record came without a key so far.
+        outgrown: Called, in whichever thread that is, when a record is refused that another stream would take.
     """
 
     def __init__(self, buffering: Buffering, encode: PayloadCodec | None = None) -> None:
         self.keyless: bool = False
+        self.outgrown: Callable[[], object] = lambda: None
         self._largest = buffering.max_bytes - OVERHEAD
         self.record_limit = RECORD_MAX_BYTES
         self._encode = encode
@@ -127,6 +129,8 @@ class Admission:
         payload: bytes = sound.data if self._encode is None else self._encode(sound.data)
         size = len(payload) + len(sound.partition_key.encode())
         if size > self.record_limit:
+            if size <= RECORD_MAX_BYTES:
+                self.outgrown()
             raise InvalidRecord(
                 f"{where}: {size} bytes of data and partition key; the stream takes {self.record_limit}"
                 " (its MaxRecordSizeInKiB; API reference, UpdateMaxRecordSize)",

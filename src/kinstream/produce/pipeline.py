@@ -71,7 +71,7 @@ from kinstream.sharding.shardmap import ShardMap
 PATIENCE = 2.0
 """Seconds for which records wait until their shards can be told; from then on they go alone, until they can."""
 LOOK_AGAIN = 5.0
-"""Seconds after which the stream is looked at again, where that failed."""
+"""Seconds after which the stream is looked at again, where that failed, or where it may take larger records by now."""
 LEFT = "not written when the producer was closed"
 MANY_LANES = 50
 """With more lanes, what comes in is not put into them at every turn: to look at a lane costs as much as several records do."""
@@ -150,6 +150,8 @@ class Pipeline:
         self._looking: asyncio.Task[None] | None = None
         self._looks = 0
         self._look_at = 0.0
+        self._outgrown_at = -LOOK_AGAIN
+        self.entrance.admission.outgrown = self._outgrown
         self._hold_until = NEVER
         self._known = False
         self._why_single: str | None = None
@@ -513,6 +515,17 @@ class Pipeline:
     def _look_again(self) -> None:
         if self._looking is None:
             self._looking = self._pump.start(self._learn())
+
+    def _outgrown(self) -> None:
+        """Look at the stream because a record is larger than it takes, as far as is known. Called in any thread."""
+        now = self._clock.monotonic()
+        if now - self._outgrown_at >= LOOK_AGAIN:
+            self._outgrown_at = now
+            self._pump.call(self._look_unless_shut)
+
+    def _look_unless_shut(self) -> None:
+        if self.entrance.shut is None:
+            self._look_again()
 
     async def _learn(self) -> None:
         """Look at the stream; again and again as long as that fails and records wait for it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from kinstream.clock import Clock
@@ -70,6 +71,12 @@ class Pump:
     def _run(self) -> None:
         self.scheduled = False
         self._turn()
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Have a function called in the event loop, from any thread. Where there was no turn, or no more can be, it is not."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the event loop has ended
+                self._loop.call_soon_threadsafe(function)
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task."""
