@@ -30,8 +30,8 @@ AIOBOTOCORE = "aiobotocore"
 OTHERS = ["kinesis-local", "ministack", "moto"]
 """Where the cases run beside ours."""
 
-OUR_CLIENT = "test_our_client"
-"""The module whose cases are about our client: they run on all servers that there are."""
+OUR_CLIENTS = {"test_our_client", "test_our_consumer"}
+"""The modules whose cases are about our own client and consumer: they run on all servers that there are."""
 
 EVERYWHERE = {
     "test_streams", "test_records", "test_iterators", "test_reshards", "test_shard_counts", "test_tags", "test_policies",
@@ -59,7 +59,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     module = metafunc.module.__name__.rpartition(".")[2]
     places = list(OURS)
-    if module == OUR_CLIENT:
+    if module in OUR_CLIENTS:
         places += [name for name in RECIPES if name != "kinstream"]
     elif not uses & OUR_MEANS and "endpoint" not in inspect.signature(metafunc.function).parameters:
         places += [AIOBOTOCORE] if "kinesis" in uses and module not in STREAMED else []
