@@ -297,8 +297,9 @@ class ShardStatus(msgspec.Struct, frozen=True):
 
     Attributes:
         shard_id: The shard.
-        state: "WAITING" (for its parents, or to be allowed), "READING", "PAUSED", "ENDING" (its end was read, not all is done),
-            "ENDED", "REACHED" (up to `until`), "STOPPED" (it cannot be read on), or "LOST" (to another reader).
+        state: "WAITING" (for its parents, to be allowed, or for its first answer), "READING", "PAUSED", "ENDING" (its end was
+            read, not all is done), "ENDED", "REACHED" (up to `until`), "STOPPED" (it cannot be read on), or "LOST" (to another
+            reader).
         position: After which record all is done, as text; None while it waits.
         lag: Seconds between what is done and the shard's newest record, at the most: it grows while the program has more than it
             works off, and while the shard is paused; None: not known yet.

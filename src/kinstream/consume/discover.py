@@ -60,9 +60,7 @@ class Discoverer:
         shards = await all_shards(self._client, self._stream)
         for shard_id in passed(shards, known, self._start, await self._open_since_start(known)):
             self._lineage.finish(shard_id)
-        if not known:
-            for shard in shards:
-                self._starts[shard.shard_id] = self._start.of_shards.get(shard.shard_id, self._start.position)
+        self._starts = starts(shards, known, self._start)
         self._lineage.listed(shards)
         self._listed = {shard.shard_id for shard in shards}
 
@@ -94,6 +92,10 @@ class Discoverer:
         """Take in that a shard is done, and which children its end announced."""
         self._lineage.announced(children)
         self._lineage.finish(shard_id)
+
+    def first(self) -> list[tuple[Shard, Position]]:
+        """Return the shards with which reading begins, each with where: what `ready` will give out."""
+        return [(shard, self._starts.get(shard.shard_id, TRIM_HORIZON)) for shard in self.waiting]
 
     def ready(self) -> list[tuple[Shard, Position]]:
         """Return the shards that may be read now and were not given out yet, each with where it begins."""
@@ -143,6 +145,29 @@ def passed(
     if start.position == LATEST:
         return {shard.shard_id for shard in shards if shard.closed}
     return set()
+
+
+def starts(shards: list[Shard], known: Mapping[str, Position], start: Start) -> dict[str, Position]:
+    """Return where reading begins in shards; in all others, from their oldest record on.
+
+    A shard that nothing is known of came into being after others of which something is: that tells its parents. Where it has none
+    of them and nothing was read yet, whoever began to read was ended before it had written down where: it begins as those do
+    that were written down. (The Kinesis Client Library tells by the ancestors too.)
+
+    Args:
+        shards: All shards of the stream.
+        known: How far each shard was done before.
+        start: Where reading begins.
+    """
+    if start.of_shards:
+        return {shard_id: position for shard_id, position in start.of_shards.items() if shard_id not in known}
+    if not known:
+        return {shard.shard_id: start.position for shard in shards}
+    if any(position.is_number or position.ended for position in known.values()):
+        return {}
+    first = min(known.values())
+    new = (shard.shard_id for shard in shards if shard.shard_id not in known)
+    return {shard_id: first for shard_id in new if known.keys().isdisjoint(_ancestors(shards, [shard_id]))}
 
 
 def _ancestors(shards: list[Shard], of: Iterable[str]) -> set[str]:

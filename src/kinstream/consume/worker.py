@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -120,6 +121,7 @@ class Worker:
         self._beside: list[asyncio.Task[None]] = []
         self._endings = 0
         self._begun: bool | None = None
+        self._latest = self._begun_at = 0.0
         self._queue: deque[Reading] = deque()
         self._handed: Reading | None = None
         self._stirred = asyncio.Event()
@@ -211,10 +213,27 @@ class Worker:
             write_checkpoint=self._write,
         )
         await self._discoverer.begin(await self._keeper.known())
+        await self._prepare()
         self._begun = True
         self._grant()
         for way in (self._keep_discovering(), self._keep_checkpointing(), self._keep_watching()):
             self._beside.append(self._spawn(way))
+
+    async def _prepare(self) -> None:
+        """Write down where reading begins in all shards before any is read: a restart must not begin elsewhere in some."""
+        # Kept with its time: where nothing is done yet when this ends, what comes meanwhile must not be missed.
+        self._latest = self._plan.client.service_time() - LATEST_MARGIN
+        self._begun_at = self._clock.monotonic()
+        outcomes = await asyncio.gather(
+            *(
+                self._firmly(shard.shard_id, partial(self._keeper.prepare, shard, start.since(self._latest)))
+                for shard, start in self._discoverer.first()
+            ),
+            return_exceptions=True,
+        )
+        for error in outcomes:
+            if error is not None:
+                raise error
 
     async def _ask_about_stream(self) -> bool:
         """Learn how long the stream keeps records; return whether its shards take records whatever their hash keys."""
@@ -250,11 +269,9 @@ class Worker:
         """Read a shard: from where its lease says, to its end."""
         _within.set(self)
         try:
-            # Kept with its time: where nothing is done yet when this ends, what comes meanwhile must not be missed.
-            kept = start.since(self._plan.client.service_time() - LATEST_MARGIN)
-            begun = self._clock.monotonic()
-            position = await self._firmly(reading, lambda: self._keeper.acquire(shard, kept))
-            if position == kept and self._clock.monotonic() - begun < PROMPT:
+            kept = start.since(self._latest)
+            position = await self._firmly(shard.shard_id, lambda: self._keeper.acquire(shard, kept))
+            if position == kept and self._clock.monotonic() - self._begun_at < PROMPT:
                 position = start
             if position.ended:
                 reading.step(Step.EXPIRED)
@@ -319,7 +336,7 @@ class Worker:
                 self._announce(ShardPassedOver(shard_id))
             elif reading.until_reached:
                 reading.step(Step.TIME_REACHED)
-                await self._firmly(reading, lambda: self._write(reading))
+                await self._firmly(reading.shard_id, lambda: self._write(reading))
                 return
             else:
                 reading.step(Step.ALL_DONE)
@@ -336,7 +353,7 @@ class Worker:
         shard_id = reading.shard_id
         children = tuple(child.shard_id for child in reading.children)
         if self._end_may_be_kept(reading):
-            await self._firmly(reading, lambda: self._keeper.checkpoint(shard_id, SHARD_END, children=children))
+            await self._firmly(shard_id, lambda: self._keeper.checkpoint(shard_id, SHARD_END, children=children))
             reading.end_kept = True
         self._discoverer.ended(shard_id, reading.children)
         pause = FIRM_PAUSE
@@ -395,7 +412,14 @@ class Worker:
         try:
             self._take_gone(await self._discoverer.refresh())
             for shard_id, reading in list(self.readings.items()):
-                if reading.state is State.ENDED and reading.may_end and not self._discoverer.listed(shard_id):
+                children = self._discoverer.children(shard_id)
+                followed = all(self._is_begun(child) for child in children)  # until then it tells that they came later
+                if (
+                    reading.state is State.ENDED
+                    and reading.may_end
+                    and followed
+                    and not self._discoverer.listed(shard_id)
+                ):
                     await self._keeper.forget(shard_id)
                     del self.readings[shard_id]
         except NotFound as error:  # the stream is gone
@@ -403,6 +427,9 @@ class Worker:
             self._stirred.set()
         except (KinesisError, OSError) as error:
             self._announce(DiscoveryFailed(error))
+
+    def _is_begun(self, shard_id: str) -> bool:
+        return shard_id in self.readings and self.readings[shard_id].state is not State.WAITING
 
     def _take_gone(self, gone: list[str]) -> None:
         for shard_id in gone:
@@ -440,7 +467,7 @@ class Worker:
             self._fail(reading, error)
             raise
 
-    async def _firmly(self, reading: Reading, write: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def _firmly(self, shard_id: str, write: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Write something down, again where the store fails for now."""
         pause = FIRM_PAUSE
         for _ in range(FIRM_TRIES - 1):
@@ -449,7 +476,7 @@ class Worker:
             except LeaseLost:
                 raise
             except (KinesisError, OSError) as error:
-                self._announce(CheckpointFailed(reading.shard_id, error))
+                self._announce(CheckpointFailed(shard_id, error))
             if await sleep_unless(self._stopping, self._clock, pause):
                 break
             pause *= 2

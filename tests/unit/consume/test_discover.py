@@ -141,3 +141,26 @@ async def test_each_shard_is_given_out_once() -> None:
     assert discovery.ready() == []
     await discovery.refresh()
     assert discovery.ready() == []
+
+
+async def test_shard_whose_first_lease_was_not_made_any_more_begins_where_those_do_that_have_one() -> None:
+    began = LATEST.since(1000.0)
+    late = await readable(Start(LATEST), {"3": began}, ALL)
+    assert late == {"3": TRIM_HORIZON, "4": began}  # of the first, its lease says more
+    began = Position.at_time(500.0)
+    late = await readable(Start(Position.at_time(500.0)), {"0": began}, ALL)
+    assert late == {"0": TRIM_HORIZON, "4": began}
+    late = await readable(Start(of_shards={"3": Position.at("7"), "4": LATEST}), {"3": Position.at("7")}, ALL)
+    assert late == {"3": TRIM_HORIZON, "4": LATEST}
+
+
+async def test_child_whose_parent_was_known_is_read_from_its_oldest_record_though_nothing_was_read_yet() -> None:
+    discovery, _ = discoverer(ALL, start=Start(LATEST))
+    await discovery.begin({"0": LATEST.since(1000.0), "4": LATEST.since(1000.0)})
+    assert [shard.shard_id for shard, _ in discovery.ready()] == ["0", "4"]
+    discovery.ended("0")
+    assert {shard.shard_id: position for shard, position in discovery.ready()} == {"1": TRIM_HORIZON, "2": TRIM_HORIZON}
+
+
+async def test_shard_that_was_born_after_something_was_read_is_read_from_its_oldest_record() -> None:
+    assert (await readable(Start(LATEST), {"3": Position.after("7")}, ALL))["4"] == TRIM_HORIZON

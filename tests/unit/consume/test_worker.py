@@ -32,6 +32,7 @@ from kinstream.consume.deliver import deliveries
 from kinstream.consume.discover import Start
 from kinstream.consume.fetch.fetcher import Page
 from kinstream.consume.lease.keep import SoleKeeper
+from kinstream.consume.lease.lease import Lease
 from kinstream.consume.lease.store import MemoryTable
 from kinstream.consume.worker import Plan, Worker
 
@@ -460,3 +461,49 @@ def test_replay_until_now_goes_on_in_the_children_of_a_closed_shard_whose_last_r
 
 def test_replay_of_a_time_goes_on_in_the_children_of_a_shard_that_closes_while_it_is_read() -> None:
     assert simulate(lambda: Case(end_comes_alone, until=10.0).take(10)) == [1, 2, 3]
+
+
+class Holding(MemoryTable):
+    """A table that answers no more after some rows were made.
+
+    Args:
+        rows: How many.
+    """
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.left = rows
+
+    async def create(self, lease: Lease) -> bool:
+        if not self.left:
+            await asyncio.Event().wait()
+        self.left -= 1
+        return await super().create(lease)
+
+
+@pytest.mark.parametrize("made", [0, 1, 2])
+def test_killed_while_its_first_leases_were_made_a_restart_begins_where_the_start_says(made: int) -> None:
+    async def told() -> list[tuple[str, str]]:
+        service = Service(s0=None, s1=None, s2=None)
+        killed = Case(idles, service, start=Start(Position.parse("start", "LATEST")))
+        killed.table = Holding(made)
+        taking = asyncio.create_task(killed.take(1))
+        await asyncio.sleep(100)
+        assert not killed.fetch.read_from, "a shard is read, and not all are written down"
+        rows = dict(killed.table._rows)
+        assert len(rows) == made
+        taking.cancel()
+        await asyncio.wait([taking])
+        again = Case(idles, service, start=Start(Position.parse("start", "LATEST")))
+        again.table._rows = rows
+        taking = asyncio.create_task(again.take(1))
+        await asyncio.sleep(100)
+        taking.cancel()
+        await asyncio.wait([taking])
+        return sorted(again.fetch.read_from)
+
+    read_from = simulate(told)
+    assert [shard_id for shard_id, _ in read_from] == ["0", "1", "2"]
+    places = {position for _, position in read_from}
+    assert len(places) == 1
+    assert places.pop().startswith("LATEST(" if made else "LATEST")

@@ -19,6 +19,9 @@ class Keeper(Protocol):
     async def known(self) -> dict[str, Position]:
         """Return how far each shard was done when it was last looked at, by the shards' ids."""
 
+    async def prepare(self, shard: Shard, start: Position) -> None:
+        """Write down where reading of a shard will begin, unless something is written down of it. Raises as `checkpoint`."""
+
     async def acquire(self, shard: Shard, start: Position) -> Position:
         """Wait until this process may read a shard; return from where: the stored checkpoint, or `start` where there is none."""
 
@@ -51,6 +54,7 @@ class SoleKeeper:
         self._table = table
         self._owner = owner
         self._leases: dict[str, Lease] = {}
+        self._prepared: set[str] = set()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def known(self) -> dict[str, Position]:
@@ -58,10 +62,19 @@ class SoleKeeper:
         self._leases = {lease.key: lease for lease in await self._table.list()}
         return {key: lease.checkpoint for key, lease in self._leases.items()}
 
+    async def prepare(self, shard: Shard, start: Position) -> None:
+        """Make the lease where there is none."""
+        if shard.shard_id not in self._leases:
+            await self.acquire(shard, start)
+            self._prepared.add(shard.shard_id)
+
     async def acquire(self, shard: Shard, start: Position) -> Position:
         """Take the lease, whoever has it; make it where there is none."""
         parents = tuple(p for p in (shard.parent_shard_id, shard.adjacent_parent_shard_id) if p is not None)
         async with self._locks[shard.shard_id]:
+            if shard.shard_id in self._prepared:
+                self._prepared.discard(shard.shard_id)
+                return self._leases[shard.shard_id].checkpoint
             new = Lease(shard.shard_id, self._owner, 1, start, parents=parents, hash_key_range=shard.hash_key_range)
             lease = self._leases.get(shard.shard_id)
             while True:
