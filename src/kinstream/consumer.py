@@ -207,6 +207,8 @@ class Consumer(StreamAccess):
     async def seek(self, shard_id: str, position: PositionLike) -> None:
         """Go on from elsewhere in a shard, before or behind what was read. Its checkpoint is set to there.
 
+        `checkpoint()` of a record that was handed on before does nothing any more.
+
         Args:
             shard_id: The shard; its children are not read again.
             position: "TRIM_HORIZON", "LATEST", a time, `Position.at(...)` or `Position.after(...)`.
@@ -214,7 +216,7 @@ class Consumer(StreamAccess):
         Raises:
             ConfigError: The shard is not being read, or the position is none.
             LeaseLost: Somebody else reads the shard now.
-            KinesisError, OSError: The store failed.
+            KinesisError, OSError: The store failed. Reading goes on from there, and the next checkpoint tries again to write it.
         """
         where = Position.parse("position", position)
         if where.ended:

@@ -65,7 +65,7 @@ class Deaggregator:
         self.dropped: int = 0
         self.damaged: int = 0
         self._shard_id = shard_id
-        self._origin = origin
+        self.origin: object = origin
         self._batch_records = batch_records
         self._announce = announce
         self._range = None if hash_key_range in (None, _WHOLE_RANGE) else _bytes_of(hash_key_range)
@@ -74,9 +74,9 @@ class Deaggregator:
 
     def batches(self, records: list[ReceivedRecord[bytes]]) -> Iterator[list[ReceivedRecord[bytes]] | Undeliverable]:
         """Yield the user records of a page in batches, none of them empty, each made when it is asked for."""
-        suspects = None if self._compiled is None else self._compiled.set_origin(records, self._origin)
+        suspects = None if self._compiled is None else self._compiled.set_origin(records, self.origin)
         if suspects is None:
-            suspects = set_origin(records, self._origin)
+            suspects = set_origin(records, self.origin)
         if not suspects:
             if len(records) <= self._batch_records:
                 return iter((records,) if records else ())
@@ -95,7 +95,7 @@ class Deaggregator:
             done = index + 1
             record = records[index]
             if self._compiled is not None:
-                found = self._compiled.user_records(record, self._origin, *(self._range or (None, None)))
+                found = self._compiled.user_records(record, self.origin, *(self._range or (None, None)))
                 if found is not None:
                     batch += found
                     if len(batch) >= most:
@@ -117,7 +117,7 @@ class Deaggregator:
                 batch.append(record)
                 continue
             sequence_number, arrival, encryption = record.sequence_number, record.arrival_time, record.encryption_type
-            origin = self._origin
+            origin = self.origin
             numbered = enumerate(user_records)
             while chunk := [
                 ReceivedRecord(data, sequence_number, arrival, key, encryption, i, origin)

@@ -51,7 +51,7 @@ class Origin:
         reading = None if self._reading is None else self._reading()
         if reading is None:
             raise ClosedError(f"{self.shard_id}: this record's reading has ended: it cannot be checkpointed any more")
-        return across(reading.loop, reading.checkpoint_through(record))
+        return across(reading.loop, reading.checkpoint_through(record, self))
 
     def __eq__(self, other: object) -> bool:
         """Compare the shards: a record stays the same whoever read it."""
@@ -113,6 +113,7 @@ class Reading:
         taking_apart: Makes user records of its records.
         loop: The event loop that it is read in.
         written: The last checkpoint that was written.
+        sought: The place that the program sought, as long as it is not written down: before any checkpoint.
         end_kept: Whether its end was written down.
         held: Whether its first page came: from then on nothing that is written can be missed, also where it is read from LATEST.
     """
@@ -129,6 +130,7 @@ class Reading:
         self.in_hand: Batch = []
         self.queued: bool = False
         self.written: Position | None = None
+        self.sought: Position | None = None
         self.end_kept: bool = False
         self.held: bool = False
         self.arrived: asyncio.Event = asyncio.Event()
@@ -331,6 +333,8 @@ class Reading:
         self.step(Step.SOUGHT)
         self._give_up()
         self._wanted, self._asked = position, None
+        self.sought = position
+        self.taking_apart.origin = Origin(self.shard_id, self)
         self._terms.wake(self)
 
     def _give_up(self) -> None:
@@ -363,6 +367,8 @@ class Reading:
         """The checkpoint that is to be written; None: nothing new is done."""
         if self.state in (State.WAITING, State.ENDED, State.LOST):
             return None
+        if self.sought is not None:
+            return self.sought
         position = self.checkpoint
         return None if position == self.written else position
 
@@ -405,8 +411,13 @@ class Reading:
             return max(self._terms.service_time() - last.arrival_time, 0.0)  # more was read, and waits for the program
         return lag + self._terms.clock.monotonic() - heard  # nobody asks: so much may have come since
 
-    async def checkpoint_through(self, record: ReceivedRecord[bytes]) -> None:
-        """Write down that a record is done, and all before it, as far as they are."""
+    async def checkpoint_through(self, record: ReceivedRecord[bytes], origin: Origin) -> None:
+        """Write down that a record is done, and all before it, as far as they are.
+
+        Nothing is written for one that was handed on before the program sought another place: that would undo it.
+        """
+        if origin is not self.taking_apart.origin:
+            return
         position = after(record)
         if self._asked is None or position > self._asked:
             self._asked = position

@@ -461,7 +461,12 @@ class Worker:
                     await self._keeper.checkpoint(reading.shard_id, SHARD_END)
                     reading.end_kept = True
             elif (position := reading.to_write) is not None:
-                await self._keeper.checkpoint(reading.shard_id, position)
+                if position is reading.sought:
+                    await self._keeper.rewind(reading.shard_id, position)
+                    if reading.sought is position:
+                        reading.sought = None
+                else:
+                    await self._keeper.checkpoint(reading.shard_id, position)
                 reading.written = position
         except LeaseLost as error:
             self._fail(reading, error)
@@ -508,13 +513,12 @@ class Worker:
                 reading.resume()
 
     async def seek(self, shard_id: str, position: Position) -> None:
-        """Go on from elsewhere in a shard. Raises as `Keeper.rewind`."""
+        """Go on from elsewhere in a shard. Raises as `Keeper.rewind`; where the store failed, it is written with the next checkpoint."""
         (reading,) = self._chosen(shard_id)
         if reading.state not in (State.READING, State.ENDING, State.PAUSED):
             raise ConfigError(f"shard_id={shard_id!r}: this shard is {reading.state}, and cannot be sought in")
         reading.seek(position)
-        await self._keeper.rewind(shard_id, position)
-        reading.written = None
+        await self._write(reading)
 
     def _chosen(self, shard_id: str | None) -> list[Reading]:
         if shard_id is None:

@@ -507,3 +507,60 @@ def test_killed_while_its_first_leases_were_made_a_restart_begins_where_the_star
     places = {position for _, position in read_from}
     assert len(places) == 1
     assert places.pop().startswith("LATEST(" if made else "LATEST")
+
+
+class Slow(MemoryTable):
+    """A table that takes its time for a checkpoint, and fails where it was told to when one goes back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fails = 0
+
+    async def checkpoint(self, lease: Lease) -> bool:
+        await asyncio.sleep(2)
+        if self.fails and lease.checkpoint < self._rows[lease.key].checkpoint:
+            self.fails -= 1
+            raise OSError("no answer")
+        return await super().checkpoint(lease)
+
+
+async def twenty(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
+    first = int(position.sequence_number) if position.is_number else 1
+    yield page(*range(first, 21), behind=1000)
+    await asyncio.sleep(1e6)
+
+
+@pytest.mark.parametrize("what", ["the store fails", "an old record is checkpointed", "checkpoints wait"])
+def test_what_was_sought_is_not_undone_by_checkpoints_from_before(what: str) -> None:
+    async def told() -> tuple[list[int], Position]:
+        case = Case(twenty, checkpoint_every=1.0)
+        case.table = table = Slow()
+        tasks: set[asyncio.Task[None]] = set()
+
+        async def handle(record: ReceivedRecord[bytes]) -> None:
+            case.numbers.append(int(record.data))
+            await asyncio.sleep(0.3)
+            if case.numbers.count(15) == 1 and case.numbers[-1] == 15:
+                if what == "checkpoints wait":
+                    tasks.update(asyncio.ensure_future(record.checkpoint()) for _ in range(3))
+                    await asyncio.sleep(0)
+                table.fails = what == "the store fails"
+                try:
+                    await case.worker.seek("0", Position.at("5"))
+                except OSError:
+                    assert what == "the store fails"
+                if what == "an old record is checkpointed":
+                    await record.checkpoint()
+            if case.numbers.count(7) == 2:
+                await asyncio.sleep(1e6)  # here it is killed
+
+        running = asyncio.create_task(case.run(handle))
+        await asyncio.sleep(100)
+        (lease,) = table._rows.values()
+        running.cancel()
+        await asyncio.wait([running, *tasks])
+        return case.numbers, lease.checkpoint
+
+    numbers, checkpoint = simulate(told)
+    assert numbers == [*range(1, 16), 5, 6, 7]
+    assert checkpoint == Position.after("6", 0)
