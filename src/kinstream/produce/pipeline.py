@@ -32,24 +32,23 @@ from kinstream.errors import (
     Undelivered,
 )
 from kinstream.events import (
-    AggregationOff,
     Event,
     Observer,
     RecordsResent,
     RequestSent,
     RequestSettled,
-    ShardMapRefreshed,
     StrayKept,
 )
 from kinstream.produce.batch import Batch, Batcher
 from kinstream.produce.delivery import KEYLESS, Aggregate, Deliveries, Delivery, Entry
 from kinstream.produce.entrance import Entrance
+from kinstream.produce.follow import Follower, Stray
 from kinstream.produce.lane import Lane, taken_apart
-from kinstream.produce.learn import Scout, Sight
+from kinstream.produce.learn import Scout
 from kinstream.produce.observe import teller
 from kinstream.produce.outcome import Outcomes
 from kinstream.produce.pace import Outage, Pace, delay
-from kinstream.produce.pump import NEVER, Pump
+from kinstream.produce.pump import Pump
 from kinstream.produce.refusal import SAMPLES, Refusal
 from kinstream.produce.route import Router
 from kinstream.produce.send import Sender
@@ -57,7 +56,6 @@ from kinstream.produce.settle import (
     Again,
     Verdict,
     hopeless,
-    judge,
     refused_for_one,
     scatter,
     settle,
@@ -66,12 +64,7 @@ from kinstream.produce.settle import (
 from kinstream.produce.statistics import Flushed, ProducerStatistics
 from kinstream.record import PutRecordResult
 from kinstream.sharding.hashkey import MAX_HASH_KEY
-from kinstream.sharding.shardmap import ShardMap
 
-PATIENCE = 2.0
-"""Seconds for which records wait until their shards can be told; from then on they go alone, until they can."""
-LOOK_AGAIN = 5.0
-"""Seconds after which the stream is looked at again, where that failed, or where it may take larger records by now."""
 LEFT = "not written when the producer was closed"
 MANY_LANES = 50
 """With more lanes, what comes in is not put into them at every turn: to look at a lane costs as much as several records do."""
@@ -119,7 +112,6 @@ class Pipeline:
         self._clock = client.clock
         self._name = stream.name
         self._keep_order = keep_order = order is not None
-        self._aggregate = aggregate
         self._batching = batch
         self._pacing = pace
         self._resend = resend
@@ -143,19 +135,11 @@ class Pipeline:
         # Where records are that are neither in the inbox nor in a lane.
         self._on_their_way: dict[Batch, asyncio.Task[None]] = {}
         self._parts: deque[Batch] = deque()  # of requests that were refused for one of their records
-        # Aggregates that a shard took whose range is not known, with the number of looks at the stream until then.
-        self._unsure: list[tuple[Lane, Aggregate, PutRecordResult, int]] = []
 
-        self._scout = Scout(client, stream)
-        self._looking: asyncio.Task[None] | None = None
-        self._looks = 0
-        self._look_at = 0.0
-        self._outgrown_at = -LOOK_AGAIN
-        self.entrance.admission.outgrown = self._outgrown
-        self._hold_until = NEVER
-        self._known = False
-        self._why_single: str | None = None
-
+        self._follower = Follower(
+            Scout(client, stream), self._router, self._batcher, self.entrance, self._pump, self._clock, self._counts,
+            aggregates=aggregate is not None, name=stream.name, tell=self._tell, judged=self._judged, die=self._die,
+        )  # fmt: skip
         self._hurried = False
         self._closed: asyncio.Future[None] | None = None
         self._dead = False
@@ -174,7 +158,7 @@ class Pipeline:
 
     def turn(self, now: float) -> None:
         """Move on everything that can be moved."""
-        self._look(now)
+        self._follower.look_at_first(now)
         self._route(now)
         self._hasten(now)
         self._send(now)
@@ -187,20 +171,13 @@ class Pipeline:
         if not self._dead:
             self._guarded(self.turn, self._clock.monotonic())
 
-    def _look(self, now: float) -> None:
-        """Look at the stream when the first records come."""
-        if self.entrance.inbox and self._looking is None and now >= self._look_at:
-            self._look_at = NEVER
-            self._hold_until = now + PATIENCE
-            self._looking = self._pump.start(self._learn())
-
     def _route(self, now: float | None = None) -> None:
         """Put what has come into its lanes, as soon as these are known."""
         if now is None:
             now = self._clock.monotonic()
         elif self._gathers(now):
             return
-        if not self._known and now < self._hold_until:
+        if self._follower.holds_back(now):
             return
         entrance, router = self.entrance, self._router
         if entrance.inbox:
@@ -283,20 +260,24 @@ class Pipeline:
             if batch.deadline <= now:
                 late, batch.deadline = self._outcomes.late_in(batch.entries, now)
                 self._break_order(late)
-        for _, aggregate, _, _ in self._unsure:
-            if aggregate.deadline <= now:
-                late, aggregate.deadline = self._outcomes.late_in([aggregate], now)
+        for stray in self._follower.unsure:
+            if stray.aggregate.deadline <= now:
+                late, stray.aggregate.deadline = self._outcomes.late_in([stray.aggregate], now)
                 self._break_order(late)
 
     def _next_due(self, now: float) -> float:
         """Return when the next turn is due, if nothing happens before."""
         due = self._batcher.alarm
         if self.entrance.inbox:
-            due = min(due, self.entrance.inbox[0].deadline, self._gathered_at if self._known else self._hold_until)
+            due = min(
+                due,
+                self.entrance.inbox[0].deadline,
+                self._gathered_at if self._follower.known else self._follower.hold_until,
+            )
         for batch in [*self._on_their_way, *self._parts]:
             due = min(due, batch.deadline)
-        for _, aggregate, _, _ in self._unsure:
-            due = min(due, aggregate.deadline)
+        for stray in self._follower.unsure:
+            due = min(due, stray.aggregate.deadline)
         if self._outage.until > now and self.entrance.room.taken_records:
             due = min(due, self._outage.until)
         return due
@@ -335,7 +316,7 @@ class Pipeline:
         elif hopeless(error):
             self._fail_batch(batch, error)
             if isinstance(error, NotFound):
-                self._forget()
+                self._follower.forget()
         else:
             self._outage.failed(batch.sent_at, now, self._random.random(), quota_left=self._sender.spend(error))
             for part in settle_unanswered(batch, error):
@@ -403,7 +384,7 @@ class Pipeline:
         refusal, count = batch.refusal, len(batch.entries)
         reason = f"{type(error).__name__}: {error.details}"
         if count == 1:
-            self._look_again()  # the stream may take smaller records by now
+            self._follower.look_again()  # the stream may take smaller records by now
             if refusal is not None:
                 refusal.of_one(reason)
         if refusal is not None and refusal.of_all(reason):
@@ -471,9 +452,9 @@ class Pipeline:
             self._scattered(aggregate, now)
         for lane, aggregate, result in verdict.unsure:
             lane.on_their_way += 1
-            self._unsure.append((lane, aggregate, result, self._looks))
-        if self._unsure or batch.shard_map is self._router.shard_map:
-            self._look_again()
+            self._follower.judge_later(lane, aggregate, result)
+        if self._follower.unsure or batch.shard_map is self._router.shard_map:
+            self._follower.look_again()
 
     def _scattered(self, aggregate: Aggregate, now: float) -> None:
         self._counts.resent_wrong_shard += 1
@@ -486,121 +467,17 @@ class Pipeline:
             for lane in lanes:
                 lane.rest = max(lane.rest, now + delay(attempts, self._random.random(), self._resend.max_delay))
 
-    def _judge_unsure(self, shard_map: ShardMap | None, *, all_well: bool = False, since: int = 0) -> None:
-        """Judge aggregates that a shard took whose range was not known, by what is known now.
-
-        Args:
-            shard_map: Has the ranges.
-            all_well: The stream does not go by hash keys: every shard is right.
-            since: Those that were unsure before so many looks are sent again even now: their shard is gone.
-        """
+    def _judged(self, stray: Stray, *, well: bool) -> None:
+        """Settle an aggregate that was taken by a shard whose range was not known then."""
         now = self._clock.monotonic()
-        waiting, self._unsure = self._unsure, []
-        for lane, aggregate, result, looks in waiting:
-            judged = all_well or judge(aggregate, result, shard_map)
-            if judged is None and looks >= since:
-                self._unsure.append((lane, aggregate, result, looks))
-                continue
-            if judged:
-                records = self._outcomes.written([aggregate], [result])
-                if self._tell is not None:
-                    self._tell(StrayKept(str(result.shard_id), records))
-            else:
-                self._scattered(aggregate, now)
-            self._ended(lane, now)
-            self._batcher.touch(lane, now)
-
-    # What is known of the stream.
-
-    def _look_again(self) -> None:
-        if self._looking is None:
-            self._looking = self._pump.start(self._learn())
-
-    def _outgrown(self) -> None:
-        """Look at the stream because a record is larger than it takes, as far as is known. Called in any thread."""
-        now = self._clock.monotonic()
-        if now - self._outgrown_at >= LOOK_AGAIN:
-            self._outgrown_at = now
-            self._pump.call(self._look_unless_shut)
-
-    def _look_unless_shut(self) -> None:
-        if self.entrance.shut is None:
-            self._look_again()
-
-    async def _learn(self) -> None:
-        """Look at the stream; again and again as long as that fails and records wait for it."""
-        try:
-            while True:
-                self._looks += 1
-                try:
-                    error = self._saw(await self._scout.look())
-                except KinesisError as problem:
-                    error = problem
-                    if not self._known:
-                        self._go_single(f"the stream cannot be described: {error.details}")
-                if error is None and self._unsure:
-                    # A shard that was made and closed again meanwhile is not among the open ones.
-                    self._looks += 1
-                    try:
-                        self._judge_unsure(await self._scout.history(), since=self._looks)
-                    except KinesisError as problem:
-                        error = problem
-                if error is None and not self._unsure:
-                    break
-                if error is not None:
-                    if not self.entrance.room.taken_records or hopeless(error):
-                        self._look_at = self._clock.monotonic() + LOOK_AGAIN
-                        break
-                    await self._clock.sleep(LOOK_AGAIN)
-        except asyncio.CancelledError:
-            self._look_at = 0.0
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
-            self._die(error)
-        finally:
-            self._looking = None
-            self._pump.schedule()
-
-    def _forget(self) -> None:
-        """Know nothing of the stream any more: one made anew in its place may have the same shards with other ranges."""
-        self._known = False
-        self._batcher.aggregating = False
-        self._look_at = 0.0
-
-    def _saw(self, sight: Sight) -> KinesisError | None:
-        """Go by what is known now; return why it is not all that should be."""
-        now = self._clock.monotonic()
-        facts, shard_map, used = sight.facts, sight.shard_map, self._router.shard_map
-        self.entrance.admission.record_limit = self._batcher.record_limit = facts.record_limit
-        if facts.why_single is not None:
-            self._go_single(facts.why_single)
-        elif shard_map is not None:
-            self._why_single = None
-            self._batcher.aggregating = self._aggregate is not None
-        elif used is None and sight.error is not None:
-            self._go_single(f"its shards cannot be told: {sight.error.details}")
-        if shard_map is not None:
-            self._known = True
-            self._counts.map_refreshes += 1
-            changed = used is None or shard_map.open != used.open
+        if well:
+            records = self._outcomes.written([stray.aggregate], [stray.result])
             if self._tell is not None:
-                self._tell(ShardMapRefreshed(len(shard_map.open), changed))
-            if changed:
-                for lane in self._router.follow(shard_map):
-                    self._batcher.touch(lane, now)
-        self._judge_unsure(self._router.shard_map, all_well=facts.spreads)
-        return sight.error
-
-    def _go_single(self, reason: str) -> None:
-        """Send records alone from now on, and say why, once."""
-        self._known = True
-        self._batcher.aggregating = False
-        if self._aggregate is None or reason == self._why_single:
-            return
-        self._why_single = reason
-        _log.warning("%s: records are not aggregated: %s", self._name, reason)
-        if self._tell is not None:
-            self._tell(AggregationOff(reason))
+                self._tell(StrayKept(str(stray.result.shard_id), records))
+        else:
+            self._scattered(stray.aggregate, now)
+        self._ended(stray.lane, now)
+        self._batcher.touch(stray.lane, now)
 
     def _make_lane(self, shard_id: str | None, hash_key: str | None) -> Lane:
         pace = None if self._pacing is None or shard_id is None else Pace(self._pacing, self._clock.monotonic())
@@ -669,8 +546,8 @@ class Pipeline:
                 delivery.maybe_written = True
                 left.append(delivery)
         left += [delivery for batch in self._parts for entry in batch.entries for delivery in taken_apart(entry)]
-        for _, aggregate, _, _ in self._unsure:
-            left += scatter(aggregate)
+        for stray in self._follower.unsure:
+            left += scatter(stray.aggregate)
         for lane in self._router.lanes:
             left += lane.emptied()
         if self.entrance.inbox:
@@ -678,7 +555,7 @@ class Pipeline:
             left += self.entrance.inbox
             self.entrance.inbox = []
         self._parts.clear()
-        self._unsure.clear()
+        self._follower.unsure.clear()
         self._outcomes.failed(left, cause, details)
         self._stop()
 
@@ -686,7 +563,7 @@ class Pipeline:
         """Cancel all tasks, and return them."""
         if self._pump.loop_has_ended:
             return []
-        tasks = [task for task in [*self._on_their_way.values(), self._looking] if task is not None]
+        tasks = [task for task in [*self._on_their_way.values(), self._follower.looking] if task is not None]
         for task in tasks:
             task.cancel()
         timer = self._pump.stop()
@@ -697,7 +574,7 @@ class Pipeline:
     def _unsettled(self) -> Deliveries:
         """Return all records that are not settled."""
         entries = [entry for batch in [*self._on_their_way, *self._parts] for entry in batch.entries]
-        entries += [aggregate for _, aggregate, _, _ in self._unsure]
+        entries += [stray.aggregate for stray in self._follower.unsure]
         found = list(self.entrance.inbox)
         for lane in self._router.lanes:
             entries += lane.again

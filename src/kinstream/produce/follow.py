@@ -1,0 +1,241 @@
+"""Follow: looks at the stream when that is due, and has the pipeline go by what is seen."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from kinstream.clock import Clock
+from kinstream.errors import KinesisError
+from kinstream.events import AggregationOff, Event, ShardMapRefreshed
+from kinstream.produce.batch import Batcher
+from kinstream.produce.delivery import Aggregate
+from kinstream.produce.entrance import Entrance
+from kinstream.produce.lane import Lane
+from kinstream.produce.learn import Scout, Sight
+from kinstream.produce.pump import NEVER, Pump
+from kinstream.produce.route import Router
+from kinstream.produce.settle import hopeless, judge
+from kinstream.produce.statistics import Counts
+from kinstream.record import PutRecordResult
+from kinstream.sharding.shardmap import ShardMap
+
+PATIENCE = 2.0
+"""Seconds for which records wait until their shards can be told; from then on they go alone, until they can."""
+LOOK_AGAIN = 5.0
+"""Seconds after which the stream is looked at again, where that failed, or where it may take larger records by now."""
+
+_log = logging.getLogger("kinstream.producer")
+
+
+class Stray(NamedTuple):
+    """An aggregate that a shard took whose range is not known.
+
+    Attributes:
+        lane: Where it was.
+        aggregate: It.
+        result: Where it is.
+        looks: How often the stream had been looked at.
+    """
+
+    lane: Lane
+    aggregate: Aggregate
+    result: PutRecordResult
+    looks: int
+
+
+class Judged(Protocol):
+    """Settles a stray once it is known whether it is well where it is."""
+
+    def __call__(self, stray: Stray, *, well: bool) -> None: ...  # noqa: D102
+
+
+class Follower:
+    """Follows a stream through its changes. At most one task of it looks at the stream; it ends when all that is wanted is known.
+
+    Args:
+        scout: Looks at the stream.
+        router: Goes by the shards.
+        batcher: Packs records, where they may be packed.
+        entrance: Goes by the limit of a record, and has the records that wait for a first look.
+        pump: Starts the task.
+        clock: The time.
+        counts: Looks are counted there.
+        aggregates: Whether records are to be packed where they may be.
+        name: The stream's name.
+        tell: Told events; None where nobody listens.
+        judged: Settles strays.
+        die: Told of an error that nobody foresaw.
+
+    Attributes:
+        known: Whether it is known which shard takes which record, or known that it cannot be told.
+        hold_until: So long records wait for a first look.
+        unsure: Strays that are not judged yet.
+        looking: The task that looks at the stream.
+    """
+
+    def __init__(
+        self,
+        scout: Scout,
+        router: Router,
+        batcher: Batcher,
+        entrance: Entrance,
+        pump: Pump,
+        clock: Clock,
+        counts: Counts,
+        *,
+        aggregates: bool,
+        name: str,
+        tell: Callable[[Event], None] | None,
+        judged: Judged,
+        die: Callable[[BaseException], None],
+    ) -> None:
+        self.known: bool = False
+        self.hold_until: float = NEVER
+        self.unsure: list[Stray] = []
+        self.looking: asyncio.Task[None] | None = None
+        self._scout = scout
+        self._router = router
+        self._batcher = batcher
+        self._entrance = entrance
+        self._pump = pump
+        self._clock = clock
+        self._counts = counts
+        self._aggregates = aggregates
+        self._name = name
+        self._tell = tell
+        self._judged = judged
+        self._die = die
+        self._looks = 0
+        self._look_at = 0.0
+        self._outgrown_at = -LOOK_AGAIN
+        self._why_single: str | None = None
+        entrance.admission.outgrown = self._outgrown
+
+    def holds_back(self, now: float) -> bool:
+        """Return whether records wait until their shards are known."""
+        return not self.known and now < self.hold_until
+
+    # When to look.
+
+    def look_at_first(self, now: float) -> None:
+        """Look at the stream when the first records come."""
+        if self._entrance.inbox and self.looking is None and now >= self._look_at:
+            self._look_at = NEVER
+            self.hold_until = now + PATIENCE
+            self.looking = self._pump.start(self._learn())
+
+    def look_again(self) -> None:
+        """Look at the stream, because it is not as it was known."""
+        if self.looking is None:
+            self.looking = self._pump.start(self._learn())
+
+    def forget(self) -> None:
+        """Know nothing of the stream any more: one made anew in its place may have the same shards with other ranges."""
+        self.known = False
+        self._batcher.aggregating = False
+        self._look_at = 0.0
+
+    def judge_later(self, lane: Lane, aggregate: Aggregate, result: PutRecordResult) -> None:
+        """Keep an aggregate until it is known whether it is in the right shard."""
+        self.unsure.append(Stray(lane, aggregate, result, self._looks))
+
+    def _outgrown(self) -> None:
+        """Look at the stream because a record is larger than it takes, as far as is known. Called in any thread."""
+        now = self._clock.monotonic()
+        if now - self._outgrown_at >= LOOK_AGAIN:
+            self._outgrown_at = now
+            self._pump.call(self._look_unless_shut)
+
+    def _look_unless_shut(self) -> None:
+        if self._entrance.shut is None:
+            self.look_again()
+
+    # What is seen.
+
+    async def _learn(self) -> None:
+        """Look at the stream; again and again as long as that fails and records wait for it."""
+        try:
+            while True:
+                self._looks += 1
+                try:
+                    error = self._saw(await self._scout.look())
+                except KinesisError as problem:
+                    error = problem
+                    if not self.known:
+                        self._go_single(f"the stream cannot be described: {error.details}")
+                if error is None and self.unsure:
+                    # A shard that was made and closed again meanwhile is not among the open ones.
+                    self._looks += 1
+                    try:
+                        self._judge(await self._scout.history(), since=self._looks)
+                    except KinesisError as problem:
+                        error = problem
+                if error is None and not self.unsure:
+                    break
+                if error is not None:
+                    if not self._entrance.room.taken_records or hopeless(error):
+                        self._look_at = self._clock.monotonic() + LOOK_AGAIN
+                        break
+                    await self._clock.sleep(LOOK_AGAIN)
+        except asyncio.CancelledError:
+            self._look_at = 0.0
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
+            self._die(error)
+        finally:
+            self.looking = None
+            self._pump.schedule()
+
+    def _saw(self, sight: Sight) -> KinesisError | None:
+        """Go by what is known now; return why it is not all that should be."""
+        now = self._clock.monotonic()
+        facts, shard_map, used = sight.facts, sight.shard_map, self._router.shard_map
+        self._entrance.admission.record_limit = self._batcher.record_limit = facts.record_limit
+        if facts.why_single is not None:
+            self._go_single(facts.why_single)
+        elif shard_map is not None:
+            self._why_single = None
+            self._batcher.aggregating = self._aggregates
+        elif used is None and sight.error is not None:
+            self._go_single(f"its shards cannot be told: {sight.error.details}")
+        if shard_map is not None:
+            self.known = True
+            self._counts.map_refreshes += 1
+            changed = used is None or shard_map.open != used.open
+            if self._tell is not None:
+                self._tell(ShardMapRefreshed(len(shard_map.open), changed))
+            if changed:
+                for lane in self._router.follow(shard_map):
+                    self._batcher.touch(lane, now)
+        self._judge(self._router.shard_map, all_well=facts.spreads)
+        return sight.error
+
+    def _go_single(self, reason: str) -> None:
+        """Send records alone from now on, and say why, once."""
+        self.known = True
+        self._batcher.aggregating = False
+        if not self._aggregates or reason == self._why_single:
+            return
+        self._why_single = reason
+        _log.warning("%s: records are not aggregated: %s", self._name, reason)
+        if self._tell is not None:
+            self._tell(AggregationOff(reason))
+
+    def _judge(self, shard_map: ShardMap | None, *, all_well: bool = False, since: int = 0) -> None:
+        """Judge the strays by what is known now.
+
+        Args:
+            shard_map: Has the ranges.
+            all_well: The stream does not go by hash keys: every shard is right.
+            since: Those that were unsure before so many looks are sent again even now: their shard is gone.
+        """
+        strays, self.unsure = self.unsure, []
+        for stray in strays:
+            well = all_well or judge(stray.aggregate, stray.result, shard_map)
+            if well is None and stray.looks >= since:
+                self.unsure.append(stray)
+            else:
+                self._judged(stray, well=bool(well))
