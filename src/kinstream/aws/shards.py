@@ -1,8 +1,6 @@
-"""The shards of a stream as the service lists them: all pages at once, and the one shard map that everybody shares."""
+"""The shards of a stream as the service lists them: all pages at once, and the map that is made of them."""
 
 from __future__ import annotations
-
-import asyncio
 
 from kinstream.aws import kinesis
 from kinstream.aws.client import Client
@@ -44,10 +42,9 @@ async def all_shards(client: Client, stream: Stream, shard_filter: ShardFilter |
 
 
 class ShardMapSource:
-    """The newest shard map of a stream. All who need one share it, and one of them at a time asks for a newer one.
+    """Lists the shards of a stream, and makes a map of them that knows the ranges of those before, too.
 
-    There is no task behind it: who asks for a newer map lists the shards, and the others wait for what comes of it. After a
-    listing that failed, or that showed nothing new, the next one waits: 1 s, and up to 30 s as failures follow each other.
+    After a listing that failed, or that showed nothing new, the next one waits: 1 s, up to 30 s as failures follow each other.
 
     Attributes:
         latest: The newest map; None before the first.
@@ -61,65 +58,25 @@ class ShardMapSource:
         self.latest: ShardMap | None = None
         self._client = client
         self._stream = stream
-        self._lock = asyncio.Lock()
-        self._asked = 0.0
         self._not_before = 0.0
-        self._listings = 0
         self._failures = 0
-        self._error: KinesisError | None = None
 
     def __repr__(self) -> str:
         return f"ShardMapSource({self._stream.arn or self._stream.name!r}, {self.latest!r})"
 
-    @property
-    def age(self) -> float | None:
-        """Seconds since the newest map was asked for; None before the first."""
-        return None if self.latest is None else self._client.clock.monotonic() - self._asked
-
-    async def current(self) -> ShardMap:
-        """Return the newest map at once; the first one is asked for.
-
-        Raises:
-            KinesisError: There is none yet, and the shards could not be listed. Calling again waits, then asks again.
-        """
-        return await self.refresh() if self.latest is None else self.latest
-
-    async def refresh(self, newer_than: ShardMap | None = None) -> ShardMap:
-        """Return a newer map than the one that turned out to be wrong.
-
-        Many requests that went by the same wrong map cause one listing: whoever comes late finds a newer map there already.
-
-        Args:
-            newer_than: The map that was wrong; None: the newest one.
+    async def refresh(self) -> ShardMap:
+        """Return a map of the shards as they are now. One call at a time.
 
         Raises:
             KinesisError: The shards could not be listed; the map before stays. Calling again waits, then asks again.
         """
-        if newer_than is None:
-            newer_than = self.latest
-        elif self.latest is not None and self.latest is not newer_than:
-            return self.latest
-        listings = self._listings
-        async with self._lock:
-            if self._listings == listings:
-                await self._list()
-            elif self._error is not None:
-                raise self._error  # what came of the listing that this call waited for
-        assert self.latest is not None
-        return self.latest
-
-    async def _list(self) -> None:
         clock = self._client.clock
         if (delay := self._not_before - clock.monotonic()) > 0:
             await clock.sleep(delay)
-        asked = clock.monotonic()
-        self._error = None
         try:
             shards = await all_shards(self._client, self._stream, OPEN_NOW)
             newer = _map_of(shards, self.latest)
-        except KinesisError as error:
-            self._error = error
-            self._listings += 1
+        except KinesisError:
             self._failures += 1
             longer = DELAY_GROWTH ** min(self._failures - 1, 99)
             self._not_before = clock.monotonic() + min(FIRST_DELAY * longer, LONGEST_DELAY)
@@ -127,10 +84,9 @@ class ShardMapSource:
         # A listing may lag behind a reshard. Asking again at once would show the same.
         new = self.latest is None or newer.open != self.latest.open
         self._not_before = clock.monotonic() + (0.0 if new else FIRST_DELAY)
-        self._listings += 1
         self._failures = 0
-        self._asked = asked
         self.latest = newer
+        return newer
 
 
 def _map_of(shards: list[Shard], earlier: ShardMap | None) -> ShardMap:

@@ -1,13 +1,12 @@
-"""Listings of shards, and the one shard map that all who need it share."""
+"""Listings of shards, and the map that is made of them."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
 from tests.doubles.clock import VirtualClock
-from tests.doubles.transport import ScriptedTransport, Sent, Step, answer, refusal
+from tests.doubles.transport import ScriptedTransport, Step, answer, refusal
 
 from kinstream.aws.client import Client
 from kinstream.aws.credentials import Credentials
@@ -16,7 +15,7 @@ from kinstream.aws.kinesis import ShardFilter
 from kinstream.aws.shards import ShardMapSource, all_shards
 from kinstream.aws.transport import Answer
 from kinstream.config import Retrying
-from kinstream.errors import AccessDenied, NotFound, UnexpectedResponse
+from kinstream.errors import NotFound, UnexpectedResponse
 from kinstream.sharding.shardmap import ShardMap
 
 STREAM = Stream("orders")
@@ -57,20 +56,6 @@ def source_of(*script: Step) -> tuple[ShardMapSource, ScriptedTransport, Virtual
     return ShardMapSource(client, STREAM), transport, clock
 
 
-class Held:
-    """A step of a script that waits until it is let go."""
-
-    def __init__(self, step: Step) -> None:
-        self.step = step
-        self.reached, self.go = asyncio.Event(), asyncio.Event()
-
-    async def __call__(self, _: Sent) -> Answer:
-        self.reached.set()
-        await self.go.wait()
-        assert isinstance(self.step, Answer)
-        return self.step
-
-
 # Listings
 
 
@@ -96,55 +81,27 @@ async def test_listing_that_goes_in_circles_is_an_error(tokens: list[str]) -> No
 # The map
 
 
-async def test_map_is_of_the_shards_that_are_open_now_and_asked_for_once() -> None:
-    source, transport, clock = source_of(listing(0, HALF))
-    assert (source.latest, source.age) == (None, None)
-    shard_map = await source.current()
+async def test_map_is_of_the_shards_that_are_open_now() -> None:
+    source, transport, _ = source_of(listing(0, HALF))
+    shard_map = await source.refresh()
+    assert shard_map is source.latest
     assert [shard.shard_id for shard in shard_map.open] == ["shardId-000000000000", "shardId-000000000001"]
     assert transport.sent[0].json == {"StreamName": "orders", "ShardFilter": {"Type": "AT_LATEST"}}
-    clock.move(5)
-    assert await source.current() is shard_map is source.latest
-    assert source.age == 5
-    assert len(transport.sent) == 1
-
-
-async def test_all_who_wait_for_a_map_share_one_listing() -> None:
-    held = Held(listing(0))
-    source, transport, _ = source_of(held)
-    waiting = [asyncio.ensure_future(source.current()) for _ in range(50)]
-    await held.reached.wait()
-    waiting += [asyncio.ensure_future(source.refresh()) for _ in range(50)]
-    await asyncio.sleep(0)
-    held.go.set()
-    maps = await asyncio.gather(*waiting)
-    assert all(shard_map is source.latest for shard_map in maps)
-    assert len(transport.sent) == 1
-
-
-async def test_request_that_went_by_an_earlier_map_causes_no_other_listing() -> None:
-    source, transport, _ = source_of(listing(0), listing(0, HALF), listing(0, 5))
-    old = await source.current()
-    new = await source.refresh(old)
-    assert new is not old
-    assert await source.refresh(old) is new
-    assert len(transport.sent) == 2
-    assert await source.refresh(new) is not new
-    assert len(transport.sent) == 3
 
 
 async def test_map_knows_the_ranges_of_the_shards_before() -> None:
     source, _, _ = source_of(listing(0), listing(0, HALF, first=1))
-    old = await source.current()
-    new = await source.refresh(old)
+    await source.refresh()
+    new = await source.refresh()
     assert new.index_of("shardId-000000000000") is None
     assert new.range_of("shardId-000000000000") == (bytes(16), b"\xff" * 16)
 
 
 async def test_listing_that_shows_nothing_new_is_repeated_a_second_later_at_the_earliest() -> None:
     source, _, clock = source_of(listing(0), listing(0), listing(0), listing(0, HALF), listing(0, 5))
-    shard_map = await source.current()
+    shard_map = await source.refresh()
     for slept in ([], [1.0], [1.0, 1.0], [1.0, 1.0]):
-        shard_map = await source.refresh(shard_map)
+        shard_map = await source.refresh()
         assert clock.slept == slept
     assert len(shard_map.open) == 2
 
@@ -156,62 +113,27 @@ async def test_failures_are_raised_and_the_next_listing_waits_longer_each_time()
     source, transport, clock = source_of(*[NO_STREAM] * 12, listing(0), NO_STREAM, listing(0, HALF))
     for _ in range(12):
         with pytest.raises(NotFound):
-            await source.current()
-    shard_map = await source.current()
+            await source.refresh()
+    shard_map = await source.refresh()
     assert clock.slept == pytest.approx(
         [1, 1.5, 2.25, 3.375, 5.0625, 7.59375, 11.390625, 17.0859375, 25.62890625, 30, 30, 30]
     )
     assert len(transport.sent) == 13
     clock.slept.clear()
     with pytest.raises(NotFound):
-        await source.refresh(shard_map)
-    assert await source.current() is shard_map  # better an old one than none
-    assert await source.refresh(shard_map) is not shard_map
+        await source.refresh()
+    assert source.latest is shard_map  # better an old one than none
+    assert await source.refresh() is not shard_map
     assert clock.slept == [1.0]  # what went well is forgotten failures
 
 
 async def test_time_that_passed_since_a_failure_is_not_waited_for_again() -> None:
     source, _, clock = source_of(NO_STREAM, listing(0))
     with pytest.raises(NotFound):
-        await source.current()
+        await source.refresh()
     clock.move(0.75)
-    await source.current()
+    await source.refresh()
     assert clock.slept == [0.25]
-
-
-async def test_one_failure_is_told_to_all_who_wait_for_it() -> None:
-    held = Held(DENIED)
-    source, transport, clock = source_of(held)
-    waiting = [asyncio.ensure_future(source.current()) for _ in range(20)]
-    await held.reached.wait()
-    held.go.set()
-    results = await asyncio.gather(*waiting, return_exceptions=True)
-    assert {type(result) for result in results} == {AccessDenied}
-    assert len(transport.sent) == 1
-    assert clock.slept == []
-
-
-async def test_who_is_cancelled_while_listing_leaves_it_to_the_next() -> None:
-    held = Held(listing(0))
-    source, transport, _ = source_of(held, listing(0, HALF))
-    first, second = asyncio.ensure_future(source.current()), asyncio.ensure_future(source.current())
-    await held.reached.wait()
-    first.cancel()
-    assert len((await second).open) == 2
-    with pytest.raises(asyncio.CancelledError):
-        await first
-    assert len(transport.sent) == 2
-
-
-async def test_who_is_cancelled_while_waiting_disturbs_nobody() -> None:
-    held = Held(listing(0))
-    source, transport, _ = source_of(held)
-    first, second = asyncio.ensure_future(source.current()), asyncio.ensure_future(source.current())
-    await held.reached.wait()
-    second.cancel()
-    held.go.set()
-    assert isinstance(await first, ShardMap)
-    assert len(transport.sent) == 1
 
 
 @pytest.mark.parametrize("wrong", ["x", "-1", str(2**128)])
@@ -223,8 +145,8 @@ async def test_range_that_is_none_is_an_error_of_ours(wrong: str) -> None:
     }
     source, _, clock = source_of(answer({"Shards": [shard]}), listing(0))
     with pytest.raises(UnexpectedResponse, match="HashKeyRange"):
-        await source.current()
-    assert isinstance(await source.current(), ShardMap)
+        await source.refresh()
+    assert isinstance(await source.refresh(), ShardMap)
     assert clock.slept == [1.0]
 
 
