@@ -96,6 +96,11 @@ class Kinesis:
         at_once(self._behind.catch_up(self.clock.wall()))
         return self.state.stream(name)
 
+    @property
+    def subscribed(self) -> int:
+        """How many subscriptions are open."""
+        return len(self._operations.subscriptions)
+
     def shards(self, name: str) -> list[Shard]:
         """Return all shards of a stream, closed ones included."""
         return self.stream(name).shards
