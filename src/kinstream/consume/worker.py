@@ -200,7 +200,7 @@ class Worker:
         strays = await self._ask_about_stream()
         self._terms = Terms(
             fetcher=plan.fetcher,
-            budget=Budget(plan.deliver.read_ahead_bytes),
+            budget=Budget(plan.deliver.read_ahead_bytes, plan.fetcher.first_page_bytes),
             clock=self._clock,
             service_time=plan.client.service_time,
             announce=plan.announce,
@@ -513,7 +513,7 @@ class Worker:
                 reading.resume()
 
     async def seek(self, shard_id: str, position: Position) -> None:
-        """Go on from elsewhere in a shard. Raises as `Keeper.rewind`; where the store failed, it is written with the next checkpoint."""
+        """Go on from elsewhere in a shard. Raises as `Keeper.rewind`; where the store fails, it is written later."""
         (reading,) = self._chosen(shard_id)
         if reading.state not in (State.READING, State.ENDING, State.PAUSED):
             raise ConfigError(f"shard_id={shard_id!r}: this shard is {reading.state}, and cannot be sought in")

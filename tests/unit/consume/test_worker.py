@@ -48,6 +48,8 @@ class Fetch:
         now_open: Readings that were begun and are not over.
     """
 
+    first_page_bytes = 1 << 20
+
     def __init__(self, script: Script) -> None:
         self.script = script
         self.read_from: list[tuple[str, str]] = []

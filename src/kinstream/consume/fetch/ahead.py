@@ -11,23 +11,28 @@ from kinstream.consume.fetch.fetcher import Fetcher, Page
 from kinstream.consume.fetch.position import Position
 from kinstream.record import Shard
 
-FIRST_PAGE_BYTES = 1 << 20
-"""What a shard's first page is taken to weigh before it is there; each further one, what the last one weighed."""
+FIRST_PAGE_BYTES, GUESS_DECAY = 1 << 20, 0.9
+"""What a shard's first page is taken to weigh at the least before it is there; and how much less after each page that weighed less
+than that guess."""
 
 
 class Budget:
     """Bytes that may be read ahead, of all shards together. Who comes first is served first.
 
-    A page's size is known only when it is there, so what is under way counts as what the page before weighed.
+    A page's size is known only when it is there, so what is under way counts as what the page before weighed; and a shard's first
+    page as what pages weighed lately in other shards. Nothing is known at the start: shards that lag bring their largest pages
+    then, and all at once.
 
     Args:
         size_bytes: The limit. One page is let through even where it is larger.
+        first_page_bytes: What a shard's first page is taken to weigh before any was seen.
     """
 
-    def __init__(self, size_bytes: int) -> None:
+    def __init__(self, size_bytes: int, first_page_bytes: int = FIRST_PAGE_BYTES) -> None:
         self._limit = size_bytes
         self._used = 0
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._guess = float(max(first_page_bytes, FIRST_PAGE_BYTES))
+        self._waiting: deque[tuple[int | None, asyncio.Future[int]]] = deque()
 
     @property
     def used_bytes(self) -> int:
@@ -36,38 +41,52 @@ class Budget:
 
     async def take(self, size_bytes: int) -> bool:
         """Wait until there is room for so much, and take it; return whether that took time."""
-        if not self._waiting and self._fits(size_bytes):
-            self._used += size_bytes
-            return False
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        return (await self._take(size_bytes))[1]
+
+    async def take_first(self) -> tuple[int, bool]:
+        """Wait until there is room for a shard's first page, and take it; return how much that is, and whether it took time."""
+        return await self._take(None)
+
+    async def _take(self, size_bytes: int | None) -> tuple[int, bool]:
+        """Take so much, or what a first page is taken to weigh when its turn has come."""
+        if not self._waiting and self._fits(size := self._size(size_bytes)):
+            self._used += size
+            return size, False
+        turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         entry = (size_bytes, turn)
         self._waiting.append(entry)
         try:
-            await turn
+            return await turn, True
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.free(size_bytes)
+                self.free(turn.result())
             else:
                 with suppress(ValueError):
                     self._waiting.remove(entry)
                 self._serve()
             raise
-        return True
+
+    def weighed(self, size_bytes: int) -> None:
+        """Say what a page weighed."""
+        self._guess = max(float(size_bytes), self._guess * GUESS_DECAY, float(FIRST_PAGE_BYTES))
 
     def free(self, size_bytes: int) -> None:
         """Give back so much; a negative size takes it at once, whatever the limit."""
         self._used -= size_bytes
         self._serve()
 
+    def _size(self, size_bytes: int | None) -> int:
+        return int(self._guess) if size_bytes is None else size_bytes
+
     def _fits(self, size_bytes: int) -> bool:
         return self._used + size_bytes <= self._limit or self._used == 0
 
     def _serve(self) -> None:
-        while self._waiting and self._fits(self._waiting[0][0]):
-            size_bytes, turn = self._waiting.popleft()
+        while self._waiting and self._fits(size := self._size(self._waiting[0][0])):
+            _, turn = self._waiting.popleft()
             if not turn.cancelled():
-                self._used += size_bytes
-                turn.set_result(None)
+                self._used += size
+                turn.set_result(size)
 
 
 class ReadAhead:
@@ -146,10 +165,10 @@ class ReadAhead:
         if before is not None:
             await asyncio.wait([before])
         try:
-            waited = await self._budget.take(FIRST_PAGE_BYTES)
+            taken, waited = await self._budget.take_first()
             pages = self._fetcher.read(self._shard, late if waited else position)
             try:
-                await self._keep(pages)
+                await self._keep(pages, taken)
             finally:
                 self.asking = False
                 await pages.aclose()
@@ -157,9 +176,8 @@ class ReadAhead:
             if not self._halted and self._task is asyncio.current_task():
                 self._failed(error)
 
-    async def _keep(self, pages: AsyncGenerator[Page, None]) -> None:
-        """Read page after page; there is room for the first."""
-        expected = FIRST_PAGE_BYTES
+    async def _keep(self, pages: AsyncGenerator[Page, None], expected: int) -> None:
+        """Read page after page; there is room for the first, as much as is expected of it."""
         while True:
             self.asking = True
             try:
@@ -168,6 +186,7 @@ class ReadAhead:
                 self._budget.free(expected)
                 raise
             self.asking = False
+            self._budget.weighed(page.size_bytes)
             kept = self._heard(page)
             if kept is None:
                 self._budget.free(expected)

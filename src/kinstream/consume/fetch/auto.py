@@ -19,11 +19,15 @@ class AutoFetcher:
         poll: Reads by polling.
         announce: Is given an event when enhanced fan-out is refused, once.
         service_time: Returns the time by the service's clock.
+
+    Attributes:
+        first_page_bytes: As `fan_out` has it.
     """
 
     def __init__(
         self, fan_out: Fetcher, poll: Fetcher, announce: Callable[[Event], None], service_time: Callable[[], float]
     ) -> None:
+        self.first_page_bytes: int = fan_out.first_page_bytes
         self._fan_out = fan_out
         self._poll = poll
         self._announce = announce

@@ -35,6 +35,9 @@ most HTTP/2's window and one event, 3 MiB; a shorter pause needs only as much wa
 PATIENCE = 5
 """So often in a row a stream may be damaged, and credentials may be missing, before that is taken to be lasting."""
 
+FIRST_PAGE_BYTES = 1 << 20
+"""What the first event of a shard that lags weighs, about."""
+
 _log = logging.getLogger("kinstream.consumer")
 
 
@@ -52,6 +55,9 @@ class FanOutFetcher:
         announce: Is given an event when a subscription begins or fails.
         jitter: Gives numbers from 0 to 1, so that shards do not subscribe in step.
         application: The consumer's name where the option has none.
+
+    Attributes:
+        first_page_bytes: As `Fetcher` has it. An event is small, and an idle shard's may be long in coming.
 
     Raises:
         ConfigError: The consumer has no name, or the application's is none for it.
@@ -73,6 +79,7 @@ class FanOutFetcher:
                 "FanOut.consumer_name: must be given where there is no application to name the consumer after; "
                 "each name gets all records of the stream"
             )
+        self.first_page_bytes: int = FIRST_PAGE_BYTES
         self._client = client
         self._option = replace(option, consumer_name=name)
         self._announce = announce

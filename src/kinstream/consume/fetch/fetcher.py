@@ -33,7 +33,13 @@ class Page(msgspec.Struct, frozen=True, gc=False):
 
 
 class Fetcher(Protocol):
-    """Reads shards. One serves all shards of a consumer."""
+    """Reads shards. One serves all shards of a consumer.
+
+    Attributes:
+        first_page_bytes: What the first page of a shard that lags weighs, about.
+    """
+
+    first_page_bytes: int
 
     def read(self, shard: Shard, position: Position) -> AsyncGenerator[Page, None]:
         """Yield page after page from a position on, up to one that is `ended`.

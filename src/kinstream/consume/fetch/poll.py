@@ -31,6 +31,9 @@ PATIENCE = 5
 EXPIRY_MARGIN = 240.0
 """Seconds after which an iterator is not used any more; the service gives it five minutes."""
 
+FIRST_PAGE_BYTES = 14 << 20
+"""What the first page of a shard that lags weighs: 10 MiB of data (API reference, `GetRecords`), and JSON around it."""
+
 _log = logging.getLogger("kinstream.consumer")
 
 
@@ -43,6 +46,9 @@ class PollingFetcher:
         option: The pace.
         announce: Is given an event when reading fails for now.
         jitter: Gives numbers from 0 to 1, so that shards do not ask in step.
+
+    Attributes:
+        first_page_bytes: As `Fetcher` has it.
     """
 
     def __init__(
@@ -53,6 +59,7 @@ class PollingFetcher:
         announce: Callable[[Event], None],
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        self.first_page_bytes: int = FIRST_PAGE_BYTES
         self._client = client
         self._stream = stream
         self._option = option

@@ -21,6 +21,8 @@ async def turns(count: int = 10) -> None:
 class Pages:
     """A fetcher whose pages weigh as much as it was told, without end."""
 
+    first_page_bytes = 1 << 20
+
     def __init__(self, size_bytes: int, last: int | None = None) -> None:
         self.size_bytes = size_bytes
         self.last = last

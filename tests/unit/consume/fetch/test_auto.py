@@ -18,6 +18,8 @@ SHARD = Shard("shardId-000000000000", HashKeyRange("0", "1"), SequenceNumberRang
 class Fetch:
     """Gives pages of one record each, then what it was told to raise."""
 
+    first_page_bytes = 1 << 20
+
     def __init__(self, *numbers: int, error: Exception | None = None) -> None:
         self.numbers = numbers
         self.error = error

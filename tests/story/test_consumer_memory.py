@@ -1,0 +1,91 @@
+"""R20: what 64 shards whose handlers come to no end cost in memory, polled and pushed: a process of its own, real sockets."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.doubles.streams import Place, until_active
+
+from kinstream import Record, blocking
+from kinstream.local import Server
+
+SHARDS = 64
+MIB = 1 << 20
+RECORD_BYTES = 100_000
+RECORDS = 32
+"""Of each shard: 195 MiB in all."""
+READ_AHEAD = 16 * MIB
+WINDOWS = SHARDS * MIB
+"""What HTTP/2 lets the server send to who does not read, at the most (the transport's stream window)."""
+ROOM = 32 * MIB
+"""What an answer takes besides, while it is taken apart."""
+
+READER = """
+import asyncio, json, os, sys
+from kinstream import Client, Connection, Consumer, Credentials, Delivering, FanOut, Poll
+
+def peak():
+    for line in open("/proc/self/status"):
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) // 1024
+
+async def main():
+    way, url, ca_file, read_ahead = sys.argv[1:]
+    client = Client(
+        region="us-east-1", credentials=Credentials("local", "local"), endpoint_url=url,
+        connection=Connection(ca_bundle=ca_file), wire="cbor",
+    )
+    fetch = FanOut(consumer_name="slow") if way == "pushed" else Poll()
+    reader = Consumer(
+        "events", start="TRIM_HORIZON", client=client, fetch=fetch, deliver=Delivering(read_ahead_bytes=int(read_ahead))
+    )
+    begun = 0
+    async def handle(record):
+        nonlocal begun
+        begun += 1
+        await asyncio.sleep(1e6)
+    before = peak()
+    running = asyncio.create_task(reader.run(handle))
+    await asyncio.sleep(6)
+    used = reader._worker._terms.budget.used_bytes
+    print(json.dumps([before, peak(), used // 2**20, begun]), flush=True)
+    os._exit(0)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A Kinesis with far more in each shard than a consumer may hold."""
+    with Server(quotas=False, tls_port=0) as server:
+        place = Place(server.url)
+        with blocking.Client(**place.options) as client:
+            client.call("CreateStream", {"StreamName": place.stream, "ShardCount": SHARDS})
+            until_active(client, place.stream)
+            data = os.urandom(RECORD_BYTES)
+            keys = [str((2 * shard + 1) * 2**128 // (2 * SHARDS)) for shard in range(SHARDS)]
+            producer = blocking.Producer(place.stream, client=client)
+            for _ in range(RECORDS):
+                answer = producer.put_records(Record(data, "k", key) for key in keys)
+                assert answer.failed_record_count == 0
+        yield server
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured as Linux tells it")
+@pytest.mark.parametrize("way", ["polled", "pushed"])
+def test_slow_handlers_on_64_shards_take_no_more_memory_than_what_may_be_read_ahead(server: Server, way: str) -> None:
+    command = [sys.executable, "-c", READER, way, str(server.tls_url), str(server.ca_file), str(READ_AHEAD)]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+    before, after, used, begun = json.loads(told.stdout)
+    print(f"R20 {way}: {before} MiB before, at most {after} MiB; {used} MiB read ahead, {begun} records in work")
+    assert begun > 0
+    assert (after - before) * MIB <= READ_AHEAD + ROOM + (WINDOWS if way == "pushed" else 0)
