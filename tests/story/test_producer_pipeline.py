@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from kinstream import (
     Buffering,
     Client,
     ClosedError,
+    ConfigError,
     Consumer,
     Credentials,
     InvalidArgument,
@@ -631,6 +633,23 @@ def test_a_producer_that_is_forgotten_does_not_hold_up_the_loops_end(server: Ser
 def test_wrong_options_are_named(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Producer(STREAM, region="us-east-1", **options)
+
+
+@pytest.mark.parametrize(
+    "put", [lambda producer: producer.put(b"b", "key"), lambda producer: producer.put_many([(b"b", "key")])]
+)
+async def test_another_event_loop_puts_nothing_even_while_this_one_is_about_to_take_records(
+    place: Place, put: Any
+) -> None:
+    await place.create(1)
+    async with place.producer() as producer:
+        await producer.put(b"a", "key")  # from now on, until this loop's next turn, more is taken without a closer look
+
+        with ThreadPoolExecutor(1) as pool:
+            elsewhere = pool.submit(asyncio.run, put(producer))
+            with pytest.raises(ConfigError, match="another event loop"):
+                elsewhere.result()
+        assert (await producer.flush()).delivered == 1
 
 
 @pytest.mark.parametrize("records", ["text", b"bytes", {"a": 1}, 5])

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from threading import get_ident
 from typing import Any
 
 from kinstream.clock import Clock
@@ -75,6 +76,7 @@ class Entrance:
         self._express = 0
         self._reserve = 0
         self._lent = False
+        self._thread = 0
         self._deadline = 0.0
 
     @property
@@ -87,7 +89,7 @@ class Entrance:
         delivery = self.admission.one(data, partition_key, explicit_hash_key, self._deadline)
         room = self.room
         charge = delivery.size + OVERHEAD
-        if self._express > 0 and charge <= room.size - self._reserve:
+        if self._express > 0 and charge <= room.size - self._reserve and get_ident() == self._thread:
             self._express -= 1
             room.records -= 1
             room.size -= charge
@@ -99,6 +101,7 @@ class Entrance:
     async def enter(self, delivery: Delivery) -> None:
         """Take a record in as soon as there is room."""
         charge = delivery.size + OVERHEAD
+        self._pump.check_loop()
         if self._express < 1 or charge > self.room.size - self._reserve:
             await self._wait_for_room(delivery, charge)
         self._express -= 1
@@ -159,12 +162,14 @@ class Entrance:
         """Check that records may be put here and now, and see to it that what is put is looked at."""
         if self.shut is not None:
             raise ClosedError(self.shut.details) from self.shut.__cause__
+        self._pump.check_loop()
         if not self._pump.scheduled:
             self._pump.schedule()
 
     def before_turn(self) -> None:
         """Lend what may be put until the next turn. Its records' deadlines are counted from now."""
         self._deadline = self._clock.monotonic() + self._life
+        self._thread = get_ident()  # to ask for the event loop itself would cost half as much as a put
         self._express = self._reserve = 0
         if not (self.crowded or self.room.queue or self.shut):
             records, self._reserve = self._at_once()
