@@ -56,6 +56,10 @@ class Progress:
         while waiting and waiting[0].finished:
             self.last = waiting.popleft().record
 
+    def forget(self) -> None:
+        """Forget what was begun: it is not wanted any more."""
+        self._in_work.clear()
+
     def vouch(self, record: ReceivedRecord[bytes]) -> None:
         """Take the program's word that a record is done that is still in work."""
         for work in self._in_work:

@@ -355,6 +355,8 @@ class SideBySide:
             while len(progress) >= self._window and not self._over:
                 self._moved.clear()
                 await self._moved.wait()
+            if not records:
+                return  # it was interrupted
             if self._over:
                 await self.drain()
                 return
@@ -366,19 +368,34 @@ class SideBySide:
                 continue
             lanes[key] = deque((work,))
             self._ready.append(key)
-            if len(self._runners) < self._concurrency:
-                runner = asyncio.create_task(self._run(), name=f"kinstream-deliver-{self._reading.shard_id}")
-                self._runners.add(runner)
+            self._begin_work()
 
     @property
     def _over(self) -> bool:
         """Whether nothing more is begun."""
         return self._error is not None or self._policy.stopping
 
+    def _begin_work(self) -> None:
+        if len(self._runners) < self._concurrency:
+            runner = asyncio.create_task(self._run(), name=f"kinstream-deliver-{self._reading.shard_id}")
+            self._runners.add(runner)
+
     async def drain(self) -> None:
-        """Wait until nothing is in work."""
-        while self._runners:
-            await asyncio.wait(self._runners)
+        """Wait until nothing is in work, and nothing waits for its turn: while the shard is paused, it does."""
+        reading = self._reading
+        while self._runners or (self._lanes and not self._over and not reading.sought_elsewhere):
+            if self._runners:
+                await asyncio.wait(self._runners)
+            elif reading.held_back:
+                reading.arrived.clear()
+                await reading.arrived.wait()
+            else:
+                for _ in range(len(self._ready)):
+                    self._begin_work()
+        if reading.sought_elsewhere:
+            self._lanes.clear()
+            self._ready.clear()
+            reading.progress.forget()
         if self._error is not None:
             raise self._error
 
@@ -401,7 +418,7 @@ class SideBySide:
 
     async def _work(self) -> None:
         lanes, ready, progress = self._lanes, self._ready, self._reading.progress
-        while ready and not self._over:
+        while ready and not self._over and not self._reading.held_back:
             key = ready.popleft()
             lane = lanes[key]
             work = lane[0]

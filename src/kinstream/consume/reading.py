@@ -283,6 +283,16 @@ class Reading:
         return self._rewinds and self.state is State.READING
 
     @property
+    def held_back(self) -> bool:
+        """Whether nothing more is to be begun of what was handed on: it is paused, or sought elsewhere."""
+        return self.state is State.PAUSED or self.sought_elsewhere
+
+    @property
+    def sought_elsewhere(self) -> bool:
+        """Whether what was handed on and not begun is not wanted any more."""
+        return self._wanted is not None
+
+    @property
     def drained(self) -> bool:
         """Whether all that was read was handed on."""
         return self._batches is None and not self._ahead

@@ -566,3 +566,39 @@ def test_what_was_sought_is_not_undone_by_checkpoints_from_before(what: str) -> 
     numbers, checkpoint = simulate(told)
     assert numbers == [*range(1, 16), 5, 6, 7]
     assert checkpoint == Position.after("6", 0)
+
+
+@pytest.mark.parametrize("then", ["resume", "seek", "end"])
+def test_pause_lets_those_in_work_finish_and_the_rest_wait(then: str) -> None:
+    async def told() -> tuple[list[int], list[int]]:
+        case = Case(twenty)
+
+        async def handle(record: ReceivedRecord[bytes]) -> None:
+            case.numbers.append(int(record.data))
+            await asyncio.sleep(1)
+
+        running = asyncio.create_task(case.run(handle, 3))
+        await asyncio.sleep(2.5)
+        case.worker.pause(None)
+        at_pause = list(case.numbers)
+        await asyncio.sleep(100)
+        assert case.numbers == at_pause
+        if then == "seek":
+            await case.worker.seek("0", Position.at("15"))
+        if then != "end":
+            case.worker.resume(None)
+            await asyncio.sleep(100)
+        case.worker.end()
+        await running
+        (lease,) = case.table._rows.values()
+        last = {"resume": 20, "seek": 20, "end": len(at_pause)}[then]
+        assert lease.checkpoint == Position.after(str(last), 0)
+        return at_pause, case.numbers[len(at_pause) :]
+
+    before, after = simulate(told)
+    assert sorted(before) == [*range(1, len(before) + 1)]
+    assert len(before) < 12
+    assert sorted(after) == {"resume": [*range(len(before) + 1, 21)], "seek": [*range(15, 21)], "end": []}[then]
+    for key in range(3):
+        of_key = [number for number in after if number % 3 == key]
+        assert of_key == sorted(of_key)
