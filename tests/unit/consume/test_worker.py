@@ -527,7 +527,7 @@ class Slow(MemoryTable):
 
 
 async def twenty(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
-    first = int(position.sequence_number) if position.is_number else 1
+    first = int(position.sequence_number) + (not position.inclusive) if position.is_number else 1
     yield page(*range(first, 21), behind=1000)
     await asyncio.sleep(1e6)
 

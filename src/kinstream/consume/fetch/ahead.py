@@ -12,7 +12,7 @@ from kinstream.consume.fetch.position import Position
 from kinstream.record import Shard
 
 FIRST_PAGE_BYTES, GUESS_DECAY = 1 << 20, 0.9
-"""What a shard's first page is taken to weigh at the least before it is there; and how much less after each one that weighed less."""
+"""What a shard's first page is taken to weigh at the least before it is there; and how much less after each lighter one."""
 
 
 class Budget:
