@@ -54,6 +54,16 @@ class ShardPassedOver(Event, frozen=True):
     shard_id: str
 
 
+class ShardUnknown(Event, frozen=True):
+    """The start names a shard that the stream does not have now: it is gone, or is not there yet, or was never.
+
+    Attributes:
+        shard_id: The shard.
+    """
+
+    shard_id: str
+
+
 class RecordFailed(Event, frozen=True):
     """A record whose handler failed for the last time.
 

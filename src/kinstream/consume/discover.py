@@ -93,6 +93,10 @@ class Discoverer:
         self._lineage.announced(children)
         self._lineage.finish(shard_id)
 
+    def not_found(self, known: Mapping[str, Position]) -> list[str]:
+        """Return the shards that the start names, that are not listed and of which nothing is known."""
+        return sorted(self._start.of_shards.keys() - self._listed - known.keys())
+
     def first(self) -> list[tuple[Shard, Position]]:
         """Return the shards with which reading begins, each with where: what `ready` will give out."""
         return [(shard, self._starts.get(shard.shard_id, TRIM_HORIZON)) for shard in self.waiting]

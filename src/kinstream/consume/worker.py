@@ -12,6 +12,7 @@ knows how far they are done, which is all that is ever written down.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,7 @@ from kinstream.events import (
     ShardLost,
     ShardPassedOver,
     ShardStalled,
+    ShardUnknown,
 )
 from kinstream.record import Shard
 
@@ -56,6 +58,8 @@ WATCH_EVERY = 5.0
 FIRM_TRIES, FIRM_PAUSE = 6, 0.5
 """How often a lease is asked for, the end of a shard is written down, and its children are looked for, and the seconds before
 the second time; each further pause is twice as long."""
+
+_log = logging.getLogger("kinstream.consumer")
 
 _within: ContextVar[Worker | None] = ContextVar("kinstream_within", default=None)
 """Whose handler it is that runs, also in the threads and tasks that it starts."""
@@ -212,7 +216,11 @@ class Worker:
             wake=self._wake,
             write_checkpoint=self._write,
         )
-        await self._discoverer.begin(await self._keeper.known())
+        known = await self._keeper.known()
+        await self._discoverer.begin(known)
+        for shard_id in self._discoverer.not_found(known):
+            _log.warning("start: the stream %s has no shard %s now", plan.stream.name, shard_id)
+            self._announce(ShardUnknown(shard_id))
         await self._prepare()
         self._begun = True
         self._grant()

@@ -602,3 +602,17 @@ def test_pause_lets_those_in_work_finish_and_the_rest_wait(then: str) -> None:
     for key in range(3):
         of_key = [number for number in after if number % 3 == key]
         assert of_key == sorted(of_key)
+
+
+def test_start_that_names_a_shard_that_is_not_there_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    places = {"0": Position.parse("start", "TRIM_HORIZON"), "typo": Position.parse("start", "LATEST")}
+
+    async def told() -> list[str]:
+        case = Case(twenty, start=Start(of_shards=places))
+        assert await case.take(3) == [1, 2, 3]
+        return [event.shard_id for event in case.seen(events.ShardUnknown)]
+
+    assert simulate(told) == ["typo"]
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "start: the stream events has no shard typo now"
+    ]
