@@ -44,13 +44,14 @@ def test_bomb_takes_no_more_than_four_times_its_own_memory(name: str) -> None:
 
 
 READER = """
-import resource, sys
+import sys
+from tests.doubles.memory import peak_bytes
 from kinstream.kpl.container import unpack
 data = sys.stdin.buffer.read()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_bytes()
 found = unpack(data)
 read = sum(1 for _ in found)
-print(len(found), read, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+print(len(found), read, peak_bytes() - before)
 """
 
 
