@@ -71,6 +71,12 @@ def test_every_public_method_of_asyncio_is_there_with_the_same_arguments(name: s
         assert str(inspect.signature(getattr(ours, method))) == str(signature)
 
 
+@pytest.mark.parametrize("name", ["Producer", "Consumer"])
+def test_constructors_take_what_those_of_asyncio_take(name: str) -> None:
+    ours, theirs = (inspect.signature(getattr(module, name)).parameters for module in (blocking, kinstream))
+    assert [str(parameter) for parameter in ours.values()] == [str(parameter) for parameter in theirs.values()]
+
+
 def test_many_threads_share_one_object(place: Place) -> None:
     with (
         blocking.Producer(place.stream, **place.options) as producer,
