@@ -71,7 +71,7 @@ BatchHandler: TypeAlias = Callable[[RecordBatch], object]
 
 def batch_of(reading: Reading, records: Batch) -> RecordBatch:
     """Return records as the program gets them."""
-    return RecordBatch(records, reading.shard_id, None if reading.behind is None else round(reading.behind * 1000))
+    return RecordBatch(records, reading.shard_id, reading.millis_behind_latest)
 
 
 class Interrupted(Exception):

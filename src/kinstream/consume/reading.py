@@ -104,7 +104,7 @@ class Reading:
         state: Where it stands.
         progress: How far its records are done, since it was last begun.
         failure: What ended reading for good; it counts once all before it was handed on.
-        behind: Seconds between the page that was last handed on and the shard's newest record; None: not known.
+        millis_behind_latest: As the page had it of which records were handed on last.
         children: The shards that its end announced.
         until_reached: Whether its end is the time at which reading was to end.
         in_hand: The records that are handed on now, where they go one by one: emptying it ends that.
@@ -124,7 +124,7 @@ class Reading:
         self.state: State = State.WAITING
         self.progress: Progress = Progress()
         self.failure: Exception | None = None
-        self.behind: float | None = None
+        self.millis_behind_latest: int | None = None
         self.children: list[ChildShard] = []
         self.until_reached: bool = False
         self.in_hand: Batch = []
@@ -213,8 +213,6 @@ class Reading:
             self.children = page.child_shards
             self.step(Step.END_READ)
         elif not page.records:
-            if not self._ahead:
-                self._lags(page)
             return None
         terms.wake(self)
         return page
@@ -241,10 +239,6 @@ class Reading:
         self.until_reached = True
         return Page(records, page.millis_behind_latest, page.size_bytes, True)
 
-    def _lags(self, page: Page) -> None:
-        if page.millis_behind_latest is not None:
-            self.behind = page.millis_behind_latest / 1000
-
     def _failed(self, error: Exception) -> None:
         self.failure = error
         self._terms.wake(self)
@@ -262,7 +256,7 @@ class Reading:
                     return None
                 self._page = self._ahead.take()
                 self._batches = self.taking_apart.batches(self._page.records)
-                self._lags(self._page)
+                self.millis_behind_latest = self._page.millis_behind_latest
             batch = next(self._batches, None)
             if batch is None:
                 self._forget()

@@ -6,7 +6,7 @@
 parents are done. `lease/keep.py` says whether this process may read one, and from where. `fetch/` brings pages, ahead of the
 program; `deaggregate.py` makes user records of them, lazily; `reading.py` holds what of a shard is where, in the states of
 `lifecycle.py`. `deliver.py` hands records to a handler; or the program asks for them, by `iterate.py`. `checkpoint.py`
-knows how far they are done, which is all that is ever written down.
+knows how far they are done, which is all that `write.py` ever writes down.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgspec
 
@@ -34,9 +34,9 @@ from kinstream.consume.fetch.position import LATEST_MARGIN, PROMPT, SHARD_END, P
 from kinstream.consume.lease.keep import Keeper
 from kinstream.consume.lifecycle import State, Step
 from kinstream.consume.reading import Batch, Reading, Terms
+from kinstream.consume.write import FIRM_PAUSE, FIRM_TRIES, Writer
 from kinstream.errors import ConfigError, ConsumeError, KinesisError, LeaseLost, NotFound, ServiceError
 from kinstream.events import (
-    CheckpointFailed,
     DiscoveryFailed,
     Event,
     ShardEnded,
@@ -47,17 +47,11 @@ from kinstream.events import (
 )
 from kinstream.record import Shard
 
-T = TypeVar("T")
-
 DISCOVERY_EVERY = 60.0
 """Seconds between two listings of the shards. Children are mostly known before, from their parents' ends."""
 
 WATCH_EVERY = 5.0
 """Seconds between two looks at whether a shard is stuck."""
-
-FIRM_TRIES, FIRM_PAUSE = 6, 0.5
-"""How often a lease is asked for, the end of a shard is written down, and its children are looked for, and the seconds before
-the second time; each further pause is twice as long."""
 
 _log = logging.getLogger("kinstream.consumer")
 
@@ -119,6 +113,9 @@ class Worker:
         self._terms: Terms | None = None
         self._stopping = asyncio.Event()
         self._policy = FailurePolicy(plan.failure, self._clock, plan.announce, self._stopping)
+        self._writer = Writer(
+            plan.keeper, self._clock, self._stopping, plan.announce, self._end_may_be_kept, self._fail
+        )
         self._delivery_of: Callable[[Reading], Delivery] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._ways: dict[asyncio.Task[None], Reading] = {}
@@ -214,7 +211,7 @@ class Worker:
             until_now=plan.until == "now",
             manual=plan.manual,
             wake=self._wake,
-            write_checkpoint=self._write,
+            write_checkpoint=self._writer.write,
         )
         known = await self._keeper.known()
         await self._discoverer.begin(known)
@@ -234,7 +231,7 @@ class Worker:
         self._begun_at = self._clock.monotonic()
         outcomes = await asyncio.gather(
             *(
-                self._firmly(shard.shard_id, partial(self._keeper.prepare, shard, start.since(self._latest)))
+                self._writer.firmly(shard.shard_id, partial(self._keeper.prepare, shard, start.since(self._latest)))
                 for shard, start in self._discoverer.first()
             ),
             return_exceptions=True,
@@ -278,7 +275,7 @@ class Worker:
         _within.set(self)
         try:
             kept = start.since(self._latest)
-            position = await self._firmly(shard.shard_id, lambda: self._keeper.acquire(shard, kept))
+            position = await self._writer.firmly(shard.shard_id, lambda: self._keeper.acquire(shard, kept))
             if position == kept and self._clock.monotonic() - self._begun_at < PROMPT:
                 position = start
             if position.ended:
@@ -344,7 +341,7 @@ class Worker:
                 self._announce(ShardPassedOver(shard_id))
             elif reading.until_reached:
                 reading.step(Step.TIME_REACHED)
-                await self._firmly(reading.shard_id, lambda: self._write(reading))
+                await self._writer.firmly(reading.shard_id, lambda: self._writer.write(reading))
                 return
             else:
                 reading.step(Step.ALL_DONE)
@@ -361,7 +358,7 @@ class Worker:
         shard_id = reading.shard_id
         children = tuple(child.shard_id for child in reading.children)
         if self._end_may_be_kept(reading):
-            await self._firmly(shard_id, lambda: self._keeper.checkpoint(shard_id, SHARD_END, children=children))
+            await self._writer.firmly(shard_id, lambda: self._keeper.checkpoint(shard_id, SHARD_END, children=children))
             reading.end_kept = True
         self._discoverer.ended(shard_id, reading.children)
         pause = FIRM_PAUSE
@@ -446,54 +443,7 @@ class Worker:
     async def _keep_checkpointing(self) -> None:
         while True:
             await self._clock.sleep(self._plan.checkpoint_every)
-            await self._write_all()
-
-    async def _write_all(self) -> None:
-        async def write(reading: Reading) -> None:
-            try:
-                await self._write(reading)
-            except LeaseLost:
-                pass  # it was told already
-            except (KinesisError, OSError) as error:
-                self._announce(CheckpointFailed(reading.shard_id, error))
-
-        await asyncio.gather(
-            *(write(reading) for reading in list(self.readings.values()) if reading.to_write is not None)
-        )
-
-    async def _write(self, reading: Reading) -> None:
-        """Write down how far a shard is done. Raises as `Keeper.checkpoint`."""
-        try:
-            if reading.state is State.ENDED:
-                if self._end_may_be_kept(reading):
-                    await self._keeper.checkpoint(reading.shard_id, SHARD_END)
-                    reading.end_kept = True
-            elif (position := reading.to_write) is not None:
-                if position is reading.sought:
-                    await self._keeper.rewind(reading.shard_id, position)
-                    if reading.sought is position:
-                        reading.sought = None
-                else:
-                    await self._keeper.checkpoint(reading.shard_id, position)
-                reading.written = position
-        except LeaseLost as error:
-            self._fail(reading, error)
-            raise
-
-    async def _firmly(self, shard_id: str, write: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Write something down, again where the store fails for now."""
-        pause = FIRM_PAUSE
-        for _ in range(FIRM_TRIES - 1):
-            try:
-                return await write()
-            except LeaseLost:
-                raise
-            except (KinesisError, OSError) as error:
-                self._announce(CheckpointFailed(shard_id, error))
-            if await sleep_unless(self._stopping, self._clock, pause):
-                break
-            pause *= 2
-        return await write()
+            await self._writer.write_all(self.readings.values())
 
     async def _keep_watching(self) -> None:
         limit = self._plan.deliver.stalled_after
@@ -526,7 +476,7 @@ class Worker:
         if reading.state not in (State.READING, State.ENDING, State.PAUSED):
             raise ConfigError(f"shard_id={shard_id!r}: this shard is {reading.state}, and cannot be sought in")
         reading.seek(position)
-        await self._write(reading)
+        await self._writer.write(reading)
 
     def _chosen(self, shard_id: str | None) -> list[Reading]:
         if shard_id is None:
@@ -606,20 +556,13 @@ class Worker:
         if self._tasks:
             await asyncio.wait(self._tasks)
         try:
-            await self._write_last()
+            error = await self._writer.write_last(self.readings.values())
+            if error is not None and self._error is None:
+                raise error
         finally:
             for reading in self.readings.values():
                 await reading.stop()
             await self._plan.fetcher.close()
-
-    async def _write_last(self) -> None:
-        outcomes = await asyncio.gather(
-            *(self._write(reading) for reading in self.readings.values() if reading.to_write is not None),
-            return_exceptions=True,
-        )
-        for error in outcomes:
-            if isinstance(error, BaseException) and self._error is None:
-                raise error
 
     def _spawn(self, way: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(way, name="kinstream-consume")

@@ -1,0 +1,104 @@
+"""Writes down how far shards are done, and what else must be kept of them: again where the store fails for now."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, TypeVar
+
+from kinstream.clock import Clock
+from kinstream.consume.deliver import sleep_unless
+from kinstream.consume.fetch.position import SHARD_END
+from kinstream.consume.lease.keep import Keeper
+from kinstream.consume.lifecycle import State
+from kinstream.consume.reading import Reading
+from kinstream.errors import KinesisError, LeaseLost
+from kinstream.events import CheckpointFailed, Event
+
+T = TypeVar("T")
+
+FIRM_TRIES, FIRM_PAUSE = 6, 0.5
+"""How often what must be written is tried, and the seconds before the second time; each further pause is twice as long."""
+
+
+class Writer:
+    """Writes the checkpoints of a worker's shards.
+
+    Args:
+        keeper: Keeps them.
+        clock: Waits.
+        stopping: Set when reading is to stop.
+        announce: Is given an event when a write failed.
+        end_may_be_kept: Returns whether a shard's end may be written down.
+        lost: Is told of a shard whose lease is lost.
+    """
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        clock: Clock,
+        stopping: asyncio.Event,
+        announce: Callable[[Event], None],
+        end_may_be_kept: Callable[[Reading], bool],
+        lost: Callable[[Reading, LeaseLost], None],
+    ) -> None:
+        self._keeper = keeper
+        self._clock = clock
+        self._stopping = stopping
+        self._announce = announce
+        self._end_may_be_kept = end_may_be_kept
+        self._lost = lost
+
+    async def write(self, reading: Reading) -> None:
+        """Write down how far a shard is done. Raises as `Keeper.checkpoint`."""
+        try:
+            if reading.state is State.ENDED:
+                if self._end_may_be_kept(reading):
+                    await self._keeper.checkpoint(reading.shard_id, SHARD_END)
+                    reading.end_kept = True
+            elif (position := reading.to_write) is not None:
+                if position is reading.sought:
+                    await self._keeper.rewind(reading.shard_id, position)
+                    if reading.sought is position:
+                        reading.sought = None
+                else:
+                    await self._keeper.checkpoint(reading.shard_id, position)
+                reading.written = position
+        except LeaseLost as error:
+            self._lost(reading, error)
+            raise
+
+    async def write_all(self, readings: Iterable[Reading]) -> None:
+        """Write down what is new of all shards; where the store fails, the next time does it."""
+
+        async def write(reading: Reading) -> None:
+            try:
+                await self.write(reading)
+            except LeaseLost:
+                pass  # it was told already
+            except (KinesisError, OSError) as error:
+                self._announce(CheckpointFailed(reading.shard_id, error))
+
+        await asyncio.gather(*(write(reading) for reading in list(readings) if reading.to_write is not None))
+
+    async def write_last(self, readings: Iterable[Reading]) -> BaseException | None:
+        """Write down what is new of all shards, for the last time; return what failed first."""
+        outcomes = await asyncio.gather(
+            *(self.write(reading) for reading in list(readings) if reading.to_write is not None), return_exceptions=True
+        )
+        return next((outcome for outcome in outcomes if outcome is not None), None)
+
+    async def firmly(self, shard_id: str, write: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Write something down, again where the store fails for now; when reading is to stop, once more and at once."""
+        pause = FIRM_PAUSE
+        for _ in range(FIRM_TRIES - 1):
+            try:
+                return await write()
+            except LeaseLost:
+                raise
+            except (KinesisError, OSError) as error:
+                self._announce(CheckpointFailed(shard_id, error))
+            if await sleep_unless(self._stopping, self._clock, pause):
+                break
+            pause *= 2
+        return await write()
