@@ -22,7 +22,7 @@ from kinstream import Client, Consumer, Credentials, FanOut, Memory, Poll, Recei
 from kinstream.consume.fetch.fetcher import Page
 
 STREAM = "orders"
-STEP = 0.004
+STEP = 0.008
 """Seconds between two moments at which a consumer is cancelled."""
 FETCHES: dict[str, Any] = {"polled": Poll(), "pushed": FanOut()}
 
