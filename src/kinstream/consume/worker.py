@@ -175,7 +175,7 @@ class Worker:
         threads = ThreadPoolExecutor(self._plan.deliver.threads, thread_name_prefix="kinstream-handler")
         self._delivery_of = deliveries(self._policy, threads)
         try:
-            self._begin()
+            await self._start()
             while await self._next() is not None:
                 pass  # each shard's own task takes what there is
         except asyncio.CancelledError:
