@@ -93,7 +93,7 @@ def _load() -> Compiled | None:
     if os.environ.get("KINSTREAM_PURE"):
         return None
     try:
-        found: Compiled = importlib.import_module("kinstream._speed")
+        found: Any = importlib.import_module("kinstream._speed")
     except ImportError:
         return None
     # In a checkout a build may be older than this file: as good as none.
