@@ -6,6 +6,7 @@ An async generator would end there, without a word; so these are none.
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -14,7 +15,10 @@ from kinstream.consume.checkpoint import Progress
 from kinstream.consume.deliver import RecordBatch, batch_of
 from kinstream.consume.reading import Batch, Reading
 from kinstream.consume.worker import Worker
+from kinstream.errors import KinesisError
 from kinstream.record import ReceivedRecord
+
+_log = logging.getLogger("kinstream.consumer")
 
 T = TypeVar("T")
 
@@ -96,7 +100,10 @@ async def _life(worker: Worker) -> AsyncGenerator[None, None]:
         yield
     finally:
         if not worker.ended:
-            await worker.stop()
+            try:
+                await worker.stop()
+            except (KinesisError, OSError) as error:  # nobody waits for this; who closes the consumer is told again
+                _log.warning("the last checkpoints could not be written: %s", error)
 
 
 class Records(Iteration[ReceivedRecord[bytes]]):
