@@ -161,7 +161,9 @@ def plain_one_in_python(
 
 
 # Bound here and not called through a function of this file: for each call of `put`, that would be most of its cost.
-plain_one = plain_one_in_python if compiled is None else compiled.admit_one
+plain_one: Callable[[type[Delivery], Any, Any, int, int, float], Delivery | None] = (
+    plain_one_in_python if compiled is None else compiled.admit_one
+)
 
 
 def plain_pairs(
