@@ -335,7 +335,7 @@ class Delivering:
         concurrency: Records of one shard that `run` may have in work at once, always of different partition keys. 1 to 10,000.
         batch_records: The most records in one batch. 1 to 10,000.
         read_ahead_bytes: So much is read ahead of the program, of all shards together; one answer more may be under way for
-            each. 64 KiB to 16 GiB.
+            each, and as much again is kept for shards that others, whose handlers hang, leave no room. 64 KiB to 16 GiB.
         threads: Threads for handlers that are plain functions. 1 to 1000.
         stalled_after: Seconds after which a shard that makes no progress while its lag grows is read anew. 1 to 86,400.
     """

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.doubles.river import River, river
 
-from kinstream import Consumer, Memory, Position
+from kinstream import Consumer, Delivering, Memory, Poll, Position, ReceivedRecord, Record
 
 
 @pytest.fixture
@@ -145,3 +145,26 @@ async def test_however_a_loop_is_left_its_last_record_is_not_done_and_no_task_is
     assert (await anext(again)).sequence_number == numbers[2]
     await again.aclose()
     await reader.close()
+
+
+async def test_shard_whose_handler_hangs_stops_no_other_though_it_fills_what_may_be_read_ahead() -> None:
+    async with river(2) as stream:
+        await stream.put(Record(bytes(9000), "k", hash_key) for hash_key in ("0", str(2**128 - 1)) for _ in range(30))
+        hung = asyncio.Event()
+        others = 0
+
+        async def handle(record: ReceivedRecord[bytes]) -> None:
+            nonlocal others
+            if record.shard_id == "shardId-000000000000":
+                await hung.wait()
+            else:
+                others += 1
+                if others == 30:
+                    hung.set()
+
+        options: dict[str, Any] = {"start": "TRIM_HORIZON", "until": "now", "fetch": Poll(page_records=10)}
+        async with Consumer(
+            "events", client=stream.client, deliver=Delivering(read_ahead_bytes=64 << 10), **options
+        ) as reader:
+            await reader.run(handle)
+        assert others == 30

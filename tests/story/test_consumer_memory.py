@@ -20,6 +20,7 @@ RECORD_BYTES = 100_000
 RECORDS = 32
 """Of each shard: 195 MiB in all."""
 READ_AHEAD = 16 * MIB
+"""And as much again, for shards that find no room."""
 WINDOWS = SHARDS * MIB
 """What HTTP/2 lets the server send to who does not read, at the most (the transport's stream window)."""
 ROOM = 32 * MIB
@@ -84,4 +85,4 @@ def test_slow_handlers_on_64_shards_take_no_more_memory_than_what_may_be_read_ah
         f"R20 {way}: {before // MIB} MiB before, at most {after // MIB}; {used // MIB} read ahead, {begun} records in work"
     )
     assert begun > 0
-    assert after - before <= READ_AHEAD + ROOM + (WINDOWS if way == "pushed" else 0)
+    assert after - before <= 2 * READ_AHEAD + ROOM + (WINDOWS if way == "pushed" else 0)

@@ -188,6 +188,10 @@ class Reading:
         self._give_up()
         await self._ahead.stop()
 
+    def relieve(self) -> None:
+        """Let the shard have one page, however much the others have read ahead."""
+        self._ahead.relieve()
+
     def stalled(self, limit: float) -> float | None:
         """Return for how long the shard has made no progress though it is waited for, if that is longer than `limit`."""
         now = self._terms.clock.monotonic()

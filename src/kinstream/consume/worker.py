@@ -50,8 +50,8 @@ from kinstream.record import Shard
 DISCOVERY_EVERY = 60.0
 """Seconds between two listings of the shards. Children are mostly known before, from their parents' ends."""
 
-WATCH_EVERY = 5.0
-"""Seconds between two looks at whether a shard is stuck."""
+WATCH_EVERY = 1.0
+"""Seconds between two looks at whether a shard is stuck, or starves because others are."""
 
 _log = logging.getLogger("kinstream.consumer")
 
@@ -453,6 +453,7 @@ class Worker:
                 if (seconds := reading.stalled(limit)) is not None:
                     self._announce(ShardStalled(reading.shard_id, seconds))
                     reading.fetch_anew()
+                reading.relieve()
 
     # Steering.
 

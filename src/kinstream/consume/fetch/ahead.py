@@ -23,7 +23,8 @@ class Budget:
     then, and all at once.
 
     Args:
-        size_bytes: The limit. One page is let through even where it is larger.
+        size_bytes: The limit. One page is let through even where it is larger. As much again is a reserve for shards that would
+            starve.
         first_page_bytes: What a shard's first page is taken to weigh before any was seen.
     """
 
@@ -31,28 +32,36 @@ class Budget:
         self._limit = size_bytes
         self._used = 0
         self._guess = float(max(first_page_bytes, FIRST_PAGE_BYTES))
-        self._waiting: deque[tuple[int | None, asyncio.Future[int]]] = deque()
+        self._waiting: deque[tuple[int | None, asyncio.Future[int], object]] = deque()
 
     @property
     def used_bytes(self) -> int:
         """What is read ahead and under way now."""
         return self._used
 
-    async def take(self, size_bytes: int) -> bool:
-        """Wait until there is room for so much, and take it; return whether that took time."""
-        return (await self._take(size_bytes))[1]
+    async def take(self, size_bytes: int, owner: object = None) -> bool:
+        """Wait until there is room for so much, and take it for `owner`; return whether that took time."""
+        return (await self._take(size_bytes, owner))[1]
 
-    async def take_first(self) -> tuple[int, bool]:
+    async def take_first(self, owner: object = None) -> tuple[int, bool]:
         """Wait until there is room for a shard's first page, and take it; return how much that is, and whether it took time."""
-        return await self._take(None)
+        return await self._take(None, owner)
 
-    async def _take(self, size_bytes: int | None) -> tuple[int, bool]:
+    def relieve(self, owner: object) -> None:
+        """Let an owner who waits take now, out of a reserve as large as the limit, or a page."""
+        for entry in self._waiting:
+            if entry[2] is owner and self._used + self._size(entry[0]) <= 2 * max(self._limit, int(self._guess)):
+                self._waiting.remove(entry)
+                self._let_through(entry)
+                return
+
+    async def _take(self, size_bytes: int | None, owner: object) -> tuple[int, bool]:
         """Take so much, or what a first page is taken to weigh when its turn has come."""
         if not self._waiting and self._fits(size := self._size(size_bytes)):
             self._used += size
             return size, False
         turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        entry = (size_bytes, turn)
+        entry = (size_bytes, turn, owner)
         self._waiting.append(entry)
         try:
             return await turn, True
@@ -75,17 +84,21 @@ class Budget:
         self._serve()
 
     def _size(self, size_bytes: int | None) -> int:
-        return int(self._guess) if size_bytes is None else size_bytes
+        return min(int(self._guess), self._limit) if size_bytes is None else size_bytes
 
     def _fits(self, size_bytes: int) -> bool:
         return self._used + size_bytes <= self._limit or self._used == 0
 
     def _serve(self) -> None:
-        while self._waiting and self._fits(size := self._size(self._waiting[0][0])):
-            _, turn = self._waiting.popleft()
-            if not turn.cancelled():
-                self._used += size
-                turn.set_result(size)
+        while self._waiting and self._fits(self._size(self._waiting[0][0])):
+            self._let_through(self._waiting.popleft())
+
+    def _let_through(self, entry: tuple[int | None, asyncio.Future[int], object]) -> None:
+        size_bytes, turn, _ = entry
+        if not turn.cancelled():
+            size = self._size(size_bytes)
+            self._used += size
+            turn.set_result(size)
 
 
 class ReadAhead:
@@ -117,6 +130,7 @@ class ReadAhead:
         self._heard = heard
         self._failed = failed
         self._pages: deque[Page] = deque()
+        self._in_hand = 0
         self._task: asyncio.Task[None] | None = None
         self._halted = False
         self.asking: bool = False
@@ -154,17 +168,24 @@ class ReadAhead:
 
     def take(self) -> Page:
         """Return the next page. Its size counts against the budget until `done`."""
+        self._in_hand += 1
         return self._pages.popleft()
 
     def done(self, page: Page) -> None:
         """Say that a page that was taken is not needed any more."""
+        self._in_hand -= 1
         self._budget.free(page.size_bytes)
+
+    def relieve(self) -> None:
+        """Read a page though there is no room for it, if the shard has none: others, whose handlers hang, may have it all."""
+        if not self._pages and not self._in_hand:
+            self._budget.relieve(self)
 
     async def _read(self, position: Position, late: Position, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait([before])
         try:
-            taken, waited = await self._budget.take_first()
+            taken, waited = await self._budget.take_first(self)
             pages = self._fetcher.read(self._shard, late if waited else position)
             try:
                 await self._keep(pages, taken)
@@ -195,4 +216,4 @@ class ReadAhead:
                 if kept.ended:
                     return
             expected = page.size_bytes
-            await self._budget.take(expected)
+            await self._budget.take(expected, self)

@@ -35,7 +35,7 @@ most HTTP/2's window and one event, 3 MiB; a shorter pause needs only as much wa
 PATIENCE = 5
 """So often in a row a stream may be damaged, and credentials may be missing, before that is taken to be lasting."""
 
-FIRST_PAGE_BYTES = 1 << 20
+FIRST_PAGE_BYTES = 2 << 20
 """What the first event of a shard that lags weighs, about."""
 
 _log = logging.getLogger("kinstream.consumer")

@@ -77,6 +77,49 @@ async def test_page_larger_than_the_whole_budget_is_let_through_alone() -> None:
     assert budget.used_bytes == 0
 
 
+async def test_shard_that_has_no_page_gets_one_though_others_keep_all_the_room() -> None:
+    budget = Budget(2 * FIRST_PAGE_BYTES)
+    stuck, starving = (ahead_of(Pages(FIRST_PAGE_BYTES), budget) for _ in range(2))
+    stuck.start(TRIM_HORIZON, TRIM_HORIZON)
+    await turns(100)
+    page = stuck.take()  # and its handler hangs
+    starving.start(TRIM_HORIZON, TRIM_HORIZON)
+    await turns(100)
+    assert len(starving) == 0
+    stuck.relieve()
+    starving.relieve()
+    await turns(100)
+    assert (len(stuck), len(starving)) == (1, 1)
+    starving.relieve()
+    await turns(100)
+    assert len(starving) == 1, "one page, while there is no room"
+    starving.done(starving.take())
+    await turns(100)
+    assert len(starving) == 0
+    starving.relieve()
+    await turns(100)
+    assert len(starving) == 1
+    stuck.done(page)
+    await stuck.stop()
+    await starving.stop()
+    assert budget.used_bytes == 0
+
+
+async def test_reserve_for_starving_shards_is_as_large_as_the_budget_and_no_larger() -> None:
+    budget = Budget(2 * FIRST_PAGE_BYTES)
+    shards = [ahead_of(Pages(FIRST_PAGE_BYTES), budget) for _ in range(9)]
+    for ahead in shards:
+        ahead.start(TRIM_HORIZON, TRIM_HORIZON)
+    await turns(100)
+    for _ in range(9):
+        for ahead in shards:
+            ahead.relieve()
+        await turns(100)
+    assert [len(ahead) for ahead in shards] == [1, 1, 1, 1, 0, 0, 0, 0, 0]
+    for ahead in shards:
+        await ahead.stop()
+
+
 async def test_budget_is_served_in_order_and_survives_cancellation() -> None:
     budget = Budget(100)
     await budget.take(100)
