@@ -537,3 +537,35 @@ async def test_handlers_that_close_their_consumer_are_waited_for_and_no_other_is
     assert 0 < len(caught) <= concurrency
     async with consumer(stream, Failing(), store) as after:
         assert sorted(caught + [int(record.data) async for record in after]) == list(range(200))
+
+
+async def test_shard_that_is_read_to_its_end_is_not_done_while_a_failure_elsewhere_stops_its_records() -> None:
+    async with river(2) as stream:
+        await stream.put(Record(b"%d" % number, "key", "0") for number in range(3))
+        await stream.put([Record(b"poison", "key", str(2**128 - 1))])
+        await stream.split("shardId-000000000000")
+        begun, store = asyncio.Event(), Memory()
+        handled: list[bytes] = []
+
+        async def handle(record: ReceivedRecord[bytes]) -> None:
+            if record.data == b"poison":
+                await begun.wait()
+                await asyncio.sleep(0.3)  # the other shard is read to its end meanwhile, and waits for its records
+                if not handled:
+                    raise ValueError("poison")
+            elif not handled:
+                begun.set()
+                await asyncio.sleep(0.6)
+            handled.append(record.data)
+
+        options: dict[str, Any] = {
+            "application": "app", "store": store, "start": "TRIM_HORIZON", "until": "now", "client": stream.client,
+            "deliver": Delivering(concurrency=4), "failure": Failing(tries=1),
+        }  # fmt: skip
+        async with Consumer("events", **options) as reader:
+            with pytest.raises(ConsumeError):
+                await reader.run(handle)
+        assert handled == [b"0"]
+        async with Consumer("events", **options) as reader:
+            await reader.run(handle)
+        assert sorted(handled) == [b"0", b"1", b"2", b"poison"]

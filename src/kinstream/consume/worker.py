@@ -298,14 +298,16 @@ class Worker:
                     await delivery.drain()
                     reading.settle()
                 found = reading.next_batch()
-                if isinstance(found, Undeliverable):
-                    await delivery.drain()
-                    await self._decide(reading, found)
-                elif found is not None:
+                if found is not None and not isinstance(found, Undeliverable):
                     await delivery.deliver(found)
-                elif reading.complete or reading.failed:
+                elif found is not None or reading.complete or reading.failed:
                     await delivery.drain()
-                    await self._end(reading)
+                    if len(reading.progress):
+                        continue  # delivering stops, and left records that were not begun: what follows them is not done
+                    if found is not None:
+                        await self._decide(reading, found)
+                    else:
+                        await self._end(reading)
                 else:
                     reading.arrived.clear()
                     await reading.arrived.wait()
