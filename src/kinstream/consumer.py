@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, Unpack
 
 from kinstream.aws import kinesis
 from kinstream.aws.client import Client, ClientOptions
+from kinstream.aws.shards import all_shards
 from kinstream.config import Auto, Checkpointing, Delivering, Failing, FanOut, Poll, text
 from kinstream.consume.deliver import (
     BatchHandler,
@@ -36,7 +37,7 @@ from kinstream.consume.observe import Announcer
 from kinstream.consume.reading import Reading
 from kinstream.consume.terminate import on_sigterm
 from kinstream.consume.worker import Plan, Worker
-from kinstream.errors import ClosedError, ConfigError, UnexpectedResponse
+from kinstream.errors import ClosedError, ConfigError
 from kinstream.events import Observer
 from kinstream.record import GetRecordsResult, Shard, ShardIteratorType, ShardStatus
 from kinstream.stream import StreamAccess
@@ -322,16 +323,8 @@ class Consumer(StreamAccess):
             UnexpectedResponse: Something else than Kinesis answered.
             ClosedError: The consumer is closed.
         """
-        shards: list[Shard] = []
-        token: str | None = None
-        while True:
-            page = await self._send(kinesis.list_shards(self.client.codec, self.stream, token))
-            shards += page.shards
-            if page.next_token is None:
-                return shards
-            if page.next_token == token:
-                raise UnexpectedResponse("ListShards: the NextToken of a page is its own: it would be asked for ever")
-            token = page.next_token
+        self._check_open("ListShards")
+        return await all_shards(self.client, self.stream)
 
     async def get_shard_iterator(
         self,

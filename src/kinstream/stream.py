@@ -51,9 +51,12 @@ class StreamAccess:
         await self.close()
 
     async def _send(self, request: Request[T]) -> T:
-        if self._closed:
-            raise ClosedError(f"{request.operation}: this {type(self).__name__} is closed")
+        self._check_open(request.operation)
         return await self.client.send(request)
+
+    def _check_open(self, operation: str) -> None:
+        if self._closed:
+            raise ClosedError(f"{operation}: this {type(self).__name__} is closed")
 
     async def close(self) -> None:
         """Take no more requests, and close the client, unless it is shared. May be repeated."""
