@@ -92,10 +92,6 @@ class Lineage:
         """Return the shards that may be read now, unfinished and waiting for no parent, in the order of their ids."""
         return [self._shards[i] for i in sorted(self._shards.keys() - self._finished) if not self._waits[i]]
 
-    def waits_for(self, shard_id: str) -> list[str]:
-        """Return the ids of the parents for which a shard waits; none where it may be read, or is not known."""
-        return sorted(self._waits.get(shard_id, ()))
-
     def unheard_of(self) -> list[str]:
         """Return the ids of the parents that are waited for though nothing is known of them: a new listing will tell."""
         return sorted({parent for parents in self._waits.values() for parent in parents} - self._shards.keys())
@@ -103,10 +99,6 @@ class Lineage:
     def children(self, shard_id: str) -> list[Shard]:
         """Return the known children of a shard, in the order of their ids."""
         return [self._shards[child] for child in sorted(self._children.get(shard_id, ()))]
-
-    def is_finished(self, shard_id: str) -> bool:
-        """Return whether a shard was finished. One that expired since then may be forgotten."""
-        return shard_id in self._finished
 
     def _learn(self, shard: Shard) -> None:
         if shard.shard_id not in self._shards:

@@ -42,7 +42,7 @@ class ShardMap:
         'shardId-000000000000'
     """
 
-    __slots__ = ("_indexes", "_ranges", "_starts", "complete", "ends", "open")
+    __slots__ = ("_ranges", "_starts", "complete", "ends", "open")
 
     def __init__(self, shards: Iterable[Shard], *, earlier: ShardMap | None = None) -> None:
         listed = {shard.shard_id: shard for shard in shards}
@@ -55,7 +55,6 @@ class ShardMap:
         )
         self.ends: list[bytes] = [ranges[shard.shard_id][1] for shard in self.open]
         self._starts = [ranges[shard.shard_id][0] for shard in self.open]
-        self._indexes = {shard.shard_id: index for index, shard in enumerate(self.open)}
         self.complete: bool = (
             bool(self.open) and self._starts == [FIRST, *map(_next, self.ends[:-1])] and (self.ends[-1] == LAST)
         )
@@ -78,10 +77,6 @@ class ShardMap:
         if not self.complete and (index == len(self.ends) or hash_key < self._starts[index]):
             raise LookupError("no open shard in the map takes this hash key")
         return index
-
-    def index_of(self, shard_id: str) -> int | None:
-        """Return the index in `open` of a shard; None where it is not open, or not known."""
-        return self._indexes.get(shard_id)
 
     def range_of(self, shard_id: str) -> tuple[bytes, bytes] | None:
         """Return the lowest and highest hash key of a shard, open or closed; None where it is not known."""

@@ -23,10 +23,8 @@ def names(shards: list[Shard]) -> list[str]:
 def test_children_of_a_split_wait_for_their_parent() -> None:
     lineage = Lineage([shard("1", "0"), shard("2", "0"), shard("0")])
     assert names(lineage.readable()) == ["0"]
-    assert (lineage.waits_for("1"), lineage.waits_for("0"), lineage.waits_for("unknown")) == (["0"], [], [])
     lineage.finish("0")
     assert names(lineage.readable()) == ["1", "2"]
-    assert lineage.is_finished("0")
     assert names(lineage.children("0")) == ["1", "2"]
     assert lineage.children("1") == []
 
@@ -34,7 +32,6 @@ def test_children_of_a_split_wait_for_their_parent() -> None:
 def test_merged_shard_waits_for_both_parents() -> None:
     lineage = Lineage([shard("0"), shard("1"), shard("2", "0", "1")])
     lineage.finish("1")
-    assert lineage.waits_for("2") == ["0"]
     assert names(lineage.readable()) == ["0"]
     lineage.finish("0")
     assert names(lineage.readable()) == ["2"]
@@ -43,7 +40,8 @@ def test_merged_shard_waits_for_both_parents() -> None:
 def test_parent_that_expired_is_not_waited_for() -> None:
     lineage = Lineage([shard("5", "3"), shard("6", "4", "5")])
     assert names(lineage.readable()) == ["5"]
-    assert lineage.waits_for("6") == ["5"]
+    lineage.finish("5")
+    assert names(lineage.readable()) == ["6"]
 
 
 def test_reading_from_the_latest_never_reads_what_came_before() -> None:
@@ -62,7 +60,7 @@ def test_child_that_is_announced_waits_for_a_parent_that_nobody_mentioned_yet() 
     lineage.finish("Y")
     lineage.announced([child("Z", "X2", "Y")])
     assert names(lineage.readable()) == ["X"]
-    assert (lineage.waits_for("Z"), lineage.unheard_of()) == (["X2"], ["X2"])
+    assert lineage.unheard_of() == ["X2"]
     lineage.finish("X")
     lineage.announced([child("X1", "X"), child("X2", "X")])
     assert lineage.unheard_of() == []
