@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 
 from kinstream.background import BackgroundLoop
 from kinstream.clock import Clock
-from kinstream.errors import BufferFull, ClosedError, ConfigError, ProduceError
+from kinstream.errors import BufferFull, ClosedError, ProduceError
 from kinstream.produce.admit import OVERHEAD
 from kinstream.produce.delivery import Deliveries, Delivery
-from kinstream.produce.entrance import next_chunk
+from kinstream.produce.entrance import iterated, next_chunk
 from kinstream.produce.pipeline import Pipeline
 from kinstream.produce.statistics import Flushed
 from kinstream.record import PutResult
@@ -79,11 +79,7 @@ class Door:
 
     def put_many(self, records: Iterable[Any]) -> list[Delivery]:
         """Take records in, a part at a time, as there is room. Raises as `Producer.put_many`."""
-        if isinstance(records, (str, bytes, bytearray, memoryview, dict)) or not isinstance(records, Iterable):
-            raise ConfigError(
-                f"records: must be an iterable of Records or of (data, partition_key) pairs, not {type(records).__name__}"
-            )
-        remaining = iter(records)
+        remaining = iterated(records)
         taken: list[Delivery] = []
         raised: Exception | None = None
         while raised is None:

@@ -111,11 +111,7 @@ class Entrance:
 
     async def put_many(self, records: Iterable[Any]) -> Deliveries:
         """Take records in, a part at a time, as there is room."""
-        if isinstance(records, (str, bytes, bytearray, memoryview, dict)) or not isinstance(records, Iterable):
-            raise ConfigError(
-                f"records: must be an iterable of Records or of (data, partition_key) pairs, not {type(records).__name__}"
-            )
-        remaining = iter(records)
+        remaining = iterated(records)
         taken: list[Delivery] = []
         raised: Exception | None = None
         while raised is None:
@@ -270,6 +266,15 @@ class Entrance:
             return None
         lane = self._router.lane_of(delivery)
         return lane if lane in self.crowded else None
+
+
+def iterated(records: Iterable[Any]) -> Iterator[Any]:
+    """Return an iterator of what was given as records. Raises ConfigError where it cannot be any."""
+    if isinstance(records, (str, bytes, bytearray, memoryview, dict)) or not isinstance(records, Iterable):
+        raise ConfigError(
+            f"records: must be an iterable of Records or of (data, partition_key) pairs, not {type(records).__name__}"
+        )
+    return iter(records)
 
 
 def next_chunk(records: Iterator[Any]) -> tuple[list[Any], Exception | None]:
