@@ -1,16 +1,19 @@
-"""The most memory that this process had, whoever started it."""
+"""What memory this process had, and whether a call keeps any."""
 
 from __future__ import annotations
 
+import gc
 import resource
 import sys
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
 
 
 def peak_bytes() -> int:
-    """Return it, resident.
+    """Return the most that this process had resident, whoever started it.
 
     On Linux `ru_maxrss` is no less than what the process had that started this one: it would hide all that is smaller.
     """
@@ -19,3 +22,22 @@ def peak_bytes() -> int:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def assert_nothing_is_kept(act: Callable[[], object]) -> None:
+    """Fail if a function that is called 5,000 times keeps so much as one small object at each call."""
+    for _ in range(50):
+        act()
+    gc.collect()
+    objects = len(gc.get_objects())
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(5000):
+            act()
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 20_000  # one small object a call would be more than 100,000
+    assert len(gc.get_objects()) - objects < 100

@@ -7,7 +7,6 @@ import gc
 import json
 import os
 import random
-import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.doubles.compiled import compiled_or_skip
+from tests.doubles.memory import assert_nothing_is_kept
 
 from kinstream.aws import kinesis
 from kinstream.aws.wire import CborCodec, Codec, JsonCodec
@@ -398,21 +398,7 @@ def test_no_call_keeps_memory() -> None:
             for body in (put, put[:-20], put[:100], get):
                 FAST.count_failed(found[0]) if (found := results(body)) is not None else None
 
-    for _ in range(50):
-        each_once()
-    gc.collect()
-    objects = len(gc.get_objects())
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        for _ in range(5000):  # 150,000 calls
-            each_once()
-        gc.collect()
-        grown = tracemalloc.get_traced_memory()[0] - before
-    finally:
-        tracemalloc.stop()
-    assert grown < 20_000  # one small object a call would be megabytes
-    assert len(gc.get_objects()) - objects < 100
+    assert_nothing_is_kept(each_once)  # 150,000 calls
 
 
 def test_put_records_refuses_alike() -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import random
-import tracemalloc
 from bisect import bisect_left
 from hashlib import md5
 from typing import Any
@@ -14,6 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.doubles.compiled import compiled_or_skip
+from tests.doubles.memory import assert_nothing_is_kept
 
 from kinstream.consume import deaggregate
 from kinstream.consume.deaggregate import Deaggregator, Undeliverable
@@ -220,18 +219,4 @@ def test_no_call_keeps_memory() -> None:
             FAST.user_records(record, ends, None, None)
             FAST.user_records(record, ends, bytes(16), b"\xff" * 15 + b"\x00")
 
-    for _ in range(50):
-        each_once()
-    gc.collect()
-    objects = len(gc.get_objects())
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        for _ in range(5000):  # 65,000 calls
-            each_once()
-        gc.collect()
-        grown = tracemalloc.get_traced_memory()[0] - before
-    finally:
-        tracemalloc.stop()
-    assert grown < 20_000
-    assert len(gc.get_objects()) - objects < 100
+    assert_nothing_is_kept(each_once)  # 65,000 calls

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import tracemalloc
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.doubles.compiled import compiled_or_skip
+from tests.doubles.memory import assert_nothing_is_kept
 
 from kinstream.aws.wire import CborCodec, Codec, JsonCodec
 from kinstream.errors import ProduceError
@@ -256,18 +255,4 @@ def test_no_call_keeps_memory() -> None:
         FAST.values(deliveries)
         FAST.values(again[0])
 
-    for _ in range(50):
-        each_once()
-    gc.collect()
-    objects = len(gc.get_objects())
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        for _ in range(5000):  # 35,000 calls
-            each_once()
-        gc.collect()
-        grown = tracemalloc.get_traced_memory()[0] - before
-    finally:
-        tracemalloc.stop()
-    assert grown < 20_000
-    assert len(gc.get_objects()) - objects < 100
+    assert_nothing_is_kept(each_once)  # 35,000 calls
