@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,10 +46,22 @@ def local_stream(shards: int = 1) -> Iterator[Place]:
     """Run a local Kinesis with a stream on it; cases ask more of it in a second than quotas allow."""
     with Server(quotas=False) as server:
         place = Place(server.url)
-        with blocking.Client(**place.options) as client:
-            client.call("CreateStream", {"StreamName": place.stream, "ShardCount": shards})
-            until_active(client, place.stream)
+        create(place, shards)
         yield place
+
+
+def new_stream(server: Server, shards: int) -> Place:
+    """Make a stream with a name of its own, and wait until it is there."""
+    place = Place(server.url, stream=f"stream-{uuid.uuid4().hex[:8]}")
+    create(place, shards)
+    return place
+
+
+def create(place: Place, shards: int) -> None:
+    """Make a place's stream, and wait until it is there."""
+    with blocking.Client(**place.options) as client:
+        client.call("CreateStream", {"StreamName": place.stream, "ShardCount": shards})
+        until_active(client, place.stream)
 
 
 def split(place: Place, shard_id: str, at: str = MIDDLE) -> None:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.doubles.streams import Place, split, until_active
+from tests.doubles.streams import Place, new_stream, split, until_active
 
 from kinstream import (
     Batching,
@@ -43,7 +42,6 @@ from kinstream.events import Event, ShardMapRefreshed
 from kinstream.local import Server
 
 FROM_THE_START: dict[str, Any] = {"start": "TRIM_HORIZON", "until": "now"}
-NOBODY: dict[str, Any] = {"endpoint_url": "http://127.0.0.1:1"}
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +53,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def place(server: Server) -> Place:
     """A new stream of two shards."""
-    place = Place(server.url, stream=f"stream-{uuid.uuid4().hex[:8]}")
-    with blocking.Client(**place.options) as client:
-        client.call("CreateStream", {"StreamName": place.stream, "ShardCount": 2})
-        until_active(client, place.stream)
-    return place
+    return new_stream(server, shards=2)
 
 
 def write(place: Place, count: int, keys: int = 7) -> None:

@@ -7,14 +7,13 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.doubles.heard import Heard
-from tests.doubles.streams import Place, until_active
+from tests.doubles.streams import Place, new_stream
 
 from kinstream import (
     Batching,
@@ -51,11 +50,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def place(server: Server) -> Place:
     """A new stream of two shards."""
-    place = Place(server.url, stream=f"stream-{uuid.uuid4().hex[:8]}")
-    with blocking.Client(**place.options) as client:
-        client.call("CreateStream", {"StreamName": place.stream, "ShardCount": 2})
-        until_active(client, place.stream)
-    return place
+    return new_stream(server, shards=2)
 
 
 def producer_on(place: Place, **options: Any) -> callbacks.Producer:
