@@ -281,12 +281,6 @@ def _aggregates(source: random.Random, size: int, shard: int, shards: int) -> It
         yield b"\xf3\x89\x9a\xc2" + message + hashlib.md5(message).digest()
 
 
-def records_in_packed_page(size: int, shards: int) -> int:
-    """Return how many user records an aggregated page holds, about: the first shard's."""
-    whole = next(_aggregates(random.Random(size), size, 0, shards))
-    return AGGREGATES_IN_A_PAGE * (len(whole) // (size + 20))
-
-
 def _varint(number: int) -> bytes:
     out = bytearray()
     while number > 127:

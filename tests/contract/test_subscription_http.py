@@ -199,7 +199,6 @@ class Lazy(Http2):
         super().__init__(url, ca_file)
         self.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window})
         self.flush()
-        self.lazy = True
 
     def receive(self) -> None:
         data = self.socket.recv(65536)
