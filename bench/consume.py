@@ -24,7 +24,7 @@ from typing import Any
 
 from bench import canned, picture
 from bench.ground import BENCH, Endpoint, NotPossible, alone, endpoint
-from bench.produce import AIOBOTOCORE, ASYNC_KINESIS, BOTO3, CAPO, GROWTH_SECONDS, KINSTREAM, PURE_WIRE, SHARDS, SIZES
+from bench.produce import AIOBOTOCORE, ASYNC_KINESIS, BOTO3, CAPO, GROWN_SHARDS, KINSTREAM, PURE_WIRE, SHARDS, SIZES
 from bench.rounds import (
     OURS,
     Case,
@@ -33,7 +33,10 @@ from bench.rounds import (
     Results,
     Rounds,
     Row,
+    chosen,
     compared,
+    options_parser,
+    parsed,
     print_figures,
     print_ratios,
     report,
@@ -156,9 +159,6 @@ def _target(row: Row, other: Row, best: bool) -> float | None:
     return AGAINST_BOTO3[size] if best and other.peer == BOTO3 else None
 
 
-GROWN_SHARDS = (1, 10, 100, 1000)
-
-
 def growing_rows() -> list[Row]:
     """Return kinstream alone with more and more shards that all have records, and with more and more idle ones.
 
@@ -190,9 +190,7 @@ def main() -> int:
     with alone():
         try:
             with endpoint(answers) as at:
-                rounds = Rounds(
-                    at, options.runs, GROWTH_SECONDS if options.growth and not options.quick else options.seconds
-                )
+                rounds = Rounds(at, options.runs, options.seconds)
                 results = rounds.measure(_rows(options, at, pushed))
         except NotPossible as reason:
             print(f"not measured: {reason}", file=sys.stderr)
@@ -241,24 +239,17 @@ def _rows(options: argparse.Namespace, at: Endpoint, pushed: dict[str, int]) -> 
         if options.quick:
             cases = [Case(GET, SIZES[0], False), Case(DEAGGREGATED, SIZES[1], True)]
         rows = [row for case in cases for row in rows_of(case)] + fan_out_rows(at, pushed["bytes"], pushed["records"])
-    return [row for row in rows if not options.only or all(word in f"{row.case}, {row.label}" for word in options.only)]
+    return chosen(rows, options)
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3, help="rounds to take the median of (default 3)")
-    parser.add_argument(
-        "--seconds", type=float, default=1.2, help="measured seconds of a client in a cell (default 1.2)"
-    )
+    parser = options_parser(str(__doc__), "1 to 1,000 shards, all busy and all idle")
     parser.add_argument(
         "--megabytes", type=int, default=PUSHED_MEGABYTES, help=f"of the subscription (default {PUSHED_MEGABYTES})"
     )
-    parser.add_argument("--growth", action="store_true", help="1 to 1,000 shards, all busy and all idle")
-    parser.add_argument("--quick", action="store_true", help="one short round, to see that everything works")
-    parser.add_argument("--only", nargs="+", metavar="WORD", help="only rows with all of these words in them")
-    options = parser.parse_args()
+    options = parsed(parser)
     if options.quick:
-        options.runs, options.seconds, options.megabytes = 1, 0.2, 40
+        options.megabytes = 40
     return options
 
 

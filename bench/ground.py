@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import trustme
 
@@ -151,3 +154,48 @@ def environment(peer: str, requirements: list[str]) -> str:
             raise NotPossible((done.stderr.strip() or "pip failed").splitlines()[-1])
     stamp.write_text(holds, encoding="ascii")
     return str(python)
+
+
+def run_peer(
+    python: str, script: str, told: dict[str, Any], *, timeout: float, pure: bool = False
+) -> dict[str, Any] | str:
+    """Run a script of peers/ in a process of its own; return what it measured, or why it did not.
+
+    Args:
+        python: The peer's own.
+        script: The script's name.
+        told: What it is told.
+        timeout: Seconds after which it is ended.
+        pure: Whether our compiled hot path is left out.
+    """
+    # Nobody's profile, proxy or certificates may have a part in what is measured.
+    surroundings = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.upper().startswith(("AWS_", "KINSTREAM_")) and "PROXY" not in name.upper()
+    }
+    surroundings |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+    if pure:
+        surroundings["KINSTREAM_PURE"] = "1"
+    try:
+        done = subprocess.run(
+            [python, str(BENCH / "peers" / script), json.dumps(told)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=surroundings,
+            timeout=timeout,
+        )
+    except subprocess.TimeoutExpired:
+        return "it did not end"
+    if done.returncode != 0 or not done.stdout.strip():
+        return (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[-1]
+    return dict(json.loads(done.stdout.splitlines()[0]))
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"

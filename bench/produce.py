@@ -27,7 +27,10 @@ from bench.rounds import (
     Results,
     Rounds,
     Row,
+    chosen,
     compared,
+    options_parser,
+    parsed,
     print_figures,
     print_ratios,
     report,
@@ -126,8 +129,6 @@ def _target(row: Row, other: Row, best: bool) -> float | None:
 
 GROWN_SHARDS = (1, 10, 100, 1000)
 GROWN_KEYS = (1, 1000, 100_000, 1_000_000)
-GROWTH_SECONDS = 4.0
-"""Long enough for the aggregates of 1,000 shards to fill several times."""
 
 
 def growing_rows() -> list[Row]:
@@ -160,9 +161,7 @@ def main() -> int:
     with alone():
         try:
             with endpoint(lambda place: canned.for_producers(place, sorted({SHARDS, *GROWN_SHARDS}))) as at:
-                rounds = Rounds(
-                    at, options.runs, GROWTH_SECONDS if options.growth and not options.quick else options.seconds
-                )
+                rounds = Rounds(at, options.runs, options.seconds)
                 results = rounds.measure(_rows(options))
         except NotPossible as reason:
             print(f"not measured: {reason}", file=sys.stderr)
@@ -198,22 +197,11 @@ def _rows(options: argparse.Namespace) -> list[Row]:
         if options.quick:
             cases = [Case(PUT, SIZES[0], False), Case(AGGREGATED, SIZES[1], True)]
         rows = [row for case in cases for row in rows_of(case)]
-    return [row for row in rows if not options.only or all(word in f"{row.case}, {row.label}" for word in options.only)]
+    return chosen(rows, options)
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3, help="rounds to take the median of (default 3)")
-    parser.add_argument(
-        "--seconds", type=float, default=1.2, help="measured seconds of a client in a cell (default 1.2)"
-    )
-    parser.add_argument("--growth", action="store_true", help="1 to 1,000 shards and 1 to 1,000,000 keys")
-    parser.add_argument("--quick", action="store_true", help="one short round, to see that everything works")
-    parser.add_argument("--only", nargs="+", metavar="WORD", help="only rows with all of these words in them")
-    options = parser.parse_args()
-    if options.quick:
-        options.runs, options.seconds = 1, 0.2
-    return options
+    return parsed(options_parser(str(__doc__), "1 to 1,000 shards and 1 to 1,000,000 keys"))
 
 
 if __name__ == "__main__":

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from bench.ground import BENCH, Endpoint, NotPossible, environment
+from bench.ground import BENCH, Endpoint, NotPossible, environment, processor, run_peer
 
 OURS = "kinstream"
+GROWTH_SECONDS = 4.0
+"""Long enough for the aggregates of 1,000 shards to fill several times."""
 
 
 @dataclass(frozen=True)
@@ -216,29 +217,7 @@ class Rounds:
             "seconds": self.seconds,
             **options,
         }
-        # Nobody's profile, proxy or certificates may have a part in what is measured.
-        surroundings = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.upper().startswith(("AWS_", "KINSTREAM_")) and "PROXY" not in name.upper()
-        }
-        surroundings |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
-        if row.pure:
-            surroundings["KINSTREAM_PURE"] = "1"
-        try:
-            done = subprocess.run(
-                [python, str(BENCH / "peers" / row.peer.script), json.dumps(flow)],
-                capture_output=True,
-                text=True,
-                check=False,
-                env=surroundings,
-                timeout=60 + 5 * self.seconds,
-            )
-        except subprocess.TimeoutExpired:
-            return "it did not end"
-        if done.returncode != 0 or not done.stdout.strip():
-            return (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[-1]
-        return dict(json.loads(done.stdout.splitlines()[0]))
+        return run_peer(python, row.peer.script, flow, timeout=60 + 5 * self.seconds, pure=row.pure)
 
 
 def compared(results: Results, row: Row, other: Row, target: float | None, by: str = "cpu") -> Ratio:
@@ -351,19 +330,39 @@ def _named(row: Row) -> dict[str, Any]:
     }
 
 
+def options_parser(about: str, growth: str) -> argparse.ArgumentParser:
+    """Return a parser of what both benchmarks are told; `growth` says what grows. `parsed` has the outcome."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=3, help="rounds to take the median of (default 3)")
+    parser.add_argument(
+        "--seconds", type=float, default=1.2, help="measured seconds of a client in a cell (default 1.2)"
+    )
+    parser.add_argument("--growth", action="store_true", help=growth)
+    parser.add_argument("--quick", action="store_true", help="one short round, to see that everything works")
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="only rows with all of these words in them")
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Return the options as they are meant: growth takes longer cells, and a quick run is one short round."""
+    options = parser.parse_args()
+    if options.growth:
+        options.seconds = GROWTH_SECONDS
+    if options.quick:
+        options.runs, options.seconds = 1, 0.2
+    return options
+
+
+def chosen(rows: Iterable[Row], options: argparse.Namespace) -> list[Row]:
+    """Return the rows that were asked for."""
+    return [row for row in rows if not options.only or all(word in f"{row.case}, {row.label}" for word in options.only)]
+
+
 def write(name: str, said: dict[str, Any], drawn: str) -> None:
     """Write the result and its picture beside this file."""
     (BENCH / f"{name}.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
     (BENCH / f"{name}.svg").write_text(drawn, encoding="utf-8")
     print(f"\nwritten: bench/{name}.json, bench/{name}.svg")
-
-
-def processor() -> str:
-    """Return the processor's name."""
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
 
 
 def _progress(said: str) -> None:

@@ -29,7 +29,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bench import server_picture
-from bench.ground import BENCH, NotPossible, alone
+from bench.ground import BENCH, NotPossible, alone, processor
 from bench.server_probes import EXPIRY, EXPIRY_SECONDS, PROBES, UNKNOWN, Cell, Subject, expiry, probed
 from tests.contract.servers.processes import RECIPES, Running, install, running
 
@@ -241,7 +241,7 @@ def _report(
         "node": subprocess.run(["node", "--version"], capture_output=True, text=True, check=False).stdout.strip()
         if "kinesis-local" in versions
         else None,
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "versions": versions,
         "method": {
@@ -305,13 +305,6 @@ def tables(report: dict[str, Any]) -> str:
     machine = f"{report['processor']}, {report['cores']} cores, Python {report['python']}, Node.js {report['node']}"
     lines += ["", f"{report['date']}; {machine}, load average {report['load_before']} before the run.", ""]
     return "\n".join(lines)
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
 
 
 if __name__ == "__main__":

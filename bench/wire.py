@@ -15,17 +15,15 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import picture
 from canned import requests, shard_iterator
-from ground import BENCH, Endpoint, NotPossible, alone, endpoint, environment
+from ground import BENCH, Endpoint, NotPossible, alone, endpoint, environment, processor, run_peer
 
 
 @dataclass(frozen=True)
@@ -242,27 +240,7 @@ def _run(row: Row, python: str, at: Endpoint, options: argparse.Namespace) -> di
         "seconds": options.seconds,
     }
     script = next(peer.script for peer in PEERS if peer.name == row.client)
-    # Nobody's profile, proxy or certificates may have a part in what is measured.
-    surroundings = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.upper().startswith("AWS_") and "PROXY" not in name.upper()
-    }
-    surroundings |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
-    try:
-        done = subprocess.run(
-            [python, str(BENCH / "peers" / script), json.dumps(cell)],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=surroundings,
-            timeout=60 + 2 * options.seconds,
-        )
-    except subprocess.TimeoutExpired:
-        return "it did not end"
-    if done.returncode != 0:
-        return (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[-1]
-    return dict(json.loads(done.stdout))
+    return run_peer(python, script, cell, timeout=60 + 2 * options.seconds)
 
 
 @dataclass(frozen=True)
@@ -339,7 +317,7 @@ def _report(
         "date": datetime.now(UTC).date().isoformat(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "versions": versions,
         "method": {
@@ -375,13 +353,6 @@ def _report(
             for ratio in ratios
         ],
     }
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
 
 
 if __name__ == "__main__":
