@@ -205,7 +205,6 @@ class Store(Memory):
 
     def __init__(self, table: SpiedTable) -> None:
         super().__init__()
-        self._spied = table
         self._proxy = _Proxy(table)
 
     def table(self, application: str, stream: str) -> Any:

@@ -54,24 +54,27 @@ def read(written: Iterable[Written], shards: Iterable[Shard]) -> Reading:
     ranges = {shard.id: (shard.start, shard.end) for shard in shards}
     reading = Reading([], [])
     for record in written:
-        inner = unpack(record.data)
-        if inner is None:
-            reading.alone += 1
-            reading.seen.append(
-                Seen(record.shard_id, record.sequence_number, None, record.partition_key, None, record.data)
-            )
-            continue
-        low, high = ranges[record.shard_id]
-        if all(low <= hash_key(key, explicit) <= high for key, explicit, _ in inner):
-            reading.aggregates += 1
-            reading.seen += [
-                Seen(record.shard_id, record.sequence_number, place, key, explicit, data)
-                for place, (key, explicit, data) in enumerate(inner)
-            ]
-        else:
-            reading.dropped += 1
-            reading.strays += [data for _, _, data in inner]
+        see(reading, record, *ranges[record.shard_id])
     return reading
+
+
+def see(reading: Reading, record: Written, low: bytes, high: bytes) -> None:
+    """Add what a KCL reader sees of a Kinesis record in a shard with these hash keys."""
+    inner = unpack(record.data)
+    if inner is None:
+        reading.alone += 1
+        reading.seen.append(
+            Seen(record.shard_id, record.sequence_number, None, record.partition_key, None, record.data)
+        )
+    elif all(low <= hash_key(key, explicit) <= high for key, explicit, _ in inner):
+        reading.aggregates += 1
+        reading.seen += [
+            Seen(record.shard_id, record.sequence_number, place, key, explicit, data)
+            for place, (key, explicit, data) in enumerate(inner)
+        ]
+    else:
+        reading.dropped += 1
+        reading.strays += [data for _, _, data in inner]
 
 
 def hash_key(key: str, explicit: str | None) -> bytes:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 SEEDS = int(os.environ.get("KINSTREAM_SEEDS", "40"))
@@ -25,3 +27,15 @@ def shown_again(kind: str, seed: int) -> Iterator[None]:
         again = f"PYTHONHASHSEED={os.environ.get('PYTHONHASHSEED', '0')} KINSTREAM_SEED={seed} KINSTREAM_SEEDS=2"
         print(f"{kind}: seed {seed}: {again} begins with it", file=sys.stderr)
         raise
+
+
+def summed(kind: str, seeds: int, life: Callable[[int], Counter[str]]) -> Counter[str]:
+    """Have so many lives, each of a seed; return, and print, what happened in all of them together."""
+    started = time.monotonic()
+    sums: Counter[str] = Counter()
+    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
+        with shown_again(kind, seed):
+            sums += life(seed)
+    told = ", ".join(f"{count} {what}" for what, count in sums.items())
+    print(f"{kind}: {seeds} lives from seed {FIRST_SEED} in {time.monotonic() - started:.0f} s: {told}")
+    return sums

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from typing import Any
 
 import pytest
 from tests.doubles.network import Fate
 from tests.simulation.producing import CHECKS, Story, draw, live
-from tests.simulation.seeds import FIRST_SEED, SEEDS, shown_again
+from tests.simulation.seeds import SEEDS, summed
 
 
 def lives(kind: str, seeds: int, **fixed: Any) -> Counter[str]:
     """Live so many plans, check each, and return what happened in all of them together."""
-    started = time.monotonic()
-    sums: Counter[str] = Counter()
-    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
-        with shown_again(kind, seed):
-            story = live(draw(seed, **fixed))
-            for check in CHECKS:
-                check(story)
-        sums += counts(story)
-    told = ", ".join(f"{count} {what}" for what, count in sums.items())
-    print(f"{kind}: {seeds} lives from seed {FIRST_SEED} in {time.monotonic() - started:.0f} s: {told}")
-    return sums
+
+    def life(seed: int) -> Counter[str]:
+        story = live(draw(seed, **fixed))
+        for check in CHECKS:
+            check(story)
+        return counts(story)
+
+    return summed(kind, seeds, life)
 
 
 def counts(story: Story) -> Counter[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tests.doubles.kinesis import Written
-from tests.simulation.reader import Reading, Seen, hash_key, unpack
+from tests.simulation.reader import Reading, see
 
 from kinstream import (
     Aggregation,
@@ -76,26 +76,8 @@ class Place:
                 for record in page.records:
                     key = record.partition_key or ""
                     written = Written(shard.shard_id, record.sequence_number, key, record.data, record.arrival_time)
-                    _see(reading, written, low, high)
+                    see(reading, written, low, high)
         return reading
-
-
-def _see(reading: Reading, record: Written, low: bytes, high: bytes) -> None:
-    inner = unpack(record.data)
-    if inner is None:
-        reading.alone += 1
-        reading.seen.append(
-            Seen(record.shard_id, record.sequence_number, None, record.partition_key, None, record.data)
-        )
-    elif all(low <= hash_key(key, explicit) <= high for key, explicit, _ in inner):
-        reading.aggregates += 1
-        reading.seen += [
-            Seen(record.shard_id, record.sequence_number, index, key, explicit, data)
-            for index, (key, explicit, data) in enumerate(inner)
-        ]
-    else:
-        reading.dropped += 1
-        reading.strays += [data for _, _, data in inner]
 
 
 @pytest.fixture
