@@ -37,3 +37,11 @@ def test_shard_that_nobody_waited_for_is_not_stuck() -> None:
     watch = Watch(0.0)
     watch.excuse(100.0)
     assert watch.stalled(150.0, 60.0) is None
+
+
+def test_lag_that_shrank_while_nobody_waited_excuses_no_later_silence() -> None:
+    watch = Watch(0.0)
+    watch.heard(1.0, 0, 9000)
+    watch.excuse(100.0)
+    watch.heard(101.0, 0, 5000)
+    assert watch.stalled(170.0, 60.0) == 70.0
