@@ -513,6 +513,7 @@ async def test_a_dead_endpoint_holds_a_bounded_buffer_and_every_record_ends_by_i
     )
     results = await (await producer.put_many(pairs(300)))
     assert all(isinstance(result, ProduceError) and not result.maybe_written for result in results)
+    assert all("no connection" in result.details for result in results if isinstance(result, ProduceError)), "says why"
     assert producer.statistics().requests < 100
     await producer.close()
 

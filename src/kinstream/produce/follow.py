@@ -74,6 +74,7 @@ class Follower:
         hold_until: So long records wait for a first look.
         unsure: Strays that are not judged yet.
         looking: The task that looks at the stream.
+        trouble: Why the last look failed; "" where it did not.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Follower:
         self.hold_until: float = NEVER
         self.unsure: list[Stray] = []
         self.looking: asyncio.Task[None] | None = None
+        self.trouble: str = ""
         self._scout = scout
         self._router = router
         self._batcher = batcher
@@ -162,8 +164,10 @@ class Follower:
                 self._looks += 1
                 try:
                     error = self._saw(await self._scout.look())
+                    self.trouble = ""
                 except KinesisError as problem:
                     error = problem
+                    self.trouble = problem.details
                     if not self.known:
                         self._go_single(f"the stream cannot be described: {error.details}")
                 if error is None and self.unsure:

@@ -250,7 +250,9 @@ class Pipeline:
             self._outcomes.admitted(too_late)
             late += too_late
         if late:
-            last_error = next((lane.last_error for lane in self._router.lanes if lane.last_error), "")
+            last_error = next(
+                (lane.last_error for lane in self._router.lanes if lane.last_error), self._follower.trouble
+            )
             self._break_order(self._outcomes.late(late, last_error))
         held, self._batcher.held = self._batcher.held, set()
         for lane in held:
