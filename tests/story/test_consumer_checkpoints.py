@@ -6,7 +6,7 @@ import asyncio
 import copy
 import pickle
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -165,9 +165,13 @@ async def test_manually_checkpointed_shard_ends_only_with_its_last_record(stream
             if len(kept) == 20:
                 assert not (await rows(store))["shardId-000000000000"].checkpoint.ended
                 await kept[8].checkpoint()
-                assert not (await rows(store))["shardId-000000000000"].checkpoint.ended
+                assert (await rows(store))["shardId-000000000000"].checkpoint == Position.after(
+                    kept[8].sequence_number, 0
+                )
                 await kept[9].checkpoint()
-                assert (await rows(store))["shardId-000000000000"].checkpoint.ended
+                ended = (await rows(store))["shardId-000000000000"]
+                assert ended.checkpoint.ended
+                assert len(ended.children) == 2
                 break
 
 
@@ -443,3 +447,44 @@ async def test_stream_that_is_deleted_ends_reading_with_an_error(stream: River) 
         await anext(records)
     await reader.close()
     assert caught.value.shard_id == "shardId-000000000000"
+
+
+async def test_shard_that_is_sought_in_by_hand_is_not_done_by_what_was_checkpointed_before(stream: River) -> None:
+    await stream.write(10)
+    store = Memory()
+    async with consumer(stream, store, checkpoint="manual") as reader:
+        async for record in reader:
+            if int(record.data) == 9:
+                await record.checkpoint()
+    await stream.write(10)
+    await stream.split("shardId-000000000000")
+    async with consumer(stream, store, checkpoint="manual", until=None) as reader:
+        records = aiter(reader)
+        record = await anext(records)
+        async for last in records:
+            if int(last.data) == 19:
+                await last.checkpoint()
+                break
+        await reader.seek(record.shard_id, "TRIM_HORIZON")
+        numbers: list[int] = []
+        with suppress(TimeoutError):  # the children have nothing
+            async with asyncio.timeout(1):
+                async for record in records:
+                    numbers.append(int(record.data))  # noqa: PERF401 - they are kept one by one until the time is over
+    assert numbers == list(range(20))
+    async with consumer(stream, store, checkpoint="manual") as reader:
+        assert [int(record.data) async for record in reader] == list(range(20))
+
+
+async def test_checkpoint_by_hand_is_written_or_raises(stream: River) -> None:
+    await stream.write(10)
+    store = Memory()
+    reader = consumer(stream, store, until=None, checkpoint="manual")
+    records = aiter(reader)
+    record = await anext(records)
+    async with consumer(stream, store) as second:
+        assert len([each async for each in second]) == 10
+    for _ in range(2):
+        with pytest.raises(LeaseLost):
+            await record.checkpoint()
+    await reader.close()

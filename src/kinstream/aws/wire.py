@@ -381,7 +381,8 @@ def _read(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         try:
             return decoder.decode(body)
         except msgspec.ValidationError:
-            return msgspec.convert(_without_nulls(msgspec.json.decode(body)), decoder.type)
+            value: T = msgspec.convert(_without_nulls(msgspec.json.decode(body)), decoder.type)
+            return value
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
 

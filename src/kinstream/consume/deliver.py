@@ -210,6 +210,10 @@ Again: TypeAlias = Callable[[], Awaitable[object]]
 class Delivery(Protocol):
     """A way to hand on the batches of one shard."""
 
+    @property
+    def failed(self) -> bool:
+        """Whether what was in work failed for good: `drain` raises it."""
+
     async def deliver(self, records: Batch) -> None:
         """Hand on a batch, and return when its records are done or in work, or nothing more of it is wanted.
 
@@ -227,6 +231,8 @@ class Delivery(Protocol):
 
 class OneByOne:
     """Hands on record after record to an async handler."""
+
+    failed = False
 
     def __init__(self, handler: Callable[[Any], Awaitable[object]], reading: Reading, policy: FailurePolicy) -> None:
         self._handler = handler
@@ -259,6 +265,8 @@ class OneByOne:
 
 class InThreads:
     """Hands on record after record to a plain function, in a thread: one hop a batch, not one a record."""
+
+    failed = False
 
     def __init__(
         self, handler: RecordHandler, reading: Reading, policy: FailurePolicy, threads: ThreadPoolExecutor
@@ -297,6 +305,8 @@ class InThreads:
 
 class Whole:
     """Hands on whole batches to a handler."""
+
+    failed = False
 
     def __init__(self, handler: Callable[[Any], Awaitable[object]], reading: Reading, policy: FailurePolicy) -> None:
         self._handler = handler
@@ -352,7 +362,7 @@ class SideBySide:
         self._reading.in_hand = records
         progress, lanes = self._reading.progress, self._lanes
         for record in records:
-            while len(progress) >= self._window and not self._over:
+            while records and len(progress) >= self._window and not self._over:
                 self._moved.clear()
                 await self._moved.wait()
             if not records:
@@ -371,9 +381,14 @@ class SideBySide:
             self._begin_work()
 
     @property
+    def failed(self) -> bool:
+        """Whether a record failed for good: `drain` raises it."""
+        return self._error is not None
+
+    @property
     def _over(self) -> bool:
         """Whether nothing more is begun."""
-        return self._error is not None or self._policy.stopping
+        return self.failed or self._policy.stopping
 
     def _begin_work(self) -> None:
         if len(self._runners) < self._concurrency:
@@ -429,10 +444,14 @@ class SideBySide:
                 except BaseException as error:  # noqa: BLE001 - a handler is anybody's code
                     again = functools.partial(self._handler, record)
                     await self._policy.failed(self._reading, [record], failure(error), again)
-            except asyncio.CancelledError:
-                raise
-            except BaseException as error:  # noqa: BLE001 - whatever it is, it ends the shard, not this runner alone
-                self._error = self._error or error
+            except BaseException as error:  # whatever it is, it ends the shard, not this runner alone
+                cancelled = isinstance(
+                    error, asyncio.CancelledError
+                )  # by `abandon`, or the handler cancelled its own task
+                self._error = self._error or (_told_as_failure(error) if cancelled else error)
+                self._reading.arrived.set()  # who waits for more of the shard is to see it now
+                if cancelled:
+                    raise
                 break
             lane.popleft()
             if lane:

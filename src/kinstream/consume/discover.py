@@ -137,12 +137,12 @@ def passed(
         start: Where reading begins.
         open_since_start: Where that is a time, the shards that hold records since then.
     """
+    ended = {shard_id for shard_id, position in start.of_shards.items() if position.ended}
     if known:
         return {shard_id for shard_id, position in known.items() if position.ended} | (
-            _ancestors(shards, known) - known.keys()
+            (ended | _ancestors(shards, known)) - known.keys()
         )
     if start.of_shards:
-        ended = {shard_id for shard_id, position in start.of_shards.items() if position.ended}
         return ended | (_ancestors(shards, start.of_shards) - start.of_shards.keys())
     if open_since_start is not None:
         return {shard.shard_id for shard in shards} - open_since_start

@@ -16,7 +16,7 @@ from kinstream.consume.checkpoint import Progress, after
 from kinstream.consume.deaggregate import Deaggregator, Undeliverable
 from kinstream.consume.fetch.ahead import Budget, ReadAhead
 from kinstream.consume.fetch.fetcher import Fetcher, Page
-from kinstream.consume.fetch.position import LATEST_MARGIN, TRIM_HORIZON, Position
+from kinstream.consume.fetch.position import LATEST, LATEST_MARGIN, PROMPT, TRIM_HORIZON, Position
 from kinstream.consume.lifecycle import State, Step, after_step
 from kinstream.consume.watch import Watch
 from kinstream.errors import ClosedError
@@ -150,6 +150,7 @@ class Reading:
         self._acquired: Position | None = None
         self._asked: Position | None = None
         self._wanted: Position | None = None
+        self._latest_until = -1.0  # so long what is wanted is the latest itself, and not what is kept for later
         self._rewinds = False
         self._page: Page | None = None
         self._batches: Iterator[Batch | Undeliverable] | None = None
@@ -164,10 +165,11 @@ class Reading:
     def begin(self, position: Position) -> None:
         """Read from a position on."""
         self.step(Step.GRANTED)
-        self._begin_at(position)
+        self._begin_at(position, position.since(self._terms.service_time() - LATEST_MARGIN))
         self._acquired = self._begun_at
 
-    def _begin_at(self, position: Position) -> None:
+    def _begin_at(self, position: Position, kept: Position) -> None:
+        """Read from a position on; `kept` is where that is later on: what is latest must not become later."""
         terms = self._terms
         self._rewinds = self.until_reached = False
         self._skipping = True
@@ -175,7 +177,7 @@ class Reading:
         self.progress.last = None
         self._watch = Watch(terms.clock.monotonic())
         self._asked_from = position
-        self._begun_at = self._read_to = self._skip = position.since(terms.service_time() - LATEST_MARGIN)
+        self._begun_at = self._read_to = self._skip = kept
         self._ahead.start(position, self._begun_at)
 
     def fetch_anew(self) -> None:
@@ -233,7 +235,12 @@ class Reading:
             ):  # its clock may be ahead of what its answers are dated with, as a server's that was moved
                 until += max(records[-1].arrival_time + behind / 1000 - now, 0.0)
         if records and records[-1].arrival_time > until:
-            return self._last(page, [record for record in records if record.arrival_time <= until])
+            # Up to the last that came by then: arrival times need not grow (API reference, `Record`), and a checkpoint after a
+            # record says that those before it are done.
+            in_time = len(records)
+            while in_time and records[in_time - 1].arrival_time > until:
+                in_time -= 1
+            return self._last(page, records[:in_time])
         # While it lags, more is to come, and perhaps of that time; and that it did not says nothing about what came since. After
         # records may come the end of a shard that was split or merged before that time.
         current = behind == 0 and page.as_of is not None and page.as_of - CLOCKS_DIFFER >= until
@@ -272,8 +279,13 @@ class Reading:
         """Say that nothing of the shard is in the program's hands: it may be read from elsewhere now."""
         self.in_hand = []
         if self._rewinds and self.state is State.READING:
-            wanted, self._wanted = self._wanted, None
-            self._begin_at(wanted or self.done)
+            kept, wanted = self.done, self._wanted
+            if wanted is None:
+                self._begin_at(kept, kept)
+                return
+            self._wanted = None
+            self._acquired = wanted  # what was done before says nothing of what follows
+            self._begin_at(LATEST if self._terms.clock.monotonic() < self._latest_until else kept, kept)
 
     @property
     def rewinds(self) -> bool:
@@ -340,8 +352,11 @@ class Reading:
         """Go on from elsewhere."""
         self.step(Step.SOUGHT)
         self._give_up()
-        self._wanted, self._asked = position, None
-        self.sought = position
+        terms = self._terms
+        prompt = position == LATEST and self.state is State.READING  # what comes while it is paused is not missed
+        self._latest_until = terms.clock.monotonic() + PROMPT if prompt else -1.0
+        self._wanted = self.sought = position.since(terms.service_time() - LATEST_MARGIN)
+        self._asked = None
         self.taking_apart.origin = Origin(self.shard_id, self)
         self._terms.wake(self)
 
@@ -373,7 +388,7 @@ class Reading:
     @property
     def to_write(self) -> Position | None:
         """The checkpoint that is to be written; None: nothing new is done."""
-        if self.state in (State.WAITING, State.ENDED, State.LOST):
+        if self.state in (State.WAITING, State.LOST) or self.end_kept:
             return None
         if self.sought is not None:
             return self.sought
@@ -383,9 +398,8 @@ class Reading:
     @property
     def may_end(self) -> bool:
         """Whether the shard's end may be written down: where only the program checkpoints, it must have done so for all."""
-        if not self._terms.manual:
+        if not self._terms.manual or self._acquired is None:  # never begun: its end was written down before
             return True
-        assert self._acquired is not None
         return max(self._asked or self._acquired, self._acquired) >= self.done
 
     def status(self, retention: float | None) -> ShardStatus:

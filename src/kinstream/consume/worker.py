@@ -219,6 +219,8 @@ class Worker:
             _log.warning("start: the stream %s has no shard %s now", plan.stream.name, shard_id)
             self._announce(ShardUnknown(shard_id))
         await self._prepare()
+        if self._stopping.is_set():
+            return
         self._begun = True
         self._grant()
         for way in (self._keep_discovering(), self._keep_checkpointing(), self._keep_watching()):
@@ -279,8 +281,11 @@ class Worker:
             if position == kept and self._clock.monotonic() - self._begun_at < PROMPT:
                 position = start
             if position.ended:
-                reading.step(Step.EXPIRED)
                 await self._followed(reading)
+                reading.step(
+                    Step.EXPIRED
+                )  # not before its children are there: where nothing is left to read, it is over
+                self._stirred.set()
                 return
             reading.begin(position)
             if self._paused:
@@ -294,7 +299,7 @@ class Worker:
         """Hand on what comes of a shard, until its end or until delivering is to stop."""
         try:
             while not self._stopping.is_set() and not reading.state.final:
-                if reading.rewinds:
+                if reading.rewinds or delivery.failed:
                     await delivery.drain()
                     reading.settle()
                 found = reading.next_batch()
@@ -575,7 +580,11 @@ class Worker:
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            # A fault of ours: it must not pass in silence.
+        error: BaseException | None = None
+        if not task.cancelled():
+            error = task.exception()  # a fault of ours: it must not pass in silence
+        elif (reading := self._ways.get(task)) is not None and not self._stopping.is_set() and not reading.state.final:
+            error = RuntimeError(f"{reading.shard_id}: a handler cancelled the task that it runs in")
+        if error is not None:
             self._error = self._error or (error if isinstance(error, Exception) else RuntimeError(str(error)))
             self._stirred.set()

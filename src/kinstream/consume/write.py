@@ -51,18 +51,23 @@ class Writer:
 
     async def write(self, reading: Reading) -> None:
         """Write down how far a shard is done. Raises as `Keeper.checkpoint`."""
+        shard_id = reading.shard_id
+        if reading.state is State.LOST:
+            raise LeaseLost(
+                f"{shard_id}: nothing is written any more: somebody else reads this shard now", shard_id=shard_id
+            )
         try:
-            if reading.state is State.ENDED:
-                if self._end_may_be_kept(reading):
-                    await self._keeper.checkpoint(reading.shard_id, SHARD_END)
-                    reading.end_kept = True
+            if reading.state is State.ENDED and not reading.end_kept and self._end_may_be_kept(reading):
+                children = tuple(child.shard_id for child in reading.children)
+                await self._keeper.checkpoint(shard_id, SHARD_END, children=children)
+                reading.end_kept = True
             elif (position := reading.to_write) is not None:
                 if position is reading.sought:
-                    await self._keeper.rewind(reading.shard_id, position)
+                    await self._keeper.rewind(shard_id, position)
                     if reading.sought is position:
                         reading.sought = None
                 else:
-                    await self._keeper.checkpoint(reading.shard_id, position)
+                    await self._keeper.checkpoint(shard_id, position)
                 reading.written = position
         except LeaseLost as error:
             self._lost(reading, error)

@@ -67,9 +67,11 @@ class Lineage:
         # A reader that runs for years must not grow: what is finished and expired is forgotten.
         for shard_id in (self._finished & self._shards.keys()) - listing.keys():
             for parent in _parents(self._shards.pop(shard_id)):
-                self._children.get(parent, set()).discard(shard_id)
+                children = self._children.get(parent, set())
+                children.discard(shard_id)
+                if not children:  # a shard's children are known as long as they are, however long it is gone
+                    self._children.pop(parent, None)
             del self._waits[shard_id]
-            self._children.pop(shard_id, None)
             self._finished.discard(shard_id)
 
     def announced(self, children: Iterable[ChildShard]) -> None:

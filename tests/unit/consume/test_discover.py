@@ -80,6 +80,12 @@ async def test_from_positions_of_some_shards_what_lies_before_them_is_not_read()
     }  # fmt: skip
 
 
+async def test_shard_that_the_start_says_is_done_is_not_read_at_a_restart_either() -> None:
+    start = Start(of_shards={"4": SHARD_END, "3": TRIM_HORIZON})
+    assert await readable(start, {}, ALL) == {"3": TRIM_HORIZON}
+    assert await readable(start, {"3": Position.after("5")}, ALL) == {"3": TRIM_HORIZON}
+
+
 async def test_what_was_done_before_wins_over_the_start_and_the_rest_is_new() -> None:
     known = {"1": Position.after("5"), "2": SHARD_END}
     assert await readable(Start(LATEST), known, ALL) == {"1": TRIM_HORIZON, "4": TRIM_HORIZON}

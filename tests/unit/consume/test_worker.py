@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, TypeAlias
 
+import msgspec
 import pytest
 from tests.doubles.cancelling import cancelled_at
 from tests.doubles.transport import answer, refusal
@@ -31,6 +32,7 @@ from kinstream.aws.transport import Answer
 from kinstream.consume.deliver import deliveries
 from kinstream.consume.discover import Start
 from kinstream.consume.fetch.fetcher import Page
+from kinstream.consume.fetch.position import LATEST, TRIM_HORIZON
 from kinstream.consume.lease.keep import SoleKeeper
 from kinstream.consume.lease.lease import Lease
 from kinstream.consume.lease.store import MemoryTable
@@ -415,6 +417,22 @@ def test_replay_takes_all_of_its_time_from_a_shard_that_lags_however_late_its_an
     assert simulate(lambda: Case(script, until=10.0).take(10)) == [1, 2, 3]
 
 
+async def times_that_go_back(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
+    first = page(1, 2, 3, 4, 5, 6)
+    times = [1.0, 2.0, 12.0, 4.0, 13.0, 14.0]
+    yield Page([msgspec.structs.replace(r, arrival_time=t) for r, t in zip(first.records, times, strict=True)], 1, 100)
+
+
+def test_replay_of_a_time_passes_over_no_record_where_arrival_times_do_not_grow() -> None:
+    async def told() -> tuple[list[int], Position]:
+        case = Case(times_that_go_back, until=10.0)
+        await case.take(10)
+        (lease,) = case.table._rows.values()
+        return case.numbers, lease.checkpoint
+
+    assert simulate(told) == ([1, 2, 3, 4], Position.after("4", 0))
+
+
 async def comes_late(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
     await asyncio.sleep(30)
     yield page()
@@ -616,3 +634,176 @@ def test_start_that_names_a_shard_that_is_not_there_is_told(caplog: pytest.LogCa
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
         "start: the stream events has no shard typo now"
     ]
+
+
+class Hanging(MemoryTable):
+    """A table that makes no row for the shards' children."""
+
+    async def create(self, lease: Lease) -> bool:
+        if lease.parents:
+            await asyncio.sleep(1e6)
+        return await super().create(lease)
+
+
+async def splits(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
+    yield page(1, ended=True, children=("1",))
+
+
+def test_end_of_a_shard_is_not_forgotten_before_its_children_have_their_leases() -> None:
+    """Else nothing would be left in the store, and a restart would begin to read as if for the first time: at LATEST."""
+
+    async def told() -> list[str]:
+        service = Service(s0=None)
+        case = Case(splits, service)
+        case.table = Hanging()
+        taking = asyncio.create_task(case.take(2))
+        await asyncio.sleep(50)
+        service.shards = {"1": "0"}  # the stream keeps it no longer
+        await asyncio.sleep(200)
+        left = list(case.table._rows)
+        taking.cancel()
+        await asyncio.wait([taking])
+        return left
+
+    assert simulate(told) == ["0"]
+
+
+class EndedElsewhere(MemoryTable):
+    """A table in which another worker writes a shard's end between our look at it and our taking it."""
+
+    async def list(self) -> list[Lease]:
+        before = await super().list()
+        if before and not before[0].checkpoint.ended:
+            self._rows["0"] = before[0].checkpointed(Position("SHARD_END"))
+        return before
+
+
+@pytest.mark.parametrize("manual", [False, True])
+def test_shard_whose_end_another_worker_has_just_written_is_followed_before_reading_is_over(manual: bool) -> None:
+    async def children(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
+        yield page(2)
+        yield page()
+
+    async def told() -> list[int]:
+        service = Service(s0=None)
+        case = Case(children, service, until="now", manual=manual)
+        case.table = EndedElsewhere()
+        await case.table.create(Lease("0", "other", 1, Position.after("1")))
+        taking = asyncio.create_task(case.take(2))
+        await asyncio.sleep(1)
+        service.shards["1"] = "0"  # it is listed late
+        return await taking
+
+    assert simulate(told) == [2]
+
+
+def test_consumer_that_is_told_to_end_while_it_begins_leaves_no_task_behind() -> None:
+    """`simulate` itself fails where one is left."""
+
+    async def told(moment: float) -> None:
+        async def handle(record: ReceivedRecord[bytes]) -> None:
+            pass
+
+        case = Case(twenty)
+        running = asyncio.create_task(case.run(handle))
+        await asyncio.sleep(moment)
+        await case.worker.stop()
+        await running
+
+    for step in range(8):
+        simulate(lambda moment=step * 0.004: told(moment))  # type: ignore[misc]
+
+
+async def one_of_a_key_ahead(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
+    first = int(position.sequence_number) + (not position.inclusive) if position.is_number else 1
+    records = [ReceivedRecord(b"%d" % n, str(n), 1.0, "often" if n < 60 else f"{n}") for n in range(first, 201)]
+    yield Page(records, 0, 100)
+    await asyncio.sleep(1e6)
+
+
+@pytest.mark.parametrize("then", ["resume", "seek", "end"])
+def test_pause_is_over_in_time_where_as_many_records_were_begun_as_may_be(then: str) -> None:
+    async def told() -> tuple[list[int], int]:
+        case = Case(one_of_a_key_ahead)
+
+        async def handle(record: ReceivedRecord[bytes]) -> None:
+            if record.partition_key != "often":
+                await asyncio.sleep(1)
+            case.numbers.append(int(record.data))
+
+        running = asyncio.create_task(case.run(handle, 2))
+        await asyncio.sleep(4.5)
+        case.worker.pause(None)
+        await asyncio.sleep(100)
+        begun = len(case.worker.readings["0"].progress)
+        if then == "seek":
+            await case.worker.seek("0", Position.at("150"))
+        if then != "end":
+            case.worker.resume(None)
+            await asyncio.sleep(1000)
+        case.worker.end()
+        await running
+        return case.numbers, begun
+
+    numbers, begun = simulate(told)
+    assert begun == 8 * 2 + 64  # the oldest of them were not in work
+    assert sorted(numbers)[-51:] == [*range(150, 201)] if then == "seek" else len(numbers) == len(set(numbers))
+    if then == "resume":
+        assert len(numbers) == 200
+
+
+async def one_alone(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
+    yield page(1)
+    await asyncio.sleep(1e6)
+
+
+def test_record_that_fails_is_told_at_once_though_nothing_more_comes() -> None:
+    async def told() -> float:
+        async def handle(record: ReceivedRecord[bytes]) -> None:
+            await asyncio.sleep(5)
+            raise ValueError
+
+        with pytest.raises(ConsumeError):
+            await Case(one_alone, failure=Failing(tries=1)).run(handle, 4)
+        return asyncio.get_running_loop().time()
+
+    assert 5 < simulate(told) < 6
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+@pytest.mark.parametrize("script", [one_alone, splits])
+def test_handler_that_cancels_its_own_task_ends_reading_with_an_error(script: Script, concurrency: int) -> None:
+    async def told() -> list[Lease]:
+        async def handle(record: ReceivedRecord[bytes]) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await asyncio.sleep(0)
+
+        case = Case(script)
+        with pytest.raises(RuntimeError, match=r"cancelled|CancelledError"):
+            await case.run(handle, concurrency)
+        return await case.table.list()
+
+    (lease,) = simulate(told)
+    assert lease.checkpoint == TRIM_HORIZON
+
+
+def test_latest_that_was_sought_does_not_become_later() -> None:
+    """Neither by a pause, nor by a restart of a program that checkpoints by hand."""
+
+    async def told() -> tuple[Position, list[str]]:
+        case = Case(twenty, manual=True)
+        taking = asyncio.create_task(case.take(25))
+        await asyncio.sleep(1)
+        case.worker.pause("0")
+        await case.worker.seek("0", LATEST)
+        (lease,) = case.table._rows.values()
+        await asyncio.sleep(100)
+        case.worker.resume("0")
+        await taking
+        return lease.checkpoint, [position for _, position in case.fetch.read_from]
+
+    kept, read_from = simulate(told)
+    assert kept.timestamp is not None
+    assert read_from == ["TRIM_HORIZON", str(kept)]

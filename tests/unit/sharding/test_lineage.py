@@ -120,3 +120,15 @@ def test_finished_shards_that_expired_are_forgotten() -> None:
         assert names(lineage.readable()) == [f"{i + 1}"]
     assert len(lineage) == 2
     assert "2 shards, 1 unfinished" in repr(lineage)
+
+
+def test_children_are_known_however_long_their_parent_is_gone() -> None:
+    lineage = Lineage([shard("0")])
+    lineage.finish("0")
+    lineage.announced([child("1", "0")])
+    for _ in range(2):
+        lineage.listed([shard("1", "0")])
+        assert names(lineage.children("0")) == ["1"]
+    lineage.finish("1")
+    lineage.listed([])
+    assert lineage.children("0") == []
