@@ -12,11 +12,13 @@ class VirtualClock:
 
     Attributes:
         now: Seconds since 1970, and the monotonic time too.
+        off: Seconds that the wall clock is ahead of the right time.
         slept: Every sleep, in order.
     """
 
     def __init__(self, now: float = 1_800_000_000.0) -> None:
         self.now = now
+        self.off = 0.0
         self.slept: list[float] = []
         self._deadlines: list[tuple[float, asyncio.Timeout]] = []
 
@@ -24,7 +26,7 @@ class VirtualClock:
         return self.now
 
     def wall(self) -> float:
-        return self.now
+        return self.now + self.off
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)

@@ -76,6 +76,7 @@ _CODECS: dict[Wire, type[JsonCodec] | type[CborCodec]] = {
 }
 _OPERATION = re.compile(r"[A-Z][A-Za-z0-9]{1,63}")
 _ARN_PARAMETERS = ("StreamARN", "ConsumerARN", "ResourceARN", "ChannelARN", "QueueARN")
+_TIME_COMPARED = re.compile(r"\(([0-9]{8}T[0-9]{6}Z) [+-] [0-9]+ min")
 _ARN = re.compile(r"arn:aws[a-z-]*:kinesis:([a-z0-9-]+):([0-9]{12}):.+")
 
 
@@ -84,15 +85,20 @@ _log = logging.getLogger("kinstream.client")
 
 @dataclass(slots=True)
 class _Call:
-    """What happened to one call so far."""
+    """State of one call: its request, its limits, and the attempts so far.
+
+    Attributes:
+        clock_error: Wall clock minus monotonic clock when the call was last signed again because of a wrong clock; None if
+            it never was.
+    """
 
     request: Request[Any]
     retry: Retrying
     within: float
     sent: int = 0
     maybe_written: bool = False
-    skew_learned: bool = False
     credentials_renewed: bool = False
+    clock_error: float | None = None
     last_error: KinesisError | None = None
 
     def failed(self, error: KinesisError) -> KinesisError:
@@ -102,6 +108,15 @@ class _Call:
         if error.retry_safe is None and self.request.reads:
             error.retry_safe = True  # whatever became of it, asking again does no harm
         return error
+
+
+@dataclass(frozen=True, slots=True)
+class _Signed:
+    """How an attempt was signed: credentials, the date of its signature, and the monotonic clock at that moment."""
+
+    credentials: Credentials
+    time: float
+    monotonic: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,9 +418,10 @@ class Client:
             if self._closed:
                 raise call.failed(ClosedError(f"{request.operation}: the client was closed"))
             credentials = await self._source.get()
+            signed = _Signed(credentials, self.clock.wall() + self._skew, self.clock.monotonic())
             headers = place.signer.sign(
                 credentials,
-                self.clock.wall() + self._skew,
+                signed.time,
                 host=host,
                 target=f"{TARGET}.{request.operation}",
                 content_type=request.content_type or self.codec.content_type,
@@ -440,7 +456,7 @@ class Client:
                 retry_after = _milliseconds(answer.headers.get("x-amz-retry-after"))
                 if error.maybe_written and request.writes:
                     call.maybe_written = True
-                if self._learned(call, refused, answer, credentials):
+                if self._worth_signing_again(call, refused, answer, signed):
                     continue
             call.last_error = error
             _log.debug("%s: attempt %d: %s", request.operation, attempts.number, error.details)
@@ -472,19 +488,33 @@ class Client:
             ahead = theirs - self.clock.wall()
             self._ahead = ahead if abs(ahead) > CLOCKS_DIFFER else 0.0
 
-    def _learned(self, call: _Call, error: ServiceError, answer: Answer, credentials: Credentials) -> bool:
-        """Return whether the refusal taught something that makes another attempt worth its while, at once, and only once."""
+    def _worth_signing_again(self, call: _Call, error: ServiceError, answer: Answer, signed: _Signed) -> bool:
+        """Return True if the request was refused only for its old credentials or its wrong date. Does not count as a retry."""
         if error.code in EXPIRED_CREDENTIALS_CODES and not call.credentials_renewed:
             call.credentials_renewed = True
-            return self._source.expired(credentials)
-        if error.code in CLOCK_SKEW_CODES and not call.skew_learned:
-            theirs = _date(answer.headers.get("date"))
-            if theirs is not None and abs(theirs - self.clock.wall() - self._skew) > SKEW_TOLERANCE:
-                call.skew_learned = True
-                self._skew = theirs - self.clock.wall()
-                _log.debug("the service's clock is %+.0f s from ours", self._skew)
-                return True
-        return False
+            return self._source.expired(signed.credentials)
+        return error.code in CLOCK_SKEW_CODES and self._signed_with_a_wrong_time(call, error, answer, signed)
+
+    def _signed_with_a_wrong_time(self, call: _Call, error: ServiceError, answer: Answer, signed: _Signed) -> bool:
+        """Return True if the date of a refused request was wrong and the next one will be right; set the clock's offset.
+
+        The request is compared with the time that it was signed with. Our offset may have changed since: several requests
+        are in flight when the first refusal reveals a wrong clock, and all of them are signed again.
+        """
+        wall, monotonic = self.clock.wall(), self.clock.monotonic()
+        clock_error = wall - monotonic
+        if call.clock_error is not None and abs(clock_error - call.clock_error) <= SKEW_TOLERANCE:
+            return False  # signed with the service's time and refused again, and our clock was not set in between
+        theirs = _time_compared(error.message) or _date(answer.headers.get("date"))
+        if theirs is not None:
+            if abs(theirs - signed.time) <= SKEW_TOLERANCE:
+                return False
+            self._skew = theirs - wall
+            _log.debug("the service's clock is %+.0f s from ours", self._skew)
+        elif abs(wall + self._skew - signed.time - (monotonic - signed.monotonic)) <= SKEW_TOLERANCE:
+            return False  # nothing was learned since, and the clock was not set
+        call.clock_error = clock_error
+        return True
 
     def check_region_of(self, arn_region: str | None) -> None:
         """Check that an ARN's region is this client's, as far as that is known yet.
@@ -595,6 +625,15 @@ def _shape_error(error: Exception) -> str:
 
 def _milliseconds(header: str | None) -> float | None:
     return int(header) / 1000 if header is not None and header.isdecimal() and len(header) < 10 else None
+
+
+def _time_compared(message: str) -> float | None:
+    """Return the service's time in a refusal such as "Signature expired: ... is now earlier than ... (TIME - 5 min.)"."""
+    found = _TIME_COMPARED.search(message)
+    try:
+        return None if found is None else datetime.strptime(found[1] + "+0000", "%Y%m%dT%H%M%SZ%z").timestamp()
+    except ValueError:
+        return None
 
 
 def _date(header: str | None) -> float | None:

@@ -7,6 +7,7 @@ late and only ever called in a thread: its import takes 160 ms, and a slow sourc
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ class RefreshingSource:
         self._forget = forget
         self._current: Credentials | None = None
         self._fetching: asyncio.Task[Credentials] | None = None
-        self._no_refresh_before = 0.0
+        self._no_refresh_before = -math.inf
         self._had_ended = False
         self._closed = False
 
@@ -119,8 +120,8 @@ class RefreshingSource:
         if current is not None:
             if current.expiration is None:
                 return current
-            now = self._clock.wall()
-            left = current.expiration - now
+            left = current.expiration - self._clock.wall()
+            now = self._clock.monotonic()  # the wall clock may be set at any time
             if left > MANDATORY_REFRESH or ((left > 0 or self._had_ended) and now < self._no_refresh_before):
                 if left <= ADVISORY_REFRESH and now >= self._no_refresh_before:
                     self._fetch()  # the old ones serve meanwhile
@@ -183,7 +184,7 @@ class RefreshingSource:
         if task.cancelled():
             return
         # After a failure, but also after a success: keys that always end within minutes must not be fetched for each call.
-        self._no_refresh_before = self._clock.wall() + REFRESH_PAUSE
+        self._no_refresh_before = self._clock.monotonic() + REFRESH_PAUSE
         if task.exception() is None:
             self._current = current = task.result()
             # Keys that have ended when they come: more likely this machine's clock is wrong, and the service will tell.
