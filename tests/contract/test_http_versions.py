@@ -260,6 +260,34 @@ def test_requests_that_do_not_wait_for_answers_are_answered_in_order(both: Serve
     assert [line for line in lines if line.startswith(b"HTTP/")] == expected
 
 
+def _chunked(raw: Raw, body: bytes, *, and_length: bool) -> bytes:
+    headers = raw.sign("ListStreams", body) | {"Transfer-Encoding": "chunked"}
+    if and_length:
+        headers["Content-Length"] = str(len(body))
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"POST / HTTP/1.1\r\n{head}\r\n".encode() + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+
+
+@pytest.mark.parametrize("body", [b"{}", b"no"])
+def test_request_with_two_lengths_ends_its_connection_after_the_response(both: Server, body: bytes) -> None:
+    raw = Raw(Endpoint("lengths", both.url))
+    sent = _chunked(raw, body, and_length=True) + _http_1(raw, b"{}")
+    with socket.create_connection(("127.0.0.1", both.port), timeout=10) as connection:
+        connection.sendall(sent)
+        received = b""
+        while part := connection.recv(65536):
+            received += part
+    assert received.startswith(b"HTTP/1.1 200 " if body == b"{}" else b"HTTP/1.1 400 ")
+    assert received.count(b"HTTP/1.1") == 1, "what follows is not taken for a request"
+    assert b"\r\nconnection: close\r\n" in received.lower()
+
+
+def test_chunked_request_keeps_its_connection(both: Server) -> None:
+    raw = Raw(Endpoint("chunked", both.url))
+    sent = _chunked(raw, b"{}", and_length=False) + _http_1(raw, b"{}")
+    assert _answers(both, sent) == [b"HTTP/1.1 200 "] * 2
+
+
 def test_old_version_of_http_is_answered_and_ends(both: Server) -> None:
     raw = Raw(Endpoint("old", both.url))
     with socket.create_connection(("127.0.0.1", both.port), timeout=10) as connection:

@@ -354,6 +354,12 @@ def test_strategy_changes_at_once(raw: Any, on_demand: Make) -> None:
     assert raw.refusal(raw.sign("PutRecord", put), put) == (400, "ValidationException", text)
 
 
+def test_summary_names_the_distribution_strategy_of_every_stream(raw: Any, stream: Make, on_demand: Make) -> None:
+    for name in (stream(), on_demand()):
+        summary = raw.json("DescribeStreamSummary", {"StreamName": name})["StreamDescriptionSummary"]
+        assert summary["RecordDistributionStrategy"] == "USER_PARTITION_KEY"
+
+
 def test_provisioned_stream_cannot_spread_its_records(raw: Any, stream: Make) -> None:
     body = b'{"StreamARN": "%s", "RecordDistributionStrategy": "AUTO"}' % arn(stream()).encode()
     status, code, text = raw.refusal(raw.sign("UpdateStreamRecordDistributionStrategy", body), body)

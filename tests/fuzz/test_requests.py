@@ -98,6 +98,7 @@ class World:
             operations=operations,
             control=control,
             control_address=ControlAddress(control, self.moved, "local"),
+            healthy=lambda: not self.store.failed,
             limits=Limits(body_bytes=1_048_576),
             clock=self.clock,
         )
@@ -118,6 +119,7 @@ class World:
         raw_path = path.encode("latin-1")
         scope = {
             "type": "http",
+            "http_version": "1.1",
             "method": method,
             "path": path,
             "raw_path": raw_path,

@@ -95,9 +95,9 @@ class StreamDescriptionSummary(msgspec.Struct, rename="pascal", omit_defaults=Tr
     open_shard_count: int
     consumer_count: int
     max_record_kib: int = msgspec.field(name="MaxRecordSizeInKiB")
+    record_distribution_strategy: str
     key_id: str | None = None
     warm_throughput: WarmThroughput | None = None
-    record_distribution_strategy: str | None = None
 
 
 class DescribeStreamSummary(msgspec.Struct, rename="pascal"):

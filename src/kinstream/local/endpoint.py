@@ -1,7 +1,8 @@
 """The HTTP side: one request in, one answer out, whatever was sent.
 
 In this order, as AWS goes about it: is the host ours, is there such an operation, is the signature right, does the body
-parse, are the arguments right; then the operation itself, unless a test has caught it.
+parse, are the arguments right; then the operation itself, unless a test has caught it. Health checks are answered before all
+of these.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ _log = logging.getLogger("kinstream.local")
 DRAIN_TIMES = 4
 """A body may be so many times too large and is read, and dropped: its sender hears the answer before the connection ends."""
 
+HEALTH = "/health"
+"""Path of the health check. It needs neither a signature nor a known Host header: containers are checked under names that the
+server cannot know, and the response says nothing about streams or keys."""
+
 _TARGET = "Kinesis_20131202"
 _NOT_OURS = "The Host header must be a loopback address, localhost or a name that the server was told."
 
@@ -71,6 +76,7 @@ class Endpoint:
         operations: Answers requests.
         control: Catches them.
         control_address: Answers requests to the control address.
+        healthy: Returns False once requests fail until a restart.
         limits: What clients may take.
         clock: Dates answers.
     """
@@ -83,6 +89,7 @@ class Endpoint:
         operations: Operations,
         control: Control,
         control_address: ControlAddress,
+        healthy: Callable[[], bool],
         limits: Limits,
         clock: Clock,
     ) -> None:
@@ -91,6 +98,7 @@ class Endpoint:
         self._operations = operations
         self._control = control
         self._control_address = control_address
+        self._healthy = healthy
         self._limits = limits
         self._clock = clock
 
@@ -106,12 +114,17 @@ class Endpoint:
         headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
         line: Line = scope["state"]["connection"]
         with ExitStack() as opened:
-            if scope["path"].startswith(PREFIX):
+            reply: Reply | None
+            if scope["path"] == HEALTH and scope["method"] in ("GET", "HEAD"):
+                reply = self._answer_health(scope["method"])
+            elif scope["path"].startswith(PREFIX):
                 reply = await self._answer_control(scope, headers, receive)
             else:
                 reply = await self._answer_kinesis(scope, headers, receive, opened)
             if reply is None:
                 return
+            if _has_two_lengths(scope, headers):
+                reply.headers = {**(reply.headers or {}), "connection": "close"}
             try:
                 async with asyncio.timeout(self._limits.answer):
                     await self._send(reply, send, line)
@@ -120,6 +133,20 @@ class Endpoint:
                 return
             if reply.pushed is not None:
                 await self._push(reply.pushed, scope, receive, send)
+
+    def _answer_health(self, method: str) -> Reply:
+        """Return 200, or 503 once the data folder has failed. HEAD gets no body."""
+        if self._healthy():
+            status, body = 200, b'{"status": "ok"}'
+        else:
+            status, body = (
+                503,
+                b'{"status": "failed", "error": "The data folder failed. Restart the server; see its log."}',
+            )
+        reply = Reply(status, body, "application/json")
+        if method == "HEAD":
+            reply.headers, reply.body = {"content-length": str(len(body))}, b""
+        return reply
 
     async def _answer_kinesis(
         self, scope: Scope, headers: list[tuple[str, str]], receive: Receive, opened: ExitStack
@@ -277,6 +304,16 @@ class Endpoint:
                 return await _collect(receive, self._limits.body_bytes)
         except TimeoutError:
             raise Refused("RequestTimeoutException", "The body did not arrive in time.", status=408) from None
+
+
+def _has_two_lengths(scope: Scope, headers: list[tuple[str, str]]) -> bool:
+    """Return whether a request has both Transfer-Encoding and Content-Length.
+
+    A proxy in front may have taken the other one, so that bytes of one request pass as the next ("request smuggling"). RFC 9112
+    (section 6.1) therefore ends the connection after the response. HTTP/2 has no Transfer-Encoding, and no such header.
+    """
+    names = {name for name, _ in headers}
+    return scope["http_version"].startswith("1") and {"transfer-encoding", "content-length"} <= names
 
 
 GONE = b"\0gone"

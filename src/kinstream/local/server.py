@@ -275,6 +275,7 @@ class Server:
             operations=operations,
             control=control,
             control_address=ControlAddress(control, self._moved, self.secret_access_key),
+            healthy=lambda: not store.failed,
             limits=self._limits,
             clock=self._clock,
         )

@@ -33,6 +33,7 @@ from kinstream.local.kept import (
     StreamKept,
 )
 from kinstream.local.store import NO_TIP, Chunk, Loaded, Slice, Tip, Watcher, Write, cut, tip_of
+from kinstream.local.wal import WriteAheadLog
 
 _log = logging.getLogger("kinstream.local")
 
@@ -100,7 +101,9 @@ class SqliteStore:
             self._lock = opened.enter_context(_lock(folder))
             path = folder / "kinesis.sqlite3"
             try:
-                self._reader = opened.enter_context(closing(_connect(path, durability)))
+                with closing(_write_ahead_log(folder)) as log:
+                    self._reader = opened.enter_context(closing(_connect(path, durability)))
+                    _report_damage(self._reader, log, folder)
                 self.key: bytes = _prepare(self._reader, path)
                 self._writer = opened.enter_context(closing(_connect(path, durability)))
             except sqlite3.Error as error:
@@ -118,6 +121,11 @@ class SqliteStore:
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_all, name="kinstream-local-writer", daemon=True)
         self._thread.start()
+
+    @property
+    def failed(self) -> bool:
+        """Return whether a write has failed, so that every later one fails too."""
+        return self._failure is not None
 
     def load(self) -> Loaded:
         """Return streams and shards; of the records only the newest chunk of each shard is looked at.
@@ -392,6 +400,30 @@ def _connect(path: Path, durability: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _write_ahead_log(folder: Path) -> WriteAheadLog:
+    try:
+        return WriteAheadLog(folder / "kinesis.sqlite3-wal")
+    except OSError as error:
+        raise ConfigError(f"data={str(folder)!r}: its write-ahead log cannot be read: {error.strerror}") from error
+
+
+def _report_damage(connection: sqlite3.Connection, log: WriteAheadLog, folder: Path) -> None:
+    """Log the commits that SQLite has dropped although they were complete once, and empty the log so that this is said once."""
+    with suppress(sqlite3.OperationalError):  # on a full disk reading still works
+        _, recovered, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        found = log.damage(recovered)
+        if found is None:
+            return
+        _log.error(
+            "data=%r: the write-ahead log is damaged: %s. Everything acknowledged after that point is lost; what was written "
+            "before it is complete. With durability='process' a power cut can cause this. Otherwise check the disk, and "
+            "restore the folder from a copy if the newest records matter.",
+            str(folder),
+            found,
+        )
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> bytes:

@@ -98,6 +98,10 @@ class Store(Protocol):
     watcher: Watcher | None
     """Told of each write when it can be read, on the event loop. It must be quick."""
 
+    @property
+    def failed(self) -> bool:
+        """Return whether a write has failed, so that every later one fails too."""
+
     def load(self) -> Loaded:
         """Return what was kept of streams and shards."""
 
@@ -122,6 +126,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.key: bytes = secrets.token_bytes(32)
+        self.failed: bool = False
         self.watcher: Watcher | None = None
         self._chunks: dict[int, list[Chunk]] = {}
         self._tips: dict[int, Tip] = {}

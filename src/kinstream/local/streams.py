@@ -156,10 +156,8 @@ def _visible(stream: Stream, now: float) -> list[Shard]:
     return [shard for shard in stream.shards if not stream.expired(shard, now)]
 
 
-def _strategy(stream: Stream) -> str | None:
-    """Return how records are distributed; None for a provisioned stream, which has no choice."""
-    if not stream.settings.on_demand:
-        return None
+def _strategy(stream: Stream) -> str:
+    """Return the record distribution strategy, for provisioned streams too: the KPL warns about a stream that names none."""
     return "AUTO" if stream.settings.spread else "USER_PARTITION_KEY"
 
 
