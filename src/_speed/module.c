@@ -84,8 +84,8 @@ const struct places *latest_places = &NOWHERE;
 
 const struct places *find_places(PyTypeObject *type) {
     static const char *const NAMES[PLACES] = {"data", "partition_key", "explicit_hash_key", "size", "outcome", "waiter",
-                                              "members", "attempts", "maybe_written"};
-    static struct places known[8]; /* Record, Delivery, Aggregate; a type stays, and so its places */
+                                              "members", "attempts", "maybe_written", "payload_start"};
+    static struct places known[8]; /* Record, Delivery, WrappedDelivery, Aggregate; a type stays, and so its places */
     static int count;
     for (int i = 0; i < count; i++)
         if (known[i].type == type) return latest_places = &known[i];

@@ -20,6 +20,7 @@ static PyObject *admitted(const struct layout *layout, PyObject *data, PyObject 
     if (!PyBytes_CheckExact(data) || !PyUnicode_CheckExact(key) || !PyUnicode_IS_COMPACT_ASCII(key)) return NULL;
     Py_ssize_t length = PyUnicode_GET_LENGTH(key), size = PyBytes_GET_SIZE(data) + length;
     if (length == 0 || length > longest_key || size > limit) return NULL;
+    if (PyBytes_GET_SIZE(data) > 0 && (unsigned char)*PyBytes_AS_STRING(data) == 0xf3) return NULL; /* perhaps an aggregate */
     PyObject *number = PyLong_FromSsize_t(size);
     if (number == NULL) return NULL;
     if (total != NULL) *total += size;
@@ -150,7 +151,15 @@ PyObject *pack(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize
             goto done;
         bool hashed = other != Py_None;
         if (look_up(&keys, name, &key) < 0 || (hashed && look_up(&hash_keys, other, &hash_key) < 0)) goto done;
+        const char *payload = PyBytes_AS_STRING(data);
         Py_ssize_t size = PyBytes_GET_SIZE(data);
+        PyObject *begin = place(entry, places, PAYLOAD_START);
+        if (begin != NULL) { /* in a container of one, which is not for here */
+            Py_ssize_t skipped = PyLong_Check(begin) ? PyLong_AsSsize_t(begin) : -1;
+            if (skipped < 0 || skipped > size - DIGEST_BYTES) goto done;
+            payload += skipped;
+            size -= skipped + DIGEST_BYTES;
+        }
         if (size > max_bytes) break;
         Py_ssize_t inside = 1 + varint_size((size_t)key.index) + 1 + varint_size((size_t)size) + size;
         if (hashed) inside += 1 + varint_size((size_t)hash_key.index);
@@ -169,7 +178,7 @@ PyObject *pack(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize
         }
         *records.at++ = INNER_DATA;
         put_varint(&records, (size_t)size);
-        put_bytes(&records, PyBytes_AS_STRING(data), size);
+        put_bytes(&records, payload, size);
         Py_CLEAR(key.holder);
         Py_CLEAR(hash_key.holder);
     }
@@ -258,6 +267,8 @@ static int settle_one(PyObject *delivery, PyObject *result, PyObject *whole, Py_
         const struct places *outer = places_of(Py_TYPE(whole));
         earlier = attempts_of(whole, outer);
         if (doubt == Py_False && place(whole, outer, DOUBT) != NULL) doubt = place(whole, outer, DOUBT);
+    }
+    if (whole != NULL || place(delivery, places, PAYLOAD_START) != NULL) { /* or in a container of one: the first */
         in_whole = PyLong_FromSsize_t(index);
         if (in_whole == NULL) return -1;
     }

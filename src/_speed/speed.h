@@ -63,8 +63,8 @@ PyObject *new_struct(const struct layout *layout, PyObject **values, int count);
 /* Learns a class's layout; `names` are its first fields. Fails with ImportError where it is another than we know. */
 int learn_layout(struct layout *layout, PyObject *class, const char *const *names, int known);
 
-/* What waits to be sent may be of several classes (Record, Delivery, Aggregate); their attributes have the same names. */
-enum place { DATA, KEY, HASH_KEY, SIZE, OUTCOME, WAITER, MEMBERS, ATTEMPTS, DOUBT, PLACES };
+/* What waits to be sent may be of several classes (Record, Delivery, WrappedDelivery, Aggregate); their attributes have the same names. */
+enum place { DATA, KEY, HASH_KEY, SIZE, OUTCOME, WAITER, MEMBERS, ATTEMPTS, DOUBT, PAYLOAD_START, PLACES };
 
 struct places {
     PyTypeObject *type;

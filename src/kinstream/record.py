@@ -219,7 +219,8 @@ class PutResult(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         shard_id: The shard that took it.
         sequence_number: Its number there; the records of one aggregate share it.
-        subsequence_number: Its index in its aggregate; None where it went alone.
+        subsequence_number: Its index in its aggregate; None if it was sent alone. Data that is itself an aggregate is sent in a
+            container of one record, so that it is 0.
         attempts: Requests that were sent with it.
         maybe_duplicate: True where an earlier attempt may have been written too.
     """

@@ -13,10 +13,11 @@ from tests.doubles.memory import assert_nothing_is_kept
 
 from kinstream.aws.wire import CborCodec, Codec, JsonCodec
 from kinstream.errors import ProduceError
+from kinstream.kpl.message import MAGIC
 from kinstream.produce.admit import plain_one_in_python, plain_pairs
 from kinstream.produce.aggregate import pack
 from kinstream.produce.batch import total_size
-from kinstream.produce.delivery import Aggregate, Delivery, first_unsettled, values
+from kinstream.produce.delivery import Aggregate, Delivery, WrappedDelivery, first_unsettled, values
 from kinstream.produce.lane import Lane
 from kinstream.produce.route import distribute, find_all
 from kinstream.produce.settle import as_meant, mark_written
@@ -35,7 +36,8 @@ class Blob(bytes):
     """Bytes of another type."""
 
 
-PAIR = st.tuples(st.binary(max_size=300), st.text(st.characters(max_codepoint=127), min_size=1, max_size=10))
+DATA = st.binary(max_size=300) | st.binary(max_size=20).map(MAGIC.__add__) | st.sampled_from([MAGIC[:1], MAGIC[:3]])
+PAIR = st.tuples(DATA, st.text(st.characters(max_codepoint=127), min_size=1, max_size=10))
 ODD_PAIR: st.SearchStrategy[Any] = st.one_of(
     st.tuples(st.binary(max_size=9).map(Blob), KEY),
     st.tuples(st.binary(max_size=9).map(bytearray), KEY),
@@ -76,7 +78,8 @@ def made(data: bytes, key: str, hash_key: str | None) -> Delivery:
     return Delivery(data, key, hash_key, len(data) + len(key.encode()), 7.5)
 
 
-DELIVERY = st.builds(made, st.binary(max_size=60), KEY, HASH_KEY)
+WRAPPED = st.builds(WrappedDelivery.of, st.binary(max_size=60), KEY, HASH_KEY)
+DELIVERY = st.builds(made, st.binary(max_size=60), KEY, HASH_KEY) | WRAPPED
 
 
 @given(st.lists(DELIVERY, max_size=30), st.sampled_from([1, 2, 64]))
@@ -156,7 +159,7 @@ def test_the_same_bytes_are_written_of_what_waits(deliveries: list[Delivery]) ->
         assert pure.encode_put_records(STREAM, entries) == fast.encode_put_records(STREAM, entries)
 
 
-STATE = st.sampled_from(["waiting", "failed", "awaited"])
+STATE = st.sampled_from(["waiting", "failed", "awaited", "wrapped"])
 
 
 def entries_of(shape: list[Any]) -> tuple[list[Any], list[Delivery]]:
@@ -164,7 +167,8 @@ def entries_of(shape: list[Any]) -> tuple[list[Any], list[Delivery]]:
     everything: list[Delivery] = []
 
     def one(state: str) -> Delivery:
-        delivery = made(b"x" * len(everything), "k", None)
+        data = b"x" * len(everything)
+        delivery = WrappedDelivery.of(data, "k", None) if state == "wrapped" else made(data, "k", None)
         if state == "failed":
             delivery.outcome = FAILURE
         elif state == "awaited":

@@ -108,7 +108,9 @@ class Producer(OnStream):
         """Take a record into the buffer, and return at once unless that is full.
 
         Args:
-            data: bytes-like, or text that goes as UTF-8; or a `Record`, which has its keys and its encoder itself.
+            data: bytes-like, or text that is written as UTF-8; or a `Record`, which has its own keys and encoder. Data that is
+                itself a valid aggregated record is sent in a container of one record, so that readers return it whole;
+                `put_record` sends it without.
             partition_key: 1 to 256 characters; its MD5 chooses the shard. None: the stream's open shards take such records in
                 turn.
             explicit_hash_key: A decimal number below 2**128 that chooses the shard in the key's place.

@@ -129,7 +129,9 @@ class Producer(Face):
         """Put a record into the pipeline, which gathers records into requests and sends what failed again.
 
         Args:
-            data: bytes-like, or text that goes as UTF-8; or a `Record`, which has its keys and its encoder itself.
+            data: bytes-like, or text that is written as UTF-8; or a `Record`, which has its own keys and encoder. Data that is
+                itself a valid aggregated record is sent in a container of one record, so that readers return it whole;
+                `put_record` sends it without.
             partition_key: 1 to 256 characters; its MD5 chooses the shard. None: the stream's open shards take such records in
                 turn.
             callback: `callback(error, put_result)`, once the record is written or has failed; the result is None on an error,

@@ -25,6 +25,9 @@ _RECORD_HEADS = tuple(RECORDS + number for number in SHORT_VARINTS)
 _KEY_HEADS = tuple(PARTITION_KEY_TABLE + number for number in SHORT_VARINTS)
 _KEY_REFS = tuple(PARTITION_KEY_INDEX + number + DATA for number in SHORT_VARINTS)
 
+_KEYS_MAX_BYTES = 2048
+"""More than the keys of one record, the lengths and the frame take together: 256 characters of four bytes, 39 digits."""
+
 
 class Builder:
     """One aggregated record in the making. A partition key or an explicit hash key that comes again costs only its index.
@@ -149,3 +152,10 @@ class Builder:
         """Return the aggregated record. The builder stays as it is: more may be added, and it be finished again."""
         message = b"".join([*self._keys, *self._hash_keys, *self._records])
         return b"".join((MAGIC, message, hashlib.md5(message, usedforsecurity=False).digest()))
+
+
+def container_of_one(partition_key: str, explicit_hash_key: str | None, data: bytes) -> bytes:
+    """Return an aggregated record with a single record in it. Its data stands right before the MD5 at the end."""
+    builder = Builder(max_bytes=len(data) + _KEYS_MAX_BYTES, max_records=1)
+    builder.add(partition_key, explicit_hash_key, data)
+    return builder.finish()

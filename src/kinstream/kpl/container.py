@@ -89,8 +89,8 @@ class UserRecords:
 
 
 def is_container(data: bytes) -> bool:
-    """Return whether `data` has the frame of an aggregated record: the magic, a message, the message's MD5."""
-    if len(data) <= FIXED_BYTES or not data.startswith(MAGIC):
+    """True if `data` has the frame of an aggregated record: the magic, a message, which may be empty, and the message's MD5."""
+    if len(data) < FIXED_BYTES or not data.startswith(MAGIC):
         return False
     message = memoryview(data)[len(MAGIC) : -DIGEST_BYTES]
     return hashlib.md5(message, usedforsecurity=False).digest() == data[-DIGEST_BYTES:]

@@ -12,13 +12,18 @@ from typing import Any, TypeAlias
 from kinstream.aws.kinesis import checked
 from kinstream.config import Buffering
 from kinstream.errors import InvalidRecord
-from kinstream.produce.delivery import KEYLESS, Delivery
+from kinstream.kpl.container import is_container
+from kinstream.kpl.message import MAGIC
+from kinstream.produce.delivery import KEYLESS, Delivery, WrappedDelivery
 from kinstream.record import Record
 from kinstream.service_quotas import PARTITION_KEY_MAX_CHARACTERS, RECORD_MAX_BYTES
 from kinstream.speed import Compiled, compiled
 
 OVERHEAD = 256
 """Bytes that a record is charged with beside its data and its key: what keeping it costs in Python, about."""
+
+_MAGIC_BYTE = MAGIC[:1]
+"""The first byte of aggregated records, and of no UTF-8 text. Comparing it allocates nothing."""
 
 PayloadCodec: TypeAlias = Callable[[bytes], bytes]
 """Makes of a record's bytes what is written in their place."""
@@ -84,15 +89,23 @@ class Admission:
         deliveries: list[Delivery] = []
         for index, record in enumerate(records, first):
             try:
-                if isinstance(record, tuple) and len(record) == 2:
-                    delivery = self._checked(*record, None, f"records[{index}]", index)
-                else:
-                    delivery = self._checked(record, None, None, f"records[{index}]", index)
+                deliveries.append(self._one_of_many(record, index, deadline))
             except InvalidRecord as error:
                 return deliveries, sum(d.size for d in deliveries), error
-            delivery.deadline = deadline
-            deliveries.append(delivery)
         return deliveries, sum(d.size for d in deliveries), None
+
+    def _one_of_many(self, record: Any, index: int, deadline: float) -> Delivery:
+        """Return the delivery for a record or a pair. Raises InvalidRecord."""
+        where = f"records[{index}]"
+        if not isinstance(record, tuple) or len(record) != 2:
+            delivery = self._checked(record, None, None, where, index)
+        else:
+            plain = None
+            if self._encode is None:
+                plain = plain_one(Delivery, *record, self._limit, PARTITION_KEY_MAX_CHARACTERS, deadline)
+            delivery = plain or self._checked(*record, None, where, index)
+        delivery.deadline = deadline
+        return delivery
 
     def _checked(self, data: Any, key: str | None, hash_key: str | None, where: str, index: int) -> Delivery:
         if isinstance(data, Record):
@@ -127,22 +140,34 @@ class Admission:
             record = Record(record.data, KEYLESS, record.explicit_hash_key)
         sound = checked(record, where, index=index)
         payload: bytes = sound.data if self._encode is None else self._encode(sound.data)
-        size = len(payload) + len(sound.partition_key.encode())
+        key = KEYLESS if keyless else sound.partition_key
+        size = len(payload) + len(key.encode())
+        self._check_size(size, f"{where}: {size} bytes of data and partition key", index)
+        if not is_container(payload):
+            return Delivery(payload, key, sound.explicit_hash_key, size, 0.0)
+        wrapped = WrappedDelivery.of(payload, key, sound.explicit_hash_key)
+        self._check_size(
+            wrapped.size,
+            f"{where}: the data is itself an aggregated record; in the container that readers need to return it whole, it has"
+            f" {wrapped.size} bytes with its partition key (put_record writes it without a container)",
+            index,
+        )
+        return wrapped
+
+    def _check_size(self, size: int, problem: str, index: int) -> None:
+        """Check what a record takes in the stream and in the buffer. Raises InvalidRecord."""
         if size > self.record_limit:
             if size <= RECORD_MAX_BYTES:
                 self.outgrown()
             raise InvalidRecord(
-                f"{where}: {size} bytes of data and partition key; the stream takes {self.record_limit}"
-                " (its MaxRecordSizeInKiB; API reference, UpdateMaxRecordSize)",
+                f"{problem}; the stream takes {self.record_limit} (its MaxRecordSizeInKiB; API reference,"
+                " UpdateMaxRecordSize)",
                 index=index,
             )
         if size > self._largest:
             raise InvalidRecord(
-                f"{where}: {size} bytes of data and partition key; the whole buffer has room for {self._largest}"
-                " (Buffering.max_bytes)",
-                index=index,
+                f"{problem}; the whole buffer has room for {self._largest} (Buffering.max_bytes)", index=index
             )
-        return Delivery(payload, KEYLESS if keyless else sound.partition_key, sound.explicit_hash_key, size, 0.0)
 
 
 def plain_one_in_python(
@@ -155,6 +180,7 @@ def plain_one_in_python(
         or not 0 < (length := len(key)) <= longest_key
         or not key.isascii()
         or (size := len(data) + length) > limit
+        or data[:1] == _MAGIC_BYTE
     ):
         return None
     return delivery(data, key, None, size, deadline)
@@ -188,6 +214,7 @@ def plain_pairs(
             or not 0 < (length := len(key)) <= PARTITION_KEY_MAX_CHARACTERS
             or not key.isascii()
             or (size := len(data) + length) > limit
+            or data[:1] == _MAGIC_BYTE
         ):
             return None
         total += size

@@ -1,7 +1,7 @@
 """Aggregate: packs records that go to the same shard into one Kinesis record, in the KPL's format.
 
-The outer partition key is "a", and the outer explicit hash key is the first record's hash key, as the KPL has them. One record
-alone goes as it is (awslabs/amazon-kinesis-producer, `aws/kinesis/core/kinesis_record.cc`).
+The outer partition key is "a", and the outer explicit hash key is the first record's hash key, as the KPL has them. A single
+record is not aggregated (awslabs/amazon-kinesis-producer, `aws/kinesis/core/kinesis_record.cc`).
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def _fill(waiting: list[Delivery], start: int, guess: int, max_bytes: int, max_r
     end = start
     while end < len(waiting):
         chosen = waiting[end : end + guess]
-        added = builder.extend([(d.partition_key, d.explicit_hash_key, d.data) for d in chosen])
+        added = builder.extend(
+            [(d.partition_key, d.explicit_hash_key, d.data if d.__class__ is Delivery else d.payload) for d in chosen]
+        )
         end += added
         if added < len(chosen) or len(builder) == max_records:
             break

@@ -13,7 +13,10 @@ from typing import Any, TypeAlias
 import msgspec
 
 from kinstream.errors import ProduceError
+from kinstream.kpl.builder import container_of_one
+from kinstream.kpl.message import DIGEST_BYTES
 from kinstream.record import PutResult, Record
+from kinstream.sharding.hashkey import MAX_HASH_KEY
 from kinstream.speed import Compiled, compiled
 
 KEYLESS = "".join(("no", " ", "key"))
@@ -153,7 +156,12 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
     def record(self) -> Record:
         """Return it as a record. Not for users."""
         key = "" if self.partition_key is KEYLESS else self.partition_key
-        return Record(self.data, key, None if self.partition_key is KEYLESS else self.explicit_hash_key)
+        return Record(self.payload, key, None if self.partition_key is KEYLESS else self.explicit_hash_key)
+
+    @property
+    def payload(self) -> bytes:
+        """The record's own data. Not for users."""
+        return self.data
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         outcome = self.outcome
@@ -162,6 +170,39 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
 
     def __repr__(self) -> str:
         return f"Delivery({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+
+class WrappedDelivery(Delivery, eq=False, gc=False):
+    """A delivery whose payload is itself an aggregated record.
+
+    Readers would deaggregate it if it came alone. So its `data` is a container of one record, which readers deaggregate to the
+    payload. Inside an aggregate the payload needs no container.
+    """
+
+    payload_start: int = 0  # in `data`; the compiled hot path knows the class by this field
+
+    @classmethod
+    def of(cls, payload: bytes, partition_key: str, explicit_hash_key: str | None) -> WrappedDelivery:
+        """Return the delivery of a payload. Its size has space for the hash key that a record without a key gets later."""
+        delivery = cls(b"", partition_key, explicit_hash_key, 0, 0.0)
+        if partition_key is KEYLESS and explicit_hash_key is None:
+            delivery.explicit_hash_key = str(MAX_HASH_KEY)
+            delivery.wrap(payload)
+            delivery.explicit_hash_key = None
+        else:
+            delivery.wrap(payload)
+        delivery.size = len(delivery.data) + len(partition_key.encode())
+        return delivery
+
+    def wrap(self, payload: bytes) -> None:
+        """Set `data` to a container of the payload with the record's own keys."""
+        self.data = container_of_one(self.partition_key, self.explicit_hash_key, payload)
+        self.payload_start = len(self.data) - DIGEST_BYTES - len(payload)
+
+    @property
+    def payload(self) -> bytes:
+        """The record's own data."""
+        return self.data[self.payload_start : -DIGEST_BYTES]
 
 
 Entry: TypeAlias = Delivery | Aggregate

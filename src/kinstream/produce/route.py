@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable
 
-from kinstream.produce.delivery import KEYLESS, Delivery
+from kinstream.produce.delivery import KEYLESS, Delivery, WrappedDelivery
 from kinstream.produce.lane import Lane
 from kinstream.sharding.hashkey import hash_key_bytes, md5
 from kinstream.sharding.shardmap import ShardMap
@@ -52,6 +52,8 @@ class Router:
                 lane = self.lanes[self._turn % len(self.lanes)]
                 self._turn += 1
                 delivery.explicit_hash_key = str(random_hash_key()) if lane.hash_key is None else lane.hash_key
+                if isinstance(delivery, WrappedDelivery):
+                    delivery.wrap(delivery.payload)
 
     def lane_of(self, delivery: Delivery) -> Lane:
         """Return the lane in which a record waits, or would."""

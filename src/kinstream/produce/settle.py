@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from kinstream.errors import InvalidArgument, KinesisError, ResourceInUse, UnexpectedResponse
 from kinstream.produce.batch import Batch, Span
-from kinstream.produce.delivery import Aggregate, Delivery, Entry
+from kinstream.produce.delivery import Aggregate, Delivery, Entry, WrappedDelivery
 from kinstream.produce.lane import Lane, taken_apart
 from kinstream.produce.route import all_in
 from kinstream.record import PutRecordResult, PutResult
@@ -190,7 +190,8 @@ def mark_written(
             if delivery.outcome is not None:
                 continue
             if whole is None:
-                place, attempts, doubt = None, delivery.attempts, delivery.maybe_written
+                place = 0 if isinstance(delivery, WrappedDelivery) else None
+                attempts, doubt = delivery.attempts, delivery.maybe_written
             else:
                 place, attempts = index, delivery.attempts + whole.attempts
                 doubt = delivery.maybe_written or whole.maybe_written

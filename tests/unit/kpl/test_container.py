@@ -41,7 +41,7 @@ def read(*fields: bytes) -> list[UserRecord]:
 @pytest.mark.parametrize("data", [b"", b"{}", MAGIC, MAGIC[:3], MAGIC + b"x" * 15, sealed(), b"x" + sealed(KEY, PLAIN)])
 def test_data_without_magic_message_and_md5_is_a_plain_record(data: bytes) -> None:
     assert unpack(data) is None
-    assert not is_container(data)
+    assert is_container(data) is (data == sealed())  # readers of other makers take the empty message for an aggregate
 
 
 def test_container_whose_md5_is_wrong_is_damaged() -> None:
