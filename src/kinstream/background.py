@@ -11,7 +11,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from kinstream.errors import ClosedError, ConfigError
+from kinstream.errors import ClosedError, ConfigError, forked
 
 T = TypeVar("T")
 
@@ -157,7 +157,7 @@ class BackgroundLoop:
     def _check_process(self) -> None:
         # Before the lock, which another thread may have held when the process was forked.
         if self.forked:
-            raise ConfigError("this object was used before the process was forked: make a new one in each process")
+            raise forked("this object")
 
     def _check_loop(self) -> None:
         if self._loop is not None and self._loop.is_closed():

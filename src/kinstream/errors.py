@@ -96,6 +96,14 @@ class ConfigError(KinesisError, ValueError):
     """An option or an argument is wrong. Raised before any I/O; names the field, the value and what is allowed."""
 
 
+def forked(what: str) -> ConfigError:
+    """Return the error for something that was used before this process was forked. Not for users."""
+    return ConfigError(
+        f"{what} was used before this process was forked and cannot be used in it: create the objects of each process after "
+        "the fork, or start processes with the 'spawn' or 'forkserver' method of multiprocessing"
+    )
+
+
 class InvalidRecord(ConfigError):
     """A record that cannot be put.
 

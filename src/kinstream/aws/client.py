@@ -44,6 +44,7 @@ from kinstream.errors import (
     ServiceError,
     TransportError,
     UnexpectedResponse,
+    forked,
     service_error,
 )
 from kinstream.record import ShardIteratorType
@@ -535,7 +536,7 @@ class Client:
             self._loop = loop
             self._process = os.getpid()
         if self._process != os.getpid():
-            raise ConfigError("this client was used before the process was forked: make a new one in each process")
+            raise forked("this client")
         if self._loop is not loop:
             raise ConfigError("this client belongs to another event loop: make one for each event loop")
 

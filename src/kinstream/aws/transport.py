@@ -12,7 +12,7 @@ import asyncio
 import atexit
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -187,7 +187,7 @@ class HttpTransport:
         clock: Says when time is up.
 
     Raises:
-        ConfigError: The CA bundle cannot be read, or the process was forked after its first request.
+        ConfigError: The CA bundle cannot be read, or the process was forked twice, each time after requests.
     """
 
     def __init__(
@@ -204,7 +204,7 @@ class HttpTransport:
             self._authorities = read_ca_bundle("Connection.ca_bundle", connection.ca_bundle)
         elif ca_bundle is not None:
             self._authorities = read_ca_bundle("ca_bundle of the AWS configuration", ca_bundle)
-        self._http: HttpClient | None = self._build(self._builder().http1_only())
+        self._http: HttpClient | None = self._build(_for_calls)
         self._lanes: list[_Lane] = []
 
     def _builder(self) -> ClientBuilder:
@@ -233,16 +233,20 @@ class HttpTransport:
             builder = builder.add_root_certificate_pem(self._authorities)
         return builder
 
-    def _build(self, builder: ClientBuilder) -> HttpClient:
-        try:
-            return builder.build()
-        except RuntimeError as error:
-            raise ConfigError(
-                "this process was forked after its parent had made requests: "
-                "use the 'spawn' or 'forkserver' start method of multiprocessing"
-            ) from error
-        except PyreqwestError as error:
-            raise ConfigError(f"Connection: {_reason(error)}") from error
+    def _build(self, configure: Callable[[ClientBuilder], ClientBuilder]) -> HttpClient:
+        """Return a client on pyreqwest's first runtime, or on its second if the first died with the parent of this process."""
+        refused: RuntimeError | None = None
+        for multithreaded in (False, True):
+            try:
+                return configure(self._builder()).runtime_multithreaded(multithreaded).build()
+            except RuntimeError as error:
+                refused = error
+            except PyreqwestError as error:
+                raise ConfigError(f"Connection: {_reason(error)}") from error
+        raise ConfigError(
+            "this process and its parent were both forked after requests, which leaves no HTTP runtime that works: start "
+            "processes with the 'spawn' or 'forkserver' method of multiprocessing, or fork before the first request"
+        ) from refused
 
     async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Answer:
         """Send a POST and return the whole answer."""
@@ -342,15 +346,7 @@ class HttpTransport:
         for lane in self._lanes:
             if lane.opening + len(lane.streams) < STREAMS_PER_CONNECTION:
                 return lane
-        builder = (
-            self._builder()
-            .http2(True)
-            .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .http2_initial_connection_window_size(STREAM_WINDOW_BYTES * STREAMS_PER_CONNECTION)
-            .http2_max_frame_size(STREAM_FRAME_BYTES)
-            .read_timeout(timedelta(seconds=STREAM_SILENCE))
-        )
-        self._lanes.append(_Lane(self._build(builder)))
+        self._lanes.append(_Lane(self._build(_for_streams)))
         return self._lanes[-1]
 
     async def close(self) -> None:
@@ -363,6 +359,20 @@ class HttpTransport:
                 await answer.close()
         for client in [*([] if http is None else [http]), *(lane.http for lane in lanes)]:
             await client.close()
+
+
+def _for_calls(builder: ClientBuilder) -> ClientBuilder:
+    return builder.http1_only()
+
+
+def _for_streams(builder: ClientBuilder) -> ClientBuilder:
+    return (
+        builder.http2(True)
+        .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .http2_initial_connection_window_size(STREAM_WINDOW_BYTES * STREAMS_PER_CONNECTION)
+        .http2_max_frame_size(STREAM_FRAME_BYTES)
+        .read_timeout(timedelta(seconds=STREAM_SILENCE))
+    )
 
 
 @dataclass(slots=True)

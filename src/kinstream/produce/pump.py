@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from os import getpid
 from typing import Any
 
 from kinstream.clock import Clock
-from kinstream.errors import ConfigError
+from kinstream.errors import ConfigError, forked
 
 NEVER = float("inf")
 ANOTHER_LOOP = "this producer belongs to another event loop: make one for each event loop"
@@ -33,6 +34,7 @@ class Pump:
         self._before = before
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
         self._timer: asyncio.Task[None] | None = None
         self._due = NEVER
 
@@ -50,21 +52,21 @@ class Pump:
         """Order a turn, unless one is ordered.
 
         Raises:
-            ConfigError: This is another event loop than the first time.
+            ConfigError: This is another event loop than the first time, or another process.
         """
         if self.scheduled:
             return
-        loop = asyncio.get_running_loop()
+        self.check_loop()
         if self._loop is None:
-            self._loop = loop
-        elif self._loop is not loop:
-            raise ConfigError(ANOTHER_LOOP)
+            self._loop, self._process = asyncio.get_running_loop(), getpid()
         self.scheduled = True
         self._before()
-        loop.call_soon(self._run)
+        self._loop.call_soon(self._run)
 
     def check_loop(self) -> None:
-        """Check that this is the event loop of the first turn, if there was one. Raises as `schedule`."""
+        """Check that this is the event loop and the process of the first turn, if there was one. Raises as `schedule`."""
+        if self._process not in (0, getpid()):
+            raise forked("this producer")
         if self._loop not in (None, asyncio.get_running_loop()):
             raise ConfigError(ANOTHER_LOOP)
 

@@ -436,7 +436,7 @@ def test_forked_child_is_told_to_make_its_own_client() -> None:
     os.waitpid(child, 0)
     os.close(write)
     with os.fdopen(read) as pipe:
-        assert pipe.read().startswith("ConfigError: this client was used before the process was forked")
+        assert pipe.read().startswith("ConfigError: this client was used before this process was forked")
     loop.close()
 
 
