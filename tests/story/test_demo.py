@@ -11,7 +11,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import pytest
@@ -30,6 +30,25 @@ from kinstream.service_quotas import MIB
 
 COUNT = 600
 DEMO = [sys.executable, "-m", "kinstream", "demo"]
+
+HELD = [
+    sys.executable,
+    "-c",
+    """
+import argparse, sys
+from kinstream.cli.demo import run_on
+from kinstream.cli.main import status_of
+from kinstream.local import Server
+
+def run(args):
+    with Server() as server:
+        server.every(sys.argv[1]).hold()
+        return run_on(server, args)
+
+sys.exit(status_of(argparse.Namespace(command="demo", records=None, fan_out=False, run=run)))
+""",
+]
+"""The demo on a server that holds one operation, named as the argument, so that the demo cannot end by itself."""
 
 
 @pytest.fixture
@@ -254,25 +273,26 @@ def test_the_command_draws_bars_on_a_terminal() -> None:
     assert "demo: 1500 in, 1500 out, 0 lost, 0 duplicated, order per key kept" in shown
 
 
-def test_ctrl_c_ends_it_cleanly_with_the_cursor_back() -> None:
-    process, terminal = on_a_terminal()
+@pytest.mark.parametrize(("operation", "stage"), [("PutRecords", "write"), ("GetRecords", "read shardId")])
+def test_ctrl_c_ends_it_cleanly_with_the_cursor_back(operation: str, stage: str) -> None:
+    process, terminal = on_a_terminal(operation, command=HELD)
     shown = ""
-    while "write" not in shown:
+    while stage not in shown:
         shown += os.read(terminal, 4096).decode(errors="replace")
     process.send_signal(signal.SIGINT)
     shown += read_all(terminal)
-    assert process.wait(timeout=10) == 130
+    assert process.wait(timeout=30) == 130
     assert "Traceback" not in shown
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
     assert "demo: " not in shown
 
 
-def on_a_terminal(*arguments: str) -> tuple[subprocess.Popen[bytes], int]:
+def on_a_terminal(*arguments: str, command: Sequence[str] = DEMO) -> tuple[subprocess.Popen[bytes], int]:
     """Start the demo on a terminal of its own. Return the process and our end of the terminal."""
     ours, its = pty.openpty()
     environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
     process = subprocess.Popen(
-        [*DEMO, *arguments],
+        [*command, *arguments],
         stdin=its,
         stdout=its,
         stderr=its,

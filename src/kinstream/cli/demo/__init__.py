@@ -38,20 +38,26 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo. Return the exit status: 0 if nothing was lost, doubled or put out of order, else 1."""
+    from kinstream.local import Server
+
+    with Server() as server:
+        return run_on(server, args)
+
+
+def run_on(server: Server, args: argparse.Namespace) -> int:
+    """Run the demo on a running server. Return the exit status."""
     from kinstream.cli.demo.flights import events, is_cancelled
     from kinstream.cli.demo.reshard import Stuck
     from kinstream.cli.demo.show import show_on, standard_output
-    from kinstream.local import Server
 
     chosen = events()[: args.records]
     console = standard_output()
     show = show_on(console)
     show.say(f"{len(chosen):,} flights from New York, January 2013, {sum(map(is_cancelled, chosen))} of them cancelled")
+    show.say(f"a local Kinesis at {server.url}, in memory")
     try:
-        with Server() as server:
-            show.say(f"a local Kinesis at {server.url}, in memory")
-            with show:
-                outcome = asyncio.run(_journey(server, chosen, show, fan_out=args.fan_out))
+        with show:
+            outcome = asyncio.run(_journey(server, chosen, show, fan_out=args.fan_out))
     except Stuck as stuck:
         print(f"kinstream demo: {stuck}", file=sys.stderr)
         return 1
