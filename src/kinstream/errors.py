@@ -33,12 +33,15 @@ Foreign exceptions become these at two seams, `aws.transport` and `aws.client`.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 if TYPE_CHECKING:
     from kinstream.record import Record
+
+T = TypeVar("T", bound=BaseException)
 
 
 class ErrorType(StrEnum):
@@ -90,6 +93,35 @@ class KinesisError(Exception):
     def __repr__(self) -> str:
         status = f", http_status={self.http_status}" if self.http_status is not None else ""
         return f"{type(self).__name__}({self.details!r}{status})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), self.args), self._state(_picklable(self.__cause__))
+
+    def __copy__(self) -> Self:
+        """Return the same error without its traceback."""
+        same: Self = _rebuilt(type(self), self.args)
+        same.__setstate__(self._state(self.__cause__))
+        return same
+
+    def _state(self, cause: BaseException | None) -> dict[str, Any]:
+        """Return all attributes that a copy gets, with `cause` as its cause."""
+        return {**self.__dict__, "__cause__": cause, "__suppress_context__": self.__suppress_context__}
+
+
+def _rebuilt(cls: type[T], args: tuple[Any, ...]) -> T:
+    """Return an error of a class without calling its constructor, which may need more than `args`."""
+    return cls.__new__(cls, *args)
+
+
+def _picklable(cause: BaseException | None) -> BaseException | None:
+    """Return a cause as it can be pickled: itself, or an error that names its class."""
+    if cause is None or isinstance(cause, KinesisError):
+        return cause
+    try:
+        pickle.loads(pickle.dumps(cause))  # noqa: S301 - our own bytes
+    except Exception:  # noqa: BLE001 - a foreign exception may raise anything here
+        return KinesisError(f"{type(cause).__module__}.{type(cause).__qualname__}, which cannot be pickled")
+    return cause
 
 
 class ConfigError(KinesisError, ValueError):
@@ -242,25 +274,22 @@ class ProduceError(KinesisError):
         self, details: str, record: Record | None = None, *, attempts: int = 0, maybe_written: bool = False
     ) -> None:
         super().__init__(details)
-        self.record: Record = record  # type: ignore[assignment]  # None only while pickle makes it anew
+        self.record: Record = record  # type: ignore[assignment]
         self.attempts = attempts
         self.maybe_written = maybe_written
         self.retry_safe = None if maybe_written else True
         self.unseen: Any = None  # the producer's list of failures that nobody has seen, while this is one of them
+        self._type: ErrorType | None = None  # of a copy, whose cause may be replaced, as process pools do
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"unseen": None}
-
-    def anew(self) -> Self:
-        """Return the same error without the traceback that it has. Not for users."""
-        same = type(self).__new__(type(self), *self.args)
-        same.__dict__ |= self.__dict__
-        same.__cause__, same.__suppress_context__ = self.__cause__, self.__suppress_context__
-        return same
+    def _state(self, cause: BaseException | None) -> dict[str, Any]:
+        known = self.type if isinstance(self.__cause__, KinesisError) else self._type
+        return super()._state(cause) | {"unseen": None, "_type": known}
 
     @property
     def type(self) -> ErrorType:  # type: ignore[override]
         """The kind of what caused it."""
+        if self._type is not None:
+            return self._type
         return self.__cause__.type if isinstance(self.__cause__, KinesisError) else ErrorType.LIBRARY_ERROR
 
 

@@ -1,8 +1,13 @@
+import copy
+import multiprocessing
 import pickle
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import pytest
 
+import kinstream
 import kinstream.errors as errors
 from kinstream.errors import (
     AccessDenied,
@@ -10,19 +15,24 @@ from kinstream.errors import (
     ConfigError,
     ConnectFailed,
     ConnectionLost,
+    ConsumeError,
     CredentialsError,
     DeadlineExceeded,
     ErrorType,
     InvalidRecord,
     KinesisError,
     LimitExceeded,
+    OrderBroken,
+    ProduceError,
     ServiceError,
     ServiceUnavailable,
     Throttled,
     TransportError,
+    Undelivered,
     UnexpectedResponse,
     service_error,
 )
+from kinstream.record import Record
 
 
 def every_class(root: type[KinesisError] = KinesisError) -> list[type[KinesisError]]:
@@ -105,25 +115,124 @@ def test_body_of_the_answer_is_not_in_repr_or_str() -> None:
     assert "canary" not in str(error)
 
 
-def full(error: KinesisError) -> dict[str, Any]:
-    return {"args": error.args, "class": type(error), **vars(error)}
+POLICY = ("type", "details", "http_status", "http_response", "throttled", "retry_safe", "maybe_written", "attempts")
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        ConfigError("a"),
-        InvalidRecord("a", index=3),
-        ClosedError("a"),
-        CredentialsError("a"),
-        ConnectFailed("a", sent=False),
-        DeadlineExceeded("a", sent=True),
-        service_error("PutRecords", 500, "InternalFailure", "m", request_id="r", http_response={"__type": "x"}),
-        UnexpectedResponse("a", http_status=200, http_response="<html>"),
-    ],
-    ids=lambda error: type(error).__name__,
-)
-def test_errors_travel_between_processes_whole(error: KinesisError) -> None:
-    error.attempts = 2
-    error.maybe_written = True
-    assert full(pickle.loads(pickle.dumps(error))) == full(error)
+def whole(error: BaseException | None) -> Any:
+    """Return all that an error says, its causes included, as something that can be compared."""
+    if not isinstance(error, KinesisError):
+        return repr(error)
+    members = [whole(member) for member in error.exceptions] if isinstance(error, Undelivered) else []
+    own = {name: value for name, value in vars(error).items() if not name.startswith("_")}
+    policy = {name: getattr(error, name) for name in POLICY}
+    return type(error), str(error), own, policy, members, whole(error.__cause__), error.__suppress_context__
+
+
+def one_of_each() -> list[KinesisError]:
+    """Return an error of every class that is exported, with no attribute at its default."""
+    made = []
+    for cls in every_class():
+        if cls.__module__ != "kinstream.errors":
+            continue
+        if issubclass(cls, Undelivered):
+            error: KinesisError = cls("close", [ProduceError("a", Record(b"1", "k")), OrderBroken("b")], 7)
+        elif issubclass(cls, ProduceError):
+            error = cls("a", Record(b"payload", "key"), attempts=3, maybe_written=True)
+        elif issubclass(cls, ConsumeError):
+            error = cls("a", shard_id="shardId-000000000003")
+        elif issubclass(cls, InvalidRecord):
+            error = cls("a", index=4)
+        elif issubclass(cls, ServiceError):
+            error = cls("a", code="Code", message="m", operation="PutRecords", request_id="r", http_status=400)
+        elif issubclass(cls, TransportError):
+            error = cls("a", sent=True)
+        else:
+            error = cls("a", http_status=500) if cls in (KinesisError, UnexpectedResponse) else cls("a")
+        error.http_response = {"__type": "x"}
+        error.throttled, error.retry_safe, error.maybe_written, error.attempts = True, None, True, 5
+        error.add_note("a note")
+        made.append(error)
+    return made
+
+
+CAUSES: list[BaseException | None] = [
+    None,
+    ValueError("why"),
+    service_error("PutRecords", 500, "InternalFailure", "m"),
+    UnexpectedResponse("odd"),
+]
+
+
+def test_every_exported_error_is_tried() -> None:
+    exported = {value for value in vars(kinstream).values() if isinstance(value, type)}
+    assert {cls for cls in exported if issubclass(cls, KinesisError)} <= {type(error) for error in one_of_each()}
+
+
+@pytest.mark.parametrize("travel", [lambda e: pickle.loads(pickle.dumps(e)), copy.copy, copy.deepcopy])
+@pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: type(cause).__name__)
+@pytest.mark.parametrize("error", one_of_each(), ids=lambda error: type(error).__name__)
+def test_every_error_survives_pickle_and_copy(
+    error: KinesisError, cause: BaseException | None, travel: Callable[[KinesisError], KinesisError]
+) -> None:
+    error.__cause__ = cause
+    again = travel(error)
+    assert whole(again) == whole(error)
+    assert again is not error
+    assert again.__traceback__ is None
+    assert whole(travel(again)) == whole(error)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_every_protocol_of_pickle_takes_errors(protocol: int) -> None:
+    for error in one_of_each():
+        assert whole(pickle.loads(pickle.dumps(error, protocol))) == whole(error)
+
+
+@pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: type(cause).__name__)
+@pytest.mark.parametrize("error", one_of_each(), ids=lambda error: type(error).__name__)
+def test_cause_that_a_process_pool_puts_in_changes_no_policy(error: KinesisError, cause: BaseException | None) -> None:
+    error.__cause__ = cause
+    again = pickle.loads(pickle.dumps(error))
+    again.__cause__ = RuntimeError("a remote traceback, as text")
+    assert [getattr(again, name) for name in POLICY] == [getattr(error, name) for name in POLICY]
+    assert whole(pickle.loads(pickle.dumps(again)))[:5] == whole(error)[:5]
+
+
+def test_errors_come_back_from_a_process_pool() -> None:
+    error = ProduceError("not written", Record(b"x", "k"), attempts=2, maybe_written=True)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        again = pool.submit(raise_caused, error).exception(50)
+    assert isinstance(again, ProduceError)
+    assert again.type is ErrorType.REQUEST_FAILED
+    assert (again.details, again.attempts, again.maybe_written) == ("not written", 2, True)
+
+
+def raise_caused(error: KinesisError) -> None:
+    raise error from service_error("PutRecords", 500, "InternalFailure", "m")
+
+
+class Unpicklable(Exception):
+    def __init__(self, needed: int, *, more: object) -> None:
+        super().__init__("secret")
+        self.more = lambda: needed
+
+
+def test_cause_that_cannot_be_pickled_is_named() -> None:
+    error = ConsumeError("a", shard_id="s")
+    error.__cause__ = Unpicklable(1, more=2)
+    cause = pickle.loads(pickle.dumps(error)).__cause__
+    assert repr(cause) == "KinesisError('test_errors.Unpicklable, which cannot be pickled')".replace(
+        "test_errors.", f"{Unpicklable.__module__}."
+    )
+    assert copy.copy(error).__cause__ is error.__cause__
+
+
+def test_subclass_of_a_user_survives_pickle() -> None:
+    again = pickle.loads(pickle.dumps(OfAUser(3, needed="x")))
+    assert (type(again), str(again), again.number) == (OfAUser, "3 x", 3)
+
+
+class OfAUser(ConsumeError):
+    def __init__(self, number: int, *, needed: str) -> None:
+        super().__init__(f"{number} {needed}", shard_id=needed)
+        self.number = number

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator, Iterator
+from copy import copy
 from typing import Any, TypeAlias
 
 import msgspec
@@ -104,7 +105,7 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
         value = self.value()
         if isinstance(value, ProduceError):
             # Not itself: its traceback would hold the frames in which this delivery is, a circle that the collector cannot see.
-            raise value.anew()
+            raise copy(value)
         return value
 
     def value(self) -> PutResult | ProduceError:
