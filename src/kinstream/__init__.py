@@ -27,6 +27,7 @@ from kinstream.consume.deliver import RecordBatch
 from kinstream.consume.fetch.position import Position
 from kinstream.consume.lease.sqlite import SQLite
 from kinstream.consume.lease.store import LeaseStore, Memory
+from kinstream.consume.statistics import ConsumerStatistics
 from kinstream.consumer import Consumer
 from kinstream.errors import (
     AccessDenied,
@@ -93,6 +94,7 @@ __all__ = [
     "ConnectionLost",
     "ConsumeError",
     "Consumer",
+    "ConsumerStatistics",
     "Credentials",
     "CredentialsError",
     "DeadlineExceeded",

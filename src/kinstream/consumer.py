@@ -35,6 +35,8 @@ from kinstream.consume.lease.keep import SoleKeeper
 from kinstream.consume.lease.store import LeaseStore, Memory
 from kinstream.consume.observe import Announcer
 from kinstream.consume.reading import Reading
+from kinstream.consume.report import Reporter
+from kinstream.consume.statistics import ConsumerStatistics
 from kinstream.consume.terminate import on_sigterm
 from kinstream.consume.worker import Plan, Worker
 from kinstream.errors import ClosedError, ConfigError
@@ -144,11 +146,11 @@ class Consumer(StreamAccess):
         self._keeps_strays = out_of_range == "keep"
         if observer is not None and not callable(observer):
             raise ConfigError(f"observer: must be a function of an event, not {type(observer).__name__}")
-        self._announce = Announcer(observer)
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         self._worker: Worker | None = None
         self._reader: weakref.ref[Any] | None = None
         super().__init__(stream, client, options)
+        self._report = Reporter(self.stream.name, self.client.clock, Announcer(observer))
         self._fetcher()  # what is wrong with it is better known now than at the first record
 
     # Reading the whole stream.
@@ -231,6 +233,10 @@ class Consumer(StreamAccess):
             return []
         return [worker.readings[shard_id].status(worker.retention) for shard_id in sorted(worker.readings)]
 
+    def statistics(self) -> ConsumerStatistics:
+        """Return counters of everything that was read since the consumer was created."""
+        return self._report.statistics()
+
     async def close(self) -> None:
         """End reading: what is in work is finished and checkpointed; then close the client, unless it is shared.
 
@@ -289,7 +295,7 @@ class Consumer(StreamAccess):
                 checkpoint_every=self._checkpoint.every,
                 manual=self._by_hand,
                 keeps_strays=self._keeps_strays,
-                announce=self._announce,
+                announce=self._report,
             )
         )
         return self._worker
@@ -302,12 +308,12 @@ class Consumer(StreamAccess):
     def _fetcher(self) -> Fetcher:
         option, place = self._fetch, (self.client, self.stream)
         if isinstance(option, Poll):
-            return PollingFetcher(*place, option, self._announce)
+            return PollingFetcher(*place, option, self._report)
         if isinstance(option, FanOut):
-            return FanOutFetcher(*place, option, self._announce, application=self.application)
-        pushed = FanOutFetcher(*place, option.fan_out, self._announce, application=self.application)
-        polled = PollingFetcher(*place, option.poll, self._announce)
-        return AutoFetcher(pushed, polled, self._announce, self.client.service_time)
+            return FanOutFetcher(*place, option, self._report, application=self.application)
+        pushed = FanOutFetcher(*place, option.fan_out, self._report, application=self.application)
+        polled = PollingFetcher(*place, option.poll, self._report)
+        return AutoFetcher(pushed, polled, self._report, self.client.service_time)
 
     # One request at a time.
 

@@ -131,11 +131,13 @@ class FetchFailed(Event, frozen=True):
         shard_id: The shard.
         error: What was raised.
         pause: Seconds until the next attempt.
+        operation: The operation that failed: "GetRecords" or "SubscribeToShard".
     """
 
     shard_id: str
     error: BaseException
     pause: float
+    operation: str = "GetRecords"
 
 
 class ConsumerRegistered(Event, frozen=True):
@@ -190,10 +192,12 @@ class CheckpointFailed(Event, frozen=True):
     Attributes:
         shard_id: The shard.
         error: What was raised.
+        operation: The operation that failed: "checkpoint", or "lease" when the shard's lease was to be taken.
     """
 
     shard_id: str
     error: BaseException
+    operation: str = "checkpoint"
 
 
 class ShardLost(Event, frozen=True):

@@ -302,12 +302,16 @@ class ShardStatus(msgspec.Struct, frozen=True):
             read, not all is done), "ENDED", "REACHED" (up to `until`), "STOPPED" (it cannot be read on), or "LOST" (to another
             reader).
         position: After which record all is done, as text; None while it waits.
-        lag: Seconds between what is done and the shard's newest record, at the most: it grows while the program has more than it
-            works off, and while the shard is paused; None: not known yet.
+        lag: Maximum seconds between the last completed record and the shard's newest one: the lag that the last response
+            reported plus the time since then. It grows during an outage, while the shard is paused, and while handlers are slower
+            than records come. With everything read, it stays below the time between two responses. None: not known yet.
         unread_expires_in: Seconds until the stream may begin to drop records that are not done yet; None: all is done, or the
             stream's retention is not known.
         aggregates_dropped: Aggregates that did not belong to the shard.
         aggregates_damaged: Records that begin as an aggregate but are none.
+        last_error: Why the shard is not read now, or its checkpoint not written: the type and text of the last error. None once
+            the operation has succeeded again. A shard that is "STOPPED" or "LOST" keeps the error that ended it.
+        last_success: When the last response came, in seconds since 1970; None before the first.
     """
 
     shard_id: str
@@ -317,6 +321,8 @@ class ShardStatus(msgspec.Struct, frozen=True):
     unread_expires_in: float | None
     aggregates_dropped: int
     aggregates_damaged: int
+    last_error: str | None = None
+    last_success: float | None = None
 
 
 class GetRecordsResult(msgspec.Struct, Generic[Data], frozen=True):

@@ -30,19 +30,21 @@ FLOORS = [
     {"produce", "consume"},
     {"aws", "local"},
     {"kpl", "sharding"},
-    {"record", "config", "errors", "events", "service_quotas", "clock", "background", "speed"},
+    {"record", "config", "errors", "events", "service_quotas", "clock", "background", "speed", "failures"},
 ]
 GROUND = FLOORS[-1]
 # The local Kinesis must not check the client with the client's own code.
-LOCAL_MAY_USE = {"local", "sharding.hashkey", *GROUND} - {"background", "speed"}
+LOCAL_MAY_USE = {"local", "sharding.hashkey", *GROUND} - {"background", "speed", "failures"}
 
 PURE = {
-    "errors", "config", "record", "events", "service_quotas", "sharding.hashkey", "sharding.shardmap", "sharding.lineage",
+    "errors", "failures", "config", "record", "events", "service_quotas",
+    "sharding.hashkey", "sharding.shardmap", "sharding.lineage",
     "kpl.message", "kpl.container", "kpl.builder",
     "produce.aggregate", "produce.batch", "produce.lane", "produce.pace", "produce.route",
     "produce.refusal", "produce.settle", "produce.statistics",
     "aws.attempts", "aws.endpoint", "aws.eventstream", "aws.kinesis", "aws.sign", "aws.wire",
-    "consume.checkpoint", "consume.deaggregate", "consume.lifecycle", "consume.watch", "consume.fetch.pace",
+    "consume.checkpoint", "consume.deaggregate", "consume.lifecycle", "consume.statistics", "consume.watch", "consume.withhold",
+    "consume.fetch.pace",
     "consume.fetch.position", "consume.fetch.subscribing", "consume.lease.lease",
     "local.eventstream", "local.kept", "local.quotas", "local.resharding", "local.sequence", "local.state",
 }  # fmt: skip

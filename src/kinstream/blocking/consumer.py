@@ -21,6 +21,7 @@ from kinstream.consume.deliver import BatchHandler, RecordBatch, RecordHandler, 
 from kinstream.consume.fetch.position import PositionLike
 from kinstream.consume.lease.store import LeaseStore
 from kinstream.consume.reading import Batch, Reading
+from kinstream.consume.statistics import ConsumerStatistics
 from kinstream.consume.worker import Worker
 from kinstream.consumer import StartLike
 from kinstream.errors import ClosedError, ConfigError
@@ -166,6 +167,12 @@ class Consumer(OnStream):
         if self._background.stopped or not self._background.started:
             return self._consumer.status()
         return self._do(self._consumer.status)
+
+    def statistics(self) -> ConsumerStatistics:
+        """Return counters of everything that was read since the consumer was created."""
+        if self._background.stopped or not self._background.started:
+            return self._consumer.statistics()
+        return self._do(self._consumer.statistics)
 
     def close(self) -> None:
         """End reading: what is in work is finished and checkpointed; then close the client, unless it is shared.

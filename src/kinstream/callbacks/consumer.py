@@ -16,6 +16,7 @@ from kinstream.callbacks.face import TURN, Face, Prepared, account, reached, sen
 from kinstream.config import Auto, Checkpointing, Delivering, Failing, FanOut, Poll, choice, whole_number
 from kinstream.consume.fetch.position import PositionLike
 from kinstream.consume.lease.store import LeaseStore
+from kinstream.consume.statistics import ConsumerStatistics
 from kinstream.consumer import StartLike
 from kinstream.errors import ConfigError, KinesisError, UnexpectedResponse
 from kinstream.events import Observer
@@ -30,6 +31,7 @@ GetRecordsCallback: TypeAlias = Callable[
 RecordCallback: TypeAlias = Callable[[KinesisError | None, ReceivedRecord[Any] | None], object]
 DoneCallback: TypeAlias = Callable[[KinesisError | None], object]
 StatusCallback: TypeAlias = Callable[[KinesisError | None, list[ShardStatus]], object]
+StatisticsCallback: TypeAlias = Callable[[KinesisError | None, ConsumerStatistics | None], object]
 
 LOOK_AGAIN = 0.01
 """Seconds between two looks whether a subscription that is to end has begun, and ended."""
@@ -203,6 +205,21 @@ class Consumer(Face):
             return ask()
 
         self._ask("status", callback, ([],), prepare)
+
+    def statistics(self, callback: StatisticsCallback) -> None:
+        """Request counters of everything that was read since the consumer was created.
+
+        Args:
+            callback: `callback(error, statistics)`; None on an error.
+        """
+
+        def prepare() -> Prepared:
+            async def ask() -> tuple[object, ...]:
+                return (self._consumer().statistics(),)
+
+            return ask()
+
+        self._ask("statistics", callback, (None,), prepare)
 
     def _steer(self, method: str, callback: DoneCallback | None, act: Callable[[], Any]) -> None:
         """Do something on the object's thread, and await it where that is to be awaited."""

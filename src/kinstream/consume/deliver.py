@@ -8,7 +8,6 @@ import contextvars
 import functools
 import inspect
 import json
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,14 +17,13 @@ from kinstream.clock import Clock
 from kinstream.config import Failing
 from kinstream.consume.checkpoint import InWork
 from kinstream.consume.reading import Batch, Reading
+from kinstream.consume.report import Reporter
 from kinstream.errors import ConfigError, ConsumeError
-from kinstream.events import Event, RecordFailed
+from kinstream.events import RecordFailed
 from kinstream.record import ReceivedRecord, Record
 
 RecordHandler: TypeAlias = Callable[[ReceivedRecord[bytes]], object]
 """Handles a record; plain functions run in threads, async ones on the event loop. What it returns is not looked at."""
-
-_log = logging.getLogger("kinstream.consumer")
 
 
 class RecordBatch(Sequence[ReceivedRecord[bytes]]):
@@ -78,19 +76,24 @@ class Interrupted(Exception):
     """Delivering was to stop while a record's next try was waited for: the record is not done."""
 
 
+def _outcome(then: Any) -> str:
+    """Return the outcome of records that failed for the last time, by `Failing.then`."""
+    return (
+        {"stop": "stopped", "skip": "skipped"}.get(then, "dead-lettered") if isinstance(then, str) else "dead-lettered"
+    )
+
+
 class FailurePolicy:
     """Does what is declared for records that fail.
 
     Args:
         option: What is declared.
         clock: Waits between tries.
-        announce: Is given an event for each record that failed for good.
+        announce: Reports calls that failed, and each record that failed for good.
         stopping: Set when delivering is to stop.
     """
 
-    def __init__(
-        self, option: Failing, clock: Clock, announce: Callable[[Event], None], stopping: asyncio.Event
-    ) -> None:
+    def __init__(self, option: Failing, clock: Clock, announce: Reporter, stopping: asyncio.Event) -> None:
         self._option = option
         self._clock = clock
         self._announce = announce
@@ -118,7 +121,7 @@ class FailurePolicy:
         """
         pause = self._option.pause
         for _ in range(self._option.tries - 1):
-            _log.debug("%s: a handler failed, and is tried again in %.1f s", reading.shard_id, pause)
+            self._announce.handler_failed(reading.shard_id, error, pause)
             if await sleep_unless(self._stopping, self._clock, pause):
                 raise Interrupted
             pause = min(pause * 2, self._option.longest_pause)
@@ -127,7 +130,9 @@ class FailurePolicy:
             except BaseException as once_more:  # noqa: BLE001 - a handler is anybody's code
                 error = failure(once_more)
             else:
+                self._announce.handled(reading.shard_id)
                 return
+        self._announce.counts.handler_failures += 1
         await self.decide(reading, records, error, self._option.tries)
 
     async def decide(
@@ -135,6 +140,7 @@ class FailurePolicy:
     ) -> None:
         """Do what is declared for records that cannot be handled. Raises as `failed`."""
         then = self._option.then
+        self._announce.gave_up(reading.shard_id, records, error, tries, _outcome(then))
         if then == "stop":
             self._tell(reading, records, error, tries, "stopped")
             first = records[0]
@@ -149,13 +155,14 @@ class FailurePolicy:
                     await self._dead_letter(then, record, error)
                 except BaseException as raised:  # noqa: BLE001 - so is a dead letter
                     refused = failure(raised)
+                    self._announce.gave_up(reading.shard_id, [record], refused, tries, "dead letter refused")
                     self._tell(reading, [record], refused, tries, "stopped")
                     raise ConsumeError(
                         f"{reading.shard_id}: the dead letter failed on the record with sequence number"
                         f" {record.sequence_number} ({type(refused).__name__}); the shard stops before it",
                         shard_id=reading.shard_id,
                     ) from refused
-        self._tell(reading, records, error, tries, "skipped" if then == "skip" else "dead-lettered")
+        self._tell(reading, records, error, tries, _outcome(then))
 
     async def _dead_letter(self, then: Any, record: ReceivedRecord[bytes], error: Exception) -> None:
         if hasattr(then, "put_record"):

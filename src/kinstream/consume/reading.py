@@ -18,9 +18,10 @@ from kinstream.consume.fetch.ahead import Budget, ReadAhead
 from kinstream.consume.fetch.fetcher import Fetcher, Page
 from kinstream.consume.fetch.position import LATEST, LATEST_MARGIN, PROMPT, TRIM_HORIZON, Position
 from kinstream.consume.lifecycle import State, Step, after_step
+from kinstream.consume.report import Reporter, described
 from kinstream.consume.watch import Watch
 from kinstream.errors import ClosedError
-from kinstream.events import Event, ShardStarted
+from kinstream.events import ShardStarted
 from kinstream.record import ChildShard, ReceivedRecord, Shard, ShardStatus
 
 Batch: TypeAlias = list[ReceivedRecord[bytes]]
@@ -72,7 +73,7 @@ class Terms(msgspec.Struct, frozen=True):
         budget: Bounds what is read ahead.
         clock: The time.
         service_time: Returns the time by the service's clock.
-        announce: Is given events.
+        announce: Reports events, and counts.
         batch_records: The most records in one batch.
         keeps_strays: Whether aggregates are kept that do not belong to the shard.
         until: Where reading ends, in seconds since 1970; None: nowhere.
@@ -86,7 +87,7 @@ class Terms(msgspec.Struct, frozen=True):
     budget: Budget
     clock: Clock
     service_time: Callable[[], float]
-    announce: Callable[[Event], None]
+    announce: Reporter
     batch_records: int
     keeps_strays: bool
     until: float | None
@@ -103,7 +104,8 @@ class Reading:
         shard: The shard.
         state: Where it stands.
         progress: How far its records are done, since it was last begun.
-        failure: What ended reading for good; it counts once all before it was handed on.
+        failure: The error that ended reading for good; it counts once all before it was handed on.
+        last_success: When the last response came, in seconds since 1970; None before the first.
         millis_behind_latest: As the page had it of which records were handed on last.
         children: The shards that its end announced.
         until_reached: Whether its end is the time at which reading was to end.
@@ -124,6 +126,7 @@ class Reading:
         self.state: State = State.WAITING
         self.progress: Progress = Progress()
         self.failure: Exception | None = None
+        self.last_success: float | None = None
         self.millis_behind_latest: int | None = None
         self.children: list[ChildShard] = []
         self.until_reached: bool = False
@@ -208,6 +211,8 @@ class Reading:
             self.held = True
             terms.announce(ShardStarted(self.shard_id, str(self._asked_from)))
         now = terms.clock.monotonic()
+        self.last_success = terms.clock.wall()
+        terms.announce.received(self.shard_id, page)
         self._watch.heard(now, len(page.records), page.millis_behind_latest)
         if page.millis_behind_latest is not None:
             self._newest = page.millis_behind_latest / 1000, now
@@ -272,6 +277,8 @@ class Reading:
             if batch is None:
                 self._forget()
             elif not self._skipping or (batch := self._unskipped(batch)):
+                if not isinstance(batch, Undeliverable):
+                    self._terms.announce.counts.records += len(batch)
                 return batch
         return None
 
@@ -409,6 +416,9 @@ class Reading:
             retention: Seconds for which the stream keeps records; None: not known.
         """
         lag = self._lag()
+        error = self._terms.announce.last_error(self.shard_id)
+        if error is None and self.failure is not None:
+            error = described(self.failure)
         state = State.WAITING if self.state is State.READING and not self.held else self.state
         return ShardStatus(
             self.shard_id,
@@ -418,6 +428,8 @@ class Reading:
             max(retention - lag, 0.0) if retention is not None and lag else None,
             self.taking_apart.dropped,
             self.taking_apart.damaged,
+            error,
+            self.last_success,
         )
 
     def _lag(self) -> float | None:
@@ -425,13 +437,12 @@ class Reading:
         if self._newest is None:
             return None
         lag, heard = self._newest
-        caught_up = self.drained and not self.progress and self._ahead.asking
-        if self.state is State.ENDED or (self.state is State.READING and caught_up):
+        if self.state is State.ENDED:
             return lag
         last = self.progress.last
         if last is not None and last.sequence_number != self._read_to.sequence_number:
             return max(self._terms.service_time() - last.arrival_time, 0.0)  # more was read, and waits for the program
-        return lag + self._terms.clock.monotonic() - heard  # nobody asks: so much may have come since
+        return lag + self._terms.clock.monotonic() - heard  # records may have been written since
 
     async def checkpoint_through(self, record: ReceivedRecord[bytes], origin: Origin) -> None:
         """Write down that a record is done, and all before it, as far as they are.

@@ -34,11 +34,11 @@ from kinstream.consume.fetch.position import LATEST_MARGIN, PROMPT, SHARD_END, P
 from kinstream.consume.lease.keep import Keeper
 from kinstream.consume.lifecycle import State, Step
 from kinstream.consume.reading import Batch, Reading, Terms
+from kinstream.consume.report import Reporter
 from kinstream.consume.write import FIRM_PAUSE, FIRM_TRIES, Writer
 from kinstream.errors import ConfigError, ConsumeError, KinesisError, LeaseLost, NotFound, ServiceError
 from kinstream.events import (
     DiscoveryFailed,
-    Event,
     ShardEnded,
     ShardLost,
     ShardPassedOver,
@@ -74,7 +74,7 @@ class Plan(msgspec.Struct, frozen=True):
         checkpoint_every: Seconds between two checkpoints.
         manual: Whether only the program checkpoints.
         keeps_strays: Whether aggregates are kept that do not belong to their shard.
-        announce: Is given events.
+        announce: Reports events, and counts.
     """
 
     client: Client
@@ -88,7 +88,7 @@ class Plan(msgspec.Struct, frozen=True):
     checkpoint_every: float
     manual: bool
     keeps_strays: bool
-    announce: Callable[[Event], None]
+    announce: Reporter
 
 
 class Worker:
@@ -233,7 +233,9 @@ class Worker:
         self._begun_at = self._clock.monotonic()
         outcomes = await asyncio.gather(
             *(
-                self._writer.firmly(shard.shard_id, partial(self._keeper.prepare, shard, start.since(self._latest)))
+                self._writer.firmly(
+                    shard.shard_id, partial(self._keeper.prepare, shard, start.since(self._latest)), "lease"
+                )
                 for shard, start in self._discoverer.first()
             ),
             return_exceptions=True,
@@ -277,7 +279,7 @@ class Worker:
         _within.set(self)
         try:
             kept = start.since(self._latest)
-            position = await self._writer.firmly(shard.shard_id, lambda: self._keeper.acquire(shard, kept))
+            position = await self._writer.firmly(shard.shard_id, lambda: self._keeper.acquire(shard, kept), "lease")
             if position == kept and self._clock.monotonic() - self._begun_at < PROMPT:
                 position = start
             if position.ended:
@@ -357,6 +359,7 @@ class Worker:
             self._fail(reading, error)
         finally:
             await reading.stop()
+            self._announce.left(shard_id)
             self._endings -= 1
             self._stirred.set()
 
@@ -367,6 +370,7 @@ class Worker:
         if self._end_may_be_kept(reading):
             await self._writer.firmly(shard_id, lambda: self._keeper.checkpoint(shard_id, SHARD_END, children=children))
             reading.end_kept = True
+            self._announce.stored(shard_id)
         self._discoverer.ended(shard_id, reading.children)
         pause = FIRM_PAUSE
         for _ in range(FIRM_TRIES):
@@ -404,7 +408,9 @@ class Worker:
             error.__cause__ = cause
         if not reading.state.final:
             reading.step(Step.LEASE_LOST if isinstance(error, LeaseLost) else Step.FAILED)
+        reading.failure = error
         reading.interrupt()
+        self._announce.left(reading.shard_id)
         for task, other in self._ways.items():
             if other is reading and isinstance(error, LeaseLost) and task is not asyncio.current_task():
                 task.cancel()  # whoever has the lease now does the same work
@@ -434,6 +440,7 @@ class Worker:
                 ):
                     await self._keeper.forget(shard_id)
                     del self.readings[shard_id]
+            self._announce.succeeded("", "list")
         except NotFound as error:  # the stream is gone
             self._error = self._error or error
             self._stirred.set()

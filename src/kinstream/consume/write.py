@@ -12,8 +12,9 @@ from kinstream.consume.fetch.position import SHARD_END
 from kinstream.consume.lease.keep import Keeper
 from kinstream.consume.lifecycle import State
 from kinstream.consume.reading import Reading
+from kinstream.consume.report import Reporter
 from kinstream.errors import KinesisError, LeaseLost
-from kinstream.events import CheckpointFailed, Event
+from kinstream.events import CheckpointFailed
 
 T = TypeVar("T")
 
@@ -28,7 +29,7 @@ class Writer:
         keeper: Keeps them.
         clock: Waits.
         stopping: Set when reading is to stop.
-        announce: Is given an event when a write failed.
+        announce: Takes note of writes that failed and of those that succeeded.
         end_may_be_kept: Returns whether a shard's end may be written down.
         lost: Is told of a shard whose lease is lost.
     """
@@ -38,7 +39,7 @@ class Writer:
         keeper: Keeper,
         clock: Clock,
         stopping: asyncio.Event,
-        announce: Callable[[Event], None],
+        announce: Reporter,
         end_may_be_kept: Callable[[Reading], bool],
         lost: Callable[[Reading, LeaseLost], None],
     ) -> None:
@@ -61,6 +62,7 @@ class Writer:
                 children = tuple(child.shard_id for child in reading.children)
                 await self._keeper.checkpoint(shard_id, SHARD_END, children=children)
                 reading.end_kept = True
+                self._announce.stored(shard_id)
             elif (position := reading.to_write) is not None:
                 if position is reading.sought:
                     await self._keeper.rewind(shard_id, position)
@@ -69,6 +71,7 @@ class Writer:
                 else:
                     await self._keeper.checkpoint(shard_id, position)
                 reading.written = position
+                self._announce.stored(shard_id)
         except LeaseLost as error:
             self._lost(reading, error)
             raise
@@ -93,16 +96,27 @@ class Writer:
         )
         return next((outcome for outcome in outcomes if outcome is not None), None)
 
-    async def firmly(self, shard_id: str, write: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Write something down, again where the store fails for now; when reading is to stop, once more and at once."""
+    async def firmly(
+        self, shard_id: str, write: Callable[[], Coroutine[Any, Any, T]], operation: str = "checkpoint"
+    ) -> T:
+        """Write something down, again where the store fails for now; when reading is to stop, once more and at once.
+
+        Args:
+            shard_id: The shard.
+            write: Writes.
+            operation: "checkpoint" or "lease", for the event.
+        """
         pause = FIRM_PAUSE
         for _ in range(FIRM_TRIES - 1):
             try:
-                return await write()
+                written = await write()
             except LeaseLost:
                 raise
             except (KinesisError, OSError) as error:
-                self._announce(CheckpointFailed(shard_id, error))
+                self._announce(CheckpointFailed(shard_id, error, operation))
+            else:
+                self._announce.succeeded(shard_id, operation)
+                return written
             if await sleep_unless(self._stopping, self._clock, pause):
                 break
             pause *= 2

@@ -36,6 +36,7 @@ from kinstream.consume.fetch.position import LATEST, TRIM_HORIZON
 from kinstream.consume.lease.keep import SoleKeeper
 from kinstream.consume.lease.lease import Lease
 from kinstream.consume.lease.store import MemoryTable
+from kinstream.consume.report import Reporter
 from kinstream.consume.worker import Plan, Worker
 
 EVERYTHING = HashKeyRange("0", str(2**128 - 1))
@@ -138,7 +139,7 @@ class Case:
             "checkpoint_every": 1.0,
             "manual": False,
             "keeps_strays": False,
-            "announce": self.events.append,
+            "announce": Reporter("events", client.clock, self.events.append),
         }
         self.worker = Worker(Plan(**(plan | self.changes)))
         return self.worker

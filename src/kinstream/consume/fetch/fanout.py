@@ -149,7 +149,7 @@ class FanOutFetcher:
                 why = error
                 pause = pace.failed(clock.monotonic(), self._jitter(), in_use=in_use)
                 _log.debug("%s: the subscription ends, another follows in %.1f s: %s", shard.shard_id, pause, error)
-                self._announce(FetchFailed(shard.shard_id, error, pause))
+                self._announce(FetchFailed(shard.shard_id, error, pause, "SubscribeToShard"))
                 if position == LATEST:
                     position = since
             if broken_off is None:

@@ -119,7 +119,7 @@ class PollingFetcher:
                 position = resume = Position.after(records[-1].sequence_number)
             iterator = answer.next_shard_iterator
             ended = iterator is None
-            yield Page(records, behind, size_bytes, ended, answer.child_shards, as_of)
+            yield Page(records, behind, size_bytes, ended, answer.child_shards, as_of, attempts - 1)
             if ended:
                 return
 

@@ -1,0 +1,233 @@
+"""Reporter: passes a consumer's events to its observer, logs failures at a limited rate, and counts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from kinstream.clock import Clock
+from kinstream.consume.fetch.fetcher import Page
+from kinstream.consume.statistics import ConsumerStatistics, Counts
+from kinstream.consume.withhold import exception_info
+from kinstream.errors import KinesisError, ResourceInUse
+from kinstream.events import (
+    AggregateDropped,
+    CheckpointFailed,
+    DiscoveryFailed,
+    Event,
+    FetchFailed,
+    PollsInstead,
+    RecordFailed,
+    ShardStalled,
+)
+from kinstream.failures import Failures, Report
+from kinstream.record import ReceivedRecord
+
+THROTTLED_FOR = 10.0
+"""Seconds without a response after which a shard that is throttled, or subscribed to by another reader, is reported."""
+
+HANDLER_FAILS_FOR = 10.0
+"""Seconds after which a handler that fails again and again is reported before its last attempt."""
+
+LAST_FAILURES = 10
+"""Maximum tracebacks of handlers that are logged a minute, of each outcome. Further ones are counted."""
+
+REQUESTS = ("fetch", "throttled", "subscription")
+"""Kinds of failure of requests for records."""
+
+READS = (*REQUESTS, "stalled")
+"""Kinds of failure that a response ends."""
+
+_KINDS = {
+    "fetch": "reading",
+    "throttled": "reading",
+    "subscription": "the subscription to",
+    "list": "listing the shards",
+    "checkpoint": "writing the checkpoint of",
+    "lease": "taking the lease of",
+    "handler": "the handler of records of",
+    "stalled": "reading",
+}
+
+_log = logging.getLogger("kinstream.consumer")
+
+
+class Reporter:
+    """Reports what happens in a consumer. Called with an event, it logs and counts what the event says and passes it on.
+
+    Args:
+        stream_name: Begins each line of the log.
+        clock: The consumer's clock.
+        observe: Receives every event.
+
+    Attributes:
+        counts: Counters of the consumer. Stages add to them by response and by batch.
+    """
+
+    def __init__(self, stream_name: str, clock: Clock, observe: Callable[[Event], None]) -> None:
+        self.counts: Counts = Counts()
+        self._name = stream_name
+        self._clock = clock
+        self._observe = observe
+        self._failures = Failures()
+
+    def __call__(self, event: Event) -> None:
+        """Report an event."""
+        if isinstance(event, FetchFailed):
+            self._fetch_failed(event)
+        elif isinstance(event, DiscoveryFailed):
+            self._failed("list", event.error, "", "known shards are still read, and it is retried")
+        elif isinstance(event, CheckpointFailed):
+            self._store_failed(event)
+        elif isinstance(event, ShardStalled):
+            self._stalled(event)
+        elif isinstance(event, PollsInstead):
+            _log.warning("%s: the stream is read by polling: %s", self._name, described(event.error))
+        elif isinstance(event, RecordFailed):
+            self.counts.skipped += event.outcome == "skipped"
+            self.counts.dead_letters += event.outcome == "dead-lettered"
+        elif isinstance(event, AggregateDropped):
+            self.counts.dropped += event.records
+        self._observe(event)
+
+    def statistics(self) -> ConsumerStatistics:
+        """Return the counters as they are now."""
+        return self.counts.snapshot()
+
+    def last_error(self, shard_id: str) -> str | None:
+        """Return why a shard is not read, or its position not stored, now; None if nothing fails."""
+        return self._failures.last_error(shard_id)
+
+    # Successes.
+
+    def received(self, shard_id: str, page: Page) -> None:
+        """Take note of a response."""
+        counts = self.counts
+        counts.responses += 1
+        counts.retries += page.retries
+        if page.records:
+            counts.bytes += page.size_bytes
+        if self._failures.failing:
+            self.succeeded(shard_id, *READS)
+
+    def stored(self, shard_id: str) -> None:
+        """Take note that a checkpoint was written."""
+        self.counts.checkpoints += 1
+        self.succeeded(shard_id, "checkpoint")
+
+    def succeeded(self, place: str, *kinds: str) -> None:
+        """Take note that operations succeeded; log the end of a failure that was logged."""
+        if not self._failures.failing:
+            return
+        now = self._clock.monotonic()
+        for kind in kinds:
+            report = self._failures.succeeded(kind, now, place)
+            if report is not None:
+                what = f"{_KINDS[kind]} {_names(report.places)}".rstrip()
+                _log.info("%s: %s works again after %s", self._name, what, _extent(report))
+
+    def left(self, shard_id: str) -> None:
+        """Forget the failures of a shard that is not read any more."""
+        self._failures.forget(shard_id)
+
+    # Failures.
+
+    def handler_failed(self, shard_id: str, error: Exception, pause: float) -> None:
+        """Take note that a handler failed and is called again after a delay."""
+        self.counts.handler_failures += 1
+        then = f"it is called again in {pause:.1f} s"
+        self._report("handler", type(error).__name__, shard_id, then, HANDLER_FAILS_FOR)
+
+    def handled(self, shard_id: str) -> None:
+        """Take note that a handler succeeded after it had failed."""
+        self.succeeded(shard_id, "handler")
+
+    def gave_up(
+        self, shard_id: str, records: Sequence[ReceivedRecord[bytes]], error: Exception, tries: int, outcome: str
+    ) -> None:
+        """Log the last failure of a handler with its traceback, without the records' data.
+
+        Args:
+            shard_id: The shard.
+            records: A record, or a batch.
+            error: The handler's exception.
+            tries: How often the handler was called.
+            outcome: "stopped", "skipped", "dead-lettered", or "dead letter refused".
+        """
+        now = self._clock.monotonic()
+        self._failures.succeeded("handler", now, shard_id)
+        report = self._failures.failed(f"handler {outcome}", now, count=len(records), burst=LAST_FAILURES)
+        if report is None:
+            return
+        first = records[0]
+        what = f"the record {first.sequence_number}" if len(records) == 1 else f"{len(records)} records"
+        earlier = report.unreported - len(records)
+        more = f" ({earlier:,} more since the last such line)" if earlier else ""
+        _log.log(
+            logging.ERROR if outcome != "dead-lettered" else logging.WARNING,
+            "%s: %s: %s could not be handled in %d %s (%s); %s%s",
+            self._name, shard_id, what, tries, "try" if tries == 1 else "tries", type(error).__name__, _OUTCOMES[outcome], more,
+            exc_info=exception_info(error, records),
+        )  # fmt: skip
+
+    def _fetch_failed(self, event: FetchFailed) -> None:
+        error, shard_id = event.error, event.shard_id
+        self.counts.retries += max(getattr(error, "attempts", 1), 1)
+        then = f"it is retried in {event.pause:.1f} s"
+        if getattr(error, "throttled", False):
+            self._failed("throttled", error, shard_id, then, THROTTLED_FOR)
+        elif event.operation == "SubscribeToShard":
+            patience = THROTTLED_FOR if isinstance(error, ResourceInUse) else 0.0
+            self._failed("subscription", error, shard_id, then, patience)
+        else:
+            self._failed("fetch", error, shard_id, then)
+
+    def _stalled(self, event: ShardStalled) -> None:
+        if not self._failures.fails(event.shard_id, *REQUESTS):  # otherwise the reason is known
+            then = "it is read again from the last record that was delivered"
+            self._report("stalled", f"no progress for {event.seconds:.0f} s", event.shard_id, then)
+
+    def _store_failed(self, event: CheckpointFailed) -> None:
+        if event.operation == "lease":
+            self._failed("lease", event.error, event.shard_id, "it is retried; the shard is not read until then")
+        else:
+            then = "it is retried; after a restart, records since the last checkpoint come again"
+            self._failed("checkpoint", event.error, event.shard_id, then)
+
+    def _failed(self, kind: str, error: BaseException, place: str, then: str, patience: float = 0.0) -> None:
+        self.counts.failures += 1
+        self._report(kind, described(error), place, then, patience)
+
+    def _report(self, kind: str, cause: str, place: str, then: str, patience: float = 0.0) -> None:
+        now = self._clock.monotonic()
+        report = self._failures.failed(kind, now, cause, place=place, patience=patience)
+        if report is None:
+            return
+        what = f"{_KINDS[kind]} {_names(report.places)}".rstrip()
+        failed = "failed" if report.failures == 1 else f"has failed for {_extent(report)}"
+        _log.warning("%s: %s %s: %s; %s", self._name, what, failed, cause, then)
+
+
+_OUTCOMES = {
+    "stopped": "the shard stops there, and reading ends",
+    "skipped": "reading continues after it",
+    "dead-lettered": "the dead letter gets it, and reading continues",
+    "dead letter refused": "the dead letter failed too, the shard stops there, and reading ends",
+}
+
+
+def described(error: BaseException) -> str:
+    """Return an error's type and text."""
+    details = error.details if isinstance(error, KinesisError) else str(error)
+    return f"{type(error).__name__}: {details}"
+
+
+def _names(places: tuple[str, ...]) -> str:
+    if len(places) <= 3:
+        return ", ".join(places)
+    return f"{len(places)} shards ({', '.join(places[:3])}, ...)"
+
+
+def _extent(report: Report) -> str:
+    times = "1 failure" if report.failures == 1 else f"{report.failures:,} failures"
+    return f"{report.seconds:.1f} s ({times})"

@@ -1,0 +1,153 @@
+"""Rate limit for failure reports: the first failure of a kind at once, then at most one report a minute, then the recovery. Pure.
+
+A kind is an operation such as "fetch". A place is where it fails, such as a shard. A kind fails while any of its places fails.
+Kinds that never recover, such as records that failed for good, use the same limit and leave out `succeeded`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+REPORT_EVERY = 60.0
+"""Minimum seconds between two reports of one kind."""
+
+LASTING = 10.0
+"""Seconds after which a failure is reported although an earlier one, which has recovered, was reported less than a minute ago.
+Without a report of it, an outage that follows a short one would pass in silence. A shorter limit would report each failure of an
+operation that fails every other time."""
+
+
+class Report(msgspec.Struct, frozen=True):
+    """One line of the log.
+
+    Attributes:
+        places: The places that fail now. On recovery, all that failed.
+        seconds: Seconds since the first failure.
+        failures: Failures in this time.
+        unreported: Failures since the last report, this one included.
+        recovered: True if the kind does not fail any more.
+    """
+
+    places: tuple[str, ...]
+    seconds: float
+    failures: int
+    unreported: int
+    recovered: bool = False
+
+
+@dataclass(slots=True)
+class _Failing:
+    """The last failure of a place."""
+
+    since: float
+    at: float
+    error: str
+
+
+@dataclass(slots=True)
+class _Kind:
+    """The failures of one kind."""
+
+    places: dict[str, _Failing] = field(default_factory=dict)
+    affected: set[str] = field(default_factory=set)
+    since: float = 0.0
+    failures: int = 0
+    unreported: int = 0
+    reported: bool = False
+    minute_began: float = -REPORT_EVERY
+    in_minute: int = 0
+
+    def report(self, now: float) -> Report:
+        if now - self.minute_began >= REPORT_EVERY:
+            self.minute_began, self.in_minute = now, 0
+        self.in_minute += 1
+        self.reported = True
+        unreported, self.unreported = self.unreported, 0
+        return Report(tuple(sorted(self.places)), now - self.since, self.failures, unreported)
+
+
+class Failures:
+    """Failures of one producer or consumer. Times are seconds on any clock that never goes back.
+
+    Attributes:
+        failing: Number of places that fail now, of all kinds. A caller on a hot path calls `succeeded` only if there are any.
+    """
+
+    def __init__(self) -> None:
+        self.failing: int = 0
+        self._kinds: dict[str, _Kind] = {}
+
+    def failed(
+        self,
+        kind: str,
+        now: float,
+        error: str = "",
+        *,
+        place: str = "",
+        patience: float = 0.0,
+        count: int = 1,
+        burst: int = 1,
+    ) -> Report | None:
+        """Count a failure; return a report if one is due.
+
+        Args:
+            kind: The operation that failed.
+            now: The time.
+            error: The text that `last_error` returns.
+            place: Where it failed.
+            patience: Seconds for which the place must have failed before the first report.
+            count: Number of failures.
+            burst: Maximum reports a minute.
+        """
+        found = self._kinds.setdefault(kind, _Kind())
+        if not found.places:
+            found.since, found.failures, found.reported = now, 0, False
+            found.affected.clear()
+        failing = found.places.get(place)
+        if failing is None:
+            self.failing += 1
+            failing = found.places[place] = _Failing(now, now, error)
+            found.affected.add(place)
+        failing.at, failing.error = now, error
+        found.failures += count
+        found.unreported += count
+        if now - failing.since < patience:
+            return None
+        spent = now - found.minute_began < REPORT_EVERY and found.in_minute >= burst
+        if spent and (found.reported or now - found.since < LASTING):
+            return None
+        return found.report(now)
+
+    def succeeded(self, kind: str, now: float, place: str = "") -> Report | None:
+        """Take note that an operation succeeded; return a report if this ends a failure that was reported."""
+        found = self._kinds.get(kind)
+        if found is None or not self._remove(found, place) or found.places or not found.reported:
+            return None
+        unreported, found.unreported = found.unreported, 0
+        affected = tuple(sorted(found.affected))
+        return Report(affected, now - found.since, found.failures, unreported, recovered=True)
+
+    def forget(self, place: str) -> None:
+        """Drop a place that is not used any more. This is no recovery."""
+        for found in self._kinds.values():
+            self._remove(found, place)
+
+    def fails(self, place: str, *kinds: str) -> bool:
+        """Return whether any of some kinds fails in a place now."""
+        return any(kind in self._kinds and place in self._kinds[kind].places for kind in kinds)
+
+    def last_error(self, place: str) -> str | None:
+        """Return the text of the last failure of a place; None if it does not fail."""
+        failing = [found.places[place] for found in self._kinds.values() if place in found.places]
+        return max(failing, key=lambda one: one.at).error if failing else None
+
+    def unreported(self, now: float) -> dict[str, Report]:
+        """Return a report for each kind with failures that no report has counted yet, at the end."""
+        return {kind: found.report(now) for kind, found in self._kinds.items() if found.reported and found.unreported}
+
+    def _remove(self, found: _Kind, place: str) -> bool:
+        removed = found.places.pop(place, None) is not None
+        self.failing -= removed
+        return removed
