@@ -29,7 +29,14 @@ from kinstream.consume.fetch.auto import AutoFetcher
 from kinstream.consume.fetch.fanout import FanOutFetcher
 from kinstream.consume.fetch.fetcher import Fetcher
 from kinstream.consume.fetch.poll import PollingFetcher
-from kinstream.consume.fetch.position import LATEST, TRIM_HORIZON, Position, PositionLike, seconds_since_1970
+from kinstream.consume.fetch.position import (
+    LATEST,
+    TRIM_HORIZON,
+    Position,
+    PositionLike,
+    seconds_since_1970,
+    time_text,
+)
 from kinstream.consume.iterate import Batches, Records
 from kinstream.consume.lease.keep import SoleKeeper
 from kinstream.consume.lease.store import LeaseStore, Memory
@@ -66,11 +73,13 @@ class Consumer(StreamAccess):
             the last one ended. None: they are kept in this object.
         store: Where checkpoints are kept, such as `SQLite("checkpoints.db")`; goes with `application`.
         start: Where reading begins in shards that have no checkpoint: "TRIM_HORIZON", "LATEST", a time (seconds since 1970 or
-            a datetime), or a dict of shard ids and positions. None: TRIM_HORIZON with an application, LATEST without. Shards
-            that come into being later are read from their first record on. LATEST is when a shard's first answer is made,
-            some moments after the first record was asked for, or `run` was called: what is written after its `ShardStarted`
-            event is read, what was written within seconds before that may be.
-        until: Where reading ends by itself: a time, or "now", which is when reading begins. None: it goes on for ever.
+            a datetime), or a dict of shard ids and positions. None: TRIM_HORIZON with an application, LATEST without. A time up
+            to 5 minutes in the service's future means from now on; a later one is an error. Shards that come into being later
+            are read from their first record on. LATEST is when a shard's first answer is made, some moments after the first
+            record was asked for, or `run` was called: what is written after its `ShardStarted` event is read, what was written
+            within seconds before that may be.
+        until: Where reading ends by itself: a time, or "now", which is when reading begins: all that was written before is read,
+            through every reshard. A time before `start` is an error. None: reading never ends by itself.
         fetch: `Poll()`, `FanOut()` or `Auto()`; None: `Poll()`.
         deliver: How records reach the program.
         failure: What becomes of records whose handler fails.
@@ -133,7 +142,7 @@ class Consumer(StreamAccess):
         self._store = Memory() if store is None else _store(store)
         self._start = _start(("LATEST" if application is None else "TRIM_HORIZON") if start is None else start)
         self._until_now = until == "now"
-        self._until = None if until is None or self._until_now else _until(until)
+        self._until = None if until is None or self._until_now else _until(until, self._start)
         self._fetch = Poll() if fetch is None else _checked("fetch", fetch, Poll, FanOut, Auto)
         self._deliver = Delivering() if deliver is None else _checked("deliver", deliver, Delivering)
         self._failure = Failing() if failure is None else _checked("failure", failure, Failing)
@@ -383,10 +392,16 @@ def _store(store: Any) -> LeaseStore:
     return store  # type: ignore[no-any-return]
 
 
-def _until(until: float | datetime | str) -> float:
+def _until(until: float | datetime | str, start: Start) -> float:
     if isinstance(until, str):
         raise ConfigError(f"until={until!r}: must be 'now', seconds since 1970, or a datetime")
-    return seconds_since_1970("until", until)
+    seconds = seconds_since_1970("until", until)
+    for position in (start.position, *start.of_shards.values()):
+        if position.timestamp is not None and position.timestamp > seconds:
+            raise ConfigError(
+                f"until: {time_text(seconds)} is before the start, {time_text(position.timestamp)}: nothing would be read"
+            )
+    return seconds
 
 
 def _start(start: StartLike) -> Start:

@@ -1,4 +1,4 @@
-"""Bounded replays by the hundred: a handler so slow that what is read ahead stands still, and a time that is still to come."""
+"""Bounded replays by the hundred: slow handlers, times still to come, clocks that differ, and shards that split and merge."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.doubles.network import Faults, Network
 from tests.doubles.virtual_loop import LoopClock, simulate
 from tests.simulation.seeds import FIRST_SEED, SEEDS, shown_again
 
-from kinstream import Client, Consumer, Credentials, Delivering, FanOut, Poll, ReceivedRecord
+from kinstream import Client, Consumer, Credentials, Delivering, FanOut, Poll, ReceivedRecord, events
 
 STREAM = "orders"
 LASTS = 120
@@ -85,3 +85,122 @@ async def write(service: Kinesis, chance: random.Random) -> None:
             service.ask("PutRecord", StreamName=STREAM, PartitionKey=f"k{number}", Data=b"%08d" % number + bytes(size))
             number += 1
         await asyncio.sleep(chance.expovariate(1 / chance.choice([0.1, 1, 8])))
+
+
+@pytest.mark.timeout(120 + SEEDS)
+@pytest.mark.parametrize("pushed", [False, True], ids=["polled", "pushed"])
+def test_replay_until_now_has_all_that_was_written_before_it_began_through_every_reshard(pushed: bool) -> None:
+    generations = 0
+    for seed in range(FIRST_SEED, FIRST_SEED + SEEDS):
+        with shown_again("replay until now", seed):
+            generations += simulate(partial(replay_until_now, seed, pushed), seed=seed, lasts=20_000)
+    print(f"replays until now: {SEEDS} from seed {FIRST_SEED}: {generations} reshards before they began")
+    assert generations > SEEDS
+
+
+async def replay_until_now(seed: int, pushed: bool) -> int:
+    """Read what is there, while more is written and the stream is resharded; return how often it was resharded before."""
+    chance = random.Random(seed)
+    clock = LoopClock()
+    service = Kinesis(clock, transition=chance.choice([0.0, 0.0, 1.0]))
+    service.ask("CreateStream", StreamName=STREAM, ShardCount=chance.choice([1, 2]))
+    await asyncio.sleep(1.5)
+    network = Network(service, seed, Faults(latency=(0.002, chance.choice([0.03, 0.5]))))
+    number = reshards = 0
+
+    def put() -> None:
+        nonlocal number
+        service.ask("PutRecord", StreamName=STREAM, PartitionKey=f"k{number}", Data=b"%08d" % number)
+        number += 1
+
+    for _ in range(chance.choice([1, 3, 8])):
+        for _ in range(chance.choice([0, 1, 20])):
+            put()
+        await asyncio.sleep(chance.choice([0.0, 0.1, 2.0]))
+        reshards += bool(service.reshard(STREAM, chance))
+        await asyncio.sleep(chance.choice([0.0, 0.3, 2.0]))
+    put()
+    before = number
+
+    async def disturb() -> None:
+        while True:
+            put()
+            if chance.random() < 0.05:
+                service.reshard(STREAM, chance)
+            await asyncio.sleep(chance.expovariate(1 / 0.3))
+
+    reader = Consumer(
+        STREAM,
+        start="TRIM_HORIZON",
+        until="now",
+        fetch=FanOut(consumer_name="replay") if pushed else Poll(page_records=chance.choice([1, 3, 10_000])),
+        client=client_on(network, ahead=chance.choice([-600.0, -1.9, -0.4, 0.0, 0.4, 1.9, 600.0])),
+    )
+    seen: set[int] = set()
+    disturbing = asyncio.create_task(disturb())
+    async with reader:
+        async for record in reader:
+            seen.add(int(record.data))
+    disturbing.cancel()
+    await asyncio.wait([disturbing])
+    await reader.client.close()
+    missing = set(range(before)) - seen
+    assert not missing, f"{len(missing)} of {before} records are missing, such as {min(missing)}"
+    return reshards
+
+
+@pytest.mark.timeout(120 + SEEDS)
+@pytest.mark.parametrize("pushed", [False, True], ids=["polled", "pushed"])
+def test_start_at_the_time_of_a_clock_that_is_ahead_misses_nothing_that_is_written_once_reading_has_begun(
+    pushed: bool,
+) -> None:
+    for seed in range(FIRST_SEED, FIRST_SEED + SEEDS):
+        with shown_again("start", seed):
+            simulate(partial(start_ahead, seed, pushed), seed=seed, lasts=20_000)
+
+
+async def start_ahead(seed: int, pushed: bool) -> None:
+    chance = random.Random(seed)
+    clock = LoopClock()
+    service = Kinesis(clock)
+    service.ask("CreateStream", StreamName=STREAM, ShardCount=1)
+    service.ask("PutRecord", StreamName=STREAM, PartitionKey="k", Data=b"old")
+    await asyncio.sleep(10)
+    network = Network(service, seed, Faults(latency=(0.002, chance.choice([0.03, 0.5]))))
+    client = client_on(network, ahead=chance.choice([0.0, 0.1, 1.0, 1.9, 4.0, 200.0]))
+    started = asyncio.Event()
+
+    def observe(event: events.Event) -> None:
+        if isinstance(event, events.ShardStarted):
+            started.set()
+
+    reader = Consumer(
+        STREAM,
+        start=client.clock.wall() + chance.choice([0.0, 0.5, 3.0, 5.0, 80.0]),
+        fetch=FanOut(consumer_name="replay") if pushed else Poll(),
+        client=client,
+        observer=observe,
+    )
+
+    async def write() -> None:
+        await started.wait()
+        service.ask("PutRecord", StreamName=STREAM, PartitionKey="k", Data=b"new")
+
+    writing = asyncio.create_task(write())
+    async with reader:
+        async with asyncio.timeout(60):
+            record = await anext(aiter(reader))
+    assert record.data == b"new"
+    await writing
+    await client.close()
+
+
+def client_on(network: Network, ahead: float) -> Client:
+    """Return a client whose machine's clock is ahead of the service's."""
+    return Client(
+        region="us-east-1",
+        credentials=Credentials("local", "local"),
+        endpoint_url="http://127.0.0.1:1",
+        clock=LoopClock(ahead),
+        transport=network.connect(),
+    )

@@ -187,6 +187,14 @@ class Nothing:
         ({"start": "OLDEST"}, "start='OLDEST': must be 'TRIM_HORIZON', 'LATEST', a time, or a Position"),
         ({"until": "tomorrow"}, "until='tomorrow': must be 'now', seconds since 1970, or a datetime"),
         ({"until": True}, "until=True: must be"),
+        (
+            {"start": 20.0, "until": 10.0},
+            "until: 1970-01-01 00:00:10.000+00:00 is before the start, 1970-01-01 00:00:20",
+        ),
+        (
+            {"start": {FIRST: 5.0, "b": 20.0}, "until": 10.0},
+            "00:00:10.000+00:00 is before the start, 1970-01-01 00:00:20",
+        ),
         ({"out_of_range": None}, "out_of_range=None: must be 'drop' or 'keep'"),
         ({"checkpoint": "auto"}, "checkpoint: must be a kinstream.Checkpointing, not str"),
         ({"fetch": Poll}, "fetch: must be a kinstream.Poll or"),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from kinstream.aws.client import Client
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.kinesis import ShardFilter, ShardFilterType
 from kinstream.aws.shards import all_shards
-from kinstream.consume.fetch.position import LATEST, TRIM_HORIZON, Position
+from kinstream.consume.fetch.position import LATEST, LATEST_MARGIN, TRIM_HORIZON, Position
 from kinstream.record import ChildShard, Shard
 from kinstream.sharding.lineage import Lineage
 
@@ -25,6 +25,12 @@ class Start:
 
     position: Position = TRIM_HORIZON
     of_shards: Mapping[str, Position] = field(default_factory=dict)
+
+    def mapped(self, change: Callable[[Position], Position]) -> Start:
+        """Return the same start with each position changed."""
+        return Start(
+            change(self.position), {shard_id: change(position) for shard_id, position in self.of_shards.items()}
+        )
 
 
 class Discoverer:
@@ -69,6 +75,8 @@ class Discoverer:
         moment = self._start.position.timestamp
         if known or moment is None:
             return None
+        # A time that is still to come may be refused. An earlier one finds more shards, of which nothing is read.
+        moment = min(moment, self._client.service_time() - LATEST_MARGIN)
         shard_filter = ShardFilter(ShardFilterType.FROM_TIMESTAMP, timestamp=moment)
         return {shard.shard_id for shard in await all_shards(self._client, self._stream, shard_filter)}
 

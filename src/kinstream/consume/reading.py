@@ -77,7 +77,8 @@ class Terms(msgspec.Struct, frozen=True):
         batch_records: The most records in one batch.
         keeps_strays: Whether aggregates are kept that do not belong to the shard.
         until: Where reading ends, in seconds since 1970; None: nowhere.
-        until_now: Whether that is when reading began: a shard with nothing more to read is then at its end.
+        until_now: True if that is when reading began: a shard with nothing more to read is then at its end.
+        begun: When reading began, on the monotonic clock.
         manual: Whether only the program checkpoints.
         wake: Is called when a reading has something to hand on, or has come to an end.
         write_checkpoint: Writes a shard's checkpoint.
@@ -92,6 +93,7 @@ class Terms(msgspec.Struct, frozen=True):
     keeps_strays: bool
     until: float | None
     until_now: bool
+    begun: float
     manual: bool
     wake: Callable[[Reading], None]
     write_checkpoint: Callable[[Reading], Awaitable[None]]
@@ -155,6 +157,8 @@ class Reading:
         self._wanted: Position | None = None
         self._latest_until = -1.0  # so long what is wanted is the latest itself, and not what is kept for later
         self._rewinds = False
+        self._begun = 0.0
+        self._now_there: float | None = None
         self._page: Page | None = None
         self._batches: Iterator[Batch | Undeliverable] | None = None
         self._ahead = ReadAhead(terms.fetcher, shard, terms.budget, self._heard, self._failed)
@@ -178,7 +182,9 @@ class Reading:
         self._skipping = True
         self.failure = None
         self.progress.last = None
-        self._watch = Watch(terms.clock.monotonic())
+        self._begun = terms.clock.monotonic()
+        self._now_there = None
+        self._watch = Watch(self._begun)
         self._asked_from = position
         self._begun_at = self._read_to = self._skip = kept
         self._ahead.start(position, self._begun_at)
@@ -230,15 +236,19 @@ class Reading:
 
     def _cut(self, page: Page, until: float) -> Page:
         """Return the page without what came after the time at which reading ends."""
-        records, behind, now = page.records, page.millis_behind_latest, self._terms.service_time()
-        closed = self.shard.closed  # as it was listed; then it ends by its end alone, or its children would not be read
+        records, behind = page.records, page.millis_behind_latest
+        closed = self.shard.closed  # as listed: it ends by its end alone, or its children would not be read
         if self._terms.until_now:
-            if behind == 0 and not closed:
+            if closed:
+                return page  # all of it was there when reading began, whatever its records are dated
+            if behind == 0:
                 return page if page.ended else self._last(page, records)
-            if (
-                records and behind
-            ):  # its clock may be ahead of what its answers are dated with, as a server's that was moved
-                until += max(records[-1].arrival_time + behind / 1000 - now, 0.0)
+            if records and behind and self._now_there is None:
+                # The service's time when reading began, by the clock that dates records: it may differ from ours, and from the
+                # dates of its responses. The page was made after this reading was begun.
+                since = self._begun - self._terms.begun
+                self._now_there = max(records[-1].arrival_time + behind / 1000 - since, until)
+            until = self._now_there or until
         if records and records[-1].arrival_time > until:
             # Up to the last that came by then: arrival times need not grow (API reference, `Record`), and a checkpoint after a
             # record says that those before it are done.

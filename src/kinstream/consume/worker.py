@@ -30,7 +30,7 @@ from kinstream.consume.deliver import Delivery, FailurePolicy, Interrupted, slee
 from kinstream.consume.discover import Discoverer, Start
 from kinstream.consume.fetch.ahead import Budget
 from kinstream.consume.fetch.fetcher import Fetcher
-from kinstream.consume.fetch.position import LATEST_MARGIN, PROMPT, SHARD_END, Position
+from kinstream.consume.fetch.position import LATEST_MARGIN, PROMPT, SHARD_END, Position, from_now_on
 from kinstream.consume.lease.keep import Keeper
 from kinstream.consume.lifecycle import State, Step
 from kinstream.consume.reading import Batch, Reading, Terms
@@ -109,7 +109,7 @@ class Worker:
         self._clock = plan.client.clock
         self._keeper = plan.keeper
         self._announce = plan.announce
-        self._discoverer = Discoverer(plan.client, plan.stream, plan.start)
+        self._discoverer: Discoverer  # once the service's time is known
         self._terms: Terms | None = None
         self._stopping = asyncio.Event()
         self._policy = FailurePolicy(plan.failure, self._clock, plan.announce, self._stopping)
@@ -209,9 +209,13 @@ class Worker:
             keeps_strays=strays or plan.keeps_strays,
             until=plan.client.service_time() if plan.until == "now" else plan.until,
             until_now=plan.until == "now",
+            begun=self._clock.monotonic(),
             manual=plan.manual,
             wake=self._wake,
             write_checkpoint=self._writer.write,
+        )
+        self._discoverer = Discoverer(
+            plan.client, plan.stream, plan.start.mapped(lambda position: self._from_now_on("start", position))
         )
         known = await self._keeper.known()
         await self._discoverer.begin(known)
@@ -225,6 +229,9 @@ class Worker:
         self._grant()
         for way in (self._keep_discovering(), self._keep_checkpointing(), self._keep_watching()):
             self._beside.append(self._spawn(way))
+
+    def _from_now_on(self, field: str, position: Position) -> Position:
+        return from_now_on(field, position, self._plan.client.service_time())
 
     async def _prepare(self) -> None:
         """Write down where reading begins in all shards before any is read: a restart must not begin elsewhere in some."""
@@ -488,6 +495,7 @@ class Worker:
     async def seek(self, shard_id: str, position: Position) -> None:
         """Go on from elsewhere in a shard. Raises as `Keeper.rewind`; where the store fails, it is written later."""
         (reading,) = self._chosen(shard_id)
+        position = self._from_now_on("position", position)
         if reading.state not in (State.READING, State.ENDING, State.PAUSED):
             raise ConfigError(f"shard_id={shard_id!r}: this shard is {reading.state}, and cannot be sought in")
         reading.seek(position)

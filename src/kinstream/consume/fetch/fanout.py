@@ -12,12 +12,13 @@ from kinstream.aws.endpoint import Stream
 from kinstream.aws.subscription import Subscription
 from kinstream.config import FanOut
 from kinstream.consume.fetch.fetcher import Page
-from kinstream.consume.fetch.position import LATEST, LATEST_MARGIN, PROMPT, Position
+from kinstream.consume.fetch.position import LATEST, LATEST_MARGIN, PROMPT, TOO_EARLY_PAUSE, Position, too_early
 from kinstream.consume.fetch.registration import Registration, refused
 from kinstream.consume.fetch.subscribing import SubscribingPace
 from kinstream.errors import (
     ConfigError,
     CredentialsError,
+    InvalidArgument,
     KinesisError,
     LimitExceeded,
     NotFound,
@@ -140,6 +141,9 @@ class FanOutFetcher:
                         asked = clock.monotonic()
                         unread = min(unread + asked - heard, STALE_AFTER)
             except KinesisError as error:
+                if isinstance(error, InvalidArgument) and too_early(position, self._client.service_time()):
+                    await clock.sleep(TOO_EARLY_PAUSE)
+                    continue
                 strange = strange + 1 if isinstance(error, (UnexpectedResponse, CredentialsError)) else 0
                 in_use = isinstance(error, ResourceInUse)
                 # A consumer that is deregistered ends its subscriptions by "not found": the next call finds out.

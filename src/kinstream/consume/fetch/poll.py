@@ -14,8 +14,8 @@ from kinstream.aws.endpoint import Stream
 from kinstream.config import Poll
 from kinstream.consume.fetch.fetcher import Page
 from kinstream.consume.fetch.pace import ReadPace
-from kinstream.consume.fetch.position import LATEST, LATEST_MARGIN, PROMPT, Position
-from kinstream.errors import CredentialsError, ExpiredIterator, KinesisError, UnexpectedResponse
+from kinstream.consume.fetch.position import LATEST, LATEST_MARGIN, PROMPT, TOO_EARLY_PAUSE, Position, too_early
+from kinstream.errors import CredentialsError, ExpiredIterator, InvalidArgument, KinesisError, UnexpectedResponse
 from kinstream.events import Event, FetchFailed
 from kinstream.record import GetRecordsResult, ReceivedRecord, Shard
 
@@ -97,6 +97,9 @@ class PollingFetcher:
                 iterator = None
                 continue
             except KinesisError as error:
+                if isinstance(error, InvalidArgument) and too_early(position, self._client.service_time()):
+                    await clock.sleep(TOO_EARLY_PAUSE)
+                    continue
                 strange = strange + 1 if isinstance(error, (UnexpectedResponse, CredentialsError)) else 0
                 if strange > PATIENCE or not (strange or error.throttled or error.retry_safe):
                     raise

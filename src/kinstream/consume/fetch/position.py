@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 import msgspec
@@ -19,6 +19,10 @@ LATEST_MARGIN = 5.0
 """Seconds by which our clock may be ahead of the service's: what was latest at a moment is looked for from so long before."""
 PROMPT = 1.0
 """Seconds that beginning at the latest record may take; after that it is begun at a time, so that what came meanwhile is read."""
+START_AHEAD = 300.0
+"""Seconds that a start may lie in the service's future. Up to here two clocks differ, and it means "from now on"."""
+TOO_EARLY_PAUSE = 0.25
+"""Seconds before a time that the service refused because it is still to come is requested again."""
 
 # Service model, `SequenceNumber`; but servers of other makers have leading zeros.
 _SEQUENCE_NUMBER = re.compile(r"[0-9]{1,129}")
@@ -163,6 +167,46 @@ class Position(msgspec.Struct, frozen=True, gc=False):
             return self.sequence_number
         index = "" if self.subsequence_number is None else f"/{self.subsequence_number}"
         return f"{'at' if self.inclusive else 'after'} {self.sequence_number}{index}"
+
+
+def from_now_on(field: str, position: Position, now: float) -> Position:
+    """Return the position at which reading can begin: Kinesis refuses a time that is later than its own.
+
+    Args:
+        field: Names the position in an error.
+        position: The position as it was given.
+        now: The service's time, in seconds since 1970, right to `CLOCKS_DIFFER`.
+
+    Returns:
+        LATEST for a time that is still to come. A time within `LATEST_MARGIN` stays: it may be the past by the service's clock,
+        and a fetcher waits until it is (`too_early`).
+
+    Raises:
+        ConfigError: The time is more than `START_AHEAD` seconds ahead.
+    """
+    if position.timestamp is None:
+        return position
+    ahead = position.timestamp - now
+    if ahead > START_AHEAD:
+        raise ConfigError(
+            f"{field}: {time_text(position.timestamp)} is {ahead:.0f} s after the time of the service,"
+            f" {time_text(now)}: a start up to {START_AHEAD:.0f} s ahead means from now on, a later one is refused;"
+            " check the time and this machine's clock"
+        )
+    return LATEST if ahead > LATEST_MARGIN else position
+
+
+def too_early(position: Position, now: float) -> bool:
+    """Return whether the service may refuse a position for now, because its time is still to come."""
+    return position.timestamp is not None and position.timestamp > now - LATEST_MARGIN
+
+
+def time_text(seconds: float) -> str:
+    """Return seconds since 1970 as text for people."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(" ", "milliseconds")
+    except (OverflowError, OSError, ValueError):
+        return f"{seconds:g} s since 1970"
 
 
 PositionLike: TypeAlias = Position | str | float | datetime

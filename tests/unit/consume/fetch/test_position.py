@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from kinstream import ConfigError, ShardIteratorType
-from kinstream.consume.fetch.position import LATEST, SHARD_END, TRIM_HORIZON, Position
+from kinstream.consume.fetch.position import (
+    LATEST,
+    LATEST_MARGIN,
+    SHARD_END,
+    START_AHEAD,
+    TRIM_HORIZON,
+    Position,
+    from_now_on,
+    too_early,
+)
 
 IN_ORDER = [
     Position.at_time(1),
@@ -112,3 +121,32 @@ def test_positions_read_as_text() -> None:
         for p in (TRIM_HORIZON, Position.at("7"), Position.after("7", 2), Position.after("7"), Position.at_time(1))
     ]
     assert texts == ["TRIM_HORIZON", "at 7/0", "after 7/2", "after 7", "AT_TIMESTAMP(1.000)"]
+
+
+NOW = 1_800_000_000.0
+
+
+def test_start_up_to_five_minutes_in_the_future_means_from_now_on() -> None:
+    for position in TRIM_HORIZON, LATEST, SHARD_END, Position.after("7", 0), Position.at_time(NOW - 1):
+        assert from_now_on("start", position, NOW) == position
+    assert from_now_on("start", Position.at_time(NOW + 60), NOW) == LATEST
+    assert from_now_on("start", Position.at_time(NOW + START_AHEAD), NOW) == LATEST
+
+
+def test_start_that_may_be_past_by_the_services_clock_stays_and_is_waited_for() -> None:
+    for ahead in 0.0, 1.5, LATEST_MARGIN:
+        near = Position.at_time(NOW + ahead)
+        assert from_now_on("start", near, NOW) == near
+        assert too_early(near, NOW)
+    assert not too_early(Position.at_time(NOW - LATEST_MARGIN), NOW)
+    assert not too_early(TRIM_HORIZON, NOW)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "shown"), [(301.0, "2027-01-15 08:05:01.000+00:00 is 301 s after"), (1e300, "1e+300 s since 1970 is")]
+)
+def test_start_that_is_later_is_an_error_that_names_both_times(ahead: float, shown: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        from_now_on("start", Position.at_time(NOW + ahead), NOW)
+    assert raised.value.details.startswith(f"start: {shown}")
+    assert "2027-01-15 08:00:00.000+00:00" in raised.value.details
