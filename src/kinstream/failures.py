@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from kinstream.errors import KinesisError
+
 REPORT_EVERY = 60.0
 """Minimum seconds between two reports of one kind."""
 
@@ -35,6 +37,23 @@ class Report(msgspec.Struct, frozen=True):
     failures: int
     unreported: int
     recovered: bool = False
+
+    @property
+    def extent(self) -> str:
+        """For how long and how often it failed, as text."""
+        times = "1 failure" if self.failures == 1 else f"{self.failures:,} failures"
+        return f"{self.seconds:.1f} s ({times})"
+
+    @property
+    def failed(self) -> str:
+        """The verb of the log's line."""
+        return "failed" if self.failures == 1 else f"has failed for {self.extent}"
+
+
+def described(error: BaseException) -> str:
+    """Return an error's type and text."""
+    details = error.details if isinstance(error, KinesisError) else str(error)
+    return f"{type(error).__name__}: {details}"
 
 
 @dataclass(slots=True)

@@ -18,10 +18,11 @@ from kinstream.consume.fetch.ahead import Budget, ReadAhead
 from kinstream.consume.fetch.fetcher import Fetcher, Page
 from kinstream.consume.fetch.position import LATEST, LATEST_MARGIN, PROMPT, TRIM_HORIZON, Position
 from kinstream.consume.lifecycle import State, Step, after_step
-from kinstream.consume.report import Reporter, described
+from kinstream.consume.report import Reporter
 from kinstream.consume.watch import Watch
 from kinstream.errors import ClosedError
 from kinstream.events import ShardStarted
+from kinstream.failures import described
 from kinstream.record import ChildShard, ReceivedRecord, Shard, ShardStatus
 
 Batch: TypeAlias = list[ReceivedRecord[bytes]]

@@ -9,7 +9,7 @@ from kinstream.clock import Clock
 from kinstream.consume.fetch.fetcher import Page
 from kinstream.consume.statistics import ConsumerStatistics, Counts
 from kinstream.consume.withhold import exception_info
-from kinstream.errors import KinesisError, ResourceInUse
+from kinstream.errors import ResourceInUse
 from kinstream.events import (
     AggregateDropped,
     CheckpointFailed,
@@ -20,7 +20,7 @@ from kinstream.events import (
     RecordFailed,
     ShardStalled,
 )
-from kinstream.failures import Failures, Report
+from kinstream.failures import Failures, described
 from kinstream.record import ReceivedRecord
 
 THROTTLED_FOR = 10.0
@@ -124,7 +124,7 @@ class Reporter:
             report = self._failures.succeeded(kind, now, place)
             if report is not None:
                 what = f"{_KINDS[kind]} {_names(report.places)}".rstrip()
-                _log.info("%s: %s works again after %s", self._name, what, _extent(report))
+                _log.info("%s: %s works again after %s", self._name, what, report.extent)
 
     def left(self, shard_id: str) -> None:
         """Forget the failures of a shard that is not read any more."""
@@ -204,8 +204,7 @@ class Reporter:
         if report is None:
             return
         what = f"{_KINDS[kind]} {_names(report.places)}".rstrip()
-        failed = "failed" if report.failures == 1 else f"has failed for {_extent(report)}"
-        _log.warning("%s: %s %s: %s; %s", self._name, what, failed, cause, then)
+        _log.warning("%s: %s %s: %s; %s", self._name, what, report.failed, cause, then)
 
 
 _OUTCOMES = {
@@ -216,18 +215,7 @@ _OUTCOMES = {
 }
 
 
-def described(error: BaseException) -> str:
-    """Return an error's type and text."""
-    details = error.details if isinstance(error, KinesisError) else str(error)
-    return f"{type(error).__name__}: {details}"
-
-
 def _names(places: tuple[str, ...]) -> str:
     if len(places) <= 3:
         return ", ".join(places)
     return f"{len(places)} shards ({', '.join(places[:3])}, ...)"
-
-
-def _extent(report: Report) -> str:
-    times = "1 failure" if report.failures == 1 else f"{report.failures:,} failures"
-    return f"{report.seconds:.1f} s ({times})"

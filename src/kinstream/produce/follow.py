@@ -16,6 +16,7 @@ from kinstream.produce.entrance import Entrance
 from kinstream.produce.lane import Lane
 from kinstream.produce.learn import Scout, Sight
 from kinstream.produce.pump import NEVER, Pump
+from kinstream.produce.report import Reporter
 from kinstream.produce.route import Router
 from kinstream.produce.settle import hopeless, judge
 from kinstream.produce.statistics import Counts
@@ -66,6 +67,7 @@ class Follower:
         aggregates: Whether records are to be packed where they may be.
         name: The stream's name.
         tell: Told events; None where nobody listens.
+        report: Logs looks that failed.
         judged: Settles strays.
         die: Told of an error that nobody foresaw.
 
@@ -90,6 +92,7 @@ class Follower:
         aggregates: bool,
         name: str,
         tell: Callable[[Event], None] | None,
+        report: Reporter,
         judged: Judged,
         die: Callable[[BaseException], None],
     ) -> None:
@@ -108,6 +111,7 @@ class Follower:
         self._aggregates = aggregates
         self._name = name
         self._tell = tell
+        self._report = report
         self._judged = judged
         self._die = die
         self._looks = 0
@@ -163,13 +167,16 @@ class Follower:
             while True:
                 self._looks += 1
                 try:
-                    error = self._saw(await self._scout.look())
+                    sight = await self._scout.look()
+                    self._report.looked(sight.error)
+                    error = self._saw(sight)
                     self.trouble = ""
                 except KinesisError as problem:
                     error = problem
                     self.trouble = problem.details
+                    self._report.looked(problem)
                     if not self.known:
-                        self._go_single(f"the stream cannot be described: {error.details}")
+                        self._go_single(f"the stream cannot be described: {error.details}", logged=True)
                 if error is None and self.unsure:
                     # A shard that was made and closed again meanwhile is not among the open ones.
                     self._looks += 1
@@ -204,7 +211,7 @@ class Follower:
             self._why_single = None
             self._batcher.aggregating = self._aggregates
         elif used is None and sight.error is not None:
-            self._go_single(f"its shards cannot be told: {sight.error.details}")
+            self._go_single(f"its shards cannot be told: {sight.error.details}", logged=True)
         if shard_map is not None:
             self.known = True
             self._counts.map_refreshes += 1
@@ -217,14 +224,15 @@ class Follower:
         self._judge(self._router.shard_map, all_well=facts.spreads)
         return sight.error
 
-    def _go_single(self, reason: str) -> None:
-        """Send records alone from now on, and say why, once."""
+    def _go_single(self, reason: str, *, logged: bool = False) -> None:
+        """Send records alone from now on, and say why, once; `logged`: the log has it already."""
         self.known = True
         self._batcher.aggregating = False
         if not self._aggregates or reason == self._why_single:
             return
         self._why_single = reason
-        _log.warning("%s: records are not aggregated: %s", self._name, reason)
+        if not logged:
+            _log.warning("%s: records are not aggregated: %s", self._name, reason)
         if self._tell is not None:
             self._tell(AggregationOff(reason))
 

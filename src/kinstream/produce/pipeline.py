@@ -50,6 +50,7 @@ from kinstream.produce.outcome import Outcomes
 from kinstream.produce.pace import Outage, Pace, delay
 from kinstream.produce.pump import Pump
 from kinstream.produce.refusal import SAMPLES, Refusal
+from kinstream.produce.report import Reporter
 from kinstream.produce.route import Router
 from kinstream.produce.send import Sender
 from kinstream.produce.settle import (
@@ -131,6 +132,7 @@ class Pipeline:
             stream.name, self.entrance.room, resend.deadline, self._tell, aggregates=aggregate is not None
         )
         self._counts = self._outcomes.counts
+        self._report = Reporter(stream.name, self._clock)
 
         # Where records are that are neither in the inbox nor in a lane.
         self._on_their_way: dict[Batch, asyncio.Task[None]] = {}
@@ -138,7 +140,8 @@ class Pipeline:
 
         self._follower = Follower(
             Scout(client, stream), self._router, self._batcher, self.entrance, self._pump, self._clock, self._counts,
-            aggregates=aggregate is not None, name=stream.name, tell=self._tell, judged=self._judged, die=self._die,
+            aggregates=aggregate is not None, name=stream.name, tell=self._tell, report=self._report,
+            judged=self._judged, die=self._die,
         )  # fmt: skip
         self._hurried = False
         self._closed: asyncio.Future[None] | None = None
@@ -292,6 +295,7 @@ class Pipeline:
         if batch.refusal is not None:
             batch.refusal.mixed = True
         verdict = settle(batch, results, self._router.shard_map)
+        self._report.answered(bool(verdict.written or verdict.strays), verdict.again)
         written = again = 0
         for entries, found in verdict.written:
             written += self._outcomes.written(entries, found)
@@ -310,6 +314,8 @@ class Pipeline:
     def _unanswered(self, batch: Batch, error: KinesisError) -> None:
         now = self._clock.monotonic()
         self._counts.requests_failed += 1
+        if not refused_for_one(error):
+            self._report.unanswered(error)
         failed_before = self._counts.records_failed
         again = 0
         if refused_for_one(error):

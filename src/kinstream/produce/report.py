@@ -1,0 +1,85 @@
+"""Reporter: logs a producer's failing requests at a limited rate, and their recovery."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from kinstream.clock import Clock
+from kinstream.errors import KinesisError, ResourceInUse
+from kinstream.failures import Failures, described
+from kinstream.produce.settle import Again, hopeless
+
+THROTTLED_FOR = 10.0
+"""Seconds of throttling without an accepted record after which a producer says so. Less is everyday backpressure."""
+
+NOT_READY_FOR = 10.0
+"""Seconds after which a stream is reported that is being created, or resharded so that its shards cannot be told."""
+
+_KINDS = {"send": "PutRecords", "throttled": "PutRecords", "look": "describing the stream"}
+
+_log = logging.getLogger("kinstream.producer")
+
+
+class Reporter:
+    """Logs which of a producer's requests fail: the first failure of a kind, one line a minute, and the recovery.
+
+    Args:
+        name: The stream's name.
+        clock: The producer's clock.
+    """
+
+    def __init__(self, name: str, clock: Clock) -> None:
+        self._name = name
+        self._clock = clock
+        self._failures = Failures()
+
+    def answered(self, accepted: bool, again: Sequence[Again]) -> None:
+        """Take note of a response to PutRecords.
+
+        Args:
+            accepted: True if a shard accepted any of its records.
+            again: Records that are sent again, and why.
+        """
+        if accepted:
+            self._succeeded("send", "throttled")
+        elif all(part.throttled for part in again):
+            self._succeeded("send")
+            self._throttled(again[-1].error if again else "")
+        else:
+            self._failed("send", again[-1].error, "the records are sent again")
+
+    def unanswered(self, error: KinesisError) -> None:
+        """Take note that a PutRecords request failed as a whole."""
+        if error.throttled:
+            self._throttled(error.details)
+            return
+        then = "its records are not sent again" if hopeless(error) else "the records are sent again"
+        self._failed("send", described(error), then, NOT_READY_FOR if isinstance(error, ResourceInUse) else 0.0)
+
+    def looked(self, error: KinesisError | None) -> None:
+        """Take note of a look at the stream: its description and its shards."""
+        if error is None:
+            self._succeeded("look")
+            return
+        soon = error.throttled or isinstance(error, ResourceInUse) or type(error) is KinesisError
+        then = "it is described again while records wait, which are sent one by one until then"
+        self._failed("look", described(error), then, NOT_READY_FOR if soon else 0.0)
+
+    def _throttled(self, cause: str) -> None:
+        then = "the records are sent again, more slowly: the stream needs more shards, or fewer records"
+        self._failed("throttled", cause, then, THROTTLED_FOR)
+
+    def _failed(self, kind: str, cause: str, then: str, patience: float = 0.0) -> None:
+        report = self._failures.failed(kind, self._clock.monotonic(), cause, patience=patience)
+        if report is not None:
+            _log.warning("%s: %s %s: %s; %s", self._name, _KINDS[kind], report.failed, cause, then)
+
+    def _succeeded(self, *kinds: str) -> None:
+        if not self._failures.failing:
+            return
+        now = self._clock.monotonic()
+        for kind in kinds:
+            report = self._failures.succeeded(kind, now)
+            if report is not None:
+                _log.info("%s: %s works again after %s", self._name, _KINDS[kind], report.extent)
