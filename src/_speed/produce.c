@@ -247,18 +247,29 @@ static long attempts_of(PyObject *object, const struct places *places) {
     return number;
 }
 
+/* What was settled, and the data that each record had: it is let go of at the end, or given back if memory runs out. */
+struct settled {
+    Py_ssize_t count, most;
+    PyObject *(*log)[2];
+};
+
 /* Tells one delivery where it is, also as part of an aggregate, `whole`. Returns 0 where it was settled before, -1 on an error. */
 static int settle_one(PyObject *delivery, PyObject *result, PyObject *whole, Py_ssize_t index, PyObject *empty, Py_ssize_t *size,
-                      PyObject *awaited) {
+                      PyObject *awaited, struct settled *settled) {
     const struct places *places = places_of(Py_TYPE(delivery));
     PyObject *before = place(delivery, places, OUTCOME), *waiter = place(delivery, places, WAITER);
     PyObject *bytes = place(delivery, places, SIZE), *doubt = place(delivery, places, DOUBT);
-    if (before == NULL || waiter == NULL || bytes == NULL || doubt == NULL || place(delivery, places, DATA) == NULL ||
+    PyObject *data = place(delivery, places, DATA);
+    if (before == NULL || waiter == NULL || bytes == NULL || doubt == NULL || data == NULL ||
         !Py_IS_TYPE(result, result_layout.type)) {
         PyErr_SetString(PyExc_TypeError, "mark_written: not a delivery, or not a result");
         return -1;
     }
     if (before != Py_None) return 0;
+    if (settled->count == settled->most) {
+        PyErr_SetString(PyExc_RuntimeError, "mark_written: the entries changed");
+        return -1;
+    }
     Py_ssize_t charged = PyLong_AsSsize_t(bytes);
     if (charged == -1 && PyErr_Occurred()) return -1;
     long attempts = attempts_of(delivery, places), earlier = 0;
@@ -287,6 +298,9 @@ static int settle_one(PyObject *delivery, PyObject *result, PyObject *whole, Py_
     }
     put_place(delivery, places, OUTCOME, outcome);
     Py_DECREF(outcome);
+    PyObject **entry = settled->log[settled->count++];
+    entry[0] = delivery;
+    entry[1] = Py_NewRef(data);
     put_place(delivery, places, DATA, empty);
     *size += charged;
     return 1;
@@ -333,44 +347,78 @@ PyObject *mark_written(PyObject *Py_UNUSED(module), PyObject *const *arguments, 
         return NULL;
     }
     PyObject *entries = arguments[0], *results = arguments[1];
-    PyObject *awaited = PyList_New(0), *empty = PyBytes_FromStringAndSize(NULL, 0);
+    PyObject *awaited = PyList_New(0), *empty = PyBytes_FromStringAndSize(NULL, 0), *emptied = PyList_New(0);
+    struct settled settled = {.count = 0, .most = 0, .log = NULL};
     Py_ssize_t records = 0, size = 0;
-    if (awaited == NULL || empty == NULL) goto failed;
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(entries) && i < PyList_GET_SIZE(results); i++) {
+    PyObject *marked = NULL;
+    if (awaited == NULL || empty == NULL || emptied == NULL) goto failed;
+    /* Memory first: what is settled below is settled for all of them, or for none. */
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(entries); i++) {
         look_ahead(entries, i);
-        look_into(entries, i, DATA); /* which is let go */
-        PyObject *entry = PyList_GET_ITEM(entries, i), *result = PyList_GET_ITEM(results, i);
+        PyObject *entry = PyList_GET_ITEM(entries, i);
         const struct places *places = places_of(Py_TYPE(entry));
         PyObject *members = place(entry, places, MEMBERS);
-        if (members == NULL) { /* a delivery by itself */
-            int settled = settle_one(entry, result, NULL, 0, empty, &size, awaited);
-            if (settled < 0) goto failed;
-            records += settled;
+        if (members == NULL) {
+            settled.most++;
             continue;
         }
         if (!PyList_Check(members) || place(entry, places, DATA) == NULL) {
             PyErr_SetString(PyExc_TypeError, "mark_written: not an aggregate");
             goto failed;
         }
-        for (Py_ssize_t j = 0; j < PyList_GET_SIZE(members); j++) {
-            look_ahead(members, j);
-            look_into(members, j, DATA); /* which is let go */
-            int settled = settle_one(PyList_GET_ITEM(members, j), result, entry, j, empty, &size, awaited);
-            if (settled < 0) goto failed;
-            records += settled;
-        }
+        settled.most += PyList_GET_SIZE(members);
         PyObject *none = PyList_New(0);
-        if (none == NULL) goto failed;
-        put_place(entry, places, MEMBERS, none);
-        Py_DECREF(none);
+        int appended = none == NULL ? -1 : PyList_Append(emptied, none);
+        Py_XDECREF(none);
+        if (appended < 0) goto failed;
+    }
+    settled.log = PyMem_Malloc((size_t)(settled.most + 1) * sizeof *settled.log);
+    if (settled.log == NULL) {
+        PyErr_NoMemory();
+        goto failed;
+    }
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(entries); i++) {
+        look_ahead(entries, i);
+        look_into(entries, i, DATA); /* which is let go */
+        PyObject *entry = PyList_GET_ITEM(entries, i), *result = PyList_GET_ITEM(results, i);
+        PyObject *members = place(entry, places_of(Py_TYPE(entry)), MEMBERS);
+        bool alone = members == NULL; /* a delivery by itself */
+        for (Py_ssize_t j = 0; j < (alone ? 1 : PyList_GET_SIZE(members)); j++) {
+            if (!alone) {
+                look_ahead(members, j);
+                look_into(members, j, DATA); /* which is let go */
+            }
+            int now = settle_one(alone ? entry : PyList_GET_ITEM(members, j), result, alone ? NULL : entry, j, empty, &size,
+                                 awaited, &settled);
+            if (now < 0) goto failed;
+            records += now;
+        }
+    }
+    marked = Py_BuildValue("(nnO)", records, size, awaited);
+    if (marked == NULL) goto failed;
+    for (Py_ssize_t i = 0; i < settled.count; i++) Py_DECREF(settled.log[i][1]);
+    for (Py_ssize_t i = 0, next = 0; i < PyList_GET_SIZE(entries); i++) {
+        PyObject *entry = PyList_GET_ITEM(entries, i);
+        const struct places *places = places_of(Py_TYPE(entry));
+        if (place(entry, places, MEMBERS) == NULL) continue;
+        put_place(entry, places, MEMBERS, PyList_GET_ITEM(emptied, next++));
         put_place(entry, places, DATA, empty);
     }
-    Py_DECREF(empty);
-    return Py_BuildValue("(nnN)", records, size, awaited);
+    goto done;
 failed:
+    for (Py_ssize_t i = 0; i < settled.count; i++) {
+        PyObject *delivery = settled.log[i][0], *data = settled.log[i][1];
+        const struct places *places = places_of(Py_TYPE(delivery));
+        put_place(delivery, places, OUTCOME, Py_None);
+        put_place(delivery, places, DATA, data);
+        Py_DECREF(data);
+    }
+done:
+    PyMem_Free(settled.log);
     Py_XDECREF(awaited);
     Py_XDECREF(empty);
-    return NULL;
+    Py_XDECREF(emptied);
+    return marked;
 }
 
 /* --- Results ------------------------------------------------------------------------------------------------------------- */

@@ -125,6 +125,12 @@ PyObject *find_shards(PyObject *Py_UNUSED(module), PyObject *const *arguments, P
     return found;
 }
 
+/* Removes what was appended to a list; a few items at a time, for which CPython needs no memory. */
+static void cut_back(PyObject *list, Py_ssize_t size) {
+    for (Py_ssize_t length; (length = PyList_GET_SIZE(list)) > size;)
+        if (PyList_SetSlice(list, length - size > 8 ? length - 8 : size, length, NULL) < 0) break;
+}
+
 /* distribute(entries: list, ends: list[bytes], queues: list[list]): twin of kinstream.produce.route.distribute. */
 PyObject *distribute(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
     if (count != 3 || !PyList_Check(arguments[0]) || !PyList_Check(arguments[1]) || !PyList_Check(arguments[2])) Py_RETURN_NONE;
@@ -132,28 +138,35 @@ PyObject *distribute(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py
     Py_ssize_t *indexes = find_all(entries, arguments[1]);
     if (indexes == NULL) return not_mine();
     Py_ssize_t shards = PyList_GET_SIZE(queues);
-    char *seen = PyMem_Calloc((size_t)shards + 1, 1);
-    if (seen == NULL) {
+    Py_ssize_t *sizes = PyMem_New(Py_ssize_t, shards + 1); /* of the queues before; -1: nothing was appended */
+    if (sizes == NULL) {
         PyErr_NoMemory();
         goto done;
     }
+    for (Py_ssize_t i = 0; i < shards; i++) sizes[i] = -1;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(entries); i++) /* first of all, so that all are put or none */
         if (indexes[i] >= shards || !PyList_CheckExact(PyList_GET_ITEM(queues, indexes[i]))) goto done;
     touched = PyList_New(0);
     for (Py_ssize_t i = 0; touched != NULL && i < PyList_GET_SIZE(entries); i++) {
-        if (PyList_Append(PyList_GET_ITEM(queues, indexes[i]), PyList_GET_ITEM(entries, i)) < 0) goto failed;
-        if (seen[indexes[i]]) continue;
-        seen[indexes[i]] = 1;
-        PyObject *index = PyLong_FromSsize_t(indexes[i]);
-        int appended = index == NULL ? -1 : PyList_Append(touched, index);
-        Py_XDECREF(index);
-        if (appended < 0) goto failed;
+        PyObject *queue = PyList_GET_ITEM(queues, indexes[i]);
+        if (sizes[indexes[i]] < 0) {
+            sizes[indexes[i]] = PyList_GET_SIZE(queue);
+            PyObject *index = PyLong_FromSsize_t(indexes[i]);
+            int appended = index == NULL ? -1 : PyList_Append(touched, index);
+            Py_XDECREF(index);
+            if (appended < 0) goto failed;
+        }
+        if (PyList_Append(queue, PyList_GET_ITEM(entries, i)) < 0) goto failed;
     }
     goto done;
-failed:
+failed: /* memory ran out */
+    PyErr_Clear();
+    for (Py_ssize_t i = 0; i < shards; i++)
+        if (sizes[i] >= 0) cut_back(PyList_GET_ITEM(queues, i), sizes[i]);
+    PyErr_NoMemory();
     Py_CLEAR(touched);
 done:
-    PyMem_Free(seen);
+    PyMem_Free(sizes);
     PyMem_Free(indexes);
     return touched == NULL ? not_mine() : touched;
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -260,3 +261,48 @@ def test_no_call_keeps_memory() -> None:
         FAST.values(again[0])
 
     assert_nothing_is_kept(each_once)  # 35,000 calls
+
+
+def failing_allocations(call: Callable[[], object], untouched: Callable[[], bool]) -> int:
+    """Let each allocation of a call fail, one after the other; return how many calls failed. These must not change anything."""
+    memory: Any = pytest.importorskip("_testcapi")
+    for nth in range(1, 10_000):
+        memory.set_nomemory(nth, nth + 1)
+        try:
+            call()
+        except MemoryError:
+            failed = True
+        else:
+            failed = False
+        finally:
+            memory.remove_mem_hooks()
+        if not failed:
+            return nth - 1
+        assert untouched(), f"allocation {nth} failed, and something was changed"
+    raise AssertionError("it fails however many allocations succeed")
+
+
+def test_records_are_put_into_queues_all_or_none() -> None:
+    deliveries = [made(b"", f"key {number}", None) for number in range(200)]
+    ends = [end.to_bytes(16, "big") for _, end in even_ranges(5)]
+    before = [[made(b"", "before", None)] * count for count in (0, 1, 9, 100, 0)]
+    queues = [list(queue) for queue in before]
+    failed = failing_allocations(lambda: FAST.distribute(deliveries, ends, queues), lambda: queues == before)
+    assert failed > 10
+    assert [len(queue) for queue in queues] != [len(queue) for queue in before]
+
+
+def test_records_are_settled_all_or_none() -> None:
+    entries, everything = entries_of(
+        ["waiting", ["awaited", "failed", "waiting"], "awaited", "failed", ["waiting"] * 300]
+    )
+    results = [PutRecordResult(f"{number}", "shard") for number in range(len(entries))]
+
+    def state() -> list[Any]:
+        wholes = [(entry.members, entry.data) for entry in entries if isinstance(entry, Aggregate)]
+        return [wholes, [(delivery.outcome, delivery.data, delivery.waiter) for delivery in everything]]
+
+    before = state()
+    failed = failing_allocations(lambda: FAST.mark_written(entries, results), lambda: state() == before)
+    assert failed > 300
+    assert first_unsettled(everything, 0, FAST) == len(everything)

@@ -149,10 +149,11 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
 
     def wake(self) -> None:
         """Let those who wait look at it. Not for users."""
-        waiters, self.waiter = self.waiter, None
+        waiters = self.waiter
         for waiter in waiters if isinstance(waiters, list) else [waiters]:
             if waiter is not None and not waiter.done():
-                waiter.set_result(None)
+                settle_waiter(waiter)
+        self.waiter = None
 
     def record(self) -> Record:
         """Return it as a record. Not for users."""
@@ -258,6 +259,14 @@ class Deliveries:
     def _first_unsettled(self) -> Delivery | None:
         self._settled = first_unsettled(self._deliveries, self._settled)
         return self._deliveries[self._settled] if self._settled < len(self._deliveries) else None
+
+
+def settle_waiter(waiter: Waiter) -> None:
+    """Wake a waiter. One whose event loop is closed can never run again."""
+    try:  # noqa: SIM105 - `suppress` costs more than all the rest
+        waiter.set_result(None)
+    except RuntimeError:
+        pass
 
 
 def values(deliveries: list[Delivery], compiled: Compiled | None = compiled) -> list[PutResult | ProduceError]:

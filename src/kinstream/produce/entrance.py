@@ -14,7 +14,7 @@ from kinstream.config import Buffering
 from kinstream.errors import BufferFull, ClosedError, ConfigError
 from kinstream.produce.admit import OVERHEAD, Admission
 from kinstream.produce.batch import Batcher
-from kinstream.produce.delivery import KEYLESS, Deliveries, Delivery
+from kinstream.produce.delivery import KEYLESS, Deliveries, Delivery, settle_waiter
 from kinstream.produce.lane import Lane, count_records
 from kinstream.produce.pump import Pump
 from kinstream.produce.room import Room
@@ -289,4 +289,4 @@ def next_chunk(records: Iterator[Any]) -> tuple[list[Any], Exception | None]:
 
 def _let(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
-        waiter.set_result(None)
+        settle_waiter(waiter)

@@ -10,7 +10,8 @@ from kinstream.errors import DeadlineExceeded, KinesisError, ProduceError
 from kinstream.events import Event, RecordsAdmitted, RecordsFailed
 from kinstream.produce.admit import OVERHEAD
 from kinstream.produce.batch import total_size
-from kinstream.produce.delivery import Aggregate, Delivery, Entry
+from kinstream.produce.delivery import Aggregate, Delivery, Entry, settle_waiter
+from kinstream.produce.outstanding import Outstanding
 from kinstream.produce.pump import NEVER
 from kinstream.produce.room import Room, Unseen
 from kinstream.produce.settle import in_doubt, mark_written
@@ -33,6 +34,7 @@ class Outcomes:
     Attributes:
         counts: What was done so far.
         unseen: Failures that nobody has seen.
+        outstanding: Records that are not settled yet.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Outcomes:
     ) -> None:
         self.counts: Counts = Counts()
         self.unseen: Unseen = Unseen()
+        self.outstanding: Outstanding = Outstanding(room)
         self._name = name
         self._room = room
         self._life = life
@@ -54,13 +57,14 @@ class Outcomes:
         await watcher
 
     def _wake_watchers(self) -> None:
-        watchers, self._watchers = self._watchers, []
-        for watcher in watchers:
+        for watcher in self._watchers:
             if not watcher.done():
-                watcher.set_result(None)
+                settle_waiter(watcher)
+        self._watchers.clear()
 
     def admitted(self, deliveries: list[Delivery]) -> None:
         """Count records that leave the inbox, whereto ever."""
+        self.outstanding.add(deliveries)
         size = total_size(deliveries, 0, len(deliveries))
         self.counts.records_admitted += len(deliveries)
         self.counts.bytes_admitted += size
@@ -94,27 +98,43 @@ class Outcomes:
         """Tell records that they failed for good; return those that were not settled before."""
         failed = [delivery for delivery in deliveries if delivery.outcome is None]
         _forget_frames(cause)
-        unseen = 0
-        for delivery in failed:
-            error = kind(details, delivery.record(), attempts=delivery.attempts, maybe_written=delivery.maybe_written)
-            error.__cause__ = cause
-            error.throttled = getattr(cause, "throttled", False)
-            delivery.outcome = error
-            if delivery.waiter is None:
-                unseen += 1
-                error.unseen = self.unseen
-                self.unseen.add(error, delivery.size)
-            else:
-                delivery.wake()
+        count = size = unseen = 0
+        try:
+            for delivery in failed:
+                error = kind(
+                    details, delivery.record(), attempts=delivery.attempts, maybe_written=delivery.maybe_written
+                )
+                error.__cause__ = cause
+                error.throttled = getattr(cause, "throttled", False)
+                count += 1
+                size += delivery.size + OVERHEAD
+                delivery.outcome = error
+                if delivery.waiter is None:
+                    unseen += 1
+                    error.unseen = self.unseen
+                    self.unseen.add(error, delivery.size)
+                else:
+                    delivery.wake()
+        finally:
+            if count:
+                self._room.give(count, size)
+                self.counts.records_failed += count
+                self._wake_watchers()
         if failed:
-            self._wake_watchers()
-            self.counts.records_failed += len(failed)
-            self._room.give(len(failed), sum([delivery.size for delivery in failed]) + OVERHEAD * len(failed))
             if unseen:
                 _log.warning("%s: %d records failed while nobody waited for them: %s", self._name, unseen, details)
             if self._tell is not None:
                 self._tell(RecordsFailed(len(failed), len(failed) - unseen, type(cause).__name__, details))
         return failed
+
+    def abort(self, cause: BaseException, details: str) -> None:
+        """Fail all outstanding records, and wake every waiter."""
+        try:
+            self.failed(dict.fromkeys(self.outstanding.unsettled()), cause, details)
+        finally:
+            self.outstanding.wake_all()
+            self._wake_watchers()
+        self.outstanding.prune()
 
     def late(self, deliveries: list[Delivery], last_error: str) -> list[Delivery]:
         """Tell records that their deadline has come; return those that were not settled before."""

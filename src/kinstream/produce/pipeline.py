@@ -17,6 +17,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from kinstream.aws.client import Client
@@ -73,6 +74,8 @@ WORTH_A_LOOK = 8
 """It waits until there are so many records for each lane,"""
 GATHERING = 0.25
 """or until the first has waited for this part of its linger."""
+ABORT_TRIES = 3
+"""How often the end of all records is tried if settling them raises."""
 THROTTLED_DELAY = 1.0
 """The longest pause of a shard that refused records for speed: its pace does the rest."""
 
@@ -133,6 +136,7 @@ class Pipeline:
         )
         self._counts = self._outcomes.counts
         self._report = Reporter(stream.name, self._clock)
+        self._outstanding = self._outcomes.outstanding
 
         # Where records are that are neither in the inbox nor in a lane.
         self._on_their_way: dict[Batch, asyncio.Task[None]] = {}
@@ -149,10 +153,9 @@ class Pipeline:
 
     def take(self, deliveries: list[Delivery], charge: int) -> None:
         """Take in records that somebody admitted within what `entrance.lend` lent. If nothing is taken in any more, they fail."""
-        shut = self.entrance.shut
-        if shut is None:
-            self.entrance.take(deliveries, charge)
-        else:
+        if self.entrance.shut is None:
+            self._guarded(self.entrance.take, deliveries, charge)
+        if (shut := self.entrance.shut) is not None:
             self.entrance.room.take(len(deliveries), charge)
             self._outcomes.admitted(deliveries)
             self._outcomes.failed(deliveries, shut.__cause__ or shut, shut.details)
@@ -166,6 +169,7 @@ class Pipeline:
         self._hasten(now)
         self._send(now)
         self._expire(now)
+        self._outstanding.prune()
         self.entrance.let_in()
         self._pump.set_timer(self._next_due(now), now)
 
@@ -184,8 +188,9 @@ class Pipeline:
             return
         entrance, router = self.entrance, self._router
         if entrance.inbox:
-            arrived, entrance.inbox = entrance.inbox, []
+            arrived = entrance.inbox
             self._outcomes.admitted(arrived)
+            entrance.inbox = []
             if entrance.admission.keyless:
                 router.spread(arrived, lambda: self._random.randint(0, MAX_HASH_KEY))
             lanes = router.place(arrived)
@@ -235,8 +240,12 @@ class Pipeline:
             self._fail_batch(batch, ended)
             self._release(batch, self._clock.monotonic())  # somebody may have cancelled all tasks, and go on
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
+        except GeneratorExit:  # the event loop is closed
+            return
+        except BaseException as error:
             self._die(error)
+            if not isinstance(error, Exception):
+                raise
         else:
             self._guarded(self._answered, batch, results)
         finally:
@@ -529,43 +538,62 @@ class Pipeline:
             self._outcomes.failed(group, causes[key], "given up: an earlier record of its key failed", OrderBroken)
 
     def _guarded(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call a function. If it raises anything, a signal handler's exception included, the producer fails."""
         try:
             function(*arguments)
-        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
+        except BaseException as error:
             self._die(error)
+            if not isinstance(error, Exception):
+                raise
 
     def _die(self, error: BaseException) -> None:
-        """End everything: an error that nobody foresaw must leave nobody waiting."""
+        """Settle all records after an unexpected error, so that no task waits forever, and stop."""
         if self._dead:
             return
         self._dead = True
-        _log.error("%s: the producer failed", self._name, exc_info=error)
         failed = ClosedError(f"put: this producer has failed: {type(error).__name__}")
         failed.__cause__ = error
-        self.entrance.close(failed)
-        self._abort(error, f"the producer failed: {type(error).__name__}")
+        try:
+            self.entrance.close(failed)
+        finally:
+            self._abort(error, f"the producer failed: {type(error).__name__}")
+        _log.error("%s: the producer failed", self._name, exc_info=error)
 
     def _abort(self, cause: BaseException, details: str) -> None:
-        """End all records, and all that goes on for them."""
-        left: list[Delivery] = []
+        """Fail all records, and stop all tasks."""
+        with suppress(
+            Exception
+        ):  # after an error the stages may be in any state; the records are listed as outstanding
+            self._empty_stages()
+        try:
+            for tries_left in reversed(range(ABORT_TRIES)):
+                try:
+                    self._outcomes.abort(cause, details)
+                    break
+                except Exception:  # such as MemoryError: those that were settled before it need no second try
+                    if not tries_left:
+                        raise
+        finally:
+            self._stop()
+
+    def _empty_stages(self) -> None:
+        """Remove all records from the stages. Those in flight may be written."""
+        inbox, self.entrance.inbox = self.entrance.inbox, []
+        if inbox:
+            self._outcomes.admitted(inbox)
         for batch in self._on_their_way:
             for delivery in [delivery for entry in batch.entries for delivery in taken_apart(entry)]:
                 delivery.attempts += 1
                 delivery.maybe_written = True
-                left.append(delivery)
-        left += [delivery for batch in self._parts for entry in batch.entries for delivery in taken_apart(entry)]
-        for stray in self._follower.unsure:
-            left += scatter(stray.aggregate)
-        for lane in self._router.lanes:
-            left += lane.emptied()
-        if self.entrance.inbox:
-            self._outcomes.admitted(self.entrance.inbox)
-            left += self.entrance.inbox
-            self.entrance.inbox = []
+        for batch in self._parts:
+            for entry in batch.entries:
+                taken_apart(entry)
         self._parts.clear()
+        for stray in self._follower.unsure:
+            scatter(stray.aggregate)
         self._follower.unsure.clear()
-        self._outcomes.failed(left, cause, details)
-        self._stop()
+        for lane in self._router.lanes:
+            lane.emptied()
 
     def _stop(self) -> list[asyncio.Task[None]]:
         """Cancel all tasks, and return them."""
@@ -581,15 +609,7 @@ class Pipeline:
 
     def _unsettled(self) -> Deliveries:
         """Return all records that are not settled."""
-        entries = [entry for batch in [*self._on_their_way, *self._parts] for entry in batch.entries]
-        entries += [stray.aggregate for stray in self._follower.unsure]
-        found = list(self.entrance.inbox)
-        for lane in self._router.lanes:
-            entries += lane.again
-            found += lane.waiting[lane.head :]
-        for entry in entries:
-            found += entry.members if isinstance(entry, Aggregate) else [entry]
-        return Deliveries([delivery for delivery in found if delivery.outcome is None])
+        return Deliveries([*self._outstanding.unsettled(), *self.entrance.inbox])
 
     async def _drained(self) -> Deliveries:
         """Wait until all that was put before is settled, without waiting for company; return what that was."""

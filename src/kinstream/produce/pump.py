@@ -59,9 +59,9 @@ class Pump:
         self.check_loop()
         if self._loop is None:
             self._loop, self._process = asyncio.get_running_loop(), getpid()
-        self.scheduled = True
         self._before()
         self._loop.call_soon(self._run)
+        self.scheduled = True  # not before: without memory there is no turn
 
     def check_loop(self) -> None:
         """Check that this is the event loop and the process of the first turn, if there was one. Raises as `schedule`."""

@@ -85,11 +85,12 @@ class Room:
         records, size = self.records, self.size
         queue = self.queue
         while queue and records > 0 and queue[0][1] <= size:
-            waiter, charge = queue.popleft()
+            waiter, charge = queue[0]
             if not waiter.done():
                 waiter.set_result(None)
                 records -= 1
                 size -= charge
+            queue.popleft()
 
 
 class Unseen:

@@ -113,15 +113,25 @@ def find_all(deliveries: list[Delivery], ends: list[bytes], compiled: Compiled |
 def distribute(
     deliveries: list[Delivery], ends: list[bytes], queues: list[list[Delivery]], compiled: Compiled | None = compiled
 ) -> list[int]:
-    """Put each record at the end of its shard's queue; return the indexes of the queues that got any, as they got them."""
+    """Put each record at the end of its shard's queue; return the indexes of the queues that got any, as they got them.
+
+    If it raises, no queue got any.
+    """
     touched = None if compiled is None else compiled.distribute(deliveries, ends, queues)
     if touched is not None:
         return touched
     indexes = find_all(deliveries, ends, compiled)
+    indexes_touched = list(dict.fromkeys(indexes))
+    sizes = [len(queue) for queue in queues]
     append = [queue.append for queue in queues]
-    for delivery, index in zip(deliveries, indexes, strict=True):
-        append[index](delivery)
-    return list(dict.fromkeys(indexes))
+    try:
+        for delivery, index in zip(deliveries, indexes, strict=True):
+            append[index](delivery)
+    except BaseException:
+        for queue, size in zip(queues, sizes, strict=True):
+            del queue[size:]
+        raise
+    return indexes_touched
 
 
 def all_in(deliveries: list[Delivery], low: bytes, high: bytes) -> bool:

@@ -178,11 +178,11 @@ def mark_written(
     """Tell each record that it is written; return how many they were, their bytes, and those that somebody waits for.
 
     Records that were settled before, because their deadline came, stay as they are.
+    If it raises, none is told.
     """
     if compiled is not None:
         return compiled.mark_written(entries, results)
-    records = size = 0
-    awaited: list[Delivery] = []
+    settled: list[tuple[Delivery, PutResult]] = []
     for entry, result in zip(entries, results, strict=True):
         shard_id, number = str(result.shard_id), str(result.sequence_number)
         whole = None if isinstance(entry, Delivery) else entry
@@ -195,16 +195,17 @@ def mark_written(
             else:
                 place, attempts = index, delivery.attempts + whole.attempts
                 doubt = delivery.maybe_written or whole.maybe_written
-            delivery.outcome = PutResult(shard_id, number, place, attempts + 1, doubt)
-            records += 1
-            size += delivery.size
-            delivery.data = b""
-            if delivery.waiter is not None:
-                awaited.append(delivery)
-        if whole is not None:
-            whole.members = []
-            whole.data = b""
-    return records, size, awaited
+            settled.append((delivery, PutResult(shard_id, number, place, attempts + 1, doubt)))
+    size = sum([delivery.size for delivery, _ in settled])
+    awaited = [delivery for delivery, _ in settled if delivery.waiter is not None]
+    for delivery, outcome in settled:
+        delivery.outcome = outcome
+        delivery.data = b""
+    for entry in entries:
+        if not isinstance(entry, Delivery):
+            entry.members = []
+            entry.data = b""
+    return len(settled), size, awaited
 
 
 def in_doubt(entry: Entry) -> int:
