@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -187,6 +188,54 @@ def test_record_that_failed_without_a_callback_is_logged(caplog: pytest.LogCaptu
         producer.put(b"canary", "key")
     assert "had no callback" in caplog.text
     assert "canary" not in caplog.text
+
+
+def test_records_that_failed_without_a_callback_are_counted_not_listed(caplog: pytest.LogCaptureFixture) -> None:
+    place = Place("http://127.0.0.1:1")
+    with (
+        caplog.at_level(logging.WARNING, "kinstream.callbacks"),
+        producer_on(place, resend=Resending(deadline=0.1), batch=Batching(linger=0.0)) as producer,
+    ):
+        for n in range(1000):
+            producer.put(b"canary", f"k{n}")
+    lines = [record.getMessage() for record in caplog.records if record.name == "kinstream.callbacks"]
+    assert 1 <= len(lines) <= 2
+    assert (
+        sum(int(count.replace(",", "")) for line in lines for count in re.findall(r"\b[\d,]+(?= calls| more)", line))
+        + sum("a call" in line for line in lines)
+        == 1000
+    )
+    assert "canary" not in caplog.text
+
+
+@pytest.mark.parametrize("method", ["put", "put_record", "put_records"])
+def test_record_that_cannot_be_put_is_logged_where_it_has_no_callback(
+    caplog: pytest.LogCaptureFixture, method: str
+) -> None:
+    with producer_on(Place("http://127.0.0.1:1")) as producer:
+        for _ in range(100):
+            if method == "put":
+                producer.put(b"canary", "")
+            elif method == "put_record":
+                producer.put_record(Record(b"canary", ""))
+            else:
+                producer.put_records([Record(b"canary", "")])
+    lines = [record.getMessage() for record in caplog.records if record.name == "kinstream.callbacks"]
+    assert len(lines) == 2
+    assert f"{method}: a call that had no callback failed: InvalidRecord" in lines[0]
+    assert "99 more" in lines[1]
+    assert "canary" not in caplog.text
+
+
+def test_callback_that_raises_each_time_does_not_flood_the_log(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(error: object, result: object) -> None:
+        raise ValueError
+
+    with producer_on(place, batch=Batching(linger=0)) as producer:
+        for _ in range(200):
+            producer.put(b"x", "key", fail)
+    assert caplog.text.count("the callback of put raised") == 10
+    assert "190 more" in caplog.text
 
 
 def test_callback_of_put_that_raises_harms_nobody(place: Place, caplog: pytest.LogCaptureFixture) -> None:

@@ -18,8 +18,10 @@ from kinstream.aws.client import Client
 from kinstream.aws.credentials import Credentials
 from kinstream.aws.endpoint import Stream
 from kinstream.background import BackgroundLoop
+from kinstream.clock import SYSTEM_CLOCK
 from kinstream.config import text
 from kinstream.errors import ClosedError, ConfigError, KinesisError
+from kinstream.failures import Failures, Report
 from kinstream.stream import StreamAccess
 
 Prepared: TypeAlias = "Coroutine[Any, Any, tuple[object, ...]] | None"
@@ -33,6 +35,9 @@ EXIT_LAST_CALLBACKS = 1.0
 
 TURN = 0.005
 """Seconds for which callbacks run one after another; then the thread's other work has its turn."""
+
+CALLBACK_FAILURES = 10
+"""Maximum tracebacks of callbacks that are logged a minute, of each method. Further ones are counted."""
 
 log: logging.Logger = logging.getLogger("kinstream.callbacks")
 _this_thread = threading.local()
@@ -59,6 +64,7 @@ class Face:
         self._closed = False  # set by close(): what is asked from now on is refused
         self._drained = False  # set in the background: nothing is begun any more
         self._turns: dict[int, threading.Lock] = {}
+        self._failures = Failures()
         self._background = BackgroundLoop(thread_name)
         self._under_way: set[asyncio.Task[None]] = set()
         self._finishing: asyncio.Task[None] | None = None
@@ -137,6 +143,8 @@ class Face:
         except Exception:
             log.exception("%r: closing failed", self)
         finally:
+            for kind, report in self._failures.unreported(self._now()).items():
+                log.warning("%r.%s, %s more", self, kind, f"{report.unreported:,}")
             self._background.stop()
 
     def _ask(
@@ -223,12 +231,10 @@ class Face:
         self, method: str, callback: Callable[..., object] | None, outcome: tuple[Any, ...]
     ) -> BaseException | None:
         """Call a callback; return what it raised."""
-        if self._debug:
-            if outcome[0] is None:
-                log.debug("%r.%s: done", self, method)
-            else:
-                log.error("%r.%s: %s: %s", self, method, outcome[0].type, outcome[0].details)
+        self._debugged(method, outcome[0])
         if callback is None:
+            if outcome[0] is not None:
+                self._unheard(method, outcome[0])
             return None
         # A lock for each process: one that was held when this process was forked is never released here.
         with self._turns.setdefault(os.getpid(), threading.Lock()):
@@ -236,11 +242,34 @@ class Face:
             try:
                 callback(*outcome)
             except BaseException as raised:  # sys.exit() in a callback must not end the thread of all the others
-                log.exception("the callback of %s raised", method)
+                report = self._due(f"{method}: the callback raised", 1, burst=CALLBACK_FAILURES)
+                if report is not None:
+                    log.exception("the callback of %s raised", method)
                 return raised
             finally:
                 _this_thread.in_callback = False
         return None
+
+    def _debugged(self, method: str, error: KinesisError | None) -> None:
+        """Log an outcome, if debug output is on."""
+        if self._debug and error is None:
+            log.debug("%r.%s: done", self, method)
+        elif self._debug and error is not None:
+            log.error("%r.%s: %s: %s", self, method, error.type, error.details)
+
+    def _unheard(self, method: str, error: KinesisError, count: int = 1) -> None:
+        """Log that calls without a callback failed: the first at once, then one line a minute."""
+        report = self._due(f"{method}: calls that had no callback failed", count)
+        if report is not None:
+            calls = "a call" if report.unreported == 1 else f"{report.unreported:,} calls"
+            cause = type(error.__cause__ or error).__name__
+            log.warning("%r.%s: %s that had no callback failed: %s: %s", self, method, calls, cause, error.details)
+
+    def _due(self, kind: str, count: int, *, burst: int = 1) -> Report | None:
+        return self._failures.failed(kind, self._now(), count=count, burst=burst)
+
+    def _now(self) -> float:
+        return (SYSTEM_CLOCK if self._access is None else self._access.client.clock).monotonic()
 
     def _closed_error(self, method: str) -> ClosedError:
         return ClosedError(f"{method}: this {type(self).__name__} is closed")

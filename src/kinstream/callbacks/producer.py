@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import kinstream.producer
 from kinstream.aws import kinesis
-from kinstream.callbacks.face import TURN, Face, Prepared, account, log, reached, sent
+from kinstream.callbacks.face import TURN, Face, Prepared, account, reached, sent
 from kinstream.config import Aggregation, Batching, Buffering, Pacing, Resending
 from kinstream.errors import ConfigError, KinesisError, ProduceError
 from kinstream.events import Observer
@@ -179,21 +179,23 @@ class Producer(Face):
         """Call the callbacks of records that are settled; a part of them, where that takes long."""
         clock = reached(self._access)[0].clock
         until = clock.monotonic() + TURN
-        while True:
+        unheard: list[ProduceError] = []
+        while self._settled:
             waiter = self._settled[0]
             value = waiter.delivery.value()
-            if isinstance(value, ProduceError):
-                if waiter.callback is None:
-                    log.warning("%r.put: a record failed that had no callback: %s", self, value.details)
+            if not isinstance(value, ProduceError):
+                self._hand_over("put", waiter.callback, (None, value))
+            elif waiter.callback is not None:
                 self._hand_over("put", waiter.callback, (value, None))
             else:
-                self._hand_over("put", waiter.callback, (None, value))
+                self._debugged("put", value)
+                unheard.append(value)
             self._settled.popleft()
-            if not self._settled:
-                return
-            if clock.monotonic() > until:
+            if self._settled and clock.monotonic() > until:
                 asyncio.get_running_loop().call_soon(self._hand_settled)
-                return
+                break
+        if unheard:
+            self._unheard("put", unheard[0], len(unheard))
 
     def put_record(self, record: Record, callback: PutRecordCallback | None = None) -> None:
         """Write one record.
