@@ -246,6 +246,11 @@ static PyObject *count_failed(PyObject *Py_UNUSED(module), PyObject *results) {
 /* --- The module ---------------------------------------------------------------------------------------------------------- */
 
 static int prepare(PyObject *Py_UNUSED(module)) {
+    /* The layouts, and the classes in them, are the process's: another interpreter would put its own classes there. */
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        PyErr_SetString(PyExc_ImportError, "kinstream._speed works in the main interpreter only");
+        return -1;
+    }
     static const char *const record_fields[] = {"data", "partition_key", "explicit_hash_key", "prev_sequence_number", "encoder"};
     static const char *const received_fields[] = {"data", "sequence_number", "arrival_time", "partition_key",
                                                   "encryption_type", "subsequence_number", "origin"};

@@ -4,6 +4,9 @@ Three faces of the same classes: this package for asyncio, `kinstream.blocking` 
 callbacks. `kinstream.local` is a Kinesis on your own machine.
 """
 
+import kinstream.interpreter  # noqa: F401 - first: it refuses other interpreters before a dependency is loaded
+
+# isort: split
 from kinstream.aws.client import Client
 from kinstream.aws.credentials import Credentials
 from kinstream.config import (

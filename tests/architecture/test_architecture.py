@@ -30,7 +30,7 @@ FLOORS = [
     {"produce", "consume"},
     {"aws", "local"},
     {"kpl", "sharding"},
-    {"record", "config", "errors", "events", "service_quotas", "clock", "background", "speed", "failures"},
+    {"record", "config", "errors", "events", "service_quotas", "clock", "background", "speed", "failures", "interpreter"},
 ]
 GROUND = FLOORS[-1]
 # The local Kinesis must not check the client with the client's own code.
