@@ -27,6 +27,7 @@ from kinstream import (
 )
 from kinstream.consume.lease.lease import Lease
 from kinstream.consume.lease.store import MemoryTable
+from kinstream.kpl.builder import Builder
 
 STREAM = "orders"
 
@@ -403,7 +404,9 @@ def test_many_records_that_fail_do_not_flood_the_log(caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.INFO, "kinstream"):
         statistics = simulate(story)
     assert statistics.skipped == 2000
-    assert len(Seen(caplog).warnings) == 10
+    *shown, rest = Seen(caplog).warnings
+    assert len(shown) == 10
+    assert rest == "orders: records skipped: 1,990 more"
 
 
 def test_handler_that_fails_for_long_is_reported_before_its_last_try(caplog: pytest.LogCaptureFixture) -> None:
@@ -449,3 +452,29 @@ def test_statistics_count_by_response_and_batch() -> None:
     assert statistics.checkpoints == 2
     assert (statistics.failures, statistics.retries, statistics.handler_failures) == (0, 0, 0)
     assert (statistics.dead_letters, statistics.skipped, statistics.dropped) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_aggregates_that_are_dropped_or_damaged_are_logged_with_a_limit(
+    caplog: pytest.LogCaptureFixture, damaged: bool
+) -> None:
+    async def story() -> ConsumerStatistics:
+        ground = Ground({}, shards=2)
+        builder = Builder(10_000, 100)
+        for _ in range(2):
+            builder.add("k1", "0", b"canary")
+        data = builder.finish()
+        stray = str(2**128 - 1)
+        for _ in range(20):
+            sent = data[:-1] + b"?" if damaged else data
+            ground.service.ask("PutRecord", StreamName=STREAM, PartitionKey="a", Data=sent, ExplicitHashKey=stray)
+        _, statistics = await read(ground, 20)
+        return statistics
+
+    with caplog.at_level(logging.INFO, "kinstream"):
+        statistics = simulate(story)
+    first, rest = Seen(caplog).warnings
+    assert ("an aggregate is damaged" if damaged else "an aggregate is dropped") in first
+    assert "19 more" in rest
+    assert statistics.dropped == (0 if damaged else 40)
+    assert "canary" not in caplog.text

@@ -11,6 +11,7 @@ from kinstream.consume.statistics import ConsumerStatistics, Counts
 from kinstream.consume.withhold import exception_info
 from kinstream.errors import ResourceInUse
 from kinstream.events import (
+    AggregateDamaged,
     AggregateDropped,
     CheckpointFailed,
     DiscoveryFailed,
@@ -70,6 +71,7 @@ class Reporter:
         self._clock = clock
         self._observe = observe
         self._failures = Failures()
+        self._final = Failures()  # they never recover
 
     def __call__(self, event: Event) -> None:
         """Report an event."""
@@ -88,6 +90,10 @@ class Reporter:
             self.counts.dead_letters += event.outcome == "dead-lettered"
         elif isinstance(event, AggregateDropped):
             self.counts.dropped += event.records
+            then = "its producer sends it again"
+            self._aggregate("dropped", f"{event.records} records do not all belong to the shard", event, then)
+        elif isinstance(event, AggregateDamaged):
+            self._aggregate("damaged", event.reason, event, "it was delivered as a plain record")
         self._observe(event)
 
     def statistics(self) -> ConsumerStatistics:
@@ -130,6 +136,11 @@ class Reporter:
         """Forget the failures of a shard that is not read any more."""
         self._failures.forget(shard_id)
 
+    def stopped(self) -> None:
+        """Log how many final failures no line has counted yet, when reading ends."""
+        for kind, report in self._final.unreported(self._clock.monotonic()).items():
+            _log.warning("%s: %s: %s more", self._name, kind, f"{report.unreported:,}")
+
     # Failures.
 
     def handler_failed(self, shard_id: str, error: Exception, pause: float) -> None:
@@ -156,7 +167,7 @@ class Reporter:
         """
         now = self._clock.monotonic()
         self._failures.succeeded("handler", now, shard_id)
-        report = self._failures.failed(f"handler {outcome}", now, count=len(records), burst=LAST_FAILURES)
+        report = self._final.failed(f"records {outcome}", now, count=len(records), burst=LAST_FAILURES)
         if report is None:
             return
         first = records[0]
@@ -181,6 +192,13 @@ class Reporter:
             self._failed("subscription", error, shard_id, then, patience)
         else:
             self._failed("fetch", error, shard_id, then)
+
+    def _aggregate(self, outcome: str, why: str, event: AggregateDropped | AggregateDamaged, then: str) -> None:
+        report = self._final.failed(f"aggregates {outcome}", self._clock.monotonic())
+        if report is not None:
+            many = "an aggregate is" if report.unreported == 1 else f"{report.unreported:,} aggregates are"
+            what = f"{many} {outcome}, the last one {event.sequence_number}"
+            _log.warning("%s: %s: %s: %s; %s", self._name, event.shard_id, what, why, then)
 
     def _stalled(self, event: ShardStalled) -> None:
         if not self._failures.fails(event.shard_id, *REQUESTS):  # otherwise the reason is known

@@ -586,6 +586,7 @@ class Worker:
             for reading in self.readings.values():
                 await reading.stop()
             await self._plan.fetcher.close()
+            self._announce.stopped()
 
     def _spawn(self, way: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(way, name="kinstream-consume")
