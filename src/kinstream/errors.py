@@ -278,12 +278,11 @@ class ProduceError(KinesisError):
         self.attempts = attempts
         self.maybe_written = maybe_written
         self.retry_safe = None if maybe_written else True
-        self.unseen: Any = None  # the producer's list of failures that nobody has seen, while this is one of them
         self._type: ErrorType | None = None  # of a copy, whose cause may be replaced, as process pools do
 
     def _state(self, cause: BaseException | None) -> dict[str, Any]:
         known = self.type if isinstance(self.__cause__, KinesisError) else self._type
-        return super()._state(cause) | {"unseen": None, "_type": known}
+        return super()._state(cause) | {"_type": known}
 
     @property
     def type(self) -> ErrorType:  # type: ignore[override]

@@ -329,7 +329,7 @@ async def test_in_order_what_waits_behind_a_failed_record_fails_with_it_and_then
             with pytest.raises(OrderBroken) as broken:
                 await delivery
             assert isinstance(broken.value.__cause__, ProduceError)
-            assert broken.value.__cause__.record is failed.value.record
+            assert broken.value.__cause__.record == failed.value.record
             assert not broken.value.maybe_written
         with pytest.raises(ProduceError):  # it was in the request that was refused
             await other

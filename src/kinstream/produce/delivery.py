@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator, Iterator
-from copy import copy
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -19,6 +18,9 @@ from kinstream.kpl.message import DIGEST_BYTES
 from kinstream.record import PutResult, Record
 from kinstream.sharding.hashkey import MAX_HASH_KEY
 from kinstream.speed import Compiled, compiled
+
+if TYPE_CHECKING:
+    from kinstream.produce.room import Unseen
 
 KEYLESS = "".join(("no", " ", "key"))
 """The partition key of records that were put without one. Made here, so that no key of a user is this very object."""
@@ -55,6 +57,50 @@ class Aggregate:
         self.deadline: float = members[0].deadline
 
 
+class Failure:
+    """Why records failed. Records that failed together share one; the error of each is created when a caller asks for it.
+
+    A delivery must not lead to its own error: a raised error's traceback holds frames that hold the delivery, and the garbage
+    collector does not see such a cycle (`Delivery`).
+
+    Attributes:
+        details: The error's text.
+        cause: The error's `__cause__`; None if it has none.
+        kind: The error's class.
+    """
+
+    __slots__ = ("cause", "details", "kind")
+
+    def __init__(self, details: str, cause: BaseException | None, kind: type[ProduceError] = ProduceError) -> None:
+        self.details: str = details
+        self.cause: BaseException | None = cause
+        self.kind: type[ProduceError] = kind
+
+    def error(self, delivery: Delivery) -> ProduceError:
+        """Return a new error for one of the records."""
+        error = self.kind(
+            self.details, delivery.record(), attempts=delivery.attempts, maybe_written=delivery.maybe_written
+        )
+        error.__cause__ = self.cause
+        error.throttled = getattr(self.cause, "throttled", False)
+        return error
+
+
+class Unobserved:
+    """A failure that no caller has observed.
+
+    Attributes:
+        failure: The failure.
+        unseen: The producer's account of unobserved failures.
+    """
+
+    __slots__ = ("failure", "unseen")
+
+    def __init__(self, failure: Failure, unseen: Unseen) -> None:
+        self.failure: Failure = failure
+        self.unseen: Unseen = unseen
+
+
 # gc=False: the collector need not look at each of a million records. What would be a circle through one (a waiter, an
 # aggregate's list) is cut when it is settled, and every record is settled.
 class Delivery(msgspec.Struct, eq=False, gc=False):
@@ -82,7 +128,7 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
     explicit_hash_key: str | None
     size: int
     deadline: float
-    outcome: PutResult | ProduceError | None = None
+    outcome: PutResult | Failure | Unobserved | None = None
     attempts: int = 0
     maybe_written: bool = False
     waiter: Waiter | list[Waiter] | None = None
@@ -92,6 +138,16 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
         """Whether it is settled: written or failed."""
         return self.outcome is not None
 
+    @property
+    def failed(self) -> bool:
+        """True if it is settled and was not written. Not for users."""
+        return self.outcome is not None and self.outcome.__class__ is not PutResult
+
+    @property
+    def unobserved(self) -> bool:
+        """True if it failed and no caller has observed it. Not for users."""
+        return self.outcome.__class__ is Unobserved
+
     def result(self) -> PutResult:
         """Return where the record is.
 
@@ -99,27 +155,29 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
             ProduceError: It failed.
             asyncio.InvalidStateError: It is not settled yet.
         """
-        return self._raised()
-
-    def _raised(self) -> PutResult:
-        value = self.value()
-        if isinstance(value, ProduceError):
-            # Not itself: its traceback would hold the frames in which this delivery is, a circle that the collector cannot see.
-            raise copy(value)
-        return value
-
-    def value(self) -> PutResult | ProduceError:
-        """Return the result, or the error as a value. Not for users."""
         outcome: Any = self.outcome
         if outcome.__class__ is PutResult:
             return outcome
+        raise self._observed()
+
+    def value(self) -> PutResult | ProduceError:
+        """Return the result, or a new error as a value. Not for users."""
+        outcome: Any = self.outcome
+        return outcome if outcome.__class__ is PutResult else self._observed()
+
+    def _observed(self) -> ProduceError:
+        outcome = self.outcome
         if outcome is None:
             raise asyncio.InvalidStateError("the record is not settled yet")
-        error: ProduceError = outcome
-        if error.unseen is not None:
-            error.unseen.saw(error)
-            error.unseen = None
-        return error
+        if isinstance(outcome, Unobserved):
+            outcome.unseen.saw(outcome, self.size)
+            self.outcome = outcome.failure
+        return self.error()
+
+    def error(self) -> ProduceError:
+        """Return a new error for a record that failed. It stays unobserved. Not for users."""
+        failure: Any = self.outcome
+        return (failure.failure if failure.__class__ is Unobserved else failure).error(self)
 
     def __await__(self) -> Generator[Any, None, PutResult]:
         while self.outcome is None:
@@ -127,7 +185,7 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
         outcome = self.outcome
         if outcome.__class__ is PutResult:  # nearly always, and then it is most of what an `await` costs
             return outcome
-        return self._raised()
+        raise self._observed()
 
     def wait(self) -> Generator[Any, None, None]:
         """Wait until it is settled. Not for users."""
@@ -166,8 +224,7 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
         return self.data
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        outcome = self.outcome
-        state = "waiting" if outcome is None else "failed" if isinstance(outcome, ProduceError) else "written"
+        state = "failed" if self.failed else "written" if self.done else "waiting"
         return [("state", state), ("size", self.size)]
 
     def __repr__(self) -> str:

@@ -18,7 +18,7 @@ from kinstream.background import BackgroundLoop
 from kinstream.clock import Clock
 from kinstream.errors import BufferFull, ClosedError, ProduceError
 from kinstream.produce.admit import OVERHEAD
-from kinstream.produce.delivery import Deliveries, Delivery
+from kinstream.produce.delivery import Deliveries, Delivery, Failure
 from kinstream.produce.entrance import iterated, next_chunk
 from kinstream.produce.pipeline import Pipeline
 from kinstream.produce.statistics import Flushed
@@ -135,9 +135,8 @@ class Door:
 
     def result(self, delivery: Delivery, timeout: float | None) -> PutResult:
         """Wait for a record, and return where it is. Raises its ProduceError, TimeoutError, or ClosedError."""
-        outcome = delivery.outcome
-        if outcome is None or (isinstance(outcome, ProduceError) and outcome.unseen is not None):
-            # A failure that nobody saw yet is counted, in the event loop's thread.
+        if not delivery.done or delivery.unobserved:
+            # Unobserved failures are counted in the event loop's thread.
             try:
                 return self._background.run(self._awaited(delivery, timeout))
             except ClosedError:
@@ -263,8 +262,8 @@ class Door:
         try:
             await self._entrance.enter(delivery)
         except (BufferFull, ClosedError) as refused:
-            error = refused if isinstance(refused, BufferFull) else ProduceError(refused.details, delivery.record())
-            delivery.outcome = error
+            kind = BufferFull if isinstance(refused, BufferFull) else ProduceError
+            delivery.outcome = Failure(refused.details, None, kind)
             delivery.wake()
 
     async def _keep_emptying(self) -> None:

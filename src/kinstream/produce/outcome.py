@@ -10,7 +10,7 @@ from kinstream.errors import DeadlineExceeded, KinesisError, ProduceError
 from kinstream.events import Event, RecordsAdmitted, RecordsFailed
 from kinstream.produce.admit import OVERHEAD
 from kinstream.produce.batch import total_size
-from kinstream.produce.delivery import Aggregate, Delivery, Entry, settle_waiter
+from kinstream.produce.delivery import Aggregate, Delivery, Entry, Failure, Unobserved, settle_waiter
 from kinstream.produce.outstanding import Outstanding
 from kinstream.produce.pump import NEVER
 from kinstream.produce.room import Room, Unseen
@@ -98,22 +98,19 @@ class Outcomes:
         """Tell records that they failed for good; return those that were not settled before."""
         failed = [delivery for delivery in deliveries if delivery.outcome is None]
         _forget_frames(cause)
+        failure = Failure(details, cause, kind)
+        unobserved = Unobserved(failure, self.unseen)
         count = size = unseen = 0
         try:
             for delivery in failed:
-                error = kind(
-                    details, delivery.record(), attempts=delivery.attempts, maybe_written=delivery.maybe_written
-                )
-                error.__cause__ = cause
-                error.throttled = getattr(cause, "throttled", False)
                 count += 1
                 size += delivery.size + OVERHEAD
-                delivery.outcome = error
                 if delivery.waiter is None:
                     unseen += 1
-                    error.unseen = self.unseen
-                    self.unseen.add(error, delivery.size)
+                    delivery.outcome = unobserved
+                    self.unseen.add(delivery, failure)
                 else:
+                    delivery.outcome = failure
                     delivery.wake()
         finally:
             if count:

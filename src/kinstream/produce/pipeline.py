@@ -29,7 +29,6 @@ from kinstream.errors import (
     KinesisError,
     NotFound,
     OrderBroken,
-    ProduceError,
     Undelivered,
 )
 from kinstream.events import (
@@ -530,12 +529,14 @@ class Pipeline:
             behind += lane.without(causes)
         self._fail_behind(causes, behind)
 
-    def _fail_behind(self, causes: dict[str, BaseException], behind: list[Delivery]) -> None:
+    def _fail_behind(self, causes: dict[str, Delivery], behind: list[Delivery]) -> None:
         groups: dict[str, list[Delivery]] = {}
         for delivery in behind:
             groups.setdefault(delivery.partition_key, []).append(delivery)
         for key, group in groups.items():
-            self._outcomes.failed(group, causes[key], "given up: an earlier record of its key failed", OrderBroken)
+            self._outcomes.failed(
+                group, causes[key].error(), "given up: an earlier record of its key failed", OrderBroken
+            )
 
     def _guarded(self, function: Callable[..., None], *arguments: Any) -> None:
         """Call a function. If it raises anything, a signal handler's exception included, the producer fails."""
@@ -626,7 +627,7 @@ class Pipeline:
             return Flushed(0, 0)
         self._pump.check_loop()
         deliveries = await self._drained()
-        failed = sum(isinstance(delivery.outcome, ProduceError) for delivery in deliveries)
+        failed = sum(delivery.failed for delivery in deliveries)
         return Flushed(len(deliveries) - failed, failed)
 
     async def close(self, timeout: float | None) -> None:  # noqa: ASYNC109 - what is late is failed, not cancelled
@@ -662,8 +663,6 @@ class Pipeline:
         unseen = self._outcomes.unseen
         if unseen.count:
             count, errors = unseen.count, unseen.errors()
-            for error in errors:
-                error.unseen = None
             raise Undelivered(f"close: {count} records were not written, and nobody saw it", errors, count)
 
     async def _within(self, timeout: float | None, end: Awaitable[object]) -> None:  # noqa: ASYNC109
@@ -690,10 +689,10 @@ class Pipeline:
         )
 
 
-def _causes(deliveries: list[Delivery]) -> dict[str, BaseException]:
-    """Return the failure of each key of which a record failed: of the first."""
-    causes: dict[str, BaseException] = {}
+def _causes(deliveries: list[Delivery]) -> dict[str, Delivery]:
+    """Return the first record that failed of each key."""
+    causes: dict[str, Delivery] = {}
     for delivery in deliveries:
-        if delivery.partition_key is not KEYLESS and isinstance(delivery.outcome, ProduceError):
-            causes.setdefault(delivery.partition_key, delivery.outcome)
+        if delivery.partition_key is not KEYLESS and delivery.failed:
+            causes.setdefault(delivery.partition_key, delivery)
     return causes

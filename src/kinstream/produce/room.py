@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from kinstream.config import Buffering
 from kinstream.errors import ProduceError
+from kinstream.produce.delivery import Delivery, Failure, Unobserved
 
 Queue: TypeAlias = "deque[tuple[asyncio.Future[None], int]]"
 """Calls of `put` that wait, and what each record will be charged with."""
@@ -102,21 +103,24 @@ class Unseen:
 
     def __init__(self) -> None:
         self.count: int = 0
-        self._kept: dict[ProduceError, int] = {}
+        self._kept: dict[Unobserved, ProduceError] = {}
         self._size = 0
 
-    def add(self, error: ProduceError, size: int) -> None:
-        """Remember that a record of so many bytes failed while nobody waited for it."""
+    def add(self, delivery: Delivery, failure: Failure) -> None:
+        """Count a record that failed while no caller waited for it, and keep its error if there is space."""
         self.count += 1
-        if len(self._kept) < UNSEEN_KEPT and self._size + size <= UNSEEN_BYTES:
-            self._kept[error] = size
-            self._size += size
+        if len(self._kept) < UNSEEN_KEPT and self._size + delivery.size <= UNSEEN_BYTES:
+            own = Unobserved(failure, self)
+            self._kept[own] = failure.error(delivery)
+            self._size += delivery.size
+            delivery.outcome = own
 
-    def saw(self, error: ProduceError) -> None:
-        """Forget one that somebody looked at."""
+    def saw(self, unobserved: Unobserved, size: int) -> None:
+        """Forget the failure of a record of this size, because a caller observes it."""
         self.count -= 1
-        self._size -= self._kept.pop(error, 0)
+        if self._kept.pop(unobserved, None) is not None:
+            self._size -= size
 
     def errors(self) -> list[ProduceError]:
-        """Return the failures that were kept."""
-        return list(self._kept)
+        """Return the errors of the failures that were kept."""
+        return list(self._kept.values())

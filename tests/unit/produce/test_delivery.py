@@ -9,18 +9,25 @@ import pytest
 from tests.unit.produce.shapes import delivery, some
 
 from kinstream.errors import ErrorType, NotFound, ProduceError
-from kinstream.produce.delivery import Deliveries, Delivery
+from kinstream.produce.delivery import Deliveries, Delivery, Failure, Unobserved
 from kinstream.produce.room import UNSEEN_KEPT, Unseen
 from kinstream.record import PutResult
 
 
-def failure(of: Delivery, unseen: Unseen | None = None) -> ProduceError:
-    error = ProduceError("not written", of.record(), attempts=2)
-    error.__cause__ = NotFound("no stream")
-    error.unseen = unseen
-    if unseen is not None:
-        unseen.add(error, of.size)
-    return error
+def fail(one: Delivery, unseen: Unseen | None = None) -> None:
+    one.attempts = 2
+    failure = Failure("not written", NotFound("no stream"))
+    if unseen is None:
+        one.outcome = failure
+    else:
+        fail_unobserved([one], failure, unseen)
+
+
+def fail_unobserved(deliveries: list[Delivery], failure: Failure, unseen: Unseen) -> None:
+    unobserved = Unobserved(failure, unseen)
+    for one in deliveries:
+        one.outcome = unobserved
+        unseen.add(one, failure)
 
 
 async def test_a_delivery_can_be_awaited_by_many_and_often() -> None:
@@ -63,14 +70,14 @@ def test_a_result_before_the_end_is_an_error_of_the_callers() -> None:
 
 async def test_a_failure_is_raised_with_its_record_and_its_cause() -> None:
     one = delivery("key", b"data")
-    one.outcome = failure(one)
+    fail(one)
     with pytest.raises(ProduceError) as raised:
         await one
     error = raised.value
     assert (error.record.data, error.record.partition_key, error.attempts) == (b"data", "key", 2)
     assert error.type is ErrorType.REQUEST_FAILED
     again = pickle.loads(pickle.dumps(error))
-    assert (again.record, again.attempts, again.unseen) == (error.record, 2, None)
+    assert (again.record, again.attempts) == (error.record, 2)
 
 
 async def test_many_are_awaited_together_in_their_order_with_failures_in_their_places() -> None:
@@ -82,7 +89,10 @@ async def test_many_are_awaited_together_in_their_order_with_failures_in_their_p
         for index in (3, 0, 4, 1, 2):
             await asyncio.sleep(0)
             one = all_of_them[index]
-            one.outcome = failure(one) if index == 2 else PutResult("shard-0", str(index))
+            if index == 2:
+                fail(one)
+            else:
+                one.outcome = PutResult("shard-0", str(index))
             one.wake()
 
     settling = asyncio.create_task(settle())
@@ -97,7 +107,7 @@ def test_a_failure_is_unseen_until_somebody_looks() -> None:
     unseen = Unseen()
     all_of_them = some(UNSEEN_KEPT + 50)
     for one in all_of_them:
-        one.outcome = failure(one, unseen)
+        fail(one, unseen)
     assert (unseen.count, len(unseen.errors())) == (UNSEEN_KEPT + 50, UNSEEN_KEPT)
     for one in (all_of_them[0], all_of_them[0], all_of_them[-1]):
         with pytest.raises(ProduceError):
@@ -108,15 +118,15 @@ def test_a_failure_is_unseen_until_somebody_looks() -> None:
 def test_failures_nobody_sees_hold_no_more_than_some_megabytes() -> None:
     unseen = Unseen()
     for one in [delivery(data=bytes(2**20)) for _ in range(10)]:
-        one.outcome = failure(one, unseen)
+        fail(one, unseen)
     assert unseen.count == 10
     assert len(unseen.errors()) == 3
 
 
 def test_a_delivery_shows_nothing_of_its_record() -> None:
     one = delivery("canary-key", b"canary-data")
-    one.outcome = failure(one)
-    assert "canary" not in repr(one) + repr(one.outcome) + str(one.outcome) + repr(Deliveries([one]))
+    fail(one)
+    assert "canary" not in repr(one) + repr(one.value()) + str(one.value()) + repr(Deliveries([one]))
 
 
 def test_the_collector_has_nothing_to_do_with_deliveries() -> None:
@@ -132,7 +142,7 @@ class _Held:
 
 async def test_a_failure_that_was_raised_keeps_no_frame_of_its_caller() -> None:
     one = delivery()
-    one.outcome = failure(one)
+    fail(one)
     held: list[weakref.ref[_Held]] = []
 
     async def ask(again: Delivery) -> None:
@@ -142,10 +152,43 @@ async def test_a_failure_that_was_raised_keeps_no_frame_of_its_caller() -> None:
             await again
         with pytest.raises(ProduceError) as asked:
             again.result()
-        assert awaited.value.record is asked.value.record
+        assert awaited.value.record == asked.value.record
         assert isinstance(awaited.value.__cause__, NotFound)
 
     await ask(one)
     gc.collect()
     assert [ref() for ref in held] == [None]
-    assert one.outcome.__traceback__ is None
+
+
+def test_a_failure_that_was_raised_is_freed_with_its_delivery() -> None:
+    """The error's traceback holds the caller's frame, which holds the delivery. The delivery must not hold the error."""
+    unseen = Unseen()
+    cause = NotFound("no stream")
+
+    def ask() -> None:
+        one = delivery()
+        fail_unobserved([one], Failure("not written", cause), unseen)
+        try:
+            one.result()
+        except ProduceError as error:
+            held.append(weakref.ref(error))
+
+    held: list[weakref.ref[ProduceError]] = []
+    for _ in range(5):
+        ask()
+    gc.collect()
+    assert [ref() for ref in held] == [None] * 5
+
+
+def test_records_that_failed_together_share_their_failure() -> None:
+    """100,000 records that fail at `close(timeout)` must not cost an error each, unless a caller asks for it."""
+    unseen = Unseen()
+    all_of_them = some(UNSEEN_KEPT + 50)
+    fail_unobserved(all_of_them, Failure("not written", NotFound("no stream")), unseen)
+    assert len({id(one.outcome) for one in all_of_them}) == UNSEEN_KEPT + 1
+    errors = [one.value() for one in all_of_them]
+    assert len({id(one.outcome) for one in all_of_them}) == 1
+    assert unseen.count == 0
+    assert [error.record.partition_key for error in errors if isinstance(error, ProduceError)] == [
+        one.partition_key for one in all_of_them
+    ]
