@@ -273,7 +273,7 @@ def test_commands_of_the_page_do_what_it_says() -> None:
                 command.replace("127.0.0.1:4567", f"127.0.0.1:{server.port}"),
                 shell=True,
                 capture_output=True,
-                timeout=15,
+                timeout=50,
             )
             answers.append(json.loads(shown.stdout or b"null"))
     failing, delaying, looked, moved, ended, corrupting = answers

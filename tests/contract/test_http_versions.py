@@ -211,7 +211,7 @@ def test_curl_is_answered_in_each_version(
         ["curl", *shown, option, *arguments, "--data-binary", "@-", f"{url}/"],
         input=body,
         capture_output=True,
-        timeout=15,
+        timeout=50,
     )
     assert told.stderr.decode() == f"{tls if url.startswith('https') else plain} 200"
     assert "events" in _read(told.stdout, content_type)["StreamNames"]
@@ -220,7 +220,7 @@ def test_curl_is_answered_in_each_version(
 @pytest.mark.skipif(not _curl_speaks_http_2(), reason="no curl that speaks HTTP/2")
 def test_curl_upgrades_to_http_2_where_there_is_no_body(both: Server) -> None:
     command = ["curl", "-s", "--http2", "-o", "-", "-w", "%{stderr}%{http_version}", f"{both.url}/_control/clock"]
-    told = subprocess.run([*command, "-H", "Authorization: Bearer local"], capture_output=True, timeout=15)
+    told = subprocess.run([*command, "-H", "Authorization: Bearer local"], capture_output=True, timeout=50)
     assert told.stderr == b"2"
     assert json.loads(told.stdout)["advanced"] == 0
 

@@ -106,7 +106,7 @@ def test_subscription_ends_before_its_time(server: Server, kinesis: Any, consume
 
 
 def test_subscription_falls_silent_until_it_is_released(server: Server, consumer: str, subscribe: Subscriber) -> None:
-    config = botocore.config.Config(read_timeout=0.3, retries={"total_max_attempts": 1})
+    config = botocore.config.Config(read_timeout=2, retries={"total_max_attempts": 1})
     hasty = Endpoint("ours", server.url).boto3(config=config)
     catch = server.next("SubscribeToShard").after_events(1).silence()
     found, error = read(subscribe(hasty, consumer))

@@ -287,6 +287,7 @@ def test_client_of_http_1_that_does_not_read_is_cut_off_after_its_subscription(s
         connection.connect()
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.request("POST", "/", body, raw.sign("SubscribeToShard", body))
+        _until(lambda: _subscriptions(server) == 1)
         time.sleep(0.3)
         assert _subscriptions(server) == 1  # a limit for answers does not count while it lasts
         kinesis.deregister_stream_consumer(ConsumerARN=consumer)
@@ -321,7 +322,7 @@ def test_server_stops_though_a_client_does_not_read() -> None:
 
 
 def test_subscription_is_not_idle_for_its_connection(kinesis: Any) -> None:
-    with Server(transition=0, quotas=False, limits=Limits(idle=0.1, crowded_idle=0.1)) as server:
+    with Server(transition=0, quotas=False, limits=Limits(idle=1, crowded_idle=1)) as server:
         kinesis = Endpoint("ours", server.url).boto3()
         name = make(kinesis)
         consumer = register(kinesis, name)
@@ -329,7 +330,7 @@ def test_subscription_is_not_idle_for_its_connection(kinesis: Any) -> None:
         with Http2(server.url) as client:
             reader = iter(Pushed(client, raw, JSON, request(consumer)))
             next(reader), next(reader)
-            time.sleep(0.5)
+            time.sleep(1.5)
             put(Endpoint("ours", server.url).boto3(), name, b"1")
             assert len(next(reader)[1]["Records"]) == 1
 
@@ -350,7 +351,7 @@ def test_curl_reads_a_subscription(server: Server, kinesis: Any, url: str, optio
     headers = Raw(Endpoint("curl", url)).sign("SubscribeToShard", body)
     arguments = [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
     command = ["curl", "-s", "--cacert", str(server.ca_file), option, *arguments, "--data-binary", "@-", f"{url}/"]
-    told = subprocess.run(command, input=body, capture_output=True, timeout=15, check=True)
+    told = subprocess.run(command, input=body, capture_output=True, timeout=50, check=True)
     buffer = EventStreamBuffer()
     buffer.add_data(told.stdout)
     payloads = [json.loads(message.payload) for message in buffer]

@@ -69,6 +69,6 @@ def test_command_that_others_can_reach_says_so() -> None:
     ],
 )
 def test_option_that_is_wrong_is_told_in_one_line(options: list[str], text: str) -> None:
-    child = subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=15)
+    child = subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=50)
     assert (child.returncode, child.stdout, child.stderr.count("\n")) == (1, "", 1)
     assert text in child.stderr

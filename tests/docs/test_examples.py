@@ -38,7 +38,7 @@ def environment(place: Place, **more: str) -> dict[str, str]:
 
 def run(example: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", str(EXAMPLES / example)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=18, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=50, check=False)
 
 
 def everything(place: Place) -> list[bytes]:

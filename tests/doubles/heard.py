@@ -25,7 +25,7 @@ class Heard:
 
     def wait(self) -> tuple[Any, ...]:
         """Return the arguments of the next call."""
-        return self._calls.get(timeout=15)
+        return self._calls.get(timeout=50)
 
     async def arrive(self) -> tuple[Any, ...]:
         """Return the arguments of the next call, without holding up the event loop."""

@@ -143,11 +143,11 @@ class Killable:
         self._base = self._ahead  # what was put forward goes with the server, and a clock does not go back
         server = serving(self._folder, transition=0, quotas=False, ahead=self._base)
         self._child: Child = self._running.enter_context(server)
-        self._client = http.client.HTTPConnection(urlsplit(self._child.url).netloc, timeout=15)
+        self._client = http.client.HTTPConnection(urlsplit(self._child.url).netloc, timeout=50)
         self._running.callback(self._client.close)
 
     def _steer(self, seconds: float) -> None:
-        client = http.client.HTTPConnection(f"{self._client.host}:{self._client.port}", timeout=15)
+        client = http.client.HTTPConnection(f"{self._client.host}:{self._client.port}", timeout=50)
         try:
             body = json.dumps({"advance": seconds})
             client.request("POST", "/_control/clock", body, {"Authorization": "Bearer local"})

@@ -97,7 +97,7 @@ def test_put_many_gives_results_in_the_records_order(place: Place) -> None:
     with blocking.Producer(place.stream, **place.options) as producer:
         handle = producer.put_many([(b"1", "a"), Record(b"2", "b"), ("3", "c")] * 1000)
         assert len(handle) == len(list(handle)) == 3000
-        results = handle.results(timeout=15)
+        results = handle.results(timeout=50)
         assert handle.done
         assert results == [delivery.result() for delivery in handle]
         assert producer.flush() == producer.flush()
@@ -492,11 +492,12 @@ stream = {stream!r}
 
 def program(place: Place, code: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-W", "error", "-c", PROGRAM.format(url=place.url, stream=place.stream, code=code)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
 def ended(running: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = running.communicate(timeout=18)
+    out, err = running.communicate(timeout=50)
     return running.returncode, out, err
 
 
@@ -556,12 +557,12 @@ with blocking.Producer(stream, **place) as producer:
 
 
 def test_sigterm_ends_run_after_the_work_in_hand(place: Place) -> None:
-    write(place, 20, keys=1)
+    write(place, 100, keys=1)
     code = """
 import time
-import uuid
 def handle(record):
     print(record.data.decode(), flush=True)
+    sys.stdin.readline()  # until the signal has been sent
     time.sleep(0.05)
 with blocking.Consumer(stream, start="TRIM_HORIZON", **place) as consumer:
     consumer.run(handle)
@@ -572,10 +573,10 @@ print("ended", flush=True)
     assert running.stdout is not None
     assert running.stdout.readline() == "0\n"
     running.send_signal(signal.SIGTERM)
-    status, out, err = ended(running)
+    status, out, err = ended(running)  # it closes the input
     assert (status, err) == (0, "")
     assert out.endswith("ended\n")
-    assert "19" not in out
+    assert "99" not in out
 
 
 def test_interrupt_ends_a_wait_and_leaves_the_producer_usable(place: Place) -> None:
@@ -583,8 +584,8 @@ def test_interrupt_ends_a_wait_and_leaves_the_producer_usable(place: Place) -> N
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with blocking.Producer(stream, batch=Batching(linger=60), **place) as producer:
     delivery = producer.put("x", "key")
-    print("waiting", flush=True)
     try:
+        print("waiting", flush=True)
         delivery.result()
     except KeyboardInterrupt:
         print("interrupted", delivery.done, flush=True)
@@ -603,8 +604,8 @@ def test_interrupt_ends_a_loop_over_records(place: Place) -> None:
     code = """
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with blocking.Consumer(stream, start="LATEST", **place) as consumer:
-    print("waiting", flush=True)
     try:
+        print("waiting", flush=True)
         for record in consumer:
             pass
     except KeyboardInterrupt:

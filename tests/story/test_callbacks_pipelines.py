@@ -283,7 +283,7 @@ url = {url!r}
 
 def run(place: Place, code: str) -> tuple[int, str, str]:
     command = [sys.executable, "-W", "error", "-c", PROGRAM.format(url=place.url, stream=place.stream, code=code)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=18, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     return ended.returncode, ended.stdout, ended.stderr
 
 

@@ -285,6 +285,8 @@ PROGRAM = """
 
     async def handle(record):
         print(record.data.decode(), flush=True)
+        if record.data == b"5":
+            await asyncio.to_thread(sys.stdin.readline)  # until the signal has been sent
         await asyncio.sleep(0.05)
         print("done", record.data.decode(), flush=True)
 
@@ -304,12 +306,16 @@ async def test_sigterm_ends_a_program_once_its_work_is_finished_and_written_down
     await stream.write(100)
     path = str(tmp_path / "checkpoints.db")
     arguments = [sys.executable, "-c", textwrap.dedent(PROGRAM), stream.server.url, path]
-    process = await asyncio.create_subprocess_exec(*arguments, stdout=subprocess.PIPE, env={**os.environ})
+    process = await asyncio.create_subprocess_exec(
+        *arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ}
+    )
+    assert process.stdin is not None
     assert process.stdout is not None
     told: list[str] = []
     while told.count("5") == 0:
         told.append((await process.stdout.readline()).decode().strip())
     process.send_signal(signal.SIGTERM)
+    process.stdin.write(b"\n")
     told += (await process.stdout.read()).decode().split("\n")
     assert await process.wait() == 0
     assert "over" in told
@@ -544,18 +550,21 @@ async def test_shard_that_is_read_to_its_end_is_not_done_while_a_failure_elsewhe
         await stream.put(Record(b"%d" % number, "key", "0") for number in range(3))
         await stream.put([Record(b"poison", "key", str(2**128 - 1))])
         await stream.split("shardId-000000000000")
-        begun, store = asyncio.Event(), Memory()
+        begun, failed, store = asyncio.Event(), asyncio.Event(), Memory()
         handled: list[bytes] = []
 
         async def handle(record: ReceivedRecord[bytes]) -> None:
             if record.data == b"poison":
                 await begun.wait()
-                await asyncio.sleep(0.3)  # the other shard is read to its end meanwhile, and waits for its records
+                await asyncio.sleep(0.3)  # in the meantime the other shard is read to its end and waits for its records
+                failed.set()
                 if not handled:
                     raise ValueError("poison")
             elif not handled:
                 begun.set()
-                await asyncio.sleep(0.6)
+                await failed.wait()
+                for _ in range(100):  # until the failure has stopped the consumer
+                    await asyncio.sleep(0)
             handled.append(record.data)
 
         options: dict[str, Any] = {

@@ -48,6 +48,8 @@ async def main():
         await asyncio.sleep(1e6)
     before = peak_bytes()
     running = asyncio.create_task(reader.run(handle))
+    while not begun:
+        await asyncio.sleep(0.05)
     await asyncio.sleep(6)
     used = reader._worker._terms.budget.used_bytes
     print(json.dumps([before, peak_bytes(), used, begun]), flush=True)

@@ -89,12 +89,11 @@ async def test_latest_begins_with_what_is_written_from_now_on_also_in_children()
         await stream.write(100)
         await asyncio.sleep(0.02)
         got: list[int] = []
-        started = asyncio.Event()
-        async with Consumer("events", observer=lambda event: started.set(), client=stream.client) as consumer:
+        reading = stream.server.next("GetRecords").watch()
+        async with Consumer("events", client=stream.client) as consumer:
 
             async def write() -> None:
-                await started.wait()
-                await asyncio.sleep(0.3)  # until the iterator is there
+                await reading.arrived()  # the iterator has been returned
                 await stream.write(100)
                 await stream.split("shardId-000000000000")
                 await stream.write(100)

@@ -237,7 +237,7 @@ async def test_records_in_another_order_are_found(server: Server, flights: list[
 
 
 def test_the_command_prints_plain_lines_in_a_pipe_and_ends_with_the_verdict() -> None:
-    ended = subprocess.run([*DEMO, "--records", "1500"], capture_output=True, text=True, timeout=18, check=False)
+    ended = subprocess.run([*DEMO, "--records", "1500"], capture_output=True, text=True, timeout=50, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
     lines = ended.stdout.splitlines()
     assert lines[-1] == "demo: 1500 in, 1500 out, 0 lost, 0 duplicated, order per key kept"
@@ -255,7 +255,7 @@ def test_the_command_prints_plain_lines_in_a_pipe_and_ends_with_the_verdict() ->
 
 def test_the_command_reads_by_enhanced_fan_out_where_it_is_asked_to() -> None:
     ended = subprocess.run(
-        [*DEMO, "--fan-out", "--records", "1500"], capture_output=True, text=True, timeout=18, check=False
+        [*DEMO, "--fan-out", "--records", "1500"], capture_output=True, text=True, timeout=50, check=False
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     lines = ended.stdout.splitlines()

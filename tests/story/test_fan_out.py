@@ -65,6 +65,7 @@ class Story:
             if until():
                 return
             self.clock.advance(1)
+            await self.client.call("DescribeStreamSummary", {"StreamName": STREAM})  # the server has seen the time
             await asyncio.sleep(0.005)
 
     def seen(self, kind: type[Event]) -> list[Any]:
@@ -89,10 +90,9 @@ class Reading:
     async def has(self, count: int, *, within: float = 120) -> None:
         """Wait until so many records were read."""
         await self.story.passes(within, lambda: len(self.numbers) >= count or self.task.done())
-        for _ in range(100):
-            if len(self.numbers) >= count or self.task.done():
-                break
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(15):
+            while len(self.numbers) < count and not self.task.done():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
         if self.task.done():
             self.task.result()
 

@@ -219,7 +219,7 @@ def test_command_says_in_one_line_why_it_cannot_start(tmp_path: Path) -> None:
             (["--data", str(tmp_path / "used")], "in use by another local Kinesis"),
             (["--port", "99999"], "port=99999: must be a whole number from 0 to 65535"),
         ):
-            child = subprocess.run(command(*options), capture_output=True, text=True, timeout=15, check=False)
+            child = subprocess.run(command(*options), capture_output=True, text=True, timeout=50, check=False)
             assert (child.returncode, child.stdout, child.stderr.count("\n")) == (1, "", 1)
             assert child.stderr.startswith("kinstream local: ")
             assert text in child.stderr

@@ -481,6 +481,7 @@ async def test_a_close_that_may_not_wait_leaves_every_delivery_with_an_error_tha
     hold = place.server.every("PutRecords").hold()
     deliveries = [await producer.put(b"%d" % number, "key") for number in range(5)]
     waiter = asyncio.create_task(_outcome(deliveries[0]))
+    await hold.arrived()
     with pytest.raises(Undelivered) as undelivered:
         await producer.close(timeout=0.2)
     assert undelivered.value.count == 4
@@ -543,7 +544,7 @@ async def test_a_fault_of_the_library_leaves_nobody_waiting(place: Place, caplog
 
 async def test_a_hot_shard_leaves_the_buffer_and_the_requests_to_the_others(place: Place) -> None:
     await place.create(2)
-    slow = Pacing(records_per_second=20)
+    slow = Pacing(records_per_second=1)
     hot, cold = "0", str(2**127)
     producer = place.producer(
         aggregate=None,

@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -352,7 +353,7 @@ def run(place: Place, code: str, *, by_environment: bool = False) -> subprocess.
     endpoint = "" if by_environment else f", endpoint_url={place.url!r}"
     env = {**os.environ, "AWS_ENDPOINT_URL_KINESIS": place.url} if by_environment else dict(os.environ)
     command = [sys.executable, "-W", "error", "-c", PROGRAM.format(endpoint=endpoint, code=code)]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=18, check=False)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=50, check=False)
 
 
 @pytest.mark.parametrize("by_environment", [False, True])
@@ -378,16 +379,22 @@ producer.put_record(None, lambda error, result: (print("called", flush=True), th
     assert (ended.returncode, ended.stdout) == (0, "called\n")
 
 
-async def test_end_of_the_program_tells_what_it_did_not_wait_for() -> None:
+async def test_end_of_the_program_tells_what_it_did_not_wait_for(tmp_path: Path) -> None:
+    arrived = tmp_path / "arrived"
+
     async def silent(peer: Peer) -> None:
         await peer.request()
+        arrived.touch()
         await asyncio.sleep(60)
 
     async with serving(silent) as server:
-        code = """
+        code = f"""
+import pathlib, time
 import kinstream.callbacks.face
 kinstream.callbacks.face.EXIT_DRAIN = 0.2
 producer.put_record(Record("x", "key"), lambda error, result: print(type(error).__name__, error.maybe_written, result))
+while not pathlib.Path({str(arrived)!r}).exists():
+    time.sleep(0.01)
 """
         ended = await asyncio.to_thread(run, Place(f"http://127.0.0.1:{server.port}"), code)
     assert (ended.returncode, ended.stderr) == (0, "")

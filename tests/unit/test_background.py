@@ -61,15 +61,16 @@ class Interrupted(BaseException):
 class InterruptedLock:
     """A lock on whose way out, or in, the signal comes."""
 
-    def __init__(self, on_the_way_in: bool) -> None:
+    def __init__(self, on_the_way_in: bool, begun: threading.Event) -> None:
         self.on_the_way_in = on_the_way_in
+        self.begun = begun
 
     def __enter__(self) -> None:
         if self.on_the_way_in:
             raise Interrupted
 
     def __exit__(self, *_: object) -> None:
-        time.sleep(0.05)  # the loop has begun by now
+        assert self.begun.wait(10)
         raise Interrupted
 
 
@@ -77,9 +78,10 @@ class InterruptedLock:
 def test_interrupt_while_work_is_handed_over_is_raised_and_ends_the_work(
     background: BackgroundLoop, before_it_began: bool
 ) -> None:
-    ended = threading.Event()
+    begun, ended = threading.Event(), threading.Event()
 
     async def work() -> None:
+        begun.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -87,7 +89,7 @@ def test_interrupt_while_work_is_handed_over_is_raised_and_ends_the_work(
 
     assert background.run(value(1)) == 1
     lock = background._lock
-    background._lock = InterruptedLock(before_it_began)  # type: ignore[assignment]
+    background._lock = InterruptedLock(before_it_began, begun)  # type: ignore[assignment]
     with pytest.raises(Interrupted):
         background.run(work())
     background._lock = lock

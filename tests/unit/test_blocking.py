@@ -258,7 +258,7 @@ place = dict(region="us-east-1", credentials=Credentials("local", "local"), endp
 
 def run(place: Place, code: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", "-c", PROGRAM.format(url=place.url, code=code)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=18, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
 
 
 def test_forked_process_is_told_to_make_its_own(place: Place) -> None:

@@ -96,7 +96,7 @@ def test_a_reader_that_has_gone_is_no_traceback() -> None:
             stdout=writer,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=15,
+            timeout=50,
             check=False,
         )
     finally:
