@@ -13,6 +13,11 @@ from kinstream import config, events
 
 PAGE = Path(__file__).parent / "options.md"
 
+NOTES = {
+    "aggregate": "`None` by default. Not every reader deaggregates: [who reads aggregates](aggregation.md#who-reads-aggregates)."
+}
+"""More about an argument, below its table."""
+
 WHERE = {
     "Producer": {
         "aggregate": "Aggregation",
@@ -45,6 +50,8 @@ def page() -> str:
         for argument, groups in arguments.items():
             for name in groups.split():
                 lines += ["", f"### `{argument}={name}(...)`", "", *_options(getattr(config, name))]
+            if argument in NOTES:
+                lines += ["", NOTES[argument]]
     lines += [
         "",
         "## Events",

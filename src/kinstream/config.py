@@ -118,7 +118,7 @@ class Retrying:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Aggregation:
-    """How records are packed into aggregated records, in the format of the Kinesis Producer Library.
+    """How records are packed into aggregated records, in the format of the Kinesis Producer Library (KPL). Off by default.
 
     Attributes:
         max_bytes: Bytes of one aggregated record. 1024 to 10485760, and never more than the stream's MaxRecordSizeInKiB

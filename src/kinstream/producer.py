@@ -22,9 +22,9 @@ T = TypeVar("T")
 class Producer(StreamAccess):
     """Writes records to one stream: through a pipeline (`put`, `put_many`), or one request at a time.
 
-    The pipeline gathers records into requests, packs them as the Kinesis Producer Library does (KPL), keeps to what each shard
-    takes, and sends what failed again. Unless `order` asks for it, records arrive in no certain order. Whatever its options, a
-    record may be written twice: where no answer came to a request that was carried out.
+    The pipeline gathers records into requests, keeps to what each shard takes, and sends what failed again. Unless `order` asks
+    for it, records arrive in no certain order. Whatever its options, a record may be written twice: where no answer came to a
+    request that was carried out.
 
     A producer belongs to the event loop of its first put; any number of tasks may use it.
 
@@ -33,8 +33,10 @@ class Producer(StreamAccess):
         order: "key": records with the same partition key are written in the order of their puts: a shard has one request on its
             way at a time, and a record that failed is sent again before any later one of its key. Where one fails for good,
             those of its key that wait behind it fail with `OrderBroken`, as does what was packed behind it. None: no order.
-        aggregate: How records are packed into aggregated ones, which readers unpack (the KCL, `kinstream.Consumer`); None: each
-            record goes for itself. Records are packed only where their shards can be told beforehand.
+        aggregate: None: each record is sent as one Kinesis record, which every reader understands. `Aggregation()`: records for
+            the same shard are packed into aggregated records in the format of the Kinesis Producer Library (KPL), which only
+            some readers deaggregate, such as the KCL and `kinstream.Consumer` (docs/aggregation.md). Records are packed only if
+            their shards are known.
         batch: How records are gathered into requests.
         pace: How fast a shard is written to; None: as fast as the records come.
         buffer: How much is held, and what happens when that is full.
@@ -63,8 +65,8 @@ class Producer(StreamAccess):
         stream: str,
         *,
         order: Literal["key"] | None = None,
-        aggregate: Aggregation | None = Aggregation(),  # noqa: B008 - frozen
-        batch: Batching = Batching(),  # noqa: B008
+        aggregate: Aggregation | None = None,
+        batch: Batching = Batching(),  # noqa: B008 - frozen
         pace: Pacing | None = Pacing(),  # noqa: B008
         buffer: Buffering = Buffering(),  # noqa: B008
         resend: Resending = Resending(),  # noqa: B008
@@ -81,7 +83,7 @@ class Producer(StreamAccess):
             self.client,
             self.stream,
             order=order,
-            aggregate=None if aggregate is None else _option("aggregate", aggregate, Aggregation),
+            aggregate=_aggregation(aggregate),
             batch=_option("batch", batch, Batching),
             pace=None if pace is None else _option("pace", pace, Pacing),
             buffer=_option("buffer", buffer, Buffering),
@@ -220,3 +222,16 @@ def _option(name: str, value: T, kind: type[T]) -> T:
     if not isinstance(value, kind):
         raise ConfigError(f"{name}: must be a kinstream.{kind.__name__}, not {type(value).__name__}")
     return value
+
+
+def _aggregation(value: Any) -> Aggregation | None:
+    if value is None or isinstance(value, Aggregation):
+        return value
+    shown = f"aggregate={value!r}" if isinstance(value, bool) else "aggregate"
+    given = "" if isinstance(value, bool) else f", not {'the class' if value is Aggregation else type(value).__name__}"
+    cure = (
+        "None, or leave it out, to send each record by itself"
+        if value is False
+        else "aggregate=Aggregation() to aggregate"
+    )
+    raise ConfigError(f"{shown}: must be a kinstream.Aggregation or None{given}; pass {cure}")

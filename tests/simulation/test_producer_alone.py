@@ -81,6 +81,7 @@ class Place:
         )
 
     def producer(self, **options: Any) -> Producer:
+        options.setdefault("aggregate", Aggregation())
         return Producer(STREAM, client=self.client, **options)
 
     def asked(self, operation: str) -> list[float]:

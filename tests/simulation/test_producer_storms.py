@@ -18,7 +18,7 @@ from tests.simulation.reader import read
 from tests.simulation.seeds import WHOLE
 
 from kinstream import Client, Credentials, Producer
-from kinstream.config import Buffering, Pacing, Resending
+from kinstream.config import Aggregation, Buffering, Pacing, Resending
 from kinstream.errors import ProduceError
 from kinstream.local.refusal import Refused
 from kinstream.local.requests import PutRecord
@@ -53,6 +53,7 @@ class Ground:
             clock=LoopClock(),
             transport=self.network.connect(),
         )
+        options.setdefault("aggregate", Aggregation())
         return Producer(STREAM, client=client, **options)
 
 

@@ -13,7 +13,7 @@ from tests.doubles.proxy import Break, Trouble, fault_proxy
 from tests.doubles.streams import Place, local_stream
 from tests.simulation.reader import unpack
 
-from kinstream import Batching, Client, Consumer, ProduceError, Producer, PutResult, Resending, Timeouts
+from kinstream import Aggregation, Batching, Client, Consumer, ProduceError, Producer, PutResult, Resending, Timeouts
 
 RECORDS = int(os.environ.get("KINSTREAM_SOAK_RECORDS", "20000"))
 """`make soak-produce` has a million."""
@@ -22,8 +22,9 @@ CHUNK = 1000
 
 
 @pytest.mark.timeout(120 + RECORDS / 500)
+@pytest.mark.parametrize("aggregate", [Aggregation(), None])
 @pytest.mark.parametrize("order", [None, "key"])
-async def test_no_acknowledged_record_is_lost_behind_a_proxy_that_cuts(order: Any) -> None:
+async def test_no_acknowledged_record_is_lost_behind_a_proxy_that_cuts(order: Any, aggregate: Any) -> None:
     started = time.monotonic()
     trouble = Trouble(healthy=0.2, stalled=0.005, after_bytes=(1, 2_000_000), after_answered=(1, 40_000))
     with local_stream(SHARDS) as place:
@@ -32,6 +33,7 @@ async def test_no_acknowledged_record_is_lost_behind_a_proxy_that_cuts(order: An
             async with Producer(
                 place.stream,
                 order=order,
+                aggregate=aggregate,
                 batch=Batching(linger=0.02, max_bytes=65_536),
                 resend=Resending(deadline=120.0),
                 timeouts=Timeouts(progress=1.0),
@@ -50,8 +52,8 @@ async def test_no_acknowledged_record_is_lost_behind_a_proxy_that_cuts(order: An
     ]
     twice = {number for number, copies in seen.items() if copies > 1}
     print(
-        f"order={order}: {len(acknowledged)} records acknowledged, {len(failed)} failed, {len(lost)} lost, "
-        f"{len(twice)} there twice; connections: { {str(end): count for end, count in ends.items()} }; "
+        f"order={order}, aggregate={aggregate is not None}: {len(acknowledged)} records acknowledged, {len(failed)} failed, "
+        f"{len(lost)} lost, {len(twice)} there twice; connections: { {str(end): count for end, count in ends.items()} }; "
         f"{time.monotonic() - started:.0f} s"
     )
     assert lost == []

@@ -18,6 +18,7 @@ import pytest
 from tests.doubles.streams import Place, new_stream, split, until_active
 
 from kinstream import (
+    Aggregation,
     Batching,
     BufferFull,
     Buffering,
@@ -57,7 +58,7 @@ def place(server: Server) -> Place:
 
 
 def write(place: Place, count: int, keys: int = 7) -> None:
-    with blocking.Producer(place.stream, **place.options) as producer:
+    with blocking.Producer(place.stream, aggregate=Aggregation(), **place.options) as producer:
         producer.put_many((str(n).encode(), f"key {n % keys}") for n in range(count)).results()
 
 
@@ -74,23 +75,24 @@ def until(condition: Any) -> None:
 # Writing.
 
 
-def test_what_many_threads_put_is_read_back_in_the_order_of_each_key(place: Place) -> None:
-    with blocking.Producer(place.stream, order="key", **place.options) as producer:
+@pytest.mark.parametrize(("aggregate", "count"), [(None, 100), (Aggregation(), 3000)])
+def test_what_many_threads_put_is_read_back_in_the_order_of_each_key(place: Place, aggregate: Any, count: int) -> None:
+    with blocking.Producer(place.stream, order="key", aggregate=aggregate, **place.options) as producer:
 
         def put(thread: int) -> list[blocking.Delivery]:
-            return [producer.put(f"{n}", f"key {thread}") for n in range(3000)]
+            return [producer.put(f"{n}", f"key {thread}") for n in range(count)]
 
         with ThreadPoolExecutor(4) as pool:
             deliveries = [delivery for put_there in pool.map(put, range(4)) for delivery in put_there]
         results = [delivery.result() for delivery in deliveries]
         assert all(delivery.done for delivery in deliveries)
         said = producer.statistics()
-        assert (said.records_admitted, said.records_written, said.buffered_records) == (12_000, 12_000, 0)
+        assert (said.records_admitted, said.records_written, said.buffered_records) == (4 * count, 4 * count, 0)
     found = defaultdict(list)
     for record in read(place):
         found[record.partition_key].append(record.data)
-    assert found == {f"key {thread}": [str(n).encode() for n in range(3000)] for thread in range(4)}
-    assert len({(r.shard_id, r.sequence_number, r.subsequence_number) for r in results}) == 12_000
+    assert found == {f"key {thread}": [str(n).encode() for n in range(count)] for thread in range(4)}
+    assert len({(r.shard_id, r.sequence_number, r.subsequence_number) for r in results}) == 4 * count
 
 
 def test_put_many_gives_results_in_the_records_order(place: Place) -> None:

@@ -17,6 +17,7 @@ from tests.doubles.heard import Heard
 from tests.doubles.streams import Place, new_stream
 
 from kinstream import (
+    Aggregation,
     Batching,
     BufferFull,
     Buffering,
@@ -63,7 +64,7 @@ def consumer_on(place: Place, is_blob: bool = False, **options: Any) -> callback
 
 
 def write(place: Place, data: list[Any], key: str = "key") -> None:
-    with blocking.Producer(place.stream, **place.options) as producer:
+    with blocking.Producer(place.stream, aggregate=Aggregation(), **place.options) as producer:
         producer.put_many(Record(value, key) for value in data).results()
 
 

@@ -133,6 +133,15 @@ async def test_every_reader_returns_an_aggregate_as_it_was_put(
         assert there[result.shard_id, result.sequence_number, result.subsequence_number] == data
 
 
+@pytest.mark.parametrize("put", STYLES)
+async def test_nothing_is_aggregated_by_default(place: Place, put: Any) -> None:
+    given = [(b"%d" % number, "key") for number in range(50)]
+    results = await put(place, given)
+    assert {result.subsequence_number for result in results} == {None}
+    reading = await asyncio.to_thread(seen_by_a_kcl, place)
+    assert (reading.alone, reading.aggregates) == (50, 0)
+
+
 @pytest.mark.parametrize("aggregate", [None, Aggregation()])
 async def test_aggregate_without_a_key_or_with_a_hash_key_is_read_too(place: Place, aggregate: Any) -> None:
     async with Producer(place.stream, aggregate=aggregate, **place.options) as producer:

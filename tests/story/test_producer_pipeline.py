@@ -50,6 +50,7 @@ class Place:
 
     def producer(self, **options: Any) -> Producer:
         options.setdefault("pace", None)
+        options.setdefault("aggregate", Aggregation())
         return Producer(STREAM, client=self.client, **options)
 
     async def create(self, shards: int | None, **params: Any) -> None:
@@ -608,7 +609,13 @@ def test_a_producer_that_is_forgotten_does_not_hold_up_the_loops_end(server: Ser
     ("options", "said"),
     [
         ({"order": "time"}, "order='time'"),
-        ({"aggregate": True}, "aggregate: must be a kinstream.Aggregation, not bool"),
+        (
+            {"aggregate": True},
+            r"aggregate=True: must be a kinstream.Aggregation or None; pass aggregate=Aggregation\(\) to aggregate",
+        ),
+        ({"aggregate": False}, "pass None, or leave it out, to send each record by itself"),
+        ({"aggregate": Aggregation}, r"not the class; pass aggregate=Aggregation\(\) to aggregate"),
+        ({"aggregate": {"max_bytes": 1024}}, "aggregate: must be a kinstream.Aggregation or None, not dict; pass"),
         ({"batch": None}, "batch: must be a kinstream.Batching"),
         ({"pace": 5}, "pace: must be a kinstream.Pacing"),
         ({"observer": 5}, "observer: must be a function"),

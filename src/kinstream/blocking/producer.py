@@ -46,7 +46,7 @@ class Producer(OnStream):
     Args:
         stream: The stream's name or ARN.
         order: As all that follows, what it is for `kinstream.Producer`.
-        aggregate: How records are packed into aggregated records; None: each goes for itself.
+        aggregate: None: each record is sent as one Kinesis record. `Aggregation()`: records are packed into aggregated records.
         batch: How records are gathered into requests.
         pace: How fast a shard is written to; None: as fast as the records come.
         buffer: How much is held, and what happens when that is full.
@@ -73,8 +73,8 @@ class Producer(OnStream):
         stream: str,
         *,
         order: Literal["key"] | None = None,
-        aggregate: Aggregation | None = Aggregation(),  # noqa: B008 - frozen
-        batch: Batching = Batching(),  # noqa: B008
+        aggregate: Aggregation | None = None,
+        batch: Batching = Batching(),  # noqa: B008 - frozen
         pace: Pacing | None = Pacing(),  # noqa: B008
         buffer: Buffering = Buffering(),  # noqa: B008
         resend: Resending = Resending(),  # noqa: B008

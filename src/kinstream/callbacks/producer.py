@@ -55,7 +55,7 @@ class Producer(Face):
         stream_name: The stream's name or ARN.
         endpoint_url: Another place than AWS's own; None: as the AWS configuration says.
         order: This and all that follows is for `put`, and means what it does for `kinstream.Producer`.
-        aggregate: How records are packed into aggregated records; None: each goes for itself.
+        aggregate: None: each record is sent as one Kinesis record. `Aggregation()`: records are packed into aggregated records.
         batch: How records are gathered into requests.
         pace: How fast a shard is written to; None: as fast as the records come.
         buffer: How much is held. When it is full, `put` hands over `BufferFull`, whatever `when_full` says: no method waits.
@@ -81,8 +81,8 @@ class Producer(Face):
         *,
         endpoint_url: str | None = None,
         order: Literal["key"] | None = None,
-        aggregate: Aggregation | None = Aggregation(),  # noqa: B008 - frozen
-        batch: Batching = Batching(),  # noqa: B008
+        aggregate: Aggregation | None = None,
+        batch: Batching = Batching(),  # noqa: B008 - frozen
         pace: Pacing | None = Pacing(),  # noqa: B008
         buffer: Buffering = Buffering(),  # noqa: B008
         resend: Resending = Resending(),  # noqa: B008

@@ -7,7 +7,16 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import pairwise
 
-from kinstream import Client, Deliveries, ProduceError, Producer, ProducerStatistics, Resending, Undelivered
+from kinstream import (
+    Aggregation,
+    Client,
+    Deliveries,
+    ProduceError,
+    Producer,
+    ProducerStatistics,
+    Resending,
+    Undelivered,
+)
 from kinstream.cli.demo.flights import Event
 from kinstream.cli.demo.reshard import STREAM, Reshard
 from kinstream.events import Event as Seen
@@ -48,7 +57,8 @@ async def write(
             told += event.written
             wrote(event.written)
 
-    producer = Producer(STREAM, order="key", resend=Resending(deadline=DEADLINE), observer=see, client=client)
+    resend = Resending(deadline=DEADLINE)
+    producer = Producer(STREAM, order="key", aggregate=Aggregation(), resend=resend, observer=see, client=client)
     try:
         taken = await _write(producer, events, reshards, say)
     except BaseException:
