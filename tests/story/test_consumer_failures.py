@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.doubles.proxy import Break, Trouble, fault_proxy
 from tests.doubles.river import Catch, River, river
 
 from kinstream import (
@@ -578,3 +579,18 @@ async def test_shard_that_is_read_to_its_end_is_not_done_while_a_failure_elsewhe
         async with Consumer("events", **options) as reader:
             await reader.run(handle)
         assert sorted(handled) == [b"0", b"1", b"2", b"poison"]
+
+
+async def test_connection_that_breaks_early_each_time_carries_smaller_pages_to_the_end(stream: River) -> None:
+    """A proxy ends each connection at its first byte or after 100 kB of responses; a page of all records has 800 kB."""
+    records = 300
+    await stream.put([Record(b"%d " % number + bytes(2000), f"k{number}") for number in range(records)])
+    breaks = Trouble(healthy=0, refused=0, stalled=0, delay=0, after_bytes=(1, 2), after_answered=(100_000, 100_001))
+    async with fault_proxy(stream.server.url, breaks) as proxy:
+        options = {**stream.options, "endpoint_url": proxy.url}
+        async with Consumer(
+            "events", start="TRIM_HORIZON", until="now", fetch=Poll(reads_per_second=50), **options
+        ) as reader:
+            numbers = [int(record.data.split()[0]) async for record in reader]
+    assert numbers == list(range(records))
+    assert proxy.ends[Break.RESET] + proxy.ends[Break.FINISH] > 5

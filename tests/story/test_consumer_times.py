@@ -1,4 +1,4 @@
-"""Where reading begins and ends by time, on a server whose clock differs from the machine's."""
+"""When reading begins and ends: clocks that differ, and streams that are not there yet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.doubles.streams import Place, create, split
 
-from kinstream import ConfigError, FanOut, Poll, blocking
+from kinstream import ConfigError, FanOut, NotFound, Poll, blocking
 from kinstream.local import Server
 from kinstream.testing import ManualClock
 
@@ -89,6 +89,20 @@ def test_start_less_than_five_minutes_ahead_with_until_now_ends_with_nothing(ske
         client.call("ListStreams", {})
         theirs = client._client.service_time()  # its clock is the service's now
     assert replayed(skewed, start=theirs + 60, until="now") == []
+
+
+@FETCH
+def test_stream_that_is_being_created_is_read_once_it_is_there(fetch: Poll | FanOut) -> None:
+    with Server(transition=1.5, quotas=False) as server:
+        place = Place(server.url)
+        with blocking.Client(**place.options) as client:
+            client.call("CreateStream", {"StreamName": place.stream, "ShardCount": 1})
+        assert replayed(place, until="now", fetch=fetch) == []
+
+
+def test_stream_that_does_not_exist_is_an_error() -> None:
+    with Server(transition=0, quotas=False) as server, pytest.raises(NotFound):
+        replayed(Place(server.url), until="now")
 
 
 def replayed(place: Place, **options: Any) -> list[bytes]:

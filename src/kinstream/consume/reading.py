@@ -20,7 +20,7 @@ from kinstream.consume.fetch.position import LATEST, LATEST_MARGIN, PROMPT, TRIM
 from kinstream.consume.lifecycle import State, Step, after_step
 from kinstream.consume.report import Reporter
 from kinstream.consume.watch import Watch
-from kinstream.errors import ClosedError
+from kinstream.errors import ClosedError, NotFound
 from kinstream.events import ShardStarted
 from kinstream.failures import described
 from kinstream.record import ChildShard, ReceivedRecord, Shard, ShardStatus
@@ -159,6 +159,7 @@ class Reading:
         self._latest_until = -1.0  # so long what is wanted is the latest itself, and not what is kept for later
         self._rewinds = False
         self._begun = 0.0
+        self._not_found_at: float | None = None
         self._now_there: float | None = None
         self._page: Page | None = None
         self._batches: Iterator[Batch | Undeliverable] | None = None
@@ -192,6 +193,7 @@ class Reading:
 
     def fetch_anew(self) -> None:
         """Begin anew to fetch what was not fetched yet."""
+        self.failure = None
         self._watch = Watch(self._terms.clock.monotonic())
         self._ahead.start(self._read_to, self._read_to)
 
@@ -212,8 +214,14 @@ class Reading:
             return None
         return self._watch.stalled(now, limit)
 
+    @property
+    def not_found_for(self) -> float:
+        """Seconds since the service said for the first time, with no page since then, that there is no such shard."""
+        return 0.0 if self._not_found_at is None else self._terms.clock.monotonic() - self._not_found_at
+
     def _heard(self, page: Page) -> Page | None:
         terms = self._terms
+        self._not_found_at = None
         if not self.held:
             self.held = True
             terms.announce(ShardStarted(self.shard_id, str(self._asked_from)))
@@ -268,6 +276,8 @@ class Reading:
 
     def _failed(self, error: Exception) -> None:
         self.failure = error
+        if isinstance(error, NotFound) and self._not_found_at is None:
+            self._not_found_at = self._terms.clock.monotonic()
         self._terms.wake(self)
 
     # Delivering.

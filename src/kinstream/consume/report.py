@@ -25,7 +25,8 @@ from kinstream.failures import Failures, described
 from kinstream.record import ReceivedRecord
 
 THROTTLED_FOR = 10.0
-"""Seconds without a response after which a shard that is throttled, or subscribed to by another reader, is reported."""
+"""Seconds without a response after which a shard that is throttled, or subscribed to by another reader, is reported, and a stream
+that is still being created."""
 
 HANDLER_FAILS_FOR = 10.0
 """Seconds after which a handler that fails again and again is reported before its last attempt."""
@@ -78,7 +79,9 @@ class Reporter:
         if isinstance(event, FetchFailed):
             self._fetch_failed(event)
         elif isinstance(event, DiscoveryFailed):
-            self._failed("list", event.error, "", "known shards are still read, and it is retried")
+            creating = isinstance(event.error, ResourceInUse)
+            then = "known shards are still read, and it is retried"
+            self._failed("list", event.error, "", then, THROTTLED_FOR if creating else 0.0)
         elif isinstance(event, CheckpointFailed):
             self._store_failed(event)
         elif isinstance(event, ShardStalled):

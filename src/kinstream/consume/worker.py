@@ -36,7 +36,7 @@ from kinstream.consume.lifecycle import State, Step
 from kinstream.consume.reading import Batch, Reading, Terms
 from kinstream.consume.report import Reporter
 from kinstream.consume.write import FIRM_PAUSE, FIRM_TRIES, Writer
-from kinstream.errors import ConfigError, ConsumeError, KinesisError, LeaseLost, NotFound, ServiceError
+from kinstream.errors import ConfigError, ConsumeError, KinesisError, LeaseLost, NotFound, ResourceInUse, ServiceError
 from kinstream.events import (
     DiscoveryFailed,
     ShardEnded,
@@ -52,6 +52,10 @@ DISCOVERY_EVERY = 60.0
 
 WATCH_EVERY = 1.0
 """Seconds between two looks at whether a shard is stuck, or starves because others are."""
+
+NOT_READY_FOR, NOT_READY_PAUSE = 30.0, 0.5
+"""Seconds for which a stream that is being created, or a shard of which a part of the service does not know yet, is waited for;
+and between two requests."""
 
 _log = logging.getLogger("kinstream.consumer")
 
@@ -105,6 +109,7 @@ class Worker:
     def __init__(self, plan: Plan) -> None:
         self.readings: dict[str, Reading] = {}
         self.retention: float | None = None
+        self._seen = False  # True if the last response about the stream said that there is one
         self._plan = plan
         self._clock = plan.client.clock
         self._keeper = plan.keeper
@@ -218,7 +223,7 @@ class Worker:
             plan.client, plan.stream, plan.start.mapped(lambda position: self._from_now_on("start", position))
         )
         known = await self._keeper.known()
-        await self._discoverer.begin(known)
+        await self._list_first(known)
         for shard_id in self._discoverer.not_found(known):
             _log.warning("start: the stream %s has no shard %s now", plan.stream.name, shard_id)
             self._announce(ShardUnknown(shard_id))
@@ -229,6 +234,24 @@ class Worker:
         self._grant()
         for way in (self._keep_discovering(), self._keep_checkpointing(), self._keep_watching()):
             self._beside.append(self._spawn(way))
+
+    async def _list_first(self, known: dict[str, Position]) -> None:
+        """List the shards, again while the stream is being created: parts of the service may not know of it yet."""
+        deadline = self._clock.monotonic() + NOT_READY_FOR
+        while True:
+            try:
+                await self._discoverer.begin(known)
+            except (ResourceInUse, NotFound) as error:
+                unseen = isinstance(error, NotFound) and not self._seen
+                if unseen or self._clock.monotonic() >= deadline:
+                    raise
+                self._announce(DiscoveryFailed(error))
+            else:
+                self._seen = True
+                self._announce.succeeded("", "list")
+                return
+            if await sleep_unless(self._stopping, self._clock, NOT_READY_PAUSE):
+                return
 
     def _from_now_on(self, field: str, position: Position) -> Position:
         return from_now_on(field, position, self._plan.client.service_time())
@@ -260,6 +283,7 @@ class Worker:
             if isinstance(error, NotFound) or error.retry_safe:
                 raise
             return False
+        self._seen = True
         summary = answer.get("StreamDescriptionSummary")
         if not isinstance(summary, dict):
             return False
@@ -350,8 +374,11 @@ class Worker:
         try:
             if reading.failed:
                 assert reading.failure is not None
-                if not isinstance(reading.failure, NotFound) or not await self._expired(shard_id):
+                if not isinstance(reading.failure, NotFound):
                     self._fail(reading, reading.failure)
+                    return
+                if not await self._expired(shard_id):
+                    await self._retry_listed(reading, reading.failure)
                     return
                 reading.step(Step.EXPIRED)
                 self._announce(ShardPassedOver(shard_id))
@@ -365,8 +392,9 @@ class Worker:
         except (KinesisError, OSError) as error:
             self._fail(reading, error)
         finally:
-            await reading.stop()
-            self._announce.left(shard_id)
+            if reading.state.final:
+                await reading.stop()
+                self._announce.left(shard_id)
             self._endings -= 1
             self._stirred.set()
 
@@ -401,6 +429,15 @@ class Worker:
     async def _expired(self, shard_id: str) -> bool:
         self._take_gone(await self._discoverer.refresh())
         return not self._discoverer.listed(shard_id)
+
+    async def _retry_listed(self, reading: Reading, error: NotFound) -> None:
+        """Read a listed shard again though the service says that there is none: a part of it may not know of the shard yet."""
+        if reading.not_found_for >= NOT_READY_FOR:
+            self._fail(reading, error)
+            return
+        stops = await sleep_unless(self._stopping, self._clock, NOT_READY_PAUSE)
+        if reading.failed and not reading.rewinds and not stops:  # otherwise it is begun elsewhere
+            reading.fetch_anew()
 
     def _fail(self, reading: Reading, error: Exception) -> None:
         """End a shard that cannot be read on, and with it the whole reading: nobody would notice otherwise."""
@@ -448,11 +485,19 @@ class Worker:
                     await self._keeper.forget(shard_id)
                     del self.readings[shard_id]
             self._announce.succeeded("", "list")
-        except NotFound as error:  # the stream is gone
+        except NotFound as error:
+            self._announce(DiscoveryFailed(error))
+            if self._seen:  # a part of the service may err: only the second time, the stream is gone
+                self._seen = False
+                if not await sleep_unless(self._stopping, self._clock, NOT_READY_PAUSE):
+                    await self._discover()
+                return
             self._error = self._error or error
             self._stirred.set()
         except (KinesisError, OSError) as error:
             self._announce(DiscoveryFailed(error))
+        else:
+            self._seen = True
 
     def _is_begun(self, shard_id: str) -> bool:
         return shard_id in self.readings and self.readings[shard_id].state is not State.WAITING

@@ -21,9 +21,11 @@ from kinstream import (
     Delivering,
     Failing,
     HashKeyRange,
+    KinesisError,
     NotFound,
     Position,
     ReceivedRecord,
+    ResourceInUse,
     Shard,
     events,
 )
@@ -482,6 +484,115 @@ def test_replay_until_now_goes_on_in_the_children_of_a_closed_shard_whose_last_r
 
 def test_replay_of_a_time_goes_on_in_the_children_of_a_shard_that_closes_while_it_is_read() -> None:
     assert simulate(lambda: Case(end_comes_alone, until=10.0).take(10)) == [1, 2, 3]
+
+
+class Coming(Service):
+    """A stream that is being created: parts of the service do not know of it at first.
+
+    Attributes:
+        refusals: What ListShards says before it lists; DescribeStreamSummary knows of the stream.
+    """
+
+    def __init__(self, *refusals: str, described: bool = True, **shards: str | None) -> None:
+        super().__init__(**shards)
+        self.refusals = list(refusals)
+        self.described = described
+        self.lists = 0
+
+    async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Answer:
+        target = dict(headers)["x-amz-target"].rpartition(".")[2]
+        if target == "DescribeStreamSummary" and not self.described:
+            return refusal("ResourceNotFoundException")
+        if target == "ListShards":
+            self.lists += 1
+            if self.refusals:
+                return refusal(self.refusals.pop(0))
+        return await super().post(url, headers, body, progress=progress)
+
+
+async def one_record(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
+    yield page(1)
+    await asyncio.sleep(1e6)
+
+
+@pytest.mark.parametrize("code", ["ResourceInUseException", "ResourceNotFoundException"])
+def test_stream_that_is_being_created_is_waited_for(code: str) -> None:
+    assert simulate(lambda: Case(one_record, Coming(*[code] * 20, s0=None)).take(1)) == [1]
+
+
+@pytest.mark.parametrize(
+    ("code", "error"), [("ResourceInUseException", ResourceInUse), ("ResourceNotFoundException", NotFound)]
+)
+def test_stream_that_is_not_there_after_half_a_minute_is_an_error(code: str, error: type[KinesisError]) -> None:
+    async def told() -> float:
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(error):
+            await Case(one_record, Coming(*[code] * 99, s0=None)).take(1)
+        return asyncio.get_running_loop().time() - began
+
+    assert 29 < simulate(told) < 40
+
+
+def test_stream_that_does_not_exist_is_an_error_at_once() -> None:
+    async def told() -> float:
+        with pytest.raises(NotFound):
+            await Case(one_record, Coming(described=False, s0=None)).take(1)
+        return asyncio.get_running_loop().time()
+
+    assert simulate(told) < 1
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_one_not_found_of_a_stream_that_is_being_read_is_checked_and_the_second_ends_reading(times: int) -> None:
+    async def told() -> int:
+        service = Coming(s0=None)
+        case = Case(idles, service)
+        taking = asyncio.create_task(case.take(1))
+        await asyncio.sleep(30)
+        service.refusals = ["ResourceNotFoundException"] * times
+        await asyncio.sleep(300)
+        if times == 1:
+            assert not taking.done()
+            await case.worker.stop()
+            await taking
+        else:
+            with pytest.raises(NotFound):
+                await taking
+        return service.lists
+
+    assert simulate(told) > 2
+
+
+@pytest.mark.parametrize("times", [3, 1000])
+@pytest.mark.parametrize("way", ["take", "run"])
+def test_listed_shard_that_is_not_found_is_read_again_for_half_a_minute(times: int, way: str) -> None:
+    left = times
+
+    async def not_found_at_first(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise NotFound("GetShardIterator: ResourceNotFoundException")
+        yield page(1, ended=True)
+
+    async def told() -> tuple[list[int], float]:
+        case = Case(not_found_at_first, until=2_000_000_000.0)
+        handled: list[int] = []
+
+        async def handle(record: ReceivedRecord[bytes]) -> None:
+            handled.append(int(record.data))
+
+        reading = case.take(2) if way == "take" else case.run(handle)
+        if times == 3:
+            await reading
+        else:
+            with pytest.raises(ConsumeError, match="cannot be read on: GetShardIterator"):
+                await reading
+        return case.numbers or handled, asyncio.get_running_loop().time()
+
+    numbers, seconds = simulate(told)
+    assert numbers == ([1] if times == 3 else [])
+    assert times == 3 or 29 < seconds < 40
 
 
 class Holding(MemoryTable):

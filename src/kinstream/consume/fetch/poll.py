@@ -14,8 +14,18 @@ from kinstream.aws.endpoint import Stream
 from kinstream.config import Poll
 from kinstream.consume.fetch.fetcher import Page
 from kinstream.consume.fetch.pace import ReadPace
+from kinstream.consume.fetch.page_size import PageSize
 from kinstream.consume.fetch.position import LATEST, LATEST_MARGIN, PROMPT, TOO_EARLY_PAUSE, Position, too_early
-from kinstream.errors import CredentialsError, ExpiredIterator, InvalidArgument, KinesisError, UnexpectedResponse
+from kinstream.errors import (
+    ConnectionLost,
+    CredentialsError,
+    DeadlineExceeded,
+    ExpiredIterator,
+    InvalidArgument,
+    KinesisError,
+    ResourceInUse,
+    UnexpectedResponse,
+)
 from kinstream.events import Event, FetchFailed
 from kinstream.record import GetRecordsResult, ReceivedRecord, Shard
 
@@ -33,6 +43,12 @@ EXPIRY_MARGIN = 240.0
 
 FIRST_PAGE_BYTES = 14 << 20
 """What the first page of a shard that lags weighs: 10 MiB of data (API reference, `GetRecords`), and JSON around it."""
+
+IN_USE_FOR = 30.0
+"""Seconds for which a stream that is being created is waited for."""
+
+_BROKEN = (ConnectionLost, DeadlineExceeded, UnexpectedResponse)
+"""Errors of a response that may have been too large for its connection."""
 
 _log = logging.getLogger("kinstream.consumer")
 
@@ -74,10 +90,12 @@ class PollingFetcher:
         """Yield page after page, as `Fetcher.read`."""
         clock = self._client.clock
         pace = ReadPace(self._option)
+        size = PageSize(self._option.page_records)
         begun = clock.monotonic()
         resume = position.since(self._client.service_time() - LATEST_MARGIN)
         iterator: str | None = None
         had_at = 0.0
+        in_use_since: float | None = None
         failures = strange = 0
         while True:
             # The jitter is a tenth of the wait: it spreads a thousand idle shards, and slows nobody down.
@@ -92,7 +110,7 @@ class PollingFetcher:
                             iterator = await self._iterator(shard, resume)  # what came meanwhile must not be missed
                         had_at, position = clock.monotonic(), resume
                     as_of = self._client.service_time()
-                    answer, size_bytes, attempts = await self._records(iterator)
+                    answer, size_bytes, attempts = await self._records(iterator, size.limit)
             except ExpiredIterator:
                 iterator = None
                 continue
@@ -100,11 +118,17 @@ class PollingFetcher:
                 if isinstance(error, InvalidArgument) and too_early(position, self._client.service_time()):
                     await clock.sleep(TOO_EARLY_PAUSE)
                     continue
+                if isinstance(error, ResourceInUse):  # the stream is being created
+                    in_use_since = clock.monotonic() if in_use_since is None else in_use_since
+                smaller = iterator is not None and isinstance(error, _BROKEN) and size.broke()
                 strange = strange + 1 if isinstance(error, (UnexpectedResponse, CredentialsError)) else 0
-                if strange > PATIENCE or not (strange or error.throttled or error.retry_safe):
+                waits = in_use_since is not None and clock.monotonic() - in_use_since < IN_USE_FOR
+                if strange > PATIENCE or not (strange or waits or error.throttled or error.retry_safe):
                     raise
                 if error.throttled:
                     pace.throttled(clock.monotonic())
+                if smaller:  # another request than the one that failed
+                    failures = strange = 0
                 pause = min(FIRST_BACKOFF * 2.0 ** min(failures, 9), LONGEST_BACKOFF) * (0.5 + 0.5 * self._jitter())
                 failures += 1
                 _log.debug("%s: reading fails, and goes on in %.1f s: %s", shard.shard_id, pause, error.details)
@@ -112,6 +136,8 @@ class PollingFetcher:
                 await clock.sleep(pause)
                 continue
             failures = strange = 0
+            in_use_since = None
+            size.arrived()
             now = had_at = clock.monotonic()
             records, behind = answer.records, answer.millis_behind_latest
             # What is guessed from some of the records is never more than the whole answer.
@@ -132,9 +158,8 @@ class PollingFetcher:
             kinesis.get_shard_iterator(self._client.codec, self._stream, shard.shard_id, kind, number, moment)
         )
 
-    async def _records(self, iterator: str) -> tuple[GetRecordsResult[bytes], int, int]:
+    async def _records(self, iterator: str, most: int) -> tuple[GetRecordsResult[bytes], int, int]:
         """Return the answer, the length of its body, and how many requests it took."""
-        most = self._option.page_records
         request = kinesis.get_records(self._client.codec, self._stream, iterator, most if most < 10_000 else None)
         size = attempts = 1
 

@@ -16,6 +16,7 @@ from kinstream import (
     Credentials,
     HashKeyRange,
     Poll,
+    ResourceInUse,
     Retrying,
     SequenceNumberRange,
     Shard,
@@ -234,3 +235,25 @@ async def test_latest_that_took_long_to_get_is_taken_from_when_reading_began() -
     await poller.read(1, LATEST)
     assert [request.get("ShardIteratorType") for request in poller.asked] == ["LATEST", "AT_TIMESTAMP", None]
     assert poller.asked[1]["Timestamp"] < poller.clock.wall() - 3
+
+
+async def test_response_that_breaks_is_followed_by_smaller_pages_that_grow_again() -> None:
+    lost = ConnectionLost("the connection broke")
+    poller = Poller(place("A"), lost, lost, *(records(number) for number in range(1, 9)), option=Poll(page_records=100))
+    pages = await poller.read(8)
+    assert numbers(pages) == [[str(number)] for number in range(1, 9)]
+    limits = [asked["Limit"] for asked in poller.asked[1:]]
+    assert limits == [100, 25, 6, 12, 24, 24, 48, 48, 48, 48]
+    pauses = [event.pause for event in poller.events if isinstance(event, FetchFailed)]
+    assert pauses == [0.25, 0.25], "a smaller page is another request: the delay does not grow"
+
+
+async def test_stream_that_is_being_created_is_waited_for_half_a_minute_and_no_longer() -> None:
+    busy = refusal("ResourceInUseException")
+    poller = Poller(*[busy] * 4, place("A"), records(1))
+    assert numbers(await poller.read(1)) == [["1"]]
+    poller = Poller(*[busy] * 99)
+    began = poller.clock.now
+    with pytest.raises(ResourceInUse):
+        await poller.read(1)
+    assert 30 <= poller.clock.now - began < 60

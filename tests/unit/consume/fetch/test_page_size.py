@@ -1,0 +1,36 @@
+"""The size of a page: smaller after responses that broke, larger again after those that arrived."""
+
+from __future__ import annotations
+
+from kinstream.consume.fetch.page_size import PROBATION, PageSize
+
+
+def test_each_broken_response_makes_the_next_page_smaller_down_to_one_record() -> None:
+    size = PageSize(10_000)
+    limits = []
+    while size.broke():
+        limits.append(size.limit)
+    assert limits == [2500, 625, 156, 39, 9, 2, 1]
+    assert size.limit == 1
+
+
+def test_it_grows_at_once_below_the_limit_that_broke_and_beyond_it_only_after_some_that_arrived() -> None:
+    size = PageSize(10_000)
+    size.broke()
+    for _ in range(3):
+        size.broke()
+    assert size.limit == 39  # 156 broke
+    limits = []
+    for _ in range(2 * PROBATION):
+        size.arrived()
+        limits.append(size.limit)
+    assert limits[:PROBATION] == [78, 78, 78, 156]
+    assert limits[-1] == 312
+
+
+def test_it_is_the_whole_page_again_in_the_end() -> None:
+    size = PageSize(1000)
+    size.broke()
+    for _ in range(100):
+        size.arrived()
+    assert size.limit == 1000
