@@ -5,7 +5,7 @@
 
 /* The class is the same in every call, so its layout is learned in the first. */
 static const struct layout *delivery_layout(PyObject *class) {
-    static const char *const FIELDS[] = {"data", "partition_key", "explicit_hash_key", "size", "deadline"};
+    static const char *const FIELDS[] = {"data", "partition_key", "explicit_hash_key", "size", "admitted"};
     static struct layout layout;
     if (layout.type != (PyTypeObject *)class && (!PyType_Check(class) || learn_layout(&layout, class, FIELDS, 5) < 0)) {
         PyErr_Clear();
@@ -16,7 +16,7 @@ static const struct layout *delivery_layout(PyObject *class) {
 
 /* A delivery of bytes and an ASCII key that can go just as they are; NULL as everywhere. Their size is added to `total`. */
 static PyObject *admitted(const struct layout *layout, PyObject *data, PyObject *key, Py_ssize_t limit, Py_ssize_t longest_key,
-                          PyObject *deadline, Py_ssize_t *total) {
+                          PyObject *admission, Py_ssize_t *total) {
     if (!PyBytes_CheckExact(data) || !PyUnicode_CheckExact(key) || !PyUnicode_IS_COMPACT_ASCII(key)) return NULL;
     Py_ssize_t length = PyUnicode_GET_LENGTH(key), size = PyBytes_GET_SIZE(data) + length;
     if (length == 0 || length > longest_key || size > limit) return NULL;
@@ -24,11 +24,11 @@ static PyObject *admitted(const struct layout *layout, PyObject *data, PyObject 
     PyObject *number = PyLong_FromSsize_t(size);
     if (number == NULL) return NULL;
     if (total != NULL) *total += size;
-    PyObject *values[] = {Py_NewRef(data), Py_NewRef(key), Py_NewRef(Py_None), number, Py_NewRef(deadline)};
+    PyObject *values[] = {Py_NewRef(data), Py_NewRef(key), Py_NewRef(Py_None), number, Py_NewRef(admission)};
     return new_struct(layout, values, 5);
 }
 
-/* admit_pairs(Delivery, records: list, limit, longest_key, deadline): twin of kinstream.produce.admit.plain_pairs. */
+/* admit_pairs(Delivery, records: list, limit, longest_key, admitted): twin of kinstream.produce.admit.plain_pairs. */
 PyObject *admit_pairs(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
     if (count != 5 || !PyList_Check(arguments[1]) || !PyFloat_CheckExact(arguments[4])) Py_RETURN_NONE;
     const struct layout *layout = delivery_layout(arguments[0]);
@@ -52,7 +52,7 @@ PyObject *admit_pairs(PyObject *Py_UNUSED(module), PyObject *const *arguments, P
     return Py_BuildValue("(Nn)", deliveries, total);
 }
 
-/* admit_one(Delivery, data, key, limit, longest_key, deadline): twin of kinstream.produce.admit.plain_one. */
+/* admit_one(Delivery, data, key, limit, longest_key, admitted): twin of kinstream.produce.admit.plain_one. */
 PyObject *admit_one(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
     if (count != 6 || !PyFloat_CheckExact(arguments[5])) Py_RETURN_NONE;
     const struct layout *layout = delivery_layout(arguments[0]);

@@ -189,34 +189,46 @@ class Buffering:
         max_records: Records. 1 to 100000000.
         max_bytes: Bytes. 1024 to 1099511627776. A record that does not fit at all is refused.
         when_full: "wait": `put` waits for room. "raise": it raises `BufferFull`.
+        max_wait: Seconds that `put` waits for space before it raises `BufferFull`; None: as long as it takes. 0 to 86400.
     """
 
     max_records: int = 500_000
     max_bytes: int = 64 * MIB
     when_full: Literal["wait", "raise"] = "wait"
+    max_wait: float | None = None
 
     def __post_init__(self) -> None:
         whole_number("Buffering.max_records", self.max_records, 1, 100_000_000)
         whole_number("Buffering.max_bytes", self.max_bytes, 1024, 1024 * 1024 * MIB)
         if self.when_full not in ("wait", "raise"):
             raise ConfigError(f"Buffering.when_full={self.when_full!r}: must be 'wait' or 'raise'")
+        if self.max_wait is not None:
+            number("Buffering.max_wait", self.max_wait, 0, 86_400, "seconds")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resending:
-    """How long a record that was put is tried.
+    """When a record that was put is given up, and how it is retried until then.
 
     Attributes:
-        deadline: Seconds from `put`'s return to the record's end: written by then, or failed. 0.05 to 86400.
-        max_delay: The longest pause before a record is sent again, in seconds. 0 to 300.
+        deadline: The timeout: seconds without progress after which a record fails. Waiting behind the rate of a shard that
+            accepts records is not failure, however long it takes. A record fails once this long has passed since its `put` and
+            since its shard last accepted a record or the service last responded; or since the first request that failed for the
+            record itself. 0.05 to 86400.
+        max_delay: Maximum seconds of backoff before a record is retried. 0 to 300.
+        max_age: Seconds from its `put` after which a record that is not written is dropped, whatever the reason; for callers to
+            whom stale data is worthless. None: no limit. 0.05 to 31536000.
     """
 
     deadline: float = 30.0
     max_delay: float = 5.0
+    max_age: float | None = None
 
     def __post_init__(self) -> None:
         number("Resending.deadline", self.deadline, 0.05, 86_400, "seconds")
         number("Resending.max_delay", self.max_delay, 0, 300, "seconds")
+        if self.max_age is not None:
+            number("Resending.max_age", self.max_age, 0.05, 31_536_000, "seconds")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

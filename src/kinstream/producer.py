@@ -115,8 +115,8 @@ class Producer(StreamAccess):
             ProduceError: The pipeline has failed before, by a fault of this library.
         """
         entrance = self._pipeline.entrance
-        delivery = entrance.offer(data, partition_key, explicit_hash_key)
-        if not delivery.deadline:
+        delivery = entrance.admission.one(data, partition_key, explicit_hash_key, entrance.now)
+        if not entrance.offer(delivery):
             await entrance.enter(delivery)
         return delivery
 
@@ -154,8 +154,8 @@ class Producer(StreamAccess):
         """Take no more records, wait until all are settled, and close the client unless it is shared. May be repeated.
 
         Args:
-            timeout: Seconds to wait; what is not settled then fails, and its deliveries say so. None: as long as the records'
-                deadlines take.
+            timeout: Seconds to wait; records that are not settled then fail, and their deliveries say so. None: until all records
+                are written or have failed, which takes as long as their shards' rates ask for.
 
         Leaving `async with Producer(...)` is `close()`, also where an exception or a cancellation is the reason: then too it
         waits for the records, at most until their deadlines (`Resending`). Another cancellation, or `close(0)` before, ends that.

@@ -50,12 +50,12 @@ class Compiled(Protocol):
         """Return the index of each entry's shard among the shards' last hash keys, which are in order and leave no hole."""
 
     def admit_pairs(
-        self, delivery: type[D], records: list[Any], limit: int, longest_key: int, deadline: float, /
+        self, delivery: type[D], records: list[Any], limit: int, longest_key: int, admitted: float, /
     ) -> tuple[list[D], int] | None:
         """Return deliveries for pairs of data and partition key, and their bytes in sum."""
 
     def admit_one(
-        self, delivery: type[D], data: Any, key: Any, limit: int, longest_key: int, deadline: float, /
+        self, delivery: type[D], data: Any, key: Any, limit: int, longest_key: int, admitted: float, /
     ) -> D | None:
         """Return a delivery for data and partition key."""
 

@@ -30,7 +30,18 @@ FLOORS = [
     {"produce", "consume"},
     {"aws", "local"},
     {"kpl", "sharding"},
-    {"record", "config", "errors", "events", "service_quotas", "clock", "background", "speed", "failures", "interpreter"},
+    {
+        "record",
+        "config",
+        "errors",
+        "events",
+        "service_quotas",
+        "clock",
+        "background",
+        "speed",
+        "failures",
+        "interpreter",
+    },
 ]
 GROUND = FLOORS[-1]
 # The local Kinesis must not check the client with the client's own code.
@@ -40,7 +51,7 @@ PURE = {
     "errors", "failures", "config", "record", "events", "service_quotas",
     "sharding.hashkey", "sharding.shardmap", "sharding.lineage",
     "kpl.message", "kpl.container", "kpl.builder",
-    "produce.aggregate", "produce.batch", "produce.lane", "produce.pace", "produce.route",
+    "produce.aggregate", "produce.batch", "produce.expire", "produce.lane", "produce.pace", "produce.route",
     "produce.refusal", "produce.settle", "produce.statistics",
     "aws.attempts", "aws.endpoint", "aws.eventstream", "aws.kinesis", "aws.sign", "aws.wire",
     "consume.checkpoint", "consume.deaggregate", "consume.lifecycle", "consume.statistics", "consume.watch", "consume.withhold",

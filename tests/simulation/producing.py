@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from math import inf
 from typing import Any
 
 from tests.doubles.kinesis import Kinesis
@@ -24,13 +26,16 @@ from kinstream.config import Aggregation, Batching, Buffering, Pacing, Resending
 from kinstream.errors import BufferFull, DeadlineExceeded, OrderBroken, ProduceError
 from kinstream.produce.delivery import Delivery
 from kinstream.record import PutResult
+from kinstream.sharding.hashkey import hash_key_bytes
 
 STREAM = "orders"
 MIB = 2**20
 CLOSING = 0.5
 """Seconds by which a close may last longer than its timeout."""
 SLACK = 0.1
-"""Seconds by which a record may outlast its deadline."""
+"""Seconds by which a record may outlast its timeout."""
+SIGNING = 1.0
+"""Seconds that may pass between a request's start, credentials included, and its way to the service."""
 
 WEATHERS: dict[str, Faults] = {
     "fine": Faults(),
@@ -108,6 +113,7 @@ class Story:
     network: Network
     reading: Reading
     ended: float
+    closing: float
     closed: float
     turns: int
     events: Counter[str]
@@ -237,6 +243,7 @@ class Life:
             self.network,
             read(self.service.written(STREAM), self.service.shards(STREAM)),
             ended,
+            started,
             closed,
             turns,
             self.events,
@@ -434,13 +441,68 @@ def broken_order_names_its_cause(story: Story) -> None:
             assert number_of(bytes(cause.record.data)) < put.number
 
 
-def deadlines_hold(story: Story) -> None:
+def records_end_in_time(story: Story) -> None:
+    """A record ends a timeout after its first failed request, and a timeout after its put while the service does not respond."""
+    timeout = story.plan.resend.deadline
+    responded = sorted(trip.ended for trip in story.network.trips if trip.known)
+    starts = story.plan.batch.linger + SIGNING  # a clock starts once a request is sent
+    failed = first_failures(story)
     for put in story.puts:
-        if put.settled is not None:
-            took = put.settled - put.admitted
-            assert took <= story.plan.resend.deadline + SLACK, f"record {put.number} took {took:.3f} s"
+        if put.settled is None:
+            continue
+        limit = failed.get(put.number, inf) + timeout
+        assert put.settled <= limit + SLACK, f"record {put.number} ended {put.settled - limit:.3f} s after its limit"
+        took = put.settled - put.admitted
+        if took > timeout + SLACK:
+            times = [put.admitted, *(when for when in responded if put.admitted < when <= put.settled), put.settled]
+            longest = max(later - earlier for earlier, later in pairwise(times))
+            assert longest <= timeout + starts + SLACK, (
+                f"record {put.number} outlasted {longest:.3f} s without a response"
+            )
     if story.plan.close is not None:
         assert story.closed <= story.plan.close + CLOSING, f"close took {story.closed:.3f} s"
+
+
+def nothing_times_out_without_a_cause(story: Story) -> None:
+    """A record that timed out had a failed request of its own a timeout before, or its shard accepted nothing for as long."""
+    if story.plan.reshards:
+        return
+    timeout = story.plan.resend.deadline
+    failed = first_failures(story)
+    shards = story.network.service.shards(STREAM)
+    for put, error in story.failures:
+        if put.settled is None or not isinstance(error.__cause__, DeadlineExceeded) or put.settled >= story.closing:
+            continue
+        since = put.settled - timeout
+        if failed.get(put.number, inf) <= since + SIGNING or put.key is None:
+            continue
+        key = hash_key_bytes(put.key, put.explicit)
+        (shard_id,) = [shard.id for shard in shards if shard.start <= key <= shard.end]
+        between = [when for when in acceptances(story, shard_id) if since + SIGNING < when < put.settled]
+        assert not between, f"record {put.number} timed out though {shard_id} accepted records at {between[0]:.3f} s"
+
+
+def acceptances(story: Story, shard_id: str | None = None) -> list[float]:
+    """Return when responses came that said that a record was written, in one shard or in any."""
+    return sorted(
+        trip.ended
+        for trip in story.network.trips
+        if trip.operation == "PutRecords" and trip.known
+        if any(result is not None and shard_id in (None, result[0]) for result in trip.results)
+    )
+
+
+def first_failures(story: Story) -> dict[int, float]:
+    """Return when the first request was sent that failed for a record itself, by its number."""
+    first: dict[int, float] = {}
+    for trip in story.network.trips:
+        if trip.operation != "PutRecords" or trip.refused or trip.undecodable is not None:
+            continue
+        for place, entry in enumerate(trip.request.records):
+            if not trip.known or (trip.results and trip.results[place] is None):
+                for number in members(entry.data):
+                    first.setdefault(number, trip.sent)
+    return first
 
 
 def counts_add_up(story: Story) -> None:
@@ -459,7 +521,7 @@ def nothing_fails_without_need(story: Story) -> None:
     plan = story.plan
     if plan.weather in ("fine", "partial", "partial, hardly any") and plan.close is None and plan.resend.deadline > 20:
         failed = [put.number for put, error in story.failures if not isinstance(error, BufferFull)]
-        if plan.latency is None and plan.largest <= 5000 and (plan.pause >= 0.01 or not plan.quotas):
+        if plan.pace is not None or not plan.quotas:
             assert not failed, f"{len(failed)} records failed, such as {story.failures[0]}"
 
 
@@ -473,7 +535,8 @@ CHECKS: list[Callable[[Story], None]] = [
     order_is_kept,
     what_waits_behind_a_failure_is_not_written,
     broken_order_names_its_cause,
-    deadlines_hold,
+    records_end_in_time,
+    nothing_times_out_without_a_cause,
     counts_add_up,
     aggregates_lie_in_their_shards,
     nothing_fails_without_need,

@@ -340,7 +340,7 @@ def test_in_order_what_shares_an_aggregate_with_a_late_record_of_its_key_is_not_
 
     async def program() -> None:
         place = Place(hang, shards=1)
-        producer = place.producer(order="key", batch=Batching(linger=1.0), resend=Resending(deadline=3.0))
+        producer = place.producer(order="key", batch=Batching(linger=1.0), resend=Resending(max_age=3.0))
         first = await producer.put(b"1", "key")
         await asyncio.sleep(0.9)
         second, other = await producer.put(b"2", "key"), await producer.put(b"3", "another")

@@ -38,7 +38,7 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
         Being interrupted, or out of time, does not cancel the record.
 
         Args:
-            timeout: Seconds to wait; None: as long as the record's deadline takes.
+            timeout: Seconds to wait; None: until the record is written or has failed.
 
         Raises:
             ProduceError: It was not written, or nobody knows. It holds the record.
@@ -91,7 +91,7 @@ class Deliveries:
         A record that failed stands there as its `ProduceError`; none is raised.
 
         Args:
-            timeout: Seconds to wait; None: as long as the records' deadlines take.
+            timeout: Seconds to wait; None: until all records are written or have failed.
 
         Raises:
             TimeoutError: Some are not settled yet.

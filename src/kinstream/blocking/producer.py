@@ -168,8 +168,8 @@ class Producer(OnStream):
         """Take no more records, wait until all are settled, and close the client unless it is shared. May be repeated.
 
         Args:
-            timeout: Seconds to wait; what is not settled then fails, and its deliveries say so. None: as long as the records'
-                deadlines take.
+            timeout: Seconds to wait; records that are not settled then fail, and their deliveries say so. None: until all records
+                are written or have failed, which takes as long as their shards' rates ask for.
 
         Raises:
             Undelivered: Records failed, and nobody waited for them. All is closed nevertheless.

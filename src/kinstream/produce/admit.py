@@ -59,7 +59,7 @@ class Admission:
         self._limit = min(limit, self._largest)
 
     def one(
-        self, data: Any, partition_key: str | None, explicit_hash_key: str | None, deadline: float = 0.0
+        self, data: Any, partition_key: str | None, explicit_hash_key: str | None, admitted: float = 0.0
     ) -> Delivery:
         """Return the delivery for what `put` was given.
 
@@ -67,34 +67,34 @@ class Admission:
             InvalidRecord: It cannot be put.
         """
         if explicit_hash_key is None and self._encode is None:
-            plain = plain_one(Delivery, data, partition_key, self._limit, PARTITION_KEY_MAX_CHARACTERS, deadline)
+            plain = plain_one(Delivery, data, partition_key, self._limit, PARTITION_KEY_MAX_CHARACTERS, admitted)
             if plain is not None:
                 return plain
         delivery = self._checked(data, partition_key, explicit_hash_key, "record", 0)
-        delivery.deadline = deadline
+        delivery.admitted = admitted
         return delivery
 
-    def some(self, records: list[Any], first: int, deadline: float) -> tuple[list[Delivery], int, InvalidRecord | None]:
+    def some(self, records: list[Any], first: int, admitted: float) -> tuple[list[Delivery], int, InvalidRecord | None]:
         """Return deliveries for records or pairs, their bytes in sum, and what is wrong with the first that cannot be put.
 
         Args:
             records: `Record`s, or `(data, partition_key)` pairs.
             first: The index of the first of them in all that was given, for errors.
-            deadline: Their deadline.
+            admitted: When they are admitted, in seconds of the producer's clock.
         """
         if self._encode is None:
-            plain = plain_pairs(records, self._limit, deadline)
+            plain = plain_pairs(records, self._limit, admitted)
             if plain is not None:
                 return *plain, None
         deliveries: list[Delivery] = []
         for index, record in enumerate(records, first):
             try:
-                deliveries.append(self._one_of_many(record, index, deadline))
+                deliveries.append(self._one_of_many(record, index, admitted))
             except InvalidRecord as error:
                 return deliveries, sum(d.size for d in deliveries), error
         return deliveries, sum(d.size for d in deliveries), None
 
-    def _one_of_many(self, record: Any, index: int, deadline: float) -> Delivery:
+    def _one_of_many(self, record: Any, index: int, admitted: float) -> Delivery:
         """Return the delivery for a record or a pair. Raises InvalidRecord."""
         where = f"records[{index}]"
         if not isinstance(record, tuple) or len(record) != 2:
@@ -102,9 +102,9 @@ class Admission:
         else:
             plain = None
             if self._encode is None:
-                plain = plain_one(Delivery, *record, self._limit, PARTITION_KEY_MAX_CHARACTERS, deadline)
+                plain = plain_one(Delivery, *record, self._limit, PARTITION_KEY_MAX_CHARACTERS, admitted)
             delivery = plain or self._checked(*record, None, where, index)
-        delivery.deadline = deadline
+        delivery.admitted = admitted
         return delivery
 
     def _checked(self, data: Any, key: str | None, hash_key: str | None, where: str, index: int) -> Delivery:
@@ -171,7 +171,7 @@ class Admission:
 
 
 def plain_one_in_python(
-    delivery: type[Delivery], data: Any, key: Any, limit: int, longest_key: int, deadline: float, /
+    delivery: type[Delivery], data: Any, key: Any, limit: int, longest_key: int, admitted: float, /
 ) -> Delivery | None:
     """Return a delivery, if it is of bytes and an ASCII key that can go just as they are."""
     if (
@@ -183,7 +183,7 @@ def plain_one_in_python(
         or data[:1] == _MAGIC_BYTE
     ):
         return None
-    return delivery(data, key, None, size, deadline)
+    return delivery(data, key, None, size, admitted)
 
 
 # Bound here and not called through a function of this file: for each call of `put`, that would be most of its cost.
@@ -193,14 +193,14 @@ plain_one: Callable[[type[Delivery], Any, Any, int, int, float], Delivery | None
 
 
 def plain_pairs(
-    records: list[Any], limit: int, deadline: float, compiled: Compiled | None = compiled
+    records: list[Any], limit: int, admitted: float, compiled: Compiled | None = compiled
 ) -> tuple[list[Delivery], int] | None:
     """Return deliveries and their bytes in sum, if all are pairs of bytes and an ASCII key that can go just as they are.
 
     Nearly all records can, and this loop is all that admitting them costs.
     """
     if compiled is not None:
-        return compiled.admit_pairs(Delivery, records, limit, PARTITION_KEY_MAX_CHARACTERS, deadline)
+        return compiled.admit_pairs(Delivery, records, limit, PARTITION_KEY_MAX_CHARACTERS, admitted)
     deliveries: list[Delivery] = []
     append = deliveries.append
     total = 0
@@ -218,5 +218,5 @@ def plain_pairs(
         ):
             return None
         total += size
-        append(Delivery(data, key, None, size, deadline))
+        append(Delivery(data, key, None, size, admitted))
     return deliveries, total

@@ -16,15 +16,13 @@ from kinstream.config import Aggregation, Batching
 from kinstream.events import Event, RecordsAggregated, ShardLimited
 from kinstream.produce.aggregate import pack
 from kinstream.produce.delivery import KEYLESS, Aggregate, Delivery, Entry
+from kinstream.produce.expire import NEVER, Expiry, Stall, StallClocks
 from kinstream.produce.lane import Lane
 from kinstream.produce.pace import STEP
 from kinstream.produce.refusal import Refusal
 from kinstream.service_quotas import RECORD_MAX_BYTES
 from kinstream.sharding.shardmap import ShardMap
 from kinstream.speed import Compiled, compiled
-
-NEVER = float("inf")
-
 
 Span: TypeAlias = tuple[Lane, int, int]
 """A lane's part of a request: the first index, and the index after the last."""
@@ -39,15 +37,16 @@ class Batch:
         lanes: Those lanes.
         records: How many user records they had when they were put here.
         size: Bytes of their data and partition keys.
-        deadline: The earliest of its records.
-        last_deadline: The latest of its records, or a little later.
+        oldest: When its oldest record was admitted.
+        first_failure: No earlier request failed for one of its records; NEVER if none failed.
+        expires: When its first record times out, or an earlier time.
         sent_at: When it was sent.
         shard_map: By which its shards were told.
         refusal: What is known of the refused request that it is a part of; None where it is none.
     """
 
     __slots__ = (
-        "deadline", "entries", "lanes", "last_deadline", "records", "refusal", "sent_at", "shard_map", "size", "spans",
+        "entries", "expires", "first_failure", "lanes", "oldest", "records", "refusal", "sent_at", "shard_map", "size", "spans",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -56,8 +55,9 @@ class Batch:
         self.lanes: set[Lane] = set()
         self.records: int = 0
         self.size: int = 0
-        self.deadline: float = NEVER
-        self.last_deadline: float = 0.0
+        self.oldest: float = NEVER
+        self.first_failure: float = NEVER
+        self.expires: float = NEVER
         self.sent_at: float = 0.0
         self.shard_map: ShardMap | None = None
         self.refusal: Refusal | None = None
@@ -92,7 +92,7 @@ class Batch:
         part.lanes = {lane for lane, _, _ in part.spans}
         part.records = sum([1 if isinstance(entry, Delivery) else len(entry.members) for entry in part.entries])
         part.size = total_size(part.entries, 0, len(part.entries))
-        part.deadline, part.last_deadline = self.deadline, self.last_deadline
+        part.oldest, part.first_failure, part.expires = self.oldest, self.first_failure, self.expires
         part.refusal = self.refusal
         return part
 
@@ -103,14 +103,15 @@ class Batcher:
     Args:
         batching: Its options.
         aggregation: How records are packed; None: they are not.
-        life: Seconds from a record's admission to its deadline.
+        expiry: When records time out.
+        clocks: The stall clocks of the lanes.
         keep_order: Whether a shard has at most one request on its way, with at most one Kinesis record of each key.
         tell: Told events; None where nobody listens.
 
     Attributes:
         aggregating: Whether records are packed now; only where their shards can be told.
         record_limit: Bytes of data and partition key that the stream takes in one record; the largest there is until it is known.
-        expired: Records that reached their deadline; whoever looks takes them out.
+        expired: Records that have timed out, and the lanes that they were in. The pipeline takes them out.
         held: The lanes that these were in, where order is kept: nothing is sent from them until it is known what fails with them.
     """
 
@@ -118,19 +119,21 @@ class Batcher:
         self,
         batching: Batching,
         aggregation: Aggregation | None,
-        life: float,
+        expiry: Expiry,
+        clocks: StallClocks,
         *,
         keep_order: bool,
         tell: Callable[[Event], object] | None = None,
     ) -> None:
         self.aggregating: bool = False
         self.record_limit: int = RECORD_MAX_BYTES
-        self.expired: list[Delivery] = []
+        self.expired: list[tuple[Lane, list[Delivery]]] = []
         self.held: set[Lane] = set()
         self._batching = batching
         self._aggregation = aggregation or Aggregation()
-        self._life = life
-        self._linger_end = min(batching.linger, life / 2) - life  # from a record's deadline
+        self._expiry = expiry
+        self._clocks = clocks
+        self._linger = min(batching.linger, expiry.timeout / 2, expiry.max_age / 2)
         self._keep_order = keep_order
         self._tell = tell
         self._due: deque[Lane] = deque()
@@ -155,16 +158,16 @@ class Batcher:
 
     def touch(self, lane: Lane, now: float) -> None:
         """Look at a lane that has changed: it is due, or will be."""
-        deadline = lane.deadline
-        if deadline <= now:
+        expires = self.expires(lane)
+        if expires <= now:
             self._expire(lane, now)
-            deadline = lane.deadline
-        if deadline == NEVER or lane in self.held:
+            expires = self.expires(lane)
+        if not lane or lane in self.held:
             self._count(lane, 0, 0.0)
             return
         if self._keep_order and lane.closed_by_order():
             self._count(lane, 0, 0.0)
-            self._set_alarm(lane, deadline)
+            self._set_alarm(lane, expires)
             return
         due = lane.rest
         if due <= now and self._at_once(lane, now):
@@ -175,10 +178,10 @@ class Batcher:
             self._count_whole(lane)
             if lane.listed:
                 return
-            due = lane.waiting[lane.head].deadline + self._linger_end
+            due = lane.waiting[lane.head].admitted + self._linger
         else:
             self._count(lane, 0, 0.0)
-        self._set_alarm(lane, min(due, deadline))
+        self._set_alarm(lane, min(due, expires))
 
     def touch_all(self, lanes: list[Lane], now: float) -> None:
         """Look at lanes to which records came. With a thousand shards, this is what each record costs."""
@@ -186,14 +189,14 @@ class Batcher:
             for lane in lanes:
                 self.touch(lane, now)
             return
-        linger_end, aggregating, most = self._linger_end, self.aggregating, self._aggregation.max_bytes
+        linger, aggregating, most = self._linger, self.aggregating, self._aggregation.max_bytes
         whole, entries, whole_size = self._whole, self._whole_entries, self._whole_size
         special: list[Lane] = []
         for lane in lanes:
             waiting, head = lane.waiting, lane.head
             records = len(waiting) - head
             size = records * lane.average
-            due = waiting[head].deadline + linger_end
+            due = waiting[head].admitted + linger
             if (
                 due <= now
                 or lane.listed
@@ -250,7 +253,7 @@ class Batcher:
             if batch.entries:
                 batches.append(batch)
         for lane in self._due:
-            self._set_alarm(lane, lane.deadline)  # no request may go out for it now, yet its records have their time
+            self._set_alarm(lane, self.expires(lane))  # no request may go out for it now, yet its records may time out
         return batches
 
     def _has_whole_request(self) -> bool:
@@ -262,13 +265,12 @@ class Batcher:
         batch = Batch()
         entries, spans, lanes, due, whole = batch.entries, batch.spans, batch.lanes, self._due, self._whole
         most, room = self._batching.max_records, self._batching.max_bytes
-        batch.last_deadline = now + self._life
         company: Iterator[Lane] | None = None
         while (start := len(entries)) < most:
             if due:
                 lane = due.popleft()
                 lane.listed = False
-                special = lane.again or lane.rest > now or lane.deadline <= now
+                special = lane.again or lane.rest > now or lane.first_failure != NEVER or self.expires(lane) <= now
             else:
                 if company is None:
                     if start + self._whole_entries < most and self._whole_size < room:
@@ -291,8 +293,8 @@ class Batcher:
                 size = total_size(waiting, head, head + records)
                 if size <= room and (lane.pace is None or lane.pace.spend(records, size, now)):
                     # All that waits in it: nothing is left to look at.
-                    if waiting[head].deadline < batch.deadline:
-                        batch.deadline = waiting[head].deadline
+                    if waiting[head].admitted < batch.oldest:
+                        batch.oldest = waiting[head].admitted
                     entries += waiting[head:] if head else waiting
                     waiting.clear()
                     lane.head = lane.hurry = 0
@@ -317,11 +319,23 @@ class Batcher:
         """Return whether a lane may be sent from without waiting for company."""
         if lane.again or lane.hurry or not self._batching.linger:
             return True
-        return lane.waiting[lane.head].deadline + self._linger_end <= now
+        return lane.waiting[lane.head].admitted + self._linger <= now
+
+    def stalled_since(self, lane: Lane) -> float:
+        """Return when the first of the clocks that apply to a lane's records was started."""
+        if self._keep_order and lane.waits_for_refresh:
+            return self._clocks.since(lane, Stall.SERVICE, Stall.REFRESH)
+        return self._clocks.since(lane, Stall.SERVICE)
+
+    def expires(self, lane: Lane) -> float:
+        """Return when the first record of a lane times out, or an earlier time."""
+        return lane.expires(self._expiry, self.stalled_since(lane))
 
     def _expire(self, lane: Lane, now: float) -> None:
-        self.expired += lane.expired(now)
-        if self._keep_order:
+        late = lane.expired(self._expiry, self.stalled_since(lane), now)
+        if late:
+            self.expired.append((lane, late))
+        if late and self._keep_order:
             self.held.add(lane)
 
     def _list(self, lane: Lane) -> None:
@@ -364,13 +378,12 @@ class Batcher:
 
     def _fill(self, batch: Batch, lane: Lane, now: float) -> bool:
         """Add to a request what a lane may send; return whether the request has no room for more of it."""
-        if lane.deadline <= now:
+        if self.expires(lane) <= now:
             self._expire(lane, now)
         if not lane or lane in self.held or lane.rest > now or (self._keep_order and lane.closed_by_order()):
             return False
-        batch.deadline = min(batch.deadline, lane.deadline)
-        # None of its records was admitted later than now.
-        batch.last_deadline = now + self._life
+        batch.oldest = min(batch.oldest, lane.oldest)
+        batch.first_failure = min(batch.first_failure, lane.first_failure)
         start = len(batch.entries)
         keys: set[str] | None = set() if self._keep_order else None
         full = self._add_again(batch, lane, keys, now)
@@ -426,6 +439,8 @@ class Batcher:
             lane.drop(taken)
             lane.average += (entry.size / taken - lane.average) / (2 if sent else 1)
             sent = True
+            if lane.first_failure != NEVER and isinstance(entry, Aggregate):
+                entry.first_failure = min([delivery.first_failure for delivery in entry.members])
             _add(batch, lane, entry)
             if entry.__class__ is Aggregate and self._tell is not None:
                 self._tell(RecordsAggregated(str(lane.shard_id), taken, entry.size))

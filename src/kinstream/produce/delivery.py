@@ -15,6 +15,7 @@ import msgspec
 from kinstream.errors import ProduceError
 from kinstream.kpl.builder import container_of_one
 from kinstream.kpl.message import DIGEST_BYTES
+from kinstream.produce.expire import NEVER
 from kinstream.record import PutResult, Record
 from kinstream.sharding.hashkey import MAX_HASH_KEY
 from kinstream.speed import Compiled, compiled
@@ -39,11 +40,12 @@ class Aggregate:
         size: Bytes of data and partition key.
         attempts: Requests that were sent with it and did not settle it.
         maybe_written: Whether one of them may have been written.
-        deadline: The earliest of its records.
+        admitted: When the first of its records was admitted.
+        first_failure: When the first request was sent that failed for one of its records; NEVER if none failed.
     """
 
     __slots__ = (
-        "attempts", "data", "deadline", "explicit_hash_key", "maybe_written", "members", "partition_key", "size",
+        "admitted", "attempts", "data", "explicit_hash_key", "first_failure", "maybe_written", "members", "partition_key", "size",
     )  # fmt: skip
 
     def __init__(self, members: list[Delivery], data: bytes, partition_key: str, explicit_hash_key: str) -> None:
@@ -54,7 +56,8 @@ class Aggregate:
         self.size: int = len(data) + len(partition_key)
         self.attempts: int = 0
         self.maybe_written: bool = False
-        self.deadline: float = members[0].deadline
+        self.admitted: float = members[0].admitted
+        self.first_failure: float = NEVER
 
 
 class Failure:
@@ -127,11 +130,12 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
     partition_key: str
     explicit_hash_key: str | None
     size: int
-    deadline: float
+    admitted: float
     outcome: PutResult | Failure | Unobserved | None = None
     attempts: int = 0
     maybe_written: bool = False
     waiter: Waiter | list[Waiter] | None = None
+    first_failure: float = NEVER
 
     @property
     def done(self) -> bool:

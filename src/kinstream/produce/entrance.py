@@ -13,7 +13,6 @@ from kinstream.clock import Clock
 from kinstream.config import Buffering
 from kinstream.errors import BufferFull, ClosedError, ConfigError
 from kinstream.produce.admit import OVERHEAD, Admission
-from kinstream.produce.batch import Batcher
 from kinstream.produce.delivery import KEYLESS, Deliveries, Delivery, settle_waiter
 from kinstream.produce.lane import Lane, count_records
 from kinstream.produce.pump import Pump
@@ -33,9 +32,7 @@ class Entrance:
 
     Args:
         buffering: How much is held.
-        life: Seconds from a record's admission to its deadline.
         router: Has the lanes.
-        batcher: Knows how they are packed.
         pump: Told when there is anything in the inbox.
         route: Puts what is in the inbox into the lanes, if their shards are known.
         clock: The time.
@@ -46,14 +43,13 @@ class Entrance:
         inbox: Records that came since the last turn.
         crowded: Lanes that take no more for now.
         shut: Why nothing is taken in any more.
+        now: When a record is admitted that is put before the next turn.
     """
 
     def __init__(
         self,
         buffering: Buffering,
-        life: float,
         router: Router,
-        batcher: Batcher,
         pump: Pump,
         route: Callable[[], None],
         clock: Clock,
@@ -63,30 +59,27 @@ class Entrance:
         self.inbox: list[Delivery] = []
         self.crowded: set[Lane] = set()
         self.shut: ClosedError | None = None
+        self.now: float = 0.0
         self._raises_when_full = buffering.when_full == "raise"
-        self._life = life
         self._router = router
-        self._batcher = batcher
         self._pump = pump
         self._route = route
         self._clock = clock
         self._queued: set[Lane] = set()
-        self._half_full = False
         # What may be put before the next turn without a closer look: records; and bytes, but for the reserve.
         self._express = 0
         self._reserve = 0
         self._lent = False
         self._thread = 0
-        self._deadline = 0.0
+        self._max_wait = buffering.max_wait
 
     @property
     def waiting(self) -> int:
         """How many calls wait for room."""
         return len(self.room.queue) + sum(len(lane.queue) for lane in self._queued)
 
-    def offer(self, data: Any, partition_key: str | None, explicit_hash_key: str | None) -> Delivery:
-        """Take a record in at once, if there is room; if not, its deadline is 0, and `enter` takes it in when there is."""
-        delivery = self.admission.one(data, partition_key, explicit_hash_key, self._deadline)
+    def offer(self, delivery: Delivery) -> bool:
+        """Buffer a record if credit is left for it; return False if not, for `enter` to buffer it when there is space."""
         room = self.room
         charge = delivery.size + OVERHEAD
         if self._express > 0 and charge <= room.size - self._reserve and get_ident() == self._thread:
@@ -94,9 +87,8 @@ class Entrance:
             room.records -= 1
             room.size -= charge
             self.inbox.append(delivery)
-        else:
-            delivery.deadline = 0.0
-        return delivery
+            return True
+        return False
 
     async def enter(self, delivery: Delivery) -> None:
         """Take a record in as soon as there is room."""
@@ -106,7 +98,7 @@ class Entrance:
             await self._wait_for_room(delivery, charge)
         self._express -= 1
         self.room.take(1, charge)
-        delivery.deadline = self._deadline
+        delivery.admitted = self.now
         self.inbox.append(delivery)
 
     async def put_many(self, records: Iterable[Any]) -> Deliveries:
@@ -119,7 +111,7 @@ class Entrance:
             if not chunk:
                 break
             self.open()
-            deliveries, size, wrong = self.admission.some(chunk, len(taken), self._deadline)
+            deliveries, size, wrong = self.admission.some(chunk, len(taken), self.now)
             charge = size + OVERHEAD * len(deliveries)
             if self._lent and len(deliveries) > self._express:
                 await asyncio.sleep(0)  # so much was put in one go: now it is the event loop's turn
@@ -151,7 +143,7 @@ class Entrance:
         self.room.take(len(deliveries), charge)
         self._express -= len(deliveries)
         for delivery in deliveries:
-            delivery.deadline = self._deadline
+            delivery.admitted = self.now
         self.inbox += deliveries
 
     def open(self) -> None:
@@ -163,8 +155,8 @@ class Entrance:
             self._pump.schedule()
 
     def before_turn(self) -> None:
-        """Lend what may be put until the next turn. Its records' deadlines are counted from now."""
-        self._deadline = self._clock.monotonic() + self._life
+        """Grant credit for the records put until the next turn. They count as admitted now."""
+        self.now = self._clock.monotonic()
         self._thread = get_ident()  # to ask for the event loop itself would cost half as much as a put
         self._express = self._reserve = 0
         if not (self.crowded or self.room.queue or self.shut):
@@ -188,9 +180,8 @@ class Entrance:
 
     def look_at(self, lanes: Iterable[Lane]) -> None:
         """Look at lanes that have got records: too much may wait there for more to be let in."""
-        self._half_full = len(self._router.lanes) > 1 and self.room.half_full
-        for lane in lanes:
-            if len(lane.waiting) - lane.head > LET_IN or self._half_full:
+        if len(self._router.lanes) > 1 and self.room.half_full:
+            for lane in lanes:
                 self._look_at(lane)
 
     def let_in(self) -> None:
@@ -211,15 +202,10 @@ class Entrance:
         return (self.room.records, 0) if len(self._router.lanes) < 2 else self.room.at_once()
 
     def _look_at(self, lane: Lane) -> None:
-        waiting = len(lane) + count_records(lane.again)
         crowded = lane.retrying and lane in self.crowded  # what made it so may come back
-        if not crowded and waiting > LET_IN and lane.pace is not None:
-            # More than can be written in time is not taken in.
-            size = waiting * lane.average
-            entries = size / self._batcher.aggregate_limit if self._batcher.aggregating else waiting
-            crowded = lane.pace.seconds_for(entries, size) > self._life / 2
         if not crowded and len(self._router.lanes) > 1 and self.room.half_full:
-            # Nor more than half of the buffer, so that a shard that is slow leaves room to the others.
+            # No more than half of the buffer, so that a slow shard leaves space for the others.
+            waiting = len(lane) + count_records(lane.again)
             crowded = self.room.half_taken_by(waiting, waiting * (lane.average + OVERHEAD))
         if crowded and self._router.has(lane):
             self.crowded.add(lane)
@@ -232,6 +218,7 @@ class Entrance:
         if self._lent and self._express < 1:
             await asyncio.sleep(0)  # so much was put in one go: now it is the event loop's turn
         came_back = False
+        limit = None if self._max_wait is None else self._clock.monotonic() + self._max_wait
         while True:
             self.open()
             if self.inbox and len(self._router.lanes) > 1:
@@ -252,10 +239,20 @@ class Entrance:
             came_back = True
             self._express = 0
             try:
-                await waiter
+                if limit is None:
+                    await waiter
+                else:
+                    async with self._clock.timeout(max(limit - self._clock.monotonic(), 0.0)):
+                        await waiter
             except asyncio.CancelledError:
                 self._pump.schedule()  # if it was its turn, the next has it
                 raise
+            except TimeoutError:
+                self._pump.schedule()
+                details = (
+                    f"put: the buffer had no space for the record within {self._max_wait:g} s (Buffering.max_wait)"
+                )
+                raise BufferFull(details, delivery.record()) from None
             finally:
                 if place in queue:
                     queue.remove(place)

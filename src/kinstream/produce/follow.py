@@ -8,23 +8,26 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from kinstream.clock import Clock
-from kinstream.errors import KinesisError
+from kinstream.errors import KinesisError, NotFound
 from kinstream.events import AggregationOff, Event, ShardMapRefreshed
-from kinstream.produce.batch import Batcher
+from kinstream.produce.batch import Batch, Batcher
 from kinstream.produce.delivery import Aggregate
 from kinstream.produce.entrance import Entrance
+from kinstream.produce.expire import NEVER, Stall, StallClocks
 from kinstream.produce.lane import Lane
 from kinstream.produce.learn import Scout, Sight
-from kinstream.produce.pump import NEVER, Pump
+from kinstream.produce.pump import Pump
 from kinstream.produce.report import Reporter
 from kinstream.produce.route import Router
-from kinstream.produce.settle import hopeless, judge
+from kinstream.produce.settle import Again, hopeless, judge
 from kinstream.produce.statistics import Counts
 from kinstream.record import PutRecordResult
 from kinstream.sharding.shardmap import ShardMap
 
 PATIENCE = 2.0
 """Seconds for which records wait until their shards can be told; from then on they go alone, until they can."""
+ABSENT_DELAY = 1.0
+"""Seconds between two requests for the description of a stream that is being created or deleted."""
 LOOK_AGAIN = 5.0
 """Seconds after which the stream is looked at again, where that failed, or where it may take larger records by now."""
 
@@ -47,10 +50,32 @@ class Stray(NamedTuple):
     looks: int
 
 
+class Unconfirmed(NamedTuple):
+    """A request that was refused because the stream was not found, which its description has not confirmed yet.
+
+    Attributes:
+        batch: The request.
+        error: The refusal.
+        parts: Its Kinesis records by lane, to be retried if the stream is there.
+        looks: How often the stream had been described.
+    """
+
+    batch: Batch
+    error: NotFound
+    parts: list[Again]
+    looks: int
+
+
 class Judged(Protocol):
     """Settles a stray once it is known whether it is well where it is."""
 
     def __call__(self, stray: Stray, *, well: bool) -> None: ...  # noqa: D102
+
+
+class Confirmed(Protocol):
+    """Settles a request refused with NotFound once the stream's description has said whether it is there."""
+
+    def __call__(self, refused: Unconfirmed, *, gone: bool) -> None: ...  # noqa: D102
 
 
 class Follower:
@@ -64,17 +89,21 @@ class Follower:
         pump: Starts the task.
         clock: The time.
         counts: Looks are counted there.
+        stalls: The clock of what waits for the stream's description is kept there.
         aggregates: Whether records are to be packed where they may be.
         name: The stream's name.
         tell: Told events; None where nobody listens.
         report: Logs looks that failed.
         judged: Settles strays.
+        confirmed: Settles requests that were refused because the stream was not found.
         die: Told of an error that nobody foresaw.
 
     Attributes:
         known: Whether it is known which shard takes which record, or known that it cannot be told.
         hold_until: So long records wait for a first look.
+        absent: True while the stream is being created or deleted: nothing is sent.
         unsure: Strays that are not judged yet.
+        unconfirmed: Requests refused because the stream was not found, not confirmed yet: nothing is sent.
         looking: The task that looks at the stream.
         trouble: Why the last look failed; "" where it did not.
     """
@@ -88,17 +117,21 @@ class Follower:
         pump: Pump,
         clock: Clock,
         counts: Counts,
+        stalls: StallClocks,
         *,
         aggregates: bool,
         name: str,
         tell: Callable[[Event], None] | None,
         report: Reporter,
         judged: Judged,
+        confirmed: Confirmed,
         die: Callable[[BaseException], None],
     ) -> None:
         self.known: bool = False
         self.hold_until: float = NEVER
+        self.absent: bool = False
         self.unsure: list[Stray] = []
+        self.unconfirmed: list[Unconfirmed] = []
         self.looking: asyncio.Task[None] | None = None
         self.trouble: str = ""
         self._scout = scout
@@ -108,11 +141,13 @@ class Follower:
         self._pump = pump
         self._clock = clock
         self._counts = counts
+        self._stalls = stalls
         self._aggregates = aggregates
         self._name = name
         self._tell = tell
         self._report = report
         self._judged = judged
+        self._confirmed = confirmed
         self._die = die
         self._looks = 0
         self._look_at = 0.0
@@ -122,7 +157,12 @@ class Follower:
 
     def holds_back(self, now: float) -> bool:
         """Return whether records wait until their shards are known."""
-        return not self.known and now < self.hold_until
+        return self.absent or (not self.known and now < self.hold_until)
+
+    @property
+    def forbids_sending(self) -> bool:
+        """True while the stream is not there, as far as is known."""
+        return self.absent or bool(self.unconfirmed)
 
     # When to look.
 
@@ -131,11 +171,12 @@ class Follower:
         if self._entrance.inbox and self.looking is None and now >= self._look_at:
             self._look_at = NEVER
             self.hold_until = now + PATIENCE
-            self.looking = self._pump.start(self._learn())
+            self.look_again()
 
     def look_again(self) -> None:
         """Look at the stream, because it is not as it was known."""
         if self.looking is None:
+            self._stalls.start(Stall.REFRESH, self._clock.monotonic())
             self.looking = self._pump.start(self._learn())
 
     def forget(self) -> None:
@@ -146,7 +187,18 @@ class Follower:
 
     def judge_later(self, lane: Lane, aggregate: Aggregate, result: PutRecordResult) -> None:
         """Keep an aggregate until it is known whether it is in the right shard."""
+        lane.unjudged += 1
         self.unsure.append(Stray(lane, aggregate, result, self._looks))
+
+    def drop(self, stray: Stray) -> None:
+        """Forget an aggregate whose records are all settled."""
+        self.unsure.remove(stray)
+        stray.lane.unjudged -= 1
+
+    def confirm(self, batch: Batch, error: NotFound, parts: list[Again]) -> None:
+        """Keep a request that was refused because the stream was not found until its description has confirmed that."""
+        self.unconfirmed.append(Unconfirmed(batch, error, parts, self._looks))
+        self.look_again()
 
     def _outgrown(self) -> None:
         """Look at the stream because a record is larger than it takes, as far as is known. Called in any thread."""
@@ -166,17 +218,7 @@ class Follower:
         try:
             while True:
                 self._looks += 1
-                try:
-                    sight = await self._scout.look()
-                    self._report.looked(sight.error)
-                    error = self._saw(sight)
-                    self.trouble = ""
-                except KinesisError as problem:
-                    error = problem
-                    self.trouble = problem.details
-                    self._report.looked(problem)
-                    if not self.known:
-                        self._go_single(f"the stream cannot be described: {error.details}", logged=True)
+                error = await self._look()
                 if error is None and self.unsure:
                     # A shard that was made and closed again meanwhile is not among the open ones.
                     self._looks += 1
@@ -184,13 +226,17 @@ class Follower:
                         self._judge(await self._scout.history(), since=self._looks)
                     except KinesisError as problem:
                         error = problem
-                if error is None and not self.unsure:
-                    break
-                if error is not None:
-                    if not self._entrance.room.taken_records or hopeless(error):
+                        self.trouble = problem.details
+                if error is None:
+                    self._stalls.clear(Stall.REFRESH)
+                    if not (self.unsure or self.unconfirmed):
+                        break
+                else:
+                    if not self._entrance.room.taken_records or (hopeless(error) and not self.unconfirmed):
                         self._look_at = self._clock.monotonic() + LOOK_AGAIN
                         break
-                    await self._clock.sleep(LOOK_AGAIN)
+                    self._pump.schedule()
+                    await self._clock.sleep(ABSENT_DELAY if self.forbids_sending else LOOK_AGAIN)
         except asyncio.CancelledError:
             self._look_at = 0.0
             raise
@@ -200,11 +246,44 @@ class Follower:
             self.looking = None
             self._pump.schedule()
 
+    async def _look(self) -> KinesisError | None:
+        """Describe the stream once, and go by what is seen; return why that is not all that should be known."""
+        look = self._looks
+        try:
+            sight = await self._scout.look()
+        except KinesisError as error:
+            self.trouble = error.details
+            self._report.looked(error)
+            if isinstance(error, NotFound):
+                self.absent = self._batcher.aggregating = False
+                # If no record was refused for it yet, the records go out to be: only that is final.
+                self.known = not self._confirm(look, gone=True)
+            elif not (self.known or self.absent):
+                self._go_single(f"the stream cannot be described: {error.details}", logged=True)
+            return error
+        self._report.looked(sight.error)
+        self.absent = sight.facts.absent
+        self._confirm(look, gone=not sight.facts.status)  # if describing it is denied, nothing contradicts the refusal
+        missing = self._saw(sight)
+        self.trouble = "" if missing is None else missing.details
+        return missing
+
+    def _confirm(self, look: int, *, gone: bool) -> bool:
+        """Settle the requests that were refused before the stream was described; return whether there were any."""
+        refused = [one for one in self.unconfirmed if one.looks < look]
+        self.unconfirmed = [one for one in self.unconfirmed if one.looks >= look]
+        for one in refused:
+            self._confirmed(one, gone=gone)
+        return bool(refused)
+
     def _saw(self, sight: Sight) -> KinesisError | None:
         """Go by what is known now; return why it is not all that should be."""
         now = self._clock.monotonic()
         facts, shard_map, used = sight.facts, sight.shard_map, self._router.shard_map
         self._entrance.admission.record_limit = self._batcher.record_limit = facts.record_limit
+        if facts.absent:
+            self.known = False
+            return sight.error
         if facts.why_single is not None:
             self._go_single(facts.why_single)
         elif shard_map is not None:
@@ -250,4 +329,5 @@ class Follower:
             if well is None and stray.looks >= since:
                 self.unsure.append(stray)
             else:
+                stray.lane.unjudged -= 1
                 self._judged(stray, well=bool(well))

@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from kinstream.produce.delivery import Delivery, Entry
+from kinstream.produce.expire import NEVER, Expiry
 from kinstream.produce.pace import Pace
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ FIRST_AVERAGE = 256.0
 """Bytes that a record is taken to have before any was seen."""
 
 _COMPACT = 1024
-_deadline = attrgetter("deadline")
+_admitted = attrgetter("admitted")
 
 
 class Lane:
@@ -37,12 +38,14 @@ class Lane:
         last_error: Why the last of its records were sent again.
         queue: Calls of `put` that wait because too much waits here already.
         average: Bytes that a record takes, as far as was seen.
+        first_failure: No request that failed for one of the records in it was sent before; NEVER if none failed.
+        unjudged: Aggregates that a shard with an unknown hash key range stored, and that are not judged yet.
         elders: Lanes of this shard's parents, until they have nothing on its way any more: order is kept across a reshard.
     """
 
     __slots__ = (
-        "again", "alarm", "average", "elders", "entries", "hash_key", "head", "hurry", "last_error", "listed", "on_their_way",
-        "pace", "queue", "rest", "retrying", "shard_id", "size", "waiting",
+        "again", "alarm", "average", "elders", "entries", "first_failure", "hash_key", "head", "hurry", "last_error", "listed",
+        "on_their_way", "pace", "queue", "rest", "retrying", "shard_id", "size", "unjudged", "waiting",
     )  # fmt: skip
 
     def __init__(self, shard_id: str | None, hash_key: str | None, pace: Pace | None) -> None:
@@ -59,9 +62,11 @@ class Lane:
         self.average: float = FIRST_AVERAGE
         self.elders: list[Lane] = []
         self.last_error: str = ""
+        self.first_failure: float = NEVER
+        self.unjudged: int = 0
         self.queue: deque[asyncio.Future[None]] = deque()
         # The batcher's notes.
-        self.alarm: float = float("inf")
+        self.alarm: float = NEVER
         self.listed: bool = False
         self.entries: int = 0
         self.size: float = 0.0
@@ -76,10 +81,22 @@ class Lane:
         return f"<Lane {self.shard_id}: {len(self)} waiting, {len(self.again)} again, {self.on_their_way} on their way>"
 
     @property
-    def deadline(self) -> float:
-        """The earliest deadline in it."""
-        earliest = self.waiting[self.head].deadline if self.head < len(self.waiting) else float("inf")
-        return min(earliest, self.again[0].deadline) if self.again else earliest
+    def oldest(self) -> float:
+        """When its oldest record was admitted; NEVER if there is none."""
+        oldest = self.waiting[self.head].admitted if self.head < len(self.waiting) else NEVER
+        return min(oldest, self.again[0].admitted) if self.again else oldest
+
+    @property
+    def waits_for_refresh(self) -> bool:
+        """True if order keeps it closed until the stream has been described again."""
+        return self.unjudged > 0 or any(elder.unjudged for elder in self.elders)
+
+    def expires(self, expiry: Expiry, stalled_since: float) -> float:
+        """Return when its first record times out, or an earlier time."""
+        if not self:
+            self.first_failure = NEVER
+            return NEVER
+        return expiry.at(self.oldest, self.first_failure, stalled_since)
 
     def closed_by_order(self) -> bool:
         """Return whether nothing may be sent now, so that order is kept."""
@@ -101,44 +118,60 @@ class Lane:
     def put_in_front(self, deliveries: list[Delivery]) -> None:
         """Put records before all that wait, but for those that are older. They do not wait for company again."""
         waiting = self.waiting
-        in_order = not deliveries or self.head == len(waiting) or deliveries[-1].deadline <= waiting[self.head].deadline
+        in_order = not deliveries or self.head == len(waiting) or deliveries[-1].admitted <= waiting[self.head].admitted
         waiting[: self.head] = deliveries
         self.head = 0
         self.hurry += len(deliveries)
+        self._note_failures(deliveries)
         if not in_order:  # requests may fail in another order than they were sent in
-            waiting.sort(key=_deadline)
+            waiting.sort(key=_admitted)
 
     def send_again(self, entries: list[Entry]) -> None:
         """Put Kinesis records that failed before anything else, but for older ones that failed too."""
         again = self.again
-        in_order = not entries or not again or entries[-1].deadline <= again[0].deadline
+        in_order = not entries or not again or entries[-1].admitted <= again[0].admitted
         again.extendleft(reversed(entries))
+        self._note_failures(entries)
         if not in_order:
-            self.again = deque(sorted(again, key=_deadline))
+            self.again = deque(sorted(again, key=_admitted))
 
-    def expired(self, now: float) -> list[Delivery]:
-        """Take out and return the records whose deadline has come."""
+    def _note_failures(self, entries: Iterable[Entry]) -> None:
+        self.first_failure = min([self.first_failure, *[entry.first_failure for entry in entries]])
+
+    def expired(self, expiry: Expiry, stalled_since: float, now: float) -> list[Delivery]:
+        """Take out and return the records that have timed out."""
+
+        def is_late(record: Entry, first_failure: float) -> bool:
+            return expiry.at(record.admitted, first_failure, stalled_since) <= now
+
         late: list[Delivery] = []
         left: deque[Entry] = deque()
-        whole: list[Delivery] = []
+        loose: list[Delivery] = []
         for entry in self.again:
-            if entry.deadline > now:
+            if not is_late(entry, entry.first_failure):
                 left.append(entry)
             elif isinstance(entry, Delivery):
                 late.append(entry)
             else:
                 for delivery in taken_apart(entry):
-                    (late if delivery.deadline <= now else whole).append(delivery)
+                    (late if is_late(delivery, delivery.first_failure) else loose).append(delivery)
         self.again = left
-        count = 0
-        for index in range(self.head, len(self.waiting)):
-            if self.waiting[index].deadline > now:
-                break
-            count += 1
-        late += self.waiting[self.head : self.head + count]
-        self.drop(count)
-        if whole:
-            self.put_in_front(whole)
+        waiting = self.waiting[self.head :]
+        if expiry.at(NEVER, self.first_failure, NEVER) <= now:  # those that failed stand anywhere in it
+            kept = [delivery for delivery in waiting if not is_late(delivery, delivery.first_failure)]
+            late += [delivery for delivery in waiting if is_late(delivery, delivery.first_failure)]
+            self.hurry = max(self.hurry - len(waiting) + len(kept), 0)
+            self.waiting[:] = kept
+            self.head = 0
+            self.first_failure = min([entry.first_failure for entry in (*kept, *left)], default=NEVER)
+        else:
+            count = 0
+            while count < len(waiting) and is_late(waiting[count], NEVER):
+                count += 1
+            late += waiting[:count]
+            self.drop(count)
+        if loose:
+            self.put_in_front(loose)
         return late
 
     def without(self, keys: Container[str]) -> list[Delivery]:
@@ -155,6 +188,7 @@ class Lane:
                 kept.append(entry)
         self.again = kept
         waiting = loose + self.waiting[self.head :]
+        waiting.sort(key=_admitted)
         behind += [delivery for delivery in waiting if delivery.partition_key in keys]
         self.waiting[:] = [delivery for delivery in waiting if delivery.partition_key not in keys]
         self.head = 0
@@ -170,6 +204,7 @@ class Lane:
         self.again.clear()
         self.waiting.clear()
         self.head = self.hurry = 0
+        self.first_failure = NEVER
         return everything
 
 
@@ -181,6 +216,7 @@ def taken_apart(entry: Entry) -> list[Delivery]:
     for delivery in members:
         delivery.attempts += entry.attempts
         delivery.maybe_written = delivery.maybe_written or entry.maybe_written
+        delivery.first_failure = min(delivery.first_failure, entry.first_failure)
     entry.members = []
     return members
 

@@ -20,11 +20,18 @@ class StreamFacts:
         record_limit: Bytes of data and partition key that it takes in one record.
         spreads: Whether it spreads records over its shards whatever their keys (RecordDistributionStrategy AUTO).
         why_single: Why records must not be aggregated; None where they may.
+        status: The stream's status, such as "ACTIVE"; "" if it is not known.
     """
 
     record_limit: int
     spreads: bool
     why_single: str | None
+    status: str = ""
+
+    @property
+    def absent(self) -> bool:
+        """True if the stream takes no records yet, or no more: it is being created or deleted."""
+        return self.status in ("CREATING", "DELETING")
 
 
 async def describe(client: Client, stream: Stream) -> StreamFacts:
@@ -49,7 +56,7 @@ async def describe(client: Client, stream: Stream) -> StreamFacts:
         limit = RECORD_DEFAULT_MAX_KIB
     spreads = summary.get("RecordDistributionStrategy") == "AUTO"
     why = "the stream spreads records over its shards by itself (RecordDistributionStrategy AUTO)" if spreads else None
-    return StreamFacts(limit * KIB, spreads, why)
+    return StreamFacts(limit * KIB, spreads, why, str(summary.get("StreamStatus", "")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,13 @@ class Sight:
     facts: StreamFacts
     shard_map: ShardMap | None = None
     error: KinesisError | None = None
+
+
+def _for_now(details: str) -> KinesisError:
+    """Return an error that the same request will not meet again after some time."""
+    error = KinesisError(details)
+    error.retry_safe = True
+    return error
 
 
 class Scout:
@@ -87,6 +101,8 @@ class Scout:
             KinesisError: The stream cannot be described.
         """
         facts = await describe(self._client, self._stream)
+        if facts.absent:
+            return Sight(facts, error=_for_now(f"the stream is {facts.status}"))
         if facts.spreads:
             return Sight(facts)
         try:
@@ -94,7 +110,7 @@ class Scout:
         except KinesisError as error:
             return Sight(facts, error=error)
         if not shard_map.complete:
-            return Sight(facts, error=KinesisError("the listing of its shards has holes: it is being resharded"))
+            return Sight(facts, error=_for_now("the listing of its shards has holes: it is being resharded"))
         return Sight(facts, shard_map)
 
     async def history(self) -> ShardMap:

@@ -12,7 +12,6 @@ from kinstream.produce.admit import OVERHEAD
 from kinstream.produce.batch import total_size
 from kinstream.produce.delivery import Aggregate, Delivery, Entry, Failure, Unobserved, settle_waiter
 from kinstream.produce.outstanding import Outstanding
-from kinstream.produce.pump import NEVER
 from kinstream.produce.room import Room, Unseen
 from kinstream.produce.settle import in_doubt, mark_written
 from kinstream.produce.statistics import Counts
@@ -27,7 +26,6 @@ class Outcomes:
     Args:
         name: The stream's name, for the log.
         room: Where they get room back.
-        life: Seconds from a record's admission to its deadline, for the error.
         tell: Told events; None where nobody listens.
         aggregates: Whether there may be aggregates.
 
@@ -37,15 +35,12 @@ class Outcomes:
         outstanding: Records that are not settled yet.
     """
 
-    def __init__(
-        self, name: str, room: Room, life: float, tell: Callable[[Event], None] | None, *, aggregates: bool
-    ) -> None:
+    def __init__(self, name: str, room: Room, tell: Callable[[Event], None] | None, *, aggregates: bool) -> None:
         self.counts: Counts = Counts()
         self.unseen: Unseen = Unseen()
         self.outstanding: Outstanding = Outstanding(room)
         self._name = name
         self._room = room
-        self._life = life
         self._tell = tell
         self._aggregates = aggregates
         self._watchers: list[asyncio.Future[None]] = []
@@ -133,29 +128,9 @@ class Outcomes:
             self._wake_watchers()
         self.outstanding.prune()
 
-    def late(self, deliveries: list[Delivery], last_error: str) -> list[Delivery]:
-        """Tell records that their deadline has come; return those that were not settled before."""
-        if not deliveries:
-            return []
-        details = f"not written within {self._life:g} s" + (f"; the last attempt: {last_error}" if last_error else "")
-        return self.failed(deliveries, DeadlineExceeded(details), details)
-
-    def late_in(self, entries: Iterable[Entry], now: float) -> tuple[list[Delivery], float]:
-        """Do so for records of requests that are on their way, or were; return those, and the next deadline of the others."""
-        late: list[Delivery] = []
-        following = NEVER
-        for entry in entries:
-            for delivery in entry.members if isinstance(entry, Aggregate) else (entry,):
-                if delivery.outcome is not None:
-                    continue
-                if delivery.deadline > now:
-                    following = min(following, delivery.deadline)
-                    continue
-                delivery.attempts += 1 + (entry.attempts if isinstance(entry, Aggregate) else 0)
-                delivery.maybe_written = True
-                late.append(delivery)
-        self.counts.late += len(late)
-        return self.late(late, "no answer"), following
+    def late(self, deliveries: list[Delivery], details: str) -> list[Delivery]:
+        """Fail records that have timed out; return those that were not settled before."""
+        return self.failed(deliveries, DeadlineExceeded(details), details) if deliveries else []
 
 
 def _forget_frames(cause: BaseException) -> None:

@@ -97,11 +97,6 @@ class Pace:
         self._records = min(self._records, 0.0)
         self._bytes = min(self._bytes, 0.0)
 
-    def seconds_for(self, records: float, size: float) -> float:
-        """Return how long so much takes at the present pace."""
-        pacing = self._pacing
-        return max(records / pacing.records_per_second, size / pacing.bytes_per_second) / self.share
-
     def _refill(self, now: float) -> None:
         seconds, self._at = now - self._at, now
         if seconds <= 0:

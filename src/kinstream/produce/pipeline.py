@@ -42,7 +42,8 @@ from kinstream.events import (
 from kinstream.produce.batch import Batch, Batcher
 from kinstream.produce.delivery import KEYLESS, Aggregate, Deliveries, Delivery, Entry
 from kinstream.produce.entrance import Entrance
-from kinstream.produce.follow import Follower, Stray
+from kinstream.produce.expire import NEVER, Cause, Expiry, Stall, StallClocks
+from kinstream.produce.follow import Follower, Stray, Unconfirmed
 from kinstream.produce.lane import Lane, taken_apart
 from kinstream.produce.learn import Scout
 from kinstream.produce.observe import teller
@@ -54,6 +55,7 @@ from kinstream.produce.report import Reporter
 from kinstream.produce.route import Router
 from kinstream.produce.send import Sender
 from kinstream.produce.settle import (
+    THROTTLED,
     Again,
     Verdict,
     hopeless,
@@ -124,15 +126,13 @@ class Pipeline:
         # The stages, in the order of a record's way.
         self._pump = Pump(self._turn, lambda: self.entrance.before_turn(), self._clock)
         self._router = Router(self._make_lane, keep_order=keep_order)
-        self._batcher = Batcher(batch, aggregate, resend.deadline, keep_order=keep_order, tell=self._tell)
-        self.entrance: Entrance = Entrance(
-            buffer, resend.deadline, self._router, self._batcher, self._pump, self._route, self._clock
-        )
+        self._expiry = Expiry(resend.deadline, NEVER if resend.max_age is None else resend.max_age)
+        self._stalls = StallClocks(resend.deadline)
+        self._batcher = Batcher(batch, aggregate, self._expiry, self._stalls, keep_order=keep_order, tell=self._tell)
+        self.entrance: Entrance = Entrance(buffer, self._router, self._pump, self._route, self._clock)
         self._outage = Outage(resend.max_delay)
-        self._sender = Sender(client, stream)
-        self._outcomes = Outcomes(
-            stream.name, self.entrance.room, resend.deadline, self._tell, aggregates=aggregate is not None
-        )
+        self._sender = Sender(client, stream, resend.deadline)
+        self._outcomes = Outcomes(stream.name, self.entrance.room, self._tell, aggregates=aggregate is not None)
         self._counts = self._outcomes.counts
         self._report = Reporter(stream.name, self._clock)
         self._outstanding = self._outcomes.outstanding
@@ -143,9 +143,10 @@ class Pipeline:
 
         self._follower = Follower(
             Scout(client, stream), self._router, self._batcher, self.entrance, self._pump, self._clock, self._counts,
-            aggregates=aggregate is not None, name=stream.name, tell=self._tell, report=self._report,
-            judged=self._judged, die=self._die,
+            self._stalls, aggregates=aggregate is not None, name=stream.name, tell=self._tell, report=self._report,
+            judged=self._judged, confirmed=self._confirmed, die=self._die,
         )  # fmt: skip
+        self._held = False
         self._hurried = False
         self._closed: asyncio.Future[None] | None = None
         self._dead = False
@@ -184,8 +185,14 @@ class Pipeline:
         elif self._gathers(now):
             return
         if self._follower.holds_back(now):
+            self._held = True
             return
         entrance, router = self.entrance, self._router
+        if self._held:
+            self._held = False
+            waited_since = self._stalls.since(Stall.REFRESH)
+            if router.lanes[0].shard_id is None and waited_since != NEVER:
+                self._stalls.start(router.lanes[0], waited_since)  # nothing has responded since then
         if entrance.inbox:
             arrived = entrance.inbox
             self._outcomes.admitted(arrived)
@@ -215,13 +222,16 @@ class Pipeline:
     @property
     def _gathered_at(self) -> float:
         """When the inbox has waited long enough for more."""
-        return self.entrance.inbox[0].deadline - self._resend.deadline + self._batching.linger * GATHERING
+        return self.entrance.inbox[0].admitted + self._batching.linger * GATHERING
 
     def _send(self, now: float) -> None:
+        if self._follower.forbids_sending:
+            return
         room = max(self._outage.room(len(self._on_their_way), self._batching.max_requests, now), 0)
         parts = [self._parts.popleft() for _ in range(min(room, len(self._parts)))]
         for batch in [*parts, *self._batcher.ready(room - len(parts), now)]:
             batch.sent_at = now
+            self._start_clocks(batch, now)
             batch.shard_map = self._router.shard_map
             self._counts.requests += 1
             if self._tell is not None:
@@ -251,46 +261,159 @@ class Pipeline:
             self._on_their_way.pop(batch, None)
             self._pump.schedule()
 
+    def _start_clocks(self, batch: Batch, now: float) -> None:
+        """Start the stall clocks of what a request is sent to, and say when its first record times out."""
+        stalls = self._stalls
+        stalls.start(Stall.SERVICE, now)
+        for lane in batch.lanes:
+            stalls.start(lane, now)
+        batch.expires = self._expiry.at(batch.oldest, batch.first_failure, stalls.since(Stall.SERVICE, *batch.lanes))
+
+    # Expiry. `Expiry.at` decides for all records, wherever they are.
+
     def _expire(self, now: float) -> None:
-        """Fail the records whose deadline has come, wherever they are."""
-        late, self._batcher.expired = self._batcher.expired, []
+        """Fail the records that have timed out."""
+        for key in self._stalls.run_out(now):
+            if isinstance(key, Stall):
+                for lane in self._router.lanes:
+                    self._batcher.touch(lane, now)
+            elif isinstance(key, Lane) and self._router.has(key):
+                self._batcher.touch(key, now)
+            else:
+                self._stalls.clear(key)  # its shard is closed, and its records are elsewhere
+        expired, self._batcher.expired = self._batcher.expired, []
+        for lane, late in expired:
+            self._time_out(late, lane, now, lane.last_error)
         inbox = self.entrance.inbox
-        if inbox and inbox[0].deadline <= now:
-            too_late = [delivery for delivery in inbox if delivery.deadline <= now]
-            self.entrance.inbox = [delivery for delivery in inbox if delivery.deadline > now]
-            self._outcomes.admitted(too_late)
-            late += too_late
-        if late:
-            last_error = next(
-                (lane.last_error for lane in self._router.lanes if lane.last_error), self._follower.trouble
-            )
-            self._break_order(self._outcomes.late(late, last_error))
+        if inbox and self._inbox_expires <= now:
+            stalled_since = self._stalls.since(*Stall)
+            late = [record for record in inbox if self._expiry.at(record.admitted, NEVER, stalled_since) <= now]
+            self.entrance.inbox = [record for record in inbox if record not in set(late)]
+            self._outcomes.admitted(late)
+            self._time_out(late, None, now, self._follower.trouble)
         held, self._batcher.held = self._batcher.held, set()
         for lane in held:
             self._batcher.touch(lane, now)
             self._pump.schedule()
-        for batch in [*self._on_their_way, *self._parts]:
-            if batch.deadline <= now:
-                late, batch.deadline = self._outcomes.late_in(batch.entries, now)
-                self._break_order(late)
-        for stray in self._follower.unsure:
-            if stray.aggregate.deadline <= now:
-                late, stray.aggregate.deadline = self._outcomes.late_in([stray.aggregate], now)
-                self._break_order(late)
+        for batch in [*self._on_their_way, *self._parts, *(one.batch for one in self._follower.unconfirmed)]:
+            if batch.expires <= now:
+                in_flight = batch in self._on_their_way
+                batch.expires = NEVER
+                for lane, start, stop in batch.spans:
+                    last_error = "a request with it has no response yet" if in_flight else lane.last_error
+                    expires = self._expire_entries(
+                        batch.entries[start:stop], lane, now, last_error=last_error, perhaps_written=in_flight
+                    )
+                    batch.expires = min(batch.expires, expires)
+        for stray in list(self._follower.unsure):
+            if self._stray_expires(stray) <= now:
+                unknown = (
+                    f"{stray.result.shard_id} stored it, and its hash key range is unknown: {self._follower.trouble}"
+                )
+                self._expire_entries([stray.aggregate], stray.lane, now, last_error=unknown, perhaps_written=True)
+                if all(delivery.done for delivery in stray.aggregate.members):
+                    self._follower.drop(stray)
+                    self._ended(stray.lane, now)
+                    self._batcher.touch(stray.lane, now)
+
+    def _expire_entries(
+        self, entries: list[Entry], lane: Lane, now: float, *, last_error: str, perhaps_written: bool
+    ) -> float:
+        """Fail the records of a request that have timed out; return when the next one of it does.
+
+        Args:
+            entries: Kinesis records of the request.
+            lane: Their lane.
+            now: Seconds.
+            last_error: The reason why they are not settled yet.
+            perhaps_written: True if the request is in flight or stored them in a shard that may be wrong.
+        """
+        late: list[Delivery] = []
+        following = NEVER
+        stalled_since = self._batcher.stalled_since(lane)
+        for entry in entries:
+            for delivery in entry.members if isinstance(entry, Aggregate) else [entry]:
+                if delivery.done:
+                    continue
+                first_failure = min(delivery.first_failure, entry.first_failure)
+                expires = self._expiry.at(delivery.admitted, first_failure, stalled_since)
+                if expires > now:
+                    following = min(following, expires)
+                    continue
+                delivery.first_failure = first_failure
+                if isinstance(entry, Aggregate):
+                    delivery.attempts += entry.attempts
+                    delivery.maybe_written = delivery.maybe_written or entry.maybe_written
+                if perhaps_written:
+                    delivery.attempts += 1
+                    delivery.maybe_written = True
+                late.append(delivery)
+        if perhaps_written:
+            self._counts.late += len(late)
+        self._time_out(late, lane, now, last_error)
+        return following
+
+    def _time_out(self, late: list[Delivery], lane: Lane | None, now: float, last_error: str) -> None:
+        """Fail records that have timed out, with the reason."""
+        groups: dict[Cause, list[Delivery]] = {}
+        for delivery in late:
+            cause = self._expiry.cause(delivery.admitted, delivery.first_failure, now)
+            groups.setdefault(cause, []).append(delivery)
+        for cause, group in groups.items():
+            details = self._reason(cause, lane, now) + (f"; last error: {last_error}" if last_error else "")
+            if THROTTLED in last_error:
+                details += "; the shard is written to faster than it accepts: add shards, or write less"
+            failed = self._outcomes.late(group, details)
+            if cause is Cause.AGE:  # a record that was surely not written may be passed by later ones of its key
+                failed = [delivery for delivery in failed if delivery.maybe_written]
+            self._break_order(failed)
+
+    def _reason(self, cause: Cause, lane: Lane | None, now: float) -> str:
+        """Return why records have timed out, and what to do."""
+        timeout = self._expiry.timeout
+        if cause is Cause.AGE:
+            return f"dropped: not written within {self._expiry.max_age:g} s of its put (Resending.max_age)"
+        if cause is Cause.FAILED:
+            return f"not written within {timeout:g} s of the first request that failed for it (Resending.deadline)"
+        since = self._stalls.since
+        if lane is not None and since(lane) + timeout <= now:
+            stalled = f"{lane.shard_id or 'the stream'} has accepted no record for {now - since(lane):.0f} s"
+        elif since(Stall.SERVICE) + timeout <= now:
+            stalled = f"Kinesis has not responded for {now - since(Stall.SERVICE):.0f} s"
+        else:
+            stalled = f"the stream could not be described for {now - since(Stall.REFRESH):.0f} s"
+        return (
+            f"not written: {stalled} (Resending.deadline={timeout:g}); check the endpoint, the network and the stream, or raise"
+            " Resending.deadline to outlast longer outages"
+        )
+
+    @property
+    def _inbox_expires(self) -> float:
+        inbox = self.entrance.inbox
+        return self._expiry.at(inbox[0].admitted, NEVER, self._stalls.since(*Stall)) if inbox else NEVER
+
+    def _stray_expires(self, stray: Stray) -> float:
+        aggregate, stalled_since = stray.aggregate, self._batcher.stalled_since(stray.lane)
+        return min(
+            [
+                self._expiry.at(delivery.admitted, min(delivery.first_failure, aggregate.first_failure), stalled_since)
+                for delivery in aggregate.members
+                if not delivery.done
+            ],
+            default=NEVER,
+        )
 
     def _next_due(self, now: float) -> float:
         """Return when the next turn is due, if nothing happens before."""
-        due = self._batcher.alarm
-        if self.entrance.inbox:
-            due = min(
-                due,
-                self.entrance.inbox[0].deadline,
-                self._gathered_at if self._follower.known else self._follower.hold_until,
-            )
-        for batch in [*self._on_their_way, *self._parts]:
-            due = min(due, batch.deadline)
+        due = min(self._batcher.alarm, self._inbox_expires)
+        if self.entrance.room.taken_records:
+            due = min(due, self._stalls.next_run_out)
+        if self.entrance.inbox and not self._follower.absent:
+            due = min(due, self._gathered_at if self._follower.known else self._follower.hold_until)
+        for batch in [*self._on_their_way, *self._parts, *(one.batch for one in self._follower.unconfirmed)]:
+            due = min(due, batch.expires)
         for stray in self._follower.unsure:
-            due = min(due, stray.aggregate.deadline)
+            due = min(due, self._stray_expires(stray))
         if self._outage.until > now and self.entrance.room.taken_records:
             due = min(due, self._outage.until)
         return due
@@ -304,6 +427,12 @@ class Pipeline:
             batch.refusal.mixed = True
         verdict = settle(batch, results, self._router.shard_map)
         self._report.answered(bool(verdict.written or verdict.strays), verdict.again)
+        self._responded(now)
+        for lane in verdict.accepting:
+            if lane.on_their_way > 1 and any(lane in other.lanes for other in self._on_their_way if other is not batch):
+                self._stalls.restart(lane, now)
+            else:
+                self._stalls.clear(lane)
         written = again = 0
         for entries, found in verdict.written:
             written += self._outcomes.written(entries, found)
@@ -328,14 +457,45 @@ class Pipeline:
         again = 0
         if refused_for_one(error):
             self._outage.answered()
+            self._responded(now)
             self._narrow_down(batch, error, now)
+        elif isinstance(error, NotFound):
+            self._follower.forget()
+            self._follower.confirm(batch, error, settle_unanswered(batch, error))
+            return  # its records are settled, and its lanes released, once that is confirmed
         elif hopeless(error):
+            self._responded(now)
             self._fail_batch(batch, error)
-            if isinstance(error, NotFound):
-                self._follower.forget()
         else:
             self._outage.failed(batch.sent_at, now, self._random.random(), quota_left=self._sender.spend(error))
             for part in settle_unanswered(batch, error):
+                again += len(part.entries)
+                self._again(part, batch, now)
+        self._release(batch, now)
+        if self._tell is not None:
+            failed = self._counts.records_failed - failed_before
+            self._tell(RequestSettled(now - batch.sent_at, 0, again, failed, type(error).__name__))
+        for lane in batch.lanes:
+            self._batcher.touch(lane, now)
+
+    def _responded(self, now: float) -> None:
+        """Note that the service responded."""
+        if len(self._on_their_way) > 1:
+            self._stalls.restart(Stall.SERVICE, now)
+        else:
+            self._stalls.clear(Stall.SERVICE)
+
+    def _confirmed(self, refused: Unconfirmed, *, gone: bool) -> None:
+        """Settle a request that was refused because the stream was not found: it is gone, or there after all."""
+        now = self._clock.monotonic()
+        batch, error = refused.batch, refused.error
+        failed_before = self._counts.records_failed
+        again = 0
+        if gone:
+            self._responded(now)
+            self._fail([delivery for entry in batch.entries for delivery in taken_apart(entry)], error, error.details)
+        else:
+            for part in refused.parts:
                 again += len(part.entries)
                 self._again(part, batch, now)
         self._release(batch, now)
@@ -403,6 +563,9 @@ class Pipeline:
             self._follower.look_again()  # the stream may take smaller records by now
             if refusal is not None:
                 refusal.of_one(reason)
+        if count > 1:
+            for entry in batch.entries:
+                entry.attempts += 1
         if refusal is not None and refusal.of_all(reason):
             others = [part for part in self._parts if part.refusal is refusal]
             self._parts = deque(part for part in self._parts if part.refusal is not refusal)
@@ -586,13 +749,15 @@ class Pipeline:
             for delivery in [delivery for entry in batch.entries for delivery in taken_apart(entry)]:
                 delivery.attempts += 1
                 delivery.maybe_written = True
-        for batch in self._parts:
+        waiting = [*self._parts, *(one.batch for one in self._follower.unconfirmed)]
+        for batch in waiting:
             for entry in batch.entries:
                 taken_apart(entry)
         self._parts.clear()
         for stray in self._follower.unsure:
             scatter(stray.aggregate)
         self._follower.unsure.clear()
+        self._follower.unconfirmed.clear()
         for lane in self._router.lanes:
             lane.emptied()
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from kinstream.clock import Clock
 from kinstream.errors import ConfigError, forked
+from kinstream.produce.expire import NEVER
 
-NEVER = float("inf")
 ANOTHER_LOOP = "this producer belongs to another event loop: make one for each event loop"
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from kinstream.clock import Clock
-from kinstream.errors import KinesisError, ResourceInUse
+from kinstream.errors import KinesisError, NotFound, ResourceInUse
 from kinstream.failures import Failures, described
 from kinstream.produce.settle import Again, hopeless
 
@@ -55,6 +55,8 @@ class Reporter:
             self._throttled(error.details)
             return
         then = "its records are not sent again" if hopeless(error) else "the records are sent again"
+        if isinstance(error, NotFound):
+            then = "its records fail if the stream's description confirms that"
         self._failed("send", described(error), then, NOT_READY_FOR if isinstance(error, ResourceInUse) else 0.0)
 
     def looked(self, error: KinesisError | None) -> None:

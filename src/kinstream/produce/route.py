@@ -92,7 +92,7 @@ class Router:
                     lane.elders = list(dict.fromkeys([e for parent in parents for e in (parent, *parent.elders)]))
         moved = [delivery for lane in gone for delivery in lane.emptied()]
         # Those of a key are in one lane and in order there, so that sorting by age keeps them so.
-        moved.sort(key=lambda delivery: delivery.deadline)
+        moved.sort(key=lambda delivery: delivery.admitted)
         return self.put_in_front(moved)
 
 

@@ -24,11 +24,13 @@ class Sender:
     Args:
         client: Carries the requests.
         stream: The stream.
+        timeout: Maximum seconds of one request.
     """
 
-    def __init__(self, client: Client, stream: Stream) -> None:
+    def __init__(self, client: Client, stream: Stream, timeout: float) -> None:
         self._client = client
         self._stream = stream
+        self._timeout = timeout
 
     async def send(self, batch: Batch) -> list[PutRecordResult]:
         """Send a request, and return one result for each of its entries.
@@ -38,9 +40,7 @@ class Sender:
         """
         client = self._client
         request = kinesis.put_checked_records(client.codec, self._stream, batch.entries)
-        # No longer than the latest of its records may take.
-        within = max(batch.last_deadline - client.clock.monotonic(), 0.001)
-        return (await client.send(request, retry=ONCE, within=within)).results
+        return (await client.send(request, retry=ONCE, within=self._timeout)).results
 
     def spend(self, error: KinesisError) -> bool:
         """Take the cost of a repetition out of the client's retry quota; return whether it was there."""

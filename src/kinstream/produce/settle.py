@@ -47,6 +47,7 @@ class Verdict:
 
     Attributes:
         written: Kinesis records that are written, and where; in parts that belong together.
+        accepting: The lanes whose shards accepted a record.
         again: Those that are to be sent again.
         scattered: Aggregates that cannot go again as they are: their records find their lanes anew.
         unsure: Aggregates that a shard took whose range is not known yet, and where.
@@ -54,6 +55,7 @@ class Verdict:
     """
 
     written: list[tuple[list[Entry], list[PutRecordResult]]] = field(default_factory=list)
+    accepting: set[Lane] = field(default_factory=set)
     again: list[Again] = field(default_factory=list)
     scattered: list[Aggregate] = field(default_factory=list)
     unsure: list[tuple[Lane, Aggregate, PutRecordResult]] = field(default_factory=list)
@@ -71,6 +73,7 @@ def settle(batch: Batch, results: list[PutRecordResult], shard_map: ShardMap | N
     verdict = Verdict()
     if as_meant(results, batch.spans):  # nearly always
         verdict.written.append((batch.entries, results))
+        verdict.accepting = batch.lanes
         return verdict
     for lane, start, stop in batch.spans:
         entries, found = batch.entries[start:stop], results[start:stop]
@@ -79,8 +82,9 @@ def settle(batch: Batch, results: list[PutRecordResult], shard_map: ShardMap | N
         # A failed one has no shard id.
         if None not in shard_ids and (shard_id is None or shard_ids == {shard_id}):
             verdict.written.append((entries, found))
+            verdict.accepting.add(lane)
         else:
-            _sort_out(verdict, lane, entries, found, shard_map)
+            _sort_out(verdict, batch, lane, entries, found, shard_map)
     return verdict
 
 
@@ -96,7 +100,12 @@ def as_meant(results: list[PutRecordResult], spans: list[Span], compiled: Compil
 
 
 def _sort_out(
-    verdict: Verdict, lane: Lane, entries: list[Entry], results: list[PutRecordResult], shard_map: ShardMap | None
+    verdict: Verdict,
+    batch: Batch,
+    lane: Lane,
+    entries: list[Entry],
+    results: list[PutRecordResult],
+    shard_map: ShardMap | None,
 ) -> None:
     written: list[Entry] = []
     where: list[PutRecordResult] = []
@@ -112,12 +121,14 @@ def _sort_out(
                 written.append(entry)
                 where.append(result)
             elif isinstance(entry, Aggregate):
+                entry.first_failure = min(entry.first_failure, batch.sent_at)
                 if judged is None:
                     verdict.unsure.append((lane, entry, result))
                 else:
                     verdict.scattered.append(entry)
             continue
         entry.attempts += 1
+        entry.first_failure = min(entry.first_failure, batch.sent_at)
         again.append(entry)
         if result.error_code == THROTTLED:
             throttled.append(entry)
@@ -126,6 +137,7 @@ def _sort_out(
         error = f"{result.error_code}: {result.error_message}"
     if written:
         verdict.written.append((written, where))
+        verdict.accepting.add(lane)
     if again:
         reason = "throttled" if len(throttled) == len(again) else "failed"
         verdict.again.append(Again(lane, again, bool(throttled), reason, error))
@@ -166,6 +178,7 @@ def settle_unanswered(batch: Batch, error: KinesisError) -> list[Again]:
         for entry in entries:
             if error.attempts:
                 entry.attempts += 1
+            entry.first_failure = min(entry.first_failure, batch.sent_at)
             entry.maybe_written = entry.maybe_written or doubt
         reason = "throttled" if error.throttled else "unknown" if doubt else "failed"
         again.append(Again(lane, entries, throttled=False, reason=reason, error=error.details))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kinstream.produce.delivery import Delivery
+from kinstream.produce.expire import NEVER
 from kinstream.produce.lane import Lane
 from kinstream.produce.pace import Pace
 from kinstream.record import HashKeyRange, PutRecordResult, SequenceNumberRange, Shard
@@ -14,13 +15,18 @@ BROKEN = PutRecordResult(error_code="InternalFailure", error_message="broken")
 
 
 def delivery(
-    key: str = "key", data: bytes = b"data", *, deadline: float = 30.0, hash_key: str | None = None
+    key: str = "key",
+    data: bytes = b"data",
+    *,
+    admitted: float = 0.0,
+    first_failure: float = NEVER,
+    hash_key: str | None = None,
 ) -> Delivery:
-    return Delivery(data, key, hash_key, len(data) + len(key), deadline)
+    return Delivery(data, key, hash_key, len(data) + len(key), admitted, first_failure=first_failure)
 
 
-def some(count: int, size: int = 100, *, deadline: float = 30.0) -> list[Delivery]:
-    return [delivery(f"key-{number}", b"x" * size, deadline=deadline) for number in range(count)]
+def some(count: int, size: int = 100, *, admitted: float = 0.0) -> list[Delivery]:
+    return [delivery(f"key-{number}", b"x" * size, admitted=admitted) for number in range(count)]
 
 
 def lane(shard_id: str | None = "shard-0", *waiting: Delivery, pace: Pace | None = None) -> Lane:

@@ -70,7 +70,7 @@ def test_a_record_larger_than_the_stream_takes_or_the_buffer_holds_is_refused() 
 def test_many_are_admitted_at_once_and_the_first_wrong_one_is_named() -> None:
     of = admission()
     made, size, wrong = of.some([(b"a", "k"), (b"bc", "k")], 0, 7.0)
-    assert ([one.data for one in made], size, wrong, {one.deadline for one in made}) == ([b"a", b"bc"], 5, None, {7.0})
+    assert ([one.data for one in made], size, wrong, {one.admitted for one in made}) == ([b"a", b"bc"], 5, None, {7.0})
     made, size, wrong = of.some(
         [(b"a", "k"), ("ä", "ö"), Record([1], "k"), (b"x", None), (b"x", ""), (b"y", "k")], 500, 7.0
     )

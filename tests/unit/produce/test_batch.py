@@ -7,18 +7,26 @@ from tests.unit.produce.shapes import delivery, lane, some
 
 from kinstream.config import Aggregation, Batching, Pacing
 from kinstream.events import Event, RecordsAggregated, ShardLimited
-from kinstream.produce.batch import NEVER, Batch, Batcher
+from kinstream.produce.batch import Batch, Batcher
 from kinstream.produce.delivery import KEYLESS, Aggregate, Delivery
+from kinstream.produce.expire import NEVER, Expiry, StallClocks
 from kinstream.produce.lane import Lane
 from kinstream.produce.pace import Pace
 
-LIFE = 30.0
+TIMEOUT = 30.0
 
 
 def batcher(
     *, aggregating: bool = False, keep_order: bool = False, tell: Any = None, aggregation: Any = None, **batching: Any
 ) -> Batcher:
-    made = Batcher(Batching(**batching), aggregation or Aggregation(), LIFE, keep_order=keep_order, tell=tell)
+    made = Batcher(
+        Batching(**batching),
+        aggregation or Aggregation(),
+        Expiry(TIMEOUT),
+        StallClocks(TIMEOUT),
+        keep_order=keep_order,
+        tell=tell,
+    )
     made.aggregating = aggregating
     return made
 
@@ -34,7 +42,7 @@ def keys(batch: Batch) -> list[str]:
 
 def test_a_record_waits_for_company_until_its_linger_ends() -> None:
     of = batcher(linger=0.1)
-    one = lane("s", delivery(deadline=LIFE))
+    one = lane("s", delivery())
     touched(of, one)
     assert of.ready(9, 0.05) == []
     assert of.alarm == pytest.approx(0.1)
@@ -150,19 +158,21 @@ def test_a_lane_that_rests_sends_nothing_until_it_has_rested() -> None:
     assert len(of.ready(9, 2.0)) == 1
 
 
-def test_records_whose_deadline_has_come_are_not_sent() -> None:
+def test_records_that_have_timed_out_are_not_sent() -> None:
     of = batcher(linger=0)
-    late, timely = delivery("late", deadline=1.0), delivery("timely", deadline=9.0)
-    one = lane("s", late, timely)
+    late, timely = delivery("late", first_failure=-29.0), delivery("timely")
+    one = lane("s")
+    one.put_in_front([timely, late])
     touched(of, one, now=1.0)
     (batch,) = of.ready(9, 1.0)
-    assert of.expired == [late]
+    assert of.expired == [(one, [late])]
     assert batch.entries == [timely]
 
 
-def test_records_whose_shard_rests_past_their_deadline_are_told_on_time() -> None:
+def test_records_time_out_on_time_though_their_shard_rests_for_longer() -> None:
     of = batcher(linger=0)
-    one = lane("s", delivery(deadline=3.0))
+    one = lane("s")
+    one.put_in_front([delivery(first_failure=-27.0)])
     one.rest = 100.0
     touched(of, one)
     assert of.alarm == 3.0
@@ -186,7 +196,7 @@ def test_in_order_a_shard_has_one_request_on_its_way_with_at_most_one_record_of_
 
 def test_in_order_records_without_a_key_wait_for_no_one() -> None:
     of = batcher(linger=0, keep_order=True)
-    touched(of, lane("s", *(Delivery(b"x", KEYLESS, "0", 7, LIFE) for _ in range(5))))
+    touched(of, lane("s", *(Delivery(b"x", KEYLESS, "0", 7, 0.0) for _ in range(5))))
     (batch,) = of.ready(9, 0.0)
     assert len(batch.entries) == 5
 

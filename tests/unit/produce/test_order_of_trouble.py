@@ -7,6 +7,7 @@ import pytest
 from kinstream.config import Batching, Pacing
 from kinstream.produce.batch import Batch, Batcher
 from kinstream.produce.delivery import Delivery
+from kinstream.produce.expire import NEVER, Expiry, StallClocks
 from kinstream.produce.lane import Lane
 from kinstream.produce.pace import Pace
 from kinstream.produce.route import Router
@@ -18,8 +19,8 @@ LAST = 2**128 - 1
 MIDDLE = 2**127
 
 
-def delivery(key: str = "k", deadline: float = 30.0) -> Delivery:
-    return Delivery(b"data", key, None, 5, deadline)
+def delivery(key: str = "k", admitted: float = 0.0, first_failure: float = NEVER) -> Delivery:
+    return Delivery(b"data", key, None, 5, admitted, first_failure=first_failure)
 
 
 def shard(number: int, low: int, high: int) -> Shard:
@@ -70,32 +71,32 @@ def test_grandchild_waits_for_what_its_grandparent_has_on_its_way() -> None:
 
 def test_what_failed_goes_again_oldest_first_whatever_order_requests_failed_in() -> None:
     lane = Lane("shardId-000000000000", None, None)
-    older, newer = delivery(deadline=30.0), delivery(deadline=31.0)
+    older, newer = delivery(admitted=1.0), delivery(admitted=2.0)
     lane.send_again([older])
     lane.send_again([newer])
     assert list(lane.again) == [older, newer]
-    assert lane.deadline == 30.0
-    loose, latest = delivery(deadline=29.0), delivery(deadline=32.0)
+    assert lane.oldest == 1.0
+    loose, latest = delivery(admitted=0.0), delivery(admitted=3.0)
     lane.put_in_front([loose])
     lane.put_in_front([latest])
     assert lane.waiting[lane.head :] == [loose, latest]
-    assert lane.deadline == 29.0
+    assert lane.oldest == 0.0
 
 
-def test_lane_that_is_due_while_no_request_may_go_out_still_has_its_deadline() -> None:
-    batcher = Batcher(Batching(linger=0), None, 30.0, keep_order=False)
+def test_lane_that_is_due_while_no_request_may_go_out_still_times_out() -> None:
+    batcher = Batcher(Batching(linger=0), None, Expiry(30.0), StallClocks(30.0), keep_order=False)
     lane = Lane("shardId-000000000000", None, None)
-    record = delivery(deadline=30.0)
-    lane.waiting.append(record)
+    record = delivery(first_failure=0.0)
+    lane.put_in_front([record])
     batcher.touch(lane, 0.0)
     assert batcher.ready(0, 0.0) == []
     assert batcher.alarm == 30.0
     batcher.ready(0, 30.0)
-    assert batcher.expired == [record]
+    assert batcher.expired == [(lane, [record])]
 
 
 def test_records_of_one_key_alone_leave_the_next_request_room_for_none() -> None:
-    batcher = Batcher(Batching(linger=0), None, 30.0, keep_order=True)
+    batcher = Batcher(Batching(linger=0), None, Expiry(30.0), StallClocks(30.0), keep_order=True)
     lane = Lane("shardId-000000000000", None, None)
     first, second, third = delivery(), delivery(), delivery()
     lane.again.append(first)
@@ -107,7 +108,7 @@ def test_records_of_one_key_alone_leave_the_next_request_room_for_none() -> None
 
 
 def test_no_request_is_sent_where_the_pace_allows_nothing_of_what_would_fill_it() -> None:
-    batcher = Batcher(Batching(linger=1.0, max_records=2), None, 30.0, keep_order=False)
+    batcher = Batcher(Batching(linger=1.0, max_records=2), None, Expiry(30.0), StallClocks(30.0), keep_order=False)
     pace = Pace(Pacing(records_per_second=1), 0.0)
     pace.take(1, 5)
     lane = Lane("shardId-000000000000", None, pace)
@@ -118,14 +119,14 @@ def test_no_request_is_sent_where_the_pace_allows_nothing_of_what_would_fill_it(
 
 
 def test_in_order_nothing_leaves_a_lane_in_the_moment_in_which_a_record_there_is_late() -> None:
-    batcher = Batcher(Batching(linger=0), None, 30.0, keep_order=True)
+    batcher = Batcher(Batching(linger=0), None, Expiry(30.0), StallClocks(30.0), keep_order=True)
     lane = Lane("shardId-000000000000", None, None)
     lane.rest = 30.0  # it rested until that very moment
-    late, behind = delivery(deadline=30.0), delivery(deadline=30.5)
-    lane.waiting += [late, behind]
+    late, behind = delivery(first_failure=0.0), delivery(first_failure=0.5)
+    lane.put_in_front([late, behind])
     batcher.touch(lane, 0.0)
     assert batcher.ready(5, 30.0) == []
-    assert batcher.expired == [late]
+    assert batcher.expired == [(lane, [late])]
     assert batcher.held == {lane}
     assert lane.waiting[lane.head :] == [behind]
     batcher.held = set()

@@ -26,7 +26,7 @@ def test_a_record_goes_to_the_shard_whose_range_has_the_md5_of_its_key_or_its_ex
 
 def test_all_records_wait_in_one_lane_until_their_shards_are_known_and_then_move_in_their_order() -> None:
     routes = router()
-    records = [delivery(f"key-{number}", deadline=float(number)) for number in range(100)]
+    records = [delivery(f"key-{number}", admitted=float(number)) for number in range(100)]
     (only,) = routes.place(records)
     assert only.shard_id is None
     lanes = routes.follow(shard_map(4))
@@ -34,7 +34,7 @@ def test_all_records_wait_in_one_lane_until_their_shards_are_known_and_then_move
     assert sum(len(lane) for lane in routes.lanes) == 100
     assert set(lanes) == set(routes.lanes)
     for lane in routes.lanes:
-        assert lane.waiting == sorted(lane.waiting, key=lambda one: one.deadline)
+        assert lane.waiting == sorted(lane.waiting, key=lambda one: one.admitted)
 
 
 def test_a_lane_whose_shard_stays_open_stays_and_a_child_waits_for_its_parent_where_order_is_kept() -> None:
@@ -75,7 +75,7 @@ def test_records_without_a_key_go_anywhere_while_the_shards_are_not_known() -> N
 
 def test_a_record_may_not_move_before_an_older_one_of_its_lane() -> None:
     routes = router()
-    older, younger = delivery("b", deadline=1.0), delivery("a", deadline=2.0)
+    older, younger = delivery("b", admitted=1.0), delivery("a", admitted=2.0)
     routes.place([older])
     routes.put_in_front([younger])
     assert routes.lanes[0].waiting == [older, younger]

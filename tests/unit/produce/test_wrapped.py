@@ -72,11 +72,11 @@ def test_what_a_payload_codec_returns_decides() -> None:
     assert unpack(made.data) == [("outer", None, INNER)]
 
 
-def test_other_records_of_the_same_call_are_plain_and_all_have_the_deadline() -> None:
+def test_other_records_of_the_same_call_are_plain_and_all_are_admitted_alike() -> None:
     records: list[Any] = [(b"a", "k"), (INNER, "k"), ("text", "k"), (b"b", "k")]
     made, size, wrong = Admission(Buffering()).some(records, 0, 7.0)
     assert [type(one) for one in made] == [Delivery, WrappedDelivery, Delivery, Delivery]
-    assert {one.deadline for one in made} == {7.0}
+    assert {one.admitted for one in made} == {7.0}
     assert (size, wrong) == (sum(one.size for one in made), None)
 
 

@@ -1,0 +1,474 @@
+"""When a record times out, and when it does not: each clause of the rule in `produce/expire.py`, on the virtual clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.doubles.transport import answer, refusal
+from tests.doubles.virtual_loop import simulate
+from tests.simulation.test_producer_alone import STREAM, Place, now, pairs
+
+from kinstream import (
+    Aggregation,
+    Batching,
+    BufferFull,
+    Buffering,
+    ConfigError,
+    NotFound,
+    OrderBroken,
+    Pacing,
+    ProduceError,
+    PutResult,
+    Resending,
+)
+from kinstream.aws.transport import Answer
+from kinstream.errors import DeadlineExceeded
+
+THROTTLED = {"ErrorCode": "ProvisionedThroughputExceededException", "ErrorMessage": "Rate exceeded."}
+HALF = str(2**127)
+LOW, HIGH = "0", str(2**128 - 1)
+"""Explicit hash keys in the first and in the last shard."""
+
+
+def refuse_high(place: Callable[[], Place], written_every: float | None = None) -> Callable[[str, Any], Answer | None]:
+    """Return a hook that throttles every record of the upper half of the hash keys; or writes one of them now and then."""
+    last = 0.0
+
+    def hook(operation: str, request: Any) -> Answer | None:
+        nonlocal last
+        if operation != "PutRecords":
+            return None
+        results = []
+        for record in request["Records"]:
+            if record.get("ExplicitHashKey") == HIGH and not (
+                written_every is not None and now() - last >= written_every
+            ):
+                results.append(THROTTLED)
+                continue
+            if record.get("ExplicitHashKey") == HIGH:
+                last = now()
+            import base64
+
+            done = place().service.ask(
+                "PutRecord",
+                StreamName=STREAM,
+                Data=base64.b64decode(record["Data"]),
+                PartitionKey=record["PartitionKey"],
+                ExplicitHashKey=record.get("ExplicitHashKey"),
+            )
+            results.append({"ShardId": done["ShardId"], "SequenceNumber": done["SequenceNumber"]})
+        failed = sum("ErrorCode" in result for result in results)
+        return answer({"FailedRecordCount": failed, "Records": results})
+
+    return hook
+
+
+async def failure(delivery: Any) -> tuple[float, ProduceError]:
+    """Wait for a record to fail; return when it did, and the error."""
+    with pytest.raises(ProduceError) as failed:
+        await delivery
+    return now(), failed.value
+
+
+def test_shard_that_accepts_nothing_fails_its_records_and_no_others() -> None:
+    async def program() -> None:
+        place: Place = Place(refuse_high(lambda: place))
+        producer = place.producer(aggregate=None, pace=Pacing(records_per_second=20))
+        dead = [await producer.put(b"dead", "key", explicit_hash_key=HIGH) for _ in range(100)]
+        living = [await producer.put(b"%d" % n, "key", explicit_hash_key=LOW) for n in range(1500)]
+        ends = await asyncio.gather(*(failure(delivery) for delivery in dead))
+        assert {round(when) for when, _ in ends} == {30}
+        never_sent = [error for _, error in ends if error.attempts == 0]
+        assert never_sent  # behind the others
+        assert not any(error.maybe_written for _, error in ends)
+        assert "has accepted no record for 30 s" in never_sent[0].details
+        assert "Rate exceeded" in never_sent[0].details
+        assert isinstance(never_sent[0].__cause__, DeadlineExceeded)
+        assert all([isinstance(await delivery, PutResult) for delivery in living])
+        assert now() > 60  # they waited for their shard's rate for twice the timeout
+        await producer.close()
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_shard_that_accepts_one_record_per_timeout_fails_none_that_it_has_not_refused() -> None:
+    async def program() -> None:
+        place: Place = Place(refuse_high(lambda: place, written_every=25.0))
+        producer = place.producer(
+            aggregate=None,
+            order="key",
+            batch=Batching(linger=0, max_records=1),
+            resend=Resending(max_delay=1.0),
+        )
+        deliveries = [await producer.put(b"%d" % n, f"k{n}", explicit_hash_key=HIGH) for n in range(6)]
+        for number, delivery in enumerate(deliveries):
+            await delivery
+            assert now() == pytest.approx(25.0 * (number + 1), abs=8)
+        await producer.close()
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_record_that_keeps_being_refused_times_out_though_its_shard_accepts_others() -> None:
+    def refuse_one(operation: str, request: Any) -> Answer | None:
+        if operation != "PutRecords":
+            return None
+        results = [
+            THROTTLED
+            if record["PartitionKey"] == "poor"
+            else {"ShardId": "shardId-000000000000", "SequenceNumber": "7"}
+            for record in request["Records"]
+        ]
+        return answer({"FailedRecordCount": sum("ErrorCode" in result for result in results), "Records": results})
+
+    async def program() -> None:
+        place = Place(refuse_one, shards=1)
+        producer = place.producer(aggregate=None, batch=Batching(linger=0))
+        await asyncio.sleep(5)
+        poor = await producer.put(b"poor", "poor")
+        ending = asyncio.create_task(failure(poor))
+        while not ending.done():
+            assert isinstance(await (await producer.put(b"rich", "rich")), PutResult)
+            await asyncio.sleep(0.5)
+        when, error = ending.result()
+        assert when == pytest.approx(35.0, abs=0.2)
+        assert "of the first request that failed for it" in error.details
+        assert error.attempts > 3
+        assert not error.maybe_written
+        await producer.close()
+        await place.client.close()
+
+    simulate(program)
+
+
+@pytest.mark.parametrize("order", [None, "key"])
+def test_record_in_a_request_without_a_response_times_out_once_and_may_be_written(order: Any) -> None:
+    async def hang(operation: str, request: Any) -> Answer | None:
+        if operation == "PutRecords":
+            await asyncio.sleep(10_000)
+        return None
+
+    async def program() -> None:
+        place = Place(hang, shards=1)
+        producer = place.producer(order=order, batch=Batching(linger=0), resend=Resending(deadline=10.0))
+        first = await producer.put(b"1", "key")
+        await asyncio.sleep(4.0)
+        second = await producer.put(b"2", "another")
+        (when, error), (later, other) = await asyncio.gather(failure(first), failure(second))
+        assert when == pytest.approx(10.0, abs=0.1)
+        assert error.maybe_written
+        assert error.attempts == 1
+        assert later == pytest.approx(14.0, abs=0.1)
+        if order == "key":  # its shard had one request in flight: it was sent after the first one's end
+            assert other.attempts <= 1
+        await producer.close(0)
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_request_ends_after_the_timeout_where_the_call_may_last_longer() -> None:
+    ended: list[float] = []
+
+    async def hang(operation: str, request: Any) -> Answer | None:
+        if operation == "PutRecords":
+            try:
+                await asyncio.sleep(10_000)
+            finally:
+                ended.append(now())
+        return None
+
+    async def program() -> None:
+        place = Place(hang, shards=1)
+        producer = place.producer(batch=Batching(linger=0), resend=Resending(deadline=5.0))
+        await failure(await producer.put(b"1", "key"))
+        await producer.put(b"2", "key")
+        with pytest.raises(ExceptionGroup):
+            await producer.close(0)
+        assert ended[0] == pytest.approx(5.0, abs=0.1)
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_misrouted_aggregate_that_cannot_be_judged_times_out_and_its_lane_opens_again() -> None:
+    refused: list[float] = []
+
+    def refuse_listing(operation: str, request: Any) -> Answer | None:
+        if operation == "ListShards" and refused:
+            return refusal("AccessDeniedException")
+        return None
+
+    async def program() -> None:
+        place = Place(refuse_listing, shards=1)
+        producer = place.producer(order="key", aggregate=Aggregation(), batch=Batching(linger=0.05))
+        assert all(isinstance(each, PutResult) for each in await (await producer.put_many(pairs(20))))
+        refused.append(now())
+        place.service.ask("SplitShard", StreamName=STREAM, ShardToSplit="shardId-000000000000", NewStartingHashKey=HALF)
+        began = now()
+        first = [await producer.put(b"%d" % n, f"key-{n}") for n in range(5)]
+        await asyncio.sleep(1)
+        behind = [await producer.put(b"later", f"other-{n}") for n in range(5)]
+        ends = await asyncio.gather(*(failure(delivery) for delivery in first))
+        for when, error in ends:
+            assert when - began == pytest.approx(30.05, abs=0.2)
+            assert error.maybe_written
+            assert error.attempts == 1
+            assert "AccessDenied" in error.details or "denied" in error.details
+        # The lane is open again: what waited behind is sent, or has timed out itself, and nothing hangs.
+        await asyncio.wait([asyncio.ensure_future(failure(each)) for each in behind], timeout=61)
+        assert all(each.done for each in behind)
+        await producer.put(b"last", "key")
+        with pytest.raises(ExceptionGroup):
+            await producer.close(0)
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_record_behind_another_that_is_refused_does_not_count_that_refusal_as_its_own() -> None:
+    def refuse_poison(operation: str, request: Any) -> Answer | None:
+        if operation == "PutRecords" and any(record["PartitionKey"] == "poison" for record in request["Records"]):
+            return refusal("InvalidArgumentException")
+        return None
+
+    async def program() -> None:
+        place = Place(refuse_poison, shards=1)
+        producer = place.producer(aggregate=None, resend=Resending(deadline=0.5))
+        good = await producer.put_many(pairs(20))
+        bad = await producer.put(b"bad", "poison")
+        results = await good
+        assert all(isinstance(result, PutResult) for result in results)
+        assert (
+            max(result.attempts for result in results if isinstance(result, PutResult)) > 1
+        )  # each request is counted
+        with pytest.raises(ProduceError) as failed:
+            await bad
+        assert failed.value.attempts > 1
+        assert not failed.value.maybe_written
+        await producer.close()
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_maximum_age_drops_records_that_wait_behind_the_rate_of_a_shard_that_accepts() -> None:
+    async def program() -> None:
+        place = Place(shards=1)
+        producer = place.producer(
+            order="key", aggregate=None, pace=Pacing(records_per_second=10), resend=Resending(max_age=3.0)
+        )
+        deliveries = await producer.put_many([(b"%d" % number, f"key-{number % 3}") for number in range(100)])
+        outcomes = await deliveries
+        dropped = [each for each in outcomes if isinstance(each, ProduceError)]
+        assert 40 < len(dropped) < 95
+        assert not any(isinstance(each, OrderBroken) or each.maybe_written for each in dropped)
+        assert "max_age" in dropped[0].details
+        assert now() == pytest.approx(3.0, abs=0.3)
+        assert isinstance(await (await producer.put(b"fresh", "key-1")), PutResult)
+        await producer.close()
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_record_dropped_by_age_that_may_be_written_breaks_the_order_of_its_key() -> None:
+    async def hang(operation: str, request: Any) -> Answer | None:
+        if operation == "PutRecords" and now() < 3:
+            await asyncio.sleep(10)
+        return None
+
+    async def program() -> None:
+        place = Place(hang, shards=1)
+        producer = place.producer(order="key", aggregate=None, batch=Batching(linger=0), resend=Resending(max_age=4.0))
+        first = await producer.put(b"1", "key")
+        await asyncio.sleep(1)
+        second = await producer.put(b"2", "key")
+        _, error = await failure(first)
+        assert error.maybe_written
+        with pytest.raises(OrderBroken):
+            await second
+        await producer.close(0)
+        await place.client.close()
+
+    simulate(program)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_put_waits_for_space_no_longer_than_it_may(many: bool) -> None:
+    async def hang(operation: str, request: Any) -> Answer | None:
+        await asyncio.sleep(10_000)
+        return None
+
+    async def program() -> None:
+        place = Place(hang, shards=1)
+        producer = place.producer(buffer=Buffering(max_records=5, max_wait=2.0))
+        for number in range(5):
+            await producer.put(b"%d" % number, "key")
+        began = now()
+        with pytest.raises(BufferFull, match=r"2 s .*max_wait") as full:
+            await (producer.put_many([(b"6", "key")]) if many else producer.put(b"6", "key"))
+        assert full.value.record.data == b"6"
+        assert now() - began == pytest.approx(2.0, abs=0.01)
+        assert producer.statistics().waiting_puts == 0
+        with pytest.raises(ExceptionGroup):
+            await producer.close(0)
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_put_that_waits_for_space_gets_it_before_its_limit() -> None:
+    async def program() -> None:
+        place = Place(shards=1)
+        async with place.producer(
+            buffer=Buffering(max_records=5, max_wait=5.0), pace=Pacing(records_per_second=2), aggregate=None
+        ) as producer:
+            for number in range(20):
+                await producer.put(b"%d" % number, "key")
+        assert producer.statistics().records_written == 20
+        await place.client.close()
+
+    simulate(program)
+
+
+# The stream is not there yet, or not any more.
+
+
+def creating(place: Callable[[], Place], until: float) -> Callable[[str, Any], Answer | None]:
+    def hook(operation: str, request: Any) -> Answer | None:
+        if now() >= until:
+            return None
+        if operation == "DescribeStreamSummary":
+            return answer({"StreamDescriptionSummary": {"StreamStatus": "CREATING", "StreamName": STREAM}})
+        return refusal("ResourceNotFoundException")
+
+    return hook
+
+
+def test_records_wait_for_a_stream_that_is_being_created() -> None:
+    async def program() -> None:
+        place: Place = Place(creating(lambda: place, 20.0))
+        producer = place.producer(order="key")
+        results = await (await producer.put_many(pairs(50)))
+        assert all(isinstance(result, PutResult) and result.attempts == 1 for result in results)
+        assert now() == pytest.approx(21.0, abs=1.1)
+        assert len(place.asked("DescribeStreamSummary")) < 30
+        await producer.close()
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_records_time_out_if_their_stream_is_not_created_in_time() -> None:
+    async def program() -> None:
+        place: Place = Place(creating(lambda: place, 1000.0))
+        producer = place.producer()
+        first = await producer.put(b"1", "key")
+        await asyncio.sleep(10)
+        second = await producer.put(b"2", "key")
+        (when, error), (later, _) = await asyncio.gather(failure(first), failure(second))
+        assert when == pytest.approx(30.0, abs=0.1)
+        assert later == pytest.approx(40.0, abs=0.1)
+        assert "CREATING" in error.details
+        assert error.attempts == 0
+        assert not error.maybe_written
+        assert place.asked("PutRecords") == []
+        await producer.close()
+        await place.client.close()
+
+    simulate(program)
+
+
+@pytest.mark.parametrize("times", [1, 5])
+def test_stream_that_is_not_found_for_a_moment_though_it_is_there_is_written_to(times: int) -> None:
+    refused: list[float] = []
+
+    def flicker(operation: str, request: Any) -> Answer | None:
+        if operation == "PutRecords" and len(refused) < times:
+            refused.append(now())
+            return refusal("ResourceNotFoundException")
+        return None
+
+    async def program() -> None:
+        place = Place(flicker)
+        async with place.producer(batch=Batching(linger=0)) as producer:
+            result = await (await producer.put(b"1", "key"))
+            assert result.attempts == times + 1
+            assert not result.maybe_duplicate
+            assert len(refused) == times
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_stream_that_is_not_there_is_said_at_once_for_all_that_is_buffered() -> None:
+    async def program() -> None:
+        place = Place()
+        place.service.ask("DeleteStream", StreamName=STREAM)
+        producer = place.producer(order="key", aggregate=None)
+        outcomes = await (await producer.put_many(pairs(2000)))
+        assert {type(each.__cause__) for each in outcomes if isinstance(each, ProduceError)} == {NotFound}
+        assert not any(isinstance(each, PutResult) for each in outcomes)
+        assert now() < 1
+        assert len(place.asked("DescribeStreamSummary")) < 10
+        await producer.close()
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_not_found_is_final_where_nobody_may_describe_the_stream() -> None:
+    def deny(operation: str, request: Any) -> Answer | None:
+        return refusal("AccessDeniedException" if operation == "DescribeStreamSummary" else "ResourceNotFoundException")
+
+    async def program() -> None:
+        place = Place(deny)
+        producer = place.producer()
+        when, error = await failure(await producer.put(b"1", "key"))
+        assert when < 2
+        assert isinstance(error.__cause__, NotFound)
+        await producer.close()
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_a_refusal_that_cannot_be_confirmed_times_out() -> None:
+    def lost(operation: str, request: Any) -> Answer | None:
+        if operation == "PutRecords":
+            return refusal("ResourceNotFoundException")
+        return refusal("InternalFailure", 500) if now() > 1 else None
+
+    async def program() -> None:
+        place = Place(lost)
+        producer = place.producer()
+        await asyncio.sleep(2)
+        when, error = await failure(await producer.put(b"1", "key"))
+        assert when == pytest.approx(32.0, abs=1)
+        assert error.attempts == 1
+        await producer.close()
+        await place.client.close()
+
+    simulate(program)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"resend": {"max_age": 0}},
+        {"resend": {"max_age": "5"}},
+        {"buffer": {"max_wait": -1}},
+        {"buffer": {"max_wait": float("nan")}},
+    ],
+)
+def test_options_are_checked(options: dict[str, dict[str, Any]]) -> None:
+    kinds = {"resend": Resending, "buffer": Buffering}
+    ((name, given),) = options.items()
+    with pytest.raises(ConfigError, match=next(iter(given))):
+        kinds[name](**given)
