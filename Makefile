@@ -1,6 +1,6 @@
 # Every command sets up what it needs; nothing is done by hand.
 .DEFAULT_GOAL := help
-.PHONY: help demo flights-year test check soak-local fuzz-local simulate soak-produce bench-wire bench-produce bench-consume compare-servers clean
+.PHONY: help demo flights-year bulk-loads test check soak-local fuzz-local simulate soak-produce bench-wire bench-produce bench-consume compare-servers clean
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3 python,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 BIN := .venv/bin
@@ -58,6 +58,10 @@ simulate: .venv/.dev ## thousands of lives of a producer and a consumer under fa
 
 soak-produce: .venv/.dev ## a million records through a proxy that cuts and stalls: none that was acknowledged may be lost
 	KINSTREAM_SOAK_RECORDS=1000000 $(BIN)/python -m pytest -s tests/simulation/test_sockets.py
+
+bulk-loads: .venv/.demo ## three bulk loads in real time with default options, in all styles: no record may fail; two minutes
+	$(BIN)/python scripts/bulk_loads.py
+	$(BIN)/python scripts/bulk_loads.py --aggregate --order
 
 bench-wire: .venv/.dev ## client CPU per million records, beside the peers (bench/)
 	$(BIN)/python bench/wire.py
