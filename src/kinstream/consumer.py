@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import uuid
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +36,7 @@ from kinstream.consume.fetch.position import (
 )
 from kinstream.consume.iterate import Batches, Records
 from kinstream.consume.lease.keep import SoleKeeper
+from kinstream.consume.lease.owner import owner_name
 from kinstream.consume.lease.store import LeaseStore, Memory
 from kinstream.consume.observe import Announcer
 from kinstream.consume.reading import Reading
@@ -155,7 +153,7 @@ class Consumer(StreamAccess):
         self._keeps_strays = out_of_range == "keep"
         if observer is not None and not callable(observer):
             raise ConfigError(f"observer: must be a function of an event, not {type(observer).__name__}")
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
+        self._owner = owner_name()
         self._worker: Worker | None = None
         self._reader: weakref.ref[Any] | None = None
         super().__init__(stream, client, options)
@@ -228,7 +226,7 @@ class Consumer(StreamAccess):
         Raises:
             ConfigError: The shard is not being read, or the position is none.
             LeaseLost: Somebody else reads the shard now.
-            KinesisError, OSError: The store failed. Reading goes on from there, and the next checkpoint tries again to write it.
+            KinesisError: The store failed. Reading goes on from there, and the next checkpoint tries again to write it.
         """
         where = Position.parse("position", position)
         if where.ended:
@@ -252,7 +250,7 @@ class Consumer(StreamAccess):
         A handler that calls it asks for that, and goes on at once: it is itself in work. May be repeated.
 
         Raises:
-            KinesisError, OSError: The last checkpoints could not be written.
+            KinesisError: The last checkpoints could not be written.
         """
         self._closed = True
         worker = self._worker

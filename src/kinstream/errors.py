@@ -20,6 +20,7 @@
     │   └── ServiceUnavailable        a fault of the service (HTTP 5xx)
     ├── ConsumeError                  a shard cannot be read on; `.shard_id`
     │   └── LeaseLost                 somebody else reads the shard now
+    ├── StoreFailed (OSError)         the store of checkpoints failed; it may be tried again
     ├── ProduceError                  a record was not written; `.record`, `.attempts`, `.maybe_written`
     │   ├── OrderBroken               an earlier record of its key was not
     │   └── BufferFull                there was no room for it
@@ -110,7 +111,9 @@ class KinesisError(Exception):
 
 def _rebuilt(cls: type[T], args: tuple[Any, ...]) -> T:
     """Return an error of a class without calling its constructor, which may need more than `args`."""
-    return cls.__new__(cls, *args)
+    error = cls.__new__(cls, *args)
+    error.args = args  # an OSError leaves them to its constructor
+    return error
 
 
 def _picklable(cause: BaseException | None) -> BaseException | None:
@@ -259,6 +262,17 @@ class ConsumeError(KinesisError):
 
 class LeaseLost(ConsumeError):
     """Somebody else reads the shard now: the checkpoint was refused, and nothing was changed."""
+
+
+class StoreFailed(KinesisError, OSError):
+    """The store of checkpoints failed: locked for too long, a full disk, a file that is gone. The `__cause__` says why.
+
+    What was to be stored may be tried again. After a restart, records since the last stored checkpoint come again.
+    """
+
+    def __init__(self, details: str) -> None:
+        super().__init__(details)
+        self.retry_safe = True
 
 
 class ProduceError(KinesisError):

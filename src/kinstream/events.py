@@ -190,9 +190,10 @@ class CheckpointFailed(Event, frozen=True):
     """A checkpoint could not be written, or a lease not be taken; it is tried again.
 
     Attributes:
-        shard_id: The shard.
+        shard_id: The shard; "" if the leases of all shards could not be read.
         error: What was raised.
-        operation: The operation that failed: "checkpoint", or "lease" when the shard's lease was to be taken.
+        operation: The operation that failed: "checkpoint"; "lease" when the shard's lease was to be taken; "leases" when the
+            leases of all shards were to be read.
     """
 
     shard_id: str

@@ -181,7 +181,7 @@ class Consumer(OnStream):
         returns at once, and the rest follows when `run` returns.
 
         Raises:
-            KinesisError, OSError: The last checkpoints could not be written.
+            KinesisError: The last checkpoints could not be written.
         """
         if getattr(self._this_thread, "handles", False):
             self._closes_after_run = True

@@ -48,7 +48,7 @@ class Iteration(AsyncIterator[T], Generic[T]):
         """End reading; what was handed on last is not done. May be repeated.
 
         Raises:
-            KinesisError, OSError: The last checkpoints could not be written.
+            KinesisError: The last checkpoints could not be written.
         """
         worker = self._worker
         if worker is None or self._ended:
@@ -102,7 +102,7 @@ async def _life(worker: Worker) -> AsyncGenerator[None, None]:
         if not worker.ended:
             try:
                 await worker.stop()
-            except (KinesisError, OSError) as error:  # nobody waits for this; who closes the consumer is told again
+            except KinesisError as error:  # nobody waits for this; who closes the consumer is told again
                 _log.warning("the last checkpoints could not be written: %s", error)
 
 

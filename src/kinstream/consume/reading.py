@@ -48,7 +48,7 @@ class Origin:
         Raises:
             ClosedError: Reading has ended.
             LeaseLost: Somebody else reads the shard now.
-            KinesisError, OSError: The store failed.
+            KinesisError: The store failed.
         """
         reading = None if self._reading is None else self._reading()
         if reading is None:

@@ -47,6 +47,7 @@ _KINDS = {
     "list": "listing the shards",
     "checkpoint": "writing the checkpoint of",
     "lease": "taking the lease of",
+    "leases": "reading the leases",
     "handler": "the handler of records of",
     "stalled": "reading",
 }
@@ -209,7 +210,9 @@ class Reporter:
             self._report("stalled", f"no progress for {event.seconds:.0f} s", event.shard_id, then)
 
     def _store_failed(self, event: CheckpointFailed) -> None:
-        if event.operation == "lease":
+        if event.operation == "leases":
+            self._failed("leases", event.error, "", "it is retried")
+        elif event.operation == "lease":
             self._failed("lease", event.error, event.shard_id, "it is retried; the shard is not read until then")
         else:
             then = "it is retried; after a restart, records since the last checkpoint come again"

@@ -31,13 +31,14 @@ from kinstream.consume.discover import Discoverer, Start
 from kinstream.consume.fetch.ahead import Budget
 from kinstream.consume.fetch.fetcher import Fetcher
 from kinstream.consume.fetch.position import LATEST_MARGIN, PROMPT, SHARD_END, Position, from_now_on
-from kinstream.consume.lease.keep import Keeper
+from kinstream.consume.lease.keep import Keeper, lease_lost
 from kinstream.consume.lifecycle import State, Step
 from kinstream.consume.reading import Batch, Reading, Terms
 from kinstream.consume.report import Reporter
 from kinstream.consume.write import FIRM_PAUSE, FIRM_TRIES, Writer
 from kinstream.errors import ConfigError, ConsumeError, KinesisError, LeaseLost, NotFound, ResourceInUse, ServiceError
 from kinstream.events import (
+    CheckpointFailed,
     DiscoveryFailed,
     ShardEnded,
     ShardLost,
@@ -49,6 +50,9 @@ from kinstream.record import Shard
 
 DISCOVERY_EVERY = 60.0
 """Seconds between two listings of the shards. Children are mostly known before, from their parents' ends."""
+
+LEASES_EVERY = 10.0
+"""Seconds between two checks whether the leases are still this worker's."""
 
 WATCH_EVERY = 1.0
 """Seconds between two looks at whether a shard is stuck, or starves because others are."""
@@ -222,7 +226,7 @@ class Worker:
         self._discoverer = Discoverer(
             plan.client, plan.stream, plan.start.mapped(lambda position: self._from_now_on("start", position))
         )
-        known = await self._keeper.known()
+        known = await self._writer.firmly("", self._keeper.known, "leases")
         await self._list_first(known)
         for shard_id in self._discoverer.not_found(known):
             _log.warning("start: the stream %s has no shard %s now", plan.stream.name, shard_id)
@@ -325,7 +329,7 @@ class Worker:
                 reading.pause()
             if self._delivery_of is not None:
                 await self._deliver(reading, self._delivery_of(reading))
-        except (KinesisError, OSError) as error:
+        except KinesisError as error:
             self._fail(reading, error)
 
     async def _deliver(self, reading: Reading, delivery: Delivery) -> None:
@@ -389,7 +393,7 @@ class Worker:
             else:
                 reading.step(Step.ALL_DONE)
             await self._followed(reading)
-        except (KinesisError, OSError) as error:
+        except KinesisError as error:
             self._fail(reading, error)
         finally:
             if reading.state.final:
@@ -494,7 +498,7 @@ class Worker:
                 return
             self._error = self._error or error
             self._stirred.set()
-        except (KinesisError, OSError) as error:
+        except KinesisError as error:
             self._announce(DiscoveryFailed(error))
         else:
             self._seen = True
@@ -507,9 +511,25 @@ class Worker:
             self._announce(ShardPassedOver(shard_id))
 
     async def _keep_checkpointing(self) -> None:
+        checked = self._clock.monotonic()
         while True:
             await self._clock.sleep(self._plan.checkpoint_every)
             await self._writer.write_all(self.readings.values())
+            if self._clock.monotonic() - checked >= LEASES_EVERY:
+                checked = self._clock.monotonic()
+                await self._check_leases()
+
+    async def _check_leases(self) -> None:
+        """Notice a store that fails, and leases that another worker took, also if there is nothing to checkpoint."""
+        try:
+            lost = await self._keeper.lost()
+        except KinesisError as error:
+            self._announce(CheckpointFailed("", error, "leases"))
+            return
+        self._announce.succeeded("", "leases")
+        for shard_id in lost:
+            if shard_id in self.readings and not self.readings[shard_id].state.final:
+                self._fail(self.readings[shard_id], lease_lost(shard_id))
 
     async def _keep_watching(self) -> None:
         limit = self._plan.deliver.stalled_after
@@ -610,7 +630,7 @@ class Worker:
         """Finish the work in hand, write down what is done, and end. May be repeated.
 
         Raises:
-            KinesisError, OSError: The last checkpoints could not be written.
+            KinesisError: The last checkpoints could not be written.
         """
         if self._stop_task is None:
             self._stop_task = asyncio.create_task(self._stop(), name="kinstream-stop")
@@ -625,6 +645,7 @@ class Worker:
             await asyncio.wait(self._tasks)
         try:
             error = await self._writer.write_last(self.readings.values())
+            await self._keeper.release()
             if error is not None and self._error is None:
                 raise error
         finally:

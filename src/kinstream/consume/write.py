@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 from kinstream.clock import Clock
 from kinstream.consume.deliver import sleep_unless
 from kinstream.consume.fetch.position import SHARD_END
-from kinstream.consume.lease.keep import Keeper
+from kinstream.consume.lease.keep import Keeper, lease_lost
 from kinstream.consume.lifecycle import State
 from kinstream.consume.reading import Reading
 from kinstream.consume.report import Reporter
-from kinstream.errors import KinesisError, LeaseLost
+from kinstream.errors import ConfigError, KinesisError, LeaseLost
 from kinstream.events import CheckpointFailed
 
 T = TypeVar("T")
@@ -54,9 +54,7 @@ class Writer:
         """Write down how far a shard is done. Raises as `Keeper.checkpoint`."""
         shard_id = reading.shard_id
         if reading.state is State.LOST:
-            raise LeaseLost(
-                f"{shard_id}: nothing is written any more: somebody else reads this shard now", shard_id=shard_id
-            )
+            raise lease_lost(shard_id)
         try:
             if reading.state is State.ENDED and not reading.end_kept and self._end_may_be_kept(reading):
                 children = tuple(child.shard_id for child in reading.children)
@@ -84,7 +82,7 @@ class Writer:
                 await self.write(reading)
             except LeaseLost:
                 pass  # it was told already
-            except (KinesisError, OSError) as error:
+            except KinesisError as error:
                 self._announce(CheckpointFailed(reading.shard_id, error))
 
         await asyncio.gather(*(write(reading) for reading in list(readings) if reading.to_write is not None))
@@ -102,17 +100,17 @@ class Writer:
         """Write something down, again where the store fails for now; when reading is to stop, once more and at once.
 
         Args:
-            shard_id: The shard.
-            write: Writes.
-            operation: "checkpoint" or "lease", for the event.
+            shard_id: The shard; "" for all shards.
+            write: Writes, or reads.
+            operation: "checkpoint", "lease" or "leases", for the event.
         """
         pause = FIRM_PAUSE
         for _ in range(FIRM_TRIES - 1):
             try:
                 written = await write()
-            except LeaseLost:
+            except (LeaseLost, ConfigError):
                 raise
-            except (KinesisError, OSError) as error:
+            except KinesisError as error:
                 self._announce(CheckpointFailed(shard_id, error, operation))
             else:
                 self._announce.succeeded(shard_id, operation)

@@ -22,11 +22,14 @@ from kinstream import (
     Failing,
     HashKeyRange,
     KinesisError,
+    LeaseLost,
     NotFound,
     Position,
     ReceivedRecord,
     ResourceInUse,
+    SequenceNumberRange,
     Shard,
+    StoreFailed,
     events,
 )
 from kinstream.aws.endpoint import Stream
@@ -593,6 +596,62 @@ def test_listed_shard_that_is_not_found_is_read_again_for_half_a_minute(times: i
     numbers, seconds = simulate(told)
     assert numbers == ([1] if times == 3 else [])
     assert times == 3 or 29 < seconds < 40
+
+
+def test_idle_worker_notices_that_another_one_took_its_lease() -> None:
+    async def told() -> float:
+        case = Case(idles)
+        taking = asyncio.create_task(case.take(1))
+        await asyncio.sleep(5)
+        await SoleKeeper(case.table, "other").acquire(Shard("0", EVERYTHING, SequenceNumberRange("1")), TRIM_HORIZON)
+        with pytest.raises(LeaseLost, match="0: another worker has taken the lease"):
+            await taking
+        assert case.seen(events.ShardLost)
+        return asyncio.get_running_loop().time()
+
+    assert simulate(told) < 30
+
+
+class Broken(MemoryTable):
+    """A table that fails while it is configured to."""
+
+    fails = False
+
+    async def list(self) -> list[Lease]:
+        if self.fails:
+            raise OSError("the store is gone")
+        return await super().list()
+
+
+def test_store_that_fails_is_reported_though_nothing_is_to_be_stored() -> None:
+    async def told() -> list[events.CheckpointFailed]:
+        table = Broken()
+        case = Case(idles, keeper=SoleKeeper(table, "me"))
+        taking = asyncio.create_task(case.take(1))
+        await asyncio.sleep(5)
+        table.fails = True
+        await asyncio.sleep(30)
+        table.fails = False
+        await taking
+        return case.seen(events.CheckpointFailed)
+
+    failed = simulate(told)
+    assert {(event.shard_id, event.operation) for event in failed} == {("", "leases")}
+    assert isinstance(failed[0].error, StoreFailed)
+
+
+def test_store_that_fails_when_reading_begins_is_tried_again() -> None:
+    async def told() -> list[int]:
+        table = Broken()
+        table.fails = True
+        case = Case(one_record, keeper=SoleKeeper(table, "me"))
+        taking = asyncio.create_task(case.take(1))
+        await asyncio.sleep(10)
+        assert not taking.done()
+        table.fails = False
+        return await taking
+
+    assert simulate(told) == [1]
 
 
 class Holding(MemoryTable):

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
-from typing import Protocol
+from collections.abc import Awaitable
+from typing import Protocol, TypeVar
 
 from kinstream.consume.fetch.position import SHARD_END, Position
 from kinstream.consume.lease.lease import Lease
+from kinstream.consume.lease.owner import runs
 from kinstream.consume.lease.store import LeaseTable
-from kinstream.errors import LeaseLost
+from kinstream.errors import KinesisError, LeaseLost, StoreFailed
 from kinstream.record import Shard
+
+T = TypeVar("T")
+
+_log = logging.getLogger("kinstream.consumer")
 
 
 class Keeper(Protocol):
     """Says which shards this process may read. Whoever reads asks before, and ends when the lease is lost."""
 
     async def known(self) -> dict[str, Position]:
-        """Return how far each shard was done when it was last looked at, by the shards' ids."""
+        """Return how far each shard was done when it was last looked at, by the shards' ids.
+
+        Raises:
+            KinesisError: The store failed; it may be tried again.
+        """
 
     async def prepare(self, shard: Shard, start: Position) -> None:
         """Write down where reading of a shard will begin, unless something is written down of it. Raises as `checkpoint`."""
@@ -30,7 +41,7 @@ class Keeper(Protocol):
 
         Raises:
             LeaseLost: Somebody else keeps the lease.
-            OSError, KinesisError: The store failed; it may be tried again.
+            KinesisError: The store failed; it may be tried again.
         """
 
     async def rewind(self, shard_id: str, position: Position) -> None:
@@ -39,11 +50,18 @@ class Keeper(Protocol):
     async def forget(self, shard_id: str) -> None:
         """Remove the lease of a shard that is done and listed no more."""
 
+    async def lost(self) -> list[str]:
+        """Return the shards whose leases another worker has now. Raises as `known`."""
+
+    async def release(self) -> None:
+        """Give up all leases, so that whoever takes them knows that nobody reads any more."""
+
 
 class SoleKeeper:
-    """The keeper of a program that reads the whole stream alone: it takes every lease that it is asked for.
+    """Keeper of an application that reads the whole stream alone. It takes every lease that it is asked for.
 
-    A second one that uses the same leases takes them over, and the first finds out when it writes.
+    A second one that uses the same leases takes them over. It logs a warning if the first still runs, which finds out when it
+    writes or checks its leases.
 
     Args:
         table: The leases.
@@ -56,10 +74,11 @@ class SoleKeeper:
         self._leases: dict[str, Lease] = {}
         self._prepared: set[str] = set()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._warned: set[str] = set()
 
     async def known(self) -> dict[str, Position]:
         """Return how far each shard was done."""
-        self._leases = {lease.key: lease for lease in await self._table.list()}
+        self._leases = {lease.key: lease for lease in await _stored(self._table.list())}
         return {key: lease.checkpoint for key, lease in self._leases.items()}
 
     async def prepare(self, shard: Shard, start: Position) -> None:
@@ -78,15 +97,17 @@ class SoleKeeper:
             new = Lease(shard.shard_id, self._owner, 1, start, parents=parents, hash_key_range=shard.hash_key_range)
             lease = self._leases.get(shard.shard_id)
             while True:
+                before = None if lease is None else lease.owner
                 if lease is not None:
-                    taken = await self._table.take(lease, self._owner)
+                    taken = await _stored(self._table.take(lease, self._owner))
                 else:
-                    taken = new if await self._table.create(new) else None
+                    taken = new if await _stored(self._table.create(new)) else None
                 if taken is not None:
+                    self._warn_of(before)
                     self._leases[shard.shard_id] = taken
                     return taken.checkpoint
-                # The row is another one than we knew: somebody wrote it meanwhile.
-                lease = next((row for row in await self._table.list() if row.key == shard.shard_id), None)
+                # The row is another one than the one that is known: another worker wrote it in the meantime.
+                lease = next((row for row in await _stored(self._table.list()) if row.key == shard.shard_id), None)
 
     async def checkpoint(self, shard_id: str, position: Position, *, children: tuple[str, ...] = ()) -> None:
         """Write down how far a shard is done, if that is further than before."""
@@ -103,17 +124,69 @@ class SoleKeeper:
         """Remove a lease."""
         lease = self._leases.get(shard_id)
         if lease is not None and lease.checkpoint == SHARD_END:
-            await self._table.delete(shard_id)
+            await _stored(self._table.delete(shard_id))
             del self._leases[shard_id]
+
+    async def lost(self) -> list[str]:
+        """Return the shards whose leases another worker has now."""
+        stored = {lease.key: lease for lease in await _stored(self._table.list())}
+        return [key for key in self._leases if key not in stored or stored[key].owner != self._owner]
+
+    async def release(self) -> None:
+        """Give up all leases. One that cannot be written stays as it is."""
+        await asyncio.gather(*(self._release(shard_id) for shard_id in list(self._leases)))
+
+    async def _release(self, shard_id: str) -> None:
+        async with self._locks[shard_id]:
+            lease = self._leases[shard_id]
+            if lease.owner != self._owner:
+                return  # it was never taken
+            released = lease.released()
+            try:
+                if await _stored(self._table.checkpoint(released)):
+                    self._leases[shard_id] = released
+            except KinesisError as error:
+                _log.debug("%s: the lease could not be released: %s", shard_id, error)
+
+    def _warn_of(self, owner: str | None) -> None:
+        """Log once that leases were taken from a worker that still runs."""
+        if owner is None or owner in self._warned or not runs(owner):
+            return
+        self._warned.add(owner)
+        _log.warning(
+            "leases were taken from %s, which still runs: both would read the same records. Until workers share a stream, run one"
+            " consumer for each application and stream; the other one ends with LeaseLost",
+            owner,
+        )
 
     async def _write(self, shard_id: str, position: Position, children: tuple[str, ...]) -> None:
         lease = self._leases[shard_id].checkpointed(position, children or None)
-        while not await self._table.checkpoint(lease):
-            stored = next((row for row in await self._table.list() if row.key == shard_id), None)
+        while not await _stored(self._table.checkpoint(lease)):
+            stored = next((row for row in await _stored(self._table.list()) if row.key == shard_id), None)
             if stored is None or stored.owner != self._owner:
-                raise LeaseLost(
-                    f"{shard_id}: the checkpoint was refused: somebody else reads this shard now", shard_id=shard_id
-                )
+                raise lease_lost(shard_id)
             # The last write seemed to fail, and was done.
             lease = stored.checkpointed(position, children or None)
         self._leases[shard_id] = lease
+
+
+def lease_lost(shard_id: str) -> LeaseLost:
+    """Return the error for a shard whose lease another worker took."""
+    return LeaseLost(
+        f"{shard_id}: another worker has taken the lease, and reads this shard now: nothing is checkpointed here any more",
+        shard_id=shard_id,
+    )
+
+
+async def _stored(operation: Awaitable[T]) -> T:
+    """Return what a store returns.
+
+    Raises:
+        StoreFailed: The store raised an error of the operating system.
+    """
+    try:
+        return await operation
+    except KinesisError:
+        raise
+    except OSError as error:
+        raise StoreFailed(f"lease store: {type(error).__name__}: {error}") from error

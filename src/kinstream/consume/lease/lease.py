@@ -42,6 +42,10 @@ class Lease(msgspec.Struct, frozen=True):
             self, owner=owner, counter=self.counter + 1, owner_switches=self.owner_switches + switched
         )
 
+    def released(self) -> Lease:
+        """Return the row after its owner stopped reading in good order."""
+        return msgspec.structs.replace(self, owner=None, counter=self.counter + 1)
+
     def checkpointed(self, position: Position, children: tuple[str, ...] | None = None) -> Lease:
         """Return the row after its owner wrote down how far it came."""
         return msgspec.structs.replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kinstream.config import text
 from kinstream.consume.fetch.position import Position
 from kinstream.consume.lease.lease import Lease
-from kinstream.errors import ConfigError
+from kinstream.errors import ConfigError, KinesisError, StoreFailed
 from kinstream.record import HashKeyRange
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT = 10.0
 """Seconds that a write waits for another process's to end."""
+
+_PASSING = frozenset({5, 6, 7, 9, 10, 13})
+"""Primary result codes of failures that may pass: BUSY, LOCKED, NOMEM, INTERRUPT, IOERR, FULL (SQLite, "Result Codes")."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS leases (
@@ -85,7 +89,7 @@ class SQLite:
 
         Raises:
             ConfigError: The file cannot be used.
-            OSError: The work failed, and with it all that was in the transaction.
+            StoreFailed: The work failed, and with it all that was in the transaction; or the file is gone.
         """
         file = self._file
         if file is None:
@@ -112,10 +116,12 @@ class SQLite:
             with connection:
                 connection.execute("BEGIN IMMEDIATE")
                 outcomes = [work(connection) for work, _ in batch]
-        except ConfigError as failed:
+            file.check()
+        except (ConfigError, StoreFailed) as failed:
             error = failed
         except (sqlite3.Error, ValueError, OverflowError) as failed:  # also what SQLite cannot keep
-            error = OSError(f"lease store {str(self.path)!r}: {failed}")
+            error = StoreFailed(f"lease store {str(self.path)!r}: {failed}")
+            error.__cause__ = failed
         for i, (_, result) in enumerate(batch):
             with suppress(RuntimeError):  # its event loop has ended, and nobody waits
                 result.get_loop().call_soon_threadsafe(_settle, result, None if error else outcomes[i], error)
@@ -134,13 +140,16 @@ class _File:
     def __init__(self, path: Path) -> None:
         self.thread: ThreadPoolExecutor = ThreadPoolExecutor(1, thread_name_prefix="kinstream-leases")
         self._path = path
+        self._place = os.path.abspath(path)  # noqa: PTH100 - the working directory may change, and links must stay
         self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
 
     def opened(self) -> sqlite3.Connection:
         """Return the connection. In its thread.
 
         Raises:
             ConfigError: The file cannot be used.
+            StoreFailed: It cannot be used now, such as one that another process locks.
         """
         if self._connection is None:
             import sqlite3
@@ -149,14 +158,28 @@ class _File:
                 try:
                     connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT, isolation_level=None)
                     failing.callback(connection.close)
+                    connection.executescript("BEGIN IMMEDIATE; COMMIT")  # waits for a lock, which the next one does not
                     connection.execute("PRAGMA journal_mode = WAL")
                     connection.execute("PRAGMA synchronous = FULL")
                     connection.execute(_SCHEMA)
                 except sqlite3.DatabaseError as error:
-                    raise ConfigError(f"SQLite({str(self._path)!r}): cannot be used ({error})") from error
+                    raise cannot_open(self._path, error) from error
                 failing.pop_all()
             self._connection = connection
+            self._identity = _identity(self._place)
         return self._connection
+
+    def check(self) -> None:
+        """Check that what was written went to a file that can be opened again. In its thread.
+
+        Raises:
+            StoreFailed: The file was deleted, or another one has its name.
+        """
+        if self._identity is not None and _identity(self._place) != self._identity:
+            raise StoreFailed(
+                f"lease store {str(self._path)!r}: the file was deleted or replaced while it is in use: nothing is stored any"
+                " more. Put the same file back, or restart: without it, reading begins where `start` says"
+            )
 
     def close(self) -> None:
         """Close the connection. In its thread."""
@@ -203,6 +226,22 @@ class SQLiteTable:
 
     async def _changed(self, statement: str, values: tuple[Any, ...]) -> bool:
         return await self._store.run(lambda connection: connection.execute(statement, values).rowcount) == 1  # type: ignore[no-any-return]
+
+
+def cannot_open(path: Path, error: sqlite3.DatabaseError) -> KinesisError:
+    """Return the error for a file that could not be opened: whether it may pass, or the file cannot be used."""
+    if error.sqlite_errorcode & 0xFF in _PASSING:
+        return StoreFailed(f"lease store {str(path)!r}: {error}")
+    return ConfigError(f"SQLite({str(path)!r}): cannot be used ({error})")
+
+
+def _identity(place: str) -> tuple[int, int] | None:
+    """Return which file has a name now; None if none has, as for one in memory."""
+    try:
+        found = os.stat(place)  # noqa: PTH116 - as it was resolved when the file was opened
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _settle(result: asyncio.Future[Any], outcome: Any, error: Exception | None) -> None:

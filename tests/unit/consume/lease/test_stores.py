@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from kinstream import ConfigError, HashKeyRange, LeaseStore, Memory, Position, SQLite
+from kinstream import ConfigError, HashKeyRange, LeaseStore, Memory, Position, SQLite, StoreFailed
 from kinstream.consume.fetch.position import LATEST, SHARD_END, TRIM_HORIZON
 from kinstream.consume.lease.lease import Lease
+from kinstream.consume.lease.sqlite import cannot_open
 
 LEASES = [
     Lease("shardId-000000000000", "me", 1),
@@ -150,7 +152,7 @@ async def test_what_sqlite_cannot_keep_fails_and_nobody_else_waits_for_it(tmp_pa
     table = store.table("app", "events")
     writes = [table.create(Lease(key)) for key in ("a", "\ud800", "b")]
     outcomes = await asyncio.gather(*writes, return_exceptions=True)
-    assert isinstance(outcomes[1], OSError)
+    assert isinstance(outcomes[1], StoreFailed)
     assert await table.create(Lease("c"))
     await store.close()
 
@@ -190,9 +192,79 @@ async def test_locked_file_is_a_fault_that_passes(tmp_path: Path) -> None:
     await store.run(lambda connection: connection.execute("PRAGMA busy_timeout = 10") and None)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(OSError, match="locked"):
+    with pytest.raises(StoreFailed, match="locked") as raised:
         await table.create(LEASES[1])
+    assert isinstance(raised.value, OSError)
+    assert isinstance(raised.value.__cause__, sqlite3.OperationalError)
     other.execute("ROLLBACK")
     other.close()
+    assert await table.create(LEASES[1])
+    await store.close()
+
+
+@pytest.mark.parametrize("mode", ["IMMEDIATE", "EXCLUSIVE"])
+@pytest.mark.parametrize("journal", ["DELETE", "WAL"])
+async def test_file_that_another_process_locks_is_opened_once_it_is_free(
+    tmp_path: Path, mode: str, journal: str
+) -> None:
+    path = tmp_path / "leases.db"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.executescript(
+        f"PRAGMA journal_mode={journal}; CREATE TABLE other (x); BEGIN {mode}; INSERT INTO other VALUES (1)"
+    )
+    store = SQLite(path)
+    creating = asyncio.create_task(store.table("app", "events").create(LEASES[0]))
+    await asyncio.sleep(0.2)
+    assert not creating.done()
+    other.execute("COMMIT")
+    other.close()
+    assert await creating
+    await store.close()
+
+
+def test_locked_file_may_pass_and_one_that_is_no_database_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "leases.db"
+    with (
+        closing(sqlite3.connect(path, isolation_level=None)) as other,
+        closing(sqlite3.connect(path, timeout=0)) as mine,
+    ):
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(sqlite3.DatabaseError) as locked:
+            mine.execute("CREATE TABLE leases (x)")
+    error = cannot_open(path, locked.value)
+    assert isinstance(error, StoreFailed)
+    assert error.retry_safe
+    path.write_text("not a database, and long enough to be read as one " * 50)
+    with closing(sqlite3.connect(path)) as mine, pytest.raises(sqlite3.DatabaseError) as useless:
+        mine.execute("CREATE TABLE leases (x)")
+    assert isinstance(cannot_open(path, useless.value), ConfigError)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_file_that_was_deleted_or_replaced_while_it_is_open_is_noticed(tmp_path: Path, replaced: bool) -> None:
+    path = tmp_path / "leases.db"
+    store = SQLite(path)
+    table = store.table("app", "events")
+    await table.create(LEASES[0])
+    aside = path.rename(tmp_path / "aside.db")
+    if replaced:
+        path.write_bytes(b"")
+    for work in (table.create(LEASES[1]), table.list(), table.delete("x")):
+        with pytest.raises(StoreFailed, match="deleted or replaced"):
+            await work
+    aside.replace(path)
+    assert len(await table.list()) == 2
+    await store.close()
+
+
+async def test_file_is_found_again_after_the_working_directory_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = SQLite("leases.db")
+    table = store.table("app", "events")
+    await table.create(LEASES[0])
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
     assert await table.create(LEASES[1])
     await store.close()

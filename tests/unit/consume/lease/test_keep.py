@@ -1,0 +1,80 @@
+"""The sole keeper: leases are taken, released and lost, and who still runs is warned of."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from kinstream import (
+    HashKeyRange,
+    LeaseLost,
+    LeaseStore,
+    Memory,
+    Position,
+    SequenceNumberRange,
+    Shard,
+    SQLite,
+    StoreFailed,
+)
+from kinstream.consume.fetch.position import TRIM_HORIZON
+from kinstream.consume.lease.keep import SoleKeeper
+from kinstream.consume.lease.lease import Lease
+from kinstream.consume.lease.owner import owner_name
+from kinstream.consume.lease.store import MemoryTable
+
+SHARDS = [Shard(name, HashKeyRange("0", "1"), SequenceNumberRange("1")) for name in ("a", "b")]
+AFTER_5 = Position.after("5", 0)
+
+
+async def keeping(store: LeaseStore) -> SoleKeeper:
+    keeper = SoleKeeper(store.table("app", "events"), owner_name())
+    await keeper.known()
+    for shard in SHARDS:
+        await keeper.acquire(shard, TRIM_HORIZON)
+    return keeper
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_second_keeper_warns_once_of_the_first_that_still_runs_and_the_first_notices(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store: LeaseStore = Memory() if kind == "memory" else SQLite(tmp_path / "leases.db")
+    first = await keeping(store)
+    assert await first.lost() == []
+    second = await keeping(store)
+    (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert "still runs" in warning.getMessage()
+    assert await first.lost() == ["a", "b"]
+    with pytest.raises(LeaseLost, match="a: another worker has taken the lease"):
+        await first.checkpoint("a", AFTER_5)
+    await first.release()  # does not disturb the second
+    assert await second.lost() == []
+    await second.checkpoint("a", AFTER_5)
+    await store.close()
+
+
+async def test_keeper_that_released_its_leases_is_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    store = Memory()
+    first = await keeping(store)
+    await first.checkpoint("a", AFTER_5)
+    await first.release()
+    assert [lease.owner for lease in await store.table("app", "events").list()] == [None, None]
+    await first.checkpoint("b", AFTER_5)  # of a record that outlived its reading
+    second = await keeping(store)
+    assert await second.known() == {"a": AFTER_5, "b": AFTER_5}
+    assert not caplog.records
+
+
+class Failing(MemoryTable):
+    """A store of another make that raises what its libraries raise."""
+
+    async def list(self) -> list[Lease]:
+        raise ConnectionResetError("the store's own error")
+
+
+async def test_store_of_another_make_fails_with_an_error_of_ours() -> None:
+    with pytest.raises(StoreFailed, match="lease store: ConnectionResetError") as raised:
+        await SoleKeeper(Failing(), "me").known()
+    assert isinstance(raised.value.__cause__, ConnectionResetError)
