@@ -16,7 +16,7 @@ from kinstream.config import Aggregation, Batching
 from kinstream.events import Event, RecordsAggregated, ShardLimited
 from kinstream.produce.aggregate import pack
 from kinstream.produce.delivery import KEYLESS, Aggregate, Delivery, Entry
-from kinstream.produce.expire import NEVER, Expiry, Stall, StallClocks
+from kinstream.produce.expire import NEVER, REFRESH, SERVICE, Expiry, StallClocks
 from kinstream.produce.lane import Lane
 from kinstream.produce.pace import STEP
 from kinstream.produce.refusal import Refusal
@@ -323,12 +323,14 @@ class Batcher:
 
     def stalled_since(self, lane: Lane) -> float:
         """Return when the first of the clocks that apply to a lane's records was started."""
-        if self._keep_order and lane.waits_for_refresh:
-            return self._clocks.since(lane, Stall.SERVICE, Stall.REFRESH)
-        return self._clocks.since(lane, Stall.SERVICE)
+        since = self._clocks.since
+        stalled_since = min(since(lane), since(SERVICE))
+        return min(stalled_since, since(REFRESH)) if self._keep_order and lane.waits_for_refresh else stalled_since
 
     def expires(self, lane: Lane) -> float:
-        """Return when the first record of a lane times out, or an earlier time."""
+        """Return when the first record of a lane times out, or an earlier time; NEVER while no clock has run out."""
+        if lane.first_failure == NEVER and self._expiry.max_age == NEVER and not self._clocks.any_run_out:
+            return NEVER  # nearly always; once a clock runs out, the pipeline touches its lanes
         return lane.expires(self._expiry, self.stalled_since(lane))
 
     def _expire(self, lane: Lane, now: float) -> None:

@@ -6,7 +6,7 @@ whole timeout, or if a timeout has passed since a request first failed for the r
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -43,7 +43,7 @@ class Expiry:
             first_failure: When the first request was sent that failed for the record itself; NEVER if none failed.
             stalled_since: When the earliest of the clocks that apply to the record was started; NEVER if none runs.
         """
-        return min(max(admitted, stalled_since) + self.timeout, first_failure + self.timeout, admitted + self.max_age)
+        return min(min(max(admitted, stalled_since), first_failure) + self.timeout, admitted + self.max_age)
 
     def cause(self, admitted: float, first_failure: float, now: float) -> Cause:
         """Return why a record has timed out."""
@@ -52,17 +52,14 @@ class Expiry:
         return Cause.AGE if admitted + self.max_age <= now else Cause.STALLED
 
 
-class Stall(StrEnum):
-    """Clocks that do not belong to one shard."""
-
-    SERVICE = "service"
-    """Runs while no request gets a response. Applies to every record."""
-    REFRESH = "refresh"
-    """Runs while the stream cannot be described. Applies to records that wait for that."""
+SERVICE: Final = "service"
+"""Key of the clock that runs while no request gets a response. It applies to every record."""
+REFRESH: Final = "refresh"
+"""Key of the clock that runs while the stream cannot be described. It applies to records that wait for that."""
 
 
 class StallClocks:
-    """Clocks that run while something makes no progress: one for each shard, and those of `Stall`.
+    """Clocks that run while something makes no progress: one for each shard, SERVICE and REFRESH.
 
     A shard's clock, whose key is the shard's lane, starts when a request with its records is sent and is cleared when the shard
     accepts a record.
@@ -76,13 +73,12 @@ class StallClocks:
         self._since: dict[Hashable, float] = {}
         self._unreported: dict[Hashable, None] = {}  # oldest first
 
-    def since(self, *keys: Hashable) -> float:
-        """Return when the first of some clocks was started; NEVER if none of them runs."""
-        since = self._since
-        return min([since.get(key, NEVER) for key in keys])
+    def since(self, key: Hashable) -> float:
+        """Return when a clock was started; NEVER if it does not run."""
+        return self._since.get(key, NEVER)
 
     def start(self, key: Hashable, now: float) -> None:
-        """Start a clock, unless it runs."""
+        """Start a clock, unless it runs. `now` may be earlier than the start of others."""
         if key in self._since:
             return
         newest = self._since[next(reversed(self._unreported))] if self._unreported else now
@@ -90,6 +86,19 @@ class StallClocks:
         self._unreported[key] = None
         if now < newest:
             self._unreported = dict.fromkeys(sorted(self._unreported, key=self._since.__getitem__))
+
+    def start_all(self, keys: Iterable[Hashable], now: float) -> float:
+        """Start clocks now, unless they run; return when the first of them was started."""
+        since, unreported = self._since, self._unreported
+        earliest = now
+        for key in keys:
+            started = since.get(key)
+            if started is None:
+                since[key] = now
+                unreported[key] = None
+            elif started < earliest:
+                earliest = started
+        return earliest
 
     def clear(self, key: Hashable) -> None:
         """Stop a clock."""
@@ -100,6 +109,11 @@ class StallClocks:
         """Start a clock from now on, whether it runs or not."""
         self.clear(key)
         self.start(key, now)
+
+    @property
+    def any_run_out(self) -> bool:
+        """True if a clock that `run_out` returned has not been cleared since."""
+        return len(self._since) > len(self._unreported)
 
     @property
     def next_run_out(self) -> float:

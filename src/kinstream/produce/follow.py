@@ -13,7 +13,7 @@ from kinstream.events import AggregationOff, Event, ShardMapRefreshed
 from kinstream.produce.batch import Batch, Batcher
 from kinstream.produce.delivery import Aggregate
 from kinstream.produce.entrance import Entrance
-from kinstream.produce.expire import NEVER, Stall, StallClocks
+from kinstream.produce.expire import NEVER, REFRESH, StallClocks
 from kinstream.produce.lane import Lane
 from kinstream.produce.learn import Scout, Sight
 from kinstream.produce.pump import Pump
@@ -176,7 +176,7 @@ class Follower:
     def look_again(self) -> None:
         """Look at the stream, because it is not as it was known."""
         if self.looking is None:
-            self._stalls.start(Stall.REFRESH, self._clock.monotonic())
+            self._stalls.start(REFRESH, self._clock.monotonic())
             self.looking = self._pump.start(self._learn())
 
     def forget(self) -> None:
@@ -228,7 +228,7 @@ class Follower:
                         error = problem
                         self.trouble = problem.details
                 if error is None:
-                    self._stalls.clear(Stall.REFRESH)
+                    self._stalls.clear(REFRESH)
                     if not (self.unsure or self.unconfirmed):
                         break
                 else:

@@ -42,7 +42,7 @@ from kinstream.events import (
 from kinstream.produce.batch import Batch, Batcher
 from kinstream.produce.delivery import KEYLESS, Aggregate, Deliveries, Delivery, Entry
 from kinstream.produce.entrance import Entrance
-from kinstream.produce.expire import NEVER, Cause, Expiry, Stall, StallClocks
+from kinstream.produce.expire import NEVER, REFRESH, SERVICE, Cause, Expiry, StallClocks
 from kinstream.produce.follow import Follower, Stray, Unconfirmed
 from kinstream.produce.lane import Lane, taken_apart
 from kinstream.produce.learn import Scout
@@ -167,6 +167,7 @@ class Pipeline:
         self._follower.look_at_first(now)
         self._route(now)
         self._hasten(now)
+        self._check_clocks(now)
         self._send(now)
         self._expire(now)
         self._outstanding.prune()
@@ -190,7 +191,7 @@ class Pipeline:
         entrance, router = self.entrance, self._router
         if self._held:
             self._held = False
-            waited_since = self._stalls.since(Stall.REFRESH)
+            waited_since = self._stalls.since(REFRESH)
             if router.lanes[0].shard_id is None and waited_since != NEVER:
                 self._stalls.start(router.lanes[0], waited_since)  # nothing has responded since then
         if entrance.inbox:
@@ -263,30 +264,30 @@ class Pipeline:
 
     def _start_clocks(self, batch: Batch, now: float) -> None:
         """Start the stall clocks of what a request is sent to, and say when its first record times out."""
-        stalls = self._stalls
-        stalls.start(Stall.SERVICE, now)
-        for lane in batch.lanes:
-            stalls.start(lane, now)
-        batch.expires = self._expiry.at(batch.oldest, batch.first_failure, stalls.since(Stall.SERVICE, *batch.lanes))
+        stalled_since = self._stalls.start_all((SERVICE, *batch.lanes), now)
+        batch.expires = self._expiry.at(batch.oldest, batch.first_failure, stalled_since)
 
     # Expiry. `Expiry.at` decides for all records, wherever they are.
 
-    def _expire(self, now: float) -> None:
-        """Fail the records that have timed out."""
+    def _check_clocks(self, now: float) -> None:
+        """Have the lanes checked to which a clock applies that has run for the timeout."""
         for key in self._stalls.run_out(now):
-            if isinstance(key, Stall):
+            if not isinstance(key, Lane):
                 for lane in self._router.lanes:
                     self._batcher.touch(lane, now)
-            elif isinstance(key, Lane) and self._router.has(key):
+            elif self._router.has(key):
                 self._batcher.touch(key, now)
             else:
                 self._stalls.clear(key)  # its shard is closed, and its records are elsewhere
+
+    def _expire(self, now: float) -> None:
+        """Fail the records that have timed out."""
         expired, self._batcher.expired = self._batcher.expired, []
         for lane, late in expired:
             self._time_out(late, lane, now, lane.last_error)
         inbox = self.entrance.inbox
         if inbox and self._inbox_expires <= now:
-            stalled_since = self._stalls.since(*Stall)
+            stalled_since = self._inbox_stalled_since
             late = [record for record in inbox if self._expiry.at(record.admitted, NEVER, stalled_since) <= now]
             self.entrance.inbox = [record for record in inbox if record not in set(late)]
             self._outcomes.admitted(late)
@@ -378,10 +379,10 @@ class Pipeline:
         since = self._stalls.since
         if lane is not None and since(lane) + timeout <= now:
             stalled = f"{lane.shard_id or 'the stream'} has accepted no record for {now - since(lane):.0f} s"
-        elif since(Stall.SERVICE) + timeout <= now:
-            stalled = f"Kinesis has not responded for {now - since(Stall.SERVICE):.0f} s"
+        elif since(SERVICE) + timeout <= now:
+            stalled = f"Kinesis has not responded for {now - since(SERVICE):.0f} s"
         else:
-            stalled = f"the stream could not be described for {now - since(Stall.REFRESH):.0f} s"
+            stalled = f"the stream could not be described for {now - since(REFRESH):.0f} s"
         return (
             f"not written: {stalled} (Resending.deadline={timeout:g}); check the endpoint, the network and the stream, or raise"
             " Resending.deadline to outlast longer outages"
@@ -390,7 +391,11 @@ class Pipeline:
     @property
     def _inbox_expires(self) -> float:
         inbox = self.entrance.inbox
-        return self._expiry.at(inbox[0].admitted, NEVER, self._stalls.since(*Stall)) if inbox else NEVER
+        return self._expiry.at(inbox[0].admitted, NEVER, self._inbox_stalled_since) if inbox else NEVER
+
+    @property
+    def _inbox_stalled_since(self) -> float:
+        return min(self._stalls.since(SERVICE), self._stalls.since(REFRESH))
 
     def _stray_expires(self, stray: Stray) -> float:
         aggregate, stalled_since = stray.aggregate, self._batcher.stalled_since(stray.lane)
@@ -481,9 +486,9 @@ class Pipeline:
     def _responded(self, now: float) -> None:
         """Note that the service responded."""
         if len(self._on_their_way) > 1:
-            self._stalls.restart(Stall.SERVICE, now)
+            self._stalls.restart(SERVICE, now)
         else:
-            self._stalls.clear(Stall.SERVICE)
+            self._stalls.clear(SERVICE)
 
     def _confirmed(self, refused: Unconfirmed, *, gone: bool) -> None:
         """Settle a request that was refused because the stream was not found: it is gone, or there after all."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kinstream.produce.expire import NEVER, Cause, Expiry, Stall, StallClocks
+from kinstream.produce.expire import NEVER, SERVICE, Cause, Expiry, StallClocks
 
 RULE = Expiry(30.0)
 
@@ -35,11 +35,12 @@ def test_clock_keeps_its_first_start_until_it_is_cleared() -> None:
     clocks = StallClocks(30.0)
     clocks.start("a", 1.0)
     clocks.start("a", 2.0)
-    assert clocks.since("a", "b") == 1.0
+    assert clocks.since("a") == 1.0
+    assert clocks.since("b") == NEVER
     clocks.restart("a", 3.0)
     assert clocks.since("a") == 3.0
     clocks.clear("a")
-    assert clocks.since("a", *Stall) == NEVER
+    assert clocks.since("a") == NEVER
     assert clocks.next_run_out == NEVER
 
 
@@ -53,7 +54,18 @@ def test_clock_that_has_run_for_the_timeout_is_reported_once_in_order_of_start()
     assert clocks.run_out(29.9) == []
     assert clocks.run_out(31.0) == ["a", "earlier"]
     assert clocks.run_out(31.0) == []
+    assert clocks.any_run_out
     assert clocks.since("a") == 0.0
     assert clocks.next_run_out == 32.0
     clocks.restart("a", 40.0)
+    clocks.clear("earlier")
+    left = clocks.any_run_out
+    assert not left
     assert clocks.run_out(70.0) == ["c", "a"]
+
+
+def test_clocks_started_together_report_the_earliest_of_them() -> None:
+    clocks = StallClocks(30.0)
+    assert clocks.start_all((SERVICE, "a"), 1.0) == 1.0
+    assert clocks.start_all(("a", "b"), 2.0) == 1.0
+    assert clocks.start_all(("b", "c"), 3.0) == 2.0
