@@ -6,11 +6,12 @@ import re
 import ssl
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from functools import wraps
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from kinstream.errors import ConfigError
+from kinstream.errors import ConfigError, without_frames
 from kinstream.service_quotas import (
     CONSUMER_NAME_PATTERN,
     GET_RECORDS_MAX_RECORDS,
@@ -23,6 +24,8 @@ from kinstream.service_quotas import (
     SHARD_WRITE_BYTES_PER_SECOND,
     SHARD_WRITE_RECORDS_PER_SECOND,
 )
+
+T = TypeVar("T")
 
 
 class Wire(StrEnum):
@@ -79,6 +82,23 @@ def choice(field: str, value: Any, allowed: type[StrEnum]) -> Any:
         return allowed(value)
     except ValueError:
         raise ConfigError(f"{field}={value!r}: must be one of {', '.join(m.value for m in allowed)}") from None
+
+
+def secretive(cls: type[T]) -> type[T]:
+    """Make a class whose constructor is given secrets: its errors hold no frame with the arguments."""
+    construct = cls.__init__
+
+    @wraps(construct)
+    def constructor(self: T, *args: Any, **options: Any) -> None:
+        try:
+            construct(self, *args, **options)
+        except ConfigError as error:
+            del args, options  # error trackers show the variables of a traceback's frames
+            without_frames(error)
+            raise
+
+    cls.__init__ = constructor  # type: ignore[assignment]
+    return cls
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,6 +251,7 @@ class Resending:
             number("Resending.max_age", self.max_age, 0.05, 31_536_000, "seconds")
 
 
+@secretive
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Connection:
     """How Kinesis is reached.

@@ -131,6 +131,18 @@ class ConfigError(KinesisError, ValueError):
     """An option or an argument is wrong. Raised before any I/O; names the field, the value and what is allowed."""
 
 
+def without_frames(error: T) -> T:
+    """Return an error without its traceback and those of its causes: their frames hold data. Not for users.
+
+    Error trackers show the variables of every frame, and a frame keeps alive all that its variables hold.
+    """
+    left: BaseException | None = error
+    while left is not None:
+        left.__traceback__ = None
+        left = left.__cause__ or left.__context__
+    return error
+
+
 def forked(what: str) -> ConfigError:
     """Return the error for something that was used before this process was forked. Not for users."""
     return ConfigError(

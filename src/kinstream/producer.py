@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, Unpack
 from kinstream.aws import kinesis
 from kinstream.aws.client import Client, ClientOptions
 from kinstream.config import Aggregation, Batching, Buffering, Pacing, Resending, number
-from kinstream.errors import ConfigError
+from kinstream.errors import ConfigError, KinesisError, without_frames
 from kinstream.events import Observer
 from kinstream.produce.delivery import Deliveries, Delivery
 from kinstream.produce.pipeline import Pipeline
@@ -115,9 +115,14 @@ class Producer(StreamAccess):
             ProduceError: The pipeline has failed before, by a fault of this library.
         """
         entrance = self._pipeline.entrance
-        delivery = entrance.admission.one(data, partition_key, explicit_hash_key, entrance.now)
-        if not entrance.offer(delivery):
-            await entrance.enter(delivery)
+        try:
+            delivery = entrance.admission.one(data, partition_key, explicit_hash_key, entrance.now)
+            if not entrance.offer(delivery):
+                await entrance.enter(delivery)
+        except KinesisError as error:
+            del data  # error trackers show the variables of a traceback's frames
+            without_frames(error)
+            raise
         return delivery
 
     async def put_many(self, records: Iterable[Any]) -> Deliveries:
@@ -136,7 +141,12 @@ class Producer(StreamAccess):
             ConfigError: `records` is no iterable of records.
             KinesisError: As `put`.
         """
-        return await self._pipeline.entrance.put_many(records)
+        try:
+            return await self._pipeline.entrance.put_many(records)
+        except KinesisError as error:
+            del records  # error trackers show the variables of a traceback's frames
+            without_frames(error)
+            raise
 
     async def flush(self) -> Flushed:
         """Send what was put so far without waiting for company, and wait until all of it is settled.
@@ -190,7 +200,13 @@ class Producer(StreamAccess):
             UnexpectedResponse: Something else than Kinesis answered.
             ClosedError: The producer is closed.
         """
-        return await self._send(kinesis.put_record(self.client.codec, self.stream, record))
+        try:
+            request = kinesis.put_record(self.client.codec, self.stream, record)
+        except KinesisError as error:
+            del record  # error trackers show the variables of a traceback's frames
+            without_frames(error)
+            raise
+        return await self._send(request)
 
     async def put_records(self, records: Iterable[Record]) -> PutRecordsResult:
         """Write up to 500 records in one request. Kinesis takes each for itself, in no order.
@@ -209,7 +225,13 @@ class Producer(StreamAccess):
             InvalidRecord: One cannot be put; `.index` tells which; nothing was sent.
             KinesisError: As `put_record`.
         """
-        return await self._send(kinesis.put_records(self.client.codec, self.stream, records))
+        try:
+            request = kinesis.put_records(self.client.codec, self.stream, records)
+        except KinesisError as error:
+            del records  # error trackers show the variables of a traceback's frames
+            without_frames(error)
+            raise
+        return await self._send(request)
 
 
 def check_timeout(timeout: Any) -> None:

@@ -375,6 +375,7 @@ def parse_json(data: bytes | str) -> Any:
         message = "not JSON that can be read: nested too deep"
     except ValueError as error:  # NaN, or a number of more digits than Python reads
         message = f"not JSON that can be read: {error}"
+    del data  # error trackers show the variables of a traceback's frames
     raise ValueError(message)
 
 

@@ -42,7 +42,8 @@ class StreamAccess:
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.stream.arn or self.stream.name!r})"
+        stream = getattr(self, "stream", None)  # missing while the constructor checks its arguments
+        return f"{type(self).__name__}({'...' if stream is None else repr(stream.arn or stream.name)})"
 
     async def __aenter__(self) -> Self:
         return self

@@ -46,6 +46,7 @@ from kinstream.errors import (
     UnexpectedResponse,
     forked,
     service_error,
+    without_frames,
 )
 from kinstream.record import ShardIteratorType
 
@@ -211,7 +212,10 @@ class Client:
         clock: Clock = SYSTEM_CLOCK,
         transport: Transport | None = None,
     ) -> None:
-        self.region: str | None = None if region is None else check_region(region)
+        self.region: str | None = None
+        self._endpoint_url: str | None = None
+        if region is not None:
+            self.region = check_region(region)
         self.timeouts: Timeouts = _option("timeouts", timeouts, Timeouts)
         self.retry: Retrying = _option("retry", retry, Retrying)
         self.connection: Connection = _option("connection", connection, Connection)
@@ -284,16 +288,23 @@ class Client:
         for name in _ARN_PARAMETERS:
             if isinstance(params.get(name), str) and (arn := _ARN.fullmatch(params[name])):
                 region, account = arn.groups()
+        body = self._encoded(params)
+        del params  # error trackers show the variables of a traceback's frames
+        if isinstance(body, ConfigError):
+            raise body
+        request = Request(operation, body, self._decode_dict, region, account)
+        del body
+        return await self.send(request)
+
+    def _encoded(self, params: Mapping[str, Any]) -> bytes | ConfigError:
+        """Return parameters as a body, or why they cannot be encoded."""
         try:
-            body = self.codec.encode(dict(params))
-        except ConfigError:
-            raise
+            return self.codec.encode(dict(params))
+        except ConfigError as error:
+            return without_frames(error)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             # Only the kind: a message may quote what was to be sent.
-            raise ConfigError(f"params: cannot be encoded ({type(error).__name__})") from None
-        request = Request(operation, body, self._decode_dict, region, account)
-        del params, body  # error trackers show the variables of a traceback's frames
-        return await self.send(request)
+            return ConfigError(f"params: cannot be encoded ({type(error).__name__})")
 
     def _decode_dict(self, body: bytes) -> dict[str, Any]:
         answer = self.codec.decode(body)
@@ -311,17 +322,20 @@ class Client:
         """
         call = self._begin(request, retry, within)
         answer = await self._answered(call, self._post)
+        wrong = ""
         try:
             result = request.parse(answer.body)
         except (ValueError, TypeError) as error:
+            wrong = _shape_error(error)
+        if wrong:  # not within the handler above: the decoder's own error may quote a record's data
             call.maybe_written = request.writes
             raise call.failed(
                 UnexpectedResponse(
-                    f"{request.operation}: unexpected answer: {_shape_error(error)}",
+                    f"{request.operation}: unexpected answer: {wrong}",
                     http_status=answer.status,
                     http_response=_readable(answer),
                 )
-            ) from None  # the decoder's own error may quote a record's data
+            )
         if call.sent > 1 and request.counted is not None:
             result = request.counted(result, call.sent, call.maybe_written)
         return result
@@ -376,16 +390,24 @@ class Client:
         return Subscription(answer, self.codec, silence=silence, started=_date(answer.headers.get("date")))
 
     async def _post(self, transport: Transport, url: str, headers: list[tuple[str, str]], body: bytes) -> Answer:
-        return await transport.post(url, headers, body, progress=self.timeouts.progress)
+        posting = transport.post(url, headers, body, progress=self.timeouts.progress)
+        del headers, body  # error trackers show the variables of a traceback's frames
+        return await posting
 
     async def _open(
         self, transport: Transport, url: str, headers: list[tuple[str, str]], body: bytes
     ) -> StreamedAnswer | Answer:
         """Return a stream of events, or the whole answer where it is none."""
-        answer = await transport.stream(url, headers, body, progress=self.timeouts.progress)
+        opening = transport.stream(url, headers, body, progress=self.timeouts.progress)
+        del headers, body  # error trackers show the variables of a traceback's frames
+        answer = await opening
         if answer.status == 200 and answer.headers.get("content-type", "").startswith(CONTENT_TYPE):
             return answer
-        return await whole(answer, self.timeouts.progress)
+        try:
+            return await whole(answer, self.timeouts.progress)
+        except KinesisError as error:
+            without_frames(error)  # they hold a part of the response
+            raise
 
     def _begin(self, request: Request[Any], retry: Retrying | None = None, within: float | None = None) -> _Call:
         longest = self.timeouts.call

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar
 
 from kinstream.clock import Clock
-from kinstream.config import number, text
-from kinstream.errors import ClosedError, ConfigError, CredentialsError
+from kinstream.config import number, secretive, text
+from kinstream.errors import ClosedError, ConfigError, CredentialsError, KinesisError, without_frames
 
 T = TypeVar("T")
 
@@ -27,6 +27,7 @@ REFRESH_PAUSE = 60.0
 """Seconds after a fetch before the next early one."""
 
 
+@secretive
 @dataclass(frozen=True, slots=True, repr=False)
 class Credentials:
     """An access key, as AWS gives it out. Its repr has no secret, and it refuses to be pickled.
@@ -44,10 +45,10 @@ class Credentials:
     expiration: float | None = None
 
     def __post_init__(self) -> None:
-        for field in ("access_key_id", "secret_access_key"):
-            _printable(field, text(f"Credentials.{field}", getattr(self, field)))
+        _printable("access_key_id", self.access_key_id)
+        _printable("secret_access_key", self.secret_access_key)
         if self.session_token is not None:
-            _printable("session_token", text("Credentials.session_token", self.session_token))
+            _printable("session_token", self.session_token)
         if self.expiration is not None:
             number("Credentials.expiration", self.expiration, 0, 253402300799, "seconds since 1970")
 
@@ -171,8 +172,7 @@ class RefreshingSource:
         except (CredentialsError, ConfigError):
             raise
         except Exception as error:
-            # Only the kind: a provider's message may hold what it was about to hand over.
-            raise CredentialsError(f"the credentials provider failed: {type(error).__name__}") from error
+            raise CredentialsError(f"the credentials provider failed: {_named(error)}") from error
         if not isinstance(found, Credentials):
             raise CredentialsError(
                 f"the credentials provider gave a {type(found).__name__}, not a kinstream.Credentials"
@@ -236,7 +236,11 @@ class AwsChain:
         Raises:
             CredentialsError: There are none, or their source failed.
         """
-        return await _in_thread(self._read_credentials)
+        try:
+            return await _in_thread(self._read_credentials)
+        except KinesisError as error:
+            without_frames(error)  # botocore's hold what was read
+            raise
 
     def forget(self) -> None:
         """Read everything anew the next time: files may have changed, and what botocore keeps is no good any more."""
@@ -265,10 +269,13 @@ class AwsChain:
             )
         except botocore.exceptions.BotoCoreError as error:
             raise ConfigError(f"the AWS configuration cannot be read: {error}") from error
+        except OSError as error:
+            raise ConfigError(f"the AWS configuration cannot be read: {_named(error)}") from error
 
     def _read_credentials(self) -> Credentials:
         import botocore.exceptions
 
+        failure = ""
         try:
             found = self._found or self._open().get_credentials()
             frozen = found and found.get_frozen_credentials()
@@ -278,8 +285,9 @@ class AwsChain:
                 f"the AWS credential chain failed: {type(error).__name__}: {error}{advice}"
             ) from error
         except Exception as error:  # noqa: BLE001 - a token file that is not there, a process that prints no JSON
-            # Only the kind: a message may quote what was read.
-            raise CredentialsError(f"the AWS credential chain failed: {type(error).__name__}") from None
+            failure = _named(error)
+        if failure:  # not within the handler above: the error may quote what was read
+            raise CredentialsError(f"the AWS credential chain failed: {failure}")
         if frozen is None:
             raise CredentialsError(
                 "no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
@@ -335,6 +343,18 @@ def _configured_endpoint(session: Any) -> str | None:
     return (isinstance(kinesis, dict) and kinesis.get("endpoint_url")) or profile.get("endpoint_url") or None
 
 
+def _named(error: BaseException) -> str:
+    """Return an error's class, and the file that could not be opened. Not its message, which may quote what was read."""
+    names = type(error).__name__
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and isinstance(cause.filename, (str, bytes)):
+            return f"{names}: {os.fsdecode(cause.filename)!r}: {cause.strerror}"
+        cause = cause.__cause__ or cause.__context__
+    return names
+
+
 def _printable(field: str, value: str) -> None:
+    text(f"Credentials.{field}", value)
     if not value.isascii() or not value.isprintable() or " " in value:
         raise ConfigError(f"Credentials.{field}: must be printable ASCII without blanks, as AWS gives it out")

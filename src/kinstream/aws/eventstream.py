@@ -177,7 +177,11 @@ class MessageDecoder:
         try:
             message = Message(read_headers(self._headers), self._payload)
         except ValueError as error:
-            raise self._damaged(str(error)) from None
+            damage = str(error)
+        else:
+            damage = ""
+        if damage:  # not within the handler above: the error's frames hold a part of the stream
+            raise self._damaged(damage)
         self._frames += 1
         self._crc = 0
         self._headers = self._payload = b""

@@ -227,12 +227,19 @@ def put_records(codec: Codec, stream: Stream, records: Iterable[Record]) -> Requ
             f"records: {size} bytes of data and partition keys; one PutRecords request takes {PUT_RECORDS_MAX_BYTES}"
             " (quotas of Kinesis Data Streams)"
         )
+    request = _encodable(codec, stream, records)
+    if request is None:  # a lone surrogate in a key that looked plain: the full check names it
+        records = [checked(record, f"records[{i}]", index=i) for i, record in enumerate(records)]
+        return put_checked_records(codec, stream, records)
+    return request
+
+
+def _encodable(codec: Codec, stream: Stream, records: Sequence[Entry]) -> Request[PutRecordsResult] | None:
+    """Return the request that writes records; None if one has a key that UTF-8 cannot write."""
     try:
         return put_checked_records(codec, stream, records)
-    except UnicodeEncodeError:  # a lone surrogate in a key that looked plain: the full check names it
-        for i, record in enumerate(records):
-            checked(record, f"records[{i}]", index=i)
-        raise
+    except UnicodeEncodeError:
+        return None
 
 
 def put_checked_records(codec: Codec, stream: Stream, records: Sequence[Entry]) -> Request[PutRecordsResult]:
@@ -437,35 +444,37 @@ def checked(record: Any, where: str, *, index: int = 0) -> Record:
     Raises:
         InvalidRecord: It cannot be put. The message names the field, never a record's data.
     """
+    found = _checked(record)
+    if isinstance(found, Record):
+        return found
+    del record  # error trackers show the variables of a traceback's frames
+    raise InvalidRecord(f"{where}{found}", index=index)
 
-    def invalid(problem: str) -> InvalidRecord:
-        return InvalidRecord(f"{where}{problem}", index=index)
 
+def _checked(record: Any) -> Record | str:
+    """Return a record as it goes on the wire, or what is wrong with it. Raises nothing: its variables hold data."""
     if not isinstance(record, Record):
-        raise invalid(f": must be a kinstream.Record, not {type(record).__name__}")
-    key = record.partition_key
+        return f": must be a kinstream.Record, not {type(record).__name__}"
+    key: Any = record.partition_key
     if not isinstance(key, str):
-        raise invalid(f".partition_key: must be text, not {type(key).__name__}")
+        return f".partition_key: must be text, not {type(key).__name__}"
     if not 0 < len(key) <= PARTITION_KEY_MAX_CHARACTERS:
-        raise invalid(
-            f".partition_key: {len(key)} characters; must have 1 to {PARTITION_KEY_MAX_CHARACTERS} (API reference, PutRecord)"
-        )
+        return f".partition_key: {len(key)} characters; must have 1 to {PARTITION_KEY_MAX_CHARACTERS} (API reference, PutRecord)"
     try:
         key_size = len(key.encode())
     except UnicodeEncodeError:
-        raise invalid(".partition_key: has a lone surrogate, which is no Unicode character") from None
+        return ".partition_key: has a lone surrogate, which is no Unicode character"
     hash_key = record.explicit_hash_key
     if hash_key is not None and (not isinstance(hash_key, str) or parse_hash_key(hash_key) is None):
-        raise invalid(f".explicit_hash_key={hash_key!r}: must be decimal text from '0' to '{MAX_HASH_KEY}'")
+        return f".explicit_hash_key={hash_key!r}: must be decimal text from '0' to '{MAX_HASH_KEY}'"
     number = record.prev_sequence_number
     if number is not None and (not isinstance(number, str) or not _SEQUENCE_NUMBER.fullmatch(number)):
-        raise invalid(f".prev_sequence_number={number!r}: must be decimal text of up to 129 digits")
-    try:
-        data = _encoded(record)
-    except _NotEncoded as problem:
-        raise invalid(str(problem)) from None
+        return f".prev_sequence_number={number!r}: must be decimal text of up to 129 digits"
+    data = _encoded(record)
+    if isinstance(data, str):
+        return data
     if len(data) + key_size > RECORD_MAX_BYTES:
-        raise invalid(
+        return (
             f": {len(data)} bytes of data and {key_size} of partition key; together at most {RECORD_MAX_BYTES}"
             " (API reference, UpdateMaxRecordSize)"
         )
@@ -477,33 +486,28 @@ def _exact(value: Any) -> Any:
     return value if value is None else str.__str__(value)
 
 
-class _NotEncoded(Exception):
-    """Why data cannot be encoded, without a word of it."""
-
-
-def _encoded(record: Record) -> bytes:
+def _encoded(record: Record) -> bytes | str:
+    """Return a record's data in bytes, or what is wrong with it, without a word of it."""
     data = record.data
     if isinstance(data, (bytes, bytearray, memoryview)):
         try:
             return bytes(data)
         except ValueError:
-            raise _NotEncoded(".data: a memoryview that was released") from None
-    encoder = json_text if record.encoder is None else record.encoder
+            return ".data: a memoryview that was released"
+    encoder: Any = json_text if record.encoder is None else record.encoder
     if not callable(encoder):
-        raise _NotEncoded(f".encoder: must be a function, not {type(encoder).__name__}")
+        return f".encoder: must be a function, not {type(encoder).__name__}"
     try:
-        text = encoder(data)
+        text: Any = encoder(data)
         if isinstance(text, str):
             return text.encode()
     except Exception as error:  # noqa: BLE001 - an encoder is anybody's code
         # The default encoder's messages name types; a user's own, or a codec's, may quote the data.
         why = f": {error}" if encoder is json_text and not isinstance(error, UnicodeError) else ""
-        raise _NotEncoded(
-            f".data: the encoder failed on a {type(data).__name__}: {type(error).__name__}{why}"
-        ) from None
+        return f".data: the encoder failed on a {type(data).__name__}: {type(error).__name__}{why}"
     if isinstance(text, (bytes, bytearray, memoryview)):
         return bytes(text)
-    raise _NotEncoded(f".encoder: must return str or bytes, not {type(text).__name__}")
+    return f".encoder: must return str or bytes, not {type(text).__name__}"
 
 
 def _plain_size(records: list[Record]) -> int | None:

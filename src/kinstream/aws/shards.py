@@ -75,7 +75,7 @@ class ShardMapSource:
             await clock.sleep(delay)
         try:
             shards = await all_shards(self._client, self._stream, OPEN_NOW)
-            newer = _map_of(shards, self.latest)
+            newer = map_of(shards, self.latest)
         except KinesisError:
             self._failures += 1
             longer = DELAY_GROWTH ** min(self._failures - 1, 99)
@@ -89,8 +89,14 @@ class ShardMapSource:
         return newer
 
 
-def _map_of(shards: list[Shard], earlier: ShardMap | None) -> ShardMap:
+def map_of(shards: list[Shard], earlier: ShardMap | None = None) -> ShardMap:
+    """Return the map of the shards that were listed.
+
+    Raises:
+        UnexpectedResponse: A shard's range is not a valid one.
+    """
     try:
         return ShardMap(shards, earlier=earlier)
     except ValueError as error:
-        raise UnexpectedResponse(f"ListShards: unexpected answer: {error}") from None
+        wrong = str(error)
+    raise UnexpectedResponse(f"ListShards: unexpected answer: {wrong}")

@@ -11,7 +11,14 @@ import msgspec
 from kinstream.aws.eventstream import Message, MessageDecoder
 from kinstream.aws.transport import StreamedAnswer
 from kinstream.aws.wire import CborCodec, Codec, JsonCodec
-from kinstream.errors import ServiceError, TransportError, UnexpectedResponse, service_error
+from kinstream.errors import (
+    KinesisError,
+    ServiceError,
+    TransportError,
+    UnexpectedResponse,
+    service_error,
+    without_frames,
+)
 from kinstream.record import SubscribeToShardEvent
 
 OPERATION = "SubscribeToShard"
@@ -65,27 +72,35 @@ class Subscription:
         if self._over:
             raise StopAsyncIteration
         try:
-            while True:
-                for message in self._messages:
-                    event = self._event(message)
-                    if event is not None:
-                        return event
-                chunk = await self._answer.read(self._silence)
-                if chunk is None:
-                    self._decoder.finish()
-                    break
-                self._messages = self._decoder.feed(chunk)
-        except TransportError as error:
-            error.details = f"{OPERATION}: {error.details}"
-            error.args = (error.details,)
-            error.retry_safe = True
+            event = await self._next_event()
+        except KinesisError as error:
+            if isinstance(error, TransportError):
+                error.details = f"{OPERATION}: {error.details}"
+                error.args = (error.details,)
+                error.retry_safe = True
             await self.close()
+            without_frames(error)
             raise
         except BaseException:  # a cancellation may have lost some bytes
             await self.close()
             raise
-        await self.close()
-        raise StopAsyncIteration
+        if event is None:
+            await self.close()
+            raise StopAsyncIteration
+        return event
+
+    async def _next_event(self) -> SubscribeToShardEvent[bytes] | None:
+        """Return the next event, or None at the end of the subscription."""
+        while True:
+            for message in self._messages:
+                event = self._event(message)
+                if event is not None:
+                    return event
+            chunk = await self._answer.read(self._silence)
+            if chunk is None:
+                self._decoder.finish()
+                return None
+            self._messages = self._decoder.feed(chunk)
 
     async def close(self) -> None:
         """End the subscription. May be repeated."""
@@ -102,9 +117,9 @@ class Subscription:
             try:
                 return self._codec_of(message).decode_event(message.payload)
             except (ValueError, TypeError) as error:
-                # The decoder's own error may quote a record's data.
                 shape = str(error) if isinstance(error, msgspec.ValidationError) else "it does not decode"
-                raise _unexpected(f"unexpected event: {shape}") from None
+            # Not within the handler above: the decoder's own error may quote a record's data.
+            raise _unexpected(f"unexpected event: {shape}")
         if kind == "exception":
             raise self._ended(message.text(":exception-type"), _said(message, self._codec_of(message)))
         if kind == "error":

@@ -25,7 +25,6 @@ from pyreqwest.client import ClientBuilder
 from pyreqwest.exceptions import ClientClosedError, PyreqwestError
 from pyreqwest.proxy import ProxyBuilder
 from pyreqwest.request import StreamRequest
-from pyreqwest.response import Response
 
 from kinstream.aws.endpoint import is_loopback
 from kinstream.clock import Clock
@@ -37,6 +36,7 @@ from kinstream.errors import (
     DeadlineExceeded,
     TransportError,
     UnexpectedResponse,
+    without_frames,
 )
 
 ANSWER_MAX_BYTES = 64 * 1024 * 1024
@@ -223,10 +223,10 @@ class HttpTransport:
             .pool_max_idle_per_host(self._connection.max_idle)
         )
         if self._connection.proxy:
-            try:
-                builder = builder.proxy(ProxyBuilder.all(self._connection.proxy))
-            except (PyreqwestError, ValueError):
-                raise ConfigError("Connection.proxy: must be a URL such as http://proxy:3128") from None
+            proxy = _proxy(self._connection.proxy)
+            if proxy is None:
+                raise ConfigError("Connection.proxy: must be a URL such as http://proxy:3128")
+            builder = builder.proxy(proxy)
         elif self._direct:
             builder = builder.no_proxy()
         if self._authorities is not None:
@@ -266,39 +266,28 @@ class HttpTransport:
         to_answer = progress + len(body) / SLOW_LINE_BYTES_PER_SECOND
         forgotten = timedelta(seconds=to_answer + ABANDONED)
         request = self._http.post(url).headers(headers).body_bytes(body).timeout(forgotten).build_streamed()
-        del headers, body
+        exchange = _Exchange(request, self._clock)
+        del headers, body, request
         try:
             async with self._clock.timeout(to_answer):
-                response = await request.__aenter__()
+                await exchange.begin()
         except TimeoutError as error:
-            raise _late(error, to_answer) from error
+            raise _late(error, to_answer) from without_frames(error)
         except PyreqwestError as error:
-            raise _before_answer(error) from error
+            raise _before_answer(error) from without_frames(error)
         try:
             _heed(cancellations)
-            chunks = []
-            size = 0
-            read_chunk = response.body_reader.read_chunk
-            while True:
-                async with self._clock.timeout(progress):
-                    chunk = await read_chunk()
-                _heed(cancellations)
-                if chunk is None:
-                    break
-                size += len(chunk)
-                if size > ANSWER_MAX_BYTES:
-                    raise UnexpectedResponse(
-                        f"the answer is larger than {ANSWER_MAX_BYTES} bytes", http_status=response.status
-                    )
-                chunks.append(chunk)
-            return Answer(response.status, _readable(response.headers), b"".join(chunks))
+            return await exchange.whole(progress, cancellations)
         except TimeoutError as error:
-            raise DeadlineExceeded(f"the answer stopped for {progress:g} s", sent=True) from error
+            raise DeadlineExceeded(f"the answer stopped for {progress:g} s", sent=True) from without_frames(error)
         except PyreqwestError as error:
-            raise ConnectionLost(f"the connection broke within the answer: {_reason(error)}", sent=True) from error
+            why = f"the connection broke within the answer: {_reason(error)}"
+            raise ConnectionLost(why, sent=True) from without_frames(error)
+        except UnexpectedResponse as error:
+            without_frames(error)
+            raise
         finally:
-            with suppress(PyreqwestError):
-                await request.__aexit__(None, None, None)
+            await exchange.end()
 
     async def stream(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> StreamedAnswer:
         """Send a POST and return its answer once its head is there."""
@@ -326,14 +315,15 @@ class HttpTransport:
             request = (
                 lane.http.post(url).headers(headers).body_bytes(body).streamed_read_buffer_limit(0).build_streamed()
             )
-            del headers, body
+            exchange = _Exchange(request, self._clock)
+            del headers, body, request
             async with self._clock.timeout(progress):
-                response = await request.__aenter__()
-            return _Streamed(request, response, self._clock, lane)
+                await exchange.begin()
+            return _Streamed(exchange, lane)
         except TimeoutError as error:
-            raise _late(error, progress) from error
+            raise _late(error, progress) from without_frames(error)
         except PyreqwestError as error:
-            raise _before_answer(error) from error
+            raise _before_answer(error) from without_frames(error)
         finally:
             lane.opening -= 1
             if makes_connection:
@@ -385,20 +375,68 @@ class _Lane:
     connected: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+class _Exchange:
+    """A request of pyreqwest and its response. Frames hold this in their place: the repr of a request of theirs may raise."""
+
+    __slots__ = ("_clock", "_read_chunk", "_request", "headers", "status")
+
+    def __init__(self, request: StreamRequest, clock: Clock) -> None:
+        self._request = request
+        self._clock = clock
+        self.status = 0
+        self.headers: Mapping[str, str] = {}
+
+    async def begin(self) -> None:
+        """Send the request and wait for the head of the response."""
+        response = await self._request.__aenter__()
+        self.status = response.status
+        self.headers = _readable(response.headers)
+        self._read_chunk = response.body_reader.read_chunk
+
+    async def read(self, patience: float) -> Any:
+        """Return the next bytes of the body, or None at its end."""
+        async with self._clock.timeout(patience):
+            return await self._read_chunk()
+
+    async def whole(self, progress: float, cancellations: int) -> Answer:
+        """Return the response with its whole body. Raises UnexpectedResponse if it is too large."""
+        chunks = []
+        size = 0
+        while True:
+            chunk = await self.read(progress)
+            _heed(cancellations)
+            if chunk is None:
+                break
+            size += len(chunk)
+            if size > ANSWER_MAX_BYTES:
+                raise UnexpectedResponse(f"the answer is larger than {ANSWER_MAX_BYTES} bytes", http_status=self.status)
+            chunks.append(chunk)
+        return Answer(self.status, self.headers, b"".join(chunks))
+
+    async def end(self) -> None:
+        """Give the connection back, or close it if the response was not read to its end."""
+        with suppress(PyreqwestError):
+            await self._request.__aexit__(None, None, None)
+
+
 class _Streamed:
     """A streamed answer of pyreqwest."""
 
-    __slots__ = ("__weakref__", "_clock", "_lane", "_read_chunk", "_reader", "_request", "headers", "status")
+    __slots__ = ("__weakref__", "_exchange", "_lane", "_reader")
 
-    def __init__(self, request: StreamRequest, response: Response, clock: Clock, lane: _Lane) -> None:
-        self.status: int = response.status
-        self.headers: Mapping[str, str] = _readable(response.headers)
-        self._request = request
-        self._read_chunk = response.body_reader.read_chunk
-        self._clock = clock
+    def __init__(self, exchange: _Exchange, lane: _Lane) -> None:
+        self._exchange = exchange
         self._reader: asyncio.Task[object] | None = None
         self._lane = lane
         lane.streams.add(self)
+
+    @property
+    def status(self) -> int:
+        return self._exchange.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._exchange.headers
 
     async def read(self, patience: float) -> memoryview | None:
         if self not in self._lane.streams:
@@ -406,8 +444,7 @@ class _Streamed:
         cancellations = _cancellations()
         self._reader = asyncio.current_task()
         try:
-            async with self._clock.timeout(patience):
-                chunk = await self._read_chunk()
+            chunk = await self._exchange.read(patience)
             _heed(cancellations)
         except asyncio.CancelledError:
             if self._reader is not None or (task := asyncio.current_task()) is None or task.uncancel() > cancellations:
@@ -428,8 +465,7 @@ class _Streamed:
             reader, self._reader = self._reader, None
             if reader is not None:
                 reader.cancel()  # pyreqwest would let it wait on
-            with suppress(PyreqwestError):
-                await self._request.__aexit__(None, None, None)
+            await self._exchange.end()
 
 
 def _cancellations() -> int:
@@ -445,6 +481,14 @@ def _heed(cancellations: int) -> None:
     """
     if _cancellations() > cancellations:
         raise asyncio.CancelledError
+
+
+def _proxy(url: str) -> ProxyBuilder | None:
+    """Return a proxy; None if its URL is wrong. The HTTP library's own error may hold the password in it."""
+    try:
+        return ProxyBuilder.all(url)
+    except (PyreqwestError, ValueError):
+        return None
 
 
 def _check_proxy_variables() -> None:

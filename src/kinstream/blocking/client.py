@@ -75,7 +75,8 @@ class Client(Blocking):
         self._when_forgotten(self._background.stop)
 
     def __repr__(self) -> str:
-        return f"blocking.{self._client!r}"
+        made = hasattr(self, "_client")  # False while the constructor checks its arguments
+        return f"blocking.{self._client!r}" if made else "blocking.Client(...)"
 
     def close(self) -> None:
         """Close all connections. Calls under way in other threads end with ClosedError. May be repeated."""
@@ -83,7 +84,9 @@ class Client(Blocking):
 
     def call(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Ask for any operation of the Kinesis API by its name, as `kinstream.Client.call`."""
-        return self._background.run(self._client.call(operation, params))
+        calling = self._client.call(operation, params)
+        del params  # error trackers show the variables of a traceback's frames
+        return self._background.run(calling)
 
 
 class OnStream(Blocking):

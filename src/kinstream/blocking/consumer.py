@@ -113,7 +113,8 @@ class Consumer(OnStream):
             self._when_forgotten(self._background.stop)
 
     def __repr__(self) -> str:
-        return f"blocking.{self._consumer!r}"
+        made = hasattr(self, "_consumer")  # False while the constructor checks its arguments
+        return f"blocking.{self._consumer!r}" if made else "blocking.Consumer(...)"
 
     # Reading the whole stream.
 

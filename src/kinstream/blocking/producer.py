@@ -17,7 +17,7 @@ from kinstream.background import BackgroundLoop
 from kinstream.blocking.client import Client, OnStream
 from kinstream.blocking.delivery import Deliveries, Delivery
 from kinstream.config import Aggregation, Batching, Buffering, Pacing, Resending
-from kinstream.errors import KinesisError
+from kinstream.errors import KinesisError, without_frames
 from kinstream.events import Observer
 from kinstream.produce.door import Door
 from kinstream.produce.statistics import Flushed, ProducerStatistics
@@ -102,7 +102,8 @@ class Producer(OnStream):
         )
 
     def __repr__(self) -> str:
-        return f"blocking.{self._producer!r}"
+        made = hasattr(self, "_producer")  # False while the constructor checks its arguments
+        return f"blocking.{self._producer!r}" if made else "blocking.Producer(...)"
 
     def put(self, data: Any, partition_key: str | None = None, *, explicit_hash_key: str | None = None) -> Delivery:
         """Take a record into the buffer, and return at once unless that is full.
@@ -126,7 +127,12 @@ class Producer(OnStream):
             ConfigError: The process was forked after the first put, or the caller is in the event loop's own thread and would
                 have to wait.
         """
-        return Delivery(self._put(data, partition_key, explicit_hash_key), self._door)
+        try:
+            return Delivery(self._put(data, partition_key, explicit_hash_key), self._door)
+        except KinesisError as error:
+            del data  # error trackers show the variables of a traceback's frames
+            without_frames(error)
+            raise
 
     def put_many(self, records: Iterable[Any]) -> Deliveries:
         """Take many records into the buffer, waiting for room as they come. The quickest way to put.
@@ -144,7 +150,12 @@ class Producer(OnStream):
             ConfigError: `records` is no iterable of records.
             KinesisError: As `put`.
         """
-        return Deliveries(self._door.put_many(records), self._door)
+        try:
+            return Deliveries(self._door.put_many(records), self._door)
+        except KinesisError as error:
+            del records  # error trackers show the variables of a traceback's frames
+            without_frames(error)
+            raise
 
     def flush(self) -> Flushed:
         """Send what was put so far without waiting for company, and wait until all of it is settled.
@@ -181,11 +192,23 @@ class Producer(OnStream):
 
     def put_record(self, record: Record) -> PutRecordResult:
         """Write one record, as `kinstream.Producer.put_record`."""
-        return self._send(kinesis.put_record(self._producer.client.codec, self._producer.stream, record))
+        try:
+            request = kinesis.put_record(self._producer.client.codec, self._producer.stream, record)
+        except KinesisError as error:
+            del record  # error trackers show the variables of a traceback's frames
+            without_frames(error)
+            raise
+        return self._send(request)
 
     def put_records(self, records: Iterable[Record]) -> PutRecordsResult:
         """Write up to 500 records in one request, as `kinstream.Producer.put_records`."""
-        return self._send(kinesis.put_records(self._producer.client.codec, self._producer.stream, records))
+        try:
+            request = kinesis.put_records(self._producer.client.codec, self._producer.stream, records)
+        except KinesisError as error:
+            del records  # error trackers show the variables of a traceback's frames
+            without_frames(error)
+            raise
+        return self._send(request)
 
     def _send(self, request: kinesis.Request[T]) -> T:
         # It was made in the caller's thread: encoders and iterables may belong there, as database cursors do.

@@ -343,11 +343,15 @@ def _options(name: str, options: Any) -> Mapping[str, Any]:
 
 def _parsed(answer: GetRecordsResult[bytes]) -> GetRecordsResult[Any]:
     """Return the answer with each record's data parsed as JSON."""
+    wrong = None
     for record in answer.records:
         try:
             msgspec.structs.force_setattr(record, "data", parse_json(record.data))
         except ValueError as error:
-            raise kinesis.Malformed(_not_json(record, error)) from None
+            wrong = _not_json(record, error)
+            break
+    if wrong is not None:
+        raise kinesis.Malformed(wrong)
     return answer
 
 

@@ -20,7 +20,7 @@ from kinstream.aws.endpoint import Stream
 from kinstream.background import BackgroundLoop
 from kinstream.clock import SYSTEM_CLOCK
 from kinstream.config import text
-from kinstream.errors import ClosedError, ConfigError, KinesisError
+from kinstream.errors import ClosedError, ConfigError, KinesisError, without_frames
 from kinstream.failures import Failures, Report
 from kinstream.stream import StreamAccess
 
@@ -73,7 +73,7 @@ class Face:
         try:
             self._access = opened()
         except KinesisError as error:
-            self._wrong = error
+            self._wrong = without_frames(error)  # its frames hold the secret access key
         except Exception as fault:
             self._wrong = fault_of(type(self).__name__, fault)
         self._wind_up = wind_up
@@ -173,7 +173,7 @@ class Face:
                 if asking is None:
                     return
             except KinesisError as refused:
-                error = refused
+                error = without_frames(refused)  # its frames hold what was to be written
             except Exception as fault:
                 error = fault_of(method, fault)
         try:

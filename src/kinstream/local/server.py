@@ -128,6 +128,8 @@ class Server:
         self._subscriptions: Subscriptions | None = None
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_hosts"):
+            return "Server(...)"  # the constructor checks its arguments
         return f"Server({self.url!r}, data={None if self.data is None else str(self.data)!r})"
 
     def __enter__(self) -> Server:

@@ -119,12 +119,10 @@ class Admission:
                 )
             record = data
         elif isinstance(data, str):
-            try:
-                record = Record(data.encode(), "" if key is None else key, hash_key)
-            except UnicodeEncodeError:
-                raise InvalidRecord(
-                    f"{where}: text with a lone surrogate, which UTF-8 cannot write", index=index
-                ) from None
+            encoded = _utf8(data)
+            if encoded is None:
+                raise InvalidRecord(f"{where}: text with a lone surrogate, which UTF-8 cannot write", index=index)
+            record = Record(encoded, "" if key is None else key, hash_key)
         elif isinstance(data, (bytes, bytearray, memoryview)):
             record = Record(data, "" if key is None else key, hash_key)
         else:
@@ -168,6 +166,14 @@ class Admission:
             raise InvalidRecord(
                 f"{problem}; the whole buffer has room for {self._largest} (Buffering.max_bytes)", index=index
             )
+
+
+def _utf8(text: str) -> bytes | None:
+    """Return a text in UTF-8; None if it has a lone surrogate. The codec's own error holds the text."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return None
 
 
 def plain_one_in_python(

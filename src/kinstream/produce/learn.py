@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kinstream.aws.client import Client
 from kinstream.aws.endpoint import Stream
-from kinstream.aws.shards import ShardMapSource, all_shards
+from kinstream.aws.shards import ShardMapSource, all_shards, map_of
 from kinstream.errors import AccessDenied, KinesisError, UnexpectedResponse
 from kinstream.service_quotas import KIB, RECORD_DEFAULT_MAX_KIB, RECORD_MAX_KIB
 from kinstream.sharding.shardmap import ShardMap
@@ -119,8 +119,4 @@ class Scout:
         Raises:
             KinesisError: They cannot be told now.
         """
-        shards = await all_shards(self._client, self._stream)
-        try:
-            return ShardMap(shards)
-        except ValueError as error:
-            raise UnexpectedResponse(f"ListShards: unexpected answer: {error}") from None
+        return map_of(await all_shards(self._client, self._stream))

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from kinstream.errors import DeadlineExceeded, KinesisError, ProduceError
+from kinstream.errors import DeadlineExceeded, KinesisError, ProduceError, without_frames
 from kinstream.events import Event, RecordsAdmitted, RecordsFailed
 from kinstream.produce.admit import OVERHEAD
 from kinstream.produce.batch import total_size
@@ -92,7 +92,9 @@ class Outcomes:
     ) -> list[Delivery]:
         """Tell records that they failed for good; return those that were not settled before."""
         failed = [delivery for delivery in deliveries if delivery.outcome is None]
-        _forget_frames(cause)
+        if isinstance(cause, KinesisError):
+            # In its frames is the request with its records, which hold the failure: the collector cannot see such a circle.
+            without_frames(cause)
         failure = Failure(details, cause, kind)
         unobserved = Unobserved(failure, self.unseen)
         count = size = unseen = 0
@@ -131,14 +133,3 @@ class Outcomes:
     def late(self, deliveries: list[Delivery], details: str) -> list[Delivery]:
         """Fail records that have timed out; return those that were not settled before."""
         return self.failed(deliveries, DeadlineExceeded(details), details) if deliveries else []
-
-
-def _forget_frames(cause: BaseException) -> None:
-    """Take the tracebacks off a failure: in their frames is the request with its records, which hold the failure in turn.
-
-    The collector does not look into records (`Delivery`), so that such a circle would stay for ever.
-    """
-    error: BaseException | None = cause if isinstance(cause, KinesisError) else None
-    while error is not None:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__

@@ -71,7 +71,7 @@ class SQLite:
         self._waiting: deque[tuple[Callable[[sqlite3.Connection], Any], asyncio.Future[Any]]] = deque()
 
     def __repr__(self) -> str:
-        return f"SQLite({str(self.path)!r})"
+        return f"SQLite({str(getattr(self, 'path', ''))!r})"  # missing while the constructor checks its argument
 
     def table(self, application: str, stream: str) -> SQLiteTable:
         """Return the leases of an application on a stream."""
