@@ -24,7 +24,7 @@
     ├── ProduceError                  a record was not written; `.record`, `.attempts`, `.maybe_written`
     │   ├── OrderBroken               an earlier record of its key was not
     │   └── BufferFull                there was no room for it
-    ├── Undelivered (ExceptionGroup)  the failures that nobody saw, when a producer is closed
+    ├── Undelivered                   records that failed unobserved, when a producer is closed; `.exceptions`, `.count`
     ├── FanOutRefused                 enhanced fan-out cannot be had; polling may work
     └── UnexpectedResponse            an answer that is not what Kinesis sends, or data that does not decode
 
@@ -329,27 +329,20 @@ class BufferFull(ProduceError):
     """There is no room in the buffer, and `Buffering(when_full="raise")` says not to wait. The record was not taken."""
 
 
-class Undelivered(KinesisError, ExceptionGroup[ProduceError]):
-    """Records that failed and whose failure nobody saw: no one awaited their deliveries before the producer was closed.
+class Undelivered(KinesisError):
+    """Records that failed, and whose failure no caller observed before the producer was closed.
+
+    Its text counts the records by cause. It is no exception group: a traceback with a hundred equal errors would hide the cause.
 
     Attributes:
-        exceptions: The first of them, up to 100.
-        count: How many there were.
+        exceptions: The errors of the first of them, up to 100.
+        count: Number of records.
     """
 
-    def __new__(cls, details: str, errors: Sequence[ProduceError], count: int = 0) -> Self:  # noqa: D102
-        made = super().__new__(cls, details, errors)
-        made.count = count or len(errors)
-        return made
-
-    def __init__(self, details: str, errors: Sequence[ProduceError], count: int = 0) -> None:
+    def __init__(self, details: str, exceptions: Sequence[ProduceError] = (), count: int = 0) -> None:
         super().__init__(details)
-        self.args: tuple[Any, ...] = (details, errors)
-        self.count: int = count or len(errors)
-
-    def derive(self, errors: Sequence[Any]) -> ExceptionGroup[Any]:
-        """Return a part of the group."""
-        return Undelivered(self.details, errors)
+        self.exceptions: tuple[ProduceError, ...] = tuple(exceptions)
+        self.count: int = count or len(self.exceptions)
 
 
 class FanOutRefused(KinesisError):

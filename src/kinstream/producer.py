@@ -142,7 +142,7 @@ class Producer(StreamAccess):
             KinesisError: As `put`.
         """
         try:
-            return await self._pipeline.entrance.put_many(records)
+            return Deliveries(await self._pipeline.entrance.put_many(records), self._pipeline.unseen)
         except KinesisError as error:
             del records  # error trackers show the variables of a traceback's frames
             without_frames(error)

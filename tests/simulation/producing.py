@@ -23,7 +23,7 @@ from tests.simulation.reader import Reading, Seen, read, unpack
 
 from kinstream import Client, Credentials, Producer, Record
 from kinstream.config import Aggregation, Batching, Buffering, Pacing, Resending
-from kinstream.errors import BufferFull, DeadlineExceeded, OrderBroken, ProduceError
+from kinstream.errors import BufferFull, DeadlineExceeded, OrderBroken, ProduceError, Undelivered
 from kinstream.produce.delivery import Delivery
 from kinstream.record import PutResult
 from kinstream.sharding.hashkey import hash_key_bytes
@@ -224,7 +224,7 @@ class Life:
             assert all(put.delivery is None or put.delivery.done for put in self.puts), "flush left some"
         resharding.cancel()
         started = loop.time()
-        with suppress(ExceptionGroup):
+        with suppress(Undelivered):
             await self.producer.close(self.plan.close)
         closed = loop.time() - started
         await asyncio.gather(*self.waiting, resharding, return_exceptions=True)

@@ -11,7 +11,18 @@ from tests.doubles.kinesis import Kinesis
 from tests.doubles.network import Fate, Faults, Network
 from tests.doubles.virtual_loop import LoopClock, simulate
 
-from kinstream import Aggregation, Client, Credentials, Producer, Resending
+from kinstream import (
+    Aggregation,
+    Batching,
+    Client,
+    Credentials,
+    Deliveries,
+    ProduceError,
+    Producer,
+    Resending,
+    Undelivered,
+)
+from kinstream.events import RecordsFailed
 
 STREAM = "orders"
 
@@ -149,3 +160,157 @@ def test_shards_that_cannot_be_listed(caplog: pytest.LogCaptureFixture) -> None:
     assert "describing the stream failed: ServiceUnavailable: ListShards" in warning
     (info,) = lines(caplog, logging.INFO)
     assert "describing the stream works again" in info
+
+
+DEAD: dict[str, tuple[float, float, Fate]] = {"all": (0.0, 1e9, Fate.UNSENT)}
+QUICK: dict[str, Any] = {"batch": Batching(linger=0.01), "resend": Resending(deadline=0.3)}
+
+
+async def _together(producer: Producer) -> None:
+    assert len(await (await producer.put_many([(b"canary", f"k{n}") for n in range(100)]))) == 100
+
+
+async def _gathered(producer: Producer) -> None:
+    deliveries = [await producer.put(b"canary", f"k{n}") for n in range(100)]
+    assert len(await asyncio.gather(*deliveries, return_exceptions=True)) == 100
+
+
+async def _one_after_the_other(producer: Producer) -> None:
+    for delivery in await producer.put_many([(b"canary", f"k{n}") for n in range(100)]):
+        with pytest.raises(ProduceError):
+            await delivery
+        await asyncio.sleep(0.001)
+
+
+async def _two_groups(producer: Producer) -> None:
+    first = await producer.put_many([(b"canary", f"k{n}") for n in range(50)])
+    second = await producer.put_many([(b"canary", f"k{n}") for n in range(50)])
+    await asyncio.gather(first, second)
+
+
+async def _one_group_twice(producer: Producer) -> None:
+    deliveries = await producer.put_many([(b"canary", f"k{n}") for n in range(100)])
+    short = asyncio.ensure_future(asyncio.wait_for(deliveries, 0.1))
+    await deliveries
+    with pytest.raises(TimeoutError):
+        await short
+
+
+@pytest.mark.parametrize(
+    ("wait", "all_awaited"),
+    [
+        (_together, True),
+        (_gathered, True),
+        (_two_groups, True),
+        (_one_group_twice, True),
+        (_one_after_the_other, False),
+    ],
+)
+@pytest.mark.parametrize("order", [None, "key"])
+def test_failure_that_is_awaited_is_no_surprise(
+    caplog: pytest.LogCaptureFixture, wait: Any, all_awaited: bool, order: Any
+) -> None:
+    events: list[Any] = []
+
+    async def story() -> None:
+        producer = Ground(DEAD).producer(observer=events.append, order=order, **QUICK)
+        await wait(producer)
+        await asyncio.sleep(5)
+        assert producer.statistics().failures_unseen == 0
+        await producer.close()
+        await producer.client.close()
+
+    with caplog.at_level(logging.INFO, "kinstream"):
+        simulate(story)
+    failed = [event for event in events if isinstance(event, RecordsFailed)]
+    assert sum(event.records for event in failed) == 100
+    assert (sum(event.awaited for event in failed) == 100) is all_awaited
+    assert "nobody waited" not in caplog.text
+
+
+async def _left(producer: Producer) -> None:
+    await producer.put_many([(b"canary", f"k{n}") for n in range(100)])
+
+
+async def _given_up(producer: Producer) -> None:
+    deliveries = await producer.put_many([(b"canary", f"k{n}") for n in range(100)])
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(deliveries, 0.1)
+
+
+@pytest.mark.parametrize("leave", [_left, _given_up])
+def test_failure_that_is_not_awaited_is_one_line_and_one_error(caplog: pytest.LogCaptureFixture, leave: Any) -> None:
+    events: list[Any] = []
+
+    async def story() -> Undelivered:
+        producer = Ground(DEAD).producer(observer=events.append, **QUICK)
+        await leave(producer)
+        await asyncio.sleep(5)
+        with pytest.raises(Undelivered) as undelivered:
+            await producer.close()
+        await producer.client.close()
+        return undelivered.value
+
+    with caplog.at_level(logging.INFO, "kinstream"):
+        error = simulate(story)
+    (line,) = [line for line in lines(caplog, logging.WARNING) if "nobody waited" in line]
+    assert "100 records failed while nobody waited for them: DeadlineExceeded: " in line
+    assert "close: 100 records were not written" in str(error)
+    assert "100 DeadlineExceeded: " in str(error)
+    assert error.count == 100
+    assert sum(event.awaited for event in events if isinstance(event, RecordsFailed)) == 0
+
+
+def test_await_that_is_given_up_after_the_failure_is_told_at_the_end() -> None:
+    async def story() -> Undelivered:
+        producer = Ground(DEAD).producer(**QUICK)
+        early = await producer.put_many([(b"canary", f"k{n}") for n in range(10)])
+        await asyncio.sleep(0.2)
+        late = await producer.put_many([(b"canary", f"k{n}") for n in range(10)])
+        both = Deliveries([*early, *late], producer._pipeline.unseen)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(both, 0.25)  # the early ones have failed
+        assert early.done
+        assert not late.done
+        with pytest.raises(Undelivered) as undelivered:
+            await producer.close()
+        await producer.client.close()
+        return undelivered.value
+
+    assert simulate(story).count == 20
+
+
+def test_keys_that_are_given_up_for_one_reason_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        producer = Ground(DEAD).producer(order="key", **QUICK)
+        await producer.put_many([(b"canary", f"k{n}") for n in range(300)])
+        await asyncio.sleep(0.2)
+        await producer.put_many([(b"canary", f"k{n}") for n in range(300)])
+        await asyncio.sleep(5)
+        with pytest.raises(Undelivered, match="300 OrderBroken: given up: an earlier record of its key failed"):
+            await producer.close()
+        await producer.client.close()
+
+    with caplog.at_level(logging.INFO, "kinstream"):
+        simulate(story)
+    (line,) = [line for line in lines(caplog, logging.WARNING) if "an earlier record of its key" in line]
+    assert "300 records failed" in line
+
+
+def test_records_that_fail_one_by_one_do_not_flood_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        producer = Ground(DEAD).producer(**QUICK)
+        for n in range(600):
+            await producer.put(b"canary", f"k{n}")
+            await asyncio.sleep(0.5)
+        await asyncio.sleep(61)
+        with pytest.raises(Undelivered, match="600"):
+            await producer.close()
+        await producer.client.close()
+
+    with caplog.at_level(logging.INFO, "kinstream"):
+        simulate(story)
+    told = [line for line in lines(caplog, logging.WARNING) if "nobody waited" in line]
+    assert 4 <= len(told) <= 6
+    assert "1 record failed" in told[0]
+    assert "120 records failed" in told[1]

@@ -533,7 +533,7 @@ producer.put("x", "key")
 """
     status, out, err = ended(program(place, code))
     assert (status, out) == (0, "")
-    assert "never closed: close: 1 records were not written" in err
+    assert "never closed: close: 1 record was not written" in err
 
 
 def test_forked_process_is_told_to_make_its_own(place: Place) -> None:

@@ -123,7 +123,7 @@ def whole(error: BaseException | None) -> Any:
     if not isinstance(error, KinesisError):
         return repr(error)
     members = [whole(member) for member in error.exceptions] if isinstance(error, Undelivered) else []
-    own = {name: value for name, value in vars(error).items() if not name.startswith("_")}
+    own = {name: value for name, value in vars(error).items() if not name.startswith("_") and name != "exceptions"}
     policy = {name: getattr(error, name) for name in POLICY}
     return type(error), str(error), own, policy, members, whole(error.__cause__), error.__suppress_context__
 

@@ -68,7 +68,7 @@ class Deliveries:
     __slots__ = ("_door", "_inner")
 
     def __init__(self, inner: list[kinstream.produce.delivery.Delivery], door: Door) -> None:
-        self._inner = kinstream.produce.delivery.Deliveries(inner)
+        self._inner = kinstream.produce.delivery.Deliveries(inner, door.unseen)
         self._door = door
 
     def __len__(self) -> int:

@@ -21,7 +21,7 @@ from kinstream.sharding.hashkey import MAX_HASH_KEY
 from kinstream.speed import Compiled, compiled
 
 if TYPE_CHECKING:
-    from kinstream.produce.room import Unseen
+    from kinstream.produce.unseen import Unseen
 
 KEYLESS = "".join(("no", " ", "key"))
 """The partition key of records that were put without one. Made here, so that no key of a user is this very object."""
@@ -78,6 +78,11 @@ class Failure:
         self.details: str = details
         self.cause: BaseException | None = cause
         self.kind: type[ProduceError] = kind
+
+    @property
+    def name(self) -> str:
+        """The cause, as an error's name."""
+        return type(self.cause or self).__name__ if self.kind is ProduceError else self.kind.__name__
 
     def error(self, delivery: Delivery) -> ProduceError:
         """Return a new error for one of the records."""
@@ -288,11 +293,12 @@ class Deliveries:
         2
     """
 
-    __slots__ = ("_deliveries", "_settled")
+    __slots__ = ("_deliveries", "_settled", "_unseen")
 
-    def __init__(self, deliveries: list[Delivery]) -> None:
+    def __init__(self, deliveries: list[Delivery], unseen: Unseen | None = None) -> None:
         self._deliveries = deliveries
         self._settled = 0
+        self._unseen = unseen  # told who awaits them; None: they are not awaited
 
     def __len__(self) -> int:
         return len(self._deliveries)
@@ -314,8 +320,14 @@ class Deliveries:
 
     def wait(self) -> Generator[Any, None, None]:
         """Wait until all are settled. Not for users."""
-        while (delivery := self._first_unsettled()) is not None:
-            yield from delivery.wait()
+        unseen = self._unseen
+        together = None if unseen is None or self.done else unseen.expect(self._deliveries)
+        try:
+            while (delivery := self._first_unsettled()) is not None:
+                yield from delivery.wait()
+        finally:
+            if unseen is not None and together is not None:
+                unseen.expected(together)
 
     def _first_unsettled(self) -> Delivery | None:
         self._settled = first_unsettled(self._deliveries, self._settled)

@@ -22,6 +22,7 @@ from kinstream.produce.delivery import Deliveries, Delivery, Failure
 from kinstream.produce.entrance import iterated, next_chunk
 from kinstream.produce.pipeline import Pipeline
 from kinstream.produce.statistics import Flushed
+from kinstream.produce.unseen import Unseen
 from kinstream.record import PutResult
 
 T = TypeVar("T")
@@ -57,6 +58,11 @@ class Door:
         self._late_awake = False
         self._entering: asyncio.Task[None] | None = None
         self._closed = False
+
+    @property
+    def unseen(self) -> Unseen:
+        """The pipeline's failures that no caller has observed."""
+        return self._pipeline.unseen
 
     # In any thread.
 

@@ -13,7 +13,7 @@ from kinstream.clock import Clock
 from kinstream.config import Buffering
 from kinstream.errors import BufferFull, ClosedError, ConfigError
 from kinstream.produce.admit import OVERHEAD, Admission
-from kinstream.produce.delivery import KEYLESS, Deliveries, Delivery, settle_waiter
+from kinstream.produce.delivery import KEYLESS, Delivery, settle_waiter
 from kinstream.produce.lane import Lane, count_records
 from kinstream.produce.pump import Pump
 from kinstream.produce.room import Room
@@ -101,7 +101,7 @@ class Entrance:
         delivery.admitted = self.now
         self.inbox.append(delivery)
 
-    async def put_many(self, records: Iterable[Any]) -> Deliveries:
+    async def put_many(self, records: Iterable[Any]) -> list[Delivery]:
         """Take records in, a part at a time, as there is room."""
         remaining = iterated(records)
         taken: list[Delivery] = []
@@ -128,7 +128,7 @@ class Entrance:
                 raise wrong
         if raised is not None:
             raise raised
-        return Deliveries(taken)
+        return taken
 
     def lend(self) -> tuple[int, int]:
         """Return how many records, and bytes as the buffer charges them, `take` may take in without a closer look."""

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
+from kinstream.clock import Clock
 from kinstream.errors import DeadlineExceeded, KinesisError, ProduceError, without_frames
 from kinstream.events import Event, RecordsAdmitted, RecordsFailed
 from kinstream.produce.admit import OVERHEAD
 from kinstream.produce.batch import total_size
 from kinstream.produce.delivery import Aggregate, Delivery, Entry, Failure, Unobserved, settle_waiter
 from kinstream.produce.outstanding import Outstanding
-from kinstream.produce.room import Room, Unseen
+from kinstream.produce.report import Reporter
+from kinstream.produce.room import Room
 from kinstream.produce.settle import in_doubt, mark_written
 from kinstream.produce.statistics import Counts
+from kinstream.produce.unseen import Unseen
 from kinstream.record import PutRecordResult
-
-_log = logging.getLogger("kinstream.producer")
 
 
 class Outcomes:
     """Ends records.
 
     Args:
-        name: The stream's name, for the log.
         room: Where they get room back.
         tell: Told events; None where nobody listens.
+        report: Logs failures.
+        clock: The time.
         aggregates: Whether there may be aggregates.
 
     Attributes:
@@ -35,13 +37,22 @@ class Outcomes:
         outstanding: Records that are not settled yet.
     """
 
-    def __init__(self, name: str, room: Room, tell: Callable[[Event], None] | None, *, aggregates: bool) -> None:
+    def __init__(
+        self,
+        room: Room,
+        tell: Callable[[Event], None] | None,
+        report: Reporter,
+        clock: Clock,
+        *,
+        aggregates: bool,
+    ) -> None:
         self.counts: Counts = Counts()
         self.unseen: Unseen = Unseen()
         self.outstanding: Outstanding = Outstanding(room)
-        self._name = name
         self._room = room
         self._tell = tell
+        self._report = report
+        self._clock = clock
         self._aggregates = aggregates
         self._watchers: list[asyncio.Future[None]] = []
 
@@ -98,16 +109,18 @@ class Outcomes:
         failure = Failure(details, cause, kind)
         unobserved = Unobserved(failure, self.unseen)
         count = size = unseen = 0
+        together: set[int] = set()
+        with suppress(MemoryError):  # the records fail nevertheless
+            together = self.unseen.awaited(failed)
         try:
             for delivery in failed:
                 count += 1
                 size += delivery.size + OVERHEAD
-                if delivery.waiter is None:
-                    unseen += 1
-                    delivery.outcome = unobserved
-                    self.unseen.add(delivery, failure)
-                else:
-                    delivery.outcome = failure
+                awaited = delivery.waiter is not None or id(delivery) in together
+                unseen += not awaited
+                delivery.outcome = unobserved
+                self.unseen.add(delivery, failure, keep=not awaited)
+                if delivery.waiter is not None:
                     delivery.wake()
         finally:
             if count:
@@ -116,10 +129,15 @@ class Outcomes:
                 self._wake_watchers()
         if failed:
             if unseen:
-                _log.warning("%s: %d records failed while nobody waited for them: %s", self._name, unseen, details)
+                self.unseen.log_later(failure, unseen, self._clock.monotonic())
             if self._tell is not None:
                 self._tell(RecordsFailed(len(failed), len(failed) - unseen, type(cause).__name__, details))
         return failed
+
+    def log_unseen(self, now: float) -> None:
+        """Log the failures that no caller has observed in time; NEVER as the time: all."""
+        for cause, (details, records) in self.unseen.to_log(now).items():
+            self._report.unseen(cause, details, records)
 
     def abort(self, cause: BaseException, details: str) -> None:
         """Fail all outstanding records, and wake every waiter."""

@@ -65,6 +65,7 @@ from kinstream.produce.settle import (
     settle_unanswered,
 )
 from kinstream.produce.statistics import Flushed, ProducerStatistics
+from kinstream.produce.unseen import Unseen
 from kinstream.record import PutRecordResult
 from kinstream.sharding.hashkey import MAX_HASH_KEY
 
@@ -99,6 +100,7 @@ class Pipeline:
 
     Attributes:
         entrance: Where records come in.
+        unseen: Failures that no caller has observed.
     """
 
     def __init__(
@@ -132,9 +134,12 @@ class Pipeline:
         self.entrance: Entrance = Entrance(buffer, self._router, self._pump, self._route, self._clock)
         self._outage = Outage(resend.max_delay)
         self._sender = Sender(client, stream, resend.deadline)
-        self._outcomes = Outcomes(stream.name, self.entrance.room, self._tell, aggregates=aggregate is not None)
-        self._counts = self._outcomes.counts
         self._report = Reporter(stream.name, self._clock)
+        self._outcomes = Outcomes(
+            self.entrance.room, self._tell, self._report, self._clock, aggregates=aggregate is not None
+        )
+        self._counts = self._outcomes.counts
+        self.unseen: Unseen = self._outcomes.unseen
         self._outstanding = self._outcomes.outstanding
 
         # Where records are that are neither in the inbox nor in a lane.
@@ -171,6 +176,7 @@ class Pipeline:
         self._send(now)
         self._expire(now)
         self._outstanding.prune()
+        self._outcomes.log_unseen(now)
         self.entrance.let_in()
         self._pump.set_timer(self._next_due(now), now)
 
@@ -410,7 +416,7 @@ class Pipeline:
 
     def _next_due(self, now: float) -> float:
         """Return when the next turn is due, if nothing happens before."""
-        due = min(self._batcher.alarm, self._inbox_expires)
+        due = min(self._batcher.alarm, self._inbox_expires, self.unseen.due)
         if self.entrance.room.taken_records:
             due = min(due, self._stalls.next_run_out)
         if self.entrance.inbox and not self._follower.absent:
@@ -830,10 +836,11 @@ class Pipeline:
             finally:
                 self._pump.stop()
                 self._closed.set_result(None)
-        unseen = self._outcomes.unseen
-        if unseen.count:
-            count, errors = unseen.count, unseen.errors()
-            raise Undelivered(f"close: {count} records were not written, and nobody saw it", errors, count)
+        self._outcomes.log_unseen(NEVER)
+        if count := self.unseen.count:
+            were = "record was" if count == 1 else "records were"
+            summary = f"close: {count:,} {were} not written, and nobody waited for them: {self.unseen.summary()}"
+            raise Undelivered(summary, self.unseen.errors(), count)
 
     async def _within(self, timeout: float | None, end: Awaitable[object]) -> None:  # noqa: ASYNC109
         """Wait for the end of all records, and see to it when the time is over."""
@@ -852,7 +859,7 @@ class Pipeline:
         return self._counts.snapshot(
             records_admitted=self._counts.records_admitted + len(inbox),
             bytes_admitted=self._counts.bytes_admitted + sum(delivery.size for delivery in inbox),
-            failures_unseen=self._outcomes.unseen.count,
+            failures_unseen=self.unseen.count,
             buffered_records=room.taken_records,
             buffered_bytes=room.taken_size,
             waiting_puts=self.entrance.waiting,

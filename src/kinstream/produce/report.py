@@ -33,6 +33,7 @@ class Reporter:
         self._name = name
         self._clock = clock
         self._failures = Failures()
+        self._final = Failures()  # they never recover
 
     def answered(self, accepted: bool, again: Sequence[Again]) -> None:
         """Take note of a response to PutRecords.
@@ -68,6 +69,15 @@ class Reporter:
         then = "it is described again while records wait, which are sent one by one until then"
         self._failed("look", described(error), then, NOT_READY_FOR if soon else 0.0)
 
+    def unseen(self, cause: str, details: str, records: int) -> None:
+        """Log records that failed for good, and whose failure no caller has observed."""
+        report = self._final.failed(cause, self._clock.monotonic(), count=records)
+        if report is not None:
+            _log.warning(
+                "%s: %s failed while nobody waited for them: %s: %s",
+                self._name, _records(report.unreported), cause, details,
+            )  # fmt: skip
+
     def _throttled(self, cause: str) -> None:
         then = "the records are sent again, more slowly: the stream needs more shards, or fewer records"
         self._failed("throttled", cause, then, THROTTLED_FOR)
@@ -85,3 +95,7 @@ class Reporter:
             report = self._failures.succeeded(kind, now)
             if report is not None:
                 _log.info("%s: %s works again after %s", self._name, _KINDS[kind], report.extent)
+
+
+def _records(count: int) -> str:
+    return "1 record" if count == 1 else f"{count:,} records"

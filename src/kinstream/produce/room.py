@@ -1,4 +1,4 @@
-"""Room: what the buffer still takes, who waits for it, and the failures that nobody has seen."""
+"""Room: what the buffer still takes, and who waits for it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,9 @@ from collections import deque
 from typing import TypeAlias
 
 from kinstream.config import Buffering
-from kinstream.errors import ProduceError
-from kinstream.produce.delivery import Delivery, Failure, Unobserved
 
 Queue: TypeAlias = "deque[tuple[asyncio.Future[None], int]]"
 """Calls of `put` that wait, and what each record will be charged with."""
-
-UNSEEN_KEPT = 100
-"""So many failures that nobody saw are kept for `close`."""
-UNSEEN_BYTES = 4 * 1024 * 1024
-"""And so many bytes of their records."""
 
 
 class Room:
@@ -92,35 +85,3 @@ class Room:
                 records -= 1
                 size -= charge
             queue.popleft()
-
-
-class Unseen:
-    """Failures that nobody has seen yet; the first of them are kept.
-
-    Attributes:
-        count: How many there are.
-    """
-
-    def __init__(self) -> None:
-        self.count: int = 0
-        self._kept: dict[Unobserved, ProduceError] = {}
-        self._size = 0
-
-    def add(self, delivery: Delivery, failure: Failure) -> None:
-        """Count a record that failed while no caller waited for it, and keep its error if there is space."""
-        self.count += 1
-        if len(self._kept) < UNSEEN_KEPT and self._size + delivery.size <= UNSEEN_BYTES:
-            own = Unobserved(failure, self)
-            self._kept[own] = failure.error(delivery)
-            self._size += delivery.size
-            delivery.outcome = own
-
-    def saw(self, unobserved: Unobserved, size: int) -> None:
-        """Forget the failure of a record of this size, because a caller observes it."""
-        self.count -= 1
-        if self._kept.pop(unobserved, None) is not None:
-            self._size -= size
-
-    def errors(self) -> list[ProduceError]:
-        """Return the errors of the failures that were kept."""
-        return list(self._kept.values())

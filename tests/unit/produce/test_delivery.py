@@ -10,7 +10,7 @@ from tests.unit.produce.shapes import delivery, some
 
 from kinstream.errors import ErrorType, NotFound, ProduceError
 from kinstream.produce.delivery import Deliveries, Delivery, Failure, Unobserved
-from kinstream.produce.room import UNSEEN_KEPT, Unseen
+from kinstream.produce.unseen import UNSEEN_KEPT, Unseen
 from kinstream.record import PutResult
 
 
