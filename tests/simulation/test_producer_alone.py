@@ -442,7 +442,7 @@ def test_nothing_is_left_of_requests_that_failed_nor_of_a_producer_that_was_forg
                 await (await producer.put(b"data", "key"))
         assert live_objects(Batch) == 0
         await producer.put(b"nobody looks at it", "key")
-        await asyncio.sleep(1)
+        await asyncio.sleep(2)
         assert producer.statistics().failures_unseen == 1
         pipeline = weakref.ref(producer._pipeline)
         del producer

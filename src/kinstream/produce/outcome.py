@@ -12,6 +12,7 @@ from kinstream.events import Event, RecordsAdmitted, RecordsFailed
 from kinstream.produce.admit import OVERHEAD
 from kinstream.produce.batch import total_size
 from kinstream.produce.delivery import Aggregate, Delivery, Entry, Failure, Unobserved, settle_waiter
+from kinstream.produce.expire import NEVER
 from kinstream.produce.outstanding import Outstanding
 from kinstream.produce.report import Reporter
 from kinstream.produce.room import Room
@@ -147,6 +148,7 @@ class Outcomes:
             self.outstanding.wake_all()
             self._wake_watchers()
         self.outstanding.prune()
+        self.log_unseen(NEVER)  # no turn follows
 
     def late(self, deliveries: list[Delivery], details: str) -> list[Delivery]:
         """Fail records that have timed out; return those that were not settled before."""
