@@ -40,8 +40,24 @@ class Sender:
         """
         client = self._client
         request = kinesis.put_checked_records(client.codec, self._stream, batch.entries)
-        return (await client.send(request, retry=ONCE, within=self._timeout)).results
+        try:
+            result = await client.send(request, retry=ONCE, within=self._timeout)
+        except KinesisError as error:
+            _count_signed_again(batch, error.attempts)
+            raise
+        _count_signed_again(batch, result.attempts)
+        return result.results
 
     def spend(self, error: KinesisError) -> bool:
         """Take the cost of a repetition out of the client's retry quota; return whether it was there."""
         return self._client.quota.take(THROTTLE_COST if error.throttled else TRANSIENT_COST)
+
+
+def _count_signed_again(batch: Batch, sent: int) -> None:
+    """Count the requests of a batch but the last, which is counted with its outcome.
+
+    The client sends a request again whose credentials had expired or whose date was wrong.
+    """
+    if sent > 1:
+        for entry in batch.entries:
+            entry.attempts += sent - 1
