@@ -409,10 +409,11 @@ class Failing:
         tries: How often the handler gets it, the first time included. 1 to 1000.
         pause: Seconds before the second time; each further pause is twice as long. 0 to 3600.
         longest_pause: The longest pause, in seconds. 0 to 3600.
-        then: When all tries have failed: "stop" ends the shard, and `run` raises `ConsumeError`; "skip" goes on with the next
+        then: When all tries have failed: "stop" ends the shard, and `run` raises `ConsumeError`; "skip" continues with the next
             record, and an event says so; a dead letter takes the record, and the next one follows. A dead letter is a function,
-            plain or async, of the record and the error; or a `Producer` of another stream, which is given a JSON object:
-            `error`, `shard_id`, `sequence_number`, `subsequence_number`, `partition_key`, and `data` in base64.
+            plain or async, of the record and the error; or a `Producer` of another stream, which gets a JSON object
+            (docs/dead-letters.md): a `kinstream.Producer` for `kinstream.Consumer` and `callbacks.Consumer`, a
+            `blocking.Producer` for `blocking.Consumer`.
     """
 
     tries: int = 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -144,6 +145,7 @@ class Consumer(StreamAccess):
         self._fetch = Poll() if fetch is None else _checked("fetch", fetch, Poll, FanOut, Auto)
         self._deliver = Delivering() if deliver is None else _checked("deliver", deliver, Delivering)
         self._failure = Failing() if failure is None else _checked("failure", failure, Failing)
+        _check_dead_letter(self._failure.then)
         self._by_hand = checkpoint == "manual"
         if self._by_hand:
             checkpoint = Checkpointing(every=CHECKPOINT_EVERY_BY_HAND)
@@ -430,6 +432,21 @@ def _by_batch(
     handler: BatchHandler, policy: FailurePolicy, threads: ThreadPoolExecutor
 ) -> Callable[[Reading], Delivery]:
     return batch_deliveries(handler, policy, threads)
+
+
+def _check_dead_letter(then: Any) -> None:
+    """Check that a dead letter can be used on an event loop: a function, or a producer whose requests are awaited."""
+    put_record = getattr(then, "put_record", None)
+    if isinstance(then, type) or (put_record is not None and not inspect.iscoroutinefunction(put_record)):
+        raise wrong_dead_letter(then, "kinstream.Producer")
+
+
+def wrong_dead_letter(then: Any, producer: str) -> ConfigError:
+    """Return the error for a dead letter of another kind than a consumer takes."""
+    what = (
+        f"the class {then.__name__}" if isinstance(then, type) else f"a {type(then).__module__}.{type(then).__name__}"
+    )
+    return ConfigError(f"failure: Failing.then: must be 'stop', 'skip', a function or a {producer} here, not {what}")
 
 
 def _checked(name: str, value: Any, *kinds: type[T]) -> Any:

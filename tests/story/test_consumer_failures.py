@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import json
 import os
 import signal
 import subprocess
@@ -36,7 +35,6 @@ from kinstream import (
     SQLite,
     events,
 )
-from kinstream.consume.deliver import dead_letter
 from kinstream.consume.lease.lease import Lease
 from kinstream.consume.lease.store import MemoryTable
 from kinstream.kpl.message import MAGIC
@@ -433,13 +431,6 @@ async def test_error_of_the_first_listing_is_raised_as_it_is() -> None:
         with pytest.raises(NotFound):
             await reader.run(print)
         await reader.close()
-
-
-def test_dead_letter_is_json() -> None:
-    record = ReceivedRecord(b"\xff\x00", "7", 1.0, None, subsequence_number=3)
-    letter = dead_letter(record, ValueError("why"))
-    assert letter.partition_key == "7"
-    assert json.loads(letter.data)["subsequence_number"] == 3
 
 
 async def ends_by(stream: River, shape: Any, handle: Any, store: Memory, **options: Any) -> BaseException:

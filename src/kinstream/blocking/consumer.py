@@ -17,7 +17,7 @@ from kinstream.aws.client import ClientOptions
 from kinstream.blocking.client import Client, OnStream
 from kinstream.blocking.producer import Producer
 from kinstream.config import Auto, Checkpointing, Delivering, Failing, FanOut, Poll
-from kinstream.consume.deliver import BatchHandler, RecordBatch, RecordHandler, batch_of, dead_letter, is_async
+from kinstream.consume.deliver import BatchHandler, RecordBatch, RecordHandler, batch_of, is_async
 from kinstream.consume.fetch.position import PositionLike
 from kinstream.consume.lease.store import LeaseStore
 from kinstream.consume.reading import Batch, Reading
@@ -26,7 +26,7 @@ from kinstream.consume.worker import Worker
 from kinstream.consumer import StartLike
 from kinstream.errors import ClosedError, ConfigError
 from kinstream.events import Observer
-from kinstream.record import GetRecordsResult, ReceivedRecord, Shard, ShardIteratorType, ShardStatus
+from kinstream.record import GetRecordsResult, ReceivedRecord, Record, Shard, ShardIteratorType, ShardStatus
 
 T = TypeVar("T")
 
@@ -293,11 +293,24 @@ def _tracked(read: Callable[[list[weakref.ref[Any]]], Generator[T, None, None]])
     return generator
 
 
+class _LetterBox:
+    """A producer of this style as the event loop uses it, which it must not hold up."""
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+
+    async def put_record(self, record: Record) -> object:
+        """Write a record, in a thread."""
+        return await asyncio.to_thread(self._producer.put_record, record)
+
+
 def _in_thread(then: Any) -> Any:
     """Return a dead letter for the event loop, which it must not hold up."""
     if isinstance(then, Producer):
-        return lambda record, error: asyncio.to_thread(then.put_record, dead_letter(record, error))
-    if not callable(then) or is_async(then) or hasattr(then, "put_record"):
+        return _LetterBox(then)
+    if isinstance(then, type) or hasattr(then, "put_record"):
+        raise kinstream.consumer.wrong_dead_letter(then, "kinstream.blocking.Producer")
+    if is_async(then):
         return then
 
     async def called(record: ReceivedRecord[bytes], error: Exception) -> None:

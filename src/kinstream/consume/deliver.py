@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextvars
 import functools
 import inspect
-import json
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +14,12 @@ from typing import Any, Protocol, TypeAlias, overload
 from kinstream.clock import Clock
 from kinstream.config import Failing
 from kinstream.consume.checkpoint import InWork
+from kinstream.consume.dead_letter import DeadLetters
 from kinstream.consume.reading import Batch, Reading
 from kinstream.consume.report import Reporter
 from kinstream.errors import ConfigError, ConsumeError
 from kinstream.events import RecordFailed
-from kinstream.record import ReceivedRecord, Record
+from kinstream.record import ReceivedRecord
 
 RecordHandler: TypeAlias = Callable[[ReceivedRecord[bytes]], object]
 """Handles a record; plain functions run in threads, async ones on the event loop. What it returns is not looked at."""
@@ -91,13 +90,15 @@ class FailurePolicy:
         clock: Waits between tries.
         announce: Reports calls that failed, and each record that failed for good.
         stopping: Set when delivering is to stop.
+        stream: Name of the stream that is read.
     """
 
-    def __init__(self, option: Failing, clock: Clock, announce: Reporter, stopping: asyncio.Event) -> None:
+    def __init__(self, option: Failing, clock: Clock, announce: Reporter, stopping: asyncio.Event, stream: str) -> None:
         self._option = option
         self._clock = clock
         self._announce = announce
         self._stopping = stopping
+        self._letters = DeadLetters(stream)
 
     @property
     def stopping(self) -> bool:
@@ -152,7 +153,7 @@ class FailurePolicy:
         if then != "skip":
             for record in records:
                 try:
-                    await self._dead_letter(then, record, error)
+                    await self._dead_letter(then, record, error, tries)
                 except BaseException as raised:  # noqa: BLE001 - so is a dead letter
                     refused = failure(raised)
                     self._announce.gave_up(reading.shard_id, [record], refused, tries, "dead letter refused")
@@ -164,9 +165,9 @@ class FailurePolicy:
                     ) from refused
         self._tell(reading, records, error, tries, _outcome(then))
 
-    async def _dead_letter(self, then: Any, record: ReceivedRecord[bytes], error: Exception) -> None:
+    async def _dead_letter(self, then: Any, record: ReceivedRecord[bytes], error: Exception, tries: int) -> None:
         if hasattr(then, "put_record"):
-            await then.put_record(dead_letter(record, error))
+            await self._letters.write(then, record, error, time=self._clock.wall(), attempts=tries)
             return
         outcome = then(record, error)
         if inspect.isawaitable(outcome):
@@ -195,19 +196,6 @@ async def sleep_unless(stopping: asyncio.Event, clock: Clock, seconds: float) ->
         pause.cancel()
         stop.cancel()
     return stopping.is_set()
-
-
-def dead_letter(record: ReceivedRecord[bytes], error: Exception) -> Record:
-    """Return what is written to another stream for a record that could not be handled: its key, and a JSON object."""
-    letter = {
-        "error": f"{type(error).__name__}: {error}",
-        "shard_id": record.shard_id,
-        "sequence_number": record.sequence_number,
-        "subsequence_number": record.subsequence_number,
-        "partition_key": record.partition_key,
-        "data": base64.b64encode(record.data).decode(),
-    }
-    return Record(json.dumps(letter).encode(), record.partition_key or record.sequence_number)
 
 
 Again: TypeAlias = Callable[[], Awaitable[object]]

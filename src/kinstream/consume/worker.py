@@ -121,7 +121,7 @@ class Worker:
         self._discoverer: Discoverer  # once the service's time is known
         self._terms: Terms | None = None
         self._stopping = asyncio.Event()
-        self._policy = FailurePolicy(plan.failure, self._clock, plan.announce, self._stopping)
+        self._policy = FailurePolicy(plan.failure, self._clock, plan.announce, self._stopping, plan.stream.name)
         self._writer = Writer(
             plan.keeper, self._clock, self._stopping, plan.announce, self._end_may_be_kept, self._fail
         )
