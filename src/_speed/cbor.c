@@ -40,10 +40,11 @@ static int put_text(struct writer *writer, const char *name, Py_ssize_t name_siz
     return result;
 }
 
-/* put_records_to_cbor(records: list, rest: bytes): `rest` is the stream's one member, without the head of its map. */
+/* put_records_to_cbor(records: list, rest: bytes, omitted): `rest` is the stream's one member, without the head of its map.
+ * Records whose key is the object `omitted` have no keys in it. */
 PyObject *put_records_to_cbor(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
-    if (count != 2 || !PyList_Check(arguments[0]) || !PyBytes_Check(arguments[1])) Py_RETURN_NONE;
-    PyObject *records = arguments[0], *rest = arguments[1];
+    if (count != 3 || !PyList_Check(arguments[0]) || !PyBytes_Check(arguments[1])) Py_RETURN_NONE;
+    PyObject *records = arguments[0], *rest = arguments[1], *omitted = arguments[2];
     struct writer writer;
     Py_ssize_t expected = 64 + PyBytes_GET_SIZE(rest);
     if (PyList_GET_SIZE(records) > UINT32_MAX) Py_RETURN_NONE;
@@ -68,11 +69,13 @@ PyObject *put_records_to_cbor(PyObject *Py_UNUSED(module), PyObject *const *argu
         Py_ssize_t size = PyBytes_GET_SIZE(data);
         if (hash_key == NULL || (hash_key != Py_None && !PyUnicode_CheckExact(hash_key))) goto failed;
         if (writer_room(&writer, size + 16) < 0) goto failed;
-        *writer.at++ = (char)(hash_key == Py_None ? MAP | 2 : MAP | 3);
+        PyObject *key = place(record, places, KEY);
+        *writer.at++ = (char)(key == omitted ? MAP | 1 : hash_key == Py_None ? MAP | 2 : MAP | 3);
         PUT_LITERAL(&writer, "dData");
         put_head(&writer, BYTES, size);
         put_bytes(&writer, PyBytes_AS_STRING(data), size);
-        if (put_text(&writer, "lPartitionKey", 13, place(record, places, KEY)) < 0) goto failed;
+        if (key == omitted) continue;
+        if (put_text(&writer, "lPartitionKey", 13, key) < 0) goto failed;
         if (hash_key != Py_None && put_text(&writer, "oExplicitHashKey", 16, hash_key) < 0) goto failed;
     }
     if (writer_room(&writer, PyBytes_GET_SIZE(rest)) < 0) goto failed;

@@ -58,7 +58,7 @@ static bool read_keys(struct reader *reader, char tag, struct key_table *table) 
 static bool make_keys(struct key_table *table) {
     for (Py_ssize_t i = 0; i < table->count; i++) {
         struct known_key *key = &table->keys[i];
-        key->made = new_text(key->text, key->size);
+        key->made = is_no_key(key->text, key->size) ? Py_NewRef(Py_None) : new_text(key->text, key->size);
         if (key->made == NULL) return false;
     }
     return true;
@@ -173,7 +173,8 @@ PyObject *user_records(PyObject *Py_UNUSED(module), PyObject *const *arguments, 
     return made == NULL ? not_mine() : made;
 }
 
-/* set_origin(records: list, origin): twin of kinstream.consume.deaggregate.set_origin. */
+/* Also takes the key off records that were put without one.
+ * set_origin(records: list, origin): twin of kinstream.consume.deaggregate.set_origin. */
 PyObject *set_origin(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
     if (count != 2 || !PyList_Check(arguments[0])) Py_RETURN_NONE;
     PyObject *records = arguments[0], *origin = arguments[1];
@@ -190,6 +191,8 @@ PyObject *set_origin(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py
             if (appended < 0) goto other;
         }
         Py_XSETREF(*field(record, &received_layout, RECEIVED_ORIGIN), Py_NewRef(origin));
+        PyObject **key = field(record, &received_layout, RECEIVED_KEY);
+        if (*key != NULL && PyUnicode_CheckExact(*key) && is_no_key_text(*key)) Py_SETREF(*key, Py_NewRef(Py_None));
     }
     return suspects;
 other:

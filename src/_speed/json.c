@@ -47,10 +47,11 @@ static int put_text(struct writer *writer, const char *before, PyObject *text, P
     return result;
 }
 
-/* put_records_to_json(records: list, rest: bytes): `rest` is what stands after the list, from its comma on. */
+/* put_records_to_json(records: list, rest: bytes, omitted): `rest` is what stands after the list, from its comma on. Records
+ * whose key is the object `omitted` have no keys in it. */
 PyObject *put_records_to_json(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
-    if (count != 2 || !PyList_Check(arguments[0]) || !PyBytes_Check(arguments[1])) Py_RETURN_NONE;
-    PyObject *records = arguments[0], *rest = arguments[1];
+    if (count != 3 || !PyList_Check(arguments[0]) || !PyBytes_Check(arguments[1])) Py_RETURN_NONE;
+    PyObject *records = arguments[0], *rest = arguments[1], *omitted = arguments[2];
     struct writer writer;
     Py_ssize_t expected = 64 + PyBytes_GET_SIZE(rest);
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(records); i++) {
@@ -70,13 +71,14 @@ PyObject *put_records_to_json(PyObject *Py_UNUSED(module), PyObject *const *argu
         PyObject *record = PyList_GET_ITEM(records, i);
         const struct places *places = places_of(Py_TYPE(record));
         PyObject *data = place(record, places, DATA), *hash_key = place(record, places, HASH_KEY);
+        PyObject *key = place(record, places, KEY);
         Py_ssize_t size = PyBytes_GET_SIZE(data);
         if (writer_room(&writer, base64_size(size) + 16) < 0) goto failed;
         if (i > 0) *writer.at++ = ',';
         PUT_LITERAL(&writer, "{\"Data\":\"");
         writer.at = base64_encode(writer.at, (const unsigned char *)PyBytes_AS_STRING(data), size);
-        if (put_text(&writer, "\",\"PartitionKey\":\"", place(record, places, KEY), 2) < 0) goto failed;
-        if (hash_key != Py_None) {
+        if (key != omitted && put_text(&writer, "\",\"PartitionKey\":\"", key, 2) < 0) goto failed;
+        if (hash_key != Py_None && key != omitted) {
             if (hash_key == NULL || !PyUnicode_CheckExact(hash_key)) goto failed;
             if (put_text(&writer, "\",\"ExplicitHashKey\":\"", hash_key, 2) < 0) goto failed;
         }

@@ -215,7 +215,7 @@ static PyObject *plain_size(PyObject *Py_UNUSED(module), PyObject *const *argume
             *field(record, layout, RECORD_ENCODER) != Py_None)
             Py_RETURN_NONE;
         Py_ssize_t length = PyUnicode_GET_LENGTH(key);
-        if (length == 0 || length > longest_key) Py_RETURN_NONE;
+        if (length == 0 || length > longest_key || is_no_key_text(key)) Py_RETURN_NONE;
         size += PyBytes_GET_SIZE(data) + length;
     }
     return PyLong_FromSsize_t(size);

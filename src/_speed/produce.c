@@ -21,6 +21,7 @@ static PyObject *admitted(const struct layout *layout, PyObject *data, PyObject 
     Py_ssize_t length = PyUnicode_GET_LENGTH(key), size = PyBytes_GET_SIZE(data) + length;
     if (length == 0 || length > longest_key || size > limit) return NULL;
     if (PyBytes_GET_SIZE(data) > 0 && (unsigned char)*PyBytes_AS_STRING(data) == 0xf3) return NULL; /* perhaps an aggregate */
+    if (is_no_key_text(key)) return NULL;
     PyObject *number = PyLong_FromSsize_t(size);
     if (number == NULL) return NULL;
     if (total != NULL) *total += size;

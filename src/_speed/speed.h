@@ -109,6 +109,19 @@ static inline void look_into(PyObject *list, Py_ssize_t i, enum place which) {
 
 PyObject *not_mine(void);
 
+/* The partition key of records that were put without one: kinstream.record.NO_KEY. */
+#define NO_KEY "kinstream-no-key"
+enum { NO_KEY_SIZE = sizeof NO_KEY - 1 };
+
+static inline bool is_no_key(const char *text, Py_ssize_t size) {
+    return size == NO_KEY_SIZE && memcmp(text, NO_KEY, NO_KEY_SIZE) == 0;
+}
+
+static inline bool is_no_key_text(PyObject *key) {
+    return PyUnicode_GET_LENGTH(key) == NO_KEY_SIZE && PyUnicode_IS_COMPACT_ASCII(key) &&
+           is_no_key((const char *)PyUnicode_1BYTE_DATA(key), NO_KEY_SIZE);
+}
+
 /* --- Bytes that are being written (module.c) ----------------------------------------------------------------------- */
 
 struct writer {

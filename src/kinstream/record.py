@@ -15,6 +15,9 @@ Data = TypeVar("Data")
 Encoder: TypeAlias = Callable[[Any], str | bytes]
 """Turns a record's data into what is written: UTF-8 text as `str`, or `bytes`."""
 
+NO_KEY = "kinstream-no-key"
+"""The partition key in the stream of records that were put without one. Nobody else may use it."""
+
 
 class EncryptionType(StrEnum):
     """How Kinesis keeps a record on its disks."""
@@ -97,7 +100,8 @@ class ReceivedRecord(msgspec.Struct, Generic[Data], frozen=True, gc=False):
         data: The record's bytes; in `kinstream.callbacks` the parsed JSON, unless the consumer has `is_blob`.
         sequence_number: Decimal text, unique in its shard and increasing.
         arrival_time: When Kinesis took the record, in seconds since 1970, to the millisecond.
-        partition_key: As written; None where the producer gave none (streams that distribute records themselves).
+        partition_key: As written; None if the record was put without one. `get_records` shows what is in the stream: for such a
+            record "kinstream-no-key", or None on a stream that distributes records itself.
         encryption_type: NONE where the answer names none.
         subsequence_number: The index of a user record in its aggregate; None where it came alone.
         origin: The reading that it came from; None where it was read by `get_records`.

@@ -25,11 +25,14 @@ class Compiled(Protocol):
     def plain_size(self, records: list[Record], longest_key: int, /) -> int | None:
         """Return the bytes of data and characters of keys if each record can go just as it is."""
 
-    def put_records_to_json(self, records: list[Any], rest: bytes, /) -> bytes | None:
-        """Return the body of PutRecords; `rest` is what stands after the list of records, from its comma on."""
+    def put_records_to_json(self, records: list[Any], rest: bytes, omitted: str | None, /) -> bytes | None:
+        """Return the body of PutRecords; `rest` is what stands after the list of records, from its comma on.
 
-    def put_records_to_cbor(self, records: list[Any], rest: bytes, /) -> bytes | None:
-        """Return the body of PutRecords; `rest` is the one other member, name and value."""
+        Records whose partition key is `omitted`, the same object, are written without keys.
+        """
+
+    def put_records_to_cbor(self, records: list[Any], rest: bytes, omitted: str | None, /) -> bytes | None:
+        """Return the body of PutRecords; `rest` is the one other member, name and value. `omitted` as above."""
 
     def results_from_json(self, body: bytes, /) -> tuple[list[PutRecordResult], bytes] | None:
         """Return the results in an answer to PutRecords, and the answer with none in their place."""
@@ -81,7 +84,7 @@ class Compiled(Protocol):
         """Return the value of each delivery; all of them are settled."""
 
     def set_origin(self, records: list[ReceivedRecord[bytes]], origin: object, /) -> list[int] | None:
-        """Give records their origin; return the indexes of those that may be aggregates."""
+        """Set the origin of records, and take the key off those put without one; return the indexes of possible aggregates."""
 
     def user_records(
         self, record: ReceivedRecord[bytes], origin: object, low: bytes | None, high: bytes | None, /

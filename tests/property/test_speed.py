@@ -20,7 +20,7 @@ from tests.doubles.memory import assert_nothing_is_kept
 from kinstream.aws import kinesis
 from kinstream.aws.wire import CborCodec, Codec, JsonCodec
 from kinstream.errors import KinesisError
-from kinstream.record import EncryptionType, PutRecordResult, ReceivedRecord, Record
+from kinstream.record import NO_KEY, EncryptionType, PutRecordResult, ReceivedRecord, Record
 from kinstream.sharding.hashkey import MAX_HASH_KEY
 from kinstream.speed import Compiled
 
@@ -79,11 +79,14 @@ ODD = st.builds(
     st.none() | st.just("1") | st.just("x"),
     st.none() | st.just(str) | st.just(3),
 )
+RESERVED = st.builds(
+    Record, BLOB, st.sampled_from([NO_KEY, NO_KEY[:-1], NO_KEY + "x", NO_KEY.upper(), "\u017f" + NO_KEY[1:]])
+)
 OTHER = st.builds(Subrecord, BLOB, KEY) | st.none() | st.just(("data", "key"))
 RECORDS = (
     st.lists(PLAIN, max_size=12)
     | st.lists(PLAIN | ROUTED, max_size=12)
-    | st.lists(PLAIN | ROUTED | ODD | OTHER, max_size=6)
+    | st.lists(PLAIN | ROUTED | ODD | OTHER | RESERVED, max_size=6)
 )
 
 
@@ -357,8 +360,8 @@ def test_what_is_no_list_and_no_body_is_not_touched() -> None:
         assert FAST.page_from_cbor(unusual) is None
         assert FAST.results_from_json(unusual) is None
         assert FAST.results_from_cbor(unusual) is None
-        assert FAST.put_records_to_json(unusual, b"") is None
-        assert FAST.put_records_to_cbor([], unusual) is None
+        assert FAST.put_records_to_json(unusual, b"", None) is None
+        assert FAST.put_records_to_cbor([], unusual, None) is None
         with pytest.raises(TypeError):
             FAST.plain_size(unusual, 256)
         with pytest.raises(TypeError):
@@ -390,8 +393,9 @@ def test_no_call_keeps_memory() -> None:
     def each_once() -> None:
         FAST.plain_size(records, 256)
         for some in (records, bad):
-            FAST.put_records_to_json(some, b',"StreamName":"s"}')
-            FAST.put_records_to_cbor(some, b"jStreamNamees")
+            for omitted in (None, records[0].partition_key):
+                FAST.put_records_to_json(some, b',"StreamName":"s"}', omitted)
+                FAST.put_records_to_cbor(some, b"jStreamNamees", omitted)
         for page, results, (get, put) in pages:
             for body in (get, get[:-200], get[:300], get.replace(b"KMS", b"NEW"), get.replace(b"\xc3", b"\xff"), put):
                 page(body)

@@ -19,7 +19,7 @@ from kinstream.consume.deaggregate import Deaggregator, Undeliverable
 from kinstream.events import Event
 from kinstream.kpl.builder import Builder
 from kinstream.kpl.message import MAGIC
-from kinstream.record import EncryptionType, HashKeyRange, ReceivedRecord, Record
+from kinstream.record import NO_KEY, EncryptionType, HashKeyRange, ReceivedRecord, Record
 from kinstream.sharding.hashkey import MAX_HASH_KEY, even_ranges, hash_key, hash_key_bytes
 from kinstream.speed import Compiled
 
@@ -27,7 +27,7 @@ FUZZED_CONTAINERS = int(os.environ.get("KINSTREAM_FUZZED_INPUTS", "20000"))
 FAST: Compiled = compiled_or_skip()
 
 KEY = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=70) | st.sampled_from(
-    ["a", "b", "x" * 256]
+    ["a", "b", "x" * 256, NO_KEY, NO_KEY[:-1], NO_KEY + "x"]
 )
 HASH_KEY = st.none() | st.sampled_from(["0", str(MAX_HASH_KEY)]) | st.integers(0, MAX_HASH_KEY).map(str)
 DATA = st.binary(max_size=40) | st.sampled_from([127, 128, 129, 16383, 16384]).map(bytes)

@@ -22,7 +22,7 @@ from kinstream.produce.delivery import Aggregate, Delivery, Failure, WrappedDeli
 from kinstream.produce.lane import Lane
 from kinstream.produce.route import distribute, find_all
 from kinstream.produce.settle import as_meant, mark_written
-from kinstream.record import PutRecordResult, PutResult
+from kinstream.record import NO_KEY, PutRecordResult, PutResult
 from kinstream.sharding.hashkey import MAX_HASH_KEY, even_ranges
 from kinstream.speed import Compiled
 
@@ -38,7 +38,8 @@ class Blob(bytes):
 
 
 DATA = st.binary(max_size=300) | st.binary(max_size=20).map(MAGIC.__add__) | st.sampled_from([MAGIC[:1], MAGIC[:3]])
-PAIR = st.tuples(DATA, st.text(st.characters(max_codepoint=127), min_size=1, max_size=10))
+LIKE_NO_KEY = st.sampled_from([NO_KEY, NO_KEY[:-1], NO_KEY + "x", NO_KEY.upper()])
+PAIR = st.tuples(DATA, st.text(st.characters(max_codepoint=127), min_size=1, max_size=10) | LIKE_NO_KEY)
 ODD_PAIR: st.SearchStrategy[Any] = st.one_of(
     st.tuples(st.binary(max_size=9).map(Blob), KEY),
     st.tuples(st.binary(max_size=9).map(bytearray), KEY),
@@ -157,7 +158,11 @@ def test_the_same_bytes_are_written_of_what_waits(deliveries: list[Delivery]) ->
     entries: list[Any] = [*deliveries, Aggregate(deliveries, b"packed", "a", "0")]
     codecs: list[tuple[Codec, Codec]] = [(JsonCodec(None), JsonCodec(FAST)), (CborCodec(None), CborCodec(FAST))]
     for pure, fast in codecs:
-        assert pure.encode_put_records(STREAM, entries) == fast.encode_put_records(STREAM, entries)
+        for omitted in (None, deliveries[0].partition_key, NO_KEY):
+            written = pure.encode_put_records(STREAM, entries, omitted)
+            assert written == fast.encode_put_records(STREAM, entries, omitted)
+            keys = [entry.get("PartitionKey") for entry in pure.decode(written)["Records"]]
+            assert keys == [None if e.partition_key is omitted else e.partition_key for e in entries]
 
 
 STATE = st.sampled_from(["waiting", "failed", "awaited", "wrapped"])

@@ -21,6 +21,7 @@ from kinstream.aws.wire import Codec, Entry, is_timestamp
 from kinstream.config import choice, text, whole_number
 from kinstream.errors import ConfigError, InvalidRecord
 from kinstream.record import (
+    NO_KEY,
     EncryptionType,
     GetRecordsResult,
     PutRecordResult,
@@ -242,10 +243,19 @@ def _encodable(codec: Codec, stream: Stream, records: Sequence[Entry]) -> Reques
         return None
 
 
-def put_checked_records(codec: Codec, stream: Stream, records: Sequence[Entry]) -> Request[PutRecordsResult]:
-    """Return the request that writes records of which each, and all together, are known to be good."""
+def put_checked_records(
+    codec: Codec, stream: Stream, records: Sequence[Entry], omitted: str | None = None
+) -> Request[PutRecordsResult]:
+    """Return the request that writes records of which each, and all together, are known to be good.
+
+    Args:
+        codec: How to write it.
+        stream: The stream.
+        records: The records.
+        omitted: Records with this very partition key are written without keys, for streams that distribute records themselves.
+    """
     codec = codec.best_for(records)
-    body = codec.encode_put_records(stream.parameter, records)
+    body = codec.encode_put_records(stream.parameter, records, omitted)
     parse = partial(_all_written, codec, len(records))
     return Request("PutRecords", body, parse, stream.region, stream.account, _count_records, codec.content_type)
 
@@ -433,25 +443,26 @@ def get_records(
     return Request("GetRecords", codec.encode(params), codec.decode_get_records, stream.region, stream.account)
 
 
-def checked(record: Any, where: str, *, index: int = 0) -> Record:
+def checked(record: Any, where: str, *, index: int = 0, keyless: bool = False) -> Record:
     """Return a record as it goes on the wire: its data encoded to bytes, everything checked.
 
     Args:
         record: What was given as a record.
         where: Names it in errors, such as "records[3]".
         index: Its place in the list that it came in.
+        keyless: True if it was put without a partition key, and so has the reserved one.
 
     Raises:
         InvalidRecord: It cannot be put. The message names the field, never a record's data.
     """
-    found = _checked(record)
+    found = _checked(record, keyless=keyless)
     if isinstance(found, Record):
         return found
     del record  # error trackers show the variables of a traceback's frames
     raise InvalidRecord(f"{where}{found}", index=index)
 
 
-def _checked(record: Any) -> Record | str:
+def _checked(record: Any, *, keyless: bool) -> Record | str:
     """Return a record as it goes on the wire, or what is wrong with it. Raises nothing: its variables hold data."""
     if not isinstance(record, Record):
         return f": must be a kinstream.Record, not {type(record).__name__}"
@@ -460,6 +471,8 @@ def _checked(record: Any) -> Record | str:
         return f".partition_key: must be text, not {type(key).__name__}"
     if not 0 < len(key) <= PARTITION_KEY_MAX_CHARACTERS:
         return f".partition_key: {len(key)} characters; must have 1 to {PARTITION_KEY_MAX_CHARACTERS} (API reference, PutRecord)"
+    if not keyless and _exact(key) == NO_KEY:
+        return f".partition_key={NO_KEY!r}: reserved for records without a key; choose another key, or use put without a key"
     try:
         key_size = len(key.encode())
     except UnicodeEncodeError:
@@ -535,6 +548,7 @@ def _plain_sum(records: list[Record]) -> int | None:
             data.__class__ is not bytes
             or key.__class__ is not str
             or not 0 < (length := len(key)) <= PARTITION_KEY_MAX_CHARACTERS
+            or key == NO_KEY
             or record.explicit_hash_key is not None
             or record.prev_sequence_number is not None
             or record.encoder is not None

@@ -88,8 +88,11 @@ class Codec(Protocol):
     def best_for(self, records: Sequence[Entry]) -> Codec:
         """Return the form to put these records in."""
 
-    def encode_put_records(self, stream: dict[str, str], records: Sequence[Entry]) -> bytes:
-        """Return the body of PutRecords. A `Record` among them has no encoder and no previous number."""
+    def encode_put_records(self, stream: dict[str, str], records: Sequence[Entry], omitted: str | None = None) -> bytes:
+        """Return the body of PutRecords. A `Record` among them has no encoder and no previous number.
+
+        Records whose partition key is `omitted`, the same object, are written without keys.
+        """
 
     def decode_put_record(self, body: bytes) -> PutRecordResult:
         """Return the answer to PutRecord. Raises ValueError."""
@@ -141,17 +144,17 @@ class JsonCodec:
         """Return this form."""
         return self
 
-    def encode_put_records(self, stream: dict[str, str], records: Sequence[Entry]) -> bytes:
+    def encode_put_records(self, stream: dict[str, str], records: Sequence[Entry], omitted: str | None = None) -> bytes:
         """Return the body of PutRecords."""
         if self._compiled is not None:
             rest = b",%b" % self._encoder.encode(stream)[1:]
-            body = self._compiled.put_records_to_json(records, rest) if isinstance(records, list) else None
+            body = self._compiled.put_records_to_json(records, rest, omitted) if isinstance(records, list) else None
             if body is not None:
                 return body
         # The records' own fields have wire names, so msgspec writes them straight from the objects.
         # The first few tell which way is faster; both are right for any.
         some = records[:8]
-        if sum([len(record.data) for record in some]) < LARGE_TO_ENCODE * len(some):
+        if omitted is None and sum([len(record.data) for record in some]) < LARGE_TO_ENCODE * len(some):
             if set(map(type, records)) != {Record}:
                 records = [Record(record.data, record.partition_key, record.explicit_hash_key) for record in records]
             return b'{"Records":%b,%b' % (self._encoder.encode(records), self._encoder.encode(stream)[1:])
@@ -163,6 +166,10 @@ class JsonCodec:
         for record in records:
             append(head)
             append(encode64(record.data))
+            if record.partition_key is omitted:
+                append(b'"')
+                head = b'},{"Data":"'
+                continue
             append(b'","PartitionKey":')
             append(text(record.partition_key))
             if record.explicit_hash_key is not None:
@@ -242,11 +249,11 @@ class CborCodec:
         """Return this form."""
         return self
 
-    def encode_put_records(self, stream: dict[str, str], records: Sequence[Entry]) -> bytes:
+    def encode_put_records(self, stream: dict[str, str], records: Sequence[Entry], omitted: str | None = None) -> bytes:
         """Return the body of PutRecords, packed by hand: three times as fast as through dicts and cbor2."""
         rest = cbor2.dumps(stream)[1:]
         if self._compiled is not None and isinstance(records, list):
-            body = self._compiled.put_records_to_cbor(records, rest)
+            body = self._compiled.put_records_to_cbor(records, rest, omitted)
             if body is not None:
                 return body
         parts = [b"\xa2gRecords" + _head(0x80, len(records))]
@@ -255,7 +262,10 @@ class CborCodec:
             data = record.data
             key = record.partition_key.encode()
             size = len(data)
-            if record.explicit_hash_key is None:
+            if record.partition_key is omitted:
+                append(b"\xa1dData" + _head(0x40, size))
+                append(data)
+            elif record.explicit_hash_key is None:
                 append(_DATA[size] if size < _HEADS else b"\xa2dData" + _head(0x40, size))
                 append(data)
                 append(_KEY[len(key)])

@@ -133,7 +133,7 @@ class Producer(Face):
                 itself a valid aggregated record is sent in a container of one record, so that readers return it whole;
                 `put_record` sends it without.
             partition_key: 1 to 256 characters; its MD5 chooses the shard. None: the stream's open shards take such records in
-                turn.
+                turn. kinstream's consumers give None for them, all other readers see the key "kinstream-no-key".
             callback: `callback(error, put_result)`, once the record is written or has failed; the result is None on an error,
                 such as `BufferFull` where there is no room. Without a callback, a failure is logged.
             explicit_hash_key: A decimal number below 2**128 that chooses the shard in the key's place.

@@ -10,7 +10,7 @@ import msgspec
 from kinstream.events import AggregateDamaged, AggregateDropped, Event
 from kinstream.kpl.container import BadIndex, Damaged, UserRecords, unpack
 from kinstream.kpl.message import MAGIC
-from kinstream.record import HashKeyRange, ReceivedRecord
+from kinstream.record import NO_KEY, HashKeyRange, ReceivedRecord
 from kinstream.sharding.hashkey import md5, parse_hash_key
 from kinstream.speed import Compiled, compiled
 
@@ -120,7 +120,7 @@ class Deaggregator:
             origin = self.origin
             numbered = enumerate(user_records)
             while chunk := [
-                ReceivedRecord(data, sequence_number, arrival, key, encryption, i, origin)
+                ReceivedRecord(data, sequence_number, arrival, None if key == NO_KEY else key, encryption, i, origin)
                 for i, (key, _, data) in islice(numbered, most)
             ]:
                 batch += chunk
@@ -171,9 +171,11 @@ class Deaggregator:
 
 
 def set_origin(records: list[ReceivedRecord[bytes]], origin: object) -> list[int]:
-    """Give records their origin; return the indexes of those that may be aggregates."""
+    """Set the origin of records, and take the key off those put without one; return the indexes of possible aggregates."""
     for record in records:
         _put(record, "origin", origin)
+        if record.partition_key == NO_KEY:
+            _put(record, "partition_key", None)
     # One byte tells nearly all plain records apart, and costs no allocation.
     return [i for i, record in enumerate(records) if record.data[:1] == _MAGIC_BYTE]
 

@@ -136,7 +136,7 @@ class Admission:
         if keyless:
             self.keyless = True
             record = Record(record.data, KEYLESS, record.explicit_hash_key)
-        sound = checked(record, where, index=index)
+        sound = checked(record, where, index=index, keyless=keyless)
         payload: bytes = sound.data if self._encode is None else self._encode(sound.data)
         key = KEYLESS if keyless else sound.partition_key
         size = len(payload) + len(key.encode())
@@ -187,6 +187,7 @@ def plain_one_in_python(
         or not key.isascii()
         or (size := len(data) + length) > limit
         or data[:1] == _MAGIC_BYTE
+        or key == KEYLESS
     ):
         return None
     return delivery(data, key, None, size, admitted)
@@ -221,6 +222,7 @@ def plain_pairs(
             or not key.isascii()
             or (size := len(data) + length) > limit
             or data[:1] == _MAGIC_BYTE
+            or key == KEYLESS
         ):
             return None
         total += size

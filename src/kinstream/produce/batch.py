@@ -43,10 +43,12 @@ class Batch:
         sent_at: When it was sent.
         shard_map: By which its shards were told.
         refusal: What is known of the refused request that it is a part of; None where it is none.
+        omits_keys: True if records without a key are sent without one, False if with the reserved key.
     """
 
     __slots__ = (
-        "entries", "expires", "first_failure", "lanes", "oldest", "records", "refusal", "sent_at", "shard_map", "size", "spans",
+        "entries", "expires", "first_failure", "lanes", "oldest", "omits_keys", "records", "refusal", "sent_at", "shard_map",
+        "size", "spans",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -61,6 +63,7 @@ class Batch:
         self.sent_at: float = 0.0
         self.shard_map: ShardMap | None = None
         self.refusal: Refusal | None = None
+        self.omits_keys: bool = True
 
     def halves(self) -> list[Batch]:
         """Return it in two."""
@@ -93,7 +96,7 @@ class Batch:
         part.records = sum([1 if isinstance(entry, Delivery) else len(entry.members) for entry in part.entries])
         part.size = total_size(part.entries, 0, len(part.entries))
         part.oldest, part.first_failure, part.expires = self.oldest, self.first_failure, self.expires
-        part.refusal = self.refusal
+        part.refusal, part.omits_keys = self.refusal, self.omits_keys
         return part
 
 

@@ -16,15 +16,15 @@ from kinstream.errors import ProduceError
 from kinstream.kpl.builder import container_of_one
 from kinstream.kpl.message import DIGEST_BYTES
 from kinstream.produce.expire import NEVER
-from kinstream.record import PutResult, Record
+from kinstream.record import NO_KEY, PutResult, Record
 from kinstream.sharding.hashkey import MAX_HASH_KEY
 from kinstream.speed import Compiled, compiled
 
 if TYPE_CHECKING:
     from kinstream.produce.unseen import Unseen
 
-KEYLESS = "".join(("no", " ", "key"))
-"""The partition key of records that were put without one. Made here, so that no key of a user is this very object."""
+KEYLESS = NO_KEY
+"""The partition key of records that were put without one, compared by identity. A user's equal key is refused before."""
 
 Waiter: TypeAlias = "asyncio.Future[None]"
 

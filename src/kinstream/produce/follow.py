@@ -99,6 +99,7 @@ class Follower:
         die: Told of an error that nobody foresaw.
 
     Attributes:
+        spreads: True if the stream distributes records itself (RecordDistributionStrategy AUTO), so that none needs a key.
         known: Whether it is known which shard takes which record, or known that it cannot be told.
         hold_until: So long records wait for a first look.
         absent: True while the stream is being created or deleted: nothing is sent.
@@ -127,6 +128,7 @@ class Follower:
         confirmed: Confirmed,
         die: Callable[[BaseException], None],
     ) -> None:
+        self.spreads: bool = False
         self.known: bool = False
         self.hold_until: float = NEVER
         self.absent: bool = False
@@ -181,7 +183,7 @@ class Follower:
 
     def forget(self) -> None:
         """Know nothing of the stream any more: one made anew in its place may have the same shards with other ranges."""
-        self.known = False
+        self.known = self.spreads = False
         self._batcher.aggregating = False
         self._look_at = 0.0
 
@@ -281,6 +283,7 @@ class Follower:
         now = self._clock.monotonic()
         facts, shard_map, used = sight.facts, sight.shard_map, self._router.shard_map
         self._entrance.admission.record_limit = self._batcher.record_limit = facts.record_limit
+        self.spreads = facts.spreads
         if facts.absent:
             self.known = False
             return sight.error

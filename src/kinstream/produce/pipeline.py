@@ -240,6 +240,7 @@ class Pipeline:
             batch.sent_at = now
             self._start_clocks(batch, now)
             batch.shard_map = self._router.shard_map
+            batch.omits_keys = batch.omits_keys and self._follower.spreads and self.entrance.admission.keyless
             self._counts.requests += 1
             if self._tell is not None:
                 self._tell(RequestSent(len(batch.entries), batch.records, batch.size))
@@ -569,6 +570,11 @@ class Pipeline:
     def _narrow_down(self, batch: Batch, error: KinesisError, now: float) -> None:
         """Find the one record for which Kinesis refused a request: it must not take the others with it. Or it is all of them."""
         refusal, count = batch.refusal, len(batch.entries)
+        if batch.omits_keys:  # the stream may no longer distribute records itself: retry once with the reserved key
+            batch.omits_keys = False
+            self._follower.look_again()
+            self._queue([batch.part(0, count)])
+            return
         reason = f"{type(error).__name__}: {error.details}"
         if count == 1:
             self._follower.look_again()  # the stream may take smaller records by now
@@ -592,10 +598,14 @@ class Pipeline:
                 parts = batch.samples_and_rest()
             else:
                 parts = batch.halves()
-            for part in parts:
-                for lane in part.lanes:
-                    lane.on_their_way += 1
-                self._parts.append(part)
+            self._queue(parts)
+
+    def _queue(self, parts: list[Batch]) -> None:
+        """Queue parts of a refused request to be sent as requests of their own."""
+        for part in parts:
+            for lane in part.lanes:
+                lane.on_their_way += 1
+            self._parts.append(part)
 
     def _refuse(self, batch: Batch, error: KinesisError, details: str, now: float) -> None:
         """Fail the records of a refused request; those of an aggregate are tried alone before."""

@@ -13,6 +13,7 @@ from kinstream.aws.endpoint import Stream
 from kinstream.config import Retrying
 from kinstream.errors import KinesisError
 from kinstream.produce.batch import Batch
+from kinstream.produce.delivery import KEYLESS
 from kinstream.record import PutRecordResult
 
 ONCE = Retrying(max_attempts=1)
@@ -39,7 +40,8 @@ class Sender:
             KinesisError: It failed as a whole.
         """
         client = self._client
-        request = kinesis.put_checked_records(client.codec, self._stream, batch.entries)
+        omitted = KEYLESS if batch.omits_keys else None
+        request = kinesis.put_checked_records(client.codec, self._stream, batch.entries, omitted)
         try:
             result = await client.send(request, retry=ONCE, within=self._timeout)
         except KinesisError as error:

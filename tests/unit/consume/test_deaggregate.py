@@ -181,3 +181,37 @@ def test_aggregate_that_claims_very_many_records_is_taken_apart_in_batches(speed
     assert len(first) == 1000
     assert peak < 4 * len(data)
     assert sum(len(batch) for batch in batches if isinstance(batch, list)) == 19_000
+
+
+# Records without a key
+
+
+@pytest.mark.parametrize("hash_keys", [WHOLE, None, HashKeyRange(HALF, WHOLE.ending_hash_key)])
+def test_records_put_without_a_key_have_none_alone_and_in_aggregates(
+    speed: Compiled | None, hash_keys: HashKeyRange | None
+) -> None:
+    apart = Apart(speed, hash_keys)
+    names = [
+        ("kinstream-no-key", HALF),
+        ("kinstream-no-ke", HALF),
+        ("kinstream-no-key!", HALF),
+        ("kinstream-no-key", HALF),
+    ]
+    alone = [
+        ReceivedRecord(b"x", "1", 5.0, "kinstream-no-key"),
+        ReceivedRecord(b"x", "2", 5.0, "Kinstream-no-key"),
+        ReceivedRecord(b"x", "3", 5.0, None),
+        ReceivedRecord(aggregate(*names), "4", 5.0, "a"),
+        ReceivedRecord(MAGIC + b"damaged" * 9, "5", 5.0, "kinstream-no-key"),
+    ]
+    found = [batch for batch in apart.deaggregator.batches(alone) if isinstance(batch, list)]
+    keys = [record.partition_key for batch in found for record in batch]
+    assert keys == [None, "Kinstream-no-key", None, None, "kinstream-no-ke", "kinstream-no-key!", None, None]
+    assert [type(event) for event in apart.events] == [AggregateDamaged]
+
+
+def test_record_without_a_key_belongs_to_a_shard_by_its_hash_key_alone(speed: Compiled | None) -> None:
+    apart = Apart(speed, HashKeyRange("0", str(2**127 - 1)))
+    assert shown(apart(aggregate(("kinstream-no-key", "0")))) == [[("1", 0, None, b"data 0")]]
+    assert apart(aggregate(("kinstream-no-key", HALF))) == []
+    assert [type(event) for event in apart.events] == [AggregateDropped]

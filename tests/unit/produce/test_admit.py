@@ -1,14 +1,26 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from kinstream import Record
+from kinstream.aws.endpoint import Stream
+from kinstream.aws.kinesis import checked, put_record, put_records
+from kinstream.aws.wire import JsonCodec
 from kinstream.config import Buffering
 from kinstream.errors import InvalidRecord
 from kinstream.produce.admit import Admission
 from kinstream.produce.delivery import KEYLESS
+
+STREAM = Stream("events")
+
+
+class Text(str):
+    """Text of another type."""
+
+    __slots__ = ()
 
 
 def admission(**buffering: Any) -> Admission:
@@ -30,7 +42,33 @@ def test_a_record_brings_its_keys_and_its_encoder() -> None:
 def test_no_key_means_any_shard() -> None:
     assert admission().one(b"data", None, None).partition_key is KEYLESS
     assert admission().one(b"data", None, "9").explicit_hash_key == "9"
-    assert admission().one(b"data", "no key", None).partition_key is not KEYLESS
+    assert admission().one(b"data", None, None).partition_key == "kinstream-no-key"
+
+
+@pytest.mark.parametrize("key", [KEYLESS, "".join(KEYLESS), Text(KEYLESS)])
+@pytest.mark.parametrize("hash_key", [None, "5"])
+def test_reserved_key_is_refused_by_name(key: str, hash_key: str | None) -> None:
+    of = admission()
+    refusals: list[Callable[[], object]] = [
+        lambda: of.one(b"data", key, hash_key),
+        lambda: of.one(Record(b"data", key, hash_key), None, None),
+        lambda: checked(Record(b"data", key, hash_key), "record"),
+        lambda: put_records(JsonCodec(), STREAM, [Record(b"data", key, hash_key)]),
+        lambda: put_record(JsonCodec(), STREAM, Record(b"data", key, hash_key)),
+    ]
+    for refused in refusals:
+        with pytest.raises(InvalidRecord, match=r"partition_key='kinstream-no-key': reserved"):
+            refused()
+    made, _, wrong = of.some([(b"data", "key"), (b"data", key)], 0, 1.0)
+    assert [one.partition_key for one in made] == ["key"]
+    assert isinstance(wrong, InvalidRecord)
+    assert wrong.index == 1
+
+
+@pytest.mark.parametrize("key", [KEYLESS[:-1], KEYLESS + "x", KEYLESS.upper(), " " + KEYLESS[1:], "kïnstream-no-key"])
+def test_keys_that_resemble_the_reserved_one_are_keys_like_any_other(key: str) -> None:
+    assert admission().one(b"data", key, None).partition_key == key
+    put_records(JsonCodec(), STREAM, [Record(b"data", key)])
 
 
 @pytest.mark.parametrize(
