@@ -201,12 +201,14 @@ def test_records_that_failed_without_a_callback_are_counted_not_listed(caplog: p
             producer.put(b"canary", f"k{n}")
     lines = [record.getMessage() for record in caplog.records if record.name == "kinstream.callbacks"]
     assert 1 <= len(lines) <= 2
-    assert (
-        sum(int(count.replace(",", "")) for line in lines for count in re.findall(r"\b[\d,]+(?= calls| more)", line))
-        + sum("a call" in line for line in lines)
-        == 1000
-    )
+    assert failed_calls(lines) == 1000
     assert "canary" not in caplog.text
+
+
+def failed_calls(lines: list[str]) -> int:
+    """Return how many calls without a callback the log's lines count."""
+    counts = [count for line in lines for count in re.findall(r"\b[\d,]+(?= calls| more)", line)]
+    return sum(int(count.replace(",", "")) for count in counts) + sum("a call" in line for line in lines)
 
 
 @pytest.mark.parametrize("method", ["put", "put_record", "put_records"])
@@ -222,9 +224,9 @@ def test_record_that_cannot_be_put_is_logged_where_it_has_no_callback(
             else:
                 producer.put_records([Record(b"canary", "")])
     lines = [record.getMessage() for record in caplog.records if record.name == "kinstream.callbacks"]
-    assert len(lines) == 2
-    assert f"{method}: a call that had no callback failed: InvalidRecord" in lines[0]
-    assert "99 more" in lines[1]
+    assert 1 <= len(lines) <= 2
+    assert failed_calls(lines) == 100
+    assert re.search(rf"{method}: (a call|[\d,]+ calls) that had no callback failed: InvalidRecord", lines[0])
     assert "canary" not in caplog.text
 
 

@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -24,8 +25,8 @@ from kinstream.errors import ClosedError, ConfigError, KinesisError, without_fra
 from kinstream.failures import Failures, Report
 from kinstream.stream import StreamAccess
 
-Prepared: TypeAlias = "Coroutine[Any, Any, tuple[object, ...]] | None"
-"""Sends, and returns what is handed over after the error; None: that will come by itself."""
+Prepared: TypeAlias = Coroutine[Any, Any, tuple[object, ...]]
+"""Sends a request, and returns the callback's arguments after the error."""
 
 EXIT_DRAIN = 5.0
 """Seconds that the end of the interpreter waits for what is under way on an object that nobody closed."""
@@ -68,6 +69,7 @@ class Face:
         self._background = BackgroundLoop(thread_name)
         self._under_way: set[asyncio.Task[None]] = set()
         self._finishing: asyncio.Task[None] | None = None
+        self._limits: list[asyncio.Task[None]] = []
         self._access: StreamAccess | None = None
         self._wrong: KinesisError | None = None
         try:
@@ -111,10 +113,13 @@ class Face:
         From a callback, of this object or of another, it returns at once, and the rest follows: two that waited for each
         other would wait for ever. Methods called afterwards hand over a ClosedError.
         """
-        if not self._closed:
+        self._close(None)
+
+    def _close(self, timeout: float | None) -> None:
+        if not self._closed or timeout is not None:
             self._closed = True
-            self._in_background(self._begin_to_finish)
-        if not _in_callback():
+            self._in_background(partial(self._begin_to_finish, timeout))
+        if not in_callback():
             self._background.join()
 
     def _in_background(self, function: Callable[[], None]) -> None:
@@ -131,8 +136,17 @@ class Face:
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
-    def _begin_to_finish(self) -> None:
-        self._finishing = asyncio.get_running_loop().create_task(self._finish())
+    def _begin_to_finish(self, timeout: float | None) -> None:
+        if self._finishing is None:
+            self._finishing = asyncio.get_running_loop().create_task(self._finish())
+        if timeout is not None and self._access is not None:
+            self._limits.append(asyncio.get_running_loop().create_task(self._limit(self._access, timeout)))
+
+    async def _limit(self, access: StreamAccess, timeout: float) -> None:  # noqa: ASYNC109 - not the caller's own
+        """Fail what has not ended after a time, so that the object can end. Cancelled if it ends before."""
+        await access.client.clock.sleep(timeout)
+        for task in self._under_way:
+            task.cancel()
 
     async def _finish(self) -> None:
         try:
@@ -160,18 +174,15 @@ class Face:
             method: The public method, for debug output.
             callback: Takes the error, then what was asked for; None: nobody wants to know.
             on_failure: What is handed over besides an error.
-            prepare: Checks and encodes in the caller's thread, and returns the coroutine that sends. None: that is seen to.
+            prepare: Checks and encodes in the caller's thread, and returns the coroutine that sends.
         """
-        if callback is not None and not callable(callback):
-            log.error("%s: callback must be a function, not %s; nothing was done", method, type(callback).__name__)
+        if not self._may_call(method, callback):
             return
         error = self._closed_error(method) if self._closed else self._wrong
         asking = None
         if error is None:
             try:
                 asking = prepare()
-                if asking is None:
-                    return
             except KinesisError as refused:
                 error = without_frames(refused)  # its frames hold what was to be written
             except Exception as fault:
@@ -190,6 +201,13 @@ class Face:
                 # Who closed the object, and lets a timer ask once more, has lost nothing.
                 level = logging.DEBUG if self._closed else logging.ERROR
                 log.log(level, "%s: the program ends, no thread is left to call back on: %s", method, late.details)
+
+    def _may_call(self, method: str, callback: Any) -> bool:
+        """Return True if a callback is None or a function; log an error if not."""
+        if callback is None or callable(callback):
+            return True
+        log.error("%s: callback must be a function, not %s; nothing was done", method, type(callback).__name__)
+        return False
 
     def _begin(
         self,
@@ -220,8 +238,8 @@ class Face:
             results = await asking
         except KinesisError as failed:
             error = failed
-        except asyncio.CancelledError:  # the interpreter ends, and has waited long enough
-            error = ClosedError(f"{method}: the program ended before an answer came")
+        except asyncio.CancelledError:  # `close` or the end of the interpreter has waited long enough
+            error = ClosedError(f"{method}: closed before a response came")
             error.maybe_written = self._writes
         except Exception as fault:
             error = fault_of(method, fault)
@@ -301,7 +319,8 @@ def fault_of(method: str, fault: Exception) -> KinesisError:
     return error
 
 
-def _in_callback() -> bool:
+def in_callback() -> bool:
+    """Return True if the caller is a callback of any object."""
     return getattr(_this_thread, "in_callback", False)
 
 
@@ -334,5 +353,7 @@ def _end(
             if isinstance(access, kinstream.producer.Producer):
                 with suppress(Exception):  # what waits there is told that it was not written
                     background.submit(access._pipeline.close(0.0)).result(EXIT_LAST_CALLBACKS)
+                with suppress(Exception):
+                    background.submit(wind_up(access)).result(EXIT_LAST_CALLBACKS)
     background.stop()
     background.join(EXIT_LAST_CALLBACKS)  # the interpreter must not end amid the loop's end

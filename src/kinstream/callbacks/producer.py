@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 import kinstream.producer
 from kinstream.aws import kinesis
-from kinstream.callbacks.face import TURN, Face, Prepared, account, reached, sent
+from kinstream.callbacks.face import TURN, Face, Prepared, account, fault_of, reached, sent
+from kinstream.callbacks.refuse import Refusals
 from kinstream.config import Aggregation, Batching, Buffering, Pacing, Resending
-from kinstream.errors import ConfigError, KinesisError, ProduceError
+from kinstream.errors import BufferFull, ConfigError, KinesisError, ProduceError
 from kinstream.events import Observer
+from kinstream.produce.admit import OVERHEAD
 from kinstream.produce.delivery import Delivery
 from kinstream.produce.door import Door
 from kinstream.produce.statistics import Flushed
+from kinstream.producer import check_timeout
 from kinstream.record import PutRecordResult, PutResult, Record
 from kinstream.stream import StreamAccess
 
@@ -24,6 +28,11 @@ PutCallback: TypeAlias = Callable[[KinesisError | None, PutResult | None], objec
 FlushCallback: TypeAlias = Callable[[KinesisError | None, Flushed | None], object]
 PutRecordCallback: TypeAlias = Callable[[KinesisError | None, PutRecordResult | None], object]
 PutRecordsCallback: TypeAlias = Callable[[KinesisError | None, int, list[PutRecordResult]], object]
+
+FULL = (
+    "put: the buffer is full, and the record was not accepted: put it again after some callbacks, or raise"
+    " Buffering.max_records or Buffering.max_bytes"
+)
 
 
 class _Waiter:
@@ -45,6 +54,32 @@ class _Waiter:
         self._note(self)
 
 
+class _Settled:
+    """Settled records that wait for their callbacks. They count as buffered, or slow callbacks would hold any number of them.
+
+    Attributes:
+        waiters: The records, in order.
+        size: What they count for, in bytes.
+    """
+
+    __slots__ = ("size", "waiters")
+
+    def __init__(self) -> None:
+        self.waiters: deque[_Waiter] = deque()
+        self.size = 0
+
+    def add(self, waiter: _Waiter) -> None:
+        """Add a record."""
+        self.waiters.append(waiter)
+        self.size += waiter.delivery.size + OVERHEAD
+
+    def next(self) -> _Waiter:
+        """Remove and return the first record."""
+        waiter = self.waiters.popleft()
+        self.size -= waiter.delivery.size + OVERHEAD
+        return waiter
+
+
 class Producer(Face):
     """Writes records to one stream: through a pipeline (`put`), or one request at a time.
 
@@ -58,7 +93,8 @@ class Producer(Face):
         aggregate: None: each record is sent as one Kinesis record. `Aggregation()`: records are packed into aggregated records.
         batch: How records are gathered into requests.
         pace: How fast a shard is written to; None: as fast as the records come.
-        buffer: How much is held. When it is full, `put` hands over `BufferFull`, whatever `when_full` says: no method waits.
+        buffer: Limits of the buffer, in which a record counts until its callback is called. When it is full, `put` hands over
+            `BufferFull`, whatever `when_full` says.
         resend: How long a record is tried.
         observer: A function that sees events (`kinstream.events`), on the object's own thread.
 
@@ -105,18 +141,26 @@ class Producer(Face):
             )
 
         doors: list[Door] = []
-        settled: deque[_Waiter] = deque()
+        settled = _Settled()
+
+        async def called_back() -> None:
+            """Wait until no callback of `put` is due. They run in the same event loop, a turn at a time."""
+            while settled.waiters or not refusals.idle:  # noqa: ASYNC110
+                await asyncio.sleep(0)
 
         async def wind_up(access: StreamAccess) -> None:
             for door in doors:
                 await door.flush()
-            await _empty(settled)
+            await called_back()
 
         super().__init__(opened, "kinstream-callbacks-producer", wind_up)
+        refusals = Refusals(self._background)
         if isinstance(self._access, kinstream.producer.Producer):
             doors.append(Door(self._access._pipeline, self._access.client.clock, self._background))
         self._doors = doors
         self._settled = settled
+        self._refusals = refusals
+        self._called_back = called_back
 
     def put(
         self,
@@ -135,19 +179,30 @@ class Producer(Face):
             partition_key: 1 to 256 characters; its MD5 chooses the shard. None: the stream's open shards take such records in
                 turn. kinstream's consumers give None for them, all other readers see the key "kinstream-no-key".
             callback: `callback(error, put_result)`, once the record is written or has failed; the result is None on an error,
-                such as `BufferFull` where there is no room. Without a callback, a failure is logged.
+                such as `BufferFull` if there is no space. Without a callback, failures are counted and logged.
+
+        It never waits for the stream. While 1,000 refused records wait for their callbacks, it waits for those, except inside a
+        callback.
             explicit_hash_key: A decimal number below 2**128 that chooses the shard in the key's place.
         """
-
-        def prepare() -> Prepared:
-            (door,) = self._doors
-            delivery = door.admit(data, partition_key, explicit_hash_key)
-            waiter: Any = _Waiter(delivery, callback, self._note)
-            delivery.waiter = waiter
-            door.lay(delivery)
-            return None
-
-        self._ask("put", callback, (None,), prepare)
+        if not self._may_call("put", callback):
+            return
+        error = self._closed_error("put") if self._closed else self._wrong
+        if error is None:
+            try:
+                (door,) = self._doors
+                delivery = door.admit(data, partition_key, explicit_hash_key)
+                settled = self._settled
+                if door.lay(delivery, _Waiter(delivery, callback, self._note), len(settled.waiters), settled.size):
+                    return
+                error = BufferFull(FULL, delivery.record())
+            except KinesisError as refused:
+                error = refused.with_traceback(None)  # its frames hold the record
+            except Exception as fault:
+                error = fault_of("put", fault)
+        if callback is None:
+            self._debugged("put", error)
+        self._refusals.add(self, callback, error)
 
     def flush(self, callback: FlushCallback | None = None) -> None:
         """Send what was put so far without waiting for company.
@@ -162,7 +217,7 @@ class Producer(Face):
 
             async def flush() -> tuple[object, ...]:
                 flushed = await door.flush()
-                await _empty(self._settled)
+                await self._called_back()
                 return (flushed,)
 
             return flush()
@@ -171,17 +226,16 @@ class Producer(Face):
 
     def _note(self, waiter: _Waiter) -> None:
         """Take note that a record is settled: its callback is called when the pipeline has done its turn."""
-        if not self._settled:
+        if not self._settled.waiters:
             asyncio.get_running_loop().call_soon(self._hand_settled)
-        self._settled.append(waiter)
+        self._settled.add(waiter)
 
     def _hand_settled(self) -> None:
         """Call the callbacks of records that are settled; a part of them, where that takes long."""
-        clock = reached(self._access)[0].clock
-        until = clock.monotonic() + TURN
+        until = self._now() + TURN
         unheard: list[ProduceError] = []
-        while self._settled:
-            waiter = self._settled[0]
+        while self._settled.waiters:
+            waiter = self._settled.next()
             value = waiter.delivery.value()
             if not isinstance(value, ProduceError):
                 self._hand_over("put", waiter.callback, (None, value))
@@ -190,12 +244,34 @@ class Producer(Face):
             else:
                 self._debugged("put", value)
                 unheard.append(value)
-            self._settled.popleft()
-            if self._settled and clock.monotonic() > until:
+            if self._settled.waiters and self._now() > until:
                 asyncio.get_running_loop().call_soon(self._hand_settled)
                 break
         if unheard:
             self._unheard("put", unheard[0], len(unheard))
+
+    def close(self, timeout: float | None = None) -> None:
+        """Wait until everything in flight has had its callback, then end the thread. May be repeated.
+
+        From a callback, of this object or of another, it returns at once, and the rest follows. Methods called afterwards hand
+        over a ClosedError.
+
+        Args:
+            timeout: Seconds to wait. Records that are not settled then fail, requests in flight are given up, and their callbacks
+                are called. None: as long as the records' deadlines take.
+
+        Raises:
+            ConfigError: `timeout` is no number of seconds. Nothing was closed.
+        """
+        check_timeout(timeout)
+        self._close(timeout)
+
+    async def _limit(self, access: StreamAccess, timeout: float) -> None:  # noqa: ASYNC109
+        until = access.client.clock.monotonic() + timeout
+        for door in self._doors:
+            with suppress(KinesisError):  # each record's callback is told
+                await door.close(timeout)
+        await super()._limit(access, max(until - access.client.clock.monotonic(), 0.0))
 
     def put_record(self, record: Record, callback: PutRecordCallback | None = None) -> None:
         """Write one record.
@@ -234,9 +310,3 @@ class Producer(Face):
             return send()
 
         self._ask("put_records", callback, (len(records) if is_list else 0, []), prepare)
-
-
-async def _empty(settled: deque[_Waiter]) -> None:
-    """Wait until the callbacks of all records that are settled were called, which goes on turn by turn."""
-    while settled:  # noqa: ASYNC110
-        await asyncio.sleep(0)

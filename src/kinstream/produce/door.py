@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import Awaitable, Iterable
 from os import getpid
 from typing import Any, TypeVar
 
 from kinstream.background import BackgroundLoop
 from kinstream.clock import Clock
-from kinstream.errors import BufferFull, ClosedError, ProduceError
+from kinstream.errors import ClosedError, ProduceError
 from kinstream.produce.admit import OVERHEAD
-from kinstream.produce.delivery import Deliveries, Delivery, Failure
+from kinstream.produce.delivery import Deliveries, Delivery
 from kinstream.produce.entrance import iterated, next_chunk
 from kinstream.produce.pipeline import Pipeline
 from kinstream.produce.statistics import Flushed
@@ -54,9 +53,6 @@ class Door:
         self._bytes = 0
         self._awake = False  # the event loop knows that there is something in the inbox
         self._emptying: asyncio.Task[None] | None = None
-        self._late: deque[Delivery] = deque()  # of those that do not wait
-        self._late_awake = False
-        self._entering: asyncio.Task[None] | None = None
         self._closed = False
 
     @property
@@ -107,29 +103,43 @@ class Door:
         """Return the delivery of a record, for `lay`. Raises InvalidRecord."""
         return self._admission.one(data, partition_key, explicit_hash_key)
 
-    def lay(self, delivery: Delivery) -> None:
-        """Take a record in without waiting: where there is no room for it, it fails with BufferFull.
+    def lay(self, delivery: Delivery, waiter: Any, records: int, size: int) -> bool:
+        """Buffer a record without waiting; return False if the buffer is full.
+
+        Whether it is full is decided here, in the caller's thread: only the event loop changes the buffer's account, and what is
+        in the inbox is counted in addition.
+
+        Args:
+            delivery: The record.
+            waiter: Is told when the record is settled.
+            records: Records that are settled and that count as buffered nevertheless.
+            size: What they count for, in bytes.
 
         Raises:
-            ClosedError: The event loop has ended.
+            ClosedError: The producer is closed.
             ConfigError: The process was forked.
         """
-        if self.offer([delivery], delivery.size + OVERHEAD):
-            return
         if self._background.forked:
-            self._background.call(self._wake_for_late)  # raises: the lock may be held for ever here
+            self._background.call(self._wake)  # raises: the lock may be held for ever here
+        charge = delivery.size + OVERHEAD
         with self._lock:
-            if not self._late_awake:
-                self._background.call(self._wake_for_late)
-                self._late_awake = True
-            self._late.append(delivery)
+            if self._closed:
+                raise ClosedError("put: this producer is closed")
+            if not self._entrance.has_space(delivery, len(self._inbox) + records, self._charge + size):
+                return False
+            if not self._awake:
+                self._wake_loop()
+            delivery.waiter = waiter
+            self._charge += charge
+            self._inbox.append(delivery)
+        return True
 
     def offer(self, deliveries: list[Delivery], charge: int) -> bool:
         """Take records in, if so much is lent; return whether it was. Never waits for room."""
         if self._process != getpid():
             return False
         with self._lock:
-            if self._records < len(deliveries) or charge > self._bytes or self._late:
+            if self._records < len(deliveries) or charge > self._bytes:
                 return False
             if not self._awake:
                 self._wake_loop()
@@ -201,10 +211,14 @@ class Door:
 
     async def flush(self) -> Flushed:
         """Send all that was put without waiting for company, and wait until it is settled."""
-        if self._entering is not None:
-            await asyncio.wait([self._entering])
         self.empty()
         return await self._pipeline.flush()
+
+    async def close(self, timeout: float | None) -> None:  # noqa: ASYNC109 - what is late is failed, not cancelled
+        """Close the pipeline after all that was put."""
+        self.shut()
+        self.empty()
+        await self._pipeline.close(timeout)
 
     def empty(self) -> bool:
         """Hand on what is in the inbox, and lend anew; return whether there was anything."""
@@ -218,59 +232,20 @@ class Door:
             deliveries, self._inbox = self._inbox, []
             charge, self._charge = self._charge, 0
             self._records = self._bytes = 0
-        if deliveries:
-            self._pipeline.take(deliveries, charge)
+            if deliveries:  # in the lock, so that every record is in one of both accounts whenever a thread looks
+                self._pipeline.take(deliveries, charge)
         return bool(deliveries)
 
     def _lend(self) -> None:
         records, size = self._entrance.lend()
         with self._lock:
-            if not self._inbox and not self._late and not self._closed:
+            if not self._inbox and not self._closed:
                 self._records, self._bytes = records, size
 
     def _wake(self) -> None:
         self.empty()
         if self._emptying is None or self._emptying.done():
             self._emptying = asyncio.get_running_loop().create_task(self._keep_emptying())
-
-    def _wake_for_late(self) -> None:
-        if self._entering is None or self._entering.done():
-            self._entering = asyncio.get_running_loop().create_task(self._enter_late())
-
-    async def _enter_late(self) -> None:
-        """Take in, or fail, what came when nothing was lent: many records at a time, in their order."""
-        self._process = getpid()
-        self._collect()
-        late = self._late
-        while self._any_late():
-            records, size = self._entrance.lend()
-            if not records:
-                await asyncio.sleep(0)  # so much was put in one go: now it is the pipeline's turn
-                records, size = self._entrance.lend()
-            taken: list[Delivery] = []
-            charge = 0
-            while late and len(taken) < records and charge + late[0].size + OVERHEAD <= size:
-                delivery = late.popleft()
-                charge += delivery.size + OVERHEAD
-                taken.append(delivery)
-            if taken:
-                self._pipeline.take(taken, charge)
-            elif late:
-                await self._enter_or_fail(late.popleft())
-        self._lend()
-
-    def _any_late(self) -> bool:
-        with self._lock:
-            self._late_awake = bool(self._late)
-            return self._late_awake
-
-    async def _enter_or_fail(self, delivery: Delivery) -> None:
-        try:
-            await self._entrance.enter(delivery)
-        except (BufferFull, ClosedError) as refused:
-            kind = BufferFull if isinstance(refused, BufferFull) else ProduceError
-            delivery.outcome = Failure(refused.details, None, kind)
-            delivery.wake()
 
     async def _keep_emptying(self) -> None:
         """Empty the inbox as long as records come: being woken for each of them would cost more than all else."""

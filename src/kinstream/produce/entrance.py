@@ -146,6 +146,14 @@ class Entrance:
             delivery.admitted = self.now
         self.inbox += deliveries
 
+    def has_space(self, delivery: Delivery, records: int, size: int) -> bool:
+        """Return True if the buffer has space for a record after so many records and bytes that are not in it yet.
+
+        Any thread may call it: it changes nothing.
+        """
+        fits = self.room.fits(records + 1, size + delivery.size + OVERHEAD)
+        return fits and self._crowded_lane(delivery) is None
+
     def open(self) -> None:
         """Check that records may be put here and now, and see to it that what is put is looked at."""
         if self.shut is not None:

@@ -110,6 +110,7 @@ class Outcomes:
         failure = Failure(details, cause, kind)
         unobserved = Unobserved(failure, self.unseen)
         count = size = unseen = 0
+        waiting: list[Delivery] = []
         together: set[int] = set()
         with suppress(MemoryError):  # the records fail nevertheless
             together = self.unseen.awaited(failed)
@@ -122,11 +123,13 @@ class Outcomes:
                 delivery.outcome = unobserved
                 self.unseen.add(delivery, failure, keep=not awaited)
                 if delivery.waiter is not None:
-                    delivery.wake()
+                    waiting.append(delivery)
         finally:
             if count:
                 self._room.give(count, size)
                 self.counts.records_failed += count
+                for delivery in waiting:  # not before: records that wait for their callback count for themselves
+                    delivery.wake()
                 self._wake_watchers()
         if failed:
             if unseen:

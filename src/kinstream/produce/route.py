@@ -32,6 +32,7 @@ class Router:
         self._turn = 0
         self._members = set(self.lanes)
         self._queues = [self.lanes[0].waiting]
+        self._table: tuple[list[Lane], list[bytes]] = (self.lanes, [])  # one value, which other threads read
 
     def has(self, lane: Lane) -> bool:
         """Return whether a lane's shard is open, as far as is known."""
@@ -56,8 +57,9 @@ class Router:
                     delivery.wrap(delivery.payload)
 
     def lane_of(self, delivery: Delivery) -> Lane:
-        """Return the lane in which a record waits, or would."""
-        return self.lanes[0 if len(self.lanes) == 1 else find_all([delivery], self.shard_map.ends)[0]]  # type: ignore[union-attr]
+        """Return the lane in which a record waits, or would. Any thread may call it."""
+        lanes, ends = self._table
+        return lanes[0 if len(lanes) == 1 else find_all([delivery], ends)[0]]
 
     def put_in_front(self, deliveries: list[Delivery]) -> list[Lane]:
         """Put records before all others in their lanes, in the order that they have; return those lanes."""
@@ -83,6 +85,7 @@ class Router:
         self._members = set(self.lanes)
         gone = [lane for lane in old if lane not in self._members]
         earlier, self.shard_map = self.shard_map, shard_map
+        self._table = (self.lanes, shard_map.ends)
         self._queues = [lane.waiting for lane in self.lanes]
         if self._keep_order:
             for lane in self.lanes:
