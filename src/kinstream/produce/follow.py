@@ -241,6 +241,7 @@ class Follower:
                     await self._clock.sleep(ABSENT_DELAY if self.forbids_sending else LOOK_AGAIN)
         except asyncio.CancelledError:
             self._look_at = 0.0
+            self._stalls.clear(REFRESH)
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
             self._die(error)

@@ -79,7 +79,7 @@ GATHERING = 0.25
 ABORT_TRIES = 3
 """How often the end of all records is tried if settling them raises."""
 THROTTLED_DELAY = 1.0
-"""The longest pause of a shard that refused records for speed: its pace does the rest."""
+"""Maximum seconds of backoff of a shard that throttles records. It would accept others by then; its pace does the rest."""
 
 _log = logging.getLogger("kinstream.producer")
 
@@ -546,7 +546,7 @@ class Pipeline:
         attempts = max(entry.attempts for entry in part.entries)
         if attempts > 1 or (part.throttled and lane.pace is None):
             longest = self._resend.max_delay
-            if part.throttled and lane.pace is not None:
+            if part.throttled:
                 longest = min(longest, THROTTLED_DELAY)
             lane.rest = max(lane.rest, now + delay(attempts, self._random.random(), longest))
 
