@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -400,6 +401,19 @@ async def test_a_limit_that_was_raised_is_learned_when_it_refuses_a_record(place
                 await producer.put(bytes(2_200_000), "key")
         await asyncio.sleep(0.05)
         assert len(looks.calls) == 1
+
+
+@pytest.mark.parametrize("size", [1_048_576, 2_000_000])
+async def test_a_first_record_that_is_too_large_is_told_its_size_the_limit_and_the_cure(
+    place: Place, size: int
+) -> None:
+    await place.create(1)
+    async with place.producer() as producer:
+        with pytest.raises(ProduceError) as caught:  # the limit is not known yet
+            await (await producer.put(bytes(size), "key"))
+        for text in (f"too large: {size} bytes", "at most 1048576 bytes", "UpdateMaxRecordSize"):
+            assert text in caught.value.details
+        assert "java" not in "".join(traceback.format_exception(caught.value))
 
 
 async def test_a_limit_that_was_lowered_is_learned_from_the_refusal(place: Place) -> None:

@@ -78,6 +78,12 @@ _CODECS: dict[Wire, type[JsonCodec] | type[CborCodec]] = {
 }
 _OPERATION = re.compile(r"[A-Z][A-Za-z0-9]{1,63}")
 _ARN_PARAMETERS = ("StreamARN", "ConsumerARN", "ResourceARN", "ChannelARN", "QueueARN")
+_TOO_LARGE = re.compile(
+    r"Value (?:'java\.nio\.HeapByteBuffer\[pos=\d+ lim=(?P<size>\d+) cap=\d+\]' )?"
+    r"at '(?:records\.(?P<number>\d+)\.member\.)?data' failed to satisfy constraint: "
+    r"Member must have length less than or equal to (?P<limit>\d+)"
+)
+"""The service's text about data that is too large. It quotes a Java object and counts records from 1."""
 _TIME_COMPARED = re.compile(r"\(([0-9]{8}T[0-9]{6}Z) [+-] [0-9]+ min")
 _ARN = re.compile(r"arn:aws[a-z-]*:kinesis:([a-z0-9-]+):([0-9]{12}):.+")
 
@@ -615,6 +621,8 @@ def _refusal(operation: str, answer: Answer) -> ServiceError:
         message = "a redirect, which is never followed: check the endpoint"
     elif not code and (isinstance(body, str) or (not answer.body and answer.status < 500)):
         message = "the answer is not from Kinesis: check the endpoint and the proxy"
+    elif too_large := _TOO_LARGE.search(message):
+        message = _too_large(too_large)
     return service_error(
         operation,
         answer.status,
@@ -622,6 +630,16 @@ def _refusal(operation: str, answer: Answer) -> ServiceError:
         message,
         request_id=answer.headers.get("x-amzn-requestid"),
         http_response=body,
+    )
+
+
+def _too_large(found: re.Match[str]) -> str:
+    """Return what to say of a record that is larger than the stream accepts."""
+    record = f"records[{int(found['number']) - 1}]" if found["number"] else "the record"
+    size = f": {found['size']} bytes of data" if found["size"] else ""
+    return (
+        f"{record} is too large{size}. The stream accepts at most {found['limit']} bytes of data and partition key (its"
+        " MaxRecordSizeInKiB). Split the record, or raise the limit with UpdateMaxRecordSize"
     )
 
 

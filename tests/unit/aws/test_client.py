@@ -26,6 +26,7 @@ from kinstream.errors import (
     ConnectionLost,
     CredentialsError,
     DeadlineExceeded,
+    InvalidArgument,
     KinesisError,
     NotFound,
     ServiceError,
@@ -341,6 +342,34 @@ async def test_redirect_is_refused_with_advice(status: int) -> None:
     with pytest.raises(ServiceError, match="a redirect, which is never followed"):
         await client.call("ListStreams", {})
     assert len(transport.sent) == 1
+
+
+BUFFER = "'java.nio.HeapByteBuffer[pos=0 lim=2000000 cap=2000000]' "
+
+
+@pytest.mark.parametrize(
+    ("value", "member", "says"),
+    [
+        (BUFFER, "data", "the record is too large: 2000000 bytes of data. The stream accepts at most 1048576 bytes"),
+        (BUFFER, "records.2.member.data", "records[1] is too large: 2000000 bytes of data. The stream accepts at most"),
+        ("", "data", "the record is too large. The stream accepts at most 1048576 bytes of data and partition key"),
+    ],
+)
+async def test_record_that_is_too_large_is_explained_without_the_services_java(
+    value: str, member: str, says: str
+) -> None:
+    text = (
+        f"1 validation error detected: Value {value}at '{member}' failed to satisfy constraint: "
+        "Member must have length less than or equal to 1048576"
+    )
+    client, _ = client_of(refusal("ValidationException", message=text))
+    with pytest.raises(InvalidArgument) as caught:
+        await put(client)
+    assert says in caught.value.details
+    assert "UpdateMaxRecordSize" in caught.value.details
+    assert "java" not in str(caught.value)
+    assert isinstance(caught.value.http_response, dict)
+    assert caught.value.http_response["message"] == text, "the service's own text is kept"
 
 
 # Deadlines, closing, loops, processes
