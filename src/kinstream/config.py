@@ -24,6 +24,7 @@ from kinstream.service_quotas import (
     SHARD_WRITE_BYTES_PER_SECOND,
     SHARD_WRITE_RECORDS_PER_SECOND,
 )
+from kinstream.usage import checks_options
 
 T = TypeVar("T")
 
@@ -101,6 +102,7 @@ def secretive(cls: type[T]) -> type[T]:
     return cls
 
 
+@checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timeouts:
     """How long to wait, in seconds.
@@ -119,6 +121,7 @@ class Timeouts:
         number("Timeouts.call", self.call, 0.05, 3600, "seconds")
 
 
+@checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Retrying:
     """When a failed request is sent again: the AWS SDKs' standard mode, with its 2026 numbers.
@@ -136,6 +139,7 @@ class Retrying:
         number("Retrying.max_delay", self.max_delay, 0, 300, "seconds")
 
 
+@checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Aggregation:
     """How records are packed into aggregated records, in the format of the Kinesis Producer Library (KPL). Off by default.
@@ -156,6 +160,7 @@ class Aggregation:
         whole_number("Aggregation.max_records", self.max_records, 1, 1_000_000)
 
 
+@checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batching:
     """How records are gathered into requests.
@@ -182,6 +187,7 @@ class Batching:
         whole_number("Batching.max_requests", self.max_requests, 1, 1000)
 
 
+@checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pacing:
     """How fast one shard is written to. What the shard refuses lowers the pace, quiet raises it again, up to these bounds.
@@ -199,6 +205,7 @@ class Pacing:
         number("Pacing.bytes_per_second", self.bytes_per_second, 1024, 1024 * MIB)
 
 
+@checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Buffering:
     """How much is held of what was put and is not written yet.
@@ -226,6 +233,7 @@ class Buffering:
             number("Buffering.max_wait", self.max_wait, 0, 86_400, "seconds")
 
 
+@checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resending:
     """When a record that was put is given up, and how it is retried until then.
@@ -251,6 +259,7 @@ class Resending:
             number("Resending.max_age", self.max_age, 0.05, 31_536_000, "seconds")
 
 
+@checks_options
 @secretive
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Connection:
@@ -289,6 +298,7 @@ class Connection:
         return f"Connection({shown}, proxy={'...' if self.proxy else self.proxy!r})"
 
 
+@checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Poll:
     """Read by polling (`GetRecords`): each shard is asked as often as its quotas allow while it lags, and seldom while it idles.
@@ -315,6 +325,7 @@ class Poll:
         whole_number("Poll.page_records", self.page_records, 1, GET_RECORDS_MAX_RECORDS, "API reference, GetRecords")
 
 
+@checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FanOut:
     """Read by enhanced fan-out (`SubscribeToShard`): records are pushed, 2 MiB a second of each shard to this consumer alone.
@@ -341,6 +352,7 @@ class FanOut:
         number("FanOut.silence", self.silence, 1, 60, "seconds")
 
 
+@checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Auto:
     """Read by enhanced fan-out; where that cannot be had, by polling, and an event says so.
@@ -360,6 +372,7 @@ class Auto:
             raise ConfigError(f"Auto.poll: must be a kinstream.Poll, not {type(self.poll).__name__}")
 
 
+@checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delivering:
     """How records reach the program.
@@ -387,6 +400,7 @@ class Delivering:
         number("Delivering.stalled_after", self.stalled_after, 1, 86_400, "seconds")
 
 
+@checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpointing:
     """Automatic checkpoints: what is done is written down now and then, and at the end.
@@ -401,6 +415,7 @@ class Checkpointing:
         number("Checkpointing.every", self.every, 0.05, 3600, "seconds")
 
 
+@checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failing:
     """What becomes of a record whose handler fails. No record is passed over unless `then` says so.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
-from typing import Any, Literal, TypeAlias, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar, Unpack
 
 from kinstream.aws import kinesis
 from kinstream.aws.client import Client, ClientOptions
@@ -49,6 +49,7 @@ from kinstream.errors import ClosedError, ConfigError
 from kinstream.events import Observer
 from kinstream.record import GetRecordsResult, Shard, ShardIteratorType, ShardStatus
 from kinstream.stream import StreamAccess
+from kinstream.usage import checks_options, wrong_style
 
 T = TypeVar("T")
 StartLike: TypeAlias = PositionLike | Mapping[str, PositionLike]
@@ -58,6 +59,7 @@ CHECKPOINT_EVERY_BY_HAND = 1.0
 """Seconds after which a checkpoint by hand is written that had to wait for records before it to be done."""
 
 
+@checks_options
 class Consumer(StreamAccess):
     """Reads records from one stream: all of it, through every reshard, or one request at a time.
 
@@ -166,6 +168,11 @@ class Consumer(StreamAccess):
 
     def __aiter__(self) -> Records:
         return Records(self._begin)
+
+    if not TYPE_CHECKING:
+
+        def __iter__(self) -> NoReturn:
+            raise wrong_style(self, "for")
 
     def batches(self) -> Batches:
         """Read the stream batch by batch: records of one shard, of what one answer brought or a part of it.

@@ -15,10 +15,12 @@ from kinstream.produce.pipeline import Pipeline
 from kinstream.produce.statistics import Flushed, ProducerStatistics
 from kinstream.record import PutRecordResult, PutRecordsResult, Record
 from kinstream.stream import StreamAccess
+from kinstream.usage import checks_options
 
 T = TypeVar("T")
 
 
+@checks_options
 class Producer(StreamAccess):
     """Writes records to one stream: through a pipeline (`put`, `put_many`), or one request at a time.
 

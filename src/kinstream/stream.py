@@ -9,11 +9,12 @@ from kinstream.aws.client import Client, ClientOptions
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.kinesis import Request
 from kinstream.errors import ClosedError, ConfigError
+from kinstream.usage import ForAsyncio, public_name
 
 T = TypeVar("T")
 
 
-class StreamAccess:
+class StreamAccess(ForAsyncio):
     """A stream, and the client through which it is reached.
 
     Args:
@@ -32,7 +33,9 @@ class StreamAccess:
                 options = {**options, "region": self.stream.region}
             self.client: Client = Client(**options)
         elif not isinstance(client, Client):
-            raise ConfigError(f"client: must be a kinstream.Client, not {type(client).__name__}")
+            raise ConfigError(
+                f"client: must be a kinstream.Client for a kinstream.{type(self).__name__}, not a {public_name(type(client))}"
+            )
         elif options:
             raise ConfigError(f"{', '.join(options)}: give these to the client; it is shared as it is")
         else:

@@ -41,6 +41,8 @@ FLOORS = [
         "speed",
         "failures",
         "interpreter",
+        "usage",
+        "extra",
     },
 ]
 GROUND = FLOORS[-1]
@@ -48,7 +50,7 @@ GROUND = FLOORS[-1]
 LOCAL_MAY_USE = {"local", "sharding.hashkey", *GROUND} - {"background", "speed", "failures"}
 
 PURE = {
-    "errors", "failures", "config", "record", "events", "service_quotas",
+    "errors", "failures", "usage", "extra", "config", "record", "events", "service_quotas",
     "sharding.hashkey", "sharding.shardmap", "sharding.lineage",
     "kpl.message", "kpl.container", "kpl.builder",
     "produce.aggregate", "produce.batch", "produce.expire", "produce.lane", "produce.pace", "produce.route",

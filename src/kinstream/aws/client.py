@@ -49,6 +49,7 @@ from kinstream.errors import (
     without_frames,
 )
 from kinstream.record import ShardIteratorType
+from kinstream.usage import ForAsyncio, checks_options
 
 T = TypeVar("T")
 A = TypeVar("A", bound=Answer | StreamedAnswer)
@@ -169,7 +170,8 @@ class ClientOptions(TypedDict, total=False):
     transport: Transport | None
 
 
-class Client:
+@checks_options
+class Client(ForAsyncio):
     """Speaks with Kinesis. Producers and consumers may share one; it belongs to the event loop of its first request.
 
     Nothing is read or opened before the first request: the AWS configuration is then read in a thread.

@@ -16,6 +16,7 @@ from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar
 from kinstream.clock import Clock
 from kinstream.config import number, secretive, text
 from kinstream.errors import ClosedError, ConfigError, CredentialsError, KinesisError, without_frames
+from kinstream.usage import checks_options
 
 T = TypeVar("T")
 
@@ -27,6 +28,7 @@ REFRESH_PAUSE = 60.0
 """Seconds after a fetch before the next early one."""
 
 
+@checks_options
 @secretive
 @dataclass(frozen=True, slots=True, repr=False)
 class Credentials:

@@ -12,9 +12,10 @@ import kinstream.aws.client
 from kinstream.aws.client import ClientOptions
 from kinstream.background import BackgroundLoop
 from kinstream.errors import ClosedError, ConfigError
+from kinstream.usage import ForThreads, checks_options, public_name
 
 
-class Blocking:
+class Blocking(ForThreads):
     """A background loop, and how an object on it is closed.
 
     Args:
@@ -53,6 +54,7 @@ class Blocking:
                 self._background.join()
 
 
+@checks_options
 class Client(Blocking):
     """Speaks with Kinesis. Producers and consumers of this module may share one.
 
@@ -102,7 +104,10 @@ class OnStream(Blocking):
 
     def __init__(self, client: Client | None, name: str) -> None:
         if client is not None and not isinstance(client, Client):
-            raise ConfigError(f"client: must be a kinstream.blocking.Client, not {type(client).__name__}")
+            raise ConfigError(
+                f"client: must be a kinstream.blocking.Client for a kinstream.blocking.{type(self).__name__}, not a"
+                f" {public_name(type(client))}"
+            )
         super().__init__(BackgroundLoop(name) if client is None else client._background, shared=client is not None)
         self._client = client  # kept: its loop ends when it is forgotten
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Literal, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, Unpack
 
 import kinstream.consumer
 from kinstream.aws.client import ClientOptions
@@ -27,6 +27,7 @@ from kinstream.consumer import StartLike
 from kinstream.errors import ClosedError, ConfigError
 from kinstream.events import Observer
 from kinstream.record import GetRecordsResult, ReceivedRecord, Record, Shard, ShardIteratorType, ShardStatus
+from kinstream.usage import checks_options, wrong_style
 
 T = TypeVar("T")
 
@@ -34,6 +35,7 @@ LOOK_AGAIN = 0.01
 """Seconds between two looks whether reading has begun that is to end."""
 
 
+@checks_options
 class Consumer(OnStream):
     """Reads records from one stream: all of it, through every reshard, or one request at a time.
 
@@ -120,6 +122,11 @@ class Consumer(OnStream):
 
     def __iter__(self) -> Generator[ReceivedRecord[bytes], None, None]:
         return _tracked(self._records)
+
+    if not TYPE_CHECKING:
+
+        def __aiter__(self) -> NoReturn:
+            raise wrong_style(self, "async for")
 
     def batches(self) -> Generator[RecordBatch, None, None]:
         """Read the stream batch by batch, as `kinstream.Consumer.batches`. A batch is done when the next one is asked for."""

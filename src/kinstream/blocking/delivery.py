@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
 import kinstream.produce.delivery
 from kinstream.errors import ProduceError
+from kinstream.produce.delivery import RESULT_FIELDS
 from kinstream.produce.door import Door
 from kinstream.record import PutResult
+from kinstream.usage import has_not, not_a_list, wrong_style
 
 
 class Delivery(msgspec.Struct, eq=False, gc=False):
@@ -46,6 +49,11 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
             ClosedError: The producer's event loop has ended before.
         """
         return self.door.result(self.inner, timeout)
+
+    if not TYPE_CHECKING:
+
+        def __await__(self) -> NoReturn:
+            raise wrong_style(self, "await")
 
     def __rich_repr__(self) -> list[tuple[str, object]]:
         return self.inner.__rich_repr__()
@@ -98,3 +106,15 @@ class Deliveries:
             ClosedError: The producer's event loop has ended before.
         """
         return self._door.results(self._inner, timeout)
+
+    if not TYPE_CHECKING:
+
+        def __getitem__(self, _: object) -> NoReturn:
+            raise not_a_list(self, "deliveries.results()")
+
+        def __await__(self) -> NoReturn:
+            raise wrong_style(self, "await")
+
+
+has_not(Delivery, RESULT_FIELDS, "it belongs to the result, delivery.result().{name}")
+has_not(Deliveries, (*RESULT_FIELDS, "result"), "call results() for the list of results")

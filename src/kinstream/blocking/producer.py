@@ -23,6 +23,7 @@ from kinstream.produce.door import Door
 from kinstream.produce.statistics import Flushed, ProducerStatistics
 from kinstream.producer import check_timeout
 from kinstream.record import PutRecordResult, PutRecordsResult, Record
+from kinstream.usage import checks_options
 
 T = TypeVar("T")
 
@@ -35,6 +36,7 @@ EXIT_LAST = 1.0
 _log = logging.getLogger("kinstream.producer")
 
 
+@checks_options
 class Producer(OnStream):
     """Writes records to one stream: through a pipeline (`put`, `put_many`), or one request at a time.
 

@@ -22,6 +22,7 @@ from kinstream.errors import ConfigError, KinesisError, UnexpectedResponse
 from kinstream.events import Observer
 from kinstream.record import GetRecordsResult, ReceivedRecord, ShardIteratorType, ShardStatus, parse_json
 from kinstream.stream import StreamAccess
+from kinstream.usage import checks_options
 
 GetShardsCallback: TypeAlias = Callable[[KinesisError | None, list[str]], object]
 GetShardIteratorCallback: TypeAlias = Callable[[KinesisError | None, str | None], object]
@@ -37,6 +38,7 @@ LOOK_AGAIN = 0.01
 """Seconds between two looks whether a subscription that is to end has begun, and ended."""
 
 
+@checks_options
 class Consumer(Face):
     """Reads records from one stream: all of it (`subscribe`), or one request at a time.
 

@@ -24,6 +24,7 @@ from kinstream.config import text
 from kinstream.errors import ClosedError, ConfigError, KinesisError, without_frames
 from kinstream.failures import Failures, Report
 from kinstream.stream import StreamAccess
+from kinstream.usage import ForThreads
 
 Prepared: TypeAlias = Coroutine[Any, Any, tuple[object, ...]]
 """Sends a request, and returns the callback's arguments after the error."""
@@ -44,7 +45,7 @@ log: logging.Logger = logging.getLogger("kinstream.callbacks")
 _this_thread = threading.local()
 
 
-class Face:
+class Face(ForThreads):
     """What both classes do: ask in the background, hand the outcome over, close.
 
     What is under way belongs to the background thread alone; other threads hand it functions, which it runs in their order.

@@ -23,6 +23,7 @@ from kinstream.produce.statistics import Flushed
 from kinstream.producer import check_timeout
 from kinstream.record import PutRecordResult, PutResult, Record
 from kinstream.stream import StreamAccess
+from kinstream.usage import checks_options
 
 PutCallback: TypeAlias = Callable[[KinesisError | None, PutResult | None], object]
 FlushCallback: TypeAlias = Callable[[KinesisError | None, Flushed | None], object]
@@ -80,6 +81,7 @@ class _Settled:
         return waiter
 
 
+@checks_options
 class Producer(Face):
     """Writes records to one stream: through a pipeline (`put`), or one request at a time.
 

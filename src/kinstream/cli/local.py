@@ -66,11 +66,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM. Return the exit status: 0, or 1 where the server could not start."""
-    try:
-        from kinstream.local import Server
-    except ModuleNotFoundError as error:
-        print(f"kinstream local: {error.name} is missing: pip install 'kinstream[local]'", file=sys.stderr)
-        return 1
+    from kinstream.local import Server
+
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())

@@ -11,14 +11,12 @@ from importlib.metadata import version
 from kinstream.cli import demo, local
 from kinstream.cli.printable import printable
 from kinstream.errors import KinesisError
+from kinstream.extra import ExtraMissing, needs_local
 from kinstream.speed import compiled
 
 FAILED = 1
 INTERRUPTED = 130
 """What a shell shows for a program that Ctrl-C ended: 128 + SIGINT."""
-
-_OPTIONAL = {"cryptography", "hypercorn", "rich"}
-"""What `kinstream[local]` brings; the library itself does without."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,14 +38,13 @@ def status_of(arguments: argparse.Namespace) -> int:
     """Run the command that was chosen, and return the exit status whatever became of it."""
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:
-        status = run(arguments)
+        with needs_local("the command"):
+            status = run(arguments)
         sys.stdout.flush()
     except KinesisError as error:
         return _fail(arguments.command, error.details)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in _OPTIONAL:
-            raise
-        return _fail(arguments.command, f"{error.name} is missing: pip install 'kinstream[local]'")
+    except ExtraMissing as error:
+        return _fail(arguments.command, str(error))
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from kinstream.config import number, whole_number
 from kinstream.service_quotas import MIB
+from kinstream.usage import checks_options
 
 
+@checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
     """How much clients may take. Times are in seconds.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from kinstream.clock import SYSTEM_CLOCK, Clock
 from kinstream.config import number, text, whole_number
 from kinstream.errors import ConfigError
+from kinstream.extra import needs_local
 from kinstream.local.connections import Connections, Listener
 from kinstream.local.control import Catching, Control, subject
 from kinstream.local.control_address import ControlAddress
@@ -32,11 +33,13 @@ from kinstream.local.state import State
 from kinstream.local.store import MemoryStore, Store
 from kinstream.local.subscriptions import Subscriptions
 from kinstream.local.tokens import Sealer
+from kinstream.usage import checks_options
 
 if TYPE_CHECKING:
     from kinstream.local.certificate import Certificate
 
 
+@checks_options
 class Server:
     """A local Kinesis, in a thread of its own: it serves asyncio programs, threads and other processes alike.
 
@@ -299,7 +302,8 @@ class Server:
 
     def _certificate(self, opened: ExitStack) -> Certificate:
         """Return the certificate, kept with the data or for as long as the server runs."""
-        from kinstream.local.certificate import Certificate  # takes a while, and few ask for it
+        with needs_local("tls_port"):  # importing it takes a while, and few ask for it
+            from kinstream.local.certificate import Certificate
 
         if self.data is None:
             folder = Path(opened.enter_context(TemporaryDirectory(prefix="kinstream-")))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import msgspec
 
@@ -19,6 +19,7 @@ from kinstream.produce.expire import NEVER
 from kinstream.record import NO_KEY, PutResult, Record
 from kinstream.sharding.hashkey import MAX_HASH_KEY
 from kinstream.speed import Compiled, compiled
+from kinstream.usage import has_not, not_a_list
 
 if TYPE_CHECKING:
     from kinstream.produce.unseen import Unseen
@@ -177,7 +178,7 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
     def _observed(self) -> ProduceError:
         outcome = self.outcome
         if outcome is None:
-            raise asyncio.InvalidStateError("the record is not settled yet")
+            raise asyncio.InvalidStateError("the record is not settled yet: await the delivery")
         if isinstance(outcome, Unobserved):
             outcome.unseen.saw(outcome, self.size)
             self.outcome = outcome.failure
@@ -306,6 +307,11 @@ class Deliveries:
     def __iter__(self) -> Iterator[Delivery]:
         return iter(self._deliveries)
 
+    if not TYPE_CHECKING:
+
+        def __getitem__(self, _: object) -> NoReturn:
+            raise not_a_list(self, "(await deliveries)")
+
     def __repr__(self) -> str:
         return f"<Deliveries of {len(self)} records{', done' if self.done else ''}>"
 
@@ -357,3 +363,9 @@ def first_unsettled(deliveries: list[Delivery], start: int, compiled: Compiled |
         if deliveries[index].outcome is None:
             return index
     return len(deliveries)
+
+
+RESULT_FIELDS = PutResult.__struct_fields__
+
+has_not(Delivery, RESULT_FIELDS, "it belongs to the result, (await delivery).{name}")
+has_not(Deliveries, (*RESULT_FIELDS, "result", "results"), "await the deliveries for the list of their results")

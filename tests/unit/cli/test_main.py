@@ -69,7 +69,8 @@ def test_what_the_local_extra_brings_is_asked_for_where_it_is_missing(
         raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
     assert status_of(doing(run)) == 1
-    assert capsys.readouterr().err == f"kinstream try: {module} is missing: pip install 'kinstream[local]'\n"
+    told = f"kinstream try: the command needs {module}, which is not installed: pip install 'kinstream[local]'\n"
+    assert capsys.readouterr().err == told
 
 
 def test_another_missing_module_is_a_fault_and_shown_as_one() -> None:
