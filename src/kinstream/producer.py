@@ -28,7 +28,9 @@ class Producer(StreamAccess):
     for it, records arrive in no certain order. Whatever its options, a record may be written twice: where no answer came to a
     request that was carried out.
 
-    A producer belongs to the event loop of its first put; any number of tasks may use it.
+    A producer belongs to the event loop of its first put; any number of tasks may use it. Close it, or use it in an `async with`
+    block: records of a producer that is still open when its event loop ends are not written. Their deliveries fail with
+    `ProduceError`, and a WARNING and a `ResourceWarning` report their number.
 
     Args:
         stream: The stream's name or ARN.

@@ -196,8 +196,13 @@ def test_a_producer_is_closed_after_the_loop_of_its_puts_has_ended() -> None:
         with pytest.raises(Undelivered):
             await producer.close()
 
-    with asyncio.Runner() as runner:
-        producer, delivery = runner.run(program())
+    loop = asyncio.new_event_loop()
+    producer, delivery = loop.run_until_complete(program())
+    loop.run_until_complete(asyncio.sleep(0))
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+    loop.run_until_complete(asyncio.sleep(0.01))
+    loop.close()
     assert not delivery.done
     asyncio.run(later(producer))
     with pytest.raises(ProduceError, match="closed"):

@@ -41,6 +41,7 @@ class Door:
 
     def __init__(self, pipeline: Pipeline, clock: Clock, background: BackgroundLoop) -> None:
         self._pipeline = pipeline
+        pipeline.lifetime.tended = True
         self._entrance = pipeline.entrance
         self._admission = self._entrance.admission  # used in the threads that put
         self._clock = clock
@@ -258,4 +259,5 @@ class Door:
                         return
         except asyncio.CancelledError:  # the event loop ends
             self.shut()
+            self._collect()
             raise

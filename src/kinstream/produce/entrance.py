@@ -253,17 +253,21 @@ class Entrance:
                     async with self._clock.timeout(max(limit - self._clock.monotonic(), 0.0)):
                         await waiter
             except asyncio.CancelledError:
-                self._pump.schedule()  # if it was its turn, the next has it
+                self._leave(queue, place)
+                self.let_in()  # if it was its turn, the next has it
                 raise
             except TimeoutError:
-                self._pump.schedule()
+                self._leave(queue, place)
+                self.let_in()
                 details = (
                     f"put: the buffer had no space for the record within {self._max_wait:g} s (Buffering.max_wait)"
                 )
                 raise BufferFull(details, delivery.record()) from None
-            finally:
-                if place in queue:
-                    queue.remove(place)
+            self._leave(queue, place)
+
+    def _leave(self, queue: deque[Any], place: Any) -> None:
+        if place in queue:
+            queue.remove(place)
 
     def _crowded_lane(self, delivery: Delivery) -> Lane | None:
         """Return the lane that a record must wait for, because too much waits there already."""

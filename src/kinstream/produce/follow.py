@@ -242,6 +242,7 @@ class Follower:
         except asyncio.CancelledError:
             self._look_at = 0.0
             self._stalls.clear(REFRESH)
+            self._pump.pause()
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
             self._die(error)

@@ -101,6 +101,8 @@ class Outcomes:
         cause: BaseException,
         details: str,
         kind: type[ProduceError] = ProduceError,
+        *,
+        log: bool = True,
     ) -> list[Delivery]:
         """Tell records that they failed for good; return those that were not settled before."""
         failed = [delivery for delivery in deliveries if delivery.outcome is None]
@@ -132,7 +134,7 @@ class Outcomes:
                     delivery.wake()
                 self._wake_watchers()
         if failed:
-            if unseen:
+            if unseen and log:
                 self.unseen.log_later(failure, unseen, self._clock.monotonic())
             if self._tell is not None:
                 self._tell(RecordsFailed(len(failed), len(failed) - unseen, type(cause).__name__, details))
@@ -143,10 +145,10 @@ class Outcomes:
         for cause, (details, records) in self.unseen.to_log(now).items():
             self._report.unseen(cause, details, records)
 
-    def abort(self, cause: BaseException, details: str) -> None:
+    def abort(self, cause: BaseException, details: str, *, log: bool) -> None:
         """Fail all outstanding records, and wake every waiter."""
         try:
-            self.failed(dict.fromkeys(self.outstanding.unsettled()), cause, details)
+            self.failed(dict.fromkeys(self.outstanding.unsettled()), cause, details, log=log)
         finally:
             self.outstanding.wake_all()
             self._wake_watchers()

@@ -16,8 +16,8 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from kinstream.aws.client import Client
@@ -30,6 +30,7 @@ from kinstream.errors import (
     NotFound,
     OrderBroken,
     Undelivered,
+    without_frames,
 )
 from kinstream.events import (
     Event,
@@ -46,6 +47,7 @@ from kinstream.produce.expire import NEVER, REFRESH, SERVICE, Cause, Expiry, Sta
 from kinstream.produce.follow import Follower, Stray, Unconfirmed
 from kinstream.produce.lane import Lane, taken_apart
 from kinstream.produce.learn import Scout
+from kinstream.produce.lifetime import Lifetime
 from kinstream.produce.observe import teller
 from kinstream.produce.outcome import Outcomes
 from kinstream.produce.pace import Outage, Pace, delay
@@ -101,6 +103,7 @@ class Pipeline:
     Attributes:
         entrance: Where records come in.
         unseen: Failures that no caller has observed.
+        lifetime: Ends the pipeline if nobody closes it.
     """
 
     def __init__(
@@ -126,7 +129,8 @@ class Pipeline:
         self._tell: Callable[[Event], None] | None = teller(stream.name, observer)
 
         # The stages, in the order of a record's way.
-        self._pump = Pump(self._turn, lambda: self.entrance.before_turn(), self._clock)
+        self._pump = Pump(self._turn, self._before_turn, self._clock)
+        self.lifetime: Lifetime = Lifetime(stream.name, lambda: len(self._unsettled()), self._abandon)
         self._router = Router(self._make_lane, keep_order=keep_order)
         self._expiry = Expiry(resend.deadline, NEVER if resend.max_age is None else resend.max_age)
         self._stalls = StallClocks(resend.deadline)
@@ -145,6 +149,7 @@ class Pipeline:
         # Where records are that are neither in the inbox nor in a lane.
         self._on_their_way: dict[Batch, asyncio.Task[None]] = {}
         self._parts: deque[Batch] = deque()  # of requests that were refused for one of their records
+        self._cancelled: list[Batch] = []  # requests that were cancelled from outside
 
         self._follower = Follower(
             Scout(client, stream), self._router, self._batcher, self.entrance, self._pump, self._clock, self._counts,
@@ -169,6 +174,7 @@ class Pipeline:
 
     def turn(self, now: float) -> None:
         """Move on everything that can be moved."""
+        self._fail_cancelled(now)
         self._follower.look_at_first(now)
         self._route(now)
         self._hasten(now)
@@ -179,10 +185,16 @@ class Pipeline:
         self._outcomes.log_unseen(now)
         self.entrance.let_in()
         self._pump.set_timer(self._next_due(now), now)
+        if not self.entrance.room.taken_records:
+            self.lifetime.end()
+
+    def _before_turn(self) -> None:
+        self.lifetime.begin()
+        self.entrance.before_turn()
 
     def _turn(self) -> None:
         self.entrance.after_turn()
-        if not self._dead:
+        if not self._dead and not self._pump.paused:
             self._guarded(self.turn, self._clock.monotonic())
 
     def _route(self, now: float | None = None) -> None:
@@ -252,14 +264,10 @@ class Pipeline:
         except KinesisError as error:
             self._guarded(self._unanswered, batch, error)
         except asyncio.CancelledError:
-            ended = ClosedError("the event loop ended, or the producer was closed")
-            ended.maybe_written = True
-            self._fail_batch(batch, ended)
-            self._release(batch, self._clock.monotonic())  # somebody may have cancelled all tasks, and go on
+            self._cancelled.append(batch)
+            self._pump.pause()
             raise
-        except GeneratorExit:  # the event loop is closed
-            return
-        except BaseException as error:
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
             self._die(error)
             if not isinstance(error, Exception):
                 raise
@@ -286,6 +294,15 @@ class Pipeline:
                 self._batcher.touch(key, now)
             else:
                 self._stalls.clear(key)  # its shard is closed, and its records are elsewhere
+
+    def _fail_cancelled(self, now: float) -> None:
+        """Fail the records of requests that were cancelled from outside, now that the event loop runs on."""
+        cancelled, self._cancelled = self._cancelled, []
+        for batch in cancelled:
+            ended = ClosedError("the task of its request was cancelled")
+            ended.maybe_written = True
+            self._fail_batch(batch, ended)
+            self._release(batch, now)
 
     def _expire(self, now: float) -> None:
         """Fail the records that have timed out."""
@@ -736,37 +753,42 @@ class Pipeline:
         if self._dead:
             return
         self._dead = True
-        failed = ClosedError(f"put: this producer has failed: {type(error).__name__}")
-        failed.__cause__ = error
+        kind = type(error).__name__
+        # An exception that goes on has its frames, and records are in them, which must not hold it in turn.
+        cause = error if isinstance(error, Exception) else KinesisError(f"{kind} was raised within the producer")
+        failed = ClosedError(f"put: this producer has failed: {kind}")
+        failed.__cause__ = cause
         try:
             self.entrance.close(failed)
         finally:
-            self._abort(error, f"the producer failed: {type(error).__name__}")
+            self._abort(cause, f"the producer failed: {kind}")
         _log.error("%s: the producer failed", self._name, exc_info=error)
+        without_frames(error)
 
-    def _abort(self, cause: BaseException, details: str) -> None:
-        """Fail all records, and stop all tasks."""
-        with suppress(
-            Exception
-        ):  # after an error the stages may be in any state; the records are listed as outstanding
+    def _abandon(self) -> list[asyncio.Task[None]]:
+        """Fail all records because the event loop ended before the producer was closed; return the cancelled tasks."""
+        ended = ClosedError("put: the event loop of this producer has ended")
+        self.entrance.close(self.entrance.shut or ended)
+        return self._abort(ended, "not written: the event loop ended before the producer was closed", log=False)
+
+    def _abort(self, cause: BaseException, details: str, *, log: bool = True) -> list[asyncio.Task[None]]:
+        """Fail all records; cancel all tasks, and return them."""
+        raised: list[BaseException] = []
+        with _noted(raised):
             self._empty_stages()
-        try:
-            for tries_left in reversed(range(ABORT_TRIES)):
-                try:
-                    self._outcomes.abort(cause, details)
-                    break
-                except Exception:  # such as MemoryError: those that were settled before it need no second try
-                    if not tries_left:
-                        raise
-        finally:
-            self._stop()
+        for _ in range(ABORT_TRIES):
+            with _noted(raised):
+                self._settle_all(cause, details, log=log)
+                break
+        tasks = self._stop()
+        for error in raised:
+            if not isinstance(error, Exception):
+                raise error
+        return tasks
 
     def _empty_stages(self) -> None:
         """Remove all records from the stages. Those in flight may be written."""
-        inbox, self.entrance.inbox = self.entrance.inbox, []
-        if inbox:
-            self._outcomes.admitted(inbox)
-        for batch in self._on_their_way:
+        for batch in [*self._on_their_way, *self._cancelled]:
             for delivery in [delivery for entry in batch.entries for delivery in taken_apart(entry)]:
                 delivery.attempts += 1
                 delivery.maybe_written = True
@@ -775,6 +797,7 @@ class Pipeline:
             for entry in batch.entries:
                 taken_apart(entry)
         self._parts.clear()
+        self._cancelled.clear()
         for stray in self._follower.unsure:
             scatter(stray.aggregate)
         self._follower.unsure.clear()
@@ -782,14 +805,21 @@ class Pipeline:
         for lane in self._router.lanes:
             lane.emptied()
 
+    def _settle_all(self, cause: BaseException, details: str, *, log: bool) -> None:
+        if self.entrance.inbox:
+            self._outcomes.admitted(self.entrance.inbox)
+            self.entrance.inbox = []
+        self._outcomes.abort(cause, details, log=log)
+
     def _stop(self) -> list[asyncio.Task[None]]:
-        """Cancel all tasks, and return them."""
+        """Stop all work; cancel all tasks, and return them."""
+        timer = self._pump.stop()
+        self.lifetime.end()
         if self._pump.loop_has_ended:
             return []
         tasks = [task for task in [*self._on_their_way.values(), self._follower.looking] if task is not None]
         for task in tasks:
             task.cancel()
-        timer = self._pump.stop()
         return tasks if timer is None else [*tasks, timer]
 
     # The end.
@@ -802,6 +832,7 @@ class Pipeline:
         """Wait until all that was put before is settled, without waiting for company; return what that was."""
         deliveries = self._unsettled()
         self._hurried = True
+        self._pump.resume()
         self._pump.schedule()
         while not deliveries.done:
             await self._outcomes.next()
@@ -844,7 +875,6 @@ class Pipeline:
                 if tasks := self._stop():
                     await asyncio.wait(tasks)
             finally:
-                self._pump.stop()
                 self._closed.set_result(None)
         self._outcomes.log_unseen(NEVER)
         if count := self.unseen.count:
@@ -874,6 +904,15 @@ class Pipeline:
             buffered_bytes=room.taken_size,
             waiting_puts=self.entrance.waiting,
         )
+
+
+@contextmanager
+def _noted(raised: list[BaseException]) -> Iterator[None]:
+    """Note what is raised. The stages may be in any state, memory may have run out, and an observer may call `sys.exit`."""
+    try:
+        yield
+    except BaseException as error:  # noqa: BLE001
+        raised.append(error)
 
 
 def _causes(deliveries: list[Delivery]) -> dict[str, Delivery]:

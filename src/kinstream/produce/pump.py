@@ -12,6 +12,8 @@ from kinstream.clock import Clock
 from kinstream.errors import ConfigError, forked
 from kinstream.produce.expire import NEVER
 
+PAUSE = 0.5
+"""Seconds without a turn after one of the producer's tasks was cancelled from outside."""
 ANOTHER_LOOP = "this producer belongs to another event loop: make one for each event loop"
 
 
@@ -25,11 +27,13 @@ class Pump:
 
     Attributes:
         scheduled: Whether a turn is ordered.
+        paused: True while no turn is to begin anything.
         started: Whether there ever was one.
     """
 
     def __init__(self, turn: Callable[[], None], before: Callable[[], None], clock: Clock) -> None:
         self.scheduled: bool = False
+        self.paused: bool = False
         self._turn = turn
         self._before = before
         self._clock = clock
@@ -37,6 +41,7 @@ class Pump:
         self._process = 0
         self._timer: asyncio.Task[None] | None = None
         self._due = NEVER
+        self._stopped = False
 
     @property
     def started(self) -> bool:
@@ -54,7 +59,7 @@ class Pump:
         Raises:
             ConfigError: This is another event loop than the first time, or another process.
         """
-        if self.scheduled:
+        if self.scheduled or self._stopped or self.loop_has_ended:
             return
         self.check_loop()
         if self._loop is None:
@@ -74,6 +79,22 @@ class Pump:
         self.scheduled = False
         self._turn()
 
+    def pause(self) -> None:
+        """Begin nothing for a while: one of the producer's tasks was cancelled from outside.
+
+        1. `asyncio.run` cancels all tasks before it closes the event loop. 2. A task that is created after that is destroyed
+        while it is pending. 3. If the loop runs on instead, the timer ends the pause.
+        """
+        if not self.paused and not self._stopped:
+            self.paused = True
+            asyncio.get_running_loop().call_later(PAUSE, self.resume)
+
+    def resume(self) -> None:
+        """End the pause, if there is one."""
+        if self.paused:
+            self.paused = False
+            self.schedule()
+
     def call(self, function: Callable[[], object]) -> None:
         """Have a function called in the event loop, from any thread. Where there was no turn, or no more can be, it is not."""
         if self._loop is not None:
@@ -89,7 +110,7 @@ class Pump:
         if self._timer is not None and (due < self._due or due == NEVER):
             self._timer.cancel()
             self._timer = None
-        if self._timer is None and due != NEVER:
+        if self._timer is None and due != NEVER and not self._stopped:
             self._due = due
             self._timer = self.start(self._ring(due - now))
 
@@ -97,19 +118,17 @@ class Pump:
         try:
             await self._clock.sleep(max(seconds, 0.0))
         except asyncio.CancelledError:
-            # Where `_timer` is still this task, somebody cancelled all tasks there are. If the event loop goes on, so does this;
-            # if not, no task may be left behind.
-            if self._timer is asyncio.current_task():
+            if self._timer is asyncio.current_task():  # `set_timer` did not cancel it
                 self._timer = None
-                left = max(self._due - self._clock.monotonic(), 0.0)
-                asyncio.get_running_loop().call_later(left, self.schedule)
+                self.pause()
             raise
         self._timer = None
         self.schedule()
 
     def stop(self) -> asyncio.Task[None] | None:
-        """End the timer; return its task, if there is one."""
-        timer, self._timer = self._timer, None
+        """Stop for good; return the task of the timer, which is cancelled, as long as it has not ended."""
+        self._stopped = True
+        timer = self._timer
         if timer is not None and not self.loop_has_ended:
             timer.cancel()
         return timer

@@ -1,0 +1,116 @@
+"""Lifetime: ends a producer that nobody closed, together with its event loop, and reports the records that were not written.
+
+While records are in the producer, an async generator is open in its event loop. `asyncio.run` and all runners like it close such
+generators before they close the loop (`loop.shutdown_asyncgens`). If the loop is closed without that, the end of the interpreter
+or the garbage collector finds the producer. Nothing can be written then: the records are settled with an error, and reported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import warnings
+import weakref
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
+from os import getpid
+from typing import Any
+
+_log = logging.getLogger("kinstream.producer")
+
+
+class Lifetime:
+    """The time during which records are in a producer.
+
+    Args:
+        name: The stream's name, for the report.
+        unsettled: Returns how many records are not settled.
+        abandon: Settles all records, and cancels and returns the producer's tasks.
+
+    Attributes:
+        tended: True if the owner of the event loop drains the producer at the interpreter's end, as `kinstream.blocking` does.
+    """
+
+    def __init__(
+        self, name: str, unsettled: Callable[[], int], abandon: Callable[[], list[asyncio.Task[None]]]
+    ) -> None:
+        self.tended: bool = False
+        self._name = name
+        self._unsettled = unsettled
+        self._abandon = abandon
+        self._process = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._generator: AsyncGenerator[None, None] | None = None
+
+    def begin(self) -> None:
+        """Begin in the running event loop, unless it has begun."""
+        if self._generator is None:
+            self._process, self._loop = getpid(), asyncio.get_running_loop()
+            self._generator = self._open()
+            _step(self._generator.__anext__())
+            _begun.add(self)
+
+    def end(self) -> None:
+        """End, because no record is left or because the producer is closed. May be repeated."""
+        generator, self._generator = self._generator, None
+        if generator is not None:
+            _begun.discard(self)
+            _step(generator.aclose())
+
+    async def _open(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            if self._generator is not None:  # the event loop closes it
+                self._generator = None
+                _begun.discard(self)
+                count = self._unsettled()
+                if tasks := self._abandon():
+                    await asyncio.wait(tasks)
+                self._report(count, "when its event loop ended")
+
+    def forgotten(self, when: str) -> None:
+        """End after the event loop was closed, or will run no more."""
+        if self._generator is None or self._loop is None:
+            return
+        if self._process != getpid():  # these records are the parent process's
+            self._generator = None
+            return
+        if self._loop.is_running():  # in another thread, which stops with the interpreter
+            if not self.tended:
+                self._report(self._unsettled(), when)
+            return
+        count = self._unsettled()
+        self.end()
+        self._abandon()
+        self._report(count, when)
+
+    def _report(self, count: int, when: str) -> None:
+        if count:
+            records = "1 record was" if count == 1 else f"{count} records were"
+            _log.warning(
+                "%s: the producer was never closed, and %s not written %s; use `async with Producer(...)` or"
+                " `await producer.close()`",
+                self._name, records, when,
+            )  # fmt: skip
+            text = f"unclosed Producer({self._name!r}): {records} not written"
+            warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
+
+    def __del__(self) -> None:
+        self.forgotten("before it was garbage-collected")
+
+
+_begun: weakref.WeakSet[Lifetime] = weakref.WeakSet()
+
+
+def _step(step: Awaitable[Any]) -> None:
+    """Run a step of an async generator that waits for nothing."""
+    with suppress(StopIteration, StopAsyncIteration):
+        step.__await__().send(None)
+
+
+@atexit.register
+def _at_exit() -> None:
+    for lifetime in list(_begun):
+        lifetime.forgotten("when the program ended")
