@@ -169,6 +169,18 @@ def test_full_buffer_makes_threads_wait_and_all_is_written(place: Place) -> None
     assert len({record.data for record in read(place)}) == 900
 
 
+def test_put_that_finds_no_space_within_its_maximum_wait_raises_and_keeps_its_record() -> None:
+    nowhere = Place("http://127.0.0.1:1")
+    producer = blocking.Producer(nowhere.stream, buffer=Buffering(max_records=3, max_wait=0.05), **nowhere.options)
+    for number in range(3):
+        producer.put(b"%d" % number, "key")
+    with pytest.raises(BufferFull, match="max_wait") as full:
+        producer.put(b"3", "key")
+    assert full.value.record.data == b"3"
+    with pytest.raises(Undelivered, match="3 records"):
+        producer.close(0)
+
+
 def test_full_buffer_is_an_error_where_that_is_asked_for() -> None:
     place = Place("http://127.0.0.1:1")
     buffer = Buffering(max_records=10, when_full="raise")
