@@ -118,7 +118,7 @@ class BackgroundLoop:
         def begin() -> None:
             task = asyncio.get_running_loop().create_task(coroutine)
             begun.append(task)
-            task.add_done_callback(lambda _: waiting.release())
+            task.add_done_callback(lambda task: _ended(task, waiting))
 
         try:
             self.call(begin)
@@ -178,6 +178,12 @@ class BackgroundLoop:
                 raise
             self._loop, self._thread, self._process = loop, thread, os.getpid()
         return self._loop
+
+
+def _ended(task: asyncio.Task[Any], waiting: threading.Lock) -> None:
+    if not task.cancelled():
+        task.exception()  # marks it as retrieved: the caller may have been interrupted
+    waiting.release()
 
 
 def _end(coroutine: Coroutine[Any, Any, Any]) -> None:

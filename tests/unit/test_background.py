@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import threading
 import time
@@ -97,6 +98,45 @@ def test_interrupt_while_work_is_handed_over_is_raised_and_ends_the_work(
     assert background.run(value(2)) == 2
     background.stop()
     background.join()
+
+
+def test_error_of_work_whose_caller_was_interrupted_is_not_left_unretrieved(background: BackgroundLoop) -> None:
+    complaints: list[str] = []
+    began, ended = threading.Event(), threading.Event()
+
+    async def work() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ValueError("the last checkpoints could not be written") from None
+        finally:
+            asyncio.get_running_loop().call_soon(ended.set)
+
+    def interrupt(frame: FrameType, event: str, argument: Any) -> Any:
+        if began.is_set() and not ended.is_set():
+            sys.settrace(None)
+            raise Interrupted
+        return interrupt
+
+    def call() -> None:
+        sys.settrace(interrupt)
+        try:
+            with pytest.raises(Interrupted):
+                background.run(work())
+        finally:
+            sys.settrace(None)
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    assert ended.wait(10)
+    caller.join()
+    gc.collect()
+    background.run(value(1))
+    background.stop()
+    background.join()
+    assert complaints == []
 
 
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # interrupted before it was handed over

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import threading
 import weakref
@@ -24,12 +25,14 @@ from kinstream.consume.reading import Batch, Reading
 from kinstream.consume.statistics import ConsumerStatistics
 from kinstream.consume.worker import Worker
 from kinstream.consumer import StartLike
-from kinstream.errors import ClosedError, ConfigError
+from kinstream.errors import ClosedError, ConfigError, KinesisError
 from kinstream.events import Observer
 from kinstream.record import GetRecordsResult, ReceivedRecord, Record, Shard, ShardIteratorType, ShardStatus
 from kinstream.usage import checks_options, wrong_style
 
 T = TypeVar("T")
+
+_log = logging.getLogger("kinstream.consumer")
 
 LOOK_AGAIN = 0.01
 """Seconds between two looks whether reading has begun that is to end."""
@@ -218,7 +221,7 @@ class Consumer(OnStream):
                 yield found
         finally:
             if self._background.here:  # the collector of garbage came by
-                self._background.submit(worker.stop())
+                self._background.submit(_stopped(worker))
             else:
                 with suppress(ClosedError):  # `close` has seen to it
                     self._background.run(worker.stop())
@@ -298,6 +301,14 @@ def _tracked(read: Callable[[list[weakref.ref[Any]]], Generator[T, None, None]])
     generator = read(itself)
     itself.append(weakref.ref(generator))
     return generator
+
+
+async def _stopped(worker: Worker) -> None:
+    """Stop a worker of a generator that was collected: no caller is left to get the error."""
+    try:
+        await worker.stop()
+    except (KinesisError, OSError) as error:
+        _log.warning("the last checkpoints could not be written: %s", error)
 
 
 class _LetterBox:

@@ -251,6 +251,7 @@ def _settle(result: asyncio.Future[Any], outcome: Any, error: Exception | None) 
         result.set_result(outcome)
     else:
         result.set_exception(error)
+        result.exception()  # marks it as retrieved: the caller may have been cancelled
 
 
 def _row(lease: Lease) -> tuple[Any, ...]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -268,3 +270,28 @@ async def test_file_is_found_again_after_the_working_directory_changed(
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert await table.create(LEASES[1])
     await store.close()
+
+
+async def test_failure_of_work_whose_caller_gave_up_is_not_left_unretrieved(tmp_path: Path) -> None:
+    complaints: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(context["message"]))
+    store = SQLite(tmp_path / "leases.db")
+    began, go_on = threading.Event(), threading.Event()
+
+    def fail(connection: sqlite3.Connection) -> None:
+        began.set()
+        go_on.wait(10)
+        raise sqlite3.OperationalError("database is locked")
+
+    asking = asyncio.create_task(store.run(fail))
+    await asyncio.to_thread(began.wait, 10)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    go_on.set()
+    await store.close()
+    del asking
+    gc.collect()
+    await asyncio.sleep(0)
+    assert complaints == []
