@@ -28,6 +28,9 @@ from kinstream.usage import checks_options
 
 T = TypeVar("T")
 
+MAX_ATTEMPTS = 100
+"""Maximum of `Retrying.max_attempts`."""
+
 
 class Wire(StrEnum):
     """How requests and answers are written on the wire."""
@@ -127,7 +130,8 @@ class Retrying:
     """When a failed request is sent again: the AWS SDKs' standard mode, with its 2026 numbers.
 
     Attributes:
-        max_attempts: Requests for one call, the first included; 1 never repeats. 1 to 100. The SDKs' default is 3.
+        max_attempts: Requests for one call, the first included; 1 never repeats. 1 to 100. The SDKs' default is 3. A client
+            without `retry` takes `AWS_MAX_ATTEMPTS`, or the profile's `max_attempts`, if one of them is set.
         max_delay: The longest pause, in seconds. 0 to 300. The SDKs' is 20.
     """
 
@@ -135,7 +139,7 @@ class Retrying:
     max_delay: float = 20.0
 
     def __post_init__(self) -> None:
-        whole_number("Retrying.max_attempts", self.max_attempts, 1, 100)
+        whole_number("Retrying.max_attempts", self.max_attempts, 1, MAX_ATTEMPTS)
         number("Retrying.max_delay", self.max_delay, 0, 300, "seconds")
 
 
@@ -272,7 +276,8 @@ class Connection:
             `NO_PROXY` as they are set; "" means none whatever they say.
         max_idle: Open connections that are kept for further calls. 0 to 1000.
         idle_timeout: Seconds after which an unused connection is closed. 1 to 3600.
-        allow_http: Permit plain http to other hosts than this machine. Records and signatures are then readable on the way.
+        allow_http: Permit plain http to other hosts than this machine, as `KINSTREAM_ALLOW_HTTP=1` in the environment does.
+            Records and signatures are then readable in transit.
     """
 
     ca_bundle: str | Path | None = None

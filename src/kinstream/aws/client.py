@@ -33,7 +33,7 @@ from kinstream.aws.subscription import CONTENT_TYPE, Subscription
 from kinstream.aws.transport import Answer, HttpTransport, StreamedAnswer, Transport, whole
 from kinstream.aws.wire import AutoCodec, CborCodec, Codec, JsonCodec
 from kinstream.clock import SYSTEM_CLOCK, Clock
-from kinstream.config import Connection, Retrying, Timeouts, Wire, choice, number, text
+from kinstream.config import MAX_ATTEMPTS, Connection, Retrying, Timeouts, Wire, choice, number, text, whole_number
 from kinstream.errors import (
     CLOCK_SKEW_CODES,
     EXPIRED_CREDENTIALS_CODES,
@@ -102,7 +102,7 @@ class _Call:
     """
 
     request: Request[Any]
-    retry: Retrying
+    retry: Retrying | None
     within: float
     sent: int = 0
     maybe_written: bool = False
@@ -185,8 +185,8 @@ class Client(ForAsyncio):
         profile: A profile of `~/.aws/config`; None: `AWS_PROFILE`, or the default one.
         wire: "json", "cbor", or "auto": CBOR for puts of large records, JSON for everything else.
         timeouts: How long to wait.
-        retry: When to send again.
-        connection: CA bundle, proxy, idle connections.
+        retry: When to send again; None: up to `AWS_MAX_ATTEMPTS` requests for one call, or the profile's `max_attempts`, or 3.
+        connection: CA bundle, proxy, idle connections, plain http.
         clock: The time; tests give another.
         transport: The network; tests give another.
 
@@ -226,11 +226,12 @@ class Client(ForAsyncio):
             self.region = check_region(region)
         self.timeouts: Timeouts = _option("timeouts", timeouts, Timeouts)
         self.retry: Retrying = _option("retry", retry, Retrying)
+        self._retry_given = retry is not None
         self.connection: Connection = _option("connection", connection, Connection)
         self.codec: Codec = _CODECS[choice("wire", wire, Wire)]()
         self.clock: Clock = clock
         if endpoint_url is not None:
-            endpoint_url = check_endpoint_url("endpoint_url", endpoint_url, allow_http=self.connection.allow_http)
+            endpoint_url = check_endpoint_url("endpoint_url", endpoint_url, allow_http=self._allows_http())
         self._endpoint_url = endpoint_url
         self._chain = AwsChain(None if profile is None else text("profile", profile))
         self._explicit = region is not None and endpoint_url is not None and credentials is not None
@@ -419,7 +420,7 @@ class Client(ForAsyncio):
 
     def _begin(self, request: Request[Any], retry: Retrying | None = None, within: float | None = None) -> _Call:
         longest = self.timeouts.call
-        return _Call(request, retry or self.retry, longest if within is None else min(within, longest))
+        return _Call(request, retry, longest if within is None else min(within, longest))
 
     async def _answered(self, call: _Call, carry: _Carry[A]) -> A:
         """Return the answer with status 200; raise what remains after the retries, or at the call's deadline."""
@@ -444,7 +445,7 @@ class Client(ForAsyncio):
         place = self._place or await self._find_place()
         self.check_region_of(request.region)
         url, host = place.url_and_host(request.operation, request.account)
-        attempts = Attempts(call.retry, self.quota)
+        attempts = Attempts(call.retry or self.retry, self.quota)
         while True:
             if self._closed:
                 raise call.failed(ClosedError(f"{request.operation}: the client was closed"))
@@ -570,15 +571,38 @@ class Client(ForAsyncio):
         if self._loop is not loop:
             raise ConfigError("this client belongs to another event loop: make one for each event loop")
 
+    def _allows_http(self) -> bool:
+        """Return True if plain http to other hosts is permitted.
+
+        Raises:
+            ConfigError: The environment variable has another value than "0" and "1".
+        """
+        variable = os.environ.get("KINSTREAM_ALLOW_HTTP", "")
+        if variable not in ("", "0", "1"):
+            raise ConfigError(
+                f"KINSTREAM_ALLOW_HTTP={variable!r}: must be 1 to permit plain http to other hosts, or 0 or empty"
+            )
+        return self.connection.allow_http or variable == "1"
+
+    def _set_retries(self, setting: Setting) -> None:
+        """Apply the retries of the AWS configuration, unless `retry` was given.
+
+        Raises:
+            ConfigError: The number of attempts is not one.
+        """
+        if not self._retry_given and setting.max_attempts is not None:
+            name, value = setting.max_attempts
+            attempts = int(value) if value.isascii() and value.isdecimal() and len(value) < 10 else value
+            whole_number(name, attempts, 1, MAX_ATTEMPTS)
+            self.retry = Retrying(max_attempts=int(attempts))
+        if setting.retry_mode not in (None, "standard"):
+            _log.warning("AWS_RETRY_MODE %r is ignored: retries are in standard mode", setting.retry_mode)
+
     async def _find_place(self) -> _Place:
         """Return where requests go; the configuration is read once, in a thread."""
         async with self._finding:
             if self._place is None:
-                if self._explicit:
-                    bundle = os.environ.get("AWS_CA_BUNDLE") or None
-                    setting = Setting(None, None, bundle, fips=False, dual_stack=False)
-                else:
-                    setting = await self._chain.setting()
+                setting = Setting.of_environment() if self._explicit else await self._chain.setting()
                 region = self.region or setting.region
                 if region is None:
                     raise ConfigError("no region: give region=, or set AWS_REGION or the profile's region")
@@ -587,7 +611,7 @@ class Client(ForAsyncio):
                     endpoint_url = check_endpoint_url(
                         "endpoint_url of the AWS configuration",
                         setting.endpoint_url,
-                        allow_http=self.connection.allow_http,
+                        allow_http=self._allows_http(),
                     )
                 if self._transport is None:
                     self._transport = HttpTransport(
@@ -597,6 +621,7 @@ class Client(ForAsyncio):
                         progress=self.timeouts.progress,
                         clock=self.clock,
                     )
+                self._set_retries(setting)
                 self._place = _Place(check_region(region), endpoint_url, setting, Signer(region), self._transport)
             return self._place
 
@@ -623,6 +648,8 @@ def _refusal(operation: str, answer: Answer) -> ServiceError:
         message = "a redirect, which is never followed: check the endpoint"
     elif not code and (isinstance(body, str) or (not answer.body and answer.status < 500)):
         message = "the answer is not from Kinesis: check the endpoint and the proxy"
+        if answer.status == 400 and isinstance(body, str) and "https" in body.lower():
+            message = "the port seems to speak TLS: use https://"  # such as nginx and Go reply to plain HTTP
     elif too_large := _TOO_LARGE.search(message):
         message = _too_large(too_large)
     return service_error(

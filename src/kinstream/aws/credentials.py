@@ -203,6 +203,8 @@ class Setting:
         ca_bundle: A configured CA bundle, if any.
         fips: Whether FIPS endpoints are asked for.
         dual_stack: Whether dual-stack endpoints are asked for.
+        max_attempts: Where the number of attempts of one call is configured, and its text.
+        retry_mode: A configured retry mode, if any.
     """
 
     region: str | None
@@ -210,6 +212,22 @@ class Setting:
     ca_bundle: str | None
     fips: bool
     dual_stack: bool
+    max_attempts: tuple[str, str] | None
+    retry_mode: str | None
+
+    @classmethod
+    def of_environment(cls) -> Setting:
+        """Return what the environment says for a client that was given region, endpoint and credentials."""
+        attempts = os.environ.get("AWS_MAX_ATTEMPTS")
+        return cls(
+            region=None,
+            endpoint_url=None,
+            ca_bundle=os.environ.get("AWS_CA_BUNDLE") or None,
+            fips=False,
+            dual_stack=False,
+            max_attempts=("AWS_MAX_ATTEMPTS", attempts) if attempts else None,
+            retry_mode=os.environ.get("AWS_RETRY_MODE") or None,
+        )
 
 
 class AwsChain:
@@ -261,6 +279,9 @@ class AwsChain:
 
         try:
             session = self._open()
+            environment = Setting.of_environment()
+            profile = session.get_scoped_config()
+            attempts = profile.get("max_attempts")
             return Setting(
                 # AWS_REGION is the SDKs' name; botocore reads AWS_DEFAULT_REGION and the profile.
                 region=os.environ.get("AWS_REGION") or session.get_config_variable("region") or None,
@@ -268,6 +289,9 @@ class AwsChain:
                 ca_bundle=session.get_config_variable("ca_bundle") or None,
                 fips=bool(session.get_config_variable("use_fips_endpoint")),
                 dual_stack=bool(session.get_config_variable("use_dualstack_endpoint")),
+                max_attempts=environment.max_attempts
+                or (("max_attempts of the profile", attempts) if attempts else None),
+                retry_mode=environment.retry_mode or profile.get("retry_mode") or None,
             )
         except botocore.exceptions.BotoCoreError as error:
             raise ConfigError(f"the AWS configuration cannot be read: {error}") from error

@@ -157,20 +157,20 @@ def check_endpoint_url(field: str, url: str, *, allow_http: bool) -> str:
         raise ConfigError(f"{field}{shown}: must be a URL such as https://host:port") from None
     if "@" in parts.netloc:
         raise ConfigError(f"{field}: must not hold a user name or a password")
+    # Compared as a whole: urlsplit drops line ends, tabs, and the "?" or "#" before an empty query or fragment.
+    bare = f"{parts.scheme}://{parts.netloc}".lower()
     if (
         parts.scheme not in ("http", "https")
         or not _HOST.fullmatch(parts.hostname or "")
-        or not url.isprintable()  # urlsplit drops line ends and tabs
-        or parts.path not in ("", "/")
-        or parts.query
-        or parts.fragment
+        or url.lower() not in (bare, f"{bare}/")
     ):
         raise ConfigError(f"{field}={url!r}: must be https://HOST[:PORT] or http://HOST[:PORT], with no path or query")
     if parts.scheme == "http" and not allow_http and not is_loopback(parts.hostname or ""):
         raise ConfigError(
-            f"{field}={url!r}: plain http is only for this machine; use https, or Connection(allow_http=True)"
+            f"{field}={url!r}: plain http is only for this machine; use https, or permit it with Connection(allow_http=True) "
+            "or KINSTREAM_ALLOW_HTTP=1"
         )
-    return url.rstrip("/")
+    return url.removesuffix("/")
 
 
 def host_header(url: str) -> str:

@@ -69,6 +69,8 @@ _NOT_CONNECTED = frozenset({"client error (Connect)", "tcp connect error", "dns 
 _WITHIN_ANSWER = "error decoding response body"
 _BAD_CERTIFICATE = "invalid peer certificate"
 _UNKNOWN_AUTHORITY = "UnknownIssuer"
+_NO_TLS = "InvalidContentType"
+_CHECK = "check the endpoint, the network and the proxy"
 
 EXIT_PAUSE = 0.02
 """Seconds that the interpreter's end leaves to pyreqwest's threads: one that has just handed an answer over still has to come
@@ -206,6 +208,7 @@ class HttpTransport:
             self._authorities = read_ca_bundle("ca_bundle of the AWS configuration", ca_bundle)
         self._http: HttpClient | None = self._build(_for_calls)
         self._lanes: list[_Lane] = []
+        self._heard = False  # True once there was a response
 
     def _builder(self) -> ClientBuilder:
         """Return what calls and streams have in common."""
@@ -272,9 +275,10 @@ class HttpTransport:
             async with self._clock.timeout(to_answer):
                 await exchange.begin()
         except TimeoutError as error:
-            raise _late(error, to_answer) from without_frames(error)
+            raise _late(error, to_answer, url) from without_frames(error)
         except PyreqwestError as error:
-            raise _before_answer(error) from without_frames(error)
+            raise _before_answer(error, url, heard=self._heard) from without_frames(error)
+        self._heard = True
         try:
             _heed(cancellations)
             return await exchange.whole(progress, cancellations)
@@ -319,11 +323,12 @@ class HttpTransport:
             del headers, body, request
             async with self._clock.timeout(progress):
                 await exchange.begin()
+            self._heard = True
             return _Streamed(exchange, lane)
         except TimeoutError as error:
-            raise _late(error, progress) from without_frames(error)
+            raise _late(error, progress, url) from without_frames(error)
         except PyreqwestError as error:
-            raise _before_answer(error) from without_frames(error)
+            raise _before_answer(error, url, heard=self._heard) from without_frames(error)
         finally:
             lane.opening -= 1
             if makes_connection:
@@ -506,31 +511,44 @@ def _check_proxy_variables() -> None:
             )
 
 
-def _late(error: TimeoutError, seconds: float) -> TransportError:
+def _late(error: TimeoutError, seconds: float, url: str) -> TransportError:
     if isinstance(error, PyreqwestError) and not _NOT_CONNECTED.isdisjoint(_causes(error)):
-        return ConnectFailed("no connection in time: check the endpoint, the network and the proxy", sent=False)
+        return ConnectFailed(f"no connection to {_shown(url)} in time: {_CHECK}", sent=False)
     return DeadlineExceeded(f"no answer within {seconds:.3g} s", sent=None)
 
 
-def _before_answer(error: PyreqwestError) -> TransportError:
+def _before_answer(error: PyreqwestError, url: str, *, heard: bool) -> TransportError:
+    """Return the error for a request without a response.
+
+    Args:
+        error: The HTTP library's.
+        url: Where the request went.
+        heard: True if there was a response to an earlier request.
+    """
     if isinstance(error, ClientClosedError):
         return ConnectionLost("the connections were closed", sent=None)
     causes = _causes(error)
+    reason = _reason(error)
     if any(cause.startswith(_BAD_CERTIFICATE) for cause in causes):
-        reason = _reason(error)
         advice = (
             "name its authority in Connection(ca_bundle=...)" if _UNKNOWN_AUTHORITY in reason else "check the endpoint"
         )
-        refused = ConnectFailed(f"the endpoint's certificate is not trusted: {reason}; {advice}", sent=False)
+        refused = ConnectFailed(f"the certificate of {_shown(url)} is not trusted: {reason}; {advice}", sent=False)
         refused.retry_safe = False
         return refused
     if not _NOT_CONNECTED.isdisjoint(causes):
-        return ConnectFailed(
-            f"no connection: {_reason(error)}; check the endpoint, the network and the proxy", sent=False
-        )
+        advice = f"the port does not speak TLS ({reason}), so use http:// or another port" if _NO_TLS in reason else ""
+        return ConnectFailed(f"no connection to {_shown(url)}: {advice or f'{reason}; {_CHECK}'}", sent=False)
     if _WITHIN_ANSWER in causes:  # the first bytes of an answer come with its head
-        return ConnectionLost(f"the connection broke within the answer: {_reason(error)}", sent=True)
-    return ConnectionLost(f"the connection broke before the answer: {_reason(error)}", sent=None)
+        return ConnectionLost(f"the connection broke within the answer: {reason}", sent=True)
+    # A port that speaks TLS closes the connection, or sends an alert, which is not HTTP.
+    advice = "" if heard or not url.startswith("http:") else f"; if {_shown(url)} speaks TLS, use https://"
+    return ConnectionLost(f"the connection broke before the answer: {reason}{advice}", sent=None)
+
+
+def _shown(url: str) -> str:
+    """Return the URL of an endpoint as an error names it."""
+    return url.removesuffix("/")
 
 
 def _readable(headers: Mapping[str, str]) -> Mapping[str, str]:

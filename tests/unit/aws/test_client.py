@@ -5,6 +5,7 @@ import pickle
 import traceback
 from datetime import datetime
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any
 
 import cbor2
@@ -200,6 +201,105 @@ async def test_failed_put_says_whether_it_may_be_written(
     with pytest.raises(error) as caught:
         await put(client)
     assert (caught.value.maybe_written, caught.value.attempts) == (maybe_written, attempts)
+
+
+@pytest.mark.parametrize(("value", "attempts"), [("5", 5), ("1", 1), (" 2", None), ("", 3), (None, 3)])
+async def test_environment_says_how_often_a_call_is_tried(
+    value: str | None, attempts: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if value is not None:
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", value)
+    client, transport = client_of(BROKEN)
+    with pytest.raises(KinesisError) as caught:
+        await client.call("ListStreams", {})
+    assert isinstance(caught.value, ConfigError if attempts is None else ServiceUnavailable)
+    assert len(transport.sent) == (attempts or 0)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "many", "101", "9" * 5000, "\u0663", "0x3"])
+async def test_wrong_number_of_attempts_is_refused_by_the_name_of_its_variable(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", value)
+    client, transport = client_of(answer({}))
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"^AWS_MAX_ATTEMPTS="):
+            await client.call("ListStreams", {})
+    assert transport.sent == []
+
+
+@pytest.mark.parametrize("value", ["7", "many"])
+async def test_retry_that_was_given_has_the_first_word(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", value)
+    client, transport = client_of(BROKEN, retry=Retrying(max_attempts=2))
+    with pytest.raises(ServiceUnavailable):
+        await client.call("ListStreams", {})
+    assert len(transport.sent) == 2
+
+
+async def test_profile_says_how_often_a_call_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "config").write_text("[default]\nmax_attempts = 4\nretry_mode = adaptive\nregion = us-east-1\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    for given, expected in ((None, 4), ("2", 2)):
+        if given is not None:
+            monkeypatch.setenv("AWS_MAX_ATTEMPTS", given)
+        transport = ScriptedTransport(BROKEN)
+        client = Client(credentials=KEY, endpoint_url="http://127.0.0.1:1", clock=VirtualClock(), transport=transport)
+        with pytest.raises(ServiceUnavailable):
+            await client.call("ListStreams", {})
+        assert len(transport.sent) == expected
+    assert caplog.text.count("'adaptive' is ignored") == 2
+
+
+@pytest.mark.parametrize(("mode", "times"), [("standard", 0), ("", 0), ("legacy", 1), ("adaptive", 1), ("odd", 1)])
+async def test_other_retry_mode_is_logged_once_as_ignored(
+    mode: str, times: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("AWS_RETRY_MODE", mode)
+    client, _ = client_of(answer({}))
+    for _ in range(3):
+        await client.call("ListStreams", {})
+    assert caplog.text.count("AWS_RETRY_MODE") == times
+
+
+@pytest.mark.parametrize(("value", "permitted"), [("1", True), ("0", False), ("", False)])
+async def test_environment_permits_plain_http(value: str, permitted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KINSTREAM_ALLOW_HTTP", value)
+    if permitted:
+        client, transport = client_of(answer({}), endpoint_url="http://kinesis:4567")
+        await client.call("ListStreams", {})
+        assert transport.sent[0].headers["host"] == "kinesis:4567"
+    else:
+        with pytest.raises(ConfigError, match="KINSTREAM_ALLOW_HTTP=1"):
+            client_of(answer({}), endpoint_url="http://kinesis:4567")
+
+
+@pytest.mark.parametrize("value", ["true", "yes", "2", " 1"])
+async def test_environment_that_permits_plain_http_in_other_words_is_refused(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KINSTREAM_ALLOW_HTTP", value)
+    with pytest.raises(ConfigError, match=r"^KINSTREAM_ALLOW_HTTP="):
+        client_of(answer({}), endpoint_url="http://kinesis:4567")
+
+
+async def test_environment_permits_plain_http_of_a_configured_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_KINESIS", "http://kinesis:4567")
+    client, transport = client_of(answer({}), endpoint_url=None)
+    with pytest.raises(ConfigError, match="KINSTREAM_ALLOW_HTTP=1"):
+        await client.call("ListStreams", {})
+    monkeypatch.setenv("KINSTREAM_ALLOW_HTTP", "1")
+    await client.call("ListStreams", {})
+    assert transport.sent[0].url == "http://kinesis:4567/"
+
+
+async def test_reply_of_a_port_that_speaks_tls_says_so() -> None:
+    body = b"<html>The plain HTTP request was sent to HTTPS port</html>"
+    client, _ = client_of(Answer(400, {"content-type": "text/html"}, body))
+    with pytest.raises(ServiceError, match="seems to speak TLS: use https://"):
+        await client.call("ListStreams", {})
 
 
 async def test_empty_quota_stops_repeating() -> None:

@@ -362,11 +362,54 @@ async def test_file_that_does_not_parse_is_an_error(home: Path) -> None:
         await AwsChain().setting()
 
 
-async def test_web_identity_without_its_file_is_an_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(home / "missing"))
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("missing", "FileNotFoundError"),
+        ("folder", "IsADirectoryError"),
+        ("file/token", "NotADirectoryError"),
+        ("n" * 300, "OSError"),
+    ],
+)
+async def test_web_identity_without_its_file_names_the_file(
+    home: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
+) -> None:
+    (home / "folder").mkdir()
+    (home / "file").write_text(SECRET)
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(home / name))
     monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/r")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    with pytest.raises(CredentialsError, match="FileNotFoundError"):
+    with pytest.raises(CredentialsError, match=f"the AWS credential chain failed: {kind}: ") as caught:
+        await AwsChain().credentials()
+    assert repr(str(home / name)) in caught.value.details
+    assert SECRET not in caught.value.details
+
+
+async def test_token_that_is_no_text_is_not_quoted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = home / "token"
+    token.write_bytes(SECRET.encode() + b"\xff")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(token))
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/r")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with pytest.raises(CredentialsError, match="UnicodeDecodeError") as caught:
+        await AwsChain().credentials()
+    assert SECRET not in repr(caught.value)
+    assert caught.value.__context__ is None
+
+
+async def test_file_that_a_provider_cannot_open_is_named(tmp_path: Path) -> None:
+    async def provider() -> Credentials:
+        (tmp_path / "missing").read_text()
+        raise AssertionError
+
+    with pytest.raises(CredentialsError, match="the credentials provider failed: FileNotFoundError: ") as caught:
+        await RefreshingSource(provider, VirtualClock()).get()
+    assert str(tmp_path / "missing") in caught.value.details
+
+
+async def test_program_that_is_not_there_is_named(home: Path) -> None:
+    write(home, config="[default]\ncredential_process = /nowhere/to-be-found\n")
+    with pytest.raises(CredentialsError, match="FileNotFoundError: '/nowhere/to-be-found'"):
         await AwsChain().credentials()
 
 

@@ -181,7 +181,7 @@ async def test_connection_that_is_never_accepted_ends_in_time_as_not_sent() -> N
             filler.setblocking(False)
             filler.connect_ex(full.getsockname())
         async with opened(f"http://127.0.0.1:{full.getsockname()[1]}", progress=0.8) as post:
-            with pytest.raises(ConnectFailed, match="no connection in time") as caught:
+            with pytest.raises(ConnectFailed, match=r"no connection to http://127\.0\.0\.1:\d+ in time") as caught:
                 await post()
     assert caught.value.sent is False
 
@@ -191,6 +191,54 @@ async def test_tls_that_is_never_answered_is_not_sent() -> None:
         with pytest.raises(ConnectFailed) as caught:
             await post()
     assert caught.value.sent is False
+
+
+async def http_only(peer: Peer) -> None:
+    await peer.reader.read(10)
+    await peer.send(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+
+
+async def sends_a_tls_alert(peer: Peer) -> None:
+    await peer.reader.read(10)
+    await peer.send(b"\x15\x03\x01\x00\x02\x02\x46")
+
+
+async def only_closes(peer: Peer) -> None:
+    await peer.reader.read(10)
+
+
+async def test_https_to_a_port_without_tls_says_so() -> None:
+    async with serving(http_only) as server, opened(f"https://127.0.0.1:{server.port}") as post:
+        with pytest.raises(ConnectFailed) as caught:
+            await post()
+    assert f"https://127.0.0.1:{server.port}: the port does not speak TLS" in caught.value.details
+    assert "use http://" in caught.value.details
+
+
+@pytest.mark.parametrize("script", [sends_a_tls_alert, only_closes])
+async def test_http_to_a_port_that_may_speak_tls_says_so(script: Script) -> None:
+    async with serving(script) as server, opened(f"http://127.0.0.1:{server.port}") as post:
+        with pytest.raises(ConnectionLost, match=f"if http://127.0.0.1:{server.port} speaks TLS, use https://"):
+            await post()
+
+
+async def test_connection_that_breaks_after_responses_raises_no_doubt_about_tls() -> None:
+    async def once(peer: Peer) -> None:
+        await peer.request()
+        if peer.number == 0:
+            await peer.send(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+
+    async with serving(once) as server, opened(f"http://127.0.0.1:{server.port}") as post:
+        await post()
+        with pytest.raises(ConnectionLost) as caught:
+            await post()
+    assert "TLS" not in caught.value.details
+
+
+async def test_failed_connection_names_the_url() -> None:
+    async with opened("http://127.0.0.1:1") as post:
+        with pytest.raises(ConnectFailed, match=r"no connection to http://127\.0\.0\.1:1: Connection refused"):
+            await post()
 
 
 # Connections that break
