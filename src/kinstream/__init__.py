@@ -26,6 +26,7 @@ from kinstream.config import (
     Timeouts,
     Wire,
 )
+from kinstream.consume.deaggregate import deaggregate
 from kinstream.consume.deliver import RecordBatch
 from kinstream.consume.fetch.position import Position
 from kinstream.consume.lease.sqlite import SQLite
@@ -152,4 +153,5 @@ __all__ = [
     "Undelivered",
     "UnexpectedResponse",
     "Wire",
+    "deaggregate",
 ]

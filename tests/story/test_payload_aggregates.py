@@ -13,7 +13,7 @@ from aws_kinesis_agg.deaggregator import iter_deaggregate_records  # type: ignor
 from tests.doubles.heard import Heard
 from tests.doubles.kinesis import Written
 from tests.doubles.streams import Place, new_stream, split
-from tests.simulation.reader import Reading, pack, see
+from tests.simulation.reader import MAGIC, Reading, pack, see
 
 from kinstream import (
     Aggregation,
@@ -25,6 +25,7 @@ from kinstream import (
     PutResult,
     ReceivedRecord,
     Record,
+    UnexpectedResponse,
     blocking,
     callbacks,
 )
@@ -140,6 +141,50 @@ async def test_nothing_is_aggregated_by_default(place: Place, put: Any) -> None:
     assert {result.subsequence_number for result in results} == {None}
     reading = await asyncio.to_thread(seen_by_a_kcl, place)
     assert (reading.alone, reading.aggregates) == (50, 0)
+
+
+def json_errors(place: Place) -> list[Any]:
+    """Return the errors of a callbacks consumer that parses JSON: of `get_records`, then of `subscribe`."""
+    heard, subscribed = Heard(), Heard()
+    with callbacks.Consumer(*place.account, endpoint_url=place.url, **FROM_THE_START) as consumer:
+        consumer.get_shards(heard)
+        for shard_id in heard.wait()[1]:
+            consumer.get_shard_iterator(shard_id, "TRIM_HORIZON", None, heard)
+            consumer.get_records({"shard_iterator": heard.wait()[1]}, heard)
+            if (error := heard.wait()[0]) is not None:
+                break
+        consumer.subscribe(subscribed)
+        return [error, subscribed.wait()[0]]
+
+
+async def test_json_error_names_the_function_that_expands_an_aggregated_record(server: Server) -> None:
+    place = new_stream(server, shards=1)
+    await put_asyncio(place, [(b"[1]", "key"), (b"[2]", "key")], aggregate=Aggregation())
+    error, from_the_pipeline = await asyncio.to_thread(json_errors, place)
+    assert isinstance(error, UnexpectedResponse)
+    assert "not JSON but an aggregated record (KPL format)" in error.details
+    assert "is_blob=True" in error.details
+    assert "kinstream.deaggregate" in error.details
+    assert from_the_pipeline is None
+
+
+async def test_json_error_of_other_data_does_not_speak_of_aggregates(server: Server) -> None:
+    place = new_stream(server, shards=1)
+    await put_asyncio(place, [(MAGIC + b"damaged" * 9, "key")])
+    for error in await asyncio.to_thread(json_errors, place):
+        assert isinstance(error, UnexpectedResponse)
+        assert "deaggregate" not in error.details
+
+
+async def test_json_error_of_a_payload_that_is_an_aggregate_does_not_send_to_a_function_that_would_not_expand_it(
+    server: Server,
+) -> None:
+    place = new_stream(server, shards=1)
+    await put_asyncio(place, [(INNER, "key")])
+    from_get_records, from_the_pipeline = await asyncio.to_thread(json_errors, place)
+    assert "kinstream.deaggregate" in from_get_records.details
+    assert "is_blob=True" in from_the_pipeline.details
+    assert "deaggregate" not in from_the_pipeline.details
 
 
 @pytest.mark.parametrize("aggregate", [None, Aggregation()])

@@ -41,6 +41,7 @@ from kinstream import (
     Wire,
     blocking,
     callbacks,
+    deaggregate,
 )
 from kinstream.local import Server
 
@@ -82,6 +83,8 @@ async def consuming() -> None:
                 assert_type(record.json(), Any)
                 assert_type(record.partition_key, str | None)
                 assert_type(record.timestamp, int)
+            assert_type(deaggregate(answer.records), list[ReceivedRecord[bytes]])
+            assert_type(deaggregate(iter(answer.records), shard=shards[0]), list[ReceivedRecord[bytes]])
 
 
 def in_threads() -> None:

@@ -20,6 +20,7 @@ from kinstream.consume.statistics import ConsumerStatistics
 from kinstream.consumer import StartLike
 from kinstream.errors import ConfigError, KinesisError, UnexpectedResponse
 from kinstream.events import Observer
+from kinstream.kpl.container import is_container
 from kinstream.record import GetRecordsResult, ReceivedRecord, ShardIteratorType, ShardStatus, parse_json
 from kinstream.stream import StreamAccess
 from kinstream.usage import checks_options
@@ -359,6 +360,11 @@ def _parsed(answer: GetRecordsResult[bytes]) -> GetRecordsResult[Any]:
 
 def _not_json(record: ReceivedRecord[bytes], error: ValueError) -> str:
     number = record.sequence_number
+    if record.subsequence_number is None and is_container(record.data):
+        return (
+            f"the data of the record with sequence number {number} is not JSON but an aggregated record (KPL format);"
+            " is_blob=True hands over its bytes, and kinstream.deaggregate expands them"
+        )
     return f"the data of the record with sequence number {number} is {error}; is_blob=True hands over any data as it is"
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 import msgspec
 
+from kinstream.errors import ConfigError
 from kinstream.events import AggregateDamaged, AggregateDropped, Event
 from kinstream.kpl.container import BadIndex, Damaged, UserRecords, unpack
 from kinstream.kpl.message import MAGIC
-from kinstream.record import NO_KEY, HashKeyRange, ReceivedRecord
+from kinstream.record import NO_KEY, HashKeyRange, ReceivedRecord, Shard
 from kinstream.sharding.hashkey import md5, parse_hash_key
 from kinstream.speed import Compiled, compiled
 
@@ -134,6 +135,23 @@ class Deaggregator:
         if batch:
             yield from _pieces(batch, most)
 
+    def expanded(self, record: ReceivedRecord[bytes]) -> list[ReceivedRecord[bytes]]:
+        """Return the user records in a record with the keys in the stream; itself if it is not a valid aggregate."""
+        data = record.data
+        if record.subsequence_number is not None or data.__class__ is not bytes or not data.startswith(MAGIC):
+            return [record]
+        try:
+            user_records = self._unpacked(record)
+        except BadIndex:
+            return [record]
+        if user_records is None:
+            return [record]
+        common = (record.sequence_number, record.arrival_time)
+        return [
+            ReceivedRecord(inner, *common, key, record.encryption_type, index, record.origin)
+            for index, (key, _, inner) in enumerate(user_records)
+        ]
+
     def _unpacked(self, record: ReceivedRecord[bytes]) -> UserRecords | tuple[()] | None:
         """Return the user records in a record; none where it was dropped, None where it is a plain one.
 
@@ -168,6 +186,41 @@ class Deaggregator:
             if not known:
                 return False
         return True
+
+
+def deaggregate(records: Iterable[ReceivedRecord[bytes]], *, shard: Shard | None = None) -> list[ReceivedRecord[bytes]]:
+    """Expand aggregated records (KPL format), as `get_records` returns them, into their user records.
+
+    All other records are returned unchanged, and so is a record that begins like an aggregated one but is not valid. Partition
+    keys are those in the stream. `async for`, `batches` and `run` deaggregate by themselves.
+
+    Args:
+        records: From `get_records`, in their order.
+        shard: The shard that they were read from. An aggregate with a record outside its range of hash keys is then dropped
+            whole, as the Kinesis Client Library does: its producer sends these records again. None: nothing is dropped.
+
+    Raises:
+        ConfigError: An argument is wrong.
+
+    Example:
+        >>> from kinstream import ReceivedRecord, deaggregate
+        >>> deaggregate([ReceivedRecord(b"21.5", "1", 0.0, "sensor-7")])[0].partition_key
+        'sensor-7'
+    """
+    if shard is not None and not isinstance(shard, Shard):
+        raise ConfigError(
+            f"shard: must be a kinstream.Shard, as get_shards returns it, or None, not {type(shard).__name__}"
+        )
+    if not isinstance(records, Iterable):
+        raise ConfigError(f"records: must be the records that get_records returned, not {type(records).__name__}")
+    hash_key_range = None if shard is None else shard.hash_key_range
+    deaggregator = Deaggregator("", None, hash_key_range, 1, lambda event: None, compiled=None)
+    expanded: list[ReceivedRecord[bytes]] = []
+    for index, record in enumerate(records):
+        if not isinstance(record, ReceivedRecord):
+            raise ConfigError(f"records[{index}]: must be a kinstream.ReceivedRecord, not {type(record).__name__}")
+        expanded += deaggregator.expanded(record)
+    return expanded
 
 
 def set_origin(records: list[ReceivedRecord[bytes]], origin: object) -> list[int]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import tracemalloc
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from kinstream import HashKeyRange, ReceivedRecord
+from kinstream import ConfigError, EncryptionType, HashKeyRange, ReceivedRecord, SequenceNumberRange, Shard, deaggregate
 from kinstream.consume.deaggregate import Deaggregator, Undeliverable
 from kinstream.events import AggregateDamaged, AggregateDropped, Event
 from kinstream.kpl.builder import Builder
@@ -215,3 +216,68 @@ def test_record_without_a_key_belongs_to_a_shard_by_its_hash_key_alone(speed: Co
     assert shown(apart(aggregate(("kinstream-no-key", "0")))) == [[("1", 0, None, b"data 0")]]
     assert apart(aggregate(("kinstream-no-key", HALF))) == []
     assert [type(event) for event in apart.events] == [AggregateDropped]
+
+
+# The public function
+
+
+def the_shard(low: str = "0", high: str = WHOLE.ending_hash_key) -> Shard:
+    return Shard(SHARD, HashKeyRange(low, high), SequenceNumberRange("0"))
+
+
+def test_function_expands_containers_and_returns_all_other_records_themselves() -> None:
+    damaged = received(aggregate("a")[:-1] + b"x", 4)
+    no_such_key = received(sealed(b"\x0a\x01k\x1a\x05\x08\x01\x1a\x01x"), 5)
+    plain, text = received(b"{}", 1), received(MAGIC, 3)
+    container = ReceivedRecord(aggregate("a", ("b", "5"), "kinstream-no-key"), "2", 5.0, "a", EncryptionType.KMS)
+    found = deaggregate([plain, container, text, damaged, no_such_key])
+    assert found[0] is plain
+    assert found[1:4] == [
+        ReceivedRecord(b"data 0", "2", 5.0, "a", EncryptionType.KMS, 0),
+        ReceivedRecord(b"data 1", "2", 5.0, "b", EncryptionType.KMS, 1),
+        ReceivedRecord(b"data 2", "2", 5.0, "kinstream-no-key", EncryptionType.KMS, 2),
+    ]
+    assert [one is other for one, other in zip(found[4:], (text, damaged, no_such_key), strict=True)] == [True] * 3
+
+
+def test_function_expands_once_so_that_aggregates_inside_come_back_whole() -> None:
+    builder = Builder(1 << 20, 10)
+    builder.add("outer", None, aggregate("a", "b"))
+    (once,) = deaggregate([received(builder.finish())])
+    assert (once.partition_key, once.subsequence_number, once.data) == ("outer", 0, aggregate("a", "b"))
+    (twice,) = deaggregate([once])
+    assert twice is once
+
+
+def test_function_drops_what_does_not_belong_to_the_shard_only_if_it_knows_the_shard() -> None:
+    other_half = received(aggregate(("a", "0"), ("b", HALF)), 1)
+    this_half, plain = received(aggregate(("a", HALF)), 2), received(b"plain", 3)
+    given = [other_half, this_half, plain]
+    assert [(r.sequence_number, r.subsequence_number) for r in deaggregate(given, shard=the_shard(HALF))] == [
+        ("2", 0),
+        ("3", None),
+    ]
+    for shard in (None, the_shard()):
+        assert [r.sequence_number for r in deaggregate(given, shard=shard)] == ["1", "1", "2", "3"]
+
+
+def test_function_takes_any_iterable_and_an_aggregate_without_records_is_nothing() -> None:
+    assert deaggregate(iter([received(sealed(b"\x0a\x01k"))])) == []
+    assert deaggregate(()) == []
+    assert [record.data for record in deaggregate(received(each) for each in (b"a", aggregate("k")))] == [
+        b"a",
+        b"data 0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("records", "shard", "said"),
+    [
+        (None, None, r"records: must be the records that get_records returned, not NoneType"),
+        ([b"data"], None, r"records\[0\]: must be a kinstream.ReceivedRecord, not bytes"),
+        ([], SHARD, r"shard: must be a kinstream.Shard, as get_shards returns it, or None, not str"),
+    ],
+)
+def test_function_names_what_is_wrong(records: Any, shard: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        deaggregate(records, shard=shard)
