@@ -476,3 +476,30 @@ consumer.subscribe(lambda error, record: (print(error, record and record.data, f
 came.wait(15)
 """
     assert run(place, code) == (0, "None 1\nNone None\n", "")
+
+
+@pytest.mark.parametrize("is_blob", [True, False])
+def test_traceback_of_a_callback_that_quotes_a_record_is_logged_without_it(
+    place: Place, caplog: pytest.LogCaptureFixture, is_blob: bool
+) -> None:
+    with producer_on(place) as producer:
+        producer.put(b'{"iban": "canary canary canary"}', "key")
+    tried: list[int] = []
+    twice = threading.Event()
+
+    def fail(error: KinesisError | None, record: ReceivedRecord[Any] | None) -> None:
+        if record is not None:
+            tried.append(1)
+            if len(tried) == 2:
+                twice.set()
+            raise ValueError(record.data)
+
+    with consumer_on(
+        place, is_blob, start="TRIM_HORIZON", failure=Failing(tries=2, pause=0.01, then="skip")
+    ) as consumer:
+        consumer.subscribe(fail)
+        assert twice.wait(15)
+    assert "the callback of subscribe raised" in caplog.text
+    assert "could not be handled in 2 tries" in caplog.text
+    assert "in fail" in caplog.text
+    assert "canary" not in caplog.text

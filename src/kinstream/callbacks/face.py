@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -21,8 +21,10 @@ from kinstream.aws.endpoint import Stream
 from kinstream.background import BackgroundLoop
 from kinstream.clock import SYSTEM_CLOCK
 from kinstream.config import text
-from kinstream.errors import ClosedError, ConfigError, KinesisError, without_frames
+from kinstream.consume.withhold import exception_info
+from kinstream.errors import ClosedError, ConfigError, KinesisError, ProduceError, without_frames
 from kinstream.failures import Failures, Report
+from kinstream.record import ReceivedRecord, Record
 from kinstream.stream import StreamAccess
 from kinstream.usage import ForThreads
 
@@ -263,7 +265,8 @@ class Face(ForThreads):
             except BaseException as raised:  # sys.exit() in a callback must not end the thread of all the others
                 report = self._due(f"{method}: the callback raised", 1, burst=CALLBACK_FAILURES)
                 if report is not None:
-                    log.exception("the callback of %s raised", method)
+                    shown = exception_info(raised, _data_in(outcome))
+                    log.exception("the callback of %s raised", method, exc_info=shown)
                 return raised
             finally:
                 _this_thread.in_callback = False
@@ -292,6 +295,19 @@ class Face(ForThreads):
 
     def _closed_error(self, method: str) -> ClosedError:
         return ClosedError(f"{method}: this {type(self).__name__} is closed")
+
+
+def _data_in(outcome: Sequence[Any]) -> list[bytes]:
+    """Return the data of the records that a callback was given."""
+    found: list[bytes] = []
+    for part in outcome:
+        for one in part if isinstance(part, list) else [part]:
+            record = one.record if isinstance(one, ProduceError) else one
+            if isinstance(record, (ReceivedRecord, Record)):
+                found.append(
+                    record.data if isinstance(record.data, bytes) else repr(record.data).encode("utf-8", "replace")
+                )
+    return found
 
 
 def account(region: Any, access_key_id: Any, secret_access_key: Any, stream_name: Any) -> Credentials:

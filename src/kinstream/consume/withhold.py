@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TypeAlias
 
-from kinstream.record import ReceivedRecord
-
 RUN = 8
 """Characters of a text that are compared with the data at a time: a quotation of twice this length is always found."""
 
@@ -25,23 +23,23 @@ class HandlerFailed(Exception):
     """Stands in a log for an exception whose text quotes a record's data."""
 
 
-def exception_info(error: BaseException, records: Sequence[ReceivedRecord[bytes]]) -> ExceptionInfo:
+def exception_info(error: BaseException, data: Sequence[bytes]) -> ExceptionInfo:
     """Return what `logging` needs to show an exception with its traceback, without the data of the records it was raised for."""
-    if quotes(_texts(error), records):
+    if quotes(_texts(error), data):
         error = HandlerFailed(
-            f"{type(error).__name__}: its text is withheld, because it quotes the record's data; the event RecordFailed has it"
+            f"{type(error).__name__}: its text is withheld, because it quotes a record's data"
         ).with_traceback(error.__traceback__)
     return type(error), error, error.__traceback__
 
 
-def quotes(text: str, records: Sequence[ReceivedRecord[bytes]]) -> bool:
-    """Return whether a text may quote the data of a record."""
-    if len(text) > COMPARED_CHARACTERS or sum(len(record.data) for record in records) > COMPARED_BYTES:
+def quotes(text: str, data: Sequence[bytes]) -> bool:
+    """Return whether a text may quote the data of records."""
+    if len(text) > COMPARED_CHARACTERS or sum(map(len, data)) > COMPARED_BYTES:
         return True
     runs = {text[start : start + RUN] for start in range(0, len(text) - RUN + 1, RUN)}
-    for record in records:
-        data = record.data.decode("utf-8", "replace")
-        if data.strip() and (data.strip() in text or any(run in data for run in runs)):
+    for one in data:
+        quoted = one.decode("utf-8", "replace").strip()
+        if quoted and (quoted in text or any(run in quoted for run in runs)):
             return True
     return False
 

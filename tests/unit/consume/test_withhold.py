@@ -6,19 +6,14 @@ import logging
 
 import pytest
 
-from kinstream import ReceivedRecord
 from kinstream.consume.withhold import COMPARED_BYTES, exception_info, quotes
 
 DATA = b'{"customer": "Erika Mustermann", "iban": "DE02120300000000202051"}'
 
 
-def record(data: bytes = DATA) -> ReceivedRecord[bytes]:
-    return ReceivedRecord(data, "1", 0.0, "key")
-
-
-def shown(error: BaseException, *records: ReceivedRecord[bytes]) -> str:
+def shown(error: BaseException) -> str:
     """Return an exception as a log shows it."""
-    return logging.Formatter().formatException(exception_info(error, records))
+    return logging.Formatter().formatException(exception_info(error, [DATA]))
 
 
 def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
@@ -33,7 +28,7 @@ def handler(error: BaseException, cause: BaseException | None) -> None:
 
 
 def test_text_that_quotes_nothing_is_shown_with_the_traceback() -> None:
-    text = shown(raised(ConnectionError("the database at db:5432 refused the connection")), record())
+    text = shown(raised(ConnectionError("the database at db:5432 refused the connection")))
     assert "db:5432 refused" in text
     assert "in handler" in text
 
@@ -48,7 +43,7 @@ def test_text_that_quotes_nothing_is_shown_with_the_traceback() -> None:
     ],
 )
 def test_text_that_quotes_the_data_is_withheld_and_the_traceback_stays(text: str) -> None:
-    withheld = shown(raised(ValueError(text)), record())
+    withheld = shown(raised(ValueError(text)))
     assert "Mustermann" not in withheld
     assert "DE0212" not in withheld
     assert "ValueError" in withheld
@@ -57,28 +52,28 @@ def test_text_that_quotes_the_data_is_withheld_and_the_traceback_stays(text: str
 
 def test_quotation_in_a_cause_is_withheld() -> None:
     error = raised(RuntimeError("no"), raised(ValueError(DATA)))
-    assert "Mustermann" not in shown(error, record())
+    assert "Mustermann" not in shown(error)
 
 
 def test_quotation_in_a_note_or_a_group_is_withheld() -> None:
     noted = ValueError("no")
     noted.add_note(DATA.decode())
-    assert "Mustermann" not in shown(raised(noted), record())
-    assert "Mustermann" not in shown(raised(ExceptionGroup("several", [ValueError(DATA)])), record())
+    assert "Mustermann" not in shown(raised(noted))
+    assert "Mustermann" not in shown(raised(ExceptionGroup("several", [ValueError(DATA)])))
 
 
 def test_short_data_is_found_as_a_whole() -> None:
-    assert quotes("ValueError: 4711 is no order", [record(b"4711\n")])
-    assert not quotes("ValueError: no such order", [record(b"4711\n")])
+    assert quotes("ValueError: 4711 is no order", [b"4711\n"])
+    assert not quotes("ValueError: no such order", [b"4711\n"])
 
 
 def test_data_of_any_record_of_a_batch_is_withheld() -> None:
-    assert quotes(f"at {DATA.decode()}", [record(b"first of all"), record()])
+    assert quotes(f"at {DATA.decode()}", [b"first of all", DATA])
 
 
 def test_text_beside_more_data_than_is_compared_is_withheld() -> None:
-    assert quotes("no", [record(b"x" * (COMPARED_BYTES + 1))])
+    assert quotes("no", [b"x" * (COMPARED_BYTES + 1)])
 
 
 def test_empty_data_is_quoted_by_nothing() -> None:
-    assert not quotes("no", [record(b"")])
+    assert not quotes("no", [b""])
