@@ -147,7 +147,7 @@ class BackgroundLoop:
             self._stopped = True
             if self._loop is not None:
                 with suppress(RuntimeError):  # it has ended by itself
-                    self._loop.call_soon_threadsafe(self._loop.stop)
+                    self._loop.call_soon_threadsafe(_stop, self._loop, self._ended)
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the thread's end, unless this is it."""
@@ -192,6 +192,12 @@ def _end(coroutine: Coroutine[Any, Any, Any]) -> None:
         task.cancel()
     else:
         coroutine.close()
+
+
+def _stop(loop: asyncio.AbstractEventLoop, ended: threading.Event) -> None:
+    """Stop a loop, unless it has ended by itself: that would break off the end of its tasks."""
+    if not ended.is_set():
+        loop.stop()
 
 
 def _run(loop: asyncio.AbstractEventLoop, ended: threading.Event) -> None:

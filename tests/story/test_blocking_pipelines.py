@@ -9,8 +9,9 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,55 @@ def test_close_wakes_threads_that_wait_for_room() -> None:
     for thread in threads:
         thread.join()
     assert len(told) == 3
+
+
+@pytest.mark.parametrize("options", [{}, {"max_wait": 600.0}])
+@pytest.mark.parametrize("end", ["close", "stopped", "ended by itself"])
+def test_put_that_waits_for_space_gets_closed_error_at_once(end: str, options: dict[str, Any]) -> None:
+    """Not when the records that fill the buffer are settled, which is never here."""
+    place = Place("http://127.0.0.1:1")
+    buffer = Buffering(max_records=5, **options)
+    producer = blocking.Producer("events", buffer=buffer, resend=Resending(deadline=600), **place.options)
+    told: list[BaseException] = []
+
+    def waiting(put: Callable[[], object]) -> threading.Thread:
+        def run() -> None:
+            try:
+                put()
+            except ClosedError as error:
+                told.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+    def leave() -> None:
+        raise SystemExit
+
+    first = producer.put_many([(b"x", "key")] * 5)
+    threads = [waiting(lambda: producer.put(b"x", "key")), waiting(lambda: producer.put_many([(b"x", "key")] * 2000))]
+    until(lambda: producer.statistics().waiting_puts == 2)
+    closing: list[threading.Thread] = []
+    if end == "close":
+        closing.append(threading.Thread(target=lambda: suppress_undelivered(producer.close)))
+        closing[0].start()
+    elif end == "stopped":
+        producer._background.stop()
+    else:
+        producer._background.call(leave)
+    for thread in threads:
+        thread.join()
+    assert len(told) == 2
+    if end == "close":
+        assert not first.done
+    suppress_undelivered(lambda: producer.close(0))
+    for thread in closing:
+        thread.join()
+
+
+def suppress_undelivered(call: Callable[[], object]) -> None:
+    with suppress(Undelivered):
+        call()
 
 
 def test_forgotten_producer_writes_what_was_put_and_ends_its_thread(place: Place) -> None:

@@ -274,6 +274,35 @@ def test_who_calls_is_told_when_the_loop_has_ended_by_itself(background: Backgro
     background.stop()
 
 
+def test_stop_does_not_break_off_the_end_of_a_loop_that_ends_by_itself(background: BackgroundLoop) -> None:
+    begun, cancelled, stopped = threading.Event(), threading.Event(), threading.Event()
+    ended: list[bool] = []
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await for_ever()
+        finally:
+            cancelled.set()
+            while not stopped.is_set():  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            ended.append(True)
+
+    def leave() -> None:
+        raise SystemExit
+
+    background.submit(work())
+    assert begun.wait(15)
+    background.call(leave)
+    assert cancelled.wait(15)
+    background.stop()
+    stopped.set()
+    background.join()
+    assert ended == [True]
+
+
 def test_across_awaits_in_the_loop_and_waits_in_another_thread(background: BackgroundLoop) -> None:
     done: list[threading.Thread] = []
 

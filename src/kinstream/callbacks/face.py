@@ -258,7 +258,8 @@ class Face(ForThreads):
                 self._unheard(method, outcome[0])
             return None
         # A lock for each process: one that was held when this process was forked is never released here.
-        with self._turns.setdefault(os.getpid(), threading.Lock()):
+        process = os.getpid()
+        with self._turns.get(process) or self._turns.setdefault(process, threading.Lock()):
             _this_thread.in_callback = True
             try:
                 callback(*outcome)
