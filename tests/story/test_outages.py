@@ -5,14 +5,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from tests.doubles.heard import Heard
 
-from kinstream import Consumer, ConsumerStatistics, Credentials, Poll, ShardStatus, blocking, callbacks
+from kinstream import (
+    Batching,
+    Consumer,
+    ConsumerStatistics,
+    Credentials,
+    Poll,
+    ProduceError,
+    Resending,
+    ShardStatus,
+    Undelivered,
+    blocking,
+    callbacks,
+)
+from kinstream.events import Event, RecordsFailed
 from kinstream.local import Server
+from kinstream.produce.unseen import GRACE
 
 OPTIONS: dict[str, Any] = {"region": "us-east-1", "credentials": Credentials("local", "local")}
 READING: dict[str, Any] = {"start": "TRIM_HORIZON", "fetch": Poll(idle=0.05)}
@@ -121,3 +136,55 @@ def test_wrong_constructor_arguments_arrive_in_the_callback_of_statistics() -> N
         error, statistics = heard.wait()
     assert error is not None
     assert statistics is None
+
+
+GONE: dict[str, Any] = {
+    "endpoint_url": "http://127.0.0.1:1",
+    "batch": Batching(linger=0.01),
+    "resend": Resending(deadline=0.3),
+}
+
+
+def together(producer: blocking.Producer) -> None:
+    results = producer.put_many([(b"canary", f"k{n}") for n in range(100)]).results()
+    assert all(isinstance(result, ProduceError) for result in results)
+
+
+def one_after_the_other(producer: blocking.Producer) -> None:
+    for delivery in [producer.put(b"canary", f"k{n}") for n in range(100)]:
+        with pytest.raises(ProduceError):
+            delivery.result()
+
+
+@pytest.mark.parametrize("wait", [together, one_after_the_other])
+def test_blocking_producer_whose_failures_are_waited_for(
+    caplog: pytest.LogCaptureFixture, wait: Callable[[blocking.Producer], None]
+) -> None:
+    events: list[Event] = []
+    with blocking.Producer("orders", observer=events.append, **GONE, **OPTIONS) as producer:
+        wait(producer)
+        time.sleep(GRACE + 0.2)  # long enough for a false alarm
+        assert producer.statistics().failures_unseen == 0
+    failed = [event for event in events if isinstance(event, RecordsFailed)]
+    assert sum(event.records for event in failed) == 100
+    if wait is together:
+        assert sum(event.awaited for event in failed) == 100
+    lines = [record.getMessage() for record in caplog.records if record.name == "kinstream.producer"]
+    assert len([line for line in lines if "failed: ConnectFailed" in line]) in (1, 2), lines
+    assert "nobody waited" not in caplog.text
+    assert "canary" not in caplog.text
+
+
+def test_blocking_producer_that_is_left_alone_shows_a_summary(caplog: pytest.LogCaptureFixture) -> None:
+    producer = blocking.Producer("orders", **GONE, **OPTIONS)
+    producer.put_many([(b"canary", f"k{n}") for n in range(500)])
+    producer.flush()
+    with pytest.raises(Undelivered) as undelivered:
+        producer.close()
+    shown = "".join(traceback.format_exception(undelivered.value))
+    assert "500 records were not written" in shown
+    assert "500 DeadlineExceeded: " in shown
+    assert shown.count("DeadlineExceeded") == 1
+    assert len(undelivered.value.exceptions) == 100
+    assert len([record for record in caplog.records if "nobody waited" in record.getMessage()]) == 1
+    assert "canary" not in caplog.text + shown
