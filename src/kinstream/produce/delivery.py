@@ -265,8 +265,8 @@ class WrappedDelivery(Delivery, eq=False, gc=False):
 
     def wrap(self, payload: bytes) -> None:
         """Set `data` to a container of the payload with the record's own keys."""
-        self.data = container_of_one(self.partition_key, self.explicit_hash_key, payload)
-        self.payload_start = len(self.data) - DIGEST_BYTES - len(payload)
+        self.data: bytes = container_of_one(self.partition_key, self.explicit_hash_key, payload)
+        self.payload_start: int = len(self.data) - DIGEST_BYTES - len(payload)
 
     @property
     def payload(self) -> bytes:
