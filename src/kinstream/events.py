@@ -251,6 +251,20 @@ class ShardLimited(Event, frozen=True):
     share: float
 
 
+class ShardLimitedByRecords(Event, frozen=True):
+    """A shard has been limited by its number of records, not by bytes, for 5 seconds; aggregation would raise its throughput.
+
+    It is sent once for each producer, and only if `aggregate` is None.
+
+    Attributes:
+        shard_id: The shard.
+        factor: How many times more records of this size the shard would accept with `aggregate=Aggregation()`.
+    """
+
+    shard_id: str
+    factor: float
+
+
 class RequestSent(Event, frozen=True):
     """A PutRecords request goes out.
 

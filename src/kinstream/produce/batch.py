@@ -13,12 +13,12 @@ from itertools import count, pairwise
 from typing import Any, TypeAlias
 
 from kinstream.config import Aggregation, Batching
-from kinstream.events import Event, RecordsAggregated, ShardLimited
+from kinstream.events import Event, RecordsAggregated, ShardLimited, ShardLimitedByRecords
 from kinstream.produce.aggregate import pack
 from kinstream.produce.delivery import KEYLESS, Aggregate, Delivery, Entry
 from kinstream.produce.expire import NEVER, REFRESH, SERVICE, Expiry, StallClocks
 from kinstream.produce.lane import Lane
-from kinstream.produce.pace import STEP
+from kinstream.produce.pace import LIMITED_FOR, STEP, WORTH_ADVICE
 from kinstream.produce.refusal import Refusal
 from kinstream.service_quotas import RECORD_MAX_BYTES
 from kinstream.sharding.shardmap import ShardMap
@@ -115,6 +115,7 @@ class Batcher:
         aggregating: Whether records are packed now; only where their shards can be told.
         record_limit: Bytes of data and partition key that the stream takes in one record; the largest there is until it is known.
         expired: Records that have timed out, and the lanes that they were in. The pipeline takes them out.
+        advice: Set once, if aggregation is off and would help a shard that its number of records limits.
         held: The lanes that these were in, where order is kept: nothing is sent from them until it is known what fails with them.
     """
 
@@ -131,9 +132,11 @@ class Batcher:
         self.aggregating: bool = False
         self.record_limit: int = RECORD_MAX_BYTES
         self.expired: list[tuple[Lane, list[Delivery]]] = []
+        self.advice: ShardLimitedByRecords | None = None
         self.held: set[Lane] = set()
         self._batching = batching
         self._aggregation = aggregation or Aggregation()
+        self._may_advise = aggregation is None
         self._expiry = expiry
         self._clocks = clocks
         self._linger = min(batching.linger, expiry.timeout / 2, expiry.max_age / 2)
@@ -528,9 +531,18 @@ class Batcher:
         more = max(min(len(lane), int(lane.pace.step)), 1)  # type: ignore[union-attr]
         seconds = max(seconds, min(lane.pace.wait(more, int(more * lane.average), now), STEP))  # type: ignore[union-attr]
         lane.rest = now + seconds
+        if self._may_advise and lane.pace.limited_by_records(lane.average, now) >= LIMITED_FOR:  # type: ignore[union-attr]
+            self._advise(lane)
         if self._tell is not None and lane.pace is not None:
             self._tell(ShardLimited(str(lane.shard_id), seconds, lane.pace.share))
         return False
+
+    def _advise(self, lane: Lane) -> None:
+        """Set the advice to aggregate if that would help this lane's shard."""
+        gain = lane.pace.gain(self._aggregation, lane.average) if lane.pace is not None else 0.0
+        if gain >= WORTH_ADVICE:
+            self._may_advise = False
+            self.advice = ShardLimitedByRecords(str(lane.shard_id), gain)
 
 
 def total_size(entries: list[Any], start: int, stop: int, compiled: Compiled | None = compiled) -> int:

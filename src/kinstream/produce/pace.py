@@ -7,7 +7,7 @@ CUBIC, RFC 9438): it stays close under a limit that is lower than the bounds, an
 
 from __future__ import annotations
 
-from kinstream.config import Pacing
+from kinstream.config import Aggregation, Pacing
 
 REFUSED_KEEPS = 0.7
 """The share that is left after a refusal."""
@@ -19,6 +19,13 @@ BURST = 1.0
 """Seconds of the pace that may be sent at once after a rest."""
 STEP = 0.05
 """A shard that has had what its pace allows rests for as long, rather than be sent a record a millisecond."""
+
+INNER_OVERHEAD = 10
+"""Bytes that an aggregate has for each record beside its data and its partition key, about."""
+WORTH_ADVICE = 1.5
+"""Aggregation is only advised if a shard would accept at least this many times more records."""
+LIMITED_FOR = 5.0
+"""Seconds for which the number of records must have limited a shard before aggregation is advised."""
 
 FIRST_DELAY = 0.05
 """The first pause before something is sent again; each is up to twice as long as the one before."""
@@ -35,8 +42,8 @@ class Pace:
     """
 
     __slots__ = (
-        "_at", "_bytes", "_bytes_burst", "_bytes_rate", "_pacing", "_peak", "_records", "_records_burst", "_records_rate",
-        "_refused", "share",
+        "_at", "_bytes", "_bytes_burst", "_bytes_rate", "_limited_at", "_limited_since", "_pacing", "_peak", "_records",
+        "_records_burst", "_records_rate", "_refused", "share",
     )  # fmt: skip
 
     def __init__(self, pacing: Pacing, now: float) -> None:
@@ -48,6 +55,7 @@ class Pace:
         self._at = now
         self._refused: float | None = None
         self._peak = 1.0
+        self._limited_since = self._limited_at = float("-inf")
         self.share: float = 1.0
 
     @property
@@ -96,6 +104,33 @@ class Pace:
         self.share = max(self._peak * REFUSED_KEEPS, LOWEST_SHARE)
         self._records = min(self._records, 0.0)
         self._bytes = min(self._bytes, 0.0)
+
+    def limited_by_records(self, average: float, now: float) -> float:
+        """Record that records wait for this pace; return for how many seconds their number, not their bytes, has limited it.
+
+        A break of `BURST` seconds, after which a burst may be sent, starts the time again.
+
+        Args:
+            average: Bytes of a record.
+            now: Seconds.
+        """
+        by_records = average * self._records_rate < self._bytes_rate
+        if not by_records or now - self._limited_at > BURST:
+            self._limited_since = now
+        self._limited_at = now
+        return now - self._limited_since if by_records else 0.0
+
+    def gain(self, aggregation: Aggregation, average: float) -> float:
+        """Return how many times more user records the shard would accept if they were aggregated.
+
+        Args:
+            aggregation: How records would be packed.
+            average: Bytes of data and partition key of a record.
+        """
+        inside = average + INNER_OVERHEAD
+        in_an_aggregate = min(max(aggregation.max_bytes // inside, 1.0), aggregation.max_records)
+        by_bytes = self._bytes_rate / inside
+        return min(by_bytes, self._records_rate * in_an_aggregate) / self._records_rate
 
     def _refill(self, now: float) -> None:
         seconds, self._at = now - self._at, now

@@ -257,6 +257,11 @@ class Pipeline:
             if self._tell is not None:
                 self._tell(RequestSent(len(batch.entries), batch.records, batch.size))
             self._on_their_way[batch] = self._pump.start(self._carry(batch))
+        if (advice := self._batcher.advice) is not None:
+            self._batcher.advice = None
+            self._report.limited_by_records(advice)
+            if self._tell is not None:
+                self._tell(advice)
 
     async def _carry(self, batch: Batch) -> None:
         try:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from kinstream.clock import Clock
 from kinstream.errors import KinesisError, NotFound, ResourceInUse
+from kinstream.events import ShardLimitedByRecords
 from kinstream.failures import Failures, described
+from kinstream.produce.pace import LIMITED_FOR
 from kinstream.produce.settle import Again, hopeless
 
 THROTTLED_FOR = 10.0
@@ -68,6 +70,14 @@ class Reporter:
         soon = error.throttled or isinstance(error, ResourceInUse) or type(error) is KinesisError
         then = "it is described again while records wait, which are sent one by one until then"
         self._failed("look", described(error), then, NOT_READY_FOR if soon else 0.0)
+
+    def limited_by_records(self, advice: ShardLimitedByRecords) -> None:
+        """Log that aggregation would raise the throughput of a shard."""
+        _log.info(
+            "%s: %s has been limited by its number of records, not by bytes, for %.0f s: aggregate=Aggregation() would let"
+            " it accept about %.1f times more records of this size, for readers that deaggregate (docs/aggregation.md)",
+            self._name, advice.shard_id, LIMITED_FOR, advice.factor,
+        )  # fmt: skip
 
     def unseen(self, cause: str, details: str, records: int) -> None:
         """Log records that failed for good, and whose failure no caller has observed."""

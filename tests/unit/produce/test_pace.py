@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from kinstream.config import Pacing
-from kinstream.produce.pace import Outage, Pace, delay
+from kinstream.config import Aggregation, Pacing
+from kinstream.produce.pace import BURST, Outage, Pace, delay
 
 MIB = 1024 * 1024
 
@@ -105,3 +105,45 @@ def test_pauses_double_to_their_limit_with_jitter_in_their_upper_half() -> None:
     assert [delay(n, 1.0, 1.0) for n in range(1, 8)] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
     assert delay(3, 0.0, 1.0) == 0.1
     assert delay(10_000, 1.0, 7.0) == 7.0
+
+
+def test_time_limited_by_records_counts_from_the_first_wait_and_starts_again_after_a_break() -> None:
+    pace = Pace(Pacing(records_per_second=1000, bytes_per_second=MIB), 0.0)
+    assert [pace.limited_by_records(100.0, now) for now in (10.0, 10.5, 11.5)] == [0.0, 0.5, 1.5]
+    assert pace.limited_by_records(100.0, 11.5 + BURST + 0.1) == 0.0
+    assert pace.limited_by_records(100.0, 12.7) == pytest.approx(0.1)
+
+
+def test_records_that_reach_the_limit_of_bytes_first_are_not_limited_by_their_number() -> None:
+    pace = Pace(Pacing(records_per_second=1000, bytes_per_second=MIB), 0.0)
+    assert [pace.limited_by_records(1100.0, now) for now in (0.0, 0.5, 1.0)] == [0.0, 0.0, 0.0]
+    assert pace.limited_by_records(1000.0, 1.5) == pytest.approx(
+        0.5
+    )  # from the last moment at which bytes were the limit
+    assert Pace(Pacing(records_per_second=10**6), 0.0).limited_by_records(100.0, 9.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("average", "aggregation", "gain"),
+    [
+        (100.0, Aggregation(), MIB / 110 / 1000),
+        (15.0, Aggregation(), MIB / 25 / 1000),
+        (1000.0, Aggregation(), MIB / 1010 / 1000),
+        (10.0, Aggregation(max_records=3), 3.0),
+        (100.0, Aggregation(max_bytes=1024), 9.0),
+        (60_000.0, Aggregation(), MIB / 60_010 / 1000),
+    ],
+)
+def test_gain_of_aggregation_is_bound_by_bytes_and_by_what_an_aggregate_holds(
+    average: float, aggregation: Aggregation, gain: float
+) -> None:
+    assert Pace(Pacing(records_per_second=1000, bytes_per_second=MIB), 0.0).gain(aggregation, average) == pytest.approx(
+        gain
+    )
+
+
+def test_gain_does_not_depend_on_what_the_shard_refused() -> None:
+    pace = Pace(Pacing(), 0.0)
+    before = pace.gain(Aggregation(), 100.0)
+    pace.refused(0.0, 0.0)
+    assert pace.gain(Aggregation(), 100.0) == before
