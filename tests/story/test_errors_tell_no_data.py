@@ -23,6 +23,7 @@ from kinstream import (
     Client,
     Consumer,
     Credentials,
+    Failing,
     FanOut,
     KinesisError,
     Producer,
@@ -41,7 +42,6 @@ TOLD = (
     base64.b64encode(b"   " + CANARY.encode())[4:-4].decode(),
     base64.b64encode(CANARY.encode())[:-4].decode(),
 )
-LIBRARY = str(Path(kinstream.__file__).parent)
 NOWHERE: dict[str, Any] = {
     "endpoint_url": "http://127.0.0.1:1",
     "region": "us-east-1",
@@ -63,14 +63,14 @@ def chain(error: BaseException) -> list[BaseException]:
 
 
 def shown(error: BaseException) -> str:
-    """Return all that can be shown of an error, but for the variables of frames that are not the library's."""
+    """Return all that can be shown of an error, but for the variables of this file's own frames."""
     text = []
     for one in chain(error):
         text += [repr(one), str(one)]
         whole = traceback.TracebackException.from_exception(one, capture_locals=True)
         assert "".join(whole.format())
         for frame in whole.stack:
-            if frame.filename.startswith(LIBRARY) or frame.filename == "<string>":
+            if frame.filename != __file__:
                 text.append(f"{frame.name}: {frame.locals}")
     return "\n".join(text)
 
@@ -572,3 +572,40 @@ def test_errors_of_objects_that_are_not_made_whole_can_be_shown(style: str) -> N
     with pytest.raises(KinesisError) as raised:
         made("a stream")
     check(raised.value)
+
+
+# What is read
+
+
+@pytest.mark.parametrize("style", ["asyncio", "batches", "blocking", "iterated"])
+def test_record_that_a_handler_fails_on_is_not_shown(style: str) -> None:
+    with Server(transition=0, quotas=False) as server:
+        given: dict[str, Any] = {
+            "region": server.region, "endpoint_url": server.url, "credentials": Credentials("local", "local"),
+        }  # fmt: skip
+        with blocking.Client(**given) as client:
+            client.call("CreateStream", {"StreamName": "s", "ShardCount": 1})
+        with blocking.Producer("s", aggregate=kinstream.Aggregation(), **given) as producer:
+            producer.put_many([(CANARY, "k")] * 20).results()
+        reading: dict[str, Any] = {"start": "TRIM_HORIZON", "until": "now", "failure": Failing(tries=1), **given}
+
+        def handle(_: object) -> None:
+            raise RuntimeError("no")
+
+        async def consume() -> None:
+            async with Consumer("s", **reading) as consumer:
+                await (consumer.run_batches(handle) if style == "batches" else consumer.run(handle))
+
+        async def iterate() -> None:
+            async with Consumer("s", **reading) as consumer:
+                async for record in consumer:
+                    record.json()
+
+        def in_a_thread() -> None:
+            with blocking.Consumer("s", **reading) as consumer:
+                consumer.run(handle)
+
+        ways: dict[str, Callable[[], object]] = {
+            "asyncio": consume, "batches": consume, "blocking": in_a_thread, "iterated": iterate,
+        }  # fmt: skip
+        check(caught(ways[style]))
