@@ -331,23 +331,23 @@ class Client(ForAsyncio):
         """
         call = self._begin(request, retry, within)
         answer = await self._answered(call, self._post)
-        wrong = ""
         try:
             result = request.parse(answer.body)
         except (ValueError, TypeError) as error:
             wrong = _shape_error(error)
-        if wrong:  # not within the handler above: the decoder's own error may quote a record's data
-            call.maybe_written = request.writes
-            raise call.failed(
-                UnexpectedResponse(
-                    f"{request.operation}: unexpected answer: {wrong}",
-                    http_status=answer.status,
-                    http_response=_readable(answer),
-                )
+        else:
+            if call.sent > 1 and request.counted is not None:
+                result = request.counted(result, call.sent, call.maybe_written)
+            return result
+        # Not within the handler above: the decoder's own error may quote a record's data.
+        call.maybe_written = request.writes
+        raise call.failed(
+            UnexpectedResponse(
+                f"{request.operation}: unexpected answer: {wrong}",
+                http_status=answer.status,
+                http_response=_readable(answer),
             )
-        if call.sent > 1 and request.counted is not None:
-            result = request.counted(result, call.sent, call.maybe_written)
-        return result
+        )
 
     async def subscribe(
         self,

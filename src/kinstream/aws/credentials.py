@@ -301,7 +301,6 @@ class AwsChain:
     def _read_credentials(self) -> Credentials:
         import botocore.exceptions
 
-        failure = ""
         try:
             found = self._found or self._open().get_credentials()
             frozen = found and found.get_frozen_credentials()
@@ -312,19 +311,25 @@ class AwsChain:
             ) from error
         except Exception as error:  # noqa: BLE001 - a token file that is not there, a process that prints no JSON
             failure = _named(error)
-        if failure:  # not within the handler above: the error may quote what was read
-            raise CredentialsError(f"the AWS credential chain failed: {failure}")
-        if frozen is None:
-            raise CredentialsError(
-                "no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-                "configure a profile, or give credentials=Credentials(...)"
-            )
-        self._found = found
-        # botocore keeps the end to itself, and renews by its own rule when asked; it is asked again every minute.
-        expiry = getattr(found, "_expiry_time", None)
-        return Credentials(
-            frozen.access_key, frozen.secret_key, frozen.token or None, expiry.timestamp() if expiry else None
+        else:
+            self._found = found
+            return _of_botocore(found, frozen)
+        # Not within the handler above: the error may quote what was read.
+        raise CredentialsError(f"the AWS credential chain failed: {failure}")
+
+
+def _of_botocore(found: Any, frozen: Any) -> Credentials:
+    """Return the credentials that botocore found. Raises CredentialsError if there are none."""
+    if frozen is None:
+        raise CredentialsError(
+            "no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "configure a profile, or give credentials=Credentials(...)"
         )
+    # botocore keeps the end to itself, and renews by its own rule when asked; it is asked again every minute.
+    expiry = getattr(found, "_expiry_time", None)
+    return Credentials(
+        frozen.access_key, frozen.secret_key, frozen.token or None, expiry.timestamp() if expiry else None
+    )
 
 
 async def _in_thread(read: Callable[[], T]) -> T:

@@ -179,14 +179,13 @@ class MessageDecoder:
         except ValueError as error:
             damage = str(error)
         else:
-            damage = ""
-        if damage:  # not within the handler above: the error's frames hold a part of the stream
-            raise self._damaged(damage)
-        self._frames += 1
-        self._crc = 0
-        self._headers = self._payload = b""
-        self._expect(_State.PRELUDE, _PRELUDE.size)
-        return message
+            self._frames += 1
+            self._crc = 0
+            self._headers = self._payload = b""
+            self._expect(_State.PRELUDE, _PRELUDE.size)
+            return message
+        # Not within the handler above: the error's frames hold a part of the stream.
+        raise self._damaged(damage)
 
     def _check(self) -> None:
         if self._damage:
