@@ -224,12 +224,16 @@ def _run(loop: asyncio.AbstractEventLoop, ended: threading.Event) -> None:
             loop.close()
 
 
-def across(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> Awaitable[None]:
+def across(loop: asyncio.AbstractEventLoop, process: int, coroutine: Coroutine[Any, Any, None]) -> Awaitable[None]:
     """Return a coroutine, to be awaited, where the caller is in its event loop; in another thread wait until it is done.
 
     Raises:
         ClosedError: In another thread: the event loop has ended, or ended meanwhile.
+        ConfigError: The event loop belongs to another process, from which this one was forked.
     """
+    if process != os.getpid():
+        coroutine.close()
+        raise forked("this object")
     try:
         here = asyncio.get_running_loop() is loop
     except RuntimeError:

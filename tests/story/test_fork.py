@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this
 
 PROGRAM = """
 import asyncio, os, sys, threading
-from kinstream import Client, Consumer, Credentials, Producer, Record, blocking, callbacks
+from kinstream import Batching, Client, Consumer, Credentials, Producer, Record, blocking, callbacks
 
 place = dict(region="us-east-1", credentials=Credentials("local", "local"), endpoint_url={url!r})
 reading = dict(start="TRIM_HORIZON", until="now", **place)
@@ -153,6 +153,21 @@ consumer = blocking.Consumer("events", **reading)
 list(consumer)
 child(consumer.get_shards)
 child(consumer.close)
+consumer.close()
+""",
+    "blocking delivery": """
+producer = blocking.Producer("events", batch=Batching(linger=60), **place)
+delivery = producer.put(b"x", "key")
+child(delivery.result)
+child(lambda: producer.close())
+producer.close()
+""",
+    "record": """
+consumer = blocking.Consumer("events", **reading)
+records = iter(consumer)
+record = next(records)
+child(record.checkpoint)
+child(lambda: records.close())
 consumer.close()
 """,
     "callbacks": """

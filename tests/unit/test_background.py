@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import gc
 import sys
 import threading
@@ -312,20 +313,20 @@ def test_across_awaits_in_the_loop_and_waits_in_another_thread(background: Backg
 
     async def within() -> asyncio.AbstractEventLoop:
         loop = asyncio.get_running_loop()
-        await across(loop, work())
+        await across(loop, os.getpid(), work())
         return loop
 
     loop = background.run(within())
-    across(loop, work())
+    across(loop, os.getpid(), work())
     assert len(done) == 2
     assert len(set(done)) == 1
 
     async def awaited_elsewhere() -> None:
-        await across(loop, work())
+        await across(loop, os.getpid(), work())
 
     asyncio.run(awaited_elsewhere())
     assert len(done) == 3
     background.stop()
     background.join()
     with pytest.raises(ClosedError):
-        across(loop, work())
+        across(loop, os.getpid(), work())

@@ -222,7 +222,7 @@ class Consumer(OnStream):
         finally:
             if self._background.here:  # the collector of garbage came by
                 self._background.submit(_stopped(worker))
-            else:
+            elif not self._background.forked:  # nothing of it is in a forked process
                 with suppress(ClosedError):  # `close` has seen to it
                     self._background.run(worker.stop())
 

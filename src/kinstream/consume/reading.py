@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeAlias
@@ -48,12 +49,12 @@ class Origin:
         Raises:
             ClosedError: Reading has ended.
             LeaseLost: Somebody else reads the shard now.
-            KinesisError: The store failed.
+            KinesisError: The store failed, or the process was forked.
         """
         reading = None if self._reading is None else self._reading()
         if reading is None:
             raise ClosedError(f"{self.shard_id}: this record's reading has ended: it cannot be checkpointed any more")
-        return across(reading.loop, reading.checkpoint_through(record, self))
+        return across(reading.loop, reading.process, reading.checkpoint_through(record, self))
 
     def __eq__(self, other: object) -> bool:
         """Compare the shards: a record stays the same whoever read it."""
@@ -117,6 +118,7 @@ class Reading:
         arrived: Set when it has something to hand on, or has come to an end.
         taking_apart: Makes user records of its records.
         loop: The event loop that it is read in.
+        process: The id of its process.
         written: The last checkpoint that was written.
         sought: The place that the program sought, as long as it is not written down: before any checkpoint.
         end_kept: Whether its end was written down.
@@ -148,6 +150,7 @@ class Reading:
             terms.announce,
         )
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.process: int = os.getpid()
         self._terms = terms
         self._watch = Watch(terms.clock.monotonic())
         self._newest: tuple[float, float] | None = None
