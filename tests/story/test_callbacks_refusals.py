@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -239,6 +240,43 @@ def test_close_waits_for_the_callbacks_of_calls_that_wait() -> None:
     while sum(told.outcomes.values()) < 6 * MAX_REFUSALS:  # those that came after the end, on a thread of their own
         closing.wait(0.001)
     assert set(told.outcomes) <= {BufferFull, ProduceError, ClosedError}
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="it sends a signal to a thread")
+def test_signal_handler_may_put_and_may_raise_while_put_waits() -> None:
+    gate, returned = Gate(), 0
+    main = threading.get_ident()
+
+    class Interrupted(Exception):
+        pass
+
+    def handler(*_: object) -> None:
+        if not stopped.is_set():
+            stopped.set()
+            producer.put(b"x", "key")
+            raise Interrupted
+
+    def interrupt() -> None:
+        while returned < 10 + 1 + MAX_REFUSALS:  # accepted, in the callback, waiting: the next call waits
+            stopped.wait(0.001)
+        signal.pthread_kill(main, signal.SIGUSR1)
+
+    stopped = threading.Event()
+    before = signal.signal(signal.SIGUSR1, handler)
+    producer = producer_on(NOWHERE, buffer=Buffering(max_records=10), resend=FOR_EVER)
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
+    try:
+        while True:
+            producer.put(b"x", "key", gate)
+            returned += 1
+    except Interrupted:
+        gate.open()
+        producer.close(0)  # as a `with` block does, while the exception is being handled
+    finally:
+        interrupting.join()
+        signal.signal(signal.SIGUSR1, before)
+    assert gate.calls == returned
 
 
 def test_callback_may_put_while_the_most_wait() -> None:

@@ -96,7 +96,7 @@ class Producer(Face):
         batch: How records are gathered into requests.
         pace: How fast a shard is written to; None: as fast as the records come.
         buffer: Limits of the buffer, in which a record counts until its callback is called. When it is full, `put` hands over
-            `BufferFull`, whatever `when_full` says.
+            `BufferFull`, whatever `when_full` and `max_wait` say.
         resend: How long a record is tried.
         observer: A function that sees events (`kinstream.events`), on the object's own thread.
 

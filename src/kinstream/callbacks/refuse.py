@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import TypeAlias
@@ -31,7 +32,7 @@ class _Queue:
         unheard_error: The error of the last of them.
         drainer: The thread that is to call the callbacks, or is calling them; None if there is none.
         waiting: Locks that calls of `put` wait for.
-        blocked: Number of calls of `put` that wait.
+        blocked: The same, until the call returns. Weak, because a signal handler may raise in the call at any moment.
     """
 
     __slots__ = ("blocked", "drainer", "lock", "refused", "unheard", "unheard_error", "waiting")
@@ -43,7 +44,7 @@ class _Queue:
         self.unheard_error: KinesisError | None = None
         self.drainer: threading.Thread | BackgroundLoop | None = None
         self.waiting: list[threading.Lock] = []
-        self.blocked = 0
+        self.blocked: weakref.WeakSet[threading.Lock] = weakref.WeakSet()
 
 
 class Refusals:
@@ -61,7 +62,7 @@ class Refusals:
     def idle(self) -> bool:
         """True if no refused call waits for its callback."""
         queue = self._queue()
-        return queue.drainer is None and not queue.blocked
+        return queue.drainer is None and not len(queue.blocked)
 
     def _queue(self) -> _Queue:
         process = os.getpid()
@@ -83,22 +84,24 @@ class Refusals:
                 self._start(face, queue)
             return
         may_wait = not (in_callback() or self._background.here)  # its own end would be waited for
-        while True:
-            with queue.lock:
-                if not self._start(face, queue):
-                    return
-                if len(queue.refused) < MAX_REFUSALS or not may_wait:
-                    queue.refused.append((callback, error))
-                    return
-                turn = threading.Lock()
-                turn.acquire()
-                queue.waiting.append(turn)
-                queue.blocked += 1
-            try:
-                turn.acquire(timeout=LOOK_EVERY)  # the object's thread may have ended
-            finally:
+        turn: threading.Lock | None = None
+        try:
+            while True:
                 with queue.lock:
-                    queue.blocked -= 1
+                    if not self._start(face, queue):
+                        return
+                    if len(queue.refused) < MAX_REFUSALS or not may_wait:
+                        queue.refused.append((callback, error))
+                        return
+                    turn = threading.Lock()
+                    turn.acquire()
+                    queue.waiting.append(turn)
+                    queue.blocked.add(turn)
+                turn.acquire(timeout=LOOK_EVERY)  # the object's thread may have ended
+        except BaseException:  # raised by a signal handler; while it is being handled, its traceback holds this frame
+            if turn is not None:
+                queue.blocked.discard(turn)
+            raise
 
     def _start(self, face: Face, queue: _Queue) -> bool:
         """See to it that a thread calls the callbacks; return False if there can be none. The caller holds the lock."""
