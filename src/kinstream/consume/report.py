@@ -95,9 +95,10 @@ class Reporter:
         elif isinstance(event, AggregateDropped):
             self.counts.dropped += event.records
             then = "its producer sends it again"
-            self._aggregate("dropped", f"{event.records} records do not all belong to the shard", event, then)
+            why = f"{event.records} records do not all belong to the shard"
+            self._aggregate("dropped", why, event, then, logging.INFO)  # ordinary after a reshard
         elif isinstance(event, AggregateDamaged):
-            self._aggregate("damaged", event.reason, event, "it was delivered as a plain record")
+            self._aggregate("damaged", event.reason, event, "it was delivered as a plain record", logging.WARNING)
         self._observe(event)
 
     def statistics(self) -> ConsumerStatistics:
@@ -197,12 +198,14 @@ class Reporter:
         else:
             self._failed("fetch", error, shard_id, then)
 
-    def _aggregate(self, outcome: str, why: str, event: AggregateDropped | AggregateDamaged, then: str) -> None:
+    def _aggregate(
+        self, outcome: str, why: str, event: AggregateDropped | AggregateDamaged, then: str, level: int
+    ) -> None:
         report = self._final.failed(f"aggregates {outcome}", self._clock.monotonic())
         if report is not None:
             many = "an aggregate is" if report.unreported == 1 else f"{report.unreported:,} aggregates are"
             what = f"{many} {outcome}, the last one {event.sequence_number}"
-            _log.warning("%s: %s: %s: %s; %s", self._name, event.shard_id, what, why, then)
+            _log.log(level, "%s: %s: %s: %s; %s", self._name, event.shard_id, what, why, then)
 
     def _stalled(self, event: ShardStalled) -> None:
         if not self._failures.fails(event.shard_id, *REQUESTS):  # otherwise the reason is known

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +40,6 @@ def run(args: argparse.Namespace) -> int:
     """Run the demo. Return the exit status: 0 if nothing was lost, doubled or put out of order, else 1."""
     from kinstream.local import Server
 
-    # After the split, readers drop aggregates that the producer retries. The verdict says whether a record is missing.
-    logging.getLogger("kinstream.consumer").setLevel(logging.ERROR)
     with Server() as server:
         return run_on(server, args)
 
