@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import weakref
 from collections.abc import Callable, Mapping
@@ -43,7 +44,7 @@ from kinstream.consume.observe import Announcer
 from kinstream.consume.reading import Reading
 from kinstream.consume.report import Reporter
 from kinstream.consume.statistics import ConsumerStatistics
-from kinstream.consume.terminate import on_sigterm
+from kinstream.consume.terminate import ended_at_sigterm, release
 from kinstream.consume.worker import Plan, Worker
 from kinstream.errors import ClosedError, ConfigError
 from kinstream.events import Observer
@@ -67,6 +68,9 @@ class Consumer(StreamAccess):
     aggregated records apart. A record is done when the next one is asked for, or when its handler has returned; what is done
     is written down as checkpoints, from which reading goes on the next time. Records come at least once: after a fault the
     last ones before it may come again.
+
+    SIGTERM ends reading before the next record, once the current one is completed and checkpointed: in the main thread, if the
+    application does not handle that signal itself. A second SIGTERM has the default effect.
 
     Args:
         stream: The stream's name or ARN.
@@ -270,6 +274,8 @@ class Consumer(StreamAccess):
             if worker is not None:
                 await worker.stop()
         finally:
+            if self._reader is not None and (reader := self._reader()) is not None:
+                release(reader)
             await self._store.close()
             await super().close()
 
@@ -280,7 +286,8 @@ class Consumer(StreamAccess):
             raise ConfigError(f"handler: must be a function, not {type(handler).__name__}")
         worker = await self._begin(None)
         try:
-            with on_sigterm(worker.end):
+            loop = asyncio.get_running_loop()
+            with ended_at_sigterm(lambda: loop.call_soon_threadsafe(worker.end)):
                 await worker.run(ways)
         finally:
             if self._closed:

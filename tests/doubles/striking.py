@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import opcode
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+RETURNS = opcode.opmap["RETURN_VALUE"]
+"""The step at which a frame ends. No signal handler can run there, nor at a `return` of a name before it."""
 
 
 class Strike:
@@ -17,14 +21,23 @@ class Strike:
         error: Creates the error.
         folder: Part of the path of the files.
         below: Only lines run by a function of this name, or by functions it calls. None: all lines.
+        opcodes: Whether it counts single steps of the interpreter in place of lines.
 
     Attributes:
-        lines: How many lines have run.
+        lines: How many lines, or steps, have run.
         struck: True once it has raised.
         place: The function in which it raised.
     """
 
-    def __init__(self, k: int, error: Callable[[], BaseException], *, folder: str, below: str | None = None) -> None:
+    def __init__(
+        self,
+        k: int,
+        error: Callable[[], BaseException],
+        *,
+        folder: str,
+        below: str | None = None,
+        opcodes: bool = False,
+    ) -> None:
         self.lines = 0
         self.struck = False
         self.place = ""
@@ -33,6 +46,7 @@ class Strike:
         self._folder = folder
         self._below = below
         self._depth = 0
+        self._event = "opcode" if opcodes else "line"
 
     def _entered(self, frame: FrameType, event: str, argument: Any) -> Any:
         if self._folder not in frame.f_code.co_filename:
@@ -40,7 +54,10 @@ class Strike:
         if frame.f_code.co_name == self._below:
             self._depth += 1
             return self._left
-        return self._ran if self._below is None or self._depth else None
+        if self._below is not None and not self._depth:
+            return None
+        frame.f_trace_opcodes = self._event == "opcode"
+        return self._ran
 
     def _left(self, frame: FrameType, event: str, argument: Any) -> Any:
         if event == "return":
@@ -48,7 +65,7 @@ class Strike:
         return self._left
 
     def _ran(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if event == "line":
+        if event == self._event and not (event == "opcode" and frame.f_code.co_code[frame.f_lasti] == RETURNS):
             self.lines += 1
             if self.lines == self._k:
                 self.struck = True

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import signal
 import threading
-import weakref
-from collections.abc import Callable, Coroutine, Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, Unpack
@@ -16,23 +12,21 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, Unpack
 import kinstream.consumer
 from kinstream.aws.client import ClientOptions
 from kinstream.blocking.client import Client, OnStream
+from kinstream.blocking.iterate import Batches, Records
 from kinstream.blocking.producer import Producer
 from kinstream.config import Auto, Checkpointing, Delivering, Failing, FanOut, Poll
-from kinstream.consume.deliver import BatchHandler, RecordBatch, RecordHandler, batch_of, is_async
+from kinstream.consume.deliver import BatchHandler, RecordHandler, is_async
 from kinstream.consume.fetch.position import PositionLike
 from kinstream.consume.lease.store import LeaseStore
-from kinstream.consume.reading import Batch, Reading
 from kinstream.consume.statistics import ConsumerStatistics
-from kinstream.consume.worker import Worker
+from kinstream.consume.terminate import ended_at_sigterm, restore
 from kinstream.consumer import StartLike
-from kinstream.errors import ClosedError, ConfigError, KinesisError
+from kinstream.errors import ClosedError, ConfigError
 from kinstream.events import Observer
 from kinstream.record import GetRecordsResult, ReceivedRecord, Record, Shard, ShardIteratorType, ShardStatus
 from kinstream.usage import checks_options, wrong_style
 
 T = TypeVar("T")
-
-_log = logging.getLogger("kinstream.consumer")
 
 LOOK_AGAIN = 0.01
 """Seconds between two looks whether reading has begun that is to end."""
@@ -46,6 +40,9 @@ class Consumer(OnStream):
     a batch at a time, while the next ones are read in the background; `run` calls its handler in threads of its own. A record
     is done when the next one is asked for, or when its handler has returned; leaving a loop by `break` or an exception leaves
     the last one undone. `record.checkpoint()` and `batch.checkpoint()` return when the checkpoint is written.
+
+    An exception that a signal handler raises while an iterator waits does not end it: `next` continues. SIGTERM ends iterating as
+    it ends `run`.
 
     Close it, or use it in a `with` block. Where nobody does, what was done since the last checkpoint is read again the next time.
 
@@ -123,17 +120,17 @@ class Consumer(OnStream):
 
     # Reading the whole stream.
 
-    def __iter__(self) -> Generator[ReceivedRecord[bytes], None, None]:
-        return _tracked(self._records)
+    def __iter__(self) -> Records:
+        return Records(self._consumer, self._background)
 
     if not TYPE_CHECKING:
 
         def __aiter__(self) -> NoReturn:
             raise wrong_style(self, "async for")
 
-    def batches(self) -> Generator[RecordBatch, None, None]:
+    def batches(self) -> Batches:
         """Read the stream batch by batch, as `kinstream.Consumer.batches`. A batch is done when the next one is asked for."""
-        return _tracked(self._batches)
+        return Batches(self._consumer, self._background)
 
     def run(self, handler: RecordHandler) -> None:
         """Hand each record to a handler: in the order of each shard, several shards at once.
@@ -198,41 +195,10 @@ class Consumer(OnStream):
             self._closes_after_run = True
             self._do(self._end)
             return
-        self._close(self._consumer.close())
-
-    def _records(self, itself: list[weakref.ref[Any]]) -> Generator[ReceivedRecord[bytes], None, None]:
-        for reading, batch in self._handed_over(itself[0]):
-            progress = reading.progress
-            reading.in_hand = batch
-            for record in batch:
-                yield record
-                progress.last = record  # not before the next one is asked for
-
-    def _batches(self, itself: list[weakref.ref[Any]]) -> Generator[RecordBatch, None, None]:
-        for reading, batch in self._handed_over(itself[0]):
-            yield batch_of(reading, batch)
-            reading.progress.last = batch[-1]
-
-    def _handed_over(self, reader: weakref.ref[Any]) -> Generator[tuple[Reading, Batch], None, None]:
-        """Yield batches of all shards in turn, each fetched from the event loop in one go."""
-        worker = self._background.run(self._consumer._begin(reader))
         try:
-            while (found := self._next(worker)) is not None:
-                yield found
+            self._close(self._consumer.close())
         finally:
-            if self._background.here:  # the collector of garbage came by
-                self._background.submit(_stopped(worker))
-            elif not self._background.forked:  # nothing of it is in a forked process
-                with suppress(ClosedError):  # `close` has seen to it
-                    self._background.run(worker.stop())
-
-    def _next(self, worker: Worker) -> tuple[Reading, Batch] | None:
-        try:
-            return self._background.run(worker.next_batch())
-        except ClosedError:
-            if self._consumer._closed:
-                return None
-            raise
+            restore()
 
     def _run(self, run: Callable[[Any], Coroutine[Any, Any, None]], handler: Callable[[Any], object]) -> None:
         if is_async(handler):
@@ -244,7 +210,7 @@ class Consumer(OnStream):
 
         self._runs += 1
         try:
-            with _on_sigterm(lambda: self._background.call(self._end)):
+            with ended_at_sigterm(lambda: self._background.call(self._end)):
                 self._background.run(run(handle))
         except ClosedError:
             if not self._consumer._closed:
@@ -295,22 +261,6 @@ class Consumer(OnStream):
         return self._background.run(self._consumer.get_records(shard_iterator, limit))
 
 
-def _tracked(read: Callable[[list[weakref.ref[Any]]], Generator[T, None, None]]) -> Generator[T, None, None]:
-    """Return a generator that knows itself, as `kinstream.Consumer` wants it of who reads."""
-    itself: list[weakref.ref[Any]] = []
-    generator = read(itself)
-    itself.append(weakref.ref(generator))
-    return generator
-
-
-async def _stopped(worker: Worker) -> None:
-    """Stop a worker of a generator that was collected: no caller is left to get the error."""
-    try:
-        await worker.stop()
-    except (KinesisError, OSError) as error:
-        _log.warning("the last checkpoints could not be written: %s", error)
-
-
 class _LetterBox:
     """A producer of this style as the event loop uses it, which it must not hold up."""
 
@@ -335,16 +285,3 @@ def _in_thread(then: Any) -> Any:
         await asyncio.to_thread(then, record, error)
 
     return called
-
-
-@contextmanager
-def _on_sigterm(act: Callable[[], object]) -> Iterator[None]:
-    """Call a function when SIGTERM comes, in the main thread of a program that does not handle it itself."""
-    free = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if free:
-        signal.signal(signal.SIGTERM, lambda *_: act())
-    try:
-        yield
-    finally:
-        if free:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -6,14 +6,17 @@ An async generator would end there, without a word; so these are none.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from itertools import islice
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from kinstream.consume.checkpoint import Progress
 from kinstream.consume.deliver import RecordBatch, batch_of
 from kinstream.consume.reading import Batch, Reading
+from kinstream.consume.terminate import end_at_sigterm, release
 from kinstream.consume.worker import Worker
 from kinstream.errors import KinesisError
 from kinstream.record import ReceivedRecord
@@ -26,72 +29,121 @@ Begin: TypeAlias = Callable[["weakref.ref[Any]"], Awaitable[Worker]]
 """Begins to read for an iterator, which it is given weakly: one that is gone was given up."""
 
 
-class Iteration(AsyncIterator[T], Generic[T]):
-    """What both iterators have in common: one reading of the stream, begun at the first question, and its end.
+class Source:
+    """One reading of the stream, batch by batch: begun when the first one is asked for, until its end.
 
-    It ends with `aclose`, and as an async generator does where nobody holds it any more or the event loop is shut down.
+    It ends with `aclose`, at SIGTERM, and as an async generator does: if it is no longer referenced, or with the event loop.
 
     Args:
         begin: Begins to read.
+
+    Attributes:
+        ended: True once there is nothing more to come.
+        terminated: True once SIGTERM has ended it: no further record may be delivered.
     """
 
-    __slots__ = ("__weakref__", "_asked", "_begin", "_ended", "_life", "_worker")
+    __slots__ = ("__weakref__", "_asked", "_begin", "_life", "_loop", "_reading", "_worker", "ended", "terminated")
 
     def __init__(self, begin: Begin) -> None:
+        self.ended: bool = False
+        self.terminated: bool = False
         self._begin = begin
         self._worker: Worker | None = None
+        self._reading: Reading | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._life: AsyncGenerator[None, None] | None = None
         self._asked = False
-        self._ended = False
+
+    @property
+    def begun(self) -> bool:
+        """True once reading has begun."""
+        return self._worker is not None
 
     async def aclose(self) -> None:
-        """End reading; what was handed on last is not done. May be repeated.
+        """End reading; what was delivered last is not completed. May be repeated.
 
         Raises:
             KinesisError: The last checkpoints could not be written.
         """
         worker = self._worker
-        if worker is None or self._ended:
-            self._ended = True
+        if worker is None or self.ended:
+            self.ended = True
+            release(self)
             return
         try:
             await worker.stop()
         finally:
             if worker.ended:
-                self._ended = True
+                self.ended = True
+                release(self)
                 if self._life is not None:
                     await self._life.aclose()
 
-    async def _following(self) -> tuple[Reading, Batch]:
+    async def following(self) -> tuple[Reading, Batch]:
         """Wait for the next batch of any shard.
 
         Raises:
             StopAsyncIteration: There is none.
             ConsumeError, KinesisError: As `Worker.next_batch`; reading has ended.
         """
-        if self._ended:
+        if self.ended:
             raise StopAsyncIteration
         if self._asked:
             raise RuntimeError("this iterator was asked for the next one already, and is still waiting for it")
         self._asked = True
+        found: tuple[Reading, Batch] | None = None
         try:
-            found = await (self._worker or await self._begun()).next_batch()
+            worker = self._worker or await self._begun()
+            if not self.terminated:
+                found = await worker.next_batch()
         except Exception:
             await self.aclose()
             raise
         finally:
             self._asked = False
-        if found is None:
+        if found is None or self.terminated:
             await self.aclose()
             raise StopAsyncIteration
+        self._reading = found[0]
         return found
 
     async def _begun(self) -> Worker:
+        end_at_sigterm(self)
+        self._loop = asyncio.get_running_loop()
         worker = await self._begin(weakref.ref(self))
         self._worker = worker
         self._life = _life(worker)
         await anext(self._life)
         return worker
+
+    def terminate(self) -> None:
+        """Deliver no further record. Called by the handler of SIGTERM, in the main thread."""
+        self.terminated = True
+        if self._reading is not None:
+            self._reading.interrupt()
+        if self._loop is not None and self._worker is not None:
+            self._loop.call_soon_threadsafe(self._worker.end)
+
+
+class Iteration(AsyncIterator[T], Generic[T]):
+    """An iterator over one reading of the stream.
+
+    Args:
+        begin: Begins to read.
+    """
+
+    __slots__ = ("_source",)
+
+    def __init__(self, begin: Begin) -> None:
+        self._source = Source(begin)
+
+    async def aclose(self) -> None:
+        """End reading; what was delivered last is not completed. May be repeated.
+
+        Raises:
+            KinesisError: The last checkpoints could not be written.
+        """
+        await self._source.aclose()
 
 
 async def _life(worker: Worker) -> AsyncGenerator[None, None]:
@@ -127,10 +179,12 @@ class Records(Iteration[ReceivedRecord[bytes]]):
             Progress(),
             None,
         )  # what is done is told, and asking again must not tell it again
-        reading, batch = await self._following()
+        reading, batch = await self._source.following()
+        self._progress, self._in_hand = reading.progress, batch[0]  # a batch is never empty
         reading.in_hand = batch
-        self._left = iter(batch)
-        self._progress, self._in_hand = reading.progress, next(self._left)  # a batch is never empty
+        self._left = islice(batch, 1, None)
+        if self._source.terminated:  # during these steps
+            batch.clear()
         return self._in_hand
 
 
@@ -149,6 +203,6 @@ class Batches(Iteration[RecordBatch]):
             reading, last = self._in_hand
             reading.progress.last = last
             self._in_hand = None
-        reading, batch = await self._following()
+        reading, batch = await self._source.following()
         self._in_hand = reading, batch[-1]
         return batch_of(reading, batch)

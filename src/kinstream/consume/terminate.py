@@ -1,29 +1,100 @@
-"""SIGTERM asks a program to end: what runs is then ended in good order, where the program has not arranged for that itself."""
+"""SIGTERM: ends what reads a stream before the next record, if the application does not handle the signal itself.
+
+One handler serves all readers of the process. It is installed with the first of them and removed with the last.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import threading
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from os import getpid
+from typing import Any, Protocol
+
+from kinstream.errors import KinesisError
+
+
+class Reader(Protocol):
+    """Reads a stream."""
+
+    def terminate(self) -> None:
+        """Deliver no further record. Called by a signal handler, between any two steps of the main thread."""
+
+
+_readers: dict[int, weakref.ref[Reader]] = {}
+_process = 0
+
+
+def end_at_sigterm(reader: Reader) -> None:
+    """Have a reader terminated at SIGTERM, as long as it exists and until `release`.
+
+    Does nothing in other threads than the main one, which alone may handle signals, or if the application handles SIGTERM.
+    """
+    global _process
+    if threading.current_thread() is not threading.main_thread():
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    if handler is signal.SIG_DFL or handler is _terminate:
+        if _process != getpid():
+            _readers.clear()  # those of the parent process
+            _process = getpid()
+        _readers[id(reader)] = weakref.ref(reader, _forget)
+        if handler is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, _terminate)
+
+
+def release(reader: Reader) -> None:
+    """Leave a reader alone from now on. May be repeated."""
+    _readers.pop(id(reader), None)
+    restore()
+
+
+def restore() -> None:
+    """Restore the default handler if no reader is left. Other threads cannot, but then the handler has the default effect."""
+    if (
+        not _readers
+        and threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is _terminate
+    ):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextmanager
-def on_sigterm(act: Callable[[], object]) -> Iterator[None]:
-    """Call a function on the running event loop when SIGTERM comes; afterwards SIGTERM does what it did before.
-
-    A program that handles SIGTERM itself is left alone, and so is every thread but the main one, which alone may handle signals.
-    """
-    loop = asyncio.get_running_loop()
-    free = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if free:
-        try:
-            loop.add_signal_handler(signal.SIGTERM, act)
-        except (NotImplementedError, ValueError, RuntimeError):  # not every event loop can
-            free = False
+def ended_at_sigterm(act: Callable[[], object]) -> Iterator[None]:
+    """Call a function at SIGTERM, in the block."""
+    reader = _Act(act)
+    end_at_sigterm(reader)
     try:
         yield
     finally:
-        if free:
-            loop.remove_signal_handler(signal.SIGTERM)  # back to the default, which it was
+        release(reader)
+
+
+class _Act:
+    def __init__(self, act: Callable[[], object]) -> None:
+        self._act = act
+
+    def terminate(self) -> None:
+        """Call the function."""
+        self._act()
+
+
+def _terminate(number: int, frame: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one has the default effect
+    readers = [reader for reference in list(_readers.values()) if (reader := reference()) is not None]
+    _readers.clear()
+    if not readers or _process != getpid():
+        signal.raise_signal(number)
+        return
+    for reader in readers:
+        with suppress(KinesisError, RuntimeError):  # its event loop has ended
+            reader.terminate()
+
+
+def _forget(reference: weakref.ref[Reader]) -> None:
+    for key, known in list(_readers.items()):
+        if known is reference:
+            del _readers[key]
+    restore()

@@ -1,0 +1,220 @@
+"""Iterates over records or batches in a thread: `for`, or one `next` after the other.
+
+An exception that a signal handler raises within `next` ends nothing: the next call continues. A generator would be at its end. No
+step of `next` can be interrupted so that a record is lost or returned twice:
+
+1. The event loop fetches a batch and keeps it. 2. The thread takes it over by one assignment. 3. Only the thread's next request
+tells the event loop that the batch was taken. 4. A record is returned by the last statement, and counts as returned just before.
+"""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+from kinstream.background import BackgroundLoop
+from kinstream.consume.checkpoint import Progress
+from kinstream.consume.deliver import RecordBatch, batch_of
+from kinstream.consume.iterate import Source
+from kinstream.consume.reading import Batch, Reading
+from kinstream.consume.terminate import end_at_sigterm, release
+from kinstream.consumer import Consumer
+from kinstream.errors import ClosedError, KinesisError
+from kinstream.record import ReceivedRecord
+
+_log = logging.getLogger("kinstream.consumer")
+
+T = TypeVar("T")
+
+
+class Part:
+    """Records that were fetched together, and how many of them the application has.
+
+    Attributes:
+        reading: The shard they were read from; None for the empty part at the start.
+        batch: The records. Cleared if no more of them may be returned.
+        returned: How many records were returned.
+        last: The record that was returned last, until it is completed.
+    """
+
+    __slots__ = ("batch", "last", "progress", "reading", "returned")
+
+    def __init__(self, reading: Reading | None, batch: Batch) -> None:
+        self.reading: Reading | None = reading
+        self.progress: Progress = Progress() if reading is None else reading.progress
+        self.batch: Batch = batch
+        self.returned: int = 0
+        self.last: ReceivedRecord[bytes] | None = None
+
+    def complete(self) -> None:
+        """Count what was returned last as completed: the application asks for more."""
+        if self.last is not None:
+            self.progress.last = self.last
+            self.last = None  # once only: it may be that the shard is read from elsewhere after this
+
+
+class Iteration(Iterator[T], Generic[T]):
+    """One reading of a stream by one thread. It begins with the first `next`.
+
+    It ends with `close`, at the end of the stream, at SIGTERM, or if the iterator is no longer referenced.
+
+    Args:
+        consumer: The consumer that is read.
+        background: Its event loop.
+    """
+
+    __slots__ = ("__weakref__", "_background", "_consumer", "_ended", "_fetched", "_part", "_source")
+
+    def __init__(self, consumer: Consumer, background: BackgroundLoop) -> None:
+        self._consumer = consumer
+        self._background = background
+        self._source = Source(consumer._begin)
+        self._part = Part(None, [])
+        self._fetched: Part | None = self._part  # None once there is no more
+        self._ended = False
+        weakref.finalize(self, _give_up, self._source, background).atexit = False
+
+    def close(self) -> None:
+        """End reading. What was returned last is not completed. May be repeated.
+
+        Raises:
+            KinesisError: The last checkpoints could not be written.
+        """
+        try:
+            if self._source.begun:
+                self._background.run(self._source.aclose())
+        except ClosedError:  # the consumer was closed, which ended it
+            self._end()
+        except KinesisError:
+            self._end()
+            raise
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        self._ended = True
+        release(self._source)
+
+    def _next_part(self) -> Part:
+        """Wait for the next records.
+
+        Raises:
+            StopIteration: There are none.
+            ConsumeError, KinesisError: As `Source.following`; reading has ended.
+        """
+        if self._ended:
+            raise StopIteration
+        source = self._source
+        if not source.begun:
+            end_at_sigterm(source)
+        try:
+            if not source.terminated:
+                self._background.run(self._fetch(self._part))
+        except ClosedError:
+            if not self._consumer._closed:
+                raise
+            self._fetched = None
+        finally:
+            if source.ended:
+                self._end()
+        if source.terminated:
+            self.close()
+            raise StopIteration
+        if self._fetched is None:
+            self._end()
+            raise StopIteration
+        self._part = self._fetched
+        return self._part
+
+    async def _fetch(self, taken: Part) -> None:
+        """Fetch the next records, unless those that were fetched last were not taken."""
+        if self._fetched is taken:
+            try:
+                part = Part(*await self._source.following())
+            except StopAsyncIteration:
+                self._fetched = None
+            else:
+                self._fetched = part
+                self._prepare(part)
+
+    def _prepare(self, part: Part) -> None:
+        """Prepare records for the thread, in the event loop."""
+
+
+class Records(Iteration[ReceivedRecord[bytes]]):
+    """Record after record. One is completed when the next one is asked for."""
+
+    __slots__ = ()
+
+    def __next__(self) -> ReceivedRecord[bytes]:
+        """Return the next record."""
+        part = self._part
+        while True:
+            last = part.last
+            if last is not None:
+                part.progress.last = last
+                part.last = None
+            returned = part.returned
+            try:
+                record = part.batch[returned]
+            except IndexError:
+                part = self._next_part()
+                continue
+            try:
+                part.returned = returned + 1
+                part.last = record
+                return record  # noqa: TRY300
+            except BaseException:  # raised by a debugger: nothing above can be interrupted by a signal
+                part.returned = returned
+                part.last = None
+                raise
+
+    def _prepare(self, part: Part) -> None:
+        if part.reading is not None:
+            part.reading.in_hand = part.batch  # emptied where nothing more of it is to be returned
+            if self._source.terminated:  # in the meantime
+                part.batch.clear()
+
+
+class Batches(Iteration[RecordBatch]):
+    """Batch after batch. One is completed when the next one is asked for."""
+
+    __slots__ = ()
+
+    def __next__(self) -> RecordBatch:
+        """Return the next batch."""
+        part = self._part
+        part.complete()
+        while part.returned or part.reading is None:
+            part = self._next_part()
+        batch = batch_of(part.reading, part.batch)
+        try:
+            part.returned = 1
+            part.last = part.batch[-1]
+            return batch  # noqa: TRY300
+        except BaseException:  # as in `Records`
+            part.returned = 0
+            part.last = None
+            raise
+
+
+def _give_up(source: Source, background: BackgroundLoop) -> None:
+    """End the reading of an iterator that is no longer referenced."""
+    release(source)
+    if not source.begun or source.ended or background.stopped or background.forked:
+        return
+    if background.here:  # the garbage collector runs in the event loop's thread
+        background.submit(_ended(source))
+        return
+    with suppress(ClosedError):
+        background.run(_ended(source))
+
+
+async def _ended(source: Source) -> None:
+    try:
+        await source.aclose()
+    except KinesisError as error:  # no caller waits for it
+        _log.warning("the last checkpoints could not be written: %s", error)
