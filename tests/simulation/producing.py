@@ -19,7 +19,7 @@ from typing import Any
 from tests.doubles.kinesis import Kinesis
 from tests.doubles.network import Fate, Faults, Network, Trip
 from tests.doubles.virtual_loop import LoopClock, VirtualLoop, simulate
-from tests.simulation.reader import Reading, Seen, read, unpack
+from tests.simulation.reader import Reading, Seen, pack, read, unpack
 
 from kinstream import Client, Credentials, Producer, Record
 from kinstream.config import Aggregation, Batching, Buffering, Pacing, Resending
@@ -80,6 +80,8 @@ class Plan:
     """Seconds by which the client's clock is wrong."""
     signed: bool = False
     keyless: bool = False
+    nested: bool = False
+    """Some payloads are aggregates themselves."""
     close: float | None = None
     latency: tuple[float, float] | None = None
     """Of puts; None: the weather's."""
@@ -160,6 +162,7 @@ def draw(seed: int, **fixed: Any) -> Plan:
         ahead=pick([0.0] * 5 + [900.0, -86_400.0]),
         signed=seed % 10 == 0,
         keyless=order is None and chance.random() < 0.3,
+        nested=seed % 3 == 0,
         close=pick([None, None, None, 0.0, 1.0, 5.0]),
     )
     return replace(plan, **fixed)
@@ -270,7 +273,10 @@ class Life:
 
     async def put(self, key: str | None, explicit: str | None, size: int, *, wait: bool) -> None:
         number = len(self.puts)
-        put = Put(number, key, explicit, b"%d|" % number + self.random.randbytes(size))
+        data = b"%d|" % number + self.random.randbytes(size)
+        if self.plan.nested and number % 3 == 0:
+            data = pack([(f"inner-{number}", data)])
+        put = Put(number, key, explicit, data)
         self.puts.append(put)
         try:
             if key is not None and number % 5 == 0:
@@ -312,7 +318,8 @@ def outcome(delivery: Delivery) -> PutResult | ProduceError:
 
 def number_of(data: bytes) -> int:
     """Return which record this is."""
-    return int(data.partition(b"|")[0])
+    payload = unpack(data)
+    return int((data if payload is None else payload[0][2]).partition(b"|")[0])
 
 
 def members(data: bytes) -> list[int]:

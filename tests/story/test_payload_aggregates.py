@@ -21,6 +21,7 @@ from kinstream import (
     Consumer,
     Failing,
     InvalidRecord,
+    ProduceError,
     Producer,
     PutResult,
     ReceivedRecord,
@@ -244,6 +245,16 @@ async def test_payload_that_is_too_large_in_a_container_is_refused_and_put_recor
             with pytest.raises(InvalidRecord, match=r"put_record "):
                 await put()
         assert (await producer.put_record(Record(payload, "outer"))).shard_id
+
+
+async def test_first_payload_that_the_service_refuses_in_its_container_fails_with_put_record_named(
+    server: Server,
+) -> None:
+    place = new_stream(server, shards=1)
+    payload = pack([("k", b"x" * (2**20 - 50))])
+    async with Producer(place.stream, **place.options) as producer:
+        with pytest.raises(ProduceError, match=r"too large.*put_record sends it without"):
+            await (await producer.put(payload, "outer"))
 
 
 async def test_dead_letter_of_a_payload_that_is_an_aggregate_is_read(server: Server) -> None:

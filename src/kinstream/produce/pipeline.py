@@ -41,7 +41,7 @@ from kinstream.events import (
     StrayKept,
 )
 from kinstream.produce.batch import Batch, Batcher
-from kinstream.produce.delivery import KEYLESS, Aggregate, Deliveries, Delivery, Entry
+from kinstream.produce.delivery import KEYLESS, Aggregate, Deliveries, Delivery, Entry, WrappedDelivery
 from kinstream.produce.entrance import Entrance
 from kinstream.produce.expire import NEVER, REFRESH, SERVICE, Cause, Expiry, StallClocks
 from kinstream.produce.follow import Follower, Stray, Unconfirmed
@@ -72,6 +72,9 @@ from kinstream.record import PutRecordResult
 from kinstream.sharding.hashkey import MAX_HASH_KEY
 
 LEFT = "not written when the producer was closed"
+WRAPPED = (
+    "; its data is itself an aggregated record and was sent in a container of one record: put_record sends it without"
+)
 MANY_LANES = 50
 """With more lanes, what comes in is not put into them at every turn: to look at a lane costs as much as several records do."""
 WORTH_A_LOOK = 8
@@ -613,7 +616,8 @@ class Pipeline:
             for part in others:
                 self._release(part, now)
         elif count == 1:
-            self._refuse(batch, error, error.details, now)
+            wrapped = isinstance(batch.entries[0], WrappedDelivery)
+            self._refuse(batch, error, error.details + (WRAPPED if wrapped else ""), now)
         else:
             if refusal is None and count > 2 * SAMPLES:
                 batch.refusal = Refusal(count)
