@@ -52,6 +52,8 @@ _KINDS = {
     "stalled": "reading",
 }
 
+_LEVELS = {"aggregates dropped": logging.INFO}  # ordinary after a reshard; other final failures: WARNING
+
 _log = logging.getLogger("kinstream.consumer")
 
 
@@ -96,9 +98,9 @@ class Reporter:
             self.counts.dropped += event.records
             then = "its producer sends it again"
             why = f"{event.records} records do not all belong to the shard"
-            self._aggregate("dropped", why, event, then, logging.INFO)  # ordinary after a reshard
+            self._aggregate("dropped", why, event, then)
         elif isinstance(event, AggregateDamaged):
-            self._aggregate("damaged", event.reason, event, "it was delivered as a plain record", logging.WARNING)
+            self._aggregate("damaged", event.reason, event, "it was delivered as a plain record")
         self._observe(event)
 
     def statistics(self) -> ConsumerStatistics:
@@ -144,7 +146,7 @@ class Reporter:
     def stopped(self) -> None:
         """Log how many final failures no line has counted yet, when reading ends."""
         for kind, report in self._final.unreported(self._clock.monotonic()).items():
-            _log.warning("%s: %s: %s more", self._name, kind, f"{report.unreported:,}")
+            _log.log(_LEVELS.get(kind, logging.WARNING), "%s: %s: %s more", self._name, kind, f"{report.unreported:,}")
 
     # Failures.
 
@@ -201,11 +203,14 @@ class Reporter:
     def _aggregate(
         self, outcome: str, why: str, event: AggregateDropped | AggregateDamaged, then: str, level: int
     ) -> None:
-        report = self._final.failed(f"aggregates {outcome}", self._clock.monotonic())
+        kind = f"aggregates {outcome}"
+        report = self._final.failed(kind, self._clock.monotonic())
         if report is not None:
             many = "an aggregate is" if report.unreported == 1 else f"{report.unreported:,} aggregates are"
             what = f"{many} {outcome}, the last one {event.sequence_number}"
-            _log.log(level, "%s: %s: %s: %s; %s", self._name, event.shard_id, what, why, then)
+            _log.log(
+                _LEVELS.get(kind, logging.WARNING), "%s: %s: %s: %s; %s", self._name, event.shard_id, what, why, then
+            )
 
     def _stalled(self, event: ShardStalled) -> None:
         if not self._failures.fails(event.shard_id, *REQUESTS):  # otherwise the reason is known
