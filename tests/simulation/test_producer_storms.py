@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -215,6 +216,28 @@ def test_close_keeps_its_time_and_drops_nothing_silently(fate: Fate, timeout: fl
             there = b"%d|" % number + bytes(2000) in seen
             assert there or not isinstance(outcome, PutResult)
             assert not there or isinstance(outcome, PutResult) or outcome.maybe_written
+
+    simulate(program)
+
+
+@pytest.mark.parametrize("fate", [Fate.BLACK_HOLE, Fate.UNSENT, Fate.THROTTLED])
+@pytest.mark.parametrize("order", [None, "key"])
+def test_close_keeps_its_time_with_100_000_records_buffered(fate: Fate, order: Any) -> None:
+    """R18. What it costs in memory is in tests/story/test_producer_memory.py."""
+
+    async def program() -> None:
+        ground = Ground(Faults.always(fate), shards=4)
+        loop = asyncio.get_running_loop()
+        producer = ground.producer(order=order, buffer=Buffering(max_records=10**6))
+        deliveries = await producer.put_many((b"%d|" % number, f"k{number}") for number in range(100_000))
+        started, worked = loop.time(), time.process_time()
+        with pytest.raises(Undelivered) as undelivered:
+            await producer.close(timeout=4.0)
+        print(f"R18 {fate}: 100,000 records, {time.process_time() - worked:.2f} s of CPU in close")
+        assert loop.time() - started <= 4.5
+        assert undelivered.value.count == 100_000
+        assert deliveries.done
+        await producer.client.close()
 
     simulate(program)
 
