@@ -96,7 +96,7 @@ class Reporter:
             self.counts.dead_letters += event.outcome == "dead-lettered"
         elif isinstance(event, AggregateDropped):
             self.counts.dropped += event.records
-            then = "its producer sends it again"
+            then = "its producer retries its records"
             why = f"{event.records} records do not all belong to the shard"
             self._aggregate("dropped", why, event, then)
         elif isinstance(event, AggregateDamaged):
@@ -200,9 +200,7 @@ class Reporter:
         else:
             self._failed("fetch", error, shard_id, then)
 
-    def _aggregate(
-        self, outcome: str, why: str, event: AggregateDropped | AggregateDamaged, then: str, level: int
-    ) -> None:
+    def _aggregate(self, outcome: str, why: str, event: AggregateDropped | AggregateDamaged, then: str) -> None:
         kind = f"aggregates {outcome}"
         report = self._final.failed(kind, self._clock.monotonic())
         if report is not None:
