@@ -54,6 +54,24 @@ class ShardPassedOver(Event, frozen=True):
     shard_id: str
 
 
+class RecordsExpired(Event, frozen=True):
+    """Retention took records before they were read: they are lost to this application.
+
+    Attributes:
+        shard_id: The shard.
+        checkpoint: The position up to which records are done, as text.
+        resumed_at: The position at which reading resumes, as text: the first record that is still there, or TRIM_HORIZON if there
+            is none now; also in the children of a shard that is gone.
+        certain: True if the shard is gone with its records. False if records may have been lost: the record of the checkpoint is
+            not there any more, or the last record that was read is older than the retention.
+    """
+
+    shard_id: str
+    checkpoint: str
+    resumed_at: str
+    certain: bool
+
+
 class ShardUnknown(Event, frozen=True):
     """The start names a shard that the stream does not have now: it is gone, or is not there yet, or was never.
 

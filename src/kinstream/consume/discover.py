@@ -105,6 +105,19 @@ class Discoverer:
         """Return the shards that the start names, that are not listed and of which nothing is known."""
         return sorted(self._start.of_shards.keys() - self._listed - known.keys())
 
+    def expired(self, known: Mapping[str, Position]) -> list[str]:
+        """Return the shards that are not done and whose records expired with them: a listing lacks them and has later ones.
+
+        A shard that is newer than all in the listing is there: the listing lags behind.
+        """
+        newest = max(self._listed, default="")
+        unfinished = (shard_id for shard_id, position in known.items() if not position.ended)
+        return sorted(
+            shard_id
+            for shard_id in unfinished
+            if shard_id not in self._listed and (shard_id < newest or self._lineage.children(shard_id))
+        )
+
     def first(self) -> list[tuple[Shard, Position]]:
         """Return the shards with which reading begins, each with where: what `ready` will give out."""
         return [(shard, self._starts.get(shard.shard_id, TRIM_HORIZON)) for shard in self.waiting]

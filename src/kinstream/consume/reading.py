@@ -15,6 +15,7 @@ from kinstream.background import across
 from kinstream.clock import Clock
 from kinstream.consume.checkpoint import Progress, after
 from kinstream.consume.deaggregate import Deaggregator, Undeliverable
+from kinstream.consume.expiry import Expiry
 from kinstream.consume.fetch.ahead import Budget, ReadAhead
 from kinstream.consume.fetch.fetcher import Fetcher, Page
 from kinstream.consume.fetch.position import LATEST, LATEST_MARGIN, PROMPT, TRIM_HORIZON, Position
@@ -28,6 +29,11 @@ from kinstream.record import ChildShard, ReceivedRecord, Shard, ShardStatus
 
 Batch: TypeAlias = list[ReceivedRecord[bytes]]
 """Records of one shard, in its order."""
+
+
+IDLE_AFTER = 3600.0
+"""Seconds without a record after which it is written down that all until now is done, and again each time so much has passed.
+Retention then takes the record of the checkpoint one day, and whoever reads again must know that no other was lost."""
 
 
 class Origin:
@@ -81,6 +87,7 @@ class Terms(msgspec.Struct, frozen=True):
         until: Where reading ends, in seconds since 1970; None: nowhere.
         until_now: True if that is when reading began: a shard with nothing more to read is then at its end.
         begun: When reading began, on the monotonic clock.
+        retention: Seconds for which the stream keeps records; None: not known.
         manual: Whether only the program checkpoints.
         wake: Is called when a reading has something to hand on, or has come to an end.
         write_checkpoint: Writes a shard's checkpoint.
@@ -96,6 +103,7 @@ class Terms(msgspec.Struct, frozen=True):
     until: float | None
     until_now: bool
     begun: float
+    retention: float | None
     manual: bool
     wake: Callable[[Reading], None]
     write_checkpoint: Callable[[Reading], Awaitable[None]]
@@ -120,6 +128,7 @@ class Reading:
         loop: The event loop that it is read in.
         process: The id of its process.
         written: The last checkpoint that was written.
+        idle_written: The last `idle_until` that was written; None: none, or the checkpoint is newer.
         sought: The place that the program sought, as long as it is not written down: before any checkpoint.
         end_kept: Whether its end was written down.
         held: Whether its first page came: from then on nothing that is written can be missed, also where it is read from LATEST.
@@ -138,6 +147,7 @@ class Reading:
         self.in_hand: Batch = []
         self.queued: bool = False
         self.written: Position | None = None
+        self.idle_written: float | None = None
         self.sought: Position | None = None
         self.end_kept: bool = False
         self.held: bool = False
@@ -163,6 +173,11 @@ class Reading:
         self._rewinds = False
         self._begun = 0.0
         self._not_found_at: float | None = None
+        self._handed: Position | None = None
+        self._caught_up_at: float | None = None
+        self._active_at = 0.0
+        self._idle_known: float | None = None
+        self._expiry = Expiry(self.shard_id, terms.retention)
         self._now_there: float | None = None
         self._page: Page | None = None
         self._batches: Iterator[Batch | Undeliverable] | None = None
@@ -174,9 +189,15 @@ class Reading:
 
     # Fetching.
 
-    def begin(self, position: Position) -> None:
-        """Read from a position on."""
+    def begin(self, position: Position, idle_until: float | None = None) -> None:
+        """Read from a position on.
+
+        Args:
+            position: Where.
+            idle_until: What the lease says of it.
+        """
         self.step(Step.GRANTED)
+        self._idle_known = self.idle_written = idle_until
         self._begin_at(position, position.since(self._terms.service_time() - LATEST_MARGIN))
         self._acquired = self._begun_at
 
@@ -192,7 +213,11 @@ class Reading:
         self._watch = Watch(self._begun)
         self._asked_from = position
         self._begun_at = self._read_to = self._skip = kept
-        self._ahead.start(position, self._begun_at)
+        self._handed = self._caught_up_at = None
+        self._active_at = terms.service_time() if self._idle_known is None else 0.0
+        self._expiry.begin(kept, self._idle_known)
+        self._idle_known = None
+        self._ahead.start(position.at_record, kept.at_record)
 
     def fetch_anew(self) -> None:
         """Begin anew to fetch what was not fetched yet."""
@@ -234,6 +259,7 @@ class Reading:
         self._watch.heard(now, len(page.records), page.millis_behind_latest)
         if page.millis_behind_latest is not None:
             self._newest = page.millis_behind_latest / 1000, now
+        self._watch_expiry(page)
         if page.records:
             self._read_to = Position.after(page.records[-1].sequence_number)
         if terms.until is not None:
@@ -245,6 +271,17 @@ class Reading:
             return None
         terms.wake(self)
         return page
+
+    def _watch_expiry(self, page: Page) -> None:
+        """Notice records that expired unread, and until when all that arrived is read."""
+        now = self._terms.service_time()
+        if page.records:
+            self._active_at = page.records[-1].arrival_time
+        if page.millis_behind_latest == 0 and page.as_of is not None:
+            self._caught_up_at = page.as_of
+        if (expired := self._expiry.heard(page, now)) is not None:
+            self._terms.announce(expired)
+            self._active_at = 0.0  # written at once if nothing more is there: a restart must not tell it again
 
     def _cut(self, page: Page, until: float) -> Page:
         """Return the page without what came after the time at which reading ends."""
@@ -301,7 +338,10 @@ class Reading:
             if batch is None:
                 self._forget()
             elif not self._skipping or (batch := self._unskipped(batch)):
-                if not isinstance(batch, Undeliverable):
+                if isinstance(batch, Undeliverable):
+                    self._handed = after(batch.record)
+                else:
+                    self._handed = after(batch[-1])
                     self._terms.announce.counts.records += len(batch)
                 return batch
         return None
@@ -386,12 +426,15 @@ class Reading:
         terms = self._terms
         prompt = position == LATEST and self.state is State.READING  # what comes while it is paused is not missed
         self._latest_until = terms.clock.monotonic() + PROMPT if prompt else -1.0
+        self._idle_known = None
         self._wanted = self.sought = position.since(terms.service_time() - LATEST_MARGIN)
         self._asked = None
         self.taking_apart.origin = Origin(self.shard_id, self)
         self._terms.wake(self)
 
     def _give_up(self) -> None:
+        if not self._rewinds:
+            self._idle_known = self.idle_until
         self._rewinds = True
         self.interrupt()
         self._forget()
@@ -425,6 +468,25 @@ class Reading:
             return self.sought
         position = self.checkpoint
         return None if position == self.written else position
+
+    @property
+    def idle_until(self) -> float | None:
+        """Time until which all that arrived is checkpointed, if that is much later than the last record; None: not known."""
+        done = self.done
+        if self._rewinds or self._caught_up_at is None or self._caught_up_at - self._active_at < IDLE_AFTER:
+            return None
+        if not self.drained or self.progress or done != (self._handed or self._begun_at):
+            return None
+        if done.sequence_number != self._read_to.sequence_number:
+            return None  # later records were read, and left because `until` was reached
+        return self._caught_up_at if done.is_number and done == (self.written or self._acquired) else None
+
+    @property
+    def idle_to_write(self) -> float | None:
+        """The `idle_until` that is to be written; None: nothing new, or not much newer."""
+        if self.state not in (State.READING, State.REACHED) or self.end_kept or (until := self.idle_until) is None:
+            return None
+        return until if self.idle_written is None or until - self.idle_written >= IDLE_AFTER else None
 
     @property
     def may_end(self) -> bool:

@@ -19,6 +19,7 @@ from kinstream.events import (
     FetchFailed,
     PollsInstead,
     RecordFailed,
+    RecordsExpired,
     ShardStalled,
 )
 from kinstream.failures import Failures, described
@@ -91,6 +92,8 @@ class Reporter:
             self._stalled(event)
         elif isinstance(event, PollsInstead):
             _log.warning("%s: the stream is read by polling: %s", self._name, described(event.error))
+        elif isinstance(event, RecordsExpired):
+            self._expired(event)
         elif isinstance(event, RecordFailed):
             self.counts.skipped += event.outcome == "skipped"
             self.counts.dead_letters += event.outcome == "dead-lettered"
@@ -209,6 +212,15 @@ class Reporter:
             _log.log(
                 _LEVELS.get(kind, logging.WARNING), "%s: %s: %s: %s; %s", self._name, event.shard_id, what, why, then
             )
+
+    def _expired(self, event: RecordsExpired) -> None:
+        lost, why = "may have been lost", "the record there has expired"
+        if event.certain:
+            lost, why = "were lost", "the shard has expired before all of it was read"
+        _log.warning(
+            "%s: %s: records after the checkpoint %s %s: %s; reading resumes at %s",
+            self._name, event.shard_id, event.checkpoint, lost, why, event.resumed_at,
+        )  # fmt: skip
 
     def _stalled(self, event: ShardStalled) -> None:
         if not self._failures.fails(event.shard_id, *REQUESTS):  # otherwise the reason is known

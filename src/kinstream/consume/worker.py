@@ -30,7 +30,7 @@ from kinstream.consume.deliver import Delivery, FailurePolicy, Interrupted, slee
 from kinstream.consume.discover import Discoverer, Start
 from kinstream.consume.fetch.ahead import Budget
 from kinstream.consume.fetch.fetcher import Fetcher
-from kinstream.consume.fetch.position import LATEST_MARGIN, PROMPT, SHARD_END, Position, from_now_on
+from kinstream.consume.fetch.position import LATEST_MARGIN, PROMPT, SHARD_END, TRIM_HORIZON, Position, from_now_on
 from kinstream.consume.lease.keep import Keeper, lease_lost
 from kinstream.consume.lifecycle import State, Step
 from kinstream.consume.reading import Batch, Reading, Terms
@@ -40,6 +40,7 @@ from kinstream.errors import ConfigError, ConsumeError, KinesisError, LeaseLost,
 from kinstream.events import (
     CheckpointFailed,
     DiscoveryFailed,
+    RecordsExpired,
     ShardEnded,
     ShardLost,
     ShardPassedOver,
@@ -219,6 +220,7 @@ class Worker:
             until=plan.client.service_time() if plan.until == "now" else plan.until,
             until_now=plan.until == "now",
             begun=self._clock.monotonic(),
+            retention=self.retention,
             manual=plan.manual,
             wake=self._wake,
             write_checkpoint=self._writer.write,
@@ -232,6 +234,7 @@ class Worker:
             _log.warning("start: the stream %s has no shard %s now", plan.stream.name, shard_id)
             self._announce(ShardUnknown(shard_id))
         await self._prepare()
+        await self._give_up_expired(self._discoverer.expired(known))
         if self._stopping.is_set():
             return
         self._begun = True
@@ -277,6 +280,22 @@ class Worker:
         for error in outcomes:
             if error is not None:
                 raise error
+
+    async def _give_up_expired(self, shard_ids: list[str]) -> None:
+        """Report shards that expired unfinished, and remove their leases, or they would be reported at each start."""
+        for shard_id in shard_ids:
+            self._report_expired(shard_id)
+            try:
+                await self._keeper.forget(shard_id, unfinished=True)
+            except KinesisError as error:
+                self._announce(CheckpointFailed(shard_id, error))
+
+    def _report_expired(self, shard_id: str, position: Position | None = None) -> None:
+        if position is None:
+            lease = self._keeper.lease(shard_id)
+            position = TRIM_HORIZON if lease is None else lease.checkpoint
+        self._announce(ShardPassedOver(shard_id))
+        self._announce(RecordsExpired(shard_id, str(position), str(TRIM_HORIZON), True))
 
     async def _ask_about_stream(self) -> bool:
         """Learn how long the stream keeps records; return whether its shards take records whatever their hash keys."""
@@ -324,7 +343,8 @@ class Worker:
                 )  # not before its children are there: where nothing is left to read, it is over
                 self._stirred.set()
                 return
-            reading.begin(position)
+            lease = self._keeper.lease(shard.shard_id)
+            reading.begin(position, None if lease is None else lease.idle_until)
             if self._paused:
                 reading.pause()
             if self._delivery_of is not None:
@@ -385,7 +405,7 @@ class Worker:
                     await self._retry_listed(reading, reading.failure)
                     return
                 reading.step(Step.EXPIRED)
-                self._announce(ShardPassedOver(shard_id))
+                self._report_expired(shard_id, reading.done)
             elif reading.until_reached:
                 reading.step(Step.TIME_REACHED)
                 await self._writer.firmly(reading.shard_id, lambda: self._writer.write(reading))
@@ -508,7 +528,7 @@ class Worker:
 
     def _take_gone(self, gone: list[str]) -> None:
         for shard_id in gone:
-            self._announce(ShardPassedOver(shard_id))
+            self._report_expired(shard_id)
 
     async def _keep_checkpointing(self) -> None:
         checked = self._clock.monotonic()

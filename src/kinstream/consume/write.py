@@ -68,8 +68,11 @@ class Writer:
                         reading.sought = None
                 else:
                     await self._keeper.checkpoint(shard_id, position)
-                reading.written = position
+                reading.written, reading.idle_written = position, None
                 self._announce.stored(shard_id)
+            if (idle_until := reading.idle_to_write) is not None:
+                await self._keeper.idle(shard_id, idle_until)
+                reading.idle_written = idle_until
         except LeaseLost as error:
             self._lost(reading, error)
             raise
@@ -85,12 +88,12 @@ class Writer:
             except KinesisError as error:
                 self._announce(CheckpointFailed(reading.shard_id, error))
 
-        await asyncio.gather(*(write(reading) for reading in list(readings) if reading.to_write is not None))
+        await asyncio.gather(*(write(reading) for reading in list(readings) if _has_news(reading)))
 
     async def write_last(self, readings: Iterable[Reading]) -> BaseException | None:
         """Write down what is new of all shards, for the last time; return what failed first."""
         outcomes = await asyncio.gather(
-            *(self.write(reading) for reading in list(readings) if reading.to_write is not None), return_exceptions=True
+            *(self.write(reading) for reading in list(readings) if _has_news(reading)), return_exceptions=True
         )
         return next((outcome for outcome in outcomes if outcome is not None), None)
 
@@ -119,3 +122,8 @@ class Writer:
                 break
             pause *= 2
         return await write()
+
+
+def _has_news(reading: Reading) -> bool:
+    """Return whether something of a shard is to be written."""
+    return reading.to_write is not None or reading.idle_to_write is not None

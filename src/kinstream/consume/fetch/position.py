@@ -139,6 +139,12 @@ class Position(msgspec.Struct, frozen=True, gc=False):
         return kind, self.sequence_number, None
 
     @property
+    def at_record(self) -> Position:
+        """The same place, read from the record itself on also if it lies after the record: whether that is there is then seen."""
+        whole = self.is_number and not self.inclusive and self.subsequence_number is None
+        return Position(self.sequence_number, 0, False) if whole else self
+
+    @property
     def _key(self) -> tuple[float, int, float, float]:
         # Python compares an int of any size with an infinite float exactly.
         if self.ended:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 from kinstream.consume.fetch.position import SHARD_END, Position
@@ -47,8 +47,14 @@ class Keeper(Protocol):
     async def rewind(self, shard_id: str, position: Position) -> None:
         """Write down another place to go on from, also an earlier one. Raises as `checkpoint`."""
 
-    async def forget(self, shard_id: str) -> None:
-        """Remove the lease of a shard that is done and listed no more."""
+    async def idle(self, shard_id: str, until: float) -> None:
+        """Write down that nothing came after the checkpoint until a time. Raises as `checkpoint`."""
+
+    async def forget(self, shard_id: str, *, unfinished: bool = False) -> None:
+        """Remove the lease of a shard that is listed no more: one that is done, or also an unfinished one."""
+
+    def lease(self, shard_id: str) -> Lease | None:
+        """Return the lease of a shard as it is known; None if there is none."""
 
     async def lost(self) -> list[str]:
         """Return the shards whose leases another worker has now. Raises as `known`."""
@@ -120,10 +126,19 @@ class SoleKeeper:
         async with self._locks[shard_id]:
             await self._write(shard_id, position, ())
 
-    async def forget(self, shard_id: str) -> None:
+    async def idle(self, shard_id: str, until: float) -> None:
+        """Write down that nothing came after the checkpoint until a time."""
+        async with self._locks[shard_id]:
+            await self._change(shard_id, lambda lease: lease.idle(until))
+
+    def lease(self, shard_id: str) -> Lease | None:
+        """Return the lease of a shard as it is known."""
+        return self._leases.get(shard_id)
+
+    async def forget(self, shard_id: str, *, unfinished: bool = False) -> None:
         """Remove a lease."""
         lease = self._leases.get(shard_id)
-        if lease is not None and lease.checkpoint == SHARD_END:
+        if lease is not None and (unfinished or lease.checkpoint == SHARD_END):
             await _stored(self._table.delete(shard_id))
             del self._leases[shard_id]
 
@@ -160,13 +175,15 @@ class SoleKeeper:
         )
 
     async def _write(self, shard_id: str, position: Position, children: tuple[str, ...]) -> None:
-        lease = self._leases[shard_id].checkpointed(position, children or None)
+        await self._change(shard_id, lambda lease: lease.checkpointed(position, children or None))
+
+    async def _change(self, shard_id: str, change: Callable[[Lease], Lease]) -> None:
+        lease = change(self._leases[shard_id])
         while not await _stored(self._table.checkpoint(lease)):
             stored = next((row for row in await _stored(self._table.list()) if row.key == shard_id), None)
             if stored is None or stored.owner != self._owner:
                 raise lease_lost(shard_id)
-            # The last write seemed to fail, and was done.
-            lease = stored.checkpointed(position, children or None)
+            lease = change(stored)  # the last write seemed to fail, and was done
         self._leases[shard_id] = lease
 
 

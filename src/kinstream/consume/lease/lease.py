@@ -20,6 +20,8 @@ class Lease(msgspec.Struct, frozen=True):
         children: The shards in which reading goes on (childShardIds).
         hash_key_range: The hash keys that it takes (startingHashKey, endingHashKey).
         owner_switches: How often its owner changed since the last checkpoint (ownerSwitchesSinceCheckpoint).
+        idle_until: Everything that arrived before this time is done, though the record of the checkpoint is much older; None: not
+            known. In seconds since 1970; the KCL has no such column.
     """
 
     key: str
@@ -30,6 +32,7 @@ class Lease(msgspec.Struct, frozen=True):
     children: tuple[str, ...] = ()
     hash_key_range: HashKeyRange | None = None
     owner_switches: int = 0
+    idle_until: float | None = None
 
     def renewed(self) -> Lease:
         """Return the row after its owner said that it is still there."""
@@ -54,7 +57,12 @@ class Lease(msgspec.Struct, frozen=True):
             checkpoint=position,
             children=self.children if children is None else children,
             owner_switches=0,
+            idle_until=None,
         )
+
+    def idle(self, until: float) -> Lease:
+        """Return the row after its owner wrote down until when nothing came after the checkpoint."""
+        return msgspec.structs.replace(self, counter=self.counter + 1, idle_until=until)
 
     def succeeds(self, stored: Lease | None) -> bool:
         """Return whether this row may be written in the place of `stored`: its writer knew that one, and nothing newer."""

@@ -34,17 +34,18 @@ CREATE TABLE IF NOT EXISTS leases (
     checkpointInclusive INTEGER NOT NULL,
     ownerSwitchesSinceCheckpoint INTEGER NOT NULL,
     parentShardId TEXT NOT NULL, childShardIds TEXT NOT NULL, startingHashKey TEXT, endingHashKey TEXT,
+    idleUntil REAL,
     PRIMARY KEY (application, stream, leaseKey)
 ) WITHOUT ROWID, STRICT
 """
 _COLUMNS = (
     "leaseKey, leaseOwner, leaseCounter, checkpoint, checkpointSubSequenceNumber, checkpointTimestamp, checkpointInclusive,"
-    " ownerSwitchesSinceCheckpoint, parentShardId, childShardIds, startingHashKey, endingHashKey"
+    " ownerSwitchesSinceCheckpoint, parentShardId, childShardIds, startingHashKey, endingHashKey, idleUntil"
 )
 _LIST = f"SELECT {_COLUMNS} FROM leases WHERE application = ? AND stream = ? ORDER BY leaseKey"  # noqa: S608
-_CREATE = f"INSERT OR IGNORE INTO leases (application, stream, {_COLUMNS}) VALUES ({', '.join('?' * 14)})"  # noqa: S608
+_CREATE = f"INSERT OR IGNORE INTO leases (application, stream, {_COLUMNS}) VALUES ({', '.join('?' * 15)})"  # noqa: S608
 _WRITE = (
-    f"UPDATE leases SET ({_COLUMNS}) = ({', '.join('?' * 12)})"  # noqa: S608
+    f"UPDATE leases SET ({_COLUMNS}) = ({', '.join('?' * 13)})"  # noqa: S608
     " WHERE application = ? AND stream = ? AND leaseKey = ? AND leaseCounter = ?"
 )
 _DELETE = "DELETE FROM leases WHERE application = ? AND stream = ? AND leaseKey = ?"
@@ -161,7 +162,13 @@ class _File:
                     connection.executescript("BEGIN IMMEDIATE; COMMIT")  # waits for a lock, which the next one does not
                     connection.execute("PRAGMA journal_mode = WAL")
                     connection.execute("PRAGMA synchronous = FULL")
+                    connection.execute("BEGIN IMMEDIATE")
                     connection.execute(_SCHEMA)
+                    if "idleUntil" not in {row[1] for row in connection.execute("PRAGMA table_info(leases)")}:
+                        connection.execute(
+                            "ALTER TABLE leases ADD COLUMN idleUntil REAL"
+                        )  # a file of an earlier version
+                    connection.execute("COMMIT")
                 except sqlite3.DatabaseError as error:
                     raise cannot_open(self._path, error) from error
                 failing.pop_all()
@@ -269,11 +276,12 @@ def _row(lease: Lease) -> tuple[Any, ...]:
         ",".join(lease.children),
         None if hash_keys is None else hash_keys.starting_hash_key,
         None if hash_keys is None else hash_keys.ending_hash_key,
+        lease.idle_until,
     )
 
 
 def _lease(row: tuple[Any, ...]) -> Lease:
-    key, owner, counter, number, index, timestamp, inclusive, switches, parents, children, low, high = row
+    key, owner, counter, number, index, timestamp, inclusive, switches, parents, children, low, high, idle_until = row
     position = Position(number, index, not number.isdecimal() or bool(inclusive), timestamp)
     return Lease(
         key=key,
@@ -284,4 +292,5 @@ def _lease(row: tuple[Any, ...]) -> Lease:
         children=tuple(children.split(",")) if children else (),
         hash_key_range=None if low is None else HashKeyRange(low, high),
         owner_switches=switches,
+        idle_until=idle_until,
     )

@@ -27,7 +27,7 @@ class LeaseTable(Protocol):
         """Write a new owner; return the new row, or None where the row is not as `lease` has it."""
 
     async def checkpoint(self, lease: Lease) -> bool:
-        """Write a row made by `Lease.checkpointed`; return False where the row is not the one that it was made of."""
+        """Write a row made by `Lease.checkpointed`, `idle` or `released`; return False if the stored row is another."""
 
     async def delete(self, key: str) -> None:
         """Remove a row, if it is there."""

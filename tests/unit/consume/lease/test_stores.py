@@ -26,6 +26,7 @@ LEASES = [
     Lease("shardId-000000000005", "me", 1, Position.at_time(99.5)),
     Lease("shardId-000000000006", "me", 1, Position.at("4" * 56, 7)),
     Lease("shardId-000000000007", "me", 1, Position.after("4" * 56)),
+    Lease("shardId-000000000008", "me", 1, Position.after("4" * 56, 0), idle_until=1.8e9),
 ]
 
 
@@ -295,3 +296,27 @@ async def test_failure_of_work_whose_caller_gave_up_is_not_left_unretrieved(tmp_
     gc.collect()
     await asyncio.sleep(0)
     assert complaints == []
+
+
+async def test_file_of_an_earlier_version_is_used_with_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "leases.db"
+    store = SQLite(path)
+    await store.table("app", "events").create(LEASES[1])
+    await store.run(lambda connection: connection.execute("ALTER TABLE leases DROP COLUMN idleUntil") and None)
+    await store.close()
+    table = store.table("app", "events")
+    assert await table.list() == [LEASES[1]]
+    assert await table.checkpoint(LEASES[1].idle(12.5))
+    assert [lease.idle_until for lease in await table.list()] == [12.5]
+    await store.close()
+
+
+async def test_time_until_which_a_shard_was_idle_goes_with_its_checkpoint(store: LeaseStore) -> None:
+    table = store.table("app", "events")
+    lease = Lease("s", "me", 1, Position.after("5", 0))
+    await table.create(lease)
+    idle = lease.idle(12.5)
+    assert await table.checkpoint(idle)
+    assert await table.list() == [idle]
+    assert idle.released().taken("other").idle_until == 12.5
+    assert idle.checkpointed(Position.after("6", 0)).idle_until is None

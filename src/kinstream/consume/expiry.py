@@ -1,0 +1,86 @@
+"""Records that retention took before they were read: decided from the first record found and the age of the last one read."""
+
+from __future__ import annotations
+
+from kinstream.consume.fetch.fetcher import Page
+from kinstream.consume.fetch.position import TRIM_HORIZON, Position
+from kinstream.events import RecordsExpired
+
+SHORTEST_RETENTION = 24 * 3600.0
+"""Seconds for which every stream keeps records (API reference, `DecreaseStreamRetentionPeriod`)."""
+
+GRACE = 10.0
+"""Seconds by which a record may be older than the retention before a reader that lags is said to have lost records."""
+
+
+class Expiry:
+    """Watches one shard for records that expired before they were read. Times are seconds since 1970 by the service's clock.
+
+    Reading begins at the record of its checkpoint. If that record is there, no later one expired. If it is not, later ones may
+    have expired with it, unless all that arrived until a time within the retention is known to be done. A running reader that
+    falls behind the retention may lose records too: the record that it read last is then older than the retention.
+
+    Args:
+        shard_id: The shard.
+        retention: Seconds for which the stream keeps records; None: not known.
+    """
+
+    def __init__(self, shard_id: str, retention: float | None) -> None:
+        self._shard_id = shard_id
+        self._retention = SHORTEST_RETENTION if retention is None else retention
+        self._place: Position | None = None  # at which reading begins, until the first record comes
+        self._idle_until: float | None = None
+        self._last: tuple[Position, float] | None = (
+            None  # the last record read, and until when all that arrived is read
+        )
+        self._lags = False
+        self._told = False
+
+    def begin(self, position: Position, idle_until: float | None) -> None:
+        """Take note that reading begins.
+
+        Args:
+            position: Where.
+            idle_until: All that arrived until this time is done, though the record of the position is older; None: not known.
+        """
+        self._place = position if position.is_number else None
+        self._idle_until = idle_until
+        self._last = None
+        self._lags = self._told = False
+
+    def heard(self, page: Page, now: float) -> RecordsExpired | None:
+        """Take a page into account; return the event if records before it may have expired."""
+        records, behind = page.records, page.millis_behind_latest
+        # The clock that dates records may be ahead of the one that dates responses.
+        theirs = max(now, records[-1].arrival_time + (behind or 0) / 1000) if records else now
+        event = None
+        if self._place is not None:
+            event = self._at_begin(self._place, page, theirs - self._retention)
+        elif records and self._last is not None:
+            place, read_until = self._last
+            late = (theirs if self._lags else now) - self._retention - read_until
+            if late > GRACE and not self._told:
+                self._told = True
+                event = self._expired(place, page)
+        if records:
+            self._last = Position.after(records[-1].sequence_number), records[-1].arrival_time
+            self._lags = behind != 0
+        if behind == 0:
+            self._told = False
+            if self._last is not None:
+                self._last = self._last[0], max(self._last[1], now)
+        return event
+
+    def _at_begin(self, place: Position, page: Page, horizon: float) -> RecordsExpired | None:
+        if not page.records and page.millis_behind_latest != 0 and not page.ended:
+            return None  # not there yet
+        self._place = None
+        if page.records and int(page.records[0].sequence_number) <= int(place.sequence_number):
+            return None
+        if self._idle_until is not None and self._idle_until >= horizon:
+            return None
+        return self._expired(place, page)
+
+    def _expired(self, checkpoint: Position, page: Page) -> RecordsExpired:
+        resumed = Position.at(page.records[0].sequence_number) if page.records else TRIM_HORIZON
+        return RecordsExpired(self._shard_id, str(checkpoint), str(resumed), False)
