@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 import pickle
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from kinstream import (
     ReceivedRecord,
     Record,
     SQLite,
+    StoreFailed,
     events,
 )
 from kinstream.consume.lease.lease import Lease
@@ -491,3 +493,38 @@ async def test_checkpoint_by_hand_is_written_or_raises(stream: River) -> None:
         with pytest.raises(LeaseLost):
             await record.checkpoint()
     await reader.close()
+
+
+@pytest.mark.parametrize("busy", [True, False])
+async def test_checkpoint_file_that_was_deleted_under_a_running_consumer_is_noticed(
+    stream: River, tmp_path: Path, caplog: pytest.LogCaptureFixture, busy: bool
+) -> None:
+    path = tmp_path / "checkpoints.db"
+    await stream.write(5)
+    failed: list[events.Event] = []
+    reader = consumer(stream, SQLite(path), until=None, checkpoint=Checkpointing(every=0.05), observer=failed.append)
+    seen: asyncio.Queue[int] = asyncio.Queue()
+
+    async def handle(record: ReceivedRecord[bytes]) -> None:
+        await seen.put(int(record.data))
+
+    running = asyncio.create_task(reader.run(handle))
+    for _ in range(5):
+        await seen.get()
+    other = SQLite(path)
+    while not (await rows(other))["shardId-000000000000"].checkpoint.is_number:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    await other.close()
+    path.unlink()
+    if busy:
+        await stream.write(1)
+        while not any(isinstance(event, events.CheckpointFailed) for event in failed):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        with pytest.raises(StoreFailed, match="deleted or replaced"):
+            await reader.close()
+    else:
+        await reader.close()
+    with suppress(StoreFailed):
+        await running
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert any("deleted or replaced while it is in use" in warning for warning in warnings)

@@ -148,20 +148,24 @@ class SoleKeeper:
         return [key for key in self._leases if key not in stored or stored[key].owner != self._owner]
 
     async def release(self) -> None:
-        """Give up all leases. One that cannot be written stays as it is."""
-        await asyncio.gather(*(self._release(shard_id) for shard_id in list(self._leases)))
+        """Give up all leases. One that cannot be written stays as it is, and a warning says so."""
+        outcomes = await asyncio.gather(*(self._release(shard_id) for shard_id in list(self._leases)))
+        failed = [error for error in outcomes if error is not None]
+        if failed:
+            _log.warning("%d leases could not be released: %s", len(failed), failed[0])
 
-    async def _release(self, shard_id: str) -> None:
+    async def _release(self, shard_id: str) -> KinesisError | None:
         async with self._locks[shard_id]:
             lease = self._leases[shard_id]
             if lease.owner != self._owner:
-                return  # it was never taken
+                return None  # it was never taken
             released = lease.released()
             try:
                 if await _stored(self._table.checkpoint(released)):
                     self._leases[shard_id] = released
             except KinesisError as error:
-                _log.debug("%s: the lease could not be released: %s", shard_id, error)
+                return error
+            return None
 
     def _warn_of(self, owner: str | None) -> None:
         """Log once that leases were taken from a worker that still runs."""
