@@ -39,6 +39,7 @@ FULL = (
 class _Waiter:
     """Stands where a task would wait for a delivery, as its future."""
 
+    observes = True  # unlike a task, it never gives up
     __slots__ = ("_note", "callback", "delivery")
 
     def __init__(self, delivery: Delivery, callback: PutCallback | None, note: Callable[[_Waiter], None]) -> None:
@@ -235,22 +236,21 @@ class Producer(Face):
     def _hand_settled(self) -> None:
         """Call the callbacks of records that are settled; a part of them, where that takes long."""
         until = self._now() + TURN
-        unheard: list[ProduceError] = []
+        unheard: list[Delivery] = []
         while self._settled.waiters:
             waiter = self._settled.next()
-            value = waiter.delivery.value()
-            if not isinstance(value, ProduceError):
-                self._hand_over("put", waiter.callback, (None, value))
-            elif waiter.callback is not None:
+            delivery = waiter.delivery
+            if delivery.failed and waiter.callback is None and not self._debug:
+                unheard.append(delivery)  # an error for each would cost most of the time
+            elif isinstance(value := delivery.value(), ProduceError):
                 self._hand_over("put", waiter.callback, (value, None))
             else:
-                self._debugged("put", value)
-                unheard.append(value)
+                self._hand_over("put", waiter.callback, (None, value))
             if self._settled.waiters and self._now() > until:
                 asyncio.get_running_loop().call_soon(self._hand_settled)
                 break
         if unheard:
-            self._unheard("put", unheard[0], len(unheard))
+            self._unheard("put", unheard[0].error(), len(unheard))
 
     def close(self, timeout: float | None = None) -> None:
         """Wait until everything in flight has had its callback, then end the thread. May be repeated.

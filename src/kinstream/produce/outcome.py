@@ -111,7 +111,7 @@ class Outcomes:
             without_frames(cause)
         failure = Failure(details, cause, kind)
         unobserved = Unobserved(failure, self.unseen)
-        count = size = unseen = 0
+        count = size = unseen = observed = 0
         waiting: list[Delivery] = []
         together: set[int] = set()
         with suppress(MemoryError):  # the records fail nevertheless
@@ -120,14 +120,21 @@ class Outcomes:
             for delivery in failed:
                 count += 1
                 size += delivery.size + OVERHEAD
-                awaited = delivery.waiter is not None or id(delivery) in together
-                unseen += not awaited
-                delivery.outcome = unobserved
-                self.unseen.add(delivery, failure, keep=not awaited)
-                if delivery.waiter is not None:
+                waiter = delivery.waiter
+                if waiter is not None:
                     waiting.append(delivery)
+                    if getattr(waiter, "observes", False):
+                        observed += 1
+                        delivery.outcome = failure
+                        continue
+                delivery.outcome = unobserved
+                if waiter is None and id(delivery) not in together:
+                    unseen += 1
+                    if self.unseen.keeps:
+                        self.unseen.keep(delivery, failure)
         finally:
             if count:
+                self.unseen.add(failure, count - observed)
                 self._room.give(count, size)
                 self.counts.records_failed += count
                 for delivery in waiting:  # not before: records that wait for their callback count for themselves

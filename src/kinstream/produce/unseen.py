@@ -91,15 +91,23 @@ class Unseen:
 
     # Failures.
 
-    def add(self, delivery: Delivery, failure: Failure, *, keep: bool = True) -> None:
-        """Count a record that failed; `keep` its error if there is space: not if a caller waits for it, who may give up."""
-        self.count += 1
+    def add(self, failure: Failure, count: int) -> None:
+        """Count records that failed."""
+        self.count += count
         cause = self._causes.get(failure.name)
         if cause is None or not cause.count:
-            self._causes[failure.name] = _Cause(1, failure.details)
+            self._causes[failure.name] = _Cause(count, failure.details)
         else:
-            cause.count += 1
-        if keep and len(self._kept) < UNSEEN_KEPT and self._size + delivery.size <= UNSEEN_BYTES:
+            cause.count += count
+
+    @property
+    def keeps(self) -> bool:
+        """True if there is space for another error."""
+        return len(self._kept) < UNSEEN_KEPT
+
+    def keep(self, delivery: Delivery, failure: Failure) -> None:
+        """Keep the error of a record that failed, if there is space for the record; `add` counts it."""
+        if self.keeps and self._size + delivery.size <= UNSEEN_BYTES:
             own = Unobserved(failure, self)
             self._kept[own] = failure.error(delivery)
             self._size += delivery.size

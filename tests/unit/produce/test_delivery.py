@@ -27,7 +27,8 @@ def fail_unobserved(deliveries: list[Delivery], failure: Failure, unseen: Unseen
     unobserved = Unobserved(failure, unseen)
     for one in deliveries:
         one.outcome = unobserved
-        unseen.add(one, failure)
+        unseen.add(failure, 1)
+        unseen.keep(one, failure)
 
 
 async def test_a_delivery_can_be_awaited_by_many_and_often() -> None:

@@ -22,7 +22,8 @@ def fail(unseen: Unseen, count: int, failure: Failure = LATE, *, at: float | Non
     shared = Unobserved(failure, unseen)
     for one in failed:
         one.outcome = shared
-        unseen.add(one, failure)
+        unseen.add(failure, 1)
+        unseen.keep(one, failure)
     if at is not None:
         unseen.log_later(failure, count, at)
     return failed
