@@ -43,6 +43,8 @@ class BackgroundLoop:
         self._ended = (
             threading.Event()
         )  # set when the loop has ended: by `stop`, or because SystemExit was raised in it
+        self._finished = threading.Lock()  # held until the loop is closed
+        self._finished.acquire()
 
     @property
     def here(self) -> bool:
@@ -151,8 +153,17 @@ class BackgroundLoop:
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the thread's end, unless this is it."""
-        if self._thread is not None and self.started and not self.here:
-            self._thread.join(timeout)
+        if self._thread is None or self._loop is None or not self.started or self.here:
+            return
+        # `Thread.join` takes a thread that runs for one that has ended, if a signal handler raises in it (CPython 3.11).
+        while not self._finished.acquire(timeout=LOOK_EVERY if timeout is None else timeout):
+            if timeout is not None:
+                return
+            if self._loop.is_closed():
+                break  # another call was interrupted here
+        else:
+            self._finished.release()
+        self._thread.join(timeout)
 
     def _check_process(self) -> None:
         # Before the lock, which another thread may have held when the process was forked.
@@ -170,7 +181,9 @@ class BackgroundLoop:
             raise ClosedError("this object's event loop has ended")
         if self._loop is None:
             loop = asyncio.new_event_loop()
-            thread = threading.Thread(target=_run, args=(loop, self._ended), name=self._name, daemon=True)
+            thread = threading.Thread(
+                target=_run, args=(loop, self._ended, self._finished), name=self._name, daemon=True
+            )
             try:
                 thread.start()
             except RuntimeError:  # the interpreter is at its end
@@ -200,7 +213,7 @@ def _stop(loop: asyncio.AbstractEventLoop, ended: threading.Event) -> None:
         loop.stop()
 
 
-def _run(loop: asyncio.AbstractEventLoop, ended: threading.Event) -> None:
+def _run(loop: asyncio.AbstractEventLoop, ended: threading.Event, finished: threading.Lock) -> None:
     """Run a loop until it is stopped. No reference to the BackgroundLoop: it must not outlive its owner for this thread."""
     asyncio.set_event_loop(loop)
     try:
@@ -222,6 +235,7 @@ def _run(loop: asyncio.AbstractEventLoop, ended: threading.Event) -> None:
         finally:
             asyncio.set_event_loop(None)
             loop.close()
+            finished.release()
 
 
 def across(loop: asyncio.AbstractEventLoop, process: int, coroutine: Coroutine[Any, Any, None]) -> Awaitable[None]:

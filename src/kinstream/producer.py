@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any, Literal, TypeVar, Unpack
 
@@ -10,6 +11,7 @@ from kinstream.aws.client import Client, ClientOptions
 from kinstream.config import Aggregation, Batching, Buffering, Pacing, Resending, number
 from kinstream.errors import ConfigError, KinesisError, without_frames
 from kinstream.events import Observer
+from kinstream.leave import add_problem, drain_limit
 from kinstream.produce.delivery import Deliveries, Delivery
 from kinstream.produce.pipeline import Pipeline
 from kinstream.produce.statistics import Flushed, ProducerStatistics
@@ -83,6 +85,7 @@ class Producer(StreamAccess):
         if observer is not None and not callable(observer):
             raise ConfigError(f"observer: must be a function of one event, not {type(observer).__name__}")
         super().__init__(stream, client, options)
+        self._timeout = _option("resend", resend, Resending).deadline
         self._pipeline = Pipeline(
             self.client,
             self.stream,
@@ -171,8 +174,9 @@ class Producer(StreamAccess):
             timeout: Seconds to wait; records that are not settled then fail, and their deliveries say so. None: until all records
                 are written or have failed, which takes as long as their shards' rates ask for.
 
-        Leaving `async with Producer(...)` is `close()`, also where an exception or a cancellation is the reason: then too it
-        waits for the records, at most until their deadlines (`Resending`). Another cancellation, or `close(0)` before, ends that.
+        Leaving `async with Producer(...)` is `close()`. If an exception leaves the block, it propagates: records that are not
+        written are logged and added to it as a note. The producer then drains for at most 5 seconds after a cancellation or
+        KeyboardInterrupt, and otherwise for at most its timeout (`Resending`). Another cancellation ends that at once.
 
         Raises:
             Undelivered: Records failed, and nobody awaited them. All is closed nevertheless.
@@ -183,6 +187,14 @@ class Producer(StreamAccess):
             await self._pipeline.close(timeout)
         finally:
             await super().close()
+
+    async def _leave(self, error: BaseException | None) -> None:
+        try:
+            await self.close(None if error is None else drain_limit(error, self._timeout))
+        except (asyncio.CancelledError, KeyboardInterrupt) as interrupted:
+            if (undelivered := self._pipeline.undelivered()) is not None:
+                add_problem(interrupted, self, undelivered)
+            raise
 
     async def put_record(self, record: Record) -> PutRecordResult:
         """Write one record.

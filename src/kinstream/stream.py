@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import TracebackType
 from typing import Self, TypeVar
 
 from kinstream.aws.client import Client, ClientOptions
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.kinesis import Request
-from kinstream.errors import ClosedError, ConfigError
+from kinstream.errors import ClosedError, ConfigError, KinesisError
+from kinstream.leave import add_problem
 from kinstream.usage import ForAsyncio, public_name
 
 T = TypeVar("T")
@@ -51,7 +53,23 @@ class StreamAccess(ForAsyncio):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *_: TracebackType | BaseException | type[BaseException] | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            await self._leave(None)
+            return
+        try:
+            await self._leave(error)
+        except (KinesisError, OSError) as problem:
+            add_problem(error, self, problem)
+        except asyncio.CancelledError as interrupted:
+            if interrupted.__context__ is None:
+                interrupted.__context__ = error  # it is not lost
+            raise
+
+    async def _leave(self, error: BaseException | None) -> None:
+        """Close at the end of an `async with` block, which an exception may have left."""
         await self.close()
 
     async def _send(self, request: Request[T]) -> T:

@@ -41,13 +41,14 @@ FLOORS = [
         "speed",
         "failures",
         "interpreter",
+        "leave",
         "usage",
         "extra",
     },
 ]
 GROUND = FLOORS[-1]
 # The local Kinesis must not check the client with the client's own code.
-LOCAL_MAY_USE = {"local", "sharding.hashkey", *GROUND} - {"background", "speed", "failures"}
+LOCAL_MAY_USE = {"local", "sharding.hashkey", *GROUND} - {"background", "speed", "failures", "leave"}
 
 PURE = {
     "errors", "failures", "usage", "extra", "config", "record", "events", "service_quotas",

@@ -11,7 +11,8 @@ from typing import Any, Self, Unpack
 import kinstream.aws.client
 from kinstream.aws.client import ClientOptions
 from kinstream.background import BackgroundLoop
-from kinstream.errors import ClosedError, ConfigError
+from kinstream.errors import ClosedError, ConfigError, KinesisError
+from kinstream.leave import add_problem
 from kinstream.usage import ForThreads, checks_options, public_name
 
 
@@ -34,7 +35,19 @@ class Blocking(ForThreads):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: TracebackType | BaseException | type[BaseException] | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._leave(None)
+            return
+        try:
+            self._leave(error)
+        except (KinesisError, OSError) as problem:
+            add_problem(error, self, problem)
+
+    def _leave(self, error: BaseException | None) -> None:
+        """Close at the end of a `with` block, which an exception may have left."""
         self.close()
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from kinstream.blocking.delivery import Deliveries, Delivery
 from kinstream.config import Aggregation, Batching, Buffering, Pacing, Resending
 from kinstream.errors import KinesisError, without_frames
 from kinstream.events import Observer
+from kinstream.leave import add_problem, drain_limit
 from kinstream.produce.door import Door
 from kinstream.produce.statistics import Flushed, ProducerStatistics
 from kinstream.producer import check_timeout
@@ -184,6 +185,8 @@ class Producer(OnStream):
             timeout: Seconds to wait; records that are not settled then fail, and their deliveries say so. None: until all records
                 are written or have failed, which takes as long as their shards' rates ask for.
 
+        If an exception leaves a `with` block, it propagates, as `kinstream.Producer.close` has it. Another Ctrl-C ends waiting.
+
         Raises:
             Undelivered: Records failed, and nobody waited for them. All is closed nevertheless.
             ConfigError: `timeout` is no number of seconds. Nothing was closed.
@@ -191,6 +194,16 @@ class Producer(OnStream):
         check_timeout(timeout)
         self._door.shut()
         self._close(_closed(self._producer, self._door, timeout))
+
+    def _leave(self, error: BaseException | None) -> None:
+        try:
+            self.close(None if error is None else drain_limit(error, self._producer._timeout))
+        except (KinesisError, OSError):
+            raise
+        except BaseException as interrupted:  # a signal handler raised
+            if (undelivered := self._producer._pipeline.undelivered()) is not None:
+                add_problem(interrupted, self, undelivered)
+            raise
 
     def put_record(self, record: Record) -> PutRecordResult:
         """Write one record, as `kinstream.Producer.put_record`."""

@@ -92,7 +92,13 @@ class Face(ForThreads):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: TracebackType | BaseException | type[BaseException] | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._leave(error)
+
+    def _leave(self, error: BaseException | None) -> None:
+        """Close at the end of a `with` block, which an exception may have left."""
         self.close()
 
     def set_debug(self, value: bool) -> None:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import kinstream.producer
@@ -16,6 +17,7 @@ from kinstream.callbacks.refuse import Refusals
 from kinstream.config import Aggregation, Batching, Buffering, Pacing, Resending
 from kinstream.errors import BufferFull, ConfigError, KinesisError, ProduceError
 from kinstream.events import Observer
+from kinstream.leave import add_problem, drain_limit
 from kinstream.produce.admit import OVERHEAD
 from kinstream.produce.delivery import Delivery
 from kinstream.produce.door import Door
@@ -30,6 +32,8 @@ FlushCallback: TypeAlias = Callable[[KinesisError | None, Flushed | None], objec
 PutRecordCallback: TypeAlias = Callable[[KinesisError | None, PutRecordResult | None], object]
 PutRecordsCallback: TypeAlias = Callable[[KinesisError | None, int, list[PutRecordResult]], object]
 
+ABORT_WAIT = 1.0
+"""Maximum seconds that a second Ctrl-C waits until all records have failed and their callbacks were called."""
 FULL = (
     "put: the buffer is full, and the record was not accepted: put it again after some callbacks, or raise"
     " Buffering.max_records or Buffering.max_bytes"
@@ -267,6 +271,25 @@ class Producer(Face):
         """
         check_timeout(timeout)
         self._close(timeout)
+
+    def _leave(self, error: BaseException | None) -> None:
+        producer = self._access
+        if not isinstance(producer, kinstream.producer.Producer):
+            self.close()
+            return
+        before = producer.statistics().records_failed
+        try:
+            self.close(None if error is None else drain_limit(error, producer._timeout))
+        except BaseException as interrupted:  # a signal handler raised: what is left fails at once
+            self._in_background(partial(self._begin_to_finish, 0.0))
+            self._background.join(ABORT_WAIT)
+            error = interrupted
+            raise
+        finally:
+            count = producer.statistics().records_failed - before
+            if error is not None and count:
+                were = "record was" if count == 1 else "records were"
+                add_problem(error, self, KinesisError(f"close: {count:,} {were} not written; their callbacks say why"))
 
     async def _limit(self, access: StreamAccess, timeout: float) -> None:  # noqa: ASYNC109
         until = access.client.clock.monotonic() + timeout

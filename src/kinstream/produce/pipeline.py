@@ -876,7 +876,7 @@ class Pipeline:
                 self._abort(ClosedError("close: the event loop that the records were put in has ended"), LEFT)
             else:
                 await self._within(timeout, self._drained())
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             self._abort(ClosedError("close: it was cancelled"), LEFT)
             raise
         finally:
@@ -886,10 +886,17 @@ class Pipeline:
             finally:
                 self._closed.set_result(None)
         self._outcomes.log_unseen(NEVER)
-        if count := self.unseen.count:
-            were = "record was" if count == 1 else "records were"
-            summary = f"close: {count:,} {were} not written, and nobody waited for them: {self.unseen.summary()}"
-            raise Undelivered(summary, self.unseen.errors(), count)
+        if (undelivered := self.undelivered()) is not None:
+            raise undelivered
+
+    def undelivered(self) -> Undelivered | None:
+        """Return the error for failures that no caller has observed; None if there are none."""
+        count = self.unseen.count
+        if not count:
+            return None
+        were = "record was" if count == 1 else "records were"
+        summary = f"close: {count:,} {were} not written, and nobody waited for them: {self.unseen.summary()}"
+        return Undelivered(summary, self.unseen.errors(), count)
 
     async def _within(self, timeout: float | None, end: Awaitable[object]) -> None:  # noqa: ASYNC109
         """Wait for the end of all records, and see to it when the time is over."""
