@@ -236,6 +236,13 @@ static void put_place(PyObject *object, const struct places *places, enum place 
     Py_XSETREF(*(PyObject **)((char *)object + places->offsets[which]), Py_NewRef(value));
 }
 
+/* Puts a value there, and returns what stood there, which the caller owns now. */
+static PyObject *swap_place(PyObject *object, const struct places *places, enum place which, PyObject *value) {
+    PyObject **at = (PyObject **)((char *)object + places->offsets[which]), *before = *at;
+    *at = Py_NewRef(value);
+    return before;
+}
+
 /* A number of attempts that is small, as all are; -1: it is something else, and an exception is set. */
 static long attempts_of(PyObject *object, const struct places *places) {
     PyObject *attempts = place(object, places, ATTEMPTS);
@@ -301,8 +308,7 @@ static int settle_one(PyObject *delivery, PyObject *result, PyObject *whole, Py_
     Py_DECREF(outcome);
     PyObject **entry = settled->log[settled->count++];
     entry[0] = delivery;
-    entry[1] = Py_NewRef(data);
-    put_place(delivery, places, DATA, empty);
+    entry[1] = swap_place(delivery, places, DATA, empty);
     *size += charged;
     return 1;
 }
@@ -380,15 +386,11 @@ PyObject *mark_written(PyObject *Py_UNUSED(module), PyObject *const *arguments, 
     }
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(entries); i++) {
         look_ahead(entries, i);
-        look_into(entries, i, DATA); /* which is let go */
         PyObject *entry = PyList_GET_ITEM(entries, i), *result = PyList_GET_ITEM(results, i);
         PyObject *members = place(entry, places_of(Py_TYPE(entry)), MEMBERS);
         bool alone = members == NULL; /* a delivery by itself */
         for (Py_ssize_t j = 0; j < (alone ? 1 : PyList_GET_SIZE(members)); j++) {
-            if (!alone) {
-                look_ahead(members, j);
-                look_into(members, j, DATA); /* which is let go */
-            }
+            if (!alone) look_ahead(members, j);
             int now = settle_one(alone ? entry : PyList_GET_ITEM(members, j), result, alone ? NULL : entry, j, empty, &size,
                                  awaited, &settled);
             if (now < 0) goto failed;
@@ -397,7 +399,10 @@ PyObject *mark_written(PyObject *Py_UNUSED(module), PyObject *const *arguments, 
     }
     marked = Py_BuildValue("(nnO)", records, size, awaited);
     if (marked == NULL) goto failed;
-    for (Py_ssize_t i = 0; i < settled.count; i++) Py_DECREF(settled.log[i][1]);
+    for (Py_ssize_t i = 0; i < settled.count; i++) {
+        if (i + AHEAD < settled.count) PREFETCH(settled.log[i + AHEAD][1]);
+        Py_DECREF(settled.log[i][1]);
+    }
     for (Py_ssize_t i = 0, next = 0; i < PyList_GET_SIZE(entries); i++) {
         PyObject *entry = PyList_GET_ITEM(entries, i);
         const struct places *places = places_of(Py_TYPE(entry));
