@@ -284,7 +284,7 @@ class StoreFailed(KinesisError, OSError):
 
     def __init__(self, details: str) -> None:
         super().__init__(details)
-        self.retry_safe = True
+        self.retry_safe: bool | None = True
 
 
 class ProduceError(KinesisError):
