@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.doubles.transport import answer, refusal
-from tests.doubles.virtual_loop import simulate
+from tests.doubles.virtual_loop import VirtualLoop, simulate
 from tests.simulation.test_producer_alone import STREAM, Place, now, pairs
 
 from kinstream import (
@@ -17,6 +17,7 @@ from kinstream import (
     BufferFull,
     Buffering,
     ConfigError,
+    InvalidRecord,
     NotFound,
     OrderBroken,
     Pacing,
@@ -452,6 +453,147 @@ def test_a_refusal_that_cannot_be_confirmed_times_out() -> None:
         when, error = await failure(await producer.put(b"1", "key"))
         assert when == pytest.approx(32.0, abs=1)
         assert error.attempts == 1
+        await producer.close()
+        await place.client.close()
+
+    simulate(program)
+
+
+def described_as(status: str) -> Answer:
+    return answer({"StreamDescriptionSummary": {"StreamStatus": status, "StreamName": STREAM}})
+
+
+def test_records_behind_a_refusal_that_cannot_be_confirmed_time_out_too() -> None:
+    def lost(operation: str, request: Any) -> Answer | None:
+        if operation == "PutRecords":
+            return refusal("ResourceNotFoundException")
+        return refusal("InternalFailure", 500) if now() > 1 else None
+
+    async def program() -> None:
+        place = Place(lost)
+        producer = place.producer(aggregate=None, batch=Batching(linger=0))
+        await asyncio.sleep(2)
+        first = await producer.put(b"1", "key")
+        await asyncio.sleep(10)
+        second = await producer.put(b"2", "key")
+        (when, _), (later, error) = await asyncio.gather(failure(first), failure(second))
+        assert when == pytest.approx(32.0, abs=0.1)
+        assert later == pytest.approx(42.0, abs=0.1)
+        assert error.attempts == 0
+        await producer.close()
+        await place.client.close()
+
+    simulate(program)
+
+
+@pytest.mark.parametrize("order", [None, "key"])
+def test_record_put_after_others_timed_out_is_written_as_soon_as_the_stream_is_created(order: Any) -> None:
+    async def program() -> None:
+        place: Place = Place(creating(lambda: place, 40.0))
+        producer = place.producer(order=order)
+        await failure(await producer.put(b"1", "key"))
+        await asyncio.sleep(2)
+        assert (await (await producer.put(b"2", "key"))).attempts == 1
+        assert now() == pytest.approx(40.0, abs=1.5)
+        await producer.close()
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_record_put_after_others_timed_out_unconfirmed_is_written_as_soon_as_the_stream_is_found() -> None:
+    def lost(operation: str, request: Any) -> Answer | None:
+        if not 2 <= now() < 36:
+            return None
+        return refusal("ResourceNotFoundException") if operation == "PutRecords" else refusal("InternalFailure", 500)
+
+    async def program() -> None:
+        place = Place(lost)
+        producer = place.producer()
+        await asyncio.sleep(2)
+        await failure(await producer.put(b"1", "key"))
+        await asyncio.sleep(1)
+        await (await producer.put(b"2", "key"))
+        assert now() == pytest.approx(36.0, abs=1.5)
+        await producer.close()
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_records_behind_the_pace_time_out_if_their_stream_is_being_deleted_meanwhile() -> None:
+    def deleting(operation: str, request: Any) -> Answer | None:
+        return described_as("DELETING") if operation == "DescribeStreamSummary" and now() > 1 else None
+
+    async def program() -> None:
+        place = Place(deleting, shards=1)
+        producer = place.producer(aggregate=None, pace=Pacing(records_per_second=10))
+        waiting = await producer.put_many([(b"%d" % number, "key") for number in range(100)])
+        await asyncio.sleep(2)
+        with pytest.raises(InvalidRecord):  # the stream is described again: it may accept larger records by now
+            await producer.put(bytes(2**20 + 5), "key")
+        failed = [each for each in await waiting if isinstance(each, ProduceError)]
+        assert now() == pytest.approx(32.0, abs=0.1)
+        assert 50 < len(failed) < 100
+        assert {(each.attempts, each.maybe_written) for each in failed} == {(0, False)}
+        await producer.close()
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_records_that_linger_while_a_refusal_is_confirmed_cause_no_busy_loop() -> None:
+    async def slow(operation: str, request: Any) -> Answer | None:
+        if operation == "PutRecords" and 1 < now() < 1.2:
+            return refusal("ResourceNotFoundException")
+        if operation == "DescribeStreamSummary" and now() > 1:
+            await asyncio.sleep(3)
+        return None
+
+    async def program() -> None:
+        place = Place(slow, shards=64)  # with many shards, records wait in the inbox first
+        producer = place.producer(aggregate=None, batch=Batching(linger=8))
+        await producer.put(b"1", "first")
+        await producer.flush()
+        await asyncio.sleep(1.05 - now())
+        refused = await producer.put(b"2", "second")
+        flushing = asyncio.create_task(producer.flush())
+        await asyncio.sleep(0.3)
+        lingering = await producer.put(b"3", "third")
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        turns = loop.turns
+        assert (await refused).attempts == 2
+        assert (await lingering).attempts == 1
+        assert loop.turns - turns < 100
+        await flushing
+        await producer.close()
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_records_linger_less_than_their_maximum_age_with_many_shards() -> None:
+    async def program() -> None:
+        place = Place(shards=64)
+        producer = place.producer(aggregate=None, batch=Batching(linger=10), resend=Resending(max_age=1.0))
+        await producer.put(b"1", "key")
+        await producer.flush()
+        assert (await (await producer.put(b"2", "key"))).attempts == 1
+        await producer.close()
+        await place.client.close()
+
+    simulate(program)
+
+
+@pytest.mark.timeout(30)
+def test_many_records_that_wait_for_a_stream_time_out_together() -> None:
+    async def program() -> None:
+        place: Place = Place(creating(lambda: place, 1000.0))
+        producer = place.producer()
+        outcomes = await (await producer.put_many(pairs(30_000)))
+        assert all(isinstance(each, ProduceError) for each in outcomes)
+        assert now() == pytest.approx(30.0, abs=0.1)
         await producer.close()
         await place.client.close()
 

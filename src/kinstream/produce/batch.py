@@ -110,12 +110,14 @@ class Batcher:
         clocks: The stall clocks of the lanes.
         keep_order: Whether a shard has at most one request on its way, with at most one Kinesis record of each key.
         tell: Told events; None where nobody listens.
+        waits_for_look: Returns True while nothing is sent until the stream has been described.
 
     Attributes:
         aggregating: Whether records are packed now; only where their shards can be told.
         record_limit: Bytes of data and partition key that the stream takes in one record; the largest there is until it is known.
         expired: Records that have timed out, and the lanes that they were in. The pipeline takes them out.
         advice: Set once, if aggregation is off and would help a shard that its number of records limits.
+        linger: Seconds that a record lingers.
         held: The lanes that these were in, where order is kept: nothing is sent from them until it is known what fails with them.
     """
 
@@ -128,6 +130,7 @@ class Batcher:
         *,
         keep_order: bool,
         tell: Callable[[Event], object] | None = None,
+        waits_for_look: Callable[[], bool] = lambda: False,
     ) -> None:
         self.aggregating: bool = False
         self.record_limit: int = RECORD_MAX_BYTES
@@ -139,7 +142,8 @@ class Batcher:
         self._may_advise = aggregation is None
         self._expiry = expiry
         self._clocks = clocks
-        self._linger = min(batching.linger, expiry.timeout / 2, expiry.max_age / 2)
+        self.linger: float = min(batching.linger, expiry.timeout / 2, expiry.max_age / 2)
+        self._waits_for_look = waits_for_look
         self._keep_order = keep_order
         self._tell = tell
         self._due: deque[Lane] = deque()
@@ -184,7 +188,7 @@ class Batcher:
             self._count_whole(lane)
             if lane.listed:
                 return
-            due = lane.waiting[lane.head].admitted + self._linger
+            due = lane.waiting[lane.head].admitted + self.linger
         else:
             self._count(lane, 0, 0.0)
         self._set_alarm(lane, min(due, expires))
@@ -195,7 +199,7 @@ class Batcher:
             for lane in lanes:
                 self.touch(lane, now)
             return
-        linger, aggregating, most = self._linger, self.aggregating, self._aggregation.max_bytes
+        linger, aggregating, most = self.linger, self.aggregating, self._aggregation.max_bytes
         whole, entries, whole_size = self._whole, self._whole_entries, self._whole_size
         special: list[Lane] = []
         for lane in lanes:
@@ -325,13 +329,15 @@ class Batcher:
         """Return whether a lane may be sent from without waiting for company."""
         if lane.again or lane.hurry or not self._batching.linger:
             return True
-        return lane.waiting[lane.head].admitted + self._linger <= now
+        return lane.waiting[lane.head].admitted + self.linger <= now
 
     def stalled_since(self, lane: Lane) -> float:
         """Return when the first of the clocks that apply to a lane's records was started."""
         since = self._clocks.since
         stalled_since = min(since(lane), since(SERVICE))
-        return min(stalled_since, since(REFRESH)) if self._keep_order and lane.waits_for_refresh else stalled_since
+        if self._waits_for_look() or (self._keep_order and lane.waits_for_refresh):
+            return min(stalled_since, since(REFRESH))
+        return stalled_since
 
     def expires(self, lane: Lane) -> float:
         """Return when the first record of a lane times out, or an earlier time; NEVER while no clock has run out."""

@@ -168,9 +168,15 @@ class Follower:
 
     # When to look.
 
-    def look_at_first(self, now: float) -> None:
-        """Look at the stream when the first records come."""
-        if self._entrance.inbox and self.looking is None and now >= self._look_at:
+    @property
+    def next_look(self) -> float:
+        """When the stream is described again for the records that wait for it; NEVER if none does or a look is running."""
+        waits = self.forbids_sending and self._entrance.room.taken_records
+        return self._look_at if waits and self.looking is None else NEVER
+
+    def look_if_due(self, now: float) -> None:
+        """Look at the stream when the first records come, and when records come after a look that failed."""
+        if self.looking is None and now >= self._look_at and (self._entrance.inbox or now >= self.next_look):
             self._look_at = NEVER
             self.hold_until = now + PATIENCE
             self.look_again()
@@ -178,8 +184,11 @@ class Follower:
     def look_again(self) -> None:
         """Look at the stream, because it is not as it was known."""
         if self.looking is None:
-            self._stalls.start(REFRESH, self._clock.monotonic())
+            self._start_clock()
             self.looking = self._pump.start(self._learn())
+
+    def _start_clock(self) -> None:
+        self._stalls.start(REFRESH, self._clock.monotonic())
 
     def forget(self) -> None:
         """Know nothing of the stream any more: one made anew in its place may have the same shards with other ranges."""
@@ -219,6 +228,7 @@ class Follower:
         """Look at the stream; again and again as long as that fails and records wait for it."""
         try:
             while True:
+                self._start_clock()
                 self._looks += 1
                 error = await self._look()
                 if error is None and self.unsure:
@@ -235,10 +245,10 @@ class Follower:
                         break
                 else:
                     if not self._entrance.room.taken_records or (hopeless(error) and not self.unconfirmed):
-                        self._look_at = self._clock.monotonic() + LOOK_AGAIN
+                        self._look_at = self._clock.monotonic() + self._delay
                         break
                     self._pump.schedule()
-                    await self._clock.sleep(ABSENT_DELAY if self.forbids_sending else LOOK_AGAIN)
+                    await self._clock.sleep(self._delay)
         except asyncio.CancelledError:
             self._look_at = 0.0
             self._stalls.clear(REFRESH)
@@ -249,6 +259,11 @@ class Follower:
         finally:
             self.looking = None
             self._pump.schedule()
+
+    @property
+    def _delay(self) -> float:
+        """Seconds between a look that failed and the next one."""
+        return ABSENT_DELAY if self.forbids_sending else LOOK_AGAIN
 
     async def _look(self) -> KinesisError | None:
         """Describe the stream once, and go by what is seen; return why that is not all that should be known."""

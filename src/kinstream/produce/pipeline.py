@@ -137,7 +137,10 @@ class Pipeline:
         self._router = Router(self._make_lane, keep_order=keep_order)
         self._expiry = Expiry(resend.deadline, NEVER if resend.max_age is None else resend.max_age)
         self._stalls = StallClocks(resend.deadline)
-        self._batcher = Batcher(batch, aggregate, self._expiry, self._stalls, keep_order=keep_order, tell=self._tell)
+        self._batcher = Batcher(
+            batch, aggregate, self._expiry, self._stalls, keep_order=keep_order, tell=self._tell,
+            waits_for_look=lambda: self._follower.forbids_sending,
+        )  # fmt: skip
         self.entrance: Entrance = Entrance(buffer, self._router, self._pump, self._route, self._clock)
         self._outage = Outage(resend.max_delay)
         self._sender = Sender(client, stream, resend.deadline)
@@ -178,7 +181,7 @@ class Pipeline:
     def turn(self, now: float) -> None:
         """Move on everything that can be moved."""
         self._fail_cancelled(now)
-        self._follower.look_at_first(now)
+        self._follower.look_if_due(now)
         self._route(now)
         self._hasten(now)
         self._check_clocks(now)
@@ -244,12 +247,12 @@ class Pipeline:
     @property
     def _gathered_at(self) -> float:
         """When the inbox has waited long enough for more."""
-        return self.entrance.inbox[0].admitted + self._batching.linger * GATHERING
+        return self.entrance.inbox[0].admitted + self._batcher.linger * GATHERING
 
     def _send(self, now: float) -> None:
-        if self._follower.forbids_sending:
-            return
-        room = max(self._outage.room(len(self._on_their_way), self._batching.max_requests, now), 0)
+        room = 0
+        if not self._follower.forbids_sending:
+            room = max(self._outage.room(len(self._on_their_way), self._batching.max_requests, now), 0)
         parts = [self._parts.popleft() for _ in range(min(room, len(self._parts)))]
         for batch in [*parts, *self._batcher.ready(room - len(parts), now)]:
             batch.sent_at = now
@@ -320,8 +323,9 @@ class Pipeline:
         inbox = self.entrance.inbox
         if inbox and self._inbox_expires <= now:
             stalled_since = self._inbox_stalled_since
-            late = [record for record in inbox if self._expiry.at(record.admitted, NEVER, stalled_since) <= now]
-            self.entrance.inbox = [record for record in inbox if record not in set(late)]
+            expiry = self._expiry
+            late = [record for record in inbox if expiry.at(record.admitted, NEVER, stalled_since) <= now]
+            self.entrance.inbox = [record for record in inbox if expiry.at(record.admitted, NEVER, stalled_since) > now]
             self._outcomes.admitted(late)
             self._time_out(late, None, now, self._follower.trouble)
         held, self._batcher.held = self._batcher.held, set()
@@ -442,11 +446,11 @@ class Pipeline:
 
     def _next_due(self, now: float) -> float:
         """Return when the next turn is due, if nothing happens before."""
-        due = min(self._batcher.alarm, self._inbox_expires, self.unseen.due)
+        due = min(self._batcher.alarm, self._inbox_expires, self.unseen.due, self._follower.next_look)
         if self.entrance.room.taken_records:
             due = min(due, self._stalls.next_run_out)
         if self.entrance.inbox and not self._follower.absent:
-            due = min(due, self._gathered_at if self._follower.known else self._follower.hold_until)
+            due = min(due, self._follower.hold_until if self._follower.holds_back(now) else self._gathered_at)
         for batch in [*self._on_their_way, *self._parts, *(one.batch for one in self._follower.unconfirmed)]:
             due = min(due, batch.expires)
         for stray in self._follower.unsure:
