@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.doubles.transport import answer, refusal
 from tests.doubles.virtual_loop import VirtualLoop, simulate
+from tests.simulation.reader import read
 from tests.simulation.test_producer_alone import STREAM, Place, now, pairs
 
 from kinstream import (
@@ -252,6 +253,68 @@ def test_record_behind_another_that_is_refused_does_not_count_that_refusal_as_it
             await bad
         assert failed.value.attempts > 1
         assert not failed.value.maybe_written
+        await producer.close()
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_attempts_of_a_record_that_timed_out_in_flight_are_the_same_whenever_its_error_is_read() -> None:
+    async def slow(operation: str, request: Any) -> Answer | None:
+        if operation == "PutRecords":
+            await asyncio.sleep(20)
+            return refusal("InternalFailure", 500)
+        return None
+
+    async def program() -> None:
+        place = Place(slow, shards=1)
+        producer = place.producer(aggregate=None, batch=Batching(linger=0), resend=Resending(max_age=10))
+        delivery = await producer.put(b"1", "key")
+        await asyncio.sleep(15)
+        early = delivery.value()
+        await asyncio.sleep(15)  # its request has failed by now
+        late = delivery.value()
+        assert isinstance(early, ProduceError)
+        assert isinstance(late, ProduceError)
+        assert (early.attempts, early.maybe_written) == (late.attempts, late.maybe_written) == (1, True)
+        await producer.close()
+        await place.client.close()
+
+    simulate(program)
+
+
+@pytest.mark.parametrize("order", [None, "key"])
+@pytest.mark.parametrize("aggregate", [None, Aggregation(max_records=4)], ids=["alone", "aggregated"])
+@pytest.mark.parametrize("in_flight", [False, True])
+def test_record_that_timed_out_in_a_part_of_a_refused_request_is_not_sent_any_more(
+    order: Any, aggregate: Aggregation | None, in_flight: bool
+) -> None:
+    requests: list[list[str]] = []
+
+    async def refuse_then_hang(operation: str, request: Any) -> Answer | None:
+        if operation != "PutRecords":
+            return None
+        requests.append([record["Data"] for record in request["Records"]])
+        if len(requests) == 1:
+            await asyncio.sleep(4 if in_flight else 0)
+            return refusal("InvalidArgumentException")
+        if not in_flight:
+            await asyncio.sleep(4)
+            return refusal("InternalFailure", 500)
+        return None
+
+    async def program() -> None:
+        place = Place(refuse_then_hang, shards=1)
+        producer = place.producer(
+            order=order, aggregate=aggregate, batch=Batching(max_requests=1), resend=Resending(max_age=2.0)
+        )
+        outcomes = await (await producer.put_many(pairs(40)))
+        assert now() == pytest.approx(2.0, abs=0.2)
+        assert all(isinstance(each, ProduceError) for each in outcomes)
+        await asyncio.sleep(20)
+        assert len(requests) == (1 if in_flight else 2)
+        written = {one.data for one in read(place.service.written(STREAM), place.service.shards(STREAM)).seen}
+        assert not written
         await producer.close()
         await place.client.close()
 

@@ -65,6 +65,15 @@ class Batch:
         self.refusal: Refusal | None = None
         self.omits_keys: bool = True
 
+    @property
+    def has_settled(self) -> bool:
+        """True if a record in it has timed out: the request must not be sent as it is."""
+        return any(
+            delivery.done
+            for entry in self.entries
+            for delivery in (entry.members if isinstance(entry, Aggregate) else [entry])
+        )
+
     def halves(self) -> list[Batch]:
         """Return it in two."""
         middle = len(self.entries) // 2

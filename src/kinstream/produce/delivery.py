@@ -278,6 +278,13 @@ Entry: TypeAlias = Delivery | Aggregate
 """A Kinesis record to be: one record, or several."""
 
 
+def count_attempt(entry: Entry, requests: int = 1, *, maybe_written: bool = False) -> None:
+    """Count requests that did not settle an entry. A record that timed out before stays as it is: its error is made from it."""
+    if entry.__class__ is Aggregate or entry.outcome is None:  # type: ignore[union-attr]
+        entry.attempts += requests
+        entry.maybe_written = entry.maybe_written or maybe_written
+
+
 class Deliveries:
     """Records that were put together. `await` it for the list of their results, in the records' order.
 

@@ -41,7 +41,7 @@ from kinstream.events import (
     StrayKept,
 )
 from kinstream.produce.batch import Batch, Batcher
-from kinstream.produce.delivery import KEYLESS, Aggregate, Deliveries, Delivery, Entry, WrappedDelivery
+from kinstream.produce.delivery import KEYLESS, Aggregate, Deliveries, Delivery, Entry, WrappedDelivery, count_attempt
 from kinstream.produce.entrance import Entrance
 from kinstream.produce.expire import NEVER, REFRESH, SERVICE, Cause, Expiry, StallClocks
 from kinstream.produce.follow import Follower, Stray, Unconfirmed
@@ -334,14 +334,7 @@ class Pipeline:
             self._pump.schedule()
         for batch in [*self._on_their_way, *self._parts, *(one.batch for one in self._follower.unconfirmed)]:
             if batch.expires <= now:
-                in_flight = batch in self._on_their_way
-                batch.expires = NEVER
-                for lane, start, stop in batch.spans:
-                    last_error = "a request with it has no response yet" if in_flight else lane.last_error
-                    expires = self._expire_entries(
-                        batch.entries[start:stop], lane, now, last_error=last_error, perhaps_written=in_flight
-                    )
-                    batch.expires = min(batch.expires, expires)
+                self._expire_batch(batch, now)
         for stray in list(self._follower.unsure):
             if self._stray_expires(stray) <= now:
                 unknown = (
@@ -352,6 +345,20 @@ class Pipeline:
                     self._follower.drop(stray)
                     self._ended(stray.lane, now)
                     self._batcher.touch(stray.lane, now)
+
+    def _expire_batch(self, batch: Batch, now: float) -> None:
+        """Fail the records of a request that have timed out."""
+        in_flight = batch in self._on_their_way
+        batch.expires = NEVER
+        for lane, start, stop in batch.spans:
+            last_error = "a request with it has no response yet" if in_flight else lane.last_error
+            expires = self._expire_entries(
+                batch.entries[start:stop], lane, now, last_error=last_error, perhaps_written=in_flight
+            )
+            batch.expires = min(batch.expires, expires)
+        if batch in self._parts and batch.has_settled:
+            self._parts.remove(batch)
+            self._put_back(batch, now)
 
     def _expire_entries(
         self, entries: list[Entry], lane: Lane, now: float, *, last_error: str, perhaps_written: bool
@@ -367,7 +374,7 @@ class Pipeline:
         """
         late: list[Delivery] = []
         following = NEVER
-        stalled_since = self._batcher.stalled_since(lane)
+        stalled_since = min(self._batcher.stalled_since(lane), now)  # a clock that is clear may be started from now on
         for entry in entries:
             for delivery in entry.members if isinstance(entry, Aggregate) else [entry]:
                 if delivery.done:
@@ -547,7 +554,7 @@ class Pipeline:
             self._batcher.touch(lane, now)
 
     def _again(self, part: Again, batch: Batch, now: float) -> None:
-        """Put Kinesis records back in front of their lane; those of which a record was settled meanwhile are taken apart."""
+        """Put Kinesis records that failed back in front of their lane."""
         lane, entries = part.lane, part.entries
         lane.last_error = part.error
         self._counts.resent(part.reason, len(entries))
@@ -556,6 +563,10 @@ class Pipeline:
         if part.throttled and lane.pace is not None:
             lane.pace.refused(batch.sent_at, now)
         self._rest(part, now)
+        self._retry(lane, entries, now)
+
+    def _retry(self, lane: Lane, entries: list[Entry], now: float) -> None:
+        """Put Kinesis records in front of their lane; those of which a record was settled are taken apart."""
         if not self._router.has(lane):
             self._back([delivery for entry in entries for delivery in self._apart(entry)], now)
             return
@@ -568,6 +579,14 @@ class Pipeline:
         )
         if loose:
             lane.put_in_front(loose)
+
+    def _put_back(self, part: Batch, now: float) -> None:
+        """Put the unsettled records of a part of a refused request back into their lanes."""
+        for lane, start, stop in part.spans:
+            self._retry(lane, part.entries[start:stop], now)
+        self._release(part, now)
+        for lane in part.lanes:
+            self._batcher.touch(lane, now)
 
     def _rest(self, part: Again, now: float) -> None:
         """Let a lane rest before its records are sent again; the first time only where it was too fast and has no pace."""
@@ -602,7 +621,7 @@ class Pipeline:
         if batch.omits_keys:  # the stream may no longer distribute records itself: retry once with the reserved key
             batch.omits_keys = False
             self._follower.look_again()
-            self._queue([batch.part(0, count)])
+            self._queue([batch.part(0, count)], now)
             return
         reason = f"{type(error).__name__}: {error.details}"
         if count == 1:
@@ -611,7 +630,7 @@ class Pipeline:
                 refusal.of_one(reason)
         if count > 1:
             for entry in batch.entries:
-                entry.attempts += 1
+                count_attempt(entry)
         if refusal is not None and refusal.of_all(reason):
             others = [part for part in self._parts if part.refusal is refusal]
             self._parts = deque(part for part in self._parts if part.refusal is not refusal)
@@ -628,14 +647,17 @@ class Pipeline:
                 parts = batch.samples_and_rest()
             else:
                 parts = batch.halves()
-            self._queue(parts)
+            self._queue(parts, now)
 
-    def _queue(self, parts: list[Batch]) -> None:
+    def _queue(self, parts: list[Batch], now: float) -> None:
         """Queue parts of a refused request to be sent as requests of their own."""
         for part in parts:
             for lane in part.lanes:
                 lane.on_their_way += 1
-            self._parts.append(part)
+            if part.has_settled:
+                self._put_back(part, now)
+            else:
+                self._parts.append(part)
 
     def _refuse(self, batch: Batch, error: KinesisError, details: str, now: float) -> None:
         """Fail the records of a refused request; those of an aggregate are tried alone before."""
@@ -643,7 +665,7 @@ class Pipeline:
         for lane, start, stop in batch.spans:
             records: list[Delivery] = []
             for entry in batch.entries[start:stop]:
-                entry.attempts += 1
+                count_attempt(entry)
                 if isinstance(entry, Aggregate):
                     records += self._apart(entry)
                 else:

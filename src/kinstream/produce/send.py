@@ -13,7 +13,7 @@ from kinstream.aws.endpoint import Stream
 from kinstream.config import Retrying
 from kinstream.errors import KinesisError
 from kinstream.produce.batch import Batch
-from kinstream.produce.delivery import KEYLESS
+from kinstream.produce.delivery import KEYLESS, count_attempt
 from kinstream.record import PutRecordResult
 
 ONCE = Retrying(max_attempts=1)
@@ -62,4 +62,4 @@ def _count_signed_again(batch: Batch, sent: int) -> None:
     """
     if sent > 1:
         for entry in batch.entries:
-            entry.attempts += sent - 1
+            count_attempt(entry, sent - 1)

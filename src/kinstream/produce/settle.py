@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from kinstream.errors import InvalidArgument, KinesisError, ResourceInUse, UnexpectedResponse
 from kinstream.produce.batch import Batch, Span
-from kinstream.produce.delivery import Aggregate, Delivery, Entry, WrappedDelivery
+from kinstream.produce.delivery import Aggregate, Delivery, Entry, WrappedDelivery, count_attempt
 from kinstream.produce.lane import Lane, taken_apart
 from kinstream.produce.route import all_in
 from kinstream.record import PutRecordResult, PutResult
@@ -127,13 +127,12 @@ def _sort_out(
                 else:
                     verdict.scattered.append(entry)
             continue
-        entry.attempts += 1
         entry.first_failure = min(entry.first_failure, batch.sent_at)
         again.append(entry)
         if result.error_code == THROTTLED:
             throttled.append(entry)
-        else:
-            entry.maybe_written = True  # an InternalFailure: nobody knows
+        # An InternalFailure: nobody knows.
+        count_attempt(entry, maybe_written=result.error_code != THROTTLED)
         error = f"{result.error_code}: {result.error_message}"
     if written:
         verdict.written.append((written, where))
@@ -176,10 +175,8 @@ def settle_unanswered(batch: Batch, error: KinesisError) -> list[Again]:
     for lane, start, stop in batch.spans:
         entries = batch.entries[start:stop]
         for entry in entries:
-            if error.attempts:
-                entry.attempts += 1
+            count_attempt(entry, 1 if error.attempts else 0, maybe_written=doubt)
             entry.first_failure = min(entry.first_failure, batch.sent_at)
-            entry.maybe_written = entry.maybe_written or doubt
         reason = "throttled" if error.throttled else "unknown" if doubt else "failed"
         again.append(Again(lane, entries, throttled=False, reason=reason, error=error.details))
     return again
