@@ -321,6 +321,60 @@ def test_record_that_timed_out_in_a_part_of_a_refused_request_is_not_sent_any_mo
     simulate(program)
 
 
+def test_error_does_not_name_an_earlier_failure_that_its_shard_has_recovered_from() -> None:
+    answered: list[float] = []
+
+    async def throttle_once(operation: str, request: Any) -> Answer | None:
+        if operation != "PutRecords":
+            return None
+        answered.append(now())
+        if len(answered) == 1:
+            return answer({"FailedRecordCount": 1, "Records": [THROTTLED]})
+        if now() > 100:
+            await asyncio.sleep(1000)
+        return None
+
+    async def program() -> None:
+        place = Place(throttle_once, shards=1)
+        producer = place.producer(order="key", aggregate=None, batch=Batching(linger=0), resend=Resending(max_age=5.0))
+        assert (await (await producer.put(b"1", "key"))).attempts == 2
+        await asyncio.sleep(101 - now())
+        in_flight = await producer.put(b"2", "key")
+        await asyncio.sleep(0.5)
+        behind = await producer.put(b"3", "another")
+        (_, error), (_, never_sent) = await asyncio.gather(failure(in_flight), failure(behind))
+        for each in (error, never_sent):
+            assert "Rate exceeded" not in each.details
+            assert "faster" not in each.details
+        await producer.close()
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_record_that_was_never_sent_names_the_failure_of_the_other_requests() -> None:
+    def broken(operation: str, request: Any) -> Answer | None:
+        return refusal("InternalFailure", 500, message="disk on fire") if operation == "PutRecords" else None
+
+    async def program() -> None:
+        place = Place(broken, shards=2)
+        producer = place.producer(aggregate=None, order="key")
+        others = [await producer.put(b"%d" % number, "key", explicit_hash_key=LOW) for number in range(100)]
+        await asyncio.sleep(5)
+        deliveries = [
+            await producer.put(b"%d" % n, f"k{n % 2}", explicit_hash_key=(LOW, HIGH)[n % 2]) for n in range(2)
+        ]
+        for delivery in [*others, *deliveries]:
+            _, error = await failure(delivery)
+            cause = error.__cause__ if isinstance(error, OrderBroken) else error
+            assert "disk on fire" in str(cause)
+            assert "has not responded" not in str(cause)
+        await producer.close()
+        await place.client.close()
+
+    simulate(program)
+
+
 def test_maximum_age_drops_records_that_wait_behind_the_rate_of_a_shard_that_accepts() -> None:
     async def program() -> None:
         place = Place(shards=1)
@@ -599,6 +653,7 @@ def test_records_behind_the_pace_time_out_if_their_stream_is_being_deleted_meanw
         assert now() == pytest.approx(32.0, abs=0.1)
         assert 50 < len(failed) < 100
         assert {(each.attempts, each.maybe_written) for each in failed} == {(0, False)}
+        assert "the stream was not ready for 30 s (the stream is DELETING)" in failed[0].details
         await producer.close()
         await place.client.close()
 

@@ -242,7 +242,11 @@ class Entrance:
             else:
                 return
             if self._raises_when_full:
-                raise BufferFull("put: the buffer is full (Buffering)", delivery.record())
+                raise BufferFull(
+                    "put: the buffer is full (Buffering): the stream accepts records more slowly than they are put; put it again"
+                    " later, add shards, or enlarge the buffer",
+                    delivery.record(),
+                )
             (queue.appendleft if came_back else queue.append)(place)
             came_back = True
             self._express = 0
@@ -260,7 +264,8 @@ class Entrance:
                 self._leave(queue, place)
                 self.let_in()
                 details = (
-                    f"put: the buffer had no space for the record within {self._max_wait:g} s (Buffering.max_wait)"
+                    f"put: the buffer had no space for the record within {self._max_wait:g} s (Buffering.max_wait): the stream"
+                    " accepts records more slowly than they are put; put it again later, add shards, or raise max_wait"
                 )
                 raise BufferFull(details, delivery.record()) from None
             self._leave(queue, place)

@@ -162,6 +162,7 @@ class Pipeline:
             self._stalls, aggregates=aggregate is not None, name=stream.name, tell=self._tell, report=self._report,
             judged=self._judged, confirmed=self._confirmed, die=self._die,
         )  # fmt: skip
+        self._last_failure = ""  # why the last request failed as a whole; "" if there was a response after it
         self._held = False
         self._hurried = False
         self._closed: asyncio.Future[None] | None = None
@@ -403,6 +404,7 @@ class Pipeline:
         for delivery in late:
             cause = self._expiry.cause(delivery.admitted, delivery.first_failure, now)
             groups.setdefault(cause, []).append(delivery)
+        last_error = last_error or self._last_failure
         for cause, group in groups.items():
             details = self._reason(cause, lane, now) + (f"; last error: {last_error}" if last_error else "")
             if THROTTLED in last_error:
@@ -423,9 +425,13 @@ class Pipeline:
         if lane is not None and since(lane) + timeout <= now:
             stalled = f"{lane.shard_id or 'the stream'} has accepted no record for {now - since(lane):.0f} s"
         elif since(SERVICE) + timeout <= now:
-            stalled = f"Kinesis has not responded for {now - since(SERVICE):.0f} s"
-        else:
-            stalled = f"the stream could not be described for {now - since(REFRESH):.0f} s"
+            stalled = f"no PutRecords request has succeeded for {now - since(SERVICE):.0f} s"
+        elif since(REFRESH) + timeout <= now:
+            missing = "the stream was not ready" if self._follower.absent else "the stream could not be described"
+            stalled = f"{missing} for {now - since(REFRESH):.0f} s"
+            stalled += f" ({self._follower.trouble})" if lane is not None and self._follower.trouble else ""
+        else:  # a response came in the moment in which it timed out
+            stalled = f"it had waited for {timeout:g} s without a response"
         return (
             f"not written: {stalled} (Resending.deadline={timeout:g}); check the endpoint, the network and the stream, or raise"
             " Resending.deadline to outlast longer outages"
@@ -481,6 +487,8 @@ class Pipeline:
                 self._stalls.restart(lane, now)
             else:
                 self._stalls.clear(lane)
+            if not lane.again:
+                lane.last_error = ""
         written = again = 0
         for entries, found in verdict.written:
             written += self._outcomes.written(entries, found)
@@ -499,6 +507,7 @@ class Pipeline:
     def _unanswered(self, batch: Batch, error: KinesisError) -> None:
         now = self._clock.monotonic()
         self._counts.requests_failed += 1
+        self._last_failure = error.details
         if not refused_for_one(error):
             self._report.unanswered(error)
         failed_before = self._counts.records_failed
@@ -528,6 +537,7 @@ class Pipeline:
 
     def _responded(self, now: float) -> None:
         """Note that the service responded."""
+        self._last_failure = ""
         if len(self._on_their_way) > 1:
             self._stalls.restart(SERVICE, now)
         else:
