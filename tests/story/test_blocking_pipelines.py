@@ -29,6 +29,7 @@ from kinstream import (
     Delivering,
     Failing,
     InvalidRecord,
+    NotFound,
     Poll,
     ProduceError,
     PutResult,
@@ -662,6 +663,15 @@ with blocking.Producer(stream, batch=Batching(linger=60), **place) as producer:
     time.sleep(0.1)
     running.send_signal(signal.SIGINT)
     assert ended(running) == (0, "interrupted False\nshardId-\n", "")
+
+
+@pytest.mark.parametrize("way", ["records", "batches"])
+def test_error_that_ends_a_loop_has_no_other_error_as_its_context(place: Place, way: str) -> None:
+    with blocking.Consumer("wrong", start="TRIM_HORIZON", **place.options) as consumer:
+        records: Any = iter(consumer) if way == "records" else consumer.batches()
+        with pytest.raises(NotFound) as caught:
+            next(records)
+    assert caught.value.__context__ is None
 
 
 def test_interrupt_ends_a_loop_over_records(place: Place) -> None:

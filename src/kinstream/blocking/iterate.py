@@ -9,6 +9,7 @@ tells the event loop that the batch was taken. 4. A record is returned by the la
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import weakref
 from collections.abc import Iterator
@@ -66,7 +67,7 @@ class Iteration(Iterator[T], Generic[T]):
         background: Its event loop.
     """
 
-    __slots__ = ("__weakref__", "_background", "_consumer", "_ended", "_fetched", "_part", "_source")
+    __slots__ = ("__weakref__", "_background", "_consumer", "_ended", "_fetched", "_part", "_source", "_turn")
 
     def __init__(self, consumer: Consumer, background: BackgroundLoop) -> None:
         self._consumer = consumer
@@ -75,6 +76,7 @@ class Iteration(Iterator[T], Generic[T]):
         self._part = Part(None, [])
         self._fetched: Part | None = self._part  # None once there is no more
         self._ended = False
+        self._turn = asyncio.Lock()
         weakref.finalize(self, _give_up, self._source, background).atexit = False
 
     def close(self) -> None:
@@ -131,7 +133,9 @@ class Iteration(Iterator[T], Generic[T]):
 
     async def _fetch(self, taken: Part) -> None:
         """Fetch the next records, unless those that were fetched last were not taken."""
-        if self._fetched is taken:
+        async with self._turn:  # the fetch of an interrupted `next` may still be ending
+            if self._fetched is not taken:
+                return
             try:
                 part = Part(*await self._source.following())
             except StopAsyncIteration:
@@ -161,16 +165,17 @@ class Records(Iteration[ReceivedRecord[bytes]]):
             try:
                 record = part.batch[returned]
             except IndexError:
-                part = self._next_part()
-                continue
-            try:
-                part.returned = returned + 1
-                part.last = record
-                return record  # noqa: TRY300
-            except BaseException:  # raised by a debugger: nothing above can be interrupted by a signal
-                part.returned = returned
-                part.last = None
-                raise
+                pass  # the next part is not fetched here: its errors would show the IndexError as their context
+            else:
+                try:
+                    part.returned = returned + 1
+                    part.last = record
+                    return record  # noqa: TRY300
+                except BaseException:  # raised by a debugger: nothing above can be interrupted by a signal
+                    part.returned = returned
+                    part.last = None
+                    raise
+            part = self._next_part()
 
     def _prepare(self, part: Part) -> None:
         if part.reading is not None:
