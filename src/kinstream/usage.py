@@ -157,7 +157,8 @@ class _OfResult:
     def __get__(self, delivery: object, kind: type) -> _OfResult:
         if delivery is None:
             return self
-        raise AttributeError(f"{public_name(kind)} has no {self._name}: {self._advice.format(name=self._name)}")
+        text = f"{public_name(kind)} has no {self._name}: {self._advice.format(name=self._name)}"
+        raise AttributeError(text, name=self._name, obj=None)  # with obj, Python would append a suggestion of its own
 
 
 def has_not(kind: type, names: tuple[str, ...], advice: str) -> None:

@@ -232,6 +232,9 @@ def test_field_of_the_result_is_not_the_deliverys_in_threads_either(name: str) -
         getattr(delivery, name)
     expected = f"kinstream.blocking.Delivery has no {name}: it belongs to the result, delivery.result().{name}"
     assert str(caught.value) == expected
+    assert (
+        traceback.format_exception(caught.value)[-1] == f"AttributeError: {expected}\n"
+    )  # and no suggestion of Python's
     for attribute in (name, "result"):
         with pytest.raises(AttributeError, match=r"call results\(\) for the list of results"):
             getattr(deliveries, attribute)

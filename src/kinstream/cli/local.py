@@ -61,7 +61,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="NAME",
         help="a further name by which clients call the server; may be given again",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:

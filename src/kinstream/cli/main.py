@@ -31,7 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: After `--help` and `--version`, and with status 2 where the arguments are wrong.
     """
-    return status_of(_parser().parse_args(argv))
+    arguments, unknown = _parser().parse_known_args(argv)
+    if unknown:  # the command's usage, which lists its options; `parse_args` would show that of `kinstream`
+        arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return status_of(arguments)
 
 
 def status_of(arguments: argparse.Namespace) -> int:

@@ -46,6 +46,16 @@ def test_wrong_arguments_end_with_status_2_and_a_word_on_stderr(
     assert "kinstream" in capsys.readouterr().err
 
 
+def test_unknown_option_of_a_command_shows_the_options_of_that_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["local", "--prot", "4568"])
+    assert ended.value.code == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("usage: kinstream local ")
+    assert "--port PORT" in shown
+    assert shown.endswith("kinstream local: error: unrecognized arguments: --prot 4568\n")
+
+
 @pytest.mark.parametrize("status", [0, 1, 3])
 def test_a_command_s_status_is_the_process_s(status: int) -> None:
     assert status_of(doing(lambda _: status)) == status

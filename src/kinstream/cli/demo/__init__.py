@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--records", type=_count, metavar="N", help="take only the first N flights (default: all)")
     parser.add_argument("--fan-out", action="store_true", help="read by enhanced fan-out (default: by polling)")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
