@@ -1,6 +1,6 @@
 # Every command sets up what it needs; nothing is done by hand.
 .DEFAULT_GOAL := help
-.PHONY: help demo flights-year bulk-loads test check soak-local fuzz-local simulate soak-produce bench-wire bench-produce bench-consume compare-servers clean
+.PHONY: help demo flights-year bulk-loads outages test check soak-local fuzz-local simulate soak-produce bench-wire bench-produce bench-consume compare-servers clean
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3 python,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 BIN := .venv/bin
@@ -62,6 +62,9 @@ soak-produce: .venv/.dev ## a million records through a proxy that cuts and stal
 bulk-loads: .venv/.demo ## three bulk loads in real time with default options, in all styles: no record may fail; two minutes
 	$(BIN)/python scripts/bulk_loads.py
 	$(BIN)/python scripts/bulk_loads.py --aggregate --order
+
+outages: .venv/.demo ## three outages of 30 s: what is logged, what status and statistics say; no record may be lost
+	$(BIN)/python scripts/outages.py
 
 bench-wire: .venv/.dev ## client CPU per million records, beside the peers (bench/)
 	$(BIN)/python bench/wire.py

@@ -32,7 +32,7 @@ from kinstream.record import GetRecordsResult, ReceivedRecord, Shard
 REQUESTS_AT_ONCE = 64
 """Requests under way at a time, of all shards together: a thousand shards that begin must not open a thousand connections."""
 
-FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 30.0
+FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 10.0
 """Seconds until reading goes on after a request that failed for good; each further pause is twice as long, to a limit."""
 
 PATIENCE = 5
