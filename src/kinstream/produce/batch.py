@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count, pairwise
 from typing import Any, TypeAlias
 
@@ -23,6 +23,9 @@ from kinstream.produce.refusal import Refusal
 from kinstream.service_quotas import RECORD_MAX_BYTES
 from kinstream.sharding.shardmap import ShardMap
 from kinstream.speed import Compiled, compiled
+
+FEW_ALARMS = 1000
+"""Alarms that have been replaced are removed if there are more than these, and more than twice those that count."""
 
 Span: TypeAlias = tuple[Lane, int, int]
 """A lane's part of a request: the first index, and the index after the last."""
@@ -157,6 +160,7 @@ class Batcher:
         self._tell = tell
         self._due: deque[Lane] = deque()
         self._alarms: list[tuple[float, int, Lane]] = []
+        self._alarms_limit = FEW_ALARMS
         self._number = count()
         self._whole: dict[Lane, None] = {}
         self._whole_entries = 0
@@ -192,6 +196,8 @@ class Batcher:
         if due <= now and self._at_once(lane, now):
             self._count(lane, 0, 0.0)
             self._list(lane)
+            if expires < lane.alarm != NEVER:  # if it has no alarm and stays due, `ready` sets one
+                self._set_alarm(lane, expires)
             return
         if due <= now:
             self._count_whole(lane)
@@ -272,7 +278,8 @@ class Batcher:
             if batch.entries:
                 batches.append(batch)
         for lane in self._due:
-            self._set_alarm(lane, self.expires(lane))  # no request may go out for it now, yet its records may time out
+            if lane.alarm == NEVER:  # no request may go out for it now, yet its records may time out
+                self._set_alarm(lane, self.expires(lane))
         return batches
 
     def _has_whole_request(self) -> bool:
@@ -370,6 +377,10 @@ class Batcher:
         if when < lane.alarm:
             lane.alarm = when
             heappush(self._alarms, (when, next(self._number), lane))
+            if len(self._alarms) > self._alarms_limit:  # most are of earlier alarms that a nearer one has replaced
+                self._alarms[:] = [alarm for alarm in self._alarms if alarm[0] == alarm[2].alarm]
+                heapify(self._alarms)
+                self._alarms_limit = 2 * len(self._alarms) + FEW_ALARMS
 
     def _count_whole(self, lane: Lane) -> None:
         """Count what a lane has for a request that need not wait: whole aggregates, or any records where there are none."""

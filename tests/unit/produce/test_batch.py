@@ -7,9 +7,9 @@ from tests.unit.produce.shapes import delivery, lane, some
 
 from kinstream.config import Aggregation, Batching, Pacing
 from kinstream.events import Event, RecordsAggregated, ShardLimited
-from kinstream.produce.batch import Batch, Batcher
+from kinstream.produce.batch import FEW_ALARMS, Batch, Batcher
 from kinstream.produce.delivery import KEYLESS, Aggregate, Delivery
-from kinstream.produce.expire import NEVER, Expiry, StallClocks
+from kinstream.produce.expire import NEVER, SERVICE, Expiry, StallClocks
 from kinstream.produce.lane import Lane
 from kinstream.produce.pace import Pace
 
@@ -246,3 +246,38 @@ def test_a_refused_request_in_samples_and_rest_has_the_same_entries_each_once() 
         for span_lane, start, stop in part.spans:
             assert all(entry in (one.waiting + other.waiting + batch.entries) for entry in part.entries[start:stop])
             assert span_lane in part.lanes
+
+
+def test_lanes_that_may_not_be_sent_from_cost_nothing_until_their_records_time_out() -> None:
+    clocks = StallClocks(TIMEOUT)
+    of = Batcher(Batching(linger=0), None, Expiry(TIMEOUT), clocks, keep_order=False)
+    clocks.start(SERVICE, 0.0)
+    assert clocks.run_out(TIMEOUT) == [SERVICE]
+    lanes = [lane(f"s{number}", delivery(admitted=10.0)) for number in range(100)]
+    touched(of, *lanes, now=TIMEOUT)
+    asked: list[Lane] = []
+    expires = of.expires
+
+    def counted(lane: Lane) -> float:
+        asked.append(lane)
+        return expires(lane)
+
+    of.expires = counted  # type: ignore[method-assign]
+    for _ in range(50):
+        assert of.ready(0, TIMEOUT) == []
+    assert len(asked) <= 2 * len(lanes)
+    assert of.alarm == 10.0 + TIMEOUT
+    assert of.ready(0, of.alarm) == []
+    assert {one for one, _ in of.expired} == set(lanes)
+
+
+def test_alarms_that_were_replaced_do_not_pile_up() -> None:
+    of = Batcher(Batching(linger=0.1), None, Expiry(TIMEOUT, max_age=3600.0), StallClocks(TIMEOUT), keep_order=False)
+    one = lane("s")
+    for number in range(5000):  # a saturated producer: each record is due before it may be sent
+        now = float(number)
+        one.waiting.append(delivery(admitted=now))
+        of.touch(one, now)
+        assert of.ready(0, now + 0.1) == []
+        assert len(of.ready(1, now + 0.2)) == 1
+    assert len(of._alarms) <= 2 * FEW_ALARMS
