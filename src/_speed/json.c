@@ -47,7 +47,7 @@ static int put_text(struct writer *writer, const char *before, PyObject *text, P
     return result;
 }
 
-/* put_records_to_json(records: list, rest: bytes, omitted): `rest` is what stands after the list, from its comma on. Records
+/* put_records_to_json(records: list, rest: bytes, omitted): `rest` is the text after the list, from its comma on. Records
  * whose key is the object `omitted` have no keys in it. */
 PyObject *put_records_to_json(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
     if (count != 3 || !PyList_Check(arguments[0]) || !PyBytes_Check(arguments[1])) Py_RETURN_NONE;

@@ -236,7 +236,7 @@ static void put_place(PyObject *object, const struct places *places, enum place 
     Py_XSETREF(*(PyObject **)((char *)object + places->offsets[which]), Py_NewRef(value));
 }
 
-/* Puts a value there, and returns what stood there, which the caller owns now. */
+/* Stores a value, and returns the one that it replaces, which the caller owns now. */
 static PyObject *swap_place(PyObject *object, const struct places *places, enum place which, PyObject *value) {
     PyObject **at = (PyObject **)((char *)object + places->offsets[which]), *before = *at;
     *at = Py_NewRef(value);
@@ -255,7 +255,7 @@ static long attempts_of(PyObject *object, const struct places *places) {
     return number;
 }
 
-/* What was settled, and the data that each record had: it is let go of at the end, or given back if memory runs out. */
+/* Settled records, and the data that each had: freed at the end, or restored if memory runs out. */
 struct settled {
     Py_ssize_t count, most;
     PyObject *(*log)[2];
@@ -359,7 +359,7 @@ PyObject *mark_written(PyObject *Py_UNUSED(module), PyObject *const *arguments, 
     Py_ssize_t records = 0, size = 0;
     PyObject *marked = NULL;
     if (awaited == NULL || empty == NULL || emptied == NULL) goto failed;
-    /* Memory first: what is settled below is settled for all of them, or for none. */
+    /* Memory first: the code below settles all of them, or none. */
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(entries); i++) {
         look_ahead(entries, i);
         PyObject *entry = PyList_GET_ITEM(entries, i);

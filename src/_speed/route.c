@@ -125,7 +125,7 @@ PyObject *find_shards(PyObject *Py_UNUSED(module), PyObject *const *arguments, P
     return found;
 }
 
-/* Removes what was appended to a list; a few items at a time, for which CPython needs no memory. */
+/* Removes the items that were appended to a list, a few at a time: CPython needs no memory for that. */
 static void cut_back(PyObject *list, Py_ssize_t size) {
     for (Py_ssize_t length; (length = PyList_GET_SIZE(list)) > size;)
         if (PyList_SetSlice(list, length - size > 8 ? length - 8 : size, length, NULL) < 0) break;

@@ -155,7 +155,7 @@ class BackgroundLoop:
         """Wait for the thread's end, unless this is it."""
         if self._thread is None or self._loop is None or not self.started or self.here:
             return
-        # `Thread.join` takes a thread that runs for one that has ended, if a signal handler raises in it (CPython 3.11).
+        # `Thread.join` considers a running thread stopped, if a signal handler raises in it (CPython 3.11).
         while not self._finished.acquire(timeout=LOOK_EVERY if timeout is None else timeout):
             if timeout is not None:
                 return
@@ -208,7 +208,7 @@ def _end(coroutine: Coroutine[Any, Any, Any]) -> None:
 
 
 def _stop(loop: asyncio.AbstractEventLoop, ended: threading.Event) -> None:
-    """Stop a loop, unless it has ended by itself: that would break off the end of its tasks."""
+    """Stop a loop, unless it has stopped by itself: stopping it twice would interrupt the end of its tasks."""
     if not ended.is_set():
         loop.stop()
 

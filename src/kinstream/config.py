@@ -89,7 +89,7 @@ def choice(field: str, value: Any, allowed: type[StrEnum]) -> Any:
 
 
 def secretive(cls: type[T]) -> type[T]:
-    """Make a class whose constructor is given secrets: its errors hold no frame with the arguments."""
+    """Make a class with secrets among its arguments: errors of its constructor hold no frame with the arguments."""
     construct = cls.__init__
 
     @wraps(construct)

@@ -239,7 +239,7 @@ class Consumer(StreamAccess):
         Raises:
             ConfigError: The shard is not being read, or the position is none.
             LeaseLost: Somebody else reads the shard now.
-            KinesisError: The store failed. Reading goes on from there, and the next checkpoint tries again to write it.
+            KinesisError: The store failed. Reading continues from there, and the next checkpoint stores it.
         """
         where = Position.parse("position", position)
         if where.ended:
@@ -449,7 +449,7 @@ def _by_batch(
 
 
 def _check_dead_letter(then: Any) -> None:
-    """Check that a dead letter can be used on an event loop: a function, or a producer whose requests are awaited."""
+    """Check that a dead letter can be used on an event loop: a function, or an asyncio producer."""
     put_record = getattr(then, "put_record", None)
     if isinstance(then, type) or (put_record is not None and not inspect.iscoroutinefunction(put_record)):
         raise wrong_dead_letter(then, "kinstream.Producer")

@@ -279,7 +279,7 @@ class LeaseLost(ConsumeError):
 class StoreFailed(KinesisError, OSError):
     """The store of checkpoints failed: locked for too long, a full disk, a file that is gone. The `__cause__` says why.
 
-    What was to be stored may be tried again. After a restart, records since the last stored checkpoint come again.
+    The write can be retried. After a restart, records since the last stored checkpoint are delivered again.
     """
 
     def __init__(self, details: str) -> None:
@@ -330,9 +330,9 @@ class BufferFull(ProduceError):
 
 
 class Undelivered(KinesisError):
-    """Records that failed, and whose failure no caller observed before the producer was closed.
+    """Records that failed, if no caller observed the failure before the producer was closed.
 
-    Its text counts the records by cause. It is no exception group: a traceback with a hundred equal errors would hide the cause.
+    Its text counts the records by cause. It is not an exception group: a hundred equal tracebacks would hide the cause.
 
     Attributes:
         exceptions: The errors of the first of them, up to 100.

@@ -15,7 +15,7 @@ class ExtraMissing(ModuleNotFoundError):
 
 @contextmanager
 def needs_local(what: str) -> Iterator[None]:
-    """Import what `kinstream[local]` installs.
+    """Import the packages that `kinstream[local]` installs.
 
     Args:
         what: The part of kinstream that needs it, for the message.

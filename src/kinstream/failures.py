@@ -149,7 +149,7 @@ class Failures:
         return Report(affected, now - found.since, found.failures, unreported, recovered=True)
 
     def forget(self, place: str) -> None:
-        """Drop a place that is not used any more. This is no recovery."""
+        """Drop a place that is not used any more. This is not a recovery."""
         for found in self._kinds.values():
             self._remove(found, place)
 

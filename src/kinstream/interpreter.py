@@ -11,7 +11,7 @@ from typing import Any
 
 
 def in_main_interpreter() -> bool:
-    """Return True in the main interpreter of the process, and if this Python cannot tell."""
+    """Return True in the main interpreter of the process, or if this Python does not show which one it is."""
     for name in ("_interpreters", "_xxsubinterpreters"):  # Python 3.13, and before
         try:
             interpreters: Any = importlib.import_module(name)

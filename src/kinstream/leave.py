@@ -1,4 +1,4 @@
-"""Leaving a `with` block by an exception: how long that may take, and what is added to the exception, which propagates."""
+"""Leaving a `with` block by an exception: how long closing may take, and the note that is added to the exception."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def drain_limit(error: BaseException, timeout: float) -> float:
 
 
 def add_problem(error: BaseException, owner: object, problem: BaseException) -> None:
-    """Log what went wrong while an object was closed, and add it as a note to the exception that propagates.
+    """Log the error of closing an object, and add it as a note to the exception that propagates.
 
     Args:
         error: The exception that leaves the block.

@@ -172,7 +172,7 @@ class Producer(StreamAccess):
 
         Args:
             timeout: Seconds to wait; records that are not settled then fail, and their deliveries say so. None: until all records
-                are written or have failed, which takes as long as their shards' rates ask for.
+                are written or have failed, which takes as long as their shards' rates require.
 
         Leaving `async with Producer(...)` is `close()`. If an exception leaves the block, it propagates: records that are not
         written are logged and added to it as a note. The producer then drains for at most 5 seconds after a cancellation or

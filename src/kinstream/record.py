@@ -16,7 +16,7 @@ Encoder: TypeAlias = Callable[[Any], str | bytes]
 """Turns a record's data into what is written: UTF-8 text as `str`, or `bytes`."""
 
 NO_KEY = "kinstream-no-key"
-"""The partition key in the stream of records that were put without one. Nobody else may use it."""
+"""The partition key in the stream of records that were put without one. Reserved: no record may be put with it."""
 
 
 class EncryptionType(StrEnum):
@@ -100,7 +100,7 @@ class ReceivedRecord(msgspec.Struct, Generic[Data], frozen=True, gc=False):
         data: The record's bytes; in `kinstream.callbacks` the parsed JSON, unless the consumer has `is_blob`.
         sequence_number: Decimal text, unique in its shard and increasing.
         arrival_time: When Kinesis took the record, in seconds since 1970, to the millisecond.
-        partition_key: As written; None if the record was put without one. `get_records` shows what is in the stream: for such a
+        partition_key: As written; None if the record was put without one. `get_records` shows the key in the stream: for such a
             record "kinstream-no-key", or None on a stream that distributes records itself.
         encryption_type: NONE where the answer names none.
         subsequence_number: The index of a user record in its aggregate; None where it came alone.

@@ -26,9 +26,9 @@ class Compiled(Protocol):
         """Return the bytes of data and characters of keys if each record can go just as it is."""
 
     def put_records_to_json(self, records: list[Any], rest: bytes, omitted: str | None, /) -> bytes | None:
-        """Return the body of PutRecords; `rest` is what stands after the list of records, from its comma on.
+        """Return the body of PutRecords; `rest` is the text after the list of records, from its comma on.
 
-        Records whose partition key is `omitted`, the same object, are written without keys.
+        Records with the partition key `omitted`, the same object, are written without keys.
         """
 
     def put_records_to_cbor(self, records: list[Any], rest: bytes, omitted: str | None, /) -> bytes | None:

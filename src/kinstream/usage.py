@@ -14,7 +14,7 @@ _STYLES = ("blocking", "callbacks", "local", "testing")
 """Packages that export their own classes. All other classes are exported by `kinstream`."""
 
 _checked: set[type] = set()
-"""The classes whose options are checked."""
+"""The classes with checked options."""
 
 
 def public_name(kind: type) -> str:
@@ -169,7 +169,7 @@ def has_not(kind: type, names: tuple[str, ...], advice: str) -> None:
     Args:
         kind: The class.
         names: The attributes. Those that it has are left alone.
-        advice: What to do instead; {name} is replaced.
+        advice: The expression to use instead; {name} is replaced.
     """
     for name in names:
         if not hasattr(kind, name):

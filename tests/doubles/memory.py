@@ -9,6 +9,8 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+from kinstream import ProduceError
+
 _STATUS = Path("/proc/self/status")
 
 
@@ -46,3 +48,9 @@ def assert_nothing_is_kept(act: Callable[[], object], limit: int = 20_000) -> No
         tracemalloc.stop()
     assert grown < limit  # one small object a call would be more than 100,000
     assert len(gc.get_objects()) - objects < 100
+
+
+def errors_alive() -> int:
+    """Return the number of ProduceErrors in this process. Compare two: other tests may have left some."""
+    gc.collect()
+    return sum(isinstance(found, ProduceError) for found in gc.get_objects())

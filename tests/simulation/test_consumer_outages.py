@@ -329,7 +329,7 @@ def test_store_that_is_locked(caplog: pytest.LogCaptureFixture, program: Program
     (warning,) = seen.warnings
     assert "orders: writing the checkpoint of shardId-00000000000" in warning
     assert "database is locked" in warning
-    assert "records since the last checkpoint come again" in warning
+    assert "records since the last checkpoint are delivered again" in warning
     (info,) = seen.infos
     assert "writing the checkpoint of" in info
     assert any("database is locked" in str(status.last_error) for status in during)

@@ -87,7 +87,7 @@ def test_endpoint_that_is_gone_for_half_a_minute(caplog: pytest.LogCaptureFixtur
         simulate(story)
     (warning,) = lines(caplog, logging.WARNING)
     assert "orders: PutRecords failed: " in warning
-    assert "the records are sent again" in warning
+    assert "the records are retried" in warning
     (info,) = lines(caplog, logging.INFO)
     assert "orders: PutRecords works again after" in info
     assert "canary" not in caplog.text

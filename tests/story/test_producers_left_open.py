@@ -42,7 +42,7 @@ def reports(lines: list[str]) -> list[str]:
 def test_a_loop_that_is_never_closed() -> None:
     lines = said_by("loop = asyncio.new_event_loop(); loop.run_until_complete(put())")
     (report,) = reports(lines)
-    assert "70 records were not written when the program ended" in report
+    assert "70 records were not written when the process ended" in report
     assert any("ResourceWarning: unclosed Producer('orders'): 70 records" in line for line in lines)
 
 

@@ -185,7 +185,7 @@ class Client(ForAsyncio):
         profile: A profile of `~/.aws/config`; None: `AWS_PROFILE`, or the default one.
         wire: "json", "cbor", or "auto": CBOR for puts of large records, JSON for everything else.
         timeouts: How long to wait.
-        retry: When to send again; None: up to `AWS_MAX_ATTEMPTS` requests for one call, or the profile's `max_attempts`, or 3.
+        retry: When to retry; None: up to `AWS_MAX_ATTEMPTS` requests for one call, or the profile's `max_attempts`, or 3.
         connection: CA bundle, proxy, idle connections, plain http.
         clock: The time; tests give another.
         transport: The network; tests give another.
@@ -343,7 +343,7 @@ class Client(ForAsyncio):
         call.maybe_written = request.writes
         raise call.failed(
             UnexpectedResponse(
-                f"{request.operation}: unexpected answer: {wrong}",
+                f"{request.operation}: unexpected response: {wrong}",
                 http_status=answer.status,
                 http_response=_readable(answer),
             )
@@ -663,7 +663,7 @@ def _refusal(operation: str, answer: Answer) -> ServiceError:
 
 
 def _too_large(found: re.Match[str]) -> str:
-    """Return what to say of a record that is larger than the stream accepts."""
+    """Return the error text for a record that is larger than the stream accepts."""
     record = f"records[{int(found['number']) - 1}]" if found["number"] else "the record"
     size = f": {found['size']} bytes of data" if found["size"] else ""
     return (

@@ -217,7 +217,7 @@ class Setting:
 
     @classmethod
     def of_environment(cls) -> Setting:
-        """Return what the environment says for a client that was given region, endpoint and credentials."""
+        """Return the settings of the environment for a client with explicit region, endpoint and credentials."""
         attempts = os.environ.get("AWS_MAX_ATTEMPTS")
         return cls(
             region=None,
@@ -259,7 +259,7 @@ class AwsChain:
         try:
             return await _in_thread(self._read_credentials)
         except KinesisError as error:
-            without_frames(error)  # botocore's hold what was read
+            without_frames(error)  # botocore's frames hold the content of the file
             raise
 
     def forget(self) -> None:
@@ -314,7 +314,7 @@ class AwsChain:
         else:
             self._found = found
             return _of_botocore(found, frozen)
-        # Not within the handler above: the error may quote what was read.
+        # Not within the handler above: the error may quote the content of the file.
         raise CredentialsError(f"the AWS credential chain failed: {failure}")
 
 
@@ -325,7 +325,7 @@ def _of_botocore(found: Any, frozen: Any) -> Credentials:
             "no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
             "configure a profile, or give credentials=Credentials(...)"
         )
-    # botocore keeps the end to itself, and renews by its own rule when asked; it is asked again every minute.
+    # botocore does not show when they expire, and renews them by its own rule; they are fetched from it every minute.
     expiry = getattr(found, "_expiry_time", None)
     return Credentials(
         frozen.access_key, frozen.secret_key, frozen.token or None, expiry.timestamp() if expiry else None
@@ -375,7 +375,7 @@ def _configured_endpoint(session: Any) -> str | None:
 
 
 def _named(error: BaseException) -> str:
-    """Return an error's class, and the file that could not be opened. Not its message, which may quote what was read."""
+    """Return an error's class, and the file that could not be opened. Its message is left out: it may quote that file."""
     names = type(error).__name__
     cause: BaseException | None = error
     while cause is not None:

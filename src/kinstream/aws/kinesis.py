@@ -463,7 +463,7 @@ def checked(record: Any, where: str, *, index: int = 0, keyless: bool = False) -
 
 
 def _checked(record: Any, *, keyless: bool) -> Record | str:
-    """Return a record as it goes on the wire, or what is wrong with it. Raises nothing: its variables hold data."""
+    """Return a record in its wire format, or a text that says what is wrong with it. Raises nothing: its variables hold data."""
     if not isinstance(record, Record):
         return f": must be a kinstream.Record, not {type(record).__name__}"
     key: Any = record.partition_key
@@ -476,7 +476,7 @@ def _checked(record: Any, *, keyless: bool) -> Record | str:
     try:
         key_size = len(key.encode())
     except UnicodeEncodeError:
-        return ".partition_key: has a lone surrogate, which is no Unicode character"
+        return ".partition_key: has a lone surrogate, which is not a Unicode character"
     hash_key = record.explicit_hash_key
     if hash_key is not None and (not isinstance(hash_key, str) or parse_hash_key(hash_key) is None):
         return f".explicit_hash_key={hash_key!r}: must be decimal text from '0' to '{MAX_HASH_KEY}'"
@@ -500,7 +500,7 @@ def _exact(value: Any) -> Any:
 
 
 def _encoded(record: Record) -> bytes | str:
-    """Return a record's data in bytes, or what is wrong with it, without a word of it."""
+    """Return a record's data in bytes, or a text that says what is wrong with it and does not quote it."""
     data = record.data
     if isinstance(data, (bytes, bytearray, memoryview)):
         try:

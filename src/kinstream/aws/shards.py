@@ -99,4 +99,4 @@ def map_of(shards: list[Shard], earlier: ShardMap | None = None) -> ShardMap:
         return ShardMap(shards, earlier=earlier)
     except ValueError as error:
         wrong = str(error)
-    raise UnexpectedResponse(f"ListShards: unexpected answer: {wrong}")
+    raise UnexpectedResponse(f"ListShards: unexpected response: {wrong}")

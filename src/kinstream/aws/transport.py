@@ -136,7 +136,7 @@ async def whole(answer: StreamedAnswer, progress: float) -> Answer:
             size += len(chunk)
             if size > ANSWER_MAX_BYTES:
                 raise UnexpectedResponse(
-                    f"the answer is larger than {ANSWER_MAX_BYTES} bytes", http_status=answer.status
+                    f"the response is larger than {ANSWER_MAX_BYTES} bytes", http_status=answer.status
                 )
             chunks.append(chunk)
     finally:
@@ -283,9 +283,9 @@ class HttpTransport:
             _heed(cancellations)
             return await exchange.whole(progress, cancellations)
         except TimeoutError as error:
-            raise DeadlineExceeded(f"the answer stopped for {progress:g} s", sent=True) from without_frames(error)
+            raise DeadlineExceeded(f"the response stopped for {progress:g} s", sent=True) from without_frames(error)
         except PyreqwestError as error:
-            why = f"the connection broke within the answer: {_reason(error)}"
+            why = f"the connection broke within the response: {_reason(error)}"
             raise ConnectionLost(why, sent=True) from without_frames(error)
         except UnexpectedResponse as error:
             without_frames(error)
@@ -414,7 +414,9 @@ class _Exchange:
                 break
             size += len(chunk)
             if size > ANSWER_MAX_BYTES:
-                raise UnexpectedResponse(f"the answer is larger than {ANSWER_MAX_BYTES} bytes", http_status=self.status)
+                raise UnexpectedResponse(
+                    f"the response is larger than {ANSWER_MAX_BYTES} bytes", http_status=self.status
+                )
             chunks.append(chunk)
         return Answer(self.status, self.headers, b"".join(chunks))
 
@@ -425,7 +427,7 @@ class _Exchange:
 
 
 class _Streamed:
-    """A streamed answer of pyreqwest."""
+    """A streamed response of pyreqwest."""
 
     __slots__ = ("__weakref__", "_exchange", "_lane", "_reader")
 
@@ -459,7 +461,7 @@ class _Streamed:
             silence = STREAM_SILENCE if isinstance(error, PyreqwestError) else patience
             raise DeadlineExceeded(f"the answer was silent for {silence:g} s", sent=True) from error
         except PyreqwestError as error:
-            raise ConnectionLost(f"the connection broke within the answer: {_reason(error)}", sent=True) from error
+            raise ConnectionLost(f"the connection broke within the response: {_reason(error)}", sent=True) from error
         finally:
             self._reader = None
         return None if chunk is None else memoryview(chunk)
@@ -540,10 +542,10 @@ def _before_answer(error: PyreqwestError, url: str, *, heard: bool) -> Transport
         advice = f"the port does not speak TLS ({reason}), so use http:// or another port" if _NO_TLS in reason else ""
         return ConnectFailed(f"no connection to {_shown(url)}: {advice or f'{reason}; {_CHECK}'}", sent=False)
     if _WITHIN_ANSWER in causes:  # the first bytes of an answer come with its head
-        return ConnectionLost(f"the connection broke within the answer: {reason}", sent=True)
+        return ConnectionLost(f"the connection broke within the response: {reason}", sent=True)
     # A port that speaks TLS closes the connection, or sends an alert, which is not HTTP.
     advice = "" if heard or not url.startswith("http:") else f"; if {_shown(url)} speaks TLS, use https://"
-    return ConnectionLost(f"the connection broke before the answer: {reason}{advice}", sent=None)
+    return ConnectionLost(f"the connection broke before the response: {reason}{advice}", sent=None)
 
 
 def _shown(url: str) -> str:

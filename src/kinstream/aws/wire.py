@@ -91,7 +91,7 @@ class Codec(Protocol):
     def encode_put_records(self, stream: dict[str, str], records: Sequence[Entry], omitted: str | None = None) -> bytes:
         """Return the body of PutRecords. A `Record` among them has no encoder and no previous number.
 
-        Records whose partition key is `omitted`, the same object, are written without keys.
+        Records with the partition key `omitted`, the same object, are written without keys.
         """
 
     def decode_put_record(self, body: bytes) -> PutRecordResult:

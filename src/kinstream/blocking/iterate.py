@@ -3,8 +3,8 @@
 An exception that a signal handler raises within `next` ends nothing: the next call continues. A generator would be at its end. No
 step of `next` can be interrupted so that a record is lost or returned twice:
 
-1. The event loop fetches a batch and keeps it. 2. The thread takes it over by one assignment. 3. Only the thread's next request
-tells the event loop that the batch was taken. 4. A record is returned by the last statement, and counts as returned just before.
+1. The event loop fetches a batch and keeps it. 2. The thread takes it by one assignment. 3. Only the thread's next request
+shows the event loop that the batch was taken. 4. A record is returned by the last statement, and counts as returned just before.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Part:
         self.last: ReceivedRecord[bytes] | None = None
 
     def complete(self) -> None:
-        """Count what was returned last as completed: the application asks for more."""
+        """Count the record that was returned last as completed: the application requests more."""
         if self.last is not None:
             self.progress.last = self.last
             self.last = None  # once only: it may be that the shard is read from elsewhere after this
@@ -80,7 +80,7 @@ class Iteration(Iterator[T], Generic[T]):
         weakref.finalize(self, _give_up, self._source, background).atexit = False
 
     def close(self) -> None:
-        """End reading. What was returned last is not completed. May be repeated.
+        """End reading. The record that was returned last is not completed. May be repeated.
 
         Raises:
             KinesisError: The last checkpoints could not be written.
@@ -149,7 +149,7 @@ class Iteration(Iterator[T], Generic[T]):
 
 
 class Records(Iteration[ReceivedRecord[bytes]]):
-    """Record after record. One is completed when the next one is asked for."""
+    """Record after record. A record is completed when the next one is requested."""
 
     __slots__ = ()
 
@@ -185,7 +185,7 @@ class Records(Iteration[ReceivedRecord[bytes]]):
 
 
 class Batches(Iteration[RecordBatch]):
-    """Batch after batch. One is completed when the next one is asked for."""
+    """Batch after batch. A batch is completed when the next one is requested."""
 
     __slots__ = ()
 

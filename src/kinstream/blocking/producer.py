@@ -183,7 +183,7 @@ class Producer(OnStream):
 
         Args:
             timeout: Seconds to wait; records that are not settled then fail, and their deliveries say so. None: until all records
-                are written or have failed, which takes as long as their shards' rates ask for.
+                are written or have failed, which takes as long as their shards' rates require.
 
         If an exception leaves a `with` block, it propagates, as `kinstream.Producer.close` has it. Another Ctrl-C ends waiting.
 

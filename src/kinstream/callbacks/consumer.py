@@ -363,7 +363,7 @@ def _not_json(record: ReceivedRecord[bytes], error: ValueError) -> str:
     if record.subsequence_number is None and is_container(record.data):
         return (
             f"the data of the record with sequence number {number} is not JSON but an aggregated record (KPL format);"
-            " is_blob=True hands over its bytes, and kinstream.deaggregate expands them"
+            " is_blob=True returns its bytes, and kinstream.deaggregate expands them"
         )
     return f"the data of the record with sequence number {number} is {error}; is_blob=True hands over any data as it is"
 

@@ -152,7 +152,7 @@ class Face(ForThreads):
             self._limits.append(asyncio.get_running_loop().create_task(self._limit(self._access, timeout)))
 
     async def _limit(self, access: StreamAccess, timeout: float) -> None:  # noqa: ASYNC109 - not the caller's own
-        """Fail what has not ended after a time, so that the object can end. Cancelled if it ends before."""
+        """Fail the calls that have not ended after a time, so that the object can close. Cancelled if it closes before."""
         await access.client.clock.sleep(timeout)
         for task in self._under_way:
             task.cancel()
@@ -193,7 +193,7 @@ class Face(ForThreads):
             try:
                 asking = prepare()
             except KinesisError as refused:
-                error = without_frames(refused)  # its frames hold what was to be written
+                error = without_frames(refused)  # its frames hold the record
             except Exception as fault:
                 error = fault_of(method, fault)
         try:

@@ -65,7 +65,7 @@ class _Settled:
 
     Attributes:
         waiters: The records, in order.
-        size: What they count for, in bytes.
+        size: Their size in the buffer, in bytes.
     """
 
     __slots__ = ("size", "waiters")
@@ -100,7 +100,7 @@ class Producer(Face):
         aggregate: None: each record is sent as one Kinesis record. `Aggregation()`: records are packed into aggregated records.
         batch: How records are gathered into requests.
         pace: How fast a shard is written to; None: as fast as the records come.
-        buffer: Limits of the buffer, in which a record counts until its callback is called. When it is full, `put` hands over
+        buffer: Limits of the buffer, in which a record counts until its callback is called. When it is full, `put` gives
             `BufferFull`, whatever `when_full` and `max_wait` say.
         resend: How long a record is tried.
         observer: A function that sees events (`kinstream.events`), on the object's own thread.
@@ -267,7 +267,7 @@ class Producer(Face):
                 are called. None: as long as the records' deadlines take.
 
         Raises:
-            ConfigError: `timeout` is no number of seconds. Nothing was closed.
+            ConfigError: `timeout` is not a number of seconds. Nothing was closed.
         """
         check_timeout(timeout)
         self._close(timeout)
@@ -280,7 +280,7 @@ class Producer(Face):
         before = producer.statistics().records_failed
         try:
             self.close(None if error is None else drain_limit(error, producer._timeout))
-        except BaseException as interrupted:  # a signal handler raised: what is left fails at once
+        except BaseException as interrupted:  # a signal handler raised: the remaining records fail at once
             self._in_background(partial(self._begin_to_finish, 0.0))
             self._background.join(ABORT_WAIT)
             error = interrupted
@@ -294,7 +294,7 @@ class Producer(Face):
     async def _limit(self, access: StreamAccess, timeout: float) -> None:  # noqa: ASYNC109
         until = access.client.clock.monotonic() + timeout
         for door in self._doors:
-            with suppress(KinesisError):  # each record's callback is told
+            with suppress(KinesisError):  # each record's callback gets it
                 await door.close(timeout)
         await super()._limit(access, max(until - access.client.clock.monotonic(), 0.0))
 

@@ -119,7 +119,7 @@ class Refusals:
             except RuntimeError:  # at the interpreter's end, from Python 3.12 on
                 # An application that closed the object, and lets a timer put once more, has lost nothing.
                 level = logging.DEBUG if isinstance(ended, ClosedError) else logging.ERROR
-                _log.log(level, "put: the program ends, no thread is left to call back on: %s", ended)
+                _log.log(level, "put: the process ends, and no thread is left for callbacks: %s", ended)
                 return False
             queue.drainer = thread
         return True

@@ -78,7 +78,7 @@ class DeadLetters:
 def letter_fields(
     stream: str, record: ReceivedRecord[bytes], error: Exception, *, time: float, attempts: int
 ) -> dict[str, Any]:
-    """Return what every form of a letter has."""
+    """Return the members that every form of a letter has."""
     key = record.partition_key
     return {
         "error": error_text(error),

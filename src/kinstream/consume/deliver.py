@@ -207,7 +207,7 @@ class Delivery(Protocol):
 
     @property
     def failed(self) -> bool:
-        """Whether what was in work failed for good: `drain` raises it."""
+        """True if a handler failed for good while records were being handled: `drain` raises it."""
 
     async def deliver(self, records: Batch) -> None:
         """Hand on a batch, and return when its records are done or in work, or nothing more of it is wanted.
@@ -444,7 +444,7 @@ class SideBySide:
                     error, asyncio.CancelledError
                 )  # by `abandon`, or the handler cancelled its own task
                 self._error = self._error or (_told_as_failure(error) if cancelled else error)
-                self._reading.arrived.set()  # who waits for more of the shard is to see it now
+                self._reading.arrived.set()  # a waiter for more of the shard must see it now
                 if cancelled:
                     raise
                 break

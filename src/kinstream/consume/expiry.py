@@ -41,7 +41,7 @@ class Expiry:
 
         Args:
             position: Where.
-            idle_until: All that arrived until this time is done, though the record of the position is older; None: not known.
+            idle_until: All records up to this time are completed, though the record of the position is older; None: unknown.
         """
         self._place = position if position.is_number else None
         self._idle_until = idle_until

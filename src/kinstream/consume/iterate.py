@@ -30,7 +30,7 @@ Begin: TypeAlias = Callable[["weakref.ref[Any]"], Awaitable[Worker]]
 
 
 class Source:
-    """One reading of the stream, batch by batch: begun when the first one is asked for, until its end.
+    """One reading of the stream, batch by batch: from the request for the first one to its end.
 
     It ends with `aclose`, at SIGTERM, and as an async generator does: if it is no longer referenced, or with the event loop.
 
@@ -60,7 +60,7 @@ class Source:
         return self._worker is not None
 
     async def aclose(self) -> None:
-        """End reading; what was delivered last is not completed. May be repeated.
+        """End reading. The batch that was delivered last is not completed. May be repeated.
 
         Raises:
             KinesisError: The last checkpoints could not be written.
@@ -138,7 +138,7 @@ class Iteration(AsyncIterator[T], Generic[T]):
         self._source = Source(begin)
 
     async def aclose(self) -> None:
-        """End reading; what was delivered last is not completed. May be repeated.
+        """End reading. The batch that was delivered last is not completed. May be repeated.
 
         Raises:
             KinesisError: The last checkpoints could not be written.
@@ -154,7 +154,7 @@ async def _life(worker: Worker) -> AsyncGenerator[None, None]:
         if not worker.ended:
             try:
                 await worker.stop()
-            except KinesisError as error:  # nobody waits for this; who closes the consumer is told again
+            except KinesisError as error:  # no caller waits for this; closing the consumer raises it again
                 _log.warning("the last checkpoints could not be written: %s", error)
 
 

@@ -32,8 +32,8 @@ Batch: TypeAlias = list[ReceivedRecord[bytes]]
 
 
 IDLE_AFTER = 3600.0
-"""Seconds without a record after which it is written down that all until now is done, and again each time so much has passed.
-Retention then takes the record of the checkpoint one day, and whoever reads again must know that no other was lost."""
+"""Seconds without a record after which `idle_until` is stored with the checkpoint, and the interval at which it is stored again.
+Retention then takes the record of the checkpoint one day, and a later reader must know that no other record was lost."""
 
 
 class Origin:
@@ -116,7 +116,7 @@ class Reading:
         shard: The shard.
         state: Where it stands.
         progress: How far its records are done, since it was last begun.
-        failure: The error that ended reading for good; it counts once all before it was handed on.
+        failure: The error that ended reading for good; it counts once all records before it have been delivered.
         last_success: When the last response came, in seconds since 1970; None before the first.
         millis_behind_latest: As the page had it of which records were handed on last.
         children: The shards that its end announced.
@@ -194,7 +194,7 @@ class Reading:
 
         Args:
             position: Where.
-            idle_until: What the lease says of it.
+            idle_until: As stored in the lease.
         """
         self.step(Step.GRANTED)
         self._idle_known = self.idle_written = idle_until
@@ -281,7 +281,7 @@ class Reading:
             self._caught_up_at = page.as_of
         if (expired := self._expiry.heard(page, now)) is not None:
             self._terms.announce(expired)
-            self._active_at = 0.0  # written at once if nothing more is there: a restart must not tell it again
+            self._active_at = 0.0  # stored at once if no record follows: a restart must not report it again
 
     def _cut(self, page: Page, until: float) -> Page:
         """Return the page without what came after the time at which reading ends."""
@@ -491,7 +491,7 @@ class Reading:
     @property
     def may_end(self) -> bool:
         """Whether the shard's end may be written down: where only the program checkpoints, it must have done so for all."""
-        if not self._terms.manual or self._acquired is None:  # never begun: its end was written down before
+        if not self._terms.manual or self._acquired is None:  # never begun: its end was stored before
             return True
         return max(self._asked or self._acquired, self._acquired) >= self.done
 

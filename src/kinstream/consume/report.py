@@ -59,7 +59,7 @@ _log = logging.getLogger("kinstream.consumer")
 
 
 class Reporter:
-    """Reports what happens in a consumer. Called with an event, it logs and counts what the event says and passes it on.
+    """Reports what happens in a consumer. Called with an event, it logs and counts the event and passes it to the observer.
 
     Args:
         stream_name: Begins each line of the log.
@@ -233,7 +233,7 @@ class Reporter:
         elif event.operation == "lease":
             self._failed("lease", event.error, event.shard_id, "it is retried; the shard is not read until then")
         else:
-            then = "it is retried; after a restart, records since the last checkpoint come again"
+            then = "it is retried; after a restart, records since the last checkpoint are delivered again"
             self._failed("checkpoint", event.error, event.shard_id, then)
 
     def _failed(self, kind: str, error: BaseException, place: str, then: str, patience: float = 0.0) -> None:

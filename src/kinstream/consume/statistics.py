@@ -16,10 +16,10 @@ class ConsumerStatistics(msgspec.Struct, frozen=True):
         responses: Responses to GetRecords and events of subscriptions, also those without records.
         failures: Requests and store operations that failed and are retried: reading, subscribing, listing shards, taking leases,
             writing checkpoints. Throttling counts too.
-        retries: Requests for records that were sent again.
+        retries: Requests for records that were retried.
         handler_failures: Calls of a handler that raised an exception.
         checkpoints: Checkpoints that were written.
-        dead_letters: Records that were handed to the dead letter.
+        dead_letters: Records that the dead letter received.
         skipped: Records that were skipped because their handler failed (`Failing(then="skip")`).
         dropped: Records in aggregates that were dropped because they do not belong to their shard.
     """

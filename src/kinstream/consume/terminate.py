@@ -1,4 +1,4 @@
-"""SIGTERM: ends what reads a stream before the next record, if the application does not handle the signal itself.
+"""SIGTERM: ends reading before the next record, if the application does not handle the signal itself.
 
 One handler serves all readers of the process. It is installed with the first of them and removed with the last.
 """

@@ -20,11 +20,11 @@ ExceptionInfo: TypeAlias = "tuple[type[BaseException], BaseException, TracebackT
 
 
 class HandlerFailed(Exception):
-    """Stands in a log for an exception whose text quotes a record's data."""
+    """Replaces an exception in the log if its text quotes a record's data."""
 
 
 def exception_info(error: BaseException, data: Sequence[bytes]) -> ExceptionInfo:
-    """Return what `logging` needs to show an exception with its traceback, without the data of the records it was raised for."""
+    """Return the `exc_info` of an exception for `logging`: its traceback, without the data of the records it was raised for."""
     if quotes(_texts(error), data):
         error = HandlerFailed(
             f"{type(error).__name__}: its text is withheld, because it quotes a record's data"

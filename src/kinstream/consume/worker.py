@@ -455,7 +455,7 @@ class Worker:
         return not self._discoverer.listed(shard_id)
 
     async def _retry_listed(self, reading: Reading, error: NotFound) -> None:
-        """Read a listed shard again though the service says that there is none: a part of it may not know of the shard yet."""
+        """Retry a listed shard after NotFound: a part of the service may not know the shard yet."""
         if reading.not_found_for >= NOT_READY_FOR:
             self._fail(reading, error)
             return
@@ -684,7 +684,7 @@ class Worker:
         self._tasks.discard(task)
         error: BaseException | None = None
         if not task.cancelled():
-            error = task.exception()  # a fault of ours: it must not pass in silence
+            error = task.exception()  # a bug of kinstream: it must not pass in silence
         elif (reading := self._ways.get(task)) is not None and not self._stopping.is_set() and not reading.state.final:
             error = RuntimeError(f"{reading.shard_id}: a handler cancelled the task that it runs in")
         if error is not None:

@@ -2,7 +2,7 @@
 
 SQLite recovers a WAL up to its first frame with a wrong checksum and drops the frames behind it, because a crash in the middle
 of a write leaves such frames. It ignores the whole file if the header is wrong. Both also follow from damage to the file, and
-then commits are lost that were acknowledged. A later commit tells the two apart:
+then commits are lost that were acknowledged. A later commit distinguishes the two:
 
 1. Each frame stores a checksum that continues the one stored in the frame before it.
 2. A commit frame that continues the checksum of the frame before it, as stored or as computed, was written after that frame.

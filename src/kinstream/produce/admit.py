@@ -153,7 +153,7 @@ class Admission:
         return wrapped
 
     def _check_size(self, size: int, problem: str, index: int) -> None:
-        """Check what a record takes in the stream and in the buffer. Raises InvalidRecord."""
+        """Check the size of a record in the stream and in the buffer. Raises InvalidRecord."""
         if size > self.record_limit:
             if size <= RECORD_MAX_BYTES:
                 self.outgrown()
@@ -164,7 +164,7 @@ class Admission:
             )
         if size > self._largest:
             raise InvalidRecord(
-                f"{problem}; the whole buffer has room for {self._largest} (Buffering.max_bytes)", index=index
+                f"{problem}; the whole buffer has space for {self._largest} (Buffering.max_bytes)", index=index
             )
 
 

@@ -62,7 +62,7 @@ class Aggregate:
 
 
 class Failure:
-    """Why records failed. Records that failed together share one; the error of each is created when a caller asks for it.
+    """Why records failed. Records that failed together share one; the error of each is created when a caller observes it.
 
     A delivery must not lead to its own error: a raised error's traceback holds frames that hold the delivery, and the garbage
     collector does not see such a cycle (`Delivery`).
@@ -242,7 +242,7 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
 
 
 class WrappedDelivery(Delivery, eq=False, gc=False):
-    """A delivery whose payload is itself an aggregated record.
+    """A delivery with a payload that is itself an aggregated record.
 
     Readers would deaggregate it if it came alone. So its `data` is a container of one record, which readers deaggregate to the
     payload. Inside an aggregate the payload needs no container.
@@ -306,7 +306,7 @@ class Deliveries:
     def __init__(self, deliveries: list[Delivery], unseen: Unseen | None = None) -> None:
         self._deliveries = deliveries
         self._settled = 0
-        self._unseen = unseen  # told who awaits them; None: they are not awaited
+        self._unseen = unseen  # notified of awaits; None: they are not awaited
 
     def __len__(self) -> int:
         return len(self._deliveries)
@@ -348,7 +348,7 @@ class Deliveries:
 
 
 def settle_waiter(waiter: Waiter) -> None:
-    """Wake a waiter. One whose event loop is closed can never run again."""
+    """Wake a waiter, unless its event loop is closed: then it can never run again."""
     try:  # noqa: SIM105 - `suppress` costs more than all the rest
         waiter.set_result(None)
     except RuntimeError:

@@ -112,9 +112,9 @@ class Door:
 
         Args:
             delivery: The record.
-            waiter: Is told when the record is settled.
+            waiter: Notified when the record is settled.
             records: Records that are settled and that count as buffered nevertheless.
-            size: What they count for, in bytes.
+            size: Their size in the buffer, in bytes.
 
         Raises:
             ClosedError: The producer is closed.
@@ -215,7 +215,7 @@ class Door:
         self.empty()
         return await self._pipeline.flush()
 
-    async def close(self, timeout: float | None) -> None:  # noqa: ASYNC109 - what is late is failed, not cancelled
+    async def close(self, timeout: float | None) -> None:  # noqa: ASYNC109 - late records fail; nothing is cancelled
         """Close the pipeline after all that was put."""
         self.shut()
         self.empty()

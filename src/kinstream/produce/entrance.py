@@ -147,7 +147,7 @@ class Entrance:
         self.inbox += deliveries
 
     def has_space(self, delivery: Delivery, records: int, size: int) -> bool:
-        """Return True if the buffer has space for a record after so many records and bytes that are not in it yet.
+        """Return True if the buffer has space for a record behind a number of records and bytes that are not in it yet.
 
         Any thread may call it: it changes nothing.
         """

@@ -1,7 +1,7 @@
 """Expiry of records: when a record times out, and the stall clocks by which that is decided.
 
-Waiting behind a shard's rate is backpressure, not failure. A record times out only if what it waits for has not responded for the
-whole timeout, or if a timeout has passed since a request first failed for the record itself.
+Waiting behind a shard's rate is backpressure, not failure. A record times out only if the shard or request that it waits for has
+not responded for the whole timeout, or if a timeout has passed since a request first failed for the record itself.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ REFRESH: Final = "refresh"
 class StallClocks:
     """Clocks that run while something makes no progress: one for each shard, SERVICE and REFRESH.
 
-    A shard's clock, whose key is the shard's lane, starts when a request with its records is sent and is cleared when the shard
-    accepts a record.
+    A shard's clock has the shard's lane as its key. It starts when a request with its records is sent and is
+    cleared when the shard accepts a record.
 
     Args:
         timeout: Seconds after which `run_out` reports a clock.

@@ -89,7 +89,7 @@ class Follower:
         pump: Starts the task.
         clock: The time.
         counts: Looks are counted there.
-        stalls: The clock of what waits for the stream's description is kept there.
+        stalls: Has the clock of the records that wait for the stream's description.
         aggregates: Whether records are to be packed where they may be.
         name: The stream's name.
         tell: Told events; None where nobody listens.
@@ -175,7 +175,7 @@ class Follower:
         return self._look_at if waits and self.looking is None else NEVER
 
     def look_if_due(self, now: float) -> None:
-        """Look at the stream when the first records come, and when records come after a look that failed."""
+        """Refresh the stream's description for the first records, and for records that come after a failed refresh."""
         if self.looking is None and now >= self._look_at and (self._entrance.inbox or now >= self.next_look):
             self._look_at = NEVER
             self.hold_until = now + PATIENCE
@@ -202,7 +202,7 @@ class Follower:
         self.unsure.append(Stray(lane, aggregate, result, self._looks))
 
     def drop(self, stray: Stray) -> None:
-        """Forget an aggregate whose records are all settled."""
+        """Forget an aggregate after all of its records were settled."""
         self.unsure.remove(stray)
         stray.lane.unjudged -= 1
 
@@ -266,7 +266,7 @@ class Follower:
         return ABSENT_DELAY if self.forbids_sending else LOOK_AGAIN
 
     async def _look(self) -> KinesisError | None:
-        """Describe the stream once, and go by what is seen; return why that is not all that should be known."""
+        """Describe the stream once and apply the result; return why it is incomplete, if it is."""
         look = self._looks
         try:
             sight = await self._scout.look()
@@ -310,7 +310,7 @@ class Follower:
             self._why_single = None
             self._batcher.aggregating = self._aggregates
         elif used is None and sight.error is not None:
-            self._go_single(f"its shards cannot be told: {sight.error.details}", logged=True)
+            self._go_single(f"its shards are not known: {sight.error.details}", logged=True)
         if shard_map is not None:
             self.known = True
             self._counts.map_refreshes += 1

@@ -82,7 +82,7 @@ class Lane:
 
     @property
     def oldest(self) -> float:
-        """When its oldest record was admitted; NEVER if there is none."""
+        """When its oldest record was admitted; NEVER if it has none."""
         oldest = self.waiting[self.head].admitted if self.head < len(self.waiting) else NEVER
         return min(oldest, self.again[0].admitted) if self.again else oldest
 

@@ -50,7 +50,7 @@ async def describe(client: Client, stream: Stream) -> StreamFacts:
         )
     summary = answer.get("StreamDescriptionSummary")
     if not isinstance(summary, dict):
-        raise UnexpectedResponse("DescribeStreamSummary: unexpected answer: it has no StreamDescriptionSummary")
+        raise UnexpectedResponse("DescribeStreamSummary: unexpected response: it has no StreamDescriptionSummary")
     limit = summary.get("MaxRecordSizeInKiB")
     if not isinstance(limit, int) or not 0 < limit <= RECORD_MAX_KIB:
         limit = RECORD_DEFAULT_MAX_KIB

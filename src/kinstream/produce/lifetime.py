@@ -1,4 +1,4 @@
-"""Lifetime: ends a producer that nobody closed, together with its event loop, and reports the records that were not written.
+"""Settles the records of a producer that was never closed when its event loop ends, and reports their number.
 
 While records are in the producer, an async generator is open in its event loop. `asyncio.run` and all runners like it close such
 generators before they close the loop (`loop.shutdown_asyncgens`). If the loop is closed without that, the end of the interpreter
@@ -113,4 +113,4 @@ def _step(step: Awaitable[Any]) -> None:
 @atexit.register
 def _at_exit() -> None:
     for lifetime in list(_begun):
-        lifetime.forgotten("when the program ended")
+        lifetime.forgotten("when the process ended")

@@ -21,7 +21,7 @@ STEP = 0.05
 """A shard that has had what its pace allows rests for as long, rather than be sent a record a millisecond."""
 
 INNER_OVERHEAD = 10
-"""Bytes that an aggregate has for each record beside its data and its partition key, about."""
+"""Approximate bytes that an aggregate needs for each record in addition to its data and partition key."""
 WORTH_ADVICE = 1.5
 """Aggregation is only advised if a shard would accept at least this many times more records."""
 LIMITED_FOR = 5.0

@@ -106,7 +106,7 @@ class Pipeline:
     Attributes:
         entrance: Where records come in.
         unseen: Failures that no caller has observed.
-        lifetime: Ends the pipeline if nobody closes it.
+        lifetime: Ends the pipeline if it is never closed.
     """
 
     def __init__(
@@ -290,7 +290,7 @@ class Pipeline:
             self._pump.schedule()
 
     def _start_clocks(self, batch: Batch, now: float) -> None:
-        """Start the stall clocks of what a request is sent to, and say when its first record times out."""
+        """Start the stall clocks of a request's lanes, and return when its first record times out."""
         stalled_since = self._stalls.start_all((SERVICE, *batch.lanes), now)
         batch.expires = self._expiry.at(batch.oldest, batch.first_failure, stalled_since)
 
@@ -576,7 +576,7 @@ class Pipeline:
         self._retry(lane, entries, now)
 
     def _retry(self, lane: Lane, entries: list[Entry], now: float) -> None:
-        """Put Kinesis records in front of their lane; those of which a record was settled are taken apart."""
+        """Put Kinesis records in front of their lane; those with a settled record are split."""
         if not self._router.has(lane):
             self._back([delivery for entry in entries for delivery in self._apart(entry)], now)
             return
@@ -799,7 +799,7 @@ class Pipeline:
             return
         self._dead = True
         kind = type(error).__name__
-        # An exception that goes on has its frames, and records are in them, which must not hold it in turn.
+        # A propagating exception holds its frames, and they hold records, which must not hold the exception in turn.
         cause = error if isinstance(error, Exception) else KinesisError(f"{kind} was raised within the producer")
         failed = ClosedError(f"put: this producer has failed: {kind}")
         failed.__cause__ = cause
@@ -960,7 +960,7 @@ class Pipeline:
 
 @contextmanager
 def _noted(raised: list[BaseException]) -> Iterator[None]:
-    """Note what is raised. The stages may be in any state, memory may have run out, and an observer may call `sys.exit`."""
+    """Store the exception. The stages may be in any state, memory may have run out, and an observer may call `sys.exit`."""
     try:
         yield
     except BaseException as error:  # noqa: BLE001

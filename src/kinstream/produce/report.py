@@ -16,7 +16,7 @@ THROTTLED_FOR = 10.0
 """Seconds of throttling without an accepted record after which a producer says so. Less is everyday backpressure."""
 
 NOT_READY_FOR = 10.0
-"""Seconds after which a stream is reported that is being created, or resharded so that its shards cannot be told."""
+"""Seconds after which a stream is reported that is being created, or whose shards cannot be determined while it is resharded."""
 
 _KINDS = {"send": "PutRecords", "throttled": "PutRecords", "look": "describing the stream"}
 
@@ -42,7 +42,7 @@ class Reporter:
 
         Args:
             accepted: True if a shard accepted any of its records.
-            again: Records that are sent again, and why.
+            again: Records that are retried, and why.
         """
         if accepted:
             self._succeeded("send", "throttled")
@@ -50,25 +50,25 @@ class Reporter:
             self._succeeded("send")
             self._throttled(again[-1].error if again else "")
         else:
-            self._failed("send", again[-1].error, "the records are sent again")
+            self._failed("send", again[-1].error, "the records are retried")
 
     def unanswered(self, error: KinesisError) -> None:
         """Take note that a PutRecords request failed as a whole."""
         if error.throttled:
             self._throttled(error.details)
             return
-        then = "its records are not sent again" if hopeless(error) else "the records are sent again"
+        then = "its records are not retried" if hopeless(error) else "the records are retried"
         if isinstance(error, NotFound):
             then = "its records fail if the stream's description confirms that"
         self._failed("send", described(error), then, NOT_READY_FOR if isinstance(error, ResourceInUse) else 0.0)
 
     def looked(self, error: KinesisError | None) -> None:
-        """Take note of a look at the stream: its description and its shards."""
+        """Take note of a response to DescribeStreamSummary or ListShards, or of its failure."""
         if error is None:
             self._succeeded("look")
             return
         soon = error.throttled or isinstance(error, ResourceInUse) or type(error) is KinesisError
-        then = "it is described again while records wait, which are sent one by one until then"
+        then = "it is retried while records are pending"
         self._failed("look", described(error), then, NOT_READY_FOR if soon else 0.0)
 
     def limited_by_records(self, advice: ShardLimitedByRecords) -> None:
@@ -80,7 +80,7 @@ class Reporter:
         )  # fmt: skip
 
     def unseen(self, cause: str, details: str, records: int) -> None:
-        """Log records that failed for good, and whose failure no caller has observed."""
+        """Log records that failed for good if no caller has observed the failure."""
         report = self._final.failed(cause, self._clock.monotonic(), count=records)
         if report is not None:
             _log.warning(
@@ -89,7 +89,7 @@ class Reporter:
             )  # fmt: skip
 
     def _throttled(self, cause: str) -> None:
-        then = "the records are sent again, more slowly: the stream needs more shards, or fewer records"
+        then = "the records are retried at a lower rate; add shards, or put fewer records"
         self._failed("throttled", cause, then, THROTTLED_FOR)
 
     def _failed(self, kind: str, cause: str, then: str, patience: float = 0.0) -> None:

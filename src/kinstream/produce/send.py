@@ -58,7 +58,7 @@ class Sender:
 def _count_signed_again(batch: Batch, sent: int) -> None:
     """Count the requests of a batch but the last, which is counted with its outcome.
 
-    The client sends a request again whose credentials had expired or whose date was wrong.
+    The client retries a request if its credentials had expired or its date was wrong.
     """
     if sent > 1:
         for entry in batch.entries:

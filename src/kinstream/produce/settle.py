@@ -131,7 +131,7 @@ def _sort_out(
         again.append(entry)
         if result.error_code == THROTTLED:
             throttled.append(entry)
-        # An InternalFailure: nobody knows.
+        # An InternalFailure: unknown.
         count_attempt(entry, maybe_written=result.error_code != THROTTLED)
         error = f"{result.error_code}: {result.error_message}"
     if written:
@@ -188,7 +188,7 @@ def mark_written(
     """Tell each record that it is written; return how many they were, their bytes, and those that somebody waits for.
 
     Records that were settled before, because their deadline came, stay as they are.
-    If it raises, none is told.
+    If it raises, none is settled.
     """
     if compiled is not None:
         return compiled.mark_written(entries, results)

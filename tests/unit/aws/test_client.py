@@ -415,7 +415,7 @@ async def test_expired_token_that_cannot_be_renewed_is_final() -> None:
 )
 async def test_foreign_answer_with_200_is_unexpected(odd: Answer) -> None:
     client, _ = client_of(odd)
-    with pytest.raises(UnexpectedResponse, match=r"^PutRecord: unexpected answer: ") as caught:
+    with pytest.raises(UnexpectedResponse, match=r"^PutRecord: unexpected response: ") as caught:
         await put(client)
     assert caught.value.http_status == 200
     assert caught.value.http_response is not None

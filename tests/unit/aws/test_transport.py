@@ -260,7 +260,7 @@ async def resets_within_the_request(peer: Peer) -> None:
 @pytest.mark.parametrize("script", [closes, closes_at_once, resets_within_the_request, answering(then=reset)])
 @pytest.mark.parametrize("size", [2, 3_000_000])
 async def test_connection_that_ends_before_the_answer_leaves_it_unknown(script: Script, size: int) -> None:
-    with pytest.raises(ConnectionLost, match="before the answer") as caught:
+    with pytest.raises(ConnectionLost, match="before the response") as caught:
         await post_to(script, b"x" * size)
     assert caught.value.sent is None
     assert caught.value.retry_safe is None
@@ -341,7 +341,7 @@ async def test_silence_ends_at_the_deadline(script: Script) -> None:
 
 async def test_silence_within_a_large_answer_ends_at_the_deadline() -> None:
     start = http_answer(b"x" * 1_000_000)[:500_000]
-    with pytest.raises(DeadlineExceeded, match=r"the answer stopped for 0\.5 s") as caught:
+    with pytest.raises(DeadlineExceeded, match=r"the response stopped for 0\.5 s") as caught:
         await post_to(answering(start, then=wait_for_ever), progress=PROGRESS)
     assert caught.value.sent is True
 

@@ -22,7 +22,7 @@ class Page(msgspec.Struct, frozen=True, gc=False):
         child_shards: At the end, the shards in which reading goes on, where the answer names them.
         as_of: The page was surely not made before this time by the service's clock, in seconds since 1970: how far it lags was
             true then, or later. None: it may have been made long ago.
-        retries: Requests that were sent again within the call that brought the page.
+        retries: Retries within the call that returned the page.
     """
 
     records: list[ReceivedRecord[bytes]]

@@ -28,7 +28,7 @@ class PageSize:
         self._arrived = 0
 
     def broke(self) -> bool:
-        """Take note that a response broke; return True if the next request asks for less."""
+        """Take note that a response broke; return True if the next request is for fewer records."""
         self._broke_at, self._arrived = self.limit, 0
         self.limit = max(self.limit // SHRINK, 1)
         return self.limit < self._broke_at

@@ -24,7 +24,7 @@ class Keeper(Protocol):
     """Says which shards this process may read. Whoever reads asks before, and ends when the lease is lost."""
 
     async def known(self) -> dict[str, Position]:
-        """Return how far each shard was done when it was last looked at, by the shards' ids.
+        """Return the checkpoints that were read last, by shard id.
 
         Raises:
             KinesisError: The store failed; it may be tried again.
@@ -48,10 +48,10 @@ class Keeper(Protocol):
         """Write down another place to go on from, also an earlier one. Raises as `checkpoint`."""
 
     async def idle(self, shard_id: str, until: float) -> None:
-        """Write down that nothing came after the checkpoint until a time. Raises as `checkpoint`."""
+        """Store that no record arrived after the checkpoint until a time. Raises as `checkpoint`."""
 
     async def forget(self, shard_id: str, *, unfinished: bool = False) -> None:
-        """Remove the lease of a shard that is listed no more: one that is done, or also an unfinished one."""
+        """Remove the lease of a shard that is no longer listed, whether it is completed or not."""
 
     def lease(self, shard_id: str) -> Lease | None:
         """Return the lease of a shard as it is known; None if there is none."""
@@ -60,11 +60,11 @@ class Keeper(Protocol):
         """Return the shards whose leases another worker has now. Raises as `known`."""
 
     async def release(self) -> None:
-        """Give up all leases, so that whoever takes them knows that nobody reads any more."""
+        """Release all leases, so that the next owner knows that this worker has stopped."""
 
 
 class SoleKeeper:
-    """Keeper of an application that reads the whole stream alone. It takes every lease that it is asked for.
+    """Keeper of an application that reads the whole stream alone. It takes every lease that is requested.
 
     A second one that uses the same leases takes them over. It logs a warning if the first still runs, which finds out when it
     writes or checks its leases.
@@ -127,7 +127,7 @@ class SoleKeeper:
             await self._write(shard_id, position, ())
 
     async def idle(self, shard_id: str, until: float) -> None:
-        """Write down that nothing came after the checkpoint until a time."""
+        """Store that no record arrived after the checkpoint until a time."""
         async with self._locks[shard_id]:
             await self._change(shard_id, lambda lease: lease.idle(until))
 
@@ -187,12 +187,12 @@ class SoleKeeper:
             stored = next((row for row in await _stored(self._table.list()) if row.key == shard_id), None)
             if stored is None or stored.owner != self._owner:
                 raise lease_lost(shard_id)
-            lease = change(stored)  # the last write seemed to fail, and was done
+            lease = change(stored)  # the last write seemed to fail, but was carried out
         self._leases[shard_id] = lease
 
 
 def lease_lost(shard_id: str) -> LeaseLost:
-    """Return the error for a shard whose lease another worker took."""
+    """Return the error for a shard if another worker took its lease."""
     return LeaseLost(
         f"{shard_id}: another worker has taken the lease, and reads this shard now: nothing is checkpointed here any more",
         shard_id=shard_id,

@@ -20,8 +20,8 @@ class Lease(msgspec.Struct, frozen=True):
         children: The shards in which reading goes on (childShardIds).
         hash_key_range: The hash keys that it takes (startingHashKey, endingHashKey).
         owner_switches: How often its owner changed since the last checkpoint (ownerSwitchesSinceCheckpoint).
-        idle_until: Everything that arrived before this time is done, though the record of the checkpoint is much older; None: not
-            known. In seconds since 1970; the KCL has no such column.
+        idle_until: All records before this time are completed, though the record of the checkpoint is much older; None: unknown.
+            In seconds since 1970; the KCL has no such column.
     """
 
     key: str

@@ -1,4 +1,4 @@
-"""Owners of leases: names of workers, which tell on the same machine whether their process still runs."""
+"""Owners of leases: names of workers. On the same machine a name shows whether its process still runs."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import sys
 import uuid
 
 _PROCESS = uuid.uuid4().hex[:8]
-"""Tells this process from an earlier one with the same id, such as process 1 of a container that was started again."""
+"""Distinguishes this process from an earlier one with the same id, such as process 1 of a container that was started again."""
 
 
 def owner_name() -> str:
-    """Return a new name for a worker of this process: host, process id, and what makes it unique."""
+    """Return a new name for a worker of this process: host, process id, and a unique suffix."""
     return f"{socket.gethostname()}:{os.getpid()}:{_PROCESS}{uuid.uuid4().hex[:8]}"
 
 
 def runs(owner: str) -> bool:
     """Return whether an owner's process is known to run. False if that cannot be known, as on another machine.
 
-    A worker that stops in good order releases its leases; one whose process was killed does not, and its process is gone.
+    A worker that is closed releases its leases. A worker that was killed does not, and its process is gone.
     """
     host, _, rest = owner.rpartition(":")[0].rpartition(":")
     unique = owner.rpartition(":")[2]

@@ -177,7 +177,7 @@ class _File:
         return self._connection
 
     def check(self) -> None:
-        """Check that what was written went to a file that can be opened again. In its thread.
+        """Check that the last write went to a file that can be opened again. In its thread.
 
         Raises:
             StoreFailed: The file was deleted, or another one has its name.
