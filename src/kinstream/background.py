@@ -141,15 +141,18 @@ class BackgroundLoop:
 
     def stop(self) -> None:
         """Let the loop end after all that came before, and its thread with it. Does not wait. May be repeated."""
-        if self.forked:
-            return
-        with self._lock:
-            if self._stopped:
-                return  # a second loop.stop() would break off the end that the first began
-            self._stopped = True
-            if self._loop is not None:
-                with suppress(RuntimeError):  # it has ended by itself
-                    self._loop.call_soon_threadsafe(_stop, self._loop, self._ended)
+        if not self.forked:
+            with self._lock:
+                self.stop_unused()
+
+    def stop_unused(self) -> None:
+        """Do so for an owner that was collected as garbage. Takes no lock: the collector runs in any thread, at any moment."""
+        if self._stopped or self.forked:
+            return  # a second loop.stop() would break off the end that the first began
+        self._stopped = True
+        if self._loop is not None:
+            with suppress(RuntimeError):  # it has ended by itself
+                self._loop.call_soon_threadsafe(_stop, self._loop, self._ended)
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the thread's end, unless this is it."""

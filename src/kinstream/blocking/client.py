@@ -87,7 +87,7 @@ class Client(Blocking):
     def __init__(self, **options: Unpack[ClientOptions]) -> None:
         self._client = kinstream.aws.client.Client(**options)
         super().__init__(BackgroundLoop("kinstream-client"), shared=False)
-        self._when_forgotten(self._background.stop)
+        self._when_forgotten(self._background.stop_unused)
 
     def __repr__(self) -> str:
         made = hasattr(self, "_client")  # False while the constructor checks its arguments

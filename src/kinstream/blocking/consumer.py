@@ -112,7 +112,7 @@ class Consumer(OnStream):
         self._this_thread = threading.local()
         self._closes_after_run = False
         if not self._shared:
-            self._when_forgotten(self._background.stop)
+            self._when_forgotten(self._background.stop_unused)
 
     def __repr__(self) -> str:
         made = hasattr(self, "_consumer")  # False while the constructor checks its arguments
