@@ -691,6 +691,29 @@ def test_records_that_linger_while_a_refusal_is_confirmed_cause_no_busy_loop() -
     simulate(program)
 
 
+def test_stream_not_found_for_a_moment_fails_none_of_the_records_that_wait_behind_the_pace() -> None:
+    refused: list[float] = []
+
+    def flicker(operation: str, request: Any) -> Answer | None:
+        if operation == "ListShards":
+            return refusal("InternalFailure", 500)  # the look that fails all the time is not the one that they wait for
+        if operation == "PutRecords" and now() > 50 and not refused:
+            refused.append(now())
+            return refusal("ResourceNotFoundException")
+        return None
+
+    async def program() -> None:
+        place = Place(flicker, shards=1)
+        producer = place.producer(aggregate=None, batch=Batching(linger=0, max_records=1, max_requests=1))
+        deliveries = await producer.put_many(pairs(5000))
+        assert all(isinstance(each, PutResult) for each in await deliveries)
+        assert refused
+        await producer.close()
+        await place.client.close()
+
+    simulate(program)
+
+
 def test_records_linger_less_than_their_maximum_age_with_many_shards() -> None:
     async def program() -> None:
         place = Place(shards=64)

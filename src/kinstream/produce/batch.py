@@ -16,7 +16,7 @@ from kinstream.config import Aggregation, Batching
 from kinstream.events import Event, RecordsAggregated, ShardLimited, ShardLimitedByRecords
 from kinstream.produce.aggregate import pack
 from kinstream.produce.delivery import KEYLESS, Aggregate, Delivery, Entry
-from kinstream.produce.expire import NEVER, REFRESH, SERVICE, Expiry, StallClocks
+from kinstream.produce.expire import ABSENT, NEVER, REFRESH, SERVICE, Expiry, StallClocks
 from kinstream.produce.lane import Lane
 from kinstream.produce.pace import LIMITED_FOR, STEP, WORTH_ADVICE
 from kinstream.produce.refusal import Refusal
@@ -122,7 +122,6 @@ class Batcher:
         clocks: The stall clocks of the lanes.
         keep_order: Whether a shard has at most one request on its way, with at most one Kinesis record of each key.
         tell: Told events; None where nobody listens.
-        waits_for_look: Returns True while nothing is sent until the stream has been described.
 
     Attributes:
         aggregating: Whether records are packed now; only where their shards can be told.
@@ -142,7 +141,6 @@ class Batcher:
         *,
         keep_order: bool,
         tell: Callable[[Event], object] | None = None,
-        waits_for_look: Callable[[], bool] = lambda: False,
     ) -> None:
         self.aggregating: bool = False
         self.record_limit: int = RECORD_MAX_BYTES
@@ -155,7 +153,6 @@ class Batcher:
         self._expiry = expiry
         self._clocks = clocks
         self.linger: float = min(batching.linger, expiry.timeout / 2, expiry.max_age / 2)
-        self._waits_for_look = waits_for_look
         self._keep_order = keep_order
         self._tell = tell
         self._due: deque[Lane] = deque()
@@ -350,10 +347,8 @@ class Batcher:
     def stalled_since(self, lane: Lane) -> float:
         """Return when the first of the clocks that apply to a lane's records was started."""
         since = self._clocks.since
-        stalled_since = min(since(lane), since(SERVICE))
-        if self._waits_for_look() or (self._keep_order and lane.waits_for_refresh):
-            return min(stalled_since, since(REFRESH))
-        return stalled_since
+        stalled_since = min(since(lane), since(SERVICE), since(ABSENT))
+        return min(stalled_since, since(REFRESH)) if self._keep_order and lane.waits_for_refresh else stalled_since
 
     def expires(self, lane: Lane) -> float:
         """Return when the first record of a lane times out, or an earlier time; NEVER while no clock has run out."""

@@ -56,10 +56,12 @@ SERVICE: Final = "service"
 """Key of the clock that runs while no request gets a response. It applies to every record."""
 REFRESH: Final = "refresh"
 """Key of the clock that runs while the stream cannot be described. It applies to records that wait for that."""
+ABSENT: Final = "absent"
+"""Key of the clock that runs while nothing is sent, because the stream is not known to be there. It applies to every record."""
 
 
 class StallClocks:
-    """Clocks that run while something makes no progress: one for each shard, SERVICE and REFRESH.
+    """Clocks that run while something makes no progress: one for each shard, SERVICE, REFRESH and ABSENT.
 
     A shard's clock has the shard's lane as its key. It starts when a request with its records is sent and is
     cleared when the shard accepts a record.

@@ -13,7 +13,7 @@ from kinstream.events import AggregationOff, Event, ShardMapRefreshed
 from kinstream.produce.batch import Batch, Batcher
 from kinstream.produce.delivery import Aggregate
 from kinstream.produce.entrance import Entrance
-from kinstream.produce.expire import NEVER, REFRESH, StallClocks
+from kinstream.produce.expire import ABSENT, NEVER, REFRESH, StallClocks
 from kinstream.produce.lane import Lane
 from kinstream.produce.learn import Scout, Sight
 from kinstream.produce.pump import Pump
@@ -190,6 +190,12 @@ class Follower:
     def _start_clock(self) -> None:
         self._stalls.start(REFRESH, self._clock.monotonic())
 
+    def _note_absence(self) -> None:
+        if self.forbids_sending:
+            self._stalls.start(ABSENT, self._clock.monotonic())
+        else:
+            self._stalls.clear(ABSENT)
+
     def forget(self) -> None:
         """Know nothing of the stream any more: one made anew in its place may have the same shards with other ranges."""
         self.known = self.spreads = False
@@ -209,6 +215,7 @@ class Follower:
     def confirm(self, batch: Batch, error: NotFound, parts: list[Again]) -> None:
         """Keep a request that was refused because the stream was not found until its description has confirmed that."""
         self.unconfirmed.append(Unconfirmed(batch, error, parts, self._looks))
+        self._note_absence()
         self.look_again()
 
     def _outgrown(self) -> None:
@@ -231,6 +238,7 @@ class Follower:
                 self._start_clock()
                 self._looks += 1
                 error = await self._look()
+                self._note_absence()
                 if error is None and self.unsure:
                     # A shard that was made and closed again meanwhile is not among the open ones.
                     self._looks += 1

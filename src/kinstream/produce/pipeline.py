@@ -43,7 +43,7 @@ from kinstream.events import (
 from kinstream.produce.batch import Batch, Batcher
 from kinstream.produce.delivery import KEYLESS, Aggregate, Deliveries, Delivery, Entry, WrappedDelivery, count_attempt
 from kinstream.produce.entrance import Entrance
-from kinstream.produce.expire import NEVER, REFRESH, SERVICE, Cause, Expiry, StallClocks
+from kinstream.produce.expire import ABSENT, NEVER, REFRESH, SERVICE, Cause, Expiry, StallClocks
 from kinstream.produce.follow import Follower, Stray, Unconfirmed
 from kinstream.produce.lane import Lane, taken_apart
 from kinstream.produce.learn import Scout
@@ -137,10 +137,7 @@ class Pipeline:
         self._router = Router(self._make_lane, keep_order=keep_order)
         self._expiry = Expiry(resend.deadline, NEVER if resend.max_age is None else resend.max_age)
         self._stalls = StallClocks(resend.deadline)
-        self._batcher = Batcher(
-            batch, aggregate, self._expiry, self._stalls, keep_order=keep_order, tell=self._tell,
-            waits_for_look=lambda: self._follower.forbids_sending,
-        )  # fmt: skip
+        self._batcher = Batcher(batch, aggregate, self._expiry, self._stalls, keep_order=keep_order, tell=self._tell)
         self.entrance: Entrance = Entrance(buffer, self._router, self._pump, self._route, self._clock)
         self._outage = Outage(resend.max_delay)
         self._sender = Sender(client, stream, resend.deadline)
@@ -426,9 +423,9 @@ class Pipeline:
             stalled = f"{lane.shard_id or 'the stream'} has accepted no record for {now - since(lane):.0f} s"
         elif since(SERVICE) + timeout <= now:
             stalled = f"no PutRecords request has succeeded for {now - since(SERVICE):.0f} s"
-        elif since(REFRESH) + timeout <= now:
+        elif (unready := min(since(REFRESH), since(ABSENT))) + timeout <= now:
             missing = "the stream was not ready" if self._follower.absent else "the stream could not be described"
-            stalled = f"{missing} for {now - since(REFRESH):.0f} s"
+            stalled = f"{missing} for {now - unready:.0f} s"
             stalled += f" ({self._follower.trouble})" if lane is not None and self._follower.trouble else ""
         else:  # a response came in the moment in which it timed out
             stalled = f"it had waited for {timeout:g} s without a response"
