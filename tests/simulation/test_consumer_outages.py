@@ -8,16 +8,14 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from tests.doubles.kinesis import Kinesis
-from tests.doubles.network import Fate, Faults, Network
-from tests.doubles.virtual_loop import LoopClock, simulate
+from tests.doubles.network import Fate, Faults
+from tests.doubles.virtual_loop import simulate
+from tests.simulation.failing import STREAM, FailingService
 
 from kinstream import (
     Checkpointing,
-    Client,
     Consumer,
     ConsumerStatistics,
-    Credentials,
     Failing,
     FanOut,
     Memory,
@@ -29,42 +27,17 @@ from kinstream.consume.lease.lease import Lease
 from kinstream.consume.lease.store import MemoryTable
 from kinstream.kpl.builder import Builder
 
-STREAM = "orders"
 
-
-class Ground:
-    """A service with a consumer, and times at which operations fail.
-
-    Args:
-        fates: What becomes of operations, by their names: seconds from and to, and the fate.
-        shards: How many shards the stream has.
-    """
-
-    def __init__(self, fates: dict[str, tuple[float, float, Fate]], *, shards: int = 1) -> None:
-        self.service = Kinesis(LoopClock(), quotas=False)
-        self.service.ask("CreateStream", StreamName=STREAM, ShardCount=shards)
-        self.network = Network(self.service, 1, lambda now, operation: self.weather(now, operation, fates), keeps=False)
-        self.loop = asyncio.get_running_loop()
-
-    def weather(self, now: float, operation: str, fates: dict[str, tuple[float, float, Fate]]) -> Faults:
-        start, end, fate = fates.get(operation) or fates.get("all") or (0.0, 0.0, Fate.FINE)
-        return Faults.always(fate if start <= now < end else Fate.FINE)
+class Ground(FailingService):
+    """A service and its consumers."""
 
     def write(self, count: int = 1) -> None:
         for number in range(count):
             self.service.ask("PutRecord", StreamName=STREAM, PartitionKey=f"k{number}", Data=b"canary %d" % number)
 
     def consumer(self, **options: Any) -> Consumer:
-        client = Client(
-            region="us-east-1",
-            credentials=Credentials("local", "local"),
-            endpoint_url="http://127.0.0.1:1",
-            clock=LoopClock(),
-            transport=self.network.connect(),
-        )
-        return Consumer(
-            STREAM, application="billing", start="TRIM_HORIZON", client=client, **{"store": Memory()} | options
-        )
+        usual: dict[str, Any] = {"application": "billing", "store": Memory(), "start": "TRIM_HORIZON"}
+        return Consumer(STREAM, client=self.client(), **(usual | options))
 
 
 class Seen:

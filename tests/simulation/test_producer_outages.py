@@ -7,15 +7,13 @@ import logging
 from typing import Any
 
 import pytest
-from tests.doubles.kinesis import Kinesis
-from tests.doubles.network import Fate, Faults, Network
-from tests.doubles.virtual_loop import LoopClock, simulate
+from tests.doubles.network import Fate
+from tests.doubles.virtual_loop import simulate
+from tests.simulation.failing import STREAM, FailingService, Fates
 
 from kinstream import (
     Aggregation,
     Batching,
-    Client,
-    Credentials,
     Deliveries,
     ProduceError,
     Producer,
@@ -24,36 +22,12 @@ from kinstream import (
 )
 from kinstream.events import RecordsFailed
 
-STREAM = "orders"
 
-
-class Ground:
-    """A service, and times at which operations fail.
-
-    Args:
-        fates: What becomes of operations, by their names: seconds from and to, and the fate.
-        shards: How many shards the stream has; 0: there is no stream.
-    """
-
-    def __init__(self, fates: dict[str, tuple[float, float, Fate]], *, shards: int = 1) -> None:
-        self.service = Kinesis(LoopClock(), quotas=False)
-        if shards:
-            self.service.ask("CreateStream", StreamName=STREAM, ShardCount=shards)
-        self.network = Network(self.service, 1, lambda now, operation: self.weather(now, operation, fates), keeps=False)
-
-    def weather(self, now: float, operation: str, fates: dict[str, tuple[float, float, Fate]]) -> Faults:
-        start, end, fate = fates.get(operation) or fates.get("all") or (0.0, 0.0, Fate.FINE)
-        return Faults.always(fate if start <= now < end else Fate.FINE)
+class Ground(FailingService):
+    """A service and its producers."""
 
     def producer(self, **options: Any) -> Producer:
-        client = Client(
-            region="us-east-1",
-            credentials=Credentials("local", "local"),
-            endpoint_url="http://127.0.0.1:1",
-            clock=LoopClock(),
-            transport=self.network.connect(),
-        )
-        return Producer(STREAM, client=client, **options)
+        return Producer(STREAM, client=self.client(), **options)
 
 
 async def write(ground: Ground, seconds: float, **options: Any) -> None:
@@ -162,7 +136,7 @@ def test_shards_that_cannot_be_listed(caplog: pytest.LogCaptureFixture) -> None:
     assert "describing the stream works again" in info
 
 
-DEAD: dict[str, tuple[float, float, Fate]] = {"all": (0.0, 1e9, Fate.UNSENT)}
+DEAD: Fates = {"all": (0.0, 1e9, Fate.UNSENT)}
 QUICK: dict[str, Any] = {"batch": Batching(linger=0.01), "resend": Resending(deadline=0.3)}
 
 

@@ -525,12 +525,7 @@ class Pipeline:
             for part in settle_unanswered(batch, error):
                 again += len(part.entries)
                 self._again(part, batch, now)
-        self._release(batch, now)
-        if self._tell is not None:
-            failed = self._counts.records_failed - failed_before
-            self._tell(RequestSettled(now - batch.sent_at, 0, again, failed, type(error).__name__))
-        for lane in batch.lanes:
-            self._batcher.touch(lane, now)
+        self._refused(batch, error, again, self._counts.records_failed - failed_before, now)
 
     def _responded(self, now: float) -> None:
         """Note that the service responded."""
@@ -553,9 +548,12 @@ class Pipeline:
             for part in refused.parts:
                 again += len(part.entries)
                 self._again(part, batch, now)
+        self._refused(batch, error, again, self._counts.records_failed - failed_before, now)
+
+    def _refused(self, batch: Batch, error: KinesisError, again: int, failed: int, now: float) -> None:
+        """Release a request that failed as a whole, after its records were failed or put back."""
         self._release(batch, now)
         if self._tell is not None:
-            failed = self._counts.records_failed - failed_before
             self._tell(RequestSettled(now - batch.sent_at, 0, again, failed, type(error).__name__))
         for lane in batch.lanes:
             self._batcher.touch(lane, now)
