@@ -312,7 +312,7 @@ class Consumer(StreamAccess):
                 start=self._start,
                 until="now" if self._until_now else self._until,
                 fetcher=self._fetcher(),
-                keeper=SoleKeeper(table, self._owner),
+                keeper=SoleKeeper(table, self._owner, self.stream.name),
                 deliver=self._deliver,
                 failure=self._failure,
                 checkpoint_every=self._checkpoint.every,

@@ -60,7 +60,7 @@ def test_checkpoints_of_readers_that_fight_for_a_shard_never_go_back(
 
     async def fight() -> None:
         table = MemoryTable()
-        keepers = [SoleKeeper(table, f"worker-{number}") for number in range(3)]
+        keepers = [SoleKeeper(table, f"worker-{number}", "s") for number in range(3)]
         holder: int | None = None
         stored = TRIM_HORIZON
         for worker, position in steps:

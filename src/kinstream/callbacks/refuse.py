@@ -1,4 +1,4 @@
-"""Refusals: calls of `put` that failed at once and wait for their callback."""
+"""Calls of `put` that failed at once, and their callbacks."""
 
 from __future__ import annotations
 

@@ -15,12 +15,12 @@ from kinstream.background import across
 from kinstream.clock import Clock
 from kinstream.consume.checkpoint import Progress, after
 from kinstream.consume.deaggregate import Deaggregator, Undeliverable
-from kinstream.consume.expiry import Expiry
 from kinstream.consume.fetch.ahead import Budget, ReadAhead
 from kinstream.consume.fetch.fetcher import Fetcher, Page
 from kinstream.consume.fetch.position import LATEST, LATEST_MARGIN, PROMPT, TRIM_HORIZON, Position
 from kinstream.consume.lifecycle import State, Step, after_step
 from kinstream.consume.report import Reporter
+from kinstream.consume.retention import RetentionCheck
 from kinstream.consume.watch import Watch
 from kinstream.errors import ClosedError, NotFound
 from kinstream.events import ShardStarted
@@ -177,7 +177,7 @@ class Reading:
         self._caught_up_at: float | None = None
         self._active_at = 0.0
         self._idle_known: float | None = None
-        self._expiry = Expiry(self.shard_id, terms.retention)
+        self._retention = RetentionCheck(self.shard_id, terms.retention)
         self._now_there: float | None = None
         self._page: Page | None = None
         self._batches: Iterator[Batch | Undeliverable] | None = None
@@ -215,7 +215,7 @@ class Reading:
         self._begun_at = self._read_to = self._skip = kept
         self._handed = self._caught_up_at = None
         self._active_at = terms.service_time() if self._idle_known is None else 0.0
-        self._expiry.begin(kept, self._idle_known)
+        self._retention.begin(kept, self._idle_known)
         self._idle_known = None
         self._ahead.start(position.at_record, kept.at_record)
 
@@ -279,7 +279,7 @@ class Reading:
             self._active_at = page.records[-1].arrival_time
         if page.millis_behind_latest == 0 and page.as_of is not None:
             self._caught_up_at = page.as_of
-        if (expired := self._expiry.heard(page, now)) is not None:
+        if (expired := self._retention.received(page, now)) is not None:
             self._terms.announce(expired)
             self._active_at = 0.0  # stored at once if no record follows: a restart must not report it again
 

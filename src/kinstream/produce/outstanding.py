@@ -1,4 +1,4 @@
-"""Outstanding: all records that left the inbox and are not settled yet, whichever stage they are in.
+"""All records that left the inbox and are not settled yet, in any stage of the pipeline.
 
 The stages move records between lists of their own. If an error interrupts a move, a record may be in none of these lists. It is
 always listed here, so that it can be settled.

@@ -1,4 +1,4 @@
-"""Unseen: failures that no caller has observed, counted by cause, and the records that tasks await together."""
+"""Failures that no caller has observed, counted by cause, and the records that tasks await together."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ class Case:
             "start": Start(),
             "until": None,
             "fetcher": self.fetch,
-            "keeper": SoleKeeper(self.table, "me"),
+            "keeper": SoleKeeper(self.table, "me", "s"),
             "deliver": Delivering(),
             "failure": Failing(),
             "checkpoint_every": 1.0,
@@ -603,7 +603,9 @@ def test_idle_worker_notices_that_another_one_took_its_lease() -> None:
         case = Case(idles)
         taking = asyncio.create_task(case.take(1))
         await asyncio.sleep(5)
-        await SoleKeeper(case.table, "other").acquire(Shard("0", EVERYTHING, SequenceNumberRange("1")), TRIM_HORIZON)
+        await SoleKeeper(case.table, "other", "s").acquire(
+            Shard("0", EVERYTHING, SequenceNumberRange("1")), TRIM_HORIZON
+        )
         with pytest.raises(LeaseLost, match="0: another worker has taken the lease"):
             await taking
         assert case.seen(events.ShardLost)
@@ -626,7 +628,7 @@ class Broken(MemoryTable):
 def test_store_that_fails_is_reported_though_nothing_is_to_be_stored() -> None:
     async def told() -> list[events.CheckpointFailed]:
         table = Broken()
-        case = Case(idles, keeper=SoleKeeper(table, "me"))
+        case = Case(idles, keeper=SoleKeeper(table, "me", "s"))
         taking = asyncio.create_task(case.take(1))
         await asyncio.sleep(5)
         table.fails = True
@@ -644,7 +646,7 @@ def test_store_that_fails_when_reading_begins_is_tried_again() -> None:
     async def told() -> list[int]:
         table = Broken()
         table.fails = True
-        case = Case(one_record, keeper=SoleKeeper(table, "me"))
+        case = Case(one_record, keeper=SoleKeeper(table, "me", "s"))
         taking = asyncio.create_task(case.take(1))
         await asyncio.sleep(10)
         assert not taking.done()

@@ -72,11 +72,13 @@ class SoleKeeper:
     Args:
         table: The leases.
         owner: This worker's name in them.
+        stream_name: Begins each line of the log.
     """
 
-    def __init__(self, table: LeaseTable, owner: str) -> None:
+    def __init__(self, table: LeaseTable, owner: str, stream_name: str) -> None:
         self._table = table
         self._owner = owner
+        self._stream_name = stream_name
         self._leases: dict[str, Lease] = {}
         self._prepared: set[str] = set()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -152,7 +154,7 @@ class SoleKeeper:
         outcomes = await asyncio.gather(*(self._release(shard_id) for shard_id in list(self._leases)))
         failed = [error for error in outcomes if error is not None]
         if failed:
-            _log.warning("%d leases could not be released: %s", len(failed), failed[0])
+            _log.warning("%s: %d leases could not be released: %s", self._stream_name, len(failed), failed[0])
 
     async def _release(self, shard_id: str) -> KinesisError | None:
         async with self._locks[shard_id]:
@@ -173,8 +175,9 @@ class SoleKeeper:
             return
         self._warned.add(owner)
         _log.warning(
-            "leases were taken from %s, which still runs: both would read the same records. Until workers share a stream, run one"
-            " consumer for each application and stream; the other one ends with LeaseLost",
+            "%s: leases were taken from %s, which still runs: both would read the same records. Until workers share a stream, run"
+            " one consumer for each application and stream; the other one ends with LeaseLost",
+            self._stream_name,
             owner,
         )
 

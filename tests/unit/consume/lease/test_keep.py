@@ -29,7 +29,7 @@ AFTER_5 = Position.after("5", 0)
 
 
 async def keeping(store: LeaseStore) -> SoleKeeper:
-    keeper = SoleKeeper(store.table("app", "events"), owner_name())
+    keeper = SoleKeeper(store.table("app", "events"), owner_name(), "events")
     await keeper.known()
     for shard in SHARDS:
         await keeper.acquire(shard, TRIM_HORIZON)
@@ -45,6 +45,7 @@ async def test_second_keeper_warns_once_of_the_first_that_still_runs_and_the_fir
     assert await first.lost() == []
     second = await keeping(store)
     (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert warning.getMessage().startswith("events: leases were taken from ")
     assert "still runs" in warning.getMessage()
     assert await first.lost() == ["a", "b"]
     with pytest.raises(LeaseLost, match="a: another worker has taken the lease"):
@@ -76,5 +77,5 @@ class Failing(MemoryTable):
 
 async def test_store_of_another_make_fails_with_an_error_of_ours() -> None:
     with pytest.raises(StoreFailed, match="lease store: ConnectionResetError") as raised:
-        await SoleKeeper(Failing(), "me").known()
+        await SoleKeeper(Failing(), "me", "events").known()
     assert isinstance(raised.value.__cause__, ConnectionResetError)

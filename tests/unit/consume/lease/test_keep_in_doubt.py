@@ -29,7 +29,7 @@ class Doubtful(MemoryTable):
 
 async def test_checkpoint_after_one_that_was_written_in_silence_is_no_lost_lease() -> None:
     table = Doubtful()
-    keeper = SoleKeeper(table, "me")
+    keeper = SoleKeeper(table, "me", "events")
     await keeper.acquire(SHARD, TRIM_HORIZON)
     for number in ("10", "20", "30"):
         table.doubts = 1
@@ -42,8 +42,8 @@ async def test_checkpoint_after_one_that_was_written_in_silence_is_no_lost_lease
 
 async def test_lease_that_was_taken_in_silence_can_be_asked_for_again() -> None:
     table = Doubtful()
-    await SoleKeeper(table, "before").acquire(SHARD, TRIM_HORIZON)
-    keeper = SoleKeeper(table, "me")
+    await SoleKeeper(table, "before", "events").acquire(SHARD, TRIM_HORIZON)
+    keeper = SoleKeeper(table, "me", "events")
     await keeper.known()
     table.doubts = 1
     with pytest.raises(OSError, match="no answer"):
@@ -54,12 +54,12 @@ async def test_lease_that_was_taken_in_silence_can_be_asked_for_again() -> None:
 
 async def test_checkpoint_is_refused_once_somebody_else_has_the_lease() -> None:
     table = Doubtful()
-    keeper = SoleKeeper(table, "me")
+    keeper = SoleKeeper(table, "me", "events")
     await keeper.acquire(SHARD, TRIM_HORIZON)
     table.doubts = 1
     with pytest.raises(OSError, match="no answer"):
         await keeper.checkpoint(SHARD.shard_id, Position.after("10", 0))
-    await SoleKeeper(table, "other").acquire(SHARD, TRIM_HORIZON)
+    await SoleKeeper(table, "other", "events").acquire(SHARD, TRIM_HORIZON)
     with pytest.raises(LeaseLost):
         await keeper.checkpoint(SHARD.shard_id, Position.after("20", 0))
     assert [lease.checkpoint for lease in await table.list()] == [Position.after("10", 0)]

@@ -1,4 +1,4 @@
-"""Records that retention took before they were read: decided from the first record found and the age of the last one read."""
+"""Detection of records that expired before they were read, from the first record found and the age of the last one read."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ GRACE = 10.0
 """Seconds by which a record may be older than the retention before a reader that lags is said to have lost records."""
 
 
-class Expiry:
-    """Watches one shard for records that expired before they were read. Times are seconds since 1970 by the service's clock.
+class RetentionCheck:
+    """Checks one shard for records that expired before they were read. Times are seconds since 1970 by the service's clock.
 
     Reading begins at the record of its checkpoint. If that record is there, no later one expired. If it is not, later ones may
-    have expired with it, unless all that arrived until a time within the retention is known to be done. A running reader that
+    have expired with it, unless all records up to a time within the retention are known to be completed. A running reader that
     falls behind the retention may lose records too: the record that it read last is then older than the retention.
 
     Args:
         shard_id: The shard.
-        retention: Seconds for which the stream keeps records; None: not known.
+        retention: Seconds for which the stream keeps records; None: unknown.
     """
 
     def __init__(self, shard_id: str, retention: float | None) -> None:
@@ -30,11 +30,10 @@ class Expiry:
         self._retention = SHORTEST_RETENTION if retention is None else retention
         self._place: Position | None = None  # at which reading begins, until the first record comes
         self._idle_until: float | None = None
-        self._last: tuple[Position, float] | None = (
-            None  # the last record read, and until when all that arrived is read
-        )
+        # The last record that was read, and the time up to which all records were read.
+        self._last: tuple[Position, float] | None = None
         self._lags = False
-        self._told = False
+        self._reported = False
 
     def begin(self, position: Position, idle_until: float | None) -> None:
         """Take note that reading begins.
@@ -46,9 +45,9 @@ class Expiry:
         self._place = position if position.is_number else None
         self._idle_until = idle_until
         self._last = None
-        self._lags = self._told = False
+        self._lags = self._reported = False
 
-    def heard(self, page: Page, now: float) -> RecordsExpired | None:
+    def received(self, page: Page, now: float) -> RecordsExpired | None:
         """Take a page into account; return the event if records before it may have expired."""
         records, behind = page.records, page.millis_behind_latest
         # The clock that dates records may be ahead of the one that dates responses.
@@ -59,14 +58,14 @@ class Expiry:
         elif records and self._last is not None:
             place, read_until = self._last
             late = (theirs if self._lags else now) - self._retention - read_until
-            if late > GRACE and not self._told:
-                self._told = True
+            if late > GRACE and not self._reported:
+                self._reported = True
                 event = self._expired(place, page)
         if records:
             self._last = Position.after(records[-1].sequence_number), records[-1].arrival_time
             self._lags = behind != 0
         if behind == 0:
-            self._told = False
+            self._reported = False
             if self._last is not None:
                 self._last = self._last[0], max(self._last[1], now)
         return event
