@@ -925,8 +925,8 @@ class Pipeline:
         count = self.unseen.count
         if not count:
             return None
-        were = "record was" if count == 1 else "records were"
-        summary = f"close: {count:,} {were} not written, and nobody waited for them: {self.unseen.summary()}"
+        were, them = ("record was", "it") if count == 1 else ("records were", "them")
+        summary = f"close: {count:,} {were} not written, and nobody waited for {them}: {self.unseen.summary()}"
         return Undelivered(summary, self.unseen.errors(), count)
 
     async def _within(self, timeout: float | None, end: Awaitable[object]) -> None:  # noqa: ASYNC109

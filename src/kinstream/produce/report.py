@@ -84,8 +84,8 @@ class Reporter:
         report = self._final.failed(cause, self._clock.monotonic(), count=records)
         if report is not None:
             _log.warning(
-                "%s: %s failed while nobody waited for them: %s: %s",
-                self._name, _records(report.unreported), cause, details,
+                "%s: %s failed while nobody waited for %s: %s: %s",
+                self._name, _records(report.unreported), "it" if report.unreported == 1 else "them", cause, details,
             )  # fmt: skip
 
     def _throttled(self, cause: str) -> None:
