@@ -86,7 +86,7 @@ class Iteration(Iterator[T], Generic[T]):
             KinesisError: The last checkpoints could not be written.
         """
         try:
-            if self._source.begun:
+            if self._source.begun and not self._background.forked:  # in a forked process there is nothing to end
                 self._background.run(self._source.aclose())
         except ClosedError:  # the consumer was closed, which ended it
             self._end()
