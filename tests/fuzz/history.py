@@ -261,6 +261,7 @@ class History:
             must(stream.learn(self.listed(stream), span, span.early / 1000))
 
         def perhaps() -> None:
+            stream.age(self.when(self.ground.now()))
             span = self.when(asked)
             fresh = stream.learn(self.listed(stream), span, span.early / 1000)
             if fresh:
