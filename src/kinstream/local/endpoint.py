@@ -116,7 +116,7 @@ class Endpoint:
         with ExitStack() as opened:
             reply: Reply | None
             if scope["path"] == HEALTH and scope["method"] in ("GET", "HEAD"):
-                reply = self._answer_health(scope["method"])
+                reply = await self._answer_health(scope["method"], receive)
             elif scope["path"].startswith(PREFIX):
                 reply = await self._answer_control(scope, headers, receive)
             else:
@@ -134,8 +134,14 @@ class Endpoint:
             if reply.pushed is not None:
                 await self._push(reply.pushed, scope, receive, send)
 
-    def _answer_health(self, method: str) -> Reply:
+    async def _answer_health(self, method: str, receive: Receive) -> Reply | None:
         """Return 200, or 503 once the data folder has failed. HEAD gets no body."""
+        try:
+            # Its end is waited for: an HTTP/2 connection breaks if a request goes on after its response.
+            if await self._body(receive) is GONE:
+                return None
+        except Refused as refused:
+            return Reply(refused.status, b"", "application/json")
         if self._healthy():
             status, body = 200, b'{"status": "ok"}'
         else:
