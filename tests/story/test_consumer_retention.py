@@ -80,6 +80,8 @@ async def test_unread_records_that_expired_may_have_been_lost(
     assert event.resumed_at.startswith("at " if more else "TRIM_HORIZON")
     (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert "may have been lost" in warning
+    assert "checkpoint after" not in warning
+    assert "at at" not in warning
     await reader.read()
     assert not reader.expired, "once"
 

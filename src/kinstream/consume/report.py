@@ -219,7 +219,7 @@ class Reporter:
             lost, why = "were lost", "the shard has expired before all of it was read"
         _log.warning(
             "%s: %s: records after the checkpoint %s %s: %s; reading resumes at %s",
-            self._name, event.shard_id, event.checkpoint, lost, why, event.resumed_at,
+            self._name, event.shard_id, _place(event.checkpoint), lost, why, _place(event.resumed_at),
         )  # fmt: skip
 
     def _stalled(self, event: ShardStalled) -> None:
@@ -261,3 +261,8 @@ def _names(places: tuple[str, ...]) -> str:
     if len(places) <= 3:
         return ", ".join(places)
     return f"{len(places)} shards ({', '.join(places[:3])}, ...)"
+
+
+def _place(position: str) -> str:
+    """Return a position's text without its preposition, for a sentence that has one."""
+    return position.removeprefix("after ").removeprefix("at ")
