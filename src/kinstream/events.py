@@ -143,7 +143,7 @@ class ShardStalled(Event, frozen=True):
 
 
 class FetchFailed(Event, frozen=True):
-    """Reading a shard failed for now; it goes on after a pause.
+    """Reading a shard failed. It is retried after a delay.
 
     Attributes:
         shard_id: The shard.

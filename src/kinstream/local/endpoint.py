@@ -137,7 +137,7 @@ class Endpoint:
     async def _answer_health(self, method: str, receive: Receive) -> Reply | None:
         """Return 200, or 503 once the data folder has failed. HEAD gets no body."""
         try:
-            # Its end is waited for: an HTTP/2 connection breaks if a request goes on after its response.
+            # Its end is waited for: an HTTP/2 connection breaks if a request continues after its response.
             if await self._body(receive) is GONE:
                 return None
         except Refused as refused:
