@@ -22,17 +22,17 @@ WHERE = {
     "Producer": {
         "aggregate": "Aggregation",
         "batch": "Batching",
-        "pace": "Pacing",
-        "buffer": "Buffering",
-        "resend": "Resending",
+        "rate_limits": "RateLimits",
+        "buffer": "BufferLimits",
+        "delivery": "DeliveryPolicy",
     },
     "Consumer": {
-        "fetch": "Poll FanOut Auto",
-        "deliver": "Delivering",
-        "failure": "Failing",
-        "checkpoint": "Checkpointing",
+        "fetch": "Polling EnhancedFanOut PreferFanOut",
+        "handling": "Handling",
+        "errors": "ErrorPolicy",
+        "checkpoints": "Checkpoints",
     },
-    "Client": {"timeouts": "Timeouts", "retry": "Retrying", "connection": "Connection"},
+    "Client": {"timeouts": "Timeouts", "retry": "RetryPolicy", "connection": "ConnectionOptions"},
 }
 """Which argument takes which group. A client's options may be given to a producer or a consumer too."""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from kinstream import Credentials, Resending, ShardStatus, SQLite, blocking
+from kinstream import Credentials, DeliveryPolicy, ShardStatus, SQLiteLeaseStore, blocking
 from kinstream.local import Server
 
 SECONDS = 30
@@ -90,8 +90,10 @@ def run(kind: Kind, server: Server, store: Path, log: Log) -> list[str]:
     options: dict[str, Any] = {"region": "us-east-1", "endpoint_url": server.url, "credentials": ACCOUNT}
     with blocking.Client(**options) as client:
         client.call("CreateStream", {"StreamName": "orders", "ShardCount": 1})
-    consumer = blocking.Consumer("orders", application="demo", store=SQLite(store), start="TRIM_HORIZON", **options)
-    producer = blocking.Producer("orders", resend=Resending(deadline=2 * SECONDS), **options)
+    consumer = blocking.Consumer(
+        "orders", application="demo", lease_store=SQLiteLeaseStore(store), start="TRIM_HORIZON", **options
+    )
+    producer = blocking.Producer("orders", delivery=DeliveryPolicy(timeout=2 * SECONDS), **options)
 
     def write(seconds: float) -> ShardStatus:
         until = time.monotonic() + seconds

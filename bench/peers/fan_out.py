@@ -49,10 +49,10 @@ def take(chunk: bytes | memoryview) -> None:
 async def over_kinstream() -> None:
     from kinstream.aws.transport import HttpTransport
     from kinstream.clock import SystemClock
-    from kinstream.config import Connection
+    from kinstream.config import ConnectionOptions
 
     transport = HttpTransport(
-        flow.url, Connection(ca_bundle=flow.ca), ca_bundle=None, progress=6.0, clock=SystemClock()
+        flow.url, ConnectionOptions(ca_bundle=flow.ca), ca_bundle=None, progress=6.0, clock=SystemClock()
     )
     answer = await transport.stream(flow.url, list(HEADERS.items()), BODY, progress=6.0)
     while (chunk := await answer.read(20.0)) is not None:

@@ -26,8 +26,8 @@ from flow import (
     read_in_lanes,
 )
 
-from kinstream import Client, Connection, Consumer, Credentials, Producer, PutResult, Record, speed
-from kinstream.config import Aggregation, Batching, Buffering, Pacing, Poll
+from kinstream import Client, ConnectionOptions, Consumer, Credentials, Producer, PutResult, Record, speed
+from kinstream.config import Aggregation, Batching, BufferLimits, Polling, RateLimits
 
 flow = asked()
 meter = Meter()
@@ -45,8 +45,8 @@ async def main() -> None:
         region=REGION,
         credentials=Credentials(ACCESS_KEY_ID, SECRET_ACCESS_KEY),
         endpoint_url=flow.url,
-        wire=flow.wire,
-        connection=Connection(ca_bundle=flow.ca),
+        wire_format=flow.wire,
+        connection=ConnectionOptions(ca_bundle=flow.ca),
     ) as client:
         compiled = getattr(speed, "compiled", None) is not None
         more: dict[str, Any] = {"compiled": compiled}
@@ -77,8 +77,8 @@ async def put_in_pipeline(client: Client, more: dict[str, Any]) -> None:
         client=client,
         aggregate=Aggregation() if "aggregated" in flow.way else None,
         batch=Batching(linger=5.0 if flow.window > 32_000 else 0.1),
-        pace=Pacing(records_per_second=1_000_000, bytes_per_second=1024 * MIB),
-        buffer=Buffering(max_records=room, max_bytes=room * (flow.size + 300)),
+        rate_limits=RateLimits(records_per_second=1_000_000, bytes_per_second=1024 * MIB),
+        buffer=BufferLimits(max_records=room, max_bytes=room * (flow.size + 300)),
         observer=observe,
     )
 
@@ -103,8 +103,8 @@ async def put_in_pipeline(client: Client, more: dict[str, Any]) -> None:
 
     def told() -> dict[str, Any]:
         said = producer.statistics()
-        resent = said.resent_throttled + said.resent_failed + said.resent_unknown + said.resent_wrong_shard
-        flow.check(events > 0 and said.records_failed == said.wrong_shard == resent == 0)
+        resent = said.retried_throttled + said.retried_failed + said.retried_unknown + said.retried_misrouted
+        flow.check(events > 0 and said.records_failed == said.misrouted == resent == 0)
         return {**more, "in_one": said.records_written / said.kinesis_records}
 
     await put_through(flow, "kinstream", put_many if flow.way.startswith("put_many") else put, producer.flush, told)
@@ -112,12 +112,12 @@ async def put_in_pipeline(client: Client, more: dict[str, Any]) -> None:
 
 
 async def consume(client: Client, more: dict[str, Any]) -> None:
-    fetch: Any = Poll(reads_per_second=1000, read_bytes_per_second=1 << 30)
+    fetch: Any = Polling(reads_per_second=1000, bytes_per_second=1 << 30)
     way = flow.way.removesuffix(" deaggregated")
     if flow.arn:
-        from kinstream.config import FanOut
+        from kinstream.config import EnhancedFanOut
 
-        fetch = FanOut(consumer_name="bench")
+        fetch = EnhancedFanOut(consumer_name="bench")
     consumer = (
         Consumer(flow.stream, client=client)
         if way == "get_records"

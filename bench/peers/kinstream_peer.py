@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cell import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, STREAM, asked, in_loop, run_async
 
-from kinstream import Client, Connection, Consumer, Credentials, Producer, Record
+from kinstream import Client, ConnectionOptions, Consumer, Credentials, Producer, Record
 
 cell = asked()
 batches = [[Record(data, key) for data, key in batch] for batch in cell.batches()]
@@ -15,8 +15,8 @@ async def main() -> None:
         region=REGION,
         credentials=Credentials(ACCESS_KEY_ID, SECRET_ACCESS_KEY),
         endpoint_url=cell.url,
-        wire=cell.wire,
-        connection=Connection(ca_bundle=cell.ca),
+        wire_format=cell.wire,
+        connection=ConnectionOptions(ca_bundle=cell.ca),
     ) as client:
         producer = Producer(STREAM, client=client)
         consumer = Consumer(STREAM, client=client)

@@ -29,10 +29,10 @@ from kinstream.usage import checks_options
 T = TypeVar("T")
 
 MAX_ATTEMPTS = 100
-"""Maximum of `Retrying.max_attempts`."""
+"""Maximum of `RetryPolicy.max_attempts`."""
 
 
-class Wire(StrEnum):
+class WireFormat(StrEnum):
     """How requests and answers are written on the wire."""
 
     JSON = "json"
@@ -126,21 +126,25 @@ class Timeouts:
 
 @checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Retrying:
+class RetryPolicy:
     """When a failed request is sent again: the AWS SDKs' standard mode, with its 2026 numbers.
 
     Attributes:
         max_attempts: Requests for one call, the first included; 1 never repeats. 1 to 100. The SDKs' default is 3. A client
             without `retry` takes `AWS_MAX_ATTEMPTS`, or the profile's `max_attempts`, if one of them is set.
-        max_delay: The longest pause, in seconds. 0 to 300. The SDKs' is 20.
+        initial_delay: Maximum seconds of backoff before the first retry. It doubles with each attempt. After throttling it is at
+            least 1. 0 to 300. The default is that of the SDKs.
+        max_delay: Maximum seconds of backoff before any retry. 0 to 300. The default is that of the SDKs.
     """
 
     max_attempts: int = 3
+    initial_delay: float = 0.05
     max_delay: float = 20.0
 
     def __post_init__(self) -> None:
-        whole_number("Retrying.max_attempts", self.max_attempts, 1, MAX_ATTEMPTS)
-        number("Retrying.max_delay", self.max_delay, 0, 300, "seconds")
+        whole_number("RetryPolicy.max_attempts", self.max_attempts, 1, MAX_ATTEMPTS)
+        number("RetryPolicy.initial_delay", self.initial_delay, 0, 300, "seconds")
+        number("RetryPolicy.max_delay", self.max_delay, 0, 300, "seconds")
 
 
 @checks_options
@@ -174,13 +178,13 @@ class Batching:
         max_records: Kinesis records in one request. 1 to 500.
         max_bytes: Data and partition keys in one request; a larger record goes alone. 1024 to 10485760. A request much
             larger than the default is no cheaper a byte, and all of it is sent again where no answer came.
-        max_requests: Requests on their way at a time. 1 to 1000.
+        max_in_flight: Requests on their way at a time. 1 to 1000.
     """
 
     linger: float = 0.1
     max_records: int = PUT_RECORDS_MAX_RECORDS
     max_bytes: int = MIB
-    max_requests: int = 16
+    max_in_flight: int = 16
 
     def __post_init__(self) -> None:
         number("Batching.linger", self.linger, 0, 60, "seconds")
@@ -188,12 +192,12 @@ class Batching:
         whole_number(
             "Batching.max_bytes", self.max_bytes, 1024, PUT_RECORDS_MAX_BYTES, "quotas of Kinesis Data Streams"
         )
-        whole_number("Batching.max_requests", self.max_requests, 1, 1000)
+        whole_number("Batching.max_in_flight", self.max_in_flight, 1, 1000)
 
 
 @checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pacing:
+class RateLimits:
     """How fast one shard is written to. What the shard refuses lowers the pace, quiet raises it again, up to these bounds.
 
     Attributes:
@@ -205,13 +209,13 @@ class Pacing:
     bytes_per_second: float = SHARD_WRITE_BYTES_PER_SECOND
 
     def __post_init__(self) -> None:
-        number("Pacing.records_per_second", self.records_per_second, 1, 1_000_000)
-        number("Pacing.bytes_per_second", self.bytes_per_second, 1024, 1024 * MIB)
+        number("RateLimits.records_per_second", self.records_per_second, 1, 1_000_000)
+        number("RateLimits.bytes_per_second", self.bytes_per_second, 1024, 1024 * MIB)
 
 
 @checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Buffering:
+class BufferLimits:
     """How much is held of what was put and is not written yet.
 
     Each record counts with its data, its partition key and 256 bytes for its keeping.
@@ -229,44 +233,47 @@ class Buffering:
     max_wait: float | None = None
 
     def __post_init__(self) -> None:
-        whole_number("Buffering.max_records", self.max_records, 1, 100_000_000)
-        whole_number("Buffering.max_bytes", self.max_bytes, 1024, 1024 * 1024 * MIB)
+        whole_number("BufferLimits.max_records", self.max_records, 1, 100_000_000)
+        whole_number("BufferLimits.max_bytes", self.max_bytes, 1024, 1024 * 1024 * MIB)
         if self.when_full not in ("wait", "raise"):
-            raise ConfigError(f"Buffering.when_full={self.when_full!r}: must be 'wait' or 'raise'")
+            raise ConfigError(f"BufferLimits.when_full={self.when_full!r}: must be 'wait' or 'raise'")
         if self.max_wait is not None:
-            number("Buffering.max_wait", self.max_wait, 0, 86_400, "seconds")
+            number("BufferLimits.max_wait", self.max_wait, 0, 86_400, "seconds")
 
 
 @checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Resending:
+class DeliveryPolicy:
     """When a record that was put is given up, and how it is retried until then.
 
     Attributes:
-        deadline: The timeout: seconds without progress after which a record fails. Waiting behind the rate of a shard that
+        timeout: The timeout: seconds without progress after which a record fails. Waiting behind the rate of a shard that
             accepts records is not failure, however long it takes. A record fails once this long has passed since its `put` and
             since its shard last accepted a record or the service last responded; or since the first request that failed for the
             record itself. 0.05 to 86400.
-        max_delay: Maximum seconds of backoff before a record is retried. 0 to 300.
+        initial_delay: Maximum seconds of backoff before the first retry of a record. It doubles with each attempt. 0 to 300.
+        max_delay: Maximum seconds of backoff before any retry of a record. 0 to 300.
         max_age: Seconds from its `put` after which a record that is not written is dropped, whatever the reason; for callers to
             whom stale data is worthless. None: no limit. 0.05 to 31536000.
     """
 
-    deadline: float = 30.0
+    timeout: float = 30.0
+    initial_delay: float = 0.05
     max_delay: float = 5.0
     max_age: float | None = None
 
     def __post_init__(self) -> None:
-        number("Resending.deadline", self.deadline, 0.05, 86_400, "seconds")
-        number("Resending.max_delay", self.max_delay, 0, 300, "seconds")
+        number("DeliveryPolicy.timeout", self.timeout, 0.05, 86_400, "seconds")
+        number("DeliveryPolicy.initial_delay", self.initial_delay, 0, 300, "seconds")
+        number("DeliveryPolicy.max_delay", self.max_delay, 0, 300, "seconds")
         if self.max_age is not None:
-            number("Resending.max_age", self.max_age, 0.05, 31_536_000, "seconds")
+            number("DeliveryPolicy.max_age", self.max_age, 0.05, 31_536_000, "seconds")
 
 
 @checks_options
 @secretive
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Connection:
+class ConnectionOptions:
     """How Kinesis is reached.
 
     Attributes:
@@ -287,15 +294,15 @@ class Connection:
     allow_http: bool = False
 
     def __post_init__(self) -> None:
-        whole_number("Connection.max_idle", self.max_idle, 0, 1000)
-        number("Connection.idle_timeout", self.idle_timeout, 1, 3600, "seconds")
+        whole_number("ConnectionOptions.max_idle", self.max_idle, 0, 1000)
+        number("ConnectionOptions.idle_timeout", self.idle_timeout, 1, 3600, "seconds")
         if self.ca_bundle is not None:
-            read_ca_bundle("Connection.ca_bundle", self.ca_bundle)
+            read_ca_bundle("ConnectionOptions.ca_bundle", self.ca_bundle)
         if self.allow_http not in (True, False):
-            raise ConfigError(f"Connection.allow_http={self.allow_http!r}: must be True or False")
+            raise ConfigError(f"ConnectionOptions.allow_http={self.allow_http!r}: must be True or False")
         proxy = self.proxy
         if proxy not in (None, "") and not (isinstance(proxy, str) and is_proxy_url(proxy)):
-            raise ConfigError("Connection.proxy: must be a URL such as http://proxy:3128, or '' for none")
+            raise ConfigError("ConnectionOptions.proxy: must be a URL such as http://proxy:3128, or '' for none")
 
     def __repr__(self) -> str:
         # A proxy's URL may hold a password.
@@ -305,34 +312,34 @@ class Connection:
 
 @checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Poll:
+class Polling:
     """Read by polling (`GetRecords`): each shard is asked as often as its quotas allow while it lags, and seldom while it idles.
 
     The quotas belong to all readers of a shard together: lower them here to leave more to the others.
 
     Attributes:
-        idle: Seconds between two looks at a shard that had nothing new; a shard in which something happens is looked at
+        idle_interval: Seconds between two looks at a shard that had nothing new; a shard in which something happens is looked at
             sooner. 0.05 to 60.
         reads_per_second: Requests a second on one shard. 0.01 to 1000. The service gives 5 (quotas).
-        read_bytes_per_second: Bytes of data a second from one shard. 1024 to 1 GiB. The service gives 2 MiB (quotas).
-        page_records: The most records in one answer. 1 to 10,000 (API reference, `GetRecords`).
+        bytes_per_second: Bytes of data a second from one shard. 1024 to 1 GiB. The service gives 2 MiB (quotas).
+        max_records: The most records in one answer. 1 to 10,000 (API reference, `GetRecords`).
     """
 
-    idle: float = 1.0
+    idle_interval: float = 1.0
     reads_per_second: float = float(SHARD_READ_CALLS_PER_SECOND)
-    read_bytes_per_second: int = SHARD_READ_BYTES_PER_SECOND
-    page_records: int = GET_RECORDS_MAX_RECORDS
+    bytes_per_second: int = SHARD_READ_BYTES_PER_SECOND
+    max_records: int = GET_RECORDS_MAX_RECORDS
 
     def __post_init__(self) -> None:
-        number("Poll.idle", self.idle, 0.05, 60, "seconds")
-        number("Poll.reads_per_second", self.reads_per_second, 0.01, 1000)
-        whole_number("Poll.read_bytes_per_second", self.read_bytes_per_second, 1024, 1 << 30)
-        whole_number("Poll.page_records", self.page_records, 1, GET_RECORDS_MAX_RECORDS, "API reference, GetRecords")
+        number("Polling.idle_interval", self.idle_interval, 0.05, 60, "seconds")
+        number("Polling.reads_per_second", self.reads_per_second, 0.01, 1000)
+        whole_number("Polling.bytes_per_second", self.bytes_per_second, 1024, 1 << 30)
+        whole_number("Polling.max_records", self.max_records, 1, GET_RECORDS_MAX_RECORDS, "API reference, GetRecords")
 
 
 @checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FanOut:
+class EnhancedFanOut:
     """Read by enhanced fan-out (`SubscribeToShard`): records are pushed, 2 MiB a second of each shard to this consumer alone.
 
     AWS bills it apart from the stream. The stream's consumers are counted: 20, or 50 with On-demand Advantage (quotas).
@@ -340,95 +347,97 @@ class FanOut:
     Attributes:
         consumer_name: The consumer to register with the stream, or to find; it stays registered. 1 to 128 of letters, digits,
             ".", "_" and "-" (API reference, `RegisterStreamConsumer`). None: the application's name.
-        silence: Seconds without an event after which a subscription is taken to be dead, while one is waited for. An idle shard's
-            gets one every few seconds. 1 to 60.
+        idle_timeout: Seconds. A subscription that delivers no event for this long, while the reader is waiting, is considered
+            dead. The subscription of an idle shard delivers an event every few seconds. 1 to 60.
     """
 
     consumer_name: str | None = None
-    silence: float = 35.0
+    idle_timeout: float = 35.0
 
     def __post_init__(self) -> None:
         name = self.consumer_name
         if name is not None and not (isinstance(name, str) and re.fullmatch(CONSUMER_NAME_PATTERN, name)):
             raise ConfigError(
-                f"FanOut.consumer_name={name!r}: must have 1 to 128 letters, digits, '.', '_' and '-' "
+                f"EnhancedFanOut.consumer_name={name!r}: must have 1 to 128 letters, digits, '.', '_' and '-' "
                 "(API reference, RegisterStreamConsumer)"
             )
-        number("FanOut.silence", self.silence, 1, 60, "seconds")
+        number("EnhancedFanOut.idle_timeout", self.idle_timeout, 1, 60, "seconds")
 
 
 @checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Auto:
+class PreferFanOut:
     """Read by enhanced fan-out; where that cannot be had, by polling, and an event says so.
 
     Attributes:
         fan_out: How to read by enhanced fan-out.
-        poll: How to poll.
+        polling: How to poll.
     """
 
-    fan_out: FanOut = FanOut()
-    poll: Poll = Poll()
+    fan_out: EnhancedFanOut = EnhancedFanOut()
+    polling: Polling = Polling()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.fan_out, FanOut):
-            raise ConfigError(f"Auto.fan_out: must be a kinstream.FanOut, not {type(self.fan_out).__name__}")
-        if not isinstance(self.poll, Poll):
-            raise ConfigError(f"Auto.poll: must be a kinstream.Poll, not {type(self.poll).__name__}")
+        if not isinstance(self.fan_out, EnhancedFanOut):
+            raise ConfigError(
+                f"PreferFanOut.fan_out: must be a kinstream.EnhancedFanOut, not {type(self.fan_out).__name__}"
+            )
+        if not isinstance(self.polling, Polling):
+            raise ConfigError(f"PreferFanOut.polling: must be a kinstream.Polling, not {type(self.polling).__name__}")
 
 
 @checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Delivering:
+class Handling:
     """How records reach the program.
 
     Attributes:
         concurrency: Records of one shard that `run` may have in work at once, always of different partition keys. 1 to 10,000.
-        batch_records: The most records in one batch. 1 to 10,000.
+        max_batch_records: The most records in one batch. 1 to 10,000.
         read_ahead_bytes: So much is read ahead of the program, of all shards together; one answer more may be under way for
             each, and as much again is kept for shards that others, whose handlers hang, leave no room. 64 KiB to 16 GiB.
         threads: Threads for handlers that are plain functions. 1 to 1000.
-        stalled_after: Seconds after which a shard that makes no progress while its lag grows is read anew. 1 to 86,400.
+        stall_timeout: Seconds after which a shard that makes no progress while its lag grows is read anew. 1 to 86,400.
     """
 
     concurrency: int = 1
-    batch_records: int = 10_000
+    max_batch_records: int = 10_000
     read_ahead_bytes: int = 64 << 20
     threads: int = 16
-    stalled_after: float = 60.0
+    stall_timeout: float = 60.0
 
     def __post_init__(self) -> None:
-        whole_number("Delivering.concurrency", self.concurrency, 1, 10_000)
-        whole_number("Delivering.batch_records", self.batch_records, 1, 10_000)
-        whole_number("Delivering.read_ahead_bytes", self.read_ahead_bytes, 64 << 10, 16 << 30)
-        whole_number("Delivering.threads", self.threads, 1, 1000)
-        number("Delivering.stalled_after", self.stalled_after, 1, 86_400, "seconds")
+        whole_number("Handling.concurrency", self.concurrency, 1, 10_000)
+        whole_number("Handling.max_batch_records", self.max_batch_records, 1, 10_000)
+        whole_number("Handling.read_ahead_bytes", self.read_ahead_bytes, 64 << 10, 16 << 30)
+        whole_number("Handling.threads", self.threads, 1, 1000)
+        number("Handling.stall_timeout", self.stall_timeout, 1, 86_400, "seconds")
 
 
 @checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Checkpointing:
+class Checkpoints:
     """Automatic checkpoints: what is done is written down now and then, and at the end.
 
     Attributes:
-        every: Seconds between two checkpoints of a shard in which something was done. 0.05 to 3600.
+        interval: Seconds between two checkpoints of a shard in which something was done. 0.05 to 3600.
     """
 
-    every: float = 5.0
+    interval: float = 5.0
 
     def __post_init__(self) -> None:
-        number("Checkpointing.every", self.every, 0.05, 3600, "seconds")
+        number("Checkpoints.interval", self.interval, 0.05, 3600, "seconds")
 
 
 @checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Failing:
+class ErrorPolicy:
     """What becomes of a record whose handler fails. No record is passed over unless `then` says so.
 
     Attributes:
-        tries: How often the handler gets it, the first time included. 1 to 1000.
-        pause: Seconds before the second time; each further pause is twice as long. 0 to 3600.
-        longest_pause: The longest pause, in seconds. 0 to 3600.
+        max_attempts: How often the handler gets it, the first time included. 1 to 1000.
+        initial_delay: Seconds before the second time; each further pause is twice as long. 0 to 3600.
+        max_delay: The longest pause, in seconds. 0 to 3600.
         then: When all tries have failed: "stop" ends the shard, and `run` raises `ConsumeError`; "skip" continues with the next
             record, and an event says so; a dead letter takes the record, and the next one follows. A dead letter is a function,
             plain or async, of the record and the error; or a `Producer` of another stream, which gets a JSON object
@@ -436,17 +445,17 @@ class Failing:
             `blocking.Producer` for `blocking.Consumer`.
     """
 
-    tries: int = 3
-    pause: float = 0.5
-    longest_pause: float = 30.0
+    max_attempts: int = 3
+    initial_delay: float = 0.5
+    max_delay: float = 30.0
     then: Any = "stop"
 
     def __post_init__(self) -> None:
-        whole_number("Failing.tries", self.tries, 1, 1000)
-        number("Failing.pause", self.pause, 0, 3600, "seconds")
-        number("Failing.longest_pause", self.longest_pause, 0, 3600, "seconds")
+        whole_number("ErrorPolicy.max_attempts", self.max_attempts, 1, 1000)
+        number("ErrorPolicy.initial_delay", self.initial_delay, 0, 3600, "seconds")
+        number("ErrorPolicy.max_delay", self.max_delay, 0, 3600, "seconds")
         if self.then not in ("stop", "skip") and not callable(self.then) and not hasattr(self.then, "put_record"):
-            raise ConfigError(f"Failing.then={self.then!r}: must be 'stop', 'skip', a function or a Producer")
+            raise ConfigError(f"ErrorPolicy.then={self.then!r}: must be 'stop', 'skip', a function or a Producer")
 
 
 def is_proxy_url(url: str) -> bool:

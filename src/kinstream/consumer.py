@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar, Un
 from kinstream.aws import kinesis
 from kinstream.aws.client import Client, ClientOptions
 from kinstream.aws.shards import all_shards
-from kinstream.config import Auto, Checkpointing, Delivering, Failing, FanOut, Poll, text
+from kinstream.config import Checkpoints, EnhancedFanOut, ErrorPolicy, Handling, Polling, PreferFanOut, text
 from kinstream.consume.deliver import (
     BatchHandler,
-    Delivery,
+    Dispatcher,
     FailurePolicy,
     RecordHandler,
-    batch_deliveries,
-    deliveries,
+    batch_dispatchers,
+    dispatchers,
 )
 from kinstream.consume.discover import Start
 from kinstream.consume.fetch.auto import AutoFetcher
@@ -39,7 +39,7 @@ from kinstream.consume.fetch.position import (
 from kinstream.consume.iterate import Batches, Records
 from kinstream.consume.lease.keep import SoleKeeper
 from kinstream.consume.lease.owner import owner_name
-from kinstream.consume.lease.store import LeaseStore, Memory
+from kinstream.consume.lease.store import LeaseStore, MemoryLeaseStore
 from kinstream.consume.observe import Announcer
 from kinstream.consume.reading import Reading
 from kinstream.consume.report import Reporter
@@ -74,9 +74,9 @@ class Consumer(StreamAccess):
 
     Args:
         stream: The stream's name or ARN.
-        application: Names the checkpoints, which are kept in `store`: whoever reads the stream with the same name goes on where
-            the last one ended. None: they are kept in this object.
-        store: Where checkpoints are kept, such as `SQLite("checkpoints.db")`; goes with `application`.
+        application: Names the checkpoints, which are kept in `lease_store`: a consumer with the same name resumes where
+            the last one stopped. None: they are kept in this object.
+        lease_store: Where checkpoints are kept, such as `SQLiteLeaseStore("checkpoints.db")`; goes with `application`.
         start: Where reading begins in shards that have no checkpoint: "TRIM_HORIZON", "LATEST", a time (seconds since 1970 or
             a datetime), or a dict of shard ids and positions. None: TRIM_HORIZON with an application, LATEST without. A time up
             to 5 minutes in the service's future means from now on; a later one is an error. Shards that come into being later
@@ -85,15 +85,15 @@ class Consumer(StreamAccess):
             within seconds before that may be.
         until: Where reading ends by itself: a time, or "now", which is when reading begins: all that was written before is read,
             through every reshard. A time before `start` is an error. None: reading never ends by itself.
-        fetch: `Poll()`, `FanOut()` or `Auto()`; None: `Poll()`.
-        deliver: How records reach the program.
-        failure: What becomes of records whose handler fails.
-        checkpoint: `Checkpointing()`, or "manual": only `checkpoint()` of a record or a batch writes one.
-        out_of_range: What becomes of an aggregate with a record that does not belong to the shard, which its producer sends
+        fetch: `Polling()`, `EnhancedFanOut()` or `PreferFanOut()`; None: `Polling()`.
+        handling: How records reach the program.
+        errors: What becomes of records whose handler fails.
+        checkpoints: `Checkpoints()`, or "manual": only `checkpoint()` of a record or a batch writes one.
+        misrouted: What becomes of an aggregate with a record that does not belong to the shard, which its producer sends
             again: "drop", as the Kinesis Client Library does, or "keep".
         observer: Is given events.
         client: A client to share among producers and consumers; None: one of its own, made of `options`.
-        options: What a `Client` takes: `region`, `credentials`, `endpoint_url`, `profile`, `wire`, `timeouts`, `retry`,
+        options: What a `Client` takes: `region`, `credentials`, `endpoint_url`, `profile`, `wire_format`, `timeouts`, `retry`,
             `connection`.
 
     Raises:
@@ -126,39 +126,39 @@ class Consumer(StreamAccess):
         stream: str,
         *,
         application: str | None = None,
-        store: LeaseStore | None = None,
+        lease_store: LeaseStore | None = None,
         start: StartLike | None = None,
         until: float | datetime | Literal["now"] | None = None,
-        fetch: Poll | FanOut | Auto | None = None,
-        deliver: Delivering | None = None,
-        failure: Failing | None = None,
-        checkpoint: Checkpointing | Literal["manual"] | None = None,
-        out_of_range: Literal["drop", "keep"] = "drop",
+        fetch: Polling | EnhancedFanOut | PreferFanOut = Polling(),
+        handling: Handling = Handling(),
+        errors: ErrorPolicy = ErrorPolicy(),
+        checkpoints: Checkpoints | Literal["manual"] = Checkpoints(),
+        misrouted: Literal["drop", "keep"] = "drop",
         observer: Observer | None = None,
         client: Client | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
-        if (application is None) is not (store is None):
+        if (application is None) is not (lease_store is None):
             raise ConfigError(
-                "application, store: go together: checkpoints have a name and a place, such as"
-                " store=SQLite('checkpoints.db')"
+                "application, lease_store: go together: checkpoints have a name and a place, such as"
+                " lease_store=SQLiteLeaseStore('checkpoints.db')"
             )
         self.application: str | None = None if application is None else text("application", application)
-        self._store = Memory() if store is None else _store(store)
+        self._lease_store = MemoryLeaseStore() if lease_store is None else _store(lease_store)
         self._start = _start(("LATEST" if application is None else "TRIM_HORIZON") if start is None else start)
         self._until_now = until == "now"
         self._until = None if until is None or self._until_now else _until(until, self._start)
-        self._fetch = Poll() if fetch is None else _checked("fetch", fetch, Poll, FanOut, Auto)
-        self._deliver = Delivering() if deliver is None else _checked("deliver", deliver, Delivering)
-        self._failure = Failing() if failure is None else _checked("failure", failure, Failing)
-        _check_dead_letter(self._failure.then)
-        self._by_hand = checkpoint == "manual"
+        self._fetch = _checked("fetch", fetch, Polling, EnhancedFanOut, PreferFanOut)
+        self._handling = _checked("handling", handling, Handling)
+        self._errors = _checked("errors", errors, ErrorPolicy)
+        _check_dead_letter(self._errors.then)
+        self._by_hand = checkpoints == "manual"
         if self._by_hand:
-            checkpoint = Checkpointing(every=CHECKPOINT_EVERY_BY_HAND)
-        self._checkpoint = Checkpointing() if checkpoint is None else _checked("checkpoint", checkpoint, Checkpointing)
-        if out_of_range not in ("drop", "keep"):
-            raise ConfigError(f"out_of_range={out_of_range!r}: must be 'drop' or 'keep'")
-        self._keeps_strays = out_of_range == "keep"
+            checkpoints = Checkpoints(interval=CHECKPOINT_EVERY_BY_HAND)
+        self._checkpoints = _checked("checkpoints", checkpoints, Checkpoints)
+        if misrouted not in ("drop", "keep"):
+            raise ConfigError(f"misrouted={misrouted!r}: must be 'drop' or 'keep'")
+        self._accepts_misrouted = misrouted == "keep"
         if observer is not None and not callable(observer):
             raise ConfigError(f"observer: must be a function of an event, not {type(observer).__name__}")
         self._owner = owner_name()
@@ -198,17 +198,17 @@ class Consumer(StreamAccess):
         does not handle that signal itself: the records in work are finished and checkpointed first.
 
         Args:
-            handler: A function of a record. A plain one runs in a thread. One that raises is tried again, as `failure` says.
+            handler: A function of a record. A plain one runs in a thread. One that raises is tried again, as `errors` says.
 
         Raises:
             ConsumeError: A shard cannot be read on, or a record in it cannot be handled; its `__cause__` says why.
             KinesisError: The shards cannot be listed.
             ConfigError: The consumer is being read already.
         """
-        await self._run(handler, partial(_by_record, handler, self._deliver.concurrency))
+        await self._run(handler, partial(_by_record, handler, self._handling.concurrency))
 
     async def run_batches(self, handler: BatchHandler) -> None:
-        """Hand batches to a handler, one of each shard at a time. As `run`; `Delivering.concurrency` means nothing here.
+        """Hand batches to a handler, one of each shard at a time. As `run`; `Handling.concurrency` means nothing here.
 
         Args:
             handler: A function of a `RecordBatch`.
@@ -276,11 +276,11 @@ class Consumer(StreamAccess):
         finally:
             if self._reader is not None and (reader := self._reader()) is not None:
                 release(reader)
-            await self._store.close()
+            await self._lease_store.close()
             await super().close()
 
     async def _run(
-        self, handler: object, ways: Callable[[FailurePolicy, ThreadPoolExecutor], Callable[[Reading], Delivery]]
+        self, handler: object, ways: Callable[[FailurePolicy, ThreadPoolExecutor], Callable[[Reading], Dispatcher]]
     ) -> None:
         if not callable(handler):
             raise ConfigError(f"handler: must be a function, not {type(handler).__name__}")
@@ -303,7 +303,7 @@ class Consumer(StreamAccess):
             if not given_up and not before.ended:
                 raise ConfigError("this Consumer is being read already: make another one, or end that first")
             await before.stop()
-        table = self._store.table(self.application or "", self.stream.name)
+        table = self._lease_store.table(self.application or "", self.stream.name)
         self._reader = reader
         self._worker = Worker(
             Plan(
@@ -313,11 +313,11 @@ class Consumer(StreamAccess):
                 until="now" if self._until_now else self._until,
                 fetcher=self._fetcher(),
                 keeper=SoleKeeper(table, self._owner, self.stream.name),
-                deliver=self._deliver,
-                failure=self._failure,
-                checkpoint_every=self._checkpoint.every,
+                handling=self._handling,
+                errors=self._errors,
+                checkpoint_every=self._checkpoints.interval,
                 manual=self._by_hand,
-                keeps_strays=self._keeps_strays,
+                accepts_misrouted=self._accepts_misrouted,
                 announce=self._report,
             )
         )
@@ -330,9 +330,9 @@ class Consumer(StreamAccess):
 
     def _fetcher(self) -> Fetcher:
         option, place = self._fetch, (self.client, self.stream)
-        if isinstance(option, Poll):
+        if isinstance(option, Polling):
             return PollingFetcher(*place, option, self._report)
-        if isinstance(option, FanOut):
+        if isinstance(option, EnhancedFanOut):
             return FanOutFetcher(*place, option, self._report, application=self.application)
         pushed = FanOutFetcher(*place, option.fan_out, self._report, application=self.application)
         polled = PollingFetcher(*place, option.poll, self._report)
@@ -402,7 +402,9 @@ class Consumer(StreamAccess):
 
 def _store(store: Any) -> LeaseStore:
     if not callable(getattr(store, "table", None)) or isinstance(store, type):
-        raise ConfigError(f"store: must be a store such as SQLite('checkpoints.db'), not {type(store).__name__}")
+        raise ConfigError(
+            f"lease_store: must be a store such as SQLiteLeaseStore('checkpoints.db'), not {type(store).__name__}"
+        )
     return store  # type: ignore[no-any-return]
 
 
@@ -438,14 +440,14 @@ def _start(start: StartLike) -> Start:
 
 def _by_record(
     handler: RecordHandler, concurrency: int, policy: FailurePolicy, threads: ThreadPoolExecutor
-) -> Callable[[Reading], Delivery]:
-    return deliveries(handler, policy, threads, concurrency)
+) -> Callable[[Reading], Dispatcher]:
+    return dispatchers(handler, policy, threads, concurrency)
 
 
 def _by_batch(
     handler: BatchHandler, policy: FailurePolicy, threads: ThreadPoolExecutor
-) -> Callable[[Reading], Delivery]:
-    return batch_deliveries(handler, policy, threads)
+) -> Callable[[Reading], Dispatcher]:
+    return batch_dispatchers(handler, policy, threads)
 
 
 def _check_dead_letter(then: Any) -> None:
@@ -460,7 +462,7 @@ def wrong_dead_letter(then: Any, producer: str) -> ConfigError:
     what = (
         f"the class {then.__name__}" if isinstance(then, type) else f"a {type(then).__module__}.{type(then).__name__}"
     )
-    return ConfigError(f"failure: Failing.then: must be 'stop', 'skip', a function or a {producer} here, not {what}")
+    return ConfigError(f"errors: ErrorPolicy.then: must be 'stop', 'skip', a function or a {producer} here, not {what}")
 
 
 def _checked(name: str, value: Any, *kinds: type[T]) -> Any:

@@ -6,9 +6,9 @@
     ├── ClosedError                   the object was closed before
     ├── CredentialsError              no credentials, or their source failed
     ├── TransportError                no answer; `.sent` says whether the request may have gone out
-    │   ├── ConnectFailed             no connection was made
+    │   ├── ConnectionFailed          no connection was made
     │   ├── ConnectionLost            the connection broke
-    │   └── DeadlineExceeded          no progress, or no time left
+    │   └── RequestTimedOut           no progress, or no time left
     ├── ServiceError                  Kinesis answered with an error; `.code`, `.request_id`, `.operation`
     │   ├── Throttled                 too fast: a shard's or an account's quota
     │   ├── NotFound                  no such stream, shard or consumer
@@ -20,7 +20,7 @@
     │   └── ServiceUnavailable        a fault of the service (HTTP 5xx)
     ├── ConsumeError                  a shard cannot be read on; `.shard_id`
     │   └── LeaseLost                 somebody else reads the shard now
-    ├── StoreFailed (OSError)         the store of checkpoints failed; it may be tried again
+    ├── LeaseStoreFailed (OSError)    the store of checkpoints failed; it may be tried again
     ├── ProduceError                  a record was not written; `.record`, `.attempts`, `.maybe_written`
     │   ├── OrderBroken               an earlier record of its key was not
     │   └── BufferFull                there was no room for it
@@ -186,7 +186,7 @@ class TransportError(KinesisError):
         self.retry_safe = True if sent is False else None
 
 
-class ConnectFailed(TransportError):
+class ConnectionFailed(TransportError):
     """No connection was made: name not found, refused, certificate not trusted, proxy out of reach."""
 
 
@@ -194,7 +194,7 @@ class ConnectionLost(TransportError):
     """The connection broke before the whole answer was there."""
 
 
-class DeadlineExceeded(TransportError):
+class RequestTimedOut(TransportError):
     """An attempt made no progress, or the call ran out of time (`Timeouts`)."""
 
 
@@ -276,7 +276,7 @@ class LeaseLost(ConsumeError):
     """Somebody else reads the shard now: the checkpoint was refused, and nothing was changed."""
 
 
-class StoreFailed(KinesisError, OSError):
+class LeaseStoreFailed(KinesisError, OSError):
     """The store of checkpoints failed: locked for too long, a full disk, a file that is gone. The `__cause__` says why.
 
     The write can be retried. After a restart, records since the last stored checkpoint are delivered again.
@@ -326,7 +326,7 @@ class OrderBroken(ProduceError):
 
 
 class BufferFull(ProduceError):
-    """There is no room in the buffer, and `Buffering(when_full="raise")` says not to wait. The record was not taken."""
+    """There is no room in the buffer, and `BufferLimits(when_full="raise")` says not to wait. The record was not taken."""
 
 
 class Undelivered(KinesisError):

@@ -44,7 +44,7 @@ class ShardEnded(Event, frozen=True):
     children: tuple[str, ...]
 
 
-class ShardPassedOver(Event, frozen=True):
+class ShardSkipped(Event, frozen=True):
     """A shard's records were trimmed before it was read to its end: reading goes on in its children.
 
     Attributes:
@@ -72,7 +72,7 @@ class RecordsExpired(Event, frozen=True):
     certain: bool
 
 
-class ShardUnknown(Event, frozen=True):
+class StartShardNotFound(Event, frozen=True):
     """The start names a shard that the stream does not have now: it is gone, or is not there yet, or was never.
 
     Attributes:
@@ -82,7 +82,7 @@ class ShardUnknown(Event, frozen=True):
     shard_id: str
 
 
-class RecordFailed(Event, frozen=True):
+class HandlerFailed(Event, frozen=True):
     """A record whose handler failed for the last time.
 
     Attributes:
@@ -90,7 +90,7 @@ class RecordFailed(Event, frozen=True):
         sequence_number: The record's.
         subsequence_number: Its index in its aggregate; None where it came alone.
         error: What was raised.
-        tries: How often the handler had it.
+        attempts: How often the handler had it.
         outcome: What became of it: "stopped", "skipped" or "dead-lettered".
     """
 
@@ -98,11 +98,11 @@ class RecordFailed(Event, frozen=True):
     sequence_number: str
     subsequence_number: int | None
     error: BaseException
-    tries: int
+    attempts: int
     outcome: str
 
 
-class AggregateDropped(Event, frozen=True):
+class MisroutedAggregateDropped(Event, frozen=True):
     """An aggregate with a record outside the shard's hash-key range was dropped whole: its producer sends it again.
 
     Attributes:
@@ -148,13 +148,13 @@ class FetchFailed(Event, frozen=True):
     Attributes:
         shard_id: The shard.
         error: What was raised.
-        pause: Seconds until the next attempt.
+        delay: Seconds until the next attempt.
         operation: The operation that failed: "GetRecords" or "SubscribeToShard".
     """
 
     shard_id: str
     error: BaseException
-    pause: float
+    delay: float
     operation: str = "GetRecords"
 
 
@@ -219,7 +219,7 @@ class CheckpointFailed(Event, frozen=True):
     operation: str = "checkpoint"
 
 
-class ShardLost(Event, frozen=True):
+class ShardLeaseLost(Event, frozen=True):
     """Somebody else reads the shard now.
 
     Attributes:
@@ -229,7 +229,7 @@ class ShardLost(Event, frozen=True):
     shard_id: str
 
 
-class RecordsAdmitted(Event, frozen=True):
+class RecordsBuffered(Event, frozen=True):
     """Records were taken into a producer's buffer.
 
     Attributes:
@@ -255,7 +255,7 @@ class RecordsAggregated(Event, frozen=True):
     size: int
 
 
-class ShardLimited(Event, frozen=True):
+class ShardPaced(Event, frozen=True):
     """A shard has had what its pace allows; its records wait.
 
     Attributes:
@@ -297,25 +297,25 @@ class RequestSent(Event, frozen=True):
     size: int
 
 
-class RequestSettled(Event, frozen=True):
+class RequestCompleted(Event, frozen=True):
     """A PutRecords request has ended.
 
     Attributes:
         seconds: How long it took.
         written: User records that were written by it.
-        again: Kinesis records that are sent again.
+        retried: Kinesis records that are sent again.
         failed: User records that failed for good.
         error: What became of the request as a whole, as an error's name; None where it was answered.
     """
 
     seconds: float
     written: int
-    again: int
+    retried: int
     failed: int
     error: str | None
 
 
-class RecordsResent(Event, frozen=True):
+class RecordsRetried(Event, frozen=True):
     """Kinesis records are sent again.
 
     Attributes:
@@ -329,12 +329,12 @@ class RecordsResent(Event, frozen=True):
     reason: str
 
 
-class StrayKept(Event, frozen=True):
+class MisroutedAggregateAccepted(Event, frozen=True):
     """An aggregate that another shard took than was meant turned out to be well there, after its request had settled.
 
     Attributes:
         shard_id: The shard that has it.
-        records: How many of its records are written; no `RequestSettled` counts them.
+        records: How many of its records are written; no `RequestCompleted` counts them.
     """
 
     shard_id: str
@@ -369,7 +369,7 @@ class ShardMapRefreshed(Event, frozen=True):
     changed: bool
 
 
-class AggregationOff(Event, frozen=True):
+class AggregationDisabled(Event, frozen=True):
     """Records are not aggregated, though the producer may: no shard can be told beforehand.
 
     Attributes:
@@ -379,7 +379,7 @@ class AggregationOff(Event, frozen=True):
     reason: str
 
 
-class PollsInstead(Event, frozen=True):
+class FellBackToPolling(Event, frozen=True):
     """Enhanced fan-out was refused: the stream's shards are read by polling from now on.
 
     Attributes:

@@ -8,13 +8,13 @@ from typing import Any, Literal, TypeVar, Unpack
 
 from kinstream.aws import kinesis
 from kinstream.aws.client import Client, ClientOptions
-from kinstream.config import Aggregation, Batching, Buffering, Pacing, Resending, number
+from kinstream.config import Aggregation, Batching, BufferLimits, DeliveryPolicy, RateLimits, number
 from kinstream.errors import ConfigError, KinesisError, without_frames
 from kinstream.events import Observer
 from kinstream.leave import add_problem, drain_limit
 from kinstream.produce.delivery import Deliveries, Delivery
 from kinstream.produce.pipeline import Pipeline
-from kinstream.produce.statistics import Flushed, ProducerStatistics
+from kinstream.produce.statistics import FlushResult, ProducerStatistics
 from kinstream.record import PutRecordResult, PutRecordsResult, Record
 from kinstream.stream import StreamAccess
 from kinstream.usage import checks_options
@@ -44,12 +44,12 @@ class Producer(StreamAccess):
             some readers deaggregate, such as the KCL and `kinstream.Consumer` (docs/aggregation.md). Records are packed only if
             their shards are known.
         batch: How records are gathered into requests.
-        pace: How fast a shard is written to; None: as fast as the records come.
+        rate_limits: How fast a shard is written to; None: as fast as the records come.
         buffer: How much is held, and what happens when that is full.
-        resend: How long a record is tried.
+        delivery: How long a record is tried.
         observer: A function that sees events (`kinstream.events`).
         client: A client to share among producers and consumers; None: one of its own, made of `options`.
-        options: What a `Client` takes: `region`, `credentials`, `endpoint_url`, `profile`, `wire`, `timeouts`, `retry`,
+        options: What a `Client` takes: `region`, `credentials`, `endpoint_url`, `profile`, `wire_format`, `timeouts`, `retry`,
             `connection`.
 
     Raises:
@@ -72,10 +72,10 @@ class Producer(StreamAccess):
         *,
         order: Literal["key"] | None = None,
         aggregate: Aggregation | None = None,
-        batch: Batching = Batching(),  # noqa: B008 - frozen
-        pace: Pacing | None = Pacing(),  # noqa: B008
-        buffer: Buffering = Buffering(),  # noqa: B008
-        resend: Resending = Resending(),  # noqa: B008
+        batch: Batching = Batching(),
+        rate_limits: RateLimits | None = RateLimits(),
+        buffer: BufferLimits = BufferLimits(),
+        delivery: DeliveryPolicy = DeliveryPolicy(),
         observer: Observer | None = None,
         client: Client | None = None,
         **options: Unpack[ClientOptions],
@@ -85,16 +85,16 @@ class Producer(StreamAccess):
         if observer is not None and not callable(observer):
             raise ConfigError(f"observer: must be a function of one event, not {type(observer).__name__}")
         super().__init__(stream, client, options)
-        self._timeout = _option("resend", resend, Resending).deadline
+        self._timeout = _option("delivery", delivery, DeliveryPolicy).timeout
         self._pipeline = Pipeline(
             self.client,
             self.stream,
             order=order,
             aggregate=_aggregation(aggregate),
             batch=_option("batch", batch, Batching),
-            pace=None if pace is None else _option("pace", pace, Pacing),
-            buffer=_option("buffer", buffer, Buffering),
-            resend=_option("resend", resend, Resending),
+            rate_limits=None if rate_limits is None else _option("rate_limits", rate_limits, RateLimits),
+            buffer=_option("buffer", buffer, BufferLimits),
+            delivery=_option("delivery", delivery, DeliveryPolicy),
             observer=observer,
         )
 
@@ -155,7 +155,7 @@ class Producer(StreamAccess):
             without_frames(error)
             raise
 
-    async def flush(self) -> Flushed:
+    async def flush(self) -> FlushResult:
         """Send what was put so far without waiting for company, and wait until all of it is settled.
 
         Returns:
@@ -176,7 +176,7 @@ class Producer(StreamAccess):
 
         Leaving `async with Producer(...)` is `close()`. If an exception leaves the block, it propagates: records that are not
         written are logged and added to it as a note. The producer then drains for at most 5 seconds after a cancellation or
-        KeyboardInterrupt, and otherwise for at most its timeout (`Resending`). Another cancellation ends that at once.
+        KeyboardInterrupt, and otherwise for at most its timeout (`DeliveryPolicy`). Another cancellation ends that at once.
 
         Raises:
             Undelivered: Records failed, and nobody awaited them. All is closed nevertheless.
@@ -199,7 +199,7 @@ class Producer(StreamAccess):
     async def put_record(self, record: Record) -> PutRecordResult:
         """Write one record.
 
-        A record with `prev_sequence_number` gets a sequence number greater than that. Failures are sent again as `Retrying`
+        A record with `prev_sequence_number` gets a sequence number greater than that. Failures are sent again as `RetryPolicy`
         says; where an earlier attempt may have been written too, the result says `maybe_duplicate`.
 
         Args:
@@ -228,7 +228,7 @@ class Producer(StreamAccess):
         """Write up to 500 records in one request. Kinesis takes each for itself, in no order.
 
         Records that Kinesis did not take are reported, not sent again: look at `failed_record_count`. The request as a whole
-        is sent again as `Retrying` says. `prev_sequence_number` is ignored.
+        is sent again as `RetryPolicy` says. `prev_sequence_number` is ignored.
 
         Args:
             records: 1 to 500 (API reference, `PutRecords`), together at most 10 MiB of data and partition keys.

@@ -150,14 +150,15 @@ def not_a_list(value: object, results: str) -> TypeError:
 class _OfResult:
     """An attribute that the result has and the delivery has not."""
 
-    def __init__(self, name: str, advice: str) -> None:
+    def __init__(self, kind: type, name: str, advice: str) -> None:
+        self._kind = kind
         self._name = name
         self._advice = advice
 
     def __get__(self, delivery: object, kind: type) -> _OfResult:
         if delivery is None:
             return self
-        text = f"{public_name(kind)} has no {self._name}: {self._advice.format(name=self._name)}"
+        text = f"{public_name(self._kind)} has no {self._name}: {self._advice.format(name=self._name)}"
         raise AttributeError(text, name=self._name, obj=None)  # with obj, Python would append a suggestion of its own
 
 
@@ -173,4 +174,4 @@ def has_not(kind: type, names: tuple[str, ...], advice: str) -> None:
     """
     for name in names:
         if not hasattr(kind, name):
-            setattr(kind, name, _OfResult(name, advice))
+            setattr(kind, name, _OfResult(kind, name, advice))

@@ -136,7 +136,7 @@ def test_public_names_are_exactly_what_is_exported() -> None:
 
 def test_each_option_stands_in_one_group_and_in_its_docstring() -> None:
     groups = [g for g in vars(config).values() if isinstance(g, type) and dataclasses.is_dataclass(g)]
-    assert {g.__name__ for g in groups} >= {"Timeouts", "Retrying", "Connection"}
+    assert {g.__name__ for g in groups} >= {"Timeouts", "RetryPolicy", "ConnectionOptions"}
     assert len({group.__name__ for group in groups}) == len(groups)  # an option is called by its group and its field
     for group in groups:
         for field in dataclasses.fields(group):

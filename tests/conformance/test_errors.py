@@ -11,7 +11,7 @@ from tests.doubles.transport import ScriptedTransport
 from kinstream.aws.client import Client
 from kinstream.aws.credentials import Credentials
 from kinstream.aws.transport import Answer
-from kinstream.config import Retrying
+from kinstream.config import RetryPolicy
 from kinstream.errors import (
     THROTTLE_CODES,
     TRANSIENT_CODES,
@@ -42,7 +42,7 @@ async def refused(status: int, headers: dict[str, str], body: bytes) -> ServiceE
         credentials=Credentials("A", "S"),
         endpoint_url="http://127.0.0.1:1",
         transport=transport,
-        retry=Retrying(max_attempts=1),
+        retry=RetryPolicy(max_attempts=1),
     )
     with pytest.raises(ServiceError) as caught:
         await client.call("DescribeLimits", {})

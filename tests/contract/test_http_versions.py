@@ -20,7 +20,7 @@ import pytest
 from tests.contract.clients.http2 import Ended, Http2
 from tests.contract.servers.reach import JSON, Endpoint, Raw
 
-from kinstream import Client, Connection, Consumer, Credentials, Producer, Record, Wire
+from kinstream import Client, ConnectionOptions, Consumer, Credentials, Producer, Record, WireFormat
 from kinstream.local import Limits, Server
 
 CBOR = "application/x-amz-cbor-1.1"
@@ -55,15 +55,15 @@ def test_boto3_trusts_what_aws_ca_bundle_names(both: Server, monkeypatch: pytest
     assert "events" in Endpoint("tls", str(both.tls_url)).boto3().list_streams()["StreamNames"]
 
 
-@pytest.mark.parametrize("wire", list(Wire))
-async def test_kinstream_writes_and_reads_with_tls(both: Server, wire: Wire) -> None:
+@pytest.mark.parametrize("wire", list(WireFormat))
+async def test_kinstream_writes_and_reads_with_tls(both: Server, wire: WireFormat) -> None:
     stream = f"of-kinstream-{wire.value}"
     async with Client(
         region=both.region,
         credentials=Credentials(both.access_key_id, both.secret_access_key),
         endpoint_url=both.tls_url,
-        connection=Connection(ca_bundle=both.ca_file),
-        wire=wire,
+        connection=ConnectionOptions(ca_bundle=both.ca_file),
+        wire_format=wire,
     ) as client:
         await client.call("CreateStream", {"StreamName": stream, "ShardCount": 1})
         async with Producer(stream, client=client) as producer, Consumer(stream, client=client) as consumer:

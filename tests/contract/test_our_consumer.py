@@ -12,14 +12,25 @@ from typing import Any
 import pytest
 from tests.contract.servers.reach import Endpoint
 
-from kinstream import Auto, Client, Consumer, Credentials, FanOut, Poll, Producer, ReceivedRecord, Record, SQLite
+from kinstream import (
+    Client,
+    Consumer,
+    Credentials,
+    EnhancedFanOut,
+    Polling,
+    PreferFanOut,
+    Producer,
+    ReceivedRecord,
+    Record,
+    SQLiteLeaseStore,
+)
 
 FIRST = "shardId-000000000000"
 PATIENCE = 4
 """Seconds for which a case reads; on some servers it would go on for ever."""
 FETCHES: dict[str, Any] = {
-    "poll": Poll(),
-    "auto": Auto(fan_out=FanOut(consumer_name="billing")),
+    "poll": Polling(),
+    "auto": PreferFanOut(fan_out=EnhancedFanOut(consumer_name="billing")),
 }
 
 
@@ -129,7 +140,7 @@ async def test_restarted_it_goes_on_after_the_last_record_that_is_done(
     client: Client, stream: Stream, tmp_path: Path
 ) -> None:
     await stream.write(20)
-    store = SQLite(tmp_path / "checkpoints.db")
+    store = SQLiteLeaseStore(tmp_path / "checkpoints.db")
     options: dict[str, Any] = {"client": client, "application": "billing", "store": store}
     async with Consumer(stream.name, **options) as reader:
         found = (await take(reader, 8))[:-1]  # the last one is in hand

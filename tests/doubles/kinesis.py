@@ -19,7 +19,7 @@ from kinstream.local.refusal import Refused
 from kinstream.local.signature import Verifier
 from kinstream.local.state import State
 from kinstream.local.store import MemoryStore
-from kinstream.local.wire import WIRES, Wire
+from kinstream.local.wire import WIRES, WireFormat
 
 REGION = "us-east-1"
 
@@ -77,7 +77,7 @@ class Kinesis:
         """Do what a request asks for, and return the answer. Raises Refused."""
         return at_once(self._operations.call(operation, request, REGION))
 
-    def answer(self, wire: Wire, told: Any, status: int = 200) -> Answer:
+    def answer(self, wire: WireFormat, told: Any, status: int = 200) -> Answer:
         """Return an answer as it goes over the network."""
         self._answered += 1
         headers = {
@@ -87,7 +87,7 @@ class Kinesis:
         }
         return Answer(status, headers, b"" if told is None else wire.encode(told))
 
-    def refusal(self, wire: Wire, refused: Refused) -> Answer:
+    def refusal(self, wire: WireFormat, refused: Refused) -> Answer:
         """Return a refusal as it goes over the network."""
         return self.answer(wire, {"__type": refused.code, "message": refused.message}, refused.status)
 

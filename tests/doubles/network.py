@@ -19,12 +19,12 @@ from tests.doubles.kinesis import Kinesis
 from tests.doubles.pushing import PushedAnswer, PushFate, PushFaults, WholeAnswer
 
 from kinstream.aws.transport import SLOW_LINE_BYTES_PER_SECOND, Answer, StreamedAnswer
-from kinstream.errors import ConnectFailed, ConnectionLost, DeadlineExceeded
+from kinstream.errors import ConnectionFailed, ConnectionLost, RequestTimedOut
 from kinstream.local import answers
 from kinstream.local.eventstream import CONTENT_TYPE
 from kinstream.local.refusal import Refused
 from kinstream.local.subscriptions import Subscription
-from kinstream.local.wire import JSON, WIRES, Wire
+from kinstream.local.wire import JSON, WIRES, WireFormat
 
 THROUGHPUT = "ProvisionedThroughputExceededException"
 FOREIGN = b"<html><body>Please log in to the network</body></html>"
@@ -349,7 +349,7 @@ class LocalTransport:
         there, back = chance.uniform(*faults.latency), chance.uniform(*faults.latency)
         if fate is Fate.UNSENT:
             await self._wait(there)
-            raise ConnectFailed("no connection: it was drawn", sent=False)
+            raise ConnectionFailed("no connection: it was drawn", sent=False)
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         acted = fate in _ACTED or (fate in (Fate.BLACK_HOLE, Fate.FOREIGN) and chance.random() < 0.5)
         if acted:
@@ -367,7 +367,7 @@ class LocalTransport:
         if fate is Fate.BLACK_HOLE:
             patience = progress + len(body) / SLOW_LINE_BYTES_PER_SECOND
             await self._wait(patience)
-            raise DeadlineExceeded(f"no answer within {patience:.3g} s", sent=None)
+            raise RequestTimedOut(f"no answer within {patience:.3g} s", sent=None)
         await self._wait(there + back + (3600 if fate is Fate.LORIS else 0))
         if fate is Fate.THROTTLED:
             code = THROUGHPUT if trip.operation.startswith(("Put", "Get")) else "LimitExceededException"
@@ -412,7 +412,7 @@ def _end(over: asyncio.Future[None]) -> None:
         over.set_result(None)
 
 
-def _wire(headers: dict[str, str]) -> Wire:
+def _wire(headers: dict[str, str]) -> WireFormat:
     return WIRES.get(headers["content-type"], JSON)
 
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from kinstream.aws.transport import Answer
-from kinstream.errors import ConnectionLost, DeadlineExceeded
+from kinstream.errors import ConnectionLost, RequestTimedOut
 from kinstream.local import push
 from kinstream.local.refusal import Refused
 from kinstream.local.subscriptions import Subscription
-from kinstream.local.wire import Wire
+from kinstream.local.wire import WireFormat
 
 MESSAGES = 8
 """A fault comes after fewer messages than this, the initial response included."""
@@ -82,7 +82,7 @@ class PushedAnswer:
         self,
         answer: Answer,
         subscription: Subscription,
-        wire: Wire,
+        wire: WireFormat,
         fate: PushFate,
         latency: tuple[float, float],
         chance: random.Random,
@@ -110,7 +110,7 @@ class PushedAnswer:
                     self._moved.clear()
                     await self._moved.wait()
         except TimeoutError:
-            raise DeadlineExceeded(f"nothing came for {patience:.3g} s", sent=None) from None
+            raise RequestTimedOut(f"nothing came for {patience:.3g} s", sent=None) from None
         if not self._there:
             if self._error is not None:
                 raise self._error

@@ -12,7 +12,7 @@ from kinstream import LeaseLost, Position, ReceivedRecord, Shard
 from kinstream.consume.checkpoint import InWork, Progress
 from kinstream.consume.fetch.position import SHARD_END, TRIM_HORIZON
 from kinstream.consume.lease.keep import SoleKeeper
-from kinstream.consume.lease.store import MemoryTable
+from kinstream.consume.lease.store import MemoryLeaseTable
 from kinstream.record import HashKeyRange, SequenceNumberRange
 
 Steps = st.lists(st.tuples(st.sampled_from(["begin", "finish", "vouch"]), st.integers(0, 1 << 16)), max_size=200)
@@ -59,7 +59,7 @@ def test_checkpoints_of_readers_that_fight_for_a_shard_never_go_back(
     chance = random.Random(seed)
 
     async def fight() -> None:
-        table = MemoryTable()
+        table = MemoryLeaseTable()
         keepers = [SoleKeeper(table, f"worker-{number}", "s") for number in range(3)]
         holder: int | None = None
         stored = TRIM_HORIZON

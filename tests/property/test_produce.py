@@ -7,13 +7,13 @@ import random
 import hypothesis.strategies as st
 from hypothesis import given, settings
 
-from kinstream.config import Aggregation, Batching, Pacing
+from kinstream.config import Aggregation, Batching, RateLimits
 from kinstream.kpl.container import unpack
 from kinstream.produce.batch import Batch, Batcher
-from kinstream.produce.delivery import Aggregate, Delivery, Entry
 from kinstream.produce.expire import NEVER, Expiry, StallClocks
 from kinstream.produce.lane import Lane
 from kinstream.produce.pace import Pace
+from kinstream.produce.pending import Aggregate, Entry, PendingRecord
 from kinstream.produce.settle import mark_written, settle
 from kinstream.record import PutRecordResult
 
@@ -48,7 +48,7 @@ class Service:
 
 
 def inside(entry: Entry) -> list[tuple[str, bytes]]:
-    if isinstance(entry, Delivery):
+    if isinstance(entry, PendingRecord):
         return [(entry.partition_key, entry.data)]
     found = unpack(entry.data)
     assert found is not None
@@ -97,7 +97,7 @@ def test_every_record_is_written_once_within_all_limits_and_in_order_where_that_
     batcher = Batcher(batching, aggregation, Expiry(TIMEOUT), StallClocks(TIMEOUT), keep_order=keep_order)
     batcher.aggregating = aggregating
     service = Service(chance, refuses)
-    pacing = Pacing(records_per_second=50, bytes_per_second=50_000)
+    pacing = RateLimits(records_per_second=50, bytes_per_second=50_000)
     lanes = [Lane(f"s{number}", "0", Pace(pacing, 0.0) if paced else None) for number in range(shards)]
     now, count, put = 0.0, chance.randrange(1, 200), 0
     on_their_way: list[Batch] = []
@@ -108,7 +108,7 @@ def test_every_record_is_written_once_within_all_limits_and_in_order_where_that_
                 key = f"k{chance.randrange(12)}"
                 data = b"%d|" % put + bytes(chance.choice([0, 10, 100, 300, 2000]))
                 lane = lanes[int(key[1:]) % shards]
-                lane.waiting.append(Delivery(data, key, None, len(data) + len(key), now))
+                lane.waiting.append(PendingRecord(data, key, None, len(data) + len(key), now))
                 touched.add(lane)
                 put += 1
             batcher.touch_all([*touched], now)

@@ -18,8 +18,9 @@ from kinstream.kpl.message import MAGIC
 from kinstream.produce.admit import plain_one_in_python, plain_pairs
 from kinstream.produce.aggregate import pack
 from kinstream.produce.batch import total_size
-from kinstream.produce.delivery import Aggregate, Delivery, Failure, WrappedDelivery, first_unsettled, values
+from kinstream.produce.delivery import first_unsettled, values
 from kinstream.produce.lane import Lane
+from kinstream.produce.pending import Aggregate, Failure, PendingRecord, WrappedRecord
 from kinstream.produce.route import distribute, find_all
 from kinstream.produce.settle import as_meant, mark_written
 from kinstream.record import NO_KEY, PutRecordResult, PutResult
@@ -51,8 +52,8 @@ ODD_PAIR: st.SearchStrategy[Any] = st.one_of(
 )
 
 
-def fields(deliveries: list[Delivery]) -> list[list[Any]]:
-    return [[getattr(delivery, name) for name in Delivery.__struct_fields__] for delivery in deliveries]
+def fields(deliveries: list[PendingRecord]) -> list[list[Any]]:
+    return [[getattr(delivery, name) for name in PendingRecord.__struct_fields__] for delivery in deliveries]
 
 
 @given(st.lists(PAIR, max_size=12) | st.lists(PAIR | ODD_PAIR, max_size=6), st.integers(0, 400))
@@ -63,38 +64,38 @@ def test_the_same_pairs_are_admitted(pairs: list[Any], limit: int) -> None:
     else:
         assert pure[1] == fast[1]
         assert fields(pure[0]) == fields(fast[0])
-        assert {type(delivery) for delivery in fast[0]} <= {Delivery}
+        assert {type(delivery) for delivery in fast[0]} <= {PendingRecord}
 
 
 @given(PAIR | ODD_PAIR, st.integers(0, 400))
 def test_the_same_record_is_admitted(pair: Any, limit: int) -> None:
     data, key = pair if pair is not None and len(pair) == 2 else (pair, None)
-    pure, fast = (one(Delivery, data, key, limit, 256, 7.5) for one in (plain_one_in_python, FAST.admit_one))
+    pure, fast = (one(PendingRecord, data, key, limit, 256, 7.5) for one in (plain_one_in_python, FAST.admit_one))
     if pure is None or fast is None:
         assert pure is fast
     else:
         assert fields([pure]) == fields([fast])
 
 
-def made(data: bytes, key: str, hash_key: str | None) -> Delivery:
-    return Delivery(data, key, hash_key, len(data) + len(key.encode()), 7.5)
+def made(data: bytes, key: str, hash_key: str | None) -> PendingRecord:
+    return PendingRecord(data, key, hash_key, len(data) + len(key.encode()), 7.5)
 
 
-WRAPPED = st.builds(WrappedDelivery.of, st.binary(max_size=60), KEY, HASH_KEY)
+WRAPPED = st.builds(WrappedRecord.of, st.binary(max_size=60), KEY, HASH_KEY)
 DELIVERY = st.builds(made, st.binary(max_size=60), KEY, HASH_KEY) | WRAPPED
 
 
 @given(st.lists(DELIVERY, max_size=30), st.sampled_from([1, 2, 64]))
-def test_the_same_shards_are_found(deliveries: list[Delivery], shards: int) -> None:
+def test_the_same_shards_are_found(deliveries: list[PendingRecord], shards: int) -> None:
     ends = [end.to_bytes(16, "big") for _, end in even_ranges(shards)]
     assert find_all(deliveries, ends, FAST) == find_all(deliveries, ends, None)
 
 
 @given(st.lists(DELIVERY, max_size=30), st.sampled_from([1, 2, 64]))
-def test_the_same_queues_get_the_same_records(deliveries: list[Delivery], shards: int) -> None:
+def test_the_same_queues_get_the_same_records(deliveries: list[PendingRecord], shards: int) -> None:
     ends = [end.to_bytes(16, "big") for _, end in even_ranges(shards)]
-    pure: list[list[Delivery]] = [[*deliveries[:2]] for _ in ends]
-    fast: list[list[Delivery]] = [[*deliveries[:2]] for _ in ends]
+    pure: list[list[PendingRecord]] = [[*deliveries[:2]] for _ in ends]
+    fast: list[list[PendingRecord]] = [[*deliveries[:2]] for _ in ends]
     assert distribute(deliveries, ends, fast, FAST) == distribute(deliveries, ends, pure, None)
     assert fast == pure
 
@@ -110,7 +111,7 @@ def test_records_are_put_in_queues_all_or_none() -> None:
 
 
 @given(st.lists(DELIVERY, max_size=30), st.integers(0, 30), st.integers(0, 30))
-def test_the_same_sizes_are_summed(deliveries: list[Delivery], start: int, stop: int) -> None:
+def test_the_same_sizes_are_summed(deliveries: list[PendingRecord], start: int, stop: int) -> None:
     entries = [*deliveries, Aggregate(deliveries, b"packed", "a", "0")] if deliveries else []
     assert total_size(entries, start, stop, FAST) == total_size(entries, start, stop, None)
 
@@ -134,7 +135,7 @@ def test_the_same_answers_are_as_they_were_meant(parts: list[tuple[str | None, A
     st.lists(DELIVERY, min_size=1, max_size=30), st.integers(1, 9), st.integers(30, 900), st.integers(1, 12), st.data()
 )
 def test_the_same_aggregate_is_packed(
-    waiting: list[Delivery], guess: int, max_bytes: int, max_records: int, data: st.DataObject
+    waiting: list[PendingRecord], guess: int, max_bytes: int, max_records: int, data: st.DataObject
 ) -> None:
     start = data.draw(st.integers(0, len(waiting) - 1))
     (pure, count), (fast, fast_count) = (
@@ -154,7 +155,7 @@ def test_the_same_aggregate_is_packed(
 
 
 @given(st.lists(DELIVERY, min_size=1, max_size=12))
-def test_the_same_bytes_are_written_of_what_waits(deliveries: list[Delivery]) -> None:
+def test_the_same_bytes_are_written_of_what_waits(deliveries: list[PendingRecord]) -> None:
     entries: list[Any] = [*deliveries, Aggregate(deliveries, b"packed", "a", "0")]
     codecs: list[tuple[Codec, Codec]] = [(JsonCodec(None), JsonCodec(FAST)), (CborCodec(None), CborCodec(FAST))]
     for pure, fast in codecs:
@@ -168,13 +169,13 @@ def test_the_same_bytes_are_written_of_what_waits(deliveries: list[Delivery]) ->
 STATE = st.sampled_from(["waiting", "failed", "awaited", "wrapped"])
 
 
-def entries_of(shape: list[Any]) -> tuple[list[Any], list[Delivery]]:
+def entries_of(shape: list[Any]) -> tuple[list[Any], list[PendingRecord]]:
     """Return entries of a shape (a state, or a list of them for an aggregate), and all deliveries in them."""
-    everything: list[Delivery] = []
+    everything: list[PendingRecord] = []
 
-    def one(state: str) -> Delivery:
+    def one(state: str) -> PendingRecord:
         data = b"x" * len(everything)
-        delivery = WrappedDelivery.of(data, "k", None) if state == "wrapped" else made(data, "k", None)
+        delivery = WrappedRecord.of(data, "k", None) if state == "wrapped" else made(data, "k", None)
         if state == "failed":
             delivery.outcome = FAILURE
         elif state == "awaited":
@@ -255,12 +256,12 @@ def test_no_call_keeps_memory() -> None:
     results = [PutRecordResult("1", "s") for _ in range(21)]
 
     def each_once() -> None:
-        admitted = FAST.admit_pairs(Delivery, pairs, 1000, 256, 7.5)
+        admitted = FAST.admit_pairs(PendingRecord, pairs, 1000, 256, 7.5)
         assert admitted is not None
         deliveries, _ = admitted
-        FAST.admit_pairs(Delivery, [*pairs, (b"x", "")], 1000, 256, 7.5)
+        FAST.admit_pairs(PendingRecord, [*pairs, (b"x", "")], 1000, 256, 7.5)
         FAST.first_unsettled(deliveries, 0)
-        again = FAST.admit_pairs(Delivery, pairs, 1000, 256, 7.5)
+        again = FAST.admit_pairs(PendingRecord, pairs, 1000, 256, 7.5)
         assert again is not None
         whole = Aggregate(again[0], b"data", "a", "0")
         deliveries[3].waiter = WAITER

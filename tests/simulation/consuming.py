@@ -22,20 +22,20 @@ from tests.doubles.virtual_loop import LoopClock, VirtualLoop, simulate
 from tests.simulation.reader import Reading, hash_key, pack, read
 
 from kinstream import (
-    Checkpointing,
+    Checkpoints,
     Client,
     Consumer,
     Credentials,
-    Delivering,
-    Failing,
-    FanOut,
+    EnhancedFanOut,
+    ErrorPolicy,
+    Handling,
     KinesisError,
-    Poll,
+    Polling,
     ReceivedRecord,
 )
 from kinstream.consume.fetch.position import Position
 from kinstream.consume.lease.lease import Lease
-from kinstream.consume.lease.store import Memory, MemoryTable
+from kinstream.consume.lease.store import MemoryLeaseStore, MemoryLeaseTable
 
 STREAM = "orders"
 
@@ -75,9 +75,9 @@ class Plan:
     """Seconds between puts, about."""
     face: str = "iterate"
     manual: bool = False
-    deliver: Delivering = field(default_factory=Delivering)
-    fetch: Poll | FanOut = field(default_factory=Poll)
-    checkpoint: Checkpointing = field(default_factory=Checkpointing)
+    handling: Handling = field(default_factory=Handling)
+    fetch: Polling | EnhancedFanOut = field(default_factory=Polling)
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
     work: float = 0.0
     """Seconds that a record's work takes, about."""
     fails: float = 0.0
@@ -88,7 +88,7 @@ class Plan:
     outages: int = 0
     """Times of more than five minutes in which nothing goes through: iterators expire."""
     weather: str = "fine"
-    wire: str = "json"
+    wire_format: str = "json"
     quotas: bool = True
     ahead: float = 0.0
     signed: bool = False
@@ -111,20 +111,20 @@ def draw(seed: int, **fixed: Any) -> Plan:
         pause=pick([0.0, 0.05, 0.3]),
         face=face,
         manual=chance.random() < 0.2,
-        deliver=Delivering(
+        handling=Handling(
             concurrency=pick([1, 1, 4, 50]) if face == "run" else 1,
-            batch_records=pick([10_000, 7]),
+            max_batch_records=pick([10_000, 7]),
             read_ahead_bytes=pick([64 << 20, 64 << 10]),
         ),
-        fetch=Poll(page_records=pick([10_000, 3, 50]), idle=pick([1.0, 0.3])),
-        checkpoint=Checkpointing(every=pick([5.0, 0.1])),
+        fetch=Polling(max_records=pick([10_000, 3, 50]), idle_interval=pick([1.0, 0.3])),
+        checkpoints=Checkpoints(interval=pick([5.0, 0.1])),
         work=pick([0.0, 0.0, 0.01, 0.3]),
         fails=pick([0.0, 0.0, 0.1]) if face.startswith("run") else 0.0,
         store_fails=pick([0.0, 0.0, 0.2]),
         kills=pick([0, 0, 1, 4]),
         outages=pick([0, 0, 0, 1]),
         weather=pick(list(WEATHERS)),
-        wire=pick(["json", "cbor"]),
+        wire_format=pick(["json", "cbor"]),
         quotas=pick([True, True, False]),
         ahead=pick([0.0] * 5 + [900.0, -86_400.0]),
         signed=seed % 10 == 0,
@@ -166,7 +166,7 @@ class Story:
     lives: int
 
 
-class SpiedTable(MemoryTable):
+class SpiedTable(MemoryLeaseTable):
     """The leases of all workers, one after another; it notes each checkpoint, and fails as planned."""
 
     def __init__(self, life: Life) -> None:
@@ -193,14 +193,14 @@ class SpiedTable(MemoryTable):
         return written
 
 
-class DeadTable(MemoryTable):
+class DeadTable(MemoryLeaseTable):
     """What a killed worker writes to."""
 
     def _write(self, lease: Lease) -> Lease | None:
         return lease
 
 
-class Store(Memory):
+class Store(MemoryLeaseStore):
     """One worker's way to the leases."""
 
     def __init__(self, table: SpiedTable) -> None:
@@ -218,7 +218,7 @@ class Store(Memory):
 class _Proxy:
     """Stands for a table until its worker is killed."""
 
-    def __init__(self, target: MemoryTable) -> None:
+    def __init__(self, target: MemoryLeaseTable) -> None:
         self.target = target
 
     def __getattr__(self, name: str) -> Any:
@@ -340,18 +340,18 @@ class Life:
             region="us-east-1",
             credentials=fresh_credentials,
             endpoint_url="http://127.0.0.1:1",
-            wire=plan.wire,
+            wire_format=plan.wire_format,
             clock=LoopClock(plan.ahead),
             transport=self.network.connect(),
         )
         return Consumer(
             STREAM,
             application="billing",
-            store=store,
+            lease_store=store,
             fetch=plan.fetch,
-            deliver=plan.deliver,
-            failure=Failing(tries=100, pause=0.01, longest_pause=0.1),
-            checkpoint="manual" if plan.manual else plan.checkpoint,
+            handling=plan.handling,
+            errors=ErrorPolicy(max_attempts=100, initial_delay=0.01, max_delay=0.1),
+            checkpoints="manual" if plan.manual else plan.checkpoints,
             observer=self.observe,
             client=client,
         )
@@ -397,7 +397,7 @@ class Life:
 
     async def work_and_checkpoint(self, record: ReceivedRecord[bytes]) -> None:
         await self.work(record)
-        if self.random.random() < 0.2 and self.plan.deliver.concurrency == 1:
+        if self.random.random() < 0.2 and self.plan.handling.concurrency == 1:
             await self.persist(record, record.checkpoint)
 
     async def persist(self, record: ReceivedRecord[bytes], checkpoint: Callable[[], Any]) -> None:

@@ -22,8 +22,8 @@ from tests.doubles.virtual_loop import LoopClock, VirtualLoop, simulate
 from tests.simulation.reader import Reading, Seen, pack, read, unpack
 
 from kinstream import Client, Credentials, Producer, Record
-from kinstream.config import Aggregation, Batching, Buffering, Pacing, Resending
-from kinstream.errors import BufferFull, DeadlineExceeded, OrderBroken, ProduceError, Undelivered
+from kinstream.config import Aggregation, Batching, BufferLimits, DeliveryPolicy, RateLimits
+from kinstream.errors import BufferFull, OrderBroken, ProduceError, RequestTimedOut, Undelivered
 from kinstream.produce.delivery import Delivery
 from kinstream.record import PutResult
 from kinstream.sharding.hashkey import hash_key_bytes
@@ -65,10 +65,10 @@ class Plan:
     order: str | None = None
     aggregate: Aggregation | None = field(default_factory=Aggregation)
     batch: Batching = field(default_factory=Batching)
-    pace: Pacing | None = field(default_factory=Pacing)
-    buffer: Buffering = field(default_factory=Buffering)
-    resend: Resending = field(default_factory=Resending)
-    wire: str = "json"
+    rate_limits: RateLimits | None = field(default_factory=RateLimits)
+    buffer: BufferLimits = field(default_factory=BufferLimits)
+    delivery: DeliveryPolicy = field(default_factory=DeliveryPolicy)
+    wire_format: str = "json"
     weather: str = "fine"
     reshards: int = 0
     transition: float = 0.0
@@ -149,10 +149,10 @@ def draw(seed: int, **fixed: Any) -> Plan:
             [None, Aggregation(), Aggregation(), Aggregation(max_bytes=pick([1024, 3000])), Aggregation(max_records=3)]
         ),
         batch=Batching(linger=pick([0.0, 0.02, 0.1]), max_records=pick([500, 500, 2, 20])),
-        pace=pick([Pacing(), Pacing(), None]),
-        buffer=pick([Buffering(), Buffering(max_records=20), Buffering(when_full="raise", max_records=50)]),
-        resend=Resending(deadline=pick([30.0, 30.0, 120.0, 3.0])),
-        wire=pick(["json", "json", "cbor"]),
+        rate_limits=pick([RateLimits(), RateLimits(), None]),
+        buffer=pick([BufferLimits(), BufferLimits(max_records=20), BufferLimits(when_full="raise", max_records=50)]),
+        delivery=DeliveryPolicy(timeout=pick([30.0, 30.0, 120.0, 3.0])),
+        wire_format=pick(["json", "json", "cbor"]),
         weather=pick(list(WEATHERS)),
         reshards=pick([0, 0, 1, 5, 20]),
         transition=pick([0.0, 0.2, 2.0]),
@@ -192,7 +192,7 @@ class Life:
             region="us-east-1",
             credentials=fresh_credentials,
             endpoint_url="http://127.0.0.1:1",
-            wire=plan.wire,
+            wire_format=plan.wire_format,
             clock=LoopClock(plan.ahead),
             transport=self.network.connect(),
         )
@@ -202,9 +202,9 @@ class Life:
             order=plan.order,  # type: ignore[arg-type]
             aggregate=plan.aggregate,
             batch=plan.batch,
-            pace=plan.pace,
+            rate_limits=plan.rate_limits,
             buffer=plan.buffer,
-            resend=plan.resend,
+            delivery=plan.delivery,
             observer=self.observe,
             client=self.client,
         )
@@ -432,9 +432,9 @@ def what_waits_behind_a_failure_is_not_written(story: Story) -> None:
         if isinstance(put.outcome, PutResult):
             assert put.admitted >= began_afresh - SLACK, f"record {put.number} passed one of its key that failed"
         elif isinstance(put.outcome, ProduceError) and story.plan.close is None:
-            late = isinstance(put.outcome.__cause__, DeadlineExceeded)
+            late = isinstance(put.outcome.__cause__, RequestTimedOut)
             if late and not put.outcome.maybe_written:
-                failed[put.key] = max(began_afresh, put.admitted + story.plan.resend.deadline)
+                failed[put.key] = max(began_afresh, put.admitted + story.plan.delivery.timeout)
 
 
 def broken_order_names_its_cause(story: Story) -> None:
@@ -450,7 +450,7 @@ def broken_order_names_its_cause(story: Story) -> None:
 
 def records_end_in_time(story: Story) -> None:
     """A record ends a timeout after its first failed request, and a timeout after its put while the service does not respond."""
-    timeout = story.plan.resend.deadline
+    timeout = story.plan.delivery.timeout
     responded = sorted(trip.ended for trip in story.network.trips if trip.known)
     starts = story.plan.batch.linger + SIGNING  # a clock starts once a request is sent
     failed = first_failures(story)
@@ -474,11 +474,11 @@ def nothing_times_out_without_a_cause(story: Story) -> None:
     """A record that timed out had a failed request of its own a timeout before, or its shard accepted nothing for as long."""
     if story.plan.reshards:
         return
-    timeout = story.plan.resend.deadline
+    timeout = story.plan.delivery.timeout
     failed = first_failures(story)
     shards = story.network.service.shards(STREAM)
     for put, error in story.failures:
-        if put.settled is None or not isinstance(error.__cause__, DeadlineExceeded) or put.settled >= story.closing:
+        if put.settled is None or not isinstance(error.__cause__, RequestTimedOut) or put.settled >= story.closing:
             continue
         since = put.settled - timeout
         if failed.get(put.number, inf) <= since + SIGNING or put.key is None:
@@ -526,9 +526,9 @@ def aggregates_lie_in_their_shards(story: Story) -> None:
 def nothing_fails_without_need(story: Story) -> None:
     """Where the weather leaves a way, all is written."""
     plan = story.plan
-    if plan.weather in ("fine", "partial", "partial, hardly any") and plan.close is None and plan.resend.deadline > 20:
+    if plan.weather in ("fine", "partial", "partial, hardly any") and plan.close is None and plan.delivery.timeout > 20:
         failed = [put.number for put, error in story.failures if not isinstance(error, BufferFull)]
-        if plan.pace is not None or not plan.quotas:
+        if plan.rate_limits is not None or not plan.quotas:
             assert not failed, f"{len(failed)} records failed, such as {story.failures[0]}"
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests.doubles.virtual_loop import simulate
 from tests.simulation.test_producer_alone import Place
 
-from kinstream import Aggregation, Pacing
+from kinstream import Aggregation, RateLimits
 from kinstream.events import Event, ShardLimitedByRecords
 
 
@@ -56,7 +56,7 @@ def test_shard_that_its_records_limit_for_five_seconds_is_named_once_with_the_fa
         ([9000], {"size": 800}),  # by records, but aggregation would hardly help
         ([30_000], {"aggregate": Aggregation()}),
         ([30_000], {"pace": None}),
-        ([9000], {"pace": Pacing(records_per_second=10_000)}),
+        ([9000], {"pace": RateLimits(records_per_second=10_000)}),
     ],
 )
 def test_nothing_is_said_where_aggregation_would_not_help_or_not_for_long(loads: list[int], options: Any) -> None:

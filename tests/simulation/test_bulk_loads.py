@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tests.doubles.virtual_loop import simulate
+from tests.simulation.producing import outcome
 from tests.simulation.test_producer_storms import STREAM, Ground
 
 from kinstream import Aggregation, PutResult
@@ -35,7 +36,7 @@ def test_bulk_load_with_default_options_fails_no_record(load: str, aggregate: Ag
         else:
             deliveries = [await producer.put(*pair) for pair in pairs]
             await producer.flush()
-            outcomes = [delivery.value() for delivery in deliveries]
+            outcomes = [outcome(delivery) for delivery in deliveries]
         took = asyncio.get_running_loop().time()
         await producer.close()
         await producer.client.close()

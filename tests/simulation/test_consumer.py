@@ -11,7 +11,7 @@ from tests.doubles.pushing import PushFate
 from tests.simulation.consuming import CHECKS, Story, draw, live
 from tests.simulation.seeds import SEEDS, summed
 
-from kinstream import Delivering, FanOut
+from kinstream import EnhancedFanOut, Handling
 
 
 def lives(kind: str, seeds: int, **fixed: Any) -> Counter[str]:
@@ -32,7 +32,7 @@ def counts(story: Story) -> Counter[str]:
     fates = story.network.push_fates
     by_its_way = (
         {"subscriptions": fates.total()} | {f"that are {fate}": fates[fate] for fate in PushFate}
-        if isinstance(story.plan.fetch, FanOut)
+        if isinstance(story.plan.fetch, EnhancedFanOut)
         else {"iterators expired": story.network.fates[Fate.ITERATOR]}
     )
     return Counter(
@@ -60,7 +60,7 @@ def test_no_record_is_lost_or_out_of_order_whatever_happens() -> None:
 
 @pytest.mark.timeout(120 + SEEDS)
 def test_no_pushed_record_is_lost_or_out_of_order_whatever_happens() -> None:
-    sums = lives("pushed, whatever happens", SEEDS, fetch=FanOut())
+    sums = lives("pushed, whatever happens", SEEDS, fetch=EnhancedFanOut())
     if SEEDS >= 100:
         assert min(sums.values()) > 3, sums
 
@@ -68,7 +68,7 @@ def test_no_pushed_record_is_lost_or_out_of_order_whatever_happens() -> None:
 @pytest.mark.timeout(120 + SEEDS)
 def test_subscriptions_end_and_break_and_shards_split_and_every_record_comes_once() -> None:
     """R7-R9: in order, parents before children, none lost and none twice at any seam."""
-    fixed: dict[str, Any] = {"fetch": FanOut(), "kills": 0, "outages": 0, "store_fails": 0.0, "manual": False}
+    fixed: dict[str, Any] = {"fetch": EnhancedFanOut(), "kills": 0, "outages": 0, "store_fails": 0.0, "manual": False}
     lives("pushed, resharded", SEEDS // 2, **fixed, reshards=15, pause=0.05)
     lives("pushed, for half an hour", SEEDS // 10, **fixed, reshards=6, records=200, pause=10.0, weather="fine")
 
@@ -97,5 +97,5 @@ def test_a_program_that_checkpoints_by_hand_and_is_killed_reads_on_in_order() ->
 
 @pytest.mark.timeout(120 + SEEDS)
 def test_a_handler_of_many_at_once_finishes_keys_in_order() -> None:
-    deliver = Delivering(concurrency=20)
+    deliver = Handling(concurrency=20)
     lives("reading, side by side", SEEDS // 2, face="run", deliver=deliver, work=0.5, fails=0.2, manual=False)

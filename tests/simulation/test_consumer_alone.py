@@ -18,13 +18,13 @@ from tests.doubles.network import Faults, Network
 from tests.doubles.virtual_loop import LoopClock, live_objects, simulate
 from tests.simulation.seeds import WHOLE
 
-from kinstream import Client, Consumer, Credentials, FanOut, Memory, Poll, ReceivedRecord, events
+from kinstream import Client, Consumer, Credentials, EnhancedFanOut, MemoryLeaseStore, Polling, ReceivedRecord, events
 from kinstream.consume.fetch.fetcher import Page
 
 STREAM = "orders"
 STEP = 0.008
 """Seconds between two moments at which a consumer is cancelled."""
-FETCHES: dict[str, Any] = {"polled": Poll(), "pushed": FanOut()}
+FETCHES: dict[str, Any] = {"polled": Polling(), "pushed": EnhancedFanOut()}
 
 
 class Ground:
@@ -34,7 +34,7 @@ class Ground:
         self.service = Kinesis(LoopClock())
         self.service.ask("CreateStream", StreamName=STREAM, ShardCount=shards)
         self.network = Network(self.service, 1, faults, keeps=False)
-        self.store = Memory()
+        self.store = MemoryLeaseStore()
         self.written = 0
 
     def write(self, count: int = 1) -> None:
@@ -51,7 +51,7 @@ class Ground:
             clock=LoopClock(),
             transport=self.network.connect(),
         )
-        return Consumer(STREAM, application="billing", store=self.store, client=client, **options)
+        return Consumer(STREAM, application="billing", lease_store=self.store, client=client, **options)
 
 
 async def end(reader: Consumer) -> None:
@@ -133,7 +133,7 @@ def sweep(fetch: Any, way: str, cancelled: Callable[[Coroutine[Any, Any, Any]], 
             await end(reader)
         assert ground.service.subscribed == 0
         # Whatever was cancelled, the next one reads the rest, and no record is lost.
-        if fetch != Poll():
+        if fetch != Polling():
             await asyncio.sleep(5)
         again = ground.consumer(fetch=fetch, until="now")
         await again.run(handle)
@@ -160,7 +160,7 @@ def test_subscriptions_are_renewed_in_time_however_slow_the_handlers_are() -> No
 
     async def program() -> None:
         ground = Ground(shards=64)
-        reader = ground.consumer(fetch=FanOut(), observer=observe)
+        reader = ground.consumer(fetch=EnhancedFanOut(), observer=observe)
         running = asyncio.create_task(reader.run(handle))
         for _ in range(95):
             await asyncio.sleep(10)

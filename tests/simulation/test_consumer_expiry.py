@@ -12,7 +12,7 @@ from tests.doubles.network import Faults, Network
 from tests.doubles.virtual_loop import LoopClock, simulate
 from tests.simulation.seeds import SEEDS, summed
 
-from kinstream import Checkpointing, Client, Consumer, Credentials, FanOut, Memory, Poll, events
+from kinstream import Checkpoints, Client, Consumer, Credentials, EnhancedFanOut, MemoryLeaseStore, Polling, events
 
 STREAM = "orders"
 MINUTE, HOUR = 60.0, 3600.0
@@ -36,7 +36,7 @@ class Life:
         self.service = Kinesis(self.clock)
         self.service.ask("CreateStream", StreamName=STREAM, ShardCount=self.chance.choice([1, 2]))
         self.network = Network(self.service, seed, Faults())
-        self.store = Memory()
+        self.store = MemoryLeaseStore()
         self.pushed = pushed
         # Half of the applications are never stopped for long: they must lose nothing, and never be told so.
         self.short = self.chance.random() < 0.5
@@ -90,9 +90,9 @@ class Life:
         consumer = Consumer(
             STREAM,
             application="billing",
-            store=self.store,
-            checkpoint=Checkpointing(every=MINUTE),
-            fetch=FanOut(silence=60) if self.pushed else Poll(idle=60),
+            lease_store=self.store,
+            checkpoints=Checkpoints(interval=MINUTE),
+            fetch=EnhancedFanOut(idle_timeout=60) if self.pushed else Polling(idle_interval=60),
             observer=self.observe,
             client=client,
         )

@@ -13,18 +13,18 @@ from tests.doubles.virtual_loop import simulate
 from tests.simulation.failing import STREAM, FailingService
 
 from kinstream import (
-    Checkpointing,
+    Checkpoints,
     Consumer,
     ConsumerStatistics,
-    Failing,
-    FanOut,
-    Memory,
-    Poll,
+    EnhancedFanOut,
+    ErrorPolicy,
+    MemoryLeaseStore,
+    Polling,
     ReceivedRecord,
     ShardStatus,
 )
 from kinstream.consume.lease.lease import Lease
-from kinstream.consume.lease.store import MemoryTable
+from kinstream.consume.lease.store import MemoryLeaseTable
 from kinstream.kpl.builder import Builder
 
 
@@ -36,7 +36,7 @@ class Ground(FailingService):
             self.service.ask("PutRecord", StreamName=STREAM, PartitionKey=f"k{number}", Data=b"canary %d" % number)
 
     def consumer(self, **options: Any) -> Consumer:
-        usual: dict[str, Any] = {"application": "billing", "store": Memory(), "start": "TRIM_HORIZON"}
+        usual: dict[str, Any] = {"application": "billing", "store": MemoryLeaseStore(), "start": "TRIM_HORIZON"}
         return Consumer(STREAM, client=self.client(), **(usual | options))
 
 
@@ -105,7 +105,7 @@ def test_endpoint_that_is_gone_for_half_a_minute(
     async def story() -> tuple[list[ShardStatus], list[ShardStatus]]:
         ground = Ground({"all": (5.0, 33.0, fate)}, shards=shards)
         ground.write(20)
-        consumer = ground.consumer(fetch=Poll())
+        consumer = ground.consumer(fetch=Polling())
         running = asyncio.create_task(program(consumer))
         await asyncio.sleep(32)
         during = consumer.status()
@@ -160,7 +160,7 @@ def test_request_that_fails_every_other_time_does_not_flood_the_log(caplog: pyte
     async def story() -> None:
         ground = Ground({}, shards=4)
         ground.network.weather = lambda now, operation: Faults(unsent=0.7 if operation == "GetRecords" else 0.0)
-        await read(ground, 600, fetch=Poll(idle=0.2))
+        await read(ground, 600, fetch=Polling(idle_interval=0.2))
 
     with caplog.at_level(logging.INFO, "kinstream"):
         simulate(story)
@@ -224,7 +224,7 @@ def test_subscriptions_that_fail(caplog: pytest.LogCaptureFixture, quiet: bool) 
     async def story() -> list[ShardStatus]:
         ground = Ground({} if quiet else {"SubscribeToShard": (200.0, 400.0, Fate.BROKEN_BEFORE)}, shards=2)
         ground.write(3)
-        status, _ = await read(ground, 390, fetch=FanOut())
+        status, _ = await read(ground, 390, fetch=EnhancedFanOut())
         return status
 
     with caplog.at_level(logging.INFO, "kinstream"):
@@ -241,7 +241,7 @@ def test_subscriptions_that_fail(caplog: pytest.LogCaptureFixture, quiet: bool) 
         assert status.last_error is not None
 
 
-class FailingTable(MemoryTable):
+class FailingTable(MemoryLeaseTable):
     """A table that cannot be written for a time.
 
     Args:
@@ -266,14 +266,14 @@ class FailingTable(MemoryTable):
         return await super().create(lease)
 
 
-class Store(Memory):
+class Store(MemoryLeaseStore):
     """Keeps leases in one table."""
 
-    def __init__(self, table: MemoryTable) -> None:
+    def __init__(self, table: MemoryLeaseTable) -> None:
         super().__init__()
         self._table = table
 
-    def table(self, application: str, stream: str) -> MemoryTable:
+    def table(self, application: str, stream: str) -> MemoryLeaseTable:
         return self._table
 
 
@@ -282,7 +282,7 @@ def test_store_that_is_locked(caplog: pytest.LogCaptureFixture, program: Program
     async def story() -> tuple[list[ShardStatus], ConsumerStatistics]:
         ground = Ground({}, shards=2)
         ground.write(4)
-        consumer = ground.consumer(store=Store(FailingTable(5.0, 25.0)), checkpoint=Checkpointing(every=0.5))
+        consumer = ground.consumer(lease_store=Store(FailingTable(5.0, 25.0)), checkpoints=Checkpoints(interval=0.5))
         running = asyncio.create_task(program(consumer))
         await asyncio.sleep(5.2)
         ground.write(10)
@@ -335,10 +335,12 @@ def test_last_failure_of_a_handler_is_logged_with_its_traceback(caplog: pytest.L
     async def story() -> ConsumerStatistics:
         ground = Ground({})
         ground.write(6)
-        policy = Failing(
-            tries=2, pause=0.1, then=then if then != "letter" else lambda record, error: letters.append(record)
+        policy = ErrorPolicy(
+            max_attempts=2,
+            initial_delay=0.1,
+            then=then if then != "letter" else lambda record, error: letters.append(record),
         )
-        consumer = ground.consumer(failure=policy)
+        consumer = ground.consumer(errors=policy)
         running = asyncio.create_task(consumer.run(fails))
         await asyncio.sleep(10)
         await consumer.close()
@@ -366,7 +368,7 @@ def test_many_records_that_fail_do_not_flood_the_log(caplog: pytest.LogCaptureFi
     async def story() -> ConsumerStatistics:
         ground = Ground({})
         ground.write(2000)
-        consumer = ground.consumer(failure=Failing(tries=1, then="skip"))
+        consumer = ground.consumer(errors=ErrorPolicy(max_attempts=1, then="skip"))
         running = asyncio.create_task(consumer.run(fails))
         await asyncio.sleep(30)
         await consumer.close()
@@ -395,7 +397,7 @@ def test_handler_that_fails_for_long_is_reported_before_its_last_try(caplog: pyt
         await consume(ground, handle)
 
     async def consume(ground: Ground, handle: Any) -> None:
-        consumer = ground.consumer(failure=Failing(tries=1000, pause=1.0, longest_pause=1.0))
+        consumer = ground.consumer(errors=ErrorPolicy(max_attempts=1000, initial_delay=1.0, max_delay=1.0))
         running = asyncio.create_task(consumer.run(handle))
         await asyncio.sleep(60)
         await consumer.close()

@@ -20,18 +20,18 @@ from tests.simulation.reader import read
 from kinstream import (
     Aggregation,
     Batching,
-    Buffering,
+    BufferLimits,
     Client,
     Credentials,
+    DeliveryPolicy,
     OrderBroken,
     ProduceError,
     Producer,
     PutResult,
-    Resending,
 )
 from kinstream.aws.transport import Answer, StreamedAnswer
 from kinstream.errors import KinesisError, Undelivered
-from kinstream.events import Event, RecordsAdmitted, RecordsFailed, RequestSettled, StrayKept
+from kinstream.events import Event, MisroutedAggregateAccepted, RecordsBuffered, RecordsFailed, RequestCompleted
 from kinstream.local import answers
 from kinstream.produce.batch import Batch
 from kinstream.sharding.hashkey import hash_key, hash_key_bytes
@@ -214,9 +214,9 @@ def test_admitted_is_what_was_settled_and_what_is_in_the_buffer(way: str) -> Non
     async def program() -> None:
         events: list[Event] = []
         place = Place(lambda operation, request: _forever() if operation == "DescribeStreamSummary" else None)
-        producer = place.producer(resend=Resending(deadline=1.0), order="key", observer=events.append)
+        producer = place.producer(delivery=DeliveryPolicy(timeout=1.0), order="key", observer=events.append)
         await producer.put_many([(b"data", "key")] * 10)
-        assert (producer.statistics().records_admitted, producer.statistics().bytes_admitted) == (10, 70)
+        assert (producer.statistics().records_put, producer.statistics().bytes_put) == (10, 70)
         if way == "late":
             await producer.flush()
         elif way == "broken":
@@ -226,9 +226,9 @@ def test_admitted_is_what_was_settled_and_what_is_in_the_buffer(way: str) -> Non
         with pytest.raises(Undelivered):
             await producer.close(0)
         told = producer.statistics()
-        assert told.records_admitted == told.records_failed == (11 if way == "broken" else 10)
+        assert told.records_put == told.records_failed == (11 if way == "broken" else 10)
         assert told.buffered_records == 0
-        assert sum(event.records for event in events if isinstance(event, RecordsAdmitted)) == told.records_admitted
+        assert sum(event.records for event in events if isinstance(event, RecordsBuffered)) == told.records_put
         assert sum(event.records for event in events if isinstance(event, RecordsFailed)) == told.records_failed
         await place.client.close()
 
@@ -253,7 +253,7 @@ def test_a_listing_that_lags_behind_a_split_is_asked_for_again_and_nothing_is_lo
             for handle in handles:
                 assert all(isinstance(result, PutResult) for result in await handle)
             assert now() < 15
-            assert producer.statistics().resent_wrong_shard < 20
+            assert producer.statistics().retried_misrouted < 20
             assert len(place.asked("ListShards")) < 20
         reading = read(place.service.written(STREAM), place.service.shards(STREAM))
         assert len(reading.seen) == 550
@@ -287,7 +287,7 @@ def test_a_first_listing_with_holes_is_asked_for_again() -> None:
 def test_a_full_buffer_does_not_wait_for_company() -> None:
     async def program() -> None:
         place = Place()
-        async with place.producer(buffer=Buffering(max_records=10), batch=Batching(linger=5.0)) as producer:
+        async with place.producer(buffer=BufferLimits(max_records=10), batch=Batching(linger=5.0)) as producer:
             await producer.put_many(pairs(100))
             assert now() < 2
         await place.client.close()
@@ -345,7 +345,7 @@ def test_in_order_what_shares_an_aggregate_with_a_late_record_of_its_key_is_not_
 
     async def program() -> None:
         place = Place(hang, shards=1)
-        producer = place.producer(order="key", batch=Batching(linger=1.0), resend=Resending(max_age=3.0))
+        producer = place.producer(order="key", batch=Batching(linger=1.0), delivery=DeliveryPolicy(max_age=3.0))
         first = await producer.put(b"1", "key")
         await asyncio.sleep(0.9)
         second, other = await producer.put(b"2", "key"), await producer.put(b"3", "another")
@@ -377,9 +377,9 @@ def test_events_add_up_also_where_an_aggregate_is_judged_after_its_request() -> 
             place.service.ask("SplitShard", StreamName=STREAM, **half)
             low = [(data, key) for data, key in pairs(100) if hash_key(key) < 2**127]
             assert all(isinstance(result, PutResult) for result in await (await producer.put_many(low)))
-        (kept,) = [event for event in events if isinstance(event, StrayKept)]
-        assert kept == StrayKept("shardId-000000000001", len(low))
-        settled = sum(event.written for event in events if isinstance(event, RequestSettled))
+        (kept,) = [event for event in events if isinstance(event, MisroutedAggregateAccepted)]
+        assert kept == MisroutedAggregateAccepted("shardId-000000000001", len(low))
+        settled = sum(event.written for event in events if isinstance(event, RequestCompleted))
         assert settled + kept.records == producer.statistics().records_written == 50 + len(low)
         await place.client.close()
 
@@ -408,7 +408,7 @@ def test_a_shard_that_refuses_everything_delays_no_other_however_small_the_buffe
     async def program() -> None:
         place = Place(shards=4)
         place.service.act = refuses_low(place.service.act)  # type: ignore[method-assign, assignment]
-        producer = place.producer(order=order, aggregate=aggregate, buffer=Buffering(max_records=1000))
+        producer = place.producer(order=order, aggregate=aggregate, buffer=BufferLimits(max_records=1000))
         took: list[float] = []
 
         async def put(key: str) -> None:
@@ -448,7 +448,7 @@ def test_nothing_is_left_of_requests_that_failed_nor_of_a_producer_that_was_forg
         assert live_objects(Batch) == 0
         await producer.put(b"nobody looks at it", "key")
         await asyncio.sleep(2)
-        assert producer.statistics().failures_unseen == 1
+        assert producer.statistics().failures_unobserved == 1
         pipeline = weakref.ref(producer._pipeline)
         del producer
         gc.collect()
@@ -478,7 +478,7 @@ def test_with_many_shards_no_record_waits_longer_than_with_few(aggregate: Aggreg
         async with place.producer(batch=Batching(linger=0), aggregate=aggregate) as producer:
             await took(producer)
             assert await took(producer) < 0.1
-        buffer = Buffering(max_records=20)
+        buffer = BufferLimits(max_records=20)
         async with place.producer(batch=Batching(linger=1.0), aggregate=aggregate, buffer=buffer) as producer:
             await (await producer.put(b"data", "key"))
             began = now()

@@ -13,7 +13,7 @@ from tests.doubles.striking import Strike
 from tests.doubles.virtual_loop import VirtualLoop, simulate
 from tests.simulation.test_producer_storms import Ground
 
-from kinstream import Aggregation, Batching, Buffering, ClosedError, KinesisError, ProduceError, Producer, PutResult
+from kinstream import Aggregation, Batching, BufferLimits, ClosedError, KinesisError, ProduceError, Producer, PutResult
 from kinstream.errors import Undelivered
 from kinstream.produce.delivery import Delivery
 
@@ -51,7 +51,9 @@ class Program:
     async def run(self) -> None:
         weather = Faults(partial=0.4, entry=0.5, cut_after=0.1, latency=(0.001, 0.02))
         ground = Ground(weather, shards=3)
-        self.producer = ground.producer(batch=Batching(linger=0.005), buffer=Buffering(max_records=6), **self.options)
+        self.producer = ground.producer(
+            batch=Batching(linger=0.005), buffer=BufferLimits(max_records=6), **self.options
+        )
         await asyncio.gather(*(self.put(first) for first in (0, 10, 20)))
         with suppress(Undelivered):
             await self.producer.close()

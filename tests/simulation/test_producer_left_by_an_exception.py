@@ -11,7 +11,7 @@ import pytest
 from tests.doubles.virtual_loop import simulate
 from tests.simulation.test_producer_alone import Place, now, pairs
 
-from kinstream import Batching, ProduceError, PutResult, Resending
+from kinstream import Batching, DeliveryPolicy, ProduceError, PutResult
 from kinstream.errors import Undelivered
 from kinstream.leave import drain_limit
 from kinstream.produce.delivery import Delivery
@@ -43,7 +43,7 @@ async def leave(error: BaseException, hook: Callable[..., Any] = dead, *, lasts:
     """Raise an exception in a block with 30 records in the producer."""
     left = Left()
     place = Place(hook)
-    producer = place.producer(batch=Batching(linger=0), resend=Resending(deadline=lasts))
+    producer = place.producer(batch=Batching(linger=0), delivery=DeliveryPolicy(timeout=lasts))
     try:
         async with producer:
             left.deliveries = list(await producer.put_many(pairs(30)))
@@ -78,7 +78,7 @@ def test_it_propagates_after_a_limited_time_with_a_note(
     assert "30 records were not written" in note
     assert "Producer('orders')" in note
     assert note in caplog.text
-    assert all(isinstance(delivery.outcome, object) and delivery.done for delivery in left.deliveries)
+    assert all(delivery.done for delivery in left.deliveries)
     error.__notes__.clear()
 
 
@@ -95,7 +95,7 @@ def test_without_an_exception_the_block_raises_undelivered() -> None:
     async def program() -> None:
         place = Place(dead)
         with pytest.raises(Undelivered):
-            async with place.producer(resend=Resending(deadline=2.0)) as producer:
+            async with place.producer(delivery=DeliveryPolicy(timeout=2.0)) as producer:
                 await producer.put_many(pairs(30))
         await place.client.close()
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.simulation.test_producer_alone import Place, pairs
 
-from kinstream import Batching, Buffering, ClosedError, ProduceError, Producer, PutResult
+from kinstream import Batching, BufferLimits, ClosedError, ProduceError, Producer, PutResult
 from kinstream.errors import Undelivered
 from kinstream.produce.delivery import Delivery
 
@@ -119,7 +119,7 @@ async def unknown(life: Life) -> None:
 
 async def full(life: Life) -> None:
     """Calls of `put` and `put_many` wait for space in the buffer."""
-    producer = life.begin(batch=Batching(linger=60), buffer=Buffering(max_records=30))
+    producer = life.begin(batch=Batching(linger=60), buffer=BufferLimits(max_records=30))
     life.deliveries = list(await producer.put_many(pairs(30)))
     life.tasks = [
         asyncio.create_task(producer.put(b"waits", "key")),

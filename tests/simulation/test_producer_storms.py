@@ -15,11 +15,12 @@ from tests.doubles.cancelling import cancelled_at
 from tests.doubles.kinesis import Kinesis
 from tests.doubles.network import Fate, Faults, Network, Trip
 from tests.doubles.virtual_loop import LoopClock, VirtualLoop, simulate
+from tests.simulation.producing import outcome
 from tests.simulation.reader import read
 from tests.simulation.seeds import WHOLE
 
 from kinstream import Client, Credentials, Producer
-from kinstream.config import Aggregation, Buffering, Pacing, Resending
+from kinstream.config import Aggregation, BufferLimits, DeliveryPolicy, RateLimits
 from kinstream.errors import ProduceError, Undelivered
 from kinstream.local.refusal import Refused
 from kinstream.local.requests import PutRecord
@@ -83,8 +84,8 @@ def test_a_throttle_storm_of_ten_minutes_costs_few_requests_and_is_over_at_once(
         assert isinstance(loop, VirtualLoop)
         producer = ground.producer(
             aggregate=None,
-            pace=Pacing(records_per_second=10_000, bytes_per_second=10 * QUOTA),
-            buffer=Buffering(max_bytes=8 * MIB),
+            rate_limits=RateLimits(records_per_second=10_000, bytes_per_second=10 * QUOTA),
+            buffer=BufferLimits(max_bytes=8 * MIB),
         )
 
         request = PutRecord(stream_name=STREAM, partition_key="other", data=bytes(94 * KIB))
@@ -137,7 +138,7 @@ def test_a_service_that_is_down_is_not_asked_again_and_again() -> None:
 
     async def program() -> Ground:
         ground = Ground(weather)
-        producer = ground.producer(resend=Resending(deadline=10.0), aggregate=None)
+        producer = ground.producer(delivery=DeliveryPolicy(timeout=10.0), aggregate=None)
         loop = asyncio.get_running_loop()
         number = 0
         while loop.time() < down[1]:
@@ -170,7 +171,7 @@ def test_every_record_ends_by_its_deadline_however_dead_the_endpoint(fate: Fate,
     async def program() -> None:
         ground = Ground(Faults.always(fate))
         loop = asyncio.get_running_loop()
-        producer = ground.producer(resend=Resending(deadline=20.0), order=order)
+        producer = ground.producer(delivery=DeliveryPolicy(timeout=20.0), order=order)
         late: list[float] = []
 
         async def wait(delivery: Delivery) -> None:
@@ -206,16 +207,16 @@ def test_close_keeps_its_time_and_drops_nothing_silently(fate: Fate, timeout: fl
             await producer.close(timeout=timeout)
         assert loop.time() - started <= timeout + 0.5
         assert all(delivery.done for delivery in deliveries)
-        outcomes = [delivery.value() for delivery in deliveries]
-        for number, outcome in enumerate(outcomes):
-            assert isinstance(outcome, PutResult) or outcome.record.data.startswith(b"%d|" % number)
+        outcomes = [outcome(delivery) for delivery in deliveries]
+        for number, result in enumerate(outcomes):
+            assert isinstance(result, PutResult) or result.record.data.startswith(b"%d|" % number)
         await producer.client.close()
         await ground.network.calm()
         seen = {one.data for one in read(ground.service.written(STREAM), ground.service.shards(STREAM)).seen}
-        for number, outcome in enumerate(outcomes):
+        for number, result in enumerate(outcomes):
             there = b"%d|" % number + bytes(2000) in seen
-            assert there or not isinstance(outcome, PutResult)
-            assert not there or isinstance(outcome, PutResult) or outcome.maybe_written
+            assert there or not isinstance(result, PutResult)
+            assert not there or isinstance(result, PutResult) or result.maybe_written
 
     simulate(program)
 
@@ -228,7 +229,7 @@ def test_close_keeps_its_time_with_100_000_records_buffered(fate: Fate, order: A
     async def program() -> None:
         ground = Ground(Faults.always(fate), shards=4)
         loop = asyncio.get_running_loop()
-        producer = ground.producer(order=order, buffer=Buffering(max_records=10**6))
+        producer = ground.producer(order=order, buffer=BufferLimits(max_records=10**6))
         deliveries = await producer.put_many((b"%d|" % number, f"k{number}") for number in range(100_000))
         started, worked = loop.time(), time.process_time()
         with pytest.raises(Undelivered) as undelivered:
@@ -253,9 +254,9 @@ class Dead:  # and nothing else is in this process: a service of ours would keep
     async def post(self, url, headers, body, *, progress):
         if sys.argv[1] == "unsent":
             await asyncio.sleep(0.01)
-            raise ConnectFailed("no connection", sent=False)
+            raise ConnectionFailed("no connection", sent=False)
         await asyncio.sleep(progress)
-        raise DeadlineExceeded("no answer", sent=None)
+        raise RequestTimedOut("no answer", sent=None)
 
     async def close(self):
         pass
@@ -265,7 +266,7 @@ async def program():
         region="us-east-1", credentials=Credentials("local", "local"), endpoint_url="http://127.0.0.1:1",
         clock=LoopClock(), transport=Dead(),
     )
-    producer = Producer("orders", client=client, buffer=Buffering(max_bytes=64 * 2**20, max_records=10**6))
+    producer = Producer("orders", client=client, buffer=BufferLimits(max_bytes=64 * 2**20, max_records=10**6))
     before = peak_bytes()
     loop = asyncio.get_running_loop()
     number = 0
@@ -314,7 +315,7 @@ def sweep(k: int, order: Any, weather: Faults) -> int:
 
     async def program() -> int:
         ground = Ground(weather, shards=3)
-        producer = ground.producer(order=order, buffer=Buffering(max_records=3))
+        producer = ground.producer(order=order, buffer=BufferLimits(max_records=3))
         deliveries: list[Delivery] = []
 
         async def use() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.doubles.transport import answer, refusal
 from tests.doubles.virtual_loop import VirtualLoop, simulate
+from tests.simulation.producing import outcome
 from tests.simulation.reader import read
 from tests.simulation.test_producer_alone import STREAM, Place, now, pairs
 
@@ -16,18 +17,18 @@ from kinstream import (
     Aggregation,
     Batching,
     BufferFull,
-    Buffering,
+    BufferLimits,
     ConfigError,
+    DeliveryPolicy,
     InvalidRecord,
     NotFound,
     OrderBroken,
-    Pacing,
     ProduceError,
     PutResult,
-    Resending,
+    RateLimits,
 )
 from kinstream.aws.transport import Answer
-from kinstream.errors import DeadlineExceeded, Undelivered
+from kinstream.errors import RequestTimedOut, Undelivered
 
 THROTTLED = {"ErrorCode": "ProvisionedThroughputExceededException", "ErrorMessage": "Rate exceeded."}
 HALF = str(2**127)
@@ -78,7 +79,7 @@ async def failure(delivery: Any) -> tuple[float, ProduceError]:
 def test_shard_that_accepts_nothing_fails_its_records_and_no_others() -> None:
     async def program() -> None:
         place: Place = Place(refuse_high(lambda: place))
-        producer = place.producer(aggregate=None, pace=Pacing(records_per_second=20))
+        producer = place.producer(aggregate=None, rate_limits=RateLimits(records_per_second=20))
         dead = [await producer.put(b"dead", "key", explicit_hash_key=HIGH) for _ in range(100)]
         living = [await producer.put(b"%d" % n, "key", explicit_hash_key=LOW) for n in range(1500)]
         ends = await asyncio.gather(*(failure(delivery) for delivery in dead))
@@ -88,7 +89,7 @@ def test_shard_that_accepts_nothing_fails_its_records_and_no_others() -> None:
         assert not any(error.maybe_written for _, error in ends)
         assert "has accepted no record for 30 s" in never_sent[0].details
         assert "Rate exceeded" in never_sent[0].details
-        assert isinstance(never_sent[0].__cause__, DeadlineExceeded)
+        assert isinstance(never_sent[0].__cause__, RequestTimedOut)
         assert all([isinstance(await delivery, PutResult) for delivery in living])
         assert now() > 60  # they waited for their shard's rate for twice the timeout
         await producer.close()
@@ -104,7 +105,7 @@ def test_shard_that_accepts_one_record_per_timeout_fails_none_that_it_has_not_re
             aggregate=None,
             order="key",
             batch=Batching(linger=0, max_records=1),
-            resend=Resending(max_delay=1.0),
+            delivery=DeliveryPolicy(max_delay=1.0),
         )
         deliveries = [await producer.put(b"%d" % n, f"k{n}", explicit_hash_key=HIGH) for n in range(6)]
         for number, delivery in enumerate(deliveries):
@@ -157,7 +158,7 @@ def test_record_in_a_request_without_a_response_times_out_once_and_may_be_writte
 
     async def program() -> None:
         place = Place(hang, shards=1)
-        producer = place.producer(order=order, batch=Batching(linger=0), resend=Resending(deadline=10.0))
+        producer = place.producer(order=order, batch=Batching(linger=0), delivery=DeliveryPolicy(timeout=10.0))
         first = await producer.put(b"1", "key")
         await asyncio.sleep(4.0)
         second = await producer.put(b"2", "another")
@@ -187,7 +188,7 @@ def test_request_ends_after_the_timeout_where_the_call_may_last_longer() -> None
 
     async def program() -> None:
         place = Place(hang, shards=1)
-        producer = place.producer(batch=Batching(linger=0), resend=Resending(deadline=5.0))
+        producer = place.producer(batch=Batching(linger=0), delivery=DeliveryPolicy(timeout=5.0))
         await failure(await producer.put(b"1", "key"))
         await producer.put(b"2", "key")
         with pytest.raises(Undelivered):
@@ -241,7 +242,7 @@ def test_record_behind_another_that_is_refused_does_not_count_that_refusal_as_it
 
     async def program() -> None:
         place = Place(refuse_poison, shards=1)
-        producer = place.producer(aggregate=None, resend=Resending(deadline=0.5))
+        producer = place.producer(aggregate=None, delivery=DeliveryPolicy(timeout=0.5))
         good = await producer.put_many(pairs(20))
         bad = await producer.put(b"bad", "poison")
         results = await good
@@ -268,12 +269,12 @@ def test_attempts_of_a_record_that_timed_out_in_flight_are_the_same_whenever_its
 
     async def program() -> None:
         place = Place(slow, shards=1)
-        producer = place.producer(aggregate=None, batch=Batching(linger=0), resend=Resending(max_age=10))
+        producer = place.producer(aggregate=None, batch=Batching(linger=0), delivery=DeliveryPolicy(max_age=10))
         delivery = await producer.put(b"1", "key")
         await asyncio.sleep(15)
-        early = delivery.value()
+        early = outcome(delivery)
         await asyncio.sleep(15)  # its request has failed by now
-        late = delivery.value()
+        late = outcome(delivery)
         assert isinstance(early, ProduceError)
         assert isinstance(late, ProduceError)
         assert (early.attempts, early.maybe_written) == (late.attempts, late.maybe_written) == (1, True)
@@ -306,7 +307,7 @@ def test_record_that_timed_out_in_a_part_of_a_refused_request_is_not_sent_any_mo
     async def program() -> None:
         place = Place(refuse_then_hang, shards=1)
         producer = place.producer(
-            order=order, aggregate=aggregate, batch=Batching(max_requests=1), resend=Resending(max_age=2.0)
+            order=order, aggregate=aggregate, batch=Batching(max_in_flight=1), delivery=DeliveryPolicy(max_age=2.0)
         )
         outcomes = await (await producer.put_many(pairs(40)))
         assert now() == pytest.approx(2.0, abs=0.2)
@@ -336,7 +337,9 @@ def test_error_does_not_name_an_earlier_failure_that_its_shard_has_recovered_fro
 
     async def program() -> None:
         place = Place(throttle_once, shards=1)
-        producer = place.producer(order="key", aggregate=None, batch=Batching(linger=0), resend=Resending(max_age=5.0))
+        producer = place.producer(
+            order="key", aggregate=None, batch=Batching(linger=0), delivery=DeliveryPolicy(max_age=5.0)
+        )
         assert (await (await producer.put(b"1", "key"))).attempts == 2
         await asyncio.sleep(101 - now())
         in_flight = await producer.put(b"2", "key")
@@ -379,7 +382,10 @@ def test_maximum_age_drops_records_that_wait_behind_the_rate_of_a_shard_that_acc
     async def program() -> None:
         place = Place(shards=1)
         producer = place.producer(
-            order="key", aggregate=None, pace=Pacing(records_per_second=10), resend=Resending(max_age=3.0)
+            order="key",
+            aggregate=None,
+            rate_limits=RateLimits(records_per_second=10),
+            delivery=DeliveryPolicy(max_age=3.0),
         )
         deliveries = await producer.put_many([(b"%d" % number, f"key-{number % 3}") for number in range(100)])
         outcomes = await deliveries
@@ -403,7 +409,9 @@ def test_record_dropped_by_age_that_may_be_written_breaks_the_order_of_its_key()
 
     async def program() -> None:
         place = Place(hang, shards=1)
-        producer = place.producer(order="key", aggregate=None, batch=Batching(linger=0), resend=Resending(max_age=4.0))
+        producer = place.producer(
+            order="key", aggregate=None, batch=Batching(linger=0), delivery=DeliveryPolicy(max_age=4.0)
+        )
         first = await producer.put(b"1", "key")
         await asyncio.sleep(1)
         second = await producer.put(b"2", "key")
@@ -425,7 +433,7 @@ def test_put_waits_for_space_no_longer_than_it_may(many: bool) -> None:
 
     async def program() -> None:
         place = Place(hang, shards=1)
-        producer = place.producer(buffer=Buffering(max_records=5, max_wait=2.0))
+        producer = place.producer(buffer=BufferLimits(max_records=5, max_wait=2.0))
         for number in range(5):
             await producer.put(b"%d" % number, "key")
         began = now()
@@ -445,7 +453,9 @@ def test_put_that_waits_for_space_gets_it_before_its_limit() -> None:
     async def program() -> None:
         place = Place(shards=1)
         async with place.producer(
-            buffer=Buffering(max_records=5, max_wait=5.0), pace=Pacing(records_per_second=2), aggregate=None
+            buffer=BufferLimits(max_records=5, max_wait=5.0),
+            rate_limits=RateLimits(records_per_second=2),
+            aggregate=None,
         ) as producer:
             for number in range(20):
                 await producer.put(b"%d" % number, "key")
@@ -644,7 +654,7 @@ def test_records_behind_the_pace_time_out_if_their_stream_is_being_deleted_meanw
 
     async def program() -> None:
         place = Place(deleting, shards=1)
-        producer = place.producer(aggregate=None, pace=Pacing(records_per_second=10))
+        producer = place.producer(aggregate=None, rate_limits=RateLimits(records_per_second=10))
         waiting = await producer.put_many([(b"%d" % number, "key") for number in range(100)])
         await asyncio.sleep(2)
         with pytest.raises(InvalidRecord):  # the stream is described again: it may accept larger records by now
@@ -704,7 +714,7 @@ def test_stream_not_found_for_a_moment_fails_none_of_the_records_that_wait_behin
 
     async def program() -> None:
         place = Place(flicker, shards=1)
-        producer = place.producer(aggregate=None, batch=Batching(linger=0, max_records=1, max_requests=1))
+        producer = place.producer(aggregate=None, batch=Batching(linger=0, max_records=1, max_in_flight=1))
         deliveries = await producer.put_many(pairs(5000))
         assert all(isinstance(each, PutResult) for each in await deliveries)
         assert refused
@@ -717,7 +727,7 @@ def test_stream_not_found_for_a_moment_fails_none_of_the_records_that_wait_behin
 def test_records_linger_less_than_their_maximum_age_with_many_shards() -> None:
     async def program() -> None:
         place = Place(shards=64)
-        producer = place.producer(aggregate=None, batch=Batching(linger=10), resend=Resending(max_age=1.0))
+        producer = place.producer(aggregate=None, batch=Batching(linger=10), delivery=DeliveryPolicy(max_age=1.0))
         await producer.put(b"1", "key")
         await producer.flush()
         assert (await (await producer.put(b"2", "key"))).attempts == 1
@@ -751,7 +761,7 @@ def test_many_records_that_wait_for_a_stream_time_out_together() -> None:
     ],
 )
 def test_options_are_checked(options: dict[str, dict[str, Any]]) -> None:
-    kinds = {"resend": Resending, "buffer": Buffering}
+    kinds = {"resend": DeliveryPolicy, "buffer": BufferLimits}
     ((name, given),) = options.items()
     with pytest.raises(ConfigError, match=next(iter(given))):
         kinds[name](**given)

@@ -12,7 +12,7 @@ from tests.doubles.network import Faults, Network
 from tests.doubles.virtual_loop import LoopClock, simulate
 from tests.simulation.seeds import FIRST_SEED, SEEDS, shown_again
 
-from kinstream import Client, Consumer, Credentials, Delivering, FanOut, Poll, ReceivedRecord, events
+from kinstream import Client, Consumer, Credentials, EnhancedFanOut, Handling, Polling, ReceivedRecord, events
 
 STREAM = "orders"
 LASTS = 120
@@ -20,8 +20,8 @@ LASTS = 120
 
 
 @pytest.mark.timeout(120 + SEEDS)
-@pytest.mark.parametrize("fetch", [Poll(), FanOut(consumer_name="replay")], ids=["polled", "pushed"])
-def test_replay_of_a_time_to_come_has_all_records_of_it_and_no_later_one(fetch: Poll | FanOut) -> None:
+@pytest.mark.parametrize("fetch", [Polling(), EnhancedFanOut(consumer_name="replay")], ids=["polled", "pushed"])
+def test_replay_of_a_time_to_come_has_all_records_of_it_and_no_later_one(fetch: Polling | EnhancedFanOut) -> None:
     records = late = 0
     for seed in range(FIRST_SEED, FIRST_SEED + SEEDS):
         with shown_again("replay", seed):
@@ -31,7 +31,7 @@ def test_replay_of_a_time_to_come_has_all_records_of_it_and_no_later_one(fetch: 
     assert late > 100
 
 
-async def replay(seed: int, fetch: Poll | FanOut) -> tuple[int, int]:
+async def replay(seed: int, fetch: Polling | EnhancedFanOut) -> tuple[int, int]:
     """Read up to a time while it is written; return how many records were read, and how many came later."""
     chance = random.Random(seed)
     clock = LoopClock()
@@ -46,7 +46,7 @@ async def replay(seed: int, fetch: Poll | FanOut) -> tuple[int, int]:
         start="TRIM_HORIZON",
         until=until,
         fetch=fetch,
-        deliver=Delivering(read_ahead_bytes=64 << 10),
+        handling=Handling(read_ahead_bytes=64 << 10),
         client=Client(
             region="us-east-1",
             credentials=Credentials("local", "local"),
@@ -133,7 +133,7 @@ async def replay_until_now(seed: int, pushed: bool) -> int:
         STREAM,
         start="TRIM_HORIZON",
         until="now",
-        fetch=FanOut(consumer_name="replay") if pushed else Poll(page_records=chance.choice([1, 3, 10_000])),
+        fetch=EnhancedFanOut(consumer_name="replay") if pushed else Polling(max_records=chance.choice([1, 3, 10_000])),
         client=client_on(network, ahead=chance.choice([-600.0, -1.9, -0.4, 0.0, 0.4, 1.9, 600.0])),
     )
     seen: set[int] = set()
@@ -177,7 +177,7 @@ async def start_ahead(seed: int, pushed: bool) -> None:
     reader = Consumer(
         STREAM,
         start=client.clock.wall() + chance.choice([0.0, 0.5, 3.0, 5.0, 80.0]),
-        fetch=FanOut(consumer_name="replay") if pushed else Poll(),
+        fetch=EnhancedFanOut(consumer_name="replay") if pushed else Polling(),
         client=client,
         observer=observe,
     )

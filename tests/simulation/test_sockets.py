@@ -13,7 +13,17 @@ from tests.doubles.proxy import Break, Trouble, fault_proxy
 from tests.doubles.streams import Place, local_stream
 from tests.simulation.reader import unpack
 
-from kinstream import Aggregation, Batching, Client, Consumer, ProduceError, Producer, PutResult, Resending, Timeouts
+from kinstream import (
+    Aggregation,
+    Batching,
+    Client,
+    Consumer,
+    DeliveryPolicy,
+    ProduceError,
+    Producer,
+    PutResult,
+    Timeouts,
+)
 
 RECORDS = int(os.environ.get("KINSTREAM_SOAK_RECORDS", "20000"))
 """`make soak-produce` has a million."""
@@ -35,7 +45,7 @@ async def test_no_acknowledged_record_is_lost_behind_a_proxy_that_cuts(order: An
                 order=order,
                 aggregate=aggregate,
                 batch=Batching(linger=0.02, max_bytes=65_536),
-                resend=Resending(deadline=120.0),
+                delivery=DeliveryPolicy(timeout=120.0),
                 timeouts=Timeouts(progress=1.0),
                 **options,
             ) as producer:

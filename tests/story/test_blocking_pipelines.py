@@ -22,22 +22,22 @@ from kinstream import (
     Aggregation,
     Batching,
     BufferFull,
-    Buffering,
+    BufferLimits,
     ClosedError,
     ConfigError,
     ConsumeError,
-    Delivering,
-    Failing,
+    DeliveryPolicy,
+    ErrorPolicy,
+    Handling,
     InvalidRecord,
     NotFound,
-    Poll,
+    Polling,
     ProduceError,
     PutResult,
     ReceivedRecord,
     Record,
     RecordBatch,
-    Resending,
-    SQLite,
+    SQLiteLeaseStore,
     Undelivered,
     blocking,
 )
@@ -89,7 +89,7 @@ def test_what_many_threads_put_is_read_back_in_the_order_of_each_key(place: Plac
         results = [delivery.result() for delivery in deliveries]
         assert all(delivery.done for delivery in deliveries)
         said = producer.statistics()
-        assert (said.records_admitted, said.records_written, said.buffered_records) == (4 * count, 4 * count, 0)
+        assert (said.records_put, said.records_written, said.buffered_records) == (4 * count, 4 * count, 0)
     found = defaultdict(list)
     for record in read(place):
         found[record.partition_key].append(record.data)
@@ -112,7 +112,7 @@ def test_flush_waits_for_all_that_was_put_before_and_not_for_company(place: Plac
     with blocking.Producer(place.stream, batch=Batching(linger=60), **place.options) as producer:
         deliveries = [producer.put(str(n), "key") for n in range(100)]
         flushed = producer.flush()
-        assert (flushed.delivered, flushed.failed) == (100, 0)
+        assert (flushed.written, flushed.failed) == (100, 0)
         assert all(delivery.done for delivery in deliveries)
 
 
@@ -154,7 +154,7 @@ def test_wrong_records_are_refused_in_the_callers_thread(place: Place) -> None:
 
 
 def test_full_buffer_makes_threads_wait_and_all_is_written(place: Place) -> None:
-    buffer = Buffering(max_records=50)
+    buffer = BufferLimits(max_records=50)
     with blocking.Producer(place.stream, buffer=buffer, batch=Batching(linger=0), **place.options) as producer:
         most = 0
 
@@ -173,7 +173,7 @@ def test_full_buffer_makes_threads_wait_and_all_is_written(place: Place) -> None
 
 def test_put_that_finds_no_space_within_its_maximum_wait_raises_and_keeps_its_record() -> None:
     nowhere = Place("http://127.0.0.1:1")
-    producer = blocking.Producer(nowhere.stream, buffer=Buffering(max_records=3, max_wait=0.05), **nowhere.options)
+    producer = blocking.Producer(nowhere.stream, buffer=BufferLimits(max_records=3, max_wait=0.05), **nowhere.options)
     for number in range(3):
         producer.put(b"%d" % number, "key")
     with pytest.raises(BufferFull, match="max_wait") as full:
@@ -185,7 +185,7 @@ def test_put_that_finds_no_space_within_its_maximum_wait_raises_and_keeps_its_re
 
 def test_full_buffer_is_an_error_where_that_is_asked_for() -> None:
     place = Place("http://127.0.0.1:1")
-    buffer = Buffering(max_records=10, when_full="raise")
+    buffer = BufferLimits(max_records=10, when_full="raise")
     producer = blocking.Producer("events", buffer=buffer, **place.options)
     with pytest.raises(BufferFull):  # noqa: PT012
         for _ in range(100):
@@ -197,13 +197,13 @@ def test_full_buffer_is_an_error_where_that_is_asked_for() -> None:
 
 def test_failures_that_nobody_saw_are_raised_by_close_and_those_that_were_seen_are_not() -> None:
     place = Place("http://127.0.0.1:1")
-    producer = blocking.Producer("events", resend=Resending(deadline=0.3), **place.options)
+    producer = blocking.Producer("events", delivery=DeliveryPolicy(timeout=0.3), **place.options)
     seen, unseen = producer.put(b"seen", "key"), producer.put(b"unseen", "key")
     with pytest.raises(ProduceError) as failed:
         seen.result()
     assert failed.value.record.data == b"seen"
     until(lambda: unseen.done)
-    assert producer.statistics().failures_unseen == 1
+    assert producer.statistics().failures_unobserved == 1
     with pytest.raises(Undelivered) as told:
         producer.close()
     (error,) = told.value.exceptions
@@ -228,7 +228,7 @@ def test_closed_producer_takes_nothing_and_still_tells_what_became_of_its_record
 
 def test_close_wakes_threads_that_wait_for_room() -> None:
     place = Place("http://127.0.0.1:1")
-    producer = blocking.Producer("events", buffer=Buffering(max_records=5), **place.options)
+    producer = blocking.Producer("events", buffer=BufferLimits(max_records=5), **place.options)
     told: list[BaseException] = []
 
     def put() -> None:
@@ -254,8 +254,8 @@ def test_close_wakes_threads_that_wait_for_room() -> None:
 def test_put_that_waits_for_space_gets_closed_error_at_once(end: str, options: dict[str, Any]) -> None:
     """Not when the records that fill the buffer are settled, which is never here."""
     place = Place("http://127.0.0.1:1")
-    buffer = Buffering(max_records=5, **options)
-    producer = blocking.Producer("events", buffer=buffer, resend=Resending(deadline=600), **place.options)
+    buffer = BufferLimits(max_records=5, **options)
+    producer = blocking.Producer("events", buffer=buffer, delivery=DeliveryPolicy(timeout=600), **place.options)
     told: list[BaseException] = []
 
     def waiting(put: Callable[[], object]) -> threading.Thread:
@@ -350,7 +350,7 @@ def test_batches_are_of_one_shard_and_hold_all(place: Place) -> None:
     write(place, 1000)
     data = []
     with blocking.Consumer(
-        place.stream, **FROM_THE_START, deliver=Delivering(batch_records=100), **place.options
+        place.stream, **FROM_THE_START, handling=Handling(max_batch_records=100), **place.options
     ) as consumer:
         for batch in consumer.batches():
             assert isinstance(batch, RecordBatch)
@@ -362,7 +362,7 @@ def test_batches_are_of_one_shard_and_hold_all(place: Place) -> None:
 
 def test_record_is_done_when_the_next_is_asked_for_and_not_where_the_loop_is_left(place: Place, tmp_path: Path) -> None:
     write(place, 100, keys=1)
-    store = SQLite(tmp_path / "checkpoints.db")
+    store = SQLiteLeaseStore(tmp_path / "checkpoints.db")
     options = {"application": "app", "store": store, "until": "now", **place.options}
     seen = []
     with blocking.Consumer(place.stream, **options) as consumer:
@@ -386,7 +386,12 @@ def test_record_is_done_when_the_next_is_asked_for_and_not_where_the_loop_is_lef
 @pytest.mark.parametrize("way", ["for", "run", "batches", "run_batches"])
 def test_checkpoint_by_hand_is_written_when_it_returns(place: Place, tmp_path: Path, way: str) -> None:
     write(place, 50, keys=1)
-    options = {"application": "app", "store": SQLite(tmp_path / "checkpoints.db"), "until": "now", **place.options}
+    options = {
+        "application": "app",
+        "store": SQLiteLeaseStore(tmp_path / "checkpoints.db"),
+        "until": "now",
+        **place.options,
+    }
 
     def by_record(record: ReceivedRecord[bytes]) -> None:
         if int(record.data) == 20:
@@ -396,8 +401,8 @@ def test_checkpoint_by_hand_is_written_when_it_returns(place: Place, tmp_path: P
         if int(batch[-1].data) == 20:
             batch.checkpoint()
 
-    deliver = Delivering(batch_records=1)
-    with blocking.Consumer(place.stream, checkpoint="manual", deliver=deliver, **options) as consumer:
+    deliver = Handling(max_batch_records=1)
+    with blocking.Consumer(place.stream, checkpoints="manual", handling=deliver, **options) as consumer:
         if way == "for":
             for record in consumer:
                 by_record(record)
@@ -424,8 +429,8 @@ def test_run_calls_its_handler_in_threads_in_the_order_of_each_key(place: Place,
             threads.add(threading.current_thread())
             found[record.partition_key].append(int(record.data))
 
-    deliver = Delivering(concurrency=concurrency)
-    with blocking.Consumer(place.stream, **FROM_THE_START, deliver=deliver, **place.options) as consumer:
+    deliver = Handling(concurrency=concurrency)
+    with blocking.Consumer(place.stream, **FROM_THE_START, handling=deliver, **place.options) as consumer:
         consumer.run(handle)
     assert found == {f"key {k}": list(range(k, 1000, 7)) for k in range(7)}
     assert threading.current_thread() not in threads
@@ -477,9 +482,9 @@ def test_record_that_cannot_be_handled_ends_run_with_its_cause(place: Place) -> 
     def fail(record: ReceivedRecord[bytes]) -> None:
         raise KeyError(record.sequence_number)
 
-    failing = Failing(tries=2, pause=0.01)
+    failing = ErrorPolicy(max_attempts=2, initial_delay=0.01)
     with (
-        blocking.Consumer(place.stream, **FROM_THE_START, failure=failing, **place.options) as consumer,
+        blocking.Consumer(place.stream, **FROM_THE_START, errors=failing, **place.options) as consumer,
         pytest.raises(ConsumeError) as failed,
     ):
         consumer.run(fail)
@@ -502,8 +507,8 @@ def test_dead_letters_of_all_kinds_do_not_hold_up_the_event_loop(place: Place, s
 
     with blocking.Producer(place.stream, **place.options) as producer:
         then: Any = {"a plain function": now, "an async one": later, "a producer": producer}[kind]
-        failing = Failing(tries=1, then=then)
-        with blocking.Consumer(place.stream, **FROM_THE_START, failure=failing, **place.options) as consumer:
+        failing = ErrorPolicy(max_attempts=1, then=then)
+        with blocking.Consumer(place.stream, **FROM_THE_START, errors=failing, **place.options) as consumer:
             consumer.run(fail)
     if kind == "a producer":
         letters = [record.json()["error"] for record in read(place) if record.data.startswith(b"{")]
@@ -522,7 +527,7 @@ def test_async_handlers_are_refused(place: Place) -> None:
 
 def test_other_threads_pause_resume_seek_and_look(place: Place) -> None:
     write(place, 10, keys=1)
-    fetch = Poll(idle=0.05)
+    fetch = Polling(idle_interval=0.05)
     with blocking.Consumer(place.stream, start="TRIM_HORIZON", fetch=fetch, **place.options) as consumer:
         assert consumer.status() == []
         with pytest.raises(ConfigError, match="not being read"):

@@ -20,22 +20,22 @@ from kinstream import (
     Aggregation,
     Batching,
     BufferFull,
-    Buffering,
+    BufferLimits,
     ClosedError,
     ConfigError,
     ConsumeError,
-    Delivering,
-    Failing,
-    Flushed,
+    DeliveryPolicy,
+    ErrorPolicy,
+    FlushResult,
+    Handling,
     InvalidRecord,
     KinesisError,
-    Poll,
+    Polling,
     ProduceError,
     PutResult,
     ReceivedRecord,
     Record,
-    Resending,
-    SQLite,
+    SQLiteLeaseStore,
     UnexpectedResponse,
     blocking,
     callbacks,
@@ -143,7 +143,7 @@ def test_flush_is_told_after_all_that_was_put_before(place: Place) -> None:
     order: list[Any] = []
     done = threading.Event()
 
-    def flushed_all(error: KinesisError | None, flushed: Flushed | None) -> None:
+    def flushed_all(error: KinesisError | None, flushed: FlushResult | None) -> None:
         order.append(flushed)
         done.set()
 
@@ -152,7 +152,7 @@ def test_flush_is_told_after_all_that_was_put_before(place: Place) -> None:
             producer.put(str(n), "key", lambda error, result: order.append(error))
         producer.flush(flushed_all)
         assert done.wait(15)
-        assert order == [None] * 1000 + [Flushed(1000, 0)]
+        assert order == [None] * 1000 + [FlushResult(1000, 0)]
 
 
 def test_what_cannot_be_put_is_told_and_the_rest_is_written(place: Place) -> None:
@@ -172,7 +172,7 @@ def test_what_cannot_be_put_is_told_and_the_rest_is_written(place: Place) -> Non
 def test_full_buffer_is_told_at_once_and_never_waited_for() -> None:
     place = Place("http://127.0.0.1:1")
     outcomes: list[KinesisError | None] = []
-    with producer_on(place, buffer=Buffering(max_records=100), resend=Resending(deadline=1)) as producer:
+    with producer_on(place, buffer=BufferLimits(max_records=100), delivery=DeliveryPolicy(timeout=1)) as producer:
         for _ in range(1000):
             producer.put(b"x", "key", lambda error, result: outcomes.append(error))
     assert len(outcomes) == 1000
@@ -184,7 +184,7 @@ def test_record_that_failed_without_a_callback_is_logged(caplog: pytest.LogCaptu
     place = Place("http://127.0.0.1:1")
     with (
         caplog.at_level(logging.WARNING, "kinstream.callbacks"),
-        producer_on(place, resend=Resending(deadline=0.1)) as producer,
+        producer_on(place, delivery=DeliveryPolicy(timeout=0.1)) as producer,
     ):
         producer.put(b"canary", "key")
     assert "had no callback" in caplog.text
@@ -195,7 +195,7 @@ def test_records_that_failed_without_a_callback_are_counted_not_listed(caplog: p
     place = Place("http://127.0.0.1:1")
     with (
         caplog.at_level(logging.WARNING, "kinstream.callbacks"),
-        producer_on(place, resend=Resending(deadline=0.1), batch=Batching(linger=0.0)) as producer,
+        producer_on(place, delivery=DeliveryPolicy(timeout=0.1), batch=Batching(linger=0.0)) as producer,
     ):
         for n in range(1000):
             producer.put(b"canary", f"k{n}")
@@ -349,8 +349,8 @@ def test_unsubscribing_from_a_callback_ends_it_after_that_record(
     place: Place, tmp_path: Path, concurrency: int
 ) -> None:
     write(place, list(range(100)))
-    store = SQLite(tmp_path / "checkpoints.db")
-    options: dict[str, Any] = {"application": "app", "store": store, "deliver": Delivering(concurrency=concurrency)}
+    store = SQLiteLeaseStore(tmp_path / "checkpoints.db")
+    options: dict[str, Any] = {"application": "app", "store": store, "deliver": Handling(concurrency=concurrency)}
     consumer = consumer_on(place, **options)
     first = Told(lambda record: consumer.unsubscribe() if record.data == 29 else None)
     consumer.subscribe(first)
@@ -398,9 +398,13 @@ def test_callback_that_raises_is_called_again_and_stops_the_shard_in_the_end(pla
         if record.data == 1:
             raise KeyError
 
-    options: dict[str, Any] = {"application": "app", "store": SQLite(tmp_path / "checkpoints.db"), "until": "now"}
+    options: dict[str, Any] = {
+        "application": "app",
+        "store": SQLiteLeaseStore(tmp_path / "checkpoints.db"),
+        "until": "now",
+    }
     told = Told(fail)
-    with consumer_on(place, failure=Failing(tries=3, pause=0.01), **options) as consumer:
+    with consumer_on(place, errors=ErrorPolicy(max_attempts=3, initial_delay=0.01), **options) as consumer:
         consumer.subscribe(told)
         end = told.wait()
     assert isinstance(end, ConsumeError)
@@ -418,7 +422,9 @@ def test_callback_that_raises_may_be_declared_to_be_skipped(place: Place) -> Non
 
     write(place, [0, 1, 2])
     told = Told(fail)
-    with consumer_on(place, start="TRIM_HORIZON", until="now", failure=Failing(tries=1, then="skip")) as consumer:
+    with consumer_on(
+        place, start="TRIM_HORIZON", until="now", errors=ErrorPolicy(max_attempts=1, then="skip")
+    ) as consumer:
         consumer.subscribe(told)
         assert told.wait() is None
     assert told.records == [0, 1, 2]
@@ -427,9 +433,13 @@ def test_callback_that_raises_may_be_declared_to_be_skipped(place: Place) -> Non
 @pytest.mark.parametrize("concurrency", [1, 4])
 def test_checkpoint_by_hand_is_told_when_it_is_written(place: Place, tmp_path: Path, concurrency: int) -> None:
     write(place, list(range(50)))
-    options: dict[str, Any] = {"application": "app", "store": SQLite(tmp_path / "checkpoints.db"), "until": "now"}
+    options: dict[str, Any] = {
+        "application": "app",
+        "store": SQLiteLeaseStore(tmp_path / "checkpoints.db"),
+        "until": "now",
+    }
     heard = Heard()
-    with consumer_on(place, checkpoint="manual", deliver=Delivering(concurrency=concurrency), **options) as consumer:
+    with consumer_on(place, checkpoints="manual", handling=Handling(concurrency=concurrency), **options) as consumer:
         told = Told(lambda record: consumer.checkpoint(record, heard) if record.data == 20 else None)
         consumer.subscribe(told)
         assert told.wait() is None
@@ -444,7 +454,7 @@ def test_checkpoint_by_hand_is_told_when_it_is_written(place: Place, tmp_path: P
 def test_reading_is_steered_by_callbacks_too(place: Place) -> None:
     write(place, list(range(5)))
     heard = Heard()
-    with consumer_on(place, start="TRIM_HORIZON", fetch=Poll(idle=0.05)) as consumer:
+    with consumer_on(place, start="TRIM_HORIZON", fetch=Polling(idle_interval=0.05)) as consumer:
         consumer.pause(None, heard)
         assert isinstance(heard.wait()[0], ConfigError)
         consumer.subscribe(told := Told())
@@ -495,7 +505,7 @@ def test_traceback_of_a_callback_that_quotes_a_record_is_logged_without_it(
             raise ValueError(record.data)
 
     with consumer_on(
-        place, is_blob, start="TRIM_HORIZON", failure=Failing(tries=2, pause=0.01, then="skip")
+        place, is_blob, start="TRIM_HORIZON", errors=ErrorPolicy(max_attempts=2, initial_delay=0.01, then="skip")
     ) as consumer:
         consumer.subscribe(fail)
         assert twice.wait(15)

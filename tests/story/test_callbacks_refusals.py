@@ -17,12 +17,21 @@ from tests.doubles.heard import Heard
 from tests.doubles.memory import assert_nothing_is_kept, errors_alive
 from tests.doubles.streams import Place, new_stream
 
-from kinstream import Batching, BufferFull, Buffering, ClosedError, KinesisError, ProduceError, Resending, callbacks
+from kinstream import (
+    Batching,
+    BufferFull,
+    BufferLimits,
+    ClosedError,
+    DeliveryPolicy,
+    KinesisError,
+    ProduceError,
+    callbacks,
+)
 from kinstream.callbacks.refuse import MAX_REFUSALS
 from kinstream.local import Server
 
 NOWHERE = Place("http://127.0.0.1:1")
-FOR_EVER = Resending(deadline=600)
+FOR_EVER = DeliveryPolicy(timeout=600)
 CHARGE = 256
 """Bytes that a record counts for besides its data and its key."""
 
@@ -81,7 +90,7 @@ class Gate:
 @pytest.mark.parametrize("count", [1, 7, 3000])
 def test_exactly_what_the_buffer_holds_is_accepted_from_the_first_put_on(count: int) -> None:
     told = Counted()
-    producer = producer_on(NOWHERE, buffer=Buffering(max_records=count), resend=FOR_EVER)
+    producer = producer_on(NOWHERE, buffer=BufferLimits(max_records=count), delivery=FOR_EVER)
     for _ in range(count):
         producer.put(b"x", "key", told)
     refused = Heard()
@@ -96,7 +105,7 @@ def test_exactly_what_the_buffer_holds_is_accepted_from_the_first_put_on(count: 
 def test_bytes_are_counted_too_and_a_smaller_record_may_still_fit() -> None:
     told, refused = Counted(), Heard()
     size = 1000 + 3 + CHARGE
-    producer = producer_on(NOWHERE, buffer=Buffering(max_bytes=3 * size - 500), resend=FOR_EVER)
+    producer = producer_on(NOWHERE, buffer=BufferLimits(max_bytes=3 * size - 500), delivery=FOR_EVER)
     for _ in range(2):
         producer.put(bytes(1000), "key", told)
     producer.put(bytes(1000), "key", refused)
@@ -115,7 +124,7 @@ def test_bytes_are_counted_too_and_a_smaller_record_may_still_fit() -> None:
 def test_load_that_fits_the_buffer_is_never_refused(server: Server, shards: int, order: Any) -> None:
     """At full speed, before the event loop has started, and however much comes within one of its turns."""
     place, told = new_stream(server, shards=shards), Counted()
-    with producer_on(place, buffer=Buffering(max_records=20_000), pace=None, order=order) as producer:
+    with producer_on(place, buffer=BufferLimits(max_records=20_000), rate_limits=None, order=order) as producer:
         for number in range(20_000):
             producer.put(b"x", f"key {number % 100}", told)
     assert told.outcomes == {None: 20_000}
@@ -129,7 +138,7 @@ def test_accepted_records_keep_the_order_of_their_key_whatever_was_refused_betwe
     def callback(number: int) -> Callable[[Any, Any], None]:
         return lambda error, result: (refused if isinstance(error, BufferFull) else written).append(number)
 
-    with producer_on(place, order="key", batch=Batching(linger=0), buffer=Buffering(max_records=20)) as producer:
+    with producer_on(place, order="key", batch=Batching(linger=0), buffer=BufferLimits(max_records=20)) as producer:
         for number in range(3000):
             producer.put(str(number), f"key {number % 3}", callback(number))
     assert refused
@@ -147,7 +156,7 @@ def test_accepted_records_keep_the_order_of_their_key_whatever_was_refused_betwe
 
 def test_settled_record_counts_as_buffered_until_its_callback_is_called() -> None:
     gate, told, refused = Gate(), Counted(), Heard()
-    producer = producer_on(NOWHERE, buffer=Buffering(max_records=10), resend=Resending(deadline=0.1))
+    producer = producer_on(NOWHERE, buffer=BufferLimits(max_records=10), delivery=DeliveryPolicy(timeout=0.1))
     for _ in range(10):
         producer.put(b"x", "key", gate)
     assert gate.entered.wait(60)  # all ten have failed: one is called back, nine wait for that
@@ -171,7 +180,7 @@ def test_put_waits_for_callbacks_once_many_refused_records_wait_for_theirs() -> 
             producer.put(b"x", "key", gate)
             returned += 1
 
-    producer = producer_on(NOWHERE, buffer=Buffering(max_records=10), resend=FOR_EVER)
+    producer = producer_on(NOWHERE, buffer=BufferLimits(max_records=10), delivery=FOR_EVER)
     thread = threading.Thread(target=put_all)
     thread.start()
     assert gate.entered.wait(60)
@@ -197,7 +206,7 @@ def test_no_more_than_a_thousand_wait_however_many_threads_put() -> None:
             producer.put(b"x", "key", callback)
             put[index] += 1
 
-    producer = producer_on(NOWHERE, buffer=Buffering(max_records=10), resend=FOR_EVER)
+    producer = producer_on(NOWHERE, buffer=BufferLimits(max_records=10), delivery=FOR_EVER)
     threads = [threading.Thread(target=put_all, args=(index,)) for index in range(4)]
     for thread in threads:
         thread.start()
@@ -224,7 +233,7 @@ def test_close_waits_for_the_callbacks_of_calls_that_wait() -> None:
         closing.set()
         producer.close(0)
 
-    producer = producer_on(NOWHERE, buffer=Buffering(max_records=10), resend=FOR_EVER)
+    producer = producer_on(NOWHERE, buffer=BufferLimits(max_records=10), delivery=FOR_EVER)
     threads = [threading.Thread(target=put_all) for _ in range(3)]
     for thread in threads:
         thread.start()
@@ -262,7 +271,7 @@ def test_signal_handler_may_put_and_may_raise_while_put_waits() -> None:
 
     stopped = threading.Event()
     before = signal.signal(signal.SIGUSR1, handler)
-    producer = producer_on(NOWHERE, buffer=Buffering(max_records=10), resend=FOR_EVER)
+    producer = producer_on(NOWHERE, buffer=BufferLimits(max_records=10), delivery=FOR_EVER)
     interrupting = threading.Thread(target=interrupt)
     interrupting.start()
     try:
@@ -290,7 +299,7 @@ def test_callback_may_put_while_the_most_wait() -> None:
                 again -= 1
                 producer.put(b"x", "key", callback)
 
-    producer = producer_on(NOWHERE, buffer=Buffering(max_records=1), resend=FOR_EVER)
+    producer = producer_on(NOWHERE, buffer=BufferLimits(max_records=1), delivery=FOR_EVER)
     for _ in range(100):
         producer.put(b"x", "key", callback)
     while again:
@@ -301,8 +310,8 @@ def test_callback_may_put_while_the_most_wait() -> None:
 
 def test_callback_of_another_object_does_not_wait_either() -> None:
     gate, heard = Gate(), Heard()
-    full = producer_on(NOWHERE, buffer=Buffering(max_records=1), resend=FOR_EVER)
-    other = producer_on(NOWHERE, buffer=Buffering(max_records=1), resend=FOR_EVER)
+    full = producer_on(NOWHERE, buffer=BufferLimits(max_records=1), delivery=FOR_EVER)
+    other = producer_on(NOWHERE, buffer=BufferLimits(max_records=1), delivery=FOR_EVER)
     for _ in range(1 + MAX_REFUSALS):
         full.put(b"x", "key", gate)
     assert gate.entered.wait(60)
@@ -330,7 +339,7 @@ def test_callbacks_that_raise_hold_up_no_other(caplog: pytest.LogCaptureFixture)
         raise SystemExit if calls % 2 or error is None else error
 
     with caplog.at_level(logging.CRITICAL):
-        producer = producer_on(NOWHERE, buffer=Buffering(max_records=1), resend=FOR_EVER)
+        producer = producer_on(NOWHERE, buffer=BufferLimits(max_records=1), delivery=FOR_EVER)
         for _ in range(3 * MAX_REFUSALS):
             producer.put(b"x", "key", callback)
         producer.close(0)
@@ -342,7 +351,7 @@ def test_refused_records_without_a_callback_are_counted_and_never_wait(
     caplog: pytest.LogCaptureFixture, data: Any
 ) -> None:
     gate = Gate()
-    producer = producer_on(NOWHERE, buffer=Buffering(max_records=1), resend=FOR_EVER)
+    producer = producer_on(NOWHERE, buffer=BufferLimits(max_records=1), delivery=FOR_EVER)
     producer.put(b"x", "key", gate)
     producer.put(b"x", "key", gate)
     assert gate.entered.wait(60)
@@ -379,7 +388,7 @@ PROGRAM = """
 import os, sys, threading
 from kinstream import Buffering, Resending
 from kinstream.callbacks import Producer
-producer = Producer("us-east-1", "local", "local", "s", endpoint_url="http://127.0.0.1:1", buffer=Buffering(max_records=10))
+producer = Producer("us-east-1", "local", "local", "s", endpoint_url="http://127.0.0.1:1", buffer=BufferLimits(max_records=10))
 """
 
 
@@ -438,7 +447,7 @@ def test_refused_record_is_freed_once_its_callback_was_called(raises: bool, capl
 
     before = errors_alive()
     with caplog.at_level(logging.CRITICAL):
-        producer = producer_on(NOWHERE, buffer=Buffering(max_records=10), resend=FOR_EVER)
+        producer = producer_on(NOWHERE, buffer=BufferLimits(max_records=10), delivery=FOR_EVER)
         for _ in range(3000):
             producer.put(bytes(1000), "key", callback)
         producer.close(0)
@@ -447,7 +456,7 @@ def test_refused_record_is_freed_once_its_callback_was_called(raises: bool, capl
 
 def test_refusing_a_record_keeps_nothing() -> None:
     heard = Heard()
-    producer = producer_on(NOWHERE, buffer=Buffering(max_records=1), resend=FOR_EVER)
+    producer = producer_on(NOWHERE, buffer=BufferLimits(max_records=1), delivery=FOR_EVER)
     producer.put(b"x", "key")
 
     def refuse() -> None:

@@ -16,20 +16,20 @@ import pytest
 from tests.doubles.river import Catch, River, river
 
 from kinstream import (
-    Checkpointing,
+    Checkpoints,
     ClosedError,
     ConfigError,
     ConsumeError,
     Consumer,
-    Delivering,
+    Handling,
     LeaseLost,
-    Memory,
-    Poll,
+    LeaseStoreFailed,
+    MemoryLeaseStore,
+    Polling,
     Position,
     ReceivedRecord,
     Record,
-    SQLite,
-    StoreFailed,
+    SQLiteLeaseStore,
     events,
 )
 from kinstream.consume.lease.lease import Lease
@@ -43,7 +43,9 @@ async def stream() -> AsyncIterator[River]:
 
 
 def consumer(stream: River, store: Any, **options: Any) -> Consumer:
-    return Consumer("events", application="app", store=store, client=stream.client, **({"until": "now"} | options))
+    return Consumer(
+        "events", application="app", lease_store=store, client=stream.client, **({"until": "now"} | options)
+    )
 
 
 async def rows(store: Any) -> dict[str, Lease]:
@@ -63,17 +65,17 @@ async def taken(reader: Consumer, count: int) -> list[int]:
 
 async def test_restarted_it_goes_on_with_the_record_that_was_in_hand(stream: River, tmp_path: Path) -> None:
     await stream.write(100)
-    first = SQLite(tmp_path / "checkpoints.db")
+    first = SQLiteLeaseStore(tmp_path / "checkpoints.db")
     async with consumer(stream, first) as reader:
         assert await taken(reader, 40) == list(range(40))
-    again = SQLite(tmp_path / "checkpoints.db")
+    again = SQLiteLeaseStore(tmp_path / "checkpoints.db")
     async with consumer(stream, again) as reader:
         assert [int(record.data) async for record in reader] == list(range(39, 100))
     async with consumer(stream, again) as reader:
         assert [record async for record in reader] == []
 
 
-@pytest.mark.parametrize("kind", [Memory, SQLite])
+@pytest.mark.parametrize("kind", [MemoryLeaseStore, SQLiteLeaseStore])
 async def test_restarted_before_anything_is_done_it_begins_with_the_record_that_it_was_started_at(
     stream: River, tmp_path: Path, kind: Any
 ) -> None:
@@ -81,7 +83,7 @@ async def test_restarted_before_anything_is_done_it_begins_with_the_record_that_
     shard_id = "shardId-000000000000"
     async with Consumer("events", start="TRIM_HORIZON", until="now", client=stream.client) as reader:
         numbers = [record.sequence_number async for record in reader]
-    store = Memory() if kind is Memory else SQLite(tmp_path / "checkpoints.db")
+    store = MemoryLeaseStore() if kind is MemoryLeaseStore else SQLiteLeaseStore(tmp_path / "checkpoints.db")
     async with consumer(stream, store, start={shard_id: Position.at(numbers[2])}) as reader:
         assert await taken(reader, 1) == [2]
     assert (await rows(store))[shard_id].checkpoint == Position.at(numbers[2])
@@ -92,7 +94,7 @@ async def test_restarted_before_anything_is_done_it_begins_with_the_record_that_
 
 async def test_stored_checkpoint_wins_over_the_start(stream: River) -> None:
     await stream.write(100)
-    store = Memory()
+    store = MemoryLeaseStore()
     async with consumer(stream, store) as reader:
         await taken(reader, 40)
     async with consumer(stream, store, start="LATEST") as reader:
@@ -108,7 +110,7 @@ def aggregate(*numbers: int) -> Record:
 
 async def test_checkpoint_amid_an_aggregate_is_exact(stream: River) -> None:
     await stream.put([aggregate(0, 1, 2, 3), aggregate(4, 5, 6)])
-    store = Memory()
+    store = MemoryLeaseStore()
     async with consumer(stream, store) as reader:
         assert await taken(reader, 3) == [0, 1, 2]
     (lease,) = (await rows(store)).values()
@@ -127,7 +129,7 @@ async def test_checkpoint_amid_an_aggregate_is_exact(stream: River) -> None:
 async def test_end_of_a_shard_is_written_once_its_last_record_is_done_and_names_its_children(stream: River) -> None:
     await stream.write(20)
     await stream.split("shardId-000000000000")
-    store = Memory()
+    store = MemoryLeaseStore()
     async with consumer(stream, store) as reader:
         await taken(reader, 20)
     assert not (await rows(store))["shardId-000000000000"].checkpoint.ended
@@ -141,18 +143,18 @@ async def test_end_of_a_shard_is_written_once_its_last_record_is_done_and_names_
 
 async def test_manual_checkpoints_are_the_only_ones(stream: River) -> None:
     await stream.write(100)
-    store = Memory()
-    async with consumer(stream, store, checkpoint="manual") as reader:
+    store = MemoryLeaseStore()
+    async with consumer(stream, store, checkpoints="manual") as reader:
         async for record in reader:
             if int(record.data) in (30, 10):  # going back changes nothing
                 await record.checkpoint()
-    async with consumer(stream, store, checkpoint="manual") as reader:
+    async with consumer(stream, store, checkpoints="manual") as reader:
         assert [int(record.data) async for record in reader] == list(range(31, 100))
-    async with consumer(stream, store, checkpoint="manual", deliver=Delivering(batch_records=10)) as reader:
+    async with consumer(stream, store, checkpoints="manual", handling=Handling(max_batch_records=10)) as reader:
         async for batch in reader.batches():
             if int(batch[0].data) == 50:  # they begin with what was asked for: the record before
                 await batch.checkpoint()
-    async with consumer(stream, store, checkpoint="manual") as reader:
+    async with consumer(stream, store, checkpoints="manual") as reader:
         assert [int(record.data) async for record in reader] == list(range(60, 100))
 
 
@@ -160,9 +162,9 @@ async def test_manually_checkpointed_shard_ends_only_with_its_last_record(stream
     await stream.write(10)
     await stream.split("shardId-000000000000")
     await stream.write(10)
-    store = Memory()
+    store = MemoryLeaseStore()
     kept: list[ReceivedRecord[bytes]] = []
-    async with consumer(stream, store, checkpoint="manual", until=None) as reader:
+    async with consumer(stream, store, checkpoints="manual", until=None) as reader:
         async for record in reader:
             kept.append(record)
             if len(kept) == 20:
@@ -180,7 +182,7 @@ async def test_manually_checkpointed_shard_ends_only_with_its_last_record(stream
 
 async def test_manual_checkpoint_never_passes_records_that_are_still_in_work(stream: River) -> None:
     await stream.write(20, keys=20)
-    store = Memory()
+    store = MemoryLeaseStore()
     free = asyncio.Event()
 
     async def handle(record: ReceivedRecord[bytes]) -> None:
@@ -192,7 +194,7 @@ async def test_manual_checkpoint_never_passes_records_that_are_still_in_work(str
             assert not lease.checkpoint.is_number or int(lease.checkpoint.sequence_number) < int(record.sequence_number)
             free.set()
 
-    async with consumer(stream, store, checkpoint="manual", deliver=Delivering(concurrency=20)) as reader:
+    async with consumer(stream, store, checkpoints="manual", handling=Handling(concurrency=20)) as reader:
         await reader.run(handle)
     async with consumer(stream, store) as reader:
         assert [int(record.data) async for record in reader] == list(range(16, 20))
@@ -200,7 +202,7 @@ async def test_manual_checkpoint_never_passes_records_that_are_still_in_work(str
 
 async def test_second_reader_takes_over_and_the_first_finds_out_when_it_writes(stream: River) -> None:
     await stream.write(50)
-    store = Memory()
+    store = MemoryLeaseStore()
     lost: list[events.Event] = []
     first = consumer(stream, store, until=None, observer=lost.append)
     records = aiter(first)
@@ -213,7 +215,7 @@ async def test_second_reader_takes_over_and_the_first_finds_out_when_it_writes(s
     with pytest.raises(LeaseLost):
         [each async for each in records]
     await first.close()
-    assert events.ShardLost("shardId-000000000000") in lost
+    assert events.ShardLeaseLost("shardId-000000000000") in lost
     async with consumer(stream, store) as third:
         assert [each async for each in third] == []
 
@@ -221,7 +223,7 @@ async def test_second_reader_takes_over_and_the_first_finds_out_when_it_writes(s
 async def test_time_of_a_latest_start_is_kept(stream: River) -> None:
     await stream.write(10)
     await asyncio.sleep(0.02)
-    store = Memory()
+    store = MemoryLeaseStore()
     started = asyncio.Event()
     reader = consumer(stream, store, start="LATEST", until=None, observer=lambda event: started.set())
     waiting = asyncio.ensure_future(anext(aiter(reader)))
@@ -239,11 +241,11 @@ async def test_killed_before_its_first_checkpoint_it_goes_on_from_where_it_began
     stream: River,
 ) -> None:
     await stream.write(10)
-    store, begun = Memory(), asyncio.Event()
+    store, begun = MemoryLeaseStore(), asyncio.Event()
     reader = consumer(stream, store, start="LATEST", until=None, observer=lambda event: begun.set())
     running = asyncio.create_task(reader.run(lambda record: None))
     await begun.wait()
-    kept = Memory()  # what a SIGKILL leaves of it
+    kept = MemoryLeaseStore()  # what a SIGKILL leaves of it
     for lease in (await rows(store)).values():
         await kept.table("app", "events").create(lease)
     await reader.close()
@@ -256,16 +258,16 @@ async def test_killed_before_its_first_checkpoint_it_goes_on_from_where_it_began
 async def test_replay_until_now_reads_all_from_a_server_whose_clock_was_moved(stream: River) -> None:
     stream.server.advance(3600)
     await stream.write(10)
-    async with consumer(stream, Memory()) as reader:
+    async with consumer(stream, MemoryLeaseStore()) as reader:
         assert len([record async for record in reader]) == 10
-    async with consumer(stream, Memory(), fetch=Poll(page_records=3)) as reader:
+    async with consumer(stream, MemoryLeaseStore(), fetch=Polling(max_records=3)) as reader:
         assert len([record async for record in reader]) == 10
 
 
 async def test_what_is_done_is_written_while_reading_goes_on(stream: River) -> None:
     await stream.write(10)
-    store = Memory()
-    async with consumer(stream, store, until=None, checkpoint=Checkpointing(every=0.05)) as reader:
+    store = MemoryLeaseStore()
+    async with consumer(stream, store, until=None, checkpoints=Checkpoints(interval=0.05)) as reader:
         async for record in reader:
             if int(record.data) == 9:
                 while not (lease := (await rows(store))["shardId-000000000000"]).checkpoint.is_number:  # noqa: ASYNC110
@@ -301,7 +303,9 @@ async def test_pause_holds_a_shard_and_resume_goes_on_without_gap_or_repetition(
     catch = Catch()
     held: str | None = None
     since = 0
-    async with Consumer("events", start="TRIM_HORIZON", client=stream.client, fetch=Poll(idle=0.05)) as reader:
+    async with Consumer(
+        "events", start="TRIM_HORIZON", client=stream.client, fetch=Polling(idle_interval=0.05)
+    ) as reader:
         async for record in reader:
             catch.add(record)
             if len(catch) == 20:
@@ -323,7 +327,7 @@ async def test_pause_holds_a_shard_and_resume_goes_on_without_gap_or_repetition(
 async def test_pause_of_all_holds_handlers_too(stream: River) -> None:
     await stream.write(100)
     catch = Catch()
-    reader = Consumer("events", start="TRIM_HORIZON", client=stream.client, fetch=Poll(idle=0.05))
+    reader = Consumer("events", start="TRIM_HORIZON", client=stream.client, fetch=Polling(idle_interval=0.05))
     reached = asyncio.Event()
 
     async def handle(record: ReceivedRecord[bytes]) -> None:
@@ -346,7 +350,7 @@ async def test_pause_of_all_holds_handlers_too(stream: River) -> None:
 
 async def test_seek_reads_again_from_there_and_moves_the_checkpoint(stream: River) -> None:
     await stream.write(60)
-    store = Memory()
+    store = MemoryLeaseStore()
     numbers: list[int] = []
     places: dict[int, str] = {}
     async with consumer(stream, store) as reader:
@@ -361,7 +365,7 @@ async def test_seek_reads_again_from_there_and_moves_the_checkpoint(stream: Rive
 
 
 async def test_what_cannot_be_steered_is_refused(stream: River) -> None:
-    async with consumer(stream, Memory()) as reader:
+    async with consumer(stream, MemoryLeaseStore()) as reader:
         for steer in (reader.pause, reader.resume):
             with pytest.raises(ConfigError, match="not being read"):
                 steer()
@@ -380,7 +384,7 @@ async def test_what_cannot_be_steered_is_refused(stream: River) -> None:
 
 async def test_one_that_is_closed_reads_no_more_and_ends_who_reads(stream: River) -> None:
     await stream.write(10)
-    reader = consumer(stream, Memory(), until=None)
+    reader = consumer(stream, MemoryLeaseStore(), until=None)
     count = 0
     async for _ in reader:
         count += 1
@@ -393,7 +397,7 @@ async def test_one_that_is_closed_reads_no_more_and_ends_who_reads(stream: River
 
 async def test_status_tells_position_lag_and_what_retention_leaves(stream: River) -> None:
     await stream.write(10)
-    async with Consumer("events", start="TRIM_HORIZON", client=stream.client, fetch=Poll(page_records=3)) as reader:
+    async with Consumer("events", start="TRIM_HORIZON", client=stream.client, fetch=Polling(max_records=3)) as reader:
         async for _ in reader:
             (status,) = reader.status()
             assert status.state == "READING"
@@ -404,7 +408,7 @@ async def test_status_tells_position_lag_and_what_retention_leaves(stream: River
 
 async def test_lag_grows_while_a_shard_is_paused_or_its_records_wait(stream: River) -> None:
     await stream.write(3)
-    reader = Consumer("events", start="TRIM_HORIZON", client=stream.client, fetch=Poll(idle=0.05))
+    reader = Consumer("events", start="TRIM_HORIZON", client=stream.client, fetch=Polling(idle_interval=0.05))
     done: list[int] = []
     free = asyncio.Event()
 
@@ -444,7 +448,7 @@ async def test_lag_grows_while_a_shard_is_paused_or_its_records_wait(stream: Riv
 
 async def test_stream_that_is_deleted_ends_reading_with_an_error(stream: River) -> None:
     await stream.write(5)
-    reader = Consumer("events", start="TRIM_HORIZON", client=stream.client, fetch=Poll(idle=0.05))
+    reader = Consumer("events", start="TRIM_HORIZON", client=stream.client, fetch=Polling(idle_interval=0.05))
     records = aiter(reader)
     for _ in range(5):
         await anext(records)
@@ -457,14 +461,14 @@ async def test_stream_that_is_deleted_ends_reading_with_an_error(stream: River) 
 
 async def test_shard_that_is_sought_in_by_hand_is_not_done_by_what_was_checkpointed_before(stream: River) -> None:
     await stream.write(10)
-    store = Memory()
-    async with consumer(stream, store, checkpoint="manual") as reader:
+    store = MemoryLeaseStore()
+    async with consumer(stream, store, checkpoints="manual") as reader:
         async for record in reader:
             if int(record.data) == 9:
                 await record.checkpoint()
     await stream.write(10)
     await stream.split("shardId-000000000000")
-    async with consumer(stream, store, checkpoint="manual", until=None) as reader:
+    async with consumer(stream, store, checkpoints="manual", until=None) as reader:
         records = aiter(reader)
         record = await anext(records)
         async for last in records:
@@ -477,14 +481,14 @@ async def test_shard_that_is_sought_in_by_hand_is_not_done_by_what_was_checkpoin
             async with asyncio.timeout(0.3):
                 await anext(records)
     assert numbers == list(range(20))
-    async with consumer(stream, store, checkpoint="manual") as reader:
+    async with consumer(stream, store, checkpoints="manual") as reader:
         assert [int(record.data) async for record in reader] == list(range(20))
 
 
 async def test_checkpoint_by_hand_is_written_or_raises(stream: River) -> None:
     await stream.write(10)
-    store = Memory()
-    reader = consumer(stream, store, until=None, checkpoint="manual")
+    store = MemoryLeaseStore()
+    reader = consumer(stream, store, until=None, checkpoints="manual")
     records = aiter(reader)
     record = await anext(records)
     async with consumer(stream, store) as second:
@@ -502,7 +506,9 @@ async def test_checkpoint_file_that_was_deleted_under_a_running_consumer_is_noti
     path = tmp_path / "checkpoints.db"
     await stream.write(5)
     failed: list[events.Event] = []
-    reader = consumer(stream, SQLite(path), until=None, checkpoint=Checkpointing(every=0.05), observer=failed.append)
+    reader = consumer(
+        stream, SQLiteLeaseStore(path), until=None, checkpoints=Checkpoints(interval=0.05), observer=failed.append
+    )
     seen: asyncio.Queue[int] = asyncio.Queue()
 
     async def handle(record: ReceivedRecord[bytes]) -> None:
@@ -511,7 +517,7 @@ async def test_checkpoint_file_that_was_deleted_under_a_running_consumer_is_noti
     running = asyncio.create_task(reader.run(handle))
     for _ in range(5):
         await seen.get()
-    other = SQLite(path)
+    other = SQLiteLeaseStore(path)
     while not (await rows(other))["shardId-000000000000"].checkpoint.is_number:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     await other.close()
@@ -520,11 +526,11 @@ async def test_checkpoint_file_that_was_deleted_under_a_running_consumer_is_noti
         await stream.write(1)
         while not any(isinstance(event, events.CheckpointFailed) for event in failed):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        with pytest.raises(StoreFailed, match="deleted or replaced"):
+        with pytest.raises(LeaseStoreFailed, match="deleted or replaced"):
             await reader.close()
     else:
         await reader.close()
-    with suppress(StoreFailed):
+    with suppress(LeaseStoreFailed):
         await running
     warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert any("deleted or replaced while it is in use" in warning for warning in warnings)

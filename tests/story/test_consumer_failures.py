@@ -23,20 +23,20 @@ from kinstream import (
     ConfigError,
     ConsumeError,
     Consumer,
-    Delivering,
-    Failing,
-    Memory,
+    ErrorPolicy,
+    Handling,
+    MemoryLeaseStore,
     NotFound,
-    Poll,
+    Polling,
     Producer,
     ReceivedRecord,
     Record,
     RecordBatch,
-    SQLite,
+    SQLiteLeaseStore,
     events,
 )
 from kinstream.consume.lease.lease import Lease
-from kinstream.consume.lease.store import MemoryTable
+from kinstream.consume.lease.store import MemoryLeaseTable
 from kinstream.kpl.message import MAGIC
 
 QUICK: dict[str, Any] = {"tries": 3, "pause": 0.01}
@@ -73,13 +73,13 @@ class Handler:
         self.catch.add(record)
 
 
-def consumer(stream: River, failing: Failing, store: Any = None, **options: Any) -> Consumer:
+def consumer(stream: River, failing: ErrorPolicy, store: Any = None, **options: Any) -> Consumer:
     return Consumer(
         "events",
         application="app",
-        store=Memory() if store is None else store,
+        lease_store=MemoryLeaseStore() if store is None else store,
         client=stream.client,
-        failure=failing,
+        errors=failing,
         **({"until": "now"} | options),
     )
 
@@ -101,7 +101,7 @@ async def test_record_that_fails_for_a_while_is_tried_again_and_nothing_is_skipp
     await stream.write(100)
     concurrency, of = shape
     handler = Handler({7, 40}, times=2)
-    async with consumer(stream, Failing(**QUICK), deliver=Delivering(concurrency=concurrency)) as reader:
+    async with consumer(stream, ErrorPolicy(**QUICK), handling=Handling(concurrency=concurrency)) as reader:
         await reader.run(of(handler))
     handler.catch.check(100)
     assert handler.tried.count(7) == handler.tried.count(40) == 3
@@ -111,24 +111,24 @@ async def test_record_that_fails_for_good_stops_its_shard_and_the_error_has_the_
     stream: River, shape: Any
 ) -> None:
     await stream.write(100)
-    store = Memory()
+    store = MemoryLeaseStore()
     seen: list[events.Event] = []
     concurrency, of = shape
     handler = Handler({40})
     reader = consumer(
-        stream, Failing(**QUICK), store, deliver=Delivering(concurrency=concurrency), observer=seen.append
+        stream, ErrorPolicy(**QUICK), store, handling=Handling(concurrency=concurrency), observer=seen.append
     )
     with pytest.raises(ConsumeError, match="shardId-000000000000") as caught:
         await reader.run(of(handler))
     assert isinstance(caught.value.__cause__, ValueError)
     assert handler.tried.count(40) == 3
-    (failed,) = [event for event in seen if isinstance(event, events.RecordFailed)]
-    assert (failed.tries, failed.outcome) == (3, "stopped")
+    (failed,) = [event for event in seen if isinstance(event, events.HandlerFailed)]
+    assert (failed.attempts, failed.outcome) == (3, "stopped")
     assert [status.state for status in reader.status()] == ["STOPPED"]
     await reader.close()
     # Mended, it goes on with that record, and with none before it.
     mended = Handler(set())
-    async with consumer(stream, Failing(), store) as reader:
+    async with consumer(stream, ErrorPolicy(), store) as reader:
         await reader.run(mended)
     assert mended.catch.numbers == list(range(40, 100))
 
@@ -139,11 +139,11 @@ async def test_record_is_skipped_where_that_is_declared_and_an_event_says_so(str
     concurrency, of = shape
     handler = Handler({7, 99})
     async with consumer(
-        stream, Failing(then="skip", **QUICK), deliver=Delivering(concurrency=concurrency), observer=seen.append
+        stream, ErrorPolicy(then="skip", **QUICK), handling=Handling(concurrency=concurrency), observer=seen.append
     ) as reader:
         await reader.run(of(handler))
     assert sorted(handler.catch.numbers) == [number for number in range(100) if number not in (7, 99)]
-    assert [event.outcome for event in seen if isinstance(event, events.RecordFailed)] == ["skipped"] * 2
+    assert [event.outcome for event in seen if isinstance(event, events.HandlerFailed)] == ["skipped"] * 2
 
 
 async def test_dead_letter_gets_the_record_and_the_cause(stream: River) -> None:
@@ -156,7 +156,7 @@ async def test_dead_letter_gets_the_record_and_the_cause(stream: River) -> None:
     for takes in (bury, lambda record, error: letters.append((int(record.data), str(error)))):
         letters.clear()
         handler = Handler({7, 20})
-        async with consumer(stream, Failing(then=takes, **QUICK)) as reader:
+        async with consumer(stream, ErrorPolicy(then=takes, **QUICK)) as reader:
             await reader.run(handler)
         assert letters == [(7, "record 7"), (20, "record 20")]
         assert len(handler.catch) == 48
@@ -167,7 +167,7 @@ async def test_dead_letter_may_be_another_stream(stream: River) -> None:
     await stream.client.call("CreateStream", {"StreamName": "letters", "ShardCount": 1})
     await asyncio.sleep(0.1)
     letters = Producer("letters", client=stream.client)
-    async with letters, consumer(stream, Failing(then=letters, **QUICK)) as reader:
+    async with letters, consumer(stream, ErrorPolicy(then=letters, **QUICK)) as reader:
         await reader.run(Handler({7}))
     async with Consumer("letters", start="TRIM_HORIZON", until="now", client=stream.client) as reader:
         (letter,) = [record async for record in reader]
@@ -180,18 +180,18 @@ async def test_dead_letter_may_be_another_stream(stream: River) -> None:
 
 async def test_dead_letter_that_fails_stops_the_shard(stream: River) -> None:
     await stream.write(30)
-    store = Memory()
+    store = MemoryLeaseStore()
 
     def refuse(record: ReceivedRecord[bytes], error: Exception) -> None:
         raise OSError("the letter box is full")
 
-    reader = consumer(stream, Failing(then=refuse, **QUICK), store)
+    reader = consumer(stream, ErrorPolicy(then=refuse, **QUICK), store)
     with pytest.raises(ConsumeError) as caught:
         await reader.run(Handler({7}))
     assert isinstance(caught.value.__cause__, OSError)
     await reader.close()
     handler = Handler(set())
-    async with consumer(stream, Failing(), store) as reader:
+    async with consumer(stream, ErrorPolicy(), store) as reader:
         await reader.run(handler)
     assert handler.catch.numbers == list(range(7, 30))
 
@@ -205,7 +205,7 @@ async def test_failed_batch_is_tried_again_whole(stream: River) -> None:
         if len(batches) == 2:
             raise ValueError("once")
 
-    async with consumer(stream, Failing(**QUICK), deliver=Delivering(batch_records=10)) as reader:
+    async with consumer(stream, ErrorPolicy(**QUICK), handling=Handling(max_batch_records=10)) as reader:
         await reader.run_batches(handle)
     assert batches == [[*range(10)], [*range(10, 20)], [*range(10, 20)], [*range(20, 30)]]
 
@@ -215,15 +215,15 @@ BAD = MAGIC + (message := b"\x0a\x01a\x1a\x04\x08\x05\x1a\x00") + hashlib.md5(me
 
 async def test_aggregate_without_its_keys_is_a_failure_for_the_policy_and_no_silent_loss(stream: River) -> None:
     await stream.put([Record(b"0", "k"), Record(BAD, "k"), Record(b"1", "k")])
-    store = Memory()
-    reader = consumer(stream, Failing(**QUICK), store)
+    store = MemoryLeaseStore()
+    reader = consumer(stream, ErrorPolicy(**QUICK), store)
     records = aiter(reader)
     assert (await anext(records)).data == b"0"
     with pytest.raises(ConsumeError, match="sequence number"):
         await anext(records)
     await reader.close()
     handler = Handler(set())
-    async with consumer(stream, Failing(then="skip", **QUICK), store) as reader:
+    async with consumer(stream, ErrorPolicy(then="skip", **QUICK), store) as reader:
         await reader.run(handler)
     assert handler.catch.numbers == [1]
 
@@ -233,7 +233,7 @@ async def test_plain_function_that_returns_an_awaitable_is_told_so(stream: River
 
     async def work() -> None: ...
 
-    reader = consumer(stream, Failing(tries=1))
+    reader = consumer(stream, ErrorPolicy(max_attempts=1))
     with pytest.raises(ConsumeError) as caught:
         await reader.run(lambda record: work())
     assert isinstance(caught.value.__cause__, ConfigError)
@@ -243,7 +243,7 @@ async def test_plain_function_that_returns_an_awaitable_is_told_so(stream: River
 
 async def test_cancelled_run_leaves_the_record_in_work_undone(stream: River) -> None:
     await stream.write(20)
-    store = Memory()
+    store = MemoryLeaseStore()
     reached = asyncio.Event()
 
     async def handle(record: ReceivedRecord[bytes]) -> None:
@@ -251,7 +251,7 @@ async def test_cancelled_run_leaves_the_record_in_work_undone(stream: River) -> 
             reached.set()
             await asyncio.sleep(3600)
 
-    reader = consumer(stream, Failing(), store)
+    reader = consumer(stream, ErrorPolicy(), store)
     running = asyncio.create_task(reader.run(handle))
     await reached.wait()
     running.cancel()
@@ -259,7 +259,7 @@ async def test_cancelled_run_leaves_the_record_in_work_undone(stream: River) -> 
         await running
     await reader.close()
     handler = Handler(set())
-    async with consumer(stream, Failing(), store) as reader:
+    async with consumer(stream, ErrorPolicy(), store) as reader:
         await reader.run(handler)
     assert handler.catch.numbers == list(range(12, 20))
 
@@ -267,7 +267,7 @@ async def test_cancelled_run_leaves_the_record_in_work_undone(stream: River) -> 
 async def test_handler_may_close_its_consumer(stream: River) -> None:
     await stream.write(20)
     handled: list[int] = []
-    reader = consumer(stream, Failing(), until=None)
+    reader = consumer(stream, ErrorPolicy(), until=None)
 
     async def handle(record: ReceivedRecord[bytes]) -> None:
         handled.append(int(record.data))
@@ -291,7 +291,7 @@ PROGRAM = """
 
     async def main():
         async with Consumer(
-            "events", application="app", store=SQLite(sys.argv[2]), endpoint_url=sys.argv[1], region="us-east-1",
+            "events", application="app", lease_store=SQLiteLeaseStore(sys.argv[2]), endpoint_url=sys.argv[1], region="us-east-1",
             credentials=Credentials("local", "local"),
         ) as consumer:
             await consumer.run(handle)
@@ -323,7 +323,7 @@ async def test_sigterm_ends_a_program_once_its_work_is_finished_and_written_down
     assert begun == done
     assert len(done) < 100
     handler = Handler(set())
-    async with consumer(stream, Failing(), SQLite(path)) as reader:
+    async with consumer(stream, ErrorPolicy(), SQLiteLeaseStore(path)) as reader:
         await reader.run(handler)
     assert handler.catch.numbers == list(range(len(done), 100))
 
@@ -336,7 +336,7 @@ async def test_sigterm_does_afterwards_what_it_did_before(stream: River) -> None
         during.append(signal.getsignal(signal.SIGTERM))
 
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    async with consumer(stream, Failing()) as reader:
+    async with consumer(stream, ErrorPolicy()) as reader:
         await reader.run(handle)
     assert during != [signal.SIG_DFL]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -353,7 +353,7 @@ async def test_programs_own_sigterm_handler_stays(stream: River) -> None:
 
     signal.signal(signal.SIGTERM, own)
     try:
-        async with consumer(stream, Failing()) as reader:
+        async with consumer(stream, ErrorPolicy()) as reader:
             await reader.run(handle)
         assert during == [own]
         assert signal.getsignal(signal.SIGTERM) is own
@@ -367,9 +367,9 @@ async def test_slow_handler_does_not_make_memory_grow(stream: River) -> None:
         await stream.put([Record(data, f"key-{number}") for number in range(50)])
     handled = 0
     most = 0
-    deliver = Delivering(read_ahead_bytes=4 << 20)
-    fetch = Poll(page_records=10, reads_per_second=1000, read_bytes_per_second=1 << 30)
-    reader = Consumer("events", start="TRIM_HORIZON", until="now", client=stream.client, deliver=deliver, fetch=fetch)
+    deliver = Handling(read_ahead_bytes=4 << 20)
+    fetch = Polling(max_records=10, reads_per_second=1000, bytes_per_second=1 << 30)
+    reader = Consumer("events", start="TRIM_HORIZON", until="now", client=stream.client, handling=deliver, fetch=fetch)
 
     async def handle(record: ReceivedRecord[bytes]) -> None:
         nonlocal handled, most
@@ -387,7 +387,7 @@ async def test_slow_handler_does_not_make_memory_grow(stream: River) -> None:
 
 
 async def test_store_that_fails_for_a_while_costs_no_checkpoint(stream: River) -> None:
-    class Moody(MemoryTable):
+    class Moody(MemoryLeaseTable):
         left = 2
 
         async def checkpoint(self, lease: Lease) -> bool:
@@ -396,14 +396,14 @@ async def test_store_that_fails_for_a_while_costs_no_checkpoint(stream: River) -
                 raise OSError("no space left")
             return await super().checkpoint(lease)
 
-    class Store(Memory):
-        def table(self, application: str, stream: str) -> MemoryTable:
+    class Store(MemoryLeaseStore):
+        def table(self, application: str, stream: str) -> MemoryLeaseTable:
             return moody
 
     moody = Moody()
     seen: list[events.Event] = []
     await stream.write(20)
-    async with consumer(stream, Failing(), Store(), observer=seen.append) as reader:
+    async with consumer(stream, ErrorPolicy(), Store(), observer=seen.append) as reader:
         assert len([record async for record in reader]) == 20
     assert [type(event) for event in seen if isinstance(event, events.CheckpointFailed)] == [
         events.CheckpointFailed
@@ -418,7 +418,7 @@ async def test_observer_that_raises_harms_nothing(stream: River, caplog: pytest.
     def observe(event: events.Event) -> None:
         raise RuntimeError("no")
 
-    async with consumer(stream, Failing(), observer=observe) as reader:
+    async with consumer(stream, ErrorPolicy(), observer=observe) as reader:
         assert len([record async for record in reader]) == 10
     assert len([entry for entry in caplog.records if "observer" in entry.message]) == 1
 
@@ -433,11 +433,11 @@ async def test_error_of_the_first_listing_is_raised_as_it_is() -> None:
         await reader.close()
 
 
-async def ends_by(stream: River, shape: Any, handle: Any, store: Memory, **options: Any) -> BaseException:
+async def ends_by(stream: River, shape: Any, handle: Any, store: MemoryLeaseStore, **options: Any) -> BaseException:
     """Return what `run` raises where a handler does not come to an end as handlers should."""
     concurrency, of = shape
-    deliver = Delivering(concurrency=concurrency)
-    async with consumer(stream, Failing(**QUICK), store, deliver=deliver, **options) as reader:
+    deliver = Handling(concurrency=concurrency)
+    async with consumer(stream, ErrorPolicy(**QUICK), store, handling=deliver, **options) as reader:
         try:
             await reader.run(of(handle))
         except Exception as error:
@@ -469,12 +469,12 @@ async def test_record_whose_handler_raises_what_is_no_plain_exception_is_not_don
 ) -> None:
     await stream.write(20, keys=20)
     await stream.split("shardId-000000000000")
-    store = Memory()
+    store = MemoryLeaseStore()
     raised = await ends_by(stream, shape, Raises(error), store)
     assert isinstance(raised, ConsumeError if error in (asyncio.CancelledError, StopIteration) else RuntimeError)
     (lease,) = await store.table("app", "events").list()
     assert not lease.checkpoint.ended
-    async with consumer(stream, Failing(), store) as reader:
+    async with consumer(stream, ErrorPolicy(), store) as reader:
         assert min([int(record.data) async for record in reader]) == 7
 
 
@@ -491,14 +491,14 @@ async def test_handler_that_awaits_something_cancelled_is_tried_again(stream: Ri
             await other
         caught.append(int(record.data))
 
-    async with consumer(stream, Failing(**QUICK)) as reader:
+    async with consumer(stream, ErrorPolicy(**QUICK)) as reader:
         await reader.run(handle)
     assert caught == list(range(20))
 
 
 async def test_plain_function_that_returns_a_coroutine_is_refused_at_every_try(stream: River) -> None:
     await stream.write(20)
-    store = Memory()
+    store = MemoryLeaseStore()
 
     async def handle(record: ReceivedRecord[bytes]) -> None:
         raise AssertionError("nobody awaits it")
@@ -506,7 +506,7 @@ async def test_plain_function_that_returns_a_coroutine_is_refused_at_every_try(s
     for concurrency in 1, 7:
         raised = await ends_by(stream, (concurrency, lambda handler: lambda record: handler(record)), handle, store)
         assert isinstance(raised.__cause__, ConfigError)
-    async with consumer(stream, Failing(), store) as reader:
+    async with consumer(stream, ErrorPolicy(), store) as reader:
         assert len([record async for record in reader]) == 20
 
 
@@ -515,7 +515,7 @@ async def test_handlers_that_close_their_consumer_are_waited_for_and_no_other_is
     stream: River, shape: Any, own_task: bool
 ) -> None:
     await stream.write(200, keys=40)
-    store = Memory()
+    store = MemoryLeaseStore()
     caught: list[int] = []
     loop = asyncio.get_running_loop()
 
@@ -530,10 +530,10 @@ async def test_handlers_that_close_their_consumer_are_waited_for_and_no_other_is
             caught.append(int(record.data))
 
     concurrency, of = shape
-    reader = consumer(stream, Failing(), store, until=None, deliver=Delivering(concurrency=concurrency))
+    reader = consumer(stream, ErrorPolicy(), store, until=None, handling=Handling(concurrency=concurrency))
     await reader.run(of(Closing()))
     assert 0 < len(caught) <= concurrency
-    async with consumer(stream, Failing(), store) as after:
+    async with consumer(stream, ErrorPolicy(), store) as after:
         assert sorted(caught + [int(record.data) async for record in after]) == list(range(200))
 
 
@@ -542,7 +542,7 @@ async def test_shard_that_is_read_to_its_end_is_not_done_while_a_failure_elsewhe
         await stream.put(Record(b"%d" % number, "key", "0") for number in range(3))
         await stream.put([Record(b"poison", "key", str(2**128 - 1))])
         await stream.split("shardId-000000000000")
-        begun, failed, store = asyncio.Event(), asyncio.Event(), Memory()
+        begun, failed, store = asyncio.Event(), asyncio.Event(), MemoryLeaseStore()
         handled: list[bytes] = []
 
         async def handle(record: ReceivedRecord[bytes]) -> None:
@@ -561,7 +561,7 @@ async def test_shard_that_is_read_to_its_end_is_not_done_while_a_failure_elsewhe
 
         options: dict[str, Any] = {
             "application": "app", "store": store, "start": "TRIM_HORIZON", "until": "now", "client": stream.client,
-            "deliver": Delivering(concurrency=4), "failure": Failing(tries=1),
+            "deliver": Handling(concurrency=4), "failure": ErrorPolicy(max_attempts=1),
         }  # fmt: skip
         async with Consumer("events", **options) as reader:
             with pytest.raises(ConsumeError):
@@ -580,7 +580,7 @@ async def test_connection_that_breaks_early_each_time_carries_smaller_pages_to_t
     async with fault_proxy(stream.server.url, breaks) as proxy:
         options = {**stream.options, "endpoint_url": proxy.url}
         async with Consumer(
-            "events", start="TRIM_HORIZON", until="now", fetch=Poll(reads_per_second=50), **options
+            "events", start="TRIM_HORIZON", until="now", fetch=Polling(reads_per_second=50), **options
         ) as reader:
             numbers = [int(record.data.split()[0]) async for record in reader]
     assert numbers == list(range(records))

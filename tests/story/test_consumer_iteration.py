@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.doubles.river import River, river
 
-from kinstream import Consumer, Delivering, Memory, Poll, Position, ReceivedRecord, Record
+from kinstream import Consumer, Handling, MemoryLeaseStore, Polling, Position, ReceivedRecord, Record
 
 
 @pytest.fixture
@@ -20,11 +20,11 @@ async def stream() -> AsyncIterator[River]:
         yield made
 
 
-def consumer(stream: River, store: Memory, **options: Any) -> Consumer:
-    return Consumer("events", application="app", store=store, client=stream.client, **options)
+def consumer(stream: River, store: MemoryLeaseStore, **options: Any) -> Consumer:
+    return Consumer("events", application="app", lease_store=store, client=stream.client, **options)
 
 
-async def checkpoint(store: Memory) -> Position:
+async def checkpoint(store: MemoryLeaseStore) -> Position:
     (lease,) = await store.table("app", "events").list()
     return lease.checkpoint
 
@@ -42,7 +42,7 @@ async def test_who_gives_up_waiting_gets_the_next_record_when_asking_again(
     found: list[int] = []
     gave_up = 0
     await stream.write(3)
-    async with consumer(stream, Memory()) as reader:
+    async with consumer(stream, MemoryLeaseStore()) as reader:
         iterator: Any = aiter(reader) if shape == "records" else reader.batches()
         while len(found) < 300:
             try:
@@ -64,7 +64,7 @@ async def test_record_is_done_though_the_question_for_the_next_was_given_up_and_
     stream: River,
 ) -> None:
     await stream.write(3)
-    store = Memory()
+    store = MemoryLeaseStore()
     async with consumer(stream, store) as reader:
         records = aiter(reader)
         for _ in range(3):
@@ -80,7 +80,7 @@ async def test_record_is_done_though_the_question_for_the_next_was_given_up_and_
 async def test_question_given_up_before_the_shards_were_listed_begins_nothing_twice(stream: River) -> None:
     await stream.write(10)
     seen: list[Any] = []
-    async with consumer(stream, Memory(), observer=seen.append, until="now") as reader:
+    async with consumer(stream, MemoryLeaseStore(), observer=seen.append, until="now") as reader:
         records = aiter(reader)
         for _ in range(20):
             asking = asyncio.ensure_future(anext(records))
@@ -94,7 +94,7 @@ async def test_question_given_up_before_the_shards_were_listed_begins_nothing_tw
 
 
 async def test_iterator_that_is_waited_for_is_not_asked_a_second_time_meanwhile(stream: River) -> None:
-    async with consumer(stream, Memory()) as reader:
+    async with consumer(stream, MemoryLeaseStore()) as reader:
         records = aiter(reader)
         first = asyncio.ensure_future(anext(records))
         await asyncio.sleep(0.05)
@@ -108,7 +108,7 @@ async def test_iterator_that_is_waited_for_is_not_asked_a_second_time_meanwhile(
 @pytest.mark.parametrize("way", ["break", "error", "cancelled", "forgotten", "aclosing"])
 async def test_however_a_loop_is_left_its_last_record_is_not_done_and_no_task_is_left(stream: River, way: str) -> None:
     await stream.write(5)
-    store = Memory()
+    store = MemoryLeaseStore()
     reader = consumer(stream, store)
     numbers: list[str] = []
 
@@ -162,9 +162,9 @@ async def test_shard_whose_handler_hangs_stops_no_other_though_it_fills_what_may
                 if others == 30:
                     hung.set()
 
-        options: dict[str, Any] = {"start": "TRIM_HORIZON", "until": "now", "fetch": Poll(page_records=10)}
+        options: dict[str, Any] = {"start": "TRIM_HORIZON", "until": "now", "fetch": Polling(max_records=10)}
         async with Consumer(
-            "events", client=stream.client, deliver=Delivering(read_ahead_bytes=64 << 10), **options
+            "events", client=stream.client, handling=Handling(read_ahead_bytes=64 << 10), **options
         ) as reader:
             await reader.run(handle)
         assert others == 30

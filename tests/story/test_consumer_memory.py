@@ -35,11 +35,11 @@ async def main():
     way, url, ca_file, read_ahead = sys.argv[1:]
     client = Client(
         region="us-east-1", credentials=Credentials("local", "local"), endpoint_url=url,
-        connection=Connection(ca_bundle=ca_file), wire="cbor",
+        connection=ConnectionOptions(ca_bundle=ca_file), wire_format="cbor",
     )
-    fetch = FanOut(consumer_name="slow") if way == "pushed" else Poll()
+    fetch = EnhancedFanOut(consumer_name="slow") if way == "pushed" else Polling()
     reader = Consumer(
-        "events", start="TRIM_HORIZON", client=client, fetch=fetch, deliver=Delivering(read_ahead_bytes=int(read_ahead))
+        "events", start="TRIM_HORIZON", client=client, fetch=fetch, handling=Handling(read_ahead_bytes=int(read_ahead))
     )
     begun = 0
     async def handle(record):

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from tests.doubles.river import Catch, River, river
 
-from kinstream import Consumer, Delivering, FanOut, Poll, ReceivedRecord, RecordBatch, events
+from kinstream import Consumer, EnhancedFanOut, Handling, Polling, ReceivedRecord, RecordBatch, events
 
-WAYS: dict[str, Any] = {"poll": Poll(idle=0.1), "fan-out": FanOut(consumer_name="reader")}
+WAYS: dict[str, Any] = {"poll": Polling(idle_interval=0.1), "fan-out": EnhancedFanOut(consumer_name="reader")}
 
 
 async def stirred(stream: River) -> None:
@@ -129,7 +129,7 @@ async def test_handlers_get_each_key_in_order_however_many_records_are_in_work(c
             "events",
             start="TRIM_HORIZON",
             until="now",
-            deliver=Delivering(concurrency=concurrency),
+            handling=Handling(concurrency=concurrency),
             client=stream.client,
         )
         async with consumer:
@@ -160,9 +160,9 @@ async def test_plain_functions_run_in_threads_and_batches_come_whole() -> None:
 
         async with Consumer("events", start="TRIM_HORIZON", until="now", client=stream.client) as consumer:
             await consumer.run(catch.add)
-        deliver = Delivering(batch_records=100)
+        deliver = Handling(max_batch_records=100)
         async with Consumer(
-            "events", start="TRIM_HORIZON", until="now", deliver=deliver, client=stream.client
+            "events", start="TRIM_HORIZON", until="now", handling=deliver, client=stream.client
         ) as consumer:
             await consumer.run_batches(in_batches)
     catch.check(1000)
@@ -175,7 +175,7 @@ async def test_iterators_that_expire_cost_no_record() -> None:
     async with river(1) as stream:
         await stream.write(200)
         async with Consumer(
-            "events", start="TRIM_HORIZON", fetch=Poll(idle=0.05, page_records=50), client=stream.client
+            "events", start="TRIM_HORIZON", fetch=Polling(idle_interval=0.05, max_records=50), client=stream.client
         ) as consumer:
             async for record in consumer:
                 catch.add(record)

@@ -12,7 +12,16 @@ import pytest
 from tests.doubles.river import River, river
 from tests.simulation.reader import pack
 
-from kinstream import Consumer, FanOut, Memory, Poll, Position, ReceivedRecord, Record, SQLite
+from kinstream import (
+    Consumer,
+    EnhancedFanOut,
+    MemoryLeaseStore,
+    Polling,
+    Position,
+    ReceivedRecord,
+    Record,
+    SQLiteLeaseStore,
+)
 from kinstream.consume.fetch.position import SHARD_END
 from kinstream.consume.lease.lease import Lease
 from kinstream.events import Event, RecordsExpired
@@ -39,7 +48,7 @@ class Reader:
             "application": "app",
             "store": store,
             "client": stream.client,
-            "fetch": Poll(idle=0.05),
+            "fetch": Polling(idle_interval=0.05),
             **options,
         }
         self.expired: list[RecordsExpired] = []
@@ -60,13 +69,13 @@ class Reader:
             self.expired.append(event)
 
 
-@pytest.mark.parametrize("fetch", [Poll(idle=0.05), FanOut()], ids=["polled", "pushed"])
+@pytest.mark.parametrize("fetch", [Polling(idle_interval=0.05), EnhancedFanOut()], ids=["polled", "pushed"])
 @pytest.mark.parametrize("more", [True, False], ids=["more came", "nothing came"])
 async def test_unread_records_that_expired_may_have_been_lost(
-    stream: River, caplog: pytest.LogCaptureFixture, fetch: Poll | FanOut, more: bool
+    stream: River, caplog: pytest.LogCaptureFixture, fetch: Polling | EnhancedFanOut, more: bool
 ) -> None:
     await stream.write(20)
-    reader = Reader(stream, Memory(), fetch=fetch)
+    reader = Reader(stream, MemoryLeaseStore(), fetch=fetch)
     assert len(await reader.read(10)) == 10
     assert len(await reader.read(5)) == 5
     assert not reader.expired, "an ordinary restart"
@@ -92,7 +101,7 @@ async def test_shard_that_expired_unfinished_was_lost_and_its_finished_sibling_w
     """Of two shards that merged, one was read to its end and the other was not; then both expired."""
     await stream.split(FIRST)
     await stream.write(40)
-    reader = Reader(stream, SQLite(tmp_path / "leases.db"))
+    reader = Reader(stream, SQLiteLeaseStore(tmp_path / "leases.db"))
     async with Consumer("events", start="TRIM_HORIZON", until="now", client=stream.client) as consumer:
         read = [record async for record in consumer if record.shard_id == SECOND]
     position = Position.after(read[3].sequence_number, 0)
@@ -114,7 +123,7 @@ async def test_checkpoint_inside_an_aggregate_that_expired_is_noticed_and_one_th
     stream: River,
 ) -> None:
     await stream.put([Record(pack([("k", b"%d" % number) for number in range(10)]), "k")])
-    reader = Reader(stream, Memory())
+    reader = Reader(stream, MemoryLeaseStore())
     assert len(await reader.read(5)) == 5
     assert await reader.read(2) == [b"4", b"5"]
     assert not reader.expired
@@ -127,7 +136,7 @@ async def test_checkpoint_inside_an_aggregate_that_expired_is_noticed_and_one_th
 
 async def test_seek_to_a_record_that_expired_is_noticed(stream: River) -> None:
     await stream.write(2)
-    reader = Reader(stream, Memory())
+    reader = Reader(stream, MemoryLeaseStore())
     async with Consumer("events", **reader.options, observer=reader.observe) as consumer:
         records = aiter(consumer)
         first = await anext(records)
@@ -143,7 +152,7 @@ async def test_seek_to_a_record_that_expired_is_noticed(stream: River) -> None:
 
 @pytest.mark.parametrize("start", ["TRIM_HORIZON", "LATEST", 1_700_000_000.0])
 async def test_checkpoint_without_a_record_is_no_alarm(stream: River, start: Any) -> None:
-    reader = Reader(stream, Memory(), start=start)
+    reader = Reader(stream, MemoryLeaseStore(), start=start)
     assert await reader.read() == []
     stream.server.advance(DAY)
     await stream.write(3)
@@ -153,7 +162,7 @@ async def test_checkpoint_without_a_record_is_no_alarm(stream: River, start: Any
 
 async def test_running_consumer_that_falls_behind_the_retention_is_told(stream: River) -> None:
     await stream.write(20)
-    reader = Reader(stream, Memory(), fetch=Poll(idle=0.05, page_records=5))
+    reader = Reader(stream, MemoryLeaseStore(), fetch=Polling(idle_interval=0.05, max_records=5))
     seen: list[bytes] = []
     async with Consumer("events", **reader.options, observer=reader.observe) as consumer:
         async for record in consumer:
@@ -171,7 +180,7 @@ async def test_running_consumer_that_falls_behind_the_retention_is_told(stream: 
 
 async def test_running_consumer_of_an_idle_shard_is_not_told(stream: River) -> None:
     await stream.write(3)
-    reader = Reader(stream, Memory())
+    reader = Reader(stream, MemoryLeaseStore())
     seen: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def handle(record: ReceivedRecord[bytes]) -> None:

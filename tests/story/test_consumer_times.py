@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from tests.doubles.streams import Place, create, split
 
-from kinstream import ConfigError, FanOut, NotFound, Poll, blocking
+from kinstream import ConfigError, EnhancedFanOut, NotFound, Polling, blocking
 from kinstream.local import Server
 from kinstream.testing import ManualClock
 
 MIDDLE = str(2**127)
-FETCH = pytest.mark.parametrize("fetch", [Poll(), Poll(page_records=1), FanOut(consumer_name="replay")], ids=str)
+FETCH = pytest.mark.parametrize(
+    "fetch", [Polling(), Polling(max_records=1), EnhancedFanOut(consumer_name="replay")], ids=str
+)
 
 
 @pytest.fixture(params=[-400.0, -1.5, 1.5, 400.0])
@@ -48,13 +50,17 @@ def reshard(place: Place) -> None:
 
 
 @FETCH
-def test_replay_until_now_reads_every_generation_whatever_the_clocks_say(skewed: Place, fetch: Poll | FanOut) -> None:
+def test_replay_until_now_reads_every_generation_whatever_the_clocks_say(
+    skewed: Place, fetch: Polling | EnhancedFanOut
+) -> None:
     reshard(skewed)
     assert replayed(skewed, until="now", fetch=fetch) == [b"0", b"1", b"2", b"3"]
 
 
 @FETCH
-def test_replay_until_now_reads_every_generation_on_a_server_that_was_put_forward(fetch: Poll | FanOut) -> None:
+def test_replay_until_now_reads_every_generation_on_a_server_that_was_put_forward(
+    fetch: Polling | EnhancedFanOut,
+) -> None:
     with Server(transition=0, quotas=False) as server:
         place = Place(server.url)
         create(place, 1)
@@ -92,7 +98,7 @@ def test_start_less_than_five_minutes_ahead_with_until_now_ends_with_nothing(ske
 
 
 @FETCH
-def test_stream_that_is_being_created_is_read_once_it_is_there(fetch: Poll | FanOut) -> None:
+def test_stream_that_is_being_created_is_read_once_it_is_there(fetch: Polling | EnhancedFanOut) -> None:
     with Server(transition=1.5, quotas=False) as server:
         place = Place(server.url)
         with blocking.Client(**place.options) as client:

@@ -18,7 +18,7 @@ from kinstream import (
     ConfigError,
     ConsumeError,
     Consumer,
-    Failing,
+    ErrorPolicy,
     KinesisError,
     Producer,
     ReceivedRecord,
@@ -98,8 +98,8 @@ async def test_letters_of_an_asyncio_consumer(place: Place, largest: int, batche
     async with (
         Producer(f"{place.stream}-dead", **place.options) as dead,
         Consumer(
-            place.stream, start="TRIM_HORIZON", until="now", failure=Failing(tries=1, then=dead),
-            deliver=kinstream.Delivering(batch_records=1), **place.options,
+            place.stream, start="TRIM_HORIZON", until="now", errors=ErrorPolicy(max_attempts=1, then=dead),
+            handling=kinstream.Handling(max_batch_records=1), **place.options,
         ) as consumer,
     ):  # fmt: skip
         await (consumer.run_batches(handle) if batches else consumer.run(handle))
@@ -111,7 +111,11 @@ def test_letters_of_a_blocking_consumer(place: Place) -> None:
     with (
         blocking.Producer(f"{place.stream}-dead", **place.options) as dead,
         blocking.Consumer(
-            place.stream, start="TRIM_HORIZON", until="now", failure=Failing(tries=1, then=dead), **place.options
+            place.stream,
+            start="TRIM_HORIZON",
+            until="now",
+            errors=ErrorPolicy(max_attempts=1, then=dead),
+            **place.options,
         ) as consumer,
     ):
         consumer.run(fails)
@@ -142,7 +146,7 @@ def test_letters_of_a_callbacks_consumer(place: Place, kind: str) -> None:
         endpoint_url=place.url,
         start="TRIM_HORIZON",
         until="now",
-        failure=Failing(tries=1, then=dead),
+        errors=ErrorPolicy(max_attempts=1, then=dead),
     )
     consumer.subscribe(callback)
     assert over.wait(50)
@@ -163,7 +167,7 @@ async def test_shard_stops_only_if_not_even_a_reference_can_be_written(server: S
         async with (
             dead,
             Consumer(
-                place.stream, start="TRIM_HORIZON", failure=Failing(tries=1, then=dead), **place.options
+                place.stream, start="TRIM_HORIZON", errors=ErrorPolicy(max_attempts=1, then=dead), **place.options
             ) as consumer,
         ):
             with pytest.raises(ConsumeError, match="the dead letter failed"):
@@ -176,17 +180,17 @@ def test_each_style_takes_its_own_producers_and_refuses_others_at_once(server: S
     with blocking.Producer("dead", **place.options) as threads, callbacks.Producer(*place.account) as called:
         others: list[Any] = [threads, called, Producer]
         for then in others:
-            with pytest.raises(ConfigError, match=r"Failing\.then: must be .* or a kinstream\.Producer here, not"):
-                Consumer("events", failure=Failing(then=then), **place.options)
+            with pytest.raises(ConfigError, match=r"ErrorPolicy\.then: must be .* or a kinstream\.Producer here, not"):
+                Consumer("events", errors=ErrorPolicy(then=then), **place.options)
         others = [ours, called, blocking.Producer]
         for then in others:
             with pytest.raises(ConfigError, match=r"or a kinstream\.blocking\.Producer here, not"):
-                blocking.Consumer("events", failure=Failing(then=then), **place.options)
+                blocking.Consumer("events", errors=ErrorPolicy(then=then), **place.options)
         for then in threads, called:
-            assert "or a kinstream.Producer here" in refusal(place, Failing(then=then))
+            assert "or a kinstream.Producer here" in refusal(place, ErrorPolicy(then=then))
 
 
-def refusal(place: Place, failure: Failing) -> str:
+def refusal(place: Place, failure: ErrorPolicy) -> str:
     """Return what the first call of a callbacks consumer is told."""
     told: list[str] = []
     over = threading.Event()
@@ -196,7 +200,7 @@ def refusal(place: Place, failure: Failing) -> str:
         told.append(error.details)
         over.set()
 
-    with callbacks.Consumer(*place.account, endpoint_url=place.url, failure=failure) as consumer:
+    with callbacks.Consumer(*place.account, endpoint_url=place.url, errors=failure) as consumer:
         consumer.get_shards(callback)
         assert over.wait(10)
     return told[0]

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from kinstream import Client, Connection, Credentials
+from kinstream import Client, ConnectionOptions, Credentials
 from kinstream.aws.transport import Answer, HttpTransport, StreamedAnswer, Transport
 from kinstream.cli.demo.flights import Event, events
 from kinstream.cli.demo.journey import Outcome, journey
@@ -83,7 +83,7 @@ class Meddler:
     """
 
     def __init__(self, server: Server, change: Change) -> None:
-        self._http = HttpTransport(server.url, Connection(), ca_bundle=None, progress=5, clock=SYSTEM_CLOCK)
+        self._http = HttpTransport(server.url, ConnectionOptions(), ca_bundle=None, progress=5, clock=SYSTEM_CLOCK)
         self._change = change
 
     async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Answer:
@@ -111,7 +111,7 @@ class Throttle:
     """Carries requests to the server and back, but holds some entries of PutRecords back, as a shard over its quota does."""
 
     def __init__(self, server: Server, chance: random.Random) -> None:
-        self._http = HttpTransport(server.url, Connection(), ca_bundle=None, progress=5, clock=SYSTEM_CLOCK)
+        self._http = HttpTransport(server.url, ConnectionOptions(), ca_bundle=None, progress=5, clock=SYSTEM_CLOCK)
         self._client = client(server)
         self._chance = chance
         self.held = 0
@@ -186,7 +186,7 @@ async def test_entries_that_were_refused_are_sent_again_in_the_order_of_their_ke
     throttle = Throttle(server, random.Random(7))
     outcome = await travel(server, events()[:6000], throttle)
     assert throttle.held > 10
-    assert outcome.statistics.resent_throttled == throttle.held
+    assert outcome.statistics.retried_throttled == throttle.held
     assert outcome.verdict.good
 
 

@@ -19,17 +19,17 @@ from tests.doubles.server import Peer, serving
 import kinstream
 from kinstream import (
     Batching,
-    Buffering,
+    BufferLimits,
     Client,
     Consumer,
     Credentials,
-    Failing,
-    FanOut,
+    DeliveryPolicy,
+    EnhancedFanOut,
+    ErrorPolicy,
     KinesisError,
     Producer,
     Record,
-    Resending,
-    Retrying,
+    RetryPolicy,
     Timeouts,
     blocking,
     callbacks,
@@ -46,7 +46,7 @@ NOWHERE: dict[str, Any] = {
     "endpoint_url": "http://127.0.0.1:1",
     "region": "us-east-1",
     "credentials": Credentials("AKID", CANARY, CANARY),
-    "retry": Retrying(max_attempts=1),
+    "retry": RetryPolicy(max_attempts=1),
 }
 
 
@@ -154,19 +154,19 @@ PIECES: dict[str, Callable[[], tuple[Any, Any]]] = {
 
 
 async def in_asyncio(act: Callable[[Any], Any], **options: Any) -> None:
-    options = {"resend": Resending(deadline=0.2), **options}
+    options = {"resend": DeliveryPolicy(timeout=0.2), **options}
     async with Producer("s", **NOWHERE, **options) as producer:
         await act(producer)
 
 
 def in_threads(act: Callable[[Any], Any], **options: Any) -> None:
-    options = {"resend": Resending(deadline=0.2), **options}
+    options = {"resend": DeliveryPolicy(timeout=0.2), **options}
     with blocking.Producer("s", **NOWHERE, **options) as producer:
         act(producer)
 
 
 def in_callbacks(act: Callable[[Any, Any], Any], **options: Any) -> None:
-    options = {"resend": Resending(deadline=0.2), **options}
+    options = {"resend": DeliveryPolicy(timeout=0.2), **options}
     outcome: list[Any] = []
     told = threading.Event()
 
@@ -225,8 +225,8 @@ def test_data_that_cannot_be_put_is_not_shown(way: str, pair: str) -> None:
 @pytest.mark.parametrize("many", [False, True])
 def test_refusal_for_want_of_room_shows_no_data(style: str, many: bool) -> None:
     options: dict[str, Any] = {
-        "buffer": Buffering(max_records=1, max_bytes=2000, when_full="raise"),
-        "resend": Resending(deadline=0.2),
+        "buffer": BufferLimits(max_records=1, max_bytes=2000, when_full="raise"),
+        "resend": DeliveryPolicy(timeout=0.2),
     }
     text = CANARY * 50
 
@@ -277,12 +277,12 @@ def test_producer_that_is_closed_shows_no_data(style: str, act: str) -> None:
 
 def test_records_that_are_not_delivered_are_not_shown() -> None:
     async def write() -> None:
-        async with Producer("s", resend=Resending(deadline=0.2), **NOWHERE) as producer:
+        async with Producer("s", delivery=DeliveryPolicy(timeout=0.2), **NOWHERE) as producer:
             for n in range(3):
                 await producer.put(CANARY, f"k{n}")
 
     async def wait() -> None:
-        async with Producer("s", resend=Resending(deadline=0.2), **NOWHERE) as producer:
+        async with Producer("s", delivery=DeliveryPolicy(timeout=0.2), **NOWHERE) as producer:
             await (await producer.put(CANARY, "k"))
 
     check(caught(write))
@@ -300,11 +300,11 @@ def test_records_that_are_not_delivered_are_not_shown() -> None:
 @pytest.mark.parametrize("style", ["asyncio", "blocking"])
 def test_parameters_are_not_shown(style: str, params: dict[str, Any], wire: str) -> None:
     async def ask() -> None:
-        async with Client(wire=wire, **NOWHERE) as client:
+        async with Client(wire_format=wire, **NOWHERE) as client:
             await client.call("PutRecord", params)
 
     def ask_blocking() -> None:
-        with blocking.Client(wire=wire, **NOWHERE) as client:
+        with blocking.Client(wire_format=wire, **NOWHERE) as client:
             client.call("PutRecord", params)
 
     error = caught(ask if style == "asyncio" else ask_blocking)
@@ -481,7 +481,7 @@ def test_account_of_callbacks_is_not_shown(wrong: tuple[str, str, str, str], kin
     "options", [{"proxy": f"http://u:{CANARY}@proxy:port"}, {"proxy": f"http://u:{CANARY}@p", "max_idle": -1}]
 )
 def test_proxy_with_a_password_is_not_shown(options: dict[str, Any]) -> None:
-    check(caught(lambda: kinstream.Connection(**options)))
+    check(caught(lambda: kinstream.ConnectionOptions(**options)))
 
 
 @pytest.mark.parametrize("url", [f"https://user:{CANARY}@host", f"https://user:{CANARY}@host:port"])
@@ -534,7 +534,7 @@ async def test_subscription_that_finds_nobody_can_be_shown() -> None:
                 "arn:aws:kinesis:us-east-1:123456789012:stream/s/consumer/c:1", "shardId-000000000000", "LATEST"
             )
         check(raised.value)
-        async with Consumer("s", client=client, fetch=FanOut(consumer_name="c")) as consumer:
+        async with Consumer("s", client=client, fetch=EnhancedFanOut(consumer_name="c")) as consumer:
             with pytest.raises(KinesisError) as raised:
                 await consumer.get_shards()
         check(raised.value)
@@ -551,9 +551,9 @@ async def test_subscription_that_finds_nobody_can_be_shown() -> None:
         Consumer,
         blocking.Producer,
         blocking.Consumer,
-        kinstream.SQLite,
+        kinstream.SQLiteLeaseStore,
         lambda wrong: Server(host=wrong),
-        lambda wrong: kinstream.Connection(proxy=wrong or "?"),
+        lambda wrong: kinstream.ConnectionOptions(proxy=wrong or "?"),
         lambda wrong: blocking.Producer("s", region=wrong or "?"),
         lambda wrong: Consumer("s", application=wrong or "?"),
         lambda wrong: Batching(linger=wrong or -1),
@@ -587,7 +587,12 @@ def test_record_that_a_handler_fails_on_is_not_shown(style: str) -> None:
             client.call("CreateStream", {"StreamName": "s", "ShardCount": 1})
         with blocking.Producer("s", aggregate=kinstream.Aggregation(), **given) as producer:
             producer.put_many([(CANARY, "k")] * 20).results()
-        reading: dict[str, Any] = {"start": "TRIM_HORIZON", "until": "now", "failure": Failing(tries=1), **given}
+        reading: dict[str, Any] = {
+            "start": "TRIM_HORIZON",
+            "until": "now",
+            "failure": ErrorPolicy(max_attempts=1),
+            **given,
+        }
 
         def handle(_: object) -> None:
             raise RuntimeError("no")

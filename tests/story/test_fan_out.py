@@ -9,21 +9,21 @@ from typing import Any
 
 import pytest
 
-from kinstream import Client, Connection, Credentials
+from kinstream import Client, ConnectionOptions, Credentials
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.shards import all_shards
-from kinstream.config import FanOut
+from kinstream.config import EnhancedFanOut
 from kinstream.consume.fetch.fanout import PATIENCE, FanOutFetcher
 from kinstream.consume.fetch.fetcher import Page
 from kinstream.consume.fetch.position import LATEST, TRIM_HORIZON, Position
 from kinstream.errors import (
     AccessDenied,
     ConfigError,
-    DeadlineExceeded,
     FanOutRefused,
     KinesisError,
     LimitExceeded,
     NotFound,
+    RequestTimedOut,
     ResourceInUse,
     ServiceUnavailable,
     TransportError,
@@ -49,7 +49,7 @@ class Story:
         self.fetcher = self.fetcher_of("billing")
 
     def fetcher_of(self, name: str) -> FanOutFetcher:
-        return FanOutFetcher(self.client, Stream.parse(STREAM), FanOut(consumer_name=name), self.events.append)
+        return FanOutFetcher(self.client, Stream.parse(STREAM), EnhancedFanOut(consumer_name=name), self.events.append)
 
     async def shards(self) -> list[Shard]:
         return await all_shards(self.client, Stream.parse(STREAM))
@@ -119,11 +119,16 @@ async def telling(
     tls = {"tls_port": 0} if scheme == "tls" else {}
     given: dict[str, Any] = {"transition": 0, "clock": clock, **tls, **options}
     with Server(**given) as server:
-        connection = Connection(ca_bundle=server.ca_file)
+        connection = ConnectionOptions(ca_bundle=server.ca_file)
         url = server.tls_url or server.url
         keys = Credentials(server.access_key_id, server.secret_access_key)
         async with Client(
-            region=server.region, endpoint_url=url, credentials=keys, connection=connection, clock=clock, wire=wire
+            region=server.region,
+            endpoint_url=url,
+            credentials=keys,
+            connection=connection,
+            clock=clock,
+            wire_format=wire,
         ) as client:
             await client.call("CreateStream", {"StreamName": STREAM, "ShardCount": shards})
             yield Story(server, clock, client)
@@ -168,7 +173,7 @@ FAULTS: dict[str, tuple[Disturb, type[KinesisError] | None]] = {
     "fails": (lambda after: after.fail("InternalFailureException"), ServiceUnavailable),
     "in use": (lambda after: after.fail("ResourceInUseException"), ResourceInUse),
     "not found": (lambda after: after.fail("ResourceNotFoundException"), NotFound),
-    "silent": (lambda after: after.silence(), DeadlineExceeded),
+    "silent": (lambda after: after.silence(), RequestTimedOut),
     "ends early": (lambda after: after.end(), None),
 }
 
@@ -403,11 +408,11 @@ async def test_a_shard_or_stream_that_is_not_there_is_an_error(story: Story) -> 
 
 def test_a_consumer_needs_a_name() -> None:
     with pytest.raises(ConfigError, match="consumer_name"):
-        FanOutFetcher(Client(), Stream.parse(STREAM), FanOut(), print)
-    FanOutFetcher(Client(), Stream.parse(STREAM), FanOut(), print, application="billing")
+        FanOutFetcher(Client(), Stream.parse(STREAM), EnhancedFanOut(), print)
+    FanOutFetcher(Client(), Stream.parse(STREAM), EnhancedFanOut(), print, application="billing")
     for name in ("", "a b", "x" * 129, 5):
-        with pytest.raises(ConfigError, match=r"FanOut\.consumer_name"):
-            FanOut(consumer_name=name)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=r"EnhancedFanOut\.consumer_name"):
+            EnhancedFanOut(consumer_name=name)  # type: ignore[arg-type]
 
 
 # Many shards

@@ -8,12 +8,12 @@ import pytest
 from tests.doubles.cancelling import cancelled_at
 from tests.doubles.clock import VirtualClock
 
-from kinstream import Client, Connection, Credentials
+from kinstream import Client, ConnectionOptions, Credentials
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.shards import all_shards
 from kinstream.aws.transport import HttpTransport
 from kinstream.clock import SYSTEM_CLOCK
-from kinstream.config import FanOut
+from kinstream.config import EnhancedFanOut
 from kinstream.consume.fetch.fanout import FanOutFetcher
 from kinstream.consume.fetch.position import TRIM_HORIZON
 from kinstream.local import Server
@@ -29,7 +29,7 @@ async def test_cancellation_at_any_await_leaves_no_stream_and_no_lock(scheme: st
             region=server.region,
             endpoint_url=server.tls_url or server.url,
             credentials=Credentials(server.access_key_id, server.secret_access_key),
-            connection=Connection(ca_bundle=server.ca_file),
+            connection=ConnectionOptions(ca_bundle=server.ca_file),
             clock=VirtualClock(SYSTEM_CLOCK.wall()),
         ) as client:
             await client.call("CreateStream", {"StreamName": "orders", "ShardCount": 1})
@@ -39,7 +39,7 @@ async def test_cancellation_at_any_await_leaves_no_stream_and_no_lock(scheme: st
 
             async def read(name: str) -> int:
                 """Register a consumer of this name, and read three records."""
-                fetcher = FanOutFetcher(client, Stream.parse("orders"), FanOut(consumer_name=name), print)
+                fetcher = FanOutFetcher(client, Stream.parse("orders"), EnhancedFanOut(consumer_name=name), print)
                 seen = 0
                 async with aclosing(fetcher.read(shard, TRIM_HORIZON)) as pages:
                     async for page in pages:

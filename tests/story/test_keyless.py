@@ -18,7 +18,7 @@ from kinstream import (
     Batching,
     Client,
     Consumer,
-    Delivering,
+    Handling,
     InvalidRecord,
     Producer,
     ReceivedRecord,
@@ -115,7 +115,7 @@ async def test_consumers_of_all_styles_give_none_and_the_stream_has_the_reserved
 @pytest.mark.parametrize("size", [3, 2000])
 async def test_stream_that_distributes_records_itself_gets_no_key(server: Server, wire: str, size: int) -> None:
     place = distributing(server)
-    async with Client(wire=wire, **place.options) as client, Producer(place.stream, client=client) as producer:
+    async with Client(wire_format=wire, **place.options) as client, Producer(place.stream, client=client) as producer:
         await producer.put_many([(bytes(size), None)] * 50)
         await producer.put(b"with a hash key", explicit_hash_key="0")
         await producer.put(b"with a key", "key")
@@ -203,8 +203,8 @@ async def test_records_without_a_key_are_handled_at_once_as_if_each_had_its_own(
             all_running.set()
         await all_running.wait()  # would never come if they were one key
 
-    deliver = Delivering(concurrency=5)
-    async with Consumer(place.stream, **FROM_THE_START, **place.options, deliver=deliver) as consumer:
+    deliver = Handling(concurrency=5)
+    async with Consumer(place.stream, **FROM_THE_START, **place.options, handling=deliver) as consumer:
         await consumer.run(handle)
     assert running == 5
 

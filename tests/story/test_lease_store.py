@@ -6,7 +6,7 @@ import asyncio
 import multiprocessing
 from pathlib import Path
 
-from kinstream import Position, SQLite
+from kinstream import Position, SQLiteLeaseStore
 from kinstream.consume.lease.lease import Lease
 
 
@@ -14,7 +14,7 @@ def _take_and_write(path: str, worker: int) -> int:
     """Write a hundred checkpoints where the lease can be had; return how many were written."""
 
     async def work() -> int:
-        store = SQLite(path)
+        store = SQLiteLeaseStore(path)
         table = store.table("app", "events")
         written = 0
         for _ in range(100):
@@ -29,7 +29,7 @@ def _take_and_write(path: str, worker: int) -> int:
 
 async def test_processes_share_a_file_and_no_write_is_lost(tmp_path: Path) -> None:
     path = str(tmp_path / "leases.db")
-    store = SQLite(path)
+    store = SQLiteLeaseStore(path)
     await store.table("app", "events").create(Lease("s", "me", 0))
     spawn = multiprocessing.get_context("spawn")
     with spawn.Pool(2) as pool:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from tests.doubles.streams import Place, local_stream
 
-from kinstream import Consumer, Credentials, Resending, blocking, callbacks
+from kinstream import Consumer, Credentials, DeliveryPolicy, blocking, callbacks
 from kinstream.consume.lease.lease import Lease
-from kinstream.consume.lease.store import Memory, MemoryTable
+from kinstream.consume.lease.store import MemoryLeaseStore, MemoryLeaseTable
 
 NOWHERE = "http://127.0.0.1:1"
 """No server listens there."""
@@ -27,13 +27,15 @@ def blocking_producer(place: Place | None, timeout: float) -> Any:
         "endpoint_url": NOWHERE,
     }
     options = options if place is None else place.options
-    return blocking.Producer("events" if place is None else place.stream, resend=Resending(deadline=timeout), **options)
+    return blocking.Producer(
+        "events" if place is None else place.stream, delivery=DeliveryPolicy(timeout=timeout), **options
+    )
 
 
 def callbacks_producer(place: Place | None, timeout: float) -> Any:
     account = ("us-east-1", "local", "local", "events") if place is None else place.account
     url = NOWHERE if place is None else place.url
-    return callbacks.Producer(*account, endpoint_url=url, resend=Resending(deadline=timeout))
+    return callbacks.Producer(*account, endpoint_url=url, delivery=DeliveryPolicy(timeout=timeout))
 
 
 STYLES = [blocking_producer, callbacks_producer]
@@ -94,10 +96,10 @@ def test_ctrl_c_drains_for_five_seconds_at_most_and_a_second_one_not_at_all(styl
     assert "30 records were not written" in raised.__notes__[0]
 
 
-class _Failing(Memory):
+class _Failing(MemoryLeaseStore):
     """A store in which no checkpoint can be written."""
 
-    def table(self, application: str, stream: str) -> MemoryTable:
+    def table(self, application: str, stream: str) -> MemoryLeaseTable:
         table = super().table(application, stream)
 
         async def fail(lease: Lease) -> bool:

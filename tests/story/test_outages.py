@@ -17,9 +17,9 @@ from kinstream import (
     Consumer,
     ConsumerStatistics,
     Credentials,
-    Poll,
+    DeliveryPolicy,
+    Polling,
     ProduceError,
-    Resending,
     ShardStatus,
     Undelivered,
     blocking,
@@ -30,7 +30,7 @@ from kinstream.local import Server
 from kinstream.produce.unseen import GRACE
 
 OPTIONS: dict[str, Any] = {"region": "us-east-1", "credentials": Credentials("local", "local")}
-READING: dict[str, Any] = {"start": "TRIM_HORIZON", "fetch": Poll(idle=0.05)}
+READING: dict[str, Any] = {"start": "TRIM_HORIZON", "fetch": Polling(idle_interval=0.05)}
 RECORDS = 10
 
 
@@ -141,7 +141,7 @@ def test_wrong_constructor_arguments_arrive_in_the_callback_of_statistics() -> N
 GONE: dict[str, Any] = {
     "endpoint_url": "http://127.0.0.1:1",
     "batch": Batching(linger=0.01),
-    "resend": Resending(deadline=0.3),
+    "resend": DeliveryPolicy(timeout=0.3),
 }
 
 
@@ -164,7 +164,7 @@ def test_blocking_producer_whose_failures_are_waited_for(
     with blocking.Producer("orders", observer=events.append, **GONE, **OPTIONS) as producer:
         wait(producer)
         time.sleep(GRACE + 0.2)  # long enough for a false alarm
-        assert producer.statistics().failures_unseen == 0
+        assert producer.statistics().failures_unobserved == 0
     failed = [event for event in events if isinstance(event, RecordsFailed)]
     assert sum(event.records for event in failed) == 100
     if wait is together:
@@ -184,7 +184,7 @@ def test_blocking_producer_that_is_left_alone_shows_a_summary(caplog: pytest.Log
     shown = "".join(traceback.format_exception(undelivered.value))
     assert "500 records were not written" in shown
     assert "500 DeadlineExceeded: " in shown
-    assert shown.count("DeadlineExceeded") == 1
+    assert shown.count("RequestTimedOut") == 1
     assert len(undelivered.value.exceptions) == 100
     assert len([record for record in caplog.records if "nobody waited" in record.getMessage()]) == 1
     assert "canary" not in caplog.text + shown

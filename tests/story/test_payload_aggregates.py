@@ -19,7 +19,7 @@ from kinstream import (
     Aggregation,
     Client,
     Consumer,
-    Failing,
+    ErrorPolicy,
     InvalidRecord,
     ProduceError,
     Producer,
@@ -30,7 +30,7 @@ from kinstream import (
     blocking,
     callbacks,
 )
-from kinstream.events import AggregateDropped, Event
+from kinstream.events import Event, MisroutedAggregateDropped
 from kinstream.local import Server
 
 FROM_THE_START: dict[str, Any] = {"start": "TRIM_HORIZON", "until": "now"}
@@ -200,7 +200,7 @@ async def test_aggregate_without_a_key_or_with_a_hash_key_is_read_too(place: Pla
     records = await asyncio.to_thread(consumed, place, observer=lambda event: dropped.append(event))
     found = Counter(record.data for record in records)
     assert found == Counter({**{pack([("k", b"%d" % number)]): 1 for number in range(5)}, INNER: 3})
-    assert not [event for event in dropped if isinstance(event, AggregateDropped)]
+    assert not [event for event in dropped if isinstance(event, MisroutedAggregateDropped)]
     reading = await asyncio.to_thread(seen_by_a_kcl, place)
     assert Counter(one.data for one in reading.seen) == found
 
@@ -265,8 +265,8 @@ async def test_dead_letter_of_a_payload_that_is_an_aggregate_is_read(server: Ser
         raise ValueError("no")
 
     async with Producer(letters.stream, **letters.options) as dead:
-        failing = Failing(tries=1, then=dead)
-        consumer = Consumer(place.stream, **FROM_THE_START, **place.options, failure=failing)
+        failing = ErrorPolicy(max_attempts=1, then=dead)
+        consumer = Consumer(place.stream, **FROM_THE_START, **place.options, errors=failing)
         await consumer.run(fail)
         await consumer.close()
     (letter,) = await asyncio.to_thread(consumed, letters)

@@ -18,25 +18,32 @@ from kinstream import (
     Aggregation,
     Batching,
     BufferFull,
-    Buffering,
+    BufferLimits,
     Client,
     ClosedError,
     ConfigError,
     Consumer,
     Credentials,
+    DeliveryPolicy,
     InvalidArgument,
     InvalidRecord,
     NotFound,
     OrderBroken,
-    Pacing,
     ProduceError,
     Producer,
     PutResult,
+    RateLimits,
     Record,
-    Resending,
     Undelivered,
 )
-from kinstream.events import AggregationOff, Event, RecordsAggregated, RecordsFailed, RequestSettled, ShardMapRefreshed
+from kinstream.events import (
+    AggregationDisabled,
+    Event,
+    RecordsAggregated,
+    RecordsFailed,
+    RequestCompleted,
+    ShardMapRefreshed,
+)
 from kinstream.local import Server
 
 STREAM = "events"
@@ -149,9 +156,11 @@ async def test_small_and_large_records_arrive_in_every_form(server: Server, plac
     await place.create(2)
     given = [(bytes([number % 256]) * (number * 20), f"key-{number}") for number in range(300)]
     credentials = Credentials(server.access_key_id, server.secret_access_key)
-    async with Client(region=server.region, endpoint_url=server.url, credentials=credentials, wire=wire) as client:
+    async with Client(
+        region=server.region, endpoint_url=server.url, credentials=credentials, wire_format=wire
+    ) as client:
         for aggregate in (None, Aggregation()):
-            async with Producer(STREAM, client=client, pace=None, aggregate=aggregate) as producer:
+            async with Producer(STREAM, client=client, rate_limits=None, aggregate=aggregate) as producer:
                 check(await (await producer.put_many(given)), given, await place.read())
 
 
@@ -187,9 +196,9 @@ async def test_no_record_is_lost_to_a_kcl_reader_when_shards_split_and_merge_mea
         statistics = producer.statistics()
     reading = await place.read()
     check(results, given, reading)
-    assert statistics.wrong_shard > 0
-    assert statistics.resent_wrong_shard == reading.dropped > 0
-    assert statistics.map_refreshes >= 3
+    assert statistics.misrouted > 0
+    assert statistics.retried_misrouted == reading.dropped > 0
+    assert statistics.shard_map_refreshes >= 3
     assert Counter(one.data for one in reading.seen) == Counter(data for data, _ in given)
     if order:
         by_key: dict[str, list[int]] = {}
@@ -209,8 +218,8 @@ async def test_what_kinesis_did_not_take_is_sent_again_and_nothing_else(place: P
     check(results, given, reading)
     assert len(reading.seen) == 200
     assert {result.attempts for result in results if isinstance(result, PutResult)} == {1, 4}
-    assert statistics.resent_throttled == 120
-    assert statistics.duplicates_possible == 0
+    assert statistics.retried_throttled == 120
+    assert statistics.possible_duplicates == 0
 
 
 async def test_a_record_that_may_be_there_twice_says_so(place: Place) -> None:
@@ -220,7 +229,7 @@ async def test_a_record_that_may_be_there_twice_says_so(place: Place) -> None:
         result = await (await producer.put(b"data", "key"))
         statistics = producer.statistics()
     assert (result.attempts, result.maybe_duplicate) == (2, True)
-    assert (statistics.resent_unknown, statistics.duplicates_possible) == (1, 1)
+    assert (statistics.retried_unknown, statistics.possible_duplicates) == (1, 1)
     assert [one.data for one in (await place.read()).seen] == [b"data", b"data"]
 
 
@@ -304,7 +313,7 @@ async def test_a_failure_that_nobody_awaits_is_logged_counted_and_raised_when_th
     with caplog.at_level(logging.WARNING, "kinstream.producer"):
         await producer.put_many([(b"canary", "key")] * 150)
         assert (await producer.flush()).failed == 150
-    assert producer.statistics().failures_unseen == 150
+    assert producer.statistics().failures_unobserved == 150
     with pytest.raises(Undelivered) as undelivered:
         await producer.close()
     assert (undelivered.value.count, len(undelivered.value.exceptions)) == (150, 100)
@@ -348,7 +357,7 @@ async def test_a_stream_that_distributes_records_itself_gets_them_one_by_one_and
         async with place.producer(observer=events.append) as producer:
             results = await (await producer.put_many(pairs(300)))
     assert all(isinstance(result, PutResult) and result.subsequence_number is None for result in results)
-    assert [event.reason for event in events if isinstance(event, AggregationOff)] == [
+    assert [event.reason for event in events if isinstance(event, AggregationDisabled)] == [
         "the stream spreads records over its shards by itself (RecordDistributionStrategy AUTO)"
     ]
     assert caplog.text.count("not aggregated") == 1
@@ -362,7 +371,7 @@ async def test_without_the_right_to_look_at_the_stream_records_go_one_by_one(pla
     async with place.producer(observer=events.append) as producer:
         results = await (await producer.put_many([*pairs(300), (b"any", None)]))
     assert all(isinstance(result, PutResult) and result.subsequence_number is None for result in results)
-    (off,) = (event for event in events if isinstance(event, AggregationOff))
+    (off,) = (event for event in events if isinstance(event, AggregationDisabled))
     assert denied in off.reason or "denied" in off.reason
 
 
@@ -435,10 +444,10 @@ async def test_a_limit_that_was_lowered_is_learned_from_the_refusal(place: Place
 async def test_a_full_buffer_makes_put_wait_or_raise_as_it_was_told(place: Place) -> None:
     await place.create(1)
     hold = place.server.every("PutRecords").hold()
-    small = Buffering(max_records=3)
+    small = BufferLimits(max_records=3)
     async with (
         place.producer(buffer=small, batch=Batching(linger=0)) as waiting,
-        place.producer(buffer=Buffering(max_records=3, when_full="raise"), batch=Batching(linger=0)) as raising,
+        place.producer(buffer=BufferLimits(max_records=3, when_full="raise"), batch=Batching(linger=0)) as raising,
     ):
         for producer in (waiting, raising):
             for _ in range(3):
@@ -465,10 +474,10 @@ async def test_linger_gathers_and_flush_hurries(place: Place) -> None:
     async with place.producer(aggregate=None, batch=Batching(linger=10)) as producer:
         deliveries = [await producer.put(b"%d" % number, "key") for number in range(10)]
         flushed = await producer.flush()
-        assert (flushed.delivered, flushed.failed) == (10, 0)
+        assert (flushed.written, flushed.failed) == (10, 0)
         assert all(delivery.done for delivery in deliveries)
         assert producer.statistics().requests == 1
-        assert (await producer.flush()).delivered == 0
+        assert (await producer.flush()).written == 0
 
 
 async def test_close_waits_for_all_and_then_nothing_can_be_put(place: Place) -> None:
@@ -523,8 +532,8 @@ async def test_a_dead_endpoint_holds_a_bounded_buffer_and_every_record_ends_by_i
         region="us-east-1",
         credentials=Credentials("local", "local"),
         endpoint_url="http://127.0.0.1:9",
-        buffer=Buffering(max_records=100),
-        resend=Resending(deadline=0.5),
+        buffer=BufferLimits(max_records=100),
+        delivery=DeliveryPolicy(timeout=0.5),
         batch=Batching(linger=0.01),
     )
     results = await (await producer.put_many(pairs(300)))
@@ -559,14 +568,14 @@ async def test_a_fault_of_the_library_leaves_nobody_waiting(place: Place, caplog
 
 async def test_a_hot_shard_leaves_the_buffer_and_the_requests_to_the_others(place: Place) -> None:
     await place.create(2)
-    slow = Pacing(records_per_second=1)
+    slow = RateLimits(records_per_second=1)
     hot, cold = "0", str(2**127)
     producer = place.producer(
         aggregate=None,
-        pace=slow,
-        buffer=Buffering(max_records=60),
+        rate_limits=slow,
+        buffer=BufferLimits(max_records=60),
         batch=Batching(linger=0),
-        resend=Resending(deadline=9),
+        delivery=DeliveryPolicy(timeout=9),
     )
     await (await producer.put(b"first", "key", explicit_hash_key=cold))
     flood = [asyncio.create_task(producer.put(b"hot", "key", explicit_hash_key=hot)) for _ in range(200)]
@@ -593,13 +602,13 @@ async def test_an_observer_sees_what_happens_and_may_fail(place: Place, caplog: 
         await (await producer.put_many(pairs(100)))
     assert [type(event).__name__ for event in events] == [
         "ShardMapRefreshed",
-        "RecordsAdmitted",
+        "RecordsBuffered",
         "RecordsAggregated",
         "RequestSent",
-        "RequestSettled",
+        "RequestCompleted",
     ]
-    (settled,) = (event for event in events if isinstance(event, RequestSettled))
-    assert (settled.written, settled.again, settled.failed) == (100, 0, 0)
+    (settled,) = (event for event in events if isinstance(event, RequestCompleted))
+    assert (settled.written, settled.retried, settled.failed) == (100, 0, 0)
     (packed,) = (event for event in events if isinstance(event, RecordsAggregated))
     assert packed.records == 100
     assert "key-" not in repr(events)
@@ -613,7 +622,7 @@ def test_a_producer_that_is_forgotten_does_not_hold_up_the_loops_end(server: Ser
         await client.call("CreateStream", {"StreamName": STREAM, "ShardCount": 1})
         producer = Producer(STREAM, client=client, batch=Batching(linger=60))
         await producer.put(b"data", "key")
-        assert (await producer.flush()).delivered == 1
+        assert (await producer.flush()).written == 1
         await producer.put(b"never sent", "key")
 
     asyncio.run(forget())
@@ -631,7 +640,7 @@ def test_a_producer_that_is_forgotten_does_not_hold_up_the_loops_end(server: Ser
         ({"aggregate": Aggregation}, r"not the class; pass aggregate=Aggregation\(\) to aggregate"),
         ({"aggregate": {"max_bytes": 1024}}, "aggregate: must be a kinstream.Aggregation or None, not dict; pass"),
         ({"batch": None}, "batch: must be a kinstream.Batching"),
-        ({"pace": 5}, "pace: must be a kinstream.Pacing"),
+        ({"pace": 5}, "pace: must be a kinstream.RateLimits"),
         ({"observer": 5}, "observer: must be a function"),
     ],
 )
@@ -654,7 +663,7 @@ async def test_another_event_loop_puts_nothing_even_while_this_one_is_about_to_t
             elsewhere = pool.submit(asyncio.run, put(producer))
             with pytest.raises(ConfigError, match="another event loop"):
                 elsewhere.result()
-        assert (await producer.flush()).delivered == 1
+        assert (await producer.flush()).written == 1
 
 
 @pytest.mark.parametrize("records", ["text", b"bytes", {"a": 1}, 5])

@@ -16,7 +16,7 @@ from tests.doubles.streams import Place, local_stream
 
 from kinstream import (
     AccessDenied,
-    ConnectFailed,
+    ConnectionFailed,
     ConnectionLost,
     EncryptionType,
     ErrorType,
@@ -185,7 +185,7 @@ def test_dead_endpoint_is_request_failed_without_status_and_response() -> None:
     with socket.create_server(("127.0.0.1", 0)) as once:
         port = once.getsockname()[1]
     for _, error, others, expected in ask_all(("us-east-1", "local", "local", "s"), f"http://127.0.0.1:{port}"):
-        assert isinstance(error, ConnectFailed)
+        assert isinstance(error, ConnectionFailed)
         assert error.type is ErrorType.REQUEST_FAILED
         assert (error.http_status, error.http_response) == (None, None)
         assert "check the endpoint" in error.details

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from tests.doubles.streams import Place, local_stream
 
-from kinstream import Consumer, Delivering, Poll, SQLite, blocking
+from kinstream import Consumer, Handling, Polling, SQLiteLeaseStore, blocking
 
 RECORDS = 20
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGTERM")
@@ -38,7 +38,11 @@ def default_afterwards() -> Iterator[None]:
 
 
 def options_of(place: Place, **options: Any) -> dict[str, Any]:
-    options = {"start": "TRIM_HORIZON", "deliver": Delivering(batch_records=5), "fetch": Poll(idle=0.05)} | options
+    options = {
+        "start": "TRIM_HORIZON",
+        "deliver": Handling(max_batch_records=5),
+        "fetch": Polling(idle_interval=0.05),
+    } | options
     return options | place.options
 
 
@@ -115,7 +119,7 @@ def test_the_current_record_is_completed_and_no_further_one_is_delivered(
     seen: list[int] = []
 
     def options() -> dict[str, Any]:
-        return options_of(place, application="app", store=SQLite(tmp_path / "checkpoints.db"))
+        return options_of(place, application="app", store=SQLiteLeaseStore(tmp_path / "checkpoints.db"))
 
     way(place, terminate_at(last, seen), options())
     assert seen == [*range(last + 1), -1]

@@ -5,23 +5,23 @@ from __future__ import annotations
 from typing import Any, assert_type
 
 from kinstream import (
-    Auto,
-    Checkpointing,
+    Checkpoints,
     Client,
-    Connection,
+    ConnectionOptions,
     Consumer,
     Credentials,
-    Delivering,
     EncryptionType,
+    EnhancedFanOut,
+    ErrorPolicy,
     ErrorType,
-    Failing,
-    FanOut,
-    Flushed,
+    FlushResult,
     GetRecordsResult,
+    Handling,
     KinesisError,
-    Memory,
-    Poll,
+    MemoryLeaseStore,
+    Polling,
     Position,
+    PreferFanOut,
     ProduceError,
     Producer,
     PutRecordResult,
@@ -30,15 +30,15 @@ from kinstream import (
     ReceivedRecord,
     Record,
     RecordBatch,
-    Retrying,
+    RetryPolicy,
     ServiceError,
     Shard,
     ShardIteratorType,
     ShardStatus,
-    SQLite,
+    SQLiteLeaseStore,
     Timeouts,
     TransportError,
-    Wire,
+    WireFormat,
     blocking,
     callbacks,
     deaggregate,
@@ -48,7 +48,7 @@ from kinstream.local import Server
 
 async def producing() -> None:
     async with Producer(
-        "events", region="eu-central-1", timeouts=Timeouts(call=5), retry=Retrying(max_attempts=1)
+        "events", region="eu-central-1", timeouts=Timeouts(call=5), retry=RetryPolicy(max_attempts=1)
     ) as p:
         assert_type(p, Producer)
         assert_type(await p.put_record(Record(b"data", "key")), PutRecordResult)
@@ -66,7 +66,9 @@ async def fetch() -> Credentials:
 
 
 async def consuming() -> None:
-    async with Client(region="us-east-1", credentials=fetch, wire="cbor", connection=Connection(max_idle=2)) as client:
+    async with Client(
+        region="us-east-1", credentials=fetch, wire_format="cbor", connection=ConnectionOptions(max_idle=2)
+    ) as client:
         assert_type(await client.call("ListStreams", {}), dict[str, Any])
         async with Consumer("events", client=client) as consumer:
             shards = await consumer.get_shards()
@@ -88,7 +90,7 @@ async def consuming() -> None:
 
 
 def in_threads() -> None:
-    with blocking.Client(region="us-east-1", wire=Wire.JSON) as client:
+    with blocking.Client(region="us-east-1", wire_format=WireFormat.JSON) as client:
         assert_type(client.call("ListStreams", {}), dict[str, Any])
         with blocking.Producer("events", client=client) as producer, blocking.Consumer("events") as consumer:
             assert_type(producer, blocking.Producer)
@@ -97,7 +99,7 @@ def in_threads() -> None:
             assert_type(producer.put(b"data", "key"), blocking.Delivery)
             assert_type(producer.put(Record(1, "key")).result(timeout=1), PutResult)
             assert_type(producer.put_many([("data", "key")]).results(), list[PutResult | ProduceError])
-            assert_type(producer.flush(), Flushed)
+            assert_type(producer.flush(), FlushResult)
             producer.close(timeout=1)
             assert_type(consumer.get_shards(), list[Shard])
             assert_type(consumer.get_shard_iterator("shard", "LATEST"), str)
@@ -198,13 +200,13 @@ async def reading_whole_streams() -> None:
     consumer = Consumer(
         "events",
         application="app",
-        store=SQLite("checkpoints.db"),
+        lease_store=SQLiteLeaseStore("checkpoints.db"),
         start={"shardId-000000000000": Position.after("1")},
         until="now",
-        fetch=Poll(idle=2),
-        deliver=Delivering(concurrency=4),
-        failure=Failing(then="skip"),
-        checkpoint=Checkpointing(every=10),
+        fetch=Polling(idle_interval=2),
+        handling=Handling(concurrency=4),
+        errors=ErrorPolicy(then="skip"),
+        checkpoints=Checkpoints(interval=10),
         observer=print,
     )
     async for record in consumer:
@@ -221,4 +223,10 @@ async def reading_whole_streams() -> None:
     await consumer.run_batches(in_threads)
     await consumer.seek("shardId-000000000000", "LATEST")
     assert_type(consumer.status(), list[ShardStatus])
-    Consumer("events", store=Memory(), application="app", checkpoint="manual", fetch=Auto(fan_out=FanOut()))
+    Consumer(
+        "events",
+        lease_store=MemoryLeaseStore(),
+        application="app",
+        checkpoints="manual",
+        fetch=PreferFanOut(fan_out=EnhancedFanOut()),
+    )

@@ -143,7 +143,7 @@ def test_forgotten_object_ends_its_thread() -> None:
 
 
 def test_wrong_arguments_leave_no_thread() -> None:
-    for wrong in ({"region": "a b"}, {"timeouts": 5}, {"wire": "xml"}):
+    for wrong in ({"region": "a b"}, {"timeouts": 5}, {"wire_format": "xml"}):
         with pytest.raises(ConfigError):
             blocking.Producer("events", **wrong)
     assert threads_named("kinstream-producer") == []

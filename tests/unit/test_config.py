@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import trustme
 
-from kinstream.config import Connection, Retrying, Timeouts, Wire, choice, read_ca_bundle, text
+from kinstream.config import ConnectionOptions, RetryPolicy, Timeouts, WireFormat, choice, read_ca_bundle, text
 from kinstream.errors import ConfigError
 
 
@@ -19,13 +19,13 @@ from kinstream.errors import ConfigError
         (Timeouts, "progress", float("nan"), "0.05 to 300 seconds"),
         (Timeouts, "call", None, "0.05 to 3600 seconds"),
         (Timeouts, "call", float("inf"), "0.05 to 3600 seconds"),
-        (Retrying, "max_attempts", 0, "1 to 100"),
-        (Retrying, "max_attempts", 101, "1 to 100"),
-        (Retrying, "max_attempts", 3.0, "1 to 100"),
-        (Retrying, "max_attempts", True, "1 to 100"),
-        (Retrying, "max_delay", -1, "0 to 300 seconds"),
-        (Connection, "max_idle", -1, "0 to 1000"),
-        (Connection, "idle_timeout", 0, "1 to 3600 seconds"),
+        (RetryPolicy, "max_attempts", 0, "1 to 100"),
+        (RetryPolicy, "max_attempts", 101, "1 to 100"),
+        (RetryPolicy, "max_attempts", 3.0, "1 to 100"),
+        (RetryPolicy, "max_attempts", True, "1 to 100"),
+        (RetryPolicy, "max_delay", -1, "0 to 300 seconds"),
+        (ConnectionOptions, "max_idle", -1, "0 to 1000"),
+        (ConnectionOptions, "idle_timeout", 0, "1 to 3600 seconds"),
     ],
 )
 def test_wrong_value_is_named_with_what_is_allowed(option: Any, field: str, wrong: Any, allowed: str) -> None:
@@ -35,7 +35,7 @@ def test_wrong_value_is_named_with_what_is_allowed(option: Any, field: str, wron
     assert allowed in caught.value.details
 
 
-@pytest.mark.parametrize("option", [Timeouts(), Retrying(), Connection()])
+@pytest.mark.parametrize("option", [Timeouts(), RetryPolicy(), ConnectionOptions()])
 def test_options_are_frozen_and_equal_by_value(option: Any) -> None:
     name = dataclasses.fields(option)[0].name
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -48,37 +48,37 @@ def test_options_are_frozen_and_equal_by_value(option: Any) -> None:
     "proxy", ["proxy:3128", "socks5://proxy:1080", "ftp://proxy", " http://proxy", 8080, b"http://p"]
 )
 def test_proxy_must_be_an_http_url(proxy: Any) -> None:
-    with pytest.raises(ConfigError, match=r"Connection\.proxy"):
-        Connection(proxy=proxy)
+    with pytest.raises(ConfigError, match=r"ConnectionOptions\.proxy"):
+        ConnectionOptions(proxy=proxy)
 
 
 @pytest.mark.parametrize("value", ["no", "false", None, 2])
 def test_switch_for_plain_http_must_be_a_bool(value: Any) -> None:
-    with pytest.raises(ConfigError, match=r"Connection\.allow_http="):
-        Connection(allow_http=value)
+    with pytest.raises(ConfigError, match=r"ConnectionOptions\.allow_http="):
+        ConnectionOptions(allow_http=value)
 
 
 def test_repr_has_no_password_of_a_proxy() -> None:
-    assert "canary" not in repr(Connection(proxy="http://user:canary@proxy:3128"))
-    assert "proxy=None" in repr(Connection())
+    assert "canary" not in repr(ConnectionOptions(proxy="http://user:canary@proxy:3128"))
+    assert "proxy=None" in repr(ConnectionOptions())
 
 
 def test_bundle_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
-        Connection(ca_bundle=tmp_path / "missing.pem")
+        ConnectionOptions(ca_bundle=tmp_path / "missing.pem")
     with pytest.raises(ConfigError, match="ca_bundle='8080'"):
-        Connection(ca_bundle=8080)  # type: ignore[arg-type]
+        ConnectionOptions(ca_bundle=8080)  # type: ignore[arg-type]
     for content in (b"", b"not a certificate", "zertifikät".encode()):
         (tmp_path / "odd.pem").write_bytes(content)
         with pytest.raises(ConfigError, match="must be a readable PEM file of certificates") as caught:
-            Connection(ca_bundle=str(tmp_path / "odd.pem"))
+            ConnectionOptions(ca_bundle=str(tmp_path / "odd.pem"))
         assert "odd.pem" in caught.value.details
 
 
 def test_bundle_is_read_whole(tmp_path: Path) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    assert read_ca_bundle("Connection.ca_bundle", tmp_path / "ca.pem") == authority.cert_pem.bytes()
+    assert read_ca_bundle("ConnectionOptions.ca_bundle", tmp_path / "ca.pem") == authority.cert_pem.bytes()
 
 
 @pytest.mark.parametrize("value", ["", None, 1, b"x"])
@@ -90,9 +90,9 @@ def test_text_is_refused_without_being_shown(value: Any) -> None:
 @pytest.mark.parametrize("value", ["JSON", "xml", None, 1, [], {}])
 def test_choice_lists_what_is_allowed(value: Any) -> None:
     with pytest.raises(ConfigError, match="must be one of json, cbor"):
-        choice("wire", value, Wire)
+        choice("wire", value, WireFormat)
 
 
 def test_choice_takes_the_name_or_the_member() -> None:
-    assert choice("wire", "cbor", Wire) is Wire.CBOR
-    assert choice("wire", Wire.JSON, Wire) is Wire.JSON
+    assert choice("wire", "cbor", WireFormat) is WireFormat.CBOR
+    assert choice("wire", WireFormat.JSON, WireFormat) is WireFormat.JSON

@@ -22,7 +22,7 @@ from kinstream import (
     KinesisError,
     Producer,
     Record,
-    Retrying,
+    RetryPolicy,
     ServiceUnavailable,
     Throttled,
     UnexpectedResponse,
@@ -163,7 +163,7 @@ async def test_put_records_says_so_in_the_answer_and_in_each_result() -> None:
 async def test_error_says_whether_the_record_may_be_written(
     failure: Answer | Exception, kind: type[KinesisError], maybe_written: bool
 ) -> None:
-    producer, _ = producer_on(failure, retry=Retrying(max_attempts=2))
+    producer, _ = producer_on(failure, retry=RetryPolicy(max_attempts=2))
     for asking in (producer.put_record(RECORD), producer.put_records([RECORD, RECORD])):
         with pytest.raises(kind) as failed:
             await asking

@@ -14,7 +14,7 @@ import pytest
 from tests.doubles.transport import ScriptedTransport
 
 import kinstream
-from kinstream import Batching, Client, Consumer, Credentials, Failing, Producer, blocking, callbacks
+from kinstream import Batching, Client, Consumer, Credentials, ErrorPolicy, Producer, blocking, callbacks
 from kinstream.local import Limits, Server
 from kinstream.usage import _checked, _options, public_name
 
@@ -46,7 +46,7 @@ ARGUMENTS: dict[Any, tuple[str, ...]] = {
         (Client, "regoin", "kinstream.Client: unknown option 'regoin'. Did you mean region=...?"),
         (Client, "region_name", "Did you mean region=...?"),
         (Client, "aws_access_key_id", "Did you mean credentials=Credentials(access_key_id=...)?"),
-        (Client, "max_attempts", "Use retry=Retrying(max_attempts=...)"),
+        (Client, "max_attempts", "Use retry=RetryPolicy(max_attempts=...)"),
         (Client, "zzz", "The options are region, credentials, endpoint_url, "),
         (Producer, "linger", "kinstream.Producer: unknown option 'linger'. Use batch=Batching(linger=...)"),
         (Producer, "linger_ms", "Did you mean batch=Batching(linger=...)?"),
@@ -55,13 +55,17 @@ ARGUMENTS: dict[Any, tuple[str, ...]] = {
         (
             Producer,
             "max_bytes",
-            "Use aggregate=Aggregation(max_bytes=...) or batch=Batching(max_bytes=...) or buffer=Buffering(max_bytes=...)",
+            "Use aggregate=Aggregation(max_bytes=...) or batch=Batching(max_bytes=...) or buffer=BufferLimits(max_bytes=...)",
         ),
-        (Consumer, "concurrency", "Use deliver=Delivering(concurrency=...)"),
-        (Consumer, "consumer_name", "Use fetch=FanOut(consumer_name=...)"),
-        (Consumer, "tries", "kinstream.Consumer: unknown option 'tries'. Use failure=Failing(tries=...)"),
+        (Consumer, "concurrency", "Use handling=Handling(concurrency=...)"),
+        (Consumer, "consumer_name", "Use fetch=EnhancedFanOut(consumer_name=...)"),
+        (
+            Consumer,
+            "initial_delay",
+            "kinstream.Consumer: unknown option 'initial_delay'. Use errors=ErrorPolicy(initial_delay=...) or retry=RetryPolicy(initial_delay=...)",
+        ),
         (Batching, "lingr", "kinstream.Batching: unknown option 'lingr'. Did you mean linger=...?"),
-        (Failing, "retries", "kinstream.Failing: unknown option 'retries'. Did you mean tries=...?"),
+        (ErrorPolicy, "attempts", "kinstream.ErrorPolicy: unknown option 'attempts'. Did you mean max_attempts=...?"),
         (
             Credentials,
             "sesion_token",
@@ -69,9 +73,9 @@ ARGUMENTS: dict[Any, tuple[str, ...]] = {
         ),
         (blocking.Client, "regoin", "kinstream.blocking.Client: unknown option 'regoin'. Did you mean region=...?"),
         (blocking.Producer, "linger", "kinstream.blocking.Producer: unknown option 'linger'. Use batch=Batching("),
-        (blocking.Consumer, "concurrency", "Use deliver=Delivering(concurrency=...)"),
+        (blocking.Consumer, "concurrency", "Use handling=Handling(concurrency=...)"),
         (callbacks.Producer, "linger", "kinstream.callbacks.Producer: unknown option 'linger'. Use batch=Batching("),
-        (callbacks.Consumer, "concurrency", "Use deliver=Delivering(concurrency=...)"),
+        (callbacks.Consumer, "concurrency", "Use handling=Handling(concurrency=...)"),
         (Server, "quota", "kinstream.local.Server: unknown option 'quota'. Did you mean quotas=...?"),
         (Limits, "stream", "kinstream.local.Limits: unknown option 'stream'. Did you mean streams=...?"),
     ],
@@ -213,7 +217,7 @@ async def test_field_of_the_result_is_not_the_deliverys_and_says_so(name: str) -
     with pytest.raises(AttributeError) as caught:
         getattr(delivery, name)
     assert str(caught.value) == f"kinstream.Delivery has no {name}: it belongs to the result, (await delivery).{name}"
-    for attribute in (name, "result", "results"):
+    for attribute in (name, "result"):
         with pytest.raises(AttributeError, match="await the deliveries for the list of their results"):
             getattr(deliveries, attribute)
     with pytest.raises(TypeError, match=r"use \(await deliveries\)\[0\] for a result"):

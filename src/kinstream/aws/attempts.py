@@ -5,7 +5,7 @@ Source: the AWS SDKs and Tools Reference Guide, "Retry behavior", and botocore's
 
 from __future__ import annotations
 
-from kinstream.config import Retrying
+from kinstream.config import RetryPolicy
 from kinstream.errors import KinesisError
 
 QUOTA_CAPACITY = 500
@@ -15,8 +15,8 @@ THROTTLE_COST = 5
 REFILL = 1
 """What a success without a retry gives back; one after retries gives back the last retry's cost."""
 
-TRANSIENT_BASE = 0.05
-THROTTLE_BASE = 1.0
+THROTTLE_DELAY = 1.0
+"""Seconds of backoff before the first retry after throttling, at most."""
 FACTOR = 2
 RETRY_AFTER_WINDOW = 5.0
 """Seconds that `x-amz-retry-after` may add to the pause that was drawn."""
@@ -48,10 +48,10 @@ class Attempts:
         number: Attempts that were made, the one under way included.
     """
 
-    __slots__ = ("_last_cost", "_quota", "_retrying", "number")
+    __slots__ = ("_last_cost", "_policy", "_quota", "number")
 
-    def __init__(self, retrying: Retrying, quota: RetryQuota) -> None:
-        self._retrying = retrying
+    def __init__(self, policy: RetryPolicy, quota: RetryQuota) -> None:
+        self._policy = policy
         self._quota = quota
         self._last_cost = REFILL
         self.number: int = 1
@@ -68,14 +68,15 @@ class Attempts:
             random: From 0 to 1: the jitter.
             retry_after: Seconds that the answer asked for (`x-amz-retry-after`).
         """
-        if error.retry_safe is False or self.number >= self._retrying.max_attempts:
+        if error.retry_safe is False or self.number >= self._policy.max_attempts:
             return None
-        cost, base = (THROTTLE_COST, THROTTLE_BASE) if error.throttled else (TRANSIENT_COST, TRANSIENT_BASE)
+        initial = self._policy.initial_delay
+        cost, base = (THROTTLE_COST, max(THROTTLE_DELAY, initial)) if error.throttled else (TRANSIENT_COST, initial)
         if not self._quota.take(cost):
             return None
         # The exponent is bounded: 2.0 ** 1024 overflows, and every cap is reached long before.
         exponent = min(self.number - 1, 64)
-        delay: float = random * min(base * FACTOR**exponent, self._retrying.max_delay)
+        delay: float = random * min(base * FACTOR**exponent, self._policy.max_delay)
         if retry_after is not None:
             delay = max(delay, min(retry_after, delay + RETRY_AFTER_WINDOW))
         self._last_cost = cost

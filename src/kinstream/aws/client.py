@@ -33,14 +33,24 @@ from kinstream.aws.subscription import CONTENT_TYPE, Subscription
 from kinstream.aws.transport import Answer, HttpTransport, StreamedAnswer, Transport, whole
 from kinstream.aws.wire import AutoCodec, CborCodec, Codec, JsonCodec
 from kinstream.clock import SYSTEM_CLOCK, Clock
-from kinstream.config import MAX_ATTEMPTS, Connection, Retrying, Timeouts, Wire, choice, number, text, whole_number
+from kinstream.config import (
+    MAX_ATTEMPTS,
+    ConnectionOptions,
+    RetryPolicy,
+    Timeouts,
+    WireFormat,
+    choice,
+    number,
+    text,
+    whole_number,
+)
 from kinstream.errors import (
     CLOCK_SKEW_CODES,
     EXPIRED_CREDENTIALS_CODES,
     ClosedError,
     ConfigError,
-    DeadlineExceeded,
     KinesisError,
+    RequestTimedOut,
     ServiceError,
     TransportError,
     UnexpectedResponse,
@@ -72,10 +82,10 @@ FIRST_DATE, LAST_DATE = 1_385_942_400.0, 7_258_118_400.0
 TEXT_MAX_BYTES = 2048
 """So much of an answer that is no JSON or CBOR is kept in an error."""
 
-_CODECS: dict[Wire, type[JsonCodec] | type[CborCodec]] = {
-    Wire.JSON: JsonCodec,
-    Wire.CBOR: CborCodec,
-    Wire.AUTO: AutoCodec,
+_CODECS: dict[WireFormat, type[JsonCodec] | type[CborCodec]] = {
+    WireFormat.JSON: JsonCodec,
+    WireFormat.CBOR: CborCodec,
+    WireFormat.AUTO: AutoCodec,
 }
 _OPERATION = re.compile(r"[A-Z][A-Za-z0-9]{1,63}")
 _ARN_PARAMETERS = ("StreamARN", "ConsumerARN", "ResourceARN", "ChannelARN", "QueueARN")
@@ -102,7 +112,7 @@ class _Call:
     """
 
     request: Request[Any]
-    retry: Retrying | None
+    retry: RetryPolicy | None
     within: float
     sent: int = 0
     maybe_written: bool = False
@@ -162,10 +172,10 @@ class ClientOptions(TypedDict, total=False):
     credentials: Credentials | Provider | None
     endpoint_url: str | None
     profile: str | None
-    wire: Wire | str
-    timeouts: Timeouts | None
-    retry: Retrying | None
-    connection: Connection | None
+    wire_format: WireFormat | str
+    timeouts: Timeouts
+    retry: RetryPolicy | None
+    connection: ConnectionOptions
     clock: Clock
     transport: Transport | None
 
@@ -183,7 +193,7 @@ class Client(ForAsyncio):
         endpoint_url: Another place than AWS's own, such as "http://127.0.0.1:4567"; None: `AWS_ENDPOINT_URL_KINESIS`,
             `AWS_ENDPOINT_URL` or the profile's, else AWS's endpoint of the region.
         profile: A profile of `~/.aws/config`; None: `AWS_PROFILE`, or the default one.
-        wire: "json", "cbor", or "auto": CBOR for puts of large records, JSON for everything else.
+        wire_format: "json", "cbor", or "auto": CBOR for puts of large records, JSON for everything else.
         timeouts: How long to wait.
         retry: When to retry; None: up to `AWS_MAX_ATTEMPTS` requests for one call, or the profile's `max_attempts`, or 3.
         connection: CA bundle, proxy, idle connections, plain http.
@@ -213,10 +223,10 @@ class Client(ForAsyncio):
         credentials: Credentials | Provider | None = None,
         endpoint_url: str | None = None,
         profile: str | None = None,
-        wire: Wire | str = Wire.JSON,
-        timeouts: Timeouts | None = None,
-        retry: Retrying | None = None,
-        connection: Connection | None = None,
+        wire_format: WireFormat | str = WireFormat.JSON,
+        timeouts: Timeouts = Timeouts(),
+        retry: RetryPolicy | None = None,
+        connection: ConnectionOptions = ConnectionOptions(),
         clock: Clock = SYSTEM_CLOCK,
         transport: Transport | None = None,
     ) -> None:
@@ -225,10 +235,10 @@ class Client(ForAsyncio):
         if region is not None:
             self.region = check_region(region)
         self.timeouts: Timeouts = _option("timeouts", timeouts, Timeouts)
-        self.retry: Retrying = _option("retry", retry, Retrying)
+        self.retry: RetryPolicy = RetryPolicy() if retry is None else _option("retry", retry, RetryPolicy)
         self._retry_given = retry is not None
-        self.connection: Connection = _option("connection", connection, Connection)
-        self.codec: Codec = _CODECS[choice("wire", wire, Wire)]()
+        self.connection: ConnectionOptions = _option("connection", connection, ConnectionOptions)
+        self.codec: Codec = _CODECS[choice("wire_format", wire_format, WireFormat)]()
         self.clock: Clock = clock
         if endpoint_url is not None:
             endpoint_url = check_endpoint_url("endpoint_url", endpoint_url, allow_http=self._allows_http())
@@ -289,7 +299,7 @@ class Client(ForAsyncio):
         if operation == "SubscribeToShard":
             raise ConfigError(
                 "operation='SubscribeToShard': its answer is a stream of events, which call() cannot return: "
-                "use subscribe(), or a Consumer with fetch=FanOut()"
+                "use subscribe(), or a Consumer with fetch=EnhancedFanOut()"
             )
         if not isinstance(params, Mapping):
             raise ConfigError(f"params: must be a dict, not {type(params).__name__}")
@@ -321,7 +331,7 @@ class Client(ForAsyncio):
             raise Malformed("not an object")
         return answer
 
-    async def send(self, request: Request[T], *, retry: Retrying | None = None, within: float | None = None) -> T:
+    async def send(self, request: Request[T], *, retry: RetryPolicy | None = None, within: float | None = None) -> T:
         """Send a request, again where that is right, and return its parsed answer. Raises as `call` does.
 
         Args:
@@ -418,7 +428,7 @@ class Client(ForAsyncio):
             without_frames(error)  # they hold a part of the response
             raise
 
-    def _begin(self, request: Request[Any], retry: Retrying | None = None, within: float | None = None) -> _Call:
+    def _begin(self, request: Request[Any], retry: RetryPolicy | None = None, within: float | None = None) -> _Call:
         longest = self.timeouts.call
         return _Call(request, retry, longest if within is None else min(within, longest))
 
@@ -431,7 +441,7 @@ class Client(ForAsyncio):
                 return await self._exchange(call, carry)
         except TimeoutError as error:
             why = "" if call.last_error is None else f"; the last attempt: {call.last_error.details}"
-            late = DeadlineExceeded(f"{request.operation}: no result within {call.within:.4g} s{why}")
+            late = RequestTimedOut(f"{request.operation}: no result within {call.within:.4g} s{why}")
             if not call.sent:
                 late.sent, late.retry_safe = False, True
             elif request.writes:
@@ -594,7 +604,7 @@ class Client(ForAsyncio):
             name, value = setting.max_attempts
             attempts = int(value) if value.isascii() and value.isdecimal() and len(value) < 10 else value
             whole_number(name, attempts, 1, MAX_ATTEMPTS)
-            self.retry = Retrying(max_attempts=int(attempts))
+            self.retry = RetryPolicy(max_attempts=int(attempts))
         if setting.retry_mode not in (None, "standard"):
             _log.warning("AWS_RETRY_MODE %r is ignored: retries are in standard mode", setting.retry_mode)
 
@@ -626,10 +636,8 @@ class Client(ForAsyncio):
             return self._place
 
 
-def _option(name: str, value: T | None, kind: type[T]) -> T:
-    """Return an option's value, or its default."""
-    if value is None:
-        return kind()
+def _option(name: str, value: T, kind: type[T]) -> T:
+    """Return the value of an option, checked to be of its class."""
     if not isinstance(value, kind):
         raise ConfigError(f"{name}: must be a kinstream.{kind.__name__}, not {type(value).__name__}")
     return value

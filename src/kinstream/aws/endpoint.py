@@ -167,8 +167,8 @@ def check_endpoint_url(field: str, url: str, *, allow_http: bool) -> str:
         raise ConfigError(f"{field}={url!r}: must be https://HOST[:PORT] or http://HOST[:PORT], with no path or query")
     if parts.scheme == "http" and not allow_http and not is_loopback(parts.hostname or ""):
         raise ConfigError(
-            f"{field}={url!r}: plain http is only for this machine; use https, or permit it with Connection(allow_http=True) "
-            "or KINSTREAM_ALLOW_HTTP=1"
+            f"{field}={url!r}: plain http is only for this machine; use https, or permit it with "
+            "ConnectionOptions(allow_http=True) or KINSTREAM_ALLOW_HTTP=1"
         )
     return url.removesuffix("/")
 

@@ -28,12 +28,12 @@ from pyreqwest.request import StreamRequest
 
 from kinstream.aws.endpoint import is_loopback
 from kinstream.clock import Clock
-from kinstream.config import Connection, is_proxy_url, read_ca_bundle
+from kinstream.config import ConnectionOptions, is_proxy_url, read_ca_bundle
 from kinstream.errors import (
     ConfigError,
-    ConnectFailed,
+    ConnectionFailed,
     ConnectionLost,
-    DeadlineExceeded,
+    RequestTimedOut,
     TransportError,
     UnexpectedResponse,
     without_frames,
@@ -193,7 +193,7 @@ class HttpTransport:
     """
 
     def __init__(
-        self, url: str, connection: Connection, *, ca_bundle: str | None, progress: float, clock: Clock
+        self, url: str, connection: ConnectionOptions, *, ca_bundle: str | None, progress: float, clock: Clock
     ) -> None:
         self._clock = clock
         self._connection = connection
@@ -203,7 +203,7 @@ class HttpTransport:
             _check_proxy_variables()
         self._authorities: bytes | None = None
         if connection.ca_bundle is not None:
-            self._authorities = read_ca_bundle("Connection.ca_bundle", connection.ca_bundle)
+            self._authorities = read_ca_bundle("ConnectionOptions.ca_bundle", connection.ca_bundle)
         elif ca_bundle is not None:
             self._authorities = read_ca_bundle("ca_bundle of the AWS configuration", ca_bundle)
         self._http: HttpClient | None = self._build(_for_calls)
@@ -228,7 +228,7 @@ class HttpTransport:
         if self._connection.proxy:
             proxy = _proxy(self._connection.proxy)
             if proxy is None:
-                raise ConfigError("Connection.proxy: must be a URL such as http://proxy:3128")
+                raise ConfigError("ConnectionOptions.proxy: must be a URL such as http://proxy:3128")
             builder = builder.proxy(proxy)
         elif self._direct:
             builder = builder.no_proxy()
@@ -245,7 +245,7 @@ class HttpTransport:
             except RuntimeError as error:
                 refused = error
             except PyreqwestError as error:
-                raise ConfigError(f"Connection: {_reason(error)}") from error
+                raise ConfigError(f"ConnectionOptions: {_reason(error)}") from error
         raise ConfigError(
             "this process and its parent were both forked after requests, which leaves no HTTP runtime that works: start "
             "processes with the 'spawn' or 'forkserver' method of multiprocessing, or fork before the first request"
@@ -283,7 +283,7 @@ class HttpTransport:
             _heed(cancellations)
             return await exchange.whole(progress, cancellations)
         except TimeoutError as error:
-            raise DeadlineExceeded(f"the response stopped for {progress:g} s", sent=True) from without_frames(error)
+            raise RequestTimedOut(f"the response stopped for {progress:g} s", sent=True) from without_frames(error)
         except PyreqwestError as error:
             why = f"the connection broke within the response: {_reason(error)}"
             raise ConnectionLost(why, sent=True) from without_frames(error)
@@ -459,7 +459,7 @@ class _Streamed:
             raise ConnectionLost("the stream was closed", sent=True) from None
         except TimeoutError as error:
             silence = STREAM_SILENCE if isinstance(error, PyreqwestError) else patience
-            raise DeadlineExceeded(f"the answer was silent for {silence:g} s", sent=True) from error
+            raise RequestTimedOut(f"the answer was silent for {silence:g} s", sent=True) from error
         except PyreqwestError as error:
             raise ConnectionLost(f"the connection broke within the response: {_reason(error)}", sent=True) from error
         finally:
@@ -509,14 +509,14 @@ def _check_proxy_variables() -> None:
         of_http = "://" not in url or url.startswith("http")
         if url and of_http and not is_proxy_url(url if "://" in url else f"http://{url}"):
             raise ConfigError(
-                f"{name}: must be a URL such as http://proxy:3128; set Connection(proxy='') to go without"
+                f"{name}: must be a URL such as http://proxy:3128; set ConnectionOptions(proxy='') to go without"
             )
 
 
 def _late(error: TimeoutError, seconds: float, url: str) -> TransportError:
     if isinstance(error, PyreqwestError) and not _NOT_CONNECTED.isdisjoint(_causes(error)):
-        return ConnectFailed(f"no connection to {_shown(url)} in time: {_CHECK}", sent=False)
-    return DeadlineExceeded(f"no answer within {seconds:.3g} s", sent=None)
+        return ConnectionFailed(f"no connection to {_shown(url)} in time: {_CHECK}", sent=False)
+    return RequestTimedOut(f"no answer within {seconds:.3g} s", sent=None)
 
 
 def _before_answer(error: PyreqwestError, url: str, *, heard: bool) -> TransportError:
@@ -533,14 +533,16 @@ def _before_answer(error: PyreqwestError, url: str, *, heard: bool) -> Transport
     reason = _reason(error)
     if any(cause.startswith(_BAD_CERTIFICATE) for cause in causes):
         advice = (
-            "name its authority in Connection(ca_bundle=...)" if _UNKNOWN_AUTHORITY in reason else "check the endpoint"
+            "name its authority in ConnectionOptions(ca_bundle=...)"
+            if _UNKNOWN_AUTHORITY in reason
+            else "check the endpoint"
         )
-        refused = ConnectFailed(f"the certificate of {_shown(url)} is not trusted: {reason}; {advice}", sent=False)
+        refused = ConnectionFailed(f"the certificate of {_shown(url)} is not trusted: {reason}; {advice}", sent=False)
         refused.retry_safe = False
         return refused
     if not _NOT_CONNECTED.isdisjoint(causes):
         advice = f"the port does not speak TLS ({reason}), so use http:// or another port" if _NO_TLS in reason else ""
-        return ConnectFailed(f"no connection to {_shown(url)}: {advice or f'{reason}; {_CHECK}'}", sent=False)
+        return ConnectionFailed(f"no connection to {_shown(url)}: {advice or f'{reason}; {_CHECK}'}", sent=False)
     if _WITHIN_ANSWER in causes:  # the first bytes of an answer come with its head
         return ConnectionLost(f"the connection broke within the response: {reason}", sent=True)
     # A port that speaks TLS closes the connection, or sends an alert, which is not HTTP.

@@ -14,7 +14,7 @@ from kinstream.aws.client import ClientOptions
 from kinstream.blocking.client import Client, OnStream
 from kinstream.blocking.iterate import Batches, Records
 from kinstream.blocking.producer import Producer
-from kinstream.config import Auto, Checkpointing, Delivering, Failing, FanOut, Poll
+from kinstream.config import Checkpoints, EnhancedFanOut, ErrorPolicy, Handling, Polling, PreferFanOut
 from kinstream.consume.deliver import BatchHandler, RecordHandler, is_async
 from kinstream.consume.fetch.position import PositionLike
 from kinstream.consume.lease.store import LeaseStore
@@ -49,15 +49,15 @@ class Consumer(OnStream):
     Args:
         stream: The stream's name or ARN.
         application: As all that follows, what it is for `kinstream.Consumer`.
-        store: Where checkpoints are kept; goes with `application`.
+        lease_store: Where checkpoints are kept; goes with `application`.
         start: Where reading begins in shards that have no checkpoint.
         until: Where reading ends by itself.
-        fetch: `Poll()`, `FanOut()` or `Auto()`.
-        deliver: How records reach the program. `threads` are those in which `run` calls its handler.
-        failure: What becomes of records whose handler fails. A dead letter is a plain function, which is called in a thread, an
+        fetch: `Polling()`, `EnhancedFanOut()` or `PreferFanOut()`.
+        handling: How records reach the program. `threads` are those in which `run` calls its handler.
+        errors: What becomes of records whose handler fails. A dead letter is a plain function, which is called in a thread, an
             async one, or a `kinstream.blocking.Producer`.
-        checkpoint: `Checkpointing()`, or "manual".
-        out_of_range: What becomes of an aggregate that does not belong to the shard.
+        checkpoints: `Checkpoints()`, or "manual".
+        misrouted: What becomes of an aggregate that does not belong to the shard.
         observer: Is given events, in the event loop's thread.
         client: A `kinstream.blocking.Client` to share; None: one of its own, made of `options`.
         options: As `kinstream.Client`.
@@ -78,32 +78,32 @@ class Consumer(OnStream):
         stream: str,
         *,
         application: str | None = None,
-        store: LeaseStore | None = None,
+        lease_store: LeaseStore | None = None,
         start: StartLike | None = None,
         until: float | datetime | Literal["now"] | None = None,
-        fetch: Poll | FanOut | Auto | None = None,
-        deliver: Delivering | None = None,
-        failure: Failing | None = None,
-        checkpoint: Checkpointing | Literal["manual"] | None = None,
-        out_of_range: Literal["drop", "keep"] = "drop",
+        fetch: Polling | EnhancedFanOut | PreferFanOut = Polling(),
+        handling: Handling = Handling(),
+        errors: ErrorPolicy = ErrorPolicy(),
+        checkpoints: Checkpoints | Literal["manual"] = Checkpoints(),
+        misrouted: Literal["drop", "keep"] = "drop",
         observer: Observer | None = None,
         client: Client | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
         super().__init__(client, "kinstream-consumer")
-        if isinstance(failure, Failing) and failure.then not in ("stop", "skip"):
-            failure = replace(failure, then=_in_thread(failure.then))
+        if isinstance(errors, ErrorPolicy) and errors.then not in ("stop", "skip"):
+            errors = replace(errors, then=_in_thread(errors.then))
         self._consumer = kinstream.consumer.Consumer(
             stream,
             application=application,
-            store=store,
+            lease_store=lease_store,
             start=start,
             until=until,
             fetch=fetch,
-            deliver=deliver,
-            failure=failure,
-            checkpoint=checkpoint,
-            out_of_range=out_of_range,
+            handling=handling,
+            errors=errors,
+            checkpoints=checkpoints,
+            misrouted=misrouted,
             observer=observer,
             client=self._shared_client,
             **options,
@@ -140,8 +140,8 @@ class Consumer(OnStream):
         first.
 
         Args:
-            handler: A plain function of a record. It is called in `Delivering.threads` threads of its own, never in the caller's.
-                One that raises is called again, as `failure` says.
+            handler: A plain function of a record. It is called in `Handling.threads` threads of its own, never in the caller's.
+                One that raises is called again, as `errors` says.
 
         Raises:
             ConsumeError: A shard cannot be read on, or a record in it cannot be handled; its `__cause__` says why.
@@ -151,7 +151,7 @@ class Consumer(OnStream):
         self._run(self._consumer.run, handler)
 
     def run_batches(self, handler: BatchHandler) -> None:
-        """Hand batches to a handler, one of each shard at a time. As `run`; `Delivering.concurrency` means nothing here.
+        """Hand batches to a handler, one of each shard at a time. As `run`; `Handling.concurrency` means nothing here.
 
         Args:
             handler: A plain function of a `RecordBatch`.

@@ -1,4 +1,4 @@
-"""Delivery, for threads: a record on its way, whose result any thread may wait for."""
+"""Delivery, for threads: the handles of records that were put, on which any thread may wait for results."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
-import kinstream.produce.delivery
 from kinstream.errors import ProduceError
-from kinstream.produce.delivery import RESULT_FIELDS
+from kinstream.produce.delivery import RESULT_FIELDS, first_unsettled, written
 from kinstream.produce.door import Door
+from kinstream.produce.pending import PendingRecord
 from kinstream.record import PutResult
 from kinstream.usage import has_not, not_a_list, wrong_style
 
 
 class Delivery(msgspec.Struct, eq=False, gc=False):
-    """A record that was put, on its way to Kinesis. Ask for its result as often as you like, from any thread, or never.
+    """A record that was put. Any thread may call `result`, any number of times or never.
 
     Example:
         >>> from kinstream import blocking
@@ -26,29 +26,29 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
         'shardId-000000000000'
     """
 
-    # Not for users. What they lead to does not lead back here.
-    inner: kinstream.produce.delivery.Delivery
-    door: Door
+    # The garbage collector does not track deliveries: neither field may refer back to this object.
+    _record: PendingRecord
+    _door: Door
 
     @property
     def done(self) -> bool:
-        """Whether it is settled: written or failed."""
-        return self.inner.done
+        """True once the record has been written or has failed."""
+        return self._record.done
 
     def result(self, timeout: float | None = None) -> PutResult:
-        """Wait until the record is settled, and return where it is.
+        """Wait for the record and return its result.
 
-        Being interrupted, or out of time, does not cancel the record.
+        An interrupt or a timeout does not cancel the record.
 
         Args:
-            timeout: Seconds to wait; None: until the record is written or has failed.
+            timeout: Seconds to wait. None: until the record has been written or has failed.
 
         Raises:
-            ProduceError: It was not written, or nobody knows. It holds the record.
-            TimeoutError: It is not settled yet.
-            ClosedError: The producer's event loop has ended before.
+            ProduceError: The record was not written, or it is not known whether it was. The error holds the record.
+            TimeoutError: The record is still pending.
+            ClosedError: The producer's event loop ended before.
         """
-        return self.door.result(self.inner, timeout)
+        return self._door.result(self._record, timeout)
 
     if not TYPE_CHECKING:
 
@@ -56,10 +56,10 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
             raise wrong_style(self, "await")
 
     def __rich_repr__(self) -> list[tuple[str, object]]:
-        return self.inner.__rich_repr__()
+        return self._record.__rich_repr__()
 
     def __repr__(self) -> str:
-        return repr(self.inner)
+        return repr(self._record)
 
 
 class Deliveries:
@@ -69,43 +69,58 @@ class Deliveries:
         >>> from kinstream import blocking
         >>> with blocking.Producer("events") as producer:
         ...     deliveries = producer.put_many([(b"good", "a"), (b"morning", "b")])
-        ...     len(deliveries.results())
+        ...     len(deliveries.raise_for_failures())
         2
     """
 
-    __slots__ = ("_door", "_inner")
+    __slots__ = ("_door", "_records", "_settled")
 
-    def __init__(self, inner: list[kinstream.produce.delivery.Delivery], door: Door) -> None:
-        self._inner = kinstream.produce.delivery.Deliveries(inner, door.unseen)
+    def __init__(self, records: list[PendingRecord], door: Door) -> None:
+        self._records = records
         self._door = door
+        self._settled = 0
 
     def __len__(self) -> int:
-        return len(self._inner)
+        return len(self._records)
 
     def __iter__(self) -> Iterator[Delivery]:
-        return (Delivery(delivery, self._door) for delivery in self._inner)
+        return (Delivery(record, self._door) for record in self._records)
 
     def __repr__(self) -> str:
-        return repr(self._inner)
+        return f"<Deliveries of {len(self)} records{', done' if self.done else ''}>"
 
     @property
     def done(self) -> bool:
-        """Whether all of them are settled."""
-        return self._inner.done
+        """True once every record has been written or has failed."""
+        self._settled = first_unsettled(self._records, self._settled)
+        return self._settled == len(self._records)
 
     def results(self, timeout: float | None = None) -> list[PutResult | ProduceError]:
-        """Wait until all are settled, and return their results, in the records' order.
+        """Wait for all records and return their results, in the order of the records.
 
-        A record that failed stands there as its `ProduceError`; none is raised.
+        A record that failed is in the list as its `ProduceError`. None of them is raised: `raise_for_failures` does that.
 
         Args:
-            timeout: Seconds to wait; None: until all records are written or have failed.
+            timeout: Seconds to wait. None: until all records have been written or have failed.
 
         Raises:
-            TimeoutError: Some are not settled yet.
-            ClosedError: The producer's event loop has ended before.
+            TimeoutError: Records are still pending.
+            ClosedError: The producer's event loop ended before.
         """
-        return self._door.results(self._inner, timeout)
+        return self._door.results(self._records, timeout)
+
+    def raise_for_failures(self, timeout: float | None = None) -> list[PutResult]:
+        """Wait for all records and return their results, in the order of the records.
+
+        Args:
+            timeout: Seconds to wait. None: until all records have been written or have failed.
+
+        Raises:
+            Undelivered: Records failed. It has their number and the errors of the first 100.
+            TimeoutError: Records are still pending.
+            ClosedError: The producer's event loop ended before.
+        """
+        return written(self.results(timeout))
 
     if not TYPE_CHECKING:
 

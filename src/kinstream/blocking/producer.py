@@ -16,12 +16,12 @@ from kinstream.aws.client import ClientOptions
 from kinstream.background import BackgroundLoop
 from kinstream.blocking.client import Client, OnStream
 from kinstream.blocking.delivery import Deliveries, Delivery
-from kinstream.config import Aggregation, Batching, Buffering, Pacing, Resending
+from kinstream.config import Aggregation, Batching, BufferLimits, DeliveryPolicy, RateLimits
 from kinstream.errors import KinesisError, without_frames
 from kinstream.events import Observer
 from kinstream.leave import add_problem, drain_limit
 from kinstream.produce.door import Door
-from kinstream.produce.statistics import Flushed, ProducerStatistics
+from kinstream.produce.statistics import FlushResult, ProducerStatistics
 from kinstream.producer import check_timeout
 from kinstream.record import PutRecordResult, PutRecordsResult, Record
 from kinstream.usage import checks_options
@@ -51,9 +51,9 @@ class Producer(OnStream):
         order: As all that follows, what it is for `kinstream.Producer`.
         aggregate: None: each record is sent as one Kinesis record. `Aggregation()`: records are packed into aggregated records.
         batch: How records are gathered into requests.
-        pace: How fast a shard is written to; None: as fast as the records come.
+        rate_limits: How fast a shard is written to; None: as fast as the records come.
         buffer: How much is held, and what happens when that is full.
-        resend: How long a record is tried.
+        delivery: How long a record is tried.
         observer: A function that sees events (`kinstream.events`), in the event loop's thread.
         client: A `kinstream.blocking.Client` to share; None: one of its own, made of `options`.
         options: As `kinstream.Client`.
@@ -65,7 +65,7 @@ class Producer(OnStream):
         >>> from kinstream import blocking
         >>> with blocking.Producer("events") as producer:
         ...     deliveries = [producer.put(f"message {n}", "key") for n in range(3)]
-        ...     producer.flush().delivered
+        ...     producer.flush().written
         ...     deliveries[0].result().shard_id
         3
         'shardId-000000000000'
@@ -77,10 +77,10 @@ class Producer(OnStream):
         *,
         order: Literal["key"] | None = None,
         aggregate: Aggregation | None = None,
-        batch: Batching = Batching(),  # noqa: B008 - frozen
-        pace: Pacing | None = Pacing(),  # noqa: B008
-        buffer: Buffering = Buffering(),  # noqa: B008
-        resend: Resending = Resending(),  # noqa: B008
+        batch: Batching = Batching(),
+        rate_limits: RateLimits | None = RateLimits(),
+        buffer: BufferLimits = BufferLimits(),
+        delivery: DeliveryPolicy = DeliveryPolicy(),
         observer: Observer | None = None,
         client: Client | None = None,
         **options: Unpack[ClientOptions],
@@ -91,9 +91,9 @@ class Producer(OnStream):
             order=order,
             aggregate=aggregate,
             batch=batch,
-            pace=pace,
+            rate_limits=rate_limits,
             buffer=buffer,
-            resend=resend,
+            delivery=delivery,
             observer=observer,
             client=self._shared_client,
             **options,
@@ -160,7 +160,7 @@ class Producer(OnStream):
             without_frames(error)
             raise
 
-    def flush(self) -> Flushed:
+    def flush(self) -> FlushResult:
         """Send what was put so far without waiting for company, and wait until all of it is settled.
 
         Returns:

@@ -13,7 +13,16 @@ import msgspec
 import kinstream.consumer
 from kinstream.aws import kinesis
 from kinstream.callbacks.face import TURN, Face, Prepared, account, reached, sent
-from kinstream.config import Auto, Checkpointing, Delivering, Failing, FanOut, Poll, choice, whole_number
+from kinstream.config import (
+    Checkpoints,
+    EnhancedFanOut,
+    ErrorPolicy,
+    Handling,
+    Polling,
+    PreferFanOut,
+    choice,
+    whole_number,
+)
 from kinstream.consume.fetch.position import PositionLike
 from kinstream.consume.lease.store import LeaseStore
 from kinstream.consume.statistics import ConsumerStatistics
@@ -51,14 +60,14 @@ class Consumer(Face):
         is_blob: Whether data is handed over as the bytes it is; False: parsed as JSON.
         endpoint_url: Another place than AWS's own; None: as the AWS configuration says.
         application: This and all that follows is for `subscribe`, and means what it does for `kinstream.Consumer`.
-        store: Where checkpoints are kept; goes with `application`.
+        lease_store: Where checkpoints are kept; goes with `application`.
         start: Where reading begins in shards that have no checkpoint.
         until: Where reading ends by itself.
-        fetch: `Poll()`, `FanOut()` or `Auto()`.
-        deliver: How records reach the program. Callbacks run one at a time, whatever `concurrency` says.
-        failure: What becomes of a record whose callback raises.
-        checkpoint: `Checkpointing()`, or "manual": only the method `checkpoint` writes one.
-        out_of_range: What becomes of an aggregate that does not belong to the shard.
+        fetch: `Polling()`, `EnhancedFanOut()` or `PreferFanOut()`.
+        handling: How records reach the program. Callbacks run one at a time, whatever `concurrency` says.
+        errors: What becomes of a record whose callback raises.
+        checkpoints: `Checkpoints()`, or "manual": only the method `checkpoint` writes one.
+        misrouted: What becomes of an aggregate that does not belong to the shard.
         observer: A function that sees events (`kinstream.events`), on the object's own thread.
     """
 
@@ -72,14 +81,14 @@ class Consumer(Face):
         *,
         endpoint_url: str | None = None,
         application: str | None = None,
-        store: LeaseStore | None = None,
+        lease_store: LeaseStore | None = None,
         start: StartLike | None = None,
         until: float | datetime | Literal["now"] | None = None,
-        fetch: Poll | FanOut | Auto | None = None,
-        deliver: Delivering | None = None,
-        failure: Failing | None = None,
-        checkpoint: Checkpointing | Literal["manual"] | None = None,
-        out_of_range: Literal["drop", "keep"] = "drop",
+        fetch: Polling | EnhancedFanOut | PreferFanOut = Polling(),
+        handling: Handling = Handling(),
+        errors: ErrorPolicy = ErrorPolicy(),
+        checkpoints: Checkpoints | Literal["manual"] = Checkpoints(),
+        misrouted: Literal["drop", "keep"] = "drop",
         observer: Observer | None = None,
     ) -> None:
         def opened() -> kinstream.consumer.Consumer:
@@ -89,14 +98,14 @@ class Consumer(Face):
             return kinstream.consumer.Consumer(
                 stream_name,
                 application=application,
-                store=store,
+                lease_store=lease_store,
                 start=start,
                 until=until,
                 fetch=fetch,
-                deliver=replace(deliver, concurrency=1) if isinstance(deliver, Delivering) else deliver,
-                failure=failure,
-                checkpoint=checkpoint,
-                out_of_range=out_of_range,
+                handling=replace(handling, concurrency=1) if isinstance(handling, Handling) else handling,
+                errors=errors,
+                checkpoints=checkpoints,
+                misrouted=misrouted,
                 observer=observer,
                 region=region,
                 credentials=credentials,
@@ -118,7 +127,7 @@ class Consumer(Face):
     def subscribe(self, callback: RecordCallback) -> None:
         """Ask for all records of the stream, through every reshard: in the order of each shard, several shards in turn.
 
-        A record is done when its callback has returned. One that raises is called again with the same record, as `failure`
+        A record is done when its callback has returned. One that raises is called again with the same record, as `errors`
         says; where that stops the shard, the subscription ends in a `ConsumeError`: no record is passed over in silence.
 
         Args:

@@ -14,21 +14,21 @@ import kinstream.producer
 from kinstream.aws import kinesis
 from kinstream.callbacks.face import TURN, Face, Prepared, account, fault_of, reached, sent
 from kinstream.callbacks.refuse import Refusals
-from kinstream.config import Aggregation, Batching, Buffering, Pacing, Resending
+from kinstream.config import Aggregation, Batching, BufferLimits, DeliveryPolicy, RateLimits
 from kinstream.errors import BufferFull, ConfigError, KinesisError, ProduceError
 from kinstream.events import Observer
 from kinstream.leave import add_problem, drain_limit
 from kinstream.produce.admit import OVERHEAD
-from kinstream.produce.delivery import Delivery
 from kinstream.produce.door import Door
-from kinstream.produce.statistics import Flushed
+from kinstream.produce.pending import PendingRecord
+from kinstream.produce.statistics import FlushResult
 from kinstream.producer import check_timeout
 from kinstream.record import PutRecordResult, PutResult, Record
 from kinstream.stream import StreamAccess
 from kinstream.usage import checks_options
 
 PutCallback: TypeAlias = Callable[[KinesisError | None, PutResult | None], object]
-FlushCallback: TypeAlias = Callable[[KinesisError | None, Flushed | None], object]
+FlushCallback: TypeAlias = Callable[[KinesisError | None, FlushResult | None], object]
 PutRecordCallback: TypeAlias = Callable[[KinesisError | None, PutRecordResult | None], object]
 PutRecordsCallback: TypeAlias = Callable[[KinesisError | None, int, list[PutRecordResult]], object]
 
@@ -36,7 +36,7 @@ ABORT_WAIT = 1.0
 """Maximum seconds that a second Ctrl-C waits until all records have failed and their callbacks were called."""
 FULL = (
     "put: the buffer is full, and the record was not accepted: put it again after some callbacks, or raise"
-    " Buffering.max_records or Buffering.max_bytes"
+    " BufferLimits.max_records or BufferLimits.max_bytes"
 )
 
 
@@ -46,7 +46,7 @@ class _Waiter:
     observes = True  # unlike a task, it never gives up
     __slots__ = ("_note", "callback", "delivery")
 
-    def __init__(self, delivery: Delivery, callback: PutCallback | None, note: Callable[[_Waiter], None]) -> None:
+    def __init__(self, delivery: PendingRecord, callback: PutCallback | None, note: Callable[[_Waiter], None]) -> None:
         self.delivery = delivery
         self.callback = callback
         self._note = note
@@ -99,10 +99,10 @@ class Producer(Face):
         order: This and all that follows is for `put`, and means what it does for `kinstream.Producer`.
         aggregate: None: each record is sent as one Kinesis record. `Aggregation()`: records are packed into aggregated records.
         batch: How records are gathered into requests.
-        pace: How fast a shard is written to; None: as fast as the records come.
+        rate_limits: How fast a shard is written to; None: as fast as the records come.
         buffer: Limits of the buffer, in which a record counts until its callback is called. When it is full, `put` gives
             `BufferFull`, whatever `when_full` and `max_wait` say.
-        resend: How long a record is tried.
+        delivery: How long a record is tried.
         observer: A function that sees events (`kinstream.events`), on the object's own thread.
 
     Example:
@@ -125,10 +125,10 @@ class Producer(Face):
         endpoint_url: str | None = None,
         order: Literal["key"] | None = None,
         aggregate: Aggregation | None = None,
-        batch: Batching = Batching(),  # noqa: B008 - frozen
-        pace: Pacing | None = Pacing(),  # noqa: B008
-        buffer: Buffering = Buffering(),  # noqa: B008
-        resend: Resending = Resending(),  # noqa: B008
+        batch: Batching = Batching(),
+        rate_limits: RateLimits | None = RateLimits(),
+        buffer: BufferLimits = BufferLimits(),
+        delivery: DeliveryPolicy = DeliveryPolicy(),
         observer: Observer | None = None,
     ) -> None:
         def opened() -> kinstream.producer.Producer:
@@ -138,9 +138,9 @@ class Producer(Face):
                 order=order,
                 aggregate=aggregate,
                 batch=batch,
-                pace=pace,
-                buffer=replace(buffer, when_full="raise") if isinstance(buffer, Buffering) else buffer,
-                resend=resend,
+                rate_limits=rate_limits,
+                buffer=replace(buffer, when_full="raise") if isinstance(buffer, BufferLimits) else buffer,
+                delivery=delivery,
                 observer=observer,
                 region=region,
                 credentials=credentials,
@@ -240,7 +240,7 @@ class Producer(Face):
     def _hand_settled(self) -> None:
         """Call the callbacks of records that are settled; a part of them, where that takes long."""
         until = self._now() + TURN
-        unheard: list[Delivery] = []
+        unheard: list[PendingRecord] = []
         while self._settled.waiters:
             waiter = self._settled.next()
             delivery = waiter.delivery

@@ -8,7 +8,7 @@ from itertools import islice
 import msgspec
 
 from kinstream.errors import ConfigError
-from kinstream.events import AggregateDamaged, AggregateDropped, Event
+from kinstream.events import AggregateDamaged, Event, MisroutedAggregateDropped
 from kinstream.kpl.container import BadIndex, Damaged, UserRecords, unpack
 from kinstream.kpl.message import MAGIC
 from kinstream.record import NO_KEY, HashKeyRange, ReceivedRecord, Shard
@@ -167,7 +167,7 @@ class Deaggregator:
         if user_records is None or self._range is None or self._all_inside(user_records, *self._range):
             return user_records
         self.dropped += 1
-        self._announce(AggregateDropped(self._shard_id, record.sequence_number, len(user_records)))
+        self._announce(MisroutedAggregateDropped(self._shard_id, record.sequence_number, len(user_records)))
         return ()
 
     def _all_inside(self, user_records: UserRecords, low: bytes, high: bytes) -> bool:

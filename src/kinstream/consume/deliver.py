@@ -12,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeAlias, overload
 
 from kinstream.clock import Clock
-from kinstream.config import Failing
+from kinstream.config import ErrorPolicy
 from kinstream.consume.checkpoint import InWork
 from kinstream.consume.dead_letter import DeadLetters
 from kinstream.consume.reading import Batch, Reading
 from kinstream.consume.report import Reporter
 from kinstream.errors import ConfigError, ConsumeError
-from kinstream.events import RecordFailed
+from kinstream.events import HandlerFailed
 from kinstream.record import ReceivedRecord
 
 RecordHandler: TypeAlias = Callable[[ReceivedRecord[bytes]], object]
@@ -76,7 +76,7 @@ class Interrupted(Exception):
 
 
 def _outcome(then: Any) -> str:
-    """Return the outcome of records that failed for the last time, by `Failing.then`."""
+    """Return the outcome of records that failed for the last time, by `ErrorPolicy.then`."""
     return (
         {"stop": "stopped", "skip": "skipped"}.get(then, "dead-lettered") if isinstance(then, str) else "dead-lettered"
     )
@@ -93,7 +93,9 @@ class FailurePolicy:
         stream: Name of the stream that is read.
     """
 
-    def __init__(self, option: Failing, clock: Clock, announce: Reporter, stopping: asyncio.Event, stream: str) -> None:
+    def __init__(
+        self, option: ErrorPolicy, clock: Clock, announce: Reporter, stopping: asyncio.Event, stream: str
+    ) -> None:
         self._option = option
         self._clock = clock
         self._announce = announce
@@ -120,12 +122,12 @@ class FailurePolicy:
             ConsumeError: They cannot be handled, and the shard stops before them.
             Interrupted: Delivering is to stop.
         """
-        pause = self._option.pause
-        for _ in range(self._option.tries - 1):
+        pause = self._option.initial_delay
+        for _ in range(self._option.max_attempts - 1):
             self._announce.handler_failed(reading.shard_id, error, pause)
             if await sleep_unless(self._stopping, self._clock, pause):
                 raise Interrupted
-            pause = min(pause * 2, self._option.longest_pause)
+            pause = min(pause * 2, self._option.max_delay)
             try:
                 await again()
             except BaseException as once_more:  # noqa: BLE001 - a handler is anybody's code
@@ -134,7 +136,7 @@ class FailurePolicy:
                 self._announce.handled(reading.shard_id)
                 return
         self._announce.counts.handler_failures += 1
-        await self.decide(reading, records, error, self._option.tries)
+        await self.decide(reading, records, error, self._option.max_attempts)
 
     async def decide(
         self, reading: Reading, records: Sequence[ReceivedRecord[bytes]], error: Exception, tries: int
@@ -183,7 +185,7 @@ class FailurePolicy:
     ) -> None:
         for record in records:
             place = (reading.shard_id, record.sequence_number, record.subsequence_number)
-            self._announce(RecordFailed(*place, error, tries, outcome))
+            self._announce(HandlerFailed(*place, error, tries, outcome))
 
 
 async def sleep_unless(stopping: asyncio.Event, clock: Clock, seconds: float) -> bool:
@@ -202,7 +204,7 @@ Again: TypeAlias = Callable[[], Awaitable[object]]
 """Hands the same records to the handler once more."""
 
 
-class Delivery(Protocol):
+class Dispatcher(Protocol):
     """A way to hand on the batches of one shard."""
 
     @property
@@ -506,9 +508,9 @@ def called(handler: Callable[[Any], object], argument: Any) -> None:
         raise ConfigError("handler: a plain function returned an awaitable: define the handler with async def")
 
 
-def deliveries(
+def dispatchers(
     handler: RecordHandler, policy: FailurePolicy, threads: ThreadPoolExecutor, concurrency: int
-) -> Callable[[Reading], Delivery]:
+) -> Callable[[Reading], Dispatcher]:
     """Return what makes the delivery of each shard to a handler of records."""
     if concurrency > 1:
         return lambda reading: SideBySide(awaitable(handler, threads), reading, policy, concurrency)
@@ -517,9 +519,9 @@ def deliveries(
     return lambda reading: InThreads(handler, reading, policy, threads)
 
 
-def batch_deliveries(
+def batch_dispatchers(
     handler: BatchHandler, policy: FailurePolicy, threads: ThreadPoolExecutor
-) -> Callable[[Reading], Delivery]:
+) -> Callable[[Reading], Dispatcher]:
     """Return what makes the delivery of each shard to a handler of batches."""
     return lambda reading: Whole(awaitable(handler, threads), reading, policy)
 

@@ -82,8 +82,8 @@ class Terms(msgspec.Struct, frozen=True):
         clock: The time.
         service_time: Returns the time by the service's clock.
         announce: Reports events, and counts.
-        batch_records: The most records in one batch.
-        keeps_strays: Whether aggregates are kept that do not belong to the shard.
+        max_batch_records: The most records in one batch.
+        accepts_misrouted: Whether aggregates are kept that do not belong to the shard.
         until: Where reading ends, in seconds since 1970; None: nowhere.
         until_now: True if that is when reading began: a shard with nothing more to read is then at its end.
         begun: When reading began, on the monotonic clock.
@@ -98,8 +98,8 @@ class Terms(msgspec.Struct, frozen=True):
     clock: Clock
     service_time: Callable[[], float]
     announce: Reporter
-    batch_records: int
-    keeps_strays: bool
+    max_batch_records: int
+    accepts_misrouted: bool
     until: float | None
     until_now: bool
     begun: float
@@ -155,8 +155,8 @@ class Reading:
         self.taking_apart: Deaggregator = Deaggregator(
             self.shard_id,
             Origin(self.shard_id, self),
-            None if terms.keeps_strays else shard.hash_key_range,
-            terms.batch_records,
+            None if terms.accepts_misrouted else shard.hash_key_range,
+            terms.max_batch_records,
             terms.announce,
         )
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()

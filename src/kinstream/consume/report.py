@@ -12,13 +12,13 @@ from kinstream.consume.withhold import exception_info
 from kinstream.errors import ResourceInUse
 from kinstream.events import (
     AggregateDamaged,
-    AggregateDropped,
     CheckpointFailed,
     DiscoveryFailed,
     Event,
+    FellBackToPolling,
     FetchFailed,
-    PollsInstead,
-    RecordFailed,
+    HandlerFailed,
+    MisroutedAggregateDropped,
     RecordsExpired,
     ShardStalled,
 )
@@ -90,14 +90,14 @@ class Reporter:
             self._store_failed(event)
         elif isinstance(event, ShardStalled):
             self._stalled(event)
-        elif isinstance(event, PollsInstead):
+        elif isinstance(event, FellBackToPolling):
             _log.warning("%s: the stream is read by polling: %s", self._name, described(event.error))
         elif isinstance(event, RecordsExpired):
             self._expired(event)
-        elif isinstance(event, RecordFailed):
+        elif isinstance(event, HandlerFailed):
             self.counts.skipped += event.outcome == "skipped"
             self.counts.dead_letters += event.outcome == "dead-lettered"
-        elif isinstance(event, AggregateDropped):
+        elif isinstance(event, MisroutedAggregateDropped):
             self.counts.dropped += event.records
             then = "its producer retries its records"
             why = f"{event.records} records do not all belong to the shard"
@@ -194,7 +194,7 @@ class Reporter:
     def _fetch_failed(self, event: FetchFailed) -> None:
         error, shard_id = event.error, event.shard_id
         self.counts.retries += max(getattr(error, "attempts", 1), 1)
-        then = f"it is retried in {event.pause:.1f} s"
+        then = f"it is retried in {event.delay:.1f} s"
         if getattr(error, "throttled", False):
             self._failed("throttled", error, shard_id, then, THROTTLED_FOR)
         elif event.operation == "SubscribeToShard":
@@ -203,7 +203,9 @@ class Reporter:
         else:
             self._failed("fetch", error, shard_id, then)
 
-    def _aggregate(self, outcome: str, why: str, event: AggregateDropped | AggregateDamaged, then: str) -> None:
+    def _aggregate(
+        self, outcome: str, why: str, event: MisroutedAggregateDropped | AggregateDamaged, then: str
+    ) -> None:
         kind = f"aggregates {outcome}"
         report = self._final.failed(kind, self._clock.monotonic())
         if report is not None:

@@ -20,7 +20,7 @@ class ConsumerStatistics(msgspec.Struct, frozen=True):
         handler_failures: Calls of a handler that raised an exception.
         checkpoints: Checkpoints that were written.
         dead_letters: Records that the dead letter received.
-        skipped: Records that were skipped because their handler failed (`Failing(then="skip")`).
+        skipped: Records that were skipped because their handler failed (`ErrorPolicy(then="skip")`).
         dropped: Records in aggregates that were dropped because they do not belong to their shard.
     """
 

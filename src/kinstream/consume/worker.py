@@ -24,9 +24,9 @@ import msgspec
 
 from kinstream.aws.client import Client
 from kinstream.aws.endpoint import Stream
-from kinstream.config import Delivering, Failing
+from kinstream.config import ErrorPolicy, Handling
 from kinstream.consume.deaggregate import Undeliverable
-from kinstream.consume.deliver import Delivery, FailurePolicy, Interrupted, sleep_unless
+from kinstream.consume.deliver import Dispatcher, FailurePolicy, Interrupted, sleep_unless
 from kinstream.consume.discover import Discoverer, Start
 from kinstream.consume.fetch.ahead import Budget
 from kinstream.consume.fetch.fetcher import Fetcher
@@ -42,10 +42,10 @@ from kinstream.events import (
     DiscoveryFailed,
     RecordsExpired,
     ShardEnded,
-    ShardLost,
-    ShardPassedOver,
+    ShardLeaseLost,
+    ShardSkipped,
     ShardStalled,
-    ShardUnknown,
+    StartShardNotFound,
 )
 from kinstream.record import Shard
 
@@ -78,11 +78,11 @@ class Plan(msgspec.Struct, frozen=True):
         until: Where reading ends, in seconds since 1970; "now": when it begins; None: nowhere.
         fetcher: Reads pages.
         keeper: Says which shards may be read, and writes checkpoints.
-        deliver: How records reach the program.
-        failure: What becomes of records that fail.
+        handling: How records reach the program.
+        errors: What becomes of records that fail.
         checkpoint_every: Seconds between two checkpoints.
         manual: Whether only the program checkpoints.
-        keeps_strays: Whether aggregates are kept that do not belong to their shard.
+        accepts_misrouted: Whether aggregates are kept that do not belong to their shard.
         announce: Reports events, and counts.
     """
 
@@ -92,11 +92,11 @@ class Plan(msgspec.Struct, frozen=True):
     until: float | Literal["now"] | None
     fetcher: Fetcher
     keeper: Keeper
-    deliver: Delivering
-    failure: Failing
+    handling: Handling
+    errors: ErrorPolicy
     checkpoint_every: float
     manual: bool
-    keeps_strays: bool
+    accepts_misrouted: bool
     announce: Reporter
 
 
@@ -122,11 +122,11 @@ class Worker:
         self._discoverer: Discoverer  # once the service's time is known
         self._terms: Terms | None = None
         self._stopping = asyncio.Event()
-        self._policy = FailurePolicy(plan.failure, self._clock, plan.announce, self._stopping, plan.stream.name)
+        self._policy = FailurePolicy(plan.errors, self._clock, plan.announce, self._stopping, plan.stream.name)
         self._writer = Writer(
             plan.keeper, self._clock, self._stopping, plan.announce, self._end_may_be_kept, self._fail
         )
-        self._delivery_of: Callable[[Reading], Delivery] | None = None
+        self._dispatcher_of: Callable[[Reading], Dispatcher] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._ways: dict[asyncio.Task[None], Reading] = {}
         self._beside: list[asyncio.Task[None]] = []
@@ -174,7 +174,7 @@ class Worker:
         self._wake(reading)
 
     async def run(
-        self, deliveries: Callable[[FailurePolicy, ThreadPoolExecutor], Callable[[Reading], Delivery]]
+        self, dispatchers: Callable[[FailurePolicy, ThreadPoolExecutor], Callable[[Reading], Dispatcher]]
     ) -> None:
         """Hand the records of all shards to a handler, until the end that was planned, or `stop`.
 
@@ -182,8 +182,8 @@ class Worker:
             ConsumeError: A shard cannot be read on, or a record in it cannot be handled.
             KinesisError: The shards cannot be listed.
         """
-        threads = ThreadPoolExecutor(self._plan.deliver.threads, thread_name_prefix="kinstream-handler")
-        self._delivery_of = deliveries(self._policy, threads)
+        threads = ThreadPoolExecutor(self._plan.handling.threads, thread_name_prefix="kinstream-handler")
+        self._dispatcher_of = dispatchers(self._policy, threads)
         try:
             await self._start()
             while await self._next() is not None:
@@ -211,12 +211,12 @@ class Worker:
         strays = await self._ask_about_stream()
         self._terms = Terms(
             fetcher=plan.fetcher,
-            budget=Budget(plan.deliver.read_ahead_bytes, plan.fetcher.first_page_bytes),
+            budget=Budget(plan.handling.read_ahead_bytes, plan.fetcher.first_page_bytes),
             clock=self._clock,
             service_time=plan.client.service_time,
             announce=plan.announce,
-            batch_records=plan.deliver.batch_records,
-            keeps_strays=strays or plan.keeps_strays,
+            max_batch_records=plan.handling.max_batch_records,
+            accepts_misrouted=strays or plan.accepts_misrouted,
             until=plan.client.service_time() if plan.until == "now" else plan.until,
             until_now=plan.until == "now",
             begun=self._clock.monotonic(),
@@ -232,7 +232,7 @@ class Worker:
         await self._list_first(known)
         for shard_id in self._discoverer.not_found(known):
             _log.warning("start: the stream %s has no shard %s now", plan.stream.name, shard_id)
-            self._announce(ShardUnknown(shard_id))
+            self._announce(StartShardNotFound(shard_id))
         await self._prepare()
         await self._give_up_expired(self._discoverer.expired(known))
         if self._stopping.is_set():
@@ -294,7 +294,7 @@ class Worker:
         if position is None:
             lease = self._keeper.lease(shard_id)
             position = TRIM_HORIZON if lease is None else lease.checkpoint
-        self._announce(ShardPassedOver(shard_id))
+        self._announce(ShardSkipped(shard_id))
         self._announce(RecordsExpired(shard_id, str(position), str(TRIM_HORIZON), True))
 
     async def _ask_about_stream(self) -> bool:
@@ -347,23 +347,23 @@ class Worker:
             reading.begin(position, None if lease is None else lease.idle_until)
             if self._paused:
                 reading.pause()
-            if self._delivery_of is not None:
-                await self._deliver(reading, self._delivery_of(reading))
+            if self._dispatcher_of is not None:
+                await self._deliver(reading, self._dispatcher_of(reading))
         except KinesisError as error:
             self._fail(reading, error)
 
-    async def _deliver(self, reading: Reading, delivery: Delivery) -> None:
+    async def _deliver(self, reading: Reading, dispatcher: Dispatcher) -> None:
         """Hand on what comes of a shard, until its end or until delivering is to stop."""
         try:
             while not self._stopping.is_set() and not reading.state.final:
-                if reading.rewinds or delivery.failed:
-                    await delivery.drain()
+                if reading.rewinds or dispatcher.failed:
+                    await dispatcher.drain()
                     reading.settle()
                 found = reading.next_batch()
                 if found is not None and not isinstance(found, Undeliverable):
-                    await delivery.deliver(found)
+                    await dispatcher.deliver(found)
                 elif found is not None or reading.complete or reading.failed:
-                    await delivery.drain()
+                    await dispatcher.drain()
                     if len(reading.progress):
                         continue  # delivering stops, and left records that were not begun: what follows them is not done
                     if found is not None:
@@ -373,11 +373,11 @@ class Worker:
                 else:
                     reading.arrived.clear()
                     await reading.arrived.wait()
-            await delivery.drain()
+            await dispatcher.drain()
         except Interrupted:
-            await delivery.abandon()
+            await dispatcher.abandon()
         except asyncio.CancelledError:
-            await delivery.abandon()
+            await dispatcher.abandon()
             raise
 
     async def _decide(self, reading: Reading, found: Undeliverable) -> None:
@@ -466,7 +466,7 @@ class Worker:
     def _fail(self, reading: Reading, error: Exception) -> None:
         """End a shard that cannot be read on, and with it the whole reading: nobody would notice otherwise."""
         if isinstance(error, LeaseLost):
-            self._announce(ShardLost(reading.shard_id))
+            self._announce(ShardLeaseLost(reading.shard_id))
         if not isinstance(error, ConsumeError):
             why = error.details if isinstance(error, KinesisError) else f"{type(error).__name__}: {error}"
             cause, error = (
@@ -552,7 +552,7 @@ class Worker:
                 self._fail(self.readings[shard_id], lease_lost(shard_id))
 
     async def _keep_watching(self) -> None:
-        limit = self._plan.deliver.stalled_after
+        limit = self._plan.handling.stall_timeout
         while True:
             await self._clock.sleep(min(WATCH_EVERY, limit))
             for reading in self.readings.values():
@@ -598,7 +598,7 @@ class Worker:
     def _wake(self, reading: Reading) -> None:
         """Take note that a shard may have something to hand on."""
         reading.arrived.set()
-        if self._delivery_of is None and not reading.queued:
+        if self._dispatcher_of is None and not reading.queued:
             reading.queued = True
             self._queue.append(reading)
             self._stirred.set()

@@ -10,16 +10,16 @@ from typing import Any, TypeAlias
 from kinstream.local.push import Cut, Messages, exception, give_up
 from kinstream.local.refusal import Refused
 from kinstream.local.subscriptions import Subscription
-from kinstream.local.wire import Wire
+from kinstream.local.wire import WireFormat
 
-Fault: TypeAlias = Callable[[Messages, Subscription, Wire], Messages]
+Fault: TypeAlias = Callable[[Messages, Subscription, WireFormat], Messages]
 """Makes of a subscription's messages others. The first message is the initial response; events follow."""
 
 
 def cut(events: int) -> Fault:
     """Cut the connection in the middle of the event after so many."""
 
-    async def fault(messages: Messages, subscription: Subscription, wire: Wire) -> Messages:
+    async def fault(messages: Messages, subscription: Subscription, wire: WireFormat) -> Messages:
         number = 0
         async with aclosing(messages):
             async for message in messages:
@@ -50,7 +50,7 @@ def cut_after(messages: Messages, size: int) -> Messages:
 def corrupt(events: int, at: int) -> Fault:
     """Invert a byte of the event after so many."""
 
-    async def fault(messages: Messages, subscription: Subscription, wire: Wire) -> Messages:
+    async def fault(messages: Messages, subscription: Subscription, wire: WireFormat) -> Messages:
         number = 0
         async with aclosing(messages):
             async for message in messages:
@@ -63,7 +63,7 @@ def corrupt(events: int, at: int) -> Fault:
 def fail(events: int, refused: Refused) -> Fault:
     """End with an exception after so many events."""
 
-    async def fault(messages: Messages, subscription: Subscription, wire: Wire) -> Messages:
+    async def fault(messages: Messages, subscription: Subscription, wire: WireFormat) -> Messages:
         async with aclosing(end(events)(messages, subscription, wire)) as first:
             async for message in first:
                 yield message
@@ -75,7 +75,7 @@ def fail(events: int, refused: Refused) -> Fault:
 def silence(events: int, released: Callable[[], Awaitable[None]]) -> Fault:
     """Send nothing after so many events, until it is released or its client goes."""
 
-    async def fault(messages: Messages, subscription: Subscription, wire: Wire) -> Messages:
+    async def fault(messages: Messages, subscription: Subscription, wire: WireFormat) -> Messages:
         async with aclosing(end(events)(messages, subscription, wire)) as first:
             async for message in first:
                 yield message
@@ -92,7 +92,7 @@ def silence(events: int, released: Callable[[], Awaitable[None]]) -> Fault:
 def end(events: int) -> Fault:
     """End after so many events."""
 
-    async def fault(messages: Messages, subscription: Subscription, wire: Wire) -> Messages:
+    async def fault(messages: Messages, subscription: Subscription, wire: WireFormat) -> Messages:
         number = 0
         async with aclosing(messages):
             async for message in messages:

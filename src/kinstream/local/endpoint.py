@@ -33,7 +33,7 @@ from kinstream.local.push import Cut, Flow, Pushed, messages, push
 from kinstream.local.refusal import Refused
 from kinstream.local.signature import Verifier
 from kinstream.local.subscriptions import Subscription
-from kinstream.local.wire import JSON, WIRES, Wire
+from kinstream.local.wire import JSON, WIRES, WireFormat
 
 _log = logging.getLogger("kinstream.local")
 
@@ -160,7 +160,7 @@ class Endpoint:
         by_name = dict(headers)
         content_type = by_name.get("content-type", "").partition(";")[0].strip().lower()
         for_sts = content_type == sts.FORM and "x-amz-target" not in by_name
-        wire: Wire = sts.STS if for_sts else WIRES.get(content_type, JSON)
+        wire: WireFormat = sts.STS if for_sts else WIRES.get(content_type, JSON)
         reply = Reply(200, b"", wire.content_type)
         fault: Fault | None = None
         try:
@@ -208,7 +208,7 @@ class Endpoint:
         headers: list[tuple[str, str]],
         by_name: dict[str, str],
         body: bytes | None,
-        wire: Wire | None,
+        wire: WireFormat | None,
         opened: ExitStack,
     ) -> Any:
         """Return the answer to a request, or None for an empty one. Raises Refused."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from kinstream.local import eventstream
 from kinstream.local.refusal import Refused
 from kinstream.local.subscriptions import Subscription
-from kinstream.local.wire import JSON, Wire
+from kinstream.local.wire import JSON, WireFormat
 
 _log = logging.getLogger("kinstream.local")
 
@@ -43,7 +43,7 @@ class Cut(Exception):
     """The connection is to end after what was sent."""
 
 
-async def messages(subscription: Subscription, wire: Wire) -> Messages:
+async def messages(subscription: Subscription, wire: WireFormat) -> Messages:
     """Return the messages of a subscription, each made when it is asked for."""
     yield eventstream.event("initial-response", _kind(wire), wire.encode({}))
     try:
@@ -56,12 +56,12 @@ async def messages(subscription: Subscription, wire: Wire) -> Messages:
         yield exception(Refused("InternalFailureException", "The local Kinesis failed; see its log."), wire)
 
 
-def exception(refused: Refused, wire: Wire) -> bytes:
+def exception(refused: Refused, wire: WireFormat) -> bytes:
     """Return the message that tells why a subscription ends."""
     return eventstream.exception(refused.code, _kind(wire), wire.encode({"message": refused.message}))
 
 
-def _kind(wire: Wire) -> str:
+def _kind(wire: WireFormat) -> str:
     """Return the content type of payloads: JSON is plain JSON in an event stream (Smithy's AWS JSON 1.1 protocol)."""
     return "application/json" if wire is JSON else wire.content_type
 

@@ -100,7 +100,7 @@ class Server:
         clock: Clock = SYSTEM_CLOCK,
         allow_remote: bool = False,
         host_names: Iterable[str] = (),
-        limits: Limits = Limits(),  # noqa: B008, it is frozen
+        limits: Limits = Limits(),
     ) -> None:
         self.host: str = text("host", host)
         self.port: int = port

@@ -35,7 +35,7 @@ MAX_DEPTH = 16
 """How deep a CBOR request may nest; no operation's needs more than 4."""
 
 
-class Wire(Protocol):
+class WireFormat(Protocol):
     """One way to write requests and answers."""
 
     content_type: str
@@ -94,7 +94,7 @@ class CborWire:
 JSON = JsonWire()
 CBOR = CborWire()
 
-WIRES: dict[str, Wire] = {wire.content_type: wire for wire in (JSON, CBOR)}
+WIRES: dict[str, WireFormat] = {wire.content_type: wire for wire in (JSON, CBOR)}
 """By the content type of the request."""
 
 

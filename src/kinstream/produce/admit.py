@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from kinstream.aws.kinesis import checked
-from kinstream.config import Buffering
+from kinstream.config import BufferLimits
 from kinstream.errors import InvalidRecord
 from kinstream.kpl.container import is_container
 from kinstream.kpl.message import MAGIC
-from kinstream.produce.delivery import KEYLESS, Delivery, WrappedDelivery
+from kinstream.produce.pending import KEYLESS, PendingRecord, WrappedRecord
 from kinstream.record import Record
 from kinstream.service_quotas import PARTITION_KEY_MAX_CHARACTERS, RECORD_MAX_BYTES
 from kinstream.speed import Compiled, compiled
@@ -41,7 +41,7 @@ class Admission:
         outgrown: Called, in whichever thread that is, when a record is refused that another stream would take.
     """
 
-    def __init__(self, buffering: Buffering, encode: PayloadCodec | None = None) -> None:
+    def __init__(self, buffering: BufferLimits, encode: PayloadCodec | None = None) -> None:
         self.keyless: bool = False
         self.outgrown: Callable[[], object] = lambda: None
         self._largest = buffering.max_bytes - OVERHEAD
@@ -60,21 +60,23 @@ class Admission:
 
     def one(
         self, data: Any, partition_key: str | None, explicit_hash_key: str | None, admitted: float = 0.0
-    ) -> Delivery:
+    ) -> PendingRecord:
         """Return the delivery for what `put` was given.
 
         Raises:
             InvalidRecord: It cannot be put.
         """
         if explicit_hash_key is None and self._encode is None:
-            plain = plain_one(Delivery, data, partition_key, self._limit, PARTITION_KEY_MAX_CHARACTERS, admitted)
+            plain = plain_one(PendingRecord, data, partition_key, self._limit, PARTITION_KEY_MAX_CHARACTERS, admitted)
             if plain is not None:
                 return plain
         delivery = self._checked(data, partition_key, explicit_hash_key, "record", 0)
         delivery.admitted = admitted
         return delivery
 
-    def some(self, records: list[Any], first: int, admitted: float) -> tuple[list[Delivery], int, InvalidRecord | None]:
+    def some(
+        self, records: list[Any], first: int, admitted: float
+    ) -> tuple[list[PendingRecord], int, InvalidRecord | None]:
         """Return deliveries for records or pairs, their bytes in sum, and what is wrong with the first that cannot be put.
 
         Args:
@@ -86,7 +88,7 @@ class Admission:
             plain = plain_pairs(records, self._limit, admitted)
             if plain is not None:
                 return *plain, None
-        deliveries: list[Delivery] = []
+        deliveries: list[PendingRecord] = []
         for index, record in enumerate(records, first):
             try:
                 deliveries.append(self._one_of_many(record, index, admitted))
@@ -94,7 +96,7 @@ class Admission:
                 return deliveries, sum(d.size for d in deliveries), error
         return deliveries, sum(d.size for d in deliveries), None
 
-    def _one_of_many(self, record: Any, index: int, admitted: float) -> Delivery:
+    def _one_of_many(self, record: Any, index: int, admitted: float) -> PendingRecord:
         """Return the delivery for a record or a pair. Raises InvalidRecord."""
         where = f"records[{index}]"
         if not isinstance(record, tuple) or len(record) != 2:
@@ -102,12 +104,12 @@ class Admission:
         else:
             plain = None
             if self._encode is None:
-                plain = plain_one(Delivery, *record, self._limit, PARTITION_KEY_MAX_CHARACTERS, admitted)
+                plain = plain_one(PendingRecord, *record, self._limit, PARTITION_KEY_MAX_CHARACTERS, admitted)
             delivery = plain or self._checked(*record, None, where, index)
         delivery.admitted = admitted
         return delivery
 
-    def _checked(self, data: Any, key: str | None, hash_key: str | None, where: str, index: int) -> Delivery:
+    def _checked(self, data: Any, key: str | None, hash_key: str | None, where: str, index: int) -> PendingRecord:
         if isinstance(data, Record):
             if key is not None or hash_key is not None:
                 raise InvalidRecord(f"{where}: a Record has its own keys; give no others", index=index)
@@ -142,8 +144,8 @@ class Admission:
         size = len(payload) + len(key.encode())
         self._check_size(size, f"{where}: {size} bytes of data and partition key", index)
         if not is_container(payload):
-            return Delivery(payload, key, sound.explicit_hash_key, size, 0.0)
-        wrapped = WrappedDelivery.of(payload, key, sound.explicit_hash_key)
+            return PendingRecord(payload, key, sound.explicit_hash_key, size, 0.0)
+        wrapped = WrappedRecord.of(payload, key, sound.explicit_hash_key)
         self._check_size(
             wrapped.size,
             f"{where}: the data is itself an aggregated record; in the container that readers need to return it whole, it has"
@@ -164,7 +166,7 @@ class Admission:
             )
         if size > self._largest:
             raise InvalidRecord(
-                f"{problem}; the whole buffer has space for {self._largest} (Buffering.max_bytes)", index=index
+                f"{problem}; the whole buffer has space for {self._largest} (BufferLimits.max_bytes)", index=index
             )
 
 
@@ -177,8 +179,8 @@ def _utf8(text: str) -> bytes | None:
 
 
 def plain_one_in_python(
-    delivery: type[Delivery], data: Any, key: Any, limit: int, longest_key: int, admitted: float, /
-) -> Delivery | None:
+    delivery: type[PendingRecord], data: Any, key: Any, limit: int, longest_key: int, admitted: float, /
+) -> PendingRecord | None:
     """Return a delivery, if it is of bytes and an ASCII key that can go just as they are."""
     if (
         data.__class__ is not bytes
@@ -194,21 +196,21 @@ def plain_one_in_python(
 
 
 # Bound here and not called through a function of this file: for each call of `put`, that would be most of its cost.
-plain_one: Callable[[type[Delivery], Any, Any, int, int, float], Delivery | None] = (
+plain_one: Callable[[type[PendingRecord], Any, Any, int, int, float], PendingRecord | None] = (
     plain_one_in_python if compiled is None else compiled.admit_one
 )
 
 
 def plain_pairs(
     records: list[Any], limit: int, admitted: float, compiled: Compiled | None = compiled
-) -> tuple[list[Delivery], int] | None:
+) -> tuple[list[PendingRecord], int] | None:
     """Return deliveries and their bytes in sum, if all are pairs of bytes and an ASCII key that can go just as they are.
 
     Nearly all records can, and this loop is all that admitting them costs.
     """
     if compiled is not None:
-        return compiled.admit_pairs(Delivery, records, limit, PARTITION_KEY_MAX_CHARACTERS, admitted)
-    deliveries: list[Delivery] = []
+        return compiled.admit_pairs(PendingRecord, records, limit, PARTITION_KEY_MAX_CHARACTERS, admitted)
+    deliveries: list[PendingRecord] = []
     append = deliveries.append
     total = 0
     for record in records:
@@ -226,5 +228,5 @@ def plain_pairs(
         ):
             return None
         total += size
-        append(Delivery(data, key, None, size, admitted))
+        append(PendingRecord(data, key, None, size, admitted))
     return deliveries, total

@@ -7,7 +7,7 @@ record is not aggregated (awslabs/amazon-kinesis-producer, `aws/kinesis/core/kin
 from __future__ import annotations
 
 from kinstream.kpl.builder import Builder
-from kinstream.produce.delivery import Aggregate, Delivery, Entry
+from kinstream.produce.pending import Aggregate, Entry, PendingRecord
 from kinstream.sharding.hashkey import hash_key_bytes
 from kinstream.speed import Compiled, compiled
 
@@ -15,7 +15,7 @@ OUTER_KEY = "a"
 
 
 def pack(
-    waiting: list[Delivery],
+    waiting: list[PendingRecord],
     start: int,
     guess: int,
     max_bytes: int,
@@ -43,14 +43,17 @@ def pack(
     return Aggregate(waiting[start : start + count], data, OUTER_KEY, hash_key), count
 
 
-def _fill(waiting: list[Delivery], start: int, guess: int, max_bytes: int, max_records: int) -> tuple[bytes, int]:
+def _fill(waiting: list[PendingRecord], start: int, guess: int, max_bytes: int, max_records: int) -> tuple[bytes, int]:
     """Return the aggregated record of as many records as fit, and their number."""
     builder = Builder(max_bytes, max_records)
     end = start
     while end < len(waiting):
         chosen = waiting[end : end + guess]
         added = builder.extend(
-            [(d.partition_key, d.explicit_hash_key, d.data if d.__class__ is Delivery else d.payload) for d in chosen]
+            [
+                (d.partition_key, d.explicit_hash_key, d.data if d.__class__ is PendingRecord else d.payload)
+                for d in chosen
+            ]
         )
         end += added
         if added < len(chosen) or len(builder) == max_records:

@@ -13,12 +13,12 @@ from itertools import count, pairwise
 from typing import Any, TypeAlias
 
 from kinstream.config import Aggregation, Batching
-from kinstream.events import Event, RecordsAggregated, ShardLimited, ShardLimitedByRecords
+from kinstream.events import Event, RecordsAggregated, ShardLimitedByRecords, ShardPaced
 from kinstream.produce.aggregate import pack
-from kinstream.produce.delivery import KEYLESS, Aggregate, Delivery, Entry
 from kinstream.produce.expire import ABSENT, NEVER, REFRESH, SERVICE, Expiry, StallClocks
 from kinstream.produce.lane import Lane
 from kinstream.produce.pace import LIMITED_FOR, STEP, WORTH_ADVICE
+from kinstream.produce.pending import KEYLESS, Aggregate, Entry, PendingRecord
 from kinstream.produce.refusal import Refusal
 from kinstream.service_quotas import RECORD_MAX_BYTES
 from kinstream.sharding.shardmap import ShardMap
@@ -105,7 +105,7 @@ class Batch:
             if first < last:
                 part.spans.append((lane, first - start, last - start))
         part.lanes = {lane for lane, _, _ in part.spans}
-        part.records = sum([1 if isinstance(entry, Delivery) else len(entry.members) for entry in part.entries])
+        part.records = sum([1 if isinstance(entry, PendingRecord) else len(entry.members) for entry in part.entries])
         part.size = total_size(part.entries, 0, len(part.entries))
         part.oldest, part.first_failure, part.expires = self.oldest, self.first_failure, self.expires
         part.refusal, part.omits_keys = self.refusal, self.omits_keys
@@ -144,7 +144,7 @@ class Batcher:
     ) -> None:
         self.aggregating: bool = False
         self.record_limit: int = RECORD_MAX_BYTES
-        self.expired: list[tuple[Lane, list[Delivery]]] = []
+        self.expired: list[tuple[Lane, list[PendingRecord]]] = []
         self.advice: ShardLimitedByRecords | None = None
         self.held: set[Lane] = set()
         self._batching = batching
@@ -521,8 +521,8 @@ class Batcher:
             lane.pace.take(len(chosen), size)
         return len(lane) > 0 and not self._has_room(batch, lane.waiting[lane.head].size)
 
-    def _of_different_keys(self, lane: Lane, most: int, keys: set[str]) -> list[Delivery]:
-        chosen: list[Delivery] = []
+    def _of_different_keys(self, lane: Lane, most: int, keys: set[str]) -> list[PendingRecord]:
+        chosen: list[PendingRecord] = []
         for delivery in lane.waiting[lane.head : lane.head + self._batching.max_records]:
             if len(chosen) == most:
                 break
@@ -555,7 +555,7 @@ class Batcher:
         if self._may_advise and lane.pace.limited_by_records(lane.average, now) >= LIMITED_FOR:  # type: ignore[union-attr]
             self._advise(lane)
         if self._tell is not None and lane.pace is not None:
-            self._tell(ShardLimited(str(lane.shard_id), seconds, lane.pace.share))
+            self._tell(ShardPaced(str(lane.shard_id), seconds, lane.pace.share))
         return False
 
     def _advise(self, lane: Lane) -> None:
@@ -574,13 +574,13 @@ def total_size(entries: list[Any], start: int, stop: int, compiled: Compiled | N
 
 def _add(batch: Batch, lane: Lane, entry: Entry) -> None:
     batch.entries.append(entry)
-    batch.records += 1 if isinstance(entry, Delivery) else len(entry.members)
+    batch.records += 1 if isinstance(entry, PendingRecord) else len(entry.members)
     batch.size += entry.size
     if lane.pace is not None:
         lane.pace.take(1, entry.size)
 
 
-def _take_out(lane: Lane, chosen: list[Delivery]) -> None:
+def _take_out(lane: Lane, chosen: list[PendingRecord]) -> None:
     """Take records out of a lane's queue, wherever they stand."""
     taken = set(chosen)
     end = lane.waiting.index(chosen[-1], lane.head) + 1

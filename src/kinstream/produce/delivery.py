@@ -1,124 +1,33 @@
-"""Delivery: a record on its way, and what became of it.
-
-One small object carries a record through all stages. Nothing waits by itself: a future is made only where somebody awaits a
-record that is not settled yet, and a result only where it is asked for.
-"""
+"""Delivery: the handles of records that were put, by which a caller waits for their results."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from kinstream.errors import ProduceError
-from kinstream.kpl.builder import container_of_one
-from kinstream.kpl.message import DIGEST_BYTES
-from kinstream.produce.expire import NEVER
-from kinstream.record import NO_KEY, PutResult, Record
-from kinstream.sharding.hashkey import MAX_HASH_KEY
+from kinstream.errors import ProduceError, Undelivered
+from kinstream.record import PutResult
 from kinstream.speed import Compiled, compiled
 from kinstream.usage import has_not, not_a_list
 
 if TYPE_CHECKING:
+    from kinstream.produce.pending import PendingRecord
     from kinstream.produce.unseen import Unseen
 
-KEYLESS = NO_KEY
-"""The partition key of records that were put without one, compared by identity. A user's equal key is refused before."""
-
-Waiter: TypeAlias = "asyncio.Future[None]"
+MAX_EXCEPTIONS = 100
+"""Maximum length of `Undelivered.exceptions`."""
 
 
-class Aggregate:
-    """Several records in one Kinesis record, and what became of it.
-
-    Attributes:
-        members: The records, in order; none once it is settled.
-        data: The bytes of the Kinesis record; none once it is settled.
-        partition_key: Of the Kinesis record.
-        explicit_hash_key: The hash key of the first of its records, in decimal.
-        size: Bytes of data and partition key.
-        attempts: Requests that were sent with it and did not settle it.
-        maybe_written: Whether one of them may have been written.
-        admitted: When the first of its records was admitted.
-        first_failure: When the first request was sent that failed for one of its records; NEVER if none failed.
-    """
-
-    __slots__ = (
-        "admitted", "attempts", "data", "explicit_hash_key", "first_failure", "maybe_written", "members", "partition_key", "size",
-    )  # fmt: skip
-
-    def __init__(self, members: list[Delivery], data: bytes, partition_key: str, explicit_hash_key: str) -> None:
-        self.members: list[Delivery] = members
-        self.data: bytes = data
-        self.partition_key: str = partition_key
-        self.explicit_hash_key: str | None = explicit_hash_key
-        self.size: int = len(data) + len(partition_key)
-        self.attempts: int = 0
-        self.maybe_written: bool = False
-        self.admitted: float = members[0].admitted
-        self.first_failure: float = NEVER
-
-
-class Failure:
-    """Why records failed. Records that failed together share one; the error of each is created when a caller observes it.
-
-    A delivery must not lead to its own error: a raised error's traceback holds frames that hold the delivery, and the garbage
-    collector does not see such a cycle (`Delivery`).
-
-    Attributes:
-        details: The error's text.
-        cause: The error's `__cause__`; None if it has none.
-        kind: The error's class.
-    """
-
-    __slots__ = ("cause", "details", "kind")
-
-    def __init__(self, details: str, cause: BaseException | None, kind: type[ProduceError] = ProduceError) -> None:
-        self.details: str = details
-        self.cause: BaseException | None = cause
-        self.kind: type[ProduceError] = kind
-
-    @property
-    def name(self) -> str:
-        """The cause, as an error's name."""
-        return type(self.cause or self).__name__ if self.kind is ProduceError else self.kind.__name__
-
-    def error(self, delivery: Delivery) -> ProduceError:
-        """Return a new error for one of the records."""
-        error = self.kind(
-            self.details, delivery.record(), attempts=delivery.attempts, maybe_written=delivery.maybe_written
-        )
-        error.__cause__ = self.cause
-        error.throttled = getattr(self.cause, "throttled", False)
-        return error
-
-
-class Unobserved:
-    """A failure that no caller has observed.
-
-    Attributes:
-        failure: The failure.
-        unseen: The producer's account of unobserved failures.
-    """
-
-    __slots__ = ("failure", "unseen")
-
-    def __init__(self, failure: Failure, unseen: Unseen) -> None:
-        self.failure: Failure = failure
-        self.unseen: Unseen = unseen
-
-
-# gc=False: the collector need not look at each of a million records. What would be a circle through one (a waiter, an
-# aggregate's list) is cut when it is settled, and every record is settled.
 class Delivery(msgspec.Struct, eq=False, gc=False):
-    """A record that was put, on its way to Kinesis. `await` it for its `PutResult`; as often as you like, or never.
+    """A record that was put. `await` it for its `PutResult`, any number of times or never.
 
-    Cancelling who awaits it does not cancel the record.
+    Cancelling a task that awaits it does not cancel the record.
 
     Raises:
-        ProduceError: On `await` and by `result()`: it was not written, or nobody knows. It holds the record.
+        ProduceError: On `await` and by `result()`: the record was not written, or it is not known whether it was. The error
+            holds the record.
 
     Example:
         >>> import asyncio
@@ -131,164 +40,28 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
         'shardId-000000000000'
     """
 
-    # Not for users; the codec reads the first three.
-    data: bytes
-    partition_key: str
-    explicit_hash_key: str | None
-    size: int
-    admitted: float
-    outcome: PutResult | Failure | Unobserved | None = None
-    attempts: int = 0
-    maybe_written: bool = False
-    waiter: Waiter | list[Waiter] | None = None
-    first_failure: float = NEVER
-
     @property
     def done(self) -> bool:
-        """Whether it is settled: written or failed."""
-        return self.outcome is not None
-
-    @property
-    def failed(self) -> bool:
-        """True if it is settled and was not written. Not for users."""
-        return self.outcome is not None and self.outcome.__class__ is not PutResult
-
-    @property
-    def unobserved(self) -> bool:
-        """True if it failed and no caller has observed it. Not for users."""
-        return self.outcome.__class__ is Unobserved
+        """True once the record has been written or has failed."""
+        raise NotImplementedError
 
     def result(self) -> PutResult:
-        """Return where the record is.
+        """Return the result without waiting.
 
         Raises:
-            ProduceError: It failed.
-            asyncio.InvalidStateError: It is not settled yet.
+            ProduceError: The record failed.
+            asyncio.InvalidStateError: The record is still pending.
         """
-        outcome: Any = self.outcome
-        if outcome.__class__ is PutResult:
-            return outcome
-        raise self._observed()
-
-    def value(self) -> PutResult | ProduceError:
-        """Return the result, or a new error as a value. Not for users."""
-        outcome: Any = self.outcome
-        return outcome if outcome.__class__ is PutResult else self._observed()
-
-    def _observed(self) -> ProduceError:
-        outcome = self.outcome
-        if outcome is None:
-            raise asyncio.InvalidStateError("the record is not settled yet: await the delivery")
-        if isinstance(outcome, Unobserved):
-            outcome.unseen.saw(outcome, self.size)
-            self.outcome = outcome.failure
-        return self.error()
-
-    def error(self) -> ProduceError:
-        """Return a new error for a record that failed. It stays unobserved. Not for users."""
-        failure: Any = self.outcome
-        return (failure.failure if failure.__class__ is Unobserved else failure).error(self)
+        raise NotImplementedError
 
     def __await__(self) -> Generator[Any, None, PutResult]:
-        while self.outcome is None:
-            yield from self.wait()
-        outcome = self.outcome
-        if outcome.__class__ is PutResult:  # nearly always, and then it is most of what an `await` costs
-            return outcome
-        raise self._observed()
-
-    def wait(self) -> Generator[Any, None, None]:
-        """Wait until it is settled. Not for users."""
-        waiter = asyncio.get_running_loop().create_future()
-        others: Any = self.waiter
-        if others is None:
-            self.waiter = waiter
-        elif others.__class__ is list:
-            others.append(waiter)
-        else:
-            self.waiter = [others, waiter]
-        try:
-            yield from waiter
-        finally:
-            if self.waiter is waiter:
-                self.waiter = None
-            elif isinstance(self.waiter, list) and waiter in self.waiter:
-                self.waiter.remove(waiter)
-
-    def wake(self) -> None:
-        """Let those who wait look at it. Not for users."""
-        waiters = self.waiter
-        for waiter in waiters if isinstance(waiters, list) else [waiters]:
-            if waiter is not None and not waiter.done():
-                settle_waiter(waiter)
-        self.waiter = None
-
-    def record(self) -> Record:
-        """Return it as a record. Not for users."""
-        key = "" if self.partition_key is KEYLESS else self.partition_key
-        return Record(self.payload, key, None if self.partition_key is KEYLESS else self.explicit_hash_key)
-
-    @property
-    def payload(self) -> bytes:
-        """The record's own data. Not for users."""
-        return self.data
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        state = "failed" if self.failed else "written" if self.done else "waiting"
-        return [("state", state), ("size", self.size)]
-
-    def __repr__(self) -> str:
-        return f"Delivery({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
-
-
-class WrappedDelivery(Delivery, eq=False, gc=False):
-    """A delivery with a payload that is itself an aggregated record.
-
-    Readers would deaggregate it if it came alone. So its `data` is a container of one record, which readers deaggregate to the
-    payload. Inside an aggregate the payload needs no container.
-    """
-
-    payload_start: int = 0  # in `data`; the compiled hot path knows the class by this field
-
-    @classmethod
-    def of(cls, payload: bytes, partition_key: str, explicit_hash_key: str | None) -> WrappedDelivery:
-        """Return the delivery of a payload. Its size has space for the hash key that a record without a key gets later."""
-        delivery = cls(b"", partition_key, explicit_hash_key, 0, 0.0)
-        if partition_key is KEYLESS and explicit_hash_key is None:
-            delivery.explicit_hash_key = str(MAX_HASH_KEY)
-            delivery.wrap(payload)
-            delivery.explicit_hash_key = None
-        else:
-            delivery.wrap(payload)
-        delivery.size = len(delivery.data) + len(partition_key.encode())
-        return delivery
-
-    def wrap(self, payload: bytes) -> None:
-        """Set `data` to a container of the payload with the record's own keys."""
-        self.data: bytes = container_of_one(self.partition_key, self.explicit_hash_key, payload)
-        self.payload_start: int = len(self.data) - DIGEST_BYTES - len(payload)
-
-    @property
-    def payload(self) -> bytes:
-        """The record's own data."""
-        return self.data[self.payload_start : -DIGEST_BYTES]
-
-
-Entry: TypeAlias = Delivery | Aggregate
-"""A Kinesis record to be: one record, or several."""
-
-
-def count_attempt(entry: Entry, requests: int = 1, *, maybe_written: bool = False) -> None:
-    """Count requests that did not settle an entry. A record that timed out before stays as it is: its error is made from it."""
-    if entry.__class__ is Aggregate or entry.outcome is None:  # type: ignore[union-attr]
-        entry.attempts += requests
-        entry.maybe_written = entry.maybe_written or maybe_written
+        raise NotImplementedError
 
 
 class Deliveries:
-    """Records that were put together. `await` it for the list of their results, in the records' order.
+    """Records that were put together. `await` it for the list of their results, in the order of the records.
 
-    A record that failed stands in the list as its `ProduceError`; awaiting raises none.
+    A record that failed is in the list as its `ProduceError`. Awaiting raises none of them: `raise_for_failures` does.
 
     Example:
         >>> import asyncio
@@ -296,14 +69,14 @@ class Deliveries:
         >>> async def greet():
         ...     async with Producer("events") as producer:
         ...         deliveries = await producer.put_many([(b"good", "a"), (b"morning", "b")])
-        ...         return len(await deliveries)
+        ...         return len(await deliveries.raise_for_failures())
         >>> asyncio.run(greet())
         2
     """
 
     __slots__ = ("_deliveries", "_settled", "_unseen")
 
-    def __init__(self, deliveries: list[Delivery], unseen: Unseen | None = None) -> None:
+    def __init__(self, deliveries: list[PendingRecord], unseen: Unseen | None = None) -> None:
         self._deliveries = deliveries
         self._settled = 0
         self._unseen = unseen  # notified of awaits; None: they are not awaited
@@ -324,46 +97,64 @@ class Deliveries:
 
     @property
     def done(self) -> bool:
-        """Whether all of them are settled."""
+        """True once every record has been written or has failed."""
         return self._first_unsettled() is None
 
-    def __await__(self) -> Generator[Any, None, list[PutResult | ProduceError]]:
-        yield from self.wait()
-        return values(self._deliveries)
+    async def results(self) -> list[PutResult | ProduceError]:
+        """Wait for all records and return their results, in the order of the records, as `await` does."""
+        return await self
 
-    def wait(self) -> Generator[Any, None, None]:
-        """Wait until all are settled. Not for users."""
+    async def raise_for_failures(self) -> list[PutResult]:
+        """Wait for all records and return their results, in the order of the records.
+
+        Raises:
+            Undelivered: Records failed. It has their number and the errors of the first 100.
+        """
+        return written(await self)
+
+    def __await__(self) -> Generator[Any, None, list[PutResult | ProduceError]]:
         unseen = self._unseen
         together = None if unseen is None or self.done else unseen.expect(self._deliveries)
         try:
-            while (delivery := self._first_unsettled()) is not None:
-                yield from delivery.wait()
+            while (record := self._first_unsettled()) is not None:
+                yield from record.wait()
         finally:
             if unseen is not None and together is not None:
                 unseen.expected(together)
+        return values(self._deliveries)
 
-    def _first_unsettled(self) -> Delivery | None:
+    def _first_unsettled(self) -> PendingRecord | None:
         self._settled = first_unsettled(self._deliveries, self._settled)
         return self._deliveries[self._settled] if self._settled < len(self._deliveries) else None
 
 
-def settle_waiter(waiter: Waiter) -> None:
-    """Wake a waiter, unless its event loop is closed: then it can never run again."""
-    try:  # noqa: SIM105 - `suppress` costs more than all the rest
-        waiter.set_result(None)
-    except RuntimeError:
-        pass
+def written(results: list[PutResult | ProduceError]) -> list[PutResult]:
+    """Return results of which none is a failure.
+
+    Raises:
+        Undelivered: One or more records failed.
+    """
+    failures = [result for result in results if isinstance(result, ProduceError)]
+    if not failures:
+        return results  # type: ignore[return-value]  # none is an error
+    first = failures[0]
+    raise Undelivered(
+        f"{len(failures):,} of {len(results):,} records failed, the first with {type(first.__cause__ or first).__name__}:"
+        f" {first.details}",
+        failures[:MAX_EXCEPTIONS],
+        len(failures),
+    ) from first.__cause__
 
 
-def values(deliveries: list[Delivery], compiled: Compiled | None = compiled) -> list[PutResult | ProduceError]:
-    """Return what became of deliveries that are all settled."""
+def values(deliveries: list[PendingRecord], compiled: Compiled | None = compiled) -> list[PutResult | ProduceError]:
+    """Return the results of records that are all settled."""
     if compiled is not None:
         return compiled.values(deliveries)
     return [delivery.value() for delivery in deliveries]
 
 
-def first_unsettled(deliveries: list[Delivery], start: int, compiled: Compiled | None = compiled) -> int:
-    """Return the index of the first delivery, from `start` on, that is not settled; their number where all are."""
+def first_unsettled(deliveries: list[PendingRecord], start: int, compiled: Compiled | None = compiled) -> int:
+    """Return the index of the first record, from `start` on, that is not settled; the number of records if all are."""
     if compiled is not None:
         return compiled.first_unsettled(deliveries, start)
     for index in range(start, len(deliveries)):
@@ -375,4 +166,4 @@ def first_unsettled(deliveries: list[Delivery], start: int, compiled: Compiled |
 RESULT_FIELDS = PutResult.__struct_fields__
 
 has_not(Delivery, RESULT_FIELDS, "it belongs to the result, (await delivery).{name}")
-has_not(Deliveries, (*RESULT_FIELDS, "result", "results"), "await the deliveries for the list of their results")
+has_not(Deliveries, (*RESULT_FIELDS, "result"), "await the deliveries for the list of their results")

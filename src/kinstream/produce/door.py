@@ -17,10 +17,11 @@ from kinstream.background import BackgroundLoop
 from kinstream.clock import Clock
 from kinstream.errors import ClosedError, ProduceError
 from kinstream.produce.admit import OVERHEAD
-from kinstream.produce.delivery import Deliveries, Delivery
+from kinstream.produce.delivery import Deliveries, values
 from kinstream.produce.entrance import iterated, next_chunk
+from kinstream.produce.pending import PendingRecord
 from kinstream.produce.pipeline import Pipeline
-from kinstream.produce.statistics import Flushed
+from kinstream.produce.statistics import FlushResult
 from kinstream.produce.unseen import Unseen
 from kinstream.record import PutResult
 
@@ -48,7 +49,7 @@ class Door:
         self._background = background
         self._process = 0
         self._lock = threading.RLock()  # reentrant: a signal's handler may put records too
-        self._inbox: list[Delivery] = []
+        self._inbox: list[PendingRecord] = []
         self._charge = 0
         self._records = 0  # lent, and not used yet
         self._bytes = 0
@@ -63,7 +64,7 @@ class Door:
 
     # In any thread.
 
-    def put(self, data: Any, partition_key: str | None, explicit_hash_key: str | None) -> Delivery:
+    def put(self, data: Any, partition_key: str | None, explicit_hash_key: str | None) -> PendingRecord:
         """Take a record in, as soon as there is room. Raises as `Producer.put`."""
         delivery = self._admission.one(data, partition_key, explicit_hash_key)
         charge = delivery.size + OVERHEAD
@@ -80,10 +81,10 @@ class Door:
         self._background.run(self.enter([delivery], charge))
         return delivery
 
-    def put_many(self, records: Iterable[Any]) -> list[Delivery]:
+    def put_many(self, records: Iterable[Any]) -> list[PendingRecord]:
         """Take records in, a part at a time, as there is room. Raises as `Producer.put_many`."""
         remaining = iterated(records)
-        taken: list[Delivery] = []
+        taken: list[PendingRecord] = []
         raised: Exception | None = None
         while raised is None:
             chunk, raised = next_chunk(remaining)
@@ -100,11 +101,11 @@ class Door:
             raise raised
         return taken
 
-    def admit(self, data: Any, partition_key: str | None, explicit_hash_key: str | None) -> Delivery:
+    def admit(self, data: Any, partition_key: str | None, explicit_hash_key: str | None) -> PendingRecord:
         """Return the delivery of a record, for `lay`. Raises InvalidRecord."""
         return self._admission.one(data, partition_key, explicit_hash_key)
 
-    def lay(self, delivery: Delivery, waiter: Any, records: int, size: int) -> bool:
+    def lay(self, delivery: PendingRecord, waiter: Any, records: int, size: int) -> bool:
         """Buffer a record without waiting; return False if the buffer is full.
 
         Whether it is full is decided here, in the caller's thread: only the event loop changes the buffer's account, and what is
@@ -135,7 +136,7 @@ class Door:
             self._inbox.append(delivery)
         return True
 
-    def offer(self, deliveries: list[Delivery], charge: int) -> bool:
+    def offer(self, deliveries: list[PendingRecord], charge: int) -> bool:
         """Take records in, if so much is lent; return whether it was. Never waits for room."""
         if self._process != getpid():
             return False
@@ -150,7 +151,7 @@ class Door:
             self._inbox += deliveries
             return True
 
-    def result(self, delivery: Delivery, timeout: float | None) -> PutResult:
+    def result(self, delivery: PendingRecord, timeout: float | None) -> PutResult:
         """Wait for a record, and return where it is. Raises its ProduceError, TimeoutError, or ClosedError."""
         if not delivery.done or delivery.unobserved:
             # Unobserved failures are counted in the event loop's thread.
@@ -161,14 +162,15 @@ class Door:
                     raise
         return delivery.result()
 
-    def results(self, deliveries: Deliveries, timeout: float | None) -> list[PutResult | ProduceError]:
-        """Wait for all of several records, and return what became of them. Raises TimeoutError or ClosedError."""
+    def results(self, records: list[PendingRecord], timeout: float | None) -> list[PutResult | ProduceError]:
+        """Wait for records and return their results. Raises TimeoutError or ClosedError."""
+        deliveries = Deliveries(records, self.unseen)
         try:
             return self._background.run(self._awaited(deliveries, timeout))
         except ClosedError:
             if not deliveries.done:
                 raise
-            return [delivery.value() for delivery in deliveries]
+            return values(records)
 
     def shut(self) -> None:
         """Take nothing more."""
@@ -183,7 +185,7 @@ class Door:
 
     # In the event loop.
 
-    async def enter(self, deliveries: list[Delivery], charge: int) -> None:
+    async def enter(self, deliveries: list[PendingRecord], charge: int) -> None:
         """Take records in as soon as there is room, after all that came before."""
         self._process = getpid()
         self._collect()
@@ -210,7 +212,7 @@ class Door:
         async with self._clock.timeout(timeout):
             return await awaitable
 
-    async def flush(self) -> Flushed:
+    async def flush(self) -> FlushResult:
         """Send all that was put without waiting for company, and wait until it is settled."""
         self.empty()
         return await self._pipeline.flush()

@@ -10,11 +10,11 @@ from threading import get_ident
 from typing import Any
 
 from kinstream.clock import Clock
-from kinstream.config import Buffering
+from kinstream.config import BufferLimits
 from kinstream.errors import BufferFull, ClosedError, ConfigError
 from kinstream.produce.admit import OVERHEAD, Admission
-from kinstream.produce.delivery import KEYLESS, Delivery, settle_waiter
 from kinstream.produce.lane import Lane, count_records
+from kinstream.produce.pending import KEYLESS, PendingRecord, settle_waiter
 from kinstream.produce.pump import Pump
 from kinstream.produce.room import Room
 from kinstream.produce.route import Router
@@ -48,7 +48,7 @@ class Entrance:
 
     def __init__(
         self,
-        buffering: Buffering,
+        buffering: BufferLimits,
         router: Router,
         pump: Pump,
         route: Callable[[], None],
@@ -56,7 +56,7 @@ class Entrance:
     ) -> None:
         self.admission: Admission = Admission(buffering)
         self.room: Room = Room(buffering)
-        self.inbox: list[Delivery] = []
+        self.inbox: list[PendingRecord] = []
         self.crowded: set[Lane] = set()
         self.shut: ClosedError | None = None
         self.now: float = 0.0
@@ -78,7 +78,7 @@ class Entrance:
         """How many calls wait for room."""
         return len(self.room.queue) + sum(len(lane.queue) for lane in self._queued)
 
-    def offer(self, delivery: Delivery) -> bool:
+    def offer(self, delivery: PendingRecord) -> bool:
         """Buffer a record if credit is left for it; return False if not, for `enter` to buffer it when there is space."""
         room = self.room
         charge = delivery.size + OVERHEAD
@@ -90,7 +90,7 @@ class Entrance:
             return True
         return False
 
-    async def enter(self, delivery: Delivery) -> None:
+    async def enter(self, delivery: PendingRecord) -> None:
         """Take a record in as soon as there is room."""
         charge = delivery.size + OVERHEAD
         self._pump.check_loop()
@@ -101,10 +101,10 @@ class Entrance:
         delivery.admitted = self.now
         self.inbox.append(delivery)
 
-    async def put_many(self, records: Iterable[Any]) -> list[Delivery]:
+    async def put_many(self, records: Iterable[Any]) -> list[PendingRecord]:
         """Take records in, a part at a time, as there is room."""
         remaining = iterated(records)
-        taken: list[Delivery] = []
+        taken: list[PendingRecord] = []
         raised: Exception | None = None
         while raised is None:
             chunk, raised = next_chunk(remaining)
@@ -137,7 +137,7 @@ class Entrance:
         records, reserve = self._at_once()
         return min(self._express if self._pump.scheduled else INBOX, records), self.room.size - reserve
 
-    def take(self, deliveries: list[Delivery], charge: int) -> None:
+    def take(self, deliveries: list[PendingRecord], charge: int) -> None:
         """Take in admitted records that keep to what was lent. Never waits."""
         self.open()
         self.room.take(len(deliveries), charge)
@@ -146,7 +146,7 @@ class Entrance:
             delivery.admitted = self.now
         self.inbox += deliveries
 
-    def has_space(self, delivery: Delivery, records: int, size: int) -> bool:
+    def has_space(self, delivery: PendingRecord, records: int, size: int) -> bool:
         """Return True if the buffer has space for a record behind a number of records and bytes that are not in it yet.
 
         Any thread may call it: it changes nothing.
@@ -220,7 +220,7 @@ class Entrance:
         else:
             self.crowded.discard(lane)
 
-    async def _wait_for_room(self, delivery: Delivery, charge: int) -> None:
+    async def _wait_for_room(self, delivery: PendingRecord, charge: int) -> None:
         """Wait until there is room for a record, and it is its turn."""
         self.open()
         if self._lent and self._express < 1:
@@ -264,7 +264,7 @@ class Entrance:
                 self._leave(queue, place)
                 self.let_in()
                 details = (
-                    f"put: the buffer had no space for the record within {self._max_wait:g} s (Buffering.max_wait): the stream"
+                    f"put: the buffer had no space for the record within {self._max_wait:g} s (BufferLimits.max_wait): the stream"
                     " accepts records more slowly than they are put; put it again later, add shards, or raise max_wait"
                 )
                 raise BufferFull(details, delivery.record()) from None
@@ -274,7 +274,7 @@ class Entrance:
         if place in queue:
             queue.remove(place)
 
-    def _crowded_lane(self, delivery: Delivery) -> Lane | None:
+    def _crowded_lane(self, delivery: PendingRecord) -> Lane | None:
         """Return the lane that a record must wait for, because too much waits there already."""
         if not self.crowded or delivery.partition_key is KEYLESS:
             return None

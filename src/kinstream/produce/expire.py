@@ -28,7 +28,7 @@ class Expiry:
     """When records time out. Times are seconds on one monotonic clock.
 
     Attributes:
-        timeout: Seconds without progress after which a record times out (`Resending.deadline`).
+        timeout: Seconds without progress after which a record times out (`DeliveryPolicy.timeout`).
         max_age: Seconds from admission after which a record is dropped, whatever happens; NEVER for no limit.
     """
 

@@ -9,13 +9,13 @@ from typing import NamedTuple, Protocol
 
 from kinstream.clock import Clock
 from kinstream.errors import KinesisError, NotFound
-from kinstream.events import AggregationOff, Event, ShardMapRefreshed
+from kinstream.events import AggregationDisabled, Event, ShardMapRefreshed
 from kinstream.produce.batch import Batch, Batcher
-from kinstream.produce.delivery import Aggregate
 from kinstream.produce.entrance import Entrance
 from kinstream.produce.expire import ABSENT, NEVER, REFRESH, StallClocks
 from kinstream.produce.lane import Lane
 from kinstream.produce.learn import Scout, Sight
+from kinstream.produce.pending import Aggregate
 from kinstream.produce.pump import Pump
 from kinstream.produce.report import Reporter
 from kinstream.produce.route import Router
@@ -321,7 +321,7 @@ class Follower:
             self._go_single(f"its shards are not known: {sight.error.details}", logged=True)
         if shard_map is not None:
             self.known = True
-            self._counts.map_refreshes += 1
+            self._counts.shard_map_refreshes += 1
             changed = used is None or shard_map.open != used.open
             if self._tell is not None:
                 self._tell(ShardMapRefreshed(len(shard_map.open), changed))
@@ -341,7 +341,7 @@ class Follower:
         if not logged:
             _log.warning("%s: records are not aggregated: %s", self._name, reason)
         if self._tell is not None:
-            self._tell(AggregationOff(reason))
+            self._tell(AggregationDisabled(reason))
 
     def _judge(self, shard_map: ShardMap | None, *, all_well: bool = False, since: int = 0) -> None:
         """Judge the strays by what is known now.

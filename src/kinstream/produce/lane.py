@@ -7,9 +7,9 @@ from collections.abc import Container, Iterable
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from kinstream.produce.delivery import Delivery, Entry
 from kinstream.produce.expire import NEVER, Expiry
 from kinstream.produce.pace import Pace
+from kinstream.produce.pending import Entry, PendingRecord
 
 if TYPE_CHECKING:
     import asyncio
@@ -52,7 +52,7 @@ class Lane:
         self.shard_id: str | None = shard_id
         self.hash_key: str | None = hash_key
         self.pace: Pace | None = pace
-        self.waiting: list[Delivery] = []
+        self.waiting: list[PendingRecord] = []
         self.head: int = 0
         self.again: deque[Entry] = deque()
         self.rest: float = 0.0
@@ -115,7 +115,7 @@ class Lane:
             del self.waiting[: self.head]
             self.head = 0
 
-    def put_in_front(self, deliveries: list[Delivery]) -> None:
+    def put_in_front(self, deliveries: list[PendingRecord]) -> None:
         """Put records before all that wait, but for those that are older. They do not wait for company again."""
         waiting = self.waiting
         in_order = not deliveries or self.head == len(waiting) or deliveries[-1].admitted <= waiting[self.head].admitted
@@ -138,19 +138,19 @@ class Lane:
     def _note_failures(self, entries: Iterable[Entry]) -> None:
         self.first_failure = min([self.first_failure, *[entry.first_failure for entry in entries]])
 
-    def expired(self, expiry: Expiry, stalled_since: float, now: float) -> list[Delivery]:
+    def expired(self, expiry: Expiry, stalled_since: float, now: float) -> list[PendingRecord]:
         """Take out and return the records that have timed out."""
 
         def is_late(record: Entry, first_failure: float) -> bool:
             return expiry.at(record.admitted, first_failure, stalled_since) <= now
 
-        late: list[Delivery] = []
+        late: list[PendingRecord] = []
         left: deque[Entry] = deque()
-        loose: list[Delivery] = []
+        loose: list[PendingRecord] = []
         for entry in self.again:
             if not is_late(entry, entry.first_failure):
                 left.append(entry)
-            elif isinstance(entry, Delivery):
+            elif isinstance(entry, PendingRecord):
                 late.append(entry)
             else:
                 for delivery in taken_apart(entry):
@@ -174,13 +174,13 @@ class Lane:
             self.put_in_front(loose)
         return late
 
-    def without(self, keys: Container[str]) -> list[Delivery]:
+    def without(self, keys: Container[str]) -> list[PendingRecord]:
         """Take out and return all records of some partition keys."""
-        behind: list[Delivery] = []
+        behind: list[PendingRecord] = []
         kept: deque[Entry] = deque()
-        loose: list[Delivery] = []
+        loose: list[PendingRecord] = []
         for entry in self.again:
-            if isinstance(entry, Delivery):
+            if isinstance(entry, PendingRecord):
                 (behind if entry.partition_key in keys else kept).append(entry)
             elif any(delivery.partition_key in keys for delivery in entry.members):
                 loose += taken_apart(entry)
@@ -195,9 +195,9 @@ class Lane:
         self.hurry = min(self.hurry + len(loose), len(self.waiting))
         return behind
 
-    def emptied(self) -> list[Delivery]:
+    def emptied(self) -> list[PendingRecord]:
         """Take out and return all records, in order."""
-        everything: list[Delivery] = []
+        everything: list[PendingRecord] = []
         for entry in self.again:
             everything += taken_apart(entry)
         everything += self.waiting[self.head :]
@@ -208,9 +208,9 @@ class Lane:
         return everything
 
 
-def taken_apart(entry: Entry) -> list[Delivery]:
+def taken_apart(entry: Entry) -> list[PendingRecord]:
     """Return the unsettled records in a Kinesis record that is not sent again as it is, with its attempts counted to them."""
-    if isinstance(entry, Delivery):
+    if isinstance(entry, PendingRecord):
         return [entry] if entry.outcome is None else []
     members = [delivery for delivery in entry.members if delivery.outcome is None]
     for delivery in members:
@@ -223,4 +223,4 @@ def taken_apart(entry: Entry) -> list[Delivery]:
 
 def count_records(entries: Iterable[Entry]) -> int:
     """Return how many records are in Kinesis records."""
-    return sum([1 if isinstance(entry, Delivery) else len(entry.members) for entry in entries])
+    return sum([1 if isinstance(entry, PendingRecord) else len(entry.members) for entry in entries])

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from kinstream.clock import Clock
-from kinstream.errors import DeadlineExceeded, KinesisError, ProduceError, without_frames
-from kinstream.events import Event, RecordsAdmitted, RecordsFailed
+from kinstream.errors import KinesisError, ProduceError, RequestTimedOut, without_frames
+from kinstream.events import Event, RecordsBuffered, RecordsFailed
 from kinstream.produce.admit import OVERHEAD
 from kinstream.produce.batch import total_size
-from kinstream.produce.delivery import Aggregate, Delivery, Entry, Failure, Unobserved, settle_waiter
 from kinstream.produce.expire import NEVER
 from kinstream.produce.outstanding import Outstanding
+from kinstream.produce.pending import Aggregate, Entry, Failure, PendingRecord, Unobserved, settle_waiter
 from kinstream.produce.report import Reporter
 from kinstream.produce.room import Room
 from kinstream.produce.settle import in_doubt, mark_written
@@ -69,20 +69,20 @@ class Outcomes:
                 settle_waiter(watcher)
         self._watchers.clear()
 
-    def admitted(self, deliveries: list[Delivery]) -> None:
+    def admitted(self, deliveries: list[PendingRecord]) -> None:
         """Count records that leave the inbox, whereto ever."""
         self.outstanding.add(deliveries)
         size = total_size(deliveries, 0, len(deliveries))
-        self.counts.records_admitted += len(deliveries)
-        self.counts.bytes_admitted += size
+        self.counts.records_put += len(deliveries)
+        self.counts.bytes_put += size
         if self._tell is not None and deliveries:
-            self._tell(RecordsAdmitted(len(deliveries), size))
+            self._tell(RecordsBuffered(len(deliveries), size))
 
     def written(self, entries: list[Entry], results: list[PutRecordResult]) -> int:
         """Tell records that they are written; return how many were not settled before."""
         counts = self.counts
-        if counts.resent_failed or counts.resent_unknown or counts.resent_wrong_shard:
-            counts.duplicates_possible += sum(map(in_doubt, entries))
+        if counts.retried_failed or counts.retried_unknown or counts.retried_misrouted:
+            counts.possible_duplicates += sum(map(in_doubt, entries))
         if self._aggregates:
             counts.aggregates += sum([entry.__class__ is Aggregate for entry in entries])
         records, size, awaited = mark_written(entries, results)
@@ -97,13 +97,13 @@ class Outcomes:
 
     def failed(
         self,
-        deliveries: Iterable[Delivery],
+        deliveries: Iterable[PendingRecord],
         cause: BaseException,
         details: str,
         kind: type[ProduceError] = ProduceError,
         *,
         log: bool = True,
-    ) -> list[Delivery]:
+    ) -> list[PendingRecord]:
         """Tell records that they failed for good; return those that were not settled before."""
         failed = [delivery for delivery in deliveries if delivery.outcome is None]
         if isinstance(cause, KinesisError):
@@ -112,7 +112,7 @@ class Outcomes:
         failure = Failure(details, cause, kind)
         unobserved = Unobserved(failure, self.unseen)
         count = size = unseen = observed = 0
-        waiting: list[Delivery] = []
+        waiting: list[PendingRecord] = []
         together: set[int] = set()
         with suppress(MemoryError):  # the records fail nevertheless
             together = self.unseen.awaited(failed)
@@ -162,6 +162,6 @@ class Outcomes:
         self.outstanding.prune()
         self.log_unseen(NEVER)  # no turn follows
 
-    def late(self, deliveries: list[Delivery], details: str) -> list[Delivery]:
+    def late(self, deliveries: list[PendingRecord], details: str) -> list[PendingRecord]:
         """Fail records that have timed out; return those that were not settled before."""
-        return self.failed(deliveries, DeadlineExceeded(details), details) if deliveries else []
+        return self.failed(deliveries, RequestTimedOut(details), details) if deliveries else []

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from kinstream.produce.delivery import Delivery, first_unsettled
+from kinstream.produce.delivery import first_unsettled
+from kinstream.produce.pending import PendingRecord
 from kinstream.produce.room import Room
 
 SLACK = 2000
@@ -24,16 +25,16 @@ class Outstanding:
 
     def __init__(self, room: Room) -> None:
         self._room = room
-        self._parts: deque[list[Delivery]] = deque()
+        self._parts: deque[list[PendingRecord]] = deque()
         self._first = 0  # the index in the first part before which all are settled
         self._count = 0
 
-    def add(self, deliveries: list[Delivery]) -> None:
+    def add(self, deliveries: list[PendingRecord]) -> None:
         """Add records that leave the inbox."""
         self._parts.append(list(deliveries))
         self._count += len(deliveries)
 
-    def unsettled(self) -> list[Delivery]:
+    def unsettled(self) -> list[PendingRecord]:
         """Return the records that are not settled, in the order of their puts."""
         return [delivery for part in self._parts for delivery in part if delivery.outcome is None]
 

@@ -7,7 +7,7 @@ CUBIC, RFC 9438): it stays close under a limit that is lower than the bounds, an
 
 from __future__ import annotations
 
-from kinstream.config import Aggregation, Pacing
+from kinstream.config import Aggregation, RateLimits
 
 REFUSED_KEEPS = 0.7
 """The share that is left after a refusal."""
@@ -27,8 +27,6 @@ WORTH_ADVICE = 1.5
 LIMITED_FOR = 5.0
 """Seconds for which the number of records must have limited a shard before aggregation is advised."""
 
-FIRST_DELAY = 0.05
-"""The first pause before something is sent again; each is up to twice as long as the one before."""
 OUTAGE = 2
 """After so many requests in a row that failed as a whole, one request at a time finds out whether the service is back."""
 
@@ -46,7 +44,7 @@ class Pace:
         "_records_burst", "_records_rate", "_refused", "share",
     )  # fmt: skip
 
-    def __init__(self, pacing: Pacing, now: float) -> None:
+    def __init__(self, pacing: RateLimits, now: float) -> None:
         self._pacing = pacing
         self._records_rate: float = pacing.records_per_second
         self._bytes_rate: float = pacing.bytes_per_second
@@ -155,13 +153,15 @@ class Outage:
     """Whether the service answers at all; where it does not, one request at a time asks, at growing intervals.
 
     Args:
-        max_delay: The longest interval.
+        initial_delay: The first interval, in seconds.
+        max_delay: The longest interval, in seconds.
 
     Attributes:
         until: No request goes out before this time.
     """
 
-    def __init__(self, max_delay: float) -> None:
+    def __init__(self, initial_delay: float, max_delay: float) -> None:
+        self._initial_delay = initial_delay
         self._max_delay = max_delay
         self._failures = 0
         self._last = float("-inf")
@@ -186,7 +186,7 @@ class Outage:
         self._last = now
         self._failures = max(self._failures + 1, 1 if quota_left else OUTAGE)
         if self._failures >= OUTAGE:
-            self.until = now + delay(self._failures, random, self._max_delay)
+            self.until = now + delay(self._failures, random, self._initial_delay, self._max_delay)
 
     def room(self, on_their_way: int, max_requests: int, now: float) -> int:
         """Return how many requests may go out."""
@@ -195,7 +195,7 @@ class Outage:
         return (1 if self._failures >= OUTAGE else max_requests) - on_their_way
 
 
-def delay(failures: int, random: float, max_delay: float) -> float:
+def delay(failures: int, random: float, initial_delay: float, max_delay: float) -> float:
     """Return seconds before the next try after so many failures: half of it sure, half of it jitter."""
-    longest = min(FIRST_DELAY * 2.0 ** min(failures - 1, 64), max_delay)
+    longest = min(initial_delay * 2.0 ** min(failures - 1, 64), max_delay)
     return longest * (0.5 + 0.5 * random)

@@ -22,26 +22,26 @@ from typing import Any
 
 from kinstream.aws.client import Client
 from kinstream.aws.endpoint import Stream
-from kinstream.config import Aggregation, Batching, Buffering, Pacing, Resending
+from kinstream.config import Aggregation, Batching, BufferLimits, DeliveryPolicy, RateLimits
 from kinstream.errors import (
     ClosedError,
-    DeadlineExceeded,
     KinesisError,
     NotFound,
     OrderBroken,
+    RequestTimedOut,
     Undelivered,
     without_frames,
 )
 from kinstream.events import (
     Event,
+    MisroutedAggregateAccepted,
     Observer,
-    RecordsResent,
+    RecordsRetried,
+    RequestCompleted,
     RequestSent,
-    RequestSettled,
-    StrayKept,
 )
 from kinstream.produce.batch import Batch, Batcher
-from kinstream.produce.delivery import KEYLESS, Aggregate, Deliveries, Delivery, Entry, WrappedDelivery, count_attempt
+from kinstream.produce.delivery import Deliveries
 from kinstream.produce.entrance import Entrance
 from kinstream.produce.expire import ABSENT, NEVER, REFRESH, SERVICE, Cause, Expiry, StallClocks
 from kinstream.produce.follow import Follower, Stray, Unconfirmed
@@ -51,6 +51,7 @@ from kinstream.produce.lifetime import Lifetime
 from kinstream.produce.observe import teller
 from kinstream.produce.outcome import Outcomes
 from kinstream.produce.pace import Outage, Pace, delay
+from kinstream.produce.pending import KEYLESS, Aggregate, Entry, PendingRecord, WrappedRecord, count_attempt
 from kinstream.produce.pump import Pump
 from kinstream.produce.refusal import SAMPLES, Refusal
 from kinstream.produce.report import Reporter
@@ -66,7 +67,7 @@ from kinstream.produce.settle import (
     settle,
     settle_unanswered,
 )
-from kinstream.produce.statistics import Flushed, ProducerStatistics
+from kinstream.produce.statistics import FlushResult, ProducerStatistics
 from kinstream.produce.unseen import Unseen
 from kinstream.record import PutRecordResult
 from kinstream.sharding.hashkey import MAX_HASH_KEY
@@ -98,9 +99,9 @@ class Pipeline:
         order: "key": records of a key are written in the order in which they were put. None: in no order.
         aggregate: How records are packed; None: each goes for itself.
         batch: How requests are filled.
-        pace: How fast a shard is written to; None: as fast as it takes records.
+        rate_limits: How fast a shard is written to; None: as fast as it takes records.
         buffer: How much is held.
-        resend: How long a record is tried.
+        delivery: How long a record is tried.
         observer: Sees events.
 
     Attributes:
@@ -117,17 +118,17 @@ class Pipeline:
         order: str | None,
         aggregate: Aggregation | None,
         batch: Batching,
-        pace: Pacing | None,
-        buffer: Buffering,
-        resend: Resending,
+        rate_limits: RateLimits | None,
+        buffer: BufferLimits,
+        delivery: DeliveryPolicy,
         observer: Observer | None,
     ) -> None:
         self._clock = client.clock
         self._name = stream.name
         self._keep_order = keep_order = order is not None
         self._batching = batch
-        self._pacing = pace
-        self._resend = resend
+        self._rate_limits = rate_limits
+        self._delivery = delivery
         self._random = random.Random()
         self._tell: Callable[[Event], None] | None = teller(stream.name, observer)
 
@@ -135,12 +136,12 @@ class Pipeline:
         self._pump = Pump(self._turn, self._before_turn, self._clock)
         self.lifetime: Lifetime = Lifetime(stream.name, lambda: len(self._unsettled()), self._abandon)
         self._router = Router(self._make_lane, keep_order=keep_order)
-        self._expiry = Expiry(resend.deadline, NEVER if resend.max_age is None else resend.max_age)
-        self._stalls = StallClocks(resend.deadline)
+        self._expiry = Expiry(delivery.timeout, NEVER if delivery.max_age is None else delivery.max_age)
+        self._stalls = StallClocks(delivery.timeout)
         self._batcher = Batcher(batch, aggregate, self._expiry, self._stalls, keep_order=keep_order, tell=self._tell)
         self.entrance: Entrance = Entrance(buffer, self._router, self._pump, self._route, self._clock)
-        self._outage = Outage(resend.max_delay)
-        self._sender = Sender(client, stream, resend.deadline)
+        self._outage = Outage(delivery.initial_delay, delivery.max_delay)
+        self._sender = Sender(client, stream, delivery.timeout)
         self._report = Reporter(stream.name, self._clock)
         self._outcomes = Outcomes(
             self.entrance.room, self._tell, self._report, self._clock, aggregates=aggregate is not None
@@ -165,7 +166,7 @@ class Pipeline:
         self._closed: asyncio.Future[None] | None = None
         self._dead = False
 
-    def take(self, deliveries: list[Delivery], charge: int) -> None:
+    def take(self, deliveries: list[PendingRecord], charge: int) -> None:
         """Take in records that somebody admitted within what `entrance.lend` lent. If nothing is taken in any more, they fail."""
         if self.entrance.shut is None:
             self._guarded(self.entrance.take, deliveries, charge)
@@ -250,7 +251,7 @@ class Pipeline:
     def _send(self, now: float) -> None:
         room = 0
         if not self._follower.forbids_sending:
-            room = max(self._outage.room(len(self._on_their_way), self._batching.max_requests, now), 0)
+            room = max(self._outage.room(len(self._on_their_way), self._batching.max_in_flight, now), 0)
         parts = [self._parts.popleft() for _ in range(min(room, len(self._parts)))]
         for batch in [*parts, *self._batcher.ready(room - len(parts), now)]:
             batch.sent_at = now
@@ -370,7 +371,7 @@ class Pipeline:
             last_error: The reason why they are not settled yet.
             perhaps_written: True if the request is in flight or stored them in a shard that may be wrong.
         """
-        late: list[Delivery] = []
+        late: list[PendingRecord] = []
         following = NEVER
         stalled_since = min(self._batcher.stalled_since(lane), now)  # a clock that is clear may be started from now on
         for entry in entries:
@@ -391,13 +392,13 @@ class Pipeline:
                     delivery.maybe_written = True
                 late.append(delivery)
         if perhaps_written:
-            self._counts.late += len(late)
+            self._counts.timed_out_in_flight += len(late)
         self._time_out(late, lane, now, last_error)
         return following
 
-    def _time_out(self, late: list[Delivery], lane: Lane | None, now: float, last_error: str) -> None:
+    def _time_out(self, late: list[PendingRecord], lane: Lane | None, now: float, last_error: str) -> None:
         """Fail records that have timed out, with the reason."""
-        groups: dict[Cause, list[Delivery]] = {}
+        groups: dict[Cause, list[PendingRecord]] = {}
         for delivery in late:
             cause = self._expiry.cause(delivery.admitted, delivery.first_failure, now)
             groups.setdefault(cause, []).append(delivery)
@@ -415,9 +416,9 @@ class Pipeline:
         """Return why records have timed out, and what to do."""
         timeout = self._expiry.timeout
         if cause is Cause.AGE:
-            return f"dropped: not written within {self._expiry.max_age:g} s of its put (Resending.max_age)"
+            return f"dropped: not written within {self._expiry.max_age:g} s of its put (DeliveryPolicy.max_age)"
         if cause is Cause.FAILED:
-            return f"not written within {timeout:g} s of the first request that failed for it (Resending.deadline)"
+            return f"not written within {timeout:g} s of the first request that failed for it (DeliveryPolicy.timeout)"
         since = self._stalls.since
         if lane is not None and since(lane) + timeout <= now:
             stalled = f"{lane.shard_id or 'the stream'} has accepted no record for {now - since(lane):.0f} s"
@@ -430,8 +431,8 @@ class Pipeline:
         else:  # a response came in the moment in which it timed out
             stalled = f"it had waited for {timeout:g} s without a response"
         return (
-            f"not written: {stalled} (Resending.deadline={timeout:g}); check the endpoint, the network and the stream, or raise"
-            " Resending.deadline to outlast longer outages"
+            f"not written: {stalled} (DeliveryPolicy.timeout={timeout:g}); check the endpoint, the network and the stream, or"
+            " raise DeliveryPolicy.timeout to outlast longer outages"
         )
 
     @property
@@ -496,7 +497,7 @@ class Pipeline:
             self._strayed(verdict, batch, now)
         self._release(batch, now)  # not before: what is not settled yet holds up its key
         if self._tell is not None:
-            self._tell(RequestSettled(now - batch.sent_at, written, again, 0, None))
+            self._tell(RequestCompleted(now - batch.sent_at, written, again, 0, None))
         # A lane that had nothing but luck is as it was, unless it was its turn that it waited for.
         for lane in batch.lanes if self._keep_order else {part.lane for part in verdict.again}:
             self._batcher.touch(lane, now)
@@ -554,7 +555,7 @@ class Pipeline:
         """Release a request that failed as a whole, after its records were failed or put back."""
         self._release(batch, now)
         if self._tell is not None:
-            self._tell(RequestSettled(now - batch.sent_at, 0, again, failed, type(error).__name__))
+            self._tell(RequestCompleted(now - batch.sent_at, 0, again, failed, type(error).__name__))
         for lane in batch.lanes:
             self._batcher.touch(lane, now)
 
@@ -564,7 +565,7 @@ class Pipeline:
         lane.last_error = part.error
         self._counts.resent(part.reason, len(entries))
         if self._tell is not None:
-            self._tell(RecordsResent(lane.shard_id, len(entries), part.reason))
+            self._tell(RecordsRetried(lane.shard_id, len(entries), part.reason))
         if part.throttled and lane.pace is not None:
             lane.pace.refused(batch.sent_at, now)
         self._rest(part, now)
@@ -575,7 +576,7 @@ class Pipeline:
         if not self._router.has(lane):
             self._back([delivery for entry in entries for delivery in self._apart(entry)], now)
             return
-        loose: list[Delivery] = []
+        loose: list[PendingRecord] = []
         for entry in entries:
             if isinstance(entry, Aggregate) and any(delivery.outcome is not None for delivery in entry.members):
                 loose += self._apart(entry)
@@ -598,12 +599,14 @@ class Pipeline:
         lane = part.lane
         attempts = max(entry.attempts for entry in part.entries)
         if attempts > 1 or (part.throttled and lane.pace is None):
-            longest = self._resend.max_delay
+            longest = self._delivery.max_delay
             if part.throttled:
                 longest = min(longest, THROTTLED_DELAY)
-            lane.rest = max(lane.rest, now + delay(attempts, self._random.random(), longest))
+            lane.rest = max(
+                lane.rest, now + delay(attempts, self._random.random(), self._delivery.initial_delay, longest)
+            )
 
-    def _apart(self, entry: Entry, take: Callable[[Any], list[Delivery]] = taken_apart) -> list[Delivery]:
+    def _apart(self, entry: Entry, take: Callable[[Any], list[PendingRecord]] = taken_apart) -> list[PendingRecord]:
         """Return a Kinesis record's unsettled records; in order, those fail that come after a failed one of their key."""
         members = entry.members if isinstance(entry, Aggregate) else [entry]
         left = take(entry)
@@ -613,7 +616,7 @@ class Pipeline:
         self._fail_behind(causes, [delivery for delivery in left if delivery.partition_key in causes])
         return [delivery for delivery in left if delivery.outcome is None]
 
-    def _back(self, deliveries: list[Delivery], now: float) -> list[Lane]:
+    def _back(self, deliveries: list[PendingRecord], now: float) -> list[Lane]:
         """Put records in front of their lanes, whichever these are by now; return those."""
         lanes = self._router.put_in_front(deliveries)
         for lane in lanes:
@@ -644,7 +647,7 @@ class Pipeline:
             for part in others:
                 self._release(part, now)
         elif count == 1:
-            wrapped = isinstance(batch.entries[0], WrappedDelivery)
+            wrapped = isinstance(batch.entries[0], WrappedRecord)
             self._refuse(batch, error, error.details + (WRAPPED if wrapped else ""), now)
         else:
             if refusal is None and count > 2 * SAMPLES:
@@ -666,9 +669,9 @@ class Pipeline:
 
     def _refuse(self, batch: Batch, error: KinesisError, details: str, now: float) -> None:
         """Fail the records of a refused request; those of an aggregate are tried alone before."""
-        failed: list[Delivery] = []
+        failed: list[PendingRecord] = []
         for lane, start, stop in batch.spans:
-            records: list[Delivery] = []
+            records: list[PendingRecord] = []
             for entry in batch.entries[start:stop]:
                 count_attempt(entry)
                 if isinstance(entry, Aggregate):
@@ -704,7 +707,7 @@ class Pipeline:
     # Records that another shard took than was meant.
 
     def _strayed(self, verdict: Verdict, batch: Batch, now: float) -> None:
-        self._counts.wrong_shard += verdict.strays
+        self._counts.misrouted += verdict.strays
         for aggregate in verdict.scattered:
             self._scattered(aggregate, now)
         for lane, aggregate, result in verdict.unsure:
@@ -714,15 +717,19 @@ class Pipeline:
             self._follower.look_again()
 
     def _scattered(self, aggregate: Aggregate, now: float) -> None:
-        self._counts.resent_wrong_shard += 1
+        self._counts.retried_misrouted += 1
         if self._tell is not None:
-            self._tell(RecordsResent(None, 1, "wrong shard"))
+            self._tell(RecordsRetried(None, 1, "wrong shard"))
         deliveries = self._apart(aggregate, scatter)
         lanes = self._back(deliveries, now)
         attempts = max((delivery.attempts for delivery in deliveries), default=0)
         if attempts > 1:  # the map lags behind the shards: each try leaves a record that no reader takes
             for lane in lanes:
-                lane.rest = max(lane.rest, now + delay(attempts, self._random.random(), self._resend.max_delay))
+                lane.rest = max(
+                    lane.rest,
+                    now
+                    + delay(attempts, self._random.random(), self._delivery.initial_delay, self._delivery.max_delay),
+                )
 
     def _judged(self, stray: Stray, *, well: bool) -> None:
         """Settle an aggregate that was taken by a shard whose range was not known then."""
@@ -730,23 +737,25 @@ class Pipeline:
         if well:
             records = self._outcomes.written([stray.aggregate], [stray.result])
             if self._tell is not None:
-                self._tell(StrayKept(str(stray.result.shard_id), records))
+                self._tell(MisroutedAggregateAccepted(str(stray.result.shard_id), records))
         else:
             self._scattered(stray.aggregate, now)
         self._ended(stray.lane, now)
         self._batcher.touch(stray.lane, now)
 
     def _make_lane(self, shard_id: str | None, hash_key: str | None) -> Lane:
-        pace = None if self._pacing is None or shard_id is None else Pace(self._pacing, self._clock.monotonic())
+        pace = (
+            None if self._rate_limits is None or shard_id is None else Pace(self._rate_limits, self._clock.monotonic())
+        )
         return Lane(shard_id, hash_key, pace)
 
     # Failures.
 
-    def _fail(self, deliveries: list[Delivery], cause: BaseException, details: str) -> None:
+    def _fail(self, deliveries: list[PendingRecord], cause: BaseException, details: str) -> None:
         self._break_order(self._outcomes.failed(deliveries, cause, details))
 
     def _fail_batch(self, batch: Batch, cause: KinesisError) -> None:
-        failed: list[Delivery] = []
+        failed: list[PendingRecord] = []
         for entry in batch.entries:
             for delivery in taken_apart(entry):
                 delivery.attempts += 1
@@ -754,7 +763,7 @@ class Pipeline:
                 failed.append(delivery)
         self._fail(failed, cause, cause.details)
 
-    def _break_order(self, failed: list[Delivery]) -> None:
+    def _break_order(self, failed: list[PendingRecord]) -> None:
         """Fail what waits behind records that failed: it must not pass them. Whatever is put from now on starts afresh."""
         if not self._keep_order:
             return
@@ -770,8 +779,8 @@ class Pipeline:
             behind += lane.without(causes)
         self._fail_behind(causes, behind)
 
-    def _fail_behind(self, causes: dict[str, Delivery], behind: list[Delivery]) -> None:
-        groups: dict[str, list[Delivery]] = {}
+    def _fail_behind(self, causes: dict[str, PendingRecord], behind: list[PendingRecord]) -> None:
+        groups: dict[str, list[PendingRecord]] = {}
         for delivery in behind:
             groups.setdefault(delivery.partition_key, []).append(delivery)
         for key, group in groups.items():
@@ -864,28 +873,29 @@ class Pipeline:
 
     # The end.
 
-    def _unsettled(self) -> Deliveries:
+    def _unsettled(self) -> list[PendingRecord]:
         """Return all records that are not settled."""
-        return Deliveries([*self._outstanding.unsettled(), *self.entrance.inbox])
+        return [*self._outstanding.unsettled(), *self.entrance.inbox]
 
-    async def _drained(self) -> Deliveries:
-        """Wait until all that was put before is settled, without waiting for company; return what that was."""
-        deliveries = self._unsettled()
+    async def _drained(self) -> list[PendingRecord]:
+        """Flush, wait until all records that were put before are settled, and return them."""
+        records = self._unsettled()
+        deliveries = Deliveries(records)
         self._hurried = True
         self._pump.resume()
         self._pump.schedule()
         while not deliveries.done:
             await self._outcomes.next()
-        return deliveries
+        return records
 
-    async def flush(self) -> Flushed:
+    async def flush(self) -> FlushResult:
         """Wait until all that was put before is settled."""
         if not self._pump.started:
-            return Flushed(0, 0)
+            return FlushResult(0, 0)
         self._pump.check_loop()
-        deliveries = await self._drained()
-        failed = sum(delivery.failed for delivery in deliveries)
-        return Flushed(len(deliveries) - failed, failed)
+        records = await self._drained()
+        failed = sum(record.failed for record in records)
+        return FlushResult(len(records) - failed, failed)
 
     async def close(self, timeout: float | None) -> None:  # noqa: ASYNC109 - what is late is failed, not cancelled
         """Take nothing more, wait until all is settled, and end what is not settled by then."""
@@ -938,15 +948,15 @@ class Pipeline:
                 async with self._clock.timeout(timeout):
                     await end
         except TimeoutError:
-            self._abort(DeadlineExceeded(f"close: not settled within {timeout:g} s"), LEFT)
+            self._abort(RequestTimedOut(f"close: not settled within {timeout:g} s"), LEFT)
 
     def statistics(self) -> ProducerStatistics:
         """Return what was done so far."""
         room, inbox = self.entrance.room, self.entrance.inbox
         return self._counts.snapshot(
-            records_admitted=self._counts.records_admitted + len(inbox),
-            bytes_admitted=self._counts.bytes_admitted + sum(delivery.size for delivery in inbox),
-            failures_unseen=self.unseen.count,
+            records_put=self._counts.records_put + len(inbox),
+            bytes_put=self._counts.bytes_put + sum(delivery.size for delivery in inbox),
+            failures_unobserved=self.unseen.count,
             buffered_records=room.taken_records,
             buffered_bytes=room.taken_size,
             waiting_puts=self.entrance.waiting,
@@ -962,9 +972,9 @@ def _noted(raised: list[BaseException]) -> Iterator[None]:
         raised.append(error)
 
 
-def _causes(deliveries: list[Delivery]) -> dict[str, Delivery]:
+def _causes(deliveries: list[PendingRecord]) -> dict[str, PendingRecord]:
     """Return the first record that failed of each key."""
-    causes: dict[str, Delivery] = {}
+    causes: dict[str, PendingRecord] = {}
     for delivery in deliveries:
         if delivery.partition_key is not KEYLESS and delivery.failed:
             causes.setdefault(delivery.partition_key, delivery)

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import TypeAlias
 
-from kinstream.config import Buffering
+from kinstream.config import BufferLimits
 
 Queue: TypeAlias = "deque[tuple[asyncio.Future[None], int]]"
 """Calls of `put` that wait, and what each record will be charged with."""
@@ -26,7 +26,7 @@ class Room:
 
     __slots__ = ("_bytes_cap", "_records_cap", "queue", "records", "size")
 
-    def __init__(self, buffering: Buffering) -> None:
+    def __init__(self, buffering: BufferLimits) -> None:
         self._records_cap = buffering.max_records
         self._bytes_cap = buffering.max_bytes
         self.records: int = buffering.max_records

@@ -5,8 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable
 
-from kinstream.produce.delivery import KEYLESS, Delivery, WrappedDelivery
 from kinstream.produce.lane import Lane
+from kinstream.produce.pending import KEYLESS, PendingRecord, WrappedRecord
 from kinstream.sharding.hashkey import hash_key_bytes, md5
 from kinstream.sharding.shardmap import ShardMap
 from kinstream.speed import Compiled, compiled
@@ -38,7 +38,7 @@ class Router:
         """Return whether a lane's shard is open, as far as is known."""
         return lane in self._members
 
-    def place(self, deliveries: list[Delivery]) -> list[Lane]:
+    def place(self, deliveries: list[PendingRecord]) -> list[Lane]:
         """Put records at the ends of their lanes; return those lanes."""
         lanes = self.lanes
         if len(lanes) == 1:
@@ -46,24 +46,24 @@ class Router:
             return [lanes[0]]
         return [lanes[index] for index in distribute(deliveries, self.shard_map.ends, self._queues)]  # type: ignore[union-attr]
 
-    def spread(self, deliveries: list[Delivery], random_hash_key: Callable[[], int]) -> None:
+    def spread(self, deliveries: list[PendingRecord], random_hash_key: Callable[[], int]) -> None:
         """Give hash keys to the records that have no key: the open shards in turn, or just any while they are not known."""
         for delivery in deliveries:
             if delivery.partition_key is KEYLESS and delivery.explicit_hash_key is None:
                 lane = self.lanes[self._turn % len(self.lanes)]
                 self._turn += 1
                 delivery.explicit_hash_key = str(random_hash_key()) if lane.hash_key is None else lane.hash_key
-                if isinstance(delivery, WrappedDelivery):
+                if isinstance(delivery, WrappedRecord):
                     delivery.wrap(delivery.payload)
 
-    def lane_of(self, delivery: Delivery) -> Lane:
+    def lane_of(self, delivery: PendingRecord) -> Lane:
         """Return the lane in which a record waits, or would. Any thread may call it."""
         lanes, ends = self._table
         return lanes[0 if len(lanes) == 1 else find_all([delivery], ends)[0]]
 
-    def put_in_front(self, deliveries: list[Delivery]) -> list[Lane]:
+    def put_in_front(self, deliveries: list[PendingRecord]) -> list[Lane]:
         """Put records before all others in their lanes, in the order that they have; return those lanes."""
-        groups: dict[Lane, list[Delivery]] = {}
+        groups: dict[Lane, list[PendingRecord]] = {}
         for delivery in deliveries:
             groups.setdefault(self.lane_of(delivery), []).append(delivery)
         for lane, group in groups.items():
@@ -99,7 +99,7 @@ class Router:
         return self.put_in_front(moved)
 
 
-def find_all(deliveries: list[Delivery], ends: list[bytes], compiled: Compiled | None = compiled) -> list[int]:
+def find_all(deliveries: list[PendingRecord], ends: list[bytes], compiled: Compiled | None = compiled) -> list[int]:
     """Return the index of each record's shard. `ends` are the shards' highest hash keys, in order, and leave no hole."""
     found = None if compiled is None else compiled.find_shards(deliveries, ends)
     if found is not None:
@@ -114,7 +114,10 @@ def find_all(deliveries: list[Delivery], ends: list[bytes], compiled: Compiled |
 
 
 def distribute(
-    deliveries: list[Delivery], ends: list[bytes], queues: list[list[Delivery]], compiled: Compiled | None = compiled
+    deliveries: list[PendingRecord],
+    ends: list[bytes],
+    queues: list[list[PendingRecord]],
+    compiled: Compiled | None = compiled,
 ) -> list[int]:
     """Put each record at the end of its shard's queue; return the indexes of the queues that got any, as they got them.
 
@@ -137,7 +140,7 @@ def distribute(
     return indexes_touched
 
 
-def all_in(deliveries: list[Delivery], low: bytes, high: bytes) -> bool:
+def all_in(deliveries: list[PendingRecord], low: bytes, high: bytes) -> bool:
     """Return whether the hash keys of all records are from `low` to `high`."""
     return all(low <= hash_key_bytes(d.partition_key, d.explicit_hash_key) <= high for d in deliveries)
 

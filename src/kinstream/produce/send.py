@@ -10,13 +10,13 @@ from kinstream.aws import kinesis
 from kinstream.aws.attempts import THROTTLE_COST, TRANSIENT_COST
 from kinstream.aws.client import Client
 from kinstream.aws.endpoint import Stream
-from kinstream.config import Retrying
+from kinstream.config import RetryPolicy
 from kinstream.errors import KinesisError
 from kinstream.produce.batch import Batch
-from kinstream.produce.delivery import KEYLESS, count_attempt
+from kinstream.produce.pending import KEYLESS, count_attempt
 from kinstream.record import PutRecordResult
 
-ONCE = Retrying(max_attempts=1)
+ONCE = RetryPolicy(max_attempts=1)
 
 
 class Sender:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from kinstream.errors import InvalidArgument, KinesisError, ResourceInUse, UnexpectedResponse
 from kinstream.produce.batch import Batch, Span
-from kinstream.produce.delivery import Aggregate, Delivery, Entry, WrappedDelivery, count_attempt
 from kinstream.produce.lane import Lane, taken_apart
+from kinstream.produce.pending import Aggregate, Entry, PendingRecord, WrappedRecord, count_attempt
 from kinstream.produce.route import all_in
 from kinstream.record import PutRecordResult, PutResult
 from kinstream.sharding.shardmap import ShardMap
@@ -144,13 +144,13 @@ def _sort_out(
 
 def judge(entry: Entry, result: PutRecordResult, shard_map: ShardMap | None) -> bool | None:
     """Return whether an entry is well where it is: all of its records in that shard's range; None where that is not known."""
-    if isinstance(entry, Delivery):
+    if isinstance(entry, PendingRecord):
         return True
     found = None if shard_map is None else shard_map.range_of(str(result.shard_id))
     return None if found is None else all_in(entry.members, *found)
 
 
-def scatter(aggregate: Aggregate) -> list[Delivery]:
+def scatter(aggregate: Aggregate) -> list[PendingRecord]:
     """Return the records of an aggregate that the wrong shard took: all are sent again, and a careless reader sees them twice."""
     aggregate.attempts += 1
     aggregate.maybe_written = True
@@ -184,7 +184,7 @@ def settle_unanswered(batch: Batch, error: KinesisError) -> list[Again]:
 
 def mark_written(
     entries: list[Entry], results: list[PutRecordResult], compiled: Compiled | None = compiled
-) -> tuple[int, int, list[Delivery]]:
+) -> tuple[int, int, list[PendingRecord]]:
     """Tell each record that it is written; return how many they were, their bytes, and those that somebody waits for.
 
     Records that were settled before, because their deadline came, stay as they are.
@@ -192,15 +192,15 @@ def mark_written(
     """
     if compiled is not None:
         return compiled.mark_written(entries, results)
-    settled: list[tuple[Delivery, PutResult]] = []
+    settled: list[tuple[PendingRecord, PutResult]] = []
     for entry, result in zip(entries, results, strict=True):
         shard_id, number = str(result.shard_id), str(result.sequence_number)
-        whole = None if isinstance(entry, Delivery) else entry
-        for index, delivery in enumerate([entry] if isinstance(entry, Delivery) else entry.members):
+        whole = None if isinstance(entry, PendingRecord) else entry
+        for index, delivery in enumerate([entry] if isinstance(entry, PendingRecord) else entry.members):
             if delivery.outcome is not None:
                 continue
             if whole is None:
-                place = 0 if isinstance(delivery, WrappedDelivery) else None
+                place = 0 if isinstance(delivery, WrappedRecord) else None
                 attempts, doubt = delivery.attempts, delivery.maybe_written
             else:
                 place, attempts = index, delivery.attempts + whole.attempts
@@ -212,7 +212,7 @@ def mark_written(
         delivery.outcome = outcome
         delivery.data = b""
     for entry in entries:
-        if not isinstance(entry, Delivery):
+        if not isinstance(entry, PendingRecord):
             entry.members = []
             entry.data = b""
     return len(settled), size, awaited
@@ -220,6 +220,6 @@ def mark_written(
 
 def in_doubt(entry: Entry) -> int:
     """Return how many of an entry's records may have been written by an earlier attempt too."""
-    if isinstance(entry, Delivery):
+    if isinstance(entry, PendingRecord):
         return int(entry.maybe_written)
     return len(entry.members) if entry.maybe_written else sum(delivery.maybe_written for delivery in entry.members)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kinstream.errors import ProduceError
-from kinstream.produce.delivery import Delivery, Failure, Unobserved
 from kinstream.produce.expire import NEVER
+from kinstream.produce.pending import Failure, PendingRecord, Unobserved
 
 UNSEEN_KEPT = 100
 """Maximum unobserved errors that are kept for `close`."""
@@ -43,7 +43,7 @@ class Together:
 
     __slots__ = ("_deliveries", "_ids")
 
-    def __init__(self, deliveries: list[Delivery]) -> None:
+    def __init__(self, deliveries: list[PendingRecord]) -> None:
         self._deliveries = deliveries
         self._ids: set[int] | None = None
 
@@ -72,7 +72,7 @@ class Unseen:
 
     # Records that tasks await together.
 
-    def expect(self, deliveries: list[Delivery]) -> Together:
+    def expect(self, deliveries: list[PendingRecord]) -> Together:
         """Take note that a task awaits records together, until `expected`."""
         together = Together(deliveries)
         self._together[together] = None
@@ -82,7 +82,7 @@ class Unseen:
         """Take note that a task does not await records any more."""
         self._together.pop(together, None)
 
-    def awaited(self, deliveries: list[Delivery]) -> set[int]:
+    def awaited(self, deliveries: list[PendingRecord]) -> set[int]:
         """Return the identities of those records that tasks await together with others. None of them may be settled yet."""
         if not self._together:
             return set()
@@ -105,7 +105,7 @@ class Unseen:
         """True if there is space for another error."""
         return len(self._kept) < UNSEEN_KEPT
 
-    def keep(self, delivery: Delivery, failure: Failure) -> None:
+    def keep(self, delivery: PendingRecord, failure: Failure) -> None:
         """Keep the error of a record that failed, if there is space for the record; `add` counts it."""
         if self.keeps and self._size + delivery.size <= UNSEEN_BYTES:
             own = Unobserved(failure, self)

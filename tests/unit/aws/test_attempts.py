@@ -5,20 +5,20 @@ import random
 import pytest
 
 from kinstream.aws.attempts import QUOTA_CAPACITY, Attempts, RetryQuota
-from kinstream.config import Retrying
-from kinstream.errors import ConnectFailed, InvalidArgument, KinesisError, service_error
+from kinstream.config import RetryPolicy
+from kinstream.errors import ConnectionFailed, InvalidArgument, KinesisError, service_error
 
 BROKEN = service_error("PutRecords", 500, "InternalFailure", "")
 THROTTLED = service_error("PutRecords", 400, "ProvisionedThroughputExceededException", "")
-PATIENT = Retrying(max_attempts=100)
+PATIENT = RetryPolicy(max_attempts=100)
 
 
-def attempts(quota: RetryQuota | None = None, retrying: Retrying = PATIENT) -> Attempts:
+def attempts(quota: RetryQuota | None = None, retrying: RetryPolicy = PATIENT) -> Attempts:
     return Attempts(retrying, RetryQuota() if quota is None else quota)
 
 
 def test_three_attempts_by_default() -> None:
-    call = attempts(retrying=Retrying())
+    call = attempts(retrying=RetryPolicy())
     assert call.next_delay(BROKEN, 0.5) is not None
     assert call.next_delay(BROKEN, 0.5) is not None
     assert call.next_delay(BROKEN, 0.5) is None
@@ -26,7 +26,7 @@ def test_three_attempts_by_default() -> None:
 
 
 def test_one_attempt_never_repeats() -> None:
-    assert attempts(retrying=Retrying(max_attempts=1)).next_delay(THROTTLED, 0.5) is None
+    assert attempts(retrying=RetryPolicy(max_attempts=1)).next_delay(THROTTLED, 0.5) is None
 
 
 def test_pauses_after_faults_double_from_50_ms_to_20_s() -> None:
@@ -49,7 +49,7 @@ def test_jitter_is_full() -> None:
 
 
 def test_configured_cap_bounds_every_pause() -> None:
-    call = attempts(retrying=Retrying(max_attempts=10, max_delay=0.07))
+    call = attempts(retrying=RetryPolicy(max_attempts=10, max_delay=0.07))
     assert [call.next_delay(BROKEN, 1.0) for _ in range(3)] == [0.05, 0.07, 0.07]
 
 
@@ -74,7 +74,7 @@ def test_error_that_repeating_cannot_help_is_final_and_costs_nothing() -> None:
     assert quota.available == QUOTA_CAPACITY == 500
 
 
-@pytest.mark.parametrize(("error", "cost"), [(BROKEN, 14), (ConnectFailed("no", sent=False), 14), (THROTTLED, 5)])
+@pytest.mark.parametrize(("error", "cost"), [(BROKEN, 14), (ConnectionFailed("no", sent=False), 14), (THROTTLED, 5)])
 def test_retry_costs_14_after_a_fault_and_5_after_a_throttle(error: KinesisError, cost: int) -> None:
     quota = RetryQuota()
     attempts(quota).next_delay(error, 0.5)
@@ -117,7 +117,7 @@ def test_quota_never_holds_more_than_its_capacity() -> None:
 def test_a_minute_of_faults_costs_at_most_a_fifth_more_calls_once_the_quota_is_empty() -> None:
     # 20 calls a second for 60 s, each answered with a 500, on a virtual clock: what happens when, in order of time.
     quota, jitter = RetryQuota(), random.Random(4)
-    calls = [(i / 20, Attempts(Retrying(), quota)) for i in range(60 * 20)]
+    calls = [(i / 20, Attempts(RetryPolicy(), quota)) for i in range(60 * 20)]
     sent: list[tuple[float, bool]] = []
     emptied = None
     waiting = [(when, number, call, True) for number, (when, call) in enumerate(calls)]

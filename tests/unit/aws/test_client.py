@@ -18,18 +18,18 @@ from kinstream.aws.credentials import Credentials
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.kinesis import put_record, put_records
 from kinstream.aws.transport import Answer
-from kinstream.config import Retrying, Timeouts
+from kinstream.config import RetryPolicy, Timeouts
 from kinstream.errors import (
     AccessDenied,
     ClosedError,
     ConfigError,
-    ConnectFailed,
+    ConnectionFailed,
     ConnectionLost,
     CredentialsError,
-    DeadlineExceeded,
     InvalidArgument,
     KinesisError,
     NotFound,
+    RequestTimedOut,
     ServiceError,
     ServiceUnavailable,
     Throttled,
@@ -42,7 +42,7 @@ KEY = Credentials("AKID", f"{CANARY}/secret", f"{CANARY}/token")
 STREAM = Stream.parse("orders")
 WRITTEN = answer({"SequenceNumber": "1", "ShardId": "shardId-000000000000"})
 LOST = ConnectionLost("lost", sent=None)
-NOT_SENT = ConnectFailed("refused", sent=False)
+NOT_SENT = ConnectionFailed("refused", sent=False)
 BROKEN = refusal("InternalFailure", 500)
 THROTTLED = refusal("ProvisionedThroughputExceededException")
 
@@ -74,7 +74,7 @@ async def test_call_sends_a_signed_request_and_gives_the_answer() -> None:
 
 async def test_cbor_is_sent_and_read() -> None:
     body = cbor2.dumps({"StreamCreationTimestamp": cbor2.CBORTag(1, 1787036486712)})
-    client, transport = client_of(Answer(200, {"content-type": "application/x-amz-cbor-1.1"}, body), wire="cbor")
+    client, transport = client_of(Answer(200, {"content-type": "application/x-amz-cbor-1.1"}, body), wire_format="cbor")
     assert await client.call("DescribeStreamSummary", {"StreamName": "a"}) == {
         "StreamCreationTimestamp": 1787036486.712
     }
@@ -98,7 +98,7 @@ async def test_wrong_operation_is_refused_before_anything_is_sent(operation: Any
 @pytest.mark.parametrize("wire", ["json", "cbor"])
 @pytest.mark.parametrize("params", [None, [], "a", {"Limit": object()}, {"Limit": float("nan")}])
 async def test_wrong_parameters_are_refused_before_anything_is_sent(params: Any, wire: str) -> None:
-    client, transport = client_of(WRITTEN, wire=wire)
+    client, transport = client_of(WRITTEN, wire_format=wire)
     with pytest.raises(ConfigError, match=r"^params: "):
         await client.call("ListStreams", params)
     assert not transport.sent
@@ -165,7 +165,7 @@ async def test_retry_after_that_is_no_number_is_passed_over(header: str) -> None
     assert clock.slept[0] <= 1.0
 
 
-@pytest.mark.parametrize("unknown", [LOST, DeadlineExceeded("late", sent=True), BROKEN, refusal("", 503)])
+@pytest.mark.parametrize("unknown", [LOST, RequestTimedOut("late", sent=True), BROKEN, refusal("", 503)])
 async def test_put_after_an_unknown_outcome_may_be_a_duplicate(unknown: Step) -> None:
     client, _ = client_of(unknown, WRITTEN)
     result = await put(client)
@@ -185,10 +185,10 @@ async def test_put_after_a_known_outcome_is_no_duplicate(known: Step) -> None:
     ("script", "error", "maybe_written", "attempts"),
     [
         ([LOST], ConnectionLost, True, 3),
-        ([DeadlineExceeded("late", sent=None)], DeadlineExceeded, True, 3),
+        ([RequestTimedOut("late", sent=None)], RequestTimedOut, True, 3),
         ([BROKEN], ServiceUnavailable, True, 3),
         ([THROTTLED], Throttled, False, 3),
-        ([NOT_SENT], ConnectFailed, False, 0),
+        ([NOT_SENT], ConnectionFailed, False, 0),
         ([BROKEN, THROTTLED], Throttled, True, 3),
         ([LOST, refusal("ResourceNotFoundException")], NotFound, True, 2),
         ([answer({"oops": 1})], UnexpectedResponse, True, 1),
@@ -231,7 +231,7 @@ async def test_wrong_number_of_attempts_is_refused_by_the_name_of_its_variable(
 @pytest.mark.parametrize("value", ["7", "many"])
 async def test_retry_that_was_given_has_the_first_word(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", value)
-    client, transport = client_of(BROKEN, retry=Retrying(max_attempts=2))
+    client, transport = client_of(BROKEN, retry=RetryPolicy(max_attempts=2))
     with pytest.raises(ServiceUnavailable):
         await client.call("ListStreams", {})
     assert len(transport.sent) == 2
@@ -491,9 +491,9 @@ async def test_call_ends_at_its_deadline_with_retries_and_pauses_in_it() -> None
         await asyncio.sleep(0)
         return BROKEN
 
-    client, _ = client_of(slow, clock=clock, timeouts=Timeouts(call=12), retry=Retrying(max_attempts=100))
+    client, _ = client_of(slow, clock=clock, timeouts=Timeouts(call=12), retry=RetryPolicy(max_attempts=100))
     start = clock.now
-    with pytest.raises(DeadlineExceeded, match=r"PutRecord: no result within 12 s") as caught:
+    with pytest.raises(RequestTimedOut, match=r"PutRecord: no result within 12 s") as caught:
         await put(client)
     assert clock.now - start < 12 + 5 + 1
     assert caught.value.maybe_written
@@ -595,7 +595,7 @@ async def test_nothing_secret_is_in_an_error_or_a_log(
     failure: str, wire: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     script, options = FAILURES[failure]
-    client, _ = client_of(*script, wire=wire, **options)
+    client, _ = client_of(*script, wire_format=wire, **options)
     with caplog.at_level(logging.DEBUG), pytest.raises(KinesisError) as caught:
         await put(client)
     error = caught.value
@@ -667,7 +667,7 @@ async def test_deadline_before_anything_was_sent_is_safe_to_repeat() -> None:
         return KEY
 
     client, transport = client_of(WRITTEN, clock=clock, credentials=slow)
-    with pytest.raises(DeadlineExceeded) as caught:
+    with pytest.raises(RequestTimedOut) as caught:
         await put(client)
     assert (caught.value.sent, caught.value.retry_safe, caught.value.maybe_written) == (False, True, False)
     assert transport.sent == []
@@ -729,9 +729,9 @@ async def test_failed_read_is_safe_to_repeat_and_a_failed_change_is_not() -> Non
 
 async def test_deadline_names_what_the_last_attempt_failed_of() -> None:
     clock = VirtualClock()
-    client, _ = client_of(THROTTLED, clock=clock, timeouts=Timeouts(call=1), retry=Retrying(max_attempts=50))
+    client, _ = client_of(THROTTLED, clock=clock, timeouts=Timeouts(call=1), retry=RetryPolicy(max_attempts=50))
     with pytest.raises(
-        DeadlineExceeded, match="no result within 1 s; the last attempt: PutRecord: Provisioned"
+        RequestTimedOut, match="no result within 1 s; the last attempt: PutRecord: Provisioned"
     ) as caught:
         await put(client)
     assert caught.value.throttled
@@ -740,7 +740,7 @@ async def test_deadline_names_what_the_last_attempt_failed_of() -> None:
 
 @pytest.mark.parametrize("wire", ["json", "cbor"])
 async def test_datetime_without_a_time_zone_is_refused(wire: str) -> None:
-    client, transport = client_of(answer({}), wire=wire)
+    client, transport = client_of(answer({}), wire_format=wire)
     with pytest.raises(ConfigError, match=r"Timestamp=.*must have a time zone"):
         await client.call("GetShardIterator", {"Timestamp": datetime(2026, 1, 1)})  # noqa: DTZ001 - the point
     assert transport.sent == []

@@ -16,7 +16,7 @@ from kinstream.aws.credentials import Credentials
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.kinesis import put_records
 from kinstream.aws.transport import Answer
-from kinstream.config import Retrying
+from kinstream.config import RetryPolicy
 from kinstream.errors import AccessDenied
 from kinstream.record import Record
 
@@ -101,7 +101,7 @@ class Service(ScriptedTransport):
 
 
 def client_of(clock: VirtualClock, service: Service, **options: Any) -> Client:
-    given = {"credentials": Credentials("AKID", "secret"), "retry": Retrying(max_attempts=1), **options}
+    given = {"credentials": Credentials("AKID", "secret"), "retry": RetryPolicy(max_attempts=1), **options}
     return Client(region="us-east-1", endpoint_url="http://127.0.0.1:4567", clock=clock, transport=service, **given)
 
 
@@ -111,7 +111,7 @@ async def test_simultaneous_first_calls_succeed_with_a_wrong_clock(off: float, w
     clock = VirtualClock()
     clock.off = off
     service = Service(clock, together=20)
-    client = client_of(clock, service, wire=wire)
+    client = client_of(clock, service, wire_format=wire)
     assert await asyncio.gather(*(client.call("ListStreams", {}) for _ in range(20))) == [{}] * 20
     assert len(service.sent) == 40
     await client.call("ListStreams", {})

@@ -14,7 +14,7 @@ from kinstream.aws.endpoint import Stream
 from kinstream.aws.kinesis import ShardFilter
 from kinstream.aws.shards import ShardMapSource, all_shards
 from kinstream.aws.transport import Answer
-from kinstream.config import Retrying
+from kinstream.config import RetryPolicy
 from kinstream.errors import NotFound, UnexpectedResponse
 from kinstream.sharding.shardmap import ShardMap
 
@@ -43,7 +43,7 @@ def client_of(*script: Step) -> tuple[Client, ScriptedTransport, VirtualClock]:
         region="us-east-1",
         credentials=Credentials("AKID", "secret"),
         endpoint_url="http://127.0.0.1:4567",
-        retry=Retrying(max_attempts=1),
+        retry=RetryPolicy(max_attempts=1),
         clock=clock,
         transport=transport,
     )

@@ -19,9 +19,9 @@ from kinstream.errors import (
     AccessDenied,
     ConfigError,
     ConnectionLost,
-    DeadlineExceeded,
     KinesisError,
     NotFound,
+    RequestTimedOut,
     ResourceInUse,
     ServiceError,
     ServiceUnavailable,
@@ -208,14 +208,14 @@ async def test_a_payload_is_read_in_the_form_that_it_says(wire: str) -> None:
     cbor = cbor2.dumps({**ONE, "Records": [record]})
     told: Any = {**headers, ":content-type": "application/x-amz-cbor-1.1"}
     stream = ScriptedStream(event(ONE) + frame(told, cbor))
-    events = [e async for e in await subscribe(client_of(stream, wire=wire)[0])]
+    events = [e async for e in await subscribe(client_of(stream, wire_format=wire)[0])]
     assert events[0] == events[1]
 
 
 async def test_a_payload_without_a_form_is_in_the_requests() -> None:
     headers: Any = {":message-type": "event", ":event-type": "SubscribeToShardEvent"}
     stream = ScriptedStream(frame(headers, cbor2.dumps(IDLE)))
-    assert [e.records async for e in await subscribe(client_of(stream, wire="cbor")[0])] == [[]]
+    assert [e.records async for e in await subscribe(client_of(stream, wire_format="cbor")[0])] == [[]]
 
 
 async def test_events_of_later_days_are_passed_over() -> None:
@@ -281,7 +281,7 @@ async def test_what_is_no_stream_of_kinesis_is_unexpected_and_may_be_asked_for_a
     assert error.retry_safe
 
 
-@pytest.mark.parametrize("lost", [ConnectionLost("cut", sent=True), DeadlineExceeded("silent", sent=True)])
+@pytest.mark.parametrize("lost", [ConnectionLost("cut", sent=True), RequestTimedOut("silent", sent=True)])
 async def test_a_broken_connection_says_whose_it_was(lost: KinesisError) -> None:
     error = await ended_by(event(ONE), lost)
     assert error is lost

@@ -19,13 +19,13 @@ from tests.doubles.server import Peer, Script, http_answer, serving
 
 from kinstream.aws.transport import Answer, HttpTransport
 from kinstream.clock import SYSTEM_CLOCK
-from kinstream.config import Connection
+from kinstream.config import ConnectionOptions
 from kinstream.errors import (
     ConfigError,
-    ConnectFailed,
+    ConnectionFailed,
     ConnectionLost,
-    DeadlineExceeded,
     KinesisError,
+    RequestTimedOut,
     TransportError,
     UnexpectedResponse,
 )
@@ -39,14 +39,16 @@ CANARY = "-".join(("no", "canary", "sings"))  # put together, for tracebacks sho
 
 
 def transport(
-    url: str, connection: Connection | None = None, *, bundle: str | None = None, progress: float = 5.0
+    url: str, connection: ConnectionOptions | None = None, *, bundle: str | None = None, progress: float = 5.0
 ) -> HttpTransport:
-    return HttpTransport(url, connection or Connection(), ca_bundle=bundle, progress=progress, clock=SYSTEM_CLOCK)
+    return HttpTransport(
+        url, connection or ConnectionOptions(), ca_bundle=bundle, progress=progress, clock=SYSTEM_CLOCK
+    )
 
 
 @contextlib.asynccontextmanager
 async def opened(
-    url: str, connection: Connection | None = None, *, bundle: str | None = None, progress: float = 5.0
+    url: str, connection: ConnectionOptions | None = None, *, bundle: str | None = None, progress: float = 5.0
 ) -> AsyncIterator[Callable[..., Awaitable[Answer]]]:
     """Give a function that posts to `url`."""
     http = transport(url, connection, bundle=bundle, progress=progress)
@@ -165,8 +167,8 @@ async def test_answer_over_the_limit_is_refused_on_the_way() -> None:
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "https://127.0.0.1:1", "http://kinesis.invalid"])
 async def test_no_connection_means_not_sent(url: str) -> None:
-    async with opened(url, Connection(allow_http=True)) as post:
-        with pytest.raises(ConnectFailed) as caught:
+    async with opened(url, ConnectionOptions(allow_http=True)) as post:
+        with pytest.raises(ConnectionFailed) as caught:
             await post()
     assert caught.value.sent is False
     assert caught.value.retry_safe is True
@@ -181,14 +183,14 @@ async def test_connection_that_is_never_accepted_ends_in_time_as_not_sent() -> N
             filler.setblocking(False)
             filler.connect_ex(full.getsockname())
         async with opened(f"http://127.0.0.1:{full.getsockname()[1]}", progress=0.8) as post:
-            with pytest.raises(ConnectFailed, match=r"no connection to http://127\.0\.0\.1:\d+ in time") as caught:
+            with pytest.raises(ConnectionFailed, match=r"no connection to http://127\.0\.0\.1:\d+ in time") as caught:
                 await post()
     assert caught.value.sent is False
 
 
 async def test_tls_that_is_never_answered_is_not_sent() -> None:
     async with serving(wait_for_ever) as server, opened(f"https://127.0.0.1:{server.port}", progress=0.8) as post:
-        with pytest.raises(ConnectFailed) as caught:
+        with pytest.raises(ConnectionFailed) as caught:
             await post()
     assert caught.value.sent is False
 
@@ -209,7 +211,7 @@ async def only_closes(peer: Peer) -> None:
 
 async def test_https_to_a_port_without_tls_says_so() -> None:
     async with serving(http_only) as server, opened(f"https://127.0.0.1:{server.port}") as post:
-        with pytest.raises(ConnectFailed) as caught:
+        with pytest.raises(ConnectionFailed) as caught:
             await post()
     assert f"https://127.0.0.1:{server.port}: the port does not speak TLS" in caught.value.details
     assert "use http://" in caught.value.details
@@ -237,7 +239,7 @@ async def test_connection_that_breaks_after_responses_raises_no_doubt_about_tls(
 
 async def test_failed_connection_names_the_url() -> None:
     async with opened("http://127.0.0.1:1") as post:
-        with pytest.raises(ConnectFailed, match=r"no connection to http://127\.0\.0\.1:1: Connection refused"):
+        with pytest.raises(ConnectionFailed, match=r"no connection to http://127\.0\.0\.1:1: Connection refused"):
             await post()
 
 
@@ -334,14 +336,14 @@ async def trickles(peer: Peer) -> None:
     ids=["reads all", "black hole", "half a head", "slow loris"],
 )
 async def test_silence_ends_at_the_deadline(script: Script) -> None:
-    with pytest.raises(DeadlineExceeded, match=r"no answer within 0\.5 s") as caught:
+    with pytest.raises(RequestTimedOut, match=r"no answer within 0\.5 s") as caught:
         await post_to(script, progress=PROGRESS)
     assert caught.value.sent is None
 
 
 async def test_silence_within_a_large_answer_ends_at_the_deadline() -> None:
     start = http_answer(b"x" * 1_000_000)[:500_000]
-    with pytest.raises(DeadlineExceeded, match=r"the response stopped for 0\.5 s") as caught:
+    with pytest.raises(RequestTimedOut, match=r"the response stopped for 0\.5 s") as caught:
         await post_to(answering(start, then=wait_for_ever), progress=PROGRESS)
     assert caught.value.sent is True
 
@@ -383,7 +385,7 @@ async def test_connection_is_kept_for_the_next_request() -> None:
 async def test_no_connection_is_kept_where_none_may_be() -> None:
     async with (
         serving(serve_on) as server,
-        opened(f"http://127.0.0.1:{server.port}", Connection(max_idle=0)) as post,
+        opened(f"http://127.0.0.1:{server.port}", ConnectionOptions(max_idle=0)) as post,
     ):
         for _ in range(3):
             await post()
@@ -553,7 +555,7 @@ def tls(authority: trustme.CA, name: str) -> ssl.SSLContext:
 async def test_authority_of_the_bundle_is_trusted(authority: trustme.CA, bundle: str) -> None:
     async with serving(serve_on, tls(authority, "127.0.0.1")) as server:
         url = f"https://127.0.0.1:{server.port}"
-        async with opened(url, Connection(ca_bundle=bundle)) as post:
+        async with opened(url, ConnectionOptions(ca_bundle=bundle)) as post:
             assert (await post()).body == BODY
             assert (await post()).body == BODY
         assert server.connections == 1
@@ -566,7 +568,7 @@ async def test_unknown_authority_is_refused_for_good(authority: trustme.CA) -> N
         serving(serve_on, tls(authority, "127.0.0.1")) as server,
         opened(f"https://127.0.0.1:{server.port}") as post,
     ):
-        with pytest.raises(ConnectFailed, match=r"not trusted: .*Connection\(ca_bundle=") as caught:
+        with pytest.raises(ConnectionFailed, match=r"not trusted: .*ConnectionOptions\(ca_bundle=") as caught:
             await post()
     assert caught.value.sent is False
     assert caught.value.retry_safe is False
@@ -575,9 +577,9 @@ async def test_unknown_authority_is_refused_for_good(authority: trustme.CA) -> N
 async def test_certificate_of_another_host_is_refused(authority: trustme.CA, bundle: str) -> None:
     async with (
         serving(serve_on, tls(authority, "other.example.com")) as server,
-        opened(f"https://127.0.0.1:{server.port}", Connection(ca_bundle=bundle)) as post,
+        opened(f"https://127.0.0.1:{server.port}", ConnectionOptions(ca_bundle=bundle)) as post,
     ):
-        with pytest.raises(ConnectFailed, match=r"not valid for name .*; check the endpoint") as caught:
+        with pytest.raises(ConnectionFailed, match=r"not valid for name .*; check the endpoint") as caught:
             await post()
     assert caught.value.sent is False
     assert caught.value.retry_safe is False
@@ -608,7 +610,7 @@ async def test_given_proxy_is_used() -> None:
     seen: list[bytes] = []
     async with (
         proxy(seen) as address,
-        opened("http://kinesis.invalid", Connection(proxy=f"http://u:p@{address}")) as post,
+        opened("http://kinesis.invalid", ConnectionOptions(proxy=f"http://u:p@{address}")) as post,
     ):
         assert (await post()).body == b"proxied"
     assert seen == [b"POST http://kinesis.invalid/ HTTP/1.1"]
@@ -629,7 +631,7 @@ async def test_https_goes_through_a_tunnel_that_may_be_refused(monkeypatch: pyte
     async with proxy(seen) as address:
         monkeypatch.setenv("HTTPS_PROXY", f"http://{address}")
         async with opened("https://kinesis.invalid") as post:
-            with pytest.raises(ConnectFailed, match="proxy authorization required") as caught:
+            with pytest.raises(ConnectionFailed, match="proxy authorization required") as caught:
                 await post()
     assert seen == [b"CONNECT kinesis.invalid:443 HTTP/1.1"]
     assert caught.value.sent is False
@@ -640,26 +642,26 @@ async def test_proxy_of_the_environment_can_be_passed_by(way: str, monkeypatch: 
     seen: list[bytes] = []
     async with proxy(seen) as address, serving(serve_on) as server:
         monkeypatch.setenv("HTTP_PROXY", f"http://{address}")
-        url, connection = "http://kinesis.invalid", Connection()
+        url, connection = "http://kinesis.invalid", ConnectionOptions()
         if way == "NO_PROXY":
             monkeypatch.setenv("NO_PROXY", "invalid")
         elif way == "an empty proxy":
-            connection = Connection(proxy="")
+            connection = ConnectionOptions(proxy="")
         else:
             url = f"http://127.0.0.1:{server.port}"
         async with opened(url, connection) as post:
             if way == "loopback":
                 assert (await post()).body == BODY
             else:
-                with pytest.raises(ConnectFailed):
+                with pytest.raises(ConnectionFailed):
                     await post()
     assert seen == []
 
 
 @pytest.mark.parametrize("url", ["http://", "http://:3128", "http://pro xy:1", "http://canary@proxy:99999"])
 def test_proxy_that_is_no_url_is_a_config_error(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"Connection\.proxy") as caught:
-        transport("https://kinesis.example.com", Connection(proxy=url))
+    with pytest.raises(ConfigError, match=r"ConnectionOptions\.proxy") as caught:
+        transport("https://kinesis.example.com", ConnectionOptions(proxy=url))
     assert "canary" not in str(caught.value)
 
 
@@ -679,8 +681,8 @@ async def test_no_error_shows_the_request(script: Script) -> None:
 
 @pytest.mark.parametrize("url", ["http://kinesis.invalid", "https://kinesis.invalid"])
 async def test_no_error_shows_a_proxys_password(url: str) -> None:
-    async with opened(url, Connection(proxy=f"http://user:{CANARY}@127.0.0.1:1")) as post:
-        with pytest.raises(ConnectFailed) as caught:
+    async with opened(url, ConnectionOptions(proxy=f"http://user:{CANARY}@127.0.0.1:1")) as post:
+        with pytest.raises(ConnectionFailed) as caught:
             await post()
     assert CANARY not in "".join(traceback.format_exception(caught.value))
 

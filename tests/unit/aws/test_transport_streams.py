@@ -21,11 +21,11 @@ from kinstream.aws.transport import (
     whole,
 )
 from kinstream.clock import SYSTEM_CLOCK
-from kinstream.config import Connection
+from kinstream.config import ConnectionOptions
 from kinstream.errors import (
-    ConnectFailed,
+    ConnectionFailed,
     ConnectionLost,
-    DeadlineExceeded,
+    RequestTimedOut,
 )
 
 pytestmark = pytest.mark.enable_socket
@@ -59,7 +59,7 @@ def chunk(data: bytes) -> bytes:
 
 @contextlib.asynccontextmanager
 async def transport(url: str, bundle: Path | None = None) -> AsyncIterator[HttpTransport]:
-    connection = Connection(ca_bundle=bundle)
+    connection = ConnectionOptions(ca_bundle=bundle)
     http = HttpTransport(url, connection, ca_bundle=None, progress=5.0, clock=SYSTEM_CLOCK)
     try:
         yield http
@@ -113,7 +113,7 @@ async def test_silence_ends_a_read_and_counts_only_while_it_waits() -> None:
         answer = await opened(http, server.port)
         await asyncio.sleep(0.3)
         assert await answer.read(0.2) is not None
-        with pytest.raises(DeadlineExceeded, match=r"silent for 0\.2 s"):
+        with pytest.raises(RequestTimedOut, match=r"silent for 0\.2 s"):
             await answer.read(0.2)
         await answer.close()
 
@@ -141,11 +141,11 @@ async def test_no_answer_in_time_and_no_connection_are_errors() -> None:
         await until_closed(peer)
 
     async with serving(silent) as server, transport(f"http://127.0.0.1:{server.port}") as http:
-        with pytest.raises(DeadlineExceeded) as caught:
+        with pytest.raises(RequestTimedOut) as caught:
             await opened(http, server.port, progress=0.2)
         assert caught.value.sent is None
     async with transport(f"http://127.0.0.1:{server.port}") as http:
-        with pytest.raises(ConnectFailed):
+        with pytest.raises(ConnectionFailed):
             await opened(http, server.port)
 
 
@@ -314,7 +314,7 @@ async def test_a_stream_that_fails_to_open_lets_the_waiting_ones_try() -> None:
         cancelled = asyncio.ensure_future(opened(http, server.port))
         await asyncio.sleep(0.05)
         cancelled.cancel()
-        with pytest.raises(DeadlineExceeded):
+        with pytest.raises(RequestTimedOut):
             await first
         answer = await second
         assert bytes(await answer.read(PATIENCE) or b"") == b"x"

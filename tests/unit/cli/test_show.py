@@ -37,7 +37,7 @@ def found(
 
 
 def outcome_of(shards: list[ShardRead], verdict: Verdict) -> Outcome:
-    nothing = Counts().snapshot(failures_unseen=0, buffered_records=0, buffered_bytes=0, waiting_puts=0)
+    nothing = Counts().snapshot(failures_unobserved=0, buffered_records=0, buffered_bytes=0, waiting_puts=0)
     return Outcome(shards, verdict, nothing)
 
 

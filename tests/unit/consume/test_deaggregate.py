@@ -11,7 +11,7 @@ import pytest
 
 from kinstream import ConfigError, EncryptionType, HashKeyRange, ReceivedRecord, SequenceNumberRange, Shard, deaggregate
 from kinstream.consume.deaggregate import Deaggregator, Undeliverable
-from kinstream.events import AggregateDamaged, AggregateDropped, Event
+from kinstream.events import AggregateDamaged, Event, MisroutedAggregateDropped
 from kinstream.kpl.builder import Builder
 from kinstream.kpl.message import MAGIC
 from kinstream.sharding.hashkey import hash_key
@@ -118,7 +118,7 @@ def test_aggregate_with_a_stray_is_dropped_whole_and_counted(speed: Compiled | N
     apart = Apart(speed, HashKeyRange("0", str(2**127 - 1)))
     batches = apart(b"plain", aggregate(low, low), aggregate(low, high), aggregate(low))
     assert [row[:2] for row in shown(batches)[0]] == [("1", None), ("2", 0), ("2", 1), ("4", 0)]
-    assert apart.events == [AggregateDropped(SHARD, "3", 2)]
+    assert apart.events == [MisroutedAggregateDropped(SHARD, "3", 2)]
     assert apart.deaggregator.dropped == 1
 
 
@@ -215,7 +215,7 @@ def test_record_without_a_key_belongs_to_a_shard_by_its_hash_key_alone(speed: Co
     apart = Apart(speed, HashKeyRange("0", str(2**127 - 1)))
     assert shown(apart(aggregate(("kinstream-no-key", "0")))) == [[("1", 0, None, b"data 0")]]
     assert apart(aggregate(("kinstream-no-key", HALF))) == []
-    assert [type(event) for event in apart.events] == [AggregateDropped]
+    assert [type(event) for event in apart.events] == [MisroutedAggregateDropped]
 
 
 # The public function

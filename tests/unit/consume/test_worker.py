@@ -18,29 +18,29 @@ from kinstream import (
     Client,
     ConsumeError,
     Credentials,
-    Delivering,
-    Failing,
+    ErrorPolicy,
+    Handling,
     HashKeyRange,
     KinesisError,
     LeaseLost,
+    LeaseStoreFailed,
     NotFound,
     Position,
     ReceivedRecord,
     ResourceInUse,
     SequenceNumberRange,
     Shard,
-    StoreFailed,
     events,
 )
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.transport import Answer
-from kinstream.consume.deliver import deliveries
+from kinstream.consume.deliver import dispatchers
 from kinstream.consume.discover import Start
 from kinstream.consume.fetch.fetcher import Page
 from kinstream.consume.fetch.position import LATEST, TRIM_HORIZON
 from kinstream.consume.lease.keep import SoleKeeper
 from kinstream.consume.lease.lease import Lease
-from kinstream.consume.lease.store import MemoryTable
+from kinstream.consume.lease.store import MemoryLeaseTable
 from kinstream.consume.report import Reporter
 from kinstream.consume.worker import Plan, Worker
 
@@ -119,7 +119,7 @@ class Case:
         self.fetch = Fetch(script)
         self.service = Service(s0=None) if service is None else service
         self.events: list[events.Event] = []
-        self.table = MemoryTable()
+        self.table = MemoryLeaseTable()
         self.changes = changes
         self.numbers: list[int] = []
         self.worker: Worker
@@ -139,11 +139,11 @@ class Case:
             "until": None,
             "fetcher": self.fetch,
             "keeper": SoleKeeper(self.table, "me", "s"),
-            "deliver": Delivering(),
-            "failure": Failing(),
+            "handling": Handling(),
+            "errors": ErrorPolicy(),
             "checkpoint_every": 1.0,
             "manual": False,
-            "keeps_strays": False,
+            "accepts_misrouted": False,
             "announce": Reporter("events", client.clock, self.events.append),
         }
         self.worker = Worker(Plan(**(plan | self.changes)))
@@ -166,7 +166,7 @@ class Case:
 
     async def run(self, handle: Callable[[ReceivedRecord[bytes]], Awaitable[object]], concurrency: int = 1) -> None:
         worker = self.made()
-        await worker.run(lambda policy, threads: deliveries(handle, policy, threads, concurrency))
+        await worker.run(lambda policy, threads: dispatchers(handle, policy, threads, concurrency))
 
     def seen(self, kind: type[events.Event]) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]
@@ -180,7 +180,7 @@ async def stuck_then_well(fetch: Fetch, shard_id: str, position: Position) -> As
 
 
 def test_stuck_shard_is_read_anew_from_its_last_record_and_an_event_says_so() -> None:
-    case = Case(stuck_then_well, deliver=Delivering(stalled_after=60))
+    case = Case(stuck_then_well, handling=Handling(stall_timeout=60))
     assert simulate(lambda: case.take(3)) == [1, 2, 3]
     assert case.fetch.read_from == [("0", "TRIM_HORIZON"), ("0", "after 2")]
     (stalled,) = case.seen(events.ShardStalled)
@@ -235,7 +235,7 @@ def test_shard_that_expires_while_it_is_read_is_passed_over_to_its_children() ->
         return await taking
 
     assert simulate(trimmed) == [1, 2]
-    assert case.seen(events.ShardPassedOver) == [events.ShardPassedOver("0")]
+    assert case.seen(events.ShardSkipped) == [events.ShardSkipped("0")]
 
 
 async def refused(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
@@ -343,7 +343,7 @@ def test_end_waits_for_the_records_in_work_and_hands_on_no_more(concurrency: int
 
 
 def test_failing_record_that_waits_for_its_next_try_does_not_hold_up_the_end() -> None:
-    case = Case(endless, failure=Failing(tries=100, pause=1000, longest_pause=1000))
+    case = Case(endless, errors=ErrorPolicy(max_attempts=100, initial_delay=1000, max_delay=1000))
 
     async def handle(record: ReceivedRecord[bytes]) -> None:
         if record.data == b"3":
@@ -608,13 +608,13 @@ def test_idle_worker_notices_that_another_one_took_its_lease() -> None:
         )
         with pytest.raises(LeaseLost, match="0: another worker has taken the lease"):
             await taking
-        assert case.seen(events.ShardLost)
+        assert case.seen(events.ShardLeaseLost)
         return asyncio.get_running_loop().time()
 
     assert simulate(told) < 30
 
 
-class Broken(MemoryTable):
+class Broken(MemoryLeaseTable):
     """A table that fails while it is configured to."""
 
     fails = False
@@ -639,7 +639,7 @@ def test_store_that_fails_is_reported_though_nothing_is_to_be_stored() -> None:
 
     failed = simulate(told)
     assert {(event.shard_id, event.operation) for event in failed} == {("", "leases")}
-    assert isinstance(failed[0].error, StoreFailed)
+    assert isinstance(failed[0].error, LeaseStoreFailed)
 
 
 def test_store_that_fails_when_reading_begins_is_tried_again() -> None:
@@ -656,7 +656,7 @@ def test_store_that_fails_when_reading_begins_is_tried_again() -> None:
     assert simulate(told) == [1]
 
 
-class Holding(MemoryTable):
+class Holding(MemoryLeaseTable):
     """A table that answers no more after some rows were made.
 
     Args:
@@ -702,7 +702,7 @@ def test_killed_while_its_first_leases_were_made_a_restart_begins_where_the_star
     assert places.pop().startswith("LATEST(" if made else "LATEST")
 
 
-class Slow(MemoryTable):
+class Slow(MemoryLeaseTable):
     """A table that takes its time for a checkpoint, and fails where it was told to when one goes back."""
 
     def __init__(self) -> None:
@@ -801,7 +801,7 @@ def test_start_that_names_a_shard_that_is_not_there_is_told(caplog: pytest.LogCa
     async def told() -> list[str]:
         case = Case(twenty, start=Start(of_shards=places))
         assert await case.take(3) == [1, 2, 3]
-        return [event.shard_id for event in case.seen(events.ShardUnknown)]
+        return [event.shard_id for event in case.seen(events.StartShardNotFound)]
 
     assert simulate(told) == ["typo"]
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
@@ -809,7 +809,7 @@ def test_start_that_names_a_shard_that_is_not_there_is_told(caplog: pytest.LogCa
     ]
 
 
-class Hanging(MemoryTable):
+class Hanging(MemoryLeaseTable):
     """A table that makes no row for the shards' children."""
 
     async def create(self, lease: Lease) -> bool:
@@ -841,7 +841,7 @@ def test_end_of_a_shard_is_not_forgotten_before_its_children_have_their_leases()
     assert simulate(told) == ["0"]
 
 
-class EndedElsewhere(MemoryTable):
+class EndedElsewhere(MemoryLeaseTable):
     """A table in which another worker writes a shard's end between our look at it and our taking it."""
 
     async def list(self) -> list[Lease]:
@@ -937,7 +937,7 @@ def test_record_that_fails_is_told_at_once_though_nothing_more_comes() -> None:
             raise ValueError
 
         with pytest.raises(ConsumeError):
-            await Case(one_alone, failure=Failing(tries=1)).run(handle, 4)
+            await Case(one_alone, errors=ErrorPolicy(max_attempts=1)).run(handle, 4)
         return asyncio.get_running_loop().time()
 
     assert 5 < simulate(told) < 6

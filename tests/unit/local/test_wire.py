@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from kinstream.local import answers, requests
 from kinstream.local.refusal import Refused
-from kinstream.local.wire import CBOR, JSON, Wire
+from kinstream.local.wire import CBOR, JSON, WireFormat
 
 # The bytes of a Timestamp as the AWS SDK for Java v2 puts them on the wire (floci, issue 2368).
 JAVA_TIMESTAMP = bytes.fromhex("a1 69 54696d657374616d70 c1 1b 000001a013accc38")
@@ -42,7 +42,7 @@ def test_names_are_aws_names() -> None:
 
 @pytest.mark.parametrize("wire", [JSON, CBOR])
 @given(st.binary(max_size=200))
-def test_no_bytes_are_more_than_a_serialization_error(wire: Wire, body: bytes) -> None:
+def test_no_bytes_are_more_than_a_serialization_error(wire: WireFormat, body: bytes) -> None:
     try:
         wire.decode(body, requests.PutRecords)
     except Refused as refused:

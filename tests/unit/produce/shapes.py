@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from kinstream.produce.delivery import Delivery
 from kinstream.produce.expire import NEVER
 from kinstream.produce.lane import Lane
 from kinstream.produce.pace import Pace
+from kinstream.produce.pending import PendingRecord
 from kinstream.record import HashKeyRange, PutRecordResult, SequenceNumberRange, Shard
 from kinstream.sharding.hashkey import even_ranges
 from kinstream.sharding.shardmap import ShardMap
@@ -21,15 +21,15 @@ def delivery(
     admitted: float = 0.0,
     first_failure: float = NEVER,
     hash_key: str | None = None,
-) -> Delivery:
-    return Delivery(data, key, hash_key, len(data) + len(key), admitted, first_failure=first_failure)
+) -> PendingRecord:
+    return PendingRecord(data, key, hash_key, len(data) + len(key), admitted, first_failure=first_failure)
 
 
-def some(count: int, size: int = 100, *, admitted: float = 0.0) -> list[Delivery]:
+def some(count: int, size: int = 100, *, admitted: float = 0.0) -> list[PendingRecord]:
     return [delivery(f"key-{number}", b"x" * size, admitted=admitted) for number in range(count)]
 
 
-def lane(shard_id: str | None = "shard-0", *waiting: Delivery, pace: Pace | None = None) -> Lane:
+def lane(shard_id: str | None = "shard-0", *waiting: PendingRecord, pace: Pace | None = None) -> Lane:
     made = Lane(shard_id, "0", pace)
     made.waiting += waiting
     return made

@@ -9,10 +9,10 @@ from kinstream import Record
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.kinesis import checked, put_record, put_records
 from kinstream.aws.wire import JsonCodec
-from kinstream.config import Buffering
+from kinstream.config import BufferLimits
 from kinstream.errors import InvalidRecord
 from kinstream.produce.admit import Admission
-from kinstream.produce.delivery import KEYLESS
+from kinstream.produce.pending import KEYLESS
 
 STREAM = Stream("events")
 
@@ -24,7 +24,7 @@ class Text(str):
 
 
 def admission(**buffering: Any) -> Admission:
-    return Admission(Buffering(**buffering))
+    return Admission(BufferLimits(**buffering))
 
 
 @pytest.mark.parametrize("data", [b"h\xc3\xa9", bytearray(b"h\xc3\xa9"), memoryview(b"h\xc3\xa9"), "hé"])
@@ -128,7 +128,7 @@ def test_what_is_nearly_a_pair_is_told_what_a_pair_is(record: Any) -> None:
 
 
 def test_a_payload_codec_changes_what_is_written() -> None:
-    of = Admission(Buffering(), encode=lambda data: b"<" + data + b">")
+    of = Admission(BufferLimits(), encode=lambda data: b"<" + data + b">")
     assert of.one(b"data", "key", None).data == b"<data>"
     made, size, _ = of.some([(b"data", "key")], 0, 1.0)
     assert (made[0].data, size) == (b"<data>", 9)

@@ -4,7 +4,7 @@ from tests.unit.produce.shapes import delivery, some
 
 from kinstream.kpl.container import is_container, unpack
 from kinstream.produce.aggregate import pack
-from kinstream.produce.delivery import Aggregate
+from kinstream.produce.pending import Aggregate
 from kinstream.sharding.hashkey import hash_key
 
 

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 from tests.unit.produce.shapes import delivery, lane, some
 
-from kinstream.config import Aggregation, Batching, Pacing
-from kinstream.events import Event, RecordsAggregated, ShardLimited
+from kinstream.config import Aggregation, Batching, RateLimits
+from kinstream.events import Event, RecordsAggregated, ShardPaced
 from kinstream.produce.batch import FEW_ALARMS, Batch, Batcher
-from kinstream.produce.delivery import KEYLESS, Aggregate, Delivery
 from kinstream.produce.expire import NEVER, SERVICE, Expiry, StallClocks
 from kinstream.produce.lane import Lane
 from kinstream.produce.pace import Pace
+from kinstream.produce.pending import KEYLESS, Aggregate, PendingRecord
 
 TIMEOUT = 30.0
 
@@ -88,7 +88,7 @@ def test_flushed_lanes_send_all_they_have_and_a_record_alone_is_sent_raw() -> No
     (batch,) = of.ready(9, 0.0)
     aggregate, alone = batch.entries
     assert isinstance(aggregate, Aggregate)
-    assert isinstance(alone, Delivery)
+    assert isinstance(alone, PendingRecord)
     assert (aggregate.partition_key, len(aggregate.members), alone.partition_key) == ("a", 10, "alone")
     assert told == [RecordsAggregated("s", 10, aggregate.size)]
 
@@ -116,14 +116,14 @@ def test_a_hot_shard_leaves_the_others_their_share_of_each_request() -> None:
 def test_a_shard_that_had_what_its_pace_allows_rests_and_the_others_go_on() -> None:
     told: list[Event] = []
     of = batcher(linger=0, tell=told.append)
-    slow, quick = lane("slow", *some(20), pace=Pace(Pacing(records_per_second=10), 0.0)), lane("quick", *some(20))
+    slow, quick = lane("slow", *some(20), pace=Pace(RateLimits(records_per_second=10), 0.0)), lane("quick", *some(20))
     touched(of, slow, quick)
     (batch,) = of.ready(9, 0.0)
     assert len(batch.entries) == 30
     assert len(slow) == 10
     assert of.ready(9, 0.0) == []
     assert slow.rest == of.alarm
-    (limited,) = (event for event in told if isinstance(event, ShardLimited))
+    (limited,) = (event for event in told if isinstance(event, ShardPaced))
     assert limited.shard_id == "slow"
     now = 0.0
     while slow:
@@ -196,7 +196,7 @@ def test_in_order_a_shard_has_one_request_on_its_way_with_at_most_one_record_of_
 
 def test_in_order_records_without_a_key_wait_for_no_one() -> None:
     of = batcher(linger=0, keep_order=True)
-    touched(of, lane("s", *(Delivery(b"x", KEYLESS, "0", 7, 0.0) for _ in range(5))))
+    touched(of, lane("s", *(PendingRecord(b"x", KEYLESS, "0", 7, 0.0) for _ in range(5))))
     (batch,) = of.ready(9, 0.0)
     assert len(batch.entries) == 5
 

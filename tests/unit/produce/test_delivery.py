@@ -9,12 +9,13 @@ import pytest
 from tests.unit.produce.shapes import delivery, some
 
 from kinstream.errors import ErrorType, NotFound, ProduceError
-from kinstream.produce.delivery import Deliveries, Delivery, Failure, Unobserved
+from kinstream.produce.delivery import Deliveries
+from kinstream.produce.pending import Failure, PendingRecord, Unobserved
 from kinstream.produce.unseen import UNSEEN_KEPT, Unseen
 from kinstream.record import PutResult
 
 
-def fail(one: Delivery, unseen: Unseen | None = None) -> None:
+def fail(one: PendingRecord, unseen: Unseen | None = None) -> None:
     one.attempts = 2
     failure = Failure("not written", NotFound("no stream"))
     if unseen is None:
@@ -23,7 +24,7 @@ def fail(one: Delivery, unseen: Unseen | None = None) -> None:
         fail_unobserved([one], failure, unseen)
 
 
-def fail_unobserved(deliveries: list[Delivery], failure: Failure, unseen: Unseen) -> None:
+def fail_unobserved(deliveries: list[PendingRecord], failure: Failure, unseen: Unseen) -> None:
     unobserved = Unobserved(failure, unseen)
     for one in deliveries:
         one.outcome = unobserved
@@ -146,7 +147,7 @@ async def test_a_failure_that_was_raised_keeps_no_frame_of_its_caller() -> None:
     fail(one)
     held: list[weakref.ref[_Held]] = []
 
-    async def ask(again: Delivery) -> None:
+    async def ask(again: PendingRecord) -> None:
         something = _Held()
         held.append(weakref.ref(something))
         with pytest.raises(ProduceError) as awaited:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from kinstream.config import Batching, Pacing
+from kinstream.config import Batching, RateLimits
 from kinstream.produce.batch import Batch, Batcher
-from kinstream.produce.delivery import Delivery
 from kinstream.produce.expire import NEVER, Expiry, StallClocks
 from kinstream.produce.lane import Lane
 from kinstream.produce.pace import Pace
+from kinstream.produce.pending import PendingRecord
 from kinstream.produce.route import Router
 from kinstream.produce.settle import settle
 from kinstream.record import HashKeyRange, PutRecordResult, SequenceNumberRange, Shard
@@ -19,8 +19,8 @@ LAST = 2**128 - 1
 MIDDLE = 2**127
 
 
-def delivery(key: str = "k", admitted: float = 0.0, first_failure: float = NEVER) -> Delivery:
-    return Delivery(b"data", key, None, 5, admitted, first_failure=first_failure)
+def delivery(key: str = "k", admitted: float = 0.0, first_failure: float = NEVER) -> PendingRecord:
+    return PendingRecord(b"data", key, None, 5, admitted, first_failure=first_failure)
 
 
 def shard(number: int, low: int, high: int) -> Shard:
@@ -31,7 +31,7 @@ def router() -> Router:
     return Router(lambda shard_id, hash_key: Lane(shard_id, hash_key, None), keep_order=True)
 
 
-def batch_of(lane: Lane, *entries: Delivery) -> Batch:
+def batch_of(lane: Lane, *entries: PendingRecord) -> Batch:
     batch = Batch()
     batch.entries += entries
     batch.spans.append((lane, 0, len(entries)))
@@ -109,7 +109,7 @@ def test_records_of_one_key_alone_leave_the_next_request_room_for_none() -> None
 
 def test_no_request_is_sent_where_the_pace_allows_nothing_of_what_would_fill_it() -> None:
     batcher = Batcher(Batching(linger=1.0, max_records=2), None, Expiry(30.0), StallClocks(30.0), keep_order=False)
-    pace = Pace(Pacing(records_per_second=1), 0.0)
+    pace = Pace(RateLimits(records_per_second=1), 0.0)
     pace.take(1, 5)
     lane = Lane("shardId-000000000000", None, pace)
     lane.waiting += [delivery(), delivery()]

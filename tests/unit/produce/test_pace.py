@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from kinstream.config import Aggregation, Pacing
+from kinstream.config import Aggregation, RateLimits
 from kinstream.produce.pace import BURST, Outage, Pace, delay
 
 MIB = 1024 * 1024
 
 
 def test_a_rested_shard_takes_a_second_of_its_pace_at_once_and_then_as_much_as_comes_back() -> None:
-    pace = Pace(Pacing(records_per_second=100), 0.0)
+    pace = Pace(RateLimits(records_per_second=100), 0.0)
     assert pace.spend(100, 100, 0.0)
     assert not pace.spend(1, 1, 0.0)
     assert pace.wait(1, 1, 0.0) == pytest.approx(0.01, rel=0.01)
@@ -18,7 +18,7 @@ def test_a_rested_shard_takes_a_second_of_its_pace_at_once_and_then_as_much_as_c
 
 
 def test_what_may_be_sent_after_the_wait_that_was_told_may_be_sent() -> None:
-    pace = Pace(Pacing(records_per_second=7, bytes_per_second=1024), 0.0)
+    pace = Pace(RateLimits(records_per_second=7, bytes_per_second=1024), 0.0)
     now = 0.0
     for _ in range(1000):
         seconds = pace.wait(1, 300, now)
@@ -29,14 +29,14 @@ def test_what_may_be_sent_after_the_wait_that_was_told_may_be_sent() -> None:
 
 
 def test_a_record_larger_than_a_burst_goes_once_the_shard_has_rested_and_is_paid_for_afterwards() -> None:
-    pace = Pace(Pacing(bytes_per_second=MIB), 0.0)
+    pace = Pace(RateLimits(bytes_per_second=MIB), 0.0)
     assert pace.wait(1, 5 * MIB, 0.0) == 0
     pace.take(1, 5 * MIB)
     assert pace.wait(1, 1, 0.0) == pytest.approx(4, rel=0.01)
 
 
 def test_a_refusal_lowers_the_pace_at_once_and_those_that_were_sent_before_lower_it_no_further() -> None:
-    pace = Pace(Pacing(), 0.0)
+    pace = Pace(RateLimits(), 0.0)
     pace.refused(sent_at=0.9, now=1.0)
     assert pace.share == pytest.approx(0.7)
     assert pace.wait(1, 1, 1.0) > 0
@@ -45,7 +45,7 @@ def test_a_refusal_lowers_the_pace_at_once_and_those_that_were_sent_before_lower
 
 
 def test_a_pace_that_was_refused_for_ten_minutes_is_back_within_eight_seconds() -> None:
-    pace = Pace(Pacing(), 0.0)
+    pace = Pace(RateLimits(), 0.0)
     now = 0.0
     tries = 0
     while now < 600:
@@ -60,7 +60,13 @@ def test_a_pace_that_was_refused_for_ten_minutes_is_back_within_eight_seconds() 
 
 
 def test_a_limit_below_the_bound_is_found_and_used_well() -> None:
-    limit, pace, now, sent, refused = 300.0, Pace(Pacing(records_per_second=1000, bytes_per_second=MIB), 0.0), 0.0, 0, 0
+    limit, pace, now, sent, refused = (
+        300.0,
+        Pace(RateLimits(records_per_second=1000, bytes_per_second=MIB), 0.0),
+        0.0,
+        0,
+        0,
+    )
     tokens = limit
     while now < 120:
         now += 0.01
@@ -80,7 +86,7 @@ def test_a_limit_below_the_bound_is_found_and_used_well() -> None:
 
 
 def test_one_failure_is_no_outage_but_two_in_a_row_leave_one_request_at_a_time() -> None:
-    outage = Outage(5.0)
+    outage = Outage(0.05, 5.0)
     outage.failed(0.0, 1.0, 0.5, quota_left=True)
     assert outage.room(3, 16, 1.0) == 13
     outage.failed(1.5, 2.0, 0.5, quota_left=True)
@@ -92,35 +98,35 @@ def test_one_failure_is_no_outage_but_two_in_a_row_leave_one_request_at_a_time()
 
 
 def test_requests_that_fail_together_count_once_and_an_empty_quota_counts_as_an_outage() -> None:
-    outage = Outage(5.0)
+    outage = Outage(0.05, 5.0)
     for _ in range(10):
         outage.failed(0.0, 1.0, 1.0, quota_left=True)
     assert outage.room(0, 16, 1.0) == 16
-    outage = Outage(5.0)
+    outage = Outage(0.05, 5.0)
     outage.failed(0.0, 1.0, 1.0, quota_left=False)
     assert outage.room(0, 16, 1.0) == 0
 
 
 def test_pauses_double_to_their_limit_with_jitter_in_their_upper_half() -> None:
-    assert [delay(n, 1.0, 1.0) for n in range(1, 8)] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
-    assert delay(3, 0.0, 1.0) == 0.1
-    assert delay(10_000, 1.0, 7.0) == 7.0
+    assert [delay(n, 1.0, 0.05, 1.0) for n in range(1, 8)] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+    assert delay(3, 0.0, 0.05, 1.0) == 0.1
+    assert delay(10_000, 1.0, 0.05, 7.0) == 7.0
 
 
 def test_time_limited_by_records_counts_from_the_first_wait_and_starts_again_after_a_break() -> None:
-    pace = Pace(Pacing(records_per_second=1000, bytes_per_second=MIB), 0.0)
+    pace = Pace(RateLimits(records_per_second=1000, bytes_per_second=MIB), 0.0)
     assert [pace.limited_by_records(100.0, now) for now in (10.0, 10.5, 11.5)] == [0.0, 0.5, 1.5]
     assert pace.limited_by_records(100.0, 11.5 + BURST + 0.1) == 0.0
     assert pace.limited_by_records(100.0, 12.7) == pytest.approx(0.1)
 
 
 def test_records_that_reach_the_limit_of_bytes_first_are_not_limited_by_their_number() -> None:
-    pace = Pace(Pacing(records_per_second=1000, bytes_per_second=MIB), 0.0)
+    pace = Pace(RateLimits(records_per_second=1000, bytes_per_second=MIB), 0.0)
     assert [pace.limited_by_records(1100.0, now) for now in (0.0, 0.5, 1.0)] == [0.0, 0.0, 0.0]
     assert pace.limited_by_records(1000.0, 1.5) == pytest.approx(
         0.5
     )  # from the last moment at which bytes were the limit
-    assert Pace(Pacing(records_per_second=10**6), 0.0).limited_by_records(100.0, 9.0) == 0.0
+    assert Pace(RateLimits(records_per_second=10**6), 0.0).limited_by_records(100.0, 9.0) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -137,13 +143,13 @@ def test_records_that_reach_the_limit_of_bytes_first_are_not_limited_by_their_nu
 def test_gain_of_aggregation_is_bound_by_bytes_and_by_what_an_aggregate_holds(
     average: float, aggregation: Aggregation, gain: float
 ) -> None:
-    assert Pace(Pacing(records_per_second=1000, bytes_per_second=MIB), 0.0).gain(aggregation, average) == pytest.approx(
-        gain
-    )
+    assert Pace(RateLimits(records_per_second=1000, bytes_per_second=MIB), 0.0).gain(
+        aggregation, average
+    ) == pytest.approx(gain)
 
 
 def test_gain_does_not_depend_on_what_the_shard_refused() -> None:
-    pace = Pace(Pacing(), 0.0)
+    pace = Pace(RateLimits(), 0.0)
     before = pace.gain(Aggregation(), 100.0)
     pace.refused(0.0, 0.0)
     assert pace.gain(Aggregation(), 100.0) == before

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from tests.unit.produce.shapes import delivery, shard_map
 
-from kinstream.produce.delivery import KEYLESS, Delivery
 from kinstream.produce.lane import Lane
+from kinstream.produce.pending import KEYLESS, PendingRecord
 from kinstream.produce.route import Router, all_in, find_all
 from kinstream.sharding.hashkey import MAX_HASH_KEY, hash_key
 
@@ -12,8 +12,8 @@ def router(*, keep_order: bool = False) -> Router:
     return Router(lambda shard_id, low: Lane(shard_id, low, None), keep_order=keep_order)
 
 
-def keyless() -> Delivery:
-    return Delivery(b"data", KEYLESS, None, 10, 30.0)
+def keyless() -> PendingRecord:
+    return PendingRecord(b"data", KEYLESS, None, 10, 30.0)
 
 
 def test_a_record_goes_to_the_shard_whose_range_has_the_md5_of_its_key_or_its_explicit_hash_key() -> None:

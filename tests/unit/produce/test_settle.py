@@ -5,13 +5,13 @@ from tests.unit.produce.shapes import BROKEN, THROTTLED, delivery, lane, shard_m
 
 from kinstream.errors import (
     AccessDenied,
-    ConnectFailed,
+    ConnectionFailed,
     ConnectionLost,
     CredentialsError,
-    DeadlineExceeded,
     InvalidArgument,
     KinesisError,
     NotFound,
+    RequestTimedOut,
     ResourceInUse,
     Throttled,
     UnexpectedResponse,
@@ -19,8 +19,8 @@ from kinstream.errors import (
 )
 from kinstream.produce.aggregate import pack
 from kinstream.produce.batch import Batch
-from kinstream.produce.delivery import Aggregate, Delivery, Entry
 from kinstream.produce.lane import Lane
+from kinstream.produce.pending import Aggregate, Entry, PendingRecord
 from kinstream.produce.route import find_all
 from kinstream.produce.settle import hopeless, judge, mark_written, scatter, settle, settle_unanswered
 from kinstream.record import PutResult
@@ -118,9 +118,9 @@ def test_an_aggregate_in_a_shard_that_is_not_known_yet_waits_for_the_map() -> No
         (InvalidArgument("no"), True),
         (ResourceInUse("CREATING"), False),
         (UnexpectedResponse("html"), False),
-        (ConnectFailed("refused", sent=False), False),
+        (ConnectionFailed("refused", sent=False), False),
         (ConnectionLost("cut"), False),
-        (DeadlineExceeded("late"), False),
+        (RequestTimedOut("late"), False),
         (service_error("PutRecords", 503, "ServiceUnavailable", ""), False),
         (service_error("PutRecords", 400, "ThrottlingException", ""), False),
     ],
@@ -136,7 +136,7 @@ def test_a_request_without_an_answer_leaves_all_its_records_in_doubt_and_one_tha
     (part,) = settle_unanswered(batch((lane(), [record])), lost)
     assert (part.reason, record.attempts, record.maybe_written) == ("unknown", 1, True)
     unsent = delivery()
-    (part,) = settle_unanswered(batch((lane(), [unsent])), ConnectFailed("refused", sent=False))
+    (part,) = settle_unanswered(batch((lane(), [unsent])), ConnectionFailed("refused", sent=False))
     assert (part.reason, unsent.attempts, unsent.maybe_written) == ("failed", 0, False)
     slow = Throttled("slow")
     slow.attempts, slow.throttled = 1, True
@@ -157,7 +157,7 @@ def test_a_record_that_was_settled_before_stays_as_it_is_and_payloads_are_let_go
 
 
 def test_a_result_tells_the_attempts_alone_and_in_aggregates_together() -> None:
-    record: Delivery = delivery()
+    record: PendingRecord = delivery()
     record.attempts, record.maybe_written = 2, True
     mark_written([record], [written("shard-3", "9")])
     result = record.result()

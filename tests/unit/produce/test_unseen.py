@@ -7,16 +7,17 @@ import traceback
 import pytest
 from tests.unit.produce.shapes import delivery
 
-from kinstream.errors import DeadlineExceeded, OrderBroken, ProduceError, Undelivered, service_error
-from kinstream.produce.delivery import Deliveries, Delivery, Failure, Unobserved
+from kinstream.errors import OrderBroken, ProduceError, RequestTimedOut, Undelivered, service_error
+from kinstream.produce.delivery import Deliveries
 from kinstream.produce.expire import NEVER
+from kinstream.produce.pending import Failure, PendingRecord, Unobserved
 from kinstream.produce.unseen import CAUSES_SHOWN, GRACE, Unseen
 
-LATE = Failure("not written within 30 s", DeadlineExceeded("not written within 30 s"))
+LATE = Failure("not written within 30 s", RequestTimedOut("not written within 30 s"))
 SLOW = Failure("too fast", service_error("PutRecords", 400, "ProvisionedThroughputExceededException", "too fast"))
 
 
-def fail(unseen: Unseen, count: int, failure: Failure = LATE, *, at: float | None = None) -> list[Delivery]:
+def fail(unseen: Unseen, count: int, failure: Failure = LATE, *, at: float | None = None) -> list[PendingRecord]:
     """Fail records while no caller waits; log them later, if `at` says when they failed."""
     failed = [delivery() for _ in range(count)]
     shared = Unobserved(failure, unseen)
@@ -35,7 +36,7 @@ def test_failure_is_to_be_logged_once_callers_had_the_time_to_observe_it() -> No
     fail(unseen, 3, at=10.0)
     assert unseen.due == 10 + GRACE
     assert unseen.to_log(10 + GRACE / 2) == {}
-    assert unseen.to_log(10 + GRACE) == {"DeadlineExceeded": ("not written within 30 s", 3)}
+    assert unseen.to_log(10 + GRACE) == {"RequestTimedOut": ("not written within 30 s", 3)}
     assert unseen.to_log(100) == {}
     assert unseen.due == NEVER
 
@@ -45,7 +46,7 @@ def test_failure_that_is_observed_in_time_is_not_logged() -> None:
     failed = fail(unseen, 3, at=0.0)
     for one in failed[:2]:
         assert isinstance(one.value(), ProduceError)
-    assert unseen.to_log(GRACE) == {"DeadlineExceeded": ("not written within 30 s", 1)}
+    assert unseen.to_log(GRACE) == {"RequestTimedOut": ("not written within 30 s", 1)}
     failed[2].value()
     assert unseen.count == 0
     fail(unseen, 2, SLOW, at=5.0)[0].value()
@@ -56,7 +57,7 @@ def test_younger_failures_wait_for_their_own_time() -> None:
     unseen = Unseen()
     fail(unseen, 1, at=0.0)
     fail(unseen, 2, SLOW, at=0.5)
-    assert list(unseen.to_log(GRACE)) == ["DeadlineExceeded"]
+    assert list(unseen.to_log(GRACE)) == ["RequestTimedOut"]
     assert list(unseen.to_log(GRACE + 0.5)) == ["Throttled"]
 
 
@@ -64,7 +65,7 @@ def test_failures_of_one_cause_are_one_line() -> None:
     unseen = Unseen()
     for number in range(300):
         fail(unseen, 1, Failure(f"reason {number}", LATE.cause), at=0.0)
-    assert unseen.to_log(GRACE) == {"DeadlineExceeded": ("reason 299", 300)}
+    assert unseen.to_log(GRACE) == {"RequestTimedOut": ("reason 299", 300)}
 
 
 def test_records_that_are_awaited_together_are_known_by_the_whole_group() -> None:
@@ -84,7 +85,7 @@ def test_only_an_awaited_group_counts() -> None:
     records = [delivery() for _ in range(3)]
     together = Deliveries(records, unseen)
     assert unseen.awaited(records) == set()
-    waiting = together.wait()
+    waiting = together.__await__()
     with pytest.raises(RuntimeError, match="event loop"):
         next(waiting)
     assert unseen.awaited(records) == set(), "a wait that ended in an error does not stay"
@@ -96,7 +97,7 @@ def test_summary_counts_by_cause_the_most_frequent_first() -> None:
     fail(unseen, 990)
     fail(unseen, 3, Failure("given up: an earlier record of its key failed", ProduceError("a"), OrderBroken))
     assert unseen.summary() == (
-        "990 DeadlineExceeded: not written within 30 s; 10 Throttled: too fast;"
+        "990 RequestTimedOut: not written within 30 s; 10 Throttled: too fast;"
         " 3 OrderBroken: given up: an earlier record of its key failed"
     )
 
@@ -106,7 +107,7 @@ def test_summary_leaves_out_what_was_observed() -> None:
     for one in fail(unseen, 4, SLOW):
         one.value()
     fail(unseen, 1_200)
-    assert unseen.summary() == "1,200 DeadlineExceeded: not written within 30 s"
+    assert unseen.summary() == "1,200 RequestTimedOut: not written within 30 s"
 
 
 def test_summary_of_many_causes_is_short() -> None:
@@ -124,6 +125,6 @@ def test_undelivered_shows_its_summary_and_not_a_hundred_tracebacks() -> None:
     error = Undelivered(f"close: 1,000 records were not written: {unseen.summary()}", unseen.errors(), unseen.count)
     shown = "".join(traceback.format_exception(error))
     assert len(shown.splitlines()) < 10
-    assert "1,000 DeadlineExceeded: not written within 30 s" in shown
+    assert "1,000 RequestTimedOut: not written within 30 s" in shown
     assert (error.count, len(error.exceptions)) == (1_000, 100)
     assert all(isinstance(one, ProduceError) and one.__cause__ is LATE.cause for one in error.exceptions)

@@ -10,13 +10,13 @@ from tests.simulation.reader import MAGIC, pack, unpack
 from tests.unit.produce.shapes import written
 
 from kinstream import Record
-from kinstream.config import Buffering
+from kinstream.config import BufferLimits
 from kinstream.errors import InvalidRecord
 from kinstream.kpl.container import is_container
 from kinstream.produce import aggregate
 from kinstream.produce.admit import Admission
-from kinstream.produce.delivery import KEYLESS, Aggregate, Delivery, WrappedDelivery
 from kinstream.produce.lane import Lane
+from kinstream.produce.pending import KEYLESS, Aggregate, PendingRecord, WrappedRecord
 from kinstream.produce.route import Router
 from kinstream.produce.settle import in_doubt, judge, mark_written
 from kinstream.sharding.hashkey import MAX_HASH_KEY
@@ -28,8 +28,8 @@ KEYS_ALONE = MAGIC + b"\x0a\x01k" + hashlib.md5(b"\x0a\x01k").digest()
 TWINS = [None] if compiled is None else [None, compiled]
 
 
-def admitted(data: Any, key: str | None = "outer", hash_key: str | None = None) -> Delivery:
-    return Admission(Buffering()).one(data, key, hash_key)
+def admitted(data: Any, key: str | None = "outer", hash_key: str | None = None) -> PendingRecord:
+    return Admission(BufferLimits()).one(data, key, hash_key)
 
 
 @pytest.mark.parametrize("payload", [INNER, EMPTY, KEYS_ALONE, pack([("k", INNER)])])
@@ -37,7 +37,7 @@ def admitted(data: Any, key: str | None = "outer", hash_key: str | None = None) 
 @pytest.mark.parametrize("key", ["outer", "schlüssel", "k" * 256, "\U0001f511" * 256])
 def test_valid_aggregate_is_wrapped_with_the_records_own_keys(payload: bytes, hash_key: str | None, key: str) -> None:
     made = admitted(payload, key, hash_key)
-    assert isinstance(made, WrappedDelivery)
+    assert isinstance(made, WrappedRecord)
     assert unpack(made.data) == [(key, hash_key, payload)]
     assert (made.partition_key, made.explicit_hash_key) == (key, hash_key)
     assert made.size == len(made.data) + len(key.encode())
@@ -52,36 +52,36 @@ def test_valid_aggregate_is_wrapped_however_it_is_given(data: Any) -> None:
     key = None if isinstance(data, Record) else "outer"
     for made in (
         admitted(data, key),
-        Admission(Buffering()).some([data if key is None else (data, key)], 0, 1.0)[0][0],
+        Admission(BufferLimits()).some([data if key is None else (data, key)], 0, 1.0)[0][0],
     ):
-        assert isinstance(made, WrappedDelivery)
+        assert isinstance(made, WrappedRecord)
         assert made.payload == INNER
 
 
 @pytest.mark.parametrize("data", [MAGIC, MAGIC[:1], INNER[:-1], INNER + b"x", INNER[1:], b"x" + INNER, b"", MAGIC * 9])
 def test_data_that_is_not_a_valid_aggregate_is_not_wrapped(data: bytes) -> None:
-    of = Admission(Buffering())
+    of = Admission(BufferLimits())
     for made in (of.one(data, "outer", None), of.some([(data, "outer")], 0, 1.0)[0][0]):
-        assert type(made) is Delivery
+        assert type(made) is PendingRecord
         assert made.data == data
 
 
 def test_what_a_payload_codec_returns_decides() -> None:
-    assert type(Admission(Buffering(), encode=lambda data: b"<" + data).one(INNER, "outer", None)) is Delivery
-    made = Admission(Buffering(), encode=lambda _: INNER).one(b"plain", "outer", None)
+    assert type(Admission(BufferLimits(), encode=lambda data: b"<" + data).one(INNER, "outer", None)) is PendingRecord
+    made = Admission(BufferLimits(), encode=lambda _: INNER).one(b"plain", "outer", None)
     assert unpack(made.data) == [("outer", None, INNER)]
 
 
 def test_other_records_of_the_same_call_are_plain_and_all_are_admitted_alike() -> None:
     records: list[Any] = [(b"a", "k"), (INNER, "k"), ("text", "k"), (b"b", "k")]
-    made, size, wrong = Admission(Buffering()).some(records, 0, 7.0)
-    assert [type(one) for one in made] == [Delivery, WrappedDelivery, Delivery, Delivery]
+    made, size, wrong = Admission(BufferLimits()).some(records, 0, 7.0)
+    assert [type(one) for one in made] == [PendingRecord, WrappedRecord, PendingRecord, PendingRecord]
     assert {one.admitted for one in made} == {7.0}
     assert (size, wrong) == (sum(one.size for one in made), None)
 
 
 def test_payload_that_only_fits_without_a_container_is_refused_and_put_record_is_named() -> None:
-    of = Admission(Buffering())
+    of = Admission(BufferLimits())
     wrapped = of.one(INNER, "outer", None).size
     of.record_limit = wrapped
     assert of.one(INNER, "outer", None).size == wrapped
@@ -102,7 +102,7 @@ def test_payload_that_only_fits_without_a_container_is_refused_and_put_record_is
 
 
 def test_payload_that_does_not_fit_without_a_container_either_is_refused_without_a_word_of_put_record() -> None:
-    of = Admission(Buffering())
+    of = Admission(BufferLimits())
     of.record_limit = len(INNER)
     with pytest.raises(InvalidRecord) as refused:
         of.one(INNER, "outer", None)
@@ -111,7 +111,7 @@ def test_payload_that_does_not_fit_without_a_container_either_is_refused_without
 
 def test_stream_is_checked_again_when_only_the_container_is_too_large() -> None:
     calls: list[None] = []
-    of = Admission(Buffering())
+    of = Admission(BufferLimits())
     of.outgrown = lambda: calls.append(None)
     of.record_limit = len(INNER) + len("outer")
     with pytest.raises(InvalidRecord):
@@ -121,8 +121,8 @@ def test_stream_is_checked_again_when_only_the_container_is_too_large() -> None:
 
 def test_payload_whose_container_does_not_fit_the_buffer_is_refused() -> None:
     payload = pack([("k", b"x" * (1024 - 256 - 40))])
-    with pytest.raises(InvalidRecord, match=r"put_record .*Buffering\.max_bytes"):
-        Admission(Buffering(max_bytes=1024)).one(payload, "outer", None)
+    with pytest.raises(InvalidRecord, match=r"put_record .*BufferLimits\.max_bytes"):
+        Admission(BufferLimits(max_bytes=1024)).one(payload, "outer", None)
 
 
 @pytest.mark.parametrize("twin", TWINS)
@@ -178,4 +178,4 @@ def test_container_of_one_is_right_in_every_shard_that_took_it() -> None:
 def test_container_is_found_by_its_md5_not_by_its_content() -> None:
     nonsense = b"\xff\xff\xff"
     assert is_container(MAGIC + nonsense + hashlib.md5(nonsense).digest())
-    assert isinstance(admitted(MAGIC + nonsense + hashlib.md5(nonsense).digest()), WrappedDelivery)
+    assert isinstance(admitted(MAGIC + nonsense + hashlib.md5(nonsense).digest()), WrappedRecord)

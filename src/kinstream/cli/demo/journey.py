@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from kinstream import Client, Consumer, FanOut, Poll, ProducerStatistics
+from kinstream import Client, Consumer, EnhancedFanOut, Polling, ProducerStatistics
 from kinstream.cli.demo.flights import Event
 from kinstream.cli.demo.read import ShardRead, read
 from kinstream.cli.demo.reshard import STREAM, Reshard, Stuck, create, shards_of, split
@@ -65,7 +65,7 @@ async def journey(
     for shard in found:
         show.begin(f"read {shard.shard_id}", taken[shard.shard_id])
     started = clock.monotonic()
-    fetch = FanOut(consumer_name="demo") if fan_out else Poll()
+    fetch = EnhancedFanOut(consumer_name="demo") if fan_out else Polling()
     async with Consumer(STREAM, start="TRIM_HORIZON", until="now", fetch=fetch, client=client) as consumer:
         try:
             async with clock.timeout(READ_TIMEOUT):
@@ -87,9 +87,9 @@ def _saved(statistics: ProducerStatistics, taken: Mapping[str, int]) -> Iterator
     alone = max(taken.values()) / SHARD_WRITE_RECORDS_PER_SECOND
     yield f"one by one they would take {alone:.1f} s at least: {SHARD_WRITE_RECORDS_PER_SECOND:,} a second in each shard"
     again = {
-        "after a reshard": statistics.resent_wrong_shard,
-        "after a refusal": statistics.resent_throttled + statistics.resent_failed,
-        "for want of an answer": statistics.resent_unknown,
+        "after a reshard": statistics.retried_misrouted,
+        "after a refusal": statistics.retried_throttled + statistics.retried_failed,
+        "for want of an answer": statistics.retried_unknown,
     }
     if any(again.values()):
         yield "shard records sent again: " + ", ".join(f"{count:,} {why}" for why, count in again.items() if count)

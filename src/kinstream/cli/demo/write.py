@@ -11,16 +11,16 @@ from kinstream import (
     Aggregation,
     Client,
     Deliveries,
+    DeliveryPolicy,
     ProduceError,
     Producer,
     ProducerStatistics,
-    Resending,
     Undelivered,
 )
 from kinstream.cli.demo.flights import Event
 from kinstream.cli.demo.reshard import STREAM, Reshard
 from kinstream.events import Event as Seen
-from kinstream.events import RequestSettled
+from kinstream.events import RequestCompleted
 
 DEADLINE = 120.0
 """Seconds that a record may take: the demo would rather wait for a slow machine than fail."""
@@ -53,12 +53,12 @@ async def write(
 
     def see(event: Seen) -> None:
         nonlocal told
-        if isinstance(event, RequestSettled):
+        if isinstance(event, RequestCompleted):
             told += event.written
             wrote(event.written)
 
-    resend = Resending(deadline=DEADLINE)
-    producer = Producer(STREAM, order="key", aggregate=Aggregation(), resend=resend, observer=see, client=client)
+    resend = DeliveryPolicy(timeout=DEADLINE)
+    producer = Producer(STREAM, order="key", aggregate=Aggregation(), delivery=resend, observer=see, client=client)
     try:
         taken = await _write(producer, events, reshards, say)
     except BaseException:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from kinstream.consume.fetch.fetcher import Fetcher, Page
 from kinstream.consume.fetch.position import LATEST_MARGIN, Position
 from kinstream.errors import FanOutRefused
-from kinstream.events import Event, PollsInstead
+from kinstream.events import Event, FellBackToPolling
 from kinstream.record import Shard
 
 
@@ -52,7 +52,7 @@ class AutoFetcher:
             except FanOutRefused as error:
                 if not self._refused:
                     self._refused = True
-                    self._announce(PollsInstead(error))
+                    self._announce(FellBackToPolling(error))
                 position = position.since(begun - LATEST_MARGIN)  # asking for fan-out took its time
             else:
                 return

@@ -10,7 +10,7 @@ from dataclasses import replace
 from kinstream.aws.client import Client
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.subscription import Subscription
-from kinstream.config import FanOut
+from kinstream.config import EnhancedFanOut
 from kinstream.consume.fetch.fetcher import Page
 from kinstream.consume.fetch.position import LATEST, LATEST_MARGIN, PROMPT, TOO_EARLY_PAUSE, Position, too_early
 from kinstream.consume.fetch.registration import Registration, refused
@@ -68,7 +68,7 @@ class FanOutFetcher:
         self,
         client: Client,
         stream: Stream,
-        option: FanOut,
+        option: EnhancedFanOut,
         announce: Callable[[Event], None],
         jitter: Callable[[], float] = random.random,
         *,
@@ -77,7 +77,7 @@ class FanOutFetcher:
         name = option.consumer_name or application
         if name is None:
             raise ConfigError(
-                "FanOut.consumer_name: must be given where there is no application to name the consumer after; "
+                "EnhancedFanOut.consumer_name: must be given where there is no application to name the consumer after; "
                 "each name gets all records of the stream"
             )
         self.first_page_bytes: int = FIRST_PAGE_BYTES
@@ -172,7 +172,7 @@ class FanOutFetcher:
                 kind,
                 starting_sequence_number=number,
                 timestamp=moment,
-                silence=self._option.silence,
+                silence=self._option.idle_timeout,
             )
         except NotFound:
             if await self._registration.lost(arn):

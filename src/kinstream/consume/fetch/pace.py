@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kinstream.config import Poll
+from kinstream.config import Polling
 
 FIRST_PAUSE, PAUSE_GROWTH = 0.1, 2.0
 """Seconds after which a shard is asked again once it had nothing new, and how much longer each further pause is."""
@@ -19,7 +19,7 @@ class ReadPace:
         option: The quotas, and how long an idle shard is left alone.
     """
 
-    def __init__(self, option: Poll) -> None:
+    def __init__(self, option: Polling) -> None:
         self._option = option
         self._interval = 1 / option.reads_per_second
         self._politeness = 1.0
@@ -50,8 +50,8 @@ class ReadPace:
             self._pause = FIRST_PAUSE
         else:
             self._pause = max(self._pause * PAUSE_GROWTH, FIRST_PAUSE)
-        self._pause = min(self._pause, self._option.idle)
-        quota = max(self._interval, size_bytes / self._option.read_bytes_per_second) * self._politeness
+        self._pause = min(self._pause, self._option.idle_interval)
+        quota = max(self._interval, size_bytes / self._option.bytes_per_second) * self._politeness
         self._not_before = now + max(quota, self._pause)
 
     def throttled(self, now: float) -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from kinstream.aws import kinesis
 from kinstream.aws.client import Client
 from kinstream.aws.endpoint import Stream
-from kinstream.config import Poll
+from kinstream.config import Polling
 from kinstream.consume.fetch.fetcher import Page
 from kinstream.consume.fetch.pace import ReadPace
 from kinstream.consume.fetch.page_size import PageSize
@@ -19,10 +19,10 @@ from kinstream.consume.fetch.position import LATEST, LATEST_MARGIN, PROMPT, TOO_
 from kinstream.errors import (
     ConnectionLost,
     CredentialsError,
-    DeadlineExceeded,
     ExpiredIterator,
     InvalidArgument,
     KinesisError,
+    RequestTimedOut,
     ResourceInUse,
     UnexpectedResponse,
 )
@@ -47,7 +47,7 @@ FIRST_PAGE_BYTES = 14 << 20
 IN_USE_FOR = 30.0
 """Seconds for which a stream that is being created is waited for."""
 
-_BROKEN = (ConnectionLost, DeadlineExceeded, UnexpectedResponse)
+_BROKEN = (ConnectionLost, RequestTimedOut, UnexpectedResponse)
 """Errors of a response that may have been too large for its connection."""
 
 _log = logging.getLogger("kinstream.consumer")
@@ -71,7 +71,7 @@ class PollingFetcher:
         self,
         client: Client,
         stream: Stream,
-        option: Poll,
+        option: Polling,
         announce: Callable[[Event], None],
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -90,7 +90,7 @@ class PollingFetcher:
         """Yield page after page, as `Fetcher.read`."""
         clock = self._client.clock
         pace = ReadPace(self._option)
-        size = PageSize(self._option.page_records)
+        size = PageSize(self._option.max_records)
         begun = clock.monotonic()
         resume = position.since(self._client.service_time() - LATEST_MARGIN)
         iterator: str | None = None

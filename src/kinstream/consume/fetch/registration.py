@@ -10,10 +10,10 @@ from kinstream.aws.client import Client
 from kinstream.aws.endpoint import Stream
 from kinstream.errors import (
     AccessDenied,
-    DeadlineExceeded,
     FanOutRefused,
     LimitExceeded,
     NotFound,
+    RequestTimedOut,
     ResourceInUse,
     ServiceError,
 )
@@ -88,7 +88,7 @@ class Registration:
                     return consumer.arn
                 if clock.monotonic() >= deadline:
                     status = "not there" if consumer is None else consumer.status
-                    late = DeadlineExceeded(f"the consumer {self._name!r} is {status} after {ACTIVE_WITHIN:g} s")
+                    late = RequestTimedOut(f"the consumer {self._name!r} is {status} after {ACTIVE_WITHIN:g} s")
                     late.retry_safe = True
                     raise late
                 await clock.sleep(LOOK_AGAIN)

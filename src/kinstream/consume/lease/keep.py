@@ -12,7 +12,7 @@ from kinstream.consume.fetch.position import SHARD_END, Position
 from kinstream.consume.lease.lease import Lease
 from kinstream.consume.lease.owner import runs
 from kinstream.consume.lease.store import LeaseTable
-from kinstream.errors import KinesisError, LeaseLost, StoreFailed
+from kinstream.errors import KinesisError, LeaseLost, LeaseStoreFailed
 from kinstream.record import Shard
 
 T = TypeVar("T")
@@ -213,4 +213,4 @@ async def _stored(operation: Awaitable[T]) -> T:
     except KinesisError:
         raise
     except OSError as error:
-        raise StoreFailed(f"lease store: {type(error).__name__}: {error}") from error
+        raise LeaseStoreFailed(f"lease store: {type(error).__name__}: {error}") from error

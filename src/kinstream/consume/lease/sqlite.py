@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kinstream.config import text
 from kinstream.consume.fetch.position import Position
 from kinstream.consume.lease.lease import Lease
-from kinstream.errors import ConfigError, KinesisError, StoreFailed
+from kinstream.errors import ConfigError, KinesisError, LeaseStoreFailed
 from kinstream.record import HashKeyRange
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ _WRITE = (
 _DELETE = "DELETE FROM leases WHERE application = ? AND stream = ? AND leaseKey = ?"
 
 
-class SQLite:
+class SQLiteLeaseStore:
     """Keeps leases in an SQLite file. What was written survives a power cut, as far as the disk tells the truth.
 
     Several consumers and processes of one machine may use the file. Its work is done in a thread of its own; writes that wait
@@ -72,7 +72,9 @@ class SQLite:
         self._waiting: deque[tuple[Callable[[sqlite3.Connection], Any], asyncio.Future[Any]]] = deque()
 
     def __repr__(self) -> str:
-        return f"SQLite({str(getattr(self, 'path', ''))!r})"  # missing while the constructor checks its argument
+        return (
+            f"SQLiteLeaseStore({str(getattr(self, 'path', ''))!r})"  # missing while the constructor checks its argument
+        )
 
     def table(self, application: str, stream: str) -> SQLiteTable:
         """Return the leases of an application on a stream."""
@@ -118,10 +120,10 @@ class SQLite:
                 connection.execute("BEGIN IMMEDIATE")
                 outcomes = [work(connection) for work, _ in batch]
             file.check()
-        except (ConfigError, StoreFailed) as failed:
+        except (ConfigError, LeaseStoreFailed) as failed:
             error = failed
         except (sqlite3.Error, ValueError, OverflowError) as failed:  # also what SQLite cannot keep
-            error = StoreFailed(f"lease store {str(self.path)!r}: {failed}")
+            error = LeaseStoreFailed(f"lease store {str(self.path)!r}: {failed}")
             error.__cause__ = failed
         for i, (_, result) in enumerate(batch):
             with suppress(RuntimeError):  # its event loop has ended, and nobody waits
@@ -183,7 +185,7 @@ class _File:
             StoreFailed: The file was deleted, or another one has its name.
         """
         if self._identity is not None and _identity(self._place) != self._identity:
-            raise StoreFailed(
+            raise LeaseStoreFailed(
                 f"lease store {str(self._path)!r}: the file was deleted or replaced while it is in use: nothing is stored any"
                 " more. Put the same file back, or restart: without it, reading begins where `start` says"
             )
@@ -198,7 +200,7 @@ class _File:
 class SQLiteTable:
     """A table in an SQLite file."""
 
-    def __init__(self, store: SQLite, application: str, stream: str) -> None:
+    def __init__(self, store: SQLiteLeaseStore, application: str, stream: str) -> None:
         self._store = store
         self._place = (application, stream)
 
@@ -238,8 +240,8 @@ class SQLiteTable:
 def cannot_open(path: Path, error: sqlite3.DatabaseError) -> KinesisError:
     """Return the error for a file that could not be opened: whether it may pass, or the file cannot be used."""
     if error.sqlite_errorcode & 0xFF in _PASSING:
-        return StoreFailed(f"lease store {str(path)!r}: {error}")
-    return ConfigError(f"SQLite({str(path)!r}): cannot be used ({error})")
+        return LeaseStoreFailed(f"lease store {str(path)!r}: {error}")
+    return ConfigError(f"SQLiteLeaseStore({str(path)!r}): cannot be used ({error})")
 
 
 def _identity(place: str) -> tuple[int, int] | None:

@@ -43,24 +43,24 @@ class LeaseStore(Protocol):
         """Free what is held. May be repeated."""
 
 
-class Memory:
+class MemoryLeaseStore:
     """Keeps leases in this object: whoever shares it shares them."""
 
     def __init__(self) -> None:
-        self._tables: dict[tuple[str, str], MemoryTable] = {}
+        self._tables: dict[tuple[str, str], MemoryLeaseTable] = {}
 
     def __repr__(self) -> str:
-        return "Memory()"
+        return "MemoryLeaseStore()"
 
-    def table(self, application: str, stream: str) -> MemoryTable:
+    def table(self, application: str, stream: str) -> MemoryLeaseTable:
         """Return the leases of an application on a stream."""
-        return self._tables.setdefault((application, stream), MemoryTable())
+        return self._tables.setdefault((application, stream), MemoryLeaseTable())
 
     async def close(self) -> None:
         """Do nothing: the leases stay."""
 
 
-class MemoryTable:
+class MemoryLeaseTable:
     """A table in memory."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from kinstream import FanOutRefused, HashKeyRange, Position, ReceivedRecord, Seq
 from kinstream.consume.fetch.auto import AutoFetcher
 from kinstream.consume.fetch.fetcher import Page
 from kinstream.consume.fetch.position import LATEST, TRIM_HORIZON
-from kinstream.events import Event, PollsInstead
+from kinstream.events import Event, FellBackToPolling
 
 SHARD = Shard("shardId-000000000000", HashKeyRange("0", "1"), SequenceNumberRange("1"))
 
@@ -58,7 +58,7 @@ async def test_refused_it_goes_on_by_polling_after_the_last_record_and_asks_no_m
     assert await numbers(fetcher) == ["3"]
     assert fan_out.read_from == [TRIM_HORIZON]
     assert poll.read_from == [Position.after("2"), TRIM_HORIZON]
-    assert seen == [PollsInstead(error)]
+    assert seen == [FellBackToPolling(error)]
     await fetcher.close()
     assert (fan_out.closed, poll.closed) == (1, 1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kinstream import Poll
+from kinstream import Polling
 from kinstream.consume.fetch.pace import ReadPace
 
 MIB = 1 << 20
@@ -21,25 +21,25 @@ def asked(pace: ReadPace, seconds: float, records: int, size_bytes: int, behind:
 
 
 def test_first_request_need_not_wait() -> None:
-    assert ReadPace(Poll()).delay(100.0) == 0
+    assert ReadPace(Polling()).delay(100.0) == 0
 
 
 def test_lagging_shard_is_asked_as_often_as_its_quota_allows() -> None:
-    assert asked(ReadPace(Poll()), 60, records=10, size_bytes=1000, behind=5000) == pytest.approx(300, abs=2)
+    assert asked(ReadPace(Polling()), 60, records=10, size_bytes=1000, behind=5000) == pytest.approx(300, abs=2)
 
 
 def test_lagging_shard_gives_no_more_bytes_than_its_quota() -> None:
-    assert asked(ReadPace(Poll()), 60, records=10_000, size_bytes=10 * MIB, behind=5000) * 10 == pytest.approx(
+    assert asked(ReadPace(Polling()), 60, records=10_000, size_bytes=10 * MIB, behind=5000) * 10 == pytest.approx(
         120, abs=10
     )
 
 
 def test_idle_shard_is_asked_once_a_second() -> None:
-    assert asked(ReadPace(Poll()), 60, records=0, size_bytes=0, behind=0) == pytest.approx(62, abs=3)
+    assert asked(ReadPace(Polling()), 60, records=0, size_bytes=0, behind=0) == pytest.approx(62, abs=3)
 
 
 def test_shard_that_idles_and_then_gets_records_is_asked_sooner() -> None:
-    pace = ReadPace(Poll(idle=5))
+    pace = ReadPace(Polling(idle_interval=5))
     for now in range(10):
         pace.answered(float(now), 0, 0, 0)
     assert pace.delay(9.0) == 5
@@ -48,11 +48,11 @@ def test_shard_that_idles_and_then_gets_records_is_asked_sooner() -> None:
 
 
 def test_idle_shard_is_never_asked_more_often_than_its_quota() -> None:
-    assert asked(ReadPace(Poll(idle=0.05)), 60, records=0, size_bytes=0, behind=0) <= 301
+    assert asked(ReadPace(Polling(idle_interval=0.05)), 60, records=0, size_bytes=0, behind=0) <= 301
 
 
 def test_throttled_shard_is_asked_more_rarely_and_then_again_as_often() -> None:
-    pace = ReadPace(Poll())
+    pace = ReadPace(Polling())
     for _ in range(3):
         pace.throttled(0.0)
     assert pace.delay(0.0) == pytest.approx(1.6)
@@ -64,12 +64,12 @@ def test_throttled_shard_is_asked_more_rarely_and_then_again_as_often() -> None:
 
 
 def test_throttling_has_a_limit() -> None:
-    pace = ReadPace(Poll())
+    pace = ReadPace(Polling())
     for _ in range(100):
         pace.throttled(0.0)
     assert pace.delay(0.0) == pytest.approx(3.2)
 
 
 def test_lower_quotas_are_kept_for_other_readers_sake() -> None:
-    pace = ReadPace(Poll(reads_per_second=1))
+    pace = ReadPace(Polling(reads_per_second=1))
     assert asked(pace, 60, records=1, size_bytes=1, behind=5000) == pytest.approx(60, abs=2)

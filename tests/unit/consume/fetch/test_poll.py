@@ -15,9 +15,9 @@ from kinstream import (
     ConnectionLost,
     Credentials,
     HashKeyRange,
-    Poll,
+    Polling,
     ResourceInUse,
-    Retrying,
+    RetryPolicy,
     SequenceNumberRange,
     Shard,
     UnexpectedResponse,
@@ -65,7 +65,7 @@ def records(*numbers: int, next_place: str | None = "next", behind: int = 0, chi
 class Poller:
     """A fetcher on a script, and what it did."""
 
-    def __init__(self, *script: Any, option: Poll | None = None) -> None:
+    def __init__(self, *script: Any, option: Polling | None = None) -> None:
         self.clock = VirtualClock()
         self.transport = ScriptedTransport(*script)
         self.events: list[Event] = []
@@ -75,10 +75,10 @@ class Poller:
             endpoint_url="http://127.0.0.1:1",
             transport=self.transport,
             clock=self.clock,
-            retry=Retrying(max_attempts=1),
+            retry=RetryPolicy(max_attempts=1),
         )
         stream = Stream.parse("events")
-        self.fetcher = PollingFetcher(self.client, stream, option or Poll(), self.events.append, lambda: 0.0)
+        self.fetcher = PollingFetcher(self.client, stream, option or Polling(), self.events.append, lambda: 0.0)
 
     async def read(self, pages: int, position: Position = TRIM_HORIZON) -> list[Page]:
         found = []
@@ -162,7 +162,7 @@ async def test_pauses_grow_while_the_service_is_down() -> None:
     down = refusal("InternalFailure", 503)
     poller = Poller(place("A"), *[down] * 12, records(1))
     await poller.read(1)
-    pauses = [event.pause for event in poller.events if isinstance(event, FetchFailed)]
+    pauses = [event.delay for event in poller.events if isinstance(event, FetchFailed)]
     assert pauses[0] < 1
     assert pauses == sorted(pauses)
     assert pauses[-1] == LONGEST_BACKOFF / 2  # without jitter
@@ -182,7 +182,7 @@ async def test_endpoint_that_never_answers_as_kinesis_is_given_up() -> None:
 
 
 async def test_page_limit_is_asked_for() -> None:
-    poller = Poller(place("A"), records(1), option=Poll(page_records=7))
+    poller = Poller(place("A"), records(1), option=Polling(max_records=7))
     await poller.read(1)
     assert poller.asked[1] == {"ShardIterator": "A", "Limit": 7}
 
@@ -239,12 +239,14 @@ async def test_latest_that_took_long_to_get_is_taken_from_when_reading_began() -
 
 async def test_response_that_breaks_is_followed_by_smaller_pages_that_grow_again() -> None:
     lost = ConnectionLost("the connection broke")
-    poller = Poller(place("A"), lost, lost, *(records(number) for number in range(1, 9)), option=Poll(page_records=100))
+    poller = Poller(
+        place("A"), lost, lost, *(records(number) for number in range(1, 9)), option=Polling(max_records=100)
+    )
     pages = await poller.read(8)
     assert numbers(pages) == [[str(number)] for number in range(1, 9)]
     limits = [asked["Limit"] for asked in poller.asked[1:]]
     assert limits == [100, 25, 6, 12, 24, 24, 48, 48, 48, 48]
-    pauses = [event.pause for event in poller.events if isinstance(event, FetchFailed)]
+    pauses = [event.delay for event in poller.events if isinstance(event, FetchFailed)]
     assert pauses == [0.25, 0.25], "a smaller page is another request: the delay does not grow"
 
 

@@ -11,18 +11,18 @@ from kinstream import (
     HashKeyRange,
     LeaseLost,
     LeaseStore,
-    Memory,
+    LeaseStoreFailed,
+    MemoryLeaseStore,
     Position,
     SequenceNumberRange,
     Shard,
-    SQLite,
-    StoreFailed,
+    SQLiteLeaseStore,
 )
 from kinstream.consume.fetch.position import TRIM_HORIZON
 from kinstream.consume.lease.keep import SoleKeeper
 from kinstream.consume.lease.lease import Lease
 from kinstream.consume.lease.owner import owner_name
-from kinstream.consume.lease.store import MemoryTable
+from kinstream.consume.lease.store import MemoryLeaseTable
 
 SHARDS = [Shard(name, HashKeyRange("0", "1"), SequenceNumberRange("1")) for name in ("a", "b")]
 AFTER_5 = Position.after("5", 0)
@@ -40,7 +40,7 @@ async def keeping(store: LeaseStore) -> SoleKeeper:
 async def test_second_keeper_warns_once_of_the_first_that_still_runs_and_the_first_notices(
     kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store: LeaseStore = Memory() if kind == "memory" else SQLite(tmp_path / "leases.db")
+    store: LeaseStore = MemoryLeaseStore() if kind == "memory" else SQLiteLeaseStore(tmp_path / "leases.db")
     first = await keeping(store)
     assert await first.lost() == []
     second = await keeping(store)
@@ -57,7 +57,7 @@ async def test_second_keeper_warns_once_of_the_first_that_still_runs_and_the_fir
 
 
 async def test_keeper_that_released_its_leases_is_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    store = Memory()
+    store = MemoryLeaseStore()
     first = await keeping(store)
     await first.checkpoint("a", AFTER_5)
     await first.release()
@@ -68,7 +68,7 @@ async def test_keeper_that_released_its_leases_is_not_warned_of(caplog: pytest.L
     assert not caplog.records
 
 
-class Failing(MemoryTable):
+class ErrorPolicy(MemoryLeaseTable):
     """A store of another make that raises what its libraries raise."""
 
     async def list(self) -> list[Lease]:
@@ -76,6 +76,6 @@ class Failing(MemoryTable):
 
 
 async def test_store_of_another_make_fails_with_an_error_of_ours() -> None:
-    with pytest.raises(StoreFailed, match="lease store: ConnectionResetError") as raised:
-        await SoleKeeper(Failing(), "me", "events").known()
+    with pytest.raises(LeaseStoreFailed, match="lease store: ConnectionResetError") as raised:
+        await SoleKeeper(ErrorPolicy(), "me", "events").known()
     assert isinstance(raised.value.__cause__, ConnectionResetError)

@@ -7,14 +7,14 @@ import pytest
 from kinstream.consume.fetch.position import SHARD_END, TRIM_HORIZON, Position
 from kinstream.consume.lease.keep import SoleKeeper
 from kinstream.consume.lease.lease import Lease
-from kinstream.consume.lease.store import MemoryTable
+from kinstream.consume.lease.store import MemoryLeaseTable
 from kinstream.errors import LeaseLost
 from kinstream.record import HashKeyRange, SequenceNumberRange, Shard
 
 SHARD = Shard("shardId-000000000000", HashKeyRange("0", "1"), SequenceNumberRange("1"))
 
 
-class Doubtful(MemoryTable):
+class Doubtful(MemoryLeaseTable):
     """Writes, and raises as often as it was told to."""
 
     doubts = 0

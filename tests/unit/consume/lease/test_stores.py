@@ -12,7 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from kinstream import ConfigError, HashKeyRange, LeaseStore, Memory, Position, SQLite, StoreFailed
+from kinstream import (
+    ConfigError,
+    HashKeyRange,
+    LeaseStore,
+    LeaseStoreFailed,
+    MemoryLeaseStore,
+    Position,
+    SQLiteLeaseStore,
+)
 from kinstream.consume.fetch.position import LATEST, SHARD_END, TRIM_HORIZON
 from kinstream.consume.lease.lease import Lease
 from kinstream.consume.lease.sqlite import cannot_open
@@ -32,7 +40,7 @@ LEASES = [
 
 @pytest.fixture(params=["memory", "sqlite"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LeaseStore]:
-    kept: LeaseStore = Memory() if request.param == "memory" else SQLite(tmp_path / "leases.db")
+    kept: LeaseStore = MemoryLeaseStore() if request.param == "memory" else SQLiteLeaseStore(tmp_path / "leases.db")
     yield kept
     await kept.close()
 
@@ -121,19 +129,19 @@ async def test_many_writes_at_once_each_happen_whole(store: LeaseStore) -> None:
 
 
 async def test_sqlite_keeps_rows_and_opens_again_after_it_was_closed(tmp_path: Path) -> None:
-    store = SQLite(tmp_path / "leases.db")
+    store = SQLiteLeaseStore(tmp_path / "leases.db")
     await store.table("app", "events").create(LEASES[1])
     await store.close()
     await store.close()
     assert await store.table("app", "events").list() == [LEASES[1]]
     await store.close()
-    again = SQLite(str(tmp_path / "leases.db"))
+    again = SQLiteLeaseStore(str(tmp_path / "leases.db"))
     assert await again.table("app", "events").list() == [LEASES[1]]
     await again.close()
 
 
 async def test_sqlite_that_one_user_closes_goes_on_for_the_others(tmp_path: Path) -> None:
-    store = SQLite(tmp_path / "leases.db")
+    store = SQLiteLeaseStore(tmp_path / "leases.db")
     table = store.table("app", "events")
 
     async def write(user: int) -> None:
@@ -151,17 +159,17 @@ async def test_sqlite_that_one_user_closes_goes_on_for_the_others(tmp_path: Path
 
 
 async def test_what_sqlite_cannot_keep_fails_and_nobody_else_waits_for_it(tmp_path: Path) -> None:
-    store = SQLite(tmp_path / "leases.db")
+    store = SQLiteLeaseStore(tmp_path / "leases.db")
     table = store.table("app", "events")
     writes = [table.create(Lease(key)) for key in ("a", "\ud800", "b")]
     outcomes = await asyncio.gather(*writes, return_exceptions=True)
-    assert isinstance(outcomes[1], StoreFailed)
+    assert isinstance(outcomes[1], LeaseStoreFailed)
     assert await table.create(Lease("c"))
     await store.close()
 
 
 async def test_sqlite_writes_so_that_a_power_cut_takes_nothing(tmp_path: Path) -> None:
-    store = SQLite(tmp_path / "leases.db")
+    store = SQLiteLeaseStore(tmp_path / "leases.db")
     table = store.table("app", "events")
     await table.create(LEASES[0])
     modes = await store.run(
@@ -176,7 +184,7 @@ async def test_sqlite_writes_so_that_a_power_cut_takes_nothing(tmp_path: Path) -
 async def test_file_that_is_no_database_is_refused_by_its_name(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("not a database, and long enough to be read as one " * 50)
-    store = SQLite(path)
+    store = SQLiteLeaseStore(path)
     with pytest.raises(ConfigError, match=r"notes\.txt"):
         await store.table("app", "events").list()
     await store.close()
@@ -184,18 +192,18 @@ async def test_file_that_is_no_database_is_refused_by_its_name(tmp_path: Path) -
 
 async def test_path_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigError, match="path"):
-        SQLite("")
+        SQLiteLeaseStore("")
 
 
 async def test_locked_file_is_a_fault_that_passes(tmp_path: Path) -> None:
     path = tmp_path / "leases.db"
-    store = SQLite(path)
+    store = SQLiteLeaseStore(path)
     table = store.table("app", "events")
     await table.create(LEASES[0])
     await store.run(lambda connection: connection.execute("PRAGMA busy_timeout = 10") and None)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StoreFailed, match="locked") as raised:
+    with pytest.raises(LeaseStoreFailed, match="locked") as raised:
         await table.create(LEASES[1])
     assert isinstance(raised.value, OSError)
     assert isinstance(raised.value.__cause__, sqlite3.OperationalError)
@@ -215,7 +223,7 @@ async def test_file_that_another_process_locks_is_opened_once_it_is_free(
     other.executescript(
         f"PRAGMA journal_mode={journal}; CREATE TABLE other (x); BEGIN {mode}; INSERT INTO other VALUES (1)"
     )
-    store = SQLite(path)
+    store = SQLiteLeaseStore(path)
     creating = asyncio.create_task(store.table("app", "events").create(LEASES[0]))
     await asyncio.sleep(0.2)
     assert not creating.done()
@@ -235,7 +243,7 @@ def test_locked_file_may_pass_and_one_that_is_no_database_does_not(tmp_path: Pat
         with pytest.raises(sqlite3.DatabaseError) as locked:
             mine.execute("CREATE TABLE leases (x)")
     error = cannot_open(path, locked.value)
-    assert isinstance(error, StoreFailed)
+    assert isinstance(error, LeaseStoreFailed)
     assert error.retry_safe
     path.write_text("not a database, and long enough to be read as one " * 50)
     with closing(sqlite3.connect(path)) as mine, pytest.raises(sqlite3.DatabaseError) as useless:
@@ -246,14 +254,14 @@ def test_locked_file_may_pass_and_one_that_is_no_database_does_not(tmp_path: Pat
 @pytest.mark.parametrize("replaced", [False, True])
 async def test_file_that_was_deleted_or_replaced_while_it_is_open_is_noticed(tmp_path: Path, replaced: bool) -> None:
     path = tmp_path / "leases.db"
-    store = SQLite(path)
+    store = SQLiteLeaseStore(path)
     table = store.table("app", "events")
     await table.create(LEASES[0])
     aside = path.rename(tmp_path / "aside.db")
     if replaced:
         path.write_bytes(b"")
     for work in (table.create(LEASES[1]), table.list(), table.delete("x")):
-        with pytest.raises(StoreFailed, match="deleted or replaced"):
+        with pytest.raises(LeaseStoreFailed, match="deleted or replaced"):
             await work
     aside.replace(path)
     assert len(await table.list()) == 2
@@ -264,7 +272,7 @@ async def test_file_is_found_again_after_the_working_directory_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    store = SQLite("leases.db")
+    store = SQLiteLeaseStore("leases.db")
     table = store.table("app", "events")
     await table.create(LEASES[0])
     (tmp_path / "elsewhere").mkdir()
@@ -277,7 +285,7 @@ async def test_failure_of_work_whose_caller_gave_up_is_not_left_unretrieved(tmp_
     complaints: list[str] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: complaints.append(context["message"]))
-    store = SQLite(tmp_path / "leases.db")
+    store = SQLiteLeaseStore(tmp_path / "leases.db")
     began, go_on = threading.Event(), threading.Event()
 
     def fail(connection: sqlite3.Connection) -> None:
@@ -300,7 +308,7 @@ async def test_failure_of_work_whose_caller_gave_up_is_not_left_unretrieved(tmp_
 
 async def test_file_of_an_earlier_version_is_used_with_its_rows(tmp_path: Path) -> None:
     path = tmp_path / "leases.db"
-    store = SQLite(path)
+    store = SQLiteLeaseStore(path)
     await store.table("app", "events").create(LEASES[1])
     await store.run(lambda connection: connection.execute("ALTER TABLE leases DROP COLUMN idleUntil") and None)
     await store.close()
