@@ -1,4 +1,4 @@
-"""Writes docs/options.md: every option and every event, from the classes' own docstrings. Run it after changing one."""
+"""Write docs/options.md, the reference of all options and events, from the docstrings of their classes."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from typing import Any
 
 import kinstream
 from kinstream import config, events
+from kinstream.service_quotas import MIB
 
 PAGE = Path(__file__).parent / "options.md"
 
-NOTES = {
-    "aggregate": "`None` by default. Not every reader deaggregates: [who reads aggregates](aggregation.md#who-reads-aggregates)."
-}
-"""More about an argument, below its table."""
+NOTES = {"aggregate": "Not every reader deaggregates: see [who reads aggregates](aggregation.md#who-reads-aggregates)."}
+"""Remark below the table of an argument."""
 
-WHERE = {
+ARGUMENTS = {
     "Producer": {
         "aggregate": "Aggregation",
         "batch": "Batching",
@@ -34,33 +33,36 @@ WHERE = {
     },
     "Client": {"timeouts": "Timeouts", "retry": "RetryPolicy", "connection": "ConnectionOptions"},
 }
-"""Which argument takes which group. A client's options may be given to a producer or a consumer too."""
+"""The option classes of each argument of a public class."""
+
+INTRODUCTION = """\
+Options are grouped into small frozen classes, which are passed to a producer, a consumer or a client by keyword:
+`Producer("orders", batch=Batching(linger=0))`. A producer or consumer that creates its own client accepts the options of the
+client too. A value outside its range raises `ConfigError`, which names the option, the value and the range. An option accepts
+`None` only if its description says so.
+
+Sources of limits: "API reference" is the Amazon Kinesis Data Streams API Reference, "quotas" the page "Quotas and limits" of the
+developer guide. `docs/options.py` generates this page from the docstrings.
+"""
+
+EVENTS = """\
+The function given as `observer=` is called with each event. It runs on the event loop, so it must return quickly: see
+[logging](logging.md).
+"""
 
 
 def page() -> str:
     """Return the whole page."""
-    lines = [
-        "# Options and events",
-        "",
-        "Written by `docs/options.py` from the docstrings. Options are frozen values that check themselves when they are made:",
-        "`Producer(\"orders\", batch=Batching(linger=0))`. A client's options may be given to a producer or a consumer.",
-    ]  # fmt: skip
-    for owner, arguments in WHERE.items():
+    lines = ["# Options and events", "", *INTRODUCTION.splitlines(), "", *_contents()]
+    for owner, arguments in ARGUMENTS.items():
         lines += ["", f"## {owner}"]
         for argument, groups in arguments.items():
             for name in groups.split():
-                lines += ["", f"### `{argument}={name}(...)`", "", *_options(getattr(config, name))]
+                lines += ["", f"### {name}", "", f"`{owner}(..., {argument}={name}(...))`", ""]
+                lines += _options(getattr(config, name))
             if argument in NOTES:
                 lines += ["", NOTES[argument]]
-    lines += [
-        "",
-        "## Events",
-        "",
-        "What `observer=` is given, one call an event.",
-        "",
-        "| event | when | fields |",
-        "|---|---|---|",
-    ]
+    lines += ["", "## Events", "", *EVENTS.splitlines(), "", "| event | sent when | fields |", "|---|---|---|"]
     for name, event in vars(events).items():
         if isinstance(event, type) and issubclass(event, events.Event) and event is not events.Event:
             fields = ", ".join(f"`{field}`" for field in event.__struct_fields__)
@@ -68,29 +70,65 @@ def page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _contents() -> list[str]:
+    """Return a list with a link to each class, one line per owner."""
+    lines = []
+    for owner, arguments in ARGUMENTS.items():
+        names = [name for names in arguments.values() for name in names.split()]
+        links = ", ".join(f"[{name}](#{name.lower()})" for name in names)
+        lines.append(f"- [{owner}](#{owner.lower()}): {links}")
+    return [*lines, "- [Events](#events)"]
+
+
 def groups() -> set[str]:
-    """Return the names of the option groups that the page has."""
-    return {name for arguments in WHERE.values() for names in arguments.values() for name in names.split()}
+    """Return the names of the option classes on the page."""
+    return {name for arguments in ARGUMENTS.values() for names in arguments.values() for name in names.split()}
 
 
 def _options(group: Any) -> list[str]:
     assert getattr(kinstream, group.__name__) is group
     described = _described(group)
-    rows = [
-        f"| `{field.name}` | `{field.default!r}` | {described[field.name]} |" for field in dataclasses.fields(group)
+    rows = []
+    for field in dataclasses.fields(group):
+        meaning, _, allowed = described[field.name].partition(" Range: ")
+        default = _default(field.name, field.default)
+        rows.append(f"| `{field.name}` | {default} | {allowed.removesuffix('.')} | {meaning} |")
+    first, *more = _paragraphs(group)
+    return [
+        first,
+        "",
+        *more,
+        *([""] if more else []),
+        "| option | default | range | meaning |",
+        "|---|---|---|---|",
+        *rows,
     ]
-    return [_first_line(group), "", "| option | default | |", "|---|---|---|", *rows]
+
+
+def _default(name: str, value: Any) -> str:
+    """Return a default as Markdown, a size also in KiB or MiB."""
+    if dataclasses.is_dataclass(value):
+        return f"`{type(value).__name__}()`"
+    size = value if "bytes" in name and value % 1024 == 0 else 0
+    unit = f" ({size >> 20} MiB)" if size and size % MIB == 0 else f" ({size >> 10} KiB)" if size else ""
+    return f"`{value!r}`{unit}"
 
 
 def _described(group: Any) -> dict[str, str]:
-    """Return what the docstring says of each attribute."""
+    """Return the docstring's text for each attribute."""
     _, _, attributes = (inspect.getdoc(group) or "").partition("Attributes:\n")
     found = re.findall(r"^    (\w+): ((?:.|\n(?!    \w+: ))+)", attributes, re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in found}
 
 
+def _paragraphs(described: Any) -> list[str]:
+    """Return the paragraphs of a docstring before its sections, each as one line."""
+    text, _, _ = (inspect.getdoc(described) or "").partition("\n\nAttributes:")
+    return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
+
+
 def _first_line(described: Any) -> str:
-    return " ".join((inspect.getdoc(described) or "").partition("\n\n")[0].split())
+    return _paragraphs(described)[0]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every option once: small frozen values that check themselves when they are made."""
+"""Option classes: frozen values that validate themselves on construction. Each option is defined here and only here."""
 
 from __future__ import annotations
 
@@ -33,46 +33,47 @@ MAX_ATTEMPTS = 100
 
 
 class WireFormat(StrEnum):
-    """How requests and answers are written on the wire."""
+    """Encoding of requests and responses."""
 
     JSON = "json"
-    """`application/x-amz-json-1.1`, which every Kinesis speaks. Best for small records."""
+    """`application/x-amz-json-1.1`, which every Kinesis endpoint supports. Fastest for small records."""
     CBOR = "cbor"
-    """`application/x-amz-cbor-1.1`, the Java SDK's default: bytes stay bytes. Best from about 500 bytes a record."""
+    """`application/x-amz-cbor-1.1`, as in the AWS SDK for Java. Without base64. Fastest from about 500 bytes per record."""
     AUTO = "auto"
-    """CBOR for puts of large records, aggregated ones among them; JSON for everything else."""
+    """CBOR for puts of large or aggregated records, JSON for all other requests."""
 
 
 def number(field: str, value: Any, low: float, high: float, unit: str = "") -> None:
     """Check that `value` is a number from `low` to `high`.
 
     Raises:
-        ConfigError: It is not; the message names field, value and range.
+        ConfigError: It is not. The message names field, value and range.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise ConfigError(f"{field}={value!r}: must be a number from {low:g} to {high:g}{unit and ' ' + unit}")
+        # Not `:g` alone, which writes a million as 1e+06.
+        raise ConfigError(f"{field}={value!r}: must be a number from {low:.15g} to {high:.15g}{unit and ' ' + unit}")
 
 
 def whole_number(field: str, value: Any, low: int, high: int, source: str = "") -> None:
     """Check that `value` is an int from `low` to `high`.
 
     Raises:
-        ConfigError: It is not; the message names field, value and range.
+        ConfigError: It is not. The message names field, value, range and the source of the limit.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        where = f" ({source})" if source else ""
-        raise ConfigError(f"{field}={value!r}: must be a whole number from {low} to {high}{where}")
+        limit = f" ({source})" if source else ""
+        raise ConfigError(f"{field}={value!r}: must be a whole number from {low} to {high}{limit}")
 
 
 def text(field: str, value: Any) -> str:
-    """Return `value`, checked to be text that is not empty.
+    """Return `value`, checked to be a string that is not empty.
 
     Raises:
-        ConfigError: It is not. The message has the value's type, not the value: it may be a secret.
+        ConfigError: It is not. The message names the type, never the value, which may be a secret.
     """
     if not isinstance(value, str) or not value:
-        given = "it is empty" if value == "" else f"it is {type(value).__name__}"
-        raise ConfigError(f"{field}: must be text of at least one character; {given}")
+        given = "an empty string" if value == "" else type(value).__name__
+        raise ConfigError(f"{field}: must be a string of at least one character, not {given}")
     return value
 
 
@@ -80,7 +81,7 @@ def choice(field: str, value: Any, allowed: type[StrEnum]) -> Any:
     """Return `value` as a member of `allowed`.
 
     Raises:
-        ConfigError: It is none; the message lists what is allowed.
+        ConfigError: It is not a member. The message lists the members.
     """
     try:
         return allowed(value)
@@ -89,7 +90,7 @@ def choice(field: str, value: Any, allowed: type[StrEnum]) -> Any:
 
 
 def secretive(cls: type[T]) -> type[T]:
-    """Make a class with secrets among its arguments: errors of its constructor hold no frame with the arguments."""
+    """Keep secrets out of tracebacks: a class decorator that removes frames with arguments from errors of the constructor."""
     construct = cls.__init__
 
     @wraps(construct)
@@ -108,12 +109,14 @@ def secretive(cls: type[T]) -> type[T]:
 @checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timeouts:
-    """How long to wait, in seconds.
+    """Timeouts of requests, in seconds.
 
     Attributes:
-        progress: An attempt ends after this long without progress: no connection, no answer, or no further bytes of
-            it. A large request is given more, as if the line carried 128 KiB a second. 0.05 to 300.
-        call: The whole call ends after this long, retries and their pauses included. 0.05 to 3600.
+        progress: Seconds without progress after which an attempt fails: no connection, no response, or no further bytes
+            of the response. A large request body gets extra time, at 128 KiB per second. Covers boto3's `connect_timeout`
+            and `read_timeout`. Range: 0.05 to 300.
+        call: Seconds after which the whole call fails, including retries and backoff. boto3 has no such limit. Range:
+            0.05 to 3600.
     """
 
     progress: float = 6.0
@@ -127,14 +130,14 @@ class Timeouts:
 @checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetryPolicy:
-    """When a failed request is sent again: the AWS SDKs' standard mode, with its 2026 numbers.
+    """Retries of failed requests, by the standard retry mode of the AWS SDKs with its 2026 values.
 
     Attributes:
-        max_attempts: Requests for one call, the first included; 1 never repeats. 1 to 100. The SDKs' default is 3. A client
-            without `retry` takes `AWS_MAX_ATTEMPTS`, or the profile's `max_attempts`, if one of them is set.
-        initial_delay: Maximum seconds of backoff before the first retry. It doubles with each attempt. After throttling it is at
-            least 1. 0 to 300. The default is that of the SDKs.
-        max_delay: Maximum seconds of backoff before any retry. 0 to 300. The default is that of the SDKs.
+        max_attempts: Maximum requests per call, including the first. 1 disables retries. The default is that of the SDKs.
+            A client without `retry` uses `AWS_MAX_ATTEMPTS` or the profile's `max_attempts`, if set. Range: 1 to 100.
+        initial_delay: Maximum seconds of backoff before the first retry, doubled for each further retry. After throttling
+            it is at least 1. The default is that of the SDKs. Range: 0 to 300.
+        max_delay: Maximum seconds of backoff before any retry. The default is that of the SDKs. Range: 0 to 300.
     """
 
     max_attempts: int = 3
@@ -150,12 +153,13 @@ class RetryPolicy:
 @checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Aggregation:
-    """How records are packed into aggregated records, in the format of the Kinesis Producer Library (KPL). Off by default.
+    """Packing of small records into aggregated records, in the format of the Kinesis Producer Library (KPL). Off by default.
 
     Attributes:
-        max_bytes: Bytes of one aggregated record. 1024 to 10485760, and never more than the stream's MaxRecordSizeInKiB
-            allows. The KPL's default, and its reason: the smaller, the sooner a shard's quota takes it.
-        max_records: User records in one aggregated record. 1 to 1000000.
+        max_bytes: Maximum bytes of one aggregated record, at most the stream's `MaxRecordSizeInKiB`. The default is that
+            of the KPL: small aggregates fit into a shard's remaining quota sooner. Range: 1 KiB to 10 MiB (API reference,
+            `UpdateMaxRecordSize`).
+        max_records: Maximum user records in one aggregated record. Range: 1 to 1,000,000.
     """
 
     max_bytes: int = 51_200
@@ -171,14 +175,16 @@ class Aggregation:
 @checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batching:
-    """How records are gathered into requests.
+    """Batching of records into `PutRecords` requests.
 
     Attributes:
-        linger: Seconds that a record waits for company; 0: it is sent at once, with whatever is there. 0 to 60.
-        max_records: Kinesis records in one request. 1 to 500.
-        max_bytes: Data and partition keys in one request; a larger record goes alone. 1024 to 10485760. A request much
-            larger than the default is no cheaper a byte, and all of it is sent again where no answer came.
-        max_in_flight: Requests on their way at a time. 1 to 1000.
+        linger: Seconds to wait for more records before sending a partial batch. 0 sends immediately. Range: 0 to 60.
+        max_records: Maximum Kinesis records in one request. An aggregated record counts once. Range: 1 to 500 (API
+            reference, `PutRecords`).
+        max_bytes: Maximum bytes of data and partition keys in one request. A larger record is sent in a request of its
+            own. Larger requests do not reduce the cost per byte, and a retry repeats all of the request. Range: 1 KiB to
+            10 MiB (quotas).
+        max_in_flight: Maximum requests in flight. Range: 1 to 1000.
     """
 
     linger: float = 0.1
@@ -198,11 +204,13 @@ class Batching:
 @checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RateLimits:
-    """How fast one shard is written to. What the shard refuses lowers the pace, quiet raises it again, up to these bounds.
+    """Maximum write rate per shard. The rate falls when the shard throttles and rises again up to these limits.
 
     Attributes:
-        records_per_second: Kinesis records a second; an aggregated one counts once. 1 to 1000000.
-        bytes_per_second: Bytes a second, partition keys included. 1024 to 1073741824.
+        records_per_second: Maximum Kinesis records per second. An aggregated record counts once. The default is the
+            shard's quota. Range: 1 to 1,000,000.
+        bytes_per_second: Maximum bytes of data and partition keys per second. The default is the shard's quota. Range: 1
+            KiB to 1 GiB.
     """
 
     records_per_second: float = SHARD_WRITE_RECORDS_PER_SECOND
@@ -216,15 +224,16 @@ class RateLimits:
 @checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BufferLimits:
-    """How much is held of what was put and is not written yet.
+    """Limits of the buffer for records that are not yet written, and behavior of `put` when it is full.
 
-    Each record counts with its data, its partition key and 256 bytes for its keeping.
+    Each record counts with its data, its partition key and 256 bytes of overhead.
 
     Attributes:
-        max_records: Records. 1 to 100000000.
-        max_bytes: Bytes. 1024 to 1099511627776. A record that does not fit at all is refused.
-        when_full: "wait": `put` waits for room. "raise": it raises `BufferFull`.
-        max_wait: Seconds that `put` waits for space before it raises `BufferFull`; None: as long as it takes. 0 to 86400.
+        max_records: Maximum buffered records. Range: 1 to 100,000,000.
+        max_bytes: Maximum buffered bytes. A record larger than the buffer is refused. Range: 1 KiB to 1 TiB.
+        when_full: "wait": `put` waits for space. "raise": `put` raises `BufferFull`.
+        max_wait: Maximum seconds that `put` waits for space before it raises `BufferFull`. None: no limit. Range: 0 to
+            86,400.
     """
 
     max_records: int = 500_000
@@ -244,17 +253,18 @@ class BufferLimits:
 @checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeliveryPolicy:
-    """When a record that was put is given up, and how it is retried until then.
+    """Timeout and retries of each record, from `put` to the response.
 
     Attributes:
-        timeout: The timeout: seconds without progress after which a record fails. Waiting behind the rate of a shard that
-            accepts records is not failure, however long it takes. A record fails once this long has passed since its `put` and
-            since its shard last accepted a record or the service last responded; or since the first request that failed for the
-            record itself. 0.05 to 86400.
-        initial_delay: Maximum seconds of backoff before the first retry of a record. It doubles with each attempt. 0 to 300.
-        max_delay: Maximum seconds of backoff before any retry of a record. 0 to 300.
-        max_age: Seconds from its `put` after which a record that is not written is dropped, whatever the reason; for callers to
-            whom stale data is worthless. None: no limit. 0.05 to 31536000.
+        timeout: Seconds without progress after which a record fails. A record makes no progress if its shard accepts no
+            records or the service does not respond. It also fails this long after the first failed request of its own.
+            Waiting for the rate limit of a shard that accepts records does not count, unlike in Kafka's
+            `delivery.timeout.ms`. Range: 0.05 to 86,400.
+        initial_delay: Maximum seconds of backoff before the first retry of a record, doubled for each further retry.
+            Range: 0 to 300.
+        max_delay: Maximum seconds of backoff before any retry of a record. Range: 0 to 300.
+        max_age: Maximum seconds from `put` until a record is written. An older record is dropped, whatever the reason for
+            the delay. For data that is worthless when stale. None: no limit. Range: 0.05 to 31,536,000.
     """
 
     timeout: float = 30.0
@@ -274,17 +284,17 @@ class DeliveryPolicy:
 @secretive
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConnectionOptions:
-    """How Kinesis is reached.
+    """Connections to Kinesis: certificates, proxy, connection pool.
 
     Attributes:
-        ca_bundle: A PEM file of certificate authorities to trust besides the usual ones; None: `AWS_CA_BUNDLE`, if
-            that is set. Certificates are always checked.
-        proxy: URL of an HTTP proxy, such as "http://proxy:3128"; None: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
-            `NO_PROXY` as they are set; "" means none whatever they say.
-        max_idle: Open connections that are kept for further calls. 0 to 1000.
-        idle_timeout: Seconds after which an unused connection is closed. 1 to 3600.
-        allow_http: Permit plain http to other hosts than this machine, as `KINSTREAM_ALLOW_HTTP=1` in the environment does.
-            Records and signatures are then readable in transit.
+        ca_bundle: PEM file of certificate authorities to trust in addition to the built-in ones. None: `AWS_CA_BUNDLE` or
+            the profile's `ca_bundle`, if set. Certificates are always verified.
+        proxy: URL of an HTTP proxy, such as "http://proxy:3128". "": no proxy, even if the environment names one. None:
+            the environment variables `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`.
+        max_idle: Maximum idle connections kept in the pool. Range: 0 to 1000.
+        idle_timeout: Seconds after which an idle connection is closed. Range: 1 to 3600.
+        allow_http: Whether to allow http, without TLS, to hosts other than this machine. `KINSTREAM_ALLOW_HTTP=1` has the
+            same effect. Records and signatures are then readable in transit.
     """
 
     ca_bundle: str | Path | None = None
@@ -302,27 +312,31 @@ class ConnectionOptions:
             raise ConfigError(f"ConnectionOptions.allow_http={self.allow_http!r}: must be True or False")
         proxy = self.proxy
         if proxy not in (None, "") and not (isinstance(proxy, str) and is_proxy_url(proxy)):
-            raise ConfigError("ConnectionOptions.proxy: must be a URL such as http://proxy:3128, or '' for none")
+            raise ConfigError(
+                "ConnectionOptions.proxy: must be a URL such as http://proxy:3128, '' for no proxy, or None for the proxy of the"
+                " environment variables"
+            )
 
     def __repr__(self) -> str:
-        # A proxy's URL may hold a password.
+        # The URL of a proxy may contain a password.
         shown = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name != "proxy")
-        return f"Connection({shown}, proxy={'...' if self.proxy else self.proxy!r})"
+        return f"ConnectionOptions({shown}, proxy={'...' if self.proxy else self.proxy!r})"
 
 
 @checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Polling:
-    """Read by polling (`GetRecords`): each shard is asked as often as its quotas allow while it lags, and seldom while it idles.
+    """Reading by polling (`GetRecords`): at the shard's quota if it lags, less often if it is idle.
 
-    The quotas belong to all readers of a shard together: lower them here to leave more to the others.
+    All consumers that poll a shard share its quotas. Lower the limits to leave capacity to other applications.
 
     Attributes:
-        idle_interval: Seconds between two looks at a shard that had nothing new; a shard in which something happens is looked at
-            sooner. 0.05 to 60.
-        reads_per_second: Requests a second on one shard. 0.01 to 1000. The service gives 5 (quotas).
-        bytes_per_second: Bytes of data a second from one shard. 1024 to 1 GiB. The service gives 2 MiB (quotas).
-        max_records: The most records in one answer. 1 to 10,000 (API reference, `GetRecords`).
+        idle_interval: Maximum seconds between two requests on a shard without new records. The delay starts at 0.1 and
+            doubles up to this value. Range: 0.05 to 60.
+        reads_per_second: Maximum requests per second on one shard. The default is the shard's quota. Range: 0.01 to 1000.
+        bytes_per_second: Maximum bytes of data per second from one shard. The default is the shard's quota. Range: 1 KiB
+            to 1 GiB.
+        max_records: Maximum records in one response. Range: 1 to 10,000 (API reference, `GetRecords`).
     """
 
     idle_interval: float = 1.0
@@ -340,15 +354,18 @@ class Polling:
 @checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnhancedFanOut:
-    """Read by enhanced fan-out (`SubscribeToShard`): records are pushed, 2 MiB a second of each shard to this consumer alone.
+    """Reading by enhanced fan-out (`SubscribeToShard`): each shard pushes up to 2 MiB per second to this consumer alone.
 
-    AWS bills it apart from the stream. The stream's consumers are counted: 20, or 50 with On-demand Advantage (quotas).
+    AWS bills enhanced fan-out separately. A stream can have 20 registered consumers, or 50 with On-demand Advantage
+    (quotas).
 
     Attributes:
-        consumer_name: The consumer to register with the stream, or to find; it stays registered. 1 to 128 of letters, digits,
-            ".", "_" and "-" (API reference, `RegisterStreamConsumer`). None: the application's name.
-        idle_timeout: Seconds. A subscription that delivers no event for this long, while the reader is waiting, is considered
-            dead. The subscription of an idle shard delivers an event every few seconds. 1 to 60.
+        consumer_name: Name of the consumer to register with the stream. An existing registration is reused, and it
+            remains after `close()`. None: the application's name. Range: 1 to 128 letters, digits, ".", "_" and "-" (API
+            reference, `RegisterStreamConsumer`).
+        idle_timeout: Idle timeout in seconds. A subscription that delivers no event for this long, while the reader is
+            waiting, is considered dead. A healthy subscription delivers an event every few seconds, even if the shard is
+            idle. Range: 1 to 60.
     """
 
     consumer_name: str | None = None
@@ -358,7 +375,7 @@ class EnhancedFanOut:
         name = self.consumer_name
         if name is not None and not (isinstance(name, str) and re.fullmatch(CONSUMER_NAME_PATTERN, name)):
             raise ConfigError(
-                f"EnhancedFanOut.consumer_name={name!r}: must have 1 to 128 letters, digits, '.', '_' and '-' "
+                f"EnhancedFanOut.consumer_name={name!r}: must be 1 to 128 letters, digits, '.', '_' and '-' "
                 "(API reference, RegisterStreamConsumer)"
             )
         number("EnhancedFanOut.idle_timeout", self.idle_timeout, 1, 60, "seconds")
@@ -367,11 +384,11 @@ class EnhancedFanOut:
 @checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreferFanOut:
-    """Read by enhanced fan-out; where that cannot be had, by polling, and an event says so.
+    """Reading by enhanced fan-out, with fallback to polling if it is refused (event `FellBackToPolling`).
 
     Attributes:
-        fan_out: How to read by enhanced fan-out.
-        polling: How to poll.
+        fan_out: Options of enhanced fan-out.
+        polling: Options of polling.
     """
 
     fan_out: EnhancedFanOut = EnhancedFanOut()
@@ -389,15 +406,18 @@ class PreferFanOut:
 @checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Handling:
-    """How records reach the program.
+    """Delivery of records to the application: concurrency, batch size, read-ahead, stall detection.
 
     Attributes:
-        concurrency: Records of one shard that `run` may have in work at once, always of different partition keys. 1 to 10,000.
-        max_batch_records: The most records in one batch. 1 to 10,000.
-        read_ahead_bytes: So much is read ahead of the program, of all shards together; one answer more may be under way for
-            each, and as much again is kept for shards that others, whose handlers hang, leave no room. 64 KiB to 16 GiB.
-        threads: Threads for handlers that are plain functions. 1 to 1000.
-        stall_timeout: Seconds after which a shard that makes no progress while its lag grows is read anew. 1 to 86,400.
+        concurrency: Maximum records of one shard that `run` handles at the same time, each with a different partition
+            key. Range: 1 to 10,000.
+        max_batch_records: Maximum records in one batch. Range: 1 to 10,000.
+        read_ahead_bytes: Maximum bytes buffered ahead of the application, across all shards. Each shard may exceed it by
+            one response in flight. An equal reserve keeps other shards reading when slow handlers fill the buffer. Range:
+            64 KiB to 16 GiB.
+        threads: Maximum threads for handlers that are plain functions. Range: 1 to 1000.
+        stall_timeout: Seconds after which a shard that makes no progress while its lag grows is read again, from the last
+            delivered record (event `ShardStalled`). Range: 1 to 86,400.
     """
 
     concurrency: int = 1
@@ -417,10 +437,11 @@ class Handling:
 @checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoints:
-    """Automatic checkpoints: what is done is written down now and then, and at the end.
+    """Automatic checkpoints: completed records are checkpointed at intervals and when the consumer closes.
 
     Attributes:
-        interval: Seconds between two checkpoints of a shard in which something was done. 0.05 to 3600.
+        interval: Seconds between two checkpoints of a shard, if records were completed in between. After a crash, up to
+            this many seconds of records are delivered again. Range: 0.05 to 3600.
     """
 
     interval: float = 5.0
@@ -432,17 +453,17 @@ class Checkpoints:
 @checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ErrorPolicy:
-    """What becomes of a record whose handler fails. No record is passed over unless `then` says so.
+    """Retries of a record whose handler fails, and the action after the last attempt. By default no record is ever skipped.
 
     Attributes:
-        max_attempts: How often the handler gets it, the first time included. 1 to 1000.
-        initial_delay: Seconds before the second time; each further pause is twice as long. 0 to 3600.
-        max_delay: The longest pause, in seconds. 0 to 3600.
-        then: When all tries have failed: "stop" ends the shard, and `run` raises `ConsumeError`; "skip" continues with the next
-            record, and an event says so; a dead letter takes the record, and the next one follows. A dead letter is a function,
-            plain or async, of the record and the error; or a `Producer` of another stream, which gets a JSON object
-            (docs/dead-letters.md): a `kinstream.Producer` for `kinstream.Consumer` and `callbacks.Consumer`, a
-            `blocking.Producer` for `blocking.Consumer`.
+        max_attempts: Maximum attempts per record, including the first. Range: 1 to 1000.
+        initial_delay: Seconds of backoff before the first retry, doubled for each further retry. Range: 0 to 3600.
+        max_delay: Maximum seconds of backoff before any retry. Range: 0 to 3600.
+        then: Action after the last attempt. "stop" stops the shard, and `run` raises `ConsumeError`. "skip" continues
+            with the next record. A dead letter receives the record, and the next one follows: a function, plain or async,
+            of the record and the error, or a `Producer` of another stream, which gets a JSON object
+            (docs/dead-letters.md). `kinstream.Consumer` and `callbacks.Consumer` take a `kinstream.Producer`,
+            `blocking.Consumer` takes a `blocking.Producer`. In all three cases the event `HandlerFailed` is sent.
     """
 
     max_attempts: int = 3
@@ -459,11 +480,11 @@ class ErrorPolicy:
 
 
 def is_proxy_url(url: str) -> bool:
-    """Return whether `url` names an HTTP proxy: its scheme, a host, and perhaps a port."""
+    """Return whether `url` is the URL of an HTTP proxy: scheme, host, optional port."""
     try:
         parts = urlsplit(url)
-        has_place = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-        return url.startswith(("http://", "https://")) and has_place
+        has_address = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        return url.startswith(("http://", "https://")) and has_address
     except ValueError:
         return False
 
@@ -472,12 +493,12 @@ def read_ca_bundle(field: str, path: str | Path) -> bytes:
     """Return the PEM certificates in a file.
 
     Raises:
-        ConfigError: It cannot be read, or holds no certificate.
+        ConfigError: The file cannot be read, or contains no certificate.
     """
     try:
         pem = Path(path).read_bytes()
         ssl.create_default_context().load_verify_locations(cadata=pem.decode("ascii"))
     except (OSError, TypeError, ValueError) as error:  # ssl.SSLError is an OSError
-        reason = getattr(error, "strerror", None) or "no PEM certificates"
+        reason = getattr(error, "strerror", None) or "the file has no PEM certificate"
         raise ConfigError(f"{field}={str(path)!r}: must be a readable PEM file of certificates ({reason})") from error
     return pem

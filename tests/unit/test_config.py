@@ -1,10 +1,12 @@
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 
+from kinstream import config
 from kinstream.config import ConnectionOptions, RetryPolicy, Timeouts, WireFormat, choice, read_ca_bundle, text
 from kinstream.errors import ConfigError
 
@@ -35,6 +37,45 @@ def test_wrong_value_is_named_with_what_is_allowed(option: Any, field: str, wron
     assert allowed in caught.value.details
 
 
+def options_that_cannot_be_off() -> Iterator[tuple[Any, str]]:
+    """Yield each option class with each of its fields whose default is not None."""
+    for option in vars(config).values():
+        if dataclasses.is_dataclass(option):
+            yield from ((option, field.name) for field in dataclasses.fields(option) if field.default is not None)
+
+
+@pytest.mark.parametrize(
+    ("option", "field"), [pytest.param(o, f, id=f"{o.__name__}.{f}") for o, f in options_that_cannot_be_off()]
+)
+def test_none_is_refused_for_an_option_that_cannot_be_off(option: Any, field: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        option(**{field: None})
+    given, _, allowed = caught.value.details.partition(": must be ")
+    assert given in (f"{option.__name__}.{field}=None", f"{option.__name__}.{field}")
+    assert allowed
+    assert "None" in caught.value.details
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        config.BufferLimits(max_wait=None),
+        config.DeliveryPolicy(max_age=None),
+        config.EnhancedFanOut(consumer_name=None),
+        ConnectionOptions(ca_bundle=None, proxy=None),
+    ],
+)
+def test_none_is_the_default_of_an_option_that_can_be_off(option: Any) -> None:
+    assert option == type(option)()
+
+
+def test_large_limits_are_written_in_full() -> None:
+    with pytest.raises(ConfigError, match=r"from 1024 to 1073741824$"):
+        config.RateLimits(bytes_per_second=0)
+    with pytest.raises(ConfigError, match=r"from 0\.05 to 31536000 seconds$"):
+        config.DeliveryPolicy(max_age=0)
+
+
 @pytest.mark.parametrize("option", [Timeouts(), RetryPolicy(), ConnectionOptions()])
 def test_options_are_frozen_and_equal_by_value(option: Any) -> None:
     name = dataclasses.fields(option)[0].name
@@ -60,6 +101,7 @@ def test_switch_for_plain_http_must_be_a_bool(value: Any) -> None:
 
 def test_repr_has_no_password_of_a_proxy() -> None:
     assert "canary" not in repr(ConnectionOptions(proxy="http://user:canary@proxy:3128"))
+    assert repr(ConnectionOptions()).startswith("ConnectionOptions(ca_bundle=None, ")
     assert "proxy=None" in repr(ConnectionOptions())
 
 
@@ -83,7 +125,7 @@ def test_bundle_is_read_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["", None, 1, b"x"])
 def test_text_is_refused_without_being_shown(value: Any) -> None:
-    with pytest.raises(ConfigError, match=r"secret: must be text of at least one character"):
+    with pytest.raises(ConfigError, match=r"secret: must be a string of at least one character"):
         text("secret", value)
 
 
