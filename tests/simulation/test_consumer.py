@@ -97,5 +97,5 @@ def test_a_program_that_checkpoints_by_hand_and_is_killed_reads_on_in_order() ->
 
 @pytest.mark.timeout(120 + SEEDS)
 def test_a_handler_of_many_at_once_finishes_keys_in_order() -> None:
-    deliver = Handling(concurrency=20)
-    lives("reading, side by side", SEEDS // 2, face="run", deliver=deliver, work=0.5, fails=0.2, manual=False)
+    handling = Handling(concurrency=20)
+    lives("reading, side by side", SEEDS // 2, face="run", handling=handling, work=0.5, fails=0.2, manual=False)

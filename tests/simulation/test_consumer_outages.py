@@ -282,7 +282,7 @@ def test_store_that_is_locked(caplog: pytest.LogCaptureFixture, program: Program
     async def story() -> tuple[list[ShardStatus], ConsumerStatistics]:
         ground = Ground({}, shards=2)
         ground.write(4)
-        consumer = ground.consumer(lease_store=Store(FailingTable(5.0, 25.0)), checkpoints=Checkpoints(interval=0.5))
+        consumer = ground.consumer(lease_lease_store=Store(FailingTable(5.0, 25.0)), checkpoints=Checkpoints(interval=0.5))
         running = asyncio.create_task(program(consumer))
         await asyncio.sleep(5.2)
         ground.write(10)
@@ -313,7 +313,7 @@ def test_store_that_is_locked(caplog: pytest.LogCaptureFixture, program: Program
 def test_lease_that_cannot_be_taken_at_first(caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         ground = Ground({}, shards=3)
-        await read(ground, 30, store=Store(FailingTable(0.0, 5.0)))
+        await read(ground, 30, lease_store=Store(FailingTable(0.0, 5.0)))
 
     with caplog.at_level(logging.INFO, "kinstream"):
         simulate(story)

@@ -247,8 +247,8 @@ DEAD = """
 import asyncio, sys
 from tests.doubles.memory import peak_bytes
 from tests.doubles.virtual_loop import LoopClock, simulate
-from kinstream import Buffering, Client, Credentials, Producer
-from kinstream.errors import ConnectFailed, DeadlineExceeded, Undelivered
+from kinstream import BufferLimits, Client, Credentials, Producer
+from kinstream.errors import ConnectionFailed, RequestTimedOut, Undelivered
 
 class Dead:  # and nothing else is in this process: a service of ours would keep what it got
     async def post(self, url, headers, body, *, progress):

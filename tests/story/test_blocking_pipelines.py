@@ -553,7 +553,7 @@ def test_other_threads_pause_resume_seek_and_look(place: Place) -> None:
 
 PROGRAM = """
 import os, signal, sys, threading
-from kinstream import Batching, ConfigError, Credentials, Resending, SQLite, blocking
+from kinstream import Batching, ConfigError, Credentials, DeliveryPolicy, SQLiteLeaseStore, blocking
 place = dict(region="us-east-1", credentials=Credentials("local", "local"), endpoint_url={url!r})
 stream = {stream!r}
 {code}

@@ -386,7 +386,7 @@ def test_calls_after_close_are_bounded_and_each_is_called_back() -> None:
 
 PROGRAM = """
 import os, sys, threading
-from kinstream import Buffering, Resending
+from kinstream import BufferLimits, DeliveryPolicy
 from kinstream.callbacks import Producer
 producer = Producer("us-east-1", "local", "local", "s", endpoint_url="http://127.0.0.1:1", buffer=BufferLimits(max_records=10))
 """

@@ -280,7 +280,7 @@ async def test_handler_may_close_its_consumer(stream: River) -> None:
 
 PROGRAM = """
     import asyncio, sys
-    from kinstream import Consumer, Credentials, SQLite
+    from kinstream import Consumer, Credentials, SQLiteLeaseStore
 
     async def handle(record):
         print(record.data.decode(), flush=True)

@@ -29,7 +29,7 @@ ROOM = 32 * MIB
 READER = """
 import asyncio, json, os, sys
 from tests.doubles.memory import peak_bytes
-from kinstream import Client, Connection, Consumer, Credentials, Delivering, FanOut, Poll
+from kinstream import Client, ConnectionOptions, Consumer, Credentials, Handling, EnhancedFanOut, Polling
 
 async def main():
     way, url, ca_file, read_ahead = sys.argv[1:]

@@ -371,7 +371,7 @@ async def test_responses_are_not_shown(reply: str, wire: str) -> None:
             continue
         if wire == "cbor" and "cbor" not in reply:
             continue
-        check(await ask_behind(RESPONSES[reply], way, wire=wire))
+        check(await ask_behind(RESPONSES[reply], way, wire_format=wire))
 
 
 @pytest.mark.parametrize("reply", RESPONSES)

@@ -22,7 +22,7 @@ BUFFERED = 100_000
 PUTTING = """
 import asyncio, gc, logging, sys, threading
 import kinstream
-from kinstream import Buffering, BufferFull, Credentials, ProduceError, Resending, blocking, callbacks
+from kinstream import BufferLimits, BufferFull, Credentials, ProduceError, DeliveryPolicy, blocking, callbacks
 from tests.doubles.memory import peak_bytes
 
 logging.disable(logging.CRITICAL)

@@ -40,7 +40,7 @@ def default_afterwards() -> Iterator[None]:
 def options_of(place: Place, **options: Any) -> dict[str, Any]:
     options = {
         "start": "TRIM_HORIZON",
-        "deliver": Handling(max_batch_records=5),
+        "handling": Handling(max_batch_records=5),
         "fetch": Polling(idle_interval=0.05),
     } | options
     return options | place.options
@@ -119,7 +119,7 @@ def test_the_current_record_is_completed_and_no_further_one_is_delivered(
     seen: list[int] = []
 
     def options() -> dict[str, Any]:
-        return options_of(place, application="app", store=SQLiteLeaseStore(tmp_path / "checkpoints.db"))
+        return options_of(place, application="app", lease_store=SQLiteLeaseStore(tmp_path / "checkpoints.db"))
 
     way(place, terminate_at(last, seen), options())
     assert seen == [*range(last + 1), -1]
