@@ -19,7 +19,7 @@ MIDDLE = 2**127
 @pytest.fixture(params=["json", "cbor"])
 async def client(request: pytest.FixtureRequest, endpoint: Endpoint) -> AsyncIterator[Client]:
     credentials = Credentials(endpoint.access_key_id, endpoint.secret_access_key)
-    options = {"region": endpoint.region, "endpoint_url": endpoint.url, "wire": request.param}
+    options = {"region": endpoint.region, "endpoint_url": endpoint.url, "wire_format": request.param}
     async with Client(credentials=credentials, **options) as client:
         yield client
 

@@ -141,7 +141,7 @@ async def test_restarted_it_goes_on_after_the_last_record_that_is_done(
 ) -> None:
     await stream.write(20)
     store = SQLiteLeaseStore(tmp_path / "checkpoints.db")
-    options: dict[str, Any] = {"client": client, "application": "billing", "store": store}
+    options: dict[str, Any] = {"client": client, "application": "billing", "lease_store": store}
     async with Consumer(stream.name, **options) as reader:
         found = (await take(reader, 8))[:-1]  # the last one is in hand
     async with Consumer(stream.name, **options) as reader:

@@ -55,8 +55,8 @@ def test_shard_that_its_records_limit_for_five_seconds_is_named_once_with_the_fa
         ([9000], {"size": 1500}),  # limited by bytes
         ([9000], {"size": 800}),  # by records, but aggregation would hardly help
         ([30_000], {"aggregate": Aggregation()}),
-        ([30_000], {"pace": None}),
-        ([9000], {"pace": RateLimits(records_per_second=10_000)}),
+        ([30_000], {"rate_limits": None}),
+        ([9000], {"rate_limits": RateLimits(records_per_second=10_000)}),
     ],
 )
 def test_nothing_is_said_where_aggregation_would_not_help_or_not_for_long(loads: list[int], options: Any) -> None:

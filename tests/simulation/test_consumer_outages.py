@@ -36,7 +36,7 @@ class Ground(FailingService):
             self.service.ask("PutRecord", StreamName=STREAM, PartitionKey=f"k{number}", Data=b"canary %d" % number)
 
     def consumer(self, **options: Any) -> Consumer:
-        usual: dict[str, Any] = {"application": "billing", "store": MemoryLeaseStore(), "start": "TRIM_HORIZON"}
+        usual: dict[str, Any] = {"application": "billing", "lease_store": MemoryLeaseStore(), "start": "TRIM_HORIZON"}
         return Consumer(STREAM, client=self.client(), **(usual | options))
 
 

@@ -32,7 +32,7 @@ class Ground(FailingService):
 
 async def write(ground: Ground, seconds: float, **options: Any) -> None:
     """Put a record every half second for so long, and wait for each."""
-    producer = ground.producer(**({"resend": DeliveryPolicy(timeout=3600)} | options))
+    producer = ground.producer(**({"delivery": DeliveryPolicy(timeout=3600)} | options))
     deliveries = []
     for number in range(int(seconds * 2)):
         deliveries.append(asyncio.ensure_future(_result(await producer.put(b"canary", f"k{number}"))))
@@ -137,7 +137,7 @@ def test_shards_that_cannot_be_listed(caplog: pytest.LogCaptureFixture) -> None:
 
 
 DEAD: Fates = {"all": (0.0, 1e9, Fate.UNSENT)}
-QUICK: dict[str, Any] = {"batch": Batching(linger=0.01), "resend": DeliveryPolicy(timeout=0.3)}
+QUICK: dict[str, Any] = {"batch": Batching(linger=0.01), "delivery": DeliveryPolicy(timeout=0.3)}
 
 
 async def _together(producer: Producer) -> None:

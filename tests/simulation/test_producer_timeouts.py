@@ -754,14 +754,14 @@ def test_many_records_that_wait_for_a_stream_time_out_together() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"resend": {"max_age": 0}},
-        {"resend": {"max_age": "5"}},
+        {"delivery": {"max_age": 0}},
+        {"delivery": {"max_age": "5"}},
         {"buffer": {"max_wait": -1}},
         {"buffer": {"max_wait": float("nan")}},
     ],
 )
 def test_options_are_checked(options: dict[str, dict[str, Any]]) -> None:
-    kinds = {"resend": DeliveryPolicy, "buffer": BufferLimits}
+    kinds = {"delivery": DeliveryPolicy, "buffer": BufferLimits}
     ((name, given),) = options.items()
     with pytest.raises(ConfigError, match=next(iter(given))):
         kinds[name](**given)

@@ -50,7 +50,7 @@ def client(place: Place) -> Iterator[blocking.Client]:
 
 
 def consumer(place: Place, client: blocking.Client, **options: Any) -> blocking.Consumer:
-    usual: dict[str, Any] = {"start": "TRIM_HORIZON", "until": "now", "deliver": Handling(max_batch_records=5)}
+    usual: dict[str, Any] = {"start": "TRIM_HORIZON", "until": "now", "handling": Handling(max_batch_records=5)}
     return blocking.Consumer(place.stream, client=client, **(usual | options))
 
 
@@ -174,14 +174,14 @@ def test_next_waits_while_the_fetch_of_an_interrupted_one_is_still_ending(
 def test_a_record_is_completed_by_the_request_for_the_next_also_if_that_is_interrupted(
     place: Place, client: blocking.Client, tmp_path: Any
 ) -> None:
-    store = {"application": "app", "store": SQLiteLeaseStore(tmp_path / "checkpoints.db"), "until": None}
+    store = {"application": "app", "lease_store": SQLiteLeaseStore(tmp_path / "checkpoints.db"), "until": None}
     with consumer(place, client, **store) as reader:
         records = iter(reader)
         for _ in range(3):
             next(records)
         with Strike(7, Interrupted, folder="kinstream/blocking/iterate").armed(), pytest.raises(Interrupted):
             next(records)
-    with consumer(place, client, **(store | {"store": SQLiteLeaseStore(tmp_path / "checkpoints.db")})) as reader:
+    with consumer(place, client, **(store | {"lease_store": SQLiteLeaseStore(tmp_path / "checkpoints.db")})) as reader:
         assert next(iter(reader)).data == b"3"
 
 

@@ -363,7 +363,7 @@ def test_batches_are_of_one_shard_and_hold_all(place: Place) -> None:
 def test_record_is_done_when_the_next_is_asked_for_and_not_where_the_loop_is_left(place: Place, tmp_path: Path) -> None:
     write(place, 100, keys=1)
     store = SQLiteLeaseStore(tmp_path / "checkpoints.db")
-    options = {"application": "app", "store": store, "until": "now", **place.options}
+    options = {"application": "app", "lease_store": store, "until": "now", **place.options}
     seen = []
     with blocking.Consumer(place.stream, **options) as consumer:
         for record in consumer:
@@ -388,7 +388,7 @@ def test_checkpoint_by_hand_is_written_when_it_returns(place: Place, tmp_path: P
     write(place, 50, keys=1)
     options = {
         "application": "app",
-        "store": SQLiteLeaseStore(tmp_path / "checkpoints.db"),
+        "lease_store": SQLiteLeaseStore(tmp_path / "checkpoints.db"),
         "until": "now",
         **place.options,
     }

@@ -350,7 +350,7 @@ def test_unsubscribing_from_a_callback_ends_it_after_that_record(
 ) -> None:
     write(place, list(range(100)))
     store = SQLiteLeaseStore(tmp_path / "checkpoints.db")
-    options: dict[str, Any] = {"application": "app", "store": store, "deliver": Handling(concurrency=concurrency)}
+    options: dict[str, Any] = {"application": "app", "lease_store": store, "handling": Handling(concurrency=concurrency)}
     consumer = consumer_on(place, **options)
     first = Told(lambda record: consumer.unsubscribe() if record.data == 29 else None)
     consumer.subscribe(first)
@@ -400,7 +400,7 @@ def test_callback_that_raises_is_called_again_and_stops_the_shard_in_the_end(pla
 
     options: dict[str, Any] = {
         "application": "app",
-        "store": SQLiteLeaseStore(tmp_path / "checkpoints.db"),
+        "lease_store": SQLiteLeaseStore(tmp_path / "checkpoints.db"),
         "until": "now",
     }
     told = Told(fail)
@@ -435,7 +435,7 @@ def test_checkpoint_by_hand_is_told_when_it_is_written(place: Place, tmp_path: P
     write(place, list(range(50)))
     options: dict[str, Any] = {
         "application": "app",
-        "store": SQLiteLeaseStore(tmp_path / "checkpoints.db"),
+        "lease_store": SQLiteLeaseStore(tmp_path / "checkpoints.db"),
         "until": "now",
     }
     heard = Heard()

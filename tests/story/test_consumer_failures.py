@@ -560,8 +560,8 @@ async def test_shard_that_is_read_to_its_end_is_not_done_while_a_failure_elsewhe
             handled.append(record.data)
 
         options: dict[str, Any] = {
-            "application": "app", "store": store, "start": "TRIM_HORIZON", "until": "now", "client": stream.client,
-            "deliver": Handling(concurrency=4), "failure": ErrorPolicy(max_attempts=1),
+            "application": "app", "lease_store": store, "start": "TRIM_HORIZON", "until": "now", "client": stream.client,
+            "handling": Handling(concurrency=4), "errors": ErrorPolicy(max_attempts=1),
         }  # fmt: skip
         async with Consumer("events", **options) as reader:
             with pytest.raises(ConsumeError):

@@ -46,7 +46,7 @@ class Reader:
     def __init__(self, stream: River, store: Any, **options: Any) -> None:
         self.options = {
             "application": "app",
-            "store": store,
+            "lease_store": store,
             "client": stream.client,
             "fetch": Polling(idle_interval=0.05),
             **options,

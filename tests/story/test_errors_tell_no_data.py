@@ -154,19 +154,19 @@ PIECES: dict[str, Callable[[], tuple[Any, Any]]] = {
 
 
 async def in_asyncio(act: Callable[[Any], Any], **options: Any) -> None:
-    options = {"resend": DeliveryPolicy(timeout=0.2), **options}
+    options = {"delivery": DeliveryPolicy(timeout=0.2), **options}
     async with Producer("s", **NOWHERE, **options) as producer:
         await act(producer)
 
 
 def in_threads(act: Callable[[Any], Any], **options: Any) -> None:
-    options = {"resend": DeliveryPolicy(timeout=0.2), **options}
+    options = {"delivery": DeliveryPolicy(timeout=0.2), **options}
     with blocking.Producer("s", **NOWHERE, **options) as producer:
         act(producer)
 
 
 def in_callbacks(act: Callable[[Any, Any], Any], **options: Any) -> None:
-    options = {"resend": DeliveryPolicy(timeout=0.2), **options}
+    options = {"delivery": DeliveryPolicy(timeout=0.2), **options}
     outcome: list[Any] = []
     told = threading.Event()
 
@@ -226,7 +226,7 @@ def test_data_that_cannot_be_put_is_not_shown(way: str, pair: str) -> None:
 def test_refusal_for_want_of_room_shows_no_data(style: str, many: bool) -> None:
     options: dict[str, Any] = {
         "buffer": BufferLimits(max_records=1, max_bytes=2000, when_full="raise"),
-        "resend": DeliveryPolicy(timeout=0.2),
+        "delivery": DeliveryPolicy(timeout=0.2),
     }
     text = CANARY * 50
 
@@ -590,7 +590,7 @@ def test_record_that_a_handler_fails_on_is_not_shown(style: str) -> None:
         reading: dict[str, Any] = {
             "start": "TRIM_HORIZON",
             "until": "now",
-            "failure": ErrorPolicy(max_attempts=1),
+            "errors": ErrorPolicy(max_attempts=1),
             **given,
         }
 

@@ -113,7 +113,7 @@ def test_last_checkpoints_of_a_blocking_consumer_that_cannot_be_written_become_a
     with blocking.Producer(place.stream, **place.options) as producer:
         producer.put_many([(b"data", "key")] * 3).results()
     own = LookupError()
-    options: dict[str, Any] = {"application": "app", "store": _Failing(), "start": "TRIM_HORIZON"}
+    options: dict[str, Any] = {"application": "app", "lease_store": _Failing(), "start": "TRIM_HORIZON"}
     with pytest.raises(LookupError) as raised, blocking.Consumer(place.stream, **options, **place.options) as consumer:  # noqa: PT012
         records = iter(consumer)
         next(records)
@@ -125,7 +125,7 @@ def test_last_checkpoints_of_a_blocking_consumer_that_cannot_be_written_become_a
 
 async def test_last_checkpoints_of_an_asyncio_consumer_that_cannot_be_written_become_a_note(place: Place) -> None:
     own = LookupError()
-    options: dict[str, Any] = {"application": "app", "store": _Failing(), "start": "TRIM_HORIZON"}
+    options: dict[str, Any] = {"application": "app", "lease_store": _Failing(), "start": "TRIM_HORIZON"}
     with pytest.raises(LookupError) as raised:  # noqa: PT012
         async with Consumer(place.stream, **options, **place.options) as consumer:
             records = aiter(consumer)

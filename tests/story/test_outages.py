@@ -141,7 +141,7 @@ def test_wrong_constructor_arguments_arrive_in_the_callback_of_statistics() -> N
 GONE: dict[str, Any] = {
     "endpoint_url": "http://127.0.0.1:1",
     "batch": Batching(linger=0.01),
-    "resend": DeliveryPolicy(timeout=0.3),
+    "delivery": DeliveryPolicy(timeout=0.3),
 }
 
 

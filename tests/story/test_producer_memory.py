@@ -28,7 +28,7 @@ from tests.doubles.memory import peak_bytes
 logging.disable(logging.CRITICAL)
 style, order = sys.argv[1], sys.argv[2] or None
 account = {"region": "us-east-1", "credentials": Credentials("local", "local"), "endpoint_url": "http://127.0.0.1:1"}
-options = {"order": order, "buffer": BufferLimits(max_bytes=4 * 2**20), "resend": DeliveryPolicy(timeout=0.05)}
+options = {"order": order, "buffer": BufferLimits(max_bytes=4 * 2**20), "delivery": DeliveryPolicy(timeout=0.05)}
 data = [bytes(1000 + number) for number in range(64)]
 
 def records(count):
@@ -110,7 +110,7 @@ def many() -> Iterable[tuple[bytes, str]]:
     return ((b"x" * 300, f"key {number % 1000}") for number in range(BUFFERED))
 
 
-LARGE: dict[str, Any] = {"buffer": BufferLimits(max_records=BUFFERED), "resend": DeliveryPolicy(timeout=600)}
+LARGE: dict[str, Any] = {"buffer": BufferLimits(max_records=BUFFERED), "delivery": DeliveryPolicy(timeout=600)}
 
 
 async def test_close_with_many_records_buffered_creates_few_errors() -> None:

@@ -640,7 +640,7 @@ def test_a_producer_that_is_forgotten_does_not_hold_up_the_loops_end(server: Ser
         ({"aggregate": Aggregation}, r"not the class; pass aggregate=Aggregation\(\) to aggregate"),
         ({"aggregate": {"max_bytes": 1024}}, "aggregate: must be a kinstream.Aggregation or None, not dict; pass"),
         ({"batch": None}, "batch: must be a kinstream.Batching"),
-        ({"pace": 5}, "pace: must be a kinstream.RateLimits"),
+        ({"rate_limits": 5}, "pace: must be a kinstream.RateLimits"),
         ({"observer": 5}, "observer: must be a function"),
     ],
 )

@@ -62,7 +62,7 @@ class World:
 
     @property
     def options(self) -> dict[str, Any]:
-        return {**self.place.options, "wire": self.wire}
+        return {**self.place.options, "wire_format": self.wire}
 
     def client(self, **options: Any) -> Any:
         return self._made("Client", **{**self.options, **options})
