@@ -1,8 +1,8 @@
 # Every command sets up what it needs; nothing is done by hand.
 .DEFAULT_GOAL := help
-.PHONY: help demo flights-year bulk-loads outages test check soak-local fuzz-local simulate soak-produce bench-wire bench-produce bench-consume compare-servers clean
+.PHONY: help demo flights-year bulk-loads outages test check coverage test-all dist changelog soak-local fuzz-local simulate soak-produce bench-wire bench-produce bench-consume compare-servers clean
 
-PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3 python,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3.15 python3 python,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 BIN := .venv/bin
 SPEED := setup.py $(wildcard src/_speed/*)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
@@ -23,6 +23,10 @@ help: ## what there is
 	@rm -f src/kinstream/_speed.*
 	$(PIP) -e '.[local,dev]'
 	@touch $@ .venv/.demo
+
+.venv/.release: .venv/.dev
+	$(PIP) -e '.[release]'
+	@touch $@
 
 demo: .venv/.demo ## a month of real flights through a local Kinesis and back
 	$(BIN)/kinstream demo
@@ -45,6 +49,18 @@ check: .venv/.dev ## format, lint and types
 
 test: check ## all checks, then all tests
 	$(BIN)/python -m pytest
+
+coverage: .venv/.dev ## branch coverage: 100 % of the pure modules, or it fails (TESTS="tests" measures all tests)
+	$(BIN)/python scripts/branch_coverage.py $(TESTS)
+
+test-all: .venv/.dev ## the quick tests on each Python from 3.11 on that is installed; missing ones are reported
+	$(BIN)/nox
+
+dist: .venv/.release ## build the source distribution and the wheels, check them, and try each in a clean environment
+	$(BIN)/python scripts/dist.py
+
+changelog: .venv/.release ## show what changelog.d/ will add to CHANGELOG.md
+	$(BIN)/towncrier build --draft --version next
 
 soak-local: .venv/.dev ## 20 kills of a local Kinesis under load: none of 100,000 acknowledged records may be lost
 	KINSTREAM_KILLS=20 KINSTREAM_RECORDS=100000 $(BIN)/python -m pytest -s tests/story/test_local_durability.py -k by_kills
@@ -81,4 +97,4 @@ compare-servers: .venv/.dev ## what the local Kinesis servers do, and what they 
 	$(BIN)/python -m bench.servers
 
 clean: ## remove what the commands made
-	rm -rf .venv bench/.envs bench/.build build dist src/kinstream/_speed.*
+	rm -rf .venv .nox bench/.envs bench/.build build dist src/kinstream/_speed.*

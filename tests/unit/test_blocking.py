@@ -249,8 +249,9 @@ async def _put(producer: kinstream.Producer) -> None:
 
 
 PROGRAM = """
-import os, sys
+import os, sys, warnings
 from kinstream import ConfigError, Credentials, Record, blocking
+warnings.filterwarnings("ignore", ".*use of fork", DeprecationWarning)  # Python 3.12 and later, about the fork of a test
 place = dict(region="us-east-1", credentials=Credentials("local", "local"), endpoint_url={url!r})
 {code}
 """
@@ -347,6 +348,7 @@ with callbacks.Producer("us-east-1", "local", "local", "events", endpoint_url=pl
 def test_no_event_loop_policy_is_ever_set(place: Place) -> None:
     code = """
 import asyncio
+warnings.filterwarnings("ignore", ".*get_event_loop_policy", DeprecationWarning)  # Python 3.14
 before = type(asyncio.get_event_loop_policy())
 import kinstream.callbacks
 with blocking.Producer("events", **place) as producer:

@@ -10,6 +10,7 @@ import contextlib
 import ipaddress
 import os
 import ssl
+import sys
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -86,7 +87,7 @@ class Certificate:
             key.public_key() == leaf.public_key()
             and set(_general(names)) <= set(covered)
             and all(c.not_valid_before_utc <= now < c.not_valid_after_utc - RENEWED for c in (ca, leaf))
-            and self._server_file.stat().st_mode & 0o077 == 0
+            and (sys.platform == "win32" or self._server_file.stat().st_mode & 0o077 == 0)
         )
 
     def _make(self, names: list[str], now: datetime) -> None:

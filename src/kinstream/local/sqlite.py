@@ -7,11 +7,11 @@ run on the event loop, from a connection of their own, and never wait for the wr
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import queue
 import secrets
 import sqlite3
+import sys
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
@@ -380,11 +380,25 @@ def _lock(folder: Path) -> IO[bytes]:
     except OSError as error:
         raise ConfigError(f"data={str(folder)!r}: cannot be used as a folder: {error.strerror}") from error
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock_file(file)
     except OSError as error:
         file.close()
         raise ConfigError(f"data={str(folder)!r}: in use by another local Kinesis") from error
     return file
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock_file(file: IO[bytes]) -> None:
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock_file(file: IO[bytes]) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _connect(path: Path, durability: str) -> sqlite3.Connection:

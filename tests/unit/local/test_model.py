@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import botocore.session
 import msgspec
@@ -188,4 +189,4 @@ def compare(ours: Any, shape: Any) -> None:
 def _bare_type(hint: Any) -> Any:
     """Return a member's type without its being absent."""
     bare = [t for t in get_args(hint) if t not in (type(None), msgspec.UnsetType)]
-    return bare[0] if bare and not hasattr(hint, "__origin__") else hint
+    return bare[0] if bare and get_origin(hint) in (Union, UnionType) else hint
