@@ -1,7 +1,7 @@
 """kinstream: Amazon Kinesis Data Streams for Python.
 
-Three faces of the same classes: this package for asyncio, `kinstream.blocking` for threads, `kinstream.callbacks` for
-callbacks. `kinstream.local` is a Kinesis on your own machine.
+This package has the asyncio API. `kinstream.blocking` has the same classes for threads, and `kinstream.callbacks` for
+callbacks. `kinstream.local` is a local Kinesis server.
 """
 
 import kinstream.interpreter  # noqa: F401 - first: it refuses other interpreters before a dependency is loaded
@@ -28,9 +28,9 @@ from kinstream.config import (
 )
 from kinstream.consume.deaggregate import deaggregate
 from kinstream.consume.deliver import RecordBatch
-from kinstream.consume.fetch.position import Position
+from kinstream.consume.fetch.position import LATEST, TRIM_HORIZON, Position
 from kinstream.consume.lease.sqlite import SQLiteLeaseStore
-from kinstream.consume.lease.store import LeaseStore, MemoryLeaseStore
+from kinstream.consume.lease.store import LeaseStore, LeaseTable, MemoryLeaseStore
 from kinstream.consume.statistics import ConsumerStatistics
 from kinstream.consumer import Consumer
 from kinstream.errors import (
@@ -62,6 +62,39 @@ from kinstream.errors import (
     TransportError,
     Undelivered,
     UnexpectedResponse,
+    UsageError,
+)
+from kinstream.events import (
+    AggregateDamaged,
+    AggregationDisabled,
+    CheckpointFailed,
+    ConsumerRegistered,
+    DiscoveryFailed,
+    Event,
+    FellBackToPolling,
+    FetchFailed,
+    HandlerFailed,
+    MisroutedAggregateAccepted,
+    MisroutedAggregateDropped,
+    Observer,
+    RecordsAggregated,
+    RecordsBuffered,
+    RecordsExpired,
+    RecordsFailed,
+    RecordsRetried,
+    RequestCompleted,
+    RequestSent,
+    Resubscribed,
+    ShardEnded,
+    ShardLeaseLost,
+    ShardLimitedByRecords,
+    ShardMapRefreshed,
+    ShardPaced,
+    ShardSkipped,
+    ShardStalled,
+    ShardStarted,
+    StartShardNotFound,
+    Subscribed,
 )
 from kinstream.produce.delivery import Deliveries, Delivery
 from kinstream.produce.statistics import FlushResult, ProducerStatistics
@@ -81,13 +114,17 @@ from kinstream.record import (
     ShardIteratorType,
     ShardStatus,
 )
+from kinstream.version import __version__
 
-__all__ = [
+__all__ = [  # noqa: RUF022 - in plain ASCII order
     "AccessDenied",
+    "AggregateDamaged",
     "Aggregation",
+    "AggregationDisabled",
     "Batching",
     "BufferFull",
     "BufferLimits",
+    "CheckpointFailed",
     "Checkpoints",
     "ChildShard",
     "Client",
@@ -98,31 +135,42 @@ __all__ = [
     "ConnectionOptions",
     "ConsumeError",
     "Consumer",
+    "ConsumerRegistered",
     "ConsumerStatistics",
     "Credentials",
     "CredentialsError",
     "Deliveries",
     "Delivery",
     "DeliveryPolicy",
+    "DiscoveryFailed",
     "EncryptionType",
     "EnhancedFanOut",
     "ErrorPolicy",
     "ErrorType",
+    "Event",
     "ExpiredIterator",
     "FanOutRefused",
+    "FellBackToPolling",
+    "FetchFailed",
     "FlushResult",
     "GetRecordsResult",
+    "HandlerFailed",
     "Handling",
     "HashKeyRange",
     "InvalidArgument",
     "InvalidRecord",
     "KinesisError",
+    "LATEST",
     "LeaseLost",
     "LeaseStore",
     "LeaseStoreFailed",
+    "LeaseTable",
     "LimitExceeded",
     "MemoryLeaseStore",
+    "MisroutedAggregateAccepted",
+    "MisroutedAggregateDropped",
     "NotFound",
+    "Observer",
     "OrderBroken",
     "Polling",
     "Position",
@@ -137,21 +185,42 @@ __all__ = [
     "ReceivedRecord",
     "Record",
     "RecordBatch",
+    "RecordsAggregated",
+    "RecordsBuffered",
+    "RecordsExpired",
+    "RecordsFailed",
+    "RecordsRetried",
+    "RequestCompleted",
+    "RequestSent",
     "RequestTimedOut",
     "ResourceInUse",
+    "Resubscribed",
     "RetryPolicy",
     "SQLiteLeaseStore",
     "SequenceNumberRange",
     "ServiceError",
     "ServiceUnavailable",
     "Shard",
+    "ShardEnded",
     "ShardIteratorType",
+    "ShardLeaseLost",
+    "ShardLimitedByRecords",
+    "ShardMapRefreshed",
+    "ShardPaced",
+    "ShardSkipped",
+    "ShardStalled",
+    "ShardStarted",
     "ShardStatus",
+    "StartShardNotFound",
+    "Subscribed",
+    "TRIM_HORIZON",
     "Throttled",
     "Timeouts",
     "TransportError",
     "Undelivered",
     "UnexpectedResponse",
+    "UsageError",
     "WireFormat",
+    "__version__",
     "deaggregate",
 ]

@@ -12,7 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kinstream.errors import ClosedError, ConfigError, forked
+from kinstream.errors import ClosedError, UsageError
+from kinstream.usage import forked
 
 T = TypeVar("T")
 
@@ -76,7 +77,7 @@ class BackgroundLoop:
 
         Raises:
             ClosedError: The loop was stopped.
-            ConfigError: The process was forked after the loop had started.
+            UsageError: The process was forked after the loop had started.
         """
         self._check_process()
         with self._lock:
@@ -111,11 +112,13 @@ class BackgroundLoop:
 
         Raises:
             ClosedError: The loop was stopped, before or meanwhile.
-            ConfigError: The caller is in the loop's own thread, which would wait for itself for ever; or as `call`.
+            UsageError: The caller is in the loop's own thread, which would wait for itself for ever; or as `call`.
         """
         if self.here:
             coroutine.close()
-            raise ConfigError("a blocking call cannot be made from the event loop that is to answer it")
+            raise UsageError(
+                "a blocking call in the event loop thread that has to run it would never return: call it in another thread"
+            )
         begun: list[asyncio.Task[T]] = []
         # A bare lock: the condition in a concurrent Future stays locked for good where a signal's handler raises at a bad moment,
         # and the loop would then wait for it, and everybody for the loop.
@@ -268,7 +271,7 @@ def across(loop: asyncio.AbstractEventLoop, process: int, coroutine: Coroutine[A
 
     Raises:
         ClosedError: In another thread: the event loop has ended, or ended meanwhile.
-        ConfigError: The event loop belongs to another process, from which this one was forked.
+        UsageError: The event loop belongs to another process, from which this one was forked.
     """
     if process != os.getpid():
         coroutine.close()

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from kinstream.errors import ConfigError, without_frames
+from kinstream.errors import ConfigError
+from kinstream.frames import without_frames
 from kinstream.service_quotas import (
     CONSUMER_NAME_PATTERN,
     GET_RECORDS_MAX_RECORDS,

@@ -46,7 +46,7 @@ from kinstream.consume.report import Reporter
 from kinstream.consume.statistics import ConsumerStatistics
 from kinstream.consume.terminate import ended_at_sigterm, release
 from kinstream.consume.worker import Plan, Worker
-from kinstream.errors import ClosedError, ConfigError
+from kinstream.errors import ClosedError, ConfigError, UsageError
 from kinstream.events import Observer
 from kinstream.record import GetRecordsResult, Shard, ShardIteratorType, ShardStatus
 from kinstream.stream import StreamAccess
@@ -187,7 +187,7 @@ class Consumer(StreamAccess):
         Raises:
             ConsumeError: A shard cannot be read on; its `__cause__` says why.
             KinesisError: The shards cannot be listed.
-            ConfigError: The consumer is being read already.
+            UsageError: The consumer is being read already.
         """
         return Batches(self._begin)
 
@@ -203,7 +203,7 @@ class Consumer(StreamAccess):
         Raises:
             ConsumeError: A shard cannot be read on, or a record in it cannot be handled; its `__cause__` says why.
             KinesisError: The shards cannot be listed.
-            ConfigError: The consumer is being read already.
+            UsageError: The consumer is being read already.
         """
         await self._run(handler, partial(_by_record, handler, self._handling.concurrency))
 
@@ -219,7 +219,7 @@ class Consumer(StreamAccess):
         """Hand on no more records of a shard, or of any, after those in work. What was read ahead is read again later.
 
         Raises:
-            ConfigError: The shard is not being read.
+            UsageError: The shard is not being read.
         """
         self._running("pause").pause(shard_id)
 
@@ -237,7 +237,8 @@ class Consumer(StreamAccess):
             position: "TRIM_HORIZON", "LATEST", a time, `Position.at(...)` or `Position.after(...)`.
 
         Raises:
-            ConfigError: The shard is not being read, or the position is none.
+            ConfigError: The position is invalid.
+            UsageError: The shard is not being read.
             LeaseLost: Somebody else reads the shard now.
             KinesisError: The store failed. Reading continues from there, and the next checkpoint stores it.
         """
@@ -301,7 +302,7 @@ class Consumer(StreamAccess):
         if before is not None:
             given_up = self._reader is not None and self._reader() is None
             if not given_up and not before.ended:
-                raise ConfigError("this Consumer is being read already: make another one, or end that first")
+                raise UsageError("this Consumer is being read already: create another one, or end that reading first")
             await before.stop()
         table = self._lease_store.table(self.application or "", self.stream.name)
         self._reader = reader
@@ -325,7 +326,7 @@ class Consumer(StreamAccess):
 
     def _running(self, what: str) -> Worker:
         if self._worker is None or self._worker.ended:
-            raise ConfigError(f"{what}: this Consumer is not being read")
+            raise UsageError(f"{what}: this Consumer is not being read: call it after run() or iteration has begun")
         return self._worker
 
     def _fetcher(self) -> Fetcher:

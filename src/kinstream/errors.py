@@ -1,35 +1,36 @@
-"""The whole error tree: what went wrong, and what a program may do about it.
+"""Error tree: all exceptions of this package, with the attributes that a retry policy needs.
 
     KinesisError
-    ├── ConfigError (ValueError)      an option or argument is wrong; nothing was sent
+    ├── ConfigError (ValueError)      an option or argument is invalid; nothing was sent
     │   └── InvalidRecord             a record that cannot be put; `.index` in put_records
-    ├── ClosedError                   the object was closed before
-    ├── CredentialsError              no credentials, or their source failed
-    ├── TransportError                no answer; `.sent` says whether the request may have gone out
-    │   ├── ConnectionFailed          no connection was made
+    ├── UsageError (RuntimeError)     a call that the object's state, event loop or process does not allow
+    ├── ClosedError                   the object is closed
+    ├── CredentialsError              no credentials were found, or their source failed
+    ├── TransportError                no complete response; `.sent` says whether the request may have been sent
+    │   ├── ConnectionFailed          no connection could be established
     │   ├── ConnectionLost            the connection broke
-    │   └── RequestTimedOut           no progress, or no time left
-    ├── ServiceError                  Kinesis answered with an error; `.code`, `.request_id`, `.operation`
-    │   ├── Throttled                 too fast: a shard's or an account's quota
-    │   ├── NotFound                  no such stream, shard or consumer
-    │   ├── AccessDenied              signature, credentials or permissions were refused
+    │   └── RequestTimedOut           no progress, or the time limit was reached
+    ├── ServiceError                  Kinesis responded with an error; `.code`, `.request_id`, `.operation`
+    │   ├── Throttled                 a quota of a shard or an account was exceeded
+    │   ├── NotFound                  the stream, shard or consumer does not exist
+    │   ├── AccessDenied              signature, credentials or permissions were rejected
     │   ├── ExpiredIterator           a shard iterator older than five minutes
-    │   ├── InvalidArgument           Kinesis refused an argument
-    │   ├── ResourceInUse             the stream is not in the right state, or exists
-    │   ├── LimitExceeded             an account's limit
-    │   └── ServiceUnavailable        a fault of the service (HTTP 5xx)
-    ├── ConsumeError                  a shard cannot be read on; `.shard_id`
-    │   └── LeaseLost                 somebody else reads the shard now
-    ├── LeaseStoreFailed (OSError)    the store of checkpoints failed; it may be tried again
+    │   ├── InvalidArgument           Kinesis rejected an argument
+    │   ├── ResourceInUse             the stream exists, or is not in the required state
+    │   ├── LimitExceeded             an account limit was reached
+    │   └── ServiceUnavailable        an internal error of the service (HTTP 5xx)
+    ├── ConsumeError                  a shard cannot be read any further; `.shard_id`
+    │   └── LeaseLost                 another consumer reads the shard now
+    ├── LeaseStoreFailed (OSError)    the lease store failed; the operation can be retried
     ├── ProduceError                  a record was not written; `.record`, `.attempts`, `.maybe_written`
-    │   ├── OrderBroken               an earlier record of its key was not
-    │   └── BufferFull                there was no room for it
-    ├── Undelivered                   records that failed unobserved, when a producer is closed; `.exceptions`, `.count`
-    ├── FanOutRefused                 enhanced fan-out cannot be had; polling may work
-    └── UnexpectedResponse            an answer that is not what Kinesis sends, or data that does not decode
+    │   ├── OrderBroken               an earlier record with the same key failed
+    │   └── BufferFull                the buffer had no space for it
+    ├── Undelivered                   unobserved failures when a producer is closed; `.exceptions`, `.count`
+    ├── FanOutRefused                 enhanced fan-out is not available; polling may work
+    └── UnexpectedResponse            a response that Kinesis does not send, or data that does not decode
 
-A policy reads attributes (`type`, `retry_safe`, `throttled`, `maybe_written`), never a class's name or a message's text.
-Foreign exceptions become these at two seams, `aws.transport` and `aws.client`.
+A policy reads attributes (`type`, `retry_safe`, `throttled`, `maybe_written`), never a class name or a message.
+Exceptions of other libraries are converted to these in two modules, `aws.transport` and `aws.client`.
 """
 
 from __future__ import annotations
@@ -46,31 +47,31 @@ T = TypeVar("T", bound=BaseException)
 
 
 class ErrorType(StrEnum):
-    """The three kinds of error of the reference contract."""
+    """The three error types of the reference API."""
 
     LIBRARY_ERROR = "LIBRARY_ERROR"
-    """Wrong construction or arguments, a closed object, missing credentials, or a fault in the library."""
+    """Invalid options, arguments or use, a closed object, missing credentials, or a bug in the library."""
     REQUEST_FAILED = "REQUEST_FAILED"
-    """The request failed: Kinesis refused it, or no answer came."""
+    """The request failed: Kinesis rejected it, or no response arrived."""
     UNEXPECTED_RESPONSE = "UNEXPECTED_RESPONSE"
-    """Something answered that is not what Kinesis answers, or a record's data does not decode."""
+    """A response that Kinesis does not send, or record data that does not decode."""
 
 
 class KinesisError(Exception):
-    """The root of every error that this package raises or hands to a callback.
+    """Base class of all errors that this package raises or passes to a callback.
 
     Attributes:
-        type: The kind, as the reference contract has it.
-        details: What happened and what to do, for people. Never a secret, never a record's data.
-        http_status: HTTP status of the answer; None where there was none.
-        http_response: Parsed body of the answer, or its first 2 KiB as text where it was no JSON or CBOR; None where
-            there was none. Kept out of `str()` and `repr()`: it may hold what Kinesis was told.
-        retry_safe: True: the same call may be repeated without writing twice. False: repeating cannot help.
-            None: it may help, and it may write twice (see `maybe_written`).
-        throttled: True where the cause was speed.
-        maybe_written: True where a put may have been written although it failed: a timeout, a lost connection or an
-            HTTP 5xx after the request was sent.
-        attempts: Requests that were sent for the call, retries included.
+        type: The error type of the reference API.
+        details: The cause, the effect and the remedy, as text. Never contains a secret or a record's data.
+        http_status: HTTP status of the response; None without a response.
+        http_response: Parsed body of the response, or its first 2 KiB as text if it is not JSON or CBOR; None without a
+            response. Not part of `str()` and `repr()`, because it may repeat parts of the request.
+        retry_safe: True if repeating the call cannot write a record twice. False if repeating it cannot succeed.
+            None if repeating it may succeed and may write a record twice (see `maybe_written`).
+        throttled: True if the cause is throttling.
+        maybe_written: True if a put failed and may have been written nevertheless, after a timeout, a lost connection or an
+            HTTP 5xx response.
+        attempts: Number of requests sent for the call, including retries.
     """
 
     type: ClassVar[ErrorType] = ErrorType.LIBRARY_ERROR
@@ -99,63 +100,51 @@ class KinesisError(Exception):
         return _rebuilt, (type(self), self.args), self._state(_picklable(self.__cause__))
 
     def __copy__(self) -> Self:
-        """Return the same error without its traceback."""
+        """Return a copy without the traceback."""
         same: Self = _rebuilt(type(self), self.args)
         same.__setstate__(self._state(self.__cause__))
         return same
 
     def _state(self, cause: BaseException | None) -> dict[str, Any]:
-        """Return all attributes that a copy gets, with `cause` as its cause."""
+        """Return the attributes of a copy whose cause is `cause`."""
         return {**self.__dict__, "__cause__": cause, "__suppress_context__": self.__suppress_context__}
 
 
 def _rebuilt(cls: type[T], args: tuple[Any, ...]) -> T:
-    """Return an error of a class without calling its constructor, which may need more than `args`."""
+    """Return an error of a class without calling its constructor, which may require more than `args`."""
     error = cls.__new__(cls, *args)
-    error.args = args  # an OSError leaves them to its constructor
+    error.args = args  # OSError sets them in its constructor only
     return error
 
 
 def _picklable(cause: BaseException | None) -> BaseException | None:
-    """Return a cause as it can be pickled: itself, or an error that names its class."""
+    """Return a cause that can be pickled: the cause itself, or an error with the name of its class."""
     if cause is None or isinstance(cause, KinesisError):
         return cause
     try:
-        pickle.loads(pickle.dumps(cause))  # noqa: S301 - our own bytes
-    except Exception:  # noqa: BLE001 - a foreign exception may raise anything here
+        pickle.loads(pickle.dumps(cause))  # noqa: S301 - bytes from this process
+    except Exception:  # noqa: BLE001 - an exception of another library may raise anything here
         return KinesisError(f"{type(cause).__module__}.{type(cause).__qualname__}, which cannot be pickled")
     return cause
 
 
 class ConfigError(KinesisError, ValueError):
-    """An option or an argument is wrong. Raised before any I/O; names the field, the value and what is allowed."""
+    """An option or an argument is invalid. Raised before any I/O. The text names the field, the value and the valid values."""
 
 
-def without_frames(error: T) -> T:
-    """Return an error without its traceback and those of its causes: their frames hold data. Not for users.
+class UsageError(KinesisError, RuntimeError):
+    """A call that the object does not allow now, whatever its arguments are.
 
-    Error trackers show the variables of every frame, and a frame keeps alive all that its variables hold.
+    The object belongs to another event loop, was used before this process was forked, is being read by another reader, or is
+    not running. The call had no effect.
     """
-    left: BaseException | None = error
-    while left is not None:
-        left.__traceback__ = None
-        left = left.__cause__ or left.__context__
-    return error
-
-
-def forked(what: str) -> ConfigError:
-    """Return the error for something that was used before this process was forked. Not for users."""
-    return ConfigError(
-        f"{what} was used before this process was forked and cannot be used in it: create the objects of each process after "
-        "the fork, or start processes with the 'spawn' or 'forkserver' method of multiprocessing"
-    )
 
 
 class InvalidRecord(ConfigError):
     """A record that cannot be put.
 
     Attributes:
-        index: Its place in the list given to `put_records`; 0 in `put_record`.
+        index: Index of the record in the list given to `put_records`; 0 in `put_record`.
     """
 
     def __init__(self, details: str, *, index: int = 0) -> None:
@@ -164,7 +153,7 @@ class InvalidRecord(ConfigError):
 
 
 class ClosedError(KinesisError):
-    """The producer, consumer or client was closed."""
+    """The producer, consumer or client is closed."""
 
 
 class CredentialsError(KinesisError):
@@ -172,10 +161,10 @@ class CredentialsError(KinesisError):
 
 
 class TransportError(KinesisError):
-    """No whole answer came.
+    """No complete response arrived.
 
     Attributes:
-        sent: False: Kinesis cannot have seen the request. True: it was sent whole. None: unknown.
+        sent: False if Kinesis cannot have received the request. True if the whole request was sent. None if unknown.
     """
 
     type = ErrorType.REQUEST_FAILED
@@ -187,25 +176,25 @@ class TransportError(KinesisError):
 
 
 class ConnectionFailed(TransportError):
-    """No connection was made: name not found, refused, certificate not trusted, proxy out of reach."""
+    """No connection could be established: unknown host, connection refused, untrusted certificate, unreachable proxy."""
 
 
 class ConnectionLost(TransportError):
-    """The connection broke before the whole answer was there."""
+    """The connection broke before the response was complete."""
 
 
 class RequestTimedOut(TransportError):
-    """An attempt made no progress, or the call ran out of time (`Timeouts`)."""
+    """An attempt made no progress, or the call exceeded its time limit (`Timeouts`)."""
 
 
 class ServiceError(KinesisError):
-    """Kinesis answered with an error.
+    """Kinesis responded with an error.
 
     Attributes:
-        code: The service's error code, such as "ResourceNotFoundException".
-        message: The service's message.
-        operation: The operation, such as "PutRecords".
-        request_id: The `x-amzn-RequestId` to name to AWS support; None where the answer had none.
+        code: Error code of the service, such as "ResourceNotFoundException".
+        message: Message of the service.
+        operation: Name of the operation, such as "PutRecords".
+        request_id: The `x-amzn-RequestId` for AWS support; None if the response has no request ID.
     """
 
     type = ErrorType.REQUEST_FAILED
@@ -229,42 +218,42 @@ class ServiceError(KinesisError):
 
 
 class Throttled(ServiceError):
-    """Too fast for a shard, a stream or the account. Kinesis did not act on the request."""
+    """A throughput or rate quota of a shard, a stream or the account was exceeded. Kinesis did not execute the request."""
 
 
 class NotFound(ServiceError):
-    """The stream, shard or consumer does not exist, or not in this region and account."""
+    """The stream, shard or consumer does not exist in this region and account."""
 
 
 class AccessDenied(ServiceError):
-    """The signature, the credentials or the permissions were refused."""
+    """Kinesis rejected the signature, the credentials or the permissions."""
 
 
 class ExpiredIterator(ServiceError):
-    """The shard iterator is older than five minutes: get a new one."""
+    """The shard iterator is older than five minutes. Request a new one."""
 
 
 class InvalidArgument(ServiceError):
-    """Kinesis refused an argument."""
+    """Kinesis rejected an argument."""
 
 
 class ResourceInUse(ServiceError):
-    """The resource exists already, or is not in a state for the operation."""
+    """The resource exists already, or is not in the state that the operation requires."""
 
 
 class LimitExceeded(ServiceError):
-    """A limit of the account or a rate of a control operation was reached."""
+    """An account limit or the rate limit of a control operation was reached."""
 
 
 class ServiceUnavailable(ServiceError):
-    """A fault of the service (HTTP 5xx). A put may have been written."""
+    """An internal error of the service (HTTP 5xx). A put may have been written."""
 
 
 class ConsumeError(KinesisError):
-    """A shard cannot be read on. What went wrong is its `__cause__`; what was done before is kept.
+    """A shard cannot be read any further. The `__cause__` is the reason; completed records remain checkpointed.
 
     Attributes:
-        shard_id: The shard.
+        shard_id: ID of the shard.
     """
 
     def __init__(self, details: str, *, shard_id: str) -> None:
@@ -273,13 +262,13 @@ class ConsumeError(KinesisError):
 
 
 class LeaseLost(ConsumeError):
-    """Somebody else reads the shard now: the checkpoint was refused, and nothing was changed."""
+    """Another consumer reads the shard now. The checkpoint was rejected and the stored one is unchanged."""
 
 
 class LeaseStoreFailed(KinesisError, OSError):
-    """The store of checkpoints failed: locked for too long, a full disk, a file that is gone. The `__cause__` says why.
+    """The lease store failed: locked for too long, a full disk, a missing file. The `__cause__` is the reason.
 
-    The write can be retried. After a restart, records since the last stored checkpoint are delivered again.
+    The operation can be retried. After a restart, records since the last stored checkpoint are delivered again.
     """
 
     def __init__(self, details: str) -> None:
@@ -288,12 +277,12 @@ class LeaseStoreFailed(KinesisError, OSError):
 
 
 class ProduceError(KinesisError):
-    """A record that was put was not written, or it is not known whether it was: `__cause__` says why.
+    """A record was not written, or may have been written although no response confirmed it. The `__cause__` is the reason.
 
     Attributes:
-        record: The record, as it was to be written.
-        attempts: Requests that were sent with it.
-        maybe_written: True where one of them may have been written: its answer never came, or was a fault of the service.
+        record: The record.
+        attempts: Number of requests sent with the record.
+        maybe_written: True if one of the requests may have written it: it had no response, or an internal error of the service.
     """
 
     def __init__(
@@ -304,7 +293,7 @@ class ProduceError(KinesisError):
         self.attempts = attempts
         self.maybe_written = maybe_written
         self.retry_safe = None if maybe_written else True
-        self._type: ErrorType | None = None  # of a copy, whose cause may be replaced, as process pools do
+        self._type: ErrorType | None = None  # of a copy: process pools replace the cause
 
     def _state(self, cause: BaseException | None) -> dict[str, Any]:
         known = self.type if isinstance(self.__cause__, KinesisError) else self._type
@@ -312,30 +301,31 @@ class ProduceError(KinesisError):
 
     @property
     def type(self) -> ErrorType:  # type: ignore[override]
-        """The kind of what caused it."""
+        """The error type of the cause."""
         if self._type is not None:
             return self._type
         return self.__cause__.type if isinstance(self.__cause__, KinesisError) else ErrorType.LIBRARY_ERROR
 
 
 class OrderBroken(ProduceError):
-    """An earlier record of the same key failed for good (`__cause__`), and this one must not pass it: it is given up.
+    """An earlier record with the same key failed (`__cause__`). This record must not overtake it and is not written.
 
-    It may have been written where it was sent in one aggregate with that one: `maybe_written` tells.
+    It may have been written if both were sent in one aggregate; `maybe_written` is True then.
     """
 
 
 class BufferFull(ProduceError):
-    """There is no room in the buffer, and `BufferLimits(when_full="raise")` says not to wait. The record was not taken."""
+    """The buffer is full and `BufferLimits(when_full="raise")` is set. The record was not buffered; put it again later."""
 
 
 class Undelivered(KinesisError):
-    """Records that failed, if no caller observed the failure before the producer was closed.
+    """Records failed, and no caller observed the failures before the producer was closed.
 
-    Its text counts the records by cause. It is not an exception group: a hundred equal tracebacks would hide the cause.
+    The text has the number of records of each cause. This is not an exception group, because a hundred equal tracebacks would
+    hide the cause.
 
     Attributes:
-        exceptions: The errors of the first of them, up to 100.
+        exceptions: Errors of up to 100 of the records.
         count: Number of records.
     """
 
@@ -346,16 +336,16 @@ class Undelivered(KinesisError):
 
 
 class FanOutRefused(KinesisError):
-    """Enhanced fan-out cannot be had: no permission, no consumer left of the stream's limit, or a service without it.
+    """Enhanced fan-out is not available: no permission, the stream's consumer limit is reached, or the service has none.
 
-    Reading by polling may work all the same. What was answered is the `__cause__`.
+    Polling may work. The `__cause__` is the error of the service.
     """
 
     type = ErrorType.REQUEST_FAILED
 
 
 class UnexpectedResponse(KinesisError):
-    """An answer that Kinesis does not send, or a record whose data does not decode."""
+    """A response that Kinesis does not send, or a record whose data does not decode."""
 
     type = ErrorType.UNEXPECTED_RESPONSE
 
@@ -366,18 +356,18 @@ THROTTLE_CODES = frozenset({
     "RequestThrottledException", "SlowDown", "ThrottledException", "Throttling", "ThrottlingException",
     "TooManyRequestsException", "TransactionInProgressException",
 })  # fmt: skip
-"""Codes that mean "slower" (botocore `retries/standard.py`; its `_retry.json` adds LimitExceededException for Kinesis)."""
+"""Codes of throttling (botocore `retries/standard.py`; its `_retry.json` adds LimitExceededException for Kinesis)."""
 
 TRANSIENT_CODES = frozenset({"RequestTimeout", "RequestTimeoutException"})
-"""Codes of a passing fault, whatever the status (botocore `retries/standard.py`): the service waited in vain for the request."""
+"""Codes of transient errors, whatever the status (botocore `retries/standard.py`): the request did not arrive in time."""
 
 CLOCK_SKEW_CODES = frozenset({
     "InvalidSignatureException", "RequestExpired", "RequestInTheFuture", "RequestTimeTooSkewed", "SignatureDoesNotMatch",
 })  # fmt: skip
-"""Codes that a wrong clock causes. Kinesis gives InvalidSignatureException for a wrong secret and for a stale date alike."""
+"""Codes that a wrong clock causes. Kinesis returns InvalidSignatureException both for a wrong secret and for an old date."""
 
 EXPIRED_CREDENTIALS_CODES = frozenset({"ExpiredToken", "ExpiredTokenException"})
-"""Codes after which fresh credentials are fetched and the request is signed again."""
+"""Codes after which credentials are refreshed and the request is signed again."""
 
 _CLASSES: dict[str, type[ServiceError]] = {
     "LimitExceededException": LimitExceeded,
@@ -407,11 +397,11 @@ _ADVICE: dict[str, str] = {
     "UnrecognizedClientException": "check the access key id, and the session token if there is one",
     "InvalidSignatureException": "check the secret access key and this machine's clock",
     "ExpiredTokenException": "fetch new credentials",
-    "AccessDeniedException": "grant this action on the stream to the caller",
-    "ExpiredIteratorException": "get a new iterator with AFTER_SEQUENCE_NUMBER; one lives 5 minutes",
+    "AccessDeniedException": "grant the caller this action on the stream",
+    "ExpiredIteratorException": "request a new iterator with AFTER_SEQUENCE_NUMBER; an iterator is valid for 5 minutes",
     "ResourceNotFoundException": "check the stream's name, region and account",
-    "ProvisionedThroughputExceededException": "slow down, or give the stream more shards",
-    "KMSAccessDeniedException": "grant the use of the stream's KMS key to the caller",
+    "ProvisionedThroughputExceededException": "reduce the rate, or add shards",
+    "KMSAccessDeniedException": "grant the caller the use of the stream's KMS key",
 }
 
 
@@ -424,23 +414,23 @@ def service_error(
     request_id: str | None = None,
     http_response: dict[str, Any] | str | None = None,
 ) -> ServiceError:
-    """Return the error for an answer of Kinesis: its class by the code, its policy attributes set.
+    """Return the error for an error response of Kinesis, with the class of its code and all attributes for a policy.
 
     Args:
-        operation: The operation's name, such as "PutRecords".
+        operation: Name of the operation, such as "PutRecords".
         status: HTTP status.
-        code: The service's code, without a namespace.
-        message: The service's message.
+        code: Error code of the service, without a namespace.
+        message: Message of the service.
         request_id: `x-amzn-RequestId`.
-        http_response: The parsed body.
+        http_response: Parsed body.
     """
     throttled = code in THROTTLE_CODES or status == 429
-    fault = (status >= 500 or code in TRANSIENT_CODES) and not throttled
+    server_error = (status >= 500 or code in TRANSIENT_CODES) and not throttled
     cls = _CLASSES.get(code) or (
         Throttled
         if throttled
         else ServiceUnavailable
-        if fault
+        if server_error
         else AccessDenied
         if status in (401, 403)
         else ServiceError
@@ -461,6 +451,6 @@ def service_error(
         http_response=http_response,
     )
     error.throttled = throttled
-    error.retry_safe = True if throttled else None if fault else False
-    error.maybe_written = fault
+    error.retry_safe = True if throttled else None if server_error else False
+    error.maybe_written = server_error
     return error

@@ -9,8 +9,9 @@ from typing import Any, Literal, TypeVar, Unpack
 from kinstream.aws import kinesis
 from kinstream.aws.client import Client, ClientOptions
 from kinstream.config import Aggregation, Batching, BufferLimits, DeliveryPolicy, RateLimits, number
-from kinstream.errors import ConfigError, KinesisError, without_frames
+from kinstream.errors import ConfigError, KinesisError
 from kinstream.events import Observer
+from kinstream.frames import without_frames
 from kinstream.leave import add_problem, drain_limit
 from kinstream.produce.delivery import Deliveries, Delivery
 from kinstream.produce.pipeline import Pipeline

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
-from kinstream.errors import ConfigError
+from kinstream.errors import UsageError
 
 Data = TypeVar("Data")
 Encoder: TypeAlias = Callable[[Any], str | bytes]
@@ -131,11 +131,14 @@ class ReceivedRecord(msgspec.Struct, Generic[Data], frozen=True, gc=False):
 
         Raises:
             LeaseLost: Somebody else reads the shard now; nothing was changed.
-            ConfigError: The record was not read by a running `Consumer`.
+            UsageError: No running `Consumer` read the record.
             KinesisError: The store failed.
         """
         if self.origin is None:
-            raise ConfigError("checkpoint: this record was read by get_records; there is nothing to resume")
+            raise UsageError(
+                "checkpoint: get_records read this record, so there is no checkpoint to store: continue with the next shard"
+                " iterator, or read with a Consumer"
+            )
         return self.origin.checkpoint(self)  # type: ignore[no-any-return]
 
     @property

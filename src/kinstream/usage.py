@@ -8,6 +8,8 @@ from difflib import get_close_matches
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args, get_type_hints
 
+from kinstream.errors import UsageError
+
 T = TypeVar("T", bound=type)
 
 _STYLES = ("blocking", "callbacks", "local", "testing")
@@ -130,6 +132,17 @@ def wrong_style(value: object, used: str) -> TypeError:
             )
         return TypeError(f"{name} is not for asyncio: use {used.removeprefix('async ')!r}, or {other} with {used!r}")
     return TypeError(f"{name} is for asyncio: use 'async {used}', or kinstream.blocking.{kind.__name__} with {used!r}")
+
+
+# An object of another process.
+
+
+def forked(name: str) -> UsageError:
+    """Return the error for an object that was used before this process was forked."""
+    return UsageError(
+        f"{name} was used before this process was forked and cannot be used in it: create the objects of each process after"
+        " the fork, or start processes with the 'spawn' or 'forkserver' method of multiprocessing"
+    )
 
 
 # A delivery in place of its result.

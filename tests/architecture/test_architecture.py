@@ -40,10 +40,12 @@ FLOORS = [
         "background",
         "speed",
         "failures",
+        "frames",
         "interpreter",
         "leave",
         "usage",
         "extra",
+        "version",
     },
 ]
 GROUND = FLOORS[-1]
@@ -51,7 +53,7 @@ GROUND = FLOORS[-1]
 LOCAL_MAY_USE = {"local", "sharding.hashkey", *GROUND} - {"background", "speed", "failures", "leave"}
 
 PURE = {
-    "errors", "failures", "usage", "extra", "config", "record", "events", "service_quotas",
+    "errors", "failures", "frames", "usage", "version", "extra", "config", "record", "events", "service_quotas",
     "sharding.hashkey", "sharding.shardmap", "sharding.lineage",
     "kpl.message", "kpl.container", "kpl.builder",
     "produce.aggregate", "produce.batch", "produce.expire", "produce.lane", "produce.pace", "produce.route",

@@ -19,7 +19,7 @@ from tests.contract.clients.http2 import Ended, Http2
 from tests.contract.servers.reach import Endpoint, Raw
 
 from kinstream import Client, Credentials
-from kinstream.errors import ClosedError, ConfigError
+from kinstream.errors import ClosedError, ConfigError, UsageError
 from kinstream.local import Server
 
 SHARD = "shardId-000000000000"
@@ -442,14 +442,14 @@ def test_unknown_operation_is_refused_at_once(steered: Server) -> None:
 
 def test_server_that_does_not_run_catches_nothing() -> None:
     server = Server()
-    with pytest.raises(ConfigError, match="not running"):
+    with pytest.raises(UsageError, match="not running"):
         server.next("PutRecords")
     with server:
         server.next("PutRecords").fail("InternalFailure")
         held = server.next("ListStreams").hold()
     with pytest.raises(ClosedError):
         held.wait()
-    with pytest.raises(ConfigError, match="not running"):
+    with pytest.raises(UsageError, match="not running"):
         server.every()
     with server:
         client = Endpoint("again", server.url).boto3()

@@ -39,6 +39,7 @@ from kinstream import (
     RecordBatch,
     SQLiteLeaseStore,
     Undelivered,
+    UsageError,
     blocking,
 )
 from kinstream.events import Event, ShardMapRefreshed
@@ -530,7 +531,7 @@ def test_other_threads_pause_resume_seek_and_look(place: Place) -> None:
     fetch = Polling(idle_interval=0.05)
     with blocking.Consumer(place.stream, start="TRIM_HORIZON", fetch=fetch, **place.options) as consumer:
         assert consumer.status() == []
-        with pytest.raises(ConfigError, match="not being read"):
+        with pytest.raises(UsageError, match="not being read"):
             consumer.pause()
         seen: list[int] = []
         reading = threading.Thread(target=consumer.run, args=(lambda record: seen.append(int(record.data)),))
@@ -553,7 +554,7 @@ def test_other_threads_pause_resume_seek_and_look(place: Place) -> None:
 
 PROGRAM = """
 import os, signal, sys, threading
-from kinstream import Batching, ConfigError, Credentials, DeliveryPolicy, SQLiteLeaseStore, blocking
+from kinstream import Batching, Credentials, DeliveryPolicy, SQLiteLeaseStore, UsageError, blocking
 place = dict(region="us-east-1", credentials=Credentials("local", "local"), endpoint_url={url!r})
 stream = {stream!r}
 {code}
@@ -615,7 +616,7 @@ with blocking.Producer(stream, **place) as producer:
         for put in (lambda: producer.put("x", "key"), lambda: producer.put_many([("x", "key")])):
             try:
                 put()
-            except ConfigError as error:
+            except UsageError as error:
                 print(error.details, flush=True)
         sys.exit(0)
     held.release()

@@ -22,7 +22,6 @@ from kinstream import (
     BufferFull,
     BufferLimits,
     ClosedError,
-    ConfigError,
     ConsumeError,
     DeliveryPolicy,
     ErrorPolicy,
@@ -37,6 +36,7 @@ from kinstream import (
     Record,
     SQLiteLeaseStore,
     UnexpectedResponse,
+    UsageError,
     blocking,
     callbacks,
 )
@@ -350,7 +350,11 @@ def test_unsubscribing_from_a_callback_ends_it_after_that_record(
 ) -> None:
     write(place, list(range(100)))
     store = SQLiteLeaseStore(tmp_path / "checkpoints.db")
-    options: dict[str, Any] = {"application": "app", "lease_store": store, "handling": Handling(concurrency=concurrency)}
+    options: dict[str, Any] = {
+        "application": "app",
+        "lease_store": store,
+        "handling": Handling(concurrency=concurrency),
+    }
     consumer = consumer_on(place, **options)
     first = Told(lambda record: consumer.unsubscribe() if record.data == 29 else None)
     consumer.subscribe(first)
@@ -387,7 +391,7 @@ def test_second_subscription_at_a_time_is_refused(place: Place) -> None:
     with consumer_on(place) as consumer:
         consumer.subscribe(first := Told())
         consumer.subscribe(second := Told())
-        assert isinstance(second.wait(), ConfigError)
+        assert isinstance(second.wait(), UsageError)
         assert first.end == []
 
 
@@ -456,7 +460,7 @@ def test_reading_is_steered_by_callbacks_too(place: Place) -> None:
     heard = Heard()
     with consumer_on(place, start="TRIM_HORIZON", fetch=Polling(idle_interval=0.05)) as consumer:
         consumer.pause(None, heard)
-        assert isinstance(heard.wait()[0], ConfigError)
+        assert isinstance(heard.wait()[0], UsageError)
         consumer.subscribe(told := Told())
         while len(told.records) < 5:
             time.sleep(0.001)

@@ -433,7 +433,7 @@ os.waitpid(child, 0)
 gate.set()
 producer.close(0)
 """
-    assert run(code)[:2] == (0, "{'ConfigError'} 3000\n")
+    assert run(code)[:2] == (0, "{'UsageError'} 3000\n")
 
 
 # What is kept of refused records.

@@ -30,6 +30,7 @@ from kinstream import (
     ReceivedRecord,
     Record,
     SQLiteLeaseStore,
+    UsageError,
     events,
 )
 from kinstream.consume.lease.lease import Lease
@@ -293,7 +294,7 @@ async def test_record_of_a_single_request_has_nothing_to_checkpoint(stream: Rive
         place = await reader.get_shard_iterator("shardId-000000000000", "TRIM_HORIZON")
         (record,) = (await reader.get_records(place)).records
     assert record.shard_id == ""
-    with pytest.raises(ConfigError, match="get_records"):
+    with pytest.raises(UsageError, match="get_records"):
         await record.checkpoint()
 
 
@@ -367,18 +368,18 @@ async def test_seek_reads_again_from_there_and_moves_the_checkpoint(stream: Rive
 async def test_what_cannot_be_steered_is_refused(stream: River) -> None:
     async with consumer(stream, MemoryLeaseStore()) as reader:
         for steer in (reader.pause, reader.resume):
-            with pytest.raises(ConfigError, match="not being read"):
+            with pytest.raises(UsageError, match="not being read"):
                 steer()
-        with pytest.raises(ConfigError, match="not being read"):
+        with pytest.raises(UsageError, match="not being read"):
             await reader.seek("shardId-000000000000", "LATEST")
         assert reader.status() == []
         await stream.write(1)
         async for _ in reader:
-            with pytest.raises(ConfigError, match="shardId-7"):
+            with pytest.raises(UsageError, match="shardId-7"):
                 reader.pause("shardId-7")
             with pytest.raises(ConfigError, match="SHARD_END"):
                 await reader.seek("shardId-000000000000", "SHARD_END")
-            with pytest.raises(ConfigError, match="already"):
+            with pytest.raises(UsageError, match="already"):
                 await anext(aiter(reader))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.doubles.river import River, river
 
-from kinstream import Consumer, Handling, MemoryLeaseStore, Polling, Position, ReceivedRecord, Record
+from kinstream import Consumer, Handling, MemoryLeaseStore, Polling, Position, ReceivedRecord, Record, UsageError
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ async def test_iterator_that_is_waited_for_is_not_asked_a_second_time_meanwhile(
         records = aiter(reader)
         first = asyncio.ensure_future(anext(records))
         await asyncio.sleep(0.05)
-        with pytest.raises(RuntimeError, match="asked for the next one already"):
+        with pytest.raises(UsageError, match="another task is waiting"):
             await anext(records)
         await stream.write(1)
         assert (await first).data == b"0"

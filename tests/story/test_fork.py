@@ -210,7 +210,7 @@ loop.close()
 @pytest.mark.parametrize("kind", OBJECTS_OF_THE_PARENT)
 def test_objects_of_the_parent_name_the_way_out_and_can_be_closed(server: Server, kind: str) -> None:
     used, closed = run(server, OBJECTS_OF_THE_PARENT[kind])
-    assert used.startswith("ConfigError")
+    assert used.startswith("UsageError")
     assert "spawn" in used
     assert "forkserver" in used
     # An asyncio producer would have to wait for its records in the event loop of the parent.

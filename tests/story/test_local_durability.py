@@ -21,7 +21,7 @@ import botocore.exceptions
 import pytest
 from botocore.config import Config
 
-from kinstream.errors import ConfigError
+from kinstream.errors import ConfigError, UsageError
 from kinstream.local import Server
 from kinstream.local.sqlite import PLACE_BITS
 
@@ -266,7 +266,7 @@ def test_server_starts_and_stops_again_and_leaves_no_thread(tmp_path: Path) -> N
     for _ in range(3):
         with server:
             client(server.url).list_streams()
-            with pytest.raises(ConfigError, match="running"):
+            with pytest.raises(UsageError, match="running"):
                 server.start()
     server.stop()
     left = set(threading.enumerate()) - others

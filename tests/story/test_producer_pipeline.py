@@ -21,7 +21,6 @@ from kinstream import (
     BufferLimits,
     Client,
     ClosedError,
-    ConfigError,
     Consumer,
     Credentials,
     DeliveryPolicy,
@@ -35,6 +34,7 @@ from kinstream import (
     RateLimits,
     Record,
     Undelivered,
+    UsageError,
 )
 from kinstream.events import (
     AggregationDisabled,
@@ -57,7 +57,7 @@ class Place:
         self.client = client
 
     def producer(self, **options: Any) -> Producer:
-        options.setdefault("pace", None)
+        options.setdefault("rate_limits", None)
         options.setdefault("aggregate", Aggregation())
         return Producer(STREAM, client=self.client, **options)
 
@@ -640,7 +640,7 @@ def test_a_producer_that_is_forgotten_does_not_hold_up_the_loops_end(server: Ser
         ({"aggregate": Aggregation}, r"not the class; pass aggregate=Aggregation\(\) to aggregate"),
         ({"aggregate": {"max_bytes": 1024}}, "aggregate: must be a kinstream.Aggregation or None, not dict; pass"),
         ({"batch": None}, "batch: must be a kinstream.Batching"),
-        ({"rate_limits": 5}, "pace: must be a kinstream.RateLimits"),
+        ({"rate_limits": 5}, "rate_limits: must be a kinstream.RateLimits"),
         ({"observer": 5}, "observer: must be a function"),
     ],
 )
@@ -661,7 +661,7 @@ async def test_another_event_loop_puts_nothing_even_while_this_one_is_about_to_t
 
         with ThreadPoolExecutor(1) as pool:
             elsewhere = pool.submit(asyncio.run, put(producer))
-            with pytest.raises(ConfigError, match="another event loop"):
+            with pytest.raises(UsageError, match="another event loop"):
                 elsewhere.result()
         assert (await producer.flush()).written == 1
 

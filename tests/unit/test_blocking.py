@@ -20,7 +20,7 @@ from tests.doubles.streams import Place, local_stream
 from tests.doubles.transport import ScriptedTransport, Sent, answer
 
 import kinstream
-from kinstream import ClosedError, ConfigError, Credentials, Record, blocking
+from kinstream import ClosedError, ConfigError, Credentials, Record, UsageError, blocking
 from kinstream.aws.transport import Answer
 
 pytestmark = pytest.mark.enable_socket
@@ -222,7 +222,7 @@ def test_call_from_the_loops_own_thread_is_refused_not_a_deadlock() -> None:
     async def provider() -> Credentials:
         try:
             producer.put_record(RECORD)
-        except ConfigError as error:
+        except UsageError as error:
             told.append(error.details)
         return Credentials("key", "secret")
 
@@ -240,7 +240,7 @@ async def test_call_within_another_event_loop_works_though_it_holds_that_loop_up
 def test_asyncio_client_of_one_loop_is_refused_in_another() -> None:
     producer = kinstream.Producer("events", transport=ScriptedTransport(WRITTEN), **OPTIONS)
     asyncio.run(_put(producer))
-    with pytest.raises(ConfigError, match="another event loop"):
+    with pytest.raises(UsageError, match="another event loop"):
         asyncio.run(_put(producer))
 
 
@@ -250,7 +250,7 @@ async def _put(producer: kinstream.Producer) -> None:
 
 PROGRAM = """
 import os, sys, warnings
-from kinstream import ConfigError, Credentials, Record, blocking
+from kinstream import Credentials, Record, UsageError, blocking
 warnings.filterwarnings("ignore", ".*use of fork", DeprecationWarning)  # Python 3.12 and later, about the fork of a test
 place = dict(region="us-east-1", credentials=Credentials("local", "local"), endpoint_url={url!r})
 {code}
@@ -270,7 +270,7 @@ with blocking.Producer("events", **place) as producer:
     if child == 0:
         try:
             producer.put_record(Record(b"x", "key"))
-        except ConfigError as error:
+        except UsageError as error:
             print(error.details, flush=True)
             sys.exit(0)  # leaves the with block
         sys.exit(1)

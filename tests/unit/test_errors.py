@@ -30,6 +30,7 @@ from kinstream.errors import (
     TransportError,
     Undelivered,
     UnexpectedResponse,
+    UsageError,
     service_error,
 )
 from kinstream.record import Record
@@ -51,6 +52,7 @@ def test_docstring_draws_every_class_of_the_tree() -> None:
     ("cls", "kind"),
     [
         (ConfigError, ErrorType.LIBRARY_ERROR),
+        (UsageError, ErrorType.LIBRARY_ERROR),
         (InvalidRecord, ErrorType.LIBRARY_ERROR),
         (ClosedError, ErrorType.LIBRARY_ERROR),
         (CredentialsError, ErrorType.LIBRARY_ERROR),

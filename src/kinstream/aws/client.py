@@ -54,12 +54,12 @@ from kinstream.errors import (
     ServiceError,
     TransportError,
     UnexpectedResponse,
-    forked,
+    UsageError,
     service_error,
-    without_frames,
 )
+from kinstream.frames import without_frames
 from kinstream.record import ShardIteratorType
-from kinstream.usage import ForAsyncio, checks_options
+from kinstream.usage import ForAsyncio, checks_options, forked
 
 T = TypeVar("T")
 A = TypeVar("A", bound=Answer | StreamedAnswer)
@@ -579,7 +579,10 @@ class Client(ForAsyncio):
         if self._process != os.getpid():
             raise forked("this client")
         if self._loop is not loop:
-            raise ConfigError("this client belongs to another event loop: make one for each event loop")
+            raise UsageError(
+                "this client was first used in another event loop and cannot be used in this one: create a client for each"
+                " event loop"
+            )
 
     def _allows_http(self) -> bool:
         """Return True if plain http to other hosts is permitted.

@@ -15,7 +15,8 @@ from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar
 
 from kinstream.clock import Clock
 from kinstream.config import number, secretive, text
-from kinstream.errors import ClosedError, ConfigError, CredentialsError, KinesisError, without_frames
+from kinstream.errors import ClosedError, ConfigError, CredentialsError, KinesisError
+from kinstream.frames import without_frames
 from kinstream.usage import checks_options
 
 T = TypeVar("T")

@@ -17,8 +17,8 @@ from kinstream.errors import (
     TransportError,
     UnexpectedResponse,
     service_error,
-    without_frames,
 )
+from kinstream.frames import without_frames
 from kinstream.record import SubscribeToShardEvent
 
 OPERATION = "SubscribeToShard"

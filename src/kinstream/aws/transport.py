@@ -36,8 +36,9 @@ from kinstream.errors import (
     RequestTimedOut,
     TransportError,
     UnexpectedResponse,
-    without_frames,
+    UsageError,
 )
+from kinstream.frames import without_frames
 
 ANSWER_MAX_BYTES = 64 * 1024 * 1024
 """An answer larger than this is none of Kinesis: GetRecords gives at most 10 MiB of data, 14 MiB in base64."""
@@ -189,7 +190,8 @@ class HttpTransport:
         clock: Says when time is up.
 
     Raises:
-        ConfigError: The CA bundle cannot be read, or the process was forked twice, each time after requests.
+        ConfigError: The CA bundle cannot be read.
+        UsageError: The process was forked twice, each time after requests.
     """
 
     def __init__(
@@ -246,7 +248,7 @@ class HttpTransport:
                 refused = error
             except PyreqwestError as error:
                 raise ConfigError(f"ConnectionOptions: {_reason(error)}") from error
-        raise ConfigError(
+        raise UsageError(
             "this process and its parent were both forked after requests, which leaves no HTTP runtime that works: start "
             "processes with the 'spawn' or 'forkserver' method of multiprocessing, or fork before the first request"
         ) from refused

@@ -146,7 +146,7 @@ class Consumer(OnStream):
         Raises:
             ConsumeError: A shard cannot be read on, or a record in it cannot be handled; its `__cause__` says why.
             KinesisError: The shards cannot be listed.
-            ConfigError: The consumer is being read already.
+            UsageError: The consumer is being read already.
         """
         self._run(self._consumer.run, handler)
 

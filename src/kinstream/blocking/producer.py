@@ -17,8 +17,9 @@ from kinstream.background import BackgroundLoop
 from kinstream.blocking.client import Client, OnStream
 from kinstream.blocking.delivery import Deliveries, Delivery
 from kinstream.config import Aggregation, Batching, BufferLimits, DeliveryPolicy, RateLimits
-from kinstream.errors import KinesisError, without_frames
+from kinstream.errors import KinesisError
 from kinstream.events import Observer
+from kinstream.frames import without_frames
 from kinstream.leave import add_problem, drain_limit
 from kinstream.produce.door import Door
 from kinstream.produce.statistics import FlushResult, ProducerStatistics
@@ -127,7 +128,7 @@ class Producer(OnStream):
             InvalidRecord: It cannot be put.
             BufferFull: There is no room, and the buffer's options say not to wait.
             ClosedError: The producer is closed.
-            ConfigError: The process was forked after the first put, or the caller is in the event loop's own thread and would
+            UsageError: The process was forked after the first put, or the caller is in the event loop's own thread and would
                 have to wait.
         """
         try:

@@ -22,8 +22,9 @@ from kinstream.background import BackgroundLoop
 from kinstream.clock import SYSTEM_CLOCK
 from kinstream.config import text
 from kinstream.consume.withhold import exception_info
-from kinstream.errors import ClosedError, ConfigError, KinesisError, ProduceError, without_frames
+from kinstream.errors import ClosedError, KinesisError, ProduceError, UsageError
 from kinstream.failures import Failures, Report
+from kinstream.frames import without_frames
 from kinstream.record import ReceivedRecord, Record
 from kinstream.stream import StreamAccess
 from kinstream.usage import ForThreads
@@ -136,7 +137,7 @@ class Face(ForThreads):
         if self._background.here:
             function()
             return
-        with suppress(ConfigError, ClosedError, RuntimeError):  # forked, ended, the interpreter's end: nothing is left
+        with suppress(UsageError, ClosedError, RuntimeError):  # forked, ended, the interpreter's end: nothing is left
             self._background.call(function)
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:

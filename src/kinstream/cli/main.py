@@ -6,13 +6,13 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 
 from kinstream.cli import demo, local
 from kinstream.cli.printable import printable
 from kinstream.errors import KinesisError
 from kinstream.extra import ExtraMissing, needs_local
 from kinstream.speed import compiled
+from kinstream.version import __version__
 
 FAILED = 1
 INTERRUPTED = 130
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _version() -> str:
     """Return the version, and which hot path runs."""
-    return f"kinstream {version('kinstream')} ({'pure Python' if compiled is None else 'compiled hot path'})"
+    return f"kinstream {__version__} ({'pure Python' if compiled is None else 'compiled hot path'})"
 
 
 def _fail(command: str, problem: str) -> int:

@@ -18,7 +18,7 @@ from kinstream.consume.deliver import RecordBatch, batch_of
 from kinstream.consume.reading import Batch, Reading
 from kinstream.consume.terminate import end_at_sigterm, release
 from kinstream.consume.worker import Worker
-from kinstream.errors import KinesisError
+from kinstream.errors import KinesisError, UsageError
 from kinstream.record import ReceivedRecord
 
 _log = logging.getLogger("kinstream.consumer")
@@ -89,7 +89,10 @@ class Source:
         if self.ended:
             raise StopAsyncIteration
         if self._asked:
-            raise RuntimeError("this iterator was asked for the next one already, and is still waiting for it")
+            raise UsageError(
+                "another task is waiting for the next item of this iterator: let one task iterate, or use run() for"
+                " concurrent handlers"
+            )
         self._asked = True
         found: tuple[Reading, Batch] | None = None
         try:

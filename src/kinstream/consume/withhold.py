@@ -19,14 +19,14 @@ COMPARED_CHARACTERS = 20_000
 ExceptionInfo: TypeAlias = "tuple[type[BaseException], BaseException, TracebackType | None]"
 
 
-class HandlerFailed(Exception):
-    """Replaces an exception in the log if its text quotes a record's data."""
+class WithheldError(Exception):
+    """Replacement in the log for an exception whose text quotes a record's data."""
 
 
 def exception_info(error: BaseException, data: Sequence[bytes]) -> ExceptionInfo:
     """Return the `exc_info` of an exception for `logging`: its traceback, without the data of the records it was raised for."""
     if quotes(_texts(error), data):
-        error = HandlerFailed(
+        error = WithheldError(
             f"{type(error).__name__}: its text is withheld, because it quotes a record's data"
         ).with_traceback(error.__traceback__)
     return type(error), error, error.__traceback__

@@ -36,7 +36,7 @@ from kinstream.consume.lifecycle import State, Step
 from kinstream.consume.reading import Batch, Reading, Terms
 from kinstream.consume.report import Reporter
 from kinstream.consume.write import FIRM_PAUSE, FIRM_TRIES, Writer
-from kinstream.errors import ConfigError, ConsumeError, KinesisError, LeaseLost, NotFound, ResourceInUse, ServiceError
+from kinstream.errors import ConsumeError, KinesisError, LeaseLost, NotFound, ResourceInUse, ServiceError, UsageError
 from kinstream.events import (
     CheckpointFailed,
     DiscoveryFailed,
@@ -582,7 +582,9 @@ class Worker:
         (reading,) = self._chosen(shard_id)
         position = self._from_now_on("position", position)
         if reading.state not in (State.READING, State.ENDING, State.PAUSED):
-            raise ConfigError(f"shard_id={shard_id!r}: this shard is {reading.state}, and cannot be sought in")
+            raise UsageError(
+                f"seek: shard_id={shard_id!r}: this shard is {reading.state} and its position cannot change: see status()"
+            )
         reading.seek(position)
         await self._writer.write(reading)
 
@@ -590,7 +592,9 @@ class Worker:
         if shard_id is None:
             return list(self.readings.values())
         if shard_id not in self.readings:
-            raise ConfigError(f"shard_id={shard_id!r}: this shard is not being read")
+            raise UsageError(
+                f"shard_id={shard_id!r}: this shard is not being read: see status() for the shards that are"
+            )
         return [self.readings[shard_id]]
 
     # Waking and ending.

@@ -13,7 +13,7 @@ from kinstream.consume.lease.keep import Keeper, lease_lost
 from kinstream.consume.lifecycle import State
 from kinstream.consume.reading import Reading
 from kinstream.consume.report import Reporter
-from kinstream.errors import ConfigError, KinesisError, LeaseLost
+from kinstream.errors import ConfigError, KinesisError, LeaseLost, UsageError
 from kinstream.events import CheckpointFailed
 
 T = TypeVar("T")
@@ -111,7 +111,7 @@ class Writer:
         for _ in range(FIRM_TRIES - 1):
             try:
                 written = await write()
-            except (LeaseLost, ConfigError):
+            except (LeaseLost, ConfigError, UsageError):
                 raise
             except KinesisError as error:
                 self._announce(CheckpointFailed(shard_id, error, operation))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from kinstream.clock import SYSTEM_CLOCK, Clock
 from kinstream.config import number, text, whole_number
-from kinstream.errors import ConfigError
+from kinstream.errors import ConfigError, UsageError
 from kinstream.extra import needs_local
 from kinstream.local.connections import Connections, Listener
 from kinstream.local.control import Catching, Control, subject
@@ -157,10 +157,11 @@ class Server:
         """Start, and return when requests are answered.
 
         Raises:
-            ConfigError: It is running, the port is taken, or the data folder cannot be used or is in use.
+            ConfigError: The port is taken, or the data folder cannot be used or is in use.
+            UsageError: It is running.
         """
         if self._thread is not None:
-            raise ConfigError("the server is running")
+            raise UsageError("the server is running already: stop it first, or create another one")
         ready: Future[None] = Future()
         with ExitStack() as opened:
             bound = [opened.enter_context(self._hosts.bind("port", self.port))]
@@ -213,7 +214,8 @@ class Server:
             when: Only those for whose parameters (as boto3 has them) it returns true. It runs in the server's thread.
 
         Raises:
-            ConfigError: There is no such operation, or the server is not running.
+            ConfigError: There is no such operation.
+            UsageError: The server is not running.
         """
         return self._running().next(operation, times, stream=stream, shard=shard, when=when)
 
@@ -228,7 +230,8 @@ class Server:
         """Catch all calls of a kind, until the catch is cancelled. The arguments are those of `next`.
 
         Raises:
-            ConfigError: There is no such operation, or the server is not running.
+            ConfigError: There is no such operation.
+            UsageError: The server is not running.
         """
         return self._running().every(operation, stream=stream, shard=shard, when=when)
 
@@ -248,7 +251,7 @@ class Server:
 
     def _running(self) -> Control:
         if self._control is None:
-            raise ConfigError("the server is not running")
+            raise UsageError("the server is not running: start it first, as `with Server()` does")
         return self._control
 
     def _run(self, bound: list[socket.socket], opened: ExitStack, ready: Future[None]) -> None:

@@ -119,7 +119,7 @@ class Door:
 
         Raises:
             ClosedError: The producer is closed.
-            ConfigError: The process was forked.
+            UsageError: The process was forked.
         """
         if self._background.forked:
             self._background.call(self._wake)  # raises: the lock may be held for ever here

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from kinstream.clock import Clock
-from kinstream.errors import KinesisError, ProduceError, RequestTimedOut, without_frames
+from kinstream.errors import KinesisError, ProduceError, RequestTimedOut
 from kinstream.events import Event, RecordsBuffered, RecordsFailed
+from kinstream.frames import without_frames
 from kinstream.produce.admit import OVERHEAD
 from kinstream.produce.batch import total_size
 from kinstream.produce.expire import NEVER

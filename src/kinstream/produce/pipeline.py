@@ -30,7 +30,6 @@ from kinstream.errors import (
     OrderBroken,
     RequestTimedOut,
     Undelivered,
-    without_frames,
 )
 from kinstream.events import (
     Event,
@@ -40,6 +39,7 @@ from kinstream.events import (
     RequestCompleted,
     RequestSent,
 )
+from kinstream.frames import without_frames
 from kinstream.produce.batch import Batch, Batcher
 from kinstream.produce.delivery import Deliveries
 from kinstream.produce.entrance import Entrance

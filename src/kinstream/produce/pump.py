@@ -9,12 +9,16 @@ from os import getpid
 from typing import Any
 
 from kinstream.clock import Clock
-from kinstream.errors import ConfigError, forked
+from kinstream.errors import UsageError
 from kinstream.produce.expire import NEVER
+from kinstream.usage import forked
 
 PAUSE = 0.5
 """Seconds without a turn after one of the producer's tasks was cancelled from outside."""
-ANOTHER_LOOP = "this producer belongs to another event loop: make one for each event loop"
+ANOTHER_LOOP = (
+    "this producer was first used in another event loop and cannot be used in this one: create a producer for each event"
+    " loop"
+)
 
 
 class Pump:
@@ -57,7 +61,7 @@ class Pump:
         """Order a turn, unless one is ordered.
 
         Raises:
-            ConfigError: This is another event loop than the first time, or another process.
+            UsageError: This is another event loop than the first time, or another process.
         """
         if self.scheduled or self._stopped or self.loop_has_ended:
             return
@@ -73,7 +77,7 @@ class Pump:
         if self._process not in (0, getpid()):
             raise forked("this producer")
         if self._loop not in (None, asyncio.get_running_loop()):
-            raise ConfigError(ANOTHER_LOOP)
+            raise UsageError(ANOTHER_LOOP)
 
     def _run(self) -> None:
         self.scheduled = False

@@ -34,6 +34,7 @@ from kinstream.errors import (
     ServiceUnavailable,
     Throttled,
     UnexpectedResponse,
+    UsageError,
 )
 from kinstream.record import PutRecordResult, Record
 
@@ -535,7 +536,7 @@ async def test_client_belongs_to_the_event_loop_of_its_first_request() -> None:
     def other_loop() -> None:
         asyncio.run(client.call("ListStreams", {}))
 
-    with pytest.raises(ConfigError, match="another event loop"):
+    with pytest.raises(UsageError, match="another event loop"):
         await asyncio.to_thread(other_loop)
 
 
@@ -565,7 +566,7 @@ def test_forked_child_is_told_to_make_its_own_client() -> None:
     os.waitpid(child, 0)
     os.close(write)
     with os.fdopen(read) as pipe:
-        assert pipe.read().startswith("ConfigError: this client was used before this process was forked")
+        assert pipe.read().startswith("UsageError: this client was used before this process was forked")
     loop.close()
 
 

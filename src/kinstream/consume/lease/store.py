@@ -1,4 +1,4 @@
-"""LeaseStore: the one interface to where leases are kept; and the memory, where they end with the process."""
+"""LeaseStore: interface of lease stores, and the store in memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from kinstream.consume.lease.lease import Lease
 
 
 class LeaseTable(Protocol):
-    """The leases of one application on one stream. Each write is one conditional write: it happens whole or not at all."""
+    """Leases of one application on one stream. Each write is conditional and atomic.
+
+    This interface is not stable yet. It becomes stable with the release in which several workers share a stream.
+    """
 
     async def list(self) -> list[Lease]:
         """Return all leases.
@@ -18,33 +21,36 @@ class LeaseTable(Protocol):
         """
 
     async def create(self, lease: Lease) -> bool:
-        """Write a new row; return False where there is one with its key."""
+        """Insert a row. Returns False if a row with its key exists."""
 
     async def renew(self, lease: Lease) -> Lease | None:
-        """Write that the owner is still there; return the new row, or None where the row is not as `lease` has it."""
+        """Confirm that the owner still runs. Returns the new row, or None if the stored row differs from `lease`."""
 
     async def take(self, lease: Lease, owner: str) -> Lease | None:
-        """Write a new owner; return the new row, or None where the row is not as `lease` has it."""
+        """Set a new owner. Returns the new row, or None if the stored row differs from `lease`."""
 
     async def checkpoint(self, lease: Lease) -> bool:
-        """Write a row made by `Lease.checkpointed`, `idle` or `released`; return False if the stored row is another."""
+        """Store a row from `Lease.checkpointed`, `idle` or `released`. Returns False if the stored row has changed."""
 
     async def delete(self, key: str) -> None:
-        """Remove a row, if it is there."""
+        """Delete a row if it exists."""
 
 
 class LeaseStore(Protocol):
-    """Where leases are kept."""
+    """Store of the leases and checkpoints of applications.
+
+    This interface is not stable yet. It becomes stable with the release in which several workers share a stream.
+    """
 
     def table(self, application: str, stream: str) -> LeaseTable:
-        """Return the leases of an application on a stream, by the stream's name."""
+        """Return the table of an application and a stream. `stream` is the name of the stream."""
 
     async def close(self) -> None:
-        """Free what is held. May be repeated."""
+        """Close the store. May be called more than once."""
 
 
 class MemoryLeaseStore:
-    """Keeps leases in this object: whoever shares it shares them."""
+    """Lease store in memory. Consumers that share this object share its leases."""
 
     def __init__(self) -> None:
         self._tables: dict[tuple[str, str], MemoryLeaseTable] = {}
@@ -53,15 +59,15 @@ class MemoryLeaseStore:
         return "MemoryLeaseStore()"
 
     def table(self, application: str, stream: str) -> MemoryLeaseTable:
-        """Return the leases of an application on a stream."""
+        """Return the table of an application and a stream."""
         return self._tables.setdefault((application, stream), MemoryLeaseTable())
 
     async def close(self) -> None:
-        """Do nothing: the leases stay."""
+        """Do nothing. The leases remain in memory."""
 
 
 class MemoryLeaseTable:
-    """A table in memory."""
+    """Lease table in memory."""
 
     def __init__(self) -> None:
         self._rows: dict[str, Lease] = {}
@@ -71,23 +77,23 @@ class MemoryLeaseTable:
         return list(self._rows.values())
 
     async def create(self, lease: Lease) -> bool:
-        """Write a new row, unless there is one with its key."""
+        """Insert a row unless a row with its key exists."""
         return self._rows.setdefault(lease.key, lease) is lease
 
     async def renew(self, lease: Lease) -> Lease | None:
-        """Write that the owner is still there."""
+        """Confirm that the owner still runs."""
         return self._write(lease.renewed())
 
     async def take(self, lease: Lease, owner: str) -> Lease | None:
-        """Write a new owner."""
+        """Set a new owner."""
         return self._write(lease.taken(owner))
 
     async def checkpoint(self, lease: Lease) -> bool:
-        """Write how far the owner came."""
+        """Store a checkpoint."""
         return self._write(lease) is not None
 
     async def delete(self, key: str) -> None:
-        """Remove a row."""
+        """Delete a row."""
         self._rows.pop(key, None)
 
     def _write(self, lease: Lease) -> Lease | None:
