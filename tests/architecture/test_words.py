@@ -21,6 +21,7 @@ FILES = (
     "docs/aggregation.md",
     "docs/dead-letters.md",
     "docs/logging.md",
+    "docs/reference.md",
     "docs/decisions/*.md",
     "src/kinstream/__init__.py",
     "src/kinstream/config.py",
