@@ -1,4 +1,4 @@
-"""The extra that `kinstream.local` and `kinstream demo` need, and how to install it."""
+"""Check that the extra `kinstream[local]` is installed, for `kinstream.local` and `kinstream demo`."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 MODULES = frozenset({"cryptography", "h11", "h2", "hpack", "hypercorn", "hyperframe", "priority", "rich", "wsproto"})
-"""Top-level modules that `kinstream[local]` installs, with its dependencies. The library itself needs none of them."""
+"""Top-level modules installed by `kinstream[local]` and its dependencies. The library itself needs none of them."""
 
 
 class ExtraMissing(ModuleNotFoundError):
-    """A module is missing that `kinstream[local]` installs."""
+    """A module of `kinstream[local]` is not installed."""
 
 
 @contextmanager
 def needs_local(what: str) -> Iterator[None]:
-    """Import the packages that `kinstream[local]` installs.
+    """Context manager for imports of packages that `kinstream[local]` installs.
 
     Args:
-        what: The part of kinstream that needs it, for the message.
+        what: Part of kinstream that needs them, for the message.
 
     Raises:
-        ExtraMissing: A module is missing that the extra installs.
-        ModuleNotFoundError: Another module is missing.
+        ExtraMissing: A module of the extra is not installed.
+        ModuleNotFoundError: Another module is not installed.
     """
     try:
         yield

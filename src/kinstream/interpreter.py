@@ -1,7 +1,8 @@
-"""Refuses to be imported outside the main interpreter, before any dependency is loaded there.
+"""Import guard: raises ImportError outside the main interpreter, before any dependency is imported.
 
-The HTTP library serves the first interpreter that imports it and refuses all others, so an import elsewhere could take it away
-from the main interpreter. The compiled hot path and msgspec share state across interpreters too.
+The HTTP library serves only the first interpreter that imports it, so an import in a subinterpreter would disable it in
+the
+main interpreter. The compiled hot path and msgspec also share state across interpreters.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 
 def in_main_interpreter() -> bool:
-    """Return True in the main interpreter of the process, or if this Python does not show which one it is."""
+    """Return True in the main interpreter of the process, or if this Python does not show which one is running."""
     for name in ("_interpreters", "_xxsubinterpreters"):  # Python 3.13, and before
         try:
             interpreters: Any = importlib.import_module(name)
@@ -23,6 +24,6 @@ def in_main_interpreter() -> bool:
 
 if not in_main_interpreter():
     raise ImportError(
-        "kinstream works in the main interpreter only, because its dependencies do: in mod_wsgi set "
-        "'WSGIApplicationGroup %{GLOBAL}', elsewhere import it in the main interpreter or in another process"
+        "kinstream works in the main interpreter only, because its dependencies do: with mod_wsgi set "
+        "'WSGIApplicationGroup %{GLOBAL}', otherwise import it in the main interpreter or in another process"
     )

@@ -367,7 +367,7 @@ class LocalTransport:
         if fate is Fate.BLACK_HOLE:
             patience = progress + len(body) / SLOW_LINE_BYTES_PER_SECOND
             await self._wait(patience)
-            raise RequestTimedOut(f"no answer within {patience:.3g} s", sent=None)
+            raise RequestTimedOut(f"no response within {patience:.3g} s", sent=None)
         await self._wait(there + back + (3600 if fate is Fate.LORIS else 0))
         if fate is Fate.THROTTLED:
             code = THROUGHPUT if trip.operation.startswith(("Put", "Get")) else "LimitExceededException"

@@ -221,7 +221,7 @@ async def test_a_half_open_subscription_is_given_up_after_35_seconds() -> None:
         await reading.stop()
         assert reading.numbers == [1]
         assert 34 < story.clock.monotonic() - began < 38
-        assert "silent for 35 s" in story.seen(FetchFailed)[0].error.details
+        assert "no bytes of the response for 35 s" in story.seen(FetchFailed)[0].error.details
 
 
 async def test_latest_that_breaks_before_its_first_event_misses_nothing(story: Story) -> None:

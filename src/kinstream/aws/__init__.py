@@ -1,1 +1,1 @@
-"""The wire client: build, sign, send, parse, with retries round it."""
+"""Client of the Kinesis API: endpoints, credentials, signatures, wire formats, HTTP, retries."""

@@ -1,9 +1,11 @@
-"""The two large answers in CBOR, read by the pattern of their first entry.
+"""Fast CBOR decoding of GetRecords and PutRecords responses, by the byte pattern of their first entry.
 
-The entries of one answer have the same members in the same order, and but for a few values they are the same bytes. A general
-decoder looks at each name, makes a dict of each entry first, and calls back for each timestamp's tag: 1.6 us a record of a page,
-0.45 us a put's result. Here the first entry is taken as the pattern for the others: 0.8 us and 0.25. What does not fit in every
-byte is left to the general way, so this file decides nothing but speed.
+The entries of one response have the same members in the same order, and all bytes but a few values are equal. A general
+decoder reads each name, builds a dict of each entry first, and calls back for each timestamp's tag: 1.6 us per record of
+a page,
+0.45 us per result of a put. Here the first entry is the pattern for the others: 0.8 us and 0.25 us. A response that does
+not
+match in every byte is left to the general decoder, so this module affects only speed.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import msgspec
 from kinstream.record import EncryptionType, PutRecordResult, ReceivedRecord
 
 FEW = 8
-"""Entries that are not worth a pattern."""
+"""Minimum number of entries for which a pattern is worthwhile."""
 
 _RECORDS = b"gRecords"
 _NUMBER = b"nSequenceNumber\x78"  # the name, and the head of a text of 24 to 255 bytes
@@ -35,10 +37,10 @@ _BYTES, _TEXT = 0x40, 0x60  # heads of CBOR's two kinds of string, length 0
 
 
 def read_page(body: bytes) -> tuple[list[ReceivedRecord[bytes]], bytes] | None:
-    """Return the records of an answer, and the body with none in their place; None where there is no pattern to follow.
+    """Return the records of a GetRecords response, and the body with an empty list in their place. None if no pattern fits.
 
     Args:
-        body: A whole answer to GetRecords, from anywhere.
+        body: A whole response of GetRecords, from an untrusted server.
     """
     try:
         start, members_left = _list_at(body)
@@ -47,25 +49,26 @@ def read_page(body: bytes) -> tuple[list[ReceivedRecord[bytes]], bytes] | None:
         found = _cut(body, first, count, pattern) if pattern is not None else None
         if found is None or not _no_other_list(body, found[1], members_left):
             return None
-    except (IndexError, ValueError, struct.error):  # cut off, no UTF-8, or something else altogether
+    except (IndexError, ValueError, struct.error):  # truncated, not UTF-8, or not a response of this kind
         return None
     records, end = found
     return records, body[:start] + b"\x80" + body[end:]
 
 
 def read_results(body: bytes) -> tuple[list[PutRecordResult], bytes] | None:
-    """Return the results in an answer to PutRecords, and the body with none in their place; None where there is no pattern.
+    """Return the results of a PutRecords response, and the body with an empty list in their place. None if no pattern fits.
 
-    Where no entry failed and all shard ids have one length, what stands between the values is replaced by what stands there in
-    JSON: msgspec reads that faster than anything reads CBOR.
+    If no entry failed and all shard ids have the same length, the bytes between the values are replaced by their JSON
+    equivalent,
+    because msgspec decodes JSON faster than any library decodes CBOR.
 
     Args:
-        body: A whole answer to PutRecords, from anywhere.
+        body: A whole response of PutRecords, from an untrusted server.
     """
     try:
         start, members_left = _list_at(body)
         count, first = _array(body, start)
-        # An entry is four stretches: the names and heads that are the same in all, and the two values.
+        # An entry has four parts: two constant ones with names and heads, each followed by a value.
         head = body[first : first + len(_RESULT) + 1]
         at = first + len(head) + head[-1]
         between = body[at : at + len(_SHARD) + 1]
@@ -91,16 +94,16 @@ def read_results(body: bytes) -> tuple[list[PutRecordResult], bytes] | None:
 
 @dataclass(frozen=True, slots=True)
 class _Pattern:
-    """Three fixed stretches of bytes, with two strings of any length between them: data and partition key.
+    """Layout of a record: three fixed stretches of bytes, separated by data and partition key, which may have any length.
 
     Attributes:
-        stretches: How the bytes of each fall into what is always the same and what differs.
-        same: What is always the same, of all three.
-        number: Place of the sequence number among all that the stretches hold.
-        arrival: Place of the arrival time.
-        places: Places of what is always the same.
-        data_first: Whether the data stands before the partition key.
-        encryption: Of every record.
+        stretches: Layout of each stretch: its constant bytes and its values.
+        same: Constant bytes of all three stretches.
+        number: Index of the sequence number among the fields of the stretches.
+        arrival: Index of the arrival time.
+        places: Indexes of the constant bytes.
+        data_first: True if the data precedes the partition key.
+        encryption: Encryption type of every record.
     """
 
     stretches: tuple[struct.Struct, struct.Struct, struct.Struct]
@@ -113,9 +116,10 @@ class _Pattern:
 
 
 def _list_at(body: bytes) -> tuple[int, int]:
-    """Return where the value of "Records" begins, and how many members come after it.
+    """Return the offset of the value of "Records", and the number of members after it.
 
-    Raises ValueError where it is no member of the answer itself. The members before it must hold no others: one of those could
+    Raises ValueError if the response itself has no such member. The members before it must be scalars, because a nested
+    one could
     have the same name.
     """
     at = 1
@@ -127,7 +131,7 @@ def _list_at(body: bytes) -> tuple[int, int]:
 
 
 def _no_other_list(body: bytes, at: int, members: int) -> bool:
-    """Return whether none of the members from `at` on is the list once more. Raises ValueError where one of them holds others."""
+    """Return True if none of the members from `at` on is a second list. Raises ValueError if a member is not a scalar."""
     for _ in range(members):
         if body.startswith(_RECORDS, at):
             return False
@@ -136,17 +140,17 @@ def _no_other_list(body: bytes, at: int, members: int) -> bool:
 
 
 def _scalar_end(body: bytes, at: int) -> int:
-    """Return where a number, a string or a simple value ends. Raises ValueError where something else stands at `at`."""
+    """Return the offset after a number, a string or a simple value. Raises ValueError if the value at `at` is of another kind."""
     major, size = body[at] >> 5, body[at] & 0x1F
     if major in (2, 3) and size < 27:
         return _string_end(body, at)
     if major not in (0, 1, 7) or size > 27:
-        raise ValueError("a value that holds others")
+        raise ValueError("a value that is not a scalar")
     return at + 1 + {24: 1, 25: 2, 26: 4, 27: 8}.get(size, 0)
 
 
 def _array(body: bytes, at: int) -> tuple[int, int]:
-    """Return the length of the array at `at`, and where its first item is."""
+    """Return the length of the array at `at`, and the offset of its first item."""
     head = body[at]
     if 0x80 <= head < 0x98:
         return head - 0x80, at + 1
@@ -155,14 +159,14 @@ def _array(body: bytes, at: int) -> tuple[int, int]:
 
 
 def _learn(body: bytes, at: int) -> _Pattern | None:
-    """Return the pattern of the record at `at`; None where it has not just the members that we know, each once."""
+    """Return the pattern of the record at `at`. None unless it has exactly the known members, each once."""
     formats = [">"]
     same: list[bytes] = []
     places: list[int] = []
-    seen: dict[bytes, int] = {}  # in their order, and the place of what each holds
+    seen: dict[bytes, int] = {}  # members in their order, with the index of their values
     encryption = EncryptionType.NONE
     fields = 0
-    fixed = body[at : at + 1]  # the map's head; then what is always the same, up to what differs
+    fixed = body[at : at + 1]  # the map's head, later the constant bytes up to the next value
     at += 1
     for _ in range(fixed[0] - 0xA0):
         member = next((name for name in _MEMBERS if body.startswith(name, at)), None)
@@ -212,7 +216,7 @@ def _learn(body: bytes, at: int) -> _Pattern | None:
 
 
 def _string_end(body: bytes, at: int) -> int:
-    """Return where the string at `at` ends, of bytes or of text."""
+    """Return the offset after the byte or text string at `at`."""
     size = body[at] & 0x1F
     width = {24: 1, 25: 2, 26: 4}.get(size, 0)
     if width:
@@ -221,7 +225,7 @@ def _string_end(body: bytes, at: int) -> int:
 
 
 def _cut(body: bytes, at: int, count: int, pattern: _Pattern) -> tuple[list[ReceivedRecord[bytes]], int] | None:
-    """Return `count` records from `at` on, and where the last one ends; None where one does not fit."""
+    """Return `count` records from `at` on, and the offset after the last one. None if one does not match the pattern."""
     before, between, after = (stretch.unpack_from for stretch in pattern.stretches)
     before_size, between_size, after_size = (stretch.size for stretch in pattern.stretches)
     fixed_parts = itemgetter(*pattern.places)
@@ -232,7 +236,7 @@ def _cut(body: bytes, at: int, count: int, pattern: _Pattern) -> tuple[list[Rece
     for _ in range(count):
         parts = before(body, at)
         at += before_size
-        # The two strings' sizes are read in place: a function would cost as much as the rest.
+        # The sizes of the two strings are read inline, because a function call would double the cost.
         size = body[at] - first_head
         at += 1
         if size == 25:

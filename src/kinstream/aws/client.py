@@ -1,7 +1,8 @@
-"""One client of Kinesis: each call is built, signed, sent and parsed, with retries round it.
+"""Client of the Kinesis API: builds, signs, sends and parses each call, with retries.
 
-Read `Client.send` first; it is the whole way of a request. What to send is `aws.kinesis`'s matter, when to send it again
-`aws.attempts`'s, how it travels `aws.transport`'s.
+Start with `Client.send`, the path of every request. Requests are built by `aws.kinesis`, retries are decided by
+`aws.attempts`,
+and HTTP is done by `aws.transport`.
 """
 
 from __future__ import annotations
@@ -65,22 +66,22 @@ T = TypeVar("T")
 A = TypeVar("A", bound=Answer | StreamedAnswer)
 
 _Carry: TypeAlias = Callable[[Transport, str, list[tuple[str, str]], bytes], Awaitable[A]]
-"""Takes a signed request to a URL over a network and brings its answer. One whose status is not 200 comes whole."""
+"""Sends a signed request to a URL and returns the response. A response whose status is not 200 is returned whole."""
 
 TARGET = "Kinesis_20131202"
-"""The service's target prefix (service model, `targetPrefix`)."""
+"""Prefix of `X-Amz-Target` (service model, `targetPrefix`)."""
 
 SKEW_TOLERANCE = 240.0
-"""Seconds that the clocks may differ before ours is taken to be wrong; the service refuses from 300 on (botocore: 4 minutes)."""
+"""Maximum clock skew in seconds without correction (botocore: 4 minutes). The service refuses signatures from 300 s on."""
 
 CLOCKS_DIFFER = 2.0
-"""Seconds by which the clocks may seem to differ though they do not: the service dates in whole seconds, and answers travel."""
+"""Apparent clock skew in seconds that is ignored: the service sends dates in whole seconds, and responses take time to arrive."""
 
 FIRST_DATE, LAST_DATE = 1_385_942_400.0, 7_258_118_400.0
-"""What a service's clock may say, in seconds since 1970: from 2013-12-02, the day of Kinesis's API, to the year 2200."""
+"""Plausible dates of the service, in seconds since 1970: from 2013-12-02, the version of the Kinesis API, to the year 2200."""
 
 TEXT_MAX_BYTES = 2048
-"""So much of an answer that is no JSON or CBOR is kept in an error."""
+"""Maximum bytes kept in an error of a response that is neither JSON nor CBOR."""
 
 _CODECS: dict[WireFormat, type[JsonCodec] | type[CborCodec]] = {
     WireFormat.JSON: JsonCodec,
@@ -94,7 +95,7 @@ _TOO_LARGE = re.compile(
     r"at '(?:records\.(?P<number>\d+)\.member\.)?data' failed to satisfy constraint: "
     r"Member must have length less than or equal to (?P<limit>\d+)"
 )
-"""The service's text about data that is too large. It quotes a Java object and counts records from 1."""
+"""The service's message about data that is too large. It quotes a Java object and counts records from 1."""
 _TIME_COMPARED = re.compile(r"\(([0-9]{8}T[0-9]{6}Z) [+-] [0-9]+ min")
 _ARN = re.compile(r"arn:aws[a-z-]*:kinesis:([a-z0-9-]+):([0-9]{12}):.+")
 
@@ -107,8 +108,8 @@ class _Call:
     """State of one call: its request, its limits, and the attempts so far.
 
     Attributes:
-        clock_error: Wall clock minus monotonic clock when the call was last signed again because of a wrong clock; None if
-            it never was.
+        clock_error: Wall clock minus monotonic clock when the call was last signed again because of a wrong clock. None
+            if it never was.
     """
 
     request: Request[Any]
@@ -121,11 +122,11 @@ class _Call:
     last_error: KinesisError | None = None
 
     def failed(self, error: KinesisError) -> KinesisError:
-        """Return `error` with what is known of the call's requests in it."""
+        """Return `error` with the number of attempts and the possible outcome of the call."""
         error.attempts = self.sent
         error.maybe_written = self.maybe_written
         if error.retry_safe is None and self.request.reads:
-            error.retry_safe = True  # whatever became of it, asking again does no harm
+            error.retry_safe = True  # a repeated read is harmless, whatever the outcome
         return error
 
 
@@ -140,7 +141,7 @@ class _Signed:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where requests go, known once the configuration is read."""
+    """Destination of requests: region, endpoint, signer and transport, known once the AWS configuration is read."""
 
     region: str
     endpoint_url: str | None
@@ -166,7 +167,7 @@ class _Place:
 
 
 class ClientOptions(TypedDict, total=False):
-    """What a `Client` may be given by keyword; a producer or consumer that makes its own client takes the same."""
+    """Keyword arguments of `Client`. A producer or consumer that creates its own client accepts them too."""
 
     region: str | None
     credentials: Credentials | Provider | None
@@ -182,29 +183,35 @@ class ClientOptions(TypedDict, total=False):
 
 @checks_options
 class Client(ForAsyncio):
-    """Speaks with Kinesis. Producers and consumers may share one; it belongs to the event loop of its first request.
+    """Client of the Kinesis API for asyncio, comparable to `boto3.client("kinesis")`. Producers and consumers may share one.
 
-    Nothing is read or opened before the first request: the AWS configuration is then read in a thread.
+    It reads the same configuration as boto3: environment variables, `~/.aws`, and the default credential chain. This
+    happens at the
+    first request, in a thread, and connections are opened then. If `region`, `credentials` and `endpoint_url` are all
+    given, no
+    configuration file is read. A client belongs to the event loop of its first request.
 
     Args:
-        region: The region's code; None: the AWS configuration's.
-        credentials: `Credentials`, an async function that returns them, or None for the AWS chain (environment, profiles, SSO,
-            assumed roles, web identity, container, instance).
-        endpoint_url: Another place than AWS's own, such as "http://127.0.0.1:4567"; None: `AWS_ENDPOINT_URL_KINESIS`,
-            `AWS_ENDPOINT_URL` or the profile's, else AWS's endpoint of the region.
-        profile: A profile of `~/.aws/config`; None: `AWS_PROFILE`, or the default one.
-        wire_format: "json", "cbor", or "auto": CBOR for puts of large records, JSON for everything else.
-        timeouts: How long to wait.
-        retry: When to retry; None: up to `AWS_MAX_ATTEMPTS` requests for one call, or the profile's `max_attempts`, or 3.
-        connection: CA bundle, proxy, idle connections, plain http.
-        clock: The time; tests give another.
-        transport: The network; tests give another.
+        region: Region such as "eu-central-1". None: from the AWS configuration (`AWS_REGION`, `AWS_DEFAULT_REGION`,
+            profile).
+        credentials: `Credentials`, or an async function that returns them. None: from the AWS configuration, by the
+            default credential chain (environment, profiles, SSO, assumed roles, web identity, container, instance).
+        endpoint_url: URL of the endpoint, such as "http://127.0.0.1:4567". None: from the AWS configuration
+            (`AWS_ENDPOINT_URL_KINESIS`, `AWS_ENDPOINT_URL`, profile), else AWS's endpoint of the region.
+        profile: Profile of `~/.aws/config`. None: from the AWS configuration (`AWS_PROFILE`), else the default profile.
+        wire_format: "json", "cbor", or "auto" (CBOR for puts of large records, JSON for all other requests).
+        timeouts: Timeouts of attempts and calls.
+        retry: Retries. None: from the AWS configuration (`AWS_MAX_ATTEMPTS`, or the profile's `max_attempts`), else
+            `RetryPolicy()`.
+        connection: CA bundle, proxy, connection pool, plain http.
+        clock: Source of time. Tests pass another.
+        transport: Network. Tests pass another. None: HTTP.
 
     Attributes:
-        quota: What may still be spent on retries, by all calls together.
+        quota: Retry quota, shared by all calls of the client.
 
     Raises:
-        ConfigError: An argument is wrong.
+        ConfigError: An argument is invalid.
 
     Example:
         >>> import asyncio
@@ -268,7 +275,7 @@ class Client(ForAsyncio):
         await self.close()
 
     async def close(self) -> None:
-        """Close all connections. Calls under way end with ClosedError. May be repeated."""
+        """Close all connections. Calls in flight raise ClosedError. May be called more than once."""
         self._closed = True
         for pause in self._pauses:
             pause.cancel()
@@ -278,28 +285,34 @@ class Client(ForAsyncio):
             await self._transport.close()
 
     async def call(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Ask for any operation of the Kinesis API by its name.
+        """Call any operation of the Kinesis API by its name.
+
+        boto3's `client.describe_stream(StreamName="events")` is `await client.call("DescribeStream", {"StreamName":
+        "events"})`.
 
         Args:
-            operation: Such as "DescribeStreamSummary".
-            params: The parameters as the API reference has them. Blobs are bytes-like; timestamps are seconds or datetimes.
+            operation: Operation such as "DescribeStreamSummary".
+            params: Parameters, named as in the API reference and in boto3. Blobs are bytes-like, timestamps are seconds
+                since 1970 or datetimes.
 
         Returns:
-            The answer as the API reference has it, blobs as bytes and timestamps as float seconds.
+            The response, as in the API reference, with blobs as bytes and timestamps as float seconds since 1970.
 
         Raises:
-            ConfigError: The operation's name or the parameters cannot be sent.
-            CredentialsError: There are no credentials.
-            ServiceError: Kinesis refused.
-            TransportError: No answer came.
-            UnexpectedResponse: Something else than Kinesis answered.
+            ConfigError: The operation or a parameter is invalid. Nothing was sent.
+            CredentialsError: No credentials were found, or fetching them failed.
+            ServiceError: Kinesis responded with an error.
+            TransportError: No response was received.
+            UnexpectedResponse: The response is not one of Kinesis.
         """
         if not isinstance(operation, str) or not _OPERATION.fullmatch(operation):
-            raise ConfigError(f"operation={operation!r}: must be an operation's name such as 'DescribeStream'")
+            raise ConfigError(
+                f"operation={operation!r}: must be an operation of the Kinesis API, such as 'DescribeStream'"
+            )
         if operation == "SubscribeToShard":
             raise ConfigError(
-                "operation='SubscribeToShard': its answer is a stream of events, which call() cannot return: "
-                "use subscribe(), or a Consumer with fetch=EnhancedFanOut()"
+                "operation='SubscribeToShard': its response is a stream of events, which call() cannot return. "
+                "Use subscribe(), or a Consumer with fetch=EnhancedFanOut()"
             )
         if not isinstance(params, Mapping):
             raise ConfigError(f"params: must be a dict, not {type(params).__name__}")
@@ -316,13 +329,13 @@ class Client(ForAsyncio):
         return await self.send(request)
 
     def _encoded(self, params: Mapping[str, Any]) -> bytes | ConfigError:
-        """Return parameters as a body, or why they cannot be encoded."""
+        """Return the request body for parameters, or the error if they cannot be encoded."""
         try:
             return self.codec.encode(dict(params))
         except ConfigError as error:
             return without_frames(error)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            # Only the kind: a message may quote what was to be sent.
+            # Only the error's class: its message may quote a parameter.
             return ConfigError(f"params: cannot be encoded ({type(error).__name__})")
 
     def _decode_dict(self, body: bytes) -> dict[str, Any]:
@@ -332,12 +345,12 @@ class Client(ForAsyncio):
         return answer
 
     async def send(self, request: Request[T], *, retry: RetryPolicy | None = None, within: float | None = None) -> T:
-        """Send a request, again where that is right, and return its parsed answer. Raises as `call` does.
+        """Send a request with retries and return its parsed response. Raises the errors of `call`.
 
         Args:
-            request: What to send.
-            retry: When to send it again; None: the client's own.
-            within: Seconds that the call may take, where that is less than the client's `Timeouts.call`.
+            request: Request to send.
+            retry: Retries. None: those of the client.
+            within: Maximum seconds for the call, if less than the client's `Timeouts.call`.
         """
         call = self._begin(request, retry, within)
         answer = await self._answered(call, self._post)
@@ -349,7 +362,7 @@ class Client(ForAsyncio):
             if call.sent > 1 and request.counted is not None:
                 result = request.counted(result, call.sent, call.maybe_written)
             return result
-        # Not within the handler above: the decoder's own error may quote a record's data.
+        # Raised outside the handler above, because the decoder's error may quote a record's data.
         call.maybe_written = request.writes
         raise call.failed(
             UnexpectedResponse(
@@ -369,28 +382,33 @@ class Client(ForAsyncio):
         timestamp: float | datetime | None = None,
         silence: float = 35.0,
     ) -> Subscription:
-        """Subscribe to a shard: its records are pushed for up to five minutes.
+        """Subscribe to a shard by enhanced fan-out: records are pushed for up to five minutes.
 
-        The call is repeated as others are; the subscription is not: whoever reads goes on with a new one, after the last
-        event's `continuation_sequence_number`. It takes the old one over, if that is still open and was opened more than 5
-        seconds ago; before, Kinesis answers `ResourceInUse` (API reference, `SubscribeToShard`).
+        The call is retried like any other. The subscription itself is not renewed: to continue, subscribe again after the
+        last event's
+        `continuation_sequence_number`. `Consumer` with `fetch=EnhancedFanOut()` does this. A new subscription replaces
+        one of the same
+        consumer and shard that was opened more than 5 seconds ago. Earlier, Kinesis responds with `ResourceInUse` (API
+        reference,
+        `SubscribeToShard`).
 
         Args:
             consumer_arn: The consumer's ARN, from RegisterStreamConsumer.
-            shard_id: Such as "shardId-000000000000".
-            type: Where to start.
-            starting_sequence_number: Goes with AT_SEQUENCE_NUMBER and AFTER_SEQUENCE_NUMBER, and with them alone.
-            timestamp: Seconds since 1970, or a datetime with its time zone; goes with AT_TIMESTAMP, and with it alone.
-            silence: Seconds without a byte after which the subscription ends with DeadlineExceeded, 0.05 to 60. They count
-                only while the next event is waited for. An idle shard's subscription gets an event every few seconds.
+            shard_id: Shard such as "shardId-000000000000".
+            type: Starting position.
+            starting_sequence_number: Required with AT_SEQUENCE_NUMBER and AFTER_SEQUENCE_NUMBER, otherwise invalid.
+            timestamp: Seconds since 1970, or a datetime with a time zone. Required with AT_TIMESTAMP, otherwise invalid.
+            silence: Idle timeout in seconds, 0.05 to 60. If no byte arrives for this long while the next event is
+                awaited, the subscription raises RequestTimedOut. A healthy subscription gets an event every few seconds,
+                even if the shard is idle.
 
         Returns:
-            Its events, to be closed after use: `async with await client.subscribe(...) as events: async for event in events`.
+            The subscription, to be closed after use. Example: `async with await client.subscribe(...) as events:`.
 
         Raises:
-            ConfigError: An argument is wrong, is missing, or does not go with the type; nothing was sent.
+            ConfigError: An argument is invalid, missing, or not allowed with the type. Nothing was sent.
             ResourceInUse: The consumer is not active yet, or subscribed less than 5 seconds ago.
-            KinesisError: As `call`.
+            KinesisError: Any other error of `call`.
         """
         number("silence", silence, 0.05, 60, "seconds")
         request = subscribe_to_shard(self.codec, consumer_arn, shard_id, type, starting_sequence_number, timestamp)
@@ -400,8 +418,8 @@ class Client(ForAsyncio):
             kind = answer.headers.get("content-type", "")
             raise call.failed(
                 UnexpectedResponse(
-                    f"{request.operation}: the answer is no event stream, but {kind or 'something without a name'}: "
-                    "check the endpoint and the proxy",
+                    f"{request.operation}: the response is not an event stream but has {kind or 'no'} content type. "
+                    "Check the endpoint and the proxy",
                     http_status=answer.status,
                     http_response=_readable(answer),
                 )
@@ -416,7 +434,7 @@ class Client(ForAsyncio):
     async def _open(
         self, transport: Transport, url: str, headers: list[tuple[str, str]], body: bytes
     ) -> StreamedAnswer | Answer:
-        """Return a stream of events, or the whole answer where it is none."""
+        """Return the event stream, or the whole response if it is not an event stream."""
         opening = transport.stream(url, headers, body, progress=self.timeouts.progress)
         del headers, body  # error trackers show the variables of a traceback's frames
         answer = await opening
@@ -425,7 +443,7 @@ class Client(ForAsyncio):
         try:
             return await whole(answer, self.timeouts.progress)
         except KinesisError as error:
-            without_frames(error)  # they hold a part of the response
+            without_frames(error)  # their variables hold a part of the response
             raise
 
     def _begin(self, request: Request[Any], retry: RetryPolicy | None = None, within: float | None = None) -> _Call:
@@ -433,14 +451,14 @@ class Client(ForAsyncio):
         return _Call(request, retry, longest if within is None else min(within, longest))
 
     async def _answered(self, call: _Call, carry: _Carry[A]) -> A:
-        """Return the answer with status 200; raise what remains after the retries, or at the call's deadline."""
+        """Return the response with status 200. Raises the error that remains after the retries, or at the call's timeout."""
         self._claim()
         request = call.request
         try:
             async with self.clock.timeout(call.within):
                 return await self._exchange(call, carry)
         except TimeoutError as error:
-            why = "" if call.last_error is None else f"; the last attempt: {call.last_error.details}"
+            why = "" if call.last_error is None else f"; last attempt: {call.last_error.details}"
             late = RequestTimedOut(f"{request.operation}: no result within {call.within:.4g} s{why}")
             if not call.sent:
                 late.sent, late.retry_safe = False, True
@@ -450,7 +468,7 @@ class Client(ForAsyncio):
             raise call.failed(late) from (call.last_error or error)
 
     async def _exchange(self, call: _Call, carry: _Carry[A]) -> A:
-        """Return the answer with status 200; raise what remains after the retries."""
+        """Return the response with status 200. Raises the error that remains after the retries."""
         request = call.request
         place = self._place or await self._find_place()
         self.check_region_of(request.region)
@@ -501,14 +519,14 @@ class Client(ForAsyncio):
                 if self._worth_signing_again(call, refused, answer, signed):
                     continue
             call.last_error = error
-            _log.debug("%s: attempt %d: %s", request.operation, attempts.number, error.details)
+            _log.debug("%s: attempt %d failed: %s", request.operation, attempts.number, error.details)
             delay = attempts.next_delay(error, random.random(), retry_after)
             if delay is None:
                 raise call.failed(error)
             await self._pause(delay)
 
     async def _pause(self, delay: float) -> None:
-        """Wait before the next attempt; closing the client ends it."""
+        """Back off before the next attempt. Closing the client ends the delay."""
         pause = asyncio.ensure_future(self.clock.sleep(delay))
         self._pauses.add(pause)
         try:
@@ -518,12 +536,12 @@ class Client(ForAsyncio):
             pause.cancel()
 
     def service_time(self) -> float:
-        """Return the time by the service's clock, as far as its answers have told it: seconds since 1970."""
+        """Return the time by the service's clock, estimated from the `Date` of its responses, in seconds since 1970."""
         return self.clock.wall() + self._ahead
 
     def _look_at_date(self, date: str | None) -> None:
         if date == self._date:
-            return  # of the same second as the last one
+            return  # the same second as in the last response
         self._date = date
         theirs = _date(date)
         if theirs is not None:
@@ -531,45 +549,46 @@ class Client(ForAsyncio):
             self._ahead = ahead if abs(ahead) > CLOCKS_DIFFER else 0.0
 
     def _worth_signing_again(self, call: _Call, error: ServiceError, answer: Answer, signed: _Signed) -> bool:
-        """Return True if the request was refused only for its old credentials or its wrong date. Does not count as a retry."""
+        """Return True if the request was refused only for expired credentials or a wrong date. Does not count as a retry."""
         if error.code in EXPIRED_CREDENTIALS_CODES and not call.credentials_renewed:
             call.credentials_renewed = True
             return self._source.expired(signed.credentials)
         return error.code in CLOCK_SKEW_CODES and self._signed_with_a_wrong_time(call, error, answer, signed)
 
     def _signed_with_a_wrong_time(self, call: _Call, error: ServiceError, answer: Answer, signed: _Signed) -> bool:
-        """Return True if the date of a refused request was wrong and the next one will be right; set the clock's offset.
+        """Return True if the date of a refused request was wrong and the next one will be right. Updates the clock's offset.
 
-        The request is compared with the time that it was signed with. Our offset may have changed since: several requests
-        are in flight when the first refusal reveals a wrong clock, and all of them are signed again.
+        The service's time is compared with the date of this request's signature, not with the current offset. Several
+        requests are in
+        flight when the first refusal reveals a wrong clock, and all of them are signed again.
         """
         wall, monotonic = self.clock.wall(), self.clock.monotonic()
         clock_error = wall - monotonic
         if call.clock_error is not None and abs(clock_error - call.clock_error) <= SKEW_TOLERANCE:
-            return False  # signed with the service's time and refused again, and our clock was not set in between
+            return False  # signed with the service's time and refused again, although our clock was not set in between
         theirs = _time_compared(error.message) or _date(answer.headers.get("date"))
         if theirs is not None:
             if abs(theirs - signed.time) <= SKEW_TOLERANCE:
                 return False
             self._skew = theirs - wall
-            _log.debug("the service's clock is %+.0f s from ours", self._skew)
+            _log.debug("the service's clock differs from this machine's by %+.0f s", self._skew)
         elif abs(wall + self._skew - signed.time - (monotonic - signed.monotonic)) <= SKEW_TOLERANCE:
-            return False  # nothing was learned since, and the clock was not set
+            return False  # the offset and the clock have not changed since
         call.clock_error = clock_error
         return True
 
     def check_region_of(self, arn_region: str | None) -> None:
-        """Check that an ARN's region is this client's, as far as that is known yet.
+        """Check that an ARN's region is this client's region, if that is known yet.
 
         Raises:
-            ConfigError: It is another one: requests would go to the wrong region.
+            ConfigError: The regions differ. Requests would be sent to the wrong region.
         """
         region = self.region if self._place is None else self._place.region
         if None not in (region, arn_region) and region != arn_region:
-            raise ConfigError(f"region={region!r}: the ARN is of region {arn_region!r}")
+            raise ConfigError(f"region={region!r}: the ARN is of region {arn_region!r}. Use a client for that region")
 
     def _claim(self) -> None:
-        """Check that the client may be used here."""
+        """Check that the client is open, and is used in the event loop and process of its first request."""
         if self._closed:
             raise ClosedError("the client is closed")
         loop = asyncio.get_running_loop()
@@ -585,15 +604,15 @@ class Client(ForAsyncio):
             )
 
     def _allows_http(self) -> bool:
-        """Return True if plain http to other hosts is permitted.
+        """Return True if plain http to other hosts is allowed.
 
         Raises:
-            ConfigError: The environment variable has another value than "0" and "1".
+            ConfigError: The environment variable has a value other than "0" and "1".
         """
         variable = os.environ.get("KINSTREAM_ALLOW_HTTP", "")
         if variable not in ("", "0", "1"):
             raise ConfigError(
-                f"KINSTREAM_ALLOW_HTTP={variable!r}: must be 1 to permit plain http to other hosts, or 0 or empty"
+                f"KINSTREAM_ALLOW_HTTP={variable!r}: must be 1 to allow plain http to other hosts, otherwise 0 or empty"
             )
         return self.connection.allow_http or variable == "1"
 
@@ -601,7 +620,7 @@ class Client(ForAsyncio):
         """Apply the retries of the AWS configuration, unless `retry` was given.
 
         Raises:
-            ConfigError: The number of attempts is not one.
+            ConfigError: The number of attempts is invalid.
         """
         if not self._retry_given and setting.max_attempts is not None:
             name, value = setting.max_attempts
@@ -609,16 +628,16 @@ class Client(ForAsyncio):
             whole_number(name, attempts, 1, MAX_ATTEMPTS)
             self.retry = RetryPolicy(max_attempts=int(attempts))
         if setting.retry_mode not in (None, "standard"):
-            _log.warning("AWS_RETRY_MODE %r is ignored: retries are in standard mode", setting.retry_mode)
+            _log.warning("AWS_RETRY_MODE %r is ignored: retries use the standard mode", setting.retry_mode)
 
     async def _find_place(self) -> _Place:
-        """Return where requests go; the configuration is read once, in a thread."""
+        """Return the destination of requests. The AWS configuration is read once, in a thread."""
         async with self._finding:
             if self._place is None:
                 setting = Setting.of_environment() if self._explicit else await self._chain.setting()
                 region = self.region or setting.region
                 if region is None:
-                    raise ConfigError("no region: give region=, or set AWS_REGION or the profile's region")
+                    raise ConfigError("no region: pass region=, set AWS_REGION, or set the profile's region")
                 endpoint_url = self._endpoint_url
                 if endpoint_url is None and setting.endpoint_url is not None:
                     endpoint_url = check_endpoint_url(
@@ -647,7 +666,7 @@ def _option(name: str, value: T, kind: type[T]) -> T:
 
 
 def _refusal(operation: str, answer: Answer) -> ServiceError:
-    """Return the error for an answer that is not 200."""
+    """Return the error for a response whose status is not 200."""
     body = _readable(answer)
     code = message = ""
     if isinstance(body, dict):
@@ -656,11 +675,11 @@ def _refusal(operation: str, answer: Answer) -> ServiceError:
     # "com.amazonaws.kinesis#Code" in bodies, "Code:http://..." in headers (Smithy, "Operation error serialization").
     code = (code or answer.headers.get("x-amzn-errortype") or "").split(":")[0].rpartition("#")[2]
     if 300 <= answer.status < 400:
-        message = "a redirect, which is never followed: check the endpoint"
+        message = "the response is a redirect, which is not followed: check the endpoint"
     elif not code and (isinstance(body, str) or (not answer.body and answer.status < 500)):
-        message = "the answer is not from Kinesis: check the endpoint and the proxy"
+        message = "the response is not from Kinesis: check the endpoint and the proxy"
         if answer.status == 400 and isinstance(body, str) and "https" in body.lower():
-            message = "the port seems to speak TLS: use https://"  # such as nginx and Go reply to plain HTTP
+            message = "the port seems to expect TLS: use https://"  # nginx and Go reply like this to plain HTTP
     elif too_large := _TOO_LARGE.search(message):
         message = _too_large(too_large)
     return service_error(
@@ -688,7 +707,7 @@ def _first_text(body: dict[str, Any], *names: str) -> str:
 
 
 def _readable(answer: Answer) -> dict[str, Any] | str:
-    """Return the parsed body, or the beginning of it as text."""
+    """Return the parsed body, or its beginning as text."""
     kind = answer.headers.get("content-type") or ""
     codec: Codec = CborCodec() if "cbor" in kind else JsonCodec()
     try:
@@ -699,9 +718,9 @@ def _readable(answer: Answer) -> dict[str, Any] | str:
 
 
 def _shape_error(error: Exception) -> str:
-    """Return what is wrong with an answer, without a word of it."""
+    """Return the difference between a response and its expected shape, without quoting the response."""
     message = str(error)
-    return message if isinstance(error, (msgspec.ValidationError, Malformed)) else "its body does not decode"
+    return message if isinstance(error, (msgspec.ValidationError, Malformed)) else "its body cannot be decoded"
 
 
 def _milliseconds(header: str | None) -> float | None:
@@ -722,5 +741,5 @@ def _date(header: str | None) -> float | None:
         seconds = 0.0 if header is None else parsedate_to_datetime(header).timestamp()
     except (TypeError, ValueError, OverflowError):
         return None
-    # Who says that it is the year 9999 is not believed: what is signed next year could not be dated.
+    # An implausible date is ignored: with the year 9999 as offset, no later signature could be dated.
     return seconds if FIRST_DATE <= seconds < LAST_DATE else None

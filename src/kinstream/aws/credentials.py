@@ -1,7 +1,7 @@
-"""Whose requests they are: given credentials, any async provider, or the chain that AWS's own tools follow.
+"""AWS credentials: static, from an async provider, or from the default AWS credential chain.
 
 botocore reads the chain (environment, profiles, SSO, assumed roles, web identity, container, instance). It is imported
-late and only ever called in a thread: its import takes 160 ms, and a slow source stalls whoever waits for it.
+lazily and only called in a thread, because its import takes 160 ms and a slow source would block the event loop.
 """
 
 from __future__ import annotations
@@ -22,24 +22,25 @@ from kinstream.usage import checks_options
 T = TypeVar("T")
 
 ADVISORY_REFRESH = 900.0
-"""Seconds before their end at which credentials are fetched anew, while the old ones serve (botocore: 15 minutes)."""
+"""Seconds before expiration from which credentials are refreshed in the background, while the old ones are used (botocore: 15
+minutes)."""
 MANDATORY_REFRESH = 600.0
-"""Seconds before their end from which requests wait for new ones (botocore: 10 minutes)."""
+"""Seconds before expiration from which requests wait for the refresh (botocore: 10 minutes)."""
 REFRESH_PAUSE = 60.0
-"""Seconds after a fetch before the next early one."""
+"""Minimum seconds between two refreshes of credentials that have not expired."""
 
 
 @checks_options
 @secretive
 @dataclass(frozen=True, slots=True, repr=False)
 class Credentials:
-    """An access key, as AWS gives it out. Its repr has no secret, and it refuses to be pickled.
+    """AWS credentials. Their repr shows no secret, and they cannot be pickled.
 
     Attributes:
-        access_key_id: Names the key.
-        secret_access_key: Signs.
-        session_token: Comes with temporary keys.
-        expiration: Seconds since 1970 when temporary keys end; None: never.
+        access_key_id: Access key ID (`AWS_ACCESS_KEY_ID`).
+        secret_access_key: Secret access key (`AWS_SECRET_ACCESS_KEY`).
+        session_token: Session token of temporary credentials (`AWS_SESSION_TOKEN`). None: long-term credentials.
+        expiration: Expiration of temporary credentials in seconds since 1970. None: they do not expire.
     """
 
     access_key_id: str
@@ -59,34 +60,34 @@ class Credentials:
         return "Credentials(...)"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("Credentials cannot be pickled: a secret would leave the process")
+        raise TypeError("Credentials cannot be pickled, because the pickle would contain the secret")
 
     def __getstate__(self) -> NoReturn:
-        raise TypeError("Credentials cannot be pickled: a secret would leave the process")
+        raise TypeError("Credentials cannot be pickled, because the pickle would contain the secret")
 
 
 Provider: TypeAlias = Callable[[], Awaitable[Credentials]]
-"""Fetches credentials; called when there are none yet and again before they expire, one call at a time."""
+"""Async function that returns credentials. Called before the first request and again before they expire, one call at a time."""
 
 
 class CredentialSource(Protocol):
-    """What the client asks for credentials."""
+    """Source of a client's credentials."""
 
     async def get(self) -> Credentials:
-        """Return credentials that are good now."""
+        """Return valid credentials."""
 
     def expired(self, credentials: Credentials) -> bool:
-        """Say that the service called these expired; return whether the next `get` may give others."""
+        """Report that the service refused these credentials as expired. Returns whether the next `get` may return others."""
 
 
 class StaticSource:
-    """The same credentials always."""
+    """Source that always returns the same credentials."""
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
 
     async def get(self) -> Credentials:
-        """Return them."""
+        """Return the credentials."""
         return self._credentials
 
     def expired(self, credentials: Credentials) -> bool:
@@ -95,12 +96,12 @@ class StaticSource:
 
 
 class RefreshingSource:
-    """Credentials of a provider: fetched once for all who wait, renewed before they end.
+    """Source that caches the credentials of a provider: one fetch for all waiters, refreshed before they expire.
 
     Args:
-        provider: Fetches them.
-        clock: Says when they end.
-        forget: Makes the provider begin anew: called when the service called its credentials expired.
+        provider: Fetches credentials.
+        clock: Clock by which they expire.
+        forget: Resets the provider, called when the service refused its credentials as expired.
     """
 
     def __init__(self, provider: Provider, clock: Clock, forget: Callable[[], None] | None = None) -> None:
@@ -114,11 +115,11 @@ class RefreshingSource:
         self._closed = False
 
     async def get(self) -> Credentials:
-        """Return credentials that are good now.
+        """Return valid credentials.
 
         Raises:
-            CredentialsError: The provider failed, and no old credentials serve any longer.
-            ClosedError: The source was closed meanwhile.
+            CredentialsError: The provider failed, and the old credentials have expired.
+            ClosedError: The source was closed during the fetch.
         """
         current = self._current
         if current is not None:
@@ -128,11 +129,11 @@ class RefreshingSource:
             now = self._clock.monotonic()  # the wall clock may be set at any time
             if left > MANDATORY_REFRESH or ((left > 0 or self._had_ended) and now < self._no_refresh_before):
                 if left <= ADVISORY_REFRESH and now >= self._no_refresh_before:
-                    self._fetch()  # the old ones serve meanwhile
+                    self._fetch()  # in the background, while the old ones are used
                 return current
         task = self._fetch()
         try:
-            # Shielded: who gives up waiting must not end the fetch that others wait for.
+            # A cancelled waiter must not cancel the shared fetch.
             return await asyncio.shield(task)
         except CredentialsError:
             if current is not None and current.expiration is not None and current.expiration > self._clock.wall():
@@ -141,7 +142,7 @@ class RefreshingSource:
         except asyncio.CancelledError:
             waiter = asyncio.current_task()
             if not task.cancelled() or waiter is None or waiter.cancelling():
-                raise  # it is the waiter that was cancelled
+                raise  # the waiter was cancelled, not the fetch
             raise (
                 ClosedError("closed while credentials were fetched")
                 if self._closed
@@ -157,7 +158,7 @@ class RefreshingSource:
         return True
 
     async def close(self) -> None:
-        """End a fetch that is under way; who waits for it gets ClosedError."""
+        """Cancel a running fetch. Its waiters get ClosedError."""
         self._closed = True
         if self._fetching is not None:
             self._fetching.cancel()
@@ -178,7 +179,7 @@ class RefreshingSource:
             raise CredentialsError(f"the credentials provider failed: {_named(error)}") from error
         if not isinstance(found, Credentials):
             raise CredentialsError(
-                f"the credentials provider gave a {type(found).__name__}, not a kinstream.Credentials"
+                f"the credentials provider must return a kinstream.Credentials, not {type(found).__name__}"
             )
         return found
 
@@ -186,26 +187,26 @@ class RefreshingSource:
         self._fetching = None
         if task.cancelled():
             return
-        # After a failure, but also after a success: keys that always end within minutes must not be fetched for each call.
+        # After a success too: credentials that always expire within minutes must not be fetched for each call.
         self._no_refresh_before = self._clock.monotonic() + REFRESH_PAUSE
         if task.exception() is None:
             self._current = current = task.result()
-            # Keys that have ended when they come: more likely this machine's clock is wrong, and the service will tell.
+            # If new credentials seem expired, this machine's clock is probably wrong. The service will refuse them if not.
             self._had_ended = current.expiration is not None and current.expiration <= self._clock.wall()
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What the AWS configuration of this process says, besides credentials.
+    """AWS configuration of this process, except credentials.
 
     Attributes:
-        region: The default region, if any.
-        endpoint_url: A configured endpoint, if any.
-        ca_bundle: A configured CA bundle, if any.
-        fips: Whether FIPS endpoints are asked for.
-        dual_stack: Whether dual-stack endpoints are asked for.
-        max_attempts: Where the number of attempts of one call is configured, and its text.
-        retry_mode: A configured retry mode, if any.
+        region: Default region, if any.
+        endpoint_url: Configured endpoint, if any.
+        ca_bundle: Configured CA bundle, if any.
+        fips: Whether FIPS endpoints are configured.
+        dual_stack: Whether dual-stack endpoints are configured.
+        max_attempts: Name of the setting for the maximum attempts, and its text.
+        retry_mode: Configured retry mode, if any.
     """
 
     region: str | None
@@ -218,7 +219,7 @@ class Setting:
 
     @classmethod
     def of_environment(cls) -> Setting:
-        """Return the settings of the environment for a client with explicit region, endpoint and credentials."""
+        """Return the settings of the environment, for a client with explicit region, endpoint and credentials."""
         attempts = os.environ.get("AWS_MAX_ATTEMPTS")
         return cls(
             region=None,
@@ -232,10 +233,10 @@ class Setting:
 
 
 class AwsChain:
-    """AWS's own configuration, read by botocore: environment, `~/.aws`, and the sources that they name.
+    """AWS configuration and credentials as botocore finds them: environment, `~/.aws`, and the sources named there.
 
     Args:
-        profile: A profile of `~/.aws/config`; None: `AWS_PROFILE`, or the default one.
+        profile: Profile of `~/.aws/config`. None: `AWS_PROFILE`, else the default profile.
     """
 
     def __init__(self, profile: str | None = None) -> None:
@@ -247,24 +248,24 @@ class AwsChain:
         """Return the configuration.
 
         Raises:
-            ConfigError: It cannot be read, or names a profile that is not there.
+            ConfigError: It cannot be read, or names a profile that does not exist.
         """
         return await _in_thread(self._read_setting)
 
     async def credentials(self) -> Credentials:
-        """Return the chain's credentials: a `Provider`.
+        """Return the credentials of the chain. This method is a `Provider`.
 
         Raises:
-            CredentialsError: There are none, or their source failed.
+            CredentialsError: None were found, or their source failed.
         """
         try:
             return await _in_thread(self._read_credentials)
         except KinesisError as error:
-            without_frames(error)  # botocore's frames hold the content of the file
+            without_frames(error)  # variables of botocore's frames hold the content of the file
             raise
 
     def forget(self) -> None:
-        """Read everything anew the next time: files may have changed, and what botocore keeps is no good any more."""
+        """Discard the botocore session, so that files are read again and its cached credentials are not used again."""
         self._session = self._found = None
 
     def _open(self) -> Any:
@@ -310,23 +311,23 @@ class AwsChain:
             raise CredentialsError(
                 f"the AWS credential chain failed: {type(error).__name__}: {error}{advice}"
             ) from error
-        except Exception as error:  # noqa: BLE001 - a token file that is not there, a process that prints no JSON
+        except Exception as error:  # noqa: BLE001 - such as a missing token file, or a process that prints no JSON
             failure = _named(error)
         else:
             self._found = found
             return _of_botocore(found, frozen)
-        # Not within the handler above: the error may quote the content of the file.
+        # Raised outside the handler above, because the error may quote the content of the file.
         raise CredentialsError(f"the AWS credential chain failed: {failure}")
 
 
 def _of_botocore(found: Any, frozen: Any) -> Credentials:
-    """Return the credentials that botocore found. Raises CredentialsError if there are none."""
+    """Return the credentials that botocore found. Raises CredentialsError if it found none."""
     if frozen is None:
         raise CredentialsError(
             "no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-            "configure a profile, or give credentials=Credentials(...)"
+            "configure a profile, or pass credentials=Credentials(...)"
         )
-    # botocore does not show when they expire, and renews them by its own rule; they are fetched from it every minute.
+    # botocore refreshes by its own rule and has no public expiration, so its credentials are fetched again every minute.
     expiry = getattr(found, "_expiry_time", None)
     return Credentials(
         frozen.access_key, frozen.secret_key, frozen.token or None, expiry.timestamp() if expiry else None
@@ -337,15 +338,15 @@ async def _in_thread(read: Callable[[], T]) -> T:
     try:
         return await asyncio.to_thread(read)
     except RuntimeError:
-        # At the interpreter's end no thread starts any more. What is under way then is still sent, and holds nobody up.
+        # No thread starts during interpreter shutdown. Read in this thread, which blocks no other task any more.
         return read()
 
 
 def source_of(credentials: Credentials | Provider | None, chain: AwsChain, clock: Clock) -> CredentialSource:
-    """Return the source for what a caller gave.
+    """Return the source for the `credentials` argument of a client.
 
     Raises:
-        ConfigError: It is no Credentials, no callable and not None.
+        ConfigError: The argument is neither Credentials, nor callable, nor None.
     """
     if isinstance(credentials, Credentials):
         return StaticSource(credentials)
@@ -360,7 +361,7 @@ def source_of(credentials: Credentials | Provider | None, chain: AwsChain, clock
 
 
 def _configured_endpoint(session: Any) -> str | None:
-    """Return the endpoint that the environment or the profile names (SDKs guide, "Service-specific endpoints")."""
+    """Return the endpoint from the environment or the profile (SDKs guide, "Service-specific endpoints")."""
     if session.get_config_variable("ignore_configured_endpoint_urls"):
         return None
     if in_environment := os.environ.get("AWS_ENDPOINT_URL_KINESIS") or os.environ.get("AWS_ENDPOINT_URL"):
@@ -370,13 +371,15 @@ def _configured_endpoint(session: Any) -> str | None:
     if "services" in profile:
         section = session.full_config.get("services", {}).get(profile["services"])
         if not section:
-            raise ConfigError(f"the AWS configuration has no [services {profile['services']}], which the profile names")
+            raise ConfigError(
+                f"the AWS configuration has no section [services {profile['services']}], which the profile refers to"
+            )
         kinesis = section.get("kinesis")
     return (isinstance(kinesis, dict) and kinesis.get("endpoint_url")) or profile.get("endpoint_url") or None
 
 
 def _named(error: BaseException) -> str:
-    """Return an error's class, and the file that could not be opened. Its message is left out: it may quote that file."""
+    """Return an error's class, and the file that could not be opened. Its message is left out because it may quote that file."""
     names = type(error).__name__
     cause: BaseException | None = error
     while cause is not None:
@@ -389,4 +392,4 @@ def _named(error: BaseException) -> str:
 def _printable(field: str, value: str) -> None:
     text(f"Credentials.{field}", value)
     if not value.isascii() or not value.isprintable() or " " in value:
-        raise ConfigError(f"Credentials.{field}: must be printable ASCII without blanks, as AWS gives it out")
+        raise ConfigError(f"Credentials.{field}: must be printable ASCII without spaces, as issued by AWS")

@@ -1,7 +1,7 @@
-"""Streams and endpoints: which host a request goes to, by AWS's rules.
+"""Stream names and endpoints: the host that a request is sent to, by AWS's endpoint rules.
 
 Source: the endpoint rule set of the Kinesis service model (botocore's
-`data/kinesis/2013-12-02/endpoint-rule-set-1.json`), which the conformance tests compare this file with.
+`data/kinesis/2013-12-02/endpoint-rule-set-1.json`), which the conformance tests compare with this file.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ DATA_OPERATIONS = frozenset({
     "PutRecords", "ReceiveDeadLetterQueueRecords", "ReceiveQueueRecords", "RestoreDeadLetterQueueRecords",
     "SubscribeToShard", "UpdateDeadLetterQueueRecordsVisibility", "UpdateQueueRecordsVisibility",
 })  # fmt: skip
-"""Operations of the data plane; all others are control (the model's `OperationType`)."""
+"""Operations of the data plane. All others belong to the control plane (service model, `OperationType`)."""
 
 QUEUE = "Queue"
-"""In the name of each operation on queues, which have a host of their own (the model's `ResourceType`)."""
+"""Part of the name of each operation on queues, which have their own host (service model, `ResourceType`)."""
 
 LONGEST_SHOWN = 32
-"""Characters of a wrong region or stream that an error quotes; a secret access key has 40."""
+"""Maximum characters of an invalid region or stream that an error quotes. A secret access key has 40."""
 
 _REGION = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _ARN = re.compile(STREAM_ARN_PATTERN, re.ASCII)  # the account becomes a part of a host name
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]*:[0-9a-f:.]*")
 _NAME = re.compile(STREAM_NAME_PATTERN)
 
-# DNS suffix: plain, dual-stack (None: there is none), by the region's prefix; the first that fits.
+# Prefix of a region, DNS suffix, dual-stack DNS suffix (None if the partition has none). The first match counts.
 _PARTITIONS: tuple[tuple[str, str, str | None], ...] = (
     ("cn-", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
     ("us-isob-", "sc2s.sgov.gov", "api.aws.scloud"),
@@ -47,13 +47,13 @@ _NO_ACCOUNT_ENDPOINTS = ("us-iso-", "us-isob-")
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A stream as requests name it.
+    """Identification of a stream in requests, by name or by ARN.
 
     Attributes:
-        name: Its name.
-        arn: Its ARN, where it was given so.
-        region: The ARN's region.
-        account: The ARN's account.
+        name: Stream name.
+        arn: Stream ARN, if the stream was given by ARN.
+        region: Region in the ARN.
+        account: Account in the ARN.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Stream:
         """Return the stream for a name or an ARN.
 
         Raises:
-            ConfigError: It is neither.
+            ConfigError: The value is neither.
         """
         if isinstance(stream, str):
             stream = str.__str__(stream)  # of a subclass, such as an enumeration's member
@@ -75,32 +75,32 @@ class Stream:
             if arn := _ARN.fullmatch(stream):
                 return cls(name=arn[4], arn=stream, region=arn[2], account=arn[3])
         raise ConfigError(
-            f"stream={_shown(stream)}: must be a stream's name (1 to 128 of a-z, A-Z, 0-9, '_', '.', '-') "
-            "or its ARN (arn:aws:kinesis:REGION:ACCOUNT:stream/NAME)"
+            f"stream={_shown(stream)}: must be a stream name (1 to 128 of a-z, A-Z, 0-9, '_', '.', '-') "
+            "or a stream ARN (arn:aws:kinesis:REGION:ACCOUNT:stream/NAME)"
         )
 
     @property
     def parameter(self) -> dict[str, str]:
-        """The parameter that names the stream in a request."""
+        """Request parameter that identifies the stream."""
         return {"StreamName": self.name} if self.arn is None else {"StreamARN": self.arn}
 
 
 def _shown(value: object) -> str:
-    """Return a wrong value for an error, unless it is long enough for a secret that was given in the wrong place."""
+    """Return an invalid value for an error text, unless it is long enough to be a misplaced secret."""
     if isinstance(value, str) and len(value) > LONGEST_SHOWN and not value.startswith("arn:"):
         return f"<text of {len(value)} characters>"
     return repr(value)
 
 
 def check_region(region: str) -> str:
-    """Return `region`, checked to be fit for a host name.
+    """Return `region`, checked to be valid in a host name.
 
     Raises:
-        ConfigError: It is not.
+        ConfigError: It is not valid.
     """
     if not isinstance(region, str) or not _REGION.fullmatch(region):
         raise ConfigError(
-            f"region={_shown(region)}: must be a region's code such as 'eu-central-1' (1 to 63 of a-z, 0-9, '-')"
+            f"region={_shown(region)}: must be a region code such as 'eu-central-1' (1 to 63 of a-z, 0-9, '-')"
         )
     return region
 
@@ -116,11 +116,11 @@ def aws_endpoint(
     """Return the URL of Kinesis in a region.
 
     Args:
-        region: Such as "eu-central-1".
-        operation: Chooses the data or the control plane where an account is given, and the host of queues.
-        account: The account of the stream's ARN: it has endpoints of its own.
-        fips: FIPS 140 endpoints.
-        dual_stack: Endpoints with IPv6.
+        region: Region such as "eu-central-1".
+        operation: Operation, which selects the data plane, the control plane or the host of queues.
+        account: Account of the stream's ARN, which has its own endpoints. None: the region's endpoint.
+        fips: Whether to use a FIPS 140 endpoint.
+        dual_stack: Whether to use a dual-stack endpoint (IPv4 and IPv6).
 
     Raises:
         ConfigError: The region has no such endpoint.
@@ -142,10 +142,10 @@ def aws_endpoint(
 
 
 def check_endpoint_url(field: str, url: str, *, allow_http: bool) -> str:
-    """Return `url` without a trailing slash, checked to be a place that requests may go to.
+    """Return `url` without a trailing slash, checked to be a valid and permitted endpoint.
 
     Raises:
-        ConfigError: It is no URL of a host, has credentials, a path or a query in it, or is plain http to another
+        ConfigError: It is not the URL of a host, contains credentials, a path or a query, or is plain http to another
             machine.
     """
     given = url if isinstance(url, str) else ""
@@ -153,10 +153,10 @@ def check_endpoint_url(field: str, url: str, *, allow_http: bool) -> str:
         parts = urlsplit(given)
         _ = parts.port
     except ValueError:
-        shown = "" if "@" in given else f"={url!r}"  # it may hold a password
+        shown = "" if "@" in given else f"={url!r}"  # the URL may contain a password
         raise ConfigError(f"{field}{shown}: must be a URL such as https://host:port") from None
     if "@" in parts.netloc:
-        raise ConfigError(f"{field}: must not hold a user name or a password")
+        raise ConfigError(f"{field}: must not contain a user name or a password")
     # Compared as a whole: urlsplit drops line ends, tabs, and the "?" or "#" before an empty query or fragment.
     bare = f"{parts.scheme}://{parts.netloc}".lower()
     if (
@@ -164,17 +164,17 @@ def check_endpoint_url(field: str, url: str, *, allow_http: bool) -> str:
         or not _HOST.fullmatch(parts.hostname or "")
         or url.lower() not in (bare, f"{bare}/")
     ):
-        raise ConfigError(f"{field}={url!r}: must be https://HOST[:PORT] or http://HOST[:PORT], with no path or query")
+        raise ConfigError(f"{field}={url!r}: must be https://HOST[:PORT] or http://HOST[:PORT], without path or query")
     if parts.scheme == "http" and not allow_http and not is_loopback(parts.hostname or ""):
         raise ConfigError(
-            f"{field}={url!r}: plain http is only for this machine; use https, or permit it with "
+            f"{field}={url!r}: plain http is allowed only to this machine. Use https, or allow it with "
             "ConnectionOptions(allow_http=True) or KINSTREAM_ALLOW_HTTP=1"
         )
     return url.removesuffix("/")
 
 
 def host_header(url: str) -> str:
-    """Return the Host header for a URL: its port only where that is not the scheme's own."""
+    """Return the Host header for a URL, with the port only if it is not the scheme's default."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if ":" in host:
@@ -184,7 +184,7 @@ def host_header(url: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether `host` is this machine itself."""
+    """Return whether `host` is this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

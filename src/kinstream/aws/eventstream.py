@@ -1,7 +1,8 @@
-"""Event streams as bytes: frames of `application/vnd.amazon.eventstream`, decoded as they arrive, both checksums checked.
+"""Decoder of AWS event streams (`application/vnd.amazon.eventstream`): incremental, with both checksums verified.
 
-A frame is a prelude (the frame's length, its headers' length, and their CRC-32), headers, a payload, and the CRC-32 of all
-that. Integers are big-endian (Smithy specification, "Amazon Event Stream Specification").
+A frame consists of a prelude (the frame's length, its headers' length, and their CRC-32), headers, a payload, and the
+CRC-32 of
+all of these. Integers are big-endian (Smithy specification, "Amazon Event Stream Specification").
 """
 
 from __future__ import annotations
@@ -16,18 +17,19 @@ from typing import TypeAlias
 from kinstream.errors import UnexpectedResponse
 
 FRAME_MAX_BYTES = 24 * 1024 * 1024
-"""The largest frame that is read (the specification: a payload of 24 MiB). Kinesis's largest event has about 14 MiB."""
+"""Maximum bytes of a frame (the specification: a payload of 24 MiB). Kinesis's largest event has about 14 MiB."""
 HEADERS_MAX_BYTES = 128 * 1024
-"""The largest headers that are read (the specification's own limit)."""
+"""Maximum bytes of a frame's headers (the specification's limit)."""
 
 HeaderValue: TypeAlias = bool | int | str | bytes
-"""A header's value. A timestamp is an int of milliseconds since 1970, a UUID its 16 bytes."""
+"""Value of a header. A timestamp is an int of milliseconds since 1970, a UUID its 16 bytes."""
 
 _PRELUDE = struct.Struct(">III")
 _CRC_BYTES = 4
 _OVERHEAD_BYTES = _PRELUDE.size + _CRC_BYTES
 _SMALL_BYTES = 4096
-"""Pieces below this are gathered in one buffer: the views of a payload that came byte by byte would weigh far more than it."""
+"""Chunks smaller than this are collected in one buffer, because the views of a payload that arrives byte by byte would take far
+more memory than the payload."""
 
 _TRUE, _FALSE, _BYTES, _STRING, _UUID = 0, 1, 6, 7, 9
 _INTEGERS = {2: 1, 3: 2, 4: 4, 5: 8, 8: 8}
@@ -36,7 +38,7 @@ _UUID_BYTES = 16
 
 
 class _State(Enum):
-    """The part of a frame that comes next."""
+    """Part of a frame that is expected next."""
 
     PRELUDE = 0
     HEADERS = 1
@@ -46,10 +48,10 @@ class _State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One frame's content.
+    """Content of one frame.
 
     Attributes:
-        headers: By name, such as ":event-type".
+        headers: Headers by name, such as ":event-type".
         payload: The payload.
     """
 
@@ -57,16 +59,17 @@ class Message:
     payload: bytes = field(repr=False)
 
     def text(self, name: str) -> str:
-        """Return a header's text; "" where there is none, or it is no text."""
+        """Return the value of a header. "" if it is missing or not a string."""
         value = self.headers.get(name)
         return value if isinstance(value, str) else ""
 
 
 class MessageDecoder:
-    """Makes messages of the bytes of a stream, however they are cut.
+    """Decoder of a stream of bytes into messages, for chunks of any size.
 
-    A byte is looked at once and copied once, whatever the size of its frame and of the pieces that it comes in. After
-    damage there is nothing to go on from: where the next frame begins is not known.
+    Each byte is read once and copied once, whatever the size of the frame and of the chunks. After damage the stream
+    cannot be
+    resumed, because the start of the next frame is unknown.
 
     Example:
         >>> decoder = MessageDecoder()
@@ -99,10 +102,10 @@ class MessageDecoder:
         self._expect(_State.PRELUDE, _PRELUDE.size)
 
     def feed(self, chunk: bytes | bytearray | memoryview) -> Iterator[Message]:
-        """Take the next bytes, and yield each message that is whole with them. To be read to its end before the next call.
+        """Add the next bytes, and yield each completed message. Must be iterated to its end before the next call.
 
         Raises:
-            UnexpectedResponse: A frame is damaged, or none at all. The messages before it were yielded.
+            UnexpectedResponse: The bytes are not a valid frame. The messages before it were yielded.
         """
         self._check()
         view = memoryview(chunk).cast("B")
@@ -125,14 +128,14 @@ class MessageDecoder:
             self._keep(view[start:])
 
     def finish(self) -> None:
-        """Say that the stream has ended.
+        """Check that the stream has ended between two frames.
 
         Raises:
             UnexpectedResponse: It ended within a frame.
         """
         self._check()
         if self._state is not _State.PRELUDE or self._pieces:
-            raise self._damaged("the stream ended within it")
+            raise self._damaged("the stream ended within the frame")
 
     def _expect(self, state: _State, size: int) -> None:
         self._state = state
@@ -140,7 +143,7 @@ class MessageDecoder:
         self._pieces: list[memoryview | bytearray] = []
 
     def _keep(self, piece: memoryview) -> None:
-        """Put the first pieces of a part aside."""
+        """Store the first bytes of an incomplete part."""
         self._missing -= len(piece)
         if self._state is not _State.CHECKSUM:
             self._crc = zlib.crc32(piece, self._crc)
@@ -153,7 +156,7 @@ class MessageDecoder:
             self._pieces.append(bytearray(piece))
 
     def _gathered(self, piece: memoryview) -> bytes:
-        """Return a whole part, of which `piece` is the end."""
+        """Return a completed part, of which `piece` is the end."""
         if self._state is not _State.CHECKSUM:
             self._crc = zlib.crc32(piece, self._crc)
         return b"".join([*self._pieces, piece]) if self._pieces else bytes(piece)
@@ -163,11 +166,11 @@ class MessageDecoder:
         if zlib.crc32(prelude[:-_CRC_BYTES]) != crc:
             raise self._damaged("the checksum of its prelude is wrong")
         if total > FRAME_MAX_BYTES:
-            raise self._damaged(f"{total} bytes; at most {FRAME_MAX_BYTES} are read")
+            raise self._damaged(f"it has {total} bytes, more than the limit of {FRAME_MAX_BYTES}")
         if headers > HEADERS_MAX_BYTES:
-            raise self._damaged(f"{headers} bytes of headers; at most {HEADERS_MAX_BYTES} are read")
+            raise self._damaged(f"it has {headers} bytes of headers, more than the limit of {HEADERS_MAX_BYTES}")
         if headers + _OVERHEAD_BYTES > total:
-            raise self._damaged(f"{headers} bytes of headers in {total} bytes")
+            raise self._damaged(f"it has {headers} bytes of headers in {total} bytes")
         self._payload_bytes = total - headers - _OVERHEAD_BYTES
         self._expect(_State.HEADERS, headers)
 
@@ -184,7 +187,7 @@ class MessageDecoder:
             self._headers = self._payload = b""
             self._expect(_State.PRELUDE, _PRELUDE.size)
             return message
-        # Not within the handler above: the error's frames hold a part of the stream.
+        # Raised outside the handler above, because variables of the error's frames hold a part of the stream.
         raise self._damaged(damage)
 
     def _check(self) -> None:
@@ -194,7 +197,7 @@ class MessageDecoder:
     def _damaged(self, problem: str) -> UnexpectedResponse:
         self._damage = problem
         error = UnexpectedResponse(f"the event stream is damaged at frame {self._frames}: {problem}")
-        error.retry_safe = True  # reading again does no harm, and another stream may be whole
+        error.retry_safe = True  # a repeated read is harmless, and another stream may be undamaged
         return error
 
 
@@ -202,7 +205,7 @@ def read_headers(data: bytes) -> dict[str, HeaderValue]:
     """Return a frame's headers.
 
     Raises:
-        ValueError: These are none: an unknown type, a value that ends after the headers do, a name twice, text that is not UTF-8.
+        ValueError: They are not valid: an unknown type, a truncated value, a repeated name, or text that is not UTF-8.
     """
     headers: dict[str, HeaderValue] = {}
     at = 0
@@ -211,7 +214,7 @@ def read_headers(data: bytes) -> dict[str, HeaderValue]:
         nonlocal at
         at += size
         if at > len(data):
-            raise ValueError("a header ends after the headers do")
+            raise ValueError("a header is longer than the headers")
         return data[at - size : at]
 
     while at < len(data):
@@ -231,7 +234,7 @@ def read_headers(data: bytes) -> dict[str, HeaderValue]:
         else:
             raise ValueError(f"a header of the unknown type {kind}")
         if name in headers:
-            raise ValueError("a header comes twice")
+            raise ValueError("a header is repeated")
         headers[name] = value
     return headers
 

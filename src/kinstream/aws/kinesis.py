@@ -1,6 +1,6 @@
-"""The operations that the library uses, as requests: parameters checked and encoded, answers parsed.
+"""Kinesis operations as requests: checks and encodes the parameters, parses the responses.
 
-One function an operation, none does any I/O: `Client.send` takes what they return.
+One function per operation. They do no I/O: `Client.send` sends the request that they return.
 """
 
 from __future__ import annotations
@@ -46,27 +46,27 @@ from kinstream.speed import compiled
 T = TypeVar("T")
 
 _SHARD_ID = re.compile(SHARD_ID_PATTERN)
-_NUMBER_OF_A_RECORD = re.compile(r"[0-9]{1,129}")  # as a server gave it: some of other makers have leading zeros
+_NUMBER_OF_A_RECORD = re.compile(r"[0-9]{1,129}")  # some Kinesis-compatible servers return leading zeros
 _CONSUMER_ARN = re.compile(r"arn:aws[a-z-]*:kinesis:([a-z0-9-]+):([0-9]{12}):.+/consumer/.+")
 _SEQUENCE_NUMBER = re.compile(SEQUENCE_NUMBER_PATTERN)
 
 
 class Malformed(ValueError):
-    """An answer that decodes but lacks what it must have. Its message has no part of the answer."""
+    """A response that decodes but lacks a required value. The message quotes no part of the response."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Request(Generic[T]):
-    """A request that is ready to be signed.
+    """A request, ready to be signed.
 
     Attributes:
-        operation: Its name, such as "PutRecords".
+        operation: Operation such as "PutRecords".
         body: The encoded parameters.
-        parse: Makes the result of the body of a 200 answer. Raises ValueError where it cannot.
-        region: The region of the ARN in it, which must be the client's; None: there is no ARN.
-        account: The account of the ARN in it, which has endpoints of its own.
-        counted: Puts the number of requests sent, and whether an earlier one may have been written, into a result.
-        content_type: How the body is written; None: as the client writes.
+        parse: Returns the result for the body of a 200 response. Raises ValueError if the body is not valid.
+        region: Region of the ARN in the parameters, which must be the client's. None: no ARN.
+        account: Account of the ARN in the parameters, which has its own endpoints. None: no ARN.
+        counted: Sets in a result the number of attempts, and whether an earlier one may have been written.
+        content_type: Format of the body. None: the client's format.
     """
 
     operation: str
@@ -79,21 +79,21 @@ class Request(Generic[T]):
 
     @property
     def reads(self) -> bool:
-        """Whether the operation changes nothing."""
+        """True if the operation changes nothing."""
         return self.operation.startswith(("Get", "List", "Describe", "Subscribe"))
 
     @property
     def writes(self) -> bool:
-        """Whether an unknown outcome may have written records."""
+        """True if records may have been written when the outcome is unknown."""
         return self.operation in ("PutRecord", "PutRecords")
 
 
 class ShardPage(msgspec.Struct, frozen=True):
-    """One answer to ListShards.
+    """One response to ListShards.
 
     Attributes:
-        shards: Some of the stream's shards, in the order of their ids.
-        next_token: Asks for the next page; None after the last.
+        shards: A page of the stream's shards, ordered by id.
+        next_token: Token of the next page. None on the last page.
     """
 
     shards: list[Shard] = msgspec.field(name="Shards")
@@ -101,30 +101,31 @@ class ShardPage(msgspec.Struct, frozen=True):
 
 
 class ShardFilterType(StrEnum):
-    """Which shards a listing shows (API reference, `ShardFilter`). A shard is open at a time if it took records then."""
+    """Filter of ListShards (API reference, `ShardFilter`). A shard is open at a time if it accepted records then."""
 
     AFTER_SHARD_ID = "AFTER_SHARD_ID"
-    """Those whose ids come after an id."""
+    """Shards whose ids come after an id."""
     AT_TRIM_HORIZON = "AT_TRIM_HORIZON"
-    """Those that were open at the trim horizon."""
+    """Shards that were open at the trim horizon."""
     FROM_TRIM_HORIZON = "FROM_TRIM_HORIZON"
-    """Those that were open at the trim horizon or were made since: all that may hold records."""
+    """Shards that were open at the trim horizon or were created since: all that may contain records."""
     AT_LATEST = "AT_LATEST"
-    """Those that are open now."""
+    """Shards that are open now."""
     AT_TIMESTAMP = "AT_TIMESTAMP"
-    """Those that were open at a time."""
+    """Shards that were open at a time."""
     FROM_TIMESTAMP = "FROM_TIMESTAMP"
-    """Those that were open at a time or were made since."""
+    """Shards that were open at a time or were created since."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardFilter:
-    """Which shards a listing shows.
+    """Filter of a shard listing.
 
     Attributes:
-        type: By what they are chosen.
-        shard_id: Goes with AFTER_SHARD_ID, and with it alone.
-        timestamp: Seconds since 1970, or a datetime with its time zone; goes with AT_TIMESTAMP and FROM_TIMESTAMP alone.
+        type: Type of the filter.
+        shard_id: Shard id. Required with AFTER_SHARD_ID, otherwise invalid.
+        timestamp: Seconds since 1970, or a datetime with a time zone. Required with AT_TIMESTAMP and FROM_TIMESTAMP,
+            otherwise invalid.
     """
 
     type: ShardFilterType | str
@@ -133,10 +134,10 @@ class ShardFilter:
 
     @property
     def parameter(self) -> dict[str, Any]:
-        """The parameter that says it in a request.
+        """The filter as a request parameter.
 
         Raises:
-            ConfigError: An attribute is wrong, is missing, or does not go with the type.
+            ConfigError: An attribute is invalid, missing, or not allowed with the type.
         """
         kind: ShardFilterType = choice("type", self.type, ShardFilterType)
         after = kind is ShardFilterType.AFTER_SHARD_ID
@@ -154,12 +155,12 @@ class ShardFilter:
 
 
 class StreamConsumer(msgspec.Struct, frozen=True):
-    """A consumer that is registered with a stream for enhanced fan-out.
+    """Consumer that is registered with a stream for enhanced fan-out.
 
     Attributes:
-        name: Its name, unique in the stream.
-        arn: Its ARN. A consumer that was deregistered and registered again has another.
-        status: "CREATING", "ACTIVE" or "DELETING"; only an active one can subscribe.
+        name: Consumer name, unique in the stream.
+        arn: Consumer ARN. It changes if the consumer is deregistered and registered again.
+        status: "CREATING", "ACTIVE" or "DELETING". Only an active consumer can subscribe.
     """
 
     name: str = msgspec.field(name="ConsumerName")
@@ -191,7 +192,7 @@ def put_record(codec: Codec, stream: Stream, record: Record) -> Request[PutRecor
     """Return the request that writes one record.
 
     Raises:
-        InvalidRecord: The record cannot be put.
+        InvalidRecord: The record is not valid.
     """
     record = checked(record, "record")
     params: dict[str, Any] = {**stream.parameter, "Data": record.data, "PartitionKey": record.partition_key}
@@ -207,8 +208,8 @@ def put_records(codec: Codec, stream: Stream, records: Iterable[Record]) -> Requ
     """Return the request that writes up to 500 records.
 
     Raises:
-        ConfigError: There are none, too many, or they are too large together.
-        InvalidRecord: One of them cannot be put; `.index` tells which.
+        ConfigError: There are no records, too many, or they are too large together.
+        InvalidRecord: A record is not valid. `.index` is its index.
     """
     if isinstance(records, (str, bytes, bytearray, Record)) or not isinstance(records, Iterable):
         raise ConfigError(f"records: must be a list of kinstream.Record, not {type(records).__name__}")
@@ -216,7 +217,7 @@ def put_records(codec: Codec, stream: Stream, records: Iterable[Record]) -> Requ
     records = list(islice(records, PUT_RECORDS_MAX_RECORDS + 1))
     if not 1 <= len(records) <= PUT_RECORDS_MAX_RECORDS:
         raise ConfigError(
-            f"records: {given if records else 0} given; one PutRecords request takes 1 to {PUT_RECORDS_MAX_RECORDS}"
+            f"records: {given if records else 0} given, but a PutRecords request must have 1 to {PUT_RECORDS_MAX_RECORDS}"
             " (API reference, PutRecords)"
         )
     size = _plain_size(records)
@@ -225,18 +226,18 @@ def put_records(codec: Codec, stream: Stream, records: Iterable[Record]) -> Requ
         size = sum(len(record.data) + len(record.partition_key.encode()) for record in records)
     if size > PUT_RECORDS_MAX_BYTES:
         raise ConfigError(
-            f"records: {size} bytes of data and partition keys; one PutRecords request takes {PUT_RECORDS_MAX_BYTES}"
-            " (quotas of Kinesis Data Streams)"
+            f"records: {size} bytes of data and partition keys, but a PutRecords request can have at most"
+            f" {PUT_RECORDS_MAX_BYTES} (quotas of Kinesis Data Streams)"
         )
     request = _encodable(codec, stream, records)
-    if request is None:  # a lone surrogate in a key that looked plain: the full check names it
+    if request is None:  # a partition key has a lone surrogate, which the full check reports
         records = [checked(record, f"records[{i}]", index=i) for i, record in enumerate(records)]
         return put_checked_records(codec, stream, records)
     return request
 
 
 def _encodable(codec: Codec, stream: Stream, records: Sequence[Entry]) -> Request[PutRecordsResult] | None:
-    """Return the request that writes records; None if one has a key that UTF-8 cannot write."""
+    """Return the request that writes records. None if a partition key cannot be encoded as UTF-8."""
     try:
         return put_checked_records(codec, stream, records)
     except UnicodeEncodeError:
@@ -246,13 +247,14 @@ def _encodable(codec: Codec, stream: Stream, records: Sequence[Entry]) -> Reques
 def put_checked_records(
     codec: Codec, stream: Stream, records: Sequence[Entry], omitted: str | None = None
 ) -> Request[PutRecordsResult]:
-    """Return the request that writes records of which each, and all together, are known to be good.
+    """Return the request that writes records that were already checked, each one and all together.
 
     Args:
-        codec: How to write it.
+        codec: Encodes the request.
         stream: The stream.
         records: The records.
-        omitted: Records with this very partition key are written without keys, for streams that distribute records themselves.
+        omitted: Partition key to leave out of the request, compared by identity, for streams that distribute records
+            themselves.
     """
     codec = codec.best_for(records)
     body = codec.encode_put_records(stream.parameter, records, omitted)
@@ -266,13 +268,13 @@ def list_shards(
     """Return the request for a page of the stream's shards.
 
     Args:
-        codec: How to write it.
+        codec: Encodes the request.
         stream: The stream.
-        next_token: Of the page before; None for the first page.
-        shard_filter: Which shards; None: all, closed ones included. The token of a filtered page knows its filter.
+        next_token: Token from the previous page. None for the first page.
+        shard_filter: Filter. None: all shards, including closed ones. The token of a filtered page includes its filter.
 
     Raises:
-        ConfigError: The filter is wrong.
+        ConfigError: The filter is not valid.
     """
     # The API takes either a token or a stream's name and a filter (API reference, `ListShards`).
     params: dict[str, Any] = {"NextToken": next_token} if next_token is not None else {**stream.parameter}
@@ -290,18 +292,18 @@ def get_shard_iterator(
     starting_sequence_number: str | None = None,
     timestamp: float | datetime | None = None,
 ) -> Request[str]:
-    """Return the request for a place to read from.
+    """Return the request for a shard iterator.
 
     Args:
-        codec: How to write it.
+        codec: Encodes the request.
         stream: The stream.
-        shard_id: Such as "shardId-000000000000".
-        type: Where to start.
-        starting_sequence_number: Goes with AT_SEQUENCE_NUMBER and AFTER_SEQUENCE_NUMBER, and with them alone.
-        timestamp: Seconds since 1970, or a datetime with its time zone; goes with AT_TIMESTAMP, and with it alone.
+        shard_id: Shard such as "shardId-000000000000".
+        type: Starting position.
+        starting_sequence_number: Required with AT_SEQUENCE_NUMBER and AFTER_SEQUENCE_NUMBER, otherwise invalid.
+        timestamp: Seconds since 1970, or a datetime with a time zone. Required with AT_TIMESTAMP, otherwise invalid.
 
     Raises:
-        ConfigError: An argument is wrong, is missing, or does not go with the type.
+        ConfigError: An argument is invalid, missing, or not allowed with the type.
     """
     params: dict[str, Any] = {**stream.parameter, "ShardId": _checked_shard_id(shard_id)}
     kind, moment = _start(type, starting_sequence_number, timestamp)
@@ -321,23 +323,23 @@ def subscribe_to_shard(
     starting_sequence_number: str | None = None,
     timestamp: float | datetime | None = None,
 ) -> Request[None]:
-    """Return the request for a subscription. Its answer is a stream: it goes through `Client.subscribe`.
+    """Return the request for a subscription. Its response is a stream, which `Client.subscribe` reads.
 
     Args:
-        codec: How to write it.
+        codec: Encodes the request.
         consumer_arn: The consumer's ARN, from RegisterStreamConsumer.
-        shard_id: Such as "shardId-000000000000".
-        type: Where to start.
-        starting_sequence_number: Goes with AT_SEQUENCE_NUMBER and AFTER_SEQUENCE_NUMBER, and with them alone.
-        timestamp: Seconds since 1970, or a datetime with its time zone; goes with AT_TIMESTAMP, and with it alone.
+        shard_id: Shard such as "shardId-000000000000".
+        type: Starting position.
+        starting_sequence_number: Required with AT_SEQUENCE_NUMBER and AFTER_SEQUENCE_NUMBER, otherwise invalid.
+        timestamp: Seconds since 1970, or a datetime with a time zone. Required with AT_TIMESTAMP, otherwise invalid.
 
     Raises:
-        ConfigError: An argument is wrong, is missing, or does not go with the type.
+        ConfigError: An argument is invalid, missing, or not allowed with the type.
     """
     arn = _CONSUMER_ARN.fullmatch(consumer_arn) if isinstance(consumer_arn, str) else None
     if arn is None:
         raise ConfigError(
-            f"consumer_arn={consumer_arn!r}: must be a consumer's ARN such as "
+            f"consumer_arn={consumer_arn!r}: must be a consumer ARN such as "
             "'arn:aws:kinesis:eu-west-1:123456789012:stream/orders/consumer/billing:1700000000'"
         )
     kind, moment = _start(type, starting_sequence_number, timestamp)
@@ -354,20 +356,20 @@ def register_stream_consumer(codec: Codec, stream_arn: Stream, name: str) -> Req
     """Return the request that registers a consumer with a stream, for enhanced fan-out.
 
     Args:
-        codec: How to write it.
-        stream_arn: The stream, by its ARN.
-        name: The consumer's.
+        codec: Encodes the request.
+        stream_arn: The stream, given by its ARN.
+        name: Consumer name.
     """
     return _about_consumer(codec, "RegisterStreamConsumer", stream_arn, name, _Registered)
 
 
 def describe_stream_consumer(codec: Codec, stream_arn: Stream, name: str) -> Request[StreamConsumer]:
-    """Return the request for what is known of a consumer of a stream.
+    """Return the request that describes a stream's consumer.
 
     Args:
-        codec: How to write it.
-        stream_arn: The stream, by its ARN.
-        name: The consumer's.
+        codec: Encodes the request.
+        stream_arn: The stream, given by its ARN.
+        name: Consumer name.
     """
     return _about_consumer(codec, "DescribeStreamConsumer", stream_arn, name, _Described)
 
@@ -376,8 +378,8 @@ def describe_stream_arn(codec: Codec, stream: Stream) -> Request[str]:
     """Return the request (DescribeStreamSummary) for a stream's ARN.
 
     Args:
-        codec: How to write it.
-        stream: The stream, by its name.
+        codec: Encodes the request.
+        stream: The stream, given by its name.
     """
 
     def parse(body: bytes) -> str:
@@ -397,11 +399,11 @@ def _about_consumer(
 
 
 def _no_answer(_: bytes) -> None:
-    raise Malformed("a whole answer where a stream of events was asked for")
+    raise Malformed("a whole response to a request for a stream of events")
 
 
 def _start(type: Any, starting_sequence_number: Any, timestamp: Any) -> tuple[ShardIteratorType, float | None]:  # noqa: A002
-    """Return where to start, and the time of AT_TIMESTAMP; raise ConfigError where the arguments do not go together."""
+    """Return the starting position and the time of AT_TIMESTAMP. Raises ConfigError if the arguments do not fit together."""
     kind: ShardIteratorType = choice("type", type, ShardIteratorType)
     by_number = kind in (ShardIteratorType.AT_SEQUENCE_NUMBER, ShardIteratorType.AFTER_SEQUENCE_NUMBER)
     by_time = kind is ShardIteratorType.AT_TIMESTAMP
@@ -423,16 +425,16 @@ def _start(type: Any, starting_sequence_number: Any, timestamp: Any) -> tuple[Sh
 def get_records(
     codec: Codec, stream: Stream, shard_iterator: str, limit: int | None = None
 ) -> Request[GetRecordsResult[bytes]]:
-    """Return the request for records from a place.
+    """Return the request for the records after a shard iterator.
 
     Args:
-        codec: How to write it.
+        codec: Encodes the request.
         stream: The stream.
-        shard_iterator: The place.
-        limit: The most records to give, 1 to 10,000; None: as many as the service gives.
+        shard_iterator: The shard iterator.
+        limit: Maximum records in the response, 1 to 10,000. None: the service's limit.
 
     Raises:
-        ConfigError: An argument is wrong.
+        ConfigError: An argument is not valid.
     """
     params: dict[str, Any] = {"ShardIterator": text("shard_iterator", shard_iterator)}
     if limit is not None:
@@ -559,7 +561,7 @@ def _plain_sum(records: list[Record]) -> int | None:
 
 
 def _without_order(record: Record) -> Record:
-    """Return the record as PutRecords takes it: the request has no place for a previous sequence number."""
+    """Return the record without its previous sequence number, for which PutRecords has no parameter."""
     if record.prev_sequence_number is None:
         return record
     return Record(record.data, record.partition_key, record.explicit_hash_key)
@@ -567,7 +569,7 @@ def _without_order(record: Record) -> Record:
 
 def _checked_shard_id(shard_id: Any) -> str:
     if not isinstance(shard_id, str) or not _SHARD_ID.fullmatch(shard_id):
-        raise ConfigError(f"shard_id={shard_id!r}: must be a shard's id such as 'shardId-000000000000'")
+        raise ConfigError(f"shard_id={shard_id!r}: must be a shard id such as 'shardId-000000000000'")
     return shard_id
 
 
@@ -598,17 +600,17 @@ def _all_written(codec: Codec, count: int, body: bytes) -> PutRecordsResult:
     if failed < 0:
         raise Malformed("a result lacks the ShardId or the SequenceNumber, and has no ErrorCode")
     if answer.encryption_type is not EncryptionType.NONE:
-        # The answer says it once, for all of them (API reference, PutRecords).
+        # The response has it once for all records (API reference, PutRecords).
         for result in answer.results:
             msgspec.structs.force_setattr(result, "stream_encryption_type", answer.encryption_type)
-    # Counted, not believed: a caller who looks at the count alone must not miss a failure.
+    # The response's own count is not trusted, because a caller that checks only the count must not miss a failure.
     if failed != answer.failed_record_count:
         msgspec.structs.force_setattr(answer, "failed_record_count", failed)
     return answer
 
 
 def _count_failed(results: list[PutRecordResult]) -> int:
-    """Return how many results are failures; -1 where one that is none lacks its shard or its number."""
+    """Return the number of failed results, or -1 if a successful one lacks its shard or its sequence number."""
     failed = 0
     for result in results:
         if result.error_code is not None:

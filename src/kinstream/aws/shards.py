@@ -1,4 +1,4 @@
-"""The shards of a stream as the service lists them: all pages at once, and the map that is made of them."""
+"""Listing of a stream's shards with ListShards, and the shard map built from it."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from kinstream.record import Shard
 from kinstream.sharding.shardmap import ShardMap
 
 FIRST_DELAY, DELAY_GROWTH, LONGEST_DELAY = 1.0, 1.5, 30.0
-"""Seconds between a refresh that failed and the next; each is so much longer than the last, to a limit (the KPL's numbers)."""
+"""Seconds of backoff after a failed refresh, its growth per further failure, and its maximum (the KPL's values)."""
 
 OPEN_NOW = ShardFilter(ShardFilterType.AT_LATEST)
 
 
 async def all_shards(client: Client, stream: Stream, shard_filter: ShardFilter | None = None) -> list[Shard]:
-    """Return the stream's shards, page after page of up to 1,000 each (API reference, `ListShards`).
+    """Return the stream's shards, from all pages of up to 1,000 shards (API reference, `ListShards`).
 
     Args:
-        client: Asks.
+        client: Client for the requests.
         stream: The stream.
-        shard_filter: Which shards; None: all, closed ones included as long as records may be left in them.
+        shard_filter: Filter. None: all shards, including closed ones that may still contain records.
 
     Raises:
-        KinesisError: A page could not be had.
+        KinesisError: A page could not be listed.
     """
     shards: list[Shard] = []
     token: str | None = None
@@ -37,20 +37,21 @@ async def all_shards(client: Client, stream: Stream, shard_filter: ShardFilter |
         if token is None:
             return shards
         if token in seen:
-            raise UnexpectedResponse("ListShards: the NextToken of a page was seen before: it would be asked for ever")
+            raise UnexpectedResponse("ListShards: a page repeated an earlier NextToken, so the listing would never end")
         seen.add(token)
 
 
 class ShardMapSource:
-    """Lists the shards of a stream, and makes a map of them that knows the ranges of those before, too.
+    """Source of a stream's current shard map. Each map also knows the hash-key ranges of earlier ones.
 
-    After a listing that failed, or that showed nothing new, the next one waits: 1 s, up to 30 s as failures follow each other.
+    After a listing that failed, or showed nothing new, the next one is delayed: by 1 s, and up to 30 s after repeated
+    failures.
 
     Attributes:
-        latest: The newest map; None before the first.
+        latest: The newest map. None before the first.
 
     Args:
-        client: Lists the shards, and has the clock.
+        client: Client for the requests, with the clock.
         stream: The stream.
     """
 
@@ -65,10 +66,10 @@ class ShardMapSource:
         return f"ShardMapSource({self._stream.arn or self._stream.name!r}, {self.latest!r})"
 
     async def refresh(self) -> ShardMap:
-        """Return a map of the shards as they are now. One call at a time.
+        """List the shards and return the current map. Not to be called concurrently.
 
         Raises:
-            KinesisError: The shards could not be listed; the map before stays. Calling again waits, then asks again.
+            KinesisError: The shards could not be listed. `latest` is unchanged, and the next call first backs off.
         """
         clock = self._client.clock
         if (delay := self._not_before - clock.monotonic()) > 0:
@@ -81,7 +82,7 @@ class ShardMapSource:
             longer = DELAY_GROWTH ** min(self._failures - 1, 99)
             self._not_before = clock.monotonic() + min(FIRST_DELAY * longer, LONGEST_DELAY)
             raise
-        # A listing may lag behind a reshard. Asking again at once would show the same.
+        # A listing may lag behind a reshard. Repeating it immediately would return the same shards.
         new = self.latest is None or newer.open != self.latest.open
         self._not_before = clock.monotonic() + (0.0 if new else FIRST_DELAY)
         self._failures = 0
@@ -90,10 +91,10 @@ class ShardMapSource:
 
 
 def map_of(shards: list[Shard], earlier: ShardMap | None = None) -> ShardMap:
-    """Return the map of the shards that were listed.
+    """Return the map of the listed shards.
 
     Raises:
-        UnexpectedResponse: A shard's range is not a valid one.
+        UnexpectedResponse: The hash-key range of a shard is not valid.
     """
     try:
         return ShardMap(shards, earlier=earlier)

@@ -1,7 +1,9 @@
-"""AWS Signature Version 4: the headers that prove who asks.
+"""AWS Signature Version 4: the headers that authenticate a request.
 
-Source: "Create a signed AWS API request", AWS IAM User Guide. Only what Kinesis needs: path "/", no query, no presigned
-URLs, no chunks. Signing proper costs 4 microseconds a request, since the day's key is kept; the rest is the body's SHA-256.
+Source: "Create a signed AWS API request", AWS IAM User Guide. Only the part that Kinesis needs: path "/", no query, no
+presigned
+URLs, no chunks. The signature takes 4 microseconds per request, because the day's key is cached. The rest is the body's
+SHA-256.
 """
 
 from __future__ import annotations
@@ -16,22 +18,22 @@ from kinstream.aws.credentials import Credentials
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 
-_RUN_OF_BLANKS = re.compile(" +")
+_RUN_OF_SPACES = re.compile(" +")
 
 
 class SignedHeaders(list[tuple[str, str]]):
-    """Headers of which only the names are shown: they hold a session token and a signature, and debuggers show variables."""
+    """Headers whose repr shows only names: the values include a session token and a signature, and debuggers show variables."""
 
     def __repr__(self) -> str:
         return f"<headers: {', '.join(name for name, _ in self)}>"
 
 
 class Signer:
-    """Signs requests of one region and service; keeps the key of the day.
+    """Signer of requests for one region and service. It caches the signing key of the day.
 
     Args:
-        region: Such as "eu-central-1".
-        service: The service's signing name.
+        region: Region such as "eu-central-1".
+        service: Signing name of the service.
     """
 
     def __init__(self, region: str, service: str = "kinesis") -> None:
@@ -46,12 +48,12 @@ class Signer:
     def sign(
         self, credentials: Credentials, now: float, *, host: str, target: str, content_type: str, body: bytes
     ) -> list[tuple[str, str]]:
-        """Return every header of a POST to Kinesis, signature included.
+        """Return all headers of a POST to Kinesis, including the signature.
 
         Args:
-            credentials: Whose request it is.
-            now: Seconds since 1970, as the service's clock has it.
-            host: The Host header, with its port where that is not the scheme's own.
+            credentials: Credentials to sign with.
+            now: Time by the service's clock, in seconds since 1970.
+            host: The Host header, with the port if it is not the scheme's default.
             target: `X-Amz-Target`.
             content_type: `Content-Type`.
             body: The whole body.
@@ -78,15 +80,15 @@ class Signer:
         """Return the Authorization header of any request to "/" without a query.
 
         Args:
-            credentials: Whose request it is.
-            stamp: `X-Amz-Date`, as "20150830T123600Z".
+            credentials: Credentials to sign with.
+            stamp: `X-Amz-Date`, such as "20150830T123600Z".
             method: The HTTP method.
-            headers: All headers to sign, in any order and case; a repeated name's values are joined.
+            headers: All headers to sign, in any order and case. The values of a repeated name are joined.
             body: The whole body.
         """
         values: dict[str, list[str]] = {}
         for name, value in headers:
-            values.setdefault(name.lower(), []).append(_RUN_OF_BLANKS.sub(" ", value.strip()))
+            values.setdefault(name.lower(), []).append(_RUN_OF_SPACES.sub(" ", value.strip()))
         names = ";".join(sorted(values))
         lines = "".join(f"{name}:{','.join(values[name])}\n" for name in sorted(values))
         request = f"{method}\n/\n\n{lines}\n{names}\n{sha256(body).hexdigest()}"

@@ -1,4 +1,4 @@
-"""Subscription: the events of one shard, as SubscribeToShard pushes them."""
+"""Subscription to a shard: the events that SubscribeToShard pushes."""
 
 from __future__ import annotations
 
@@ -25,20 +25,22 @@ OPERATION = "SubscribeToShard"
 CONTENT_TYPE = "application/vnd.amazon.eventstream"
 
 _FAULTS = frozenset({"InternalFailureException", "InternalFailure", "ServiceUnavailable", "InternalServerError"})
-"""Codes of an exception within a stream that are the service's own fault; its HTTP status came long before."""
+"""Codes of exceptions in a stream that are faults of the service. The HTTP status of the response does not show them."""
 
 
 class Subscription:
-    """Events as they are pushed: an async iterator, and a context that ends the subscription. From `Client.subscribe`.
+    """Events pushed by Kinesis: an async iterator and an async context manager, returned by `Client.subscribe`.
 
-    It ends by itself after 5 minutes (API reference, `SubscribeToShard`), at the end of a closed shard, or with an error; only an
-    event with `child_shards` says that the shard has ended. While nobody asks for the next event, the service is held up by
-    HTTP/2's windows.
+    It ends after 5 minutes (API reference, `SubscribeToShard`), at the end of a closed shard, or with an error. Only an
+    event
+    with `child_shards` means that the shard has ended. While no event is requested, HTTP/2 flow control pauses the
+    service.
 
     Attributes:
-        request_id: The `x-amzn-RequestId` to name to AWS support; None where the answer had none.
-        started: The service's clock when it began, in seconds since 1970; None where the answer did not say.
-        size_bytes: Length of the payload of the event that was returned last.
+        request_id: The `x-amzn-RequestId`, for AWS support. None if the response had none.
+        started: Start of the subscription by the service's clock, in seconds since 1970. None if the response had no
+            date.
+        size_bytes: Payload size of the latest event.
     """
 
     def __init__(self, answer: StreamedAnswer, codec: Codec, *, silence: float, started: float | None) -> None:
@@ -65,9 +67,9 @@ class Subscription:
         """Return the next event.
 
         Raises:
-            ServiceError: Kinesis ended the subscription and said why.
-            TransportError: The connection broke, or was silent for too long.
-            UnexpectedResponse: What came is damaged, ends within an event, or is none of Kinesis.
+            ServiceError: Kinesis ended the subscription with an error.
+            TransportError: The connection broke, or no bytes arrived in time.
+            UnexpectedResponse: The event is damaged, truncated, or not one of Kinesis.
         """
         if self._over:
             raise StopAsyncIteration
@@ -103,12 +105,12 @@ class Subscription:
             self._messages = self._decoder.feed(chunk)
 
     async def close(self) -> None:
-        """End the subscription. May be repeated."""
+        """End the subscription. May be called more than once."""
         self._over = True
         await self._answer.close()
 
     def _event(self, message: Message) -> SubscribeToShardEvent[bytes] | None:
-        """Return what a message says; None where that is nothing for us: the initial response, or a kind of later days."""
+        """Return the event in a message. None if the message has no event: the initial response, or an unknown type."""
         kind = message.text(":message-type")
         if kind == "event":
             if message.text(":event-type") != "SubscribeToShardEvent":
@@ -117,17 +119,17 @@ class Subscription:
             try:
                 return self._codec_of(message).decode_event(message.payload)
             except (ValueError, TypeError) as error:
-                shape = str(error) if isinstance(error, msgspec.ValidationError) else "it does not decode"
-            # Not within the handler above: the decoder's own error may quote a record's data.
+                shape = str(error) if isinstance(error, msgspec.ValidationError) else "it cannot be decoded"
+            # Raised outside the handler above, because the decoder's error may quote a record's data.
             raise _unexpected(f"unexpected event: {shape}")
         if kind == "exception":
             raise self._ended(message.text(":exception-type"), _said(message, self._codec_of(message)))
         if kind == "error":
             raise self._ended(message.text(":error-code"), message.text(":error-message"))
-        raise _unexpected("a message that is no event, exception or error")
+        raise _unexpected("a message that is not an event, exception or error")
 
     def _codec_of(self, message: Message) -> Codec:
-        """Return what reads the payload: it follows the request's format, and a server that does otherwise says so."""
+        """Return the codec for a payload: that of the request, unless the message has another content type."""
         kind = message.text(":content-type")
         if "cbor" in kind:
             return self._codec if isinstance(self._codec, CborCodec) else CborCodec()

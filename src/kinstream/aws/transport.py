@@ -1,9 +1,9 @@
-"""The one door to the network: a POST goes out, an answer or a typed error comes back.
+"""HTTP transport: sends a POST and returns the response or a typed error.
 
-`Transport` is all that the client asks of a network; tests and simulations bring their own. `HttpTransport` is the real
-one, over pyreqwest (docs/decisions/0002-transport.md): certificates always checked, redirects never followed, nothing
-decompressed. Calls go over HTTP/1.1, answers that stream over HTTP/2 where TLS offers it. Deadlines are ours, over a
-`Clock`; what the other side did not say within them, it did not say.
+`Transport` is the client's interface to the network, which tests and simulations replace. `HttpTransport` implements it
+with
+pyreqwest (docs/decisions/0002-transport.md): certificates are always verified, redirects are not followed, bodies are not
+decompressed. Calls use HTTP/1.1. Streamed responses use HTTP/2 if TLS negotiates it. Timeouts are measured by a `Clock`.
 """
 
 from __future__ import annotations
@@ -41,31 +41,32 @@ from kinstream.errors import (
 from kinstream.frames import without_frames
 
 ANSWER_MAX_BYTES = 64 * 1024 * 1024
-"""An answer larger than this is none of Kinesis: GetRecords gives at most 10 MiB of data, 14 MiB in base64."""
+"""Maximum bytes of a response. Kinesis's largest, of GetRecords, has 10 MiB of data, which are 14 MiB in base64."""
 
 SLOW_LINE_BYTES_PER_SECOND = 128 * 1024
-"""A request's body gets the time that this rate needs on top of the progress deadline."""
+"""Rate by which the progress timeout is extended for a request's body."""
 
 CONNECT_SHARE = 0.9
-"""Of the progress deadline, the part to connect in: less than the whole, so that it is known that nothing was sent."""
+"""Connect timeout as a share of the progress timeout: less than 1, so that a failure to connect is reported as not sent."""
 
 ABANDONED = 120.0
-"""Seconds after its deadline at which a request ends for good: pyreqwest goes on with one that nobody waits for any more. The
-largest answer of Kinesis takes about this long on a slow line."""
+"""Seconds after its timeout at which pyreqwest aborts a request, which it continues even if no task waits for the response. The
+largest response of Kinesis takes about this long on a slow line."""
 
 STREAM_WINDOW_BYTES = 1024 * 1024
-"""What an HTTP/2 stream may have on the way that nobody has read yet. A shard gives 2 MiB a second: enough for 500 ms."""
+"""Flow-control window of an HTTP/2 stream: maximum bytes in flight that were not read. A shard sends 2 MiB per second, so this is
+500 ms."""
 STREAMS_PER_CONNECTION = 32
-"""So many streams share a connection of HTTP/2. Its window holds those of all of them: one that nobody reads must not stop the
-others. (Past a server's own limit of streams, often 100, a further one would wait for ever.)"""
+"""Maximum streams per HTTP/2 connection. The connection's window is the sum of their windows, so that a stream that is not read
+does not block the others. Servers often limit streams to 100, and a stream beyond that limit would wait indefinitely."""
 STREAM_FRAME_BYTES = 256 * 1024
-"""What a server may put into one frame of HTTP/2. Each is a turn of the event loop: the default, 16 KiB, halves the speed."""
+"""Maximum bytes of an HTTP/2 frame. Each frame costs an event loop iteration: the default of 16 KiB halves the throughput."""
 STREAM_SILENCE = 75.0
-"""Seconds of silence after which a stream ends for good: pyreqwest goes on with one that nobody waits for any more. Longer than
-any patience that `StreamedAnswer.read` is given."""
+"""Seconds without a byte after which pyreqwest aborts a stream, which it continues even if no task waits for it. Longer than any
+`patience` of `StreamedAnswer.read`."""
 
-# What says that no connection was made, TLS and a proxy's tunnel included. The exceptions' class names do not: a request
-# that was sent and never answered can be a ConnectError too.
+# Causes that prove that no connection was made, including TLS and a proxy's tunnel. The class of an exception does not prove it:
+# a request that was sent and got no response can be a ConnectError too.
 _NOT_CONNECTED = frozenset({"client error (Connect)", "tcp connect error", "dns error"})
 _WITHIN_ANSWER = "error decoding response body"
 _BAD_CERTIFICATE = "invalid peer certificate"
@@ -74,18 +75,18 @@ _NO_TLS = "InvalidContentType"
 _CHECK = "check the endpoint, the network and the proxy"
 
 EXIT_PAUSE = 0.02
-"""Seconds that the interpreter's end leaves to pyreqwest's threads: one that has just handed an answer over still has to come
-back from Python, and CPython aborts the process where that thread finds the interpreter ending (up to one exit in ten)."""
+"""Seconds that interpreter shutdown waits for pyreqwest's threads. A thread that has just delivered a response must still return
+from Python, and CPython aborts the process if the thread finds the interpreter shutting down (up to one exit in ten)."""
 atexit.register(threading.Event().wait, EXIT_PAUSE)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back.
+    """HTTP response.
 
     Attributes:
         status: HTTP status.
-        headers: Names in lower case.
+        headers: Headers, with names in lower case.
         body: The whole body.
     """
 
@@ -95,7 +96,7 @@ class Answer:
 
 
 class StreamedAnswer(Protocol):
-    """An answer whose body is read while it comes."""
+    """HTTP response whose body is read while it arrives."""
 
     @property
     def status(self) -> int:
@@ -103,32 +104,32 @@ class StreamedAnswer(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Names in lower case."""
+        """Headers, with names in lower case."""
 
     async def read(self, patience: float) -> bytes | memoryview | None:
-        """Return the next bytes of the body, or None at its end. Not to be called again after an error or a cancellation.
+        """Return the next bytes of the body, or None at its end. Must not be called again after an error or a cancellation.
 
         Args:
-            patience: Seconds of silence to bear, at most 60.
+            patience: Maximum seconds to wait for the next bytes, up to 60.
 
         Raises:
-            TransportError: Nothing came in time, or the connection broke.
+            TransportError: No bytes arrived in time, or the connection broke.
         """
 
     async def close(self) -> None:
-        """End it: the server is told, and what was not read is thrown away. May be repeated."""
+        """Cancel the stream and discard unread bytes. May be called more than once."""
 
 
 async def whole(answer: StreamedAnswer, progress: float) -> Answer:
-    """Return an answer as one, once all of it has come.
+    """Return a streamed response as a whole, once all of it has arrived.
 
     Args:
-        answer: It is closed.
-        progress: Seconds without progress after which it ends.
+        answer: The response. It is closed.
+        progress: Seconds without progress after which reading fails.
 
     Raises:
-        TransportError: It broke off.
-        UnexpectedResponse: It is too large.
+        TransportError: The response was not complete.
+        UnexpectedResponse: The response is too large.
     """
     chunks = []
     size = 0
@@ -146,48 +147,48 @@ async def whole(answer: StreamedAnswer, progress: float) -> Answer:
 
 
 class Transport(Protocol):
-    """A network that carries requests."""
+    """Network interface of the client."""
 
     async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Answer:
-        """Send a POST and return the whole answer.
+        """Send a POST and return the whole response.
 
         Args:
-            url: Scheme, host and port; the path is "/".
-            headers: All headers but Content-Length.
+            url: Scheme, host and port. The path is "/".
+            headers: All headers except Content-Length.
             body: The body.
-            progress: Seconds without progress after which the attempt ends.
+            progress: Seconds without progress after which the attempt fails.
 
         Raises:
-            TransportError: No whole answer came; `.sent` says whether the request may have gone out.
-            UnexpectedResponse: The answer was too large.
+            TransportError: No complete response was received. `.sent` says whether the request may have been sent.
+            UnexpectedResponse: The response was too large.
         """
 
     async def stream(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> StreamedAnswer:
-        """Send a POST and return its answer once its head is there; the body may come for minutes.
+        """Send a POST and return its response once the headers have arrived. The body may continue for minutes.
 
         Args:
-            url: Scheme, host and port; the path is "/".
-            headers: All headers but Content-Length.
+            url: Scheme, host and port. The path is "/".
+            headers: All headers except Content-Length.
             body: The body.
-            progress: Seconds to wait for the head.
+            progress: Maximum seconds to wait for the response's headers.
 
         Raises:
-            TransportError: No answer came; `.sent` says whether the request may have gone out.
+            TransportError: No response was received. `.sent` says whether the request may have been sent.
         """
 
     async def close(self) -> None:
-        """Close all connections; streams end with an error."""
+        """Close all connections. Open streams raise an error."""
 
 
 class HttpTransport:
-    """HTTP over pyreqwest.
+    """Transport over HTTP with pyreqwest.
 
     Args:
-        url: The endpoint that requests go to: proxies of the environment are not used for this machine itself.
-        connection: CA bundle, proxy, idle connections.
-        ca_bundle: The CA bundle of the AWS configuration, where `connection` names none.
-        progress: Seconds to connect in.
-        clock: Says when time is up.
+        url: Endpoint. The environment's proxies are not used for this machine.
+        connection: CA bundle, proxy, connection pool.
+        ca_bundle: CA bundle of the AWS configuration, used if `connection` has none.
+        progress: Progress timeout in seconds, from which the connect timeout is derived.
+        clock: Clock for timeouts.
 
     Raises:
         ConfigError: The CA bundle cannot be read.
@@ -213,7 +214,7 @@ class HttpTransport:
         self._heard = False  # True once there was a response
 
     def _builder(self) -> ClientBuilder:
-        """Return what calls and streams have in common."""
+        """Return a client builder with the settings that calls and streams share."""
         builder = (
             ClientBuilder()
             .follow_redirects(False)
@@ -239,7 +240,7 @@ class HttpTransport:
         return builder
 
     def _build(self, configure: Callable[[ClientBuilder], ClientBuilder]) -> HttpClient:
-        """Return a client on pyreqwest's first runtime, or on its second if the first died with the parent of this process."""
+        """Return a client on pyreqwest's first runtime, or on its second if the first did not survive a fork of the process."""
         refused: RuntimeError | None = None
         for multithreaded in (False, True):
             try:
@@ -249,12 +250,12 @@ class HttpTransport:
             except PyreqwestError as error:
                 raise ConfigError(f"ConnectionOptions: {_reason(error)}") from error
         raise UsageError(
-            "this process and its parent were both forked after requests, which leaves no HTTP runtime that works: start "
+            "this process and its parent were both forked after requests, so no working HTTP runtime is left: start "
             "processes with the 'spawn' or 'forkserver' method of multiprocessing, or fork before the first request"
         ) from refused
 
     async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Answer:
-        """Send a POST and return the whole answer."""
+        """Send a POST and return the whole response."""
         cancellations = _cancellations()
         posting = self._post(url, headers, body, progress, cancellations)
         del headers, body  # error trackers show the variables of a traceback's frames
@@ -285,7 +286,7 @@ class HttpTransport:
             _heed(cancellations)
             return await exchange.whole(progress, cancellations)
         except TimeoutError as error:
-            raise RequestTimedOut(f"the response stopped for {progress:g} s", sent=True) from without_frames(error)
+            raise RequestTimedOut(f"no bytes of the response for {progress:g} s", sent=True) from without_frames(error)
         except PyreqwestError as error:
             why = f"the connection broke within the response: {_reason(error)}"
             raise ConnectionLost(why, sent=True) from without_frames(error)
@@ -296,7 +297,7 @@ class HttpTransport:
             await exchange.end()
 
     async def stream(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> StreamedAnswer:
-        """Send a POST and return its answer once its head is there."""
+        """Send a POST and return its response once the headers have arrived."""
         cancellations = _cancellations()
         opening = self._open(url, headers, body, progress)
         del headers, body  # error trackers show the variables of a traceback's frames
@@ -316,8 +317,8 @@ class HttpTransport:
         lane.opening += 1
         try:
             if not makes_connection:
-                await lane.connected.wait()  # or each of them would make one
-            # A buffer of pyreqwest's own would be filled before the answer is handed over.
+                await lane.connected.wait()  # otherwise each stream would open a connection
+            # pyreqwest would fill a read buffer before it returns the response.
             request = (
                 lane.http.post(url).headers(headers).body_bytes(body).streamed_read_buffer_limit(0).build_streamed()
             )
@@ -337,7 +338,7 @@ class HttpTransport:
                 lane.connected.set()
 
     def _free_lane(self) -> _Lane:
-        """Return a connection that takes another stream."""
+        """Return a connection with capacity for another stream."""
         if self._http is None:
             raise ConnectionLost("the connections were closed", sent=False)
         for lane in self._lanes:
@@ -348,7 +349,7 @@ class HttpTransport:
 
     async def close(self) -> None:
         """Close all connections."""
-        # pyreqwest's own close ends requests; idle connections end with the client that holds them.
+        # pyreqwest's close ends requests. Idle connections are closed when their client is freed.
         http, self._http = self._http, None
         lanes, self._lanes = self._lanes, []
         for lane in lanes:
@@ -374,7 +375,7 @@ def _for_streams(builder: ClientBuilder) -> ClientBuilder:
 
 @dataclass(slots=True)
 class _Lane:
-    """A connection of HTTP/2 and its streams, or as many connections of HTTP/1.1."""
+    """One HTTP/2 connection and its streams, or one HTTP/1.1 connection per stream if the server has no HTTP/2."""
 
     http: HttpClient
     opening: int = 0
@@ -383,7 +384,7 @@ class _Lane:
 
 
 class _Exchange:
-    """A request of pyreqwest and its response. Frames hold this in their place: the repr of a request of theirs may raise."""
+    """Request of pyreqwest and its response. Frames hold this wrapper because the repr of pyreqwest's request may raise."""
 
     __slots__ = ("_clock", "_read_chunk", "_request", "headers", "status")
 
@@ -394,7 +395,7 @@ class _Exchange:
         self.headers: Mapping[str, str] = {}
 
     async def begin(self) -> None:
-        """Send the request and wait for the head of the response."""
+        """Send the request and wait for the headers of the response."""
         response = await self._request.__aenter__()
         self.status = response.status
         self.headers = _readable(response.headers)
@@ -423,13 +424,13 @@ class _Exchange:
         return Answer(self.status, self.headers, b"".join(chunks))
 
     async def end(self) -> None:
-        """Give the connection back, or close it if the response was not read to its end."""
+        """Return the connection to the pool, or close it if the response was not read to its end."""
         with suppress(PyreqwestError):
             await self._request.__aexit__(None, None, None)
 
 
 class _Streamed:
-    """A streamed response of pyreqwest."""
+    """Streamed response of pyreqwest."""
 
     __slots__ = ("__weakref__", "_exchange", "_lane", "_reader")
 
@@ -461,7 +462,7 @@ class _Streamed:
             raise ConnectionLost("the stream was closed", sent=True) from None
         except TimeoutError as error:
             silence = STREAM_SILENCE if isinstance(error, PyreqwestError) else patience
-            raise RequestTimedOut(f"the answer was silent for {silence:g} s", sent=True) from error
+            raise RequestTimedOut(f"no bytes of the response for {silence:g} s", sent=True) from error
         except PyreqwestError as error:
             raise ConnectionLost(f"the connection broke within the response: {_reason(error)}", sent=True) from error
         finally:
@@ -473,7 +474,7 @@ class _Streamed:
             self._lane.streams.discard(self)
             reader, self._reader = self._reader, None
             if reader is not None:
-                reader.cancel()  # pyreqwest would let it wait on
+                reader.cancel()  # pyreqwest would leave it waiting
             await self._exchange.end()
 
 
@@ -483,17 +484,18 @@ def _cancellations() -> int:
 
 
 def _heed(cancellations: int) -> None:
-    """End the task that was cancelled meanwhile.
+    """Raise CancelledError if the task was cancelled since `cancellations` was read.
 
-    Where what it waits for has just come, pyreqwest hands that over and forgets the cancellation: a reader's loop would go on,
-    and whoever waits for its end wait for ever.
+    pyreqwest swallows a cancellation that coincides with the arrival of data: it returns the data. A reader's loop would
+    continue,
+    and a task that waits for its end would wait indefinitely.
     """
     if _cancellations() > cancellations:
         raise asyncio.CancelledError
 
 
 def _proxy(url: str) -> ProxyBuilder | None:
-    """Return a proxy; None if its URL is wrong. The HTTP library's own error may hold the password in it."""
+    """Return a proxy, or None if its URL is invalid. The HTTP library's own error may contain the password in the URL."""
     try:
         return ProxyBuilder.all(url)
     except (PyreqwestError, ValueError):
@@ -501,33 +503,34 @@ def _proxy(url: str) -> ProxyBuilder | None:
 
 
 def _check_proxy_variables() -> None:
-    """Check the proxies that the environment names: pyreqwest would pass over one that is no URL, and go without it.
+    """Check the proxy URLs in the environment, because pyreqwest ignores an invalid one and connects without a proxy.
 
     Raises:
-        ConfigError: One is no URL. The message has its name alone: a proxy's URL may hold a password.
+        ConfigError: One is not a valid URL. The message has only the variable's name, because the URL may contain a
+            password.
     """
     for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         url = os.environ.get(name, "")
         of_http = "://" not in url or url.startswith("http")
         if url and of_http and not is_proxy_url(url if "://" in url else f"http://{url}"):
             raise ConfigError(
-                f"{name}: must be a URL such as http://proxy:3128; set ConnectionOptions(proxy='') to go without"
+                f"{name}: must be a URL such as http://proxy:3128, or set ConnectionOptions(proxy='') to use no proxy"
             )
 
 
 def _late(error: TimeoutError, seconds: float, url: str) -> TransportError:
     if isinstance(error, PyreqwestError) and not _NOT_CONNECTED.isdisjoint(_causes(error)):
         return ConnectionFailed(f"no connection to {_shown(url)} in time: {_CHECK}", sent=False)
-    return RequestTimedOut(f"no answer within {seconds:.3g} s", sent=None)
+    return RequestTimedOut(f"no response within {seconds:.3g} s", sent=None)
 
 
 def _before_answer(error: PyreqwestError, url: str, *, heard: bool) -> TransportError:
     """Return the error for a request without a response.
 
     Args:
-        error: The HTTP library's.
-        url: Where the request went.
-        heard: True if there was a response to an earlier request.
+        error: Error of the HTTP library.
+        url: Endpoint of the request.
+        heard: True if an earlier request got a response.
     """
     if isinstance(error, ClientClosedError):
         return ConnectionLost("the connections were closed", sent=None)
@@ -535,7 +538,7 @@ def _before_answer(error: PyreqwestError, url: str, *, heard: bool) -> Transport
     reason = _reason(error)
     if any(cause.startswith(_BAD_CERTIFICATE) for cause in causes):
         advice = (
-            "name its authority in ConnectionOptions(ca_bundle=...)"
+            "add its authority with ConnectionOptions(ca_bundle=...)"
             if _UNKNOWN_AUTHORITY in reason
             else "check the endpoint"
         )
@@ -543,22 +546,22 @@ def _before_answer(error: PyreqwestError, url: str, *, heard: bool) -> Transport
         refused.retry_safe = False
         return refused
     if not _NOT_CONNECTED.isdisjoint(causes):
-        advice = f"the port does not speak TLS ({reason}), so use http:// or another port" if _NO_TLS in reason else ""
+        advice = f"the port does not use TLS ({reason}), so use http:// or another port" if _NO_TLS in reason else ""
         return ConnectionFailed(f"no connection to {_shown(url)}: {advice or f'{reason}; {_CHECK}'}", sent=False)
-    if _WITHIN_ANSWER in causes:  # the first bytes of an answer come with its head
+    if _WITHIN_ANSWER in causes:  # the first bytes of the body arrive with the headers
         return ConnectionLost(f"the connection broke within the response: {reason}", sent=True)
-    # A port that speaks TLS closes the connection, or sends an alert, which is not HTTP.
-    advice = "" if heard or not url.startswith("http:") else f"; if {_shown(url)} speaks TLS, use https://"
+    # A port that expects TLS closes the connection, or sends an alert, which is not HTTP.
+    advice = "" if heard or not url.startswith("http:") else f"; if {_shown(url)} expects TLS, use https://"
     return ConnectionLost(f"the connection broke before the response: {reason}{advice}", sent=None)
 
 
 def _shown(url: str) -> str:
-    """Return the URL of an endpoint as an error names it."""
+    """Return an endpoint's URL for an error text."""
     return url.removesuffix("/")
 
 
 def _readable(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """Return headers of which every value can be read: pyreqwest's own raise ValueError for bytes that are no text."""
+    """Return headers whose values can all be read: pyreqwest's own mapping raises ValueError for values that are not text."""
     try:
         return dict(headers)
     except ValueError:
@@ -571,6 +574,6 @@ def _causes(error: PyreqwestError) -> list[str]:
 
 
 def _reason(error: PyreqwestError) -> str:
-    """Return the innermost cause: the outer ones repeat the URL, and a proxy's may hold a password."""
+    """Return the innermost cause. The outer ones repeat the URL, and a proxy's URL may contain a password."""
     causes = _causes(error)
     return causes[-1] if causes else type(error).__name__

@@ -1,11 +1,12 @@
-"""Requests and answers as bytes: JSON 1.1 and CBOR 1.1, each by its fastest means.
+"""Encoding of requests and decoding of responses: AWS JSON 1.1 and CBOR 1.1.
 
-`Codec` has two forms. Both take and give the same Python values: blobs are bytes, timestamps are float seconds.
-Put and get, where the time goes, have ways of their own, and compiled ones where those are installed; all other operations
-share the generic one.
+`Codec` has two implementations for the same Python values: blobs are bytes, timestamps are float seconds. Put and get,
+which
+dominate the cost, have specialized code, and compiled code if it is installed. All other operations share the generic
+code.
 
-Sources: "AWS JSON 1.1 protocol" and "Timestamp formats" of the Smithy specification; CBOR as the AWS SDK for Java v2 sends
-it: blobs are byte strings, and a timestamp is tag 1 with integer milliseconds, in both directions (RFC 8949 says seconds).
+Sources: "AWS JSON 1.1 protocol" and "Timestamp formats" of the Smithy specification. CBOR follows the AWS SDK for Java v2:
+blobs are byte strings, and a timestamp is tag 1 with integer milliseconds, in both directions (RFC 8949 says seconds).
 """
 
 from __future__ import annotations
@@ -46,15 +47,15 @@ TIMESTAMP_FIELDS = frozenset({
 """Members of the service model that are timestamps."""
 
 LARGE_TO_ENCODE = 300
-"""Bytes of a record's data from which base64 by pybase64 is faster than msgspec's own (at 1 KiB: 0.37 us against 0.83)."""
+"""Bytes of data from which pybase64 encodes base64 faster than msgspec (at 1 KiB: 0.37 us against 0.83)."""
 LARGE_FOR_JSON = 500
-"""Bytes of a record's data from which CBOR costs a client less than JSON (bench/wire.py: at 1 KiB by a fifth, at 100 B more)."""
+"""Bytes of data from which CBOR costs a client less than JSON (bench/wire.py: a fifth less at 1 KiB, more at 100 B)."""
 LARGE_TO_DECODE = 1000
-"""The same for reading, where the text must be made first (at 4 KiB: 2.3 us against 3.9)."""
+"""Bytes of data from which pybase64 decodes faster, although the text must be created first (at 4 KiB: 2.3 us against 3.9)."""
 
 
 class Entry(Protocol):
-    """What PutRecords takes: a record, or whatever else has these."""
+    """Entry of a PutRecords request: a record, or another object with these attributes."""
 
     @property
     def data(self) -> Any:
@@ -70,51 +71,51 @@ class Entry(Protocol):
 
 
 class Codec(Protocol):
-    """One way to write requests and to read answers."""
+    """Wire format of requests and responses."""
 
     content_type: str
-    """The `Content-Type` of requests and answers."""
+    """`Content-Type` of requests and responses."""
 
     def encode(self, params: dict[str, Any]) -> bytes:
-        """Return the body for any operation.
+        """Return the request body of any operation.
 
-        Bytes-like values are blobs; a datetime is a timestamp, as is a number in a timestamp member. Raises TypeError,
-        ValueError or OverflowError for what neither form can say.
+        Bytes-like values are blobs. A datetime is a timestamp, as is a number in a timestamp member. Raises TypeError,
+        ValueError or OverflowError for values that a wire format cannot represent.
         """
 
     def decode(self, body: bytes) -> Any:
-        """Return the value of a body, blobs as bytes and timestamps as float seconds. Raises ValueError."""
+        """Return the value of a body, with blobs as bytes and timestamps as float seconds. Raises ValueError."""
 
     def best_for(self, records: Sequence[Entry]) -> Codec:
-        """Return the form to put these records in."""
+        """Return the most efficient codec for putting these records."""
 
     def encode_put_records(self, stream: dict[str, str], records: Sequence[Entry], omitted: str | None = None) -> bytes:
-        """Return the body of PutRecords. A `Record` among them has no encoder and no previous number.
+        """Return the request body of PutRecords. A `Record` must have no encoder and no previous sequence number.
 
-        Records with the partition key `omitted`, the same object, are written without keys.
+        Records with the partition key `omitted`, compared by identity, are written without keys.
         """
 
     def decode_put_record(self, body: bytes) -> PutRecordResult:
-        """Return the answer to PutRecord. Raises ValueError."""
+        """Return the response of PutRecord. Raises ValueError."""
 
     def decode_put_records(self, body: bytes) -> PutRecordsResult:
-        """Return the answer to PutRecords. Raises ValueError."""
+        """Return the response of PutRecords. Raises ValueError."""
 
     def decode_get_records(self, body: bytes) -> GetRecordsResult[bytes]:
-        """Return the answer to GetRecords. Raises ValueError."""
+        """Return the response of GetRecords. Raises ValueError."""
 
     def decode_event(self, body: bytes) -> SubscribeToShardEvent[bytes]:
         """Return an event of SubscribeToShard. Raises ValueError."""
 
     def decode_as(self, shape: type[T], body: bytes) -> T:
-        """Return the answer as a value of `shape`. Raises ValueError."""
+        """Return the response as a value of `shape`. Raises ValueError."""
 
 
 class JsonCodec:
     """JSON 1.1.
 
     Args:
-        compiled: The compiled hot path; None does without.
+        compiled: The compiled hot path. None: pure Python.
     """
 
     content_type = "application/x-amz-json-1.1"
@@ -130,7 +131,7 @@ class JsonCodec:
         self._event_large = msgspec.json.Decoder(SubscribeToShardEvent[str])
 
     def encode(self, params: dict[str, Any]) -> bytes:
-        """Return the body for any operation."""
+        """Return the request body of any operation."""
         return self._encoder.encode(_walk(params, _json_request_leaf))
 
     def decode(self, body: bytes) -> Any:
@@ -141,18 +142,18 @@ class JsonCodec:
             raise ValueError(_TOO_DEEP) from None
 
     def best_for(self, records: Sequence[Entry]) -> Codec:
-        """Return this form."""
+        """Return this codec."""
         return self
 
     def encode_put_records(self, stream: dict[str, str], records: Sequence[Entry], omitted: str | None = None) -> bytes:
-        """Return the body of PutRecords."""
+        """Return the request body of PutRecords."""
         if self._compiled is not None:
             rest = b",%b" % self._encoder.encode(stream)[1:]
             body = self._compiled.put_records_to_json(records, rest, omitted) if isinstance(records, list) else None
             if body is not None:
                 return body
         # The records' own fields have wire names, so msgspec writes them straight from the objects.
-        # The first few tell which way is faster; both are right for any.
+        # The size of the first few records decides which way is faster. Both are correct for any records.
         some = records[:8]
         if omitted is None and sum([len(record.data) for record in some]) < LARGE_TO_ENCODE * len(some):
             if set(map(type, records)) != {Record}:
@@ -161,7 +162,7 @@ class JsonCodec:
         text = self._encoder.encode
         encode64 = pybase64.b64encode
         parts: list[bytes] = []
-        append = parts.append  # one join of small parts: any formatting in between copies the megabytes again
+        append = parts.append  # one join of small parts, because any formatting in between copies the megabytes again
         head = b'{"Records":[{"Data":"'
         for record in records:
             append(head)
@@ -180,11 +181,11 @@ class JsonCodec:
         return b"".join(parts)
 
     def decode_put_record(self, body: bytes) -> PutRecordResult:
-        """Return the answer to PutRecord."""
+        """Return the response of PutRecord."""
         return _read(self._put_record, body)
 
     def decode_put_records(self, body: bytes) -> PutRecordsResult:
-        """Return the answer to PutRecords."""
+        """Return the response of PutRecords."""
         found = None if self._compiled is None else self._compiled.results_from_json(body)
         if found is not None:
             answer = _with_results(*found, partial(_read, self._put_records))
@@ -193,7 +194,7 @@ class JsonCodec:
         return _read(self._put_records, body)
 
     def decode_get_records(self, body: bytes) -> GetRecordsResult[bytes]:
-        """Return the answer to GetRecords."""
+        """Return the response of GetRecords."""
         return self._decode_page(body, self._get_small, self._get_large)
 
     def decode_event(self, body: bytes) -> SubscribeToShardEvent[bytes]:
@@ -206,7 +207,7 @@ class JsonCodec:
             got = _with_records(*page, partial(_read, small))
             if got is not None:
                 return got
-        # The distance between the first two records tells which way is faster; both are right for any.
+        # The distance between the first two records decides which way is faster. Both are correct for any records.
         first = body.find(b'"SequenceNumber"')
         if body.find(b'"SequenceNumber"', first + 1) - first < LARGE_TO_DECODE * 4 // 3 + 250:
             return _read(small, body)
@@ -218,7 +219,7 @@ class JsonCodec:
         return answer  # type: ignore[no-any-return]
 
     def decode_as(self, shape: type[T], body: bytes) -> T:
-        """Return the answer as a value of `shape`."""
+        """Return the response as a value of `shape`."""
         return _read(msgspec.json.Decoder(shape), body)
 
 
@@ -226,7 +227,7 @@ class CborCodec:
     """CBOR 1.1.
 
     Args:
-        compiled: The compiled hot path; None does without.
+        compiled: The compiled hot path. None: pure Python.
     """
 
     content_type = "application/x-amz-cbor-1.1"
@@ -235,7 +236,7 @@ class CborCodec:
         self._compiled = compiled
 
     def encode(self, params: dict[str, Any]) -> bytes:
-        """Return the body for any operation."""
+        """Return the request body of any operation."""
         try:
             return cbor2.dumps(_walk(params, _cbor_request_leaf))
         except cbor2.CBOREncodeError as error:
@@ -246,11 +247,11 @@ class CborCodec:
         return _load(body) if body else {}
 
     def best_for(self, records: Sequence[Entry]) -> Codec:
-        """Return this form."""
+        """Return this codec."""
         return self
 
     def encode_put_records(self, stream: dict[str, str], records: Sequence[Entry], omitted: str | None = None) -> bytes:
-        """Return the body of PutRecords, packed by hand: three times as fast as through dicts and cbor2."""
+        """Return the request body of PutRecords. Built from bytes directly, three times as fast as dicts and cbor2."""
         rest = cbor2.dumps(stream)[1:]
         if self._compiled is not None and isinstance(records, list):
             body = self._compiled.put_records_to_cbor(records, rest, omitted)
@@ -282,11 +283,11 @@ class CborCodec:
         return b"".join(parts)
 
     def decode_put_record(self, body: bytes) -> PutRecordResult:
-        """Return the answer to PutRecord."""
+        """Return the response of PutRecord."""
         return _as(PutRecordResult, _load(body))
 
     def decode_put_records(self, body: bytes) -> PutRecordsResult:
-        """Return the answer to PutRecords."""
+        """Return the response of PutRecords."""
         found = read_results(body) if self._compiled is None else self._compiled.results_from_cbor(body)
         if found is not None:
             answer = _with_results(*found, _load_put_records)
@@ -295,7 +296,7 @@ class CborCodec:
         return _load_put_records(body)
 
     def decode_get_records(self, body: bytes) -> GetRecordsResult[bytes]:
-        """Return the answer to GetRecords."""
+        """Return the response of GetRecords."""
         return self._decode_page(body, _load_get_records)
 
     def decode_event(self, body: bytes) -> SubscribeToShardEvent[bytes]:
@@ -311,7 +312,7 @@ class CborCodec:
         return load(body)
 
     def decode_as(self, shape: type[T], body: bytes) -> T:
-        """Return the answer as a value of `shape`."""
+        """Return the response as a value of `shape`."""
         return _as(shape, _load(body))
 
 
@@ -319,7 +320,7 @@ class AutoCodec(JsonCodec):
     """JSON 1.1, but CBOR 1.1 for puts of large records.
 
     Args:
-        compiled: The compiled hot path; None does without.
+        compiled: The compiled hot path. None: pure Python.
     """
 
     def __init__(self, compiled: Compiled | None = compiled) -> None:
@@ -327,7 +328,7 @@ class AutoCodec(JsonCodec):
         self._cbor = CborCodec(compiled)
 
     def best_for(self, records: Sequence[Entry]) -> Codec:
-        """Return the form to put these records in. The first few tell; both are right for any."""
+        """Return the codec for these records, chosen by the size of the first few. Both are correct for any records."""
         some = records[:8]
         return self._cbor if sum([len(record.data) for record in some]) >= LARGE_FOR_JSON * len(some) else self
 
@@ -355,7 +356,7 @@ _KEY = tuple(b"lPartitionKey" + _head(0x60, size) for size in range(256 * 4 + 1)
 
 def _seconds(value: Any, *_: Any) -> float:
     if not is_timestamp(value):
-        raise ValueError("a timestamp that is no number")
+        raise ValueError("a timestamp that is not a number")
     return value / 1000  # type: ignore[no-any-return]
 
 
@@ -363,8 +364,8 @@ def _untagged(value: Any, *_: Any) -> Any:
     return value.value if isinstance(value, cbor2.CBORTag) else value
 
 
-# Of these tags cbor2 would make dates, decimals, patterns, messages, cycles. Kinesis sends none of them: where one comes
-# in a member that is new to us, its bare value does no harm.
+# Tags that cbor2 would convert to dates, decimals, patterns, messages or cycles. Kinesis sends only timestamps. If another tag
+# occurs in a member that is new to us, the untagged value is harmless.
 _TAGS = dict.fromkeys(
     (0, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799), _untagged
 ) | {1: _seconds}
@@ -372,11 +373,11 @@ _TOO_DEEP = "nested too deep"
 
 
 def _load(body: bytes) -> Any:
-    """Return the one value that `body` is. Raises ValueError."""
+    """Return the single value encoded in `body`. Raises ValueError."""
     stream = io.BytesIO(body)
     try:
         value = cbor2.CBORDecoder(stream, semantic_decoders=_TAGS, tag_hook=_untagged).decode()
-    except cbor2.CBORError as error:  # no ValueError, in cbor2 6
+    except cbor2.CBORError as error:  # not a ValueError in cbor2 6
         raise ValueError(str(error)) from None
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
@@ -398,7 +399,7 @@ def _read(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
 
 
 def _as(shape: type[T], value: Any) -> T:
-    """Return a CBOR body's value as one of `shape`. Raises ValueError."""
+    """Return the value of a CBOR body as one of `shape`. Raises ValueError."""
     try:
         return msgspec.convert(value, shape)
     except msgspec.ValidationError:
@@ -420,7 +421,7 @@ def _load_event(body: bytes) -> SubscribeToShardEvent[bytes]:
 def _with_results(
     results: list[PutRecordResult], rest: bytes, read: Callable[[bytes], PutRecordsResult]
 ) -> PutRecordsResult | None:
-    """Return what `read` makes of an answer without its results, with them; None: the whole answer says why not."""
+    """Return the response that `read` decodes from a body without results, with `results` added. None if it cannot be decoded."""
     with suppress(ValueError):
         answer = read(rest)
         if not answer.results:
@@ -430,7 +431,7 @@ def _with_results(
 
 
 def _with_records(records: list[ReceivedRecord[bytes]], rest: bytes, read: Callable[[bytes], P]) -> P | None:
-    """Return what `read` makes of an answer without its records, with them; None: the whole answer says why not."""
+    """Return the response that `read` decodes from a body without records, with `records` added. None if it cannot be decoded."""
     with suppress(ValueError):
         answer = read(rest)
         if not answer.records:
@@ -442,7 +443,7 @@ def _with_records(records: list[ReceivedRecord[bytes]], rest: bytes, read: Calla
 def _without_nulls(value: Any) -> Any:
     """Return a copy of `value` without the members that are null.
 
-    AWS leaves out a member that has no value; some servers write null, which the AWS SDKs take for the same.
+    AWS omits a member that has no value. Some servers write null, which the AWS SDKs treat the same.
     """
     if isinstance(value, dict):
         return {key: _without_nulls(member) for key, member in value.items() if member is not None}
@@ -452,7 +453,7 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _walk(value: Any, leaf: Callable[[str, Any], Any], name: str = "") -> Any:
-    """Return a copy of `value` with each leaf made by `leaf(member's name, value)`."""
+    """Return a copy of `value` with each leaf replaced by `leaf(member's name, value)`."""
     if isinstance(value, dict):
         return {key: _walk(member, leaf, key) for key, member in value.items()}
     if isinstance(value, (list, tuple)):
@@ -487,12 +488,12 @@ _EXACT = frozenset({str, float, int, bool, bytes, bytearray, memoryview})
 
 
 def _sendable(value: Any) -> Any:
-    """Return a leaf that both forms can say. The encoders would take more, and each say it in its own way."""
+    """Return a leaf as a plain type. The encoders accept further types, but each would encode them differently."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("a number that is not finite")
     if value is None or value.__class__ in _EXACT:
         return value
-    # A subclass goes as what it is underneath: numpy's texts and numbers, members of enumerations.
+    # A subclass, such as a string of numpy or a member of an enumeration, is sent as its base type.
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, float):

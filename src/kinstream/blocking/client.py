@@ -1,4 +1,4 @@
-"""Client for threads, and what every blocking object has: an event loop in the background, and an end."""
+"""Blocking client, and the base of all blocking objects: a background event loop, and `close`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from kinstream.usage import ForThreads, checks_options, public_name
 
 
 class Blocking(ForThreads):
-    """A background loop, and how an object on it is closed.
+    """Base of an object that runs on an event loop in a background thread.
 
     Args:
-        background: The loop.
-        shared: Whether it belongs to another object.
+        background: The event loop.
+        shared: True if the event loop belongs to another object.
     """
 
     def __init__(self, background: BackgroundLoop, *, shared: bool) -> None:
@@ -29,7 +29,7 @@ class Blocking(ForThreads):
         self._shared = shared
 
     def _when_forgotten(self, act: Callable[..., object], *arguments: object, also_at_exit: bool = False) -> None:
-        """Have a function called when nobody has this object any more, and perhaps at the interpreter's end too."""
+        """Call a function when this object is garbage-collected, and optionally at interpreter shutdown."""
         weakref.finalize(self, act, *arguments).atexit = also_at_exit
 
     def __enter__(self) -> Self:
@@ -47,19 +47,19 @@ class Blocking(ForThreads):
             add_problem(error, self, problem)
 
     def _leave(self, error: BaseException | None) -> None:
-        """Close at the end of a `with` block, which an exception may have left."""
+        """Close at the end of a `with` block, with the exception that left it, if any."""
         self.close()
 
     def close(self) -> None:
-        """Close. Calls under way in other threads end with ClosedError. May be repeated."""
+        """Close. Calls in flight in other threads raise ClosedError. May be called more than once."""
         raise NotImplementedError
 
     def _close(self, closing: Coroutine[Any, Any, None]) -> None:
-        if self._background.stopped or self._background.forked:  # nothing of it is in this process
+        if self._background.stopped or self._background.forked:  # the thread is not running in this process
             closing.close()
             return
         try:
-            with suppress(ClosedError):  # another thread closes too, and was first
+            with suppress(ClosedError):  # another thread has closed it first
                 self._background.run(closing)
         finally:
             if not self._shared:
@@ -69,13 +69,15 @@ class Blocking(ForThreads):
 
 @checks_options
 class Client(Blocking):
-    """Speaks with Kinesis. Producers and consumers of this module may share one.
+    """Client of the Kinesis API for threads, comparable to `boto3.client("kinesis")`.
+
+    Any number of threads, and blocking producers and consumers, may share one.
 
     Args:
-        options: As `kinstream.Client`.
+        options: The arguments of `kinstream.Client`.
 
     Raises:
-        ConfigError: An argument is wrong.
+        ConfigError: An argument is invalid.
 
     Example:
         >>> from kinstream import blocking
@@ -90,29 +92,29 @@ class Client(Blocking):
         self._when_forgotten(self._background.stop_unused)
 
     def __repr__(self) -> str:
-        made = hasattr(self, "_client")  # False while the constructor checks its arguments
-        return f"blocking.{self._client!r}" if made else "blocking.Client(...)"
+        created = hasattr(self, "_client")  # False while the constructor checks its arguments
+        return f"blocking.{self._client!r}" if created else "blocking.Client(...)"
 
     def close(self) -> None:
-        """Close all connections. Calls under way in other threads end with ClosedError. May be repeated."""
+        """Close all connections. Calls in flight in other threads raise ClosedError. May be called more than once."""
         self._close(self._client.close())
 
     def call(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Ask for any operation of the Kinesis API by its name, as `kinstream.Client.call`."""
+        """Call any operation of the Kinesis API by its name, as `kinstream.Client.call` does."""
         calling = self._client.call(operation, params)
         del params  # error trackers show the variables of a traceback's frames
         return self._background.run(calling)
 
 
 class OnStream(Blocking):
-    """What a producer and a consumer have in common: a client of their own, or a shared one.
+    """Base of a blocking producer or consumer, with a client of its own or a shared one.
 
     Args:
-        client: The client to share; None: one of its own.
-        name: The thread's name, where it has its own.
+        client: Client to share. None: the object creates its own.
+        name: Name of the thread, if the object has its own.
 
     Raises:
-        ConfigError: The client is not a blocking one.
+        ConfigError: The client is not a `kinstream.blocking.Client`.
     """
 
     def __init__(self, client: Client | None, name: str) -> None:
@@ -122,7 +124,7 @@ class OnStream(Blocking):
                 f" {public_name(type(client))}"
             )
         super().__init__(BackgroundLoop(name) if client is None else client._background, shared=client is not None)
-        self._client = client  # kept: its loop ends when it is forgotten
+        self._client = client  # a reference, because its event loop stops when it is garbage-collected
 
     @property
     def _shared_client(self) -> kinstream.aws.client.Client | None:

@@ -266,7 +266,7 @@ async def test_provider_that_gives_something_else_is_told_so(clock: VirtualClock
     async def provider() -> Any:
         return given
 
-    with pytest.raises(CredentialsError, match=f"gave a {type(given).__name__}, not a kinstream.Credentials"):
+    with pytest.raises(CredentialsError, match=f"must return a kinstream.Credentials, not {type(given).__name__}"):
         await RefreshingSource(provider, clock).get()
 
 
@@ -647,7 +647,7 @@ async def test_services_section_that_is_not_there_is_an_error_as_in_botocore(hom
     session = botocore.session.Session()
     with pytest.raises(InvalidConfigError):
         ConfiguredEndpointProvider(session.full_config, session.get_scoped_config(), "kinesis", {}).provide()
-    with pytest.raises(ConfigError, match=r"no \[services nowhere\]"):
+    with pytest.raises(ConfigError, match=r"no section \[services nowhere\]"):
         await AwsChain().setting()
 
 

@@ -122,7 +122,7 @@ def test_anything_else_is_no_endpoint(url: Any) -> None:
     ["https://user@host", "https://user:canary@host", "https://:canary@host", "https://@host", "https://host\\@evil"],
 )
 def test_endpoint_with_a_user_is_refused_unshown(url: str) -> None:
-    with pytest.raises(ConfigError, match="must not hold a user name or a password") as caught:
+    with pytest.raises(ConfigError, match="must not contain a user name or a password") as caught:
         check_endpoint_url("endpoint_url", url, allow_http=True)
     assert "canary" not in str(caught.value)
 

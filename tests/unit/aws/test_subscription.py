@@ -160,7 +160,7 @@ async def test_a_refusal_is_an_error_of_its_class_and_not_repeated(code: str, ki
 @pytest.mark.parametrize("body", [b"<html>Please log in</html>", b"{}"])
 async def test_an_answer_that_is_no_event_stream_is_unexpected(body: bytes) -> None:
     client, _ = client_of(Answer(200, {"content-type": "text/html"}, body))
-    with pytest.raises(UnexpectedResponse, match="no event stream, but text/html") as caught:
+    with pytest.raises(UnexpectedResponse, match="not an event stream but has text/html content type") as caught:
         await subscribe(client)
     assert caught.value.attempts == 1
 
@@ -264,10 +264,10 @@ async def test_an_exception_whose_payload_does_not_decode_keeps_its_code() -> No
         ([event(ONE)[:-1]], "ended within"),
         ([event(ONE)[:-1] + b"\x00"], "checksum is wrong"),
         ([b"HTTP/1.1 200 OK\r\n"], "checksum of its prelude"),
-        ([frame({":message-type": "event", ":event-type": "SubscribeToShardEvent"}, b"canary")], "does not decode"),
+        ([frame({":message-type": "event", ":event-type": "SubscribeToShardEvent"}, b"canary")], "cannot be decoded"),
         ([event({"Records": [{"Data": "canary"}]})], "Invalid base64"),
-        ([frame({":message-type": "gossip"})], "no event, exception or error"),
-        ([frame()], "no event, exception or error"),
+        ([frame({":message-type": "gossip"})], "not an event, exception or error"),
+        ([frame()], "not an event, exception or error"),
     ],
     ids=range(7),
 )
@@ -320,5 +320,5 @@ async def test_a_context_closes_the_stream() -> None:
 
 
 async def test_call_points_to_subscribe() -> None:
-    with pytest.raises(ConfigError, match=r"use subscribe\(\)"):
+    with pytest.raises(ConfigError, match=r"Use subscribe\(\)"):
         await client_of(answer())[0].call("SubscribeToShard", {})

@@ -213,14 +213,14 @@ async def test_https_to_a_port_without_tls_says_so() -> None:
     async with serving(http_only) as server, opened(f"https://127.0.0.1:{server.port}") as post:
         with pytest.raises(ConnectionFailed) as caught:
             await post()
-    assert f"https://127.0.0.1:{server.port}: the port does not speak TLS" in caught.value.details
+    assert f"https://127.0.0.1:{server.port}: the port does not use TLS" in caught.value.details
     assert "use http://" in caught.value.details
 
 
 @pytest.mark.parametrize("script", [sends_a_tls_alert, only_closes])
 async def test_http_to_a_port_that_may_speak_tls_says_so(script: Script) -> None:
     async with serving(script) as server, opened(f"http://127.0.0.1:{server.port}") as post:
-        with pytest.raises(ConnectionLost, match=f"if http://127.0.0.1:{server.port} speaks TLS, use https://"):
+        with pytest.raises(ConnectionLost, match=f"if http://127.0.0.1:{server.port} expects TLS, use https://"):
             await post()
 
 
@@ -336,14 +336,14 @@ async def trickles(peer: Peer) -> None:
     ids=["reads all", "black hole", "half a head", "slow loris"],
 )
 async def test_silence_ends_at_the_deadline(script: Script) -> None:
-    with pytest.raises(RequestTimedOut, match=r"no answer within 0\.5 s") as caught:
+    with pytest.raises(RequestTimedOut, match=r"no response within 0\.5 s") as caught:
         await post_to(script, progress=PROGRESS)
     assert caught.value.sent is None
 
 
 async def test_silence_within_a_large_answer_ends_at_the_deadline() -> None:
     start = http_answer(b"x" * 1_000_000)[:500_000]
-    with pytest.raises(RequestTimedOut, match=r"the response stopped for 0\.5 s") as caught:
+    with pytest.raises(RequestTimedOut, match=r"no bytes of the response for 0\.5 s") as caught:
         await post_to(answering(start, then=wait_for_ever), progress=PROGRESS)
     assert caught.value.sent is True
 
