@@ -140,7 +140,7 @@ def main() -> int:
     for name, kind in KINDS.items():
         print(f"{name}, {SECONDS} s")
         logger.handlers = [log := Log()]
-        with TemporaryDirectory() as folder, Server(data=Path(folder, "kinesis"), transition=0) as server:
+        with TemporaryDirectory() as folder, Server(data_dir=Path(folder, "kinesis"), transition=0) as server:
             found = run(kind, server, Path(folder, "leases.db"), log)
         print(f"          {'; '.join(found) or 'ok'}\n")
         problems += found

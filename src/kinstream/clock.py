@@ -1,4 +1,4 @@
-"""The one door to time: everything that waits or dates asks a Clock, so that tests can move it."""
+"""The Clock protocol for time, sleep and timeouts, which tests can replace, and its system implementation."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 STALL = 0.05
-"""A timer that fires later than this, in seconds, shows that the event loop was held up."""
+"""Seconds of delay after which a late timer shows that the event loop was blocked."""
 GRACE = 0.25
-"""Seconds that a held-up loop gets to look at what arrived meanwhile, before a deadline counts."""
+"""Seconds by which a deadline is extended after the event loop was blocked, so that received data can be read."""
 GRACES = 10
-"""So many times in a row, where it is held up again: an answer takes several turns of the loop to read."""
+"""Maximum extensions in a row if the loop is blocked again. Reading a response takes several iterations of the loop."""
 
 
 class Clock(Protocol):
-    """What the library asks of time. Seconds throughout, as floats."""
+    """Source of time, sleeps and timeouts. All values are seconds as floats."""
 
     def monotonic(self) -> float:
-        """Return seconds that never go back, from an arbitrary start."""
+        """Return seconds since an arbitrary start. Never decreases."""
 
     def wall(self) -> float:
-        """Return seconds since 1970-01-01T00:00:00Z."""
+        """Return the seconds since 1970-01-01T00:00:00Z."""
 
     async def sleep(self, seconds: float) -> None:
         """Wait for `seconds`."""
 
     def timeout(self, seconds: float) -> AbstractAsyncContextManager[object]:
-        """Return a context that cancels its body after `seconds` and then raises TimeoutError."""
+        """Return a context manager that cancels its body after `seconds` and raises TimeoutError."""
 
 
 class SystemClock:
-    """The machine's own time."""
+    """The system time and the timers of the event loop."""
 
     def monotonic(self) -> float:
         """Return `time.monotonic()`."""
@@ -47,16 +47,20 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
     def timeout(self, seconds: float) -> AbstractAsyncContextManager[object]:
-        """Return a deadline on the running event loop that a stalled loop does not bring down."""
+        """Return a timeout on the running event loop that is extended if the loop was blocked."""
         return _Deadline(seconds)
 
 
 class _Deadline:
-    """`asyncio.timeout`, but fair to an answer that lies ready.
+    """A variant of `asyncio.timeout` that does not discard a response that is ready to be read.
 
-    Whoever blocks the event loop (a slow callback, a debugger) makes timers fire late, and all at once. An answer that came
-    in time would then be thrown away, and a put be sent twice. So a timer that fires late waits once more, for `GRACE`, and
-    again where that is late too.
+    If the event loop is blocked (by a slow callback or a debugger), its timers fire late and all at once:
+
+    1. A response arrives in time, but the blocked loop does not read it.
+    2. The loop continues, and the timer fires before the response is read.
+    3. The response is discarded, and the request is retried, which may write its records twice.
+
+    A timer that fires late is therefore extended by `GRACE`, and again if it is late again.
     """
 
     __slots__ = ("_cancelling", "_fired", "_graces", "_loop", "_seconds", "_task", "_timer", "_when")
@@ -67,7 +71,7 @@ class _Deadline:
     async def __aenter__(self) -> _Deadline:
         task = asyncio.current_task()
         if task is None:
-            raise RuntimeError("a deadline needs a running task")
+            raise RuntimeError("a timeout must be entered inside a task")
         self._task = task
         self._cancelling = task.cancelling()
         self._fired = False

@@ -129,7 +129,7 @@ def server(clock: MovedClock, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.fixture(scope="session")
 def durable_server(clock: MovedClock, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Our server, with its data on disk."""
-    with Server(clock=clock, transition=0, quotas=False, data=tmp_path_factory.mktemp("data")) as server:
+    with Server(clock=clock, transition=0, quotas=False, data_dir=tmp_path_factory.mktemp("data")) as server:
         yield server
 
 

@@ -41,11 +41,11 @@ def client(steered: Server) -> Any:
 
 @pytest.fixture
 def kinesis(steered: Server, client: Any) -> Iterator[Any]:
-    """The client; each test has its own stream, "events", and leaves no catch."""
+    """The client; each test has its own stream, "events", and leaves no interception."""
     client.create_stream(StreamName="events", ShardCount=2)
     client.describe_stream_summary(StreamName="events")
     yield client
-    steered.cancel_catches()
+    steered.cancel_interceptions()
     client.delete_stream(StreamName="events")
     with pytest.raises(client.exceptions.ResourceNotFoundException):
         client.describe_stream_summary(StreamName="events")
@@ -80,20 +80,20 @@ def refusal(call: Any, *arguments: Any, **members: Any) -> tuple[int, str, str]:
 
 
 def test_next_call_fails_once_and_does_not_act(steered: Server, kinesis: Any) -> None:
-    catch = steered.next("PutRecords").fail("ProvisionedThroughputExceededException", "Slowly.")
+    interception = steered.next("PutRecords").fail("ProvisionedThroughputExceededException", "Slowly.")
     assert refusal(put, kinesis, b"a") == (400, "ProvisionedThroughputExceededException", "Slowly.")
     put(kinesis, b"b")
-    assert (written(kinesis), catch.count, catch.left) == ([b"b"], 1, 0)
+    assert (written(kinesis), interception.count, interception.left) == ([b"b"], 1, 0)
 
 
-def test_other_calls_are_not_caught(steered: Server, kinesis: Any) -> None:
-    catch = steered.next("PutRecords").fail("InternalFailure")
+def test_other_calls_are_not_intercepted(steered: Server, kinesis: Any) -> None:
+    interception = steered.next("PutRecords").fail("InternalFailure")
     kinesis.put_record(StreamName="events", Data=b"a", PartitionKey="k")
-    assert (written(kinesis), catch.count) == ([b"a"], 0)
+    assert (written(kinesis), interception.count) == ([b"a"], 0)
 
 
-def test_call_that_failed_after_acting_has_written(steered: Server, kinesis: Any) -> None:
-    steered.next("PutRecords").after_acting.fail("InternalFailure")
+def test_call_that_failed_after_being_applied_has_written(steered: Server, kinesis: Any) -> None:
+    steered.next("PutRecords").after_applying.fail("InternalFailure")
     assert refusal(put, kinesis, b"a")[:2] == (500, "InternalFailure")
     assert written(kinesis) == [b"a"]
 
@@ -116,12 +116,12 @@ def test_several_calls_fail_and_then_no_more(steered: Server, kinesis: Any) -> N
 
 
 def test_every_call_fails_until_the_catch_is_cancelled(steered: Server, kinesis: Any) -> None:
-    with steered.every("PutRecords").fail("InternalFailure") as catch:
+    with steered.every("PutRecords").fail("InternalFailure") as interception:
         for _ in range(5):
             assert refusal(put, kinesis, b"a")[0] == 500
-        assert (catch.count, catch.left) == (5, None)
+        assert (interception.count, interception.left) == (5, None)
     put(kinesis, b"b")
-    assert catch.left == 0
+    assert interception.left == 0
 
 
 def test_oldest_catch_that_matches_is_used(steered: Server, kinesis: Any) -> None:
@@ -145,8 +145,8 @@ def test_entries_fail_and_the_others_are_written(steered: Server, kinesis: Any) 
     assert written(kinesis) == [b"b", b"d"]
 
 
-def test_entries_that_fail_after_acting_are_written(steered: Server, kinesis: Any) -> None:
-    steered.next("PutRecords").after_acting.fail_entries([1], "InternalFailure")
+def test_entries_that_fail_after_being_applied_are_written(steered: Server, kinesis: Any) -> None:
+    steered.next("PutRecords").after_applying.fail_entries([1], "InternalFailure")
     answer = put(kinesis, b"a", b"b")
     assert [r.get("ErrorCode") for r in answer["Records"]] == [None, "InternalFailure"]
     assert written(kinesis) == [b"a", b"b"]
@@ -172,8 +172,8 @@ def test_only_put_records_has_entries(steered: Server) -> None:
 
 @pytest.mark.parametrize("after", [False, True])
 def test_delayed_call_waits_and_acts(steered: Server, kinesis: Any, after: bool) -> None:
-    catching = steered.next("PutRecords")
-    (catching.after_acting if after else catching).delay(0.3)
+    interceptor = steered.next("PutRecords")
+    (interceptor.after_applying if after else interceptor).delay(0.3)
     start = time.monotonic()
     put(kinesis, b"a")
     assert time.monotonic() - start >= 0.3
@@ -182,15 +182,15 @@ def test_delayed_call_waits_and_acts(steered: Server, kinesis: Any, after: bool)
 
 @pytest.mark.parametrize("after", [False, True])
 def test_held_call_goes_on_when_it_is_released(steered: Server, kinesis: Any, after: bool) -> None:
-    catching = steered.next("PutRecords")
-    held = (catching.after_acting if after else catching).hold()
+    interceptor = steered.next("PutRecords")
+    held = (interceptor.after_applying if after else interceptor).hold()
     putting = threading.Thread(target=put, args=(kinesis, b"a"))
     putting.start()
     call = held.wait()
     assert call.parameters["Records"] == [{"Data": b"a", "PartitionKey": "k"}]
     deadline = time.monotonic() + 5
     while written(kinesis) != ([b"a"] if after else []):
-        assert time.monotonic() < deadline  # it has been caught, and acts a moment later
+        assert time.monotonic() < deadline  # it has been intercepted, and is applied a moment later
     assert putting.is_alive()
     held.release()
     putting.join(timeout=10)
@@ -212,28 +212,28 @@ def test_cancelled_catch_lets_go_what_it_holds(steered: Server, kinesis: Any) ->
 
 
 def test_connection_is_cut_before_acting(steered: Server, kinesis: Any) -> None:
-    steered.next("PutRecords").cut()
+    steered.next("PutRecords").drop_connection()
     with pytest.raises(botocore.exceptions.ConnectionClosedError):
         put(kinesis, b"a")
     assert written(kinesis) == []
 
 
-def test_connection_is_cut_after_acting(steered: Server, kinesis: Any) -> None:
-    steered.next("PutRecords").after_acting.cut()
+def test_connection_is_dropped_after_the_call_was_applied(steered: Server, kinesis: Any) -> None:
+    steered.next("PutRecords").after_applying.drop_connection()
     with pytest.raises(botocore.exceptions.ConnectionClosedError):
         put(kinesis, b"a")
     assert written(kinesis) == [b"a"]
 
 
 def test_connection_is_reset(steered: Server, raw: Raw) -> None:
-    steered.next("ListStreams").cut(reset=True)
+    steered.next("ListStreams").drop_connection(reset=True)
     with pytest.raises(ConnectionResetError):
         raw.send(raw.sign("ListStreams", b"{}"), b"{}")
 
 
 @pytest.mark.parametrize("size", [1, 7, 50])
 def test_answer_is_cut_within(steered: Server, raw: Raw, size: int) -> None:
-    steered.next("ListStreams").after_acting.cut(after_bytes=size)
+    steered.next("ListStreams").after_applying.drop_connection(after_bytes=size)
     connection = raw.connection()
     connection.request("POST", "/", b"{}", raw.sign("ListStreams", b"{}"))
     answer = connection.getresponse()
@@ -246,7 +246,7 @@ def test_answer_is_cut_within(steered: Server, raw: Raw, size: int) -> None:
 
 
 def test_answer_is_cut_within_by_http_2(steered: Server, raw: Raw) -> None:
-    steered.next("ListStreams").after_acting.cut(after_bytes=10)
+    steered.next("ListStreams").after_applying.drop_connection(after_bytes=10)
     with Http2(steered.url) as client:
         stream = client.start(raw.sign("ListStreams", b"{}"))
         with pytest.raises(Ended):  # noqa: PT012
@@ -256,14 +256,14 @@ def test_answer_is_cut_within_by_http_2(steered: Server, raw: Raw) -> None:
 
 
 def test_cut_within_an_answer_needs_an_answer(steered: Server) -> None:
-    with pytest.raises(ConfigError, match="after_acting"):
-        steered.next().cut(after_bytes=5)
+    with pytest.raises(ConfigError, match="after_applying"):
+        steered.next().drop_connection(after_bytes=5)
     with pytest.raises(ConfigError, match="reset"):
-        steered.next().after_acting.cut(after_bytes=5, reset=True)
+        steered.next().after_applying.drop_connection(after_bytes=5, reset=True)
 
 
 def test_call_is_answered_with_anything(steered: Server, raw: Raw) -> None:
-    steered.next("ListStreams").answer(
+    steered.next("ListStreams").respond(
         502, b"<html>", {"Content-Type": "text/html", "x-amzn-RequestId": "", "Via": "x"}
     )
     status, headers, body = raw.send(raw.sign("ListStreams", b"{}"), b"{}")
@@ -272,13 +272,13 @@ def test_call_is_answered_with_anything(steered: Server, raw: Raw) -> None:
 
 
 def test_length_of_an_answer_may_be_wrong(steered: Server, raw: Raw) -> None:
-    steered.next("ListStreams").answer(body=b"short", headers={"Content-Length": "99"})
+    steered.next("ListStreams").respond(body=b"short", headers={"Content-Length": "99"})
     with pytest.raises(IncompleteRead):
         raw.send(raw.sign("ListStreams", b"{}"), b"{}")
 
 
 def test_members_of_an_answer_are_written_as_the_request_was(steered: Server, raw: Raw) -> None:
-    steered.next("ListStreams", 2).answer(body={"StreamNames": ["x"], "Data": b"\xff"})
+    steered.next("ListStreams", 2).respond(body={"StreamNames": ["x"], "Data": b"\xff"})
     assert raw.json("ListStreams", {}) == {"StreamNames": ["x"], "Data": "/w=="}
     body = cbor2.dumps({})
     _, _, answer = raw.send(raw.sign("ListStreams", body, content_type=CBOR), body)
@@ -287,13 +287,13 @@ def test_members_of_an_answer_are_written_as_the_request_was(steered: Server, ra
 
 def test_answer_that_cannot_be_written_is_refused_at_once(steered: Server) -> None:
     with pytest.raises(ConfigError, match="body"):
-        steered.next("ListStreams").answer(body={"StreamNames": object()})
+        steered.next("ListStreams").respond(body={"StreamNames": object()})
     with pytest.raises(ConfigError, match="changes"):
         steered.next("ListStreams").change(5)  # type: ignore[arg-type]
 
 
-def test_call_that_is_answered_after_acting_has_acted(steered: Server, kinesis: Any) -> None:
-    steered.next("PutRecords").after_acting.answer(503, b"")
+def test_call_with_a_response_of_the_test_has_been_applied_before(steered: Server, kinesis: Any) -> None:
+    steered.next("PutRecords").after_applying.respond(503, b"")
     with pytest.raises(botocore.exceptions.ClientError):
         put(kinesis, b"a")
     assert written(kinesis) == [b"a"]
@@ -309,12 +309,12 @@ def test_parameters_are_changed_before_acting(steered: Server, kinesis: Any) -> 
     assert refusal(put, kinesis, b"a")[1] == "SerializationException"
 
 
-def test_answer_is_changed_after_acting(steered: Server, kinesis: Any) -> None:
+def test_response_is_changed_after_the_call_was_applied(steered: Server, kinesis: Any) -> None:
     place = _place(kinesis)
-    steered.next("GetRecords").after_acting.change({"MillisBehindLatest": 77, "NextShardIterator": None})
+    steered.next("GetRecords").after_applying.change({"MillisBehindLatest": 77, "NextShardIterator": None})
     answer = kinesis.get_records(ShardIterator=place)
     assert (answer["MillisBehindLatest"], "NextShardIterator" in answer) == (77, False)
-    steered.next("GetRecords").after_acting.change(lambda answer: {**answer, "Records": answer["Records"] * 3})
+    steered.next("GetRecords").after_applying.change(lambda answer: {**answer, "Records": answer["Records"] * 3})
     assert [r["Data"] for r in kinesis.get_records(ShardIterator=place)["Records"]] == [b""] * 3
 
 
@@ -326,7 +326,7 @@ def _place(kinesis: Any) -> str:
 
 def test_calls_are_chosen_by_stream_and_shard(steered: Server, kinesis: Any) -> None:
     kinesis.create_stream(StreamName="others", ShardCount=2)
-    catch = steered.every("GetRecords", stream="events", shard="shardId-000000000001").watch()
+    interception = steered.every("GetRecords", stream="events", shard="shardId-000000000001").watch()
     by_stream = steered.every(stream="others").watch()
     for stream in ("events", "others"):
         for shard in ("shardId-000000000000", "shardId-000000000001"):
@@ -335,7 +335,7 @@ def test_calls_are_chosen_by_stream_and_shard(steered: Server, kinesis: Any) -> 
     arn = kinesis.describe_stream_summary(StreamName="others")["StreamDescriptionSummary"]["StreamARN"]
     kinesis.list_shards(StreamARN=arn)
     kinesis.list_streams()
-    assert [(call.stream, call.shard) for call in catch.calls] == [("events", "shardId-000000000001")]
+    assert [(call.stream, call.shard) for call in interception.calls] == [("events", "shardId-000000000001")]
     assert [call.operation for call in by_stream.calls] == [
         *["GetShardIterator", "GetRecords"] * 2,
         "DescribeStreamSummary",
@@ -345,39 +345,39 @@ def test_calls_are_chosen_by_stream_and_shard(steered: Server, kinesis: Any) -> 
 
 
 def test_calls_are_chosen_by_a_function(steered: Server, kinesis: Any) -> None:
-    catch = steered.next("PutRecord", when=lambda given: given["Data"] == b"this").fail("InternalFailure")
+    interception = steered.next("PutRecord", when=lambda given: given["Data"] == b"this").fail("InternalFailure")
     kinesis.put_record(StreamName="events", Data=b"that", PartitionKey="k")
     assert refusal(kinesis.put_record, StreamName="events", Data=b"this", PartitionKey="k")[0] == 500
-    assert catch.count == 1
+    assert interception.count == 1
 
 
-def test_condition_that_fails_catches_nothing_and_is_logged(
+def test_condition_that_fails_intercepts_nothing_and_is_logged(
     steered: Server, kinesis: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     steered.next("PutRecord", when=lambda given: given["Nothing"]).fail("InternalFailure")
     with caplog.at_level(logging.ERROR):
         kinesis.put_record(StreamName="events", Data=b"a", PartitionKey="k")
-    assert "condition" in caplog.text
+    assert "`when` function of an interception failed" in caplog.text
 
 
-def test_caught_calls_can_be_looked_at_and_hold_no_secret(steered: Server, kinesis: Any) -> None:
-    catch = steered.every().watch()
+def test_intercepted_calls_can_be_inspected_and_hold_no_secret(steered: Server, kinesis: Any) -> None:
+    interception = steered.every().watch()
     put(kinesis, b"a")
     kinesis.list_streams(Limit=5)
-    calls = catch.calls
+    calls = interception.calls
     assert [call.operation for call in calls] == ["PutRecords", "ListStreams"]
     assert (calls[0].stream, calls[0].region) == ("events", "us-east-1")
     assert calls[1].parameters == {"Limit": 5}
-    for told in (repr(calls), repr(catch), repr(steered)):
+    for told in (repr(calls), repr(interception), repr(steered)):
         assert SECRET not in told
         assert "Signature" not in told
 
 
-def test_request_that_is_not_let_in_is_not_caught(steered: Server, kinesis: Any) -> None:
-    catch = steered.every().watch()
+def test_request_that_is_rejected_is_not_intercepted(steered: Server, kinesis: Any) -> None:
+    interception = steered.every().watch()
     stranger = Endpoint("stranger", steered.url).boto3()
     assert refusal(stranger.list_streams)[1] == "InvalidSignatureException"
-    assert catch.count == 0
+    assert interception.count == 0
 
 
 def test_each_attempt_is_a_call(steered: Server, kinesis: Any) -> None:
@@ -396,21 +396,21 @@ def test_calls_go_their_way_as_long_as_nothing_is_said_of_them(steered: Server, 
 
 
 def test_wait_ends_where_nothing_comes(steered: Server, kinesis: Any) -> None:
-    catch = steered.next("PutRecords").watch()
+    interception = steered.next("PutRecords").watch()
     with pytest.raises(TimeoutError, match="0 of 1 calls of PutRecords"):
-        catch.wait(timeout=0.05)
-    catch.cancel()
+        interception.wait(timeout=0.05)
+    interception.cancel()
     with pytest.raises(ClosedError):
-        catch.wait()
+        interception.wait()
 
 
 def test_wait_for_more_calls_than_are_caught_ends(steered: Server, kinesis: Any) -> None:
-    catch = steered.next("PutRecords").watch()
+    interception = steered.next("PutRecords").watch()
     waiting: list[Any] = []
 
     def wait() -> None:
         try:
-            catch.wait(2)
+            interception.wait(2)
         except ClosedError as error:
             waiting.append(error)
 
@@ -425,7 +425,7 @@ async def test_asyncio_waits_for_calls_too(steered: Server, kinesis: Any) -> Non
     held = steered.next("ListShards").hold()
     async with Client(region="us-east-1", credentials=Credentials("local", SECRET), endpoint_url=steered.url) as client:
         asking = asyncio.create_task(client.call("ListShards", {"StreamName": "events"}))
-        call = await held.arrived()
+        call = await held.wait_async()
         assert call.parameters == {"StreamName": "events"}
         assert not asking.done()
         held.release()
@@ -453,7 +453,7 @@ def test_server_that_does_not_run_catches_nothing() -> None:
         server.every()
     with server:
         client = Endpoint("again", server.url).boto3()
-        assert refusal(put, client, b"a")[1] == "ResourceNotFoundException"  # the catch went with the server
+        assert refusal(put, client, b"a")[1] == "ResourceNotFoundException"  # the interception went with the server
 
 
 def test_stopping_lets_go_what_is_held() -> None:

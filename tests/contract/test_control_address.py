@@ -58,7 +58,7 @@ class Remote:
         return answer.status, json.loads(content) if content else None
 
     def next(self, operation: str, **said: Any) -> str:
-        """Catch the next call, and return the catch's id."""
+        """Intercept the next call, and return the interception's id."""
         status, answer = self.ask("POST", "/_control/next", {"operation": operation, **said})
         assert status == 201, answer
         return str(answer["id"])
@@ -68,8 +68,8 @@ class Remote:
 def remote(steered: Server) -> Iterator[Remote]:
     remote = Remote(steered)
     yield remote
-    assert remote.ask("DELETE", "/_control/catches") == (204, None)
-    assert remote.ask("GET", "/_control/catches") == (200, {"catches": []})
+    assert remote.ask("DELETE", "/_control/interceptions") == (204, None)
+    assert remote.ask("GET", "/_control/interceptions") == (200, {"interceptions": []})
 
 
 def put(kinesis: Any, *datas: bytes) -> Any:
@@ -84,15 +84,15 @@ def test_next_call_fails_once(remote: Remote, kinesis: Any) -> None:
 
 
 def test_every_call_fails_until_the_catch_is_cancelled(remote: Remote, kinesis: Any) -> None:
-    said = {"operation": "PutRecords", "fail": {"code": "InternalFailure", "status": 503}, "after_acting": True}
-    status, catch = remote.ask("POST", "/_control/every", said)
-    assert (status, catch["left"]) == (201, None)
+    said = {"operation": "PutRecords", "fail": {"code": "InternalFailure", "status": 503}, "after_applying": True}
+    status, interception = remote.ask("POST", "/_control/every", said)
+    assert (status, interception["left"]) == (201, None)
     for _ in range(2):
         with pytest.raises(botocore.exceptions.ClientError, match="InternalFailure"):
             put(kinesis, b"a")
-    assert remote.ask("DELETE", f"/_control/catches/{catch['id']}") == (204, None)
+    assert remote.ask("DELETE", f"/_control/interceptions/{interception['id']}") == (204, None)
     put(kinesis, b"a")
-    assert remote.ask("GET", f"/_control/catches/{catch['id']}")[0] == 404
+    assert remote.ask("GET", f"/_control/interceptions/{interception['id']}")[0] == 404
 
 
 def test_entries_fail(remote: Remote, kinesis: Any) -> None:
@@ -103,19 +103,19 @@ def test_entries_fail(remote: Remote, kinesis: Any) -> None:
 
 def test_connection_is_cut(remote: Remote, kinesis: Any) -> None:
     for said in ({}, {"reset": True}):
-        remote.next("PutRecords", cut=said)
+        remote.next("PutRecords", drop_connection=said)
         with pytest.raises(botocore.exceptions.ConnectionClosedError):
             put(kinesis, b"a")
-    remote.next("ListStreams", cut={"after_bytes": 5}, after_acting=True)
+    remote.next("ListStreams", drop_connection={"after_bytes": 5}, after_applying=True)
     raw = Raw(Endpoint("steered", remote.server.url, secret_access_key=SECRET))
     with pytest.raises(IncompleteRead):  # boto3 would take the half for an answer without members
         raw.send(raw.sign("ListStreams", b"{}"), b"{}")
 
 
 def test_call_is_answered_and_changed(remote: Remote, kinesis: Any) -> None:
-    remote.next("ListStreams", answer={"body": {"StreamNames": ["x"], "HasMoreStreams": False}})
+    remote.next("ListStreams", respond={"body": {"StreamNames": ["x"], "HasMoreStreams": False}})
     assert kinesis.list_streams()["StreamNames"] == ["x"]
-    remote.next("ListStreams", answer={"status": 502, "body": "<html>", "headers": {"Content-Type": "text/html"}})
+    remote.next("ListStreams", respond={"status": 502, "body": "<html>", "headers": {"Content-Type": "text/html"}})
     with pytest.raises(botocore.exceptions.ClientError):
         kinesis.list_streams()
     data = base64.b64encode(b"\xff\x00").decode()
@@ -130,9 +130,9 @@ def test_call_is_waited_for_held_and_released(remote: Remote, kinesis: Any) -> N
     held = remote.next("PutRecords", hold={}, stream="events")
     putting = threading.Thread(target=put, args=(kinesis, b"\xff"))
     putting.start()
-    status, catch = remote.ask("GET", f"/_control/catches/{held}?wait=10")
-    assert (status, catch["count"], catch["left"]) == (200, 1, 0)
-    assert catch["calls"] == [
+    status, interception = remote.ask("GET", f"/_control/interceptions/{held}?wait=10")
+    assert (status, interception["count"], interception["left"]) == (200, 1, 0)
+    assert interception["calls"] == [
         {
             "operation": "PutRecords",
             "parameters": {"StreamName": "events", "Records": [{"Data": "/w==", "PartitionKey": "k"}]},
@@ -142,22 +142,22 @@ def test_call_is_waited_for_held_and_released(remote: Remote, kinesis: Any) -> N
         }
     ]
     assert putting.is_alive()
-    assert remote.ask("POST", f"/_control/catches/{held}/release") == (204, None)
+    assert remote.ask("POST", f"/_control/interceptions/{held}/release") == (204, None)
     putting.join(timeout=10)
     assert not putting.is_alive()
 
 
 def test_waiting_ends_where_nothing_comes(remote: Remote) -> None:
-    catch = remote.next("PutRecords", watch={})
+    interception = remote.next("PutRecords", watch={})
     for query in ("?wait=0.05", "", "?wait=0", "?calls=5", "?wait=0.05&calls=1"):
-        assert remote.ask("GET", f"/_control/catches/{catch}{query}")[1]["count"] == 0
+        assert remote.ask("GET", f"/_control/interceptions/{interception}{query}")[1]["count"] == 0
 
 
 def test_calls_are_chosen_by_shard(remote: Remote, kinesis: Any) -> None:
-    catch = remote.next("GetShardIterator", times=5, shard="shardId-000000000001", watch={})
+    interception = remote.next("GetShardIterator", times=5, shard="shardId-000000000001", watch={})
     for shard in ("shardId-000000000000", "shardId-000000000001"):
         kinesis.get_shard_iterator(StreamName="events", ShardId=shard, ShardIteratorType="LATEST")
-    _, answer = remote.ask("GET", f"/_control/catches/{catch}")
+    _, answer = remote.ask("GET", f"/_control/interceptions/{interception}")
     assert (answer["count"], answer["left"], answer["calls"][0]["shard"]) == (1, 4, "shardId-000000000001")
 
 
@@ -172,25 +172,25 @@ def test_clock_is_put_forward(remote: Remote) -> None:
     ("said", "text"),
     [
         ({"operation": "PutRecordz", "fail": {"code": "X"}}, "PutRecordz"),
-        ({"operation": "PutRecords"}, "must say what becomes of the call"),
-        ({"operation": "PutRecords", "hold": {}, "watch": {}}, "must say what becomes of the call"),
+        ({"operation": "PutRecords"}, "is required without after_events"),
+        ({"operation": "PutRecords", "hold": {}, "watch": {}}, "is required without after_events"),
         ({"operation": "PutRecords", "fial": {}}, "fial"),
         ({"operation": "PutRecords", "fail": {}}, "code"),
         ({"operation": "PutRecords", "fail": {"code": "X", "status": 200}}, "status"),
         ({"operation": "PutRecords", "times": 0, "hold": {}}, "times"),
         ({"operation": "PutRecord", "fail_entries": {"entries": [1]}}, "PutRecords"),
-        ({"cut": {"after_bytes": 5}}, "after_acting"),
+        ({"drop_connection": {"after_bytes": 5}}, "after_applying"),
         ({"delay": {"seconds": 1e9}}, "seconds"),
-        ({"answer": {"headers": {"a": "b\r\nc: d"}}}, "header"),
-        ({"answer": {"headers": {"a b": "c"}}}, "header"),
+        ({"respond": {"headers": {"a": "b\r\nc: d"}}}, "header"),
+        ({"respond": {"headers": {"a b": "c"}}}, "header"),
         ({"change": {"Data": "?"}}, "base64"),
-        (b"nonsense", "not understood"),
-        (b"\xff", "not understood"),
-        (b"[" * 100_000, "not understood"),
-        ([], "not understood"),
+        (b"nonsense", "Invalid body"),
+        (b"\xff", "Invalid body"),
+        (b"[" * 100_000, "Invalid body"),
+        ([], "Invalid body"),
     ],
 )
-def test_what_is_not_understood_is_refused_and_told(remote: Remote, said: Any, text: str) -> None:
+def test_invalid_request_is_refused_with_its_reason(remote: Remote, said: Any, text: str) -> None:
     status, answer = remote.ask("POST", "/_control/next", said)
     assert status == 400
     assert text in answer["error"]
@@ -204,10 +204,10 @@ def test_what_is_not_understood_is_refused_and_told(remote: Remote, said: Any, t
         ("GET", "/_control/next", 405),
         ("PUT", "/_control/clock", 405),
         ("OPTIONS", "/_control/next", 405),
-        ("GET", "/_control/catches/99", 404),
-        ("GET", "/_control/catches/1/2/3", 405),
-        ("POST", "/_control/catches/%2e%2e/release", 404),
-        ("GET", "/_control/catches/99?wait=x", 404),
+        ("GET", "/_control/interceptions/99", 404),
+        ("GET", "/_control/interceptions/1/2/3", 405),
+        ("POST", "/_control/interceptions/%2e%2e/release", 404),
+        ("GET", "/_control/interceptions/99?wait=x", 404),
     ],
 )
 def test_what_is_not_there_is_told_so(remote: Remote, method: str, path: str, status: int) -> None:
@@ -218,8 +218,8 @@ def test_what_is_not_there_is_told_so(remote: Remote, method: str, path: str, st
 
 @pytest.mark.parametrize("query", ["wait=x", "wait=1&calls=x", "wait=1&calls=0", "wait=1&calls=-5", "calls=1e5"])
 def test_number_that_is_none_is_refused(remote: Remote, query: str) -> None:
-    catch = remote.next("PutRecords", watch={})
-    assert remote.ask("GET", f"/_control/catches/{catch}?{query}")[0] == 400
+    interception = remote.next("PutRecords", watch={})
+    assert remote.ask("GET", f"/_control/interceptions/{interception}?{query}")[0] == 400
 
 
 @pytest.mark.parametrize(

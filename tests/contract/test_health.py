@@ -79,7 +79,7 @@ def test_other_methods_get_no_health(url: str, method: str) -> None:
 
 
 def test_server_whose_disk_failed_is_not_healthy(tmp_path: Path) -> None:
-    with Server(data=tmp_path, transition=0) as server:
+    with Server(data_dir=tmp_path, transition=0) as server:
         raw = Raw(Endpoint("health", server.url))
         kinesis = raw.endpoint.boto3()
         kinesis.create_stream(StreamName="orders", ShardCount=1)

@@ -31,7 +31,7 @@ SOON = 15.0
 @pytest.fixture(scope="module")
 def bounded() -> Iterator[Server]:
     """A server that takes little."""
-    limits = Limits(connections=20, header_bytes=8192, body_bytes=100_000, streams=10)
+    limits = Limits(connections=20, header_bytes=8192, body_bytes=100_000, http2_streams=10)
     with Server(tls_port=0, transition=0, quotas=False, limits=limits) as server:
         yield server
         assert answers(server)
@@ -45,7 +45,14 @@ def url(bounded: Server, request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def hasty() -> Iterator[Server]:
     """A server with short time limits, for tests that wait for one."""
-    limits = Limits(connections=20, idle=0.5, crowded_idle=0.3, handshake=1, body=0.5, answer=0.5)
+    limits = Limits(
+        connections=20,
+        idle_timeout=0.5,
+        saturated_idle_timeout=0.3,
+        handshake_timeout=1,
+        body_timeout=0.5,
+        response_timeout=0.5,
+    )
     with Server(tls_port=0, transition=0, quotas=False, limits=limits) as server:
         yield server
         assert answers(server)
@@ -174,7 +181,7 @@ def test_tls_that_does_not_begin_ends(hasty: Server) -> None:
 def test_answer_that_nobody_reads_ends_its_connection(hasty: Server) -> None:
     raw = Raw(Endpoint("deaf", hasty.url))
     raw.json("CreateStream", {"StreamName": "deaf", "ShardCount": 1})
-    hasty.next("DescribeStream").answer(body=bytes(50_000_000))
+    hasty.next("DescribeStream").respond(body=bytes(50_000_000))
     body = b'{"StreamName": "deaf"}'
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -453,7 +460,7 @@ def _status(received: bytes) -> int | None:
         b"POST / HTTP/1.1\r\nHost: localhost\r\nExpect: wonders\r\n\r\n",
         b"POST / HTTP/1.1\r\n folded: x\r\n\r\n",
         b"GET /_control/%ff%00 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer local\r\n\r\n",
-        b"GET /_control/catches/1?wait=nan&calls=x HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer local\r\n\r\n",
+        b"GET /_control/interceptions/1?wait=nan&calls=x HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer local\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(200),
         b"PRI * HTTP/2.0\r\n\r\nXX",
     ],
@@ -481,7 +488,7 @@ def test_connections_that_are_reset_are_forgotten(bounded: Server) -> None:
 
 def test_server_stops_whatever_its_clients_do() -> None:
     """It does not wait as long as it would for requests that go on."""
-    with Server(tls_port=0, limits=Limits(stop=3600)) as server:
+    with Server(tls_port=0, limits=Limits(stop_timeout=3600)) as server:
         raw = Raw(Endpoint("stop", server.url))
         open_connections: list[Any] = [connect(server) for _ in range(5)]
         open_connections[0].sendall(b"POST / HTTP/1.1\r\nHost: loc")
@@ -510,7 +517,7 @@ def test_connections_leave_nothing_behind(bounded: Server) -> None:
     before = descriptors()
     for _ in range(40):
         for url in (bounded.url, str(bounded.tls_url)):
-            bounded.next("ListStreams").after_acting.cut(after_bytes=3)
+            bounded.next("ListStreams").after_applying.drop_connection(after_bytes=3)
             with Http2(url, bounded.ca_file) as client:
                 stream = client.start(headers)
                 client.send(stream, b"{}")

@@ -311,7 +311,7 @@ def test_client_that_asks_whether_to_go_on_is_told_so(both: Server) -> None:
 def test_ten_mebibytes_go_both_ways_by_http_2(both: Server, url: str) -> None:
     raw = Raw(Endpoint("large", url))
     data = base64.b64encode(bytes(9 * 1024 * 1024)).decode()
-    both.next("PutRecord").answer(body={"Answer": data})
+    both.next("PutRecord").respond(body={"Answer": data})
     body = json.dumps({"StreamName": "events", "Data": data, "PartitionKey": "k"}).encode()
     with Http2(url, both.ca_file) as client:
         status, _, answer = client.ask(raw.sign("PutRecord", body), body)
@@ -319,7 +319,7 @@ def test_ten_mebibytes_go_both_ways_by_http_2(both: Server, url: str) -> None:
 
 
 def test_idle_http_2_connection_is_ended_with_a_word() -> None:
-    with Server(limits=Limits(idle=0.2)) as server, Http2(server.url) as client:
+    with Server(limits=Limits(idle_timeout=0.2)) as server, Http2(server.url) as client:
         with pytest.raises(Ended):  # noqa: PT012
             while True:
                 client.receive()

@@ -42,7 +42,7 @@ def records(client: Any, name: str) -> list[str]:
 
 
 def test_everything_that_was_set_is_there_after_a_restart(tmp_path: Path) -> None:
-    with Server(data=tmp_path, transition=0, quotas=False) as server:
+    with Server(data_dir=tmp_path, transition=0, quotas=False) as server:
         client = Endpoint("own", server.url).boto3()
         client.update_account_settings(MinimumThroughputBillingCommitment={"Status": "ENABLED"})
         client.create_stream(StreamName="orders", ShardCount=2, Tags={"team": "blue"})
@@ -77,18 +77,18 @@ def test_everything_that_was_set_is_there_after_a_restart(tmp_path: Path) -> Non
         client.describe_stream_summary(StreamName="clicks")
         before = look(client)
         assert records(client, "orders") == ["NONE", "KMS"]
-    with Server(data=tmp_path, transition=0, quotas=False) as server:
+    with Server(data_dir=tmp_path, transition=0, quotas=False) as server:
         client = Endpoint("own", server.url).boto3()
         assert look(client) == before
         assert records(client, "orders") == ["NONE", "KMS"]
 
 
 def test_what_was_under_way_is_done_after_a_restart(tmp_path: Path) -> None:
-    with Server(data=tmp_path, transition=0, quotas=False) as server:
+    with Server(data_dir=tmp_path, transition=0, quotas=False) as server:
         client = Endpoint("own", server.url).boto3()
         client.create_stream(StreamName="orders", ShardCount=2)
         client.create_stream(StreamName="clicks", ShardCount=1)
-    with Server(data=tmp_path, transition=60, quotas=False) as server:
+    with Server(data_dir=tmp_path, transition=60, quotas=False) as server:
         client = Endpoint("own", server.url).boto3()
         client.update_shard_count(StreamName="orders", TargetShardCount=4, ScalingType="UNIFORM_SCALING")
         client.update_max_record_size(StreamARN=f"{ARN}/clicks", MaxRecordSizeInKiB=2048)
@@ -96,7 +96,7 @@ def test_what_was_under_way_is_done_after_a_restart(tmp_path: Path) -> None:
         before = look(client)
         assert [before[name]["summary"]["StreamStatus"] for name in ("clicks", "orders")] == ["UPDATING"] * 2
         assert before["orders"]["consumers"][0]["ConsumerStatus"] == "CREATING"
-    with Server(data=tmp_path, transition=60, quotas=False) as server:
+    with Server(data_dir=tmp_path, transition=60, quotas=False) as server:
         client = Endpoint("own", server.url).boto3()
         assert look(client) == before
         server.advance(61)
@@ -112,13 +112,13 @@ def test_shard_counts_of_the_day_are_counted_over_a_restart(tmp_path: Path) -> N
         client.update_shard_count(StreamName="orders", TargetShardCount=target, ScalingType="UNIFORM_SCALING")
         client.describe_stream_summary(StreamName="orders")
 
-    with Server(data=tmp_path, transition=0, quotas=False) as server:
+    with Server(data_dir=tmp_path, transition=0, quotas=False) as server:
         client = Endpoint("own", server.url).boto3()
         client.create_stream(StreamName="orders", ShardCount=1)
         client.describe_stream_summary(StreamName="orders")
         for turn in range(9):
             scale(client, 2 - turn % 2)
-    with Server(data=tmp_path, transition=0, quotas=False) as server:
+    with Server(data_dir=tmp_path, transition=0, quotas=False) as server:
         client = Endpoint("own", server.url).boto3()
         scale(client, 1)
         with pytest.raises(client.exceptions.LimitExceededException):

@@ -24,7 +24,7 @@ MIB = 1024 * 1024
 @pytest.fixture(scope="module", params=["memory", "disk"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     data = tmp_path_factory.mktemp("data") if request.param == "disk" else None
-    with Server(transition=0, data=data) as server:
+    with Server(transition=0, data_dir=data) as server:
         yield server
 
 
@@ -168,7 +168,7 @@ def test_shard_that_closes_by_time_alone_ends_its_subscription(subscribe: Subscr
 
 
 def test_consumer_that_is_not_active_cannot_subscribe() -> None:
-    with Server(transition=3600, clock=ManualClock(runs=True)) as server:
+    with Server(transition=3600, clock=ManualClock(tick=True)) as server:
         kinesis = Endpoint("ours", server.url).boto3()
         kinesis.create_stream(StreamName="events", ShardCount=1)
         server.advance(3600)
@@ -202,7 +202,7 @@ def _advanced(clock: ManualClock, seconds: float, events: Events) -> Events:
 
 
 def test_server_that_stops_ends_its_subscriptions_at_once(tmp_path: Path, subscribe: Subscriber) -> None:
-    server = Server(transition=0, data=tmp_path, limits=Limits(stop=3600)).start()  # nobody is waited for
+    server = Server(transition=0, data_dir=tmp_path, limits=Limits(stop_timeout=3600)).start()  # nobody is waited for
     kinesis = Endpoint("ours", server.url).boto3()
     kinesis.create_stream(StreamName="events", ShardCount=20)
     consumer = register(kinesis, "events")
@@ -214,14 +214,14 @@ def test_server_that_stops_ends_its_subscriptions_at_once(tmp_path: Path, subscr
 
 
 def test_records_outlive_a_restart_and_are_pushed_after_it(tmp_path: Path, subscribe: Subscriber) -> None:
-    with Server(transition=0, data=tmp_path) as server:
+    with Server(transition=0, data_dir=tmp_path) as server:
         kinesis = Endpoint("ours", server.url).boto3()
         kinesis.create_stream(StreamName="events", ShardCount=1)
         consumer = register(kinesis, "events")
         put(kinesis, "events", b"1")
         last = records(subscribe(kinesis, consumer), 1)[0]["SequenceNumber"]
         put(kinesis, "events", b"2")
-    with Server(transition=0, data=tmp_path) as server:
+    with Server(transition=0, data_dir=tmp_path) as server:
         kinesis = Endpoint("ours", server.url).boto3()
         position = {"Type": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": last}
         events = subscribe(kinesis, consumer, position=position)

@@ -49,7 +49,7 @@ def consumer(server: Server, kinesis: Any) -> Iterator[str]:
     for data in (b"1", b"2", b"3"):
         kinesis.put_record(StreamName=name, Data=data * 1_500_000, PartitionKey="k")
     yield register(kinesis, name)
-    server.cancel_catches()
+    server.cancel_interceptions()
 
 
 def read(events: Iterator[dict[str, Any]]) -> tuple[list[bytes], BaseException | None]:
@@ -66,9 +66,9 @@ def read(events: Iterator[dict[str, Any]]) -> tuple[list[bytes], BaseException |
 
 
 def test_connection_is_cut_within_an_event(server: Server, kinesis: Any, consumer: str, subscribe: Subscriber) -> None:
-    catch = server.next("SubscribeToShard").after_events(1).cut()
+    interception = server.next("SubscribeToShard").after_events(1).drop_connection()
     found, error = read(subscribe(kinesis, consumer))
-    assert (found, catch.count) == ([b"1"], 1)
+    assert (found, interception.count) == ([b"1"], 1)
     assert isinstance(error, urllib3.exceptions.ProtocolError)
 
 
@@ -108,15 +108,15 @@ def test_subscription_ends_before_its_time(server: Server, kinesis: Any, consume
 def test_subscription_falls_silent_until_it_is_released(server: Server, consumer: str, subscribe: Subscriber) -> None:
     config = botocore.config.Config(read_timeout=2, retries={"total_max_attempts": 1})
     hasty = Endpoint("ours", server.url).boto3(config=config)
-    catch = server.next("SubscribeToShard").after_events(1).silence()
+    interception = server.next("SubscribeToShard").after_events(1).silence()
     found, error = read(subscribe(hasty, consumer))
     assert found == [b"1"]
     assert isinstance(error, (botocore.exceptions.ReadTimeoutError, urllib3.exceptions.ReadTimeoutError))
     server.advance(5)
-    catch = server.next("SubscribeToShard").after_events(1).silence()
+    interception = server.next("SubscribeToShard").after_events(1).silence()
     events = subscribe(Endpoint("ours", server.url).boto3(), consumer)
     assert len(records(events, 1)) == 1
-    catch.release()
+    interception.release()
     assert until(events, lambda _: False) == []
 
 
@@ -140,10 +140,10 @@ def test_call_fails_before_it_subscribes(server: Server, kinesis: Any, consumer:
     ]  # and not "within 5 seconds of a successful call"
 
 
-def test_call_that_fails_after_acting_has_subscribed(
+def test_call_that_fails_after_being_applied_has_subscribed(
     server: Server, kinesis: Any, consumer: str, subscribe: Subscriber
 ) -> None:
-    server.next("SubscribeToShard").after_acting.fail("InternalFailure")
+    server.next("SubscribeToShard").after_applying.fail("InternalFailure")
     with pytest.raises(botocore.exceptions.ClientError, match="InternalFailure"):
         subscribe(kinesis, consumer)
     with pytest.raises(kinesis.exceptions.ResourceInUseException):
@@ -154,7 +154,7 @@ def test_call_that_fails_after_acting_has_subscribed(
 def test_answer_is_cut_after_so_many_bytes(
     server: Server, kinesis: Any, consumer: str, subscribe: Subscriber, after_bytes: int
 ) -> None:
-    server.next("SubscribeToShard").after_acting.cut(after_bytes=after_bytes)
+    server.next("SubscribeToShard").after_applying.drop_connection(after_bytes=after_bytes)
     with pytest.raises((botocore.exceptions.HTTPClientError, urllib3.exceptions.ProtocolError)):
         until(subscribe(kinesis, consumer), lambda _: False)
 
@@ -162,16 +162,16 @@ def test_answer_is_cut_after_so_many_bytes(
 def test_call_is_delayed_watched_and_changed(
     server: Server, kinesis: Any, consumer: str, subscribe: Subscriber
 ) -> None:
-    with server.every("SubscribeToShard", shard=SHARD).change({"StartingPosition": {"Type": "LATEST"}}) as catch:
+    with server.every("SubscribeToShard", shard=SHARD).change({"StartingPosition": {"Type": "LATEST"}}) as interception:
         assert next(subscribe(kinesis, consumer))["Records"] == []
-    assert catch.calls[0].parameters == {
+    assert interception.calls[0].parameters == {
         "ConsumerARN": consumer,
         "ShardId": SHARD,
         "StartingPosition": TRIM_HORIZON,
     }
-    assert consumer.partition("/consumer/")[0].endswith(f"/{catch.calls[0].stream}")
+    assert consumer.partition("/consumer/")[0].endswith(f"/{interception.calls[0].stream}")
     server.advance(5)
-    server.next("SubscribeToShard").after_acting.change({"Records": []})  # there is no answer to change
+    server.next("SubscribeToShard").after_applying.change({"Records": []})  # there is no answer to change
     assert read(subscribe(kinesis, consumer))[0] == [b"1", b"2", b"3"]
 
 
@@ -184,11 +184,11 @@ def test_only_subscriptions_have_events(server: Server) -> None:
             server.next("SubscribeToShard").after_events(wrong)  # type: ignore[arg-type]
 
 
-def order(server: Server, **catch: Any) -> Any:
-    """Set a catch over HTTP."""
+def order(server: Server, **interception: Any) -> Any:
+    """Set an interception over HTTP."""
     asked = urllib.request.Request(
         f"{server.url}/_control/next",
-        json.dumps({"operation": "SubscribeToShard"} | catch).encode(),
+        json.dumps({"operation": "SubscribeToShard"} | interception).encode(),
         {"Authorization": "Bearer local"},
     )
     try:
@@ -201,7 +201,7 @@ def order(server: Server, **catch: Any) -> Any:
 @pytest.mark.parametrize(
     ("fault", "error"),
     [
-        ({"cut": {}}, urllib3.exceptions.ProtocolError),
+        ({"drop_connection": {}}, urllib3.exceptions.ProtocolError),
         ({"corrupt": {}}, botocore.eventstream.ChecksumMismatch),
         ({"corrupt": {"at": 9}}, botocore.eventstream.ChecksumMismatch),
         ({"fail": {"code": "InternalFailureException"}}, botocore.exceptions.EventStreamError),
@@ -224,19 +224,19 @@ def test_faults_are_ordered_over_http(
 def test_silence_is_ordered_and_ended_over_http(
     server: Server, kinesis: Any, consumer: str, subscribe: Subscriber
 ) -> None:
-    catch = order(server, after_events=1, silence={})
+    interception = order(server, after_events=1, silence={})
     events = subscribe(kinesis, consumer)
     assert len(records(events, 1)) == 1
-    release = f"{server.url}/_control/catches/{catch['id']}/release"
+    release = f"{server.url}/_control/interceptions/{interception['id']}/release"
     asked = urllib.request.Request(release, method="POST", headers={"Authorization": "Bearer local"})
     urllib.request.urlopen(asked).close()
     assert until(events, lambda _: False) == []
 
 
-def test_fault_that_makes_no_sense_is_refused_over_http(server: Server) -> None:
+def test_invalid_fault_is_refused_over_http(server: Server) -> None:
     assert order(server, after_events=1, delay={"seconds": 1}).startswith(
-        "One of cut, fail, corrupt, silence, end must"
+        "Exactly one of drop_connection, fail, corrupt, silence, end is required"
     )
-    assert order(server, silence={}).startswith("One of watch, ")
+    assert order(server, silence={}).startswith("Exactly one of watch, ")
     assert "SubscribeToShard" in order(server, operation="GetRecords", after_events=1, end={})
     assert "unknown field" in order(server, after_events=1, corrupt={"byte": 1})

@@ -249,7 +249,7 @@ def _resident() -> int:
 
 def test_subscription_of_a_client_that_does_not_read_ends_alone(kinesis: Any) -> None:
     """At its end its client has a moment to read; then the stream is reset, and the connection's others go on."""
-    with Server(transition=0, quotas=False, limits=Limits(answer=0.2)) as server:
+    with Server(transition=0, quotas=False, limits=Limits(response_timeout=0.2)) as server:
         kinesis = Endpoint("ours", server.url).boto3()
         name = make(kinesis, 2)
         consumer = register(kinesis, name)
@@ -275,7 +275,7 @@ def test_subscription_of_a_client_that_does_not_read_ends_alone(kinesis: Any) ->
 
 
 def test_client_of_http_1_that_does_not_read_is_cut_off_after_its_subscription(subscribe: Subscriber) -> None:
-    with Server(transition=0, quotas=False, limits=Limits(answer=0.2)) as server:
+    with Server(transition=0, quotas=False, limits=Limits(response_timeout=0.2)) as server:
         kinesis = Endpoint("ours", server.url).boto3()
         name = make(kinesis)
         consumer = register(kinesis, name)
@@ -296,7 +296,7 @@ def test_client_of_http_1_that_does_not_read_is_cut_off_after_its_subscription(s
 
 
 def test_server_that_stops_ends_each_stream(tmp_path: Path) -> None:
-    with Server(transition=0, limits=Limits(stop=3600), data=tmp_path) as server:
+    with Server(transition=0, limits=Limits(stop_timeout=3600), data_dir=tmp_path) as server:
         kinesis = Endpoint("ours", server.url).boto3()
         consumer = register(kinesis, make(kinesis, 3))
         client = Http2(server.url)
@@ -311,7 +311,7 @@ def test_server_that_stops_ends_each_stream(tmp_path: Path) -> None:
 
 
 def test_server_stops_though_a_client_does_not_read() -> None:
-    with Server(transition=0, quotas=False, limits=Limits(answer=3600, stop=3600)) as server:
+    with Server(transition=0, quotas=False, limits=Limits(response_timeout=3600, stop_timeout=3600)) as server:
         kinesis = Endpoint("ours", server.url).boto3()
         name = make(kinesis)
         put(kinesis, name, bytes(MIB - 1))
@@ -322,7 +322,7 @@ def test_server_stops_though_a_client_does_not_read() -> None:
 
 
 def test_subscription_is_not_idle_for_its_connection(kinesis: Any) -> None:
-    with Server(transition=0, quotas=False, limits=Limits(idle=1, crowded_idle=1)) as server:
+    with Server(transition=0, quotas=False, limits=Limits(idle_timeout=1, saturated_idle_timeout=1)) as server:
         kinesis = Endpoint("ours", server.url).boto3()
         name = make(kinesis)
         consumer = register(kinesis, name)

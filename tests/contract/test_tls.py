@@ -53,7 +53,7 @@ def test_certificate_is_for_names_that_the_server_is_told() -> None:
 def test_certificate_is_kept_with_the_data(tmp_path: Path) -> None:
     shown = set()
     for _ in range(2):
-        with Server(tls_port=0, data=tmp_path) as server:
+        with Server(tls_port=0, data_dir=tmp_path) as server:
             shown.add(leaf(server))
             assert server.ca_file == tmp_path / "tls" / "ca.pem"
     assert len(shown) == 1
@@ -70,7 +70,7 @@ def test_certificate_without_data_goes_with_the_server() -> None:
 
 
 def test_key_is_its_owners_alone(tmp_path: Path) -> None:
-    with Server(tls_port=0, data=tmp_path):
+    with Server(tls_port=0, data_dir=tmp_path):
         assert stat.S_IMODE((tmp_path / "tls" / "server.pem").stat().st_mode) == 0o600
     with Server(tls_port=0) as server:
         assert server.ca_file
@@ -148,7 +148,7 @@ def test_files_that_do_not_fit_are_made_anew(tmp_path: Path, damage: str) -> Non
 def test_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     (tmp_path / "tls").write_text("a file")
     with pytest.raises(ConfigError, match="certificate"):
-        Server(tls_port=0, data=tmp_path).start()
+        Server(tls_port=0, data_dir=tmp_path).start()
 
 
 def test_old_tls_is_not_spoken(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_old_tls_is_not_spoken(tmp_path: Path) -> None:
 
 
 def test_server_without_tls_has_no_certificate(tmp_path: Path) -> None:
-    with Server(data=tmp_path) as server:
+    with Server(data_dir=tmp_path) as server:
         assert (server.tls_url, server.tls_port, server.ca_file) == (None, None, None)
     assert not (tmp_path / "tls").exists()
 
@@ -171,7 +171,7 @@ def test_port_for_tls_that_is_taken_is_told_and_leaves_nothing_open() -> None:
 
 
 def test_server_with_tls_starts_again_and_again(tmp_path: Path) -> None:
-    server = Server(tls_port=0, data=tmp_path)
+    server = Server(tls_port=0, data_dir=tmp_path)
     for _ in range(3):
         with server:
             client = Endpoint("tls", str(server.tls_url)).boto3(verify=str(server.ca_file))

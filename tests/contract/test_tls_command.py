@@ -31,7 +31,7 @@ def running(*options: str) -> Iterator[list[str]]:
 @pytest.mark.parametrize("keys", [("local", "local"), ("it's", 'a "secret" \\ $HOME')])
 def test_printed_lines_work(tmp_path: Path, keys: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     data = str(tmp_path / "da ta")
-    options = ["--tls-port", "0", "--data", data, "--access-key-id", keys[0], "--secret-access-key", keys[1]]
+    options = ["--tls-port", "0", "--data-dir", data, "--access-key-id", keys[0], "--secret-access-key", keys[1]]
     with running(*options, "--region", "eu-west-3", "--no-quotas", "--durability", "process") as lines:
         made = [line.partition("boto3.client")[2] for line in lines if "boto3.client" in line]
         for arguments in made:
@@ -53,9 +53,9 @@ def test_printed_lines_work(tmp_path: Path, keys: tuple[str, str], monkeypatch: 
 
 def test_command_that_others_can_reach_says_so() -> None:
     with running("--host", "0.0.0.0", "--allow-remote", "--host-name", "kinesis") as lines:
-        assert lines[1] == "It listens on 0.0.0.0: whoever reaches it and knows the keys is let in."
+        assert lines[1] == "It listens on 0.0.0.0. Any client that can reach it and has the keys has full access."
     with running() as lines:
-        assert "whoever" not in "".join(lines)
+        assert "full access" not in "".join(lines)
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def serving(folder: Path, **options: Any) -> Iterator[Child]:
     """Run a server on a folder. The options are those of `Server`, `limits` by their names, and `ahead`: how
     many seconds its clock is ahead of the machine's. It is killed at the end.
     """
-    told = json.dumps({"data": str(folder), "durability": "process", **options})
+    told = json.dumps({"data_dir": str(folder), "durability": "process", **options})
     arguments = [sys.executable, "-c", _SERVE, told]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:

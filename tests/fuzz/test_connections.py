@@ -33,7 +33,14 @@ REQUESTS = int(os.environ.get("KINSTREAM_FUZZED_REQUESTS", "100000")) // 10
 FIRST_SEED = int(os.environ.get("KINSTREAM_SEED", "0"))
 BATCH = 500
 """Requests of one seed."""
-LIMITS = {"idle": 2.0, "crowded_idle": 1.0, "handshake": 2.0, "body": 2.0, "answer": 2.0, "body_bytes": 1_048_576}
+LIMITS = {
+    "idle_timeout": 2.0,
+    "saturated_idle_timeout": 1.0,
+    "handshake_timeout": 2.0,
+    "body_timeout": 2.0,
+    "response_timeout": 2.0,
+    "body_bytes": 1_048_576,
+}
 SOON = 15.0
 """Seconds after which a connection should long have been answered or ended."""
 KEPT = "kept-whatever-is-asked"

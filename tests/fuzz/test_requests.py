@@ -103,7 +103,7 @@ class World:
             clock=self.clock,
         )
         self.statuses: Counter[int] = Counter()
-        self.catches: list[str] = []
+        self.interceptions: list[str] = []
 
     async def ask(
         self,
@@ -221,23 +221,23 @@ class World:
         return status, (operation, params, body[:1000], headers, method, path, answer[:1000])
 
     async def steer(self) -> tuple[int, Any]:
-        """Ask something of the control address; no catch that would fail or hold a later call."""
+        """Ask something of the control address; no interception that would fail or hold a later call."""
         pick = self.random.choice
         method, path = (
             pick(["POST", "POST", "GET", "DELETE"]),
-            pick(["next", "next", "every", "every", "catches", "clock", "catches/", "", "x/y"]),
+            pick(["next", "next", "every", "every", "interceptions", "clock", "interceptions/", "", "x/y"]),
         )
-        if self.catches and self.random.random() < 0.5:
+        if self.interceptions and self.random.random() < 0.5:
             method, path = (
                 pick(["GET", "DELETE", "POST"]),
-                "catches/" + pick([*self.catches, "x"]) + pick(["", "/release"]),
+                "interceptions/" + pick([*self.interceptions, "x"]) + pick(["", "/release"]),
             )
-        catch: dict[str, Any] = {
+        interception: dict[str, Any] = {
             "operation": pick([*MEMBERS, None, None, "X", 1]),
             pick(["watch", "watch", "watch", "change", "nothing"]): {},
             pick(["stream", "shard"]): pick(["fuzz-0", "shardId-000000000000", None, None, 3]),
         }
-        body = json.dumps(pick([catch, catch, {"advance": pick([0, 1, -1, 1e400, 3600, 1e9])}])).encode()
+        body = json.dumps(pick([interception, interception, {"advance": pick([0, 1, -1, 1e400, 3600, 1e9])}])).encode()
         if self.random.random() < 0.2:
             body = spoil_body(self.random, body, cbor=False)
         headers = {"host": HOST, "authorization": pick([*["Bearer local"] * 9, "Bearer \xff", ""])}
@@ -246,7 +246,7 @@ class World:
         )
         status, answer = await self.ask(headers, body, method=method, path=f"/_control/{path}", query=query)
         if status == 201:
-            self.catches = [*self.catches[-5:], json.loads(answer)["id"]]
+            self.interceptions = [*self.interceptions[-5:], json.loads(answer)["id"]]
         return status, (method, path, query, body[:1000], answer[:1000])
 
     async def live(self, requests: int) -> None:
@@ -259,7 +259,9 @@ class World:
                 status, told = await self.nonsensical()
             assert status < 500, (number, told)
             self.statuses[status] += 1
-        await self.ask({"host": HOST, "authorization": "Bearer local"}, b"", method="DELETE", path="/_control/catches")
+        await self.ask(
+            {"host": HOST, "authorization": "Bearer local"}, b"", method="DELETE", path="/_control/interceptions"
+        )
         self.clock.now += 61
         assert await self.kept() == kept
         self.store.close()

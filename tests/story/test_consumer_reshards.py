@@ -93,7 +93,7 @@ async def test_latest_begins_with_what_is_written_from_now_on_also_in_children()
         async with Consumer("events", client=stream.client) as consumer:
 
             async def write() -> None:
-                await reading.arrived()  # the iterator has been returned
+                await reading.wait_async()  # the iterator has been returned
                 await stream.write(100)
                 await stream.split("shardId-000000000000")
                 await stream.write(100)

@@ -35,7 +35,7 @@ from kinstream.record import Shard
 from kinstream.testing.clock import ManualClock
 
 STREAM = "orders"
-Disturb = Callable[[Any], Any]
+Inject = Callable[[Any], Any]
 
 
 class Story:
@@ -115,7 +115,7 @@ class Reading:
 async def telling(
     *, shards: int = 1, scheme: str = "plain", wire: str = "json", **options: Any
 ) -> AsyncIterator[Story]:
-    clock = ManualClock(runs=True)
+    clock = ManualClock(tick=True)
     tls = {"tls_port": 0} if scheme == "tls" else {}
     given: dict[str, Any] = {"transition": 0, "clock": clock, **tls, **options}
     with Server(**given) as server:
@@ -166,8 +166,8 @@ async def test_five_minutes_end_again_and_again_and_nobody_notices(story: Story)
     assert story.seen(FetchFailed) == []
 
 
-FAULTS: dict[str, tuple[Disturb, type[KinesisError] | None]] = {
-    "cut": (lambda after: after.cut(), TransportError),
+FAULTS: dict[str, tuple[Inject, type[KinesisError] | None]] = {
+    "drop_connection": (lambda after: after.drop_connection(), TransportError),
     "corrupt": (lambda after: after.corrupt(), UnexpectedResponse),
     "corrupt prelude": (lambda after: after.corrupt(8), UnexpectedResponse),
     "fails": (lambda after: after.fail("InternalFailureException"), ServiceUnavailable),
@@ -181,16 +181,16 @@ FAULTS: dict[str, tuple[Disturb, type[KinesisError] | None]] = {
 @pytest.mark.parametrize("events", [0, 1, 3])
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_after_a_fault_reading_goes_on_after_the_last_event(fault: str, events: int) -> None:
-    disturb, error = FAULTS[fault]
+    inject, error = FAULTS[fault]
     async with telling() as story:
         (shard,) = await story.shards()
-        catch = disturb(story.server.next("SubscribeToShard").after_events(events))
+        interception = inject(story.server.next("SubscribeToShard").after_events(events))
         reading = Reading(story, shard)
         for number in range(10):
             await story.put(number)
             await story.passes(1)
         await reading.has(10)
-        assert catch.count == 1
+        assert interception.count == 1
         await reading.stop()
         assert reading.numbers == list(range(10))
         failed = story.seen(FetchFailed)
@@ -228,9 +228,9 @@ async def test_latest_that_breaks_before_its_first_event_misses_nothing(story: S
     (shard,) = await story.shards()
     await story.put(0)
     await story.passes(10)
-    catch = story.server.next("SubscribeToShard").after_events(0).cut()
+    interception = story.server.next("SubscribeToShard").after_events(0).drop_connection()
     reading = Reading(story, shard, LATEST)
-    await asyncio.to_thread(catch.wait)
+    await asyncio.to_thread(interception.wait)
     await story.put(1, 2)
     await reading.has(2)
     await reading.stop()
@@ -256,10 +256,10 @@ async def test_whoever_takes_a_subscription_over_loses_it_again(story: Story) ->
 async def test_damage_that_does_not_end_is_an_error_in_the_end() -> None:
     async with telling() as story:
         (shard,) = await story.shards()
-        catch = story.server.every("SubscribeToShard").after_events(0).corrupt()
+        interception = story.server.every("SubscribeToShard").after_events(0).corrupt()
         with pytest.raises(UnexpectedResponse, match="damaged at frame 1"):
             await Reading(story, shard).ends()
-        assert catch.count == PATIENCE + 1
+        assert interception.count == PATIENCE + 1
 
 
 # The end of a shard

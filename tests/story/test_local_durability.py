@@ -40,7 +40,7 @@ sys.exit(args.run(args))
 SERVE = """
 import sys, threading
 from kinstream.local import Server
-with Server(data=sys.argv[1], durability=sys.argv[2], quotas=False) as server:
+with Server(data_dir=sys.argv[1], durability=sys.argv[2], quotas=False) as server:
     print("endpoint", server.url, flush=True)
     threading.Event().wait()
 """
@@ -173,7 +173,7 @@ def test_no_acknowledged_record_is_lost_or_moved_by_kills(tmp_path: Path, durabi
 
 
 def test_kill_right_after_an_answer_forgets_nothing_that_was_answered(tmp_path: Path) -> None:
-    with process(command("--data", str(tmp_path))) as (child, kinesis):
+    with process(command("--data-dir", str(tmp_path))) as (child, kinesis):
         kinesis.create_stream(StreamName=STREAM, ShardCount=1)
         time.sleep(0.05)
         put = kinesis.put_record(StreamName=STREAM, Data=b"1", PartitionKey="k")
@@ -182,7 +182,7 @@ def test_kill_right_after_an_answer_forgets_nothing_that_was_answered(tmp_path: 
         )["ShardIterator"]
         child.send_signal(signal.SIGKILL)
         child.wait()
-    with process(command("--data", str(tmp_path))) as (_, kinesis):
+    with process(command("--data-dir", str(tmp_path))) as (_, kinesis):
         (record,) = kinesis.get_records(ShardIterator=iterator)["Records"]
         assert record["SequenceNumber"] == put["SequenceNumber"]
         later = kinesis.put_record(StreamName=STREAM, Data=b"2", PartitionKey="k")
@@ -198,7 +198,7 @@ def test_command_stops_cleanly_on_both_signals() -> None:
 
 
 def test_command_says_what_a_client_needs(tmp_path: Path) -> None:
-    options = ["--access-key-id", "AKIDOWN", "--secret-access-key", "OWNSECRET", "--data", str(tmp_path)]
+    options = ["--access-key-id", "AKIDOWN", "--secret-access-key", "OWNSECRET", "--data-dir", str(tmp_path)]
     with subprocess.Popen(command(*options), stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         lines = list(itertools.takewhile(lambda line: "Ctrl+C" not in line, child.stdout))
@@ -213,10 +213,10 @@ def test_command_says_what_a_client_needs(tmp_path: Path) -> None:
 
 
 def test_command_says_in_one_line_why_it_cannot_start(tmp_path: Path) -> None:
-    with Server(data=tmp_path / "used") as server:
+    with Server(data_dir=tmp_path / "used") as server:
         for options, text in (
             (["--port", str(server.port)], f"port={server.port}: cannot listen on 127.0.0.1: Address already in use"),
-            (["--data", str(tmp_path / "used")], "in use by another local Kinesis"),
+            (["--data-dir", str(tmp_path / "used")], "in use by another local Kinesis"),
             (["--port", "99999"], "port=99999: must be a whole number from 0 to 65535"),
         ):
             child = subprocess.run(command(*options), capture_output=True, text=True, timeout=50, check=False)
@@ -230,15 +230,19 @@ def test_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "kinesis.sqlite3").write_bytes(b"no database at all, but long enough to be looked at" * 100)
-    for folder, text in ((tmp_path / "file", "cannot be used as a folder"), (foreign, "database"), ("", "data: must")):
+    for folder, text in (
+        (tmp_path / "file", "cannot be used as a folder"),
+        (foreign, "database"),
+        ("", "data_dir: must"),
+    ):
         with pytest.raises(ConfigError, match=text):
-            Server(data=folder).start()
+            Server(data_dir=folder).start()
 
 
 def test_server_whose_disk_failed_shows_nothing_that_it_could_not_keep(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Server(data=tmp_path, transition=0) as server:
+    with Server(data_dir=tmp_path, transition=0) as server:
         kinesis = client(server.url)
         kinesis.create_stream(StreamName=STREAM, ShardCount=1)
         # A row where the next record is to be: the writer fails as on a full disk.
@@ -256,13 +260,13 @@ def test_server_whose_disk_failed_shows_nothing_that_it_could_not_keep(
                 call()
     assert "a restart is needed" in caplog.text
     assert "Traceback" not in caplog.text
-    with Server(data=tmp_path, transition=0) as server:
+    with Server(data_dir=tmp_path, transition=0) as server:
         assert client(server.url).list_streams()["StreamNames"] == [STREAM]
 
 
 def test_server_starts_and_stops_again_and_leaves_no_thread(tmp_path: Path) -> None:
     others = set(threading.enumerate())  # servers that serve a whole run of tests
-    server = Server(data=tmp_path)
+    server = Server(data_dir=tmp_path)
     for _ in range(3):
         with server:
             client(server.url).list_streams()

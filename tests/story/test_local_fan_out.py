@@ -22,7 +22,7 @@ RECORDS = 3000
 
 @pytest.fixture(params=["memory", "disk"])
 def kinesis(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
-    with Server(transition=0.01, quotas=False, data=tmp_path if request.param == "disk" else None) as server:
+    with Server(transition=0.01, quotas=False, data_dir=tmp_path if request.param == "disk" else None) as server:
         yield boto3.client(
             "kinesis",
             endpoint_url=server.url,

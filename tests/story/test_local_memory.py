@@ -19,7 +19,7 @@ FIRST = "shardId-000000000000"
 SERVE = """
 import sys, threading
 from kinstream.local import Server
-with Server(data=sys.argv[1], durability="process", quotas=False, transition=0) as server:
+with Server(data_dir=sys.argv[1], durability="process", quotas=False, transition=0) as server:
     print(server.url, flush=True)
     threading.Event().wait()
 """

@@ -52,7 +52,7 @@ class Kinesis:
 def serve(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[ManualClock], Server]:
     """Makes a server; one on disk finds what an earlier one kept."""
     data = None if request.param == "memory" else tmp_path / "data"
-    return lambda clock: Server(clock=clock, transition=0, quotas=False, data=data)
+    return lambda clock: Server(clock=clock, transition=0, quotas=False, data_dir=data)
 
 
 def test_records_are_read_until_their_retention_is_over_and_no_longer(serve: Callable[[ManualClock], Server]) -> None:
@@ -133,16 +133,16 @@ def test_closed_shard_is_listed_until_its_retention_is_over_and_its_children_kee
 
 def test_start_removes_what_expired_while_the_server_was_down(tmp_path: Path) -> None:
     clock = ManualClock()
-    with Server(clock=clock, transition=0, data=tmp_path) as server, Kinesis(server) as kinesis:
+    with Server(clock=clock, transition=0, data_dir=tmp_path) as server, Kinesis(server) as kinesis:
         kinesis.call("CreateStream", ShardCount=1)
         numbers = kinesis.put(b"old", b"old")
         clock.advance(20 * HOUR)
         numbers += kinesis.put(b"young")
     clock.advance(5 * HOUR)
-    with Server(clock=clock, transition=0, data=tmp_path):
+    with Server(clock=clock, transition=0, data_dir=tmp_path):
         assert chunks_come_down_to(tmp_path, 1)
     clock.advance(25 * HOUR)
-    with Server(clock=clock, transition=0, data=tmp_path) as server, Kinesis(server) as kinesis:
+    with Server(clock=clock, transition=0, data_dir=tmp_path) as server, Kinesis(server) as kinesis:
         assert chunks_come_down_to(tmp_path, 0)
         (number,) = kinesis.put(b"new")
         assert int(number) > max(map(int, numbers))

@@ -224,7 +224,7 @@ async def test_what_kinesis_did_not_take_is_sent_again_and_nothing_else(place: P
 
 async def test_a_record_that_may_be_there_twice_says_so(place: Place) -> None:
     await place.create(1)
-    place.server.next("PutRecords").after_acting.cut()
+    place.server.next("PutRecords").after_applying.drop_connection()
     async with place.producer() as producer:
         result = await (await producer.put(b"data", "key"))
         statistics = producer.statistics()
@@ -457,7 +457,7 @@ async def test_a_full_buffer_makes_put_wait_or_raise_as_it_was_told(place: Place
         assert full.value.record.data == b"one too many"
         late = asyncio.create_task(waiting.put(b"late", "key"))
         gone = asyncio.create_task(waiting.put(b"gone", "key"))
-        await hold.arrived()
+        await hold.wait_async()
         assert waiting.statistics().waiting_puts == 2
         gone.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -505,7 +505,7 @@ async def test_a_close_that_may_not_wait_leaves_every_delivery_with_an_error_tha
     hold = place.server.every("PutRecords").hold()
     deliveries = [await producer.put(b"%d" % number, "key") for number in range(5)]
     waiter = asyncio.create_task(_outcome(deliveries[0]))
-    await hold.arrived()
+    await hold.wait_async()
     with pytest.raises(Undelivered) as undelivered:
         await producer.close(timeout=0.2)
     assert undelivered.value.count == 4

@@ -1,4 +1,4 @@
-"""`kinstream local`: run a local Kinesis."""
+"""The command `kinstream local`, which runs a local Kinesis server."""
 
 from __future__ import annotations
 
@@ -17,41 +17,42 @@ if TYPE_CHECKING:
     from kinstream.local import Server
 
 DEFAULT_PORT = 4567
-"""The port that other local servers have made customary."""
+"""The default port of kinesalite, kinesis-mock and kinesis-local."""
 
 
 def add_parser(subparsers: Any) -> None:
     """Add this command to the command line.
 
     Args:
-        subparsers: What `argparse.ArgumentParser.add_subparsers` returned.
+        subparsers: Return value of `argparse.ArgumentParser.add_subparsers`.
     """
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "local",
-        help="run a local Kinesis",
-        description="Run a local Kinesis until it is interrupted. Any region is accepted in signatures.",
+        help="run a local Kinesis server",
+        description="Run a local Kinesis server until it is interrupted. It accepts any region.",
     )
     add = parser.add_argument
-    add("--port", type=int, default=DEFAULT_PORT, help="port for plain HTTP; 0 picks a free one (default: %(default)s)")
-    add("--tls-port", type=int, metavar="PORT", help="port for TLS as well; 0 picks a free one (default: no TLS)")
-    add("--data", metavar="DIR", help="folder to keep streams and records in (default: memory, gone at the end)")
+    add("--port", type=int, default=DEFAULT_PORT, help="port for plain HTTP, 0 for a free one (default: %(default)s)")
+    add("--tls-port", type=int, metavar="PORT", help="additional port for TLS, 0 for a free one (default: no TLS)")
+    add("--data-dir", metavar="DIR", help="folder for streams and records (default: in memory, lost at exit)")
     add(
         "--durability",
         default="full",
         metavar="full|process",
-        help="what kept records survive: a power cut, or a killed process only, which is faster (default: %(default)s)",
+        help="failure that stored records survive: full includes a power failure, process only the death of the process, "
+        "which is faster (default: %(default)s)",
     )
-    add("--no-quotas", action="store_true", help="let shards take and give more than AWS's would")
+    add("--no-quotas", action="store_true", help="do not enforce the quotas of shards and operations")
     add(
         "--transition",
         type=float,
         default=0.02,
         metavar="SECONDS",
-        help="how long streams are CREATING, UPDATING or DELETING (default: %(default)s)",
+        help="time for which streams are CREATING, UPDATING or DELETING (default: %(default)s)",
     )
-    add("--access-key-id", default="local", metavar="ID", help="the access key that is let in (default: %(default)s)")
-    add("--secret-access-key", default="local", metavar="SECRET", help="its secret (default: %(default)s)")
-    add("--region", default="us-east-1", help="the region to tell clients (default: %(default)s)")
+    add("--access-key-id", default="local", metavar="ID", help="access key id for clients (default: %(default)s)")
+    add("--secret-access-key", default="local", metavar="SECRET", help="secret for clients (default: %(default)s)")
+    add("--region", default="us-east-1", help="region in the printed examples (default: %(default)s)")
     add("--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen on (default: %(default)s)")
     add("--allow-remote", action="store_true", help="permit a --host that other machines can reach")
     add(
@@ -59,13 +60,13 @@ def add_parser(subparsers: Any) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="a further name by which clients call the server; may be given again",
+        help="additional name to accept in the Host header, can be repeated",
     )
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until SIGINT or SIGTERM. Return the exit status: 0, or 1 where the server could not start."""
+    """Run the server until SIGINT or SIGTERM. Return the exit status: 0, or 1 if the server could not start."""
     from kinstream.local import Server
 
     stopping = threading.Event()
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
             host=args.host,
             port=args.port,
             tls_port=args.tls_port,
-            data=args.data,
+            data_dir=args.data_dir,
             durability=args.durability,
             access_key_id=args.access_key_id,
             secret_access_key=args.secret_access_key,
@@ -96,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _greeting(server: Server) -> str:
-    """Return what is shown at the start: what clients need, and lines to copy."""
+    """Return the text printed at startup: the settings for clients, and examples to copy."""
     keys = f"AWS_ACCESS_KEY_ID={quote(server.access_key_id)} AWS_SECRET_ACCESS_KEY={quote(server.secret_access_key)}"
     list_streams = f"aws kinesis list-streams --region {quote(server.region)} --endpoint-url"
     boto3 = {
@@ -105,25 +106,25 @@ def _greeting(server: Server) -> str:
         "aws_secret_access_key": server.secret_access_key,
     }
     lines = [
-        "A local Kinesis is running.",
+        "The local Kinesis server is running.",
         "",
         f"  endpoint           {server.url}",
-        f"  region             {server.region} (any other will do)",
+        f"  region             {server.region} (any region is accepted)",
         f"  access key id      {server.access_key_id}",
         f"  secret access key  {server.secret_access_key}",
-        f"  data               {'memory' if server.data is None else server.data}",
+        f"  data               {'in memory' if server.data_dir is None else server.data_dir}",
         "",
         f"Python:   {_boto3(endpoint_url=server.url, **boto3)}",
         f"AWS CLI:  {keys} {list_streams} {server.url}",
-        f"Control:  curl -H {quote(f'Authorization: Bearer {server.secret_access_key}')} {server.url}/_control/catches",
+        f"Control:  curl -H {quote(f'Authorization: Bearer {server.secret_access_key}')} {server.url}/_control/interceptions",
         "",
         "Press Ctrl+C to stop.",
     ]
     if not ip_address(server.host.replace("localhost", "127.0.0.1")).is_loopback:
-        lines[1:1] = [f"It listens on {server.host}: whoever reaches it and knows the keys is let in."]
+        lines[1:1] = [f"It listens on {server.host}. Any client that can reach it and has the keys has full access."]
     if server.tls_url:
         ca_file = str(server.ca_file)
-        lines[3:3] = [f"  with TLS           {server.tls_url}", f"  its authority      {ca_file}"]
+        lines[3:3] = [f"  endpoint with TLS  {server.tls_url}", f"  CA file            {ca_file}"]
         lines[-2:-2] = [
             "",
             f"With TLS: {_boto3(endpoint_url=server.tls_url, verify=ca_file, **boto3)}",

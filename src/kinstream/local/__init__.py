@@ -1,10 +1,10 @@
-"""A Kinesis on your own machine, for tests and for work without a network."""
+"""A local Kinesis server for tests and for development without AWS."""
 
 from kinstream.extra import needs_local
 
 with needs_local("kinstream.local"):
-    from kinstream.local.control import Call, Catch, Catching
+    from kinstream.local.control import Call, Interception, Interceptor, SubscriptionInterceptor
     from kinstream.local.limits import Limits
     from kinstream.local.server import Server
 
-__all__ = ["Call", "Catch", "Catching", "Limits", "Server"]
+__all__ = ["Call", "Interception", "Interceptor", "Limits", "Server", "SubscriptionInterceptor"]

@@ -127,7 +127,7 @@ class Connections:
         for connection in list(self._open):
             connection.stop()
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=self._limits.stop)
+            _, late = await asyncio.wait(self._tasks, timeout=self._limits.stop_timeout)
             for task in late:
                 task.cancel()
             if late:
@@ -167,7 +167,7 @@ class Connections:
                 lambda: asyncio.StreamReaderProtocol(reader, loop=loop),
                 accepted,
                 ssl=tls,
-                ssl_handshake_timeout=self._limits.handshake if tls else None,
+                ssl_handshake_timeout=self._limits.handshake_timeout if tls else None,
                 ssl_shutdown_timeout=GOODBYE_SECONDS if tls else None,
             )
         except (OSError, asyncio.CancelledError) as error:
@@ -190,8 +190,8 @@ class Connections:
             await _end(writer)
 
     def _idle_seconds(self) -> float:
-        crowded = len(self._tasks) * 4 >= self._limits.connections * 3
-        return self._limits.crowded_idle if crowded else self._limits.idle
+        saturated = len(self._tasks) * 4 >= self._limits.connections * 3
+        return self._limits.saturated_idle_timeout if saturated else self._limits.idle_timeout
 
 
 class _Reader(asyncio.StreamReader):
@@ -538,5 +538,5 @@ def _config(limits: Limits) -> Config:
     config.keep_alive_max_requests = sys.maxsize
     config.h11_max_incomplete_size = limits.header_bytes
     config.h2_max_header_list_size = limits.header_bytes
-    config.h2_max_concurrent_streams = limits.streams
+    config.h2_max_concurrent_streams = limits.http2_streams
     return config

@@ -1,7 +1,7 @@
-"""Control: the next call of a kind is caught, and fails, waits, is cut off or is answered as a test says.
+"""Interceptions: calls that a test makes fail, wait, lose their connection or return a response of its own.
 
-A call is one request: a client that tries again makes another one. It is caught after its signature was checked and its body
-parsed, and by one catch only, the oldest that matches; a catch made by `next` is used once.
+A call is one request, and each retry of a client is another call. It is intercepted after its signature is verified and its
+body is parsed. If several interceptions match, only the oldest applies. An interception from `next` expires once used.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ import msgspec
 
 from kinstream.config import number, text, whole_number
 from kinstream.errors import ClosedError, ConfigError
-from kinstream.local import disturb
-from kinstream.local.disturb import Fault
+from kinstream.local import subscription_faults
 from kinstream.local.kept import shard_id
 from kinstream.local.refusal import Refused
+from kinstream.local.subscription_faults import Fault
 from kinstream.local.tokens import Iterator, Sealer, ShardsPage
 
 _log = logging.getLogger("kinstream.local")
 
 KEPT_CALLS = 100
-"""So many of the calls of a catch can be looked at; of more, the last."""
+"""Maximum calls kept by an interception. Older ones are dropped."""
 
 _STREAM = re.compile(r":stream/([^/]+)")
-_TOLD = "Told to by the control of the local Kinesis."
+_INJECTED = "Injected by an interception of the local Kinesis."
 _STATUS = {"InternalFailure": 500, "InternalFailureException": 500, "ServiceUnavailable": 503}
-"""HTTP status of errors that are not the caller's."""
+"""HTTP status of the errors that are not client errors."""
 
 Parameters: TypeAlias = dict[str, Any]
 Entries: TypeAlias = Iterable[int] | Callable[[Parameters], bool]
@@ -45,14 +45,14 @@ Changes: TypeAlias = Mapping[str, Any] | Callable[[Parameters], Mapping[str, Any
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call that was caught. It holds no signature and no secret.
+    """An intercepted call, without its signature and without secrets.
 
     Attributes:
-        operation: Such as "PutRecords".
-        parameters: As boto3 has them: blobs are bytes, timestamps seconds. Members that are not given are not there.
-        region: The region that was asked.
-        stream: The name of the stream that it is about, if it is about one.
-        shard: The id of the shard that it names, if it names one; a shard iterator does.
+        operation: Name of the operation, such as "PutRecords".
+        parameters: Parameters in the form boto3 uses: blobs are bytes, timestamps are seconds. Absent members are left out.
+        region: Region in the signature of the request.
+        stream: Name of the stream that the call addresses; None if it addresses no stream.
+        shard: Id of the shard that the call names, directly or in a shard iterator; None if it names no shard.
     """
 
     operation: str
@@ -63,8 +63,8 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """An answer as its bytes, in the place of the operation's own."""
+class CannedResponse:
+    """A response given by the test, which replaces the response of the operation."""
 
     status: int
     body: bytes | dict[str, Any] | None
@@ -72,72 +72,73 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class Severed:
-    """An answer that is cut off.
+class DroppedConnection:
+    """A response during which the connection is dropped.
 
     Attributes:
-        answer: What would have been answered.
-        after_bytes: So many bytes of its body are sent; with 0 not even its headers.
-        reset: Whether the client sees a reset rather than an end.
+        response: The complete response.
+        after_bytes: Bytes of its body to send first. With 0, its headers are not sent either.
+        reset: True to end with a connection reset instead of a close.
     """
 
-    answer: Any
+    response: Any
     after_bytes: int
     reset: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Disturbed:
-    """A subscription in which something goes wrong.
+class FaultySubscription:
+    """A subscription with an injected fault.
 
     Attributes:
-        answer: The subscription.
-        fault: What goes wrong.
+        response: The subscription, or the error response of the call.
+        fault: The fault to inject.
     """
 
-    answer: Any
+    response: Any
     fault: Fault
 
 
-class Exchange:
-    """A caught call on its way: what its catch makes of it.
+class InterceptedRequest:
+    """A request that an interception handles: the call as shown to the test, and how to apply it.
 
     Args:
-        call: The call.
-        request: It, as the server has it.
-        act: Does what a request asks, and returns the answer. Raises Refused.
+        call: The call as shown to the test.
+        request: The parsed request.
+        apply: Applies a request and returns the response. Raises Refused.
     """
 
-    def __init__(self, call: Call, request: msgspec.Struct, act: Callable[[Any], Awaitable[Any]]) -> None:
+    def __init__(self, call: Call, request: msgspec.Struct, apply: Callable[[Any], Awaitable[Any]]) -> None:
         self.call = call
         self.request = request
-        self._act = act
+        self._apply = apply
 
-    async def act(self, request: msgspec.Struct | None = None) -> Any:
-        """Do what the call asks, or another request instead."""
-        return await self._act(self.request if request is None else request)
-
-
-Step: TypeAlias = Callable[[Exchange], Awaitable[Any]]
+    async def apply(self, request: msgspec.Struct | None = None) -> Any:
+        """Apply the request, or another one in its place."""
+        return await self._apply(self.request if request is None else request)
 
 
-class Catch:
-    """Calls that are being caught. As a context, it ends with it.
+Action: TypeAlias = Callable[[InterceptedRequest], Awaitable[Any]]
+SetAction: TypeAlias = Callable[[Callable[["Interception"], Action]], "Interception"]
+
+
+class Interception:
+    """Calls being intercepted. As a context manager, it is cancelled on exit.
 
     Attributes:
-        count: How many calls were caught.
-        calls: The last 100 of them, the oldest first.
+        count: Number of calls intercepted so far.
+        calls: The last 100 of them, oldest first.
     """
 
     def __init__(
-        self, number: int, operation: str | None, times: int | None, matches: Callable[[Call], bool], step: Step
+        self, number: int, operation: str | None, times: int | None, matches: Callable[[Call], bool], action: Action
     ) -> None:
         self.id: str = str(number)
         self.operation = operation
         self.count: int = 0
         self._times = times
         self._matches = matches
-        self.step = step
+        self.action = action
         self._calls: deque[Call] = deque(maxlen=KEPT_CALLS)
         self._lock = threading.Lock()
         self._awaited: list[tuple[int, Future[Call]]] = []
@@ -145,9 +146,9 @@ class Catch:
         self._cancelled = False
 
     def __repr__(self) -> str:
-        return f"Catch({self.operation or 'any'}, count={self.count}, left={self.left})"
+        return f"Interception({self.operation or 'any'}, count={self.count}, left={self.left})"
 
-    def __enter__(self) -> Catch:
+    def __enter__(self) -> Interception:
         return self
 
     def __exit__(
@@ -157,23 +158,27 @@ class Catch:
 
     @property
     def calls(self) -> list[Call]:
-        """Return the last 100 calls that were caught, the oldest first."""
+        """Return the last 100 intercepted calls, oldest first."""
         with self._lock:
             return list(self._calls)
 
     @property
     def left(self) -> int | None:
-        """Return how many more calls will be caught; None: all."""
+        """Return how many more calls will be intercepted; None if there is no limit."""
         if self._cancelled:
             return 0
         return None if self._times is None else self._times - self.count
 
     def wait(self, calls: int = 1, *, timeout: float = 10.0) -> Call:
-        """Wait until so many calls have been caught, and return the last of them. For threads.
+        """Block until this many calls have been intercepted, and return the last of them.
+
+        Args:
+            calls: Number of calls to wait for. 1 to 1e9.
+            timeout: Seconds to wait.
 
         Raises:
-            TimeoutError: They were not.
-            ClosedError: The catch was cancelled, or the server stopped.
+            TimeoutError: Fewer calls arrived within the timeout.
+            ClosedError: The interception was used up or cancelled, or the server stopped.
         """
         awaited = self._await(calls)
         try:
@@ -181,22 +186,25 @@ class Catch:
         except TimeoutError:
             raise TimeoutError(f"{self.count} of {calls} calls of {self.operation or 'any'} in {timeout:g} s") from None
 
-    async def arrived(self, calls: int = 1) -> Call:
-        """Wait until so many calls have been caught, and return the last of them. For asyncio.
+    async def wait_async(self, calls: int = 1) -> Call:
+        """Wait until this many calls have been intercepted, and return the last of them. The asyncio twin of `wait`.
+
+        Args:
+            calls: Number of calls to wait for. 1 to 1e9.
 
         Raises:
-            ClosedError: The catch was cancelled, or the server stopped.
+            ClosedError: The interception was used up or cancelled, or the server stopped.
         """
         return await asyncio.wrap_future(self._await(calls))
 
     def release(self) -> None:
-        """Let all calls go on that are held by this catch, now and later."""
+        """Resume the calls that this interception holds, and hold no later ones."""
         with self._lock:
             if not self._released.done():
                 self._released.set_result(None)
 
     def cancel(self) -> None:
-        """Catch no more, and let go what is held."""
+        """Stop intercepting, and resume the calls that are held."""
         with self._lock:
             self._cancelled = True
             awaited, self._awaited = self._awaited, []
@@ -204,7 +212,7 @@ class Catch:
         self.release()
 
     def take(self, call: Call) -> bool:
-        """Return whether this catch is the call's; then it is counted."""
+        """Return True, and count the call, if this interception applies to it."""
         if not self._matches(call):
             return False
         with self._lock:
@@ -221,8 +229,8 @@ class Catch:
         _end(never)
         return True
 
-    async def held(self) -> None:
-        """Wait until what is held may go on."""
+    async def until_released(self) -> None:
+        """Wait until the interception is released or cancelled."""
         await asyncio.shield(asyncio.wrap_future(self._released))
 
     def _await(self, calls: int) -> Future[Call]:
@@ -233,142 +241,150 @@ class Catch:
                 kept = list(self._calls)
                 future.set_result(kept[max(0, len(kept) - 1 - (self.count - calls))])
             elif self.left == 0:
-                future.set_exception(ClosedError("the catch has ended"))
+                future.set_exception(ClosedError("the interception ended before this many calls"))
             else:
                 self._awaited.append((calls, future))
         return future
 
 
-class Catching:
-    """Says what becomes of the calls that are to be caught: each method sets the catch, and returns it."""
+class Interceptor:
+    """Selected calls whose treatment is still to be chosen. Each method sets the interception and returns it."""
 
-    def __init__(
-        self, set_catch: Callable[[Callable[[Catch], Step]], Catch], operation: str | None, acting: bool
-    ) -> None:
-        self._set_catch = set_catch
+    def __init__(self, set_action: SetAction, operation: str | None, after_applying: bool) -> None:
+        self._set_action = set_action
         self._operation = operation
-        self._acting = acting
+        self._after_applying = after_applying
 
     @property
-    def after_acting(self) -> Catching:
-        """Return the same, for calls that have done what they ask: records are written, and then the call fails."""
-        return Catching(self._set_catch, self._operation, True)
+    def after_applying(self) -> Interceptor:
+        """Return an interceptor that acts once the call has been applied: records are written, and then the call fails."""
+        return Interceptor(self._set_action, self._operation, True)
 
-    def after_events(self, events: int) -> Disturbing:
-        """Say what becomes of a subscription once it has pushed so many events; it begins as any other.
+    def after_events(self, events: int) -> SubscriptionInterceptor:
+        """Return an interceptor that acts once the subscription has pushed this many events.
 
         Args:
-            events: How many, those without records included: the first comes at once. 0 to 1e9.
+            events: Number of events, including those without records. The first event follows immediately. 0 to 1e9.
         """
         if self._operation != "SubscribeToShard":
-            raise ConfigError("after_events: only SubscribeToShard has events")
+            raise ConfigError("after_events: only SubscribeToShard sends events")
         whole_number("events", events, 0, 10**9)
-        return Disturbing(self._set_catch, events)
+        return SubscriptionInterceptor(self._set_action, events)
 
-    def watch(self) -> Catch:
-        """Let the call go on; it can be looked at."""
-        return self._set(self._act)
+    def watch(self) -> Interception:
+        """Handle the call as usual, and record it."""
+        return self._set(self._apply)
 
-    def fail(self, code: str, message: str = _TOLD, *, status: int | None = None) -> Catch:
-        """Answer with an error.
+    def fail(self, code: str, message: str = _INJECTED, *, status: int | None = None) -> Interception:
+        """Respond with an error.
 
         Args:
-            code: Such as "ProvisionedThroughputExceededException".
-            message: Its text.
-            status: HTTP status; None: 500 for InternalFailure, 503 for ServiceUnavailable, else 400.
+            code: Error code, such as "ProvisionedThroughputExceededException".
+            message: Error message.
+            status: HTTP status. None selects 500 for InternalFailure, 503 for ServiceUnavailable and 400 for all others.
         """
         text("code", code)
         chosen = _STATUS.get(code, 400) if status is None else status
         whole_number("status", chosen, 400, 599)
 
-        async def step(exchange: Exchange) -> Any:
-            if self._acting:
-                await exchange.act()
+        async def action(intercepted: InterceptedRequest) -> Any:
+            if self._after_applying:
+                await intercepted.apply()
             raise Refused(code, message, status=chosen)
 
-        return self._set(step)
+        return self._set(action)
 
     def fail_entries(
-        self, entries: Entries, code: str = "ProvisionedThroughputExceededException", message: str = _TOLD
-    ) -> Catch:
-        """Fail some records of a PutRecords call. They are not written; after acting, they are, but told to have failed.
+        self, entries: Entries, code: str = "ProvisionedThroughputExceededException", message: str = _INJECTED
+    ) -> Interception:
+        """Report some records of a PutRecords call as failed. They are written only with `after_applying`.
 
         Args:
-            entries: Their places in the request, from 0, or a function that says it of a record's parameters.
-            code: Their error code.
-            message: Its text.
+            entries: Indexes of the records in the request, from 0, or a function that returns True for the parameters of
+                a record that fails.
+            code: Error code of the records.
+            message: Error message of the records.
         """
         if self._operation != "PutRecords":
             raise ConfigError("fail_entries: only PutRecords has entries")
         text("code", code)
         chosen = entries if callable(entries) else frozenset(entries)
 
-        async def step(exchange: Exchange) -> Any:
-            return await _fail_entries(exchange, chosen, {"ErrorCode": code, "ErrorMessage": message}, self._acting)
+        async def action(intercepted: InterceptedRequest) -> Any:
+            return await _fail_entries(
+                intercepted, chosen, {"ErrorCode": code, "ErrorMessage": message}, self._after_applying
+            )
 
-        return self._set(step)
+        return self._set(action)
 
-    def delay(self, seconds: float) -> Catch:
-        """Let the call wait, then go on; after acting, its answer waits."""
-        number("seconds", seconds, 0, 3600)
-
-        async def step(exchange: Exchange) -> Any:
-            if self._acting:
-                answer = await exchange.act()
-                await asyncio.sleep(seconds)
-                return answer
-            await asyncio.sleep(seconds)
-            return await exchange.act()
-
-        return self._set(step)
-
-    def hold(self) -> Catch:
-        """Let the call wait until the catch is released, then go on; after acting, its answer waits."""
-
-        def held(catch: Catch) -> Step:
-            async def step(exchange: Exchange) -> Any:
-                if self._acting:
-                    answer = await exchange.act()
-                    await catch.held()
-                    return answer
-                await catch.held()
-                return await exchange.act()
-
-            return step
-
-        return self._set_catch(held)
-
-    def cut(self, *, after_bytes: int = 0, reset: bool = False) -> Catch:
-        """Close the connection instead of answering, with all that is asked on it.
+    def delay(self, seconds: float) -> Interception:
+        """Delay the call, or with `after_applying` its response.
 
         Args:
-            after_bytes: Send the answer's headers and so many bytes of its body first. Only after acting: before it there
-                is no answer.
-            reset: Let the client see a connection reset, not an end. Only where nothing is sent first.
+            seconds: Delay in seconds. 0 to 3600.
+        """
+        number("seconds", seconds, 0, 3600)
+
+        async def action(intercepted: InterceptedRequest) -> Any:
+            if self._after_applying:
+                response = await intercepted.apply()
+                await asyncio.sleep(seconds)
+                return response
+            await asyncio.sleep(seconds)
+            return await intercepted.apply()
+
+        return self._set(action)
+
+    def hold(self) -> Interception:
+        """Hold the call, or with `after_applying` its response, until the interception is released."""
+
+        def hold(interception: Interception) -> Action:
+            async def action(intercepted: InterceptedRequest) -> Any:
+                if self._after_applying:
+                    response = await intercepted.apply()
+                    await interception.until_released()
+                    return response
+                await interception.until_released()
+                return await intercepted.apply()
+
+            return action
+
+        return self._set_action(hold)
+
+    def drop_connection(self, *, after_bytes: int = 0, reset: bool = False) -> Interception:
+        """Close the connection instead of responding. Other requests in flight on it are lost too.
+
+        Args:
+            after_bytes: Bytes of the response body to send first, after its headers. Above 0 only with `after_applying`,
+                because there is no response before.
+            reset: True to end with a connection reset instead of a close. Only if nothing is sent first.
         """
         whole_number("after_bytes", after_bytes, 0, 2**31)
-        if after_bytes and not self._acting:
-            raise ConfigError("after_bytes: there is no answer before acting: after_acting.cut(after_bytes=...)")
+        if after_bytes and not self._after_applying:
+            raise ConfigError(
+                "after_bytes: there is no response before the call is applied. "
+                "Use after_applying.drop_connection(after_bytes=...)."
+            )
         if after_bytes and reset:
-            raise ConfigError("reset: a reset may overtake the bytes before it")
+            raise ConfigError("reset: cannot be combined with after_bytes, because a reset may overtake these bytes")
 
-        async def step(exchange: Exchange) -> Any:
-            return Severed(await exchange.act() if self._acting else None, after_bytes, reset)
+        async def action(intercepted: InterceptedRequest) -> Any:
+            return DroppedConnection(await intercepted.apply() if self._after_applying else None, after_bytes, reset)
 
-        return self._set(step)
+        return self._set(action)
 
-    def answer(
+    def respond(
         self,
         status: int = 200,
         body: bytes | Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Catch:
-        """Answer with anything.
+    ) -> Interception:
+        """Respond with any status, body and headers.
 
         Args:
             status: HTTP status.
-            body: Bytes, which are sent as they are, or members, which are written as the request was (JSON or CBOR).
-            headers: In the place of the usual ones of the same name; an empty value leaves one out.
+            body: Bytes to send unchanged, or members to encode in the format of the request (JSON or CBOR).
+            headers: Headers that replace the usual ones of the same name. An empty value removes a header.
         """
         whole_number("status", status, 200, 599)
         if isinstance(body, Mapping):
@@ -377,100 +393,105 @@ class Catching:
                 msgspec.json.encode(body)
             except TypeError as error:
                 raise ConfigError(f"body: {error}") from None
-        answered = Answered(status, body, dict(headers or {}))
-        for name, value in answered.headers.items():
+        response = CannedResponse(status, body, dict(headers or {}))
+        for name, value in response.headers.items():
             if not (name.isascii() and name.replace("-", "").isalnum() and value.isascii() and value.isprintable()):
-                raise ConfigError(f"headers: {name!r} is not a header")
+                raise ConfigError(f"headers: {name!r} is not a valid header")
 
-        async def step(exchange: Exchange) -> Any:
-            if self._acting:
-                await exchange.act()
-            return answered
+        async def action(intercepted: InterceptedRequest) -> Any:
+            if self._after_applying:
+                await intercepted.apply()
+            return response
 
-        return self._set(step)
+        return self._set(action)
 
-    def change(self, changes: Changes) -> Catch:
-        """Change the call's parameters before it acts; after acting, its answer.
+    def change(self, changes: Changes) -> Interception:
+        """Change the parameters of the call, or with `after_applying` the members of its response.
 
         Args:
-            changes: Members in the place of those of the same name, where None takes one away; or a function that is
-                given all and returns all.
+            changes: Members that replace those of the same name, or a function from all members to all members. None
+                removes a member.
         """
         if not callable(changes) and not isinstance(changes, Mapping):
-            raise ConfigError("changes: must be members or a function")
+            raise ConfigError("changes: must be a mapping of members or a function")
 
-        async def step(exchange: Exchange) -> Any:
-            if self._acting:
-                answer = await exchange.act()
-                given = answer is None or isinstance(answer, msgspec.Struct)
-                return _changed(_members(answer), changes) if given else answer
-            changed = _changed(exchange.call.parameters, changes)
+        async def action(intercepted: InterceptedRequest) -> Any:
+            if self._after_applying:
+                response = await intercepted.apply()
+                has_members = response is None or isinstance(response, msgspec.Struct)
+                return _changed(_members(response), changes) if has_members else response
+            changed = _changed(intercepted.call.parameters, changes)
             try:
-                request = msgspec.convert(changed, type(exchange.request), builtin_types=(bytes,))
+                request = msgspec.convert(changed, type(intercepted.request), builtin_types=(bytes,))
             except msgspec.ValidationError as error:
-                raise Refused("SerializationException", f"Changed by control: {error}") from None
-            return await exchange.act(request)
+                raise Refused("SerializationException", f"Changed by an interception: {error}") from None
+            return await intercepted.apply(request)
 
-        return self._set(step)
+        return self._set(action)
 
     @staticmethod
-    async def _act(exchange: Exchange) -> Any:
-        return await exchange.act()
+    async def _apply(intercepted: InterceptedRequest) -> Any:
+        return await intercepted.apply()
 
-    def _set(self, step: Step) -> Catch:
-        return self._set_catch(lambda _: step)
+    def _set(self, action: Action) -> Interception:
+        return self._set_action(lambda _: action)
 
 
-class Disturbing:
-    """Says what becomes of a subscription after some of its events: each method sets the catch, and returns it."""
+class SubscriptionInterceptor:
+    """Faults of a subscription after a number of events. Each method sets the interception and returns it."""
 
-    def __init__(self, set_catch: Callable[[Callable[[Catch], Step]], Catch], events: int) -> None:
-        self._set_catch = set_catch
+    def __init__(self, set_action: SetAction, events: int) -> None:
+        self._set_action = set_action
         self._events = events
 
-    def cut(self) -> Catch:
-        """Close the connection in the middle of the next event, with all that is asked on it."""
-        return self._set(lambda _: disturb.cut(self._events))
+    def drop_connection(self) -> Interception:
+        """Close the connection in the middle of the next event. Other requests in flight on it are lost too."""
+        return self._set(lambda _: subscription_faults.drop_connection(self._events))
 
-    def corrupt(self, at: int = -5) -> Catch:
-        """Invert a byte of the next event; those after it are whole.
+    def corrupt(self, at: int = -5) -> Interception:
+        """Invert one byte of the next event. Later events are intact.
 
         Args:
-            at: Which byte of the message, from its end if negative: by default the last one of the payload, 0 to 3 the
-                length, 8 to 11 its CRC, -4 to -1 the message's CRC.
+            at: Index of the byte in the message, from the end if negative. The default is the last byte of the payload.
+                0 to 3 are the length, 8 to 11 the CRC of the prelude, -4 to -1 the CRC of the message.
         """
         whole_number("at", at, -(2**31), 2**31)
-        return self._set(lambda _: disturb.corrupt(self._events, at))
+        return self._set(lambda _: subscription_faults.corrupt(self._events, at))
 
-    def fail(self, code: str, message: str = _TOLD) -> Catch:
-        """End the subscription with an exception in its stream, such as "InternalFailureException"."""
+    def fail(self, code: str, message: str = _INJECTED) -> Interception:
+        """End the subscription with an exception event.
+
+        Args:
+            code: Error code, such as "InternalFailureException".
+            message: Error message.
+        """
         refused = Refused(text("code", code), message)
-        return self._set(lambda _: disturb.fail(self._events, refused))
+        return self._set(lambda _: subscription_faults.fail(self._events, refused))
 
-    def silence(self) -> Catch:
-        """Send nothing more, not even an end, until the catch is released or cancelled: a half-open subscription."""
-        return self._set(lambda catch: disturb.silence(self._events, catch.held))
+    def silence(self) -> Interception:
+        """Send nothing more, as on a half-open connection, until the interception is released or cancelled."""
+        return self._set(lambda interception: subscription_faults.silence(self._events, interception.until_released))
 
-    def end(self) -> Catch:
-        """End the subscription before its time."""
-        return self._set(lambda _: disturb.end(self._events))
+    def end(self) -> Interception:
+        """End the subscription early, without an error."""
+        return self._set(lambda _: subscription_faults.end(self._events))
 
-    def _set(self, fault: Callable[[Catch], Fault]) -> Catch:
-        def disturbed(catch: Catch) -> Step:
-            async def step(exchange: Exchange) -> Any:
-                return Disturbed(await exchange.act(), fault(catch))
+    def _set(self, fault: Callable[[Interception], Fault]) -> Interception:
+        def inject(interception: Interception) -> Action:
+            async def action(intercepted: InterceptedRequest) -> Any:
+                return FaultySubscription(await intercepted.apply(), fault(interception))
 
-            return step
+            return action
 
-        return self._set_catch(disturbed)
+        return self._set_action(inject)
 
 
 class Control:
-    """All catches of a server. Any thread may set one.
+    """The interceptions of a server. They can be set from any thread.
 
     Args:
-        knows: Says whether there is an operation of a name.
-        subject: Says which stream and shard parameters are about.
+        knows: Returns True if an operation of this name exists.
+        subject: Returns the stream and the shard that the parameters of a call address.
     """
 
     def __init__(
@@ -478,11 +499,11 @@ class Control:
     ) -> None:
         self._knows = knows
         self._subject = subject
-        self._catches: tuple[Catch, ...] = ()
+        self._interceptions: tuple[Interception, ...] = ()
         self._lock = threading.Lock()
         self._numbers = count(1)
-        self._busy: Counter[Catch] = Counter()
-        """Catches with calls under way; they may be used up."""
+        self._busy: Counter[Interception] = Counter()
+        """Number of calls being handled by each interception, including interceptions that are used up."""
 
     def next(
         self,
@@ -492,10 +513,10 @@ class Control:
         stream: str | None = None,
         shard: str | None = None,
         when: Callable[[Parameters], bool] | None = None,
-    ) -> Catching:
-        """Catch the next calls of a kind. See `Server.next`."""
+    ) -> Interceptor:
+        """Select the next matching calls. See `Server.next`."""
         whole_number("times", times, 1, 10**9)
-        return self._catching(operation, times, stream, shard, when)
+        return self._interceptor(operation, times, stream, shard, when)
 
     def every(
         self,
@@ -504,69 +525,69 @@ class Control:
         stream: str | None = None,
         shard: str | None = None,
         when: Callable[[Parameters], bool] | None = None,
-    ) -> Catching:
-        """Catch all calls of a kind from now on. See `Server.every`."""
-        return self._catching(operation, None, stream, shard, when)
+    ) -> Interceptor:
+        """Select all matching calls from now on. See `Server.every`."""
+        return self._interceptor(operation, None, stream, shard, when)
 
-    async def answer(
-        self, operation: str, request: msgspec.Struct, region: str, act: Callable[[Any], Awaitable[Any]]
+    async def handle(
+        self, operation: str, request: msgspec.Struct, region: str, apply: Callable[[Any], Awaitable[Any]]
     ) -> Any:
-        """Return the answer to a call: the operation's own, or what its catch makes of it.
+        """Return the response to a call, from its operation or from an interception.
 
         Args:
-            operation: Its name.
-            request: What is asked.
-            region: The region that was asked.
-            act: Does what a request asks, and returns the answer.
+            operation: Name of the operation.
+            request: The parsed request.
+            region: Region in the signature of the request.
+            apply: Applies a request and returns the response.
 
         Raises:
-            Refused: The call is refused, by the operation or by a catch.
+            Refused: The operation or an interception refused the call.
         """
-        taken = self._take(operation, request, region) if self._catches else None
+        taken = self._take(operation, request, region) if self._interceptions else None
         if taken is None:
-            return await act(request)
-        catch, call = taken
-        self._busy[catch] += 1
+            return await apply(request)
+        interception, call = taken
+        self._busy[interception] += 1
         try:
-            return await catch.step(Exchange(call, request, act))
+            return await interception.action(InterceptedRequest(call, request, apply))
         finally:
-            self._busy[catch] -= 1
-            if not self._busy[catch]:
-                del self._busy[catch]
+            self._busy[interception] -= 1
+            if not self._busy[interception]:
+                del self._busy[interception]
 
-    def _take(self, operation: str, request: msgspec.Struct, region: str) -> tuple[Catch, Call] | None:
-        """Return the catch that a call is for, with the call as it is shown; None: it goes its way."""
-        if not any(catch.operation in (None, operation) for catch in self._catches):
+    def _take(self, operation: str, request: msgspec.Struct, region: str) -> tuple[Interception, Call] | None:
+        """Return the interception that applies to a call, with the call as shown to the test; None if none applies."""
+        if not any(interception.operation in (None, operation) for interception in self._interceptions):
             return None
         parameters = _members(request)
         call = Call(operation, parameters, region, *self._subject(parameters))
-        for catch in self._catches:
+        for interception in self._interceptions:
             try:
-                taken = catch.operation in (None, operation) and catch.take(call)
+                taken = interception.operation in (None, operation) and interception.take(call)
             except Exception:
-                _log.exception("a catch's own condition failed")
+                _log.exception("the `when` function of an interception failed; the call was not intercepted by it")
                 continue
             if taken:
-                if catch.left == 0:
-                    self._forget(catch)
-                return catch, call
+                if interception.left == 0:
+                    self._forget(interception)
+                return interception, call
         return None
 
     def cancel_all(self) -> None:
-        """Cancel all catches."""
+        """Cancel all interceptions."""
         with self._lock:
-            catches, self._catches = self._catches, ()
-        for catch in (*catches, *list(self._busy)):
-            catch.cancel()
+            interceptions, self._interceptions = self._interceptions, ()
+        for interception in (*interceptions, *list(self._busy)):
+            interception.cancel()
 
-    def _catching(
+    def _interceptor(
         self,
         operation: str | None,
         times: int | None,
         stream: str | None,
         shard: str | None,
         when: Callable[[Parameters], bool] | None,
-    ) -> Catching:
+    ) -> Interceptor:
         if operation is not None and not self._knows(operation):
             raise ConfigError(f"operation={operation!r}: the local Kinesis has no such operation")
 
@@ -577,31 +598,33 @@ class Control:
                 and (when is None or when(call.parameters))
             )
 
-        def set_catch(step: Callable[[Catch], Step]) -> Catch:
-            async def perform(exchange: Exchange) -> Any:
-                return await step(catch)(exchange)
+        def set_action(action: Callable[[Interception], Action]) -> Interception:
+            async def perform(intercepted: InterceptedRequest) -> Any:
+                return await action(interception)(intercepted)
 
             with self._lock:
-                catch = Catch(next(self._numbers), operation, times, matches, perform)
-                # A new tuple each time: whoever goes through the old one is not disturbed.
-                self._catches = (*self._catches, catch)
-            return catch
+                interception = Interception(next(self._numbers), operation, times, matches, perform)
+                # A new tuple each time, so that a concurrent iteration over the old one stays valid.
+                self._interceptions = (*self._interceptions, interception)
+            return interception
 
-        return Catching(set_catch, operation, False)
+        return Interceptor(set_action, operation, False)
 
-    def _forget(self, done: Catch) -> None:
+    def _forget(self, done: Interception) -> None:
         with self._lock:
-            self._catches = tuple(catch for catch in self._catches if catch is not done)
+            self._interceptions = tuple(
+                interception for interception in self._interceptions if interception is not done
+            )
 
 
 def _end(awaited: list[tuple[int, Future[Call]]]) -> None:
     for _, future in awaited:
         if future.set_running_or_notify_cancel():
-            future.set_exception(ClosedError("the catch has ended"))
+            future.set_exception(ClosedError("the interception ended before this many calls"))
 
 
 def _members(struct: Any) -> Parameters:
-    """Return a request or an answer as its members on the wire, without those that are not given."""
+    """Return the members of a request or a response as on the wire, without absent ones."""
     if struct is None:
         return {}
     members: Parameters = _given(msgspec.to_builtins(struct, builtin_types=(bytes,)))
@@ -622,35 +645,37 @@ def _changed(members: Parameters, changes: Changes) -> Parameters:
 
 
 async def _fail_entries(
-    exchange: Exchange,
+    intercepted: InterceptedRequest,
     chosen: frozenset[int] | Callable[[Parameters], bool],
     failure: dict[str, str],
-    acting: bool,
+    after_applying: bool,
 ) -> Any:
-    """Return the answer to a PutRecords call of which some entries fail."""
-    request: Any = exchange.request
-    shown = exchange.call.parameters.get("Records", [])
-    if not shown:
-        return await exchange.act()
+    """Return the response to a PutRecords call in which some entries fail."""
+    request: Any = intercepted.request
+    entries = intercepted.call.parameters.get("Records", [])
+    if not entries:
+        return await intercepted.apply()
     results: list[Any]
-    fails = [chosen(entry) if callable(chosen) else place in chosen for place, entry in enumerate(shown)]
-    if acting:
-        answer = _members(await exchange.act())
-        results = answer["Records"]
+    fails = [chosen(entry) if callable(chosen) else index in chosen for index, entry in enumerate(entries)]
+    if after_applying:
+        response = _members(await intercepted.apply())
+        results = response["Records"]
     else:
-        going = [entry for entry, failing in zip(request.records or [], fails, strict=True) if not failing]
-        rest = msgspec.structs.replace(request, records=going)
-        answer = _members(await exchange.act(rest)) if going else {"EncryptionType": "NONE", "Records": []}
-        written = iter(answer["Records"])
+        remaining = [entry for entry, failing in zip(request.records or [], fails, strict=True) if not failing]
+        reduced = msgspec.structs.replace(request, records=remaining)
+        response = (
+            _members(await intercepted.apply(reduced)) if remaining else {"EncryptionType": "NONE", "Records": []}
+        )
+        written = iter(response["Records"])
         results = [None if failing else next(written) for failing in fails]
-    told: list[Any] = [failure if failing else result for failing, result in zip(fails, results, strict=True)]
-    answer["Records"] = told
-    answer["FailedRecordCount"] = len([result for result in told if result.get("ErrorCode")])
-    return answer
+    reported: list[Any] = [failure if failing else result for failing, result in zip(fails, results, strict=True)]
+    response["Records"] = reported
+    response["FailedRecordCount"] = len([result for result in reported if result.get("ErrorCode")])
+    return response
 
 
 def subject(parameters: Parameters, sealer: Sealer) -> tuple[str | None, str | None]:
-    """Return the stream and the shard that a request is about, by name, ARN, iterator or page token."""
+    """Return the stream and the shard that a request addresses, by name, ARN, iterator or page token."""
     stream, shard = parameters.get("StreamName"), parameters.get("ShardId") or parameters.get("ShardToSplit")
     if stream is None:
         arns = (parameters.get(name) for name in ("StreamARN", "ResourceARN", "ConsumerARN"))

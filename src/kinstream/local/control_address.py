@@ -1,7 +1,7 @@
-"""The control address: catches and the clock over HTTP, below `/_control/`, for tests in any language.
+"""The control address `/_control/`: interceptions and the clock over HTTP, for tests in any language.
 
-No web page can use it: it wants the secret key in an Authorization header, which browsers do not let a page send to another
-place without asking first, and that question is refused. Kinesis itself is asked at `/` only.
+Web pages cannot use it. It requires the secret key in an Authorization header, which browsers send to another origin only
+after a CORS preflight request, and preflight requests are refused. Kinesis requests are accepted at `/` only.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from urllib.parse import parse_qs
 import msgspec
 
 from kinstream.errors import ClosedError, ConfigError
-from kinstream.local.control import Catch, Catching, Control, Disturbing
+from kinstream.local.control import Control, Interception, Interceptor, SubscriptionInterceptor
 from kinstream.local.moved_clock import MovedClock
 
 T = TypeVar("T")
 
 PREFIX = "/_control/"
 
-KEPT_CATCHES = 1000
-"""So many catches can be asked about, and let go, by their id; of more, the last."""
+KEPT_INTERCEPTIONS = 1000
+"""Maximum interceptions that can be addressed by their id. Older ones are no longer addressable."""
 
 MAX_WAIT = 60.0
-"""The longest that one request waits for a call."""
+"""Maximum seconds that one request waits for calls."""
 
-Answer: TypeAlias = tuple[int, Any]
+Response: TypeAlias = tuple[int, Any]
 
 
-class Wrong(Exception):
-    """A request to the control address that is not done.
+class ControlError(Exception):
+    """A rejected request to the control address.
 
     Args:
         status: HTTP status.
-        message: Why.
+        message: Reason of the rejection.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -48,11 +48,11 @@ class Wrong(Exception):
 
 
 class _Strict(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """A body whose members are all known: a typing mistake is told, not ignored."""
+    """A body that is rejected if it has an unknown member, so that a misspelt one is reported."""
 
 
 class Fail(_Strict):
-    """Answer with an error."""
+    """Respond with an error."""
 
     code: str
     message: str | None = None
@@ -60,7 +60,7 @@ class Fail(_Strict):
 
 
 class FailEntries(_Strict):
-    """Fail some records of PutRecords."""
+    """Report some records of PutRecords as failed."""
 
     entries: list[int]
     code: str | None = None
@@ -68,20 +68,20 @@ class FailEntries(_Strict):
 
 
 class Delay(_Strict):
-    """Let the call wait."""
+    """Delay the call."""
 
     seconds: float
 
 
-class Cut(_Strict):
+class DropConnection(_Strict):
     """Close the connection."""
 
     after_bytes: int = 0
     reset: bool = False
 
 
-class Answering(_Strict):
-    """Answer with anything."""
+class Respond(_Strict):
+    """Respond with any status, body and headers."""
 
     status: int = 200
     body: str | dict[str, Any] | None = None
@@ -89,77 +89,79 @@ class Answering(_Strict):
 
 
 class Corrupt(_Strict):
-    """Invert a byte of an event."""
+    """Invert one byte of an event."""
 
     at: int | None = None
 
 
-class Nothing(_Strict):
-    """A word without members."""
+class Empty(_Strict):
+    """An action without members."""
 
 
 class Every(_Strict):
-    """Calls to catch, and what becomes of them: one of the words from `watch` on."""
+    """Selection of all matching calls, and their treatment, which is exactly one of the members from `watch` on."""
 
     operation: str | None = None
     stream: str | None = None
     shard: str | None = None
-    after_acting: bool = False
+    after_applying: bool = False
     after_events: int | None = None
-    watch: Nothing | None = None
+    watch: Empty | None = None
     fail: Fail | None = None
     fail_entries: FailEntries | None = None
     delay: Delay | None = None
-    hold: Nothing | None = None
-    cut: Cut | None = None
-    answer: Answering | None = None
+    hold: Empty | None = None
+    drop_connection: DropConnection | None = None
+    respond: Respond | None = None
     change: dict[str, Any] | None = None
     corrupt: Corrupt | None = None
-    silence: Nothing | None = None
-    end: Nothing | None = None
+    silence: Empty | None = None
+    end: Empty | None = None
 
 
 class Next(Every):
-    """The same, a number of times."""
+    """Selection of the next `times` matching calls, and their treatment."""
 
     times: int = 1
 
 
-class Move(_Strict):
-    """How far the clock goes on."""
+class Advance(_Strict):
+    """Seconds by which to advance the clock."""
 
     advance: float
 
 
 class ControlAddress:
-    """Answers requests to the control address.
+    """Handler of requests to the control address.
 
     Args:
-        control: The server's catches.
-        clock: Its clock.
-        secret: What a request must show.
+        control: The interceptions of the server.
+        clock: The clock of the server.
+        secret: Secret access key that a request must present as a bearer token.
     """
 
     def __init__(self, control: Control, clock: MovedClock, secret: str) -> None:
         self._control = control
         self._clock = clock
         self._bearer = f"Bearer {secret}".encode()
-        self._catches: OrderedDict[str, Catch] = OrderedDict()
+        self._interceptions: OrderedDict[str, Interception] = OrderedDict()
 
-    async def answer(self, method: str, path: str, query: str, authorization: str, body: bytes) -> Answer:
-        """Return status and body (None: none) for a request.
+    async def respond(self, method: str, path: str, query: str, authorization: str, body: bytes) -> Response:
+        """Return the status and the body of the response to a request. The body is None if there is none.
 
         Raises:
-            Wrong: It is not done.
+            ControlError: The request is rejected.
         """
         if not hmac.compare_digest(authorization.encode("latin-1", "replace"), self._bearer):
-            raise Wrong(401, "Authorization: Bearer, and the secret access key of the server, is missing or wrong.")
+            raise ControlError(
+                401, "Send the header `Authorization: Bearer SECRET` with the secret access key of the server."
+            )
         try:
-            return await self._answer(method, path.removeprefix(PREFIX).split("/"), query, body)
+            return await self._dispatch(method, path.removeprefix(PREFIX).split("/"), query, body)
         except ConfigError as error:
-            raise Wrong(400, error.details) from None
+            raise ControlError(400, error.details) from None
 
-    async def _answer(self, method: str, path: list[str], query: str, body: bytes) -> Answer:
+    async def _dispatch(self, method: str, path: list[str], query: str, body: bytes) -> Response:
         match method, path:
             case "POST", ["next"]:
                 wanted = _read(body, Next)
@@ -169,112 +171,118 @@ class ControlAddress:
             case "POST", ["every"]:
                 every = _read(body, Every)
                 return self._set(self._control.every(every.operation, stream=every.stream, shard=every.shard), every)
-            case "GET", ["catches"]:
-                return 200, {"catches": [_shown(catch) for catch in self._catches.values()]}
-            case "DELETE", ["catches"]:
+            case "GET", ["interceptions"]:
+                return 200, {
+                    "interceptions": [_described(interception) for interception in self._interceptions.values()]
+                }
+            case "DELETE", ["interceptions"]:
                 self._control.cancel_all()
-                self._catches.clear()
+                self._interceptions.clear()
                 return 204, None
-            case "GET", ["catches", name]:
-                return 200, await self._look(self._catch(name), query)
-            case "POST", ["catches", name, "release"]:
-                self._catch(name).release()
+            case "GET", ["interceptions", name]:
+                return 200, await self._wait(self._interception(name), query)
+            case "POST", ["interceptions", name, "release"]:
+                self._interception(name).release()
                 return 204, None
-            case "DELETE", ["catches", name]:
-                self._catch(name).cancel()
-                del self._catches[name]
+            case "DELETE", ["interceptions", name]:
+                self._interception(name).cancel()
+                del self._interceptions[name]
                 return 204, None
             case "GET", ["clock"]:
                 return 200, self._time()
             case "POST", ["clock"]:
-                self._clock.advance(_read(body, Move).advance)
+                self._clock.advance(_read(body, Advance).advance)
                 return 200, self._time()
-        known = path[0] in ("next", "every", "catches", "clock")
-        raise Wrong(405 if known else 404, "There is no such thing to ask of the control address.")
+        if path[0] in ("next", "every", "interceptions", "clock"):
+            raise ControlError(405, "The control address does not support this method for this path.")
+        raise ControlError(404, "The control address has no such path. It has next, every, interceptions and clock.")
 
-    def _set(self, catching: Catching, wanted: Every) -> Answer:
-        known = _WORDS if wanted.after_events is None else _EVENT_WORDS
-        words = [word for word in {**_WORDS, **_EVENT_WORDS} if getattr(wanted, word) is not None]
-        if len(words) != 1 or words[0] not in known:
-            what = "call" if wanted.after_events is None else "subscription"
-            raise Wrong(400, f"One of {', '.join(known)} must say what becomes of the {what}.")
-        said = getattr(wanted, words[0])
+    def _set(self, interceptor: Interceptor, wanted: Every) -> Response:
+        allowed = _ACTIONS if wanted.after_events is None else _EVENT_ACTIONS
+        names = [name for name in {**_ACTIONS, **_EVENT_ACTIONS} if getattr(wanted, name) is not None]
+        if len(names) != 1 or names[0] not in allowed:
+            condition = "without" if wanted.after_events is None else "with"
+            raise ControlError(400, f"Exactly one of {', '.join(allowed)} is required {condition} after_events.")
+        arguments = getattr(wanted, names[0])
         if wanted.after_events is not None:
-            catch = _EVENT_WORDS[words[0]](catching.after_events(wanted.after_events), said)
+            interception = _EVENT_ACTIONS[names[0]](interceptor.after_events(wanted.after_events), arguments)
         else:
-            catch = _WORDS[words[0]](catching.after_acting if wanted.after_acting else catching, said)
-        self._catches[catch.id] = catch
-        if len(self._catches) > KEPT_CATCHES:
-            self._catches.popitem(last=False)
-        return 201, _shown(catch)
+            chosen = interceptor.after_applying if wanted.after_applying else interceptor
+            interception = _ACTIONS[names[0]](chosen, arguments)
+        self._interceptions[interception.id] = interception
+        if len(self._interceptions) > KEPT_INTERCEPTIONS:
+            self._interceptions.popitem(last=False)
+        return 201, _described(interception)
 
-    def _catch(self, name: str) -> Catch:
-        if name not in self._catches:
-            raise Wrong(404, "There is no such catch.")
-        return self._catches[name]
+    def _interception(self, name: str) -> Interception:
+        if name not in self._interceptions:
+            raise ControlError(404, "There is no interception with this id.")
+        return self._interceptions[name]
 
-    async def _look(self, catch: Catch, query: str) -> Any:
-        """Return a catch, once so many calls as `calls` says (1) have been caught, or `wait` seconds (0) are over."""
-        asked = parse_qs(query)
+    async def _wait(self, interception: Interception, query: str) -> Any:
+        """Describe an interception once it has intercepted `calls` (1) calls, or after `wait` (0) seconds."""
+        given = parse_qs(query)
         try:
-            # In this order "nan", which no timer can wait for, is 0.
-            seconds = min(max(0, float(asked.get("wait", ["0"])[-1])), MAX_WAIT)
-            calls = int(asked.get("calls", ["1"])[-1][:10])
+            # In this order "nan", which no timer accepts, becomes 0.
+            seconds = min(max(0, float(given.get("wait", ["0"])[-1])), MAX_WAIT)
+            calls = int(given.get("calls", ["1"])[-1][:10])
         except ValueError:
-            raise Wrong(400, "wait and calls must be numbers.") from None
+            raise ControlError(400, "wait and calls must be numbers.") from None
         if seconds:
             try:
                 async with asyncio.timeout(seconds):
-                    await catch.arrived(calls)
+                    await interception.wait_async(calls)
             except (TimeoutError, ClosedError):
-                pass  # the answer says how many have come
-        return _shown(catch)
+                pass  # the response has the number of calls
+        return _described(interception)
 
     def _time(self) -> dict[str, float]:
         return {"now": self._clock.wall(), "advanced": self._clock.advanced}
 
 
-def _fail_entries(catching: Catching, said: FailEntries) -> Catch:
-    return catching.fail_entries(said.entries, **_given(code=said.code, message=said.message))
+def _fail_entries(interceptor: Interceptor, arguments: FailEntries) -> Interception:
+    return interceptor.fail_entries(arguments.entries, **_given(code=arguments.code, message=arguments.message))
 
 
-def _fail(catching: Catching, said: Fail) -> Catch:
-    return catching.fail(said.code, status=said.status, **_given(message=said.message))
+def _fail(interceptor: Interceptor, arguments: Fail) -> Interception:
+    return interceptor.fail(arguments.code, status=arguments.status, **_given(message=arguments.message))
 
 
-def _answer(catching: Catching, said: Answering) -> Catch:
-    body = said.body.encode() if isinstance(said.body, str) else _blobs(said.body)
-    return catching.answer(said.status, body, said.headers)
+def _respond(interceptor: Interceptor, arguments: Respond) -> Interception:
+    body = arguments.body.encode() if isinstance(arguments.body, str) else _blobs(arguments.body)
+    return interceptor.respond(arguments.status, body, arguments.headers)
 
 
-_WORDS: dict[str, Callable[[Catching, Any], Catch]] = {
-    "watch": lambda catching, _: catching.watch(),
+_ACTIONS: dict[str, Callable[[Interceptor, Any], Interception]] = {
+    "watch": lambda interceptor, _: interceptor.watch(),
     "fail": _fail,
     "fail_entries": _fail_entries,
-    "delay": lambda catching, said: catching.delay(said.seconds),
-    "hold": lambda catching, _: catching.hold(),
-    "cut": lambda catching, said: catching.cut(after_bytes=said.after_bytes, reset=said.reset),
-    "answer": _answer,
-    "change": lambda catching, said: catching.change(_blobs(said)),
+    "delay": lambda interceptor, arguments: interceptor.delay(arguments.seconds),
+    "hold": lambda interceptor, _: interceptor.hold(),
+    "drop_connection": lambda interceptor, arguments: interceptor.drop_connection(
+        after_bytes=arguments.after_bytes, reset=arguments.reset
+    ),
+    "respond": _respond,
+    "change": lambda interceptor, arguments: interceptor.change(_blobs(arguments)),
 }
-"""What may become of a call."""
+"""Actions on a call, by their name in the request."""
 
 
-_EVENT_WORDS: dict[str, Callable[[Disturbing, Any], Catch]] = {
-    "cut": lambda disturbing, _: disturbing.cut(),
-    "fail": lambda disturbing, said: disturbing.fail(said.code, **_given(message=said.message)),
-    "corrupt": lambda disturbing, said: disturbing.corrupt(**_given(at=said.at)),
-    "silence": lambda disturbing, _: disturbing.silence(),
-    "end": lambda disturbing, _: disturbing.end(),
+_EVENT_ACTIONS: dict[str, Callable[[SubscriptionInterceptor, Any], Interception]] = {
+    "drop_connection": lambda interceptor, _: interceptor.drop_connection(),
+    "fail": lambda interceptor, arguments: interceptor.fail(arguments.code, **_given(message=arguments.message)),
+    "corrupt": lambda interceptor, arguments: interceptor.corrupt(**_given(at=arguments.at)),
+    "silence": lambda interceptor, _: interceptor.silence(),
+    "end": lambda interceptor, _: interceptor.end(),
 }
-"""What may become of a subscription after some of its events."""
+"""Actions on a subscription after a number of events, by their name in the request."""
 
 
 def _read(body: bytes, shape: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=shape)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Wrong(400, f"The body is not understood: {error}") from None
+        raise ControlError(400, f"Invalid body: {error}") from None
 
 
 def _given(**members: Any) -> dict[str, Any]:
@@ -282,7 +290,7 @@ def _given(**members: Any) -> dict[str, Any]:
 
 
 def _blobs(value: Any) -> Any:
-    """Return members as they are inside: data, which JSON has as base64, is bytes."""
+    """Return members with each `Data`, which is base64 in JSON, decoded to bytes."""
     if isinstance(value, dict):
         return {name: _blob(member) if name == "Data" else _blobs(member) for name, member in value.items()}
     if isinstance(value, list):
@@ -296,15 +304,15 @@ def _blob(value: Any) -> Any:
     try:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
-        raise Wrong(400, "Data must be base64.") from None
+        raise ControlError(400, "Data must be base64.") from None
 
 
-def _shown(catch: Catch) -> dict[str, Any]:
+def _described(interception: Interception) -> dict[str, Any]:
     return {
-        "id": catch.id,
-        "operation": catch.operation,
-        "count": catch.count,
-        "left": catch.left,
+        "id": interception.id,
+        "operation": interception.operation,
+        "count": interception.count,
+        "left": interception.left,
         "calls": [
             {
                 "operation": call.operation,
@@ -313,6 +321,6 @@ def _shown(catch: Catch) -> dict[str, Any]:
                 "stream": call.stream,
                 "shard": call.shard,
             }
-            for call in catch.calls
+            for call in interception.calls
         ],
     }

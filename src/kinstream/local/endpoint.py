@@ -1,8 +1,7 @@
-"""The HTTP side: one request in, one answer out, whatever was sent.
+"""The HTTP endpoint: an ASGI application that turns each request into exactly one response.
 
-In this order, as AWS goes about it: is the host ours, is there such an operation, is the signature right, does the body
-parse, are the arguments right; then the operation itself, unless a test has caught it. Health checks are answered before all
-of these.
+A request is checked in the same order as by AWS: Host header, operation name, signature, body syntax, arguments. Then an
+interception or the operation handles it. Health checks are answered before all of these checks.
 """
 
 from __future__ import annotations
@@ -23,29 +22,29 @@ import msgspec
 from kinstream.clock import Clock
 from kinstream.local import eventstream, sts
 from kinstream.local.connections import Line
-from kinstream.local.control import Answered, Control, Disturbed, Severed
-from kinstream.local.control_address import PREFIX, ControlAddress, Wrong
-from kinstream.local.disturb import Fault, cut_after
+from kinstream.local.control import CannedResponse, Control, DroppedConnection, FaultySubscription
+from kinstream.local.control_address import PREFIX, ControlAddress, ControlError
 from kinstream.local.hosts import Hosts
 from kinstream.local.limits import Limits
 from kinstream.local.operations import Operations
-from kinstream.local.push import Cut, Flow, Pushed, messages, push
+from kinstream.local.push import ConnectionDropped, Flow, Pushed, messages, push
 from kinstream.local.refusal import Refused
 from kinstream.local.signature import Verifier
+from kinstream.local.subscription_faults import Fault, drop_after
 from kinstream.local.subscriptions import Subscription
 from kinstream.local.wire import JSON, WIRES, WireFormat
 
 _log = logging.getLogger("kinstream.local")
 
 DRAIN_TIMES = 4
-"""A body may be so many times too large and is read, and dropped: its sender hears the answer before the connection ends."""
+"""A body up to this many times too large is read and discarded, so that the client receives the error response."""
 
 HEALTH = "/health"
-"""Path of the health check. It needs neither a signature nor a known Host header: containers are checked under names that the
-server cannot know, and the response says nothing about streams or keys."""
+"""Path of the health check. It needs neither a signature nor a known Host header, because containers are checked under names
+that the server cannot know. Its response reveals nothing about streams or keys."""
 
 _TARGET = "Kinesis_20131202"
-_NOT_OURS = "The Host header must be a loopback address, localhost or a name that the server was told."
+_WRONG_HOST = "The Host header must be a loopback address, localhost or a name in host_names (--host-name)."
 
 Scope: TypeAlias = dict[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
@@ -54,31 +53,31 @@ Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
 
 @dataclass(slots=True)
 class Reply:
-    """What goes back."""
+    """An HTTP response to be sent."""
 
     status: int
     body: bytes
     content_type: str
     headers: Mapping[str, str] | None = None
-    """In the place of the usual ones; an empty value leaves one out."""
-    severed: Severed | None = None
-    """How the connection is cut off instead of a whole answer."""
+    """Headers that replace the usual ones. An empty value removes a header."""
+    dropped: DroppedConnection | None = None
+    """If set, the connection is dropped instead of completing the response."""
     pushed: Pushed | None = None
-    """What is sent bit by bit, in the place of a body."""
+    """If set, a subscription that is streamed in place of the body."""
 
 
 class Endpoint:
-    """An ASGI application that speaks to Kinesis clients, and to tests at the control address.
+    """An ASGI application that serves Kinesis requests, the control address and the health check.
 
     Args:
-        hosts: Says which Host headers are ours.
-        verifier: Checks signatures.
-        operations: Answers requests.
-        control: Catches them.
-        control_address: Answers requests to the control address.
-        healthy: Returns False once requests fail until a restart.
-        limits: What clients may take.
-        clock: Dates answers.
+        hosts: Accepted Host headers.
+        verifier: Verifies signatures.
+        operations: Implements the operations.
+        control: Intercepts calls.
+        control_address: Handles requests to the control address.
+        healthy: Returns False once all requests fail until a restart.
+        limits: Limits for clients.
+        clock: Dates responses.
     """
 
     def __init__(
@@ -126,10 +125,10 @@ class Endpoint:
             if _has_two_lengths(scope, headers):
                 reply.headers = {**(reply.headers or {}), "connection": "close"}
             try:
-                async with asyncio.timeout(self._limits.answer):
+                async with asyncio.timeout(self._limits.response_timeout):
                     await self._send(reply, send, line)
             except TimeoutError:
-                line.cut()  # its client does not read
+                line.cut()  # the client does not read
                 return
             if reply.pushed is not None:
                 await self._push(reply.pushed, scope, receive, send)
@@ -137,7 +136,7 @@ class Endpoint:
     async def _answer_health(self, method: str, receive: Receive) -> Reply | None:
         """Return 200, or 503 once the data folder has failed. HEAD gets no body."""
         try:
-            # Its end is waited for: an HTTP/2 connection breaks if a request continues after its response.
+            # Read the body to its end: an HTTP/2 connection breaks if a request continues after its response.
             if await self._body(receive) is GONE:
                 return None
         except Refused as refused:
@@ -167,33 +166,35 @@ class Endpoint:
             body = await self._body(receive)
             if body is GONE:
                 return None
-            answer: Any = await self._answer(
+            response: Any = await self._response(
                 scope, headers, by_name, body, wire if for_sts else WIRES.get(content_type), opened
             )
-            if isinstance(answer, Severed):
-                reply.severed = answer
-                answer = answer.answer
-            if isinstance(answer, Disturbed):
-                fault = answer.fault
-                answer = answer.answer
-            if isinstance(answer, Answered):
-                reply.status, reply.headers = answer.status, answer.headers
-                answer = answer.body
-            if isinstance(answer, Subscription):
-                sent = messages(answer, wire)
+            if isinstance(response, DroppedConnection):
+                reply.dropped = response
+                response = response.response
+            if isinstance(response, FaultySubscription):
+                fault = response.fault
+                response = response.response
+            if isinstance(response, CannedResponse):
+                reply.status, reply.headers = response.status, response.headers
+                response = response.body
+            if isinstance(response, Subscription):
+                sent = messages(response, wire)
                 if fault is not None:
-                    sent = fault(sent, answer, wire)
-                if reply.severed is not None:
-                    sent = cut_after(sent, reply.severed.after_bytes)
-                reply.pushed, reply.content_type = Pushed(answer, sent), eventstream.CONTENT_TYPE
+                    sent = fault(sent, response, wire)
+                if reply.dropped is not None:
+                    sent = drop_after(sent, reply.dropped.after_bytes)
+                reply.pushed, reply.content_type = Pushed(response, sent), eventstream.CONTENT_TYPE
+            elif isinstance(response, bytes):
+                reply.body = response
             else:
-                reply.body = answer if isinstance(answer, bytes) else b"" if answer is None else wire.encode(answer)
+                reply.body = b"" if response is None else wire.encode(response)
         except Refused as refused:
             reply.status = refused.status
-            told = {"__type": refused.code} | ({"message": refused.message} if refused.message else {})
-            reply.body = wire.encode(told)
+            error_body = {"__type": refused.code} | ({"message": refused.message} if refused.message else {})
+            reply.body = wire.encode(error_body)
         except Exception as error:
-            # What the store said tells all; after a full disk, each request comes here.
+            # An OSError needs no traceback: the store has logged it, and after a full disk every request fails with it.
             trace = None if isinstance(error, OSError) else error
             _log.error("a request failed: %s: %r", by_name.get("x-amz-target"), error, exc_info=trace)
             reply.status = 500
@@ -202,7 +203,7 @@ class Endpoint:
             )
         return reply
 
-    async def _answer(
+    async def _response(
         self,
         scope: Scope,
         headers: list[tuple[str, str]],
@@ -211,9 +212,9 @@ class Endpoint:
         wire: WireFormat | None,
         opened: ExitStack,
     ) -> Any:
-        """Return the answer to a request, or None for an empty one. Raises Refused."""
+        """Return the response to a request, or None if it is empty. Raises Refused."""
         if not self._hosts.lets_in(by_name.get("host", "")):
-            raise Refused("AccessDeniedException", _NOT_OURS, status=403)
+            raise Refused("AccessDeniedException", _WRONG_HOST, status=403)
         if body is None:
             limit = self._limits.body_bytes
             raise Refused("RequestEntityTooLargeException", f"The body is larger than {limit} bytes.", status=413)
@@ -234,13 +235,13 @@ class Endpoint:
             raise Refused("UnknownOperationException")
         region = self._verifier.verify(scope["method"], target, headers, body)
 
-        async def act(request: msgspec.Struct) -> Any:
-            done = await self._operations.call(operation, request, region)
-            if isinstance(done, Subscription):
-                opened.callback(done.close)  # whether or not it is given out
-            return done
+        async def apply(request: msgspec.Struct) -> Any:
+            response = await self._operations.call(operation, request, region)
+            if isinstance(response, Subscription):
+                opened.callback(response.close)  # even if an interception discards it
+            return response
 
-        return await self._control.answer(operation, wire.decode(body, shape), region, act)
+        return await self._control.handle(operation, wire.decode(body, shape), region, apply)
 
     async def _answer_control(self, scope: Scope, headers: list[tuple[str, str]], receive: Receive) -> Reply | None:
         reply = Reply(200, b"", "application/json")
@@ -248,10 +249,10 @@ class Endpoint:
             body = await self._body(receive)
             if body is GONE:
                 return None
-            reply.status, answer = await self._control_this(scope, dict(headers), body)
-            reply.body = b"" if answer is None else msgspec.json.encode(answer)
-        except Wrong as wrong:
-            reply.status, reply.body = wrong.status, msgspec.json.encode({"error": str(wrong)})
+            reply.status, response = await self._control_response(scope, dict(headers), body)
+            reply.body = b"" if response is None else msgspec.json.encode(response)
+        except ControlError as error:
+            reply.status, reply.body = error.status, msgspec.json.encode({"error": str(error)})
         except Refused as refused:
             reply.status, reply.body = refused.status, msgspec.json.encode({"error": refused.message})
         except Exception:
@@ -259,21 +260,21 @@ class Endpoint:
             reply.status, reply.body = 500, b'{"error": "The local Kinesis failed; see its log."}'
         return reply
 
-    async def _control_this(self, scope: Scope, by_name: dict[str, str], body: bytes | None) -> tuple[int, Any]:
-        """Return status and body for a request to the control address. Raises Wrong."""
+    async def _control_response(self, scope: Scope, by_name: dict[str, str], body: bytes | None) -> tuple[int, Any]:
+        """Return the status and the body of the response to a request to the control address. Raises ControlError."""
         if not self._hosts.lets_in(by_name.get("host", "")):
-            raise Wrong(403, _NOT_OURS)
+            raise ControlError(403, _WRONG_HOST)
         if body is None:
-            raise Wrong(413, f"The body is larger than {self._limits.body_bytes} bytes.")
+            raise ControlError(413, f"The body is larger than {self._limits.body_bytes} bytes.")
         query = scope["query_string"].decode("latin-1")
-        return await self._control_address.answer(
+        return await self._control_address.respond(
             scope["method"], scope["path"], query, by_name.get("authorization", ""), body
         )
 
     async def _send(self, reply: Reply, send: Send, line: Line) -> None:
-        severed = reply.severed
-        if severed is not None and not severed.after_bytes:
-            line.reset() if severed.reset else line.cut()
+        dropped = reply.dropped
+        if dropped is not None and not dropped.after_bytes:
+            line.reset() if dropped.reset else line.cut()
             return
         usual = {
             "x-amzn-requestid": str(uuid.uuid4()),
@@ -289,41 +290,41 @@ class Endpoint:
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         if reply.pushed is not None:
             return
-        if severed is None:
+        if dropped is None:
             await send({"type": "http.response.body", "body": reply.body})
         else:
-            await send({"type": "http.response.body", "body": reply.body[: severed.after_bytes], "more_body": True})
+            await send({"type": "http.response.body", "body": reply.body[: dropped.after_bytes], "more_body": True})
             await line.finish()
 
     async def _push(self, pushed: Pushed, scope: Scope, receive: Receive, send: Send) -> None:
         flow: Flow = scope["state"]["answer"]
         line: Line = scope["state"]["connection"]
         try:
-            await push(pushed, send=send, receive=receive, flow=flow, patience=self._limits.answer)
-        except Cut:
+            await push(pushed, send=send, receive=receive, flow=flow, patience=self._limits.response_timeout)
+        except ConnectionDropped:
             await line.finish()
 
     async def _body(self, receive: Receive) -> bytes | None:
-        """Return the whole body, None where it is too large, or GONE. Raises Refused where it does not arrive."""
+        """Return the whole body, None if it is too large, or GONE. Raises Refused if it does not arrive in time."""
         try:
-            async with asyncio.timeout(self._limits.body):
+            async with asyncio.timeout(self._limits.body_timeout):
                 return await _collect(receive, self._limits.body_bytes)
         except TimeoutError:
             raise Refused("RequestTimeoutException", "The body did not arrive in time.", status=408) from None
 
 
 def _has_two_lengths(scope: Scope, headers: list[tuple[str, str]]) -> bool:
-    """Return whether a request has both Transfer-Encoding and Content-Length.
+    """Return True if a request has both Transfer-Encoding and Content-Length.
 
-    A proxy in front may have taken the other one, so that bytes of one request pass as the next ("request smuggling"). RFC 9112
-    (section 6.1) therefore ends the connection after the response. HTTP/2 has no Transfer-Encoding, and no such header.
+    A proxy in front may have used the other one, so that bytes of one request pass as the next ("request smuggling"). RFC 9112
+    (section 6.1) therefore closes the connection after the response. HTTP/2 does not use Transfer-Encoding.
     """
     names = {name for name, _ in headers}
     return scope["http_version"].startswith("1") and {"transfer-encoding", "content-length"} <= names
 
 
 GONE = b"\0gone"
-"""Stands for the body of a client that went away: the one object, not its value."""
+"""Sentinel for the body of a client that disconnected. Compare by identity."""
 
 
 async def _collect(receive: Receive, most: int) -> bytes | None:

@@ -1,4 +1,4 @@
-"""Pushing: a subscription's events on their way to its client, as fast as that one reads and no faster."""
+"""Delivery of subscription events to a client, at the speed at which the client reads them."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from kinstream.local.wire import JSON, WireFormat
 _log = logging.getLogger("kinstream.local")
 
 LAST_SECONDS = 0.5
-"""How long the last bytes of a subscription may take whose client is gone, or whose server stops."""
+"""Seconds allowed for sending the last bytes of a subscription after its client left or its server stopped."""
 
 Messages: TypeAlias = AsyncGenerator[bytes, None]
 Message: TypeAlias = dict[str, Any]
 
 
 class Pushed(NamedTuple):
-    """A subscription, and its messages as they are sent."""
+    """A subscription and its encoded messages."""
 
     subscription: Subscription
     messages: Messages
 
 
 class Flow(Protocol):
-    """A request's answer on its connection, for an application that sends as long as its client reads."""
+    """Flow control of one streaming response."""
 
     async def taken(self) -> None:
-        """Wait until what was sent is on its way: HTTP/2 keeps what its client has not asked for."""
+        """Wait until the HTTP/2 flow control of the client has accepted all bytes sent so far."""
 
     async def abandon(self) -> None:
-        """End this answer alone, whatever of it is under way."""
+        """Abort this response, and leave others on the connection alone."""
 
 
-class Cut(Exception):
-    """The connection is to end after what was sent."""
+class ConnectionDropped(Exception):
+    """The connection must be closed after the bytes sent so far."""
 
 
 async def messages(subscription: Subscription, wire: WireFormat) -> Messages:
-    """Return the messages of a subscription, each made when it is asked for."""
+    """Yield the messages of a subscription. Each is encoded only when it is requested."""
     yield eventstream.event("initial-response", _kind(wire), wire.encode({}))
     try:
         while (event := await subscription.next()) is not None:
@@ -57,7 +57,7 @@ async def messages(subscription: Subscription, wire: WireFormat) -> Messages:
 
 
 def exception(refused: Refused, wire: WireFormat) -> bytes:
-    """Return the message that tells why a subscription ends."""
+    """Return the message that reports why a subscription ends."""
     return eventstream.exception(refused.code, _kind(wire), wire.encode({"message": refused.message}))
 
 
@@ -74,17 +74,17 @@ async def push(
     flow: Flow,
     patience: float,
 ) -> None:
-    """Send messages until there are no more, the client goes, or it does not read the last of them.
+    """Send messages until they are exhausted, the client disconnects, or it fails to read the last ones in time.
 
     Args:
-        pushed: What to send.
-        send: ASGI's, the answer's headers being sent.
-        receive: ASGI's, the request's body being read.
-        flow: The answer on its connection.
-        patience: Seconds that the client may take to read what was sent when the subscription was over.
+        pushed: The subscription and its messages.
+        send: The ASGI callable, after the response headers have been sent.
+        receive: The ASGI callable, after the request body has been read.
+        flow: Flow control of the response.
+        patience: Seconds that the client may take to read the rest once the subscription is over.
 
     Raises:
-        Cut: The connection is to be ended.
+        ConnectionDropped: An injected fault asks for the connection to be closed.
     """
     subscription = pushed.subscription
 
@@ -119,16 +119,16 @@ async def push(
 
 
 async def give_up(*tasks: asyncio.Future[Any]) -> None:
-    """End what is still going on, and wait for that."""
-    going_on = {task for task in tasks if not task.done()}
-    for task in going_on:
+    """Cancel the tasks that are still running, and wait until they have ended."""
+    running = {task for task in tasks if not task.done()}
+    for task in running:
         task.cancel()
-    if going_on:
-        await asyncio.wait(going_on)
+    if running:
+        await asyncio.wait(running)
 
 
 async def _last(sending: asyncio.Future[None], subscription: Subscription, patience: float) -> None:
-    """Give a client the time to read the last of a subscription, but little once it is gone."""
+    """Give the client time to read the rest of a subscription, but only `LAST_SECONDS` once it has disconnected."""
     closed = asyncio.ensure_future(subscription.closed.wait())
     either: set[asyncio.Future[Any]] = {sending, closed}
     try:

@@ -1,4 +1,4 @@
-"""A Kinesis on your own machine: `with Server() as server:`."""
+"""The local Kinesis server: `with Server() as server:`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kinstream.config import number, text, whole_number
 from kinstream.errors import ConfigError, UsageError
 from kinstream.extra import needs_local
 from kinstream.local.connections import Connections, Listener
-from kinstream.local.control import Catching, Control, subject
+from kinstream.local.control import Control, Interceptor, subject
 from kinstream.local.control_address import ControlAddress
 from kinstream.local.endpoint import Endpoint
 from kinstream.local.hosts import Hosts
@@ -41,34 +41,34 @@ if TYPE_CHECKING:
 
 @checks_options
 class Server:
-    """A local Kinesis, in a thread of its own: it serves asyncio programs, threads and other processes alike.
+    """A local Kinesis server that runs in a thread of its own and serves clients in this and in other processes.
 
-    It takes any region, and gives out stream ARNs of the region that was asked.
+    It accepts any region, and returns stream ARNs of the region in the signature of the request.
 
     Args:
-        host: The address to listen on: a loopback address or "localhost"; others only with `allow_remote`.
-        port: TCP port for plain HTTP; 0 picks a free one. HTTP/1.1 and HTTP/2 are spoken on both ports.
-        tls_port: TCP port for TLS; 0 picks a free one, None: no TLS. The certificate is our own, made at the first start,
-            and clients are to trust `ca_file`.
-        data: Folder in which streams and records are kept, durably: what was acknowledged is there after a SIGKILL.
-            None keeps all in memory.
-        durability: What that survives. "full": a power cut too, as far as the disk tells the truth. "process": a SIGKILL,
-            but a power cut may take the newest records; faster.
-        access_key_id: The access key that is let in.
-        secret_access_key: Its secret.
-        region: The region to tell clients.
-        transition: Seconds for which a stream is CREATING, UPDATING or DELETING. boto3's waiters look again only every
-            10 seconds unless told otherwise (`WaiterConfig={"Delay": 1}`).
-        quotas: Whether shards take and give no more a second than AWS's, and operations may be called no more often.
-        clock: Dates all that happens, and times quotas.
-        allow_remote: Permit a `host` that others can reach. Whoever knows the keys is let in.
-        host_names: Host headers that are let in besides localhost, loopback addresses and, with `allow_remote`, any address
-            and this machine's name: "kinesis" for the service of that name in a Compose file.
-        limits: What clients may take.
+        host: Address to listen on: "localhost" or a loopback address, or with `allow_remote` any address of this machine.
+        port: TCP port for plain HTTP. 0 picks a free port. Both ports accept HTTP/1.1 and HTTP/2.
+        tls_port: TCP port for TLS. 0 picks a free port, and None disables TLS. The server issues its own certificate at the
+            first start. Clients must trust `ca_file`.
+        data_dir: Folder for streams and records. Acknowledged records survive a SIGKILL. None keeps everything in memory.
+        durability: Failures that acknowledged records in `data_dir` survive. "full" includes a power failure if the disk
+            honors fsync. "process" is faster and survives a SIGKILL, but a power failure may lose the newest records.
+        access_key_id: Access key id that clients must use.
+        secret_access_key: Secret access key that clients must use.
+        region: Value of the attribute `region`, for convenience. The server accepts any region.
+        transition: Seconds for which a stream is CREATING, UPDATING or DELETING. If it is long, give the waiters of boto3 a
+            shorter delay than their default of 10 seconds (`WaiterConfig={"Delay": 1}`).
+        quotas: True to enforce the throughput quotas of shards and the rate limits of operations.
+        clock: Source of time for timestamps, expiry and quotas.
+        allow_remote: Permit a `host` that other machines can reach. Any client with the access key then has full access.
+        host_names: Additional names to accept in the Host header, such as "kinesis" for a Compose service of that name.
+            Always accepted are localhost and loopback addresses, and with `allow_remote` any address and the name of
+            this machine.
+        limits: Limits on connections, sizes and timeouts.
 
     Attributes:
-        ca_file: The certificate authority that clients are to trust, a PEM file: `AWS_CA_BUNDLE`. None without TLS, and, where
-            nothing is kept in a folder, while the server does not run.
+        ca_file: PEM file of the certificate authority that clients must trust, for `AWS_CA_BUNDLE` or `verify=`. None
+            without TLS. Without `data_dir` it exists only while the server runs.
 
     Example:
         >>> import boto3
@@ -90,7 +90,7 @@ class Server:
         host: str = "127.0.0.1",
         port: int = 0,
         tls_port: int | None = None,
-        data: str | Path | None = None,
+        data_dir: str | Path | None = None,
         durability: str = "full",
         access_key_id: str = "local",
         secret_access_key: str = "local",  # noqa: S107, it is no secret
@@ -106,8 +106,8 @@ class Server:
         self.port: int = port
         self.tls_port: int | None = tls_port
         self.ca_file: Path | None = None
-        # An empty name would be the current folder: nobody means that, least of all `--data "$UNSET"`.
-        self.data: Path | None = None if data is None else Path(data or text("data", data))
+        # An empty name would be the current folder, which is never intended: think of `--data-dir "$UNSET"`.
+        self.data_dir: Path | None = None if data_dir is None else Path(data_dir or text("data_dir", data_dir))
         self.access_key_id: str = text("access_key_id", access_key_id)
         self.secret_access_key: str = text("secret_access_key", secret_access_key)
         self.region: str = text("region", region)
@@ -133,7 +133,7 @@ class Server:
     def __repr__(self) -> str:
         if not hasattr(self, "_hosts"):
             return "Server(...)"  # the constructor checks its arguments
-        return f"Server({self.url!r}, data={None if self.data is None else str(self.data)!r})"
+        return f"Server({self.url!r}, data_dir={None if self.data_dir is None else str(self.data_dir)!r})"
 
     def __enter__(self) -> Server:
         return self.start()
@@ -145,23 +145,23 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Return the endpoint URL to give to clients."""
+        """Return the endpoint URL for clients."""
         return f"http://{self._hosts.reached_at}:{self.port}"
 
     @property
     def tls_url(self) -> str | None:
-        """Return the endpoint URL with TLS; None: the server has none."""
+        """Return the endpoint URL with TLS, or None if TLS is disabled."""
         return None if self.tls_port is None else f"https://{self._hosts.reached_at}:{self.tls_port}"
 
     def start(self) -> Server:
-        """Start, and return when requests are answered.
+        """Start the server. Returns when it accepts requests.
 
         Raises:
-            ConfigError: The port is taken, or the data folder cannot be used or is in use.
-            UsageError: It is running.
+            ConfigError: A port is in use, or the data folder is unusable or locked.
+            UsageError: The server is already running.
         """
         if self._thread is not None:
-            raise UsageError("the server is running already: stop it first, or create another one")
+            raise UsageError("the server is already running: stop it first, or create another one")
         ready: Future[None] = Future()
         with ExitStack() as opened:
             bound = [opened.enter_context(self._hosts.bind("port", self.port))]
@@ -181,7 +181,7 @@ class Server:
         return self
 
     def stop(self) -> None:
-        """Answer what is being asked, keep what was acknowledged, and stop. Does nothing where it is not running."""
+        """Complete the requests in flight, persist acknowledged writes, and stop. Does nothing if it is not running."""
         thread, self._thread = self._thread, None
         if thread is None or self._loop is None or self._stopping is None:
             return
@@ -197,24 +197,26 @@ class Server:
         stream: str | None = None,
         shard: str | None = None,
         when: Callable[[dict[str, Any]], bool] | None = None,
-    ) -> Catching:
-        """Catch the next calls of a kind; what is returned says what becomes of them.
+    ) -> Interceptor:
+        """Intercept the next matching calls. Choose their treatment on the returned interceptor.
 
-        `server.next("PutRecords").fail("InternalFailure")`: one call fails, and nothing is written.
-        `server.next("PutRecords").after_acting.cut()`: its records are written, but its caller does not hear of it.
+        `server.next("PutRecords").fail("InternalFailure")` fails one call, and its records are not written.
+        `server.next("PutRecords").after_applying.drop_connection()` writes the records but loses the response.
 
-        A call is one request, after its signature was checked: a client that tries again makes another. Each is caught once,
-        by the oldest catch that matches. Any thread may ask; catches end with the server.
+        A call is one request with a valid signature, and each retry of a client is another call. If several interceptions
+        match, only the oldest applies. Can be called from any thread. Interceptions end when the server stops.
 
         Args:
-            operation: Such as "PutRecords"; None: any.
-            times: How many calls. 1 to 1e9.
-            stream: Only those about the stream of this name.
-            shard: Only those that name the shard of this id; a shard iterator does, a record does not.
-            when: Only those for whose parameters (as boto3 has them) it returns true. It runs in the server's thread.
+            operation: Name of the operation, such as "PutRecords". None matches any.
+            times: Number of calls to intercept. 1 to 1e9.
+            stream: Intercept only calls that address the stream of this name.
+            shard: Intercept only calls that name this shard id, directly or in a shard iterator. The partition key of a
+                record does not name a shard.
+            when: Intercept only calls for whose parameters, in the form boto3 uses, this returns True. It runs in the
+                thread of the server.
 
         Raises:
-            ConfigError: There is no such operation.
+            ConfigError: The operation does not exist.
             UsageError: The server is not running.
         """
         return self._running().next(operation, times, stream=stream, shard=shard, when=when)
@@ -226,26 +228,26 @@ class Server:
         stream: str | None = None,
         shard: str | None = None,
         when: Callable[[dict[str, Any]], bool] | None = None,
-    ) -> Catching:
-        """Catch all calls of a kind, until the catch is cancelled. The arguments are those of `next`.
+    ) -> Interceptor:
+        """Intercept all matching calls until the interception is cancelled. The arguments are those of `next`.
 
         Raises:
-            ConfigError: There is no such operation.
+            ConfigError: The operation does not exist.
             UsageError: The server is not running.
         """
         return self._running().every(operation, stream=stream, shard=shard, when=when)
 
-    def cancel_catches(self) -> None:
-        """Cancel all catches, and let go what they hold."""
+    def cancel_interceptions(self) -> None:
+        """Cancel all interceptions, and resume the calls that they hold."""
         self._running().cancel_all()
 
     def advance(self, seconds: float) -> None:
-        """Put the service's time forward: streams age, iterators expire, quotas are filled again.
+        """Advance the time of the service: records age, iterators expire, quotas refill.
 
-        Signatures are still held against the clock that the server was given, so that every client goes on working.
+        Signatures are still verified with `clock`, so that clients keep working.
 
         Args:
-            seconds: How far. 0 to ten years.
+            seconds: Seconds to advance by. 0 to ten years.
         """
         self._moved.advance(seconds)
 
@@ -255,7 +257,7 @@ class Server:
         return self._control
 
     def _run(self, bound: list[socket.socket], opened: ExitStack, ready: Future[None]) -> None:
-        """Serve until stopped: the server's thread."""
+        """Run the server in its thread until it is stopped."""
         try:
             with opened:
                 asyncio.run(self._serve(bound, opened, ready))
@@ -265,7 +267,7 @@ class Server:
             ready.set_exception(error)
 
     async def _serve(self, bound: list[socket.socket], opened: ExitStack, ready: Future[None]) -> None:
-        store: Store = MemoryStore() if self.data is None else SqliteStore(self.data, self._durability)
+        store: Store = MemoryStore() if self.data_dir is None else SqliteStore(self.data_dir, self._durability)
         opened.callback(store.close)
         listeners = [Listener(bound[0])]
         if self.tls_port is not None:
@@ -304,20 +306,20 @@ class Server:
             self._subscriptions.close()
 
     def _certificate(self, opened: ExitStack) -> Certificate:
-        """Return the certificate, kept with the data or for as long as the server runs."""
-        with needs_local("tls_port"):  # importing it takes a while, and few ask for it
+        """Return the certificate, stored in the data folder or in a temporary folder while the server runs."""
+        with needs_local("tls_port"):  # imported late, because the import is slow and TLS is optional
             from kinstream.local.certificate import Certificate
 
-        if self.data is None:
+        if self.data_dir is None:
             folder = Path(opened.enter_context(TemporaryDirectory(prefix="kinstream-")))
             opened.callback(setattr, self, "ca_file", None)
         else:
-            folder = self.data / "tls"
-        # Clients hold a certificate against their own time, so the clock of a test does not date it.
+            folder = self.data_dir / "tls"
+        # Clients validate a certificate with the time of the machine, so it is not dated by the clock of a test.
         return Certificate(folder, [*self._hosts.names, self._hosts.reached_at.strip("[]")], SYSTEM_CLOCK.wall())
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
-    """Have a function called on an event loop, unless that has ended."""
+    """Schedule a function on an event loop, unless the loop is closed."""
     with suppress(RuntimeError):
         loop.call_soon_threadsafe(function)

@@ -1,4 +1,4 @@
-"""What tests of your own need: a clock that you move."""
+"""Utilities for tests: a clock that is advanced manually."""
 
 from kinstream.testing.clock import ManualClock
 

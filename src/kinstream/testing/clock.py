@@ -1,4 +1,4 @@
-"""A clock that tests move: a day passes at once."""
+"""A clock that is advanced manually, so that a test of a day takes no time."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from kinstream.config import number
 
 
 class ManualClock:
-    """A clock that moves when it is told to, from whatever thread.
+    """A clock that is advanced manually, from any thread.
 
-    A local Kinesis that is given one goes by it altogether: when streams become ACTIVE, what their retention still holds, how
-    old iterators and signatures are, and what quotas allow. Requests must be signed by its time too, to 5 minutes: so a
-    client that signs by the machine's time is let in only while the two agree (kinstream's own learns the difference).
+    `Server(clock=...)` uses it for everything: stream transitions, retention, the age of iterators and signatures, quotas.
+    Requests must then be signed with a time within 5 minutes of this clock. A client that signs with the system time is
+    rejected if the two differ by more, except kinstream's own client, which corrects for the difference.
 
     Args:
-        now: Seconds since 1970 at which it starts; None: the machine's time.
-        runs: Whether time passes by itself too. If not, it stands still between two calls of `advance`, and a stream becomes
-            ACTIVE only when it is told to move, or at once with `Server(transition=0)`.
+        now: Start time in seconds since 1970. None starts at the system time.
+        tick: True if time also passes by itself. If False, time stands still between calls of `advance`, and a stream
+            becomes ACTIVE only after a call, or immediately with `Server(transition=0)`.
 
     Example:
         >>> from kinstream.local import Server
@@ -30,25 +30,25 @@ class ManualClock:
         ...     clock.advance(3600)
     """
 
-    def __init__(self, now: float | None = None, *, runs: bool = False) -> None:
+    def __init__(self, now: float | None = None, *, tick: bool = False) -> None:
         self._start = SYSTEM_CLOCK.wall() if now is None else float(now)
-        self._runs = runs
+        self._tick = tick
         self._since = SYSTEM_CLOCK.monotonic()
         self._moved = 0.0
         self._waiting: list[tuple[float, Callable[[], None]]] = []
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"ManualClock({self.wall()!r}, runs={self._runs})"
+        return f"ManualClock({self.wall()!r}, tick={self._tick})"
 
     def advance(self, seconds: float) -> None:
-        """Let time pass: whoever slept until then, or had a deadline there, is woken.
+        """Advance the time, and wake the sleepers and timeouts that have become due.
 
         Args:
-            seconds: How much; 0 or more.
+            seconds: Seconds to advance by. 0 or more.
 
         Raises:
-            ConfigError: It is less.
+            ConfigError: `seconds` is negative.
         """
         number("seconds", seconds, 0, float("inf"), "seconds")
         with self._lock:
@@ -60,15 +60,15 @@ class ManualClock:
             wake()
 
     def monotonic(self) -> float:
-        """Return seconds since the clock was made."""
-        return self._moved + (SYSTEM_CLOCK.monotonic() - self._since if self._runs else 0.0)
+        """Return the seconds since the clock was created."""
+        return self._moved + (SYSTEM_CLOCK.monotonic() - self._since if self._tick else 0.0)
 
     def wall(self) -> float:
-        """Return seconds since 1970."""
+        """Return the seconds since 1970."""
         return self._start + self.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """Wait until so much time has passed on this clock."""
+        """Wait until this many seconds have passed on this clock."""
         if seconds <= 0:
             await asyncio.sleep(0)
             return
@@ -77,7 +77,7 @@ class ManualClock:
             await over.wait()
 
     def timeout(self, seconds: float) -> AbstractAsyncContextManager[object]:
-        """Return a context that cancels its body after so much time on this clock, and then raises TimeoutError."""
+        """Return a context manager that cancels its body after `seconds` on this clock and raises TimeoutError."""
         return self._timeout(seconds)
 
     @asynccontextmanager
@@ -89,7 +89,7 @@ class ManualClock:
 
     @contextmanager
     def _waking(self, seconds: float, act: Callable[[], None]) -> Iterator[None]:
-        """Call `act` on the running loop once so much time has passed, unless the context is over."""
+        """Call `act` on the running loop after `seconds` on this clock, unless the context has been left."""
         loop = asyncio.get_running_loop()
         when = self.monotonic() + seconds
         done = False
@@ -104,14 +104,14 @@ class ManualClock:
             try:
                 loop.call_soon_threadsafe(due)
             except RuntimeError:
-                return  # the loop is closed, and nobody waits
+                return  # the loop is closed, so no task waits
 
         entry = (when, wake)
         with self._lock:
             self._waiting.append(entry)
-        timer = loop.call_later(when - self.monotonic(), due) if self._runs else None
+        timer = loop.call_later(when - self.monotonic(), due) if self._tick else None
         try:
-            # It may have been moved between the look at it and the entry.
+            # The clock may have been advanced between the calculation of `when` and the entry.
             if self.monotonic() >= when:
                 due()
             yield

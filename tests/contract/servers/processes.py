@@ -139,7 +139,7 @@ def _our_version() -> str:
 def _our_start(settings: Settings) -> Start:
     command = [sys.executable, "-m", "kinstream", "local", "--port", str(settings.port)]
     command += ["--tls-port", str(settings.tls_port), *settings.options]
-    return Start(command + (["--data", str(settings.data)] if settings.data else []))
+    return Start(command + (["--data-dir", str(settings.data)] if settings.data else []))
 
 
 def _moto_version() -> str:

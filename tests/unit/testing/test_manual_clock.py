@@ -33,7 +33,7 @@ def test_it_starts_at_the_machines_time() -> None:
 
 
 def test_it_may_run_by_itself_too() -> None:
-    clock = ManualClock(1000.0, runs=True)
+    clock = ManualClock(1000.0, tick=True)
     time.sleep(0.02)
     clock.advance(100)
     assert 1100.02 <= clock.wall() < 1200
@@ -105,7 +105,7 @@ async def test_deadline_that_was_kept_ends_nothing_later() -> None:
 
 
 async def test_clock_that_runs_wakes_sleepers_by_itself_and_when_moved() -> None:
-    clock = ManualClock(runs=True)
+    clock = ManualClock(tick=True)
     await clock.sleep(0.01)
     sleeper = asyncio.create_task(clock.sleep(3600))
     await settle()

@@ -1,4 +1,4 @@
-"""What goes wrong in a subscription when a test says so: its messages, and what is made of them on their way."""
+"""Fault injection for subscriptions: wrappers that alter or end the stream of event messages."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
-from kinstream.local.push import Cut, Messages, exception, give_up
+from kinstream.local.push import ConnectionDropped, Messages, exception, give_up
 from kinstream.local.refusal import Refused
 from kinstream.local.subscriptions import Subscription
 from kinstream.local.wire import WireFormat
 
 Fault: TypeAlias = Callable[[Messages, Subscription, WireFormat], Messages]
-"""Makes of a subscription's messages others. The first message is the initial response; events follow."""
+"""Wraps the messages of a subscription. The first message is the initial response, and events follow."""
 
 
-def cut(events: int) -> Fault:
-    """Cut the connection in the middle of the event after so many."""
+def drop_connection(events: int) -> Fault:
+    """Drop the connection in the middle of the event that follows the given number of events."""
 
     async def fault(messages: Messages, subscription: Subscription, wire: WireFormat) -> Messages:
         number = 0
@@ -25,15 +25,15 @@ def cut(events: int) -> Fault:
             async for message in messages:
                 if number > events:
                     yield message[: len(message) // 2]
-                    raise Cut
+                    raise ConnectionDropped
                 yield message
                 number += 1
 
     return fault
 
 
-def cut_after(messages: Messages, size: int) -> Messages:
-    """Cut the connection after so many bytes."""
+def drop_after(messages: Messages, size: int) -> Messages:
+    """Drop the connection after the given number of bytes."""
 
     async def fault() -> Messages:
         left = size
@@ -42,13 +42,13 @@ def cut_after(messages: Messages, size: int) -> Messages:
                 yield message[:left]
                 left -= len(message)
                 if left <= 0:
-                    raise Cut
+                    raise ConnectionDropped
 
     return fault()
 
 
 def corrupt(events: int, at: int) -> Fault:
-    """Invert a byte of the event after so many."""
+    """Invert a byte of the event that follows the given number of events."""
 
     async def fault(messages: Messages, subscription: Subscription, wire: WireFormat) -> Messages:
         number = 0
@@ -61,7 +61,7 @@ def corrupt(events: int, at: int) -> Fault:
 
 
 def fail(events: int, refused: Refused) -> Fault:
-    """End with an exception after so many events."""
+    """End with an exception event after the given number of events."""
 
     async def fault(messages: Messages, subscription: Subscription, wire: WireFormat) -> Messages:
         async with aclosing(end(events)(messages, subscription, wire)) as first:
@@ -73,7 +73,7 @@ def fail(events: int, refused: Refused) -> Fault:
 
 
 def silence(events: int, released: Callable[[], Awaitable[None]]) -> Fault:
-    """Send nothing after so many events, until it is released or its client goes."""
+    """Send nothing after the given number of events, until the interception is released or the client disconnects."""
 
     async def fault(messages: Messages, subscription: Subscription, wire: WireFormat) -> Messages:
         async with aclosing(end(events)(messages, subscription, wire)) as first:
@@ -90,7 +90,7 @@ def silence(events: int, released: Callable[[], Awaitable[None]]) -> Fault:
 
 
 def end(events: int) -> Fault:
-    """End after so many events."""
+    """End after the given number of events."""
 
     async def fault(messages: Messages, subscription: Subscription, wire: WireFormat) -> Messages:
         number = 0
