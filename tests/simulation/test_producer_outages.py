@@ -88,8 +88,8 @@ def test_endpoint_that_never_was_there_is_named_by_both_operations(caplog: pytes
         simulate(story)
     warnings = lines(caplog, logging.WARNING)
     assert len(warnings) == 2
-    assert any("describing the stream failed: ConnectFailed" in line for line in warnings)
-    assert any("PutRecords failed: ConnectFailed" in line for line in warnings)
+    assert any("describing the stream failed: ConnectionFailed" in line for line in warnings)
+    assert any("PutRecords failed: ConnectionFailed" in line for line in warnings)
     assert len(lines(caplog, logging.INFO)) == 2
 
 
@@ -228,9 +228,9 @@ def test_failure_that_is_not_awaited_is_one_line_and_one_error(caplog: pytest.Lo
     with caplog.at_level(logging.INFO, "kinstream"):
         error = simulate(story)
     (line,) = [line for line in lines(caplog, logging.WARNING) if "nobody waited" in line]
-    assert "100 records failed while nobody waited for them: DeadlineExceeded: " in line
+    assert "100 records failed while nobody waited for them: RequestTimedOut: " in line
     assert "close: 100 records were not written" in str(error)
-    assert "100 DeadlineExceeded: " in str(error)
+    assert "100 RequestTimedOut: " in str(error)
     assert error.count == 100
     assert sum(event.awaited for event in events if isinstance(event, RecordsFailed)) == 0
 

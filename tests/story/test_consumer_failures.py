@@ -39,7 +39,7 @@ from kinstream.consume.lease.lease import Lease
 from kinstream.consume.lease.store import MemoryLeaseTable
 from kinstream.kpl.message import MAGIC
 
-QUICK: dict[str, Any] = {"tries": 3, "pause": 0.01}
+QUICK: dict[str, Any] = {"max_attempts": 3, "initial_delay": 0.01}
 
 
 @pytest.fixture

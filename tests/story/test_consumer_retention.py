@@ -105,7 +105,7 @@ async def test_shard_that_expired_unfinished_was_lost_and_its_finished_sibling_w
     async with Consumer("events", start="TRIM_HORIZON", until="now", client=stream.client) as consumer:
         read = [record async for record in consumer if record.shard_id == SECOND]
     position = Position.after(read[3].sequence_number, 0)
-    table = reader.options["store"].table("app", "events")
+    table = reader.options["lease_store"].table("app", "events")
     await table.create(Lease(FINISHED, checkpoint=SHARD_END))
     await table.create(Lease(SECOND, checkpoint=position))
     await stream.merge(FINISHED, SECOND)

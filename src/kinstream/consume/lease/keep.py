@@ -206,7 +206,7 @@ async def _stored(operation: Awaitable[T]) -> T:
     """Return what a store returns.
 
     Raises:
-        StoreFailed: The store raised an error of the operating system.
+        LeaseStoreFailed: The store raised an error of the operating system.
     """
     try:
         return await operation

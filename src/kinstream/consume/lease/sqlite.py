@@ -92,7 +92,7 @@ class SQLiteLeaseStore:
 
         Raises:
             ConfigError: The file cannot be used.
-            StoreFailed: The work failed, and with it all that was in the transaction; or the file is gone.
+            LeaseStoreFailed: The work failed, and with it all that was in the transaction; or the file is gone.
         """
         file = self._file
         if file is None:
@@ -152,7 +152,7 @@ class _File:
 
         Raises:
             ConfigError: The file cannot be used.
-            StoreFailed: It cannot be used now, such as one that another process locks.
+            LeaseStoreFailed: It cannot be used now, such as one that another process locks.
         """
         if self._connection is None:
             import sqlite3
@@ -182,7 +182,7 @@ class _File:
         """Check that the last write went to a file that can be opened again. In its thread.
 
         Raises:
-            StoreFailed: The file was deleted, or another one has its name.
+            LeaseStoreFailed: The file was deleted, or another one has its name.
         """
         if self._identity is not None and _identity(self._place) != self._identity:
             raise LeaseStoreFailed(
