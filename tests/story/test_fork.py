@@ -53,7 +53,8 @@ def run(server: Server, code: str, scheme: str = "http", *, logs: bool = False) 
     if scheme == "https":
         url, trusted = f"https://127.0.0.1:{server.tls_port}", {"AWS_CA_BUNDLE": str(server.ca_file)}
     ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(url=url, code=code)],
+        # Python 3.12 and later warn about each fork of a process with threads.
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", PROGRAM.format(url=url, code=code)],
         env=os.environ | trusted, capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert (ended.returncode, logs or ended.stderr) == (0, logs or "")

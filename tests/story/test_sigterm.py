@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib.util
 import os
 import signal
 import subprocess
@@ -84,7 +85,7 @@ def asyncio_batches(place: Place, act: Act, options: dict[str, Any]) -> None:
 
 
 def uvloop_records(place: Place, act: Act, options: dict[str, Any]) -> None:
-    uvloop = pytest.importorskip("uvloop")
+    import uvloop
 
     async def read() -> None:
         async with Consumer(place.stream, **options) as consumer:
@@ -95,7 +96,14 @@ def uvloop_records(place: Place, act: Act, options: dict[str, Any]) -> None:
         runner.run(read())
 
 
-WAYS = [blocking_records, blocking_batches, asyncio_records, asyncio_batches, uvloop_records]
+without_uvloop = pytest.mark.skipif(importlib.util.find_spec("uvloop") is None, reason="uvloop is not installed")
+WAYS: list[Any] = [
+    blocking_records,
+    blocking_batches,
+    asyncio_records,
+    asyncio_batches,
+    pytest.param(uvloop_records, marks=without_uvloop),
+]
 
 
 def terminate_at(last: int, seen: list[int]) -> Act:
@@ -291,7 +299,8 @@ from kinstream import Credentials, blocking
 consumer = blocking.Consumer({place.stream!r}, start="TRIM_HORIZON", endpoint_url={place.url!r}, region={place.region!r},
                              credentials=Credentials({place.key!r}, {place.secret!r}))
 """
-    program = [sys.executable, "-c", beginning + code]
+    # Python 3.12 and later warn about each fork of a process with threads.
+    program = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", beginning + code]
     ended = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
     return ended.returncode, ended.stdout + ended.stderr
 
