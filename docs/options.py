@@ -47,7 +47,8 @@ developer guide. `docs/options.py` generates this page from the docstrings.
 
 EVENTS = """\
 The function given as `observer=` is called with each event. It runs on the event loop, so it must return quickly: see
-[logging](logging.md).
+[logging](logging.md). An `error` is the exception without its traceback and its records. It is never a `ProduceError` but the
+cause of that.
 """
 
 

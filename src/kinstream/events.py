@@ -1,7 +1,11 @@
-"""What an observer may see: one frozen class for each kind of event. No event holds a record's data or key.
+"""Events that an observer receives: one frozen class for each kind.
 
-An observer is a function of one event. It runs on the event loop and must be quick; what it raises harms nobody. Events tell of
-requests, aggregates, batches and shards, never of each record that goes well.
+An observer is a function of one event. It runs on the event loop and must return quickly. Its exceptions are logged once and
+never propagate. Events report requests, aggregates, batches and shards, never each record that succeeds.
+
+No event contains a record's data or partition key. An `error` is the exception without its traceback, its records and its
+`http_response`, and so are its causes. It is never a ProduceError but the cause of that. The text of an exception that a handler
+raised is the application's.
 """
 
 from __future__ import annotations
@@ -13,19 +17,19 @@ import msgspec
 
 
 class Event(msgspec.Struct, frozen=True):
-    """What all events are."""
+    """Base class of all events."""
 
 
 Observer: TypeAlias = Callable[[Event], object]
-"""Sees events; what it returns is not looked at."""
+"""Receives events. Its return value is ignored."""
 
 
 class ShardStarted(Event, frozen=True):
-    """A shard is read from now on: its first answer came. Also where it begins at LATEST, what is written from now on is read.
+    """Reading of a shard has begun: its first response has arrived. From LATEST, all records written from now on are read.
 
     Attributes:
-        shard_id: The shard.
-        position: From where, as text.
+        shard_id: ID of the shard.
+        position: Start position, as text.
     """
 
     shard_id: str
@@ -33,11 +37,11 @@ class ShardStarted(Event, frozen=True):
 
 
 class ShardEnded(Event, frozen=True):
-    """All of a closed shard was read and handled.
+    """All records of a closed shard were read and handled.
 
     Attributes:
-        shard_id: The shard.
-        children: The shards in which reading goes on, as far as they are known yet.
+        shard_id: ID of the shard.
+        children: IDs of the child shards in which reading continues, as far as they are known yet.
     """
 
     shard_id: str
@@ -45,25 +49,25 @@ class ShardEnded(Event, frozen=True):
 
 
 class ShardSkipped(Event, frozen=True):
-    """A shard's records were trimmed before it was read to its end: reading goes on in its children.
+    """The records of a shard expired before the shard was read to its end. Reading continues in its child shards.
 
     Attributes:
-        shard_id: The shard.
+        shard_id: ID of the shard.
     """
 
     shard_id: str
 
 
 class RecordsExpired(Event, frozen=True):
-    """Retention took records before they were read: they are lost to this application.
+    """Records expired before they were read, because the retention period has passed. This application has lost them.
 
     Attributes:
-        shard_id: The shard.
-        checkpoint: The position up to which records are done, as text.
-        resumed_at: The position at which reading resumes, as text: the first record that is still there, or TRIM_HORIZON if there
-            is none now; also in the children of a shard that is gone.
-        certain: True if the shard is gone with its records. False if records may have been lost: the record of the checkpoint is
-            not there any more, or the last record that was read is older than the retention.
+        shard_id: ID of the shard.
+        checkpoint: The position up to which records are completed, as text.
+        resumed_at: The position at which reading resumes, as text: the first record that still exists, or TRIM_HORIZON if there
+            is none now. It applies to the child shards if the shard no longer exists.
+        certain: True if the shard no longer exists and neither do its records. False if records may have been lost, because the
+            record of the checkpoint has expired or the last record that was read is older than the retention period.
     """
 
     shard_id: str
@@ -73,25 +77,25 @@ class RecordsExpired(Event, frozen=True):
 
 
 class StartShardNotFound(Event, frozen=True):
-    """The start names a shard that the stream does not have now: it is gone, or is not there yet, or was never.
+    """The stream has no shard with an ID that `start` names. It is deleted, does not exist yet, or never existed.
 
     Attributes:
-        shard_id: The shard.
+        shard_id: ID of the shard.
     """
 
     shard_id: str
 
 
 class HandlerFailed(Event, frozen=True):
-    """A record whose handler failed for the last time.
+    """The last attempt of a handler on a record failed.
 
     Attributes:
-        shard_id: The shard.
-        sequence_number: The record's.
-        subsequence_number: Its index in its aggregate; None where it came alone.
-        error: What was raised.
-        attempts: How often the handler had it.
-        outcome: What became of it: "stopped", "skipped" or "dead-lettered".
+        shard_id: ID of the shard.
+        sequence_number: Sequence number of the record.
+        subsequence_number: Index of the record in its aggregate; None for a plain record.
+        error: The exception of the handler, or of the dead letter if that failed too.
+        attempts: Number of calls of the handler with the record.
+        outcome: "stopped", "skipped" or "dead-lettered".
     """
 
     shard_id: str
@@ -103,12 +107,12 @@ class HandlerFailed(Event, frozen=True):
 
 
 class MisroutedAggregateDropped(Event, frozen=True):
-    """An aggregate with a record outside the shard's hash-key range was dropped whole: its producer sends it again.
+    """An aggregate with a record outside the shard's hash key range was dropped. Its producer retries all of its records.
 
     Attributes:
-        shard_id: The shard.
-        sequence_number: The aggregate's.
-        records: How many records were in it.
+        shard_id: ID of the shard.
+        sequence_number: Sequence number of the aggregate.
+        records: Number of records in the aggregate.
     """
 
     shard_id: str
@@ -117,12 +121,12 @@ class MisroutedAggregateDropped(Event, frozen=True):
 
 
 class AggregateDamaged(Event, frozen=True):
-    """A record that begins as an aggregate but is none was passed on as a plain record.
+    """A record with the KPL magic bytes was not a valid aggregate and was delivered as a plain record.
 
     Attributes:
-        shard_id: The shard.
-        sequence_number: The record's.
-        reason: What is wrong with it.
+        shard_id: ID of the shard.
+        sequence_number: Sequence number of the record.
+        reason: The check that failed, as text.
     """
 
     shard_id: str
@@ -131,11 +135,11 @@ class AggregateDamaged(Event, frozen=True):
 
 
 class ShardStalled(Event, frozen=True):
-    """A shard made no progress while its lag grew; it is read anew from the last record that was handed on.
+    """A shard made no progress while its lag grew. It is read again from the last record that was delivered.
 
     Attributes:
-        shard_id: The shard.
-        seconds: For how long.
+        shard_id: ID of the shard.
+        seconds: Seconds without progress.
     """
 
     shard_id: str
@@ -143,11 +147,11 @@ class ShardStalled(Event, frozen=True):
 
 
 class FetchFailed(Event, frozen=True):
-    """Reading a shard failed. It is retried after a delay.
+    """A request for the records of a shard failed. It is retried after a delay.
 
     Attributes:
-        shard_id: The shard.
-        error: What was raised.
+        shard_id: ID of the shard.
+        error: The error of the request.
         delay: Seconds until the next attempt.
         operation: The operation that failed: "GetRecords" or "SubscribeToShard".
     """
@@ -159,11 +163,11 @@ class FetchFailed(Event, frozen=True):
 
 
 class ConsumerRegistered(Event, frozen=True):
-    """A consumer was registered with the stream, for enhanced fan-out.
+    """A consumer was registered with the stream for enhanced fan-out.
 
     Attributes:
-        consumer_name: Its name.
-        consumer_arn: Its ARN.
+        consumer_name: Name of the consumer.
+        consumer_arn: ARN of the consumer.
     """
 
     consumer_name: str
@@ -171,22 +175,22 @@ class ConsumerRegistered(Event, frozen=True):
 
 
 class Subscribed(Event, frozen=True):
-    """A shard is read by enhanced fan-out from now on.
+    """Reading of a shard by enhanced fan-out has begun.
 
     Attributes:
-        shard_id: The shard.
+        shard_id: ID of the shard.
     """
 
     shard_id: str
 
 
 class Resubscribed(Event, frozen=True):
-    """A subscription has ended, and another goes on where it ended.
+    """A subscription ended, and another one continues at its last record.
 
     Attributes:
-        shard_id: The shard.
-        gap: Seconds between the two.
-        error: Why the old one ended; None: it had its five minutes.
+        shard_id: ID of the shard.
+        gap: Seconds between the end of the first and the start of the second subscription.
+        error: The error that ended the first one; None if it expired after five minutes.
     """
 
     shard_id: str
@@ -195,23 +199,23 @@ class Resubscribed(Event, frozen=True):
 
 
 class DiscoveryFailed(Event, frozen=True):
-    """The stream's shards could not be listed; it is tried again.
+    """Listing the shards of the stream failed. It is retried.
 
     Attributes:
-        error: What was raised.
+        error: The error of the request.
     """
 
     error: BaseException
 
 
 class CheckpointFailed(Event, frozen=True):
-    """A checkpoint could not be written, or a lease not be taken; it is tried again.
+    """The lease store failed to write a checkpoint, or to take or list leases. The operation is retried.
 
     Attributes:
-        shard_id: The shard; "" if the leases of all shards could not be read.
-        error: What was raised.
-        operation: The operation that failed: "checkpoint"; "lease" when the shard's lease was to be taken; "leases" when the
-            leases of all shards were to be read.
+        shard_id: ID of the shard; "" if listing the leases of all shards failed.
+        error: The error of the store.
+        operation: The operation that failed: "checkpoint"; "lease" for taking the lease of the shard; "leases" for listing the
+            leases of all shards.
     """
 
     shard_id: str
@@ -220,21 +224,21 @@ class CheckpointFailed(Event, frozen=True):
 
 
 class ShardLeaseLost(Event, frozen=True):
-    """Somebody else reads the shard now.
+    """Another consumer has taken the lease and reads the shard now.
 
     Attributes:
-        shard_id: The shard.
+        shard_id: ID of the shard.
     """
 
     shard_id: str
 
 
 class RecordsBuffered(Event, frozen=True):
-    """Records were taken into a producer's buffer.
+    """Records were added to the buffer of a producer.
 
     Attributes:
-        records: How many, since the last such event.
-        size: Their bytes, partition keys included.
+        records: Number of records since the last such event.
+        size: Their size in bytes, including partition keys.
     """
 
     records: int
@@ -245,8 +249,8 @@ class RecordsAggregated(Event, frozen=True):
     """Records were packed into one aggregated record.
 
     Attributes:
-        shard_id: The shard that it is meant for.
-        records: How many.
+        shard_id: ID of the shard to which the aggregated record is addressed.
+        records: Number of records in it.
         size: Bytes of the aggregated record.
     """
 
@@ -256,12 +260,12 @@ class RecordsAggregated(Event, frozen=True):
 
 
 class ShardPaced(Event, frozen=True):
-    """A shard has had what its pace allows; its records wait.
+    """The rate limit of a shard is reached. Its records are queued.
 
     Attributes:
-        shard_id: The shard.
-        seconds: For how long.
-        share: The part of the pace's bounds that is used: less than 1 after the shard refused records.
+        shard_id: ID of the shard.
+        seconds: Seconds until the rate limit permits the next record.
+        share: The part of the configured rate limits that is used. Less than 1 after the shard throttled records.
     """
 
     shard_id: str
@@ -270,13 +274,13 @@ class ShardPaced(Event, frozen=True):
 
 
 class ShardLimitedByRecords(Event, frozen=True):
-    """A shard has been limited by its number of records, not by bytes, for 5 seconds; aggregation would raise its throughput.
+    """A shard has been limited by its number of records, not by bytes, for 5 seconds. Aggregation would raise its throughput.
 
-    It is sent once for each producer, and only if `aggregate` is None.
+    A producer sends it once, and only if `aggregate` is None.
 
     Attributes:
-        shard_id: The shard.
-        factor: How many times more records of this size the shard would accept with `aggregate=Aggregation()`.
+        shard_id: ID of the shard.
+        factor: Factor by which `aggregate=Aggregation()` would raise the number of records of this size that the shard accepts.
     """
 
     shard_id: str
@@ -284,11 +288,11 @@ class ShardLimitedByRecords(Event, frozen=True):
 
 
 class RequestSent(Event, frozen=True):
-    """A PutRecords request goes out.
+    """A PutRecords request is sent.
 
     Attributes:
-        entries: Kinesis records in it.
-        records: User records in it.
+        entries: Number of Kinesis records in it.
+        records: Number of user records in it.
         size: Bytes of data and partition keys.
     """
 
@@ -298,30 +302,30 @@ class RequestSent(Event, frozen=True):
 
 
 class RequestCompleted(Event, frozen=True):
-    """A PutRecords request has ended.
+    """A PutRecords request has a response or has failed.
 
     Attributes:
-        seconds: How long it took.
-        written: User records that were written by it.
-        retried: Kinesis records that are sent again.
-        failed: User records that failed for good.
-        error: What became of the request as a whole, as an error's name; None where it was answered.
+        seconds: Duration of the request.
+        written: Number of user records that it wrote.
+        retried: Number of Kinesis records that are retried.
+        failed: Number of user records that failed.
+        error: The error of the request as a whole; None if the service accepted the request.
     """
 
     seconds: float
     written: int
     retried: int
     failed: int
-    error: str | None
+    error: BaseException | None
 
 
 class RecordsRetried(Event, frozen=True):
-    """Kinesis records are sent again.
+    """Kinesis records are retried.
 
     Attributes:
-        shard_id: The shard that they were meant for; None where that was not known.
-        entries: How many.
-        reason: "throttled", "failed", "unknown" (they may have been written) or "wrong shard".
+        shard_id: ID of the shard to which they were addressed; None if it was not known.
+        entries: Number of Kinesis records.
+        reason: "throttled", "failed", "unknown" (they may have been written) or "misrouted" (another shard has accepted them).
     """
 
     shard_id: str | None
@@ -330,11 +334,11 @@ class RecordsRetried(Event, frozen=True):
 
 
 class MisroutedAggregateAccepted(Event, frozen=True):
-    """An aggregate that another shard took than was meant turned out to be well there, after its request had settled.
+    """Another shard than addressed has accepted an aggregate. Checked after the response, the shard owns all of its records.
 
     Attributes:
-        shard_id: The shard that has it.
-        records: How many of its records are written; no `RequestCompleted` counts them.
+        shard_id: ID of the shard that accepted it.
+        records: Number of its records. They are written, and no `RequestCompleted` counts them.
     """
 
     shard_id: str
@@ -342,27 +346,27 @@ class MisroutedAggregateAccepted(Event, frozen=True):
 
 
 class RecordsFailed(Event, frozen=True):
-    """Records failed for good.
+    """Records failed and are not retried.
 
     Attributes:
-        records: How many.
-        awaited: How many of them somebody waits for.
-        error: Why, as an error's name.
-        details: Why, for people.
+        records: Number of records.
+        awaited: Number of them that a task or thread awaits.
+        error: The cause of the failure. If an earlier record with the same key failed, the cause of that failure.
+        details: The cause and the remedy, as text.
     """
 
     records: int
     awaited: int
-    error: str
+    error: BaseException
     details: str
 
 
 class ShardMapRefreshed(Event, frozen=True):
-    """The shard map was read anew.
+    """The shard map was refreshed.
 
     Attributes:
-        open_shards: How many shards take records now.
-        changed: Whether they are others than before.
+        open_shards: Number of open shards.
+        changed: True if the open shards differ from those before.
     """
 
     open_shards: int
@@ -370,20 +374,20 @@ class ShardMapRefreshed(Event, frozen=True):
 
 
 class AggregationDisabled(Event, frozen=True):
-    """Records are not aggregated, though the producer may: no shard can be told beforehand.
+    """Records are not aggregated although `aggregate` is set, because the shard of a record cannot be predicted.
 
     Attributes:
-        reason: Why, for people.
+        reason: The reason, as text.
     """
 
     reason: str
 
 
 class FellBackToPolling(Event, frozen=True):
-    """Enhanced fan-out was refused: the stream's shards are read by polling from now on.
+    """Enhanced fan-out is not available. The shards of the stream are read by polling from now on.
 
     Attributes:
-        error: Why.
+        error: The error of the service.
     """
 
     error: BaseException

@@ -14,14 +14,20 @@ from tests.simulation.failing import STREAM, FailingService
 
 from kinstream import (
     Checkpoints,
+    ConnectionFailed,
     Consumer,
     ConsumerStatistics,
+    DiscoveryFailed,
     EnhancedFanOut,
     ErrorPolicy,
+    FetchFailed,
+    KinesisError,
     MemoryLeaseStore,
     Polling,
     ReceivedRecord,
+    ServiceUnavailable,
     ShardStatus,
+    Throttled,
 )
 from kinstream.consume.lease.lease import Lease
 from kinstream.consume.lease.store import MemoryLeaseTable
@@ -283,7 +289,7 @@ def test_store_that_is_locked(caplog: pytest.LogCaptureFixture, program: Program
         ground = Ground({}, shards=2)
         ground.write(4)
         consumer = ground.consumer(
-            lease_lease_store=Store(FailingTable(5.0, 25.0)), checkpoints=Checkpoints(interval=0.5)
+            lease_store=Store(FailingTable(5.0, 25.0)), checkpoints=Checkpoints(interval=0.5)
         )
         running = asyncio.create_task(program(consumer))
         await asyncio.sleep(5.2)
@@ -457,3 +463,21 @@ def test_aggregates_that_are_dropped_or_damaged_are_logged_with_a_limit(
     assert "19 more" in rest
     assert statistics.dropped == (0 if damaged else 40)
     assert "canary" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("fate", "error"),
+    [(Fate.UNSENT, ConnectionFailed), (Fate.BROKEN_BEFORE, ServiceUnavailable), (Fate.THROTTLED, Throttled)],
+)
+def test_events_of_failed_requests_have_the_error_without_its_traceback(fate: Fate, error: type[KinesisError]) -> None:
+    events: list[Any] = []
+
+    async def story() -> None:
+        ground = Ground({"all": (10.0, 38.0, fate)})
+        ground.write(5)
+        await read(ground, 60, observer=events.append)
+
+    simulate(story)
+    errors = [event.error for event in events if isinstance(event, (FetchFailed, DiscoveryFailed))]
+    assert {type(one) for one in errors} == {error}
+    assert not [one for one in errors if one.__traceback__ is not None]

@@ -14,13 +14,19 @@ from tests.simulation.failing import STREAM, FailingService, Fates
 from kinstream import (
     Aggregation,
     Batching,
+    ConnectionFailed,
+    ConnectionLost,
     Deliveries,
     DeliveryPolicy,
+    KinesisError,
     ProduceError,
     Producer,
+    RequestTimedOut,
+    ServiceUnavailable,
+    Throttled,
     Undelivered,
 )
-from kinstream.events import RecordsFailed
+from kinstream.events import RecordsFailed, RecordsRetried, RequestCompleted
 
 
 class Ground(FailingService):
@@ -107,7 +113,7 @@ def test_throttling_is_no_failure_until_nothing_was_accepted_for_ten_seconds(
     assert len(lines(caplog, logging.INFO)) == told
     if told:
         assert "ProvisionedThroughputExceededException" in warnings[0]
-        assert "more shards" in warnings[0]
+        assert "add shards" in warnings[0]
 
 
 @pytest.mark.parametrize("aggregate", [Aggregation(), None])
@@ -227,12 +233,38 @@ def test_failure_that_is_not_awaited_is_one_line_and_one_error(caplog: pytest.Lo
 
     with caplog.at_level(logging.INFO, "kinstream"):
         error = simulate(story)
+    assert {type(event.error) for event in events if isinstance(event, RecordsFailed)} == {RequestTimedOut}
     (line,) = [line for line in lines(caplog, logging.WARNING) if "nobody waited" in line]
     assert "100 records failed while nobody waited for them: RequestTimedOut: " in line
     assert "close: 100 records were not written" in str(error)
     assert "100 RequestTimedOut: " in str(error)
     assert error.count == 100
     assert sum(event.awaited for event in events if isinstance(event, RecordsFailed)) == 0
+
+
+@pytest.mark.parametrize(
+    ("fate", "error", "reason"),
+    [
+        (Fate.UNSENT, ConnectionFailed, "failed"),
+        (Fate.CUT_BEFORE, ConnectionLost, "unknown"),
+        (Fate.BROKEN_BEFORE, ServiceUnavailable, "unknown"),
+        (Fate.THROTTLED, Throttled, "throttled"),
+    ],
+)
+def test_events_of_requests_have_the_error_without_its_traceback(
+    fate: Fate, error: type[KinesisError], reason: str
+) -> None:
+    events: list[Any] = []
+
+    async def story() -> None:
+        await write(Ground({"PutRecords": (10.0, 12.0, fate)}), 20, observer=events.append)
+
+    simulate(story)
+    errors = [event.error for event in events if isinstance(event, RequestCompleted)]
+    assert None in errors
+    assert {type(one) for one in errors if one is not None} == {error}
+    assert not [one for one in errors if one is not None and one.__traceback__ is not None]
+    assert {event.reason for event in events if isinstance(event, RecordsRetried)} == {reason}
 
 
 def test_await_that_is_given_up_after_the_failure_is_told_at_the_end() -> None:

@@ -9,8 +9,9 @@ import struct
 import threading
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from tests.doubles.frames import event
@@ -21,16 +22,23 @@ from kinstream import (
     Batching,
     BufferLimits,
     Client,
+    ConsumeError,
     Consumer,
     Credentials,
     DeliveryPolicy,
     EnhancedFanOut,
     ErrorPolicy,
+    Event,
+    HandlerFailed,
     KinesisError,
+    ProduceError,
     Producer,
     Record,
+    RecordsFailed,
+    RequestTimedOut,
     RetryPolicy,
     Timeouts,
+    Undelivered,
     blocking,
     callbacks,
 )
@@ -614,3 +622,96 @@ def test_record_that_a_handler_fails_on_is_not_shown(style: str) -> None:
             "asyncio": consume, "batches": consume, "blocking": in_a_thread, "iterated": iterate,
         }  # fmt: skip
         check(caught(ways[style]))
+
+
+# Events
+
+
+def check_event(seen: Event) -> None:
+    assert CANARY not in repr(seen)
+    error = getattr(seen, "error", None)
+    if error is None:
+        return
+    assert isinstance(error, BaseException)
+    for one in chain(error):
+        assert one.__traceback__ is None, one
+        assert not isinstance(one, ProduceError), one
+        assert getattr(one, "http_response", None) is None
+        assert not [name for name, value in vars(one).items() if CANARY in repr(value)]
+    check(error)
+
+
+@pytest.mark.parametrize("order", ["key", None])
+async def test_events_of_records_that_are_not_written_have_the_cause_without_data(order: Literal["key"] | None) -> None:
+    seen: list[Event] = []
+    quick = DeliveryPolicy(timeout=0.2)
+    async with Client(**NOWHERE) as client:
+        producer = Producer("s", order=order, delivery=quick, client=client, observer=seen.append)
+        for _ in range(3):
+            await producer.put(CANARY, "k")
+        with pytest.raises(Undelivered):
+            await producer.close()
+    failures = [one for one in seen if isinstance(one, RecordsFailed)]
+    assert {type(one.error) for one in failures} == {RequestTimedOut}
+    for one in seen:
+        check_event(one)
+
+
+@pytest.mark.parametrize("reply", RESPONSES)
+async def test_events_of_failed_requests_have_the_error_without_data(reply: str) -> None:
+    seen: list[Event] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(RESPONSES[reply])
+
+    async with serving(script) as server:
+        given = {**NOWHERE, "endpoint_url": f"http://127.0.0.1:{server.port}"}
+        async with Client(timeouts=Timeouts(progress=1, call=2), **given) as client:
+            quick = DeliveryPolicy(timeout=0.5)
+            producer = Producer("s", order=None, delivery=quick, client=client, observer=seen.append)
+            await producer.put(CANARY, "k")
+            with pytest.raises(Undelivered):
+                await producer.close()
+    assert [one for one in seen if isinstance(one, RecordsFailed)]
+    for one in seen:
+        check_event(one)
+
+
+@pytest.mark.parametrize("then", ["stop", "skip", "dead letter"])
+@pytest.mark.parametrize("style", ["run", "run_batches"])
+async def test_events_of_failed_handlers_have_the_exception_without_data(style: str, then: str) -> None:
+    seen: list[Event] = []
+
+    def refuse(record: Any, _: object) -> None:
+        raise ProduceError("refused", Record(record.data, "k")) from RuntimeError("no space")
+
+    def handle(argument: Any) -> None:
+        (record,) = list(argument) if style == "run_batches" else [argument]
+        error = caught(lambda: refuse(record, None))
+        assert isinstance(error, ProduceError)
+        raise ExceptionGroup("two", [error, ValueError("one")]) from error
+
+    with Server(transition=0, quotas=False) as server:
+        given: dict[str, Any] = {
+            "region": server.region, "endpoint_url": server.url, "credentials": Credentials("local", "local"),
+        }  # fmt: skip
+        async with Client(**given) as client:
+            await client.call("CreateStream", {"StreamName": "s", "ShardCount": 1})
+            async with Producer("s", client=client) as producer:
+                await producer.put(CANARY, "k")
+            failing_twice = refuse if then == "dead letter" else then
+            async with Consumer(
+                "s", client=client, start="TRIM_HORIZON", until="now", observer=seen.append,
+                errors=ErrorPolicy(max_attempts=1, then=failing_twice),
+            ) as consumer:  # fmt: skip
+                with nullcontext() if then == "skip" else pytest.raises(ConsumeError) as raised:
+                    await getattr(consumer, style)(handle)
+                if raised is not None:
+                    assert raised.value.__cause__ is not None
+                    assert raised.value.__cause__.__traceback__ is not None  # the caller still sees where it was raised
+    (failed,) = [one for one in seen if isinstance(one, HandlerFailed)]
+    assert type(failed.error) is (RuntimeError if then == "dead letter" else ExceptionGroup)
+    assert "no space" in repr(chain(failed.error))
+    for one in seen:
+        check_event(one)

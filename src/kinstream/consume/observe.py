@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from kinstream.events import Event, Observer
+from kinstream.frames import without_data
 
 _log = logging.getLogger("kinstream.consumer")
 
@@ -25,7 +26,7 @@ class Announcer:
         if self._observer is None:
             return
         try:
-            self._observer(event)
+            self._observer(without_data(event))
         except Exception:  # noqa: BLE001 - an observer is anybody's code
             if not self._logged:
                 self._logged = True

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 from kinstream.events import Event, Observer
+from kinstream.frames import without_data
 
 _log = logging.getLogger("kinstream.producer")
 
@@ -24,7 +25,7 @@ def teller(name: str, observer: Observer | None) -> Callable[[Event], None] | No
     def tell(event: Event) -> None:
         nonlocal failed
         try:
-            observer(event)
+            observer(without_data(event))
         except Exception:  # noqa: BLE001 - it is anybody's code
             if not failed:
                 failed = True

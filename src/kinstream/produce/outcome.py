@@ -145,7 +145,7 @@ class Outcomes:
             if unseen and log:
                 self.unseen.log_later(failure, unseen, self._clock.monotonic())
             if self._tell is not None:
-                self._tell(RecordsFailed(len(failed), len(failed) - unseen, type(cause).__name__, details))
+                self._tell(RecordsFailed(len(failed), len(failed) - unseen, cause, details))
         return failed
 
     def log_unseen(self, now: float) -> None:

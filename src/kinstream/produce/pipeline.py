@@ -555,7 +555,7 @@ class Pipeline:
         """Release a request that failed as a whole, after its records were failed or put back."""
         self._release(batch, now)
         if self._tell is not None:
-            self._tell(RequestCompleted(now - batch.sent_at, 0, again, failed, type(error).__name__))
+            self._tell(RequestCompleted(now - batch.sent_at, 0, again, failed, error))
         for lane in batch.lanes:
             self._batcher.touch(lane, now)
 
@@ -719,7 +719,7 @@ class Pipeline:
     def _scattered(self, aggregate: Aggregate, now: float) -> None:
         self._counts.retried_misrouted += 1
         if self._tell is not None:
-            self._tell(RecordsRetried(None, 1, "wrong shard"))
+            self._tell(RecordsRetried(None, 1, "misrouted"))
         deliveries = self._apart(aggregate, scatter)
         lanes = self._back(deliveries, now)
         attempts = max((delivery.attempts for delivery in deliveries), default=0)

@@ -30,7 +30,7 @@ class Again:
         lane: Where they were.
         entries: They, in order.
         throttled: Whether the shard refused some of them for speed.
-        reason: What is told of them: "throttled", "failed", "unknown" or "wrong shard".
+        reason: `RecordsRetried.reason`: "throttled", "failed" or "unknown".
         error: What is told if there is no time left.
     """
 
