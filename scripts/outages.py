@@ -1,7 +1,7 @@
 """Put a producer and a consumer through three outages of 30 seconds, and print the log, `status()` and `statistics()`.
 
-The endpoint is gone, the lease store is locked, the stream is throttled: in turn, each with a local Kinesis of its own.
-Exits with 1 if a failure or its end was not logged, if `status()` did not show it, or if a record was lost.
+In turn, the endpoint is stopped, the lease store is locked, and the stream is throttled, each with a new local Kinesis.
+The exit status is 1 if a failure or its end was not logged, if `status()` did not show it, or if a record was lost.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from kinstream import Credentials, DeliveryPolicy, ShardStatus, SQLiteLeaseStore
 from kinstream.local import Server
 
 SECONDS = 30
-"""Seconds of each outage."""
+"""Duration of each outage in seconds."""
 RECOVERY = 15
-"""Seconds after an outage in which everything must work again. A consumer backs off for up to 10 s."""
+"""Seconds after an outage within which reading and writing must work again. A consumer backs off for up to 10 s."""
 ACCOUNT = Credentials("local", "local")
 
 
@@ -37,7 +37,7 @@ def endpoint_gone(server: Server, _: Path) -> Iterator[None]:
 
 @contextmanager
 def store_locked(_: Server, store: Path) -> Iterator[None]:
-    """Hold the lock of the SQLite file that has the leases and checkpoints."""
+    """Hold the lock of the SQLite file with the leases and checkpoints."""
     with closing(sqlite3.connect(store, timeout=60, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         yield
@@ -45,7 +45,7 @@ def store_locked(_: Server, store: Path) -> Iterator[None]:
 
 @contextmanager
 def throttled(server: Server, _: Path) -> Iterator[None]:
-    """Refuse all reads and writes as too fast."""
+    """Throttle all reads and writes."""
     too_fast = "ProvisionedThroughputExceededException"
     with server.every("GetRecords").fail(too_fast), server.every("PutRecords").fail(too_fast):
         yield
@@ -85,7 +85,7 @@ class Log(logging.Handler):
 
 
 def run(kind: Kind, server: Server, store: Path, log: Log) -> list[str]:
-    """Write a record every 20 ms and read all of them, with an outage in between; return what is wrong."""
+    """Write a record every 20 ms and read all of them, with an outage in between. Returns the problems found."""
     put, read = set[bytes](), set[bytes]()
     options: dict[str, Any] = {"region": "us-east-1", "endpoint_url": server.url, "credentials": ACCOUNT}
     with blocking.Client(**options) as client:

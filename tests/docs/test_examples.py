@@ -101,7 +101,7 @@ def test_reading_data_reads_all_shards_and_follows_a_split(place: Place) -> None
                     producer.put_record(Record({"n": n}, "after", key))
                 seen = sorted(program.stdout.readline().strip() for _ in range(4))
                 assert seen == [
-                    f"{first} was closed and is read to its end",
+                    f"{first} was closed and has been read completely",
                     "shardId-000000000001 after: {'n': 2}",
                     "shardId-000000000002 after: {'n': 0}",
                     "shardId-000000000003 after: {'n': 1}",

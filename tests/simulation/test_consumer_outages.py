@@ -288,9 +288,7 @@ def test_store_that_is_locked(caplog: pytest.LogCaptureFixture, program: Program
     async def story() -> tuple[list[ShardStatus], ConsumerStatistics]:
         ground = Ground({}, shards=2)
         ground.write(4)
-        consumer = ground.consumer(
-            lease_store=Store(FailingTable(5.0, 25.0)), checkpoints=Checkpoints(interval=0.5)
-        )
+        consumer = ground.consumer(lease_store=Store(FailingTable(5.0, 25.0)), checkpoints=Checkpoints(interval=0.5))
         running = asyncio.create_task(program(consumer))
         await asyncio.sleep(5.2)
         ground.write(10)

@@ -155,7 +155,7 @@ async def test_every_event_comes_back_in_order_from_the_shards_before_and_after_
 ) -> None:
     outcome = await travel(server, flights, fan_out=fan_out)
     assert outcome.verdict.good
-    assert str(outcome.verdict) == f"{COUNT} in, {COUNT} out, 0 lost, 0 duplicated, order per key kept"
+    assert str(outcome.verdict) == f"{COUNT} written, {COUNT} read, 0 lost, 0 duplicated, order per key kept"
     closed = [found for found in outcome.shards if found.shard.closed]
     children = [found for found in outcome.shards if found.shard.parent_shard_id is not None]
     assert [found.shard.parent_shard_id for found in children] == [closed[0].shard.shard_id] * 2
@@ -206,14 +206,14 @@ def once(change: Change) -> Change:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda records: records[1:], f"{COUNT} in, {COUNT - 1} out, 1 lost, 0 duplicated, order per key kept"),
+        (lambda records: records[1:], f"{COUNT} written, {COUNT - 1} read, 1 lost, 0 duplicated, order per key kept"),
         (
             lambda records: [*records, records[3]],
-            f"{COUNT} in, {COUNT + 1} out, 0 lost, 1 duplicated, order per key kept",
+            f"{COUNT} written, {COUNT + 1} read, 0 lost, 1 duplicated, order per key kept",
         ),
         (
             lambda records: [(*records[0][:2], b"{}"), *records[1:]],
-            f"{COUNT} in, {COUNT} out, 1 lost, 0 duplicated, order per key kept, 1 never sent",
+            f"{COUNT} written, {COUNT} read, 1 lost, 0 duplicated, order per key kept, 1 never sent",
         ),
     ],
     ids=["lost", "duplicated", "changed"],
@@ -240,11 +240,11 @@ def test_the_command_prints_plain_lines_in_a_pipe_and_ends_with_the_verdict() ->
     ended = subprocess.run([*DEMO, "--records", "1500"], capture_output=True, text=True, timeout=50, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
     lines = ended.stdout.splitlines()
-    assert lines[-1] == "demo: 1500 in, 1500 out, 0 lost, 0 duplicated, order per key kept"
-    assert lines[0] == "1,500 flights from New York, January 2013, 12 of them cancelled"
+    assert lines[-1] == "demo: 1,500 written, 1,500 read, 0 lost, 0 duplicated, order per key kept"
+    assert lines[0] == "data: 1,500 flights from New York in January 2013 (12 cancelled)"
     assert "write: 1,500 of 1,500 records" in lines
     assert any(
-        re.fullmatch(r"1,500 records in \d\d shard records, .* requests: aggregation saved 9\d.\d%", line)
+        re.fullmatch(r"aggregation: \d\d Kinesis records in .* requests \(9\d\.\d% fewer records\)", line)
         for line in lines
     )
     assert any(line.endswith("by polling") for line in lines)
@@ -259,7 +259,7 @@ def test_the_command_reads_by_enhanced_fan_out_where_it_is_asked_to() -> None:
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     lines = ended.stdout.splitlines()
-    assert lines[-1] == "demo: 1500 in, 1500 out, 0 lost, 0 duplicated, order per key kept"
+    assert lines[-1] == "demo: 1,500 written, 1,500 read, 0 lost, 0 duplicated, order per key kept"
     assert any(line.endswith("by enhanced fan-out") for line in lines)
 
 
@@ -270,7 +270,7 @@ def test_the_command_draws_bars_on_a_terminal() -> None:
     assert "━━━━━━" in shown
     assert " 1,500 /  1,500" in shown
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1
-    assert "demo: 1500 in, 1500 out, 0 lost, 0 duplicated, order per key kept" in shown
+    assert "demo: 1,500 written, 1,500 read, 0 lost, 0 duplicated, order per key kept" in shown
 
 
 @pytest.mark.parametrize(("operation", "stage"), [("PutRecords", "write"), ("GetRecords", "read shardId")])

@@ -1,4 +1,4 @@
-"""The command `kinstream`: finds the subcommand, runs it, and turns what went wrong into a line and an exit status."""
+"""Command line entry point: parses the arguments, runs the subcommand, and reports errors as one line and an exit status."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from kinstream.version import __version__
 
 FAILED = 1
 INTERRUPTED = 130
-"""What a shell shows for a program that Ctrl-C ended: 128 + SIGINT."""
+"""Exit status that shells use for a process ended by Ctrl-C: 128 + SIGINT."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand.
 
     Args:
-        argv: The arguments without the program's name; None: those of the process.
+        argv: Arguments without the program's name. None: those of the process.
 
     Returns:
-        The exit status: 0 done, 1 failed, 130 interrupted.
+        The exit status: 0 succeeded, 1 failed, 130 interrupted.
 
     Raises:
-        SystemExit: After `--help` and `--version`, and with status 2 where the arguments are wrong.
+        SystemExit: After `--help` and `--version`, and with status 2 if the arguments are not valid.
     """
     arguments, unknown = _parser().parse_known_args(argv)
     if unknown:  # the command's usage, which lists its options; `parse_args` would show that of `kinstream`
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def status_of(arguments: argparse.Namespace) -> int:
-    """Run the command that was chosen, and return the exit status whatever became of it."""
+    """Run the selected command and return its exit status. Errors of the library become one line on standard error."""
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:
         with needs_local("the command"):
@@ -51,7 +51,7 @@ def status_of(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone. Python flushes it once more at its end, so it must lead somewhere.
+        # The reader of standard output is gone. Python flushes it at exit, so it must be a valid descriptor.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     return status
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="kinstream",
         description="Amazon Kinesis Data Streams for Python.",
-        epilog="Options of a command: kinstream COMMAND --help",
+        epilog="Run 'kinstream COMMAND --help' for the options of a command.",
     )
     parser.add_argument("--version", action="version", version=_version())
     subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _version() -> str:
-    """Return the version, and which hot path runs."""
+    """Return the version, and whether the compiled hot path is used."""
     return f"kinstream {__version__} ({'pure Python' if compiled is None else 'compiled hot path'})"
 
 

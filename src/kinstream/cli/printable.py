@@ -1,8 +1,8 @@
-"""Text from elsewhere, made fit for a terminal: what could move the cursor or lie about the text is escaped."""
+"""Escaping of untrusted text for terminals: control characters could move the cursor or disguise the text."""
 
 
 def printable(text: str) -> str:
-    """Return `text` with every character that does not print as itself, such as ESC, written as an escape."""
+    """Return `text` with each non-printable character, such as ESC, replaced by an escape sequence."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )

@@ -46,6 +46,12 @@ def test_wrong_arguments_end_with_status_2_and_a_word_on_stderr(
     assert "kinstream" in capsys.readouterr().err
 
 
+def test_a_wrong_number_of_flights_is_named_with_the_range(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["demo", "--records", "many"])
+    assert capsys.readouterr().err.endswith("argument --records: must be a whole number from 1, not 'many'\n")
+
+
 def test_unknown_option_of_a_command_shows_the_options_of_that_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["local", "--prot", "4568"])

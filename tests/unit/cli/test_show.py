@@ -20,8 +20,8 @@ HALF = 2**127
 FLIGHT = Event("1", b'{"day":7,"hour":5,"minute":9}')
 
 
-def console(*, terminal: bool) -> Console:
-    return Console(file=io.StringIO(), width=80, force_terminal=terminal, highlight=False, _environ={})
+def console(*, terminal: bool, width: int = 80) -> Console:
+    return Console(file=io.StringIO(), width=width, force_terminal=terminal, highlight=False, _environ={})
 
 
 def written(to: Console) -> str:
@@ -109,10 +109,45 @@ def test_the_table_has_a_row_for_each_shard_and_fits_80_columns() -> None:
     assert ["all", "shards", "24,690", "4,096"] in rows
 
 
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (70, ["shard", "state", "from", "keys", "records", "KiB"]),
+        (50, ["shard", "state", "records", "KiB"]),
+        (40, ["shard", "records"]),
+    ],
+)
+def test_a_narrow_terminal_gets_fewer_columns_and_whole_cells(width: int, columns: list[str]) -> None:
+    narrow = console(terminal=False, width=width)
+    conclude(outcome_of([found(ending="9")], judge([FLIGHT], 1, [FLIGHT])), narrow)
+    lines = written(narrow).splitlines()
+    assert max(map(len, lines)) <= width
+    rows = [line.split() for line in lines]
+    assert columns in rows
+    cells = {
+        "shard": "shardId-000000000000",
+        "state": "closed",
+        "from": "12",
+        "keys": "50.0%",
+        "records": "12,345",
+        "KiB": "2,048",
+    }
+    assert [cells[column] for column in columns] in rows
+
+
+def test_bars_on_a_narrow_terminal_show_whole_counts_and_no_rate() -> None:
+    narrow = console(terminal=True, width=50)
+    with show_on(narrow) as show:
+        show.begin("read shardId-000000000000", 1_500)
+        show.advance("read shardId-000000000000", 1_500)
+    assert " 1,500 /  1,500" in written(narrow)
+    assert "/s" not in written(narrow)
+
+
 def test_the_last_line_is_the_verdict_and_a_bad_one_is_a_bad_status() -> None:
     pipe = console(terminal=False)
     assert conclude(outcome_of([], judge([FLIGHT], 1, [])), pipe) == 1
-    assert written(pipe).splitlines()[-1] == "demo: 1 in, 0 out, 1 lost, 0 duplicated, order per key kept"
+    assert written(pipe).splitlines()[-1] == "demo: 1 written, 0 read, 1 lost, 0 duplicated, order per key kept"
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"\xff", b'{"day":"x","hour":1,"minute":2}', b'{"day":1}'])

@@ -1,4 +1,4 @@
-"""`kinstream demo`: a month of real flights through a local Kinesis and back, checked record by record."""
+"""`kinstream demo`: writes a month of real flights to a local Kinesis, reads them back, and checks every record."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ def add_parser(subparsers: Any) -> None:
     """Add this command to the command line.
 
     Args:
-        subparsers: What `argparse.ArgumentParser.add_subparsers` returned.
+        subparsers: Result of `argparse.ArgumentParser.add_subparsers`.
     """
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "demo",
-        help="a month of real flights through a local Kinesis and back",
-        description="Start a local Kinesis in memory, write a month of real flights to it, split a shard meanwhile, read"
-        " everything back and check it. Nothing outside this machine is contacted. The status is 0 if every event came"
-        " back once and in the order of its key, else 1.",
+        help="write a month of flights to a local Kinesis, read them back and check them",
+        description="Start a local Kinesis in memory, write a month of real flights to it, split a shard during the writing,"
+        " read all records back and check them. No other machine is contacted. The exit status is 0 if every record was read"
+        " once, unchanged and in the order of its key, otherwise 1.",
     )
-    parser.add_argument("--records", type=_count, metavar="N", help="take only the first N flights (default: all)")
+    parser.add_argument("--records", type=_count, metavar="N", help="use only the first N flights (default: all)")
     parser.add_argument("--fan-out", action="store_true", help="read by enhanced fan-out (default: by polling)")
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the demo. Return the exit status: 0 if nothing was lost, doubled or put out of order, else 1."""
+    """Run the demo. Returns the exit status: 0 if no record was lost, duplicated or out of order, otherwise 1."""
     from kinstream.local import Server
 
     with Server() as server:
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def run_on(server: Server, args: argparse.Namespace) -> int:
-    """Run the demo on a running server. Return the exit status."""
+    """Run the demo on a running server. Returns the exit status."""
     from kinstream.cli.demo.flights import events, is_cancelled
     from kinstream.cli.demo.reshard import Stuck
     from kinstream.cli.demo.show import show_on, standard_output
@@ -53,8 +53,10 @@ def run_on(server: Server, args: argparse.Namespace) -> int:
     chosen = events()[: args.records]
     console = standard_output()
     show = show_on(console)
-    show.say(f"{len(chosen):,} flights from New York, January 2013, {sum(map(is_cancelled, chosen))} of them cancelled")
-    show.say(f"a local Kinesis at {server.url}, in memory")
+    show.say(
+        f"data: {len(chosen):,} flights from New York in January 2013 ({sum(map(is_cancelled, chosen))} cancelled)"
+    )
+    show.say(f"server: local Kinesis in memory at {server.url}")
     try:
         with show:
             outcome = asyncio.run(_journey(server, chosen, show, fan_out=args.fan_out))
@@ -65,10 +67,10 @@ def run_on(server: Server, args: argparse.Namespace) -> int:
 
 
 def conclude(outcome: Outcome, console: Console) -> int:
-    """Print the table and the verdict. Return the exit status."""
+    """Print the table and the verdict. Returns the exit status."""
     from kinstream.cli.demo.show import shard_table, verdict_line
 
-    console.print(shard_table(outcome.shards))
+    console.print(shard_table(outcome.shards, console))
     console.print(verdict_line(outcome.verdict))
     return 0 if outcome.verdict.good else 1
 
@@ -83,7 +85,7 @@ async def _journey(server: Server, events: Sequence[Event], show: Show, *, fan_o
 
 
 def _count(text: str) -> int:
-    number = int(text)
+    number = int(text) if text.isascii() and text.isdecimal() else 0
     if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
     return number

@@ -1,6 +1,6 @@
-"""The demo's events: every departure scheduled from New York in January 2013, in the order of the timetable.
+"""Events of the demo: every departure scheduled from New York in January 2013, in the order of the timetable.
 
-The README beside this file names the data's source.
+The README in this folder names the source of the data.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _TEXT = {"carrier", "tailnum", "origin", "dest"}
 
 
 class Event(NamedTuple):
-    """What is written as one record, and read again. No two flights of the month are the same, so it is its own identity."""
+    """Content of one record. No two flights of the month are equal, so the content identifies the event."""
 
     key: str
-    """The partition key: the flight's number as text."""
+    """Partition key: the flight number as text."""
     data: bytes
     """The flight as JSON."""
 
@@ -33,9 +33,9 @@ def events() -> list[Event]:
 
 
 def flights() -> Iterator[dict[str, Any]]:
-    """Yield the flights as the source's table has them, missing values as None.
+    """Yield the flights as in the source's table, with missing values as None.
 
-    Times of day are numbers such as 1825, as in the source; `time_hour` is the hour of the scheduled departure in UTC.
+    Times of day are numbers such as 1825, as in the source. `time_hour` is the hour of the scheduled departure in UTC.
     """
     packed = files("kinstream.cli.demo").joinpath(FILE).read_bytes()
     table = csv.reader(io.StringIO(gzip.decompress(packed).decode("ascii")))
@@ -44,7 +44,7 @@ def flights() -> Iterator[dict[str, Any]]:
     for row in rows:
         flight = dict(zip(names, row, strict=True))
         hour, minute = divmod(flight["sched_dep_time"], 100)
-        day, utc_hour = divmod(hour + 5, 24)  # New York in winter
+        day, utc_hour = divmod(hour + 5, 24)  # New York is 5 hours behind UTC in winter
         yield {
             "year": 2013,
             "month": 1,
@@ -68,5 +68,5 @@ def _utc(day: int, hour: int) -> str:
 
 
 def is_cancelled(event: Event) -> bool:
-    """Return whether the flight never left."""
+    """Return True if the flight was cancelled."""
     return b'"dep_time":null' in event.data

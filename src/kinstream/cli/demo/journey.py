@@ -1,4 +1,4 @@
-"""The demo's way, top to bottom: create a stream, write, reshard it meanwhile, read all of it back, judge."""
+"""Steps of the demo: create a stream, write during a reshard, read all records back, check them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from kinstream.service_quotas import SHARD_WRITE_RECORDS_PER_SECOND
 SHARDS = 4
 
 READ_TIMEOUT = 120.0
-"""Seconds within which everything must be read, many times what it takes."""
+"""Seconds within which all records must be read, many times the usual duration."""
 
 
 class Outcome(NamedTuple):
-    """What came of the journey."""
+    """Result of the demo."""
 
     shards: list[ShardRead]
     verdict: Verdict
@@ -40,16 +40,16 @@ async def journey(
     """Write the events and read them back.
 
     Args:
-        client: Reaches a Kinesis that has no stream of the demo's name.
-        events: What is written, in the order in which those of a key must stay. No two are the same.
-        show: Shows how it goes.
-        shards: How many shards the stream has at first.
-        reshards: What happens to them while the events are written.
-        fan_out: Read by enhanced fan-out; else by polling.
+        client: Client of a Kinesis in which the demo's stream does not exist yet.
+        events: Events to write, ordered. No two are equal.
+        show: Progress display.
+        shards: Initial number of shards.
+        reshards: Reshards during the writing, in their order.
+        fan_out: True to read by enhanced fan-out, False to poll.
 
     Raises:
         KinesisError: A request, a record or a shard failed.
-        Stuck: The stream does not become ACTIVE, or does not end.
+        Stuck: The stream did not become ACTIVE, or was not read in time.
     """
     clock = client.clock
     await create(client, shards)
@@ -71,29 +71,29 @@ async def journey(
             async with clock.timeout(READ_TIMEOUT):
                 came, held = await read(consumer, found, lambda shard_id, n: show.advance(f"read {shard_id}", n))
         except TimeoutError:
-            raise Stuck(f"the shards were not read to their ends within {READ_TIMEOUT:g} s") from None
+            raise Stuck(f"the shards were not read completely within {READ_TIMEOUT:g} s") from None
     how = "by enhanced fan-out" if fan_out else "by polling"
-    show.say(f"{_rate('read', len(came), clock.monotonic() - started)}, {how}")
+    show.say(f"{_rate('read', len(came), clock.monotonic() - started)} {how}")
     return Outcome(held, judge(events, taken.total(), came), statistics)
 
 
 def _saved(statistics: ProducerStatistics, taken: Mapping[str, int]) -> Iterator[str]:
-    """Say what aggregation saved, and what was sent more than once."""
+    """Yield lines about the effect of aggregation, and about retries."""
     count, packed = statistics.records_written, statistics.kinesis_records
     yield (
-        f"{count:,} records in {packed:,} shard records, {statistics.requests:,} requests:"
-        f" aggregation saved {1 - packed / count:.1%}"
+        f"aggregation: {packed:,} Kinesis records in {statistics.requests:,} requests"
+        f" ({1 - packed / count:.1%} fewer records)"
     )
     alone = max(taken.values()) / SHARD_WRITE_RECORDS_PER_SECOND
-    yield f"one by one they would take {alone:.1f} s at least: {SHARD_WRITE_RECORDS_PER_SECOND:,} a second in each shard"
-    again = {
+    yield f"without aggregation: at least {alone:.1f} s (quota: {SHARD_WRITE_RECORDS_PER_SECOND:,} records per second and shard)"
+    retried = {
         "after a reshard": statistics.retried_misrouted,
-        "after a refusal": statistics.retried_throttled + statistics.retried_failed,
-        "for want of an answer": statistics.retried_unknown,
+        "after an error": statistics.retried_throttled + statistics.retried_failed,
+        "without a response": statistics.retried_unknown,
     }
-    if any(again.values()):
-        yield "shard records sent again: " + ", ".join(f"{count:,} {why}" for why, count in again.items() if count)
+    if any(retried.values()):
+        yield "retried Kinesis records: " + ", ".join(f"{count:,} {why}" for why, count in retried.items() if count)
 
 
 def _rate(verb: str, count: int, seconds: float) -> str:
-    return f"{verb} {count:,} records in {seconds:.1f} s, {count / max(seconds, 1e-9):,.0f} a second"
+    return f"{verb} {count:,} records in {seconds:.1f} s ({count / max(seconds, 1e-9):,.0f} per second)"

@@ -1,4 +1,4 @@
-"""Reads a stream from its beginning to its end with the consumer, and keeps what each shard held."""
+"""Reads the demo's stream from beginning to end with the consumer, and counts the records of each shard."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kinstream.cli.demo.flights import Event
 
 @dataclass(slots=True)
 class ShardRead:
-    """What was read from one shard."""
+    """Records that were read from one shard."""
 
     shard: Shard
     records: int = 0
@@ -21,7 +21,7 @@ class ShardRead:
     last: Event | None = None
 
     def add(self, events: Sequence[Event]) -> None:
-        """Count what came, in its order."""
+        """Count the next events, in their order."""
         self.records += len(events)
         self.size += sum(len(event.data) + len(event.key.encode()) for event in events)
         self.first = self.first or events[0]
@@ -31,18 +31,18 @@ class ShardRead:
 async def read(
     consumer: Consumer, shards: Sequence[Shard], got: Callable[[str, int], None]
 ) -> tuple[list[Event], list[ShardRead]]:
-    """Read until the consumer ends by itself.
+    """Read until the consumer reaches the end.
 
     Args:
-        consumer: Reads the stream.
+        consumer: Consumer of the stream.
         shards: All shards of the stream.
-        got: Told after each batch the shard's id and how many records came.
+        got: Called after each batch with the shard id and the number of records.
 
     Returns:
-        Every record in the order of reading, and what each shard held, in the shards' order.
+        All records in the order of reading, and the counts of each shard, in the order of `shards`.
 
     Raises:
-        KinesisError: It cannot be read.
+        KinesisError: The stream cannot be read.
     """
     events: list[Event] = []
     found = {shard.shard_id: ShardRead(shard) for shard in shards}

@@ -1,4 +1,4 @@
-"""Makes the demo's stream, and splits and merges its shards while they are written to."""
+"""Creates the demo's stream, and splits and merges its shards during the writing."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from kinstream import Client, Consumer, Shard
 STREAM = "flights"
 
 ACTIVE_TIMEOUT = 30.0
-"""Seconds within which the stream must be ACTIVE."""
+"""Seconds within which the stream must become ACTIVE."""
 
 ACTIVE_PAUSE = 0.1
-"""Seconds between looks at its state; twenty looks a second are allowed (API reference, `DescribeStreamSummary`)."""
+"""Seconds between checks of the stream's status. The quota is twenty per second (API reference, `DescribeStreamSummary`)."""
 
 
 class Stuck(Exception):
-    """Kinesis answers, but nothing comes of it."""
+    """Kinesis responds, but the expected state is not reached in time."""
 
 
 Reshard: TypeAlias = Callable[[Client, Mapping[str, int]], Awaitable[str]]
-"""`split` or `merge`: is told how many records each shard took so far, by its id, and returns what it did, for people."""
+"""`split` or `merge`. Receives the number of records written to each shard, by shard id, and returns a description for people."""
 
 
 async def create(client: Client, shards: int) -> None:
-    """Make the stream, and return when it takes records.
+    """Create the stream, and return once it is ACTIVE.
 
     Raises:
         KinesisError: A request failed.
-        Stuck: The stream does not become ACTIVE.
+        Stuck: The stream did not become ACTIVE.
     """
     await _change(client, "CreateStream", ShardCount=shards)
 
 
 async def split(client: Client, taken: Mapping[str, int]) -> str:
-    """Split the shard that took most, in the middle. Raises as `create`."""
+    """Split the shard with the most records, in the middle. Raises the errors of `create`."""
     shard = max(await _open_shards(client), key=lambda shard: taken.get(shard.shard_id, 0))
     middle = (_low(shard) + int(shard.hash_key_range.ending_hash_key)) // 2 + 1
     await _change(client, "SplitShard", ShardToSplit=shard.shard_id, NewStartingHashKey=str(middle))
@@ -44,7 +44,7 @@ async def split(client: Client, taken: Mapping[str, int]) -> str:
 
 
 async def merge(client: Client, taken: Mapping[str, int]) -> str:
-    """Merge the two neighbours that took least and are not of one split. Raises as `create`."""
+    """Merge the two adjacent shards with the fewest records that do not have the same parent. Raises the errors of `create`."""
     neighbours = pairwise(sorted(await _open_shards(client), key=_low))
     one, other = min(
         (
@@ -72,7 +72,7 @@ async def _change(client: Client, operation: str, **params: Any) -> None:
 
 
 async def shards_of(client: Client) -> list[Shard]:
-    """Return all shards of the stream, closed ones included."""
+    """Return all shards of the stream, including closed ones."""
     return await Consumer(STREAM, client=client).get_shards()
 
 

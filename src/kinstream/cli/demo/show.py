@@ -1,11 +1,11 @@
-"""What the demo shows: live bars on a terminal, a few plain lines in a pipe, and a table of the shards at the end."""
+"""Output of the demo: progress bars on a terminal, plain lines in a pipe, and a final table of the shards."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 from rich import box
 from rich.console import Console
@@ -21,18 +21,24 @@ from kinstream.service_quotas import KIB
 from kinstream.sharding.hashkey import MAX_HASH_KEY
 
 WIDTH = 80
-"""Columns of everything, on wider terminals too: a bar across a whole screen is hard to read."""
+"""Maximum columns of the output, because a bar across a wide screen is hard to read."""
 
 
 NAME_WIDTH = len("read shardId-000000000000")
-"""Columns of a work's name, so that bars do not shrink when a longer one comes."""
+"""Columns of a task's name, so that bars do not shrink when a longer name is added."""
+
+COUNT_WIDTH = len("27,004 / 27,004")
+"""Columns of a task's count, which must not be truncated."""
+
+RATE_WIDTH = 64
+"""Minimum columns of a terminal for bars with a rate."""
 
 LINE_EVERY = 10_000
-"""Records after which a pipe gets a line."""
+"""Number of records per progress line in a pipe."""
 
 
 class Show(Protocol):
-    """Shows how work goes on."""
+    """Progress display."""
 
     def __enter__(self) -> Self: ...
 
@@ -41,13 +47,13 @@ class Show(Protocol):
     ) -> None: ...
 
     def say(self, text: str) -> None:
-        """Show a line."""
+        """Print a line."""
 
     def begin(self, work: str, total: int) -> None:
-        """Show that `work` has begun, which is done when `total` records are."""
+        """Start a task, `work`, of `total` records."""
 
     def advance(self, work: str, count: int) -> None:
-        """Show that `count` more records are done."""
+        """Add `count` completed records to a task."""
 
 
 def standard_output() -> Console:
@@ -58,22 +64,25 @@ def standard_output() -> Console:
 
 
 def show_on(console: Console) -> Show:
-    """Return what suits the console: bars that move, or lines."""
+    """Return the display for a console: bars on a terminal that can move its cursor, otherwise lines."""
     return Bars(console) if console.is_terminal and not console.is_dumb_terminal else Lines(console)
 
 
 class Bars:
-    """A moving bar for each work, on a terminal."""
+    """Progress bars, one per task, on a terminal."""
 
     def __init__(self, console: Console) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False, table_column=Column(min_width=NAME_WIDTH)),
+        columns: list[ProgressColumn] = [
+            TextColumn("{task.description}", markup=False, table_column=Column(min_width=NAME_WIDTH, no_wrap=True)),
             BarColumn(bar_width=None, complete_style="cyan"),
-            TextColumn("{task.completed:>6,.0f} / {task.total:>6,.0f}"),
-            _Rate(),
-            console=console,
-            expand=True,
-        )
+            TextColumn(
+                "{task.completed:>6,.0f} / {task.total:>6,.0f}",
+                table_column=Column(min_width=COUNT_WIDTH, no_wrap=True),
+            ),
+        ]
+        if console.width >= RATE_WIDTH:
+            columns.append(_Rate())
+        self._progress = Progress(*columns, console=console, expand=True)
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
@@ -94,12 +103,12 @@ class Bars:
         self._tasks[work] = self._progress.add_task(printable(work), total=total)
 
     def advance(self, work: str, count: int) -> None:
-        """Move a bar."""
+        """Advance a bar."""
         self._progress.advance(self._tasks[work], count)
 
 
 class Lines:
-    """A line for every so many records, and at the end of each work, for a pipe or a log."""
+    """Progress lines for a pipe or a log: one per `every` records, and one at the end of each task."""
 
     def __init__(self, console: Console, every: int = LINE_EVERY) -> None:
         self._console = console
@@ -119,11 +128,11 @@ class Lines:
         self._console.print(Text(printable(text)))
 
     def begin(self, work: str, total: int) -> None:
-        """Remember a work; it is worth a line once some of it is done."""
+        """Start a task. Its first line is printed when records are completed."""
         self._works[work] = 0, total
 
     def advance(self, work: str, count: int) -> None:
-        """Print a line where enough was done."""
+        """Print a line if enough records were completed."""
         before, total = self._works[work]
         done = before + count
         self._works[work] = done, total
@@ -131,49 +140,66 @@ class Lines:
             self.say(f"{work}: {done:,} of {total:,} records")
 
 
-def shard_table(found: Sequence[ShardRead]) -> Table:
-    """Return a table with a row for each shard and a sum."""
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        expand=True,
-        padding=(0, 1, 0, 0),
-        show_footer=True,
-        caption="keys: share of all hash keys; first, last: day and time of the departure",
-    )
-    records = sum(shard.records for shard in found)
-    size = sum(shard.size for shard in found)
-    table.add_column("shard", "all shards", no_wrap=True)
-    table.add_column("state")
-    table.add_column("from", justify="right")
-    table.add_column("keys", justify="right")
-    table.add_column("records", f"{records:,}", justify="right")
-    table.add_column("KiB", f"{size / KIB:,.0f}", justify="right")
-    table.add_column("first", justify="right")
-    table.add_column("last", justify="right")
+COLUMNS = (
+    ("shard", "state", "from", "keys", "records", "KiB", "first", "last"),
+    ("shard", "state", "from", "keys", "records", "KiB"),
+    ("shard", "state", "records", "KiB"),
+    ("shard", "records"),
+)
+"""Columns of the table, for wide to narrow terminals."""
+
+CAPTIONS = {
+    "from": "from: parent shard",
+    "keys": "keys: share of the hash keys",
+    "first": "first, last: day and time",
+}
+"""Explanation of columns, shown below the table if it has them."""
+
+
+def shard_table(found: Sequence[ShardRead], console: Console) -> Table:
+    """Return a table with a row for each shard and a total, with the columns that fit the console."""
+    unlimited = console.options.update_width(1000)  # a measurement never exceeds the width of its options
+    for table in (_table(found, columns) for columns in COLUMNS):
+        if console.measure(table, options=unlimited).maximum <= console.width:
+            break
+    return table
+
+
+def _table(found: Sequence[ShardRead], columns: Sequence[str]) -> Table:
+    caption = ". ".join(text for column, text in CAPTIONS.items() if column in columns)
+    table = Table(box=box.SIMPLE_HEAD, expand=True, padding=(0, 1, 0, 0), show_footer=True, caption=caption or None)
+    totals = {
+        "shard": "all shards",
+        "records": f"{sum(shard.records for shard in found):,}",
+        "KiB": f"{sum(shard.size for shard in found) / KIB:,.0f}",
+    }
+    for column in columns:
+        justify: Literal["left", "right"] = "left" if column in ("shard", "state") else "right"
+        table.add_column(column, totals.get(column, ""), justify=justify, no_wrap=True)
     for each in found:
         shard = each.shard
         low, high = (int(shard.hash_key_range.starting_hash_key), int(shard.hash_key_range.ending_hash_key))
-        table.add_row(
-            Text(printable(shard.shard_id)),
-            "closed" if shard.closed else "open",
-            Text("" if shard.parent_shard_id is None else printable(_short(shard.parent_shard_id))),
-            f"{100 * (high - low + 1) / (MAX_HASH_KEY + 1):.1f}%",
-            f"{each.records:,}",
-            f"{each.size / KIB:,.0f}",
-            _departure(each.first),
-            _departure(each.last),
-            style="dim" if shard.closed else None,
-        )
+        cells = {
+            "shard": Text(printable(shard.shard_id)),
+            "state": "closed" if shard.closed else "open",
+            "from": Text("" if shard.parent_shard_id is None else printable(_short(shard.parent_shard_id))),
+            "keys": f"{100 * (high - low + 1) / (MAX_HASH_KEY + 1):.1f}%",
+            "records": f"{each.records:,}",
+            "KiB": f"{each.size / KIB:,.0f}",
+            "first": _departure(each.first),
+            "last": _departure(each.last),
+        }
+        table.add_row(*(cells[column] for column in columns), style="dim" if shard.closed else None)
     return table
 
 
 def verdict_line(verdict: Verdict) -> Text:
-    """Return the demo's last line."""
+    """Return the last line of the output."""
     return Text(f"demo: {verdict}", style="bold green" if verdict.good else "bold red")
 
 
 class _Rate(ProgressColumn):
-    """Records a second, of the last moments, or of all the work once it is done."""
+    """Records per second: the current rate, or the average once the task is completed."""
 
     def render(self, task: Task) -> Text:
         """Return the column's text."""
@@ -182,12 +208,12 @@ class _Rate(ProgressColumn):
 
 
 def _short(shard_id: str) -> str:
-    """Return a shard's number without its leading zeros, which a narrow column has no room for."""
+    """Return a shard's number without leading zeros, for a narrow column."""
     return shard_id.removeprefix("shardId-").lstrip("0") or "0"
 
 
 def _departure(event: Event | None) -> str:
-    """Return when an event's flight was to leave, such as "31 23:59", for as far as the record still says so."""
+    """Return the scheduled departure in an event, such as "31 23:59". "?" if the record does not contain one."""
     if event is None:
         return "-"
     try:

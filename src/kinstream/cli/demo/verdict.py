@@ -1,4 +1,4 @@
-"""What became of the events: sent, taken and read are compared, nothing is believed."""
+"""Verdict of the demo: compares the events sent, acknowledged and read."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from kinstream.cli.demo.flights import Event
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """The counts of a run.
+    """Counts of a run.
 
     Attributes:
-        sent: Events that were to be written.
-        taken: Events that Kinesis said it wrote.
-        read: Records that came back.
-        lost: Events that never came back.
-        duplicated: Records that came back although their event had come back before.
-        foreign: Records that are none of the events: changed on the way, or never sent.
-        disordered: Partition keys with an event that came back after a later one of the same key.
+        sent: Events to be written.
+        taken: Events that Kinesis acknowledged.
+        read: Records that were read.
+        lost: Events that were not read.
+        duplicated: Records of an event that had been read before.
+        foreign: Records that match no event, because they were changed or never sent.
+        disordered: Partition keys with an event that was read after a later one of the same key.
     """
 
     sent: int
@@ -32,34 +32,39 @@ class Verdict:
 
     @property
     def good(self) -> bool:
-        """Whether every event came back once, as it was, in the order of its key."""
+        """True if every event was read once, unchanged, and in the order of its key."""
         return self.sent == self.taken == self.read and not (
             self.lost or self.duplicated or self.foreign or self.disordered
         )
 
     def __str__(self) -> str:
-        order = f"order broken for {self.disordered} keys" if self.disordered else "order per key kept"
-        parts = [f"{self.taken} in", f"{self.read} out", f"{self.lost} lost", f"{self.duplicated} duplicated", order]
+        written = f"{self.taken:,}" if self.taken == self.sent else f"{self.taken:,} of {self.sent:,}"
+        keys = f"{self.disordered:,} key{'' if self.disordered == 1 else 's'}"
+        parts = [
+            f"{written} written",
+            f"{self.read:,} read",
+            f"{self.lost:,} lost",
+            f"{self.duplicated:,} duplicated",
+            f"order broken for {keys}" if self.disordered else "order per key kept",
+        ]
         if self.foreign:
-            parts.append(f"{self.foreign} never sent")
-        if self.taken != self.sent:
-            parts.append(f"{self.sent} were to be written")
+            parts.append(f"{self.foreign:,} never sent")
         return ", ".join(parts)
 
 
 def judge(sent: Sequence[Event], taken: int, read: Sequence[Event]) -> Verdict:
-    """Compare what was sent with what was read.
+    """Compare the events sent with the records read.
 
-    An event is known by its whole content, key and data: so a changed byte is a loss and a stranger, not a match.
+    An event is identified by key and data, so a changed byte counts as one lost and one foreign event.
 
     Args:
-        sent: The events in the order in which those of one key must stay. No two are the same.
-        taken: How many of them Kinesis acknowledged.
-        read: What came back, in the order of reading, parent shards before their children.
+        sent: Events in the order required within each key. No two are equal.
+        taken: Number of events that Kinesis acknowledged.
+        read: Records in the order of reading, parent shards before their children.
     """
     place = {event: i for i, event in enumerate(sent)}
     if len(place) != len(sent):
-        raise ValueError("two events are the same: neither a loss nor a duplicate could be told")
+        raise ValueError("two events are the same, so a loss or a duplicate could not be detected")
     seen: set[Event] = set()
     newest: dict[str, int] = {}
     disordered: set[str] = set()

@@ -1,4 +1,4 @@
-"""Writes events through the producer's pipeline, in order for each key, while the stream is resharded."""
+"""Writes the demo's events with the producer, in order for each key, while the stream is resharded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from kinstream.events import Event as Seen
 from kinstream.events import RequestCompleted
 
 DEADLINE = 120.0
-"""Seconds that a record may take: the demo would rather wait for a slow machine than fail."""
+"""Timeout of a record in seconds, long enough for a slow machine."""
 
 
 async def write(
@@ -33,56 +33,58 @@ async def write(
     wrote: Callable[[int], None],
     say: Callable[[str], None],
 ) -> tuple[Counter[str], ProducerStatistics]:
-    """Write the events, and return when all are written.
+    """Write the events, and return once all are written.
 
     Args:
-        client: Reaches the stream.
-        events: Those of one key are written in their order.
-        reshards: What happens to the stream meanwhile.
-        wrote: Told now and then how many more events are written.
-        say: Told of each reshard.
+        client: Client of the stream.
+        events: Events to write, in order for each key.
+        reshards: Reshards during the writing.
+        wrote: Called after each request with the number of events written.
+        say: Called with the description of each reshard.
 
     Returns:
-        How many events each shard took, by its id, and what the producer has counted.
+        The number of events written to each shard, by shard id, and the producer's statistics.
 
     Raises:
-        KinesisError: A request or a record failed for good.
-        Stuck: The stream does not become ACTIVE after a reshard.
+        KinesisError: A request or a record failed.
+        Stuck: The stream did not become ACTIVE after a reshard.
     """
-    told = 0
+    reported = 0
 
-    def see(event: Seen) -> None:
-        nonlocal told
+    def observe(event: Seen) -> None:
+        nonlocal reported
         if isinstance(event, RequestCompleted):
-            told += event.written
+            reported += event.written
             wrote(event.written)
 
-    resend = DeliveryPolicy(timeout=DEADLINE)
-    producer = Producer(STREAM, order="key", aggregate=Aggregation(), delivery=resend, observer=see, client=client)
+    delivery = DeliveryPolicy(timeout=DEADLINE)
+    producer = Producer(
+        STREAM, order="key", aggregate=Aggregation(), delivery=delivery, observer=observe, client=client
+    )
     try:
         taken = await _write(producer, events, reshards, say)
     except BaseException:
         with suppress(Undelivered):
-            await producer.close(timeout=0)  # nobody wants what is left
+            await producer.close(timeout=0)  # discards the records that are still pending
         raise
     await producer.close()
-    wrote(taken.total() - told)  # what was written without an event of its own
+    wrote(taken.total() - reported)  # records without a RequestCompleted event of their own
     return taken, producer.statistics()
 
 
 async def _write(
     producer: Producer, events: Sequence[Event], reshards: Sequence[Reshard], say: Callable[[str], None]
 ) -> Counter[str]:
-    """Write in parts: one before the first reshard, then one during each and one after it."""
+    """Write in parts: one before the first reshard, then one during and one after each reshard."""
     taken: Counter[str] = Counter()
     first, *parts = _cut(events, 2 * len(reshards) + 1)
-    under_way = [await _put(producer, first)]
+    in_flight = [await _put(producer, first)]
     for reshard, during, after in zip(reshards, parts[::2], parts[1::2], strict=True):
-        await _count(under_way, taken)
-        under_way = [await _put(producer, during)]
+        await _count(in_flight, taken)
+        in_flight = [await _put(producer, during)]
         say(await reshard(producer.client, taken))
-        under_way.append(await _put(producer, after))
-    await _count(under_way, taken)
+        in_flight.append(await _put(producer, after))
+    await _count(in_flight, taken)
     return taken
 
 
@@ -90,13 +92,13 @@ async def _put(producer: Producer, events: Sequence[Event]) -> Deliveries:
     return await producer.put_many((event.data, event.key) for event in events)
 
 
-async def _count(under_way: Sequence[Deliveries], taken: Counter[str]) -> None:
-    """Wait until all is written, and count where.
+async def _count(in_flight: Sequence[Deliveries], taken: Counter[str]) -> None:
+    """Wait until all records are written, and count them by shard.
 
     Raises:
         ProduceError: A record was not written.
     """
-    for deliveries in under_way:
+    for deliveries in in_flight:
         for result in await deliveries:
             if isinstance(result, ProduceError):
                 raise result
@@ -104,6 +106,6 @@ async def _count(under_way: Sequence[Deliveries], taken: Counter[str]) -> None:
 
 
 def _cut(events: Sequence[Event], count: int) -> list[Sequence[Event]]:
-    """Return the events in so many parts of nearly the same length."""
+    """Return the events in `count` parts of nearly the same length."""
     ends = [len(events) * i // count for i in range(count + 1)]
     return [events[start:end] for start, end in pairwise(ends)]
