@@ -28,6 +28,12 @@ FILES = (
     "src/kinstream/usage.py",
     "src/kinstream/blocking/__init__.py",
     "src/kinstream/blocking/delivery.py",
+    "docs/local-control.md",
+    "docs/local.md",
+    "src/kinstream/cli/local.py",
+    "src/kinstream/clock.py",
+    "src/kinstream/local/*.py",
+    "src/kinstream/testing/*.py",
 )
 
 # A private word, as a regular expression, and the terms to use instead. A blank also matches one line break.

@@ -258,7 +258,7 @@ def test_server_whose_disk_failed_shows_nothing_that_it_could_not_keep(
         for call in calls:
             with pytest.raises(kinesis.exceptions.InternalFailureException):
                 call()
-    assert "a restart is needed" in caplog.text
+    assert "Restart the server" in caplog.text
     assert "Traceback" not in caplog.text
     with Server(data_dir=tmp_path, transition=0) as server:
         assert client(server.url).list_streams()["StreamNames"] == [STREAM]

@@ -1,4 +1,4 @@
-"""The account: its limits and its settings."""
+"""Operations on the account: limits and settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kinstream.local.state import DAY_MILLIS, ON_DEMAND_STREAMS, SHARD_LIMIT, St
 from kinstream.local.store import Store
 
 COMMITMENT_MILLIS = DAY_MILLIS
-"""How long a commitment to a minimum throughput holds at least (developer guide, On-demand Advantage: 24 hours)."""
+"""Minimum duration of a minimum throughput billing commitment (developer guide, On-demand Advantage: 24 hours)."""
 
 
 class AccountSettings:
@@ -29,7 +29,7 @@ class AccountSettings:
         return _answer(self._state.account, call)
 
     async def update_settings(self, request: requests.UpdateAccountSettings, call: Call) -> answers.AccountSettings:
-        """UpdateAccountSettings. A commitment that is ended goes on until it has lasted its least time."""
+        """UpdateAccountSettings. A cancelled commitment continues until its minimum duration is over."""
         wanted = request.minimum_throughput_billing_commitment
         account, now = self._state.account, int(call.now * 1000)
         committed = account.committed(call.now)

@@ -1,6 +1,7 @@
-"""Answers as typed values. A member that is None is left out, as AWS leaves it out.
+"""Response types. A member that is None is left out, as by AWS.
 
-Source of names and types: the service model in botocore 1.43. Blobs are bytes, timestamps float seconds; `wire` writes them.
+Source of names and types: the service model in botocore 1.43. Blobs are bytes and timestamps are float seconds. They are
+encoded by `wire`.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ import msgspec
 
 
 class HashKeyRange(msgspec.Struct, rename="pascal"):
-    """The hash keys of a shard, both ends included."""
+    """Range of the hash keys of a shard, both ends included."""
 
     starting_hash_key: str
     ending_hash_key: str
 
 
 class SequenceNumberRange(msgspec.Struct, rename="pascal", omit_defaults=True):
-    """The sequence numbers of a shard."""
+    """Range of the sequence numbers of a shard."""
 
     starting_sequence_number: str
     ending_sequence_number: str | None = None
@@ -33,7 +34,7 @@ class ShardAnswer(msgspec.Struct, rename="pascal", omit_defaults=True):
 
 
 class ChildShard(msgspec.Struct, rename="pascal"):
-    """A shard in which reading goes on after its closed parents."""
+    """A child shard, at which reading continues after its closed parents."""
 
     shard_id: str
     parent_shards: list[str]
@@ -41,19 +42,19 @@ class ChildShard(msgspec.Struct, rename="pascal"):
 
 
 class StreamModeDetails(msgspec.Struct, rename="pascal"):
-    """How a stream's capacity is set."""
+    """Capacity mode of a stream."""
 
     stream_mode: str
 
 
 class EnhancedMetrics(msgspec.Struct, rename="pascal"):
-    """The shard metrics that are on."""
+    """Enabled shard-level metrics."""
 
     shard_level_metrics: list[str]
 
 
 class WarmThroughput(msgspec.Struct):
-    """The throughput that an on-demand stream is kept ready for."""
+    """Warm throughput of an on-demand stream."""
 
     target: int = msgspec.field(name="TargetMiBps")
     current: int = msgspec.field(name="CurrentMiBps")
@@ -134,7 +135,7 @@ class PutRecord(msgspec.Struct, rename="pascal"):
 
 
 class PutRecordsEntry(msgspec.Struct, rename="pascal", omit_defaults=True, gc=False):
-    """What became of one record of PutRecords."""
+    """Result of one record of PutRecords."""
 
     sequence_number: str | None = None
     shard_id: str | None = None
@@ -157,7 +158,7 @@ class GetShardIterator(msgspec.Struct, rename="pascal"):
 
 
 class ReadRecord(msgspec.Struct, rename="pascal", gc=False):
-    """A record that is read."""
+    """A record in the response of a read."""
 
     sequence_number: str
     approximate_arrival_timestamp: float
@@ -176,7 +177,7 @@ class GetRecords(msgspec.Struct, rename="pascal", omit_defaults=True):
 
 
 class SubscribeToShardEvent(msgspec.Struct, rename="pascal", omit_defaults=True):
-    """What a subscription pushes. At a shard's end there is no number to continue from, but child shards."""
+    """Event of a subscription. At the end of a shard it has child shards instead of a continuation sequence number."""
 
     records: list[ReadRecord]
     millis_behind_latest: int
@@ -287,7 +288,7 @@ class DescribeLimits(msgspec.Struct, rename="pascal"):
 
 
 class MinimumThroughputBillingCommitment(msgspec.Struct, rename="pascal", omit_defaults=True):
-    """Whether the account pays for a minimum throughput."""
+    """Minimum throughput billing commitment of the account."""
 
     status: str
     started_at: float | None = None

@@ -1,7 +1,7 @@
-"""The TLS certificate of a local Kinesis: made by ourselves, for this machine's names, and renewed before it expires.
+"""TLS certificate of the local server: self-issued for the names of this machine, and renewed before it expires.
 
-An authority is made, signs one certificate and is forgotten: its key is never written down, so whoever trusts `ca.pem`
-trusts this one certificate and nothing else.
+A new certificate authority signs one certificate, and its private key is then discarded. A client that trusts `ca.pem`
+therefore trusts this one certificate only.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from kinstream.errors import ConfigError
 
 NAMES = ("localhost", "127.0.0.1", "::1")
-"""What every certificate is for."""
+"""Names and addresses in every certificate."""
 
 VALID = timedelta(days=397)
-"""How long a certificate is good: no longer than clients take one for (CA/Browser Forum, baseline requirements)."""
+"""Validity of a certificate: the maximum that clients accept (CA/Browser Forum, baseline requirements)."""
 
 RENEWED = timedelta(days=30)
-"""A certificate that has less left than this is made anew at the next start."""
+"""Remaining validity below which a certificate is renewed at the next start."""
 
 ALPN = ("h2", "http/1.1")
 
 _AHEAD = timedelta(days=1)
-"""So long ago it became valid, for clients whose clock is slow."""
+"""Time by which the validity begins in the past, for clients whose clock is slow."""
 
 
 class Certificate:
-    """A certificate with its key, in a folder: read if it is there and still good, else made.
+    """A certificate with its key in a folder, reused if it is valid or else created.
 
     Args:
-        folder: Where `ca.pem`, for clients, and `server.pem`, with the key and for its owner alone, are kept.
-        names: Further host names and addresses that it must be for.
-        now: Seconds since 1970. Clients hold a certificate against their own time, so it is the machine's.
+        folder: Folder of `ca.pem`, for clients, and of `server.pem`, which contains the key and is readable by its owner only.
+        names: Additional host names and addresses.
+        now: Seconds since 1970, by the system clock, because clients validate a certificate with theirs.
 
     Raises:
-        ConfigError: The folder cannot be used.
+        ConfigError: The folder is not writable.
     """
 
     def __init__(self, folder: Path, names: Collection[str], now: float) -> None:
@@ -62,10 +62,10 @@ class Certificate:
                 folder.mkdir(parents=True, exist_ok=True)
                 self._make(wanted, moment)
         except OSError as error:
-            raise ConfigError(f"data: cannot keep a certificate in {folder}: {error.strerror}") from error
+            raise ConfigError(f"data_dir: cannot store a certificate in {folder}: {error.strerror}") from error
 
     def context(self) -> ssl.SSLContext:
-        """Return what a listening socket needs: TLS 1.2 or later, HTTP/2 for clients that can."""
+        """Return the TLS settings of a listening socket: TLS 1.2 or later, and HTTP/2 for clients that support it."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(ALPN)
@@ -73,7 +73,7 @@ class Certificate:
         return context
 
     def _good(self, names: list[str], now: datetime) -> bool:
-        """Return whether the files fit each other, the names and the time. Whatever else they are, they are not good."""
+        """Return True if the files match each other, the names and the time. Unreadable files are not valid either."""
         try:
             ca = x509.load_pem_x509_certificate(self.ca_file.read_bytes())
             pem = self._server_file.read_bytes()
@@ -136,7 +136,7 @@ def _name(common: str) -> x509.Name:
 
 
 def _general(names: Collection[str]) -> list[x509.GeneralName]:
-    """Return names and addresses as a certificate has them."""
+    """Return names and addresses as X.509 general names."""
     found: list[x509.GeneralName] = []
     for name in names:
         try:
@@ -161,7 +161,7 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
-    """Put a whole file in the place of an old one: nobody sees half of it, or a key that others may read."""
+    """Replace a file atomically, so that no process sees a partial file or a key with wrong permissions."""
     fresh = path.with_suffix(".new")
     with contextlib.suppress(FileNotFoundError):
         fresh.unlink()

@@ -1,7 +1,7 @@
-"""Connections: accepted, counted, timed and ended here; what is said on them, hypercorn speaks.
+"""TCP and TLS connections: accepting, limiting, timing out and closing them. The HTTP protocols are hypercorn's.
 
-hypercorn's own server is not used, only its protocols: it keeps a connection that its client has closed until the idle time
-is over, has no bound on their number, and waits for ever for clients that do not read.
+Only the protocols of hypercorn are used, not its server. That server keeps a connection that the client has closed until the
+idle timeout, does not limit the number of connections, and waits forever for clients that do not read.
 """
 
 from __future__ import annotations
@@ -44,59 +44,58 @@ Application: TypeAlias = Callable[[dict[str, Any], Callable[[], Awaitable[Messag
 READ_BYTES = 64 * 1024
 
 HEADER_TABLE_BYTES = 4096
-"""How much of the headers sent is remembered to say them shorter (HPACK), even if a client has room for more: every request
-id would be in it."""
+"""Size of the HPACK table for response headers, even if a client allows more, because it would fill up with request ids."""
 
 INBOX_MESSAGES = 8
-"""So many parts of a body wait for the application; then reading waits."""
+"""Maximum parts of a body queued for the application before reading is paused."""
 
 LINGER_SECONDS = 5.0
-"""How long the last bytes of an ended connection may take to go."""
+"""Maximum seconds to send the last bytes of a closed connection."""
 
 GOODBYE_SECONDS = 1.0
-"""How long the end of TLS may take."""
+"""Maximum seconds for the TLS shutdown."""
 
 _ACCEPT_AGAIN = 0.5
-"""Seconds until the next try where the machine has no room for a connection."""
+"""Delay in seconds before accepting again if the system has no resources for a connection."""
 
 
 _FEW_TURNS = 10
-"""Turns of the event loop in which an end should have been sent; then it is looked for no more than every `_LOOK_AGAIN`."""
+"""Event loop iterations within which the end of a response is normally sent. Later it is polled every `_LOOK_AGAIN`."""
 
 _LOOK_AGAIN = 0.02
 
 
 class Listener(NamedTuple):
-    """Where clients come in."""
+    """A listening socket with its TLS settings."""
 
     bound: socket.socket
-    """It listens, and is closed by whoever made it."""
+    """The listening socket, which its creator closes."""
     tls: ssl.SSLContext | None = None
 
 
 class Line(Protocol):
-    """A request's connection, for an application that wants to end it."""
+    """The connection of a request, for an application that needs to close it."""
 
     async def finish(self) -> None:
-        """End it after what was sent."""
+        """Close it after the bytes sent so far."""
 
     def cut(self) -> None:
-        """End it at once, whatever is under way."""
+        """Close it immediately, and abort the responses in flight."""
 
     def reset(self) -> None:
-        """End it at once, so that its client sees a connection reset."""
+        """Close it immediately with a connection reset."""
 
 
 class Connections:
-    """Serves an ASGI application on listening sockets while the context is open.
+    """Server of an ASGI application on listening sockets, while its context is entered.
 
-    A request's `scope["state"]` holds its connection as "connection", a `Line`, and its answer as "answer", which can be waited
-    for (`push.Flow`).
+    The `scope["state"]` of a request has its connection as "connection" (a `Line`) and the flow control of its response as
+    "answer" (a `push.Flow`).
 
     Args:
-        app: The application.
-        listeners: Where clients come in.
-        limits: What they may take.
+        app: The ASGI application.
+        listeners: The listening sockets.
+        limits: Limits for clients.
     """
 
     def __init__(self, app: Application, listeners: Sequence[Listener], limits: Limits) -> None:
@@ -134,18 +133,18 @@ class Connections:
                 await asyncio.wait(late)
 
     async def _accept(self, listener: Listener) -> None:
-        """Let clients in as long as there is room. Those beyond it wait in the socket's own queue."""
+        """Accept connections up to the limit. Further ones wait in the backlog of the socket."""
         loop = asyncio.get_running_loop()
         while True:
             await self._room.acquire()
             try:
                 accepted, _ = await loop.sock_accept(listener.bound)
             except ConnectionError:
-                self._room.release()  # gone again before it was let in
+                self._room.release()  # the client left before it was accepted
                 continue
             except OSError as error:
                 self._room.release()
-                _log.warning("no connection can be taken now: %s", error.strerror)
+                _log.warning("cannot accept connections now, retrying: %s", error.strerror)
                 await asyncio.sleep(_ACCEPT_AGAIN)
                 continue
             except asyncio.CancelledError:
@@ -174,7 +173,7 @@ class Connections:
             accepted.close()
             if isinstance(error, asyncio.CancelledError):
                 raise
-            return  # whoever it was did not speak TLS, or not to us
+            return  # the TLS handshake failed
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         connection = _Connection(self._app, self._config, self._context, self._idle_seconds, reader, writer)
         self._open.add(connection)
@@ -195,20 +194,21 @@ class Connections:
 
 
 class _Reader(asyncio.StreamReader):
-    """Knows at once that its client says no more, whatever is still unread."""
+    """A stream reader that reports the end of the input immediately, before the buffer is read."""
 
     over = False
 
     def feed_eof(self) -> None:
-        """Take in the end."""
+        """Note the end of the input."""
         self.over = True
         super().feed_eof()
 
 
 class _Connection:
-    """One connection: hypercorn's protocol between a stream of bytes and the application.
+    """One connection, with the hypercorn protocol between its bytes and the application.
 
-    It is the "task group" of hypercorn's protocols too: they start an application by `spawn_app`, other work by `spawn`.
+    It also serves as the "task group" of the hypercorn protocols, which start applications by `spawn_app` and other work by
+    `spawn`.
     """
 
     def __init__(
@@ -231,22 +231,22 @@ class _Connection:
         self._lingering: asyncio.TimerHandle | None = None
         self._ended = False
         self._leaving = False
-        """Whether its client asks no more, but hears the answers under way."""
+        """True once the client sends no more requests but still receives the responses in flight."""
         self._heeding = False
 
     async def serve(self) -> None:
-        """Answer requests until either side ends the connection."""
+        """Serve requests until either side closes the connection."""
         accepted = self._writer.get_extra_info("socket")
         tls = self._writer.get_extra_info("ssl_object")
         try:
             client = parse_socket_addr(accepted.family, accepted.getpeername())
             server = parse_socket_addr(accepted.family, accepted.getsockname())
         except OSError:
-            return  # gone already
+            return  # the connection is closed already
         try:
             async with asyncio.TaskGroup() as self._group:
                 self._protocol = ProtocolWrapper(
-                    self._app,  # type: ignore[arg-type]  # spawn_app is ours, and takes any ASGI application
+                    self._app,  # type: ignore[arg-type]  # our spawn_app accepts any ASGI application
                     self._config,
                     self._context,
                     self,  # type: ignore[arg-type]
@@ -268,15 +268,15 @@ class _Connection:
                 self._lingering.cancel()
 
     def stop(self) -> None:
-        """End the connection if nothing is being asked; else it ends after its answers."""
+        """Close the connection if it is idle, or else after the responses in flight."""
         if self._idle is None:
             return
         self._leave()
         if not self._writer.transport.get_write_buffer_size():
-            self.cut()  # TLS would wait for the client to leave too
+            self.cut()  # a TLS shutdown would wait for the client
 
     async def finish(self) -> None:
-        """End the connection after what was sent."""
+        """Close the connection after the bytes sent so far."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LINGER_SECONDS):
                 for waiting in self._waiting():
@@ -285,17 +285,17 @@ class _Connection:
         self._close()
 
     def cut(self) -> None:
-        """End the connection at once, whatever is under way."""
+        """Close the connection immediately, and abort the responses in flight."""
         self._writer.transport.abort()
 
     def reset(self) -> None:
-        """End the connection at once, so that its client sees a connection reset."""
+        """Close the connection immediately with a connection reset."""
         now = struct.pack("ii", 1, 0)
         self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, now)
         self.cut()
 
     def spawn(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
-        """Start a task that ends with the connection."""
+        """Start a task that is cancelled with the connection."""
 
         async def work() -> None:
             await function(*arguments)
@@ -305,7 +305,7 @@ class _Connection:
     async def spawn_app(
         self, app: Application, config: Config, scope: dict[str, Any], send: Send
     ) -> Callable[[Message], Awaitable[None]]:
-        """Start the application for one request, and return what its messages are handed to."""
+        """Start the application for one request, and return the callable that receives its messages."""
         inbox = _Inbox()
         bound: Any = send
         stream: HTTPStream = bound.__self__
@@ -336,12 +336,12 @@ class _Connection:
             try:
                 data = await self._reader.read(READ_BYTES)
             except (OSError, AttributeError):
-                data = b""  # AttributeError: what asyncio's TLS makes of reading on after the connection was cut
+                data = b""  # asyncio's TLS raises AttributeError if it is read after an abort
             self._ended = not data
             try:
                 await self._protocol.handle(RawData(data))
-            except Exception as error:  # the protocols raise whatever strange bytes make of them
-                _log.info("a connection is ended for what was sent on it: %r", error)
+            except Exception as error:  # the protocols raise arbitrary exceptions for malformed bytes
+                _log.info("closing a connection because of malformed data: %r", error)
                 self._ended = True
             protocol = self._protocol.protocol
             if isinstance(protocol, H2Protocol):
@@ -352,17 +352,17 @@ class _Connection:
                 if encoder.header_table_size > HEADER_TABLE_BYTES:
                     encoder.header_table_size = HEADER_TABLE_BYTES
                 if self._idle is None and protocol.idle:
-                    self._may_idle(True)  # HTTP/2 does not say so at its beginning
+                    self._may_idle(True)  # HTTP/2 does not report a new connection as idle
         protocol = self._protocol.protocol
         if isinstance(protocol, H2Protocol):
             for number in [number for number, stream in protocol.streams.items() if not hasattr(stream, "scope")]:
-                del protocol.streams[number]  # its request was not understood (a path of other bytes), so it has no end
+                del protocol.streams[number]  # its request was malformed (bytes of the path), so it never ends
         await self._protocol.handle(Closed())
         for waiting in self._waiting():
             await waiting.close()
 
     async def _ended_before_leaving(self, number: int) -> None:
-        """Wait until an answer's end was sent (HTTP/2), where the connection ends with it: hypercorn would end it before."""
+        """Wait until the end of a response is sent (HTTP/2) if the connection then closes. hypercorn would close it before."""
         protocol = self._protocol.protocol
         turns = 0
         while (
@@ -375,14 +375,14 @@ class _Connection:
             turns += 1
 
     async def taken(self, number: int) -> None:
-        """Wait until all that an answer has sent is on its way. hypercorn lets a client's window fill its memory instead."""
+        """Wait until all bytes of a response are written. hypercorn buffers without limit if the window of the client is full."""
         protocol = self._protocol.protocol
         buffer = protocol.stream_buffers.get(number) if isinstance(protocol, H2Protocol) else None
         if buffer is not None:
             await buffer.drain()
 
     async def abandon(self, number: int) -> None:
-        """End one answer: its stream in HTTP/2, the connection in HTTP/1.1."""
+        """Abort one response: its stream in HTTP/2, the connection in HTTP/1.1."""
         protocol = self._protocol.protocol
         if not isinstance(protocol, H2Protocol):
             self.cut()
@@ -397,15 +397,15 @@ class _Connection:
             await self._send(RawData(protocol.connection.data_to_send()))
 
     def _waiting(self) -> list[StreamBuffer]:
-        """Return the answers that wait for their client's leave to send (HTTP/2), which may never come."""
+        """Return the responses blocked by the flow control of the client (HTTP/2), possibly forever."""
         protocol = self._protocol.protocol
         return list(protocol.stream_buffers.values()) if isinstance(protocol, H2Protocol) else []
 
     async def _send(self, event: Event) -> None:
-        """Do as the protocol says."""
+        """Perform an event of the protocol."""
         if isinstance(event, RawData):
             if self._writer.is_closing() or (self._tls and self._reader.over):
-                return  # a client that has ended TLS hears nothing more, and asyncio would complain
+                return  # the client has ended TLS, and asyncio would log a warning
             self._writer.write(event.data)
             try:
                 await self._writer.drain()
@@ -417,7 +417,7 @@ class _Connection:
             self._may_idle(event.idle)
 
     def _may_idle(self, idle: bool) -> None:
-        """Set or stop the timer of a connection on which nothing is asked."""
+        """Start or stop the idle timer."""
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
@@ -427,9 +427,9 @@ class _Connection:
             self._idle = asyncio.get_running_loop().call_later(self._idle_seconds(), self._leave)
 
     def _heed_goodbye(self, connection: H2Connection) -> None:
-        """Let a client that says goodbye (GOAWAY) hear the answers under way: h2 would send nothing more.
+        """Keep sending the responses in flight after the client sent GOAWAY. h2 would send nothing more.
 
-        The AWS SDK for JavaScript says so as soon as a subscription has begun.
+        The AWS SDK for JavaScript sends GOAWAY as soon as a subscription has begun.
         """
         if self._heeding:
             return
@@ -446,7 +446,7 @@ class _Connection:
         receivers[GoAwayFrame] = heed
 
     def _leave(self) -> None:
-        """End a connection on which nothing is asked. HTTP/2 says so, and what a client asks meanwhile it may ask again."""
+        """Close an idle connection. HTTP/2 announces it with GOAWAY, so that a client can retry a request sent in between."""
         protocol = self._protocol.protocol
         if isinstance(protocol, H2Protocol):
             with contextlib.suppress(ProtocolError):
@@ -455,30 +455,30 @@ class _Connection:
         self._close()
 
     def _close(self) -> None:
-        """End the connection after what was written, if its client reads it soon."""
+        """Close the connection after the bytes written so far, if the client reads them in time."""
         _close_once(self._writer)
         if self._lingering is None:
             self._lingering = asyncio.get_running_loop().call_later(LINGER_SECONDS, self.cut)
 
 
 class _Answer:
-    """One request's answer, for an application that sends as long as its client reads."""
+    """Flow control of one response (`push.Flow`)."""
 
     def __init__(self, connection: _Connection, number: int) -> None:
         self._connection = connection
         self._number = number
 
     async def taken(self) -> None:
-        """Wait until all that was sent is on its way."""
+        """Wait until all bytes sent so far are written."""
         await self._connection.taken(self._number)
 
     async def abandon(self) -> None:
-        """End this answer alone, whatever of it is under way."""
+        """Abort this response, and leave others on the connection alone."""
         await self._connection.abandon(self._number)
 
 
 class _Inbox:
-    """What an application receives. A body is read no faster than the application takes it."""
+    """Queue of messages for the application. A body is read no faster than the application takes it."""
 
     def __init__(self) -> None:
         self._messages: asyncio.Queue[Message] = asyncio.Queue()
@@ -487,7 +487,7 @@ class _Inbox:
         self._closed = False
 
     async def put(self, message: Message) -> None:
-        """Hand over a message; one to an application that has ended is dropped."""
+        """Queue a message. It is dropped if the application has ended."""
         if self._closed:
             return
         self._messages.put_nowait(message)
@@ -495,7 +495,7 @@ class _Inbox:
             self._room.clear()
         if (
             message["type"] == "http.request"
-        ):  # others come from the application's own task, which must not wait for itself
+        ):  # other messages come from the task of the application, which must not wait for itself
             await self._room.wait()
 
     async def get(self) -> Message:
@@ -506,19 +506,19 @@ class _Inbox:
         return message
 
     def close(self) -> None:
-        """Take no more."""
+        """Accept no more messages."""
         self._closed = True
         self._room.set()
 
 
 def _close_once(writer: asyncio.StreamWriter) -> None:
-    """Close a stream that is not being closed yet: asyncio's TLS, closed twice, forgets how to abort."""
+    """Close a stream unless it is closing already. asyncio's TLS cannot be aborted after a second close."""
     if not writer.is_closing():
         writer.close()
 
 
 async def _end(writer: asyncio.StreamWriter) -> None:
-    """Close a connection, after what was written where its client still reads."""
+    """Close a connection, after the bytes written so far if the client still reads."""
     _close_once(writer)
     with contextlib.suppress(OSError):
         try:
@@ -529,7 +529,7 @@ async def _end(writer: asyncio.StreamWriter) -> None:
 
 
 def _config(limits: Limits) -> Config:
-    """Return how hypercorn speaks: without headers of its own, and without an end to a connection that is used."""
+    """Return the hypercorn configuration: no headers of its own, and no limit on the age of a connection in use."""
     config = Config()
     config.accesslog = None
     config.errorlog = logging.getLogger("kinstream.local.http")

@@ -1,4 +1,4 @@
-"""The service model's constraints, and the texts in which AWS says that one is broken."""
+"""Constraints of the service model, and the error messages of AWS for violations."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ import msgspec
 from kinstream.local.refusal import Refused
 
 MAX_PROBLEMS = 10
-"""Problems that one answer tells."""
+"""Maximum violations reported in one response."""
 
 MAX_VALUE_CHARACTERS = 2048
-"""Characters of a wrong value that an answer repeats, so that it cannot be as large as the request."""
+"""Maximum characters of an invalid value repeated in a response, which limits the size of the response."""
 
 
 class Constraint(Protocol):
-    """One rule for one member."""
+    """A rule for one member."""
 
     def problem(self, value: Any) -> str | None:
-        """Return what is wrong with a value that is there, or None."""
+        """Return the rule that a present value violates, or None."""
 
 
 class Required:
-    """The member must be there."""
+    """The member must be present."""
 
     def problem(self, value: Any) -> str | None:
-        """Return None: a value that is there is all it asks for."""
+        """Return None, because any present value is valid."""
         return None
 
 
 class Each:
-    """The member is a structure with constraints of its own."""
+    """The member is a structure with its own constraints."""
 
     def problem(self, value: Any) -> str | None:
-        """Return None: `check` looks inside."""
+        """Return None, because `check` checks the members of the structure."""
         return None
 
 
 class Length:
-    """Characters of a text, bytes of a blob, members of a list."""
+    """Length of a string in characters, of a blob in bytes, or of a list in members."""
 
     def __init__(self, low: int, high: int) -> None:
         self.low: int = low
         self.high: int = high
 
     def problem(self, value: Any) -> str | None:
-        """Return what is wrong with the length."""
+        """Return the rule that the length violates, or None."""
         if len(value) < self.low:
             return f"Member must have length greater than or equal to {self.low}"
         if len(value) > self.high:
@@ -58,14 +58,14 @@ class Length:
 
 
 class Range:
-    """A number's least and greatest value."""
+    """Minimum and maximum of a number."""
 
     def __init__(self, low: int, high: int | None = None) -> None:
         self.low: int = low
         self.high: int | None = high
 
     def problem(self, value: Any) -> str | None:
-        """Return what is wrong with the number."""
+        """Return the rule that the number violates, or None."""
         if value < self.low:
             return f"Member must have value greater than or equal to {self.low}"
         if self.high is not None and value > self.high:
@@ -74,11 +74,11 @@ class Range:
 
 
 class Pattern:
-    """A text's form.
+    """Regular expression for a string.
 
     Args:
-        pattern: As the model has it, and as it is told.
-        linear: A pattern that lets the same texts through, for one that would take long over some.
+        pattern: Pattern of the service model, which is used in error messages.
+        linear: Equivalent pattern with linear run time, if `pattern` is slow for some strings.
     """
 
     def __init__(self, pattern: str, linear: str | None = None) -> None:
@@ -86,27 +86,27 @@ class Pattern:
         self._fullmatch = re.compile(linear or pattern, re.ASCII).fullmatch
 
     def problem(self, value: Any) -> str | None:
-        """Return what is wrong with the form."""
+        """Return the rule that the string violates, or None."""
         if self._fullmatch(value) is None:
             return f"Member must satisfy regular expression pattern: {self.pattern}"
         return None
 
 
 class OneOf:
-    """The values that a text may have."""
+    """Allowed values of a string."""
 
     def __init__(self, *values: str) -> None:
         self.values = values
 
     def problem(self, value: Any) -> str | None:
-        """Return that it is none of them."""
+        """Return the rule if the string is not one of the allowed values."""
         if value not in self.values:
             return f"Member must satisfy enum value set: [{', '.join(self.values)}]"
         return None
 
 
 class EachMember:
-    """What each member of a list must satisfy."""
+    """Rules for each member of a list."""
 
     def __init__(self, *rules: Constraint) -> None:
         self.rules = rules
@@ -119,7 +119,7 @@ class EachMember:
 
 
 class EachKey(EachMember):
-    """What each key of a map must satisfy."""
+    """Rules for each key of a map."""
 
     def problem(self, value: Any) -> str | None:
         """Return what is wrong with one of them."""
@@ -129,7 +129,7 @@ class EachKey(EachMember):
 
 
 class EachValue(EachMember):
-    """What each value of a map must satisfy."""
+    """Rules for each value of a map."""
 
     def problem(self, value: Any) -> str | None:
         """Return what is wrong with one of them."""
@@ -150,7 +150,7 @@ def check(request: msgspec.Struct) -> None:
     """Check a request against its constraints.
 
     Raises:
-        Refused: ValidationException, with all that is wrong.
+        Refused: ValidationException with all violations.
     """
     found: list[str] = []
     _check(request, "", found)
@@ -159,19 +159,19 @@ def check(request: msgspec.Struct) -> None:
 
 
 def refusal(found: list[str]) -> Refused:
-    """Return the ValidationException that tells these problems."""
+    """Return the ValidationException that reports these violations."""
     count = len(found)
     told = "; ".join(found[:MAX_PROBLEMS])
     return Refused("ValidationException", f"{count} validation error{'s' * (count > 1)} detected: {told}")
 
 
 def broken(path: str, value: Any, rule: str) -> Refused:
-    """Return the ValidationException for one problem."""
+    """Return the ValidationException for one violation."""
     return refusal([problem(path, value, rule)])
 
 
 def problem(path: str, value: Any, rule: str) -> str:
-    """Return one problem as AWS says it."""
+    """Return one violation in the words of AWS."""
     if value is None:
         shown = "null"
     elif isinstance(value, bytes):
@@ -187,7 +187,7 @@ def problem(path: str, value: Any, rule: str) -> str:
 
 
 def _told(rules: Sequence[Constraint]) -> str:
-    """Return rules for the members of a list or map as AWS says them, whichever is broken."""
+    """Return all rules for the members of a list or map in the words of AWS, even if only one is violated."""
     told = []
     for rule in rules:
         if isinstance(rule, Length):
@@ -209,7 +209,7 @@ def _check(request: msgspec.Struct, prefix: str, found: list[str]) -> None:
             text = rule(value)
             if text is not None:
                 found.append(problem(prefix + member.name, value, text))
-                break  # a pattern need not be tried on a text of megabytes
+                break  # avoid matching a pattern against megabytes
         if member.structure:
             _check(value, f"{prefix}{member.name}.", found)
 

@@ -1,4 +1,4 @@
-"""Registered consumers (enhanced fan-out): registered, described, listed, deregistered."""
+"""Operations on registered consumers (enhanced fan-out): register, describe, list, deregister."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from kinstream.local.tags import checked
 from kinstream.local.tokens import ConsumersPage, Sealer
 
 LIST_CONSUMERS = 100
-"""Consumers in one ListStreamConsumers answer (API reference, `ListStreamConsumers`)."""
+"""Maximum consumers in a ListStreamConsumers response (API reference, `ListStreamConsumers`)."""
 
 
 class Consumers:
@@ -76,7 +76,7 @@ class Consumers:
         )
 
     def _page(self, request: requests.ListStreamConsumers, stream: Stream, call: Call) -> ConsumersPage:
-        """Return where the listing starts. Raises Refused."""
+        """Return the position at which the listing starts. Raises Refused."""
         created = stream.settings.created
         asked = request.stream_creation_timestamp
         if request.next_token is None:
@@ -92,7 +92,7 @@ class Consumers:
         return page
 
     def _find(self, request: requests.ConsumerRequest) -> tuple[Stream, Consumer]:
-        """Return the consumer that a request names, and its stream. Raises Refused where it names none, or two."""
+        """Return the consumer that a request names, and its stream. Raises Refused unless it names exactly one."""
         if request.consumer_arn is not None:
             found = consumer_named_by(request.consumer_arn)
             if found is None:

@@ -248,7 +248,7 @@ class Interception:
 
 
 class Interceptor:
-    """Selected calls whose treatment is still to be chosen. Each method sets the interception and returns it."""
+    """Choice of the treatment of selected calls. Each method sets the interception and returns it."""
 
     def __init__(self, set_action: SetAction, operation: str | None, after_applying: bool) -> None:
         self._set_action = set_action

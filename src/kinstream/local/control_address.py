@@ -147,7 +147,7 @@ class ControlAddress:
         self._interceptions: OrderedDict[str, Interception] = OrderedDict()
 
     async def respond(self, method: str, path: str, query: str, authorization: str, body: bytes) -> Response:
-        """Return the status and the body of the response to a request. The body is None if there is none.
+        """Return the status and the body (or None) of the response to a request.
 
         Raises:
             ControlError: The request is rejected.

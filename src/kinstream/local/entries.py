@@ -1,4 +1,4 @@
-"""The records of a put: their sizes, their hash keys, and all that can be wrong with them."""
+"""Validation of the records of a put, and their sizes and hash keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kinstream.local.requests import PutRecordsEntry
 from kinstream.sharding.hashkey import parse_hash_key
 
 try:
-    # CPython's own MD5 takes half of what OpenSSL's does for a key of a few bytes. Not every build has it.
+    # The MD5 of CPython takes half the time of the one of OpenSSL for a key of a few bytes. Not every build has it.
     from _md5 import md5  # type: ignore[import-not-found, unused-ignore]
 except ImportError:
     md5 = partial(hashlib_md5, usedforsecurity=False)
@@ -23,7 +23,7 @@ _HASH_KEY = re.compile(r"0|[1-9][0-9]{0,38}")
 
 
 def weigh(key: str, data: bytes, explicit: str | None) -> tuple[bytes, int]:
-    """Return a record's hash key as 16 bytes, and its size. Raises Refused."""
+    """Return the hash key of a record as 16 bytes, and its size. Raises Refused."""
     raw = key.encode()
     if explicit is None:
         hash_key = md5(raw).digest()
@@ -39,7 +39,7 @@ def weigh(key: str, data: bytes, explicit: str | None) -> tuple[bytes, int]:
 
 
 def weigh_all(entries: list[PutRecordsEntry], limit: int) -> tuple[list[bytes], list[int]]:
-    """Return the hash keys and sizes of a put's records. Raises Refused where one of them is wrong, or all too large."""
+    """Return the hash keys and sizes of the records of a put. Raises Refused if one is invalid or all are too large together."""
     hash_keys, sizes = [], []
     longest = service_quotas.PARTITION_KEY_MAX_CHARACTERS
     for entry in entries:
@@ -62,7 +62,7 @@ def weigh_all(entries: list[PutRecordsEntry], limit: int) -> tuple[list[bytes], 
 
 
 def weigh_spread(entries: list[PutRecordsEntry], limit: int, stream: Stream) -> tuple[list[bytes], list[int]]:
-    """Do the same for a stream that spreads its records: their keys may be missing, and decide nothing."""
+    """Do the same for a stream that distributes records regardless of their partition keys, which may then be missing."""
     sizes = []
     for entry in entries:
         key, data, explicit = entry.partition_key, entry.data, entry.explicit_hash_key
@@ -84,7 +84,7 @@ def _check_total(size: int) -> None:
 
 
 def _wrong_entries(entries: list[PutRecordsEntry], limit: int, *, keyless: bool = False) -> Refused:
-    """Return the refusal that tells all that is wrong with the records of a put. `keyless`: their keys may be missing."""
+    """Return the refusal that lists all violations in the records of a put. With `keyless`, partition keys may be missing."""
     found = []
     longest = service_quotas.PARTITION_KEY_MAX_CHARACTERS
     for position, entry in enumerate(entries, 1):

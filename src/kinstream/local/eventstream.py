@@ -1,7 +1,7 @@
-"""The event stream of SubscribeToShard as bytes (`application/vnd.amazon.eventstream`). Pure.
+"""Encoding of the event stream of SubscribeToShard (`application/vnd.amazon.eventstream`). Pure.
 
-A message is its length and its headers' length, a CRC-32 of these, headers, payload, and a CRC-32 of all before it, numbers
-big-endian. Source: Smithy's "Amazon Event Stream Specification".
+A message consists of its length, the length of its headers, a CRC-32 of these two, the headers, the payload, and a CRC-32 of
+everything before it. Numbers are big-endian. Source: Smithy's "Amazon Event Stream Specification".
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ CONTENT_TYPE = "application/vnd.amazon.eventstream"
 _PRELUDE_BYTES = 12
 _CRC_BYTES = 4
 _STRING = 7
-"""The type of a header whose value is text."""
+"""Type of a header with a string value."""
 
 
 def event(kind: str, content_type: str, payload: bytes) -> bytes:
@@ -23,7 +23,7 @@ def event(kind: str, content_type: str, payload: bytes) -> bytes:
 
 
 def exception(code: str, content_type: str, payload: bytes) -> bytes:
-    """Return the message of an exception: the last one of its stream."""
+    """Return the message of an exception, which is the last one of a stream."""
     return _message({":message-type": "exception", ":exception-type": code, ":content-type": content_type}, payload)
 
 

@@ -1,4 +1,4 @@
-"""Hosts: the address to listen on, and the Host headers that are let in."""
+"""The address to listen on, and the accepted Host headers."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ _NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(?:\.(?!-)[a-z0-9-]{1,63})*", re.ASCII)
 
 
 class Hosts:
-    """By which names a server is called.
+    """The listen address of a server, and the names by which clients may address it.
 
-    A web page can let its own name lead to this machine ("DNS rebinding"), and its requests then come from the reader's own
-    browser; but their Host header has the page's name. So a name is let in only if it is known. On a server that others may
-    reach every address is let in too: no page can have one that is not its own.
+    A web page can resolve its own name to this machine ("DNS rebinding"), and its requests then come from a browser on this
+    machine. Their Host header has the name of the page, so only known names are accepted. If other machines may connect, every
+    IP address is accepted too, because DNS rebinding requires a name.
 
     Args:
-        host: The address to listen on, or "localhost".
-        remote: Whether it may be another than a loopback address.
-        names: Further names that are let in.
+        host: Address to listen on, or "localhost".
+        remote: True to allow other than loopback addresses.
+        names: Additional names to accept.
 
     Raises:
-        ConfigError: `host` is no address, or not this machine's alone; or a name is none.
+        ConfigError: `host` is not a valid address, or not a loopback address without `remote`, or a name is invalid.
     """
 
     def __init__(self, host: str, *, remote: bool, names: Iterable[str]) -> None:
         self.address: str = _address(text("host", host), remote=remote)
         if isinstance(names, str):
-            raise ConfigError("host_names: must be a list of names, not text")
+            raise ConfigError("host_names: must be a list of names, not a string")
         self.names: frozenset[str] = frozenset(_name(name) for name in names)
         self._remote = remote
         self._known = self.names | ({socket.gethostname().lower()} if remote else set())
@@ -41,7 +41,7 @@ class Hosts:
     @property
     def reached_at(self) -> str:
         """Return the host of the server's URL, for clients on this machine."""
-        if self.address == "0.0.0.0":  # noqa: S104, it is told apart
+        if self.address == "0.0.0.0":  # noqa: S104, this only compares
             return "127.0.0.1"
         if self.address == "::":
             return "[::1]"
@@ -51,13 +51,13 @@ class Hosts:
         """Return a listening socket.
 
         Raises:
-            ConfigError: The port cannot be used; the message names `field`.
+            ConfigError: The port cannot be used. The message names `field`.
         """
-        # asyncio switches Nagle's delay off only where the protocol is named: without it each answer waits 40 ms.
+        # asyncio disables Nagle's algorithm only if the protocol is given. Otherwise each response is delayed by 40 ms.
         family = socket.AF_INET6 if ":" in self.address else socket.AF_INET
         bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
-            if sys.platform != "win32":  # there, it lets a second server take the port over
+            if sys.platform != "win32":  # on Windows it would allow a second server on the same port
                 bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind((self.address, port))
             bound.listen(256)
@@ -67,7 +67,7 @@ class Hosts:
         return bound
 
     def lets_in(self, header: str) -> bool:
-        """Return whether a Host header is one of ours."""
+        """Return True if a Host header is accepted."""
         name, _, port = header.rpartition(":")
         name = (name if port.isdecimal() else header).strip("[]").lower()
         if name == "localhost" or name.endswith(".localhost") or name in self._known:
@@ -88,13 +88,13 @@ def _address(host: str, *, remote: bool) -> str:
         raise ConfigError(f"host={host!r}: must be an IP address or localhost") from None
     if not (address.is_loopback or remote):
         raise ConfigError(
-            f"host={host!r}: must be a loopback address, or allow_remote must be set: anybody who reaches the port and "
-            "knows the keys could use the server"
+            f"host={host!r}: must be a loopback address unless allow_remote is set. Any client that can reach the port and "
+            "has the keys would have full access"
         )
     return str(address)
 
 
 def _name(name: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name.lower()):
-        raise ConfigError(f"host_names: {name!r} is no host name")
+        raise ConfigError(f"host_names: {name!r} is not a valid host name")
     return name.lower()

@@ -1,4 +1,4 @@
-"""What is kept of streams, shards, consumers and the account: values, and the events that tell of their changes. Pure."""
+"""Persistent values for streams, shards, consumers and the account, and the events that report their changes. Pure."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from kinstream.local.resharding import Reshard
 from kinstream.sharding.hashkey import MAX_HASH_KEY
 
 ACCOUNT = "000000000000"
-"""The account that every stream belongs to."""
+"""Id of the account that owns all streams."""
 
 _GOLDEN = 0x9E3779B97F4A7C15F39CC0605CEDC835
-"""The golden part of all hash keys: its multiples lie evenly among them, however many there are."""
+"""The range of hash keys divided by the golden ratio. Any number of its multiples is distributed evenly over that range."""
 
 
 class Status(StrEnum):
-    """A stream's state."""
+    """Status of a stream or consumer."""
 
     CREATING = "CREATING"
     ACTIVE = "ACTIVE"
@@ -29,32 +29,32 @@ class Status(StrEnum):
 
 
 class Shard(msgspec.Struct, omit_defaults=True):
-    """One shard. Hash keys are 16 bytes, big-endian: they compare as their numbers do. Times are milliseconds."""
+    """One shard. Hash keys are 16 bytes, big-endian, so that they compare like their numbers. Times are milliseconds."""
 
     number: int
-    """Its key in the store, never shared with another shard of any stream."""
+    """Its key in the store, unique among the shards of all streams."""
     index: int
-    """Its place in the stream, the digits of its id."""
+    """Its index in the stream, which forms the digits of its id."""
     start: bytes
     end: bytes
     created: int
     origin: int
-    """The second of its making as its sequence numbers have it; always later than its parents'."""
+    """Second of its creation as encoded in its sequence numbers, always later than that of its parents."""
     parent: int | None = None
     adjacent: int | None = None
     closed: int | None = None
     ending_place: int | None = None
-    """The place after its last record, once it is closed."""
+    """Position after its last record. Set once it is closed."""
     last_place: int = 0
-    """Place of the newest record."""
+    """Position of the newest record."""
     arrival: int = 0
-    """When the newest record arrived; from its parents before there is one."""
+    """Arrival time of the newest record, taken from its parents before there is one."""
     trimmed: int = 0
-    """The newest record's place again, once it and all before it are past the stream's retention and given up."""
+    """Position of the newest record, once this record and all before it have been trimmed."""
 
     @property
     def id(self) -> str:
-        """Return its id, such as "shardId-000000000000"."""
+        """Return the shard id, such as "shardId-000000000000"."""
         return shard_id(self.index)
 
     @property
@@ -64,33 +64,33 @@ class Shard(msgspec.Struct, omit_defaults=True):
 
     @property
     def ending_number(self) -> str | None:
-        """Return the sequence number after its last record; None while it is open."""
+        """Return the sequence number after its last record, or None if the shard is open."""
         if self.ending_place is None or self.closed is None:
             return None
         return str(sequence.number(self.origin, self.ending_place, self.closed // 1000, self.index))
 
 
 class Change(msgspec.Struct, omit_defaults=True, tag="change"):
-    """New settings of a stream; None leaves one as it is."""
+    """New settings of a stream. None leaves a setting unchanged."""
 
     shards: int | None = None
-    """How many open shards of equal size there will be."""
+    """Target number of open shards, of equal size."""
     on_demand: bool | None = None
     retention_hours: int | None = None
     max_record_kib: int | None = None
     metrics: list[str] | None = None
     key_id: str | None = None
-    """KMS key; "" ends encryption."""
+    """KMS key id, or "" to stop encryption."""
     warm_mibps: int | None = None
 
 
 class Encryption(msgspec.Struct, array_like=True):
-    """With which key records are encrypted from a moment on."""
+    """The key with which records are encrypted from a point in time onward."""
 
     since: int
-    """Milliseconds: records that arrive then or later."""
+    """Time in milliseconds from which arriving records are encrypted with it."""
     key_id: str
-    """"" for none."""
+    """"" if records are not encrypted."""
 
 
 class Consumer(msgspec.Struct, omit_defaults=True):
@@ -98,7 +98,7 @@ class Consumer(msgspec.Struct, omit_defaults=True):
 
     name: str
     created: int
-    """Milliseconds. The whole seconds are part of its ARN."""
+    """Registration time in milliseconds. Its whole seconds are part of the ARN."""
     status: Status
     until: float | None = None
     """When the state ends by itself, in seconds."""
@@ -107,19 +107,19 @@ class Consumer(msgspec.Struct, omit_defaults=True):
 
 
 class Account(msgspec.Struct, omit_defaults=True):
-    """What is kept of the account: its commitment to a minimum throughput (On-demand Advantage). Times are milliseconds."""
+    """Settings of the account: its minimum throughput billing commitment (On-demand Advantage). Times are milliseconds."""
 
     started: int | None = None
     ends: int | None = None
-    """When the commitment ends; None while nobody has asked for its end."""
+    """End of the commitment, or None if its end was not requested."""
 
     def committed(self, now: float) -> bool:
-        """Return whether the commitment holds."""
+        """Return True if the commitment is in effect."""
         return self.started is not None and (self.ends is None or now * 1000 < self.ends)
 
 
 class Settings(msgspec.Struct, omit_defaults=True):
-    """What is kept of a stream besides its shards."""
+    """Persistent values of a stream, except its shards."""
 
     name: str
     created: int
@@ -127,35 +127,35 @@ class Settings(msgspec.Struct, omit_defaults=True):
     until: float | None = None
     """When the state ends by itself, in seconds."""
     pending: Reshard | Change | None = None
-    """What happens then."""
+    """The change that takes effect at the end of the transition."""
     on_demand: bool = False
     retention_hours: int = service_quotas.RETENTION_DEFAULT_HOURS
     lost: int = 0
-    """Records that arrived before this were trimmed; a longer retention does not bring them back. Milliseconds."""
+    """Time in milliseconds before which records were trimmed. A longer retention does not restore them."""
     max_record_kib: int = service_quotas.RECORD_DEFAULT_MAX_KIB
     metrics: list[str] = []
-    """Shard-level metrics that are on."""
+    """Enabled shard-level metrics."""
     encryptions: list[Encryption] = []
-    """The changes of encryption that records may have seen, oldest first."""
+    """Changes of encryption that apply to retained records, oldest first."""
     warm_mibps: int | None = None
     """Warm throughput of an on-demand stream."""
     spread: bool = False
-    """Whether records are spread over the shards whatever their keys (RecordDistributionStrategy AUTO)."""
+    """True to distribute records over the shards regardless of their keys (RecordDistributionStrategy AUTO)."""
     counted: list[int] = []
-    """When UpdateShardCount was done during the last day, in milliseconds."""
+    """Times of UpdateShardCount within the last day, in milliseconds."""
     switched: list[int] = []
-    """When the mode was changed during the last day, in milliseconds."""
+    """Times of changes of the mode within the last day, in milliseconds."""
     tags: dict[str, str] = {}
     policy: str | None = None
     consumers: dict[str, Consumer] = {}
 
     @property
     def key_id(self) -> str | None:
-        """Return the KMS key of records that are written now; None where they are not encrypted."""
+        """Return the KMS key id for records that are written now, or None if they are not encrypted."""
         return self.encryptions[-1].key_id or None if self.encryptions else None
 
     def encrypted(self, arrival: int) -> bool:
-        """Return whether the records that arrived at this moment are encrypted."""
+        """Return True if records with this arrival time are encrypted."""
         for encryption in reversed(self.encryptions):
             if arrival >= encryption.since:
                 return bool(encryption.key_id)
@@ -174,27 +174,27 @@ class Stream:
         self.reindex()
 
     def reindex(self) -> None:
-        """Sort the open shards anew, after one was made or closed."""
+        """Rebuild the list of open shards after one was created or closed."""
         self.open: list[Shard] = sorted((s for s in self.shards if s.closed is None), key=lambda s: s.start)
         self.ends: list[bytes] = [shard.end for shard in self.open]
 
     @property
     def name(self) -> str:
-        """Return its name."""
+        """Return the name of the stream."""
         return self.settings.name
 
     def spread_key(self) -> bytes:
-        """Return a hash key for a record whose own does not count: one after the other, they fill all shards evenly."""
+        """Return the next hash key for a record with AUTO distribution. Successive keys fill all shards evenly."""
         self._spread = (self._spread + _GOLDEN) & MAX_HASH_KEY
         return self._spread.to_bytes(16, "big")
 
     def horizon(self, now: float) -> int:
-        """Return the arrival time from which its records are kept, in milliseconds."""
+        """Return the arrival time, in milliseconds, before which records are past the retention."""
         settings = self.settings
         return max(settings.created, settings.lost, int(now * 1000) - settings.retention_hours * 3_600_000)
 
     def expired(self, shard: Shard, now: float) -> bool:
-        """Return whether a shard was closed so long ago that all of its records are past the retention: it is not shown."""
+        """Return True if a shard was closed longer ago than the retention. It is then hidden from responses."""
         return shard.closed is not None and shard.closed < self.horizon(now)
 
     def children(self, shard: Shard) -> list[Shard]:
@@ -205,13 +205,13 @@ class Stream:
 
 
 class StreamKept(NamedTuple):
-    """A stream is new, or its settings changed."""
+    """A stream was created, or its settings changed."""
 
     settings: Settings
 
 
 class ShardKept(NamedTuple):
-    """A shard is new, or was closed."""
+    """A shard was created or closed."""
 
     stream: str
     shard: Shard
@@ -225,33 +225,33 @@ class StreamGone(NamedTuple):
 
 
 class AccountKept(NamedTuple):
-    """The account's settings changed."""
+    """The settings of the account changed."""
 
     account: Account
 
 
 class RecordsExpired(NamedTuple):
-    """The records of a shard that arrived before a moment are past the retention."""
+    """The records of a shard that arrived before a point in time are past the retention."""
 
     number: int
-    """The shard's."""
+    """Number of the shard."""
     horizon: int
-    """Milliseconds."""
+    """The point in time in milliseconds."""
 
 
 Event: TypeAlias = StreamKept | ShardKept | StreamGone | AccountKept | RecordsExpired
 
 
 class Placement(NamedTuple):
-    """The records of one put that go to one shard."""
+    """The records of one put that belong to one shard."""
 
     shard: Shard
     first: int
-    """Place of the first; the others follow without a gap."""
+    """Position of the first record. The others follow without a gap."""
     arrival: int
-    """Milliseconds; the same for all of them."""
+    """Arrival time of all of these records in milliseconds."""
     members: list[int]
-    """Which of the put's records they are."""
+    """Their indexes in the put."""
 
 
 def shard_id(index: int) -> str:

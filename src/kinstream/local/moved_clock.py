@@ -1,4 +1,4 @@
-"""A clock that runs as another does, but can be put forward."""
+"""A clock that follows another clock and can be advanced relative to it."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from kinstream.config import number
 from kinstream.errors import ConfigError
 
 FARTHEST = 10 * 366 * 86400.0
-"""How far it may be put forward at once, in seconds."""
+"""Maximum seconds of one advance."""
 
 LATEST = 64_060_588_800.0
-"""The year 4000: the seconds in sequence numbers end in 4147."""
+"""The year 4000. The seconds in sequence numbers are limited to the year 4147."""
 
 
 class MovedClock:
-    """The time of the service, which a test may put forward: streams age, iterators expire, quotas are filled again.
+    """The time of the service, which a test can advance so that records age, iterators expire and quotas refill.
 
     Args:
-        clock: The clock that it follows.
+        clock: The clock to follow.
 
     Attributes:
-        advanced: How far it is ahead of that clock, in seconds.
-        moved: Called when it was put forward, on whatever thread that was done: its timeouts do not know.
+        advanced: Seconds by which it is ahead of that clock.
+        moved: Called after an advance, in the thread of the caller, because running timeouts do not notice an advance.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -35,32 +35,32 @@ class MovedClock:
         self._lock = threading.Lock()
 
     def advance(self, seconds: float) -> None:
-        """Put it forward. Any thread may.
+        """Advance the clock. Can be called from any thread.
 
         Raises:
-            ConfigError: It is too far.
+            ConfigError: The advance is negative or too far.
         """
         number("seconds", seconds, 0, FARTHEST)
         with self._lock:
             if self.wall() + seconds > LATEST:
-                raise ConfigError(f"seconds={seconds:g}: the clock goes to the year 4000, not further")
+                raise ConfigError(f"seconds={seconds:g}: the clock cannot be advanced beyond the year 4000")
             self.advanced += seconds
         moved = self.moved
         if moved is not None:
             moved()
 
     def monotonic(self) -> float:
-        """Return seconds that never go back."""
+        """Return seconds that never decrease."""
         return self._clock.monotonic() + self.advanced
 
     def wall(self) -> float:
-        """Return seconds since 1970."""
+        """Return the seconds since 1970."""
         return self._clock.wall() + self.advanced
 
     async def sleep(self, seconds: float) -> None:
-        """Wait, as the clock does that it follows."""
+        """Sleep on the followed clock."""
         await self._clock.sleep(seconds)
 
     def timeout(self, seconds: float) -> AbstractAsyncContextManager[object]:
-        """Return a deadline of the clock that it follows."""
+        """Return a timeout of the followed clock."""
         return self._clock.timeout(seconds)

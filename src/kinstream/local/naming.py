@@ -1,4 +1,4 @@
-"""How requests name streams, shards and times, and when they come too late."""
+"""Names, ARNs, shard ids and timestamps in requests, and the age of page tokens."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from kinstream.local.requests import StreamRequest
 from kinstream.local.state import State
 
 TOKEN_LIFETIME = 300.0
-"""Seconds for which a page token is good (API reference, `ListShards`)."""
+"""Seconds for which a page token is valid (API reference, `ListShards`)."""
 
 _ARN = re.compile(service_quotas.STREAM_ARN_PATTERN)
 _MAX_MILLIS = 2**53
 
 
 class Rehearsed(Protocol):
-    """A request that may be a rehearsal."""
+    """A request that may be a dry run."""
 
     @property
     def dry_run(self) -> bool | None:
-        """Return whether it is."""
+        """Return True if it is a dry run."""
 
 
 class Call(NamedTuple):
-    """What an operation knows of its request besides the arguments."""
+    """Context of a call: its region and its time."""
 
     region: str
-    """The signature's: the streams are the same in every region, their ARNs say the one that was asked."""
+    """Region in the signature. All regions share the same streams, and ARNs have the region of the request."""
     now: float
     """Seconds since 1970."""
 
 
 def stream_name(request: StreamRequest) -> str:
-    """Return the name of the stream that a request is about. Raises Refused where it names none, or two."""
+    """Return the name of the stream that a request addresses. Raises Refused unless it names exactly one."""
     if request.stream_arn is None:
         if request.stream_name is None:
             raise invalid("Either StreamName or StreamARN should be provided.")
@@ -48,7 +48,7 @@ def stream_name(request: StreamRequest) -> str:
 
 
 def named_by(arn: str | None) -> str:
-    """Return the name of the stream that an ARN names. Raises Refused where it is none of ours."""
+    """Return the stream name in an ARN. Raises Refused if it is not the ARN of a stream of this account."""
     if arn is None:
         raise invalid("StreamARN should be provided.")
     match = _ARN.fullmatch(arn)
@@ -61,16 +61,16 @@ def named_by(arn: str | None) -> str:
 
 
 class ConsumerName(NamedTuple):
-    """What a consumer's ARN says."""
+    """The parts of the ARN of a consumer."""
 
     stream: str
     name: str
     created: int
-    """Second of its registration."""
+    """Registration time in seconds."""
 
 
 def consumer_named_by(arn: str) -> ConsumerName | None:
-    """Return what a consumer's ARN says, or None where it is no consumer's. Raises Refused where it is none of ours."""
+    """Return the parts of the ARN of a consumer, or None for another ARN. Raises Refused if it is of another account."""
     stream, slash, rest = arn.partition("/consumer/")
     if not slash:
         return None
@@ -81,12 +81,12 @@ def consumer_named_by(arn: str) -> ConsumerName | None:
 
 
 def consumer_arn(stream: Stream, consumer: Consumer, call: Call) -> str:
-    """Return a consumer's ARN, in the region that was asked."""
+    """Return the ARN of a consumer in the region of the request."""
     return f"{stream_arn(stream, call)}/consumer/{consumer.name}:{consumer.created // 1000}"
 
 
 def find_consumer(state: State, found: ConsumerName) -> tuple[Stream, Consumer]:
-    """Return a consumer and its stream. Raises Refused where there is none."""
+    """Return a consumer and its stream. Raises Refused if it does not exist."""
     stream = state.stream(found.stream)
     consumer = stream.settings.consumers.get(found.name)
     if consumer is None or consumer.created // 1000 != found.created:
@@ -100,12 +100,12 @@ def no_consumer(which: str, stream: Stream) -> Refused:
 
 
 def stream_arn(stream: Stream, call: Call) -> str:
-    """Return a stream's ARN, in the region that was asked."""
+    """Return the ARN of a stream in the region of the request."""
     return f"arn:aws:kinesis:{call.region}:{ACCOUNT}:stream/{stream.name}"
 
 
 def shard_index(name: str) -> int:
-    """Return the index in the id of a shard that need not be there. Raises Refused where it is no id."""
+    """Return the index in a shard id. The shard need not exist. Raises Refused if the id is invalid."""
     digits = name.removeprefix("shardId-")
     if not (digits.isascii() and digits.isdecimal() and len(digits) <= 12):
         raise invalid(f"ExclusiveStartShardId {name} is not a shard id.")
@@ -113,19 +113,19 @@ def shard_index(name: str) -> int:
 
 
 def millis(timestamp: float) -> int:
-    """Return a request's timestamp in whole milliseconds. Raises Refused where it is no time."""
+    """Return the timestamp of a request in whole milliseconds. Raises Refused if it is out of range."""
     if not abs(timestamp) < _MAX_MILLIS / 1000:
         raise Refused("SerializationException", "Timestamp out of range")
     return round(timestamp * 1000)
 
 
 def check_token_age(issued: int, call: Call) -> None:
-    """Refuse a page token that is too old. `issued` is in milliseconds."""
+    """Refuse an expired page token. `issued` is in milliseconds."""
     if call.now - issued / 1000 > TOKEN_LIFETIME:
         raise Refused("ExpiredNextTokenException", "NextToken has expired.")
 
 
 def check_rehearsal(request: Rehearsed) -> None:
-    """Refuse a call that is a rehearsal, and would have been done."""
+    """Refuse a dry run that would have succeeded, as AWS does."""
     if request.dry_run:
         raise Refused("DryRunOperationException", "Request would have succeeded, but DryRun flag is set.")

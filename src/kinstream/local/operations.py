@@ -1,8 +1,8 @@
-"""The operations by name: arguments checked, time let pass, then done.
+"""Dispatch of operations by name, after checking the arguments and applying changes that are due.
 
-AWS's rules and texts stand with the operations, a file for each subject: `streams`, `shards`, `records` and the others.
-Between the state's decision and the handing of its events to the store nothing is awaited, so the order in the store is the
-order of the decisions.
+The operations, with the rules and error messages of AWS, are in one module per subject: `streams`, `shards`, `records` etc.
+No operation awaits between a decision of the state and the call that passes its events to the store, so the store has the
+same order as the decisions.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from kinstream.local.tags import Tagging
 from kinstream.local.tokens import Sealer
 
 _PER_SHARD = frozenset({"GetRecords", "GetShardIterator", "PutRecord", "PutRecords", "SubscribeToShard"})
-"""Operations whose quotas are a shard's: they count for themselves."""
+"""Operations with quotas per shard, which they count themselves."""
 
 
 _Answer: TypeAlias = msgspec.Struct | Subscription | None
 
 
 class Operations:
-    """Answers requests.
+    """Handler of all operations.
 
     Args:
-        state: The streams.
-        store: Where events and records are kept.
-        clock: Dates all that happens.
-        quotas: Counts what is used; None lets everything through.
+        state: State of the streams.
+        store: Store of events and records.
+        clock: Source of timestamps.
+        quotas: Counters for quotas. None disables quotas.
 
     Attributes:
-        subscriptions: What is being pushed.
+        subscriptions: The open subscriptions.
     """
 
     def __init__(self, state: State, store: Store, clock: Clock, quotas: Quotas | None = None) -> None:
@@ -113,15 +113,15 @@ class Operations:
         }
 
     def shape(self, operation: str) -> type[msgspec.Struct] | None:
-        """Return the type of an operation's request, or None where there is no such operation."""
+        """Return the request type of an operation, or None if the operation does not exist."""
         entry = self._table.get(operation)
         return entry[0] if entry else None
 
     async def call(self, operation: str, request: msgspec.Struct, region: str) -> _Answer:
-        """Answer a request; None is an answer without a body. A subscription is to be closed by whoever gets it.
+        """Apply a request and return its response, or None for an empty body. The caller must close a subscription.
 
         Raises:
-            Refused: AWS would refuse it.
+            Refused: AWS would refuse the request.
             OSError: The store failed.
         """
         constraints.check(request)
@@ -132,16 +132,16 @@ class Operations:
         return await self._table[operation][1](request, Call(region, now))
 
     async def catch_up(self, now: float) -> None:
-        """Do what time alone brings about: states end, and records expire.
+        """Apply the changes that are due by time: end transitions, and expire records.
 
         Raises:
-            OSError: The store failed, now or before: then the state may hold what is kept nowhere, and must not be shown.
+            OSError: The store failed, now or earlier. The state may then have changes that are not stored, and must not be used.
         """
         await self._store.write([*self._state.advance(now), *self._state.trim(now)])
 
 
 def _check_rate(quotas: Quotas, operation: str, request: Any, now: float) -> None:
-    """Refuse a call that comes too soon after others."""
+    """Refuse a call that exceeds a rate limit."""
     stream = getattr(request, "stream_name", None)
     if stream is None:
         arns = [getattr(request, f"{kind}_arn", None) or "" for kind in ("stream", "consumer", "resource")]

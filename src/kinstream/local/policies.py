@@ -1,4 +1,4 @@
-"""Resource policies of streams and consumers: kept and given back. Nobody is kept out by one."""
+"""Operations on resource policies of streams and consumers. Policies are stored but not enforced."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kinstream.local.state import State
 from kinstream.local.store import Store
 
 MAX_POLICY_CHARACTERS = 20_480
-"""Length of a policy (developer guide, "Share your data stream": 20 KB)."""
+"""Maximum length of a policy (developer guide, "Share your data stream": 20 KB)."""
 
 
 class Policies:
@@ -28,7 +28,7 @@ class Policies:
         await self._keep(request.resource_arn or "", policy)
 
     async def get_resource_policy(self, request: requests.ResourceRequest, call: Call) -> answers.GetResourcePolicy:
-        """GetResourcePolicy. Where there is none, AWS gives an empty one."""
+        """GetResourcePolicy. The response is an empty policy if the resource has no policy, as with AWS."""
         return answers.GetResourcePolicy(self._policy(request.resource_arn or "") or "{}")
 
     async def delete_resource_policy(self, request: requests.ResourceRequest, call: Call) -> None:
@@ -54,7 +54,7 @@ class Policies:
 
 
 def _check(policy: str) -> None:
-    """Refuse what is no policy at all. Raises Refused."""
+    """Refuse a text that is not a policy. Raises Refused."""
     if len(policy) > MAX_POLICY_CHARACTERS:
         raise invalid(f"The policy is longer than {MAX_POLICY_CHARACTERS} characters.")
     try:

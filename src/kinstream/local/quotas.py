@@ -1,4 +1,4 @@
-"""Quotas: what a shard takes and gives in a second, and how often operations may be called. Pure: time comes with each call."""
+"""Throughput quotas of shards and rate limits of operations. Pure, as the time is an argument of each call."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Protocol, TypeVar
 from kinstream import service_quotas
 
 _FEW = 1024
-"""So many counts are kept without a look at which of them are still needed."""
+"""Counts kept before those no longer needed are removed."""
 
 
 class Bucket:
-    """Tokens that come back at a steady rate. It is full at first.
+    """A token bucket, initially full.
 
     Args:
-        rate: Tokens a second.
-        capacity: The most that it holds.
+        rate: Tokens added per second.
+        capacity: Maximum tokens.
         now: Seconds.
     """
 
@@ -29,35 +29,35 @@ class Bucket:
         self._at = now
 
     def level(self, now: float) -> float:
-        """Return the tokens there are: below 0 while more were used than there were."""
-        # Where the clock was set back, no time has passed.
+        """Return the number of tokens. It is negative after more were used than available."""
+        # If the clock was set back, no time has passed.
         if now > self._at:
             self._level = min(self._capacity, self._level + (now - self._at) * self._rate)
         self._at = now
         return self._level
 
     def use(self, tokens: float) -> None:
-        """Take tokens away, whether they are there or not."""
+        """Remove tokens, even if fewer are available."""
         self._level -= tokens
 
     def take(self, now: float) -> bool:
-        """Take one token, if it is there. Return whether it was."""
+        """Remove one token if available. Return True if it was."""
         if self.level(now) < 1:
             return False
         self._level -= 1
         return True
 
     def owe(self, tokens: float) -> None:
-        """Begin anew, with so many tokens missing."""
+        """Reset the bucket to a debt of `tokens`."""
         self._level = -tokens
 
     def idle(self, now: float) -> bool:
-        """Return whether it is as a new one is."""
+        """Return True if it is full, like a new one."""
         return self.level(now) >= self._capacity
 
 
 class _Shard:
-    """What one shard has left."""
+    """Remaining quotas of one shard."""
 
     __slots__ = ("calls", "given", "iterators", "records", "taken")
 
@@ -73,14 +73,14 @@ class _Shard:
         self.iterators = Bucket(rate, rate, now)
 
     def idle(self, now: float) -> bool:
-        """Return whether nothing is missing."""
+        """Return True if all buckets are full."""
         return all(bucket.idle(now) for bucket in (self.records, self.taken, self.calls, self.given, self.iterators))
 
 
 class Quotas:
-    """Counts what is used. A shard of an on-demand stream has the same quotas as any other.
+    """Counters for all quotas. A shard of an on-demand stream has the same quotas as any other.
 
-    `now` is in seconds. It may go back, as a clock does that is set: then no time has passed.
+    `now` is in seconds. If it decreases, because the clock was set back, no time has passed.
     """
 
     def __init__(self) -> None:
@@ -90,15 +90,15 @@ class Quotas:
         self._calls_room = _FEW
 
     def may_call(self, operation: str, stream: str, now: float) -> bool:
-        """Count a call of an operation on streams and shards, unless there were too many.
+        """Count a call of a control plane operation, unless the rate limit is exceeded.
 
         Args:
-            operation: Its name.
-            stream: The stream that it is about; "" for none.
+            operation: Name of the operation.
+            stream: Name of the stream that it addresses, or "".
             now: Seconds.
 
         Returns:
-            Whether it may go on.
+            True if the call is allowed.
         """
         rate = service_quotas.STREAM_CALLS_PER_SECOND.get(operation)
         if rate is None:
@@ -107,15 +107,15 @@ class Quotas:
         return self._count((operation, stream), rate, now)
 
     def admitted(self, shard: int, sizes: Sequence[int], now: float) -> Sequence[int]:
-        """Say which records of a put a shard takes, and count those.
+        """Return the records of a put that a shard accepts, and count them.
 
         Args:
-            shard: The shard's number in the store.
-            sizes: Bytes of data and partition key of each.
+            shard: Number of the shard in the store.
+            sizes: Bytes of data and partition key of each record.
             now: Seconds.
 
         Returns:
-            Their places in `sizes`: a record that is too large for the moment does not keep a smaller one out.
+            Their indexes in `sizes`. A record that exceeds the quota does not exclude smaller ones behind it.
         """
         count, size = len(sizes), sum(sizes)
         use = self._shard(shard, now)
@@ -138,26 +138,26 @@ class Quotas:
         return chosen
 
     def may_read(self, shard: int, now: float) -> bool:
-        """Count a GetRecords call on a shard, unless there were too many or they read too much. Return whether it may go on."""
+        """Count a GetRecords call unless the calls or bytes of the shard exceed a quota. Return True if it is allowed."""
         use = self._shard(shard, now)
         return use.given.level(now) > 0 and use.calls.take(now)
 
     def was_read(self, shard: int, size: int, now: float) -> None:
-        """Count the bytes that a GetRecords call answered with."""
+        """Count the bytes of a GetRecords response."""
         given = self._shard(shard, now).given
         if size > service_quotas.SHARD_READ_BYTES_PER_SECOND:
-            # It is paid for in full, whatever was saved: 10 MiB shut the shard for 5 seconds (API reference, `GetRecords`).
+            # A response of 10 MiB always blocks the shard for 5 seconds, whatever was left (API reference, `GetRecords`).
             given.owe(size)
         elif size:
             given.level(now)
             given.use(size)
 
     def may_iterate(self, shard: int, now: float) -> bool:
-        """Count a GetShardIterator call on a shard, unless there were too many. Return whether it may go on."""
+        """Count a GetShardIterator call unless the rate limit of the shard is exceeded. Return True if it is allowed."""
         return self._shard(shard, now).iterators.take(now)
 
     def may_subscribe(self, shard: int, consumer: str, now: float) -> bool:
-        """Count a SubscribeToShard call of a consumer on a shard, unless there were too many. Return whether it may go on."""
+        """Count a SubscribeToShard call unless the rate limit of the consumer is exceeded. Return True if it is allowed."""
         return self._count(("SubscribeToShard", f"{shard}/{consumer}"), service_quotas.SUBSCRIBE_CALLS_PER_SECOND, now)
 
     def _count(self, key: tuple[str, str], rate: float, now: float) -> bool:
@@ -184,7 +184,7 @@ _Value = TypeVar("_Value", bound=_Count)
 
 
 def _make_room(counts: dict[_Key, _Value], room: int, now: float) -> int:
-    """Forget counts that say nothing any more, once there are many. Return how many there may be until the next time."""
+    """Remove idle counters once there are many. Return the number of counters that triggers the next removal."""
     if len(counts) < room:
         return room
     for key in [key for key, count in counts.items() if count.idle(now)]:

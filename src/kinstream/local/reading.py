@@ -1,4 +1,4 @@
-"""Reading a shard: the place where a reader starts, and the records from there on."""
+"""Reads of a shard: the starting position for an iterator, and the records from a position onward."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from kinstream.local.store import Store
 
 
 class Start(NamedTuple):
-    """Where a request says that reading starts."""
+    """Starting position in a request."""
 
     kind: str | None
-    """Such as "TRIM_HORIZON"."""
+    """Type of the position, such as "TRIM_HORIZON"."""
     number: str | None
     timestamp: float | None
     operation: str
-    """The request's, for texts."""
+    """Name of the operation, for error messages."""
 
 
 class Found(NamedTuple):
-    """What was read."""
+    """Result of a read."""
 
     records: list[answers.ReadRecord]
     size: int
     """Bytes of data and partition keys."""
     millis_behind: int
     place: int
-    """Where reading goes on."""
+    """Position of the next read."""
     ended: bool
-    """Whether nothing comes any more: the shard is closed, and was read to its end."""
+    """True if the shard is closed and was read to its end."""
 
 
 class Reader:
-    """Reads shards.
+    """Reader of shards.
 
     Args:
-        store: Where the records are.
+        store: Store of the records.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def place(self, stream: Stream, shard: Shard, start: Start, now: float) -> int:
-        """Return the place at which reading starts. Raises Refused where there is none such."""
+        """Return the position at which reading starts. Raises Refused if the request is invalid."""
         kind, number, timestamp = start.kind, start.number, start.timestamp
         if kind in ("AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER"):
             if number is None or timestamp is not None:
@@ -76,7 +76,7 @@ class Reader:
         return 1 if kind == "TRIM_HORIZON" else self._store.tip(shard.number).place + 1
 
     def read(self, stream: Stream, shard: Shard, place: int, now: float, *, limit: int, size: int) -> Found:
-        """Return the records from a place on: at most `limit`, and at most `size` bytes unless one alone is larger."""
+        """Return records from a position onward: at most `limit`, and at most `size` bytes unless a single record is larger."""
         horizon = stream.horizon(now)
         slices = self._store.read(shard.number, place, limit=limit, size=size)
         if slices and slices[0].arrival < horizon:
@@ -104,7 +104,7 @@ class Reader:
 
 
 def _numbered(stream: Stream, shard: Shard, number: str, operation: str) -> int:
-    """Return the place that a sequence number names in a shard. Raises Refused where it is not of that shard."""
+    """Return the position of a sequence number in a shard. Raises Refused if it belongs to another shard."""
     what = (
         f"StartingSequenceNumber {number} used in {operation} on shard {shard.id} in stream {stream.name} "
         f"under account {ACCOUNT} is invalid"

@@ -1,4 +1,4 @@
-"""Records: put, and read from where a reader stands."""
+"""Data plane operations: PutRecord, PutRecords, GetShardIterator and GetRecords."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Records:
         return self._read(stream, shard, position.place, request.limit, call)
 
     def _admit(self, stream: Stream, sizes: list[int], call: Call, results: list[Any]) -> Admit | None:
-        """Return what lets a put's records in as far as quotas go, and writes the others' refusals into `results`."""
+        """Return a function that admits records within the quotas, and stores the errors of the others in `results`."""
         quotas = self._quotas
         if quotas is None:
             return None

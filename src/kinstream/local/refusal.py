@@ -1,12 +1,12 @@
-"""Why a request is refused: a code and a text, as AWS gives them."""
+"""The exception for refused requests, with the error code and message of AWS."""
 
 
 class Refused(Exception):
-    """A request that the server answers with an error.
+    """A request is refused with an error response.
 
     Args:
-        code: The service's error code, such as "ResourceNotFoundException".
-        message: The service's text; empty where AWS sends none.
+        code: Error code, such as "ResourceNotFoundException".
+        message: Error message. Empty if AWS sends no message.
         status: HTTP status.
     """
 
@@ -23,20 +23,20 @@ def not_found(message: str) -> Refused:
 
 
 def in_use(message: str) -> Refused:
-    """Return the refusal for a stream that is not in the state for the operation."""
+    """Return the refusal for a stream that is in the wrong status for the operation."""
     return Refused("ResourceInUseException", message)
 
 
 def invalid(message: str) -> Refused:
-    """Return the refusal for an argument that makes no sense."""
+    """Return the refusal for an invalid argument."""
     return Refused("InvalidArgumentException", message)
 
 
 def limit_exceeded(message: str) -> Refused:
-    """Return the refusal for what would be too many."""
+    """Return the refusal for a request that would exceed a limit."""
     return Refused("LimitExceededException", message)
 
 
 def validation(message: str) -> Refused:
-    """Return the refusal for arguments that do not go together."""
+    """Return the refusal for arguments that cannot be combined."""
     return Refused("ValidationException", message)

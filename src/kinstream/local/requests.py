@@ -1,7 +1,6 @@
-"""Requests as typed values, each member beside its constraint.
+"""Request types, with the constraints of each member.
 
-Source of names, types and constraints: the service model in botocore 1.43. Members that are not here are ignored, as AWS
-ignores members that it does not know.
+Source of names, types and constraints: the service model in botocore 1.43. Unknown members are ignored, as by AWS.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ Page = Annotated[int | None, Range(1, 10_000)]
 PageToken = Annotated[str | None, Length(1, 1_048_576)]
 _CONSUMER_ARN = r"^(arn):aws.*:kinesis:.*:\d{12}:.*stream\/[a-zA-Z0-9_.-]+\/consumer\/[a-zA-Z0-9_.-]+:[0-9]+"
 _RESOURCE_ARN = r"arn:aws.*:kinesis:.*:\d{12}:.*(stream|channel|queue)/\S+"
-# Whatever fits fits from the first ":kinesis:" and the first account after it on. Where all others are tried too, a text made
-# for it takes most of a second.
+# Any ARN that matches also matches from its first ":kinesis:" and the first account id after it. Without atomic groups, a
+# crafted string would backtrack for most of a second.
 _HEAD = r"arn:aws(?>.*?:kinesis:)(?>.*?:\d{12}:)"
 
 RequiredArn = Annotated[str | None, Required(), Length(1, 2048), Pattern(_ARN)]
@@ -57,26 +56,26 @@ RequiredName = Annotated[str | None, Required(), Length(1, 128), Pattern(_NAME)]
 
 
 class StreamRequest(msgspec.Struct, rename="pascal", kw_only=True):
-    """A request about one stream, by its name or its ARN."""
+    """A request that addresses one stream by name or ARN."""
 
     stream_name: Name = None
     stream_arn: Arn = msgspec.field(default=None, name="StreamARN")
 
 
 class DataRequest(StreamRequest, rename="pascal", kw_only=True):
-    """A request for the data plane, which may be a rehearsal."""
+    """A data plane request, which may be a dry run."""
 
     dry_run: bool | None = None
 
 
 class StreamModeDetails(msgspec.Struct, rename="pascal"):
-    """How a stream's capacity is set."""
+    """Capacity mode of a stream."""
 
     stream_mode: Annotated[str | None, Required(), OneOf("PROVISIONED", "ON_DEMAND")] = None
 
 
 class ResourceRequest(msgspec.Struct, rename="pascal", kw_only=True):
-    """A request about a stream or a consumer, by its ARN."""
+    """A request that addresses a stream or a consumer by ARN."""
 
     resource_arn: ResourceArn = msgspec.field(default=None, name="ResourceARN")
 
@@ -128,7 +127,7 @@ class PutRecord(DataRequest, rename="pascal", kw_only=True):
 
 
 class PutRecordsEntry(msgspec.Struct, rename="pascal", kw_only=True, gc=False):
-    """One record of PutRecords. Checked by hand where it is used: a table would cost more than all the rest."""
+    """One record of PutRecords. It is checked without a table of constraints, because that would dominate the cost of a put."""
 
     data: bytes | None = None
     partition_key: str | None = None
@@ -157,7 +156,7 @@ class GetShardIterator(DataRequest, rename="pascal", kw_only=True):
 
 
 class StartingPosition(msgspec.Struct, rename="pascal", kw_only=True):
-    """Where a subscription starts."""
+    """Starting position of a subscription."""
 
     type: Annotated[
         str | None,
@@ -188,7 +187,7 @@ class GetRecords(msgspec.Struct, rename="pascal", kw_only=True):
 
 
 class ShardFilter(msgspec.Struct, rename="pascal", kw_only=True):
-    """Which shards to list."""
+    """Filter for the shards to list."""
 
     type: Annotated[
         str | None,
@@ -337,7 +336,7 @@ class RegisterStreamConsumer(msgspec.Struct, rename="pascal", kw_only=True):
 
 
 class ConsumerRequest(msgspec.Struct, rename="pascal", kw_only=True):
-    """A request about one consumer: by its ARN, or by its stream's and its name."""
+    """A request that addresses one consumer, by its ARN or by the ARN of its stream and its name."""
 
     stream_arn: Arn = msgspec.field(default=None, name="StreamARN")
     consumer_name: Name = None
@@ -354,7 +353,7 @@ class ListStreamConsumers(msgspec.Struct, rename="pascal", kw_only=True):
 
 
 class MinimumThroughputBillingCommitment(msgspec.Struct, rename="pascal"):
-    """Whether the account is to pay for a minimum throughput."""
+    """Requested status of the minimum throughput billing commitment."""
 
     status: Annotated[str | None, Required(), OneOf("ENABLED", "DISABLED")] = None
 

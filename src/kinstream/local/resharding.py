@@ -1,4 +1,4 @@
-"""Splits and merges: one of them, or as many as make all shards of a stream equal. Pure."""
+"""Splits and merges of shards, and the sequence of them that makes all shards of a stream equal. Pure."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ class Reshard(msgspec.Struct, omit_defaults=True, tag="reshard"):
     adjacent: int | None = None
     """Index of the second shard to merge; None for a split."""
     at: bytes = b""
-    """Where the second child of a split starts, as 16 bytes."""
+    """Starting hash key of the second child of a split, as 16 bytes."""
 
 
 def equal(open_shards: Sequence[tuple[int, int]], next_index: int, target: int) -> list[Reshard]:
     """Return the splits, then the merges, that leave `target` shards of equal size (UNIFORM_SCALING).
 
-    A shard is cut wherever one of the wanted shards begins inside it; then the pieces of each wanted shard are merged. So
-    there are as few steps as can be: each adds a wanted bound or takes an unwanted one away. AWS says no more than that it
-    splits and merges, and that short-lived shards come of it.
+    A shard is split at each starting hash key of a target shard that lies inside it. Then the parts of each target shard are
+    merged. This is the minimum number of steps, as each adds a target boundary or removes another one. AWS documents only that
+    it splits and merges, and that this creates short-lived shards.
 
     Args:
         open_shards: Index and first hash key of each open shard, in the order of their hash keys.
-        next_index: Index of the next shard that is made.
-        target: How many there shall be.
+        next_index: Index of the next shard to be created.
+        target: Target number of shards.
     """
     starts = [low for low, _ in even_ranges(target)]
     steps: list[Reshard] = []

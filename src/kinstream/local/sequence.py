@@ -1,9 +1,10 @@
-"""Sequence numbers: 56 digits that carry their shard, its age and the record's place in it.
+"""Sequence numbers: 56 digits that encode the shard, its creation time and the position of the record.
 
-In hexadecimal, 47 digits from the left, as Kinesis' own numbers look: the digit 2, 9 digits of the second in which the
-shard was made, a 0, 16 digits of the record's place in the shard, two zeros, 9 digits of the second in which the record
-arrived, 8 digits of the shard's index, and the digit 2. So numbers grow along a shard; and because a child is made in a later
-second than its parents, by its number if not by the clock, all of a child's are greater than all of its parents'.
+In hexadecimal they have 47 digits with the layout of the numbers of Kinesis. From the left: the digit 2, 9 digits of the second
+in which the shard was created, a 0, 16 digits of the position of the record in the shard, two zeros, 9 digits of the second in
+which the record arrived, 8 digits of the index of the shard, and the digit 2. Numbers therefore increase within a shard. A child
+shard encodes a later second than its parents, if necessary a later one than the clock shows, so all of its numbers are greater
+than those of its parents.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ _TOP_SHIFT = 184
 _SECOND_BITS = 2**36 - 1
 
 STEP = 1 << _PLACE_SHIFT
-"""What the next record's number has more than this one's, within one second."""
+"""Difference of the sequence numbers of two successive records in the same second."""
 
 
 class Parsed(NamedTuple):
-    """What a sequence number says."""
+    """The parts of a sequence number."""
 
     origin: int
-    """Second in which the shard was made, as its numbers have it."""
+    """Encoded second in which the shard was created."""
     place: int
-    """The record's place in the shard, from 1; 0 in the shard's starting number."""
+    """Position of the record in the shard, from 1. It is 0 in the starting sequence number of the shard."""
     second: int
     """Second in which the record arrived."""
     shard_index: int
-    """The shard's index in its stream."""
+    """Index of the shard in its stream."""
 
 
 def number(origin: int, place: int, second: int, shard_index: int) -> int:
@@ -48,7 +49,7 @@ def number(origin: int, place: int, second: int, shard_index: int) -> int:
 
 
 def parse(text: str) -> Parsed | None:
-    """Return what `text` says, or None where no shard of this server can have given it."""
+    """Return the parts of a sequence number, or None if no shard of this server can have issued it."""
     if _FORM.fullmatch(text) is None:
         return None
     value = int(text)

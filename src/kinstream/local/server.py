@@ -93,7 +93,7 @@ class Server:
         data_dir: str | Path | None = None,
         durability: str = "full",
         access_key_id: str = "local",
-        secret_access_key: str = "local",  # noqa: S107, it is no secret
+        secret_access_key: str = "local",  # noqa: S107, this default is public
         region: str = "us-east-1",
         transition: float = 0.02,
         quotas: bool = True,
@@ -212,7 +212,7 @@ class Server:
             stream: Intercept only calls that address the stream of this name.
             shard: Intercept only calls that name this shard id, directly or in a shard iterator. The partition key of a
                 record does not name a shard.
-            when: Intercept only calls for whose parameters, in the form boto3 uses, this returns True. It runs in the
+            when: Intercept only calls for which this returns True, given their parameters in the form boto3 uses. It runs in the
                 thread of the server.
 
         Raises:

@@ -1,4 +1,4 @@
-"""A stream's settings: retention, encryption, monitoring, mode, record size, throughput, and how records are spread."""
+"""Operations on stream settings: retention, encryption, monitoring, mode, record size, throughput, record distribution."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from kinstream.local.state import State, within_a_day
 from kinstream.local.store import Store
 
 ENCRYPTIONS_A_DAY = 25
-"""Times in 24 hours that encryption may be started on a stream, and that it may be stopped (API reference)."""
+"""Maximum times in 24 hours that encryption of a stream can be started, and that it can be stopped (API reference)."""
 
 MODES_A_DAY = 2
-"""Times in 24 hours that a stream's mode may be changed (developer guide, "Choose the data stream capacity mode")."""
+"""Maximum changes of the mode of a stream in 24 hours (developer guide, "Choose the data stream capacity mode")."""
 
 WARM_MAX_MIBPS = 10 * 1024
-"""The most warm throughput of a stream, 10 GiB a second (API reference, `UpdateStreamWarmThroughput`)."""
+"""Maximum warm throughput of a stream, 10 GiB per second (API reference, `UpdateStreamWarmThroughput`)."""
 
 
 class StreamSettings:
-    """The operations on a stream's settings. A stream whose settings change is UPDATING for a while."""
+    """The operations on stream settings. A stream is UPDATING for a while after a change."""
 
     def __init__(self, state: State, store: Store) -> None:
         self._state = state
         self._store = store
 
     async def increase_retention(self, request: requests.StreamRetentionPeriod, call: Call) -> None:
-        """IncreaseStreamRetentionPeriod. The period that there is already is taken too, and changes nothing."""
+        """IncreaseStreamRetentionPeriod. The current period is accepted too, and changes nothing."""
         stream, hours = self._retention(request)
         current = stream.settings.retention_hours
         if hours < current:
@@ -41,7 +41,7 @@ class StreamSettings:
             await self._change(stream, Change(retention_hours=hours), call)
 
     async def decrease_retention(self, request: requests.StreamRetentionPeriod, call: Call) -> None:
-        """DecreaseStreamRetentionPeriod. The period that there is already is taken too, and changes nothing."""
+        """DecreaseStreamRetentionPeriod. The current period is accepted too, and changes nothing."""
         stream, hours = self._retention(request)
         current = stream.settings.retention_hours
         if hours > current:
@@ -53,7 +53,7 @@ class StreamSettings:
             await self._change(stream, Change(retention_hours=hours), call)
 
     async def start_encryption(self, request: requests.StreamEncryption, call: Call) -> None:
-        """StartStreamEncryption. There is no KMS here: any key is taken, and nothing is encrypted."""
+        """StartStreamEncryption. Any key id is accepted, and records are not encrypted, because there is no KMS."""
         stream = self._encryption(request, "StartStreamEncryption", call)
         await self._change(stream, Change(key_id=request.key_id), call)
 
@@ -73,7 +73,7 @@ class StreamSettings:
         return await self._monitor(stream, {*stream.settings.metrics} - _metrics(request), call)
 
     async def update_mode(self, request: requests.UpdateStreamMode, call: Call) -> None:
-        """UpdateStreamMode. A stream keeps its shards, but an on-demand one has at least those it would start with."""
+        """UpdateStreamMode. The stream keeps its shards, but an on-demand stream has at least `ON_DEMAND_SHARDS`."""
         stream = self._state.active(named_by(request.stream_arn))
         details, warm = request.stream_mode_details, request.warm_mibps
         on_demand = details is not None and details.stream_mode == "ON_DEMAND"
@@ -105,7 +105,7 @@ class StreamSettings:
     async def update_warm_throughput(
         self, request: requests.UpdateStreamWarmThroughput, call: Call
     ) -> answers.UpdateStreamWarmThroughput:
-        """UpdateStreamWarmThroughput. A stream gets the shards that it needs for it, and keeps them."""
+        """UpdateStreamWarmThroughput. The stream gets the necessary shards, and keeps them."""
         stream = self._state.active(stream_name(request))
         warm = request.warm_mibps or 0
         if not stream.settings.on_demand:
@@ -122,7 +122,7 @@ class StreamSettings:
         )
 
     async def update_distribution(self, request: requests.UpdateStreamRecordDistributionStrategy, call: Call) -> None:
-        """UpdateStreamRecordDistributionStrategy. It holds at once."""
+        """UpdateStreamRecordDistributionStrategy. It takes effect immediately."""
         stream = self._state.active(named_by(request.stream_arn))
         spread = request.record_distribution_strategy == "AUTO"
         if spread and not stream.settings.on_demand:
@@ -133,7 +133,7 @@ class StreamSettings:
         await self._store.write(self._state.change(stream.name, change, call.now))
 
     def _retention(self, request: requests.StreamRetentionPeriod) -> tuple[Stream, int]:
-        """Return the stream and the hours that are asked for. Raises Refused where no stream can have them."""
+        """Return the stream and the requested hours. Raises Refused if they are out of range."""
         stream = self._state.active(stream_name(request))
         hours = request.retention_period_hours or 0
         if hours < service_quotas.RETENTION_DEFAULT_HOURS:
@@ -149,7 +149,7 @@ class StreamSettings:
         return stream, hours
 
     def _encryption(self, request: requests.StreamEncryption, operation: str, call: Call) -> Stream:
-        """Return the stream whose encryption may be started or stopped. Raises Refused."""
+        """Return the stream if its encryption can be started or stopped. Raises Refused."""
         if request.encryption_type != "KMS":
             raise invalid("KMS is the only valid EncryptionType.")
         stream = self._state.active(stream_name(request))
@@ -170,7 +170,7 @@ class StreamSettings:
 
 
 def check_warm(state: State, warm: int, now: float) -> None:
-    """Refuse a warm throughput that the account cannot have, or no stream can."""
+    """Refuse a warm throughput that is out of range or not available to the account."""
     if not state.account.committed(now):
         raise validation(
             "Warm throughput can only be specified in an account that has MinimumThroughputBillingCommitment enabled."
@@ -180,12 +180,12 @@ def check_warm(state: State, warm: int, now: float) -> None:
 
 
 def encryption_type(stream: Stream) -> str:
-    """Return how records that are written now are encrypted."""
+    """Return the encryption type of records that are written now."""
     return "NONE" if stream.settings.key_id is None else "KMS"
 
 
 def warm_throughput(stream: Stream) -> answers.WarmThroughput | None:
-    """Return a stream's warm throughput as descriptions show it; None where it was never set."""
+    """Return the warm throughput of a stream as in descriptions, or None if it was never set."""
     warm = stream.settings.warm_mibps
     if warm is None:
         return None

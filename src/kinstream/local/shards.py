@@ -1,4 +1,4 @@
-"""Shards: listed, split and merged; and how answers show them."""
+"""Operations on shards (list, split, merge), and their form in responses."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Shards:
         await self._store.write(self._state.merge(stream_name(request), first, second, call.now))
 
     def _shards_page(self, request: requests.ListShards, call: Call) -> ShardsPage:
-        """Return what to list: from the token, or as the request says."""
+        """Return the page to list, from the token or from the other arguments."""
         if request.next_token is not None:
             for name, value in (
                 ("StreamName", request.stream_name),
@@ -99,7 +99,7 @@ class Shards:
 
 
 def shard_answer(shard: Shard) -> answers.ShardAnswer:
-    """Return a shard as descriptions and lists show it."""
+    """Return a shard in the form of descriptions and lists."""
     return answers.ShardAnswer(
         shard_id=shard.id,
         hash_key_range=_range(shard),
@@ -110,7 +110,7 @@ def shard_answer(shard: Shard) -> answers.ShardAnswer:
 
 
 def child_answer(shard: Shard) -> answers.ChildShard:
-    """Return a shard as the end of its parents shows it."""
+    """Return a shard in the form of a child at the end of its parents."""
     parents = [shard_id(index) for index in (shard.parent, shard.adjacent) if index is not None]
     return answers.ChildShard(shard.id, parents, _range(shard))
 
@@ -120,7 +120,7 @@ def _range(shard: Shard) -> answers.HashKeyRange:
 
 
 def _filtered(stream: Stream, page: ShardsPage, now: float) -> list[Shard]:
-    """Return the shards that a filter lets through."""
+    """Return the shards that match a filter."""
     horizon = stream.horizon(now)
     kept = [s for s in stream.shards if not stream.expired(s, now)]
     kind = page.filter_type

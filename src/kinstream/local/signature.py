@@ -1,4 +1,4 @@
-"""Checks the signature of a request (AWS Signature Version 4), by botocore's own signer."""
+"""Verification of request signatures (AWS Signature Version 4) with the signer of botocore."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kinstream.clock import Clock
 from kinstream.local.refusal import Refused
 
 TOLERANCE = 300.0
-"""Seconds by which a request's date may be off (AWS General Reference, "Elements of an AWS API request signature")."""
+"""Allowed difference of the date of a request in seconds (AWS General Reference, "Elements of an AWS API request signature")."""
 
 _AUTHORITY = ":authority"
 _SCHEME = "AWS4-HMAC-SHA256"
@@ -31,12 +31,12 @@ _MISMATCH = (
 
 
 class Verifier:
-    """Says who may come in.
+    """Verifier of signatures.
 
     Args:
-        access_key_id: The one access key that is known.
+        access_key_id: The only accepted access key id.
         secret_access_key: Its secret.
-        clock: What dates are held against.
+        clock: Clock for the date of a signature.
     """
 
     def __init__(self, access_key_id: str, secret_access_key: str, clock: Clock) -> None:
@@ -47,22 +47,22 @@ class Verifier:
     def verify(
         self, method: str, target: str, headers: Iterable[tuple[str, str]], body: bytes, service: str = "kinesis"
     ) -> str:
-        """Return the region that a request was signed for; any will do.
+        """Verify a request, and return the region in its signature. Any region is accepted.
 
         Args:
-            method: "POST".
-            target: Path and query as they were sent.
-            headers: Names in lower case.
-            body: The whole body.
-            service: The service that it must be signed for.
+            method: HTTP method.
+            target: Path and query as received.
+            headers: Headers with names in lower case.
+            body: The complete body.
+            service: Service name that the signature must be scoped to.
 
         Raises:
-            Refused: The request is not signed, or not by our key, or not now.
+            Refused: The signature is missing, invalid or expired.
         """
         given: dict[str, list[str]] = {}
         for name, value in headers:
             given.setdefault(name, []).append(value)
-        # Over HTTP/2 the AWS SDK for JavaScript signs the host under the name that it has there.
+        # Over HTTP/2 the AWS SDK for JavaScript signs the host as the pseudo-header `:authority`.
         given[_AUTHORITY] = given.get("host", [])
         parts = _parts(given)
         scope = parts["Credential"].rsplit("/", 4)
@@ -90,7 +90,7 @@ class Verifier:
         if claimed != [digest]:
             raise Refused("InvalidSignatureException", _MISMATCH)
         if not target.startswith("/"):
-            # The target of OPTIONS, or of a proxy: behind a host it could be taken for a part of it.
+            # The target of OPTIONS or of a proxy request. Appended to a host it could be parsed as a part of it.
             raise Refused("InvalidSignatureException", _MISMATCH)
         signer = _Signer(self._credentials, service, region, given, signed, digest)
         if not hmac.compare_digest(signer.sign(method, target, date).encode(), parts["Signature"].encode()):
@@ -118,7 +118,7 @@ class Verifier:
 
 
 class _Signer(SigV4Auth):  # type: ignore[misc]  # botocore has no types
-    """botocore's signer, told which headers were signed, what the body's hash is and when it was."""
+    """The signer of botocore, with the signed headers, the body hash and the date of the request."""
 
     def __init__(
         self,
@@ -135,14 +135,14 @@ class _Signer(SigV4Auth):  # type: ignore[misc]  # botocore has no types
         self._digest = digest
 
     def sign(self, method: str, target: str, date: str) -> str:
-        """Return the signature that the request should have."""
-        # The host comes from the headers; the URL is only there for its path and query.
+        """Return the expected signature of the request."""
+        # The host comes from the headers. The URL provides only the path and the query.
         request = AWSRequest(method=method, url=f"http://localhost{target}")
         request.context["timestamp"] = date
         return str(self.signature(self.string_to_sign(request, self.canonical_request(request)), request))
 
     def headers_to_sign(self, request: AWSRequest) -> Any:
-        """Return the headers that the client signed."""
+        """Return the headers signed by the client."""
         headers = HTTPHeaders()
         for name in self._signed:
             for value in self._given[name]:
@@ -150,12 +150,12 @@ class _Signer(SigV4Auth):  # type: ignore[misc]  # botocore has no types
         return headers
 
     def payload(self, request: AWSRequest) -> str:
-        """Return the hash of the body that came."""
+        """Return the hash of the received body."""
         return self._digest
 
 
 def _parts(given: dict[str, list[str]]) -> dict[str, str]:
-    """Return what the Authorization header says. Raises Refused where something is missing."""
+    """Return the parts of the Authorization header. Raises Refused if one is missing."""
     authorization = given.get("authorization", [""])[0]
     if not authorization:
         raise Refused("MissingAuthenticationTokenException", "Missing Authentication Token")

@@ -1,7 +1,7 @@
-"""Where streams and records are kept on disk: one SQLite database in a folder.
+"""Durable store of streams and records: one SQLite database in a folder.
 
-There is one writer, a thread. It takes all writes that wait and commits them together, so that many puts share one fsync. Reads
-run on the event loop, from a connection of their own, and never wait for the writer (WAL).
+A writer thread commits all queued writes together, so that many puts share one fsync. Reads run on the event loop with a
+separate connection, and never wait for the writer (WAL).
 """
 
 from __future__ import annotations
@@ -38,35 +38,36 @@ from kinstream.local.wal import WriteAheadLog
 _log = logging.getLogger("kinstream.local")
 
 FORMAT = 1
-"""Version of the database's tables."""
+"""Version of the database schema."""
 
 APPLICATION = 0x6B696E73
-"""What marks a SQLite database as ours ("kins")."""
+"""SQLite application id of our databases ("kins")."""
 
 PAGE_BYTES = 16_384
-"""Database page: chunks are large."""
+"""Size of a database page. It is large because chunks are."""
 
 CHECKPOINT_PAGES = 500
-"""Pages of the write-ahead log after which they are copied into the database: 8 MB, which a start after a kill reads again."""
+"""Pages of the write-ahead log after which it is checkpointed. These 8 MB are read again at a start after a kill."""
 
 CACHE_KIB = 16_384
-"""Page cache of each connection."""
+"""Page cache of each connection in KiB."""
 
 DURABILITIES = {"full": "FULL", "process": "NORMAL"}
-"""What survives what, as SQLite's `synchronous`: FULL syncs the log at each commit; NORMAL only before it is copied into the
-database, so that a power cut may take the newest commits, but leaves a sound database."""
+"""SQLite's `synchronous` for each durability. FULL syncs the log at each commit. NORMAL syncs it only before a checkpoint, so
+that a power failure may lose the newest commits but never corrupts the database."""
 
 PLACE_BITS = 40
-"""A chunk's key is its shard's number, then the place of its first record in this many bits: 10**12 records a shard."""
+"""The key of a chunk is the number of its shard, followed by the position of its first record in this number of bits. This
+allows 10**12 records per shard."""
 
 PURGE_ROWS = 256
-"""Chunks that are removed in one transaction, so that no put waits long for it."""
+"""Maximum chunks removed in one transaction, so that puts do not wait long."""
 
 PURGE_BYTES = 8_388_608
-"""Bytes of data and partition keys that are removed in one transaction, but for one larger chunk."""
+"""Maximum bytes of data and partition keys removed in one transaction, unless a single chunk is larger."""
 
 PURGE_COMMITS = 4
-"""While there is something to remove, that is done after so many commits at the latest: writing does not starve it."""
+"""Maximum commits between two removals if there is something to remove, so that writes do not starve removals."""
 
 
 _Statement: TypeAlias = tuple[str, Sequence[Any]]
@@ -86,14 +87,14 @@ CREATE TABLE doomed (number INTEGER PRIMARY KEY);
 
 
 class SqliteStore:
-    """Keeps all in a folder, in one SQLite database. To be used from one event loop, on the thread that made it.
+    """Store in a SQLite database. It must be used from one event loop, in the thread that created it.
 
     Args:
-        folder: Made if it is missing. One store at a time can have it.
+        folder: Data folder, which is created if it is missing. Only one store at a time can use it.
         durability: One of `DURABILITIES`.
 
     Raises:
-        ConfigError: The folder cannot be used, is in use, or its database is not ours or newer than this package.
+        ConfigError: The folder is unusable or in use, or its database belongs to another application or a newer version.
     """
 
     def __init__(self, folder: Path, durability: str = "full") -> None:
@@ -107,14 +108,14 @@ class SqliteStore:
                 self.key: bytes = _prepare(self._reader, path)
                 self._writer = opened.enter_context(closing(_connect(path, durability)))
             except sqlite3.Error as error:
-                raise ConfigError(f"data={str(folder)!r}: its database cannot be used: {error}") from error
+                raise ConfigError(f"data_dir={str(folder)!r}: its database cannot be used: {error}") from error
             opened.pop_all()
         self.watcher: Watcher | None = None
         self._folder = folder
         self._loop = asyncio.get_running_loop()
         self._tips: dict[int, Tip] = {}
         self._failure: Exception | None = None
-        # What is to be removed: by the shard's number, records that arrived before a moment. The thread's alone.
+        # Records to remove: the time before which they arrived, by shard number. Used by the writer thread only.
         doomed = [number for (number,) in self._reader.execute("SELECT number FROM doomed")]
         self._numbers_used = max(doomed, default=0)
         self._past: dict[int, int] = dict.fromkeys(doomed, _FOREVER)
@@ -124,11 +125,11 @@ class SqliteStore:
 
     @property
     def failed(self) -> bool:
-        """Return whether a write has failed, so that every later one fails too."""
+        """Return True once a write has failed. All later writes then fail too."""
         return self._failure is not None
 
     def load(self) -> Loaded:
-        """Return streams and shards; of the records only the newest chunk of each shard is looked at.
+        """Return streams and shards. Of the records, only the newest chunk of each shard is read.
 
         Raises:
             ConfigError: The database is damaged.
@@ -136,7 +137,7 @@ class SqliteStore:
         try:
             return self._load()
         except (sqlite3.Error, msgspec.DecodeError) as error:
-            raise ConfigError(f"data={str(self._folder)!r}: its database cannot be read: {error}") from error
+            raise ConfigError(f"data_dir={str(self._folder)!r}: its database cannot be read: {error}") from error
 
     def _load(self) -> Loaded:
         shards: dict[str, list[Shard]] = {}
@@ -158,18 +159,18 @@ class SqliteStore:
         (last,) = self._reader.execute("SELECT max(number) FROM shards").fetchone()
         row = self._reader.execute("SELECT value FROM about WHERE name = 'account'").fetchone()
         account = msgspec.json.decode(row[0], type=Account) if row else None
-        # A deleted stream's numbers are free again only when its records are gone.
+        # The shard numbers of a deleted stream must not be reused before its records are removed.
         return Loaded(streams, max(last or 0, self._numbers_used) + 1, account)
 
     async def write(self, writes: Sequence[Write]) -> None:
-        """Keep events and chunks. Return when they are on the disk.
+        """Store events and chunks. Returns once they are on disk.
 
         Raises:
-            OSError: They could not be written; neither can anything after them. What a failed fsync left behind is
-                unknown, so that trying again could only pretend.
+            OSError: They could not be written. All later writes fail too, because the state of the file after a failed fsync
+                is unknown, and a retry could falsely succeed.
         """
         if self._failure is not None:
-            raise OSError(f"the data folder failed before, a restart is needed: {self._failure}")
+            raise OSError(f"the data folder failed earlier. Restart the server. The error was: {self._failure}")
         if not writes:
             return
         job = _Job(
@@ -187,9 +188,9 @@ class SqliteStore:
         return self._tips.get(number, NO_TIP)
 
     def find(self, number: int, arrival: int) -> int:
-        """Return the place of the first record that arrived at this time or later.
+        """Return the position of the first record that arrived at this time or later.
 
-        Arrival times never go back along a shard, so halving finds it without an index.
+        Arrival times never decrease within a shard, so a binary search finds it without an index.
         """
         newest = self.tip(number)
         if newest.arrival < arrival:
@@ -207,7 +208,7 @@ class SqliteStore:
         return low
 
     def read(self, number: int, place: int, *, limit: int, size: int) -> list[Slice]:
-        """Return records from a place on."""
+        """Return records from a position onward."""
         holder = self._chunk_at(number, place, "id")
         rows = self._reader.execute(
             "SELECT id, arrival, count, size, records FROM chunks WHERE id BETWEEN ? AND ? ORDER BY id",
@@ -219,7 +220,7 @@ class SqliteStore:
             rows.close()
 
     def close(self) -> None:
-        """Commit what waits, stop the writer, close the database and unlock the folder."""
+        """Commit the queued writes, stop the writer, close the database and unlock the folder."""
         self._queue.put(None)
         self._thread.join()
         self._reader.close()
@@ -238,7 +239,7 @@ class SqliteStore:
         return Tip((row[0] & _PLACE_MASK) + row[2] - 1, row[1]) if row else NO_TIP
 
     def _write_all(self) -> None:
-        """Commit jobs, and remove what is past, until told to stop: the writer's thread."""
+        """Commit jobs and remove expired records until stopped. Runs in the writer thread."""
         commits = 0
         while True:
             jobs = self._take(wait=not self._past)
@@ -254,7 +255,7 @@ class SqliteStore:
                 commits = 0
 
     def _take(self, *, wait: bool) -> list[_Job | None]:
-        """Return all jobs that wait, at least one if there is nothing else to do; None among them means: stop."""
+        """Return all queued jobs. With `wait`, return at least one. None in the list is the request to stop."""
         jobs = [self._queue.get()] if wait else []
         with suppress(queue.Empty):
             while True:
@@ -278,11 +279,11 @@ class SqliteStore:
         try:
             self._loop.call_soon_threadsafe(self._settle, jobs, error)
         except RuntimeError:
-            # The loop is closed: nobody waits any more.
+            # The loop is closed, so no task waits for the jobs.
             return
 
     def _settle(self, jobs: list[_Job], error: Exception | None) -> None:
-        """Tell those who wait, on the event loop."""
+        """Complete the futures of jobs, on the event loop."""
         for job in jobs:
             if error is None:
                 self._tips.update(job.tips)
@@ -296,7 +297,7 @@ class SqliteStore:
                 job.done.set_exception(OSError(f"the data folder cannot be written: {error}"))
 
     def _purge(self) -> None:
-        """Remove some records of a deleted stream, or some that expired. Their pages are used again."""
+        """Remove some records of a deleted stream, or some expired ones. SQLite reuses their pages."""
         number, horizon = next(iter(self._past.items()))
         base = number << PLACE_BITS
         try:
@@ -320,29 +321,29 @@ class SqliteStore:
             self._fail(error)
 
     def _fail(self, error: sqlite3.Error) -> None:
-        _log.critical("the data folder cannot be written any more: %s", error)
+        _log.critical("the data folder cannot be written any more, all requests fail until a restart: %s", error)
         self._failure = error
         self._past.clear()
         if self._writer.in_transaction:
             try:
                 self._writer.execute("ROLLBACK")
             except sqlite3.Error as again:
-                _log.critical("and the transaction cannot be rolled back: %s", again)
+                _log.critical("the failed transaction cannot be rolled back: %s", again)
 
 
 class _Job(NamedTuple):
-    """One call of `write`, as the writer's thread sees it."""
+    """One call of `write`, queued for the writer thread."""
 
     statements: list[_Statement]
     tips: dict[int, Tip]
     past: dict[int, int]
-    """What is to be removed afterwards."""
+    """Records to remove afterwards: the time before which they arrived, by shard number."""
     writes: Sequence[Write]
     done: asyncio.Future[None]
 
 
 def _statements(write: Write) -> list[_Statement]:
-    """Return the SQL that keeps a write. Streams and shards are encoded here, on the loop: they change later."""
+    """Return the SQL statements of a write. Streams and shards are encoded here, on the event loop, because they change later."""
     if isinstance(write, Chunk):
         return [("INSERT INTO chunks VALUES (?, ?, ?, ?, ?)", (write[0] << PLACE_BITS | write[1], *write[2:]))]
     if isinstance(write, StreamKept):
@@ -364,7 +365,7 @@ def _statements(write: Write) -> list[_Statement]:
 
 
 def _ended_by(write: Write) -> list[tuple[int, int]]:
-    """Return the shards that a write ends records of, with the moment before which those arrived."""
+    """Return the shards of which a write removes records, with the time before which these arrived."""
     if isinstance(write, RecordsExpired):
         return [(write.number, write.horizon)]
     if isinstance(write, StreamGone):
@@ -373,17 +374,17 @@ def _ended_by(write: Write) -> list[tuple[int, int]]:
 
 
 def _lock(folder: Path) -> IO[bytes]:
-    """Return an open file that keeps other servers out of the folder until it is closed, also by a kill."""
+    """Return an open file with a lock that keeps other servers out of the folder until it is closed or the process dies."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / "lock").open("ab")
     except OSError as error:
-        raise ConfigError(f"data={str(folder)!r}: cannot be used as a folder: {error.strerror}") from error
+        raise ConfigError(f"data_dir={str(folder)!r}: cannot be used as a folder: {error.strerror}") from error
     try:
         _lock_file(file)
     except OSError as error:
         file.close()
-        raise ConfigError(f"data={str(folder)!r}: in use by another local Kinesis") from error
+        raise ConfigError(f"data_dir={str(folder)!r}: in use by another local Kinesis") from error
     return file
 
 
@@ -404,7 +405,7 @@ else:
 def _connect(path: Path, durability: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
     try:
-        # WAL lets reads go on while the writer writes. What is deleted need not be overwritten: that would cost as much again.
+        # With WAL, reads do not wait for the writer. secure_delete would double the cost of a removal.
         connection.executescript(
             f"PRAGMA page_size = {PAGE_BYTES}; PRAGMA journal_mode = WAL; "
             f"PRAGMA synchronous = {DURABILITIES[durability]}; PRAGMA secure_delete = OFF; "
@@ -420,20 +421,20 @@ def _write_ahead_log(folder: Path) -> WriteAheadLog:
     try:
         return WriteAheadLog(folder / "kinesis.sqlite3-wal")
     except OSError as error:
-        raise ConfigError(f"data={str(folder)!r}: its write-ahead log cannot be read: {error.strerror}") from error
+        raise ConfigError(f"data_dir={str(folder)!r}: its write-ahead log cannot be read: {error.strerror}") from error
 
 
 def _report_damage(connection: sqlite3.Connection, log: WriteAheadLog, folder: Path) -> None:
-    """Log the commits that SQLite has dropped although they were complete once, and empty the log so that this is said once."""
-    with suppress(sqlite3.OperationalError):  # on a full disk reading still works
+    """Log the complete commits that SQLite has dropped, and empty the log so that they are reported only once."""
+    with suppress(sqlite3.OperationalError):  # on a full disk reads still work
         _, recovered, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         found = log.damage(recovered)
         if found is None:
             return
         _log.error(
-            "data=%r: the write-ahead log is damaged: %s. Everything acknowledged after that point is lost; what was written "
-            "before it is complete. With durability='process' a power cut can cause this. Otherwise check the disk, and "
-            "restore the folder from a copy if the newest records matter.",
+            "data_dir=%r: the write-ahead log is damaged: %s. Everything acknowledged after that point is lost, and everything "
+            "before it is complete. With durability='process' a power failure can cause this. Otherwise check the disk, and "
+            "restore the folder from a backup if the newest records matter.",
             str(folder),
             found,
         )
@@ -441,21 +442,22 @@ def _report_damage(connection: sqlite3.Connection, log: WriteAheadLog, folder: P
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> bytes:
-    """Make the tables of a new database, check those of an old one. Return its key."""
+    """Create the tables of a new database, or check those of an existing one. Return its key."""
     (ours,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if tables == 0:
-        # All at once: a database without its key, left by a kill, would never be of use.
+        # In one transaction, because a kill in between would leave a database without its key.
         connection.executescript(
             f"BEGIN; {_TABLES} INSERT INTO about VALUES ('key', X'{secrets.token_hex(32)}'); "  # noqa: S608, all of it is ours
             f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT}; COMMIT;"
         )
     elif ours != APPLICATION:
-        raise ConfigError(f"data={str(path.parent)!r}: {path.name} is another program's database")
+        raise ConfigError(f"data_dir={str(path.parent)!r}: {path.name} is the database of another application")
     elif version != FORMAT:
         raise ConfigError(
-            f"data={str(path.parent)!r}: its format is {version}, this kinstream knows {FORMAT}; use the version that made it"
+            f"data_dir={str(path.parent)!r}: its format is {version}, but this version of kinstream supports {FORMAT}. "
+            "Use the version that created it."
         )
     (key,) = connection.execute("SELECT value FROM about WHERE name = 'key'").fetchone()
     return bytes(key)

@@ -1,8 +1,8 @@
-"""Streams and shards: commands in, events out. Pure, so that simulations can drive it alone.
+"""State of streams, shards and consumers: each command returns events to store. Pure, so that simulations can drive it.
 
-Every command takes `now`, in seconds since 1970, changes the state and returns the events that a store must keep, in order. A
-command that cannot be done raises `Refused` and changes nothing. Records do not live here: `place` decides their shards and
-numbers, and the store keeps them.
+Every command takes `now`, in seconds since 1970, changes the state and returns the events that a store must persist, in order.
+An impossible command raises `Refused` and changes nothing. Records are not part of the state: `place` decides their shards and
+sequence numbers, and the store persists them.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from kinstream.local.resharding import Reshard
 from kinstream.sharding.hashkey import even_ranges, parse_hash_key
 
 TRIM_SECONDS = 60.0
-"""How often records past their retention are looked for."""
+"""Seconds between two searches for records past their retention."""
 
 SHARD_LIMIT = 20_000
 """Open shards of all streams together (quotas: the default of the largest regions)."""
 
 MAX_SHARD_COUNT = 10_000
-"""The most shards that UpdateShardCount makes (API reference, `UpdateShardCount`)."""
+"""Maximum shards that UpdateShardCount creates (API reference, `UpdateShardCount`)."""
 
 SHARD_COUNTS_A_DAY = 10
-"""Times in 24 hours that UpdateShardCount may be used on a stream (API reference, `UpdateShardCount`)."""
+"""Maximum UpdateShardCount calls for a stream in 24 hours (API reference, `UpdateShardCount`)."""
 
 ON_DEMAND_STREAMS = 50
 """On-demand streams of an account (quotas)."""
@@ -56,30 +56,31 @@ CONSUMERS = 20
 """Registered consumers of a stream (API reference, `RegisterStreamConsumer`)."""
 
 CONSUMERS_ON_DEMAND_ADVANTAGE = 50
-"""The same of an on-demand stream, where the account has committed itself to a minimum throughput."""
+"""Registered consumers of an on-demand stream if the account has a minimum throughput billing commitment."""
 
 STREAMS_COMING_OR_GOING = 5
-"""Streams of an account that may be CREATING or DELETING at once (API reference, `CreateStream`; DELETING by AWS's text)."""
+"""Streams of an account that may be CREATING or DELETING at the same time (API reference, `CreateStream`). That DELETING
+counts too follows from the error message of AWS."""
 
 CONSUMERS_CREATING = 5
-"""Consumers of a stream that may be CREATING at once (API reference, `RegisterStreamConsumer`)."""
+"""Consumers of a stream that may be CREATING at the same time (API reference, `RegisterStreamConsumer`)."""
 
 DAY_MILLIS = 24 * 3_600_000
-"""The period over which some operations are counted."""
+"""Period over which some operations are counted."""
 
 SLACK = 1.0
-"""Seconds by which a clock may be put right without that a state ends for it."""
+"""Seconds by which a clock may be adjusted without ending a transition early."""
 
 ON_DEMAND_SHARDS = 4
 """Shards with which an on-demand stream starts (developer guide, "Choose the data stream capacity mode")."""
 
 
 Admit: TypeAlias = Callable[[Shard, list[int]], list[int]]
-"""Says which of a put's records, by their places in it, a shard takes."""
+"""Returns the records of a put, by index, that a shard accepts."""
 
 
 class State:
-    """All streams.
+    """The state of all streams.
 
     Args:
         transition: Seconds for which a stream is CREATING, UPDATING or DELETING.
@@ -89,15 +90,16 @@ class State:
         self.transition = transition
         self.streams: dict[str, Stream] = {}
         self.account: Account = Account()
-        # Streams and consumers (their stream's name and theirs) whose state ends by itself, and when.
+        # End times of the transitions of streams and consumers, by stream name and consumer name.
         self._moving: dict[tuple[str, str], float] = {}
-        # When streams that are gone were made, and the last second in their numbers: a successor shares nothing with them.
+        # Creation times of deleted streams, and the last second in their sequence numbers. A new stream of the same name reuses
+        # neither.
         self._gone: dict[str, tuple[int, int]] = {}
         self._next_number = 1
         self._trim_due = 0.0
 
     def restore(self, streams: Iterable[Stream], next_number: int, account: Account | None = None) -> None:
-        """Take over what a store kept. `last_place` and `arrival` of each shard must be those of its newest record."""
+        """Restore the state from a store. `last_place` and `arrival` of each shard must be those of its newest record."""
         self._next_number = next_number
         self.account = account or self.account
         for stream in streams:
@@ -109,7 +111,7 @@ class State:
                     self._moving[stream.name, consumer.name] = consumer.until
 
     def stream(self, name: str) -> Stream:
-        """Return a stream in whatever state. Raises Refused where there is none."""
+        """Return a stream in any status. Raises Refused if it does not exist."""
         try:
             return self.streams[name]
         except KeyError:
@@ -122,23 +124,23 @@ class State:
         return stream
 
     def open_shards(self) -> int:
-        """Return how many open shards all streams have together."""
+        """Return the number of open shards of all streams."""
         return sum(len(stream.open) for stream in self.streams.values())
 
     def coming_or_going(self) -> int:
-        """Return how many streams are CREATING or DELETING."""
+        """Return the number of streams that are CREATING or DELETING."""
         moving = (self.streams[name] for name, consumer in self._moving if not consumer)
         return sum(stream.settings.status is not Status.UPDATING for stream in moving)
 
     def readable(self, name: str) -> Stream:
-        """Return a stream whose records can be read and written. Raises Refused."""
+        """Return a stream that can be read and written. Raises Refused."""
         stream = self.stream(name)
         if stream.settings.status not in (Status.ACTIVE, Status.UPDATING):
             raise not_found(f"Stream {name} under account {ACCOUNT} not found.")
         return stream
 
     def shard(self, stream: Stream, name: str) -> Shard:
-        """Return a shard by its id, or by its number alone as AWS allows. Raises Refused."""
+        """Return a shard by its id, or by the number in it, which AWS accepts too. Raises Refused."""
         digits = name.removeprefix("shardId-")
         index = int(digits) if digits.isascii() and digits.isdecimal() and len(digits) <= 12 else -1
         if not 0 <= index < len(stream.shards):
@@ -146,9 +148,9 @@ class State:
         return stream.shards[index]
 
     def advance(self, now: float) -> list[Event]:
-        """End the states whose time is over, each at its own moment.
+        """End the transitions that are due, each at its own time.
 
-        One that seems to last longer than any does was begun by another clock, or before the clock was set back: it ends too.
+        A transition that seems longer than any is was started with another clock, or before the clock was set back. It ends too.
         """
         if not self._moving:
             return []
@@ -171,14 +173,14 @@ class State:
         return events
 
     def due(self, name: str) -> float:
-        """Return when the next state of a stream or of one of its consumers ends by itself: infinity where none does."""
+        """Return the end of the next transition of a stream or of one of its consumers, or infinity."""
         return min((until for (stream, _), until in self._moving.items() if stream == name), default=float("inf"))
 
     def trim(self, now: float) -> list[Event]:
-        """Give up records that are past their retention: all when it is first asked, then every `TRIM_SECONDS`.
+        """Trim records that are past their retention: all at the first call, then every `TRIM_SECONDS`.
 
-        Nobody is shown them before that either. A shard stays here for good, whatever became of its records: its index
-        is its place among the others.
+        Readers do not see them before that either. A shard remains in the list even if all of its records are trimmed, because
+        its index is its position in that list.
         """
         if now < self._trim_due:
             return []
@@ -190,20 +192,20 @@ class State:
                 if shard.last_place == shard.trimmed or shard.created >= horizon:
                     continue
                 if shard.arrival < horizon:
-                    # Without a record that says where its numbers went on from, the shard itself must.
+                    # Once no record has the last sequence number, the shard itself must remember it.
                     shard.trimmed = shard.last_place
                     events.append(ShardKept(stream.name, shard))
                 events.append(RecordsExpired(shard.number, horizon))
         return events
 
     def create(self, name: str, shard_count: int, now: float, **settings: Any) -> list[Event]:
-        """Make a stream with shards of equal size.
+        """Create a stream with shards of equal size.
 
         Args:
-            name: Its name.
-            shard_count: How many shards.
-            now: Seconds.
-            settings: Of its `Settings`, those that are not to be the defaults.
+            name: Name of the stream.
+            shard_count: Number of shards.
+            now: Seconds since 1970.
+            settings: Fields of `Settings` that differ from their defaults.
         """
         if name in self.streams:
             raise in_use(f"Stream {name} under account {ACCOUNT} already exists.")
@@ -229,7 +231,7 @@ class State:
         return [self._begin(stream, Status.CREATING, now), *(ShardKept(name, shard) for shard in shards)]
 
     def delete(self, name: str, now: float, *, with_consumers: bool = False) -> list[Event]:
-        """Delete a stream, in whatever state it is. One that has consumers goes only together with them."""
+        """Delete a stream in any status. If it has consumers, `with_consumers` must be set."""
         stream = self.stream(name)
         if stream.settings.status is Status.DELETING:
             return []
@@ -248,19 +250,19 @@ class State:
         return [self._begin(stream, Status.DELETING, now)]
 
     def keep(self, name: str, **settings: Any) -> list[Event]:
-        """Change settings of an ACTIVE stream at once."""
+        """Change settings of an ACTIVE stream immediately."""
         stream = self.active(name)
         stream.settings = msgspec.structs.replace(stream.settings, **settings)
         return [StreamKept(stream.settings)]
 
     def change(self, name: str, change: Change, now: float, **noted: Any) -> list[Event]:
-        """Change settings of an ACTIVE stream, which is UPDATING for a while; they are the new ones when it is ACTIVE again.
+        """Start a change of settings. The stream is UPDATING, and the change takes effect once it is ACTIVE again.
 
         Args:
-            name: The stream's.
+            name: Name of the stream, which must be ACTIVE.
             change: The new settings.
-            now: Seconds.
-            noted: Settings that are the new ones at once.
+            now: Seconds since 1970.
+            noted: Settings that take effect immediately.
         """
         stream = self.active(name)
         if change.shards is not None:
@@ -271,7 +273,7 @@ class State:
         return [self._begin(stream, Status.UPDATING, now, change)]
 
     def scale(self, name: str, target: int, now: float) -> list[Event]:
-        """Make a stream's shards `target` ones of equal size; it is done when the stream is ACTIVE again."""
+        """Start resharding to `target` shards of equal size. It takes effect once the stream is ACTIVE again."""
         stream = self.active(name)
         _check_provisioned(stream)
         current = len(stream.open)
@@ -295,7 +297,7 @@ class State:
         return self.change(name, Change(shards=target), now, counted=[*counted, int(now * 1000)])
 
     def split(self, name: str, shard_name: str, new_starting_hash_key: str, now: float) -> list[Event]:
-        """Split a shard in two; it is done when the stream is ACTIVE again."""
+        """Start splitting a shard in two. It takes effect once the stream is ACTIVE again."""
         stream = self.active(name)
         _check_provisioned(stream)
         shard = self._open_shard(stream, shard_name)
@@ -311,7 +313,7 @@ class State:
         return [self._begin(stream, Status.UPDATING, now, Reshard(shard=shard.index, at=at.to_bytes(16, "big")))]
 
     def merge(self, name: str, shard_name: str, adjacent_name: str, now: float) -> list[Event]:
-        """Merge two adjacent shards; it is done when the stream is ACTIVE again."""
+        """Start merging two adjacent shards. It takes effect once the stream is ACTIVE again."""
         stream = self.active(name)
         _check_provisioned(stream)
         shard = self._open_shard(stream, shard_name)
@@ -327,13 +329,13 @@ class State:
     def place(
         self, stream: Stream, hash_keys: Sequence[bytes], now: float, admit: Admit | None = None
     ) -> list[Placement]:
-        """Decide the shard and the number of each record of a put, by its hash key as 16 bytes.
+        """Decide the shard and the sequence number of each record of a put.
 
         Args:
-            stream: Where to.
-            hash_keys: Of each record.
-            now: Seconds.
-            admit: Asked which of a shard's records it takes; the others are in no placement. None: all.
+            stream: Stream that receives the records.
+            hash_keys: Hash key of each record as 16 bytes.
+            now: Seconds since 1970.
+            admit: Returns the records that a shard accepts. Others are left out of the placements. None accepts all.
         """
         shards, ends = stream.open, stream.ends
         if len(shards) == 1:
@@ -354,14 +356,14 @@ class State:
                 chosen = admit(shard, chosen)
                 if not chosen:
                     continue
-            # A clock that was set back must not take arrival times back.
+            # Arrival times must not decrease if the clock is set back.
             shard.arrival = max(moment, shard.arrival, shard.created)
             placements.append(Placement(shard, shard.last_place + 1, shard.arrival, chosen))
             shard.last_place += len(chosen)
         return placements
 
     def commit(self, account: Account) -> list[Event]:
-        """Change the account's settings."""
+        """Change the settings of the account."""
         self.account = account
         return [AccountKept(account)]
 
@@ -389,7 +391,7 @@ class State:
         return [self._put(stream, Consumer(consumer_name, int(now * 1000), Status.CREATING, until, tags))]
 
     def deregister(self, stream: Stream, consumer: Consumer, now: float) -> list[Event]:
-        """Deregister a consumer, in whatever state it is."""
+        """Deregister a consumer in any status."""
         if consumer.status is Status.DELETING:
             return []
         until = now + self.transition
@@ -406,7 +408,7 @@ class State:
         return [self._put(stream, msgspec.structs.replace(consumer, **settings))]
 
     def _remember(self, stream: Stream, now: float) -> None:
-        """Note what a stream that goes has used of the present, and forget of others what is past."""
+        """Remember the times used by a deleted stream, and forget those of others that have passed."""
         self._gone = {name: used for name, used in self._gone.items() if used[1] >= int(now)}
         self._gone[stream.name] = stream.settings.created, max((shard.origin for shard in stream.shards), default=0)
 
@@ -416,7 +418,7 @@ class State:
         return StreamKept(stream.settings)
 
     def _settle(self, stream: Stream, name: str) -> Event:
-        """End a consumer's state."""
+        """End the transition of a consumer."""
         consumer = stream.settings.consumers[name]
         if consumer.status is Status.CREATING:
             return self._put(stream, msgspec.structs.replace(consumer, status=Status.ACTIVE, until=None))
@@ -425,7 +427,7 @@ class State:
         return StreamKept(stream.settings)
 
     def _become_active(self, stream: Stream, due: float) -> list[Event]:
-        """End a stream's CREATING or UPDATING, with what was to be done by then."""
+        """End CREATING or UPDATING of a stream, and apply its pending change."""
         events: list[Event] = []
         pending = stream.settings.pending
         stream.settings = msgspec.structs.replace(stream.settings, status=Status.ACTIVE, until=None, pending=None)
@@ -473,7 +475,7 @@ class State:
         return shard
 
     def _reshard(self, stream: Stream, steps: Sequence[Reshard], due: float) -> list[Event]:
-        """Split and merge, each step by the indexes that the steps before it have made."""
+        """Apply splits and merges in order. Each may refer to the shards created by earlier ones."""
         touched: dict[int, Shard] = {}
         for step in steps:
             first = stream.shards[step.shard]
@@ -511,7 +513,7 @@ class State:
 
 
 def within_a_day(moments: list[int], now: float) -> list[int]:
-    """Return those of the moments, in milliseconds, that lie in the 24 hours before `now`."""
+    """Return the times, in milliseconds, that lie in the 24 hours before `now`."""
     return [moment for moment in moments if moment > now * 1000 - DAY_MILLIS]
 
 
@@ -527,7 +529,7 @@ def _check_provisioned(stream: Stream) -> None:
 
 
 def _changed(stream: Stream, change: Change, due: float) -> Settings:
-    """Return a stream's settings with a change."""
+    """Return the settings of a stream with a change applied."""
     settings = stream.settings
     fields: dict[str, Any] = {
         name: value
@@ -539,7 +541,7 @@ def _changed(stream: Stream, change: Change, due: float) -> Settings:
     if change.on_demand is False:
         fields |= {"warm_mibps": None, "spread": False}
     if change.key_id is not None:
-        # By its arrival a record's encryption is known: what comes now must not bear the time of what came before.
+        # The arrival time of a record determines its encryption, so new records must not share a time with earlier ones.
         since = max([int(due * 1000), *(shard.arrival + 1 for shard in stream.open)])
         for shard in stream.open:
             shard.arrival = since

@@ -1,7 +1,7 @@
-"""Where streams and records are kept: the interface, and its form in memory.
+"""The store of streams and records: its protocol, and an implementation in memory.
 
-Records are kept in chunks, one for each shard that a put reached: a row for each record would cost several times the rest
-of the request. What is written is readable once it is durable, and not before.
+Records are stored in chunks, one for each shard in a put, because one row per record would cost several times the rest of the
+request. A write becomes readable only once it is durable.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ _log = logging.getLogger("kinstream.local")
 
 
 class Kept(msgspec.Struct, array_like=True):
-    """A record as it is kept."""
+    """A stored record."""
 
     partition_key: str
     data: bytes
 
 
 class Chunk(NamedTuple):
-    """Records that came to a shard in one put."""
+    """The records of one put in one shard."""
 
     number: int
-    """The shard's."""
+    """Number of the shard."""
     first: int
-    """Place of the first record."""
+    """Position of the first record."""
     arrival: int
-    """Milliseconds since 1970."""
+    """Arrival time in milliseconds since 1970."""
     length: int
     size: int
     """Bytes of data and partition keys."""
     records: bytes
-    """MessagePack, as `pack` makes it."""
+    """Records encoded by `pack` as MessagePack."""
 
 
 class Slice(NamedTuple):
-    """Records of one chunk, cut to what was asked for."""
+    """Requested records of one chunk."""
 
     first: int
     arrival: int
@@ -60,26 +60,26 @@ class Slice(NamedTuple):
 
 
 class Tip(NamedTuple):
-    """A shard's newest record: place 0 where there never was one."""
+    """Newest record of a shard. The position is 0 if the shard never had one."""
 
     place: int
     arrival: int
 
 
 class Loaded(NamedTuple):
-    """What a store kept of streams and shards."""
+    """Streams and shards loaded from a store."""
 
     streams: list[Stream]
-    """Each shard with the place and the arrival time of its newest record."""
+    """Streams, in which each shard has the position and arrival time of its newest record."""
     next_number: int
     """The first number for new shards."""
     account: Account | None = None
-    """None where it was never changed."""
+    """Settings of the account, or None if they were never changed."""
 
 
 Write: TypeAlias = Event | Chunk
 Watcher: TypeAlias = Callable[[Sequence[Write]], None]
-"""Is told what was written."""
+"""Receives each completed write."""
 
 
 NO_TIP = Tip(0, 0)
@@ -87,42 +87,42 @@ _arrival = attrgetter("arrival")
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Kept])
 pack: Callable[[Any], bytes] = _encoder.encode
-"""Return a chunk's records, given as pairs of partition key and data, as they are kept."""
+"""Encode the records of a chunk, given as pairs of partition key and data."""
 
 
 class Store(Protocol):
-    """Keeps streams, shards and records."""
+    """Store of streams, shards and records."""
 
     key: bytes
-    """A secret of this store, 32 bytes, for sealing what clients carry."""
+    """Secret of this store, 32 bytes, for sealing tokens."""
     watcher: Watcher | None
-    """Told of each write when it can be read, on the event loop. It must be quick."""
+    """Called on the event loop once a write is readable. It must return quickly."""
 
     @property
     def failed(self) -> bool:
-        """Return whether a write has failed, so that every later one fails too."""
+        """Return True once a write has failed. All later writes then fail too."""
 
     def load(self) -> Loaded:
-        """Return what was kept of streams and shards."""
+        """Return the stored streams and shards."""
 
     async def write(self, writes: Sequence[Write]) -> None:
-        """Keep events and chunks, all or none, in the order of the calls. Return when they are durable."""
+        """Store events and chunks atomically, in the order of the calls. Returns once they are durable."""
 
     def tip(self, number: int) -> Tip:
-        """Return the newest record of the shard with this number, be it expired."""
+        """Return the newest record of the shard with this number, even if it has expired."""
 
     def find(self, number: int, arrival: int) -> int:
-        """Return the place of the first record that arrived at this time or later; after the newest, if none did."""
+        """Return the position of the first record that arrived at this time or later, or the one after the newest record."""
 
     def read(self, number: int, place: int, *, limit: int, size: int) -> list[Slice]:
-        """Return records from a place on: at most `limit`, and at most `size` bytes unless one alone is larger."""
+        """Return records from a position onward: at most `limit`, and at most `size` bytes unless a single record is larger."""
 
     def close(self) -> None:
-        """Finish what was begun and let go."""
+        """Complete the queued writes and release all resources."""
 
 
 class MemoryStore:
-    """Keeps all in memory."""
+    """Store in memory."""
 
     def __init__(self) -> None:
         self.key: bytes = secrets.token_bytes(32)
@@ -132,11 +132,11 @@ class MemoryStore:
         self._tips: dict[int, Tip] = {}
 
     def load(self) -> Loaded:
-        """Return nothing: memory is empty at the start."""
+        """Return no streams, because memory is empty at the start."""
         return Loaded([], 1)
 
     async def write(self, writes: Sequence[Write]) -> None:
-        """Keep chunks; streams and shards are in the state already."""
+        """Store chunks. Streams and shards are in the state already."""
         for write in writes:
             if isinstance(write, Chunk):
                 self._chunks.setdefault(write.number, []).append(write)
@@ -156,28 +156,28 @@ class MemoryStore:
         return self._tips.get(number, NO_TIP)
 
     def find(self, number: int, arrival: int) -> int:
-        """Return the place of the first record that arrived at this time or later."""
+        """Return the position of the first record that arrived at this time or later."""
         chunks = self._chunks.get(number, [])
         index = bisect_left(chunks, arrival, key=_arrival)
         return chunks[index].first if index < len(chunks) else self.tip(number).place + 1
 
     def read(self, number: int, place: int, *, limit: int, size: int) -> list[Slice]:
-        """Return records from a place on."""
+        """Return records from a position onward."""
         chunks = self._chunks.get(number, [])
         start = max(0, bisect_right(chunks, place, key=lambda chunk: chunk.first) - 1)
         return cut((chunks[index] for index in range(start, len(chunks))), place, limit, size)
 
     def close(self) -> None:
-        """Do nothing: what is in memory goes with it."""
+        """Do nothing, because memory is freed with the object."""
 
 
 def tip_of(chunk: Chunk) -> Tip:
-    """Return the newest record of a shard whose newest chunk this is."""
+    """Return the newest record of the newest chunk of a shard."""
     return Tip(chunk.first + chunk.length - 1, chunk.arrival)
 
 
 def cut(chunks: Iterable[Chunk], place: int, limit: int, size: int) -> list[Slice]:
-    """Return records of consecutive chunks, from a place on, within a count and a size."""
+    """Return records of consecutive chunks from a position onward, limited by count and size."""
     slices: list[Slice] = []
     for chunk in chunks:
         skip = max(0, place - chunk.first)

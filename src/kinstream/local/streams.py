@@ -1,4 +1,4 @@
-"""Streams: made, described, listed, deleted."""
+"""Operations on streams: create, describe, list, delete."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from kinstream.local.tags import checked
 from kinstream.local.tokens import Sealer, StreamsPage
 
 DESCRIBE_SHARDS = 100
-"""Shards in one DescribeStream answer (API reference, `DescribeStream`)."""
+"""Maximum shards in a DescribeStream response (API reference, `DescribeStream`)."""
 
 LIST_STREAMS = 100
-"""Streams in one ListStreams answer (API reference, `ListStreams`)."""
+"""Maximum streams in a ListStreams response (API reference, `ListStreams`)."""
 
 
 class Streams:
-    """The operations on streams as such."""
+    """The operations on streams."""
 
     def __init__(self, state: State, store: Store, sealer: Sealer, *, quotas: bool) -> None:
         self._state = state
@@ -150,14 +150,14 @@ class Streams:
 
 
 def _visible(stream: Stream, now: float) -> list[Shard]:
-    """Return the shards that a description shows: none while the stream is being made, and none that expired."""
+    """Return the shards for a description: no expired shards, and no shards at all while the stream is CREATING."""
     if stream.settings.status is Status.CREATING:
         return []
     return [shard for shard in stream.shards if not stream.expired(shard, now)]
 
 
 def _strategy(stream: Stream) -> str:
-    """Return the record distribution strategy, for provisioned streams too: the KPL warns about a stream that names none."""
+    """Return the record distribution strategy, for provisioned streams too, because the KPL warns if it is missing."""
     return "AUTO" if stream.settings.spread else "USER_PARTITION_KEY"
 
 

@@ -1,6 +1,6 @@
-"""AWS STS: who is asking? The KPL wants to know before it writes.
+"""The operation GetCallerIdentity of AWS STS, which the KPL calls before it writes.
 
-Requests are forms and answers XML, signed for the service "sts" (API reference of AWS STS, `GetCallerIdentity`).
+Requests are HTML forms, responses are XML, and the service name in the signature is "sts" (API reference of AWS STS).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kinstream.local.refusal import Refused
 T = TypeVar("T", bound=msgspec.Struct)
 
 FORM = "application/x-www-form-urlencoded"
-"""The content type of a request."""
+"""Content type of a request."""
 
 _VERSION = "2011-06-15"
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -27,7 +27,7 @@ _NAMESPACE = f"https://sts.amazonaws.com/doc/{_VERSION}/"
 
 
 class CallerIdentity(msgspec.Struct, rename="pascal"):
-    """GetCallerIdentity's answer."""
+    """Response of GetCallerIdentity."""
 
     arn: str
     user_id: str
@@ -40,20 +40,20 @@ class _Form(msgspec.Struct, rename="pascal"):
 
 
 class StsWire:
-    """Forms in, XML out."""
+    """Decoder of forms and encoder of XML."""
 
     content_type = "text/xml"
 
     def decode(self, body: bytes, shape: type[T]) -> T:
-        """Return a request. Raises Refused."""
+        """Decode a request. Raises Refused."""
         try:
             form = parse_qs(body.decode("ascii"), keep_blank_values=True, max_num_fields=100)
         except ValueError:
-            raise Refused("MalformedInput", "The request is no form.") from None
+            raise Refused("MalformedInput", "The request is not a valid form.") from None
         return msgspec.convert({name: values[0] for name, values in form.items()}, shape)
 
     def encode(self, answer: msgspec.Struct | dict[str, str]) -> bytes:
-        """Return an answer's body, or a refusal's."""
+        """Return the body of a response or of an error."""
         request_id = f"<RequestId>{uuid.uuid4()}</RequestId>"
         if isinstance(answer, dict):
             told = _elements({"Type": "Sender", "Code": answer["__type"], "Message": answer.get("message", "")})
@@ -69,10 +69,10 @@ STS = StsWire()
 
 
 def answer(body: bytes) -> CallerIdentity:
-    """Answer a request.
+    """Return the response to a request.
 
     Raises:
-        Refused: It is not GetCallerIdentity.
+        Refused: The operation is not GetCallerIdentity.
     """
     form = STS.decode(body, _Form)
     if form.action != "GetCallerIdentity" or form.version != _VERSION:

@@ -1,8 +1,8 @@
-"""Subscriptions (SubscribeToShard): one consumer's reading of one shard, pushed for 5 minutes.
+"""Subscriptions (SubscribeToShard): events of one shard, pushed to one consumer for 5 minutes.
 
-A subscription is asked for its next event by whoever sends it (`push`), and only when the last one is on its way: so a client
-that does not read costs no more than one event. It sleeps until there is something to do: a record of its shard, a change of
-its stream or its consumer, another subscription in its place, or a moment on the server's clock.
+The sender (`push`) requests the next event only after the last one has been written, so a client that does not read costs one
+buffered event. A subscription sleeps until it is woken: by a record of its shard, by a change of its stream or consumer, by a
+subscription that replaces it, or at a time of the server's clock.
 """
 
 from __future__ import annotations
@@ -25,38 +25,39 @@ from kinstream.local.state import State
 from kinstream.local.store import Chunk, Store, Write
 
 HEARTBEAT_SECONDS = 5.0
-"""An idle shard's subscription gets an event without records so often: AWS does not say how often, clients wait for longer."""
+"""Seconds between events without records if a shard is idle. AWS does not document the interval. Clients wait longer."""
 
 EVENT_BYTES = service_quotas.SUBSCRIPTION_BYTES_PER_SECOND
-"""Data and partition keys of one event, unless one record alone is larger: what a consumer gets in a second. The API reference
-has no limit of its own; in base64 even a record of 10 MiB stays within the 16 MiB of the event stream's specification."""
+"""Maximum bytes of data and partition keys in one event, unless a single record is larger. This is the quota of a consumer for
+one second. The API reference has no separate limit. In base64 even a record of 10 MiB stays within the 16 MiB of the event
+stream specification."""
 
 EVENT_RECORDS = service_quotas.GET_RECORDS_MAX_RECORDS
-"""Records of one event: those of one GetRecords answer."""
+"""Maximum records in one event, the same as in a GetRecords response."""
 
 _KEPT_CALLS = 1024
-"""So many successful calls are remembered without a look at which of them are still needed."""
+"""Successful calls remembered before those no longer needed are removed."""
 
 
 class _Place(NamedTuple):
-    """Which there is one subscription of."""
+    """Key of a subscription: there is at most one for each shard and consumer."""
 
     shard: int
-    """The shard's number in the store."""
+    """Number of the shard in the store."""
     consumer: str
     created: int
-    """When the consumer was registered, in milliseconds."""
+    """Registration time of the consumer in milliseconds."""
 
 
 class Subscriptions:
-    """The operation SubscribeToShard, and all subscriptions.
+    """The operation SubscribeToShard, and the open subscriptions.
 
     Args:
-        state: The streams.
-        store: Where records are kept. It tells of what is written.
-        clock: Times all that is timed.
-        quotas: Counts calls, and slows what is pushed; None lets everything through.
-        catch_up: Does what time alone brings about.
+        state: State of the streams.
+        store: Store of the records. It notifies of writes.
+        clock: Source of time.
+        quotas: Counts calls and limits throughput. None disables quotas.
+        catch_up: Applies the changes that are due by time.
     """
 
     def __init__(
@@ -75,14 +76,14 @@ class Subscriptions:
         self._quotas = quotas
         self._closed = False
         self._open: dict[int, set[Subscription]] = {}
-        """By the number of their shard, those taken over included."""
+        """Subscriptions by the number of their shard, including replaced ones."""
         self._current: dict[_Place, Subscription] = {}
         self._called: dict[_Place, float] = {}
         self._called_room = _KEPT_CALLS
         store.watcher = self._written
 
     def __len__(self) -> int:
-        """Return how many there are, those included that wait for their end to be read."""
+        """Return the number of subscriptions, including those with a last event still to be read."""
         return sum(map(len, self._open.values()))
 
     async def subscribe(self, request: requests.SubscribeToShard, call: Call) -> Subscription:
@@ -118,19 +119,19 @@ class Subscriptions:
         return subscription
 
     def wake(self) -> None:
-        """Let all look again, after the clock was moved."""
+        """Wake all subscriptions, after the clock was advanced."""
         for subscriptions in self._open.values():
             for subscription in subscriptions:
                 subscription.wake()
 
     def close(self) -> None:
-        """End all, and each that is still asked for."""
+        """End all subscriptions, and any that is still requested."""
         self._closed = True
         for subscription in [one for some in self._open.values() for one in some]:
             subscription.close()
 
     def forget(self, subscription: Subscription) -> None:
-        """Let go one that is over."""
+        """Remove a subscription that is over."""
         shard = subscription.shard.number
         others = self._open.get(shard, set())
         others.discard(subscription)
@@ -141,10 +142,10 @@ class Subscriptions:
             del self._current[place]
 
     def _check_pace(self, place: _Place, stream: Stream, shard: Shard, consumer: Consumer, now: float) -> None:
-        """Refuse a call that comes too soon after another, else note it.
+        """Refuse a call that follows another too soon, or else record it.
 
-        Within 5 seconds of a successful call the answer is ResourceInUse, as the API reference promises, however many calls
-        were made; calls a second count for what is left, such as a call soon after a refused one.
+        Within 5 seconds of a successful call the error is always ResourceInUse, as documented in the API reference. The rate
+        limit applies to the remaining calls, such as one soon after a refused call.
         """
         moment = self.clock.monotonic()
         may = self._quotas is None or self._quotas.may_subscribe(place.shard, f"{place.consumer}:{place.created}", now)
@@ -163,7 +164,7 @@ class Subscriptions:
         self._called[place] = moment
 
     def _written(self, writes: Sequence[Write]) -> None:
-        """Let those look again whom a write may concern."""
+        """Wake the subscriptions that a write may affect."""
         if not self._open:
             return
         for write in writes:
@@ -175,18 +176,18 @@ class Subscriptions:
 
 
 class Subscription:
-    """One consumer's reading of one shard.
+    """A subscription of one consumer to one shard.
 
     Args:
-        all_of_them: Those that it is one of.
-        stream: The shard's.
-        consumer: Whose it is.
-        shard: What is read.
-        place: Where it starts.
-        paced: Whether it gets no more a second than AWS gives.
+        all_of_them: The open subscriptions, which contain it.
+        stream: The stream of the shard.
+        consumer: The registered consumer.
+        shard: The shard to read.
+        place: Position of the first record to push.
+        paced: True to limit the throughput to the quota of a consumer.
 
     Attributes:
-        closed: Set once nobody reads it any more.
+        closed: Set once it has no reader any more.
     """
 
     def __init__(
@@ -207,7 +208,7 @@ class Subscription:
         self._clock = all_of_them.clock
         self._stream = stream
         self._place = place
-        # Nothing is saved up: after an event it waits as long as the event is worth.
+        # No burst is granted: each event is followed by the delay that corresponds to its size.
         self._given = Bucket(service_quotas.SUBSCRIPTION_BYTES_PER_SECOND, 0, now) if paced else None
         self._until = now + service_quotas.SUBSCRIPTION_SECONDS
         self._heartbeat = now
@@ -216,10 +217,10 @@ class Subscription:
         self._woken = asyncio.Event()
 
     async def next(self) -> answers.SubscribeToShardEvent | None:
-        """Wait for the next event, and return it; None: it is over.
+        """Wait for the next event and return it, or None if the subscription is over.
 
         Raises:
-            Refused: It is over for a reason that its client is told.
+            Refused: It is over for a reason that the client is notified of.
             OSError: The store failed.
         """
         while not await self._over():
@@ -236,7 +237,7 @@ class Subscription:
         return None
 
     async def outlasts(self, sending: asyncio.Future[None]) -> bool:
-        """Wait until something is sent; return False where the subscription was over before."""
+        """Wait until `sending` completes. Return False if the subscription was over before."""
         sending.add_done_callback(lambda _: self.wake())
         while not sending.done():
             try:
@@ -248,22 +249,22 @@ class Subscription:
         return True
 
     def wake(self) -> None:
-        """Look again what there is to do."""
+        """Wake the subscription, so that it checks for events."""
         self._woken.set()
 
     def take_over(self) -> None:
-        """End it: another one has its place."""
+        """End it because another subscription replaces it."""
         self._taken_over = True
         self.wake()
 
     def close(self) -> None:
-        """End it: its client is gone, or the server stops."""
+        """End it because its client has disconnected or the server stops."""
         self._all.forget(self)
         self.closed.set()
         self.wake()
 
     async def _over(self) -> bool:
-        """Return whether it is over. Raises Refused where its client is told why."""
+        """Return True if it is over. Raises Refused if the client is notified of the reason."""
         self._woken.clear()
         await self._all.catch_up(self._clock.wall())
         if self.closed.is_set() or self._ended:
@@ -279,7 +280,7 @@ class Subscription:
         return self._clock.monotonic() >= self._until
 
     def _event(self, now: float) -> answers.SubscribeToShardEvent | None:
-        """Return what is to be pushed now, if anything is."""
+        """Return the event to push now, or None."""
         shard = self.shard
         tip = self._all.store.tip(shard.number)
         at_end = shard.ending_place is not None and self._place >= shard.ending_place
@@ -298,14 +299,14 @@ class Subscription:
         elif found.records:
             event.continuation_sequence_number = found.records[-1].sequence_number
         else:
-            # The record before the place, which need not be there any more.
+            # The record before this position, which may have been trimmed.
             second = max(shard.origin, tip.arrival // 1000)
             number = sequence.number(shard.origin, self._place - 1, second, shard.index)
             event.continuation_sequence_number = str(number)
         return event
 
     async def _wait(self, seconds: float) -> None:
-        """Wait until it is woken, but no longer than this, nor past its own end or a change of its stream's state."""
+        """Wait until it is woken, at most `seconds`, and not beyond its own end or a transition of its stream."""
         due = self._all.state.due(self._stream.name) - self._clock.wall()
         seconds = min(seconds, due, self._until - self._clock.monotonic())
         with suppress(TimeoutError):

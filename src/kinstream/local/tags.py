@@ -1,4 +1,4 @@
-"""Tags of streams and of consumers: two families of operations, one by stream name, one by ARN."""
+"""Operations on the tags of streams and consumers, by stream name and by ARN."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from kinstream.local.state import State
 from kinstream.local.store import Store
 
 MAX_TAGS = 50
-"""Tags of one stream or consumer (API reference, `AddTagsToStream`, `TagResource`)."""
+"""Maximum tags of a stream or consumer (API reference, `AddTagsToStream`, `TagResource`)."""
 
 LIST_TAGS = 50
-"""Tags in one ListTagsForStream answer where no limit is given: all of them."""
+"""Tags in a ListTagsForStream response if no limit is given, which are all tags."""
 
 _OTHER = re.compile(r"[^\w\s.:/=+\-@%]")
 _RESERVED = "aws:"
@@ -42,7 +42,7 @@ class Tagging:
         return answers.ListTagsForStream(page, len(page) < len(found))
 
     async def remove_tags_from_stream(self, request: requests.RemoveTagsFromStream, call: Call) -> None:
-        """RemoveTagsFromStream. Tags that are not there are ignored."""
+        """RemoveTagsFromStream. Absent tags are ignored."""
         await self._untag_stream(stream_name(request), request.tag_keys or [])
 
     async def tag_resource(self, request: requests.TagResource, call: Call) -> None:
@@ -87,12 +87,12 @@ class Tagging:
 
 
 def checked(tags: dict[str, str], whose: str, before: dict[str, str] | None = None) -> dict[str, str]:
-    """Return the tags that a stream or consumer has once these are added. Raises Refused where it cannot have them.
+    """Return the tags of a stream or consumer after adding new ones. Raises Refused if one is not allowed.
 
     Args:
-        tags: New ones.
-        whose: Kind and name of what they are added to.
-        before: The tags that it has.
+        tags: Tags to add.
+        whose: Kind and name of the resource, for error messages.
+        before: Existing tags.
     """
     texts = [*tags, *tags.values()]
     if any(_OTHER.search(text) for text in texts):

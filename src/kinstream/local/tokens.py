@@ -1,4 +1,4 @@
-"""What clients carry for us: shard iterators and page tokens, sealed so that a forged one is known."""
+"""Shard iterators and page tokens, authenticated so that forged ones are detected."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ _SEAL_BYTES = 16
 
 
 class Iterator(msgspec.Struct, array_like=True, tag="iterator"):
-    """Where a reader stands in a shard. A shard iterator is this, sealed."""
+    """Content of a shard iterator: a position in a shard."""
 
     stream: str
     created: int
-    """When the stream was made: a later one of the same name is another."""
+    """Creation time of the stream, which distinguishes it from a later one of the same name."""
     shard_index: int
     place: int
-    """Place of the next record to read."""
+    """Position of the next record to read."""
     issued: int
-    """Milliseconds since 1970."""
+    """Time of issue in milliseconds since 1970."""
 
 
 class ShardsPage(msgspec.Struct, array_like=True, tag="shards"):
-    """Where a listing of shards goes on."""
+    """Content of a page token for shards."""
 
     stream: str
     created: int
     after: int
-    """Index of the last shard that was listed."""
+    """Index of the last listed shard."""
     filter_type: str | None
     timestamp: float | None
     issued: int
 
 
 class StreamsPage(msgspec.Struct, array_like=True, tag="streams"):
-    """Where a listing of streams goes on."""
+    """Content of a page token for streams."""
 
     after: str
     issued: int
 
 
 class ConsumersPage(msgspec.Struct, array_like=True, tag="consumers"):
-    """Where a listing of a stream's consumers goes on."""
+    """Content of a page token for the consumers of a stream."""
 
     stream: str
     created: int
@@ -56,10 +56,10 @@ class ConsumersPage(msgspec.Struct, array_like=True, tag="consumers"):
 
 
 class Sealer:
-    """Seals and opens tokens.
+    """Encoder and decoder of authenticated tokens.
 
     Args:
-        key: The store's secret.
+        key: Secret of the store.
     """
 
     def __init__(self, key: bytes) -> None:
@@ -67,12 +67,12 @@ class Sealer:
         self._encode = msgspec.msgpack.Encoder().encode
 
     def seal(self, token: Iterator | ShardsPage | StreamsPage | ConsumersPage) -> str:
-        """Return the token as opaque text."""
+        """Return a token as opaque text."""
         body = self._encode(token)
         return base64.b64encode(self._seal(body) + body).decode()
 
     def open(self, text: str, shape: type[T]) -> T | None:
-        """Return what was sealed, or None where it was not sealed here or is of another kind."""
+        """Return the content of a token, or None if it was forged or is of another kind."""
         try:
             raw = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):

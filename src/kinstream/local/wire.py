@@ -1,9 +1,9 @@
-"""Requests and answers as bytes, on the server's side: JSON 1.1 and CBOR 1.1.
+"""Wire formats of the server: JSON 1.1 and CBOR 1.1.
 
-Other people's parsers only (msgspec, cbor2), and nothing of the client's, so that client and server cannot share a mistake.
+Only third-party parsers are used (msgspec, cbor2), and no code of the client, so that client and server cannot share a bug.
 
-In JSON a blob is base64 and a timestamp fractional seconds. In CBOR a blob is a byte string and a timestamp tag 1 with
-integer milliseconds, in both directions, as the AWS SDK for Java sends and expects it (RFC 8949 would have seconds).
+In JSON, blobs are base64 and timestamps are fractional seconds. In CBOR, blobs are byte strings and timestamps have tag 1 with
+integer milliseconds in both directions, as used by the AWS SDK for Java (RFC 8949 specifies seconds).
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ TIMESTAMPS = frozenset(
         "StreamCreationTimestamp",
     }
 )
-"""Members of answers that are timestamps."""
+"""Response members that are timestamps."""
 
 MAX_DEPTH = 16
-"""How deep a CBOR request may nest; no operation's needs more than 4."""
+"""Maximum nesting of a CBOR request. No operation needs more than 4."""
 
 
 class WireFormat(Protocol):
-    """One way to write requests and answers."""
+    """A wire format for requests and responses."""
 
     content_type: str
 
     def decode(self, body: bytes, shape: type[T]) -> T:
-        """Return a request. Raises Refused: SerializationException."""
+        """Decode a request. Raises Refused (SerializationException)."""
 
     def encode(self, answer: msgspec.Struct | dict[str, str]) -> bytes:
-        """Return an answer's body."""
+        """Encode the body of a response."""
 
 
 class JsonWire:
@@ -56,7 +56,7 @@ class JsonWire:
         self._encode = msgspec.json.Encoder().encode
 
     def decode(self, body: bytes, shape: type[T]) -> T:
-        """Return a request. Raises Refused."""
+        """Decode a request. Raises Refused."""
         try:
             value: T = _json_decoder(shape).decode(body)
         except msgspec.ValidationError as error:
@@ -66,19 +66,19 @@ class JsonWire:
         return value
 
     def encode(self, answer: msgspec.Struct | dict[str, str]) -> bytes:
-        """Return an answer's body."""
+        """Encode the body of a response."""
         return self._encode(answer)
 
 
 class CborWire:
-    """The same values as CBOR."""
+    """CBOR 1.1."""
 
     content_type = "application/x-amz-cbor-1.1"
 
     def decode(self, body: bytes, shape: type[T]) -> T:
-        """Return a request. Raises Refused."""
+        """Decode a request. Raises Refused."""
         try:
-            # str_errors strict; tags other than timestamps would make Python objects that no request has.
+            # str_errors strict. Tags other than timestamps would create Python objects that no request has.
             value = cbor2.loads(body, semantic_decoders=_TAGS, max_depth=MAX_DEPTH)
             return msgspec.convert(value, shape, builtin_types=(bytes,))
         except msgspec.ValidationError as error:
@@ -87,7 +87,7 @@ class CborWire:
             raise Refused("SerializationException") from None
 
     def encode(self, answer: msgspec.Struct | dict[str, str]) -> bytes:
-        """Return an answer's body."""
+        """Encode the body of a response."""
         return cbor2.dumps(_tagged(msgspec.to_builtins(answer, builtin_types=(bytes,))))
 
 
@@ -95,7 +95,7 @@ JSON = JsonWire()
 CBOR = CborWire()
 
 WIRES: dict[str, WireFormat] = {wire.content_type: wire for wire in (JSON, CBOR)}
-"""By the content type of the request."""
+"""Wire formats by the content type of the request."""
 
 
 @cache
@@ -105,22 +105,22 @@ def _json_decoder(shape: type[Any]) -> msgspec.json.Decoder[Any]:
 
 def _timestamp(value: Any, immutable: bool) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError("a timestamp that is no number")  # noqa: TRY004, all that is wrong with a body is a ValueError
+        raise ValueError("the timestamp is not a number")  # noqa: TRY004, every invalid body raises ValueError
     return value / 1000
 
 
 def _refuse_tag(value: Any, immutable: bool) -> Any:
-    raise ValueError("a tag that no request has")
+    raise ValueError("unexpected CBOR tag")
 
 
 _OTHER_TAGS = (0, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799)
-"""Tags that cbor2 makes Python objects of."""
+"""Tags that cbor2 converts to Python objects."""
 
 _TAGS: dict[int, Callable[[Any, bool], Any]] = {1: _timestamp} | dict.fromkeys(_OTHER_TAGS, _refuse_tag)
 
 
 def _tagged(value: Any) -> Any:
-    """Return an answer with its timestamps as CBOR has them."""
+    """Return a response with its timestamps tagged for CBOR."""
     if isinstance(value, dict):
         return {
             name: cbor2.CBORTag(1, round(member * 1000)) if name in TIMESTAMPS else _tagged(member)
@@ -140,7 +140,7 @@ _JAVA = {
 
 
 def _wrong_type(error: msgspec.ValidationError) -> Refused:
-    """Return the refusal for a member of the wrong type, in AWS's words where we know them."""
+    """Return the refusal for a member of the wrong type, in the words of AWS if they are known."""
     text = str(error)
     got = text.partition("got `")[2].partition("`")[0]
     if got == "array":

@@ -314,7 +314,7 @@ async def test_write_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:
         await store.write([chunk(2, 1, 5, b"new"), chunk(1, 1, 5, b"twice")])
     assert read(store, 2, 1) == []
     assert store.tip(2) == (0, 0)
-    with pytest.raises(OSError, match="failed before"):
+    with pytest.raises(OSError, match="failed earlier"):
         await store.write([chunk(2, 1, 5, b"after")])
     store.close()
     store = SqliteStore(tmp_path)
@@ -369,8 +369,8 @@ def _a_file(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "text"),
     [
-        (_newer, "its format is 99, this kinstream knows 1"),
-        (_foreign, "another program's database"),
+        (_newer, "its format is 99, but this version of kinstream supports 1"),
+        (_foreign, "the database of another application"),
         (_garbage, "its database cannot be used"),
         (_a_file, "cannot be used as a folder"),
     ],
