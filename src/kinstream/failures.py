@@ -1,7 +1,7 @@
 """Rate limit for failure reports: the first failure of a kind at once, then at most one report a minute, then the recovery. Pure.
 
 A kind is an operation such as "fetch". A place is where it fails, such as a shard. A kind fails while any of its places fails.
-Kinds that never recover, such as records that failed for good, use the same limit and leave out `succeeded`.
+Kinds that never recover, such as records that failed and are not retried, have the same limit. They do not use `succeeded`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ REPORT_EVERY = 60.0
 
 LASTING = 10.0
 """Seconds after which a failure is reported although an earlier one, which has recovered, was reported less than a minute ago.
-Without a report of it, an outage that follows a short one would pass in silence. A shorter limit would report each failure of an
-operation that fails every other time."""
+Without it, an outage that follows a short one would not be reported. A shorter limit would report each failure of an operation
+that fails every other time."""
+
+NEVER = float("inf")
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -40,13 +42,13 @@ class Report(msgspec.Struct, frozen=True):
 
     @property
     def extent(self) -> str:
-        """For how long and how often it failed, as text."""
+        """Duration and number of the failures, as text."""
         times = "1 failure" if self.failures == 1 else f"{self.failures:,} failures"
         return f"{self.seconds:.1f} s ({times})"
 
     @property
     def failed(self) -> str:
-        """The verb of the log's line."""
+        """Predicate of the log line."""
         return "failed" if self.failures == 1 else f"has failed for {self.extent}"
 
 
@@ -63,6 +65,7 @@ class _Failing:
     since: float
     at: float
     error: str
+    patience: float
 
 
 @dataclass(slots=True)
@@ -78,6 +81,16 @@ class _Kind:
     minute_began: float = -REPORT_EVERY
     in_minute: int = 0
 
+    @property
+    def due(self) -> float:
+        """Time at which the first report since the last recovery is due without a further failure; NEVER if there is none."""
+        if self.reported or not self.places:
+            return NEVER
+        due = min([failing.since + failing.patience for failing in self.places.values()])
+        if self.in_minute:
+            due = max(due, min(self.minute_began + REPORT_EVERY, self.since + LASTING))
+        return due
+
     def report(self, now: float) -> Report:
         if now - self.minute_began >= REPORT_EVERY:
             self.minute_began, self.in_minute = now, 0
@@ -88,7 +101,7 @@ class _Kind:
 
 
 class Failures:
-    """Failures of one producer or consumer. Times are seconds on any clock that never goes back.
+    """Failures of one producer or consumer. Times are seconds of a monotonic clock.
 
     Attributes:
         failing: Number of places that fail now, of all kinds. A caller on a hot path calls `succeeded` only if there are any.
@@ -109,14 +122,14 @@ class Failures:
         count: int = 1,
         burst: int = 1,
     ) -> Report | None:
-        """Count a failure; return a report if one is due.
+        """Count a failure. Returns a report if one is due.
 
         Args:
             kind: The operation that failed.
             now: The time.
             error: The text that `last_error` returns.
             place: Where it failed.
-            patience: Seconds for which the place must have failed before the first report.
+            patience: Seconds for which the place must have failed before the first report. Call `overdue` then.
             count: Number of failures.
             burst: Maximum reports a minute.
         """
@@ -127,9 +140,9 @@ class Failures:
         failing = found.places.get(place)
         if failing is None:
             self.failing += 1
-            failing = found.places[place] = _Failing(now, now, error)
+            failing = found.places[place] = _Failing(now, now, error, patience)
             found.affected.add(place)
-        failing.at, failing.error = now, error
+        failing.at, failing.error, failing.patience = now, error, patience
         found.failures += count
         found.unreported += count
         if now - failing.since < patience:
@@ -139,8 +152,22 @@ class Failures:
             return None
         return found.report(now)
 
+    @property
+    def due(self) -> float:
+        """Time at which to call `overdue`; NEVER if there is no need."""
+        return min([found.due for found in self._kinds.values()], default=NEVER) if self.failing else NEVER
+
+    def overdue(self, now: float) -> dict[str, Report]:
+        """Return the first report of each kind for which it is due by now, although no further failure was counted.
+
+        While a retry backs off there is no further failure, and `failed` would report late by up to the delay.
+        """
+        if not self.failing:
+            return {}
+        return {kind: found.report(now) for kind, found in self._kinds.items() if found.due <= now}
+
     def succeeded(self, kind: str, now: float, place: str = "") -> Report | None:
-        """Take note that an operation succeeded; return a report if this ends a failure that was reported."""
+        """Count a success. Returns a report if it ends a failure that was reported."""
         found = self._kinds.get(kind)
         if found is None or not self._remove(found, place) or found.places or not found.reported:
             return None
@@ -149,21 +176,21 @@ class Failures:
         return Report(affected, now - found.since, found.failures, unreported, recovered=True)
 
     def forget(self, place: str) -> None:
-        """Drop a place that is not used any more. This is not a recovery."""
+        """Remove a place that is no longer used. This is not a recovery."""
         for found in self._kinds.values():
             self._remove(found, place)
 
     def fails(self, place: str, *kinds: str) -> bool:
-        """Return whether any of some kinds fails in a place now."""
+        """True if any of the kinds fails in the place."""
         return any(kind in self._kinds and place in self._kinds[kind].places for kind in kinds)
 
     def last_error(self, place: str) -> str | None:
-        """Return the text of the last failure of a place; None if it does not fail."""
+        """Return the text of the last failure of a place, or None if it does not fail."""
         failing = [found.places[place] for found in self._kinds.values() if place in found.places]
         return max(failing, key=lambda one: one.at).error if failing else None
 
     def unreported(self, now: float) -> dict[str, Report]:
-        """Return a report for each kind with failures that no report has counted yet, at the end."""
+        """Return the last report for each kind with failures that no report has counted yet."""
         return {kind: found.report(now) for kind, found in self._kinds.items() if found.reported and found.unreported}
 
     def _remove(self, found: _Kind, place: str) -> bool:

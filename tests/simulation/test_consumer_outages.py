@@ -212,6 +212,24 @@ def test_throttling_is_no_failure_until_a_shard_had_no_response_for_ten_seconds(
     assert "works again" in info
 
 
+@pytest.mark.parametrize("shards", [1, 2, 8])
+@pytest.mark.parametrize("program", [run, iterate])
+def test_throttling_of_thirteen_seconds_is_logged_although_no_retry_falls_into_its_end(
+    caplog: pytest.LogCaptureFixture, program: Program, shards: int
+) -> None:
+    async def story() -> None:
+        await read(Ground({"GetRecords": (5.0, 18.0, Fate.THROTTLED)}, shards=shards), 60, program)
+
+    with caplog.at_level(logging.INFO, "kinstream"):
+        simulate(story)
+    seen = Seen(caplog)
+    (warning,) = seen.warnings
+    assert "has failed for 10." in warning
+    assert "Throttled" in warning
+    assert warning.endswith("it is retried")
+    assert [line for line in seen.infos if "works again" in line]
+
+
 def test_expired_iterators_and_credentials_are_no_failures(caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         ground = Ground({})

@@ -86,6 +86,16 @@ def test_outage_of_minutes_is_logged_once_a_minute(caplog: pytest.LogCaptureFixt
     assert len(lines(caplog, logging.INFO)) == 1
 
 
+def test_throttling_of_ten_seconds_is_logged_while_the_retry_backs_off(caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        await write(Ground({"PutRecords": (10.0, 40.0, Fate.THROTTLED)}), 60)
+
+    with caplog.at_level(logging.INFO, "kinstream"):
+        simulate(story)
+    (warning,) = lines(caplog, logging.WARNING)
+    assert "PutRecords has failed for 10.0 s" in warning
+
+
 def test_endpoint_that_never_was_there_is_named_by_both_operations(caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         await write(Ground({"all": (0.0, 20.0, Fate.UNSENT)}), 40)
@@ -205,7 +215,7 @@ def test_failure_that_is_awaited_is_no_surprise(
     failed = [event for event in events if isinstance(event, RecordsFailed)]
     assert sum(event.records for event in failed) == 100
     assert (sum(event.awaited for event in failed) == 100) is all_awaited
-    assert "nobody waited" not in caplog.text
+    assert "no caller awaits" not in caplog.text
 
 
 async def _left(producer: Producer) -> None:
@@ -234,8 +244,8 @@ def test_failure_that_is_not_awaited_is_one_line_and_one_error(caplog: pytest.Lo
     with caplog.at_level(logging.INFO, "kinstream"):
         error = simulate(story)
     assert {type(event.error) for event in events if isinstance(event, RecordsFailed)} == {RequestTimedOut}
-    (line,) = [line for line in lines(caplog, logging.WARNING) if "nobody waited" in line]
-    assert "100 records failed while nobody waited for them: RequestTimedOut: " in line
+    (line,) = [line for line in lines(caplog, logging.WARNING) if "no caller awaits" in line]
+    assert "100 records failed, and no caller awaits them: RequestTimedOut: " in line
     assert "close: 100 records were not written" in str(error)
     assert "100 RequestTimedOut: " in str(error)
     assert error.count == 100
@@ -316,7 +326,7 @@ def test_records_that_fail_one_by_one_do_not_flood_the_log(caplog: pytest.LogCap
 
     with caplog.at_level(logging.INFO, "kinstream"):
         simulate(story)
-    told = [line for line in lines(caplog, logging.WARNING) if "nobody waited" in line]
+    told = [line for line in lines(caplog, logging.WARNING) if "no caller awaits" in line]
     assert 4 <= len(told) <= 6
     assert "1 record failed" in told[0]
     assert "120 records failed" in told[1]

@@ -142,3 +142,34 @@ def test_what_no_report_counted_is_reported_at_the_end() -> None:
         failures.failed("unseen", now, count=10)
     assert {kind: report.unreported for kind, report in failures.unreported(5.0).items()} == {"unseen": 40}
     assert failures.unreported(6.0) == {}
+
+
+# Reports that are due without a further failure.
+
+
+def test_failure_is_due_after_its_patience_without_a_further_failure() -> None:
+    failures = Failures()
+    assert failures.due == float("inf")
+    failures.failed("throttled", 5.0, place="0", patience=10.0)
+    assert failures.due == 15.0
+    assert failures.overdue(14.9) == {}
+    assert failures.overdue(15.0) == {"throttled": Report(("0",), 10.0, 1, 1)}
+    assert failures.due == float("inf")
+    assert failures.overdue(99.0) == {}
+
+
+def test_recovery_before_the_patience_is_over_leaves_nothing_due() -> None:
+    failures = Failures()
+    failures.failed("throttled", 5.0, patience=10.0)
+    failures.succeeded("throttled", 14.0)
+    assert failures.due == float("inf")
+    assert failures.overdue(99.0) == {}
+
+
+def test_outage_after_a_short_one_is_due_when_it_has_lasted() -> None:
+    failures = Failures()
+    failures.failed("fetch", 0.0)
+    failures.succeeded("fetch", 1.0)
+    assert failures.failed("fetch", 20.0) is None
+    assert failures.due == 30.0
+    assert failures.overdue(30.0) == {"fetch": Report(("",), 10.0, 1, 1)}

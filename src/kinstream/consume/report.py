@@ -1,4 +1,4 @@
-"""Reporter: passes a consumer's events to its observer, logs failures at a limited rate, and counts."""
+"""Reporter: passes a consumer's events to its observer, logs failures at a limited rate, and counts events."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from kinstream.events import (
     RecordsExpired,
     ShardStalled,
 )
-from kinstream.failures import Failures, described
+from kinstream.failures import Failures, Report, described
 from kinstream.record import ReceivedRecord
 
 THROTTLED_FOR = 10.0
-"""Seconds without a response after which a shard that is throttled, or subscribed to by another reader, is reported, and a stream
-that is still being created."""
+"""Seconds without a response after which it is logged that a shard is throttled or subscribed to by another reader, or that a
+stream is still being created."""
 
 HANDLER_FAILS_FOR = 10.0
-"""Seconds after which a handler that fails again and again is reported before its last attempt."""
+"""Seconds of failures after which a handler is logged before its last attempt."""
 
 LAST_FAILURES = 10
-"""Maximum tracebacks of handlers that are logged a minute, of each outcome. Further ones are counted."""
+"""Maximum tracebacks of handlers that are logged per minute and outcome. Further ones are counted."""
 
 REQUESTS = ("fetch", "throttled", "subscription")
 """Kinds of failure of requests for records."""
 
 READS = (*REQUESTS, "stalled")
-"""Kinds of failure that a response ends."""
+"""Kinds of failure from which a response is the recovery."""
 
 _KINDS = {
     "fetch": "reading",
@@ -59,12 +59,12 @@ _log = logging.getLogger("kinstream.consumer")
 
 
 class Reporter:
-    """Reports what happens in a consumer. Called with an event, it logs and counts the event and passes it to the observer.
+    """Logs and counts the events of a consumer, and passes them to its observer.
 
     Args:
-        stream_name: Begins each line of the log.
-        clock: The consumer's clock.
-        observe: Receives every event.
+        stream_name: Name of the stream, at the start of each log line.
+        clock: Clock of the consumer.
+        observe: Function that receives every event.
 
     Attributes:
         counts: Counters of the consumer. Stages add to them by response and by batch.
@@ -76,7 +76,8 @@ class Reporter:
         self._clock = clock
         self._observe = observe
         self._failures = Failures()
-        self._final = Failures()  # they never recover
+        self._final = Failures()  # these never recover
+        self._texts: dict[str, tuple[str, str]] = {}  # cause and effect of the last failure of each kind
 
     def __call__(self, event: Event) -> None:
         """Report an event."""
@@ -111,13 +112,13 @@ class Reporter:
         return self.counts.snapshot()
 
     def last_error(self, shard_id: str) -> str | None:
-        """Return why a shard is not read, or its position not stored, now; None if nothing fails."""
+        """Return the last error of a shard that cannot be read or checkpointed now; None if nothing fails."""
         return self._failures.last_error(shard_id)
 
     # Successes.
 
     def received(self, shard_id: str, page: Page) -> None:
-        """Take note of a response."""
+        """Count a response."""
         counts = self.counts
         counts.responses += 1
         counts.retries += page.retries
@@ -127,12 +128,12 @@ class Reporter:
             self.succeeded(shard_id, *READS)
 
     def stored(self, shard_id: str) -> None:
-        """Take note that a checkpoint was written."""
+        """Count a checkpoint that was stored."""
         self.counts.checkpoints += 1
         self.succeeded(shard_id, "checkpoint")
 
     def succeeded(self, place: str, *kinds: str) -> None:
-        """Take note that operations succeeded; log the end of a failure that was logged."""
+        """Count successes of operations. Logs the recovery from a failure that was logged."""
         if not self._failures.failing:
             return
         now = self._clock.monotonic()
@@ -143,24 +144,24 @@ class Reporter:
                 _log.info("%s: %s works again after %s", self._name, what, report.extent)
 
     def left(self, shard_id: str) -> None:
-        """Forget the failures of a shard that is not read any more."""
+        """Remove the failures of a shard that is no longer read."""
         self._failures.forget(shard_id)
 
     def stopped(self) -> None:
-        """Log how many final failures no line has counted yet, when reading ends."""
+        """Log the number of final failures that no line has counted yet, when reading ends."""
         for kind, report in self._final.unreported(self._clock.monotonic()).items():
             _log.log(_LEVELS.get(kind, logging.WARNING), "%s: %s: %s more", self._name, kind, f"{report.unreported:,}")
 
     # Failures.
 
     def handler_failed(self, shard_id: str, error: Exception, pause: float) -> None:
-        """Take note that a handler failed and is called again after a delay."""
+        """Count a failure of a handler, which is called again after a delay."""
         self.counts.handler_failures += 1
         then = f"it is called again in {pause:.1f} s"
         self._report("handler", type(error).__name__, shard_id, then, HANDLER_FAILS_FOR)
 
     def handled(self, shard_id: str) -> None:
-        """Take note that a handler succeeded after it had failed."""
+        """Count a success of a handler that had failed."""
         self.succeeded(shard_id, "handler")
 
     def gave_up(
@@ -171,8 +172,8 @@ class Reporter:
         Args:
             shard_id: The shard.
             records: A record, or a batch.
-            error: The handler's exception.
-            tries: How often the handler was called.
+            error: Exception of the handler.
+            tries: Number of calls of the handler.
             outcome: "stopped", "skipped", "dead-lettered", or "dead letter refused".
         """
         now = self._clock.monotonic()
@@ -190,6 +191,13 @@ class Reporter:
             self._name, shard_id, what, tries, "try" if tries == 1 else "tries", type(error).__name__, _OUTCOMES[outcome], more,
             exc_info=exception_info(error, [record.data for record in records]),
         )  # fmt: skip
+
+    def check(self) -> None:
+        """Log failures that have lasted long enough by now. Called every second."""
+        for kind, report in self._failures.overdue(self._clock.monotonic()).items():
+            cause, then = self._texts[kind]
+            self._texts[kind] = cause, then.partition(" in ")[0]  # the delay has passed in part
+            self._log_failure(kind, report)
 
     def _fetch_failed(self, event: FetchFailed) -> None:
         error, shard_id = event.error, event.shard_id
@@ -245,16 +253,20 @@ class Reporter:
     def _report(self, kind: str, cause: str, place: str, then: str, patience: float = 0.0) -> None:
         now = self._clock.monotonic()
         report = self._failures.failed(kind, now, cause, place=place, patience=patience)
-        if report is None:
-            return
-        what = f"{_KINDS[kind]} {_names(report.places)}".rstrip()
-        _log.warning("%s: %s %s: %s; %s", self._name, what, report.failed, cause, then)
+        self._texts[kind] = cause, then
+        if report is not None:
+            self._log_failure(kind, report)
+
+    def _log_failure(self, kind: str, report: Report) -> None:
+        operation = f"{_KINDS[kind]} {_names(report.places)}".rstrip()
+        cause, then = self._texts[kind]
+        _log.warning("%s: %s %s: %s; %s", self._name, operation, report.failed, cause, then)
 
 
 _OUTCOMES = {
     "stopped": "the shard stops there, and reading ends",
     "skipped": "reading continues after it",
-    "dead-lettered": "the dead letter gets it, and reading continues",
+    "dead-lettered": "it is dead-lettered, and reading continues",
     "dead letter refused": "the dead letter failed too, the shard stops there, and reading ends",
 }
 
@@ -266,5 +278,5 @@ def _names(places: tuple[str, ...]) -> str:
 
 
 def _place(position: str) -> str:
-    """Return a position's text without its preposition, for a sentence that has one."""
+    """Return the text of a position without its preposition."""
     return position.removeprefix("after ").removeprefix("at ")

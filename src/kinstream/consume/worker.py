@@ -555,6 +555,7 @@ class Worker:
         limit = self._plan.handling.stall_timeout
         while True:
             await self._clock.sleep(min(WATCH_EVERY, limit))
+            self._announce.check()
             for reading in self.readings.values():
                 if (seconds := reading.stalled(limit)) is not None:
                     self._announce(ShardStalled(reading.shard_id, seconds))

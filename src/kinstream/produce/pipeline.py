@@ -188,6 +188,7 @@ class Pipeline:
         self._expire(now)
         self._outstanding.prune()
         self._outcomes.log_unseen(now)
+        self._report.check(now)
         self.entrance.let_in()
         self._pump.set_timer(self._next_due(now), now)
         if not self.entrance.room.taken_records:
@@ -459,7 +460,7 @@ class Pipeline:
         """Return when the next turn is due, if nothing happens before."""
         due = min(self._batcher.alarm, self._inbox_expires, self.unseen.due, self._follower.next_look)
         if self.entrance.room.taken_records:
-            due = min(due, self._stalls.next_run_out)
+            due = min(due, self._stalls.next_run_out, self._report.due)
         if self.entrance.inbox and not self._follower.absent:
             due = min(due, self._follower.hold_until if self._follower.holds_back(now) else self._gathered_at)
         for batch in [*self._on_their_way, *self._parts, *(one.batch for one in self._follower.unconfirmed)]:
@@ -936,7 +937,7 @@ class Pipeline:
         if not count:
             return None
         were, them = ("record was", "it") if count == 1 else ("records were", "them")
-        summary = f"close: {count:,} {were} not written, and nobody waited for {them}: {self.unseen.summary()}"
+        summary = f"close: {count:,} {were} not written, and no caller awaits {them}: {self.unseen.summary()}"
         return Undelivered(summary, self.unseen.errors(), count)
 
     async def _within(self, timeout: float | None, end: Awaitable[object]) -> None:  # noqa: ASYNC109

@@ -1,4 +1,4 @@
-"""Reporter: logs a producer's failing requests at a limited rate, and their recovery."""
+"""Reporter: logs failures and recoveries of a producer's requests at a limited rate."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from kinstream.clock import Clock
 from kinstream.errors import KinesisError, NotFound, ResourceInUse
 from kinstream.events import ShardLimitedByRecords
-from kinstream.failures import Failures, described
+from kinstream.failures import Failures, Report, described
 from kinstream.produce.pace import LIMITED_FOR
 from kinstream.produce.settle import Again, hopeless
 
 THROTTLED_FOR = 10.0
-"""Seconds of throttling without an accepted record after which a producer says so. Less is everyday backpressure."""
+"""Seconds of throttling without an accepted record after which it is logged. Shorter throttling is everyday backpressure."""
 
 NOT_READY_FOR = 10.0
-"""Seconds after which a stream is reported that is being created, or whose shards cannot be determined while it is resharded."""
+"""Seconds after which it is logged that a stream is being created, or that its shards are unknown while it is resharded."""
 
 _KINDS = {"send": "PutRecords", "throttled": "PutRecords", "look": "describing the stream"}
 
@@ -24,25 +24,26 @@ _log = logging.getLogger("kinstream.producer")
 
 
 class Reporter:
-    """Logs which of a producer's requests fail: the first failure of a kind, one line a minute, and the recovery.
+    """Logs the first failure of each kind of request, then at most one line a minute, then the recovery.
 
     Args:
-        name: The stream's name.
-        clock: The producer's clock.
+        name: Name of the stream.
+        clock: Clock of the producer.
     """
 
     def __init__(self, name: str, clock: Clock) -> None:
         self._name = name
         self._clock = clock
         self._failures = Failures()
-        self._final = Failures()  # they never recover
+        self._final = Failures()  # these never recover
+        self._texts: dict[str, tuple[str, str]] = {}  # cause and effect of the last failure of each kind
 
     def answered(self, accepted: bool, again: Sequence[Again]) -> None:
-        """Take note of a response to PutRecords.
+        """Count a response to PutRecords.
 
         Args:
-            accepted: True if a shard accepted any of its records.
-            again: Records that are retried, and why.
+            accepted: True if a shard accepted any of the records.
+            again: Records that are retried, with the reason.
         """
         if accepted:
             self._succeeded("send", "throttled")
@@ -53,17 +54,17 @@ class Reporter:
             self._failed("send", again[-1].error, "the records are retried")
 
     def unanswered(self, error: KinesisError) -> None:
-        """Take note that a PutRecords request failed as a whole."""
+        """Count a PutRecords request that failed as a whole."""
         if error.throttled:
             self._throttled(error.details)
             return
         then = "its records are not retried" if hopeless(error) else "the records are retried"
         if isinstance(error, NotFound):
-            then = "its records fail if the stream's description confirms that"
+            then = "its records fail if DescribeStreamSummary confirms it"
         self._failed("send", described(error), then, NOT_READY_FOR if isinstance(error, ResourceInUse) else 0.0)
 
     def looked(self, error: KinesisError | None) -> None:
-        """Take note of a response to DescribeStreamSummary or ListShards, or of its failure."""
+        """Count a response to DescribeStreamSummary or ListShards, or its error."""
         if error is None:
             self._succeeded("look")
             return
@@ -71,20 +72,30 @@ class Reporter:
         then = "it is retried while records are pending"
         self._failed("look", described(error), then, NOT_READY_FOR if soon else 0.0)
 
+    @property
+    def due(self) -> float:
+        """Time at which to call `check`; NEVER if there is no need."""
+        return self._failures.due
+
+    def check(self, now: float) -> None:
+        """Log failures that have lasted long enough by now."""
+        for kind, report in self._failures.overdue(now).items():
+            self._log_failure(kind, report)
+
     def limited_by_records(self, advice: ShardLimitedByRecords) -> None:
         """Log that aggregation would raise the throughput of a shard."""
         _log.info(
-            "%s: %s has been limited by its number of records, not by bytes, for %.0f s: aggregate=Aggregation() would let"
-            " it accept about %.1f times more records of this size, for readers that deaggregate (docs/aggregation.md)",
+            "%s: %s has been limited by its number of records, not by bytes, for %.0f s: with aggregate=Aggregation() it would"
+            " accept about %.1f times more records of this size, for consumers that deaggregate (docs/aggregation.md)",
             self._name, advice.shard_id, LIMITED_FOR, advice.factor,
         )  # fmt: skip
 
     def unseen(self, cause: str, details: str, records: int) -> None:
-        """Log records that failed for good if no caller has observed the failure."""
+        """Log records that failed and are not retried, if no caller has observed the failure."""
         report = self._final.failed(cause, self._clock.monotonic(), count=records)
         if report is not None:
             _log.warning(
-                "%s: %s failed while nobody waited for %s: %s: %s",
+                "%s: %s failed, and no caller awaits %s: %s: %s",
                 self._name, _records(report.unreported), "it" if report.unreported == 1 else "them", cause, details,
             )  # fmt: skip
 
@@ -94,8 +105,13 @@ class Reporter:
 
     def _failed(self, kind: str, cause: str, then: str, patience: float = 0.0) -> None:
         report = self._failures.failed(kind, self._clock.monotonic(), cause, patience=patience)
+        self._texts[kind] = cause, then
         if report is not None:
-            _log.warning("%s: %s %s: %s; %s", self._name, _KINDS[kind], report.failed, cause, then)
+            self._log_failure(kind, report)
+
+    def _log_failure(self, kind: str, report: Report) -> None:
+        cause, then = self._texts[kind]
+        _log.warning("%s: %s %s: %s; %s", self._name, _KINDS[kind], report.failed, cause, then)
 
     def _succeeded(self, *kinds: str) -> None:
         if not self._failures.failing:
