@@ -1,4 +1,4 @@
-"""Consumer: reads records from one stream."""
+"""Consumer for asyncio: reads records from one stream."""
 
 from __future__ import annotations
 
@@ -54,50 +54,72 @@ from kinstream.usage import checks_options, wrong_style
 
 T = TypeVar("T")
 StartLike: TypeAlias = PositionLike | Mapping[str, PositionLike]
-"""Where reading begins: in every shard, or in each of some by their ids."""
+"""A start position for all shards, or a dict of shard ids and their start positions."""
 
-CHECKPOINT_EVERY_BY_HAND = 1.0
-"""Seconds after which a checkpoint by hand is written that had to wait for records before it to be done."""
+MANUAL_CHECKPOINT_INTERVAL = 1.0
+"""Seconds between writes of manual checkpoints that had to wait until earlier records were completed."""
 
 
 @checks_options
 class Consumer(StreamAccess):
-    """Reads records from one stream: all of it, through every reshard, or one request at a time.
+    """Reads records from one stream, as an iterator, through a handler, or by single requests.
 
-    `async for record in consumer`, `batches()` and `run` read every shard, each only after its parents are done, and take
-    aggregated records apart. A record is done when the next one is asked for, or when its handler has returned; what is done
-    is written down as checkpoints, from which reading goes on the next time. Records come at least once: after a fault the
-    last ones before it may come again.
+    There are five ways to read. The first four read the whole stream: all shards, through every reshard, with checkpoints,
+    retries and deaggregation.
 
-    SIGTERM ends reading before the next record, once the current one is completed and checkpointed: in the main thread, if the
-    application does not handle that signal itself. A second SIGTERM has the default effect.
+        `async for record in consumer`: One record after another, in the caller's task.
+        `async for batch in consumer.batches()`: The same in batches of one shard.
+        `await consumer.run(handler)`: Calls a handler for each record, for several shards concurrently.
+        `await consumer.run_batches(handler)`: Calls a handler for each batch, for several shards concurrently.
+        `get_shards`, `get_shard_iterator`, `get_records`: One Kinesis API request each, as in boto3. No checkpoints, no
+            deaggregation.
+
+    Delivery is at least once. A record is completed when the next one is requested, or when its handler has returned. After a
+    crash, records that were completed since the last checkpoint are delivered again. A clean end (`close`, SIGTERM, leaving
+    `async with`) checkpoints all completed records.
+
+    Order is kept in each shard, and thereby for each partition key, but not between shards. After a reshard, a child shard is
+    read only when all records of its parents are completed. With `Handling(concurrency=...)`, only the order of each partition
+    key is kept.
+
+    Checkpoints are written every `Checkpoints.interval` seconds and at the end, for each shard up to the first record that is
+    not completed. They are kept in `lease_store` under the name `application`, which a new process needs to resume. Workers do
+    not share a stream: run one consumer for each application and stream. If a second one starts with the same names, it takes
+    the leases, and reading in the first one fails with LeaseLost.
+
+    SIGTERM stops reading before the next record, after the current one was completed and checkpointed, if reading began in the
+    main thread and the application has no handler of its own for that signal. A second SIGTERM has the default effect.
 
     Args:
         stream: The stream's name or ARN.
-        application: Names the checkpoints, which are kept in `lease_store`: a consumer with the same name resumes where
-            the last one stopped. None: they are kept in this object.
-        lease_store: Where checkpoints are kept, such as `SQLiteLeaseStore("checkpoints.db")`; goes with `application`.
-        start: Where reading begins in shards that have no checkpoint: "TRIM_HORIZON", "LATEST", a time (seconds since 1970 or
-            a datetime), or a dict of shard ids and positions. None: TRIM_HORIZON with an application, LATEST without. A time up
-            to 5 minutes in the service's future means from now on; a later one is an error. Shards that come into being later
-            are read from their first record on. LATEST is when a shard's first answer is made, some moments after the first
-            record was asked for, or `run` was called: what is written after its `ShardStarted` event is read, what was written
-            within seconds before that may be.
-        until: Where reading ends by itself: a time, or "now", which is when reading begins: all that was written before is read,
-            through every reshard. A time before `start` is an error. None: reading never ends by itself.
-        fetch: `Polling()`, `EnhancedFanOut()` or `PreferFanOut()`; None: `Polling()`.
-        handling: How records reach the program.
-        errors: What becomes of records whose handler fails.
-        checkpoints: `Checkpoints()`, or "manual": only `checkpoint()` of a record or a batch writes one.
-        misrouted: What becomes of an aggregate with a record that does not belong to the shard, which its producer sends
-            again: "drop", as the Kinesis Client Library does, or "keep".
-        observer: Is given events.
-        client: A client to share among producers and consumers; None: one of its own, made of `options`.
-        options: What a `Client` takes: `region`, `credentials`, `endpoint_url`, `profile`, `wire_format`, `timeouts`, `retry`,
+        application: Name of the checkpoints in `lease_store`. A consumer with the same name resumes after the last checkpoint.
+            Requires `lease_store`. None keeps checkpoints in this object only.
+        lease_store: Store of the checkpoints, such as `SQLiteLeaseStore("checkpoints.db")`. Requires `application`. None: no
+            store.
+        start: Start position in shards without a checkpoint: "TRIM_HORIZON", "LATEST", a time (seconds since 1970 or a
+            datetime), or a dict of shard ids and positions. None: TRIM_HORIZON if `application` is given, else LATEST. A time
+            up to 5 minutes in the future means LATEST. A later one is an error. Shards that are created later are read from
+            their first record. LATEST is the moment of a shard's first response, after the first record was requested or `run`
+            was called: every record written after the shard's `ShardStarted` event is delivered, and records written up to a
+            few seconds before it may be. A fan-out start at LATEST that takes over a second, such as to register the consumer,
+            also delivers the records of the last 5 seconds before the start.
+        until: Time at which reading ends, or "now" for the time at which it begins. Every record that arrived up to then is
+            delivered, through every reshard. A time before `start` is an error. None: reading does not end by itself.
+        fetch: `Polling()`, `EnhancedFanOut()` or `PreferFanOut()`.
+        handling: Delivery of records to the application: read-ahead, batch size, concurrency, threads.
+        errors: Retries of a failed handler, and the action after the last attempt.
+        checkpoints: `Checkpoints()` for automatic checkpoints. "manual" writes a checkpoint only if `checkpoint()` of a record
+            or a batch is called.
+        misrouted: Action on an aggregate with a record that belongs to another shard by its hash key: "drop", as in the Kinesis
+            Client Library, or "keep". Its producer retries such an aggregate.
+        observer: Receives events (`kinstream.events`). Its return value is ignored. None: no observer.
+        client: A client to share among producers and consumers. None: a client of its own, created from `options` and closed
+            with the consumer.
+        options: Options of a `Client`: `region`, `credentials`, `endpoint_url`, `profile`, `wire_format`, `timeouts`, `retry`,
             `connection`.
 
     Raises:
-        ConfigError: An argument is wrong.
+        ConfigError: An argument is invalid.
 
     Example:
         >>> import asyncio
@@ -109,13 +131,13 @@ class Consumer(StreamAccess):
         >>> asyncio.run(all_so_far())
         shardId-000000000000 first b'one'
 
-        The same by single requests:
+        The same with single requests:
 
         >>> async def oldest():
         ...     async with Consumer("events") as consumer:
         ...         for shard in await consumer.get_shards():
-        ...             place = await consumer.get_shard_iterator(shard.shard_id, ShardIteratorType.TRIM_HORIZON)
-        ...             for record in (await consumer.get_records(place, limit=1)).records:
+        ...             iterator = await consumer.get_shard_iterator(shard.shard_id, ShardIteratorType.TRIM_HORIZON)
+        ...             for record in (await consumer.get_records(iterator, limit=1)).records:
         ...                 print(shard.shard_id, record.partition_key, record.data)
         >>> asyncio.run(oldest())
         shardId-000000000000 first b'one'
@@ -140,8 +162,8 @@ class Consumer(StreamAccess):
     ) -> None:
         if (application is None) is not (lease_store is None):
             raise ConfigError(
-                "application, lease_store: go together: checkpoints have a name and a place, such as"
-                " lease_store=SQLiteLeaseStore('checkpoints.db')"
+                "application, lease_store: must be given together: `application` names the checkpoints that `lease_store`"
+                " keeps, such as SQLiteLeaseStore('checkpoints.db')"
             )
         self.application: str | None = None if application is None else text("application", application)
         self._lease_store = MemoryLeaseStore() if lease_store is None else _store(lease_store)
@@ -154,21 +176,21 @@ class Consumer(StreamAccess):
         _check_dead_letter(self._errors.then)
         self._by_hand = checkpoints == "manual"
         if self._by_hand:
-            checkpoints = Checkpoints(interval=CHECKPOINT_EVERY_BY_HAND)
-        self._checkpoints = _checked("checkpoints", checkpoints, Checkpoints)
+            checkpoints = Checkpoints(interval=MANUAL_CHECKPOINT_INTERVAL)
+        self._checkpoints = _checked("checkpoints", checkpoints, Checkpoints, or_text="'manual'")
         if misrouted not in ("drop", "keep"):
             raise ConfigError(f"misrouted={misrouted!r}: must be 'drop' or 'keep'")
         self._accepts_misrouted = misrouted == "keep"
         if observer is not None and not callable(observer):
-            raise ConfigError(f"observer: must be a function of an event, not {type(observer).__name__}")
+            raise ConfigError(f"observer: must be a function of an event or None, not {type(observer).__name__}")
         self._owner = owner_name()
         self._worker: Worker | None = None
         self._reader: weakref.ref[Any] | None = None
         super().__init__(stream, client, options)
         self._report = Reporter(self.stream.name, self.client.clock, Announcer(observer))
-        self._fetcher()  # what is wrong with it is better known now than at the first record
+        self._fetcher()  # an invalid option must fail here, not at the first record
 
-    # Reading the whole stream.
+    # Read the whole stream.
 
     def __aiter__(self) -> Records:
         return Records(self._begin)
@@ -179,36 +201,40 @@ class Consumer(StreamAccess):
             raise wrong_style(self, "for")
 
     def batches(self) -> Batches:
-        """Read the stream batch by batch: records of one shard, of what one answer brought or a part of it.
+        """Return an async iterator over all shards, batch by batch: `async for batch in consumer.batches()`.
 
-        A batch is done when the next one is asked for. As with `async for record in consumer`, asking may be cancelled, as by
-        `asyncio.timeout`: reading goes on, and who asks again gets the next one.
+        A batch has records of one shard, from one response. It is completed when the next one is requested. A request for the
+        next batch may be cancelled, such as by `asyncio.timeout`, as with `async for record in consumer`: reading continues,
+        and the next request returns the batch.
 
         Raises:
-            ConsumeError: A shard cannot be read on; its `__cause__` says why.
-            KinesisError: The shards cannot be listed.
+            ConsumeError: Reading a shard failed. See its `__cause__`.
+            KinesisError: The shards could not be listed.
             UsageError: The consumer is being read already.
         """
         return Batches(self._begin)
 
     async def run(self, handler: RecordHandler) -> None:
-        """Hand each record to a handler: in the order of each shard, several shards at once.
+        """Read all shards and call a handler for each record, in the order of each shard, for several shards concurrently.
 
-        Ends by itself at `until`. `close` ends it too, and so does SIGTERM where it is called in the main thread and the program
-        does not handle that signal itself: the records in work are finished and checkpointed first.
+        Returns at `until`, after `close`, and at SIGTERM if called in the main thread while the application has no handler of
+        its own for that signal. Records that are being handled are completed and checkpointed first.
 
         Args:
-            handler: A function of a record. A plain one runs in a thread. One that raises is tried again, as `errors` says.
+            handler: A function of a record. An async function runs on the event loop, a plain one in a thread. If it raises, it
+                is called again as configured by `errors`.
 
         Raises:
-            ConsumeError: A shard cannot be read on, or a record in it cannot be handled; its `__cause__` says why.
-            KinesisError: The shards cannot be listed.
+            ConsumeError: Reading a shard failed, or a record in it could not be handled. See its `__cause__`.
+            KinesisError: The shards could not be listed.
             UsageError: The consumer is being read already.
         """
         await self._run(handler, partial(_by_record, handler, self._handling.concurrency))
 
     async def run_batches(self, handler: BatchHandler) -> None:
-        """Hand batches to a handler, one of each shard at a time. As `run`; `Handling.concurrency` means nothing here.
+        """Read all shards and call a handler for each batch, one batch of each shard at a time.
+
+        Otherwise as `run`. `Handling.concurrency` has no effect.
 
         Args:
             handler: A function of a `RecordBatch`.
@@ -216,7 +242,9 @@ class Consumer(StreamAccess):
         await self._run(handler, partial(_by_batch, handler))
 
     def pause(self, shard_id: str | None = None) -> None:
-        """Hand on no more records of a shard, or of any, after those in work. What was read ahead is read again later.
+        """Stop delivering records of one shard, or of all shards, after those being handled.
+
+        Records that were read ahead are discarded, and read again after `resume`.
 
         Raises:
             UsageError: The shard is not being read.
@@ -224,31 +252,31 @@ class Consumer(StreamAccess):
         self._running("pause").pause(shard_id)
 
     def resume(self, shard_id: str | None = None) -> None:
-        """Go on with a shard that was paused, or with all. Raises as `pause`."""
+        """Resume delivering records of one shard, or of all shards, after `pause`. Raises as `pause`."""
         self._running("resume").resume(shard_id)
 
     async def seek(self, shard_id: str, position: PositionLike) -> None:
-        """Go on from elsewhere in a shard, before or behind what was read. Its checkpoint is set to there.
+        """Continue reading a shard at another position, and set its checkpoint there.
 
-        `checkpoint()` of a record that was handed on before does nothing any more.
+        `checkpoint()` of a record that was delivered before the call then has no effect.
 
         Args:
-            shard_id: The shard; its children are not read again.
+            shard_id: The shard. Its children are not read again.
             position: "TRIM_HORIZON", "LATEST", a time, `Position.at(...)` or `Position.after(...)`.
 
         Raises:
             ConfigError: The position is invalid.
             UsageError: The shard is not being read.
-            LeaseLost: Somebody else reads the shard now.
-            KinesisError: The store failed. Reading continues from there, and the next checkpoint stores it.
+            LeaseLost: Another worker reads the shard now.
+            KinesisError: The store failed. Reading continues at the new position, and the next checkpoint stores it.
         """
         where = Position.parse("position", position)
         if where.ended:
-            raise ConfigError("position='SHARD_END': nothing is read from there")
+            raise ConfigError("position='SHARD_END': is the end of a shard, after which there is nothing to read")
         await self._running("seek").seek(shard_id, where)
 
     def status(self) -> list[ShardStatus]:
-        """Return where each shard stands that is or was read, in the order of their ids; nothing where none was."""
+        """Return the state of each shard that is being read or was read, sorted by id. Empty before reading begins."""
         worker = self._worker
         if worker is None:
             return []
@@ -259,17 +287,17 @@ class Consumer(StreamAccess):
         return self._report.statistics()
 
     async def close(self) -> None:
-        """End reading: what is in work is finished and checkpointed; then close the client, unless it is shared.
+        """Stop reading, complete and checkpoint the records being handled, then close the client unless it is shared.
 
-        A handler that calls it asks for that, and goes on at once: it is itself in work. May be repeated.
+        Returns immediately if called by a handler. The rest follows when `run` returns. May be repeated.
 
         Raises:
             KinesisError: The last checkpoints could not be written.
         """
         self._closed = True
         worker = self._worker
-        if worker is not None and worker.within:
-            worker.end()  # `run` closes the rest, once the handlers have returned
+        if worker is not None and worker.called_by_handler:
+            worker.end()  # `run` closes the rest when the handlers have returned
             return
         try:
             if worker is not None:
@@ -281,7 +309,9 @@ class Consumer(StreamAccess):
             await super().close()
 
     async def _run(
-        self, handler: object, ways: Callable[[FailurePolicy, ThreadPoolExecutor], Callable[[Reading], Dispatcher]]
+        self,
+        handler: object,
+        dispatchers_of: Callable[[FailurePolicy, ThreadPoolExecutor], Callable[[Reading], Dispatcher]],
     ) -> None:
         if not callable(handler):
             raise ConfigError(f"handler: must be a function, not {type(handler).__name__}")
@@ -289,20 +319,20 @@ class Consumer(StreamAccess):
         try:
             loop = asyncio.get_running_loop()
             with ended_at_sigterm(lambda: loop.call_soon_threadsafe(worker.end)):
-                await worker.run(ways)
+                await worker.run(dispatchers_of)
         finally:
             if self._closed:
                 await self.close()
 
     async def _begin(self, reader: weakref.ref[Any] | None) -> Worker:
-        """Return a new worker, in the place of one that has ended or was given up."""
+        """Return a new worker, in place of one that has ended or that an unreferenced iterator used."""
         if self._closed:
             raise ClosedError("this Consumer is closed")
         before = self._worker
         if before is not None:
             given_up = self._reader is not None and self._reader() is None
             if not given_up and not before.ended:
-                raise UsageError("this Consumer is being read already: create another one, or end that reading first")
+                raise UsageError("this Consumer is being read already: create another one, or stop that reading first")
             await before.stop()
         table = self._lease_store.table(self.application or "", self.stream.name)
         self._reader = reader
@@ -339,18 +369,18 @@ class Consumer(StreamAccess):
         polled = PollingFetcher(*place, option.poll, self._report)
         return AutoFetcher(pushed, polled, self._report, self.client.service_time)
 
-    # One request at a time.
+    # Single requests.
 
     async def get_shards(self) -> list[Shard]:
-        """Return all shards of the stream, closed ones included, as long as records may be left in them.
+        """Request the list of all shards of the stream, including closed shards that may still hold records.
 
-        Asks for page after page, 1,000 shards each (API reference, `ListShards`).
+        Sends one ListShards request for each page of up to 1,000 shards (API reference, `ListShards`).
 
         Raises:
-            CredentialsError: There are no credentials.
-            ServiceError: Kinesis refused.
-            TransportError: No answer came.
-            UnexpectedResponse: Something else than Kinesis answered.
+            CredentialsError: No credentials were found.
+            ServiceError: Kinesis rejected the request.
+            TransportError: No response arrived.
+            UnexpectedResponse: The response is not one of Kinesis.
             ClosedError: The consumer is closed.
         """
         self._check_open("ListShards")
@@ -364,16 +394,17 @@ class Consumer(StreamAccess):
         starting_sequence_number: str | None = None,
         timestamp: float | datetime | None = None,
     ) -> str:
-        """Return a place in a shard to read from. It is good for five minutes.
+        """Request a shard iterator for `get_records`. It expires after five minutes.
 
         Args:
             shard_id: Such as "shardId-000000000000".
-            type: Where to start.
-            starting_sequence_number: Goes with AT_SEQUENCE_NUMBER and AFTER_SEQUENCE_NUMBER, and with them alone.
-            timestamp: Seconds since 1970, or a datetime with its time zone; goes with AT_TIMESTAMP, and with it alone.
+            type: Kind of start position.
+            starting_sequence_number: Required with AT_SEQUENCE_NUMBER and AFTER_SEQUENCE_NUMBER, invalid with other types.
+            timestamp: Seconds since 1970, or a datetime with its time zone. Required with AT_TIMESTAMP, invalid with other
+                types.
 
         Raises:
-            ConfigError: An argument is wrong, is missing, or does not go with the type; nothing was sent.
+            ConfigError: An argument is invalid, missing, or not allowed with the type. Nothing was sent.
             KinesisError: As `get_shards`.
         """
         request = kinesis.get_shard_iterator(
@@ -382,19 +413,21 @@ class Consumer(StreamAccess):
         return await self._send(request)
 
     async def get_records(self, shard_iterator: str, limit: int | None = None) -> GetRecordsResult[bytes]:
-        """Read records from a place.
+        """Request one page of records of one shard, at a shard iterator.
+
+        Aggregated records are returned as they are stored. See `kinstream.deaggregate`.
 
         Args:
-            shard_iterator: From `get_shard_iterator`, or from the last answer.
-            limit: The most records to return, 1 to 10,000 (API reference, `GetRecords`); None: as many as the service gives,
-                at most 10,000 and 10 MiB.
+            shard_iterator: From `get_shard_iterator`, or from the previous page.
+            limit: Maximum number of records, 1 to 10,000 (API reference, `GetRecords`). None: the limit of the service, 10,000
+                records and 10 MiB.
 
         Returns:
-            The records, and where to go on. None as `next_shard_iterator` is the end of a closed shard, not an error;
-            `child_shards` then names the shards in which reading goes on.
+            The records and the iterator of the next page. `next_shard_iterator` is None at the end of a closed shard, which is
+            not an error. `child_shards` then has the shards that follow it.
 
         Raises:
-            ConfigError: An argument is wrong; nothing was sent.
+            ConfigError: An argument is invalid. Nothing was sent.
             ExpiredIterator: The iterator is older than five minutes.
             KinesisError: As `get_shards`.
         """
@@ -416,7 +449,7 @@ def _until(until: float | datetime | str, start: Start) -> float:
     for position in (start.position, *start.of_shards.values()):
         if position.timestamp is not None and position.timestamp > seconds:
             raise ConfigError(
-                f"until: {time_text(seconds)} is before the start, {time_text(position.timestamp)}: nothing would be read"
+                f"until: {time_text(seconds)} is before start, {time_text(position.timestamp)}: nothing would be read"
             )
     return seconds
 
@@ -424,7 +457,7 @@ def _until(until: float | datetime | str, start: Start) -> float:
 def _start(start: StartLike) -> Start:
     if isinstance(start, Mapping):
         if not start:
-            raise ConfigError("start={}: must name a shard at least")
+            raise ConfigError("start={}: must name at least one shard")
         return Start(
             of_shards={
                 text("start: a shard's id", shard_id): Position.parse(f"start[{shard_id!r}]", position)
@@ -434,7 +467,7 @@ def _start(start: StartLike) -> Start:
     position = Position.parse("start", start)
     if position not in (TRIM_HORIZON, LATEST) and position.timestamp is None:
         raise ConfigError(
-            f"start={start!r}: a record's place is one in its shard: give a dict of shard ids and positions"
+            f"start={start!r}: a sequence number is a position in one shard: give a dict of shard ids and positions"
         )
     return Start(position)
 
@@ -452,22 +485,26 @@ def _by_batch(
 
 
 def _check_dead_letter(then: Any) -> None:
-    """Check that a dead letter can be used on an event loop: a function, or an asyncio producer."""
+    """Check that a dead letter works on an event loop: a function, or an asyncio producer."""
     put_record = getattr(then, "put_record", None)
     if isinstance(then, type) or (put_record is not None and not inspect.iscoroutinefunction(put_record)):
         raise wrong_dead_letter(then, "kinstream.Producer")
 
 
 def wrong_dead_letter(then: Any, producer: str) -> ConfigError:
-    """Return the error for a dead letter of another kind than a consumer takes."""
+    """Return the error for a dead letter of another kind than a consumer accepts."""
     what = (
         f"the class {then.__name__}" if isinstance(then, type) else f"a {type(then).__module__}.{type(then).__name__}"
     )
     return ConfigError(f"errors: ErrorPolicy.then: must be 'stop', 'skip', a function or a {producer} here, not {what}")
 
 
-def _checked(name: str, value: Any, *kinds: type[T]) -> Any:
-    if not isinstance(value, kinds):
-        wanted = " or ".join(f"kinstream.{kind.__name__}" for kind in kinds)
-        raise ConfigError(f"{name}: must be a {wanted}, not {type(value).__name__}")
-    return value
+def _checked(name: str, value: Any, *kinds: type[T], or_text: str | None = None) -> Any:
+    """Return `value` if it is of one of some kinds. Texts and None are quoted in the error, other values are named by type."""
+    if isinstance(value, kinds):
+        return value
+    choices = [f"a kinstream.{kind.__name__}" for kind in kinds] + ([] if or_text is None else [or_text])
+    wanted = " or ".join(filter(None, [", ".join(choices[:-1]), choices[-1]]))
+    if value is None or isinstance(value, str):
+        raise ConfigError(f"{name}={value!r}: must be {wanted}")
+    raise ConfigError(f"{name}: must be {wanted}, not {type(value).__name__}")

@@ -1,4 +1,4 @@
-"""One stream through one client: what a producer and a consumer have in common."""
+"""One stream and its client: the common base of asyncio producers and consumers."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ T = TypeVar("T")
 
 
 class StreamAccess(ForAsyncio):
-    """A stream, and the client through which it is reached.
+    """A stream, and the client that sends its requests.
 
     Args:
         stream: The stream's name or ARN.
-        client: A client to share. Without one, a client is made of `options`, and closed with this object.
-        options: What a `Client` takes. An ARN's region needs not be said again.
+        client: A client to share. None: a client of its own, created from `options` and closed with this object.
+        options: Options of a `Client`. The region of an ARN need not be repeated.
 
     Raises:
-        ConfigError: The stream or an option is wrong, or the ARN is of another region.
+        ConfigError: The stream or an option is invalid, or the ARN belongs to another region.
     """
 
     def __init__(self, stream: str, client: Client | None, options: ClientOptions) -> None:
@@ -39,7 +39,9 @@ class StreamAccess(ForAsyncio):
                 f"client: must be a kinstream.Client for a kinstream.{type(self).__name__}, not a {public_name(type(client))}"
             )
         elif options:
-            raise ConfigError(f"{', '.join(options)}: give these to the client; it is shared as it is")
+            raise ConfigError(
+                f"{', '.join(options)}: pass these options to the client: the options of a shared client cannot be changed"
+            )
         else:
             self.client = client
         self.client.check_region_of(self.stream.region)
@@ -65,11 +67,11 @@ class StreamAccess(ForAsyncio):
             add_problem(error, self, problem)
         except asyncio.CancelledError as interrupted:
             if interrupted.__context__ is None:
-                interrupted.__context__ = error  # it is not lost
+                interrupted.__context__ = error  # keeps it in the traceback
             raise
 
     async def _leave(self, error: BaseException | None) -> None:
-        """Close at the end of an `async with` block, which an exception may have left."""
+        """Close at the end of an `async with` block. `error` is the exception that left it, if any."""
         await self.close()
 
     async def _send(self, request: Request[T]) -> T:
@@ -81,7 +83,7 @@ class StreamAccess(ForAsyncio):
             raise ClosedError(f"{operation}: this {type(self).__name__} is closed")
 
     async def close(self) -> None:
-        """Take no more requests, and close the client, unless it is shared. May be repeated."""
+        """Refuse further requests, and close the client unless it is shared. May be repeated."""
         self._closed = True
         if not self._shares_client:
             await self.client.close()

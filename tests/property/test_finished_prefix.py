@@ -9,19 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinstream import LeaseLost, Position, ReceivedRecord, Shard
-from kinstream.consume.checkpoint import InWork, Progress
+from kinstream.consume.checkpoint import Progress, RunningRecord
 from kinstream.consume.fetch.position import SHARD_END, TRIM_HORIZON
 from kinstream.consume.lease.keep import SoleKeeper
 from kinstream.consume.lease.store import MemoryLeaseTable
 from kinstream.record import HashKeyRange, SequenceNumberRange
 
-Steps = st.lists(st.tuples(st.sampled_from(["begin", "finish", "vouch"]), st.integers(0, 1 << 16)), max_size=200)
+Steps = st.lists(
+    st.tuples(st.sampled_from(["begin", "finish", "finish_record"]), st.integers(0, 1 << 16)), max_size=200
+)
 
 
 @given(Steps)
 def test_position_is_the_finished_prefix_and_nothing_else(steps: list[tuple[str, int]]) -> None:
     progress = Progress()
-    works: list[InWork] = []
+    works: list[RunningRecord] = []
     finished: list[bool] = []
     for step, choice in steps:
         if step == "begin":
@@ -35,7 +37,7 @@ def test_position_is_the_finished_prefix_and_nothing_else(steps: list[tuple[str,
                     continue
                 progress.finish(works[index])
             else:
-                progress.vouch(works[index].record)
+                progress.finish_record(works[index].record)
             finished[index] = True
         prefix = next((i for i, done in enumerate(finished) if not done), len(finished))
         place = progress.position

@@ -534,4 +534,4 @@ async def test_checkpoint_file_that_was_deleted_under_a_running_consumer_is_noti
     with suppress(LeaseStoreFailed):
         await running
     warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert any("deleted or replaced while it is in use" in warning for warning in warnings)
+    assert any("deleted or replaced while in use" in warning for warning in warnings)

@@ -13,7 +13,7 @@ from kinstream import Client, ConnectionOptions, Credentials
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.shards import all_shards
 from kinstream.config import EnhancedFanOut
-from kinstream.consume.fetch.fanout import PATIENCE, FanOutFetcher
+from kinstream.consume.fetch.fanout import MAX_UNEXPECTED, FanOutFetcher
 from kinstream.consume.fetch.fetcher import Page
 from kinstream.consume.fetch.position import LATEST, TRIM_HORIZON, Position
 from kinstream.errors import (
@@ -259,7 +259,7 @@ async def test_damage_that_does_not_end_is_an_error_in_the_end() -> None:
         interception = story.server.every("SubscribeToShard").after_events(0).corrupt()
         with pytest.raises(UnexpectedResponse, match="damaged at frame 1"):
             await Reading(story, shard).ends()
-        assert interception.count == PATIENCE + 1
+        assert interception.count == MAX_UNEXPECTED + 1
 
 
 # The end of a shard
@@ -381,7 +381,7 @@ async def test_a_stream_with_all_its_consumers_refuses_another() -> None:
     async with telling() as story:
         (shard,) = await story.shards()
         story.server.every("RegisterStreamConsumer").fail("LimitExceededException")
-        with pytest.raises(FanOutRefused, match="deregister a consumer") as caught:
+        with pytest.raises(FanOutRefused, match="deregister an unused consumer") as caught:
             await Reading(story, shard).ends()
         assert isinstance(caught.value.__cause__, LimitExceeded)
 
@@ -390,7 +390,7 @@ async def test_a_service_without_fan_out_refuses_it() -> None:
     async with telling() as story:
         (shard,) = await story.shards()
         story.server.next("DescribeStreamConsumer").fail("UnknownOperationException")
-        with pytest.raises(FanOutRefused, match="no enhanced fan-out"):
+        with pytest.raises(FanOutRefused, match="does not offer enhanced fan-out"):
             await Reading(story, shard).ends()
 
 

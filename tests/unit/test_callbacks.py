@@ -330,6 +330,17 @@ def test_options_of_the_pipelines_are_those_of_asyncio(name: str) -> None:
     assert all(ours[option].default == theirs[option].default for option in set(theirs) & set(ours))
 
 
+@pytest.mark.parametrize("option", ["fetch", "handling", "errors", "checkpoints", "misrouted"])
+def test_consumer_option_without_an_off_state_refuses_none_and_lists_its_choices(option: str) -> None:
+    heard = Heard()
+    with callbacks.Consumer(*GOOD, **{option: None}) as consumer:  # type: ignore[arg-type]
+        consumer.get_shards(heard)
+    error, shard_ids = heard.wait()
+    library_error(error)
+    assert error.details.startswith(f"{option}=None: must be ")
+    assert shard_ids == []
+
+
 def test_methods_take_the_references_arguments_in_its_order() -> None:
     def arguments(method: Callable[..., Any]) -> list[str]:
         return list(inspect.signature(method).parameters)[1:]

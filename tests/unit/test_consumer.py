@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -20,6 +21,7 @@ from kinstream import (
     Position,
     ShardIteratorType,
     UnexpectedResponse,
+    blocking,
 )
 from kinstream.aws.transport import Answer
 
@@ -173,39 +175,62 @@ class Nothing:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"observer": 5}, "observer: must be a function of an event, not int"),
+        ({"observer": 5}, "observer: must be a function of an event or None, not int"),
         ({"application": "app", "lease_store": Nothing()}, "lease_store: must be a store such as"),
         ({"application": "app", "lease_store": MemoryLeaseStore}, "lease_store: must be a store such as"),
-        ({"application": "app"}, "application, lease_store: go together"),
+        ({"application": "app"}, "application, lease_store: must be given together"),
         (
             {"application": "my app", "lease_store": MemoryLeaseStore(), "fetch": EnhancedFanOut()},
-            "EnhancedFanOut.consumer_name='my app': must have",
+            "EnhancedFanOut.consumer_name='my app': must be 1 to 128",
         ),
-        ({"start": {}}, "start={}: must name a shard"),
+        ({"start": {}}, "start={}: must name at least one shard"),
         ({"start": {FIRST: Position("OLDEST")}}, "sequence_number='OLDEST': must be decimal"),
         ({"start": {FIRST: Position("5", -1)}}, "subsequence_number=-1: must be"),
-        ({"start": Position("AT_TIMESTAMP")}, "a time goes with AT_TIMESTAMP"),
-        ({"start": Position("TRIM_HORIZON", timestamp=5.0)}, "a time goes with AT_TIMESTAMP"),
+        ({"start": Position("AT_TIMESTAMP")}, "AT_TIMESTAMP requires a timestamp"),
+        ({"start": Position("TRIM_HORIZON", timestamp=5.0)}, "AT_TIMESTAMP requires a timestamp"),
         ({"start": Position("LATEST", timestamp=-5.0)}, "start=-5.0: must be seconds since 1970"),
         ({"start": "OLDEST"}, "start='OLDEST': must be 'TRIM_HORIZON', 'LATEST', a time, or a Position"),
         ({"until": "tomorrow"}, "until='tomorrow': must be 'now', seconds since 1970, or a datetime"),
         ({"until": True}, "until=True: must be"),
         (
             {"start": 20.0, "until": 10.0},
-            "until: 1970-01-01 00:00:10.000+00:00 is before the start, 1970-01-01 00:00:20",
+            "until: 1970-01-01 00:00:10.000+00:00 is before start, 1970-01-01 00:00:20",
         ),
         (
             {"start": {FIRST: 5.0, "b": 20.0}, "until": 10.0},
-            "00:00:10.000+00:00 is before the start, 1970-01-01 00:00:20",
+            "00:00:10.000+00:00 is before start, 1970-01-01 00:00:20",
         ),
         ({"misrouted": None}, "misrouted=None: must be 'drop' or 'keep'"),
-        ({"checkpoints": "auto"}, "checkpoints: must be a kinstream.Checkpoints, not str"),
-        ({"fetch": Polling}, "fetch: must be a kinstream.Polling or"),
+        ({"checkpoints": "auto"}, "checkpoints='auto': must be a kinstream.Checkpoints or 'manual'"),
+        (
+            {"fetch": Polling},
+            "fetch: must be a kinstream.Polling, a kinstream.EnhancedFanOut or a kinstream.PreferFanOut, not type",
+        ),
     ],
 )
 def test_wrong_option_is_refused_at_once_and_the_message_says_what_goes(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(said)):
         Consumer("events", **options)
+
+
+CHOICES = {
+    "fetch": "a kinstream.Polling, a kinstream.EnhancedFanOut or a kinstream.PreferFanOut",
+    "handling": "a kinstream.Handling",
+    "errors": "a kinstream.ErrorPolicy",
+    "checkpoints": "a kinstream.Checkpoints or 'manual'",
+    "misrouted": "'drop' or 'keep'",
+}
+"""The options that cannot be turned off, and the values that they accept."""
+
+
+@pytest.mark.parametrize("kind", [Consumer, blocking.Consumer])
+def test_option_without_an_off_state_refuses_none_and_lists_its_choices(kind: Any) -> None:
+    options = {name: p.default for name, p in inspect.signature(kind).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    assert {name for name, default in options.items() if default is not None} == CHOICES.keys()
+    for name, choices in CHOICES.items():
+        with pytest.raises(ConfigError, match=f"^{re.escape(f'{name}=None: must be {choices}')}$"):
+            kind("events", **{name: None})
+    kind("events", region="eu-central-1", **{name: None for name in options if name not in CHOICES})
 
 
 async def test_handler_that_is_no_function_is_refused_before_any_io() -> None:

@@ -28,42 +28,46 @@ from kinstream.usage import checks_options, wrong_style
 
 T = TypeVar("T")
 
-LOOK_AGAIN = 0.01
-"""Seconds between two looks whether reading has begun that is to end."""
+POLL_INTERVAL = 0.01
+"""Seconds between checks whether the reading that is to end has begun."""
 
 
 @checks_options
 class Consumer(OnStream):
-    """Reads records from one stream: all of it, through every reshard, or one request at a time.
+    """Reads records from one stream in threads: as an iterator, through a handler, or by single requests.
 
-    As `kinstream.Consumer`, for threads. `for record in consumer` and `batches()` hand records over in the thread that iterates,
-    a batch at a time, while the next ones are read in the background; `run` calls its handler in threads of its own. A record
-    is done when the next one is asked for, or when its handler has returned; leaving a loop by `break` or an exception leaves
-    the last one undone. `record.checkpoint()` and `batch.checkpoint()` return when the checkpoint is written.
+    Delivery, order and checkpoints are those of `kinstream.Consumer`. `for record in consumer` and `batches()` return records
+    in the calling thread, while the next ones are read in the background. `run` and `run_batches` call their handler in threads
+    of their own. `get_shards`, `get_shard_iterator` and `get_records` send one Kinesis API request each, without checkpoints.
 
-    An exception that a signal handler raises while an iterator waits does not end it: `next` continues. SIGTERM ends iterating as
-    it ends `run`.
+    A record is completed when the next one is requested, or when its handler has returned. If a loop is left by `break` or an
+    exception, the last record is not completed. `record.checkpoint()` and `batch.checkpoint()` return when the checkpoint is
+    stored.
 
-    Close it, or use it in a `with` block. Where nobody does, what was done since the last checkpoint is read again the next time.
+    An exception that a signal handler raises while an iterator waits does not end the iterator: call `next` again. SIGTERM ends
+    an iterator and `run` as described for `kinstream.Consumer`.
+
+    Close the consumer, or use it in a `with` block. Otherwise records that were completed since the last checkpoint are
+    delivered again the next time.
 
     Args:
         stream: The stream's name or ARN.
-        application: As all that follows, what it is for `kinstream.Consumer`.
-        lease_store: Where checkpoints are kept; goes with `application`.
-        start: Where reading begins in shards that have no checkpoint.
-        until: Where reading ends by itself.
+        application: Name of the checkpoints in `lease_store`. This and all options below are those of `kinstream.Consumer`.
+        lease_store: Store of the checkpoints. Requires `application`.
+        start: Start position in shards without a checkpoint.
+        until: Time at which reading ends, or "now".
         fetch: `Polling()`, `EnhancedFanOut()` or `PreferFanOut()`.
-        handling: How records reach the program. `threads` are those in which `run` calls its handler.
-        errors: What becomes of records whose handler fails. A dead letter is a plain function, which is called in a thread, an
-            async one, or a `kinstream.blocking.Producer`.
+        handling: Delivery of records to the application. `run` calls its handler in `threads` threads.
+        errors: Retries of a failed handler, and the action after the last attempt. A dead letter is a plain function, which is
+            called in a thread, an async function, or a `kinstream.blocking.Producer`.
         checkpoints: `Checkpoints()`, or "manual".
-        misrouted: What becomes of an aggregate that does not belong to the shard.
-        observer: Is given events, in the event loop's thread.
-        client: A `kinstream.blocking.Client` to share; None: one of its own, made of `options`.
-        options: As `kinstream.Client`.
+        misrouted: Action on an aggregate with a record that belongs to another shard by its hash key: "drop" or "keep".
+        observer: Receives events, in the event loop's thread.
+        client: A `kinstream.blocking.Client` to share. None: a client of its own, created from `options`.
+        options: Options of a `kinstream.Client`.
 
     Raises:
-        ConfigError: An argument is wrong.
+        ConfigError: An argument is invalid.
 
     Example:
         >>> from kinstream import blocking
@@ -118,7 +122,7 @@ class Consumer(OnStream):
         made = hasattr(self, "_consumer")  # False while the constructor checks its arguments
         return f"blocking.{self._consumer!r}" if made else "blocking.Consumer(...)"
 
-    # Reading the whole stream.
+    # Read the whole stream.
 
     def __iter__(self) -> Records:
         return Records(self._consumer, self._background)
@@ -129,29 +133,34 @@ class Consumer(OnStream):
             raise wrong_style(self, "async for")
 
     def batches(self) -> Batches:
-        """Read the stream batch by batch, as `kinstream.Consumer.batches`. A batch is done when the next one is asked for."""
+        """Return an iterator over all shards, batch by batch: `for batch in consumer.batches()`.
+
+        A batch is completed when the next one is requested. Raises as `kinstream.Consumer.batches`.
+        """
         return Batches(self._consumer, self._background)
 
     def run(self, handler: RecordHandler) -> None:
-        """Hand each record to a handler: in the order of each shard, several shards at once.
+        """Read all shards and call a handler for each record, in the order of each shard, for several shards concurrently.
 
-        Ends by itself at `until`. `close` ends it, from any thread and from the handler too; so does SIGTERM where it is called
-        in the main thread and the program does not handle that signal itself: the records in work are finished and checkpointed
-        first.
+        Returns at `until`, after `close` (from any thread, or from the handler), and at SIGTERM if called in the main thread
+        while the application has no handler of its own for that signal. Records that are being handled are completed and
+        checkpointed first.
 
         Args:
-            handler: A plain function of a record. It is called in `Handling.threads` threads of its own, never in the caller's.
-                One that raises is called again, as `errors` says.
+            handler: A plain function of a record. It is called in `Handling.threads` threads, never in the caller's thread. If
+                it raises, it is called again as configured by `errors`.
 
         Raises:
-            ConsumeError: A shard cannot be read on, or a record in it cannot be handled; its `__cause__` says why.
-            KinesisError: The shards cannot be listed.
+            ConsumeError: Reading a shard failed, or a record in it could not be handled. See its `__cause__`.
+            KinesisError: The shards could not be listed.
             UsageError: The consumer is being read already.
         """
         self._run(self._consumer.run, handler)
 
     def run_batches(self, handler: BatchHandler) -> None:
-        """Hand batches to a handler, one of each shard at a time. As `run`; `Handling.concurrency` means nothing here.
+        """Read all shards and call a handler for each batch, one batch of each shard at a time.
+
+        Otherwise as `run`. `Handling.concurrency` has no effect.
 
         Args:
             handler: A plain function of a `RecordBatch`.
@@ -159,19 +168,19 @@ class Consumer(OnStream):
         self._run(self._consumer.run_batches, handler)
 
     def pause(self, shard_id: str | None = None) -> None:
-        """Hand on no more records of a shard, or of any, after those in work, as `kinstream.Consumer.pause`."""
+        """Stop delivering records of one shard, or of all shards, as `kinstream.Consumer.pause`."""
         self._do(self._consumer.pause, shard_id)
 
     def resume(self, shard_id: str | None = None) -> None:
-        """Go on with a shard that was paused, or with all, as `kinstream.Consumer.resume`."""
+        """Resume delivering records of one shard, or of all shards, as `kinstream.Consumer.resume`."""
         self._do(self._consumer.resume, shard_id)
 
     def seek(self, shard_id: str, position: PositionLike) -> None:
-        """Go on from elsewhere in a shard, as `kinstream.Consumer.seek`."""
+        """Continue reading a shard at another position, as `kinstream.Consumer.seek`."""
         self._background.run(self._consumer.seek(shard_id, position))
 
     def status(self) -> list[ShardStatus]:
-        """Return where each shard stands that is or was read, in the order of their ids; nothing where none was."""
+        """Return the state of each shard that is being read or was read, sorted by id. Empty before reading begins."""
         if self._background.stopped or not self._background.started:
             return self._consumer.status()
         return self._do(self._consumer.status)
@@ -183,10 +192,10 @@ class Consumer(OnStream):
         return self._do(self._consumer.statistics)
 
     def close(self) -> None:
-        """End reading: what is in work is finished and checkpointed; then close the client, unless it is shared.
+        """Stop reading, complete and checkpoint the records being handled, then close the client unless it is shared.
 
-        May be repeated, and called from any thread: iterating ends then as at the stream's end. From a handler of `run` it
-        returns at once, and the rest follows when `run` returns.
+        May be repeated, and called from any thread. Iterators then end as at the end of the stream. From a handler of `run` it
+        returns immediately, and the consumer is closed when `run` returns.
 
         Raises:
             KinesisError: The last checkpoints could not be written.
@@ -205,7 +214,7 @@ class Consumer(OnStream):
             raise ConfigError("handler: must be a plain function; async ones are for kinstream.Consumer")
 
         def handle(argument: Any) -> object:
-            self._this_thread.handles = True  # its threads do nothing else
+            self._this_thread.handles = True  # these threads run handlers only
             return handler(argument)
 
         self._runs += 1
@@ -221,12 +230,12 @@ class Consumer(OnStream):
                 self.close()
 
     def _end(self) -> None:
-        """Let what runs end, as soon as it has begun."""
+        """Stop the current reading, as soon as it has begun."""
         worker = self._consumer._worker
         if worker is not None and not worker.ended:
             worker.end()
         elif self._runs:
-            asyncio.get_running_loop().call_later(LOOK_AGAIN, self._end)
+            asyncio.get_running_loop().call_later(POLL_INTERVAL, self._end)
 
     def _do(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function in the event loop's thread."""
@@ -236,10 +245,10 @@ class Consumer(OnStream):
 
         return function(*arguments) if self._background.here else self._background.run(called())
 
-    # One request at a time.
+    # Single requests.
 
     def get_shards(self) -> list[Shard]:
-        """Return all shards of the stream, closed ones included, as `kinstream.Consumer.get_shards`."""
+        """Request the list of all shards, including closed shards, as `kinstream.Consumer.get_shards`."""
         return self._background.run(self._consumer.get_shards())
 
     def get_shard_iterator(
@@ -250,19 +259,19 @@ class Consumer(OnStream):
         starting_sequence_number: str | None = None,
         timestamp: float | datetime | None = None,
     ) -> str:
-        """Return a place in a shard to read from, as `kinstream.Consumer.get_shard_iterator`."""
-        asking = self._consumer.get_shard_iterator(
+        """Request a shard iterator for `get_records`, as `kinstream.Consumer.get_shard_iterator`."""
+        call = self._consumer.get_shard_iterator(
             shard_id, type, starting_sequence_number=starting_sequence_number, timestamp=timestamp
         )
-        return self._background.run(asking)
+        return self._background.run(call)
 
     def get_records(self, shard_iterator: str, limit: int | None = None) -> GetRecordsResult[bytes]:
-        """Read records from a place, as `kinstream.Consumer.get_records`."""
+        """Request one page of records of one shard, as `kinstream.Consumer.get_records`."""
         return self._background.run(self._consumer.get_records(shard_iterator, limit))
 
 
 class _LetterBox:
-    """A producer of this style as the event loop uses it, which it must not hold up."""
+    """Adapter that lets the event loop write dead letters through a blocking producer without being blocked."""
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
@@ -273,7 +282,7 @@ class _LetterBox:
 
 
 def _in_thread(then: Any) -> Any:
-    """Return a dead letter for the event loop, which it must not hold up."""
+    """Return a dead letter that does not block the event loop."""
     if isinstance(then, Producer):
         return _LetterBox(then)
     if isinstance(then, type) or hasattr(then, "put_record"):

@@ -1,10 +1,12 @@
-"""Iterates over records or batches in a thread: `for`, or one `next` after the other.
+"""Iteration over records or batches in a thread: `for`, or single calls of `next`.
 
-An exception that a signal handler raises within `next` ends nothing: the next call continues. A generator would be at its end. No
-step of `next` can be interrupted so that a record is lost or returned twice:
+An exception that a signal handler raises within `next` does not end the iteration: the next call continues. (A generator would
+end.) An interrupted `next` neither loses a record nor returns it twice:
 
-1. The event loop fetches a batch and keeps it. 2. The thread takes it by one assignment. 3. Only the thread's next request
-shows the event loop that the batch was taken. 4. A record is returned by the last statement, and counts as returned just before.
+1. The event loop fetches a batch and stores it.
+2. The thread takes it by one assignment.
+3. The event loop learns that the batch was taken only from the thread's next request.
+4. A record is returned by the last statement, and counted as returned just before it.
 """
 
 from __future__ import annotations
@@ -32,12 +34,12 @@ T = TypeVar("T")
 
 
 class Part:
-    """Records that were fetched together, and how many of them the application has.
+    """Records that were fetched together, and the number of them that the application has received.
 
     Attributes:
-        reading: The shard they were read from; None for the empty part at the start.
+        reading: The shard they were read from. None for the empty part at the start.
         batch: The records. Cleared if no more of them may be returned.
-        returned: How many records were returned.
+        returned: Number of records that were returned.
         last: The record that was returned last, until it is completed.
     """
 
@@ -51,16 +53,16 @@ class Part:
         self.last: ReceivedRecord[bytes] | None = None
 
     def complete(self) -> None:
-        """Count the record that was returned last as completed: the application requests more."""
+        """Mark the record that was returned last as completed: the application requests the next one."""
         if self.last is not None:
             self.progress.last = self.last
-            self.last = None  # once only: it may be that the shard is read from elsewhere after this
+            self.last = None  # complete it only once: the shard may be read from another position after this
 
 
 class Iteration(Iterator[T], Generic[T]):
     """One reading of a stream by one thread. It begins with the first `next`.
 
-    It ends with `close`, at the end of the stream, at SIGTERM, or if the iterator is no longer referenced.
+    It ends with `close`, at the end of the stream, at SIGTERM, or when the iterator becomes unreferenced.
 
     Args:
         consumer: The consumer that is read.
@@ -74,21 +76,21 @@ class Iteration(Iterator[T], Generic[T]):
         self._background = background
         self._source = Source(consumer._begin)
         self._part = Part(None, [])
-        self._fetched: Part | None = self._part  # None once there is no more
+        self._fetched: Part | None = self._part  # None after the last part
         self._ended = False
         self._turn = asyncio.Lock()
         weakref.finalize(self, _give_up, self._source, background).atexit = False
 
     def close(self) -> None:
-        """End reading. The record that was returned last is not completed. May be repeated.
+        """Stop reading. The record that was returned last is not completed. May be repeated.
 
         Raises:
             KinesisError: The last checkpoints could not be written.
         """
         try:
-            if self._source.begun and not self._background.forked:  # in a forked process there is nothing to end
+            if self._source.begun and not self._background.forked:  # a forked process has no reading to stop
                 self._background.run(self._source.aclose())
-        except ClosedError:  # the consumer was closed, which ended it
+        except ClosedError:  # closing the consumer has stopped it
             self._end()
         except KinesisError:
             self._end()
@@ -104,8 +106,8 @@ class Iteration(Iterator[T], Generic[T]):
         """Wait for the next records.
 
         Raises:
-            StopIteration: There are none.
-            ConsumeError, KinesisError: As `Source.following`; reading has ended.
+            StopIteration: Reading has ended.
+            ConsumeError, KinesisError: As `Source.following`. Reading has ended.
         """
         if self._ended:
             raise StopIteration
@@ -132,7 +134,7 @@ class Iteration(Iterator[T], Generic[T]):
         return self._part
 
     async def _fetch(self, taken: Part) -> None:
-        """Fetch the next records, unless those that were fetched last were not taken."""
+        """Fetch the next records, unless the records that were fetched last have not been taken."""
         async with self._turn:  # the fetch of an interrupted `next` may still be ending
             if self._fetched is not taken:
                 return
@@ -149,7 +151,7 @@ class Iteration(Iterator[T], Generic[T]):
 
 
 class Records(Iteration[ReceivedRecord[bytes]]):
-    """Record after record. A record is completed when the next one is requested."""
+    """Iterator over records. A record is completed when the next one is requested."""
 
     __slots__ = ()
 
@@ -165,7 +167,7 @@ class Records(Iteration[ReceivedRecord[bytes]]):
             try:
                 record = part.batch[returned]
             except IndexError:
-                pass  # the next part is not fetched here: its errors would show the IndexError as their context
+                pass  # fetching here would show the IndexError as context of its errors
             else:
                 try:
                     part.returned = returned + 1
@@ -179,13 +181,13 @@ class Records(Iteration[ReceivedRecord[bytes]]):
 
     def _prepare(self, part: Part) -> None:
         if part.reading is not None:
-            part.reading.in_hand = part.batch  # emptied where nothing more of it is to be returned
-            if self._source.terminated:  # in the meantime
+            part.reading.current_batch = part.batch  # cleared to stop delivery
+            if self._source.terminated:  # since the batch was fetched
                 part.batch.clear()
 
 
 class Batches(Iteration[RecordBatch]):
-    """Batch after batch. A batch is completed when the next one is requested."""
+    """Iterator over batches. A batch is completed when the next one is requested."""
 
     __slots__ = ()
 
@@ -207,11 +209,11 @@ class Batches(Iteration[RecordBatch]):
 
 
 def _give_up(source: Source, background: BackgroundLoop) -> None:
-    """End the reading of an iterator that is no longer referenced."""
+    """Stop the reading of an unreferenced iterator."""
     release(source)
     if not source.begun or source.ended or background.stopped or background.forked:
         return
-    if background.here:  # the garbage collector runs in the event loop's thread
+    if background.here:  # called by the garbage collector in the event loop's thread
         background.submit(_ended(source))
         return
     with suppress(ClosedError):

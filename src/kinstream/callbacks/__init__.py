@@ -1,11 +1,11 @@
-"""The same classes for callbacks: every call returns None at once, and `callback(error, ...)` runs when it is done.
+"""Producer and consumer for callbacks: every method returns None immediately, and `callback(error, ...)` receives the result.
 
-This is the contract of the AWSKinesisStreams library, item by item (docs/reference.md), and the pipelines beside it. No method
-and no constructor raises: whatever is wrong arrives in a callback, as a `KinesisError` whose `type` is one of the three of
-`ErrorType`.
+This is the contract of the AWSKinesisStreams library, item by item (docs/reference.md), extended by the producer and consumer
+pipelines. No method and no constructor raises. Every error is passed to a callback, as a `KinesisError` with one of the three
+values of `ErrorType` as its `type`.
 
-Callbacks run on the object's own thread, one at a time, and may call further methods. One that raises is logged and harms
-nobody. Data is encoded before a method returns, so what it was made of may be changed afterwards.
+Callbacks run on the object's own thread, one at a time, and may call further methods. An exception in a callback is logged and
+affects no other call. Data is encoded before a method returns, so the application may change its objects afterwards.
 """
 
 from kinstream.callbacks.consumer import Consumer

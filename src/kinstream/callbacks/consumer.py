@@ -44,31 +44,34 @@ DoneCallback: TypeAlias = Callable[[KinesisError | None], object]
 StatusCallback: TypeAlias = Callable[[KinesisError | None, list[ShardStatus]], object]
 StatisticsCallback: TypeAlias = Callable[[KinesisError | None, ConsumerStatistics | None], object]
 
-LOOK_AGAIN = 0.01
-"""Seconds between two looks whether a subscription that is to end has begun, and ended."""
+POLL_INTERVAL = 0.01
+"""Seconds between checks whether a subscription that is to end has begun, and has ended."""
 
 
 @checks_options
 class Consumer(Face):
-    """Reads records from one stream: all of it (`subscribe`), or one request at a time.
+    """Reads records from one stream: all shards by `subscribe`, or one page by `get_records`.
+
+    Delivery, order and checkpoints of `subscribe` are those of `kinstream.Consumer.run`.
 
     Args:
         region: The region's code, such as "eu-central-1".
         access_key_id: The access key's id.
         secret_access_key: The secret access key.
         stream_name: The stream's name or ARN.
-        is_blob: Whether data is handed over as the bytes it is; False: parsed as JSON.
-        endpoint_url: Another place than AWS's own; None: as the AWS configuration says.
-        application: This and all that follows is for `subscribe`, and means what it does for `kinstream.Consumer`.
-        lease_store: Where checkpoints are kept; goes with `application`.
-        start: Where reading begins in shards that have no checkpoint.
-        until: Where reading ends by itself.
+        is_blob: True to receive data as bytes, False to receive it parsed as JSON.
+        endpoint_url: URL of the service. None: from the AWS configuration, else the endpoint of AWS.
+        application: Name of the checkpoints in `lease_store`. This and all options below apply to `subscribe`, and are those of
+            `kinstream.Consumer`.
+        lease_store: Store of the checkpoints. Requires `application`.
+        start: Start position in shards without a checkpoint.
+        until: Time at which reading ends, or "now".
         fetch: `Polling()`, `EnhancedFanOut()` or `PreferFanOut()`.
-        handling: How records reach the program. Callbacks run one at a time, whatever `concurrency` says.
-        errors: What becomes of a record whose callback raises.
-        checkpoints: `Checkpoints()`, or "manual": only the method `checkpoint` writes one.
-        misrouted: What becomes of an aggregate that does not belong to the shard.
-        observer: A function that sees events (`kinstream.events`), on the object's own thread.
+        handling: Delivery of records to the application. `concurrency` has no effect: callbacks run one at a time.
+        errors: Retries of a callback that raises, and the action after the last attempt.
+        checkpoints: `Checkpoints()`, or "manual" to write a checkpoint only if the method `checkpoint` is called.
+        misrouted: Action on an aggregate with a record that belongs to another shard by its hash key: "drop" or "keep".
+        observer: Receives events (`kinstream.events`), on the object's own thread.
     """
 
     def __init__(
@@ -118,22 +121,23 @@ class Consumer(Face):
             those = set(subscribed)
             while those & subscribed:
                 _end_reading(access)
-                await access.client.clock.sleep(LOOK_AGAIN)
+                await access.client.clock.sleep(POLL_INTERVAL)
 
         super().__init__(opened, "kinstream-callbacks-consumer", wind_up)
         self._is_blob = is_blob is True
         self._subscribed = subscribed
 
     def subscribe(self, callback: RecordCallback) -> None:
-        """Ask for all records of the stream, through every reshard: in the order of each shard, several shards in turn.
+        """Read all shards and call a callback for each record: in the order of each shard, one record at a time.
 
-        A record is done when its callback has returned. One that raises is called again with the same record, as `errors`
-        says; where that stops the shard, the subscription ends in a `ConsumeError`: no record is passed over in silence.
+        A record is completed when its callback has returned. If a callback raises, it is called again with the same record, as
+        configured by `errors`. If that stops the shard, the subscription ends with a `ConsumeError`. No record is skipped
+        silently.
 
         Args:
-            callback: `callback(error, record)`. The record's data is parsed as JSON, unless the consumer has `is_blob`; where
-                it is not JSON, there is an `UnexpectedResponse` and the record with its bytes. An error without a record: the
-                subscription has ended because of it. Neither: it has ended by `unsubscribe`, `close`, or at `until`.
+            callback: `callback(error, record)`. The record's data is parsed as JSON, unless the consumer has `is_blob`. If it
+                is not JSON, the error is an `UnexpectedResponse` and the record has its bytes. An error without a record means
+                that the subscription failed. Neither means that it ended by `unsubscribe`, `close`, or at `until`.
         """
 
         def prepare() -> Prepared:
@@ -143,10 +147,10 @@ class Consumer(Face):
 
             async def handle(record: ReceivedRecord[bytes]) -> None:
                 nonlocal turn_began
-                raised = self._hand_over("subscribe", callback, self._given(record))
+                raised = self._call_back("subscribe", callback, self._arguments(record))
                 if raised is not None:
                     raise RuntimeError("the callback raised") from raised
-                if clock.monotonic() - turn_began > TURN:  # others have their turn too
+                if clock.monotonic() - turn_began > TURN:  # let other tasks run
                     await asyncio.sleep(0)
                     turn_began = clock.monotonic()
 
@@ -163,51 +167,51 @@ class Consumer(Face):
         self._ask("subscribe", callback, (None,), prepare)
 
     def unsubscribe(self) -> None:
-        """End the subscription: after the callback that runs now, if any, one more says that it has ended."""
+        """Stop the subscription. After the callback that is running, one last callback reports its end."""
         self._in_background(self._end_subscription)
 
     def pause(self, shard_id: str | None = None, callback: DoneCallback | None = None) -> None:
-        """Hand on no more records of a shard, or of any.
+        """Stop delivering records of one shard, or of all shards.
 
         Args:
-            shard_id: The shard; None: all.
+            shard_id: The shard. None: all shards.
             callback: `callback(error)`.
         """
-        self._steer("pause", callback, lambda: self._consumer().pause(shard_id))
+        self._act("pause", callback, lambda: self._consumer().pause(shard_id))
 
     def resume(self, shard_id: str | None = None, callback: DoneCallback | None = None) -> None:
-        """Go on with a shard that was paused, or with all.
+        """Resume delivering records of one shard, or of all shards.
 
         Args:
-            shard_id: The shard; None: all.
+            shard_id: The shard. None: all shards.
             callback: `callback(error)`.
         """
-        self._steer("resume", callback, lambda: self._consumer().resume(shard_id))
+        self._act("resume", callback, lambda: self._consumer().resume(shard_id))
 
     def seek(self, shard_id: str, position: PositionLike, callback: DoneCallback | None = None) -> None:
-        """Go on from elsewhere in a shard, as `kinstream.Consumer.seek`.
+        """Continue reading a shard at another position, as `kinstream.Consumer.seek`.
 
         Args:
-            shard_id: The shard; its children are not read again.
+            shard_id: The shard. Its children are not read again.
             position: "TRIM_HORIZON", "LATEST", a time, `Position.at(...)` or `Position.after(...)`.
             callback: `callback(error)`.
         """
-        self._steer("seek", callback, lambda: self._consumer().seek(shard_id, position))
+        self._act("seek", callback, lambda: self._consumer().seek(shard_id, position))
 
     def checkpoint(self, record: ReceivedRecord[Any], callback: DoneCallback | None = None) -> None:
-        """Say that a record and all before it in its shard are done. Here it takes the place of the record's own method.
+        """Mark a record and all records before it in its shard as completed. It replaces the record's own method here.
 
         Args:
-            record: From a subscription.
-            callback: `callback(error)`, once that is written down.
+            record: A record of a subscription.
+            callback: `callback(error)`, when the checkpoint is stored.
         """
-        self._steer("checkpoint", callback, lambda: record.checkpoint())
+        self._act("checkpoint", callback, lambda: record.checkpoint())
 
     def status(self, callback: StatusCallback) -> None:
-        """Ask where each shard stands that is or was read.
+        """Get the state of each shard that is being read or was read.
 
         Args:
-            callback: `callback(error, statuses)`; [] on an error.
+            callback: `callback(error, statuses)`, with [] on an error.
         """
 
         def prepare() -> Prepared:
@@ -219,10 +223,10 @@ class Consumer(Face):
         self._ask("status", callback, ([],), prepare)
 
     def statistics(self, callback: StatisticsCallback) -> None:
-        """Request counters of everything that was read since the consumer was created.
+        """Get counters of everything that was read since the consumer was created.
 
         Args:
-            callback: `callback(error, statistics)`; None on an error.
+            callback: `callback(error, statistics)`, with None on an error.
         """
 
         def prepare() -> Prepared:
@@ -233,8 +237,8 @@ class Consumer(Face):
 
         self._ask("statistics", callback, (None,), prepare)
 
-    def _steer(self, method: str, callback: DoneCallback | None, act: Callable[[], Any]) -> None:
-        """Do something on the object's thread, and await it where that is to be awaited."""
+    def _act(self, method: str, callback: DoneCallback | None, act: Callable[[], Any]) -> None:
+        """Call a function on the object's thread, and await its result if it is awaitable."""
 
         def prepare() -> Prepared:
             async def ask() -> tuple[object, ...]:
@@ -247,8 +251,8 @@ class Consumer(Face):
 
         self._ask(method, callback, (), prepare)
 
-    def _given(self, record: ReceivedRecord[bytes]) -> tuple[KinesisError | None, ReceivedRecord[Any]]:
-        """Return what is handed over of a record."""
+    def _arguments(self, record: ReceivedRecord[bytes]) -> tuple[KinesisError | None, ReceivedRecord[Any]]:
+        """Return the arguments of a subscription's callback for a record."""
         if self._is_blob:
             return None, record
         try:
@@ -267,10 +271,10 @@ class Consumer(Face):
         return consumer
 
     def get_shards(self, callback: GetShardsCallback) -> None:
-        """Ask for the ids of all shards of the stream, closed ones included.
+        """Request the ids of all shards of the stream, including closed shards.
 
         Args:
-            callback: `callback(error, shard_ids)`; [] on an error.
+            callback: `callback(error, shard_ids)`, with [] on an error.
         """
 
         def prepare() -> Prepared:
@@ -290,14 +294,14 @@ class Consumer(Face):
         type_options: Mapping[str, Any] | None,
         callback: GetShardIteratorCallback,
     ) -> None:
-        """Ask for a place in a shard to read from. It is good for five minutes.
+        """Request a shard iterator for `get_records`. It expires after five minutes.
 
         Args:
             shard_id: Such as "shardId-000000000000".
-            type: Where to start.
+            type: Kind of start position.
             type_options: `starting_sequence_number` (text) for AT_SEQUENCE_NUMBER and AFTER_SEQUENCE_NUMBER, `timestamp` (whole
-                seconds since 1970) for AT_TIMESTAMP; what the type has no use for is ignored. None: there are none.
-            callback: `callback(error, shard_iterator)`; None on an error.
+                seconds since 1970) for AT_TIMESTAMP. Options that the type does not use are ignored. None: no options.
+            callback: `callback(error, shard_iterator)`, with None on an error.
         """
 
         def prepare() -> Prepared:
@@ -317,12 +321,13 @@ class Consumer(Face):
         self._ask("get_shard_iterator", callback, (None,), prepare)
 
     def get_records(self, options: Mapping[str, Any], callback: GetRecordsCallback) -> None:
-        """Read records from a place.
+        """Request one page of records of one shard, at a shard iterator.
 
         Args:
-            options: `shard_iterator` (text), and `limit` (1 to 10,000) if fewer records are wanted than the service gives.
+            options: `shard_iterator` (text), and optionally `limit` (1 to 10,000), the maximum number of records.
             callback: `callback(error, records, millis_behind_latest, next_options)`. `next_options` are the options of the next
-                call, with the same `limit` if one was given; None at the end of a closed shard. On an error [], 0, None.
+                call, with the same `limit` if one was given, and None at the end of a closed shard. On an error the arguments
+                are [], 0 and None.
         """
 
         def prepare() -> Prepared:
@@ -334,13 +339,13 @@ class Consumer(Face):
                 request = replace(request, parse=lambda body: _parsed(client.codec.decode_get_records(body)))
 
             async def ask() -> tuple[object, ...]:
-                answer = await client.send(request)
+                response = await client.send(request)
                 following = None
-                if answer.next_shard_iterator is not None:
-                    following = {"shard_iterator": answer.next_shard_iterator}
+                if response.next_shard_iterator is not None:
+                    following = {"shard_iterator": response.next_shard_iterator}
                     if limit is not None:
                         following["limit"] = limit
-                return answer.records, answer.millis_behind_latest, following
+                return response.records, response.millis_behind_latest, following
 
             return ask()
 
@@ -353,10 +358,10 @@ def _options(name: str, options: Any) -> Mapping[str, Any]:
     return options
 
 
-def _parsed(answer: GetRecordsResult[bytes]) -> GetRecordsResult[Any]:
-    """Return the answer with each record's data parsed as JSON."""
+def _parsed(response: GetRecordsResult[bytes]) -> GetRecordsResult[Any]:
+    """Return the response with each record's data parsed as JSON."""
     wrong = None
-    for record in answer.records:
+    for record in response.records:
         try:
             msgspec.structs.force_setattr(record, "data", parse_json(record.data))
         except ValueError as error:
@@ -364,7 +369,7 @@ def _parsed(answer: GetRecordsResult[bytes]) -> GetRecordsResult[Any]:
             break
     if wrong is not None:
         raise kinesis.Malformed(wrong)
-    return answer
+    return response
 
 
 def _not_json(record: ReceivedRecord[bytes], error: ValueError) -> str:
@@ -374,11 +379,11 @@ def _not_json(record: ReceivedRecord[bytes], error: ValueError) -> str:
             f"the data of the record with sequence number {number} is not JSON but an aggregated record (KPL format);"
             " is_blob=True returns its bytes, and kinstream.deaggregate expands them"
         )
-    return f"the data of the record with sequence number {number} is {error}; is_blob=True hands over any data as it is"
+    return f"the data of the record with sequence number {number} is {error}; is_blob=True returns any data as bytes"
 
 
 def _end_reading(access: StreamAccess) -> None:
-    """Let a subscription end after the record in hand."""
+    """Stop a subscription after the record that is being handled."""
     worker = access._worker if isinstance(access, kinstream.consumer.Consumer) else None
     if worker is not None:
         worker.end()

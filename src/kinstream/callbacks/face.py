@@ -1,4 +1,4 @@
-"""Face: what producer and consumer have in common for callbacks: asking in the background, handing outcomes over, closing."""
+"""Base of producer and consumer for callbacks: background thread, calls of callbacks, closing."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ from kinstream.stream import StreamAccess
 from kinstream.usage import ForThreads
 
 Prepared: TypeAlias = Coroutine[Any, Any, tuple[object, ...]]
-"""Sends a request, and returns the callback's arguments after the error."""
+"""Coroutine that sends a request and returns the callback's arguments after the error."""
 
 EXIT_DRAIN = 5.0
-"""Seconds that the end of the interpreter waits for what is under way on an object that nobody closed."""
+"""Seconds that the end of the interpreter waits for calls in flight on an object that was not closed."""
 
 EXIT_LAST_CALLBACKS = 1.0
-"""Seconds that it then waits for the callbacks of what did not end in time."""
+"""Seconds that it then waits for the callbacks of calls that did not end in time."""
 
 TURN = 0.005
-"""Seconds for which callbacks run one after another; then the thread's other work has its turn."""
+"""Seconds for which callbacks run without a break. Then other work of the thread runs."""
 
 CALLBACK_FAILURES = 10
-"""Maximum tracebacks of callbacks that are logged a minute, of each method. Further ones are counted."""
+"""Maximum number of tracebacks of callbacks logged per minute, for each method. Further ones are counted."""
 
 log: logging.Logger = logging.getLogger("kinstream.callbacks")
 _this_thread = threading.local()
 
 
 class Face(ForThreads):
-    """What both classes do: ask in the background, hand the outcome over, close.
+    """Base class of producer and consumer: starts calls in the background, passes results to callbacks, closes.
 
-    What is under way belongs to the background thread alone; other threads hand it functions, which it runs in their order.
+    Calls in flight belong to the background thread alone. Other threads pass functions to it, which it runs in order.
 
     Args:
-        opened: Makes what is asked in the background. What it raises is handed over by every method.
+        opened: Creates the asyncio producer or consumer. Every method passes an exception of this function to its callback.
         thread_name: The thread's name.
-        wind_up: Lets what goes on by itself come to an end, before the object does.
+        wind_up: Completes work that continues by itself, before the object closes.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class Face(ForThreads):
         wind_up: Callable[[StreamAccess], Coroutine[Any, Any, None]],
     ) -> None:
         self._debug = False
-        self._closed = False  # set by close(): what is asked from now on is refused
-        self._drained = False  # set in the background: nothing is begun any more
+        self._closed = False  # set by close(): later calls are refused
+        self._drained = False  # set in the background: no call is started any more
         self._turns: dict[int, threading.Lock] = {}
         self._failures = Failures()
         self._background = BackgroundLoop(thread_name)
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._in_flight: set[asyncio.Task[None]] = set()
         self._finishing: asyncio.Task[None] | None = None
         self._limits: list[asyncio.Task[None]] = []
         self._access: StreamAccess | None = None
@@ -81,9 +81,9 @@ class Face(ForThreads):
         except KinesisError as error:
             self._wrong = without_frames(error)  # its frames hold the secret access key
         except Exception as fault:
-            self._wrong = fault_of(type(self).__name__, fault)
+            self._wrong = internal_error(type(self).__name__, fault)
         self._wind_up = wind_up
-        weakref.finalize(self, _end, self._background, self._under_way, self._access, wind_up)
+        weakref.finalize(self, _end, self._background, self._in_flight, self._access, wind_up)
 
     _writes = False
 
@@ -99,17 +99,17 @@ class Face(ForThreads):
         self._leave(error)
 
     def _leave(self, error: BaseException | None) -> None:
-        """Close at the end of a `with` block, which an exception may have left."""
+        """Close at the end of a `with` block. `error` is the exception that left it, if any."""
         self.close()
 
     def set_debug(self, value: bool) -> None:
-        """Turn debug output on or off; it is off at first.
+        """Turn debug output on or off. It is off by default.
 
-        It goes to the logger `kinstream.callbacks`: each method's outcome, errors as errors. Never a record's data, never a
-        secret. Where logging is not configured, it goes to stderr.
+        It goes to the logger `kinstream.callbacks`: the result of each method, errors at level ERROR. It never has a record's
+        data or a secret. If logging is not configured, it goes to stderr.
 
         Args:
-            value: Whether it is on.
+            value: True to turn it on.
         """
         self._debug = bool(value)
         if self._debug:
@@ -118,10 +118,10 @@ class Face(ForThreads):
                 log.addHandler(logging.StreamHandler())
 
     def close(self) -> None:
-        """Wait until everything under way has had its callback, then end the thread. May be repeated.
+        """Wait until every call in flight has had its callback, then end the thread. May be repeated.
 
-        From a callback, of this object or of another, it returns at once, and the rest follows: two that waited for each
-        other would wait for ever. Methods called afterwards hand over a ClosedError.
+        From a callback, of this object or of another, it returns immediately and the object closes later, since two callbacks
+        that waited for each other would block forever. Methods called afterwards pass a ClosedError to their callbacks.
         """
         self._close(None)
 
@@ -133,18 +133,18 @@ class Face(ForThreads):
             self._background.join()
 
     def _in_background(self, function: Callable[[], None]) -> None:
-        """Run a function on the object's thread: at once, where this is it."""
+        """Run a function on the object's thread, or directly if called on it."""
         if self._background.here:
             function()
             return
-        with suppress(UsageError, ClosedError, RuntimeError):  # forked, ended, the interpreter's end: nothing is left
+        with suppress(UsageError, ClosedError, RuntimeError):  # forked, stopped, or at the interpreter's end
             self._background.call(function)
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something beside, before which the object does not end."""
+        """Run a coroutine as a task that must end before the object closes."""
         task = asyncio.get_running_loop().create_task(work)
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        self._in_flight.add(task)
+        task.add_done_callback(self._in_flight.discard)
 
     def _begin_to_finish(self, timeout: float | None) -> None:
         if self._finishing is None:
@@ -153,14 +153,14 @@ class Face(ForThreads):
             self._limits.append(asyncio.get_running_loop().create_task(self._limit(self._access, timeout)))
 
     async def _limit(self, access: StreamAccess, timeout: float) -> None:  # noqa: ASYNC109 - not the caller's own
-        """Fail the calls that have not ended after a time, so that the object can close. Cancelled if it closes before."""
+        """Cancel the calls that have not ended after a timeout, so that the object can close. Cancelled if it closes before."""
         await access.client.clock.sleep(timeout)
-        for task in self._under_way:
+        for task in self._in_flight:
             task.cancel()
 
     async def _finish(self) -> None:
         try:
-            await _done(self._under_way, self._access, self._wind_up)
+            await _done(self._in_flight, self._access, self._wind_up)
             self._drained = True
             if self._access is not None:
                 await self._access.close()
@@ -178,42 +178,42 @@ class Face(ForThreads):
         on_failure: tuple[object, ...],
         prepare: Callable[[], Prepared],
     ) -> None:
-        """Start what `prepare` returns, and call `callback(error, ...)` when it is done. Never raises.
+        """Start the coroutine that `prepare` returns, and call `callback(error, ...)` when it has ended. Never raises.
 
         Args:
             method: The public method, for debug output.
-            callback: Takes the error, then what was asked for; None: nobody wants to know.
-            on_failure: What is handed over besides an error.
+            callback: Receives the error, then the results. None: the result is not reported.
+            on_failure: Arguments after the error if the call fails.
             prepare: Checks and encodes in the caller's thread, and returns the coroutine that sends.
         """
         if not self._may_call(method, callback):
             return
         error = self._closed_error(method) if self._closed else self._wrong
-        asking = None
+        coroutine = None
         if error is None:
             try:
-                asking = prepare()
+                coroutine = prepare()
             except KinesisError as refused:
                 error = without_frames(refused)  # its frames hold the record
             except Exception as fault:
-                error = fault_of(method, fault)
+                error = internal_error(method, fault)
         try:
-            self._background.call(self._begin, method, callback, on_failure, asking, error)
+            self._background.call(self._begin, method, callback, on_failure, coroutine, error)
         except Exception as ended:
-            # The thread is gone (closed, forked, the interpreter's end): a last one brings the news.
-            if asking is not None:
-                asking.close()
-            late = error or (ended if isinstance(ended, KinesisError) else fault_of(method, ended))
+            # The thread has ended (closed, forked, the interpreter's end): another thread calls the callback.
+            if coroutine is not None:
+                coroutine.close()
+            late = error or (ended if isinstance(ended, KinesisError) else internal_error(method, ended))
             outcome = (method, callback, (late, *on_failure))
             try:
-                threading.Thread(target=self._hand_over, args=outcome, daemon=True).start()
+                threading.Thread(target=self._call_back, args=outcome, daemon=True).start()
             except RuntimeError:  # at the interpreter's end, from Python 3.12 on
-                # Who closed the object, and lets a timer ask once more, has lost nothing.
+                # A timer may call a method of a closed object: the application has lost nothing.
                 level = logging.DEBUG if self._closed else logging.ERROR
-                log.log(level, "%s: the program ends, no thread is left to call back on: %s", method, late.details)
+                log.log(level, "%s: the process ends, and no thread is left for callbacks: %s", method, late.details)
 
     def _may_call(self, method: str, callback: Any) -> bool:
-        """Return True if a callback is None or a function; log an error if not."""
+        """Return True if a callback is None or a function, and log an error otherwise."""
         if callback is None or callable(callback):
             return True
         log.error("%s: callback must be a function, not %s; nothing was done", method, type(callback).__name__)
@@ -224,53 +224,53 @@ class Face(ForThreads):
         method: str,
         callback: Callable[..., object] | None,
         on_failure: tuple[object, ...],
-        asking: Coroutine[Any, Any, tuple[object, ...]] | None,
+        coroutine: Coroutine[Any, Any, tuple[object, ...]] | None,
         error: KinesisError | None,
     ) -> None:
-        if asking is not None and self._drained:
-            asking.close()
-            asking = None
-        if asking is None:
-            self._hand_over(method, callback, (error or self._closed_error(method), *on_failure))
+        if coroutine is not None and self._drained:
+            coroutine.close()
+            coroutine = None
+        if coroutine is None:
+            self._call_back(method, callback, (error or self._closed_error(method), *on_failure))
             return
-        self._keep(self._await(method, callback, on_failure, asking))
+        self._keep(self._await(method, callback, on_failure, coroutine))
 
     async def _await(
         self,
         method: str,
         callback: Callable[..., object] | None,
         on_failure: tuple[object, ...],
-        asking: Coroutine[Any, Any, tuple[object, ...]],
+        coroutine: Coroutine[Any, Any, tuple[object, ...]],
     ) -> None:
         error: KinesisError | None = None
         results = on_failure
         try:
-            results = await asking
+            results = await coroutine
         except KinesisError as failed:
             error = failed
         except asyncio.CancelledError:  # `close` or the end of the interpreter has waited long enough
             error = ClosedError(f"{method}: closed before a response came")
             error.maybe_written = self._writes
         except Exception as fault:
-            error = fault_of(method, fault)
-        self._hand_over(method, callback, (error, *results))
+            error = internal_error(method, fault)
+        self._call_back(method, callback, (error, *results))
 
-    def _hand_over(
+    def _call_back(
         self, method: str, callback: Callable[..., object] | None, outcome: tuple[Any, ...]
     ) -> BaseException | None:
-        """Call a callback; return what it raised."""
+        """Call a callback, and return the exception that it raised, if any."""
         self._debugged(method, outcome[0])
         if callback is None:
             if outcome[0] is not None:
-                self._unheard(method, outcome[0])
+                self._log_unobserved(method, outcome[0])
             return None
-        # A lock for each process: one that was held when this process was forked is never released here.
+        # One lock for each process: a lock that was held at a fork is never released in the child.
         process = os.getpid()
         with self._turns.get(process) or self._turns.setdefault(process, threading.Lock()):
             _this_thread.in_callback = True
             try:
                 callback(*outcome)
-            except BaseException as raised:  # sys.exit() in a callback must not end the thread of all the others
+            except BaseException as raised:  # sys.exit() in a callback must not end the thread
                 report = self._due(f"{method}: the callback raised", 1, burst=CALLBACK_FAILURES)
                 if report is not None:
                     shown = exception_info(raised, _data_in(outcome))
@@ -281,14 +281,14 @@ class Face(ForThreads):
         return None
 
     def _debugged(self, method: str, error: KinesisError | None) -> None:
-        """Log an outcome, if debug output is on."""
+        """Log a result, if debug output is on."""
         if self._debug and error is None:
             log.debug("%r.%s: done", self, method)
         elif self._debug and error is not None:
             log.error("%r.%s: %s: %s", self, method, error.type, error.details)
 
-    def _unheard(self, method: str, error: KinesisError, count: int = 1) -> None:
-        """Log that calls without a callback failed: the first at once, then one line a minute."""
+    def _log_unobserved(self, method: str, error: KinesisError, count: int = 1) -> None:
+        """Log that calls without a callback failed: the first one immediately, then one line a minute."""
         report = self._due(f"{method}: calls that had no callback failed", count)
         if report is not None:
             calls = "a call" if report.unreported == 1 else f"{report.unreported:,} calls"
@@ -306,7 +306,7 @@ class Face(ForThreads):
 
 
 def _data_in(outcome: Sequence[Any]) -> list[bytes]:
-    """Return the data of the records that a callback was given."""
+    """Return the data of the records among a callback's arguments."""
     found: list[bytes] = []
     for part in outcome:
         for one in part if isinstance(part, list) else [part]:
@@ -319,7 +319,7 @@ def _data_in(outcome: Sequence[Any]) -> list[bytes]:
 
 
 def account(region: Any, access_key_id: Any, secret_access_key: Any, stream_name: Any) -> Credentials:
-    """Return the credentials, all of the constructor's texts checked: none has a default here."""
+    """Return the credentials, after checking all texts of the constructor."""
     text("region", region)
     credentials = Credentials(text("access_key_id", access_key_id), text("secret_access_key", secret_access_key))
     text("stream_name", stream_name)
@@ -327,19 +327,19 @@ def account(region: Any, access_key_id: Any, secret_access_key: Any, stream_name
 
 
 def reached(access: StreamAccess | None) -> tuple[Client, Stream]:
-    """Return the client and the stream of an object whose constructor's arguments were right."""
-    assert access is not None  # `_ask` prepares nothing where the constructor's arguments were wrong
+    """Return the client and the stream of an object that was constructed with valid arguments."""
+    assert access is not None  # `_ask` calls `prepare` only if the constructor's arguments were valid
     return access.client, access.stream
 
 
 async def sent(client: Client, request: kinesis.Request[Any]) -> tuple[object, ...]:
-    """Send a request, and return its result as what is handed over."""
+    """Send a request, and return its result as the callback's arguments."""
     return (await client.send(request),)
 
 
-def fault_of(method: str, fault: Exception) -> KinesisError:
-    """Return the error for a fault of ours."""
-    error = KinesisError(f"{method}: a fault in kinstream: {type(fault).__name__}")
+def internal_error(method: str, fault: Exception) -> KinesisError:
+    """Return the error for a bug in kinstream."""
+    error = KinesisError(f"{method}: a bug in kinstream: {type(fault).__name__}")
     error.__cause__ = fault
     return error
 
@@ -350,35 +350,35 @@ def in_callback() -> bool:
 
 
 async def _done(
-    under_way: set[asyncio.Task[None]],
+    in_flight: set[asyncio.Task[None]],
     access: StreamAccess | None,
     wind_up: Callable[[StreamAccess], Coroutine[Any, Any, None]],
 ) -> None:
-    """Wait until nothing is under way, what callbacks ask for meanwhile included."""
+    """Wait until no call is in flight, including calls that callbacks make."""
     if access is not None:
         await wind_up(access)
-    while under_way:
-        await asyncio.wait(under_way)
+    while in_flight:
+        await asyncio.wait(in_flight)
 
 
 def _end(
     background: BackgroundLoop,
-    under_way: set[asyncio.Task[None]],
+    in_flight: set[asyncio.Task[None]],
     access: StreamAccess | None,
     wind_up: Callable[[StreamAccess], Coroutine[Any, Any, None]],
 ) -> None:
-    """End the thread of an object that nobody closed: forgotten, with nothing under way, or at the interpreter's end."""
+    """Stop the thread of an object that was not closed, when it becomes unreferenced or at the interpreter's end."""
     if background.started and not background.stopped and not background.here:
         try:
-            background.submit(_done(under_way, access, wind_up)).result(EXIT_DRAIN)
+            background.submit(_done(in_flight, access, wind_up)).result(EXIT_DRAIN)
             if access is not None:
-                with suppress(Exception):  # nobody is left who could be told
+                with suppress(Exception):  # no caller is left to report it to
                     background.submit(access.close()).result(EXIT_LAST_CALLBACKS)
         except TimeoutError:
             if isinstance(access, kinstream.producer.Producer):
-                with suppress(Exception):  # what waits there is told that it was not written
+                with suppress(Exception):  # the pending records fail
                     background.submit(access._pipeline.close(0.0)).result(EXIT_LAST_CALLBACKS)
                 with suppress(Exception):
                     background.submit(wind_up(access)).result(EXIT_LAST_CALLBACKS)
     background.stop()
-    background.join(EXIT_LAST_CALLBACKS)  # the interpreter must not end amid the loop's end
+    background.join(EXIT_LAST_CALLBACKS)  # the interpreter must not end while the loop closes

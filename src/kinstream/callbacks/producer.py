@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 import kinstream.producer
 from kinstream.aws import kinesis
-from kinstream.callbacks.face import TURN, Face, Prepared, account, fault_of, reached, sent
+from kinstream.callbacks.face import TURN, Face, Prepared, account, internal_error, reached, sent
 from kinstream.callbacks.refuse import Refusals
 from kinstream.config import Aggregation, Batching, BufferLimits, DeliveryPolicy, RateLimits
 from kinstream.errors import BufferFull, ConfigError, KinesisError, ProduceError
@@ -206,7 +206,7 @@ class Producer(Face):
             except KinesisError as refused:
                 error = refused.with_traceback(None)  # its frames hold the record
             except Exception as fault:
-                error = fault_of("put", fault)
+                error = internal_error("put", fault)
         if callback is None:
             self._debugged("put", error)
         self._refusals.add(self, callback, error)
@@ -247,14 +247,14 @@ class Producer(Face):
             if delivery.failed and waiter.callback is None and not self._debug:
                 unheard.append(delivery)  # an error for each would cost most of the time
             elif isinstance(value := delivery.value(), ProduceError):
-                self._hand_over("put", waiter.callback, (value, None))
+                self._call_back("put", waiter.callback, (value, None))
             else:
-                self._hand_over("put", waiter.callback, (None, value))
+                self._call_back("put", waiter.callback, (None, value))
             if self._settled.waiters and self._now() > until:
                 asyncio.get_running_loop().call_soon(self._hand_settled)
                 break
         if unheard:
-            self._unheard("put", unheard[0].error(), len(unheard))
+            self._log_unobserved("put", unheard[0].error(), len(unheard))
 
     def close(self, timeout: float | None = None) -> None:
         """Wait until everything in flight has had its callback, then end the thread. May be repeated.

@@ -1,4 +1,4 @@
-"""Checkpoints: the finished prefix of what was delivered, and never more."""
+"""Progress in a shard: the last record of the completed prefix, which is the highest position that may be checkpointed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from kinstream.record import ReceivedRecord
 
 
 def after(record: ReceivedRecord[bytes]) -> Position:
-    """Return the place after a record; a plain one has the subsequence number 0, as in the Kinesis Client Library."""
+    """Return the position after a record. A plain record has the subsequence number 0, as in the Kinesis Client Library."""
     return Position(record.sequence_number, record.subsequence_number or 0, False)
 
 
-class InWork:
+class RunningRecord:
     """A record that is being handled."""
 
     __slots__ = ("finished", "record")
@@ -24,50 +24,50 @@ class InWork:
 
 
 class Progress:
-    """How far the records of one shard are done.
+    """The completed records of one shard.
 
-    Where they are handled one after another, in the order of the shard, whoever handles them sets `last` after each. Where
-    several are in work at once, `begin` and `finish` keep it: it is then the last record of the finished prefix.
+    If records are handled one after another, in the shard's order, the handling task sets `last` after each. If several are
+    handled concurrently, `begin` and `finish` maintain it: `last` is the last record of the completed prefix.
 
     Attributes:
-        last: The last record that is done, with all before it; None: none yet.
+        last: The last record that is completed together with all before it. None before the first.
     """
 
-    __slots__ = ("_in_work", "last")
+    __slots__ = ("_running", "last")
 
     def __init__(self) -> None:
         self.last: ReceivedRecord[bytes] | None = None
-        self._in_work: deque[InWork] = deque()
+        self._running: deque[RunningRecord] = deque()
 
     def __len__(self) -> int:
-        """Return how many records were begun and do not belong to the prefix yet."""
-        return len(self._in_work)
+        """Return the number of records that were begun and are not part of the completed prefix yet."""
+        return len(self._running)
 
-    def begin(self, record: ReceivedRecord[bytes]) -> InWork:
-        """Take a record into work; records come in the order of the shard."""
-        work = InWork(record)
-        self._in_work.append(work)
-        return work
+    def begin(self, record: ReceivedRecord[bytes]) -> RunningRecord:
+        """Add a record that is being handled. Records are added in the shard's order."""
+        running = RunningRecord(record)
+        self._running.append(running)
+        return running
 
-    def finish(self, work: InWork) -> None:
-        """Say that a record is done; in any order."""
-        work.finished = True
-        waiting = self._in_work
-        while waiting and waiting[0].finished:
-            self.last = waiting.popleft().record
+    def finish(self, running: RunningRecord) -> None:
+        """Mark a record as completed, in any order."""
+        running.finished = True
+        queue = self._running
+        while queue and queue[0].finished:
+            self.last = queue.popleft().record
 
     def forget(self) -> None:
-        """Forget what was begun: it is not wanted any more."""
-        self._in_work.clear()
+        """Discard the records that were begun."""
+        self._running.clear()
 
-    def vouch(self, record: ReceivedRecord[bytes]) -> None:
-        """Take the program's word that a record is done that is still in work."""
-        for work in self._in_work:
-            if work.record is record or after(work.record) == after(record):  # it may be a copy, with its data parsed
-                self.finish(work)
+    def finish_record(self, record: ReceivedRecord[bytes]) -> None:
+        """Mark a record as completed that is still being handled, because the application has checkpointed it."""
+        for running in self._running:
+            if running.record is record or after(running.record) == after(record):  # a copy has parsed data
+                self.finish(running)
                 return
 
     @property
     def position(self) -> Position | None:
-        """The place after the finished prefix; None: nothing is done yet."""
+        """The position after the completed prefix. None if no record is completed."""
         return None if self.last is None else after(self.last)

@@ -1,4 +1,4 @@
-"""Dead letters: a JSON object for each record that cannot be handled, in forms of which one always fits the stream."""
+"""Dead letters: a JSON object for each record that cannot be handled, in several forms of which one always fits the stream."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from kinstream.record import ReceivedRecord, Record
 from kinstream.service_quotas import PARTITION_KEY_MAX_CHARACTERS
 
 ERROR_CHARACTERS = 2000
-"""Maximum characters of an error's text. Errors of parsers and validators quote their input, which may be large."""
+"""Maximum characters of an error's text. Errors of parsers and validators may quote large inputs."""
 
 QUICK_BYTES = 1 << 16
-"""Data up to this size is encoded in the event loop."""
+"""Maximum bytes of data that is encoded in the event loop. Larger data is encoded in a thread."""
 
 TOO_LARGE = 413
-"""HTTP status of a request that is too large for a proxy."""
+"""HTTP status of a proxy for a request that is too large."""
 
 
 class LetterBox(Protocol):
-    """A producer of the stream that takes dead letters."""
+    """A producer of the stream that stores dead letters."""
 
     def put_record(self, record: Record, /) -> Awaitable[object]:
-        """Write a record by one request."""
+        """Write a record with one request."""
 
 
 class DeadLetters:
@@ -40,19 +40,19 @@ class DeadLetters:
 
     def __init__(self, stream: str) -> None:
         self._stream = stream
-        self._too_large: float = float("inf")  # bytes of the smallest letter that was refused
+        self._too_large: float = float("inf")  # bytes of the smallest dead letter that was refused
 
     async def write(
         self, box: LetterBox, record: ReceivedRecord[bytes], error: Exception, *, time: float, attempts: int
     ) -> None:
-        """Write the letter of a record: with its data, else with compressed data, else with a reference to the record.
+        """Write the dead letter of a record: with its data, else with compressed data, else with a reference to the record.
 
         Raises:
-            KinesisError: Not even the reference could be written.
+            KinesisError: The reference could not be written either.
         """
         fields = letter_fields(self._stream, record, error, time=time, attempts=attempts)
         for form in FORMS:
-            # Megabytes are compressed in a thread: the event loop has other shards to read.
+            # Large data is compressed in a thread, so that the event loop is not blocked.
             letter = (
                 await asyncio.to_thread(form, fields, record)
                 if len(record.data) > QUICK_BYTES
@@ -78,7 +78,7 @@ class DeadLetters:
 def letter_fields(
     stream: str, record: ReceivedRecord[bytes], error: Exception, *, time: float, attempts: int
 ) -> dict[str, Any]:
-    """Return the members that every form of a letter has."""
+    """Return the members that every form of a dead letter has."""
     key = record.partition_key
     return {
         "error": error_text(error),
@@ -96,36 +96,36 @@ def letter_fields(
 
 
 def with_data(fields: dict[str, Any], record: ReceivedRecord[bytes]) -> Record | None:
-    """Return the letter that has the data."""
+    """Return the dead letter with the data."""
     return _letter({**fields, "data": _base64(record.data)}, record)
 
 
 def with_compressed_data(fields: dict[str, Any], record: ReceivedRecord[bytes]) -> Record | None:
-    """Return the letter that has the compressed data; None if that is not smaller."""
+    """Return the dead letter with the compressed data. None if compression does not make it smaller."""
     packed = gzip.compress(record.data, mtime=0)
     return _letter({**fields, "data_gzip": _base64(packed)}, record) if len(packed) < len(record.data) else None
 
 
 def with_reference(fields: dict[str, Any], record: ReceivedRecord[bytes]) -> Record | None:
-    """Return the letter without the data: stream, shard and sequence number say where to read it."""
+    """Return the dead letter without the data, which can be read again by stream, shard and sequence number."""
     return _letter(fields, record)
 
 
 FORMS: tuple[Callable[[dict[str, Any], ReceivedRecord[bytes]], Record | None], ...] = (
     with_data, with_compressed_data, with_reference,
 )  # fmt: skip
-"""The forms of a letter, the most complete one first."""
+"""The forms of a dead letter, the most complete one first."""
 
 
 def error_text(error: BaseException) -> str:
     """Return an error's type and text, cut to `ERROR_CHARACTERS`."""
     try:
         text = str(error)
-    except Exception as raised:  # noqa: BLE001 - a handler's exception is anybody's code
+    except Exception as raised:  # noqa: BLE001 - the exception is user code
         text = f"(its text cannot be shown: {type(raised).__name__})"
     if len(text) > ERROR_CHARACTERS:
         text = f"{text[:ERROR_CHARACTERS]}... ({len(text)} characters)"
-    # Lone surrogates are no text in JSON, and other parsers refuse them.
+    # Lone surrogates are invalid in JSON, and other parsers refuse them.
     return f"{type(error).__name__}: {text}".encode("utf-8", "backslashreplace").decode()
 
 

@@ -1,4 +1,4 @@
-"""Takes aggregated records apart, lazily, and passes plain ones on."""
+"""Deaggregation: expands aggregated records (KPL format) lazily, and returns plain records unchanged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kinstream.sharding.hashkey import md5, parse_hash_key
 from kinstream.speed import Compiled, compiled
 
 KEYS_REMEMBERED = 20_000
-"""Of so many partition keys it is remembered whether they belong to the shard."""
+"""Maximum number of partition keys for which the check against the shard's range is cached."""
 
 _MAGIC_BYTE = MAGIC[:1]
 _WHOLE_RANGE = HashKeyRange("0", str(2**128 - 1))
@@ -24,11 +24,11 @@ _put = msgspec.structs.force_setattr
 
 
 class Undeliverable(msgspec.Struct, frozen=True, gc=False):
-    """Stands in a batch's place for a record that cannot be taken apart: what becomes of it, the failure policy says.
+    """A record that cannot be deaggregated, in place of a batch. The failure policy decides how it is handled.
 
     Attributes:
-        record: The record as Kinesis keeps it.
-        error: What is wrong with it.
+        record: The record as Kinesis stores it.
+        error: The reason.
     """
 
     record: ReceivedRecord[bytes]
@@ -36,22 +36,22 @@ class Undeliverable(msgspec.Struct, frozen=True, gc=False):
 
 
 class Deaggregator:
-    """Makes the user records of one shard out of its records.
+    """Splits the records of one shard into user records.
 
-    An aggregate in which any record lies outside the shard's hash-key range was written by a producer that took the shard for
-    another one, and that sends it again: it is dropped whole, as the Kinesis Client Library does, unless it is to be kept.
+    An aggregate with any record outside the shard's hash-key range was written by a producer with an outdated shard map, which
+    retries it. It is dropped completely, as in the Kinesis Client Library, unless it is to be kept.
 
     Args:
         shard_id: The shard.
-        origin: What each record is given as its origin.
-        hash_key_range: The shard's; None: aggregates are never dropped.
-        batch_records: The most records in one batch.
-        announce: Is given an event where something was dropped or is damaged.
-        compiled: The compiled hot path; None does without.
+        origin: Origin that is set in each record.
+        hash_key_range: The shard's range of hash keys. None: aggregates are never dropped.
+        batch_records: Maximum number of records in one batch.
+        announce: Receives an event for each aggregate that is dropped or damaged.
+        compiled: The compiled hot path. None: the Python implementation.
 
     Attributes:
-        dropped: Aggregates that were dropped.
-        damaged: Records that begin as an aggregate but are none.
+        dropped: Number of aggregates that were dropped.
+        damaged: Number of records with the KPL magic bytes that are not valid aggregates.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Deaggregator:
         self._compiled = compiled
 
     def batches(self, records: list[ReceivedRecord[bytes]]) -> Iterator[list[ReceivedRecord[bytes]] | Undeliverable]:
-        """Yield the user records of a page in batches, none of them empty, each made when it is asked for."""
+        """Yield the user records of a page in batches, each created when it is requested. No batch is empty."""
         suspects = None if self._compiled is None else self._compiled.set_origin(records, self.origin)
         if suspects is None:
             suspects = set_origin(records, self.origin)
@@ -88,7 +88,7 @@ class Deaggregator:
     def _mixed(
         self, records: list[ReceivedRecord[bytes]], suspects: list[int]
     ) -> Iterator[list[ReceivedRecord[bytes]] | Undeliverable]:
-        most = self._batch_records
+        limit = self._batch_records
         batch: list[ReceivedRecord[bytes]] = []
         done = 0
         for index in suspects:
@@ -99,10 +99,10 @@ class Deaggregator:
                 found = self._compiled.user_records(record, self.origin, *(self._range or (None, None)))
                 if found is not None:
                     batch += found
-                    if len(batch) >= most:
-                        *pieces, batch = _pieces(batch, most)
+                    if len(batch) >= limit:
+                        *pieces, batch = _pieces(batch, limit)
                         yield from pieces
-                        if len(batch) == most:
+                        if len(batch) == limit:
                             yield batch
                             batch = []
                     continue
@@ -110,7 +110,7 @@ class Deaggregator:
                 user_records = self._unpacked(record)
             except BadIndex as error:
                 if batch:
-                    yield from _pieces(batch, most)
+                    yield from _pieces(batch, limit)
                     batch = []
                 yield Undeliverable(record, error)
                 continue
@@ -122,21 +122,21 @@ class Deaggregator:
             numbered = enumerate(user_records)
             while chunk := [
                 ReceivedRecord(data, sequence_number, arrival, None if key == NO_KEY else key, encryption, i, origin)
-                for i, (key, _, data) in islice(numbered, most)
+                for i, (key, _, data) in islice(numbered, limit)
             ]:
                 batch += chunk
-                if len(batch) >= most:
-                    *whole, batch = _pieces(batch, most)
+                if len(batch) >= limit:
+                    *whole, batch = _pieces(batch, limit)
                     yield from whole
-                    if len(batch) == most:
+                    if len(batch) == limit:
                         yield batch
                         batch = []
         batch += records[done:]
         if batch:
-            yield from _pieces(batch, most)
+            yield from _pieces(batch, limit)
 
     def expanded(self, record: ReceivedRecord[bytes]) -> list[ReceivedRecord[bytes]]:
-        """Return the user records in a record with the keys in the stream; itself if it is not a valid aggregate."""
+        """Return the user records in a record with the keys in the stream. The record itself if it is not a valid aggregate."""
         data = record.data
         if record.subsequence_number is not None or data.__class__ is not bytes or not data.startswith(MAGIC):
             return [record]
@@ -153,10 +153,10 @@ class Deaggregator:
         ]
 
     def _unpacked(self, record: ReceivedRecord[bytes]) -> UserRecords | tuple[()] | None:
-        """Return the user records in a record; none where it was dropped, None where it is a plain one.
+        """Return the user records in a record: () if it was dropped, None if it is a plain record.
 
         Raises:
-            BadIndex: It was written wrongly.
+            BadIndex: The aggregate refers to a key that it does not have.
         """
         try:
             user_records = unpack(record.data)
@@ -189,18 +189,18 @@ class Deaggregator:
 
 
 def deaggregate(records: Iterable[ReceivedRecord[bytes]], *, shard: Shard | None = None) -> list[ReceivedRecord[bytes]]:
-    """Expand aggregated records (KPL format), as `get_records` returns them, into their user records.
+    """Expand aggregated records (KPL format), as returned by `get_records`, into their user records.
 
-    All other records are returned unchanged, and so is a record that begins like an aggregated one but is not valid. Partition
+    All other records are returned unchanged, including a record that begins like an aggregate but is not a valid one. Partition
     keys are those in the stream. `async for`, `batches` and `run` deaggregate by themselves.
 
     Args:
         records: From `get_records`, in their order.
         shard: The shard that they were read from. An aggregate with a record outside its range of hash keys is then dropped
-            whole, as the Kinesis Client Library does: its producer sends these records again. None: nothing is dropped.
+            completely, as in the Kinesis Client Library: its producer retries these records. None: no aggregate is dropped.
 
     Raises:
-        ConfigError: An argument is wrong.
+        ConfigError: An argument is invalid.
 
     Example:
         >>> from kinstream import ReceivedRecord, deaggregate
@@ -224,22 +224,22 @@ def deaggregate(records: Iterable[ReceivedRecord[bytes]], *, shard: Shard | None
 
 
 def set_origin(records: list[ReceivedRecord[bytes]], origin: object) -> list[int]:
-    """Set the origin of records, and take the key off those put without one; return the indexes of possible aggregates."""
+    """Set the origin of records, and remove the key of records put without one, and return the indexes of possible aggregates."""
     for record in records:
         _put(record, "origin", origin)
         if record.partition_key == NO_KEY:
             _put(record, "partition_key", None)
-    # One byte tells nearly all plain records apart, and costs no allocation.
+    # The first byte identifies nearly all plain records without an allocation.
     return [i for i, record in enumerate(records) if record.data[:1] == _MAGIC_BYTE]
 
 
-def _pieces(batch: list[ReceivedRecord[bytes]], most: int) -> list[list[ReceivedRecord[bytes]]]:
-    return [batch[i : i + most] for i in range(0, len(batch), most)] if len(batch) > most else [batch]
+def _pieces(batch: list[ReceivedRecord[bytes]], limit: int) -> list[list[ReceivedRecord[bytes]]]:
+    return [batch[i : i + limit] for i in range(0, len(batch), limit)] if len(batch) > limit else [batch]
 
 
 def _bytes_of(hash_keys: HashKeyRange | None) -> tuple[bytes, bytes] | None:
     if hash_keys is None:
         return None
     low, high = (parse_hash_key(text) for text in (hash_keys.starting_hash_key, hash_keys.ending_hash_key))
-    # A listing whose ranges are none says nothing about what belongs where.
+    # Invalid ranges in a listing cannot show that a record is misrouted.
     return None if low is None or high is None else (low.to_bytes(16, "big"), high.to_bytes(16, "big"))

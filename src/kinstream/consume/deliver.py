@@ -1,4 +1,4 @@
-"""Delivers records to a handler: one by one, in batches or several keys at once, and does what the failure policy says."""
+"""Delivery of records to a handler: one by one, in batches, or concurrently by key, with retries and the failure policy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias, overload
 
 from kinstream.clock import Clock
 from kinstream.config import ErrorPolicy
-from kinstream.consume.checkpoint import InWork
+from kinstream.consume.checkpoint import RunningRecord
 from kinstream.consume.dead_letter import DeadLetters
 from kinstream.consume.reading import Batch, Reading
 from kinstream.consume.report import Reporter
@@ -22,16 +22,15 @@ from kinstream.events import HandlerFailed
 from kinstream.record import ReceivedRecord
 
 RecordHandler: TypeAlias = Callable[[ReceivedRecord[bytes]], object]
-"""Handles a record; plain functions run in threads, async ones on the event loop. What it returns is not looked at."""
+"""Function of a record. Plain functions run in threads, async functions on the event loop. The return value is ignored."""
 
 
 class RecordBatch(Sequence[ReceivedRecord[bytes]]):
-    """Records of one shard, in its order.
+    """A sequence of records of one shard, in the shard's order.
 
     Attributes:
         shard_id: The shard.
-        millis_behind_latest: How far the shard's newest record was from these when they were read, in milliseconds; None: not
-            known.
+        millis_behind_latest: Milliseconds from these records to the shard's newest record when they were read. None: unknown.
     """
 
     __slots__ = ("_records", "millis_behind_latest", "shard_id")
@@ -58,38 +57,38 @@ class RecordBatch(Sequence[ReceivedRecord[bytes]]):
         return f"<RecordBatch of {len(self._records)} records from {self.shard_id}>"
 
     def checkpoint(self) -> Awaitable[None]:
-        """Say that all of these and all before them are done, as `ReceivedRecord.checkpoint`."""
+        """Mark these records and all before them in the shard as completed, as `ReceivedRecord.checkpoint`."""
         return self._records[-1].checkpoint()
 
 
 BatchHandler: TypeAlias = Callable[[RecordBatch], object]
-"""Handles a batch, as `RecordHandler` does a record."""
+"""Function of a batch, called as a `RecordHandler`."""
 
 
 def batch_of(reading: Reading, records: Batch) -> RecordBatch:
-    """Return records as the program gets them."""
+    """Return records as the batch that the application receives."""
     return RecordBatch(records, reading.shard_id, reading.millis_behind_latest)
 
 
 class Interrupted(Exception):
-    """Delivering was to stop while a record's next try was waited for: the record is not done."""
+    """Delivery stops while a record's next attempt is pending: the record is not completed."""
 
 
 def _outcome(then: Any) -> str:
-    """Return the outcome of records that failed for the last time, by `ErrorPolicy.then`."""
+    """Return the outcome of records after their last attempt, according to `ErrorPolicy.then`."""
     return (
         {"stop": "stopped", "skip": "skipped"}.get(then, "dead-lettered") if isinstance(then, str) else "dead-lettered"
     )
 
 
 class FailurePolicy:
-    """Does what is declared for records that fail.
+    """Retries failed records and then applies `ErrorPolicy.then`.
 
     Args:
-        option: What is declared.
-        clock: Waits between tries.
-        announce: Reports calls that failed, and each record that failed for good.
-        stopping: Set when delivering is to stop.
+        option: The application's error policy.
+        clock: Waits between attempts.
+        announce: Reports failed calls, and each record after its last attempt.
+        stopping: Set when delivery is to stop.
         stream: Name of the stream that is read.
     """
 
@@ -100,38 +99,38 @@ class FailurePolicy:
         self._clock = clock
         self._announce = announce
         self._stopping = stopping
-        self._letters = DeadLetters(stream)
+        self._dead_letters = DeadLetters(stream)
 
     @property
     def stopping(self) -> bool:
-        """Whether delivering is to stop."""
+        """True if delivery is to stop."""
         return self._stopping.is_set()
 
     async def failed(
-        self, reading: Reading, records: Sequence[ReceivedRecord[bytes]], error: Exception, again: Again
+        self, reading: Reading, records: Sequence[ReceivedRecord[bytes]], error: Exception, retry: Retry
     ) -> None:
-        """Try again, as often as it is declared; then skip the records, hand them to the dead letter, or raise.
+        """Retry failed records up to the maximum number of attempts, then skip them, write them to the dead letter, or raise.
 
         Args:
             reading: Their shard.
-            records: What failed: a record, or a batch.
-            error: What was raised.
-            again: Hands them to the handler once more.
+            records: The failed record, or batch.
+            error: The handler's exception.
+            retry: Calls the handler with them again.
 
         Raises:
             ConsumeError: They cannot be handled, and the shard stops before them.
-            Interrupted: Delivering is to stop.
+            Interrupted: Delivery is to stop.
         """
-        pause = self._option.initial_delay
+        delay = self._option.initial_delay
         for _ in range(self._option.max_attempts - 1):
-            self._announce.handler_failed(reading.shard_id, error, pause)
-            if await sleep_unless(self._stopping, self._clock, pause):
+            self._announce.handler_failed(reading.shard_id, error, delay)
+            if await sleep_unless(self._stopping, self._clock, delay):
                 raise Interrupted
-            pause = min(pause * 2, self._option.max_delay)
+            delay = min(delay * 2, self._option.max_delay)
             try:
-                await again()
-            except BaseException as once_more:  # noqa: BLE001 - a handler is anybody's code
-                error = failure(once_more)
+                await retry()
+            except BaseException as raised:  # noqa: BLE001 - the handler is user code
+                error = failure(raised)
             else:
                 self._announce.handled(reading.shard_id)
                 return
@@ -141,11 +140,11 @@ class FailurePolicy:
     async def decide(
         self, reading: Reading, records: Sequence[ReceivedRecord[bytes]], error: Exception, tries: int
     ) -> None:
-        """Do what is declared for records that cannot be handled. Raises as `failed`."""
+        """Apply `ErrorPolicy.then` to records that cannot be handled. Raises as `failed`."""
         then = self._option.then
         self._announce.gave_up(reading.shard_id, records, error, tries, _outcome(then))
         if then == "stop":
-            self._tell(reading, records, error, tries, "stopped")
+            self._report(reading, records, error, tries, "stopped")
             first = records[0]
             raise ConsumeError(
                 f"{reading.shard_id}: the record with sequence number {first.sequence_number} could not be handled in"
@@ -156,26 +155,26 @@ class FailurePolicy:
             for record in records:
                 try:
                     await self._dead_letter(then, record, error, tries)
-                except BaseException as raised:  # noqa: BLE001 - so is a dead letter
+                except BaseException as raised:  # noqa: BLE001 - the dead letter is user code
                     refused = failure(raised)
                     self._announce.gave_up(reading.shard_id, [record], refused, tries, "dead letter refused")
-                    self._tell(reading, [record], refused, tries, "stopped")
+                    self._report(reading, [record], refused, tries, "stopped")
                     raise ConsumeError(
                         f"{reading.shard_id}: the dead letter failed on the record with sequence number"
                         f" {record.sequence_number} ({type(refused).__name__}); the shard stops before it",
                         shard_id=reading.shard_id,
                     ) from refused
-        self._tell(reading, records, error, tries, _outcome(then))
+        self._report(reading, records, error, tries, _outcome(then))
 
     async def _dead_letter(self, then: Any, record: ReceivedRecord[bytes], error: Exception, tries: int) -> None:
         if hasattr(then, "put_record"):
-            await self._letters.write(then, record, error, time=self._clock.wall(), attempts=tries)
+            await self._dead_letters.write(then, record, error, time=self._clock.wall(), attempts=tries)
             return
         outcome = then(record, error)
         if inspect.isawaitable(outcome):
             await outcome
 
-    def _tell(
+    def _report(
         self,
         reading: Reading,
         records: Sequence[ReceivedRecord[bytes]],
@@ -189,45 +188,45 @@ class FailurePolicy:
 
 
 async def sleep_unless(stopping: asyncio.Event, clock: Clock, seconds: float) -> bool:
-    """Wait for some seconds; return at once, and True, where everything is to stop."""
-    pause = asyncio.ensure_future(clock.sleep(seconds))
+    """Sleep, but return immediately if `stopping` is set. Returns True if it is set."""
+    delay = asyncio.ensure_future(clock.sleep(seconds))
     stop = asyncio.ensure_future(stopping.wait())
     try:
-        await asyncio.wait([pause, stop], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([delay, stop], return_when=asyncio.FIRST_COMPLETED)
     finally:
-        pause.cancel()
+        delay.cancel()
         stop.cancel()
     return stopping.is_set()
 
 
-Again: TypeAlias = Callable[[], Awaitable[object]]
-"""Hands the same records to the handler once more."""
+Retry: TypeAlias = Callable[[], Awaitable[object]]
+"""Calls the handler with the same records again."""
 
 
 class Dispatcher(Protocol):
-    """A way to hand on the batches of one shard."""
+    """Delivers the batches of one shard."""
 
     @property
     def failed(self) -> bool:
-        """True if a handler failed for good while records were being handled: `drain` raises it."""
+        """True if the last attempt of a record failed while others were being handled: `drain` raises its error."""
 
     async def deliver(self, records: Batch) -> None:
-        """Hand on a batch, and return when its records are done or in work, or nothing more of it is wanted.
+        """Deliver a batch. Returns when its records are completed or being handled, or when the rest of it was discarded.
 
         Raises:
             ConsumeError: A record cannot be handled.
-            Interrupted: Delivering is to stop.
+            Interrupted: Delivery is to stop.
         """
 
     async def drain(self) -> None:
-        """Wait until nothing is in work. Raises as `deliver`."""
+        """Wait until no record is being handled. Raises as `deliver`."""
 
     async def abandon(self) -> None:
-        """Break off what is in work."""
+        """Cancel the handlers that are running."""
 
 
-class OneByOne:
-    """Hands on record after record to an async handler."""
+class Sequential:
+    """Calls an async handler with one record after another."""
 
     failed = False
 
@@ -237,9 +236,9 @@ class OneByOne:
         self._policy = policy
 
     async def deliver(self, records: Batch) -> None:
-        """Hand on a batch, one record after another."""
+        """Deliver a batch, one record after another."""
         handler, progress = self._handler, self._reading.progress
-        self._reading.in_hand = records
+        self._reading.current_batch = records
         left = iter(records)
         record = records[0]  # a batch is never empty
         while True:
@@ -247,21 +246,21 @@ class OneByOne:
                 for record in left:
                     await handler(record)
                     progress.last = record
-            except BaseException as error:  # noqa: BLE001 - a handler is anybody's code
+            except BaseException as error:  # noqa: BLE001 - the handler is user code
                 await self._policy.failed(self._reading, [record], failure(error), functools.partial(handler, record))
                 progress.last = record
             else:
                 return
 
     async def drain(self) -> None:
-        """Do nothing: each record is done before the next."""
+        """Do nothing: each record is completed before the next."""
 
     async def abandon(self) -> None:
-        """Do nothing: what was in work was cancelled with `deliver`."""
+        """Do nothing: the running handler was cancelled with `deliver`."""
 
 
-class InThreads:
-    """Hands on record after record to a plain function, in a thread: one hop a batch, not one a record."""
+class SequentialInThread:
+    """Calls a plain handler with one record after another, in a thread: one thread switch per batch, not per record."""
 
     failed = False
 
@@ -274,13 +273,13 @@ class InThreads:
         self._threads = threads
 
     async def deliver(self, records: Batch) -> None:
-        """Hand on a batch, one record after another."""
-        self._reading.in_hand = records
+        """Deliver a batch, one record after another."""
+        self._reading.current_batch = records
         left = iter(records)
         while (failed := await in_thread(self._threads, self._work, left)) is not None:
             record, error = failed
-            again = functools.partial(in_thread, self._threads, called, self._handler, record)
-            await self._policy.failed(self._reading, [record], error, again)
+            retry = functools.partial(in_thread, self._threads, called, self._handler, record)
+            await self._policy.failed(self._reading, [record], error, retry)
             self._reading.progress.last = record
 
     def _work(self, left: Iterator[ReceivedRecord[bytes]]) -> tuple[ReceivedRecord[bytes], Exception] | None:
@@ -288,20 +287,20 @@ class InThreads:
         for record in left:
             try:
                 called(handler, record)
-            except Exception as error:  # noqa: BLE001 - a handler is anybody's code
+            except Exception as error:  # noqa: BLE001 - the handler is user code
                 return record, error
             progress.last = record
         return None
 
     async def drain(self) -> None:
-        """Do nothing: each record is done before the next."""
+        """Do nothing: each record is completed before the next."""
 
     async def abandon(self) -> None:
-        """Do nothing: what was in work was cancelled with `deliver`."""
+        """Do nothing: the wait for the running handler was cancelled with `deliver`."""
 
 
-class Whole:
-    """Hands on whole batches to a handler."""
+class Batched:
+    """Calls a handler with whole batches."""
 
     failed = False
 
@@ -311,29 +310,29 @@ class Whole:
         self._policy = policy
 
     async def deliver(self, records: Batch) -> None:
-        """Hand on a batch."""
+        """Deliver a batch."""
         batch = batch_of(self._reading, records)
         try:
             await self._handler(batch)
-        except BaseException as error:  # noqa: BLE001 - a handler is anybody's code
+        except BaseException as error:  # noqa: BLE001 - the handler is user code
             await self._policy.failed(self._reading, records, failure(error), functools.partial(self._handler, batch))
         self._reading.progress.last = records[-1]
 
     async def drain(self) -> None:
-        """Do nothing: each batch is done before the next."""
+        """Do nothing: each batch is completed before the next."""
 
     async def abandon(self) -> None:
-        """Do nothing: what was in work was cancelled with `deliver`."""
+        """Do nothing: the running handler was cancelled with `deliver`."""
 
 
-class SideBySide:
-    """Hands on several records at once, always of different keys: the order of each key is kept.
+class ConcurrentByKey:
+    """Calls a handler with several records concurrently, always of different keys, which keeps the order of each key.
 
     Args:
         handler: Handles a record.
         reading: The shard.
-        policy: What becomes of records that fail.
-        concurrency: So many at once.
+        policy: Retries of failed records, and the action after the last attempt.
+        concurrency: Maximum number of records being handled.
     """
 
     def __init__(
@@ -347,24 +346,24 @@ class SideBySide:
         self._reading = reading
         self._policy = policy
         self._concurrency = concurrency
-        self._window = 8 * concurrency + 64  # so far it looks for other keys when one of them is slow or frequent
-        self._lanes: dict[object, deque[InWork]] = {}
+        self._window = 8 * concurrency + 64  # records searched for other keys if one key is slow or frequent
+        self._lanes: dict[object, deque[RunningRecord]] = {}
         self._ready: deque[object] = deque()
         self._runners: set[asyncio.Task[None]] = set()
-        self._moved = asyncio.Event()
+        self._progressed = asyncio.Event()
         self._error: BaseException | None = None
 
     async def deliver(self, records: Batch) -> None:
-        """Take a batch into work."""
-        self._reading.in_hand = records
+        """Queue a batch by key, and start handlers."""
+        self._reading.current_batch = records
         progress, lanes = self._reading.progress, self._lanes
         for record in records:
-            while records and len(progress) >= self._window and not self._over:
-                self._moved.clear()
-                await self._moved.wait()
+            while records and len(progress) >= self._window and not self._stopped:
+                self._progressed.clear()
+                await self._progressed.wait()
             if not records:
-                return  # it was interrupted
-            if self._over:
+                return  # the batch was discarded
+            if self._stopped:
                 await self.drain()
                 return
             work = progress.begin(record)
@@ -375,36 +374,36 @@ class SideBySide:
                 continue
             lanes[key] = deque((work,))
             self._ready.append(key)
-            self._begin_work()
+            self._start_runner()
 
     @property
     def failed(self) -> bool:
-        """Whether a record failed for good: `drain` raises it."""
+        """True if the last attempt of a record failed: `drain` raises its error."""
         return self._error is not None
 
     @property
-    def _over(self) -> bool:
-        """Whether nothing more is begun."""
+    def _stopped(self) -> bool:
+        """True if no further record is started."""
         return self.failed or self._policy.stopping
 
-    def _begin_work(self) -> None:
+    def _start_runner(self) -> None:
         if len(self._runners) < self._concurrency:
             runner = asyncio.create_task(self._run(), name=f"kinstream-deliver-{self._reading.shard_id}")
             self._runners.add(runner)
 
     async def drain(self) -> None:
-        """Wait until nothing is in work, and nothing waits for its turn: while the shard is paused, it does."""
+        """Wait until no record is being handled or queued. If the shard is paused, queued records wait until it is resumed."""
         reading = self._reading
-        while self._runners or (self._lanes and not self._over and not reading.sought_elsewhere):
+        while self._runners or (self._lanes and not self._stopped and not reading.seek_pending):
             if self._runners:
                 await asyncio.wait(self._runners)
-            elif reading.held_back:
+            elif reading.suspended:
                 reading.arrived.clear()
                 await reading.arrived.wait()
             else:
                 for _ in range(len(self._ready)):
-                    self._begin_work()
-        if reading.sought_elsewhere:
+                    self._start_runner()
+        if reading.seek_pending:
             self._lanes.clear()
             self._ready.clear()
             reading.progress.forget()
@@ -412,7 +411,7 @@ class SideBySide:
             raise self._error
 
     async def abandon(self) -> None:
-        """Break off what is in work."""
+        """Cancel the handlers that are running."""
         for runner in self._runners:
             runner.cancel()
         if self._runners:
@@ -422,15 +421,15 @@ class SideBySide:
         try:
             await self._work()
         finally:
-            # Here, not in a callback that comes later: one that works no more must not count as one that does.
+            # Not in a done callback, which runs later: a runner that has ended must not count as running.
             runner = asyncio.current_task()
             assert runner is not None
             self._runners.discard(runner)
-            self._moved.set()
+            self._progressed.set()
 
     async def _work(self) -> None:
         lanes, ready, progress = self._lanes, self._ready, self._reading.progress
-        while ready and not self._over and not self._reading.held_back:
+        while ready and not self._stopped and not self._reading.suspended:
             key = ready.popleft()
             lane = lanes[key]
             work = lane[0]
@@ -438,15 +437,15 @@ class SideBySide:
             try:
                 try:
                     await self._handler(record)
-                except BaseException as error:  # noqa: BLE001 - a handler is anybody's code
-                    again = functools.partial(self._handler, record)
-                    await self._policy.failed(self._reading, [record], failure(error), again)
-            except BaseException as error:  # whatever it is, it ends the shard, not this runner alone
+                except BaseException as error:  # noqa: BLE001 - the handler is user code
+                    retry = functools.partial(self._handler, record)
+                    await self._policy.failed(self._reading, [record], failure(error), retry)
+            except BaseException as error:  # any exception ends the shard, not this runner alone
                 cancelled = isinstance(
                     error, asyncio.CancelledError
                 )  # by `abandon`, or the handler cancelled its own task
-                self._error = self._error or (_told_as_failure(error) if cancelled else error)
-                self._reading.arrived.set()  # a waiter for more of the shard must see it now
+                self._error = self._error or (_as_failure(error) if cancelled else error)
+                self._reading.arrived.set()  # a task that waits for more records must see the error now
                 if cancelled:
                     raise
                 break
@@ -456,7 +455,7 @@ class SideBySide:
             else:
                 del lanes[key]
             progress.finish(work)
-            self._moved.set()
+            self._progressed.set()
 
 
 async def in_thread(threads: ThreadPoolExecutor, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -466,26 +465,26 @@ async def in_thread(threads: ThreadPoolExecutor, function: Callable[..., Any], *
 
 
 def failure(error: BaseException) -> Exception:
-    """Return what a handler raised, for the policy to decide on; raise it on where it is to end more than a record.
+    """Return a handler's exception for the failure policy. Raises it if it must end more than the record.
 
-    A cancellation is the record's failure where nobody cancelled the task: the handler waited for something that was cancelled.
+    A CancelledError is the record's failure if the task itself was not cancelled: the handler awaited something that was.
     """
     if isinstance(error, Exception):
         return error
     task = asyncio.current_task()
     if isinstance(error, asyncio.CancelledError) and not (task is not None and task.cancelling()):
-        return _told_as_failure(error)
+        return _as_failure(error)
     raise error
 
 
-def _told_as_failure(error: BaseException) -> RuntimeError:
-    told = RuntimeError(f"a handler raised {type(error).__name__}")
-    told.__cause__ = error
-    return told
+def _as_failure(error: BaseException) -> RuntimeError:
+    wrapped = RuntimeError(f"a handler raised {type(error).__name__}")
+    wrapped.__cause__ = error
+    return wrapped
 
 
 def is_async(handler: Callable[..., object]) -> bool:
-    """Return whether calling a handler gives something to await."""
+    """Return True if a call of the handler returns an awaitable."""
     while isinstance(handler, functools.partial):
         handler = handler.func
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
@@ -495,13 +494,13 @@ def called(handler: Callable[[Any], object], argument: Any) -> None:
     """Call a plain handler, in its thread.
 
     Raises:
-        ConfigError: It returned something to be awaited, which its thread cannot do.
+        ConfigError: It returned an awaitable, which cannot be awaited in its thread.
     """
     try:
         outcome = handler(argument)
     except (StopIteration, asyncio.CancelledError) as error:
-        # A future cannot hold the one, and would take the other for its own.
-        raise _told_as_failure(error) from error
+        # A future cannot hold StopIteration, and would take CancelledError for its own cancellation.
+        raise _as_failure(error) from error
     if outcome is not None and inspect.isawaitable(outcome):
         if inspect.iscoroutine(outcome):
             outcome.close()
@@ -511,23 +510,23 @@ def called(handler: Callable[[Any], object], argument: Any) -> None:
 def dispatchers(
     handler: RecordHandler, policy: FailurePolicy, threads: ThreadPoolExecutor, concurrency: int
 ) -> Callable[[Reading], Dispatcher]:
-    """Return what makes the delivery of each shard to a handler of records."""
+    """Return a function that creates each shard's dispatcher for a handler of records."""
     if concurrency > 1:
-        return lambda reading: SideBySide(awaitable(handler, threads), reading, policy, concurrency)
+        return lambda reading: ConcurrentByKey(awaitable(handler, threads), reading, policy, concurrency)
     if is_async(handler):
-        return lambda reading: OneByOne(handler, reading, policy)  # type: ignore[arg-type]
-    return lambda reading: InThreads(handler, reading, policy, threads)
+        return lambda reading: Sequential(handler, reading, policy)  # type: ignore[arg-type]
+    return lambda reading: SequentialInThread(handler, reading, policy, threads)
 
 
 def batch_dispatchers(
     handler: BatchHandler, policy: FailurePolicy, threads: ThreadPoolExecutor
 ) -> Callable[[Reading], Dispatcher]:
-    """Return what makes the delivery of each shard to a handler of batches."""
-    return lambda reading: Whole(awaitable(handler, threads), reading, policy)
+    """Return a function that creates each shard's dispatcher for a handler of batches."""
+    return lambda reading: Batched(awaitable(handler, threads), reading, policy)
 
 
 def awaitable(handler: Callable[[Any], object], threads: ThreadPoolExecutor) -> Callable[[Any], Awaitable[object]]:
-    """Return an async handler: the same, or one that runs a plain function in a thread."""
+    """Return an async handler: the same handler, or one that runs a plain function in a thread."""
     if is_async(handler):
         return handler  # type: ignore[return-value]
     return functools.partial(in_thread, threads, called, handler)

@@ -1,4 +1,4 @@
-"""Discovers shards: which there are, which may be read now, and where reading of each begins."""
+"""Shard discovery: lists the shards, and determines which may be read now and at which position."""
 
 from __future__ import annotations
 
@@ -16,33 +16,34 @@ from kinstream.sharding.lineage import Lineage
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where reading begins where no checkpoint says it.
+    """Start positions in shards without a checkpoint.
 
     Attributes:
-        position: In every shard.
-        of_shards: In some shards. Those before them are not read; those that are neither, from their oldest record on.
+        position: Position in every shard.
+        of_shards: Positions in single shards. Their ancestors are not read, and all other shards are read from their oldest
+            record.
     """
 
     position: Position = TRIM_HORIZON
     of_shards: Mapping[str, Position] = field(default_factory=dict)
 
     def mapped(self, change: Callable[[Position], Position]) -> Start:
-        """Return the same start with each position changed."""
+        """Return the same start with each position replaced."""
         return Start(
             change(self.position), {shard_id: change(position) for shard_id, position in self.of_shards.items()}
         )
 
 
 class Discoverer:
-    """Knows the stream's shards, and gives each out once: when its parents are done.
+    """Lists the stream's shards, and returns each once: when its parents are completed.
 
-    What came into being while the stream was read, or since it was last read, is read from its oldest record on, whatever the
-    start says: nothing may fall between two shards.
+    Shards that were created during reading, or since the last time, are read from their oldest record regardless of the start,
+    so that no record between two shards is lost.
 
     Args:
         client: Lists the shards.
         stream: The stream.
-        start: Where reading begins.
+        start: Start positions.
     """
 
     def __init__(self, client: Client, stream: Stream, start: Start) -> None:
@@ -58,7 +59,7 @@ class Discoverer:
         """List the shards for the first time.
 
         Args:
-            known: How far each shard was done before, by its id; empty where nothing was.
+            known: Stored checkpoints by shard id. Empty if there are none.
 
         Raises:
             KinesisError: They could not be listed.
@@ -71,17 +72,17 @@ class Discoverer:
         self._listed = {shard.shard_id for shard in shards}
 
     async def _open_since_start(self, known: Mapping[str, Position]) -> set[str] | None:
-        """Return the shards that hold records since the time at which reading begins; None where it begins at none."""
+        """Return the shards with records since the start time. None if the start is not a time."""
         moment = self._start.position.timestamp
         if known or moment is None:
             return None
-        # A time that is still to come may be refused. An earlier one finds more shards, of which nothing is read.
+        # The service may refuse a future time. An earlier one returns more shards, whose records are skipped.
         moment = min(moment, self._client.service_time() - LATEST_MARGIN)
         shard_filter = ShardFilter(ShardFilterType.FROM_TIMESTAMP, timestamp=moment)
         return {shard.shard_id for shard in await all_shards(self._client, self._stream, shard_filter)}
 
     async def refresh(self) -> list[str]:
-        """List the shards again; return those that were never given out and hold no records any more.
+        """List the shards again, and return the unread shards that have expired with all their records.
 
         Raises:
             KinesisError: They could not be listed.
@@ -89,7 +90,7 @@ class Discoverer:
         shards = await all_shards(self._client, self._stream)
         listed = {shard.shard_id for shard in shards}
         self._lineage.listed(shards)
-        # An announced shard may be missing in a listing that lags behind; one that was in a listing is gone.
+        # An announced shard may be missing in an outdated listing. One that was listed before has expired.
         gone = [s.shard_id for s in self.waiting if s.shard_id in self._listed and s.shard_id not in listed]
         self._listed = listed
         for shard_id in gone:
@@ -97,18 +98,18 @@ class Discoverer:
         return gone
 
     def ended(self, shard_id: str, children: Iterable[ChildShard] = ()) -> None:
-        """Take in that a shard is done, and which children its end announced."""
+        """Mark a shard as completed, and add the children that its last page announced."""
         self._lineage.announced(children)
         self._lineage.finish(shard_id)
 
     def not_found(self, known: Mapping[str, Position]) -> list[str]:
-        """Return the shards that the start names, that are not listed and of which nothing is known."""
+        """Return the shards that the start names, that are not listed and have no checkpoint."""
         return sorted(self._start.of_shards.keys() - self._listed - known.keys())
 
     def expired(self, known: Mapping[str, Position]) -> list[str]:
-        """Return the shards that are not done and whose records expired with them: a listing lacks them and has later ones.
+        """Return the shards that expired before they were completed: a listing lacks them and has later ones.
 
-        A shard that is newer than all in the listing is there: the listing lags behind.
+        A shard that is newer than all in the listing still exists: the listing is outdated.
         """
         newest = max(self._listed, default="")
         unfinished = (shard_id for shard_id, position in known.items() if not position.ended)
@@ -119,22 +120,22 @@ class Discoverer:
         )
 
     def first(self) -> list[tuple[Shard, Position]]:
-        """Return the shards with which reading begins, each with where: what `ready` will give out."""
+        """Return the shards that are read first, with their start positions, as `ready` will return them."""
         return [(shard, self._starts.get(shard.shard_id, TRIM_HORIZON)) for shard in self.waiting]
 
     def ready(self) -> list[tuple[Shard, Position]]:
-        """Return the shards that may be read now and were not given out yet, each with where it begins."""
+        """Return the shards that may be read now and were not returned before, with their start positions."""
         ready = self.waiting
         self._given.update(shard.shard_id for shard in ready)
         return [(shard, self._starts.pop(shard.shard_id, TRIM_HORIZON)) for shard in ready]
 
     @property
     def waiting(self) -> list[Shard]:
-        """The shards that may be read now and were not given out yet."""
+        """The shards that may be read now and were not returned by `ready` yet."""
         return [shard for shard in self._lineage.readable() if shard.shard_id not in self._given]
 
     def listed(self, shard_id: str) -> bool:
-        """Return whether the last listing had a shard."""
+        """Return True if the last listing had a shard."""
         return shard_id in self._listed
 
     def children(self, shard_id: str) -> list[str]:
@@ -143,20 +144,20 @@ class Discoverer:
 
     @property
     def incomplete(self) -> bool:
-        """Whether shards are named by others of which nothing is known yet."""
+        """True if listed shards refer to shards that were not listed yet."""
         return bool(self._lineage.unheard_of())
 
 
 def passed(
     shards: list[Shard], known: Mapping[str, Position], start: Start, open_since_start: set[str] | None
 ) -> set[str]:
-    """Return which shards are not to be read: those that are done, and those that end before reading begins.
+    """Return the shards that are not to be read: completed shards, and those that end before the start.
 
     Args:
         shards: All shards of the stream.
-        known: How far each shard was done before; it wins over `start`.
-        start: Where reading begins.
-        open_since_start: Where that is a time, the shards that hold records since then.
+        known: Stored checkpoints by shard id. They take precedence over `start`.
+        start: Start positions.
+        open_since_start: If the start is a time, the shards with records since then.
     """
     ended = {shard_id for shard_id, position in start.of_shards.items() if position.ended}
     if known:
@@ -173,16 +174,16 @@ def passed(
 
 
 def starts(shards: list[Shard], known: Mapping[str, Position], start: Start) -> dict[str, Position]:
-    """Return where reading begins in shards; in all others, from their oldest record on.
+    """Return the start positions of shards. All other shards are read from their oldest record.
 
-    A shard that nothing is known of came into being after others of which something is: that tells its parents. Where it has none
-    of them and nothing was read yet, whoever began to read was ended before it had written down where: it begins as those do
-    that were written down. (The Kinesis Client Library tells by the ancestors too.)
+    A shard without a checkpoint was usually created by a reshard of shards with checkpoints, which its parents show. If none of
+    its ancestors has a checkpoint and no record was completed yet, the previous worker was stopped while it stored the start
+    positions: the shard then begins as the stored ones. (The Kinesis Client Library also decides by the ancestors.)
 
     Args:
         shards: All shards of the stream.
-        known: How far each shard was done before.
-        start: Where reading begins.
+        known: Stored checkpoints by shard id.
+        start: Start positions.
     """
     if start.of_shards:
         return {shard_id: position for shard_id, position in start.of_shards.items() if shard_id not in known}

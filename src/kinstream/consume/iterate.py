@@ -1,7 +1,7 @@
-"""Iterates over records or batches as the program asks for them: `async for`, or one `anext` after the other.
+"""Iteration over records or batches on an event loop: `async for`, or single calls of `anext`.
 
-Asking may be cancelled, as by `asyncio.timeout` or `asyncio.wait_for`: reading goes on, and the next to ask gets what comes.
-An async generator would end there, without a word; so these are none.
+A call may be cancelled, such as by `asyncio.timeout` or `asyncio.wait_for`: reading continues, and the next call returns the
+next records. An async generator would end at the first cancellation, so these are iterator classes.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ _log = logging.getLogger("kinstream.consumer")
 T = TypeVar("T")
 
 Begin: TypeAlias = Callable[["weakref.ref[Any]"], Awaitable[Worker]]
-"""Begins to read for an iterator, which it is given weakly: one that is gone was given up."""
+"""Starts a reading for an iterator. The weak reference shows when the iterator becomes unreferenced."""
 
 
 class Source:
-    """One reading of the stream, batch by batch: from the request for the first one to its end.
+    """One reading of the stream, batch by batch, from the first request to its end.
 
-    It ends with `aclose`, at SIGTERM, and as an async generator does: if it is no longer referenced, or with the event loop.
+    It ends with `aclose`, at SIGTERM, and as an async generator does: when it becomes unreferenced, or with the event loop.
 
     Args:
-        begin: Begins to read.
+        begin: Starts the reading.
 
     Attributes:
-        ended: True once there is nothing more to come.
+        ended: True once reading has ended.
         terminated: True once SIGTERM has ended it: no further record may be delivered.
     """
 
-    __slots__ = ("__weakref__", "_asked", "_begin", "_life", "_loop", "_reading", "_worker", "ended", "terminated")
+    __slots__ = ("__weakref__", "_begin", "_life", "_loop", "_reading", "_waiting", "_worker", "ended", "terminated")
 
     def __init__(self, begin: Begin) -> None:
         self.ended: bool = False
@@ -52,7 +52,7 @@ class Source:
         self._reading: Reading | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._life: AsyncGenerator[None, None] | None = None
-        self._asked = False
+        self._waiting = False
 
     @property
     def begun(self) -> bool:
@@ -60,7 +60,7 @@ class Source:
         return self._worker is not None
 
     async def aclose(self) -> None:
-        """End reading. The batch that was delivered last is not completed. May be repeated.
+        """Stop reading. The batch that was delivered last is not completed. May be repeated.
 
         Raises:
             KinesisError: The last checkpoints could not be written.
@@ -83,17 +83,17 @@ class Source:
         """Wait for the next batch of any shard.
 
         Raises:
-            StopAsyncIteration: There is none.
-            ConsumeError, KinesisError: As `Worker.next_batch`; reading has ended.
+            StopAsyncIteration: Reading has ended.
+            ConsumeError, KinesisError: As `Worker.next_batch`. Reading has ended.
         """
         if self.ended:
             raise StopAsyncIteration
-        if self._asked:
+        if self._waiting:
             raise UsageError(
                 "another task is waiting for the next item of this iterator: let one task iterate, or use run() for"
                 " concurrent handlers"
             )
-        self._asked = True
+        self._waiting = True
         found: tuple[Reading, Batch] | None = None
         try:
             worker = self._worker or await self._begun()
@@ -103,7 +103,7 @@ class Source:
             await self.aclose()
             raise
         finally:
-            self._asked = False
+            self._waiting = False
         if found is None or self.terminated:
             await self.aclose()
             raise StopAsyncIteration
@@ -129,10 +129,10 @@ class Source:
 
 
 class Iteration(AsyncIterator[T], Generic[T]):
-    """An iterator over one reading of the stream.
+    """Iterator over one reading of the stream.
 
     Args:
-        begin: Begins to read.
+        begin: Starts the reading.
     """
 
     __slots__ = ("_source",)
@@ -141,7 +141,7 @@ class Iteration(AsyncIterator[T], Generic[T]):
         self._source = Source(begin)
 
     async def aclose(self) -> None:
-        """End reading. The batch that was delivered last is not completed. May be repeated.
+        """Stop reading. The batch that was delivered last is not completed. May be repeated.
 
         Raises:
             KinesisError: The last checkpoints could not be written.
@@ -150,62 +150,62 @@ class Iteration(AsyncIterator[T], Generic[T]):
 
 
 async def _life(worker: Worker) -> AsyncGenerator[None, None]:
-    """Stop the worker with whoever holds this: the event loop closes the generators that nobody holds, and all at its own end."""
+    """Stop the worker when this generator is closed, which the event loop does if it is unreferenced, or at the loop's end."""
     try:
         yield
     finally:
         if not worker.ended:
             try:
                 await worker.stop()
-            except KinesisError as error:  # no caller waits for this; closing the consumer raises it again
+            except KinesisError as error:  # no caller waits for this, and closing the consumer raises it again
                 _log.warning("the last checkpoints could not be written: %s", error)
 
 
 class Records(Iteration[ReceivedRecord[bytes]]):
-    """Record after record. One is done when the next one is asked for, also where that is cancelled then."""
+    """Iterator over records. A record is completed when the next one is requested, even if that request is cancelled."""
 
-    __slots__ = ("_in_hand", "_left", "_progress")
+    __slots__ = ("_current", "_left", "_progress")
 
     def __init__(self, begin: Begin) -> None:
         super().__init__(begin)
-        self._in_hand: ReceivedRecord[bytes] | None = None
+        self._current: ReceivedRecord[bytes] | None = None
         self._left: Iterator[ReceivedRecord[bytes]] = iter(())
         self._progress = Progress()
 
     async def __anext__(self) -> ReceivedRecord[bytes]:
-        """Return the next record: at once, as long as there are any in the batch that was fetched last."""
-        self._progress.last = self._in_hand
+        """Return the next record, immediately if the last batch has more."""
+        self._progress.last = self._current
         for record in self._left:
-            self._in_hand = record
+            self._current = record
             return record
-        self._progress, self._in_hand = (
+        self._progress, self._current = (
             Progress(),
             None,
-        )  # what is done is told, and asking again must not tell it again
+        )  # the last record is completed, and a repeated call must not complete it again
         reading, batch = await self._source.following()
-        self._progress, self._in_hand = reading.progress, batch[0]  # a batch is never empty
-        reading.in_hand = batch
+        self._progress, self._current = reading.progress, batch[0]  # a batch is never empty
+        reading.current_batch = batch
         self._left = islice(batch, 1, None)
-        if self._source.terminated:  # during these steps
+        if self._source.terminated:  # by a signal since the check in `following`
             batch.clear()
-        return self._in_hand
+        return self._current
 
 
 class Batches(Iteration[RecordBatch]):
-    """Batch after batch. One is done when the next one is asked for, also where that is cancelled then."""
+    """Iterator over batches. A batch is completed when the next one is requested, even if that request is cancelled."""
 
-    __slots__ = ("_in_hand",)
+    __slots__ = ("_current",)
 
     def __init__(self, begin: Begin) -> None:
         super().__init__(begin)
-        self._in_hand: tuple[Reading, ReceivedRecord[bytes]] | None = None
+        self._current: tuple[Reading, ReceivedRecord[bytes]] | None = None
 
     async def __anext__(self) -> RecordBatch:
         """Return the next batch."""
-        if self._in_hand is not None:
-            reading, last = self._in_hand
+        if self._current is not None:
+            reading, last = self._current
             reading.progress.last = last
-            self._in_hand = None
+            self._current = None
         reading, batch = await self._source.following()
-        self._in_hand = reading, batch[-1]
+        self._current = reading, batch[-1]
         return batch_of(reading, batch)

@@ -1,4 +1,4 @@
-"""The life of a shard that is being read, as a table: which state follows from which, on what."""
+"""Lifecycle of a shard that is being read: its states, and a table of the steps between them."""
 
 from __future__ import annotations
 
@@ -6,49 +6,48 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """Where a shard is."""
+    """State of a shard."""
 
     WAITING = "WAITING"
-    """Its parents are not done yet, or nothing says yet that it may be read; as told to the program, also until its first answer
-    came."""
+    """Waiting until its parents are completed and a lease is acquired. `ShardStatus` also reports it until the first response."""
     READING = "READING"
-    """Its records are read and handed on."""
+    """Its records are read and delivered."""
     PAUSED = "PAUSED"
-    """The program wants no records of it for now."""
+    """Paused by the application."""
     ENDING = "ENDING"
-    """Its end was read; not all records before it are done."""
+    """Its end was read, but not all records before it are completed."""
     ENDED = "ENDED"
-    """It is closed, and all its records are done: its children may be read."""
+    """It is closed, and all its records are completed. Its children may be read."""
     REACHED = "REACHED"
-    """It is done up to the time at which reading was to end."""
+    """Its records up to `until` are completed."""
     STOPPED = "STOPPED"
-    """It cannot be read on, or a record in it cannot be handled."""
+    """Reading failed, or a record in it could not be handled."""
     LOST = "LOST"
-    """Somebody else reads it."""
+    """Another worker reads it."""
 
     @property
     def final(self) -> bool:
-        """Whether nothing follows."""
+        """True if no state follows."""
         return not TABLE[self]
 
 
 class Step(StrEnum):
-    """What happens to a shard."""
+    """Event in the lifecycle of a shard."""
 
     GRANTED = "GRANTED"
-    """Its parents are done, and it may be read."""
+    """Its parents are completed, and its lease is acquired."""
     PAUSE = "PAUSE"
     RESUME = "RESUME"
     SOUGHT = "SOUGHT"
-    """The program wants to read on from elsewhere."""
+    """The application has called `seek`."""
     END_READ = "END_READ"
-    """Its last page was read, or the time was reached at which reading is to end."""
+    """Its last page was read, or `until` was reached."""
     ALL_DONE = "ALL_DONE"
-    """The records before its end are done."""
+    """The records before its end are completed."""
     TIME_REACHED = "TIME_REACHED"
-    """The records before the time at which reading was to end are done."""
+    """The records before `until` are completed."""
     EXPIRED = "EXPIRED"
-    """Its records were trimmed, and it with them."""
+    """The shard has expired together with its records."""
     FAILED = "FAILED"
     LEASE_LOST = "LEASE_LOST"
 
@@ -88,14 +87,14 @@ TABLE: dict[State, dict[Step, State]] = {
     State.STOPPED: {},
     State.LOST: {},
 }
-"""Each state, and what follows from it; a step that stands in no row of a state cannot happen there."""
+"""The following states by state and step. A step without an entry cannot happen in that state."""
 
 
 def after_step(state: State, step: Step) -> State:
     """Return the state that follows.
 
     Raises:
-        LookupError: The step cannot happen in that state: a fault of the program.
+        LookupError: The step cannot happen in that state, which is a bug in kinstream.
     """
     try:
         return TABLE[state][step]

@@ -1,4 +1,4 @@
-"""Hands events to the program's observer, which must not harm what it observes."""
+"""Calls the application's observer. Its exceptions are logged once and never propagate."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _log = logging.getLogger("kinstream.consumer")
 
 
 class Announcer:
-    """Hands events to an observer; logs the first that it fails on.
+    """Passes events to an observer, and logs the first exception that it raises.
 
     Args:
-        observer: The program's; None: nobody listens.
+        observer: The application's observer, or None.
     """
 
     def __init__(self, observer: Observer | None) -> None:
@@ -22,12 +22,12 @@ class Announcer:
         self._logged = False
 
     def __call__(self, event: Event) -> None:
-        """Hand an event on."""
+        """Pass an event to the observer."""
         if self._observer is None:
             return
         try:
             self._observer(without_data(event))
-        except Exception:  # noqa: BLE001 - an observer is anybody's code
+        except Exception:  # noqa: BLE001 - the observer is user code
             if not self._logged:
                 self._logged = True
                 _log.exception("the observer failed on %s; further failures are not logged", type(event).__name__)

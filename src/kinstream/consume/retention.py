@@ -7,28 +7,29 @@ from kinstream.consume.fetch.position import TRIM_HORIZON, Position
 from kinstream.events import RecordsExpired
 
 SHORTEST_RETENTION = 24 * 3600.0
-"""Seconds for which every stream keeps records (API reference, `DecreaseStreamRetentionPeriod`)."""
+"""Shortest retention of a stream in seconds (API reference, `DecreaseStreamRetentionPeriod`)."""
 
 GRACE = 10.0
-"""Seconds by which a record may be older than the retention before a reader that lags is said to have lost records."""
+"""Seconds by which a record may be older than the retention before a lagging reader is reported to have lost records."""
 
 
 class RetentionCheck:
     """Checks one shard for records that expired before they were read. Times are seconds since 1970 by the service's clock.
 
-    Reading begins at the record of its checkpoint. If that record is there, no later one expired. If it is not, later ones may
-    have expired with it, unless all records up to a time within the retention are known to be completed. A running reader that
-    falls behind the retention may lose records too: the record that it read last is then older than the retention.
+    1. Reading begins at the record of the checkpoint. If that record still exists, no later one has expired.
+    2. If it does not, later records may have expired too, unless all records up to a time within the retention are completed.
+    3. A running reader that falls behind the retention may lose records too: the last record read is then older than the
+       retention.
 
     Args:
         shard_id: The shard.
-        retention: Seconds for which the stream keeps records; None: unknown.
+        retention: Seconds for which the stream keeps records. None: unknown.
     """
 
     def __init__(self, shard_id: str, retention: float | None) -> None:
         self._shard_id = shard_id
         self._retention = SHORTEST_RETENTION if retention is None else retention
-        self._place: Position | None = None  # at which reading begins, until the first record comes
+        self._place: Position | None = None  # the start position, until the first record arrives
         self._idle_until: float | None = None
         # The last record that was read, and the time up to which all records were read.
         self._last: tuple[Position, float] | None = None
@@ -36,11 +37,11 @@ class RetentionCheck:
         self._reported = False
 
     def begin(self, position: Position, idle_until: float | None) -> None:
-        """Take note that reading begins.
+        """Start a check at a start position.
 
         Args:
-            position: Where.
-            idle_until: All records up to this time are completed, though the record of the position is older; None: unknown.
+            position: The position.
+            idle_until: All records up to this time are completed, though the record of the position is older. None: unknown.
         """
         self._place = position if position.is_number else None
         self._idle_until = idle_until
@@ -48,9 +49,9 @@ class RetentionCheck:
         self._lags = self._reported = False
 
     def received(self, page: Page, now: float) -> RecordsExpired | None:
-        """Take a page into account; return the event if records before it may have expired."""
+        """Check a page, and return the event if records before it may have expired."""
         records, behind = page.records, page.millis_behind_latest
-        # The clock that dates records may be ahead of the one that dates responses.
+        # The clock of arrival times may be ahead of the clock of response dates.
         theirs = max(now, records[-1].arrival_time + (behind or 0) / 1000) if records else now
         event = None
         if self._place is not None:
@@ -72,7 +73,7 @@ class RetentionCheck:
 
     def _at_begin(self, place: Position, page: Page, horizon: float) -> RecordsExpired | None:
         if not page.records and page.millis_behind_latest != 0 and not page.ended:
-            return None  # not there yet
+            return None  # the page does not show the first record yet
         self._place = None
         if page.records and int(page.records[0].sequence_number) <= int(place.sequence_number):
             return None

@@ -1,4 +1,4 @@
-"""Statistics: counters of a consumer, as one value."""
+"""Statistics of a consumer: counters as one immutable value."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import msgspec
 
 
 class ConsumerStatistics(msgspec.Struct, frozen=True):
-    """Counters of a consumer, since it was created. They are counted by response and by batch, not by record.
+    """Counters of a consumer since it was created. They are updated by response and by batch, not by record.
 
     Attributes:
-        records: User records delivered to the application. A record that is delivered again counts again.
-        bytes: Bytes of the responses that brought records, as they were received.
-        responses: Responses to GetRecords and events of subscriptions, also those without records.
-        failures: Requests and store operations that failed and are retried: reading, subscribing, listing shards, taking leases,
-            writing checkpoints. Throttling counts too.
-        retries: Requests for records that were retried.
+        records: User records delivered to the application. A record that is delivered again is counted again.
+        bytes: Bytes of the responses with records, as received.
+        responses: Responses to GetRecords and events of subscriptions, including those without records.
+        failures: Requests and store operations that failed and are retried: reading, subscribing, listing shards, taking
+            leases, writing checkpoints. Includes throttling.
+        retries: Retries of requests for records.
         handler_failures: Calls of a handler that raised an exception.
         checkpoints: Checkpoints that were written.
-        dead_letters: Records that the dead letter received.
+        dead_letters: Records that were passed to the dead letter.
         skipped: Records that were skipped because their handler failed (`ErrorPolicy(then="skip")`).
         dropped: Records in aggregates that were dropped because they do not belong to their shard.
     """
@@ -38,7 +38,7 @@ class ConsumerStatistics(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Counts:
-    """The counters that `ConsumerStatistics` is made from."""
+    """Mutable counters behind `ConsumerStatistics`."""
 
     records: int = 0
     bytes: int = 0
@@ -52,5 +52,5 @@ class Counts:
     dropped: int = 0
 
     def snapshot(self) -> ConsumerStatistics:
-        """Return the counters as they are now."""
+        """Return the current counters."""
         return ConsumerStatistics(**{name: getattr(self, name) for name in self.__slots__})

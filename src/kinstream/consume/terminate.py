@@ -1,6 +1,6 @@
-"""SIGTERM: ends reading before the next record, if the application does not handle the signal itself.
+"""SIGTERM: stops reading before the next record, if the application does not handle the signal itself.
 
-One handler serves all readers of the process. It is installed with the first of them and removed with the last.
+One handler serves all readers of the process. It is installed with the first reader and removed with the last one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _process = 0
 
 
 def end_at_sigterm(reader: Reader) -> None:
-    """Have a reader terminated at SIGTERM, as long as it exists and until `release`.
+    """Register a reader to be terminated at SIGTERM, while it is referenced and until `release`.
 
     Does nothing in other threads than the main one, which alone may handle signals, or if the application handles SIGTERM.
     """
@@ -46,13 +46,13 @@ def end_at_sigterm(reader: Reader) -> None:
 
 
 def release(reader: Reader) -> None:
-    """Leave a reader alone from now on. May be repeated."""
+    """Unregister a reader. May be repeated."""
     _readers.pop(id(reader), None)
     restore()
 
 
 def restore() -> None:
-    """Restore the default handler if no reader is left. Other threads cannot, but then the handler has the default effect."""
+    """Restore the default handler if no reader is left. Other threads cannot, but the handler then has the default effect."""
     if (
         not _readers
         and threading.current_thread() is threading.main_thread()
@@ -63,7 +63,7 @@ def restore() -> None:
 
 @contextmanager
 def ended_at_sigterm(act: Callable[[], object]) -> Iterator[None]:
-    """Call a function at SIGTERM, in the block."""
+    """Call a function at SIGTERM within the block."""
     reader = _Act(act)
     end_at_sigterm(reader)
     try:

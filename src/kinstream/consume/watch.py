@@ -1,16 +1,16 @@
-"""Watches a shard: no progress while its lag grows means that something is stuck."""
+"""Watch for stalled shards, which make no progress while their lag does not shrink."""
 
 from __future__ import annotations
 
 
 class Watch:
-    """What was heard of one shard. Times are seconds on any clock that never goes back.
+    """Progress of one shard. Times are seconds of a monotonic clock.
 
-    Progress is a page with records, or one that shows that the shard's newest record was reached. A shard that is not waited
-    for (the program has not taken what was read) is not watched: it is the program that is slow.
+    A page with records is progress, and so is one that shows that the shard's newest record was reached. A shard is watched
+    only while the reader waits for a page: otherwise the application is slow, not the shard.
 
     Args:
-        now: When reading began.
+        now: Time at which reading began.
     """
 
     def __init__(self, now: float) -> None:
@@ -18,8 +18,8 @@ class Watch:
         self._first_lag: int | None = None
         self._last_lag: int | None = None
 
-    def heard(self, now: float, records: int, millis_behind_latest: int | None) -> None:
-        """Take a page into account."""
+    def received(self, now: float, records: int, millis_behind_latest: int | None) -> None:
+        """Record a page."""
         if records or millis_behind_latest == 0:
             self._progress = now
             self._first_lag = self._last_lag = None
@@ -28,13 +28,13 @@ class Watch:
                 self._first_lag = millis_behind_latest
             self._last_lag = millis_behind_latest
 
-    def excuse(self, now: float) -> None:
-        """Count from here: nobody waited for the shard until now."""
+    def reset(self, now: float) -> None:
+        """Restart the measurement: until now the reader was not waiting for a page."""
         self._progress = now
         self._first_lag = self._last_lag = None
 
     def stalled(self, now: float, limit: float) -> float | None:
-        """Return for how long the shard has made no progress, if that is longer than `limit` and its lag does not shrink."""
+        """Return the seconds without progress, if they exceed `limit` and the lag does not shrink."""
         quiet = now - self._progress
         if quiet <= limit:
             return None

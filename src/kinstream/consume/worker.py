@@ -1,12 +1,12 @@
-"""The worker: reads a stream's shards, each by its own way through the stages. Read this first.
+"""Worker: reads all shards of a stream, each in a task that passes through the stages below. Read this module first.
 
     discover -> lease -> fetch (poll | fan-out) -> deaggregate -> deliver -> checkpoint
 
-`Worker._read` is the way of one shard, top to bottom. `discover.py` says which shards may be read now: no shard before its
-parents are done. `lease/keep.py` says whether this process may read one, and from where. `fetch/` brings pages, ahead of the
-program; `deaggregate.py` makes user records of them, lazily; `reading.py` holds what of a shard is where, in the states of
-`lifecycle.py`. `deliver.py` hands records to a handler; or the program asks for them, by `iterate.py`. `checkpoint.py`
-knows how far they are done, which is all that `write.py` ever writes down.
+`Worker._read` reads one shard from start to end. `discover.py` determines which shards may be read now: a shard only after its
+parents are completed. `lease/keep.py` grants a shard to this process and returns its start position. `fetch/` reads pages ahead
+of the application. `deaggregate.py` splits them into user records, lazily. `reading.py` holds the state of one shard, with the
+lifecycle of `lifecycle.py`. `deliver.py` passes records to a handler, or the application requests them by `iterate.py`.
+`checkpoint.py` tracks the completed records, and `write.py` stores checkpoints, never beyond them.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from kinstream.consume.deliver import Dispatcher, FailurePolicy, Interrupted, sl
 from kinstream.consume.discover import Discoverer, Start
 from kinstream.consume.fetch.ahead import Budget
 from kinstream.consume.fetch.fetcher import Fetcher
-from kinstream.consume.fetch.position import LATEST_MARGIN, PROMPT, SHARD_END, TRIM_HORIZON, Position, from_now_on
+from kinstream.consume.fetch.position import LATEST_MARGIN, PROMPT_START, SHARD_END, TRIM_HORIZON, Position, from_now_on
 from kinstream.consume.lease.keep import Keeper, lease_lost
 from kinstream.consume.lifecycle import State, Step
-from kinstream.consume.reading import Batch, Reading, Terms
+from kinstream.consume.reading import Batch, Reading, ReadingContext
 from kinstream.consume.report import Reporter
-from kinstream.consume.write import FIRM_PAUSE, FIRM_TRIES, Writer
+from kinstream.consume.write import STORE_ATTEMPTS, STORE_DELAY, Writer
 from kinstream.errors import ConsumeError, KinesisError, LeaseLost, NotFound, ResourceInUse, ServiceError, UsageError
 from kinstream.events import (
     CheckpointFailed,
@@ -49,41 +49,42 @@ from kinstream.events import (
 )
 from kinstream.record import Shard
 
-DISCOVERY_EVERY = 60.0
-"""Seconds between two listings of the shards. Children are mostly known before, from their parents' ends."""
+DISCOVERY_INTERVAL = 60.0
+"""Seconds between ListShards requests. Children are mostly known earlier, from the last pages of their parents."""
 
-LEASES_EVERY = 10.0
-"""Seconds between two checks whether the leases are still this worker's."""
+LEASE_CHECK_INTERVAL = 10.0
+"""Seconds between checks whether the leases still belong to this worker."""
 
-WATCH_EVERY = 1.0
-"""Seconds between two looks at whether a shard is stuck, or starves because others are."""
+WATCH_INTERVAL = 1.0
+"""Seconds between checks whether a shard is stalled, or blocked by the buffers of others."""
 
-NOT_READY_FOR, NOT_READY_PAUSE = 30.0, 0.5
-"""Seconds for which a stream that is being created, or a shard of which a part of the service does not know yet, is waited for;
-and between two requests."""
+NOT_READY_TIMEOUT, NOT_READY_DELAY = 30.0, 0.5
+"""Maximum seconds to wait for a stream that is being created, or a shard that part of the service does not know yet, and the
+seconds between requests."""
 
 _log = logging.getLogger("kinstream.consumer")
 
-_within: ContextVar[Worker | None] = ContextVar("kinstream_within", default=None)
-"""Whose handler it is that runs, also in the threads and tasks that it starts."""
+_handler_of: ContextVar[Worker | None] = ContextVar("kinstream_within", default=None)
+"""The worker that called the running handler, also in threads and tasks that the handler starts."""
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What a worker is to do.
+    """Options and collaborators of a worker.
 
     Attributes:
-        client: Speaks with Kinesis, and has the clock.
+        client: Sends requests, and has the clock.
         stream: The stream.
-        start: Where reading begins where no checkpoint says it.
-        until: Where reading ends, in seconds since 1970; "now": when it begins; None: nowhere.
+        start: Start positions in shards without a checkpoint.
+        until: Time at which reading ends, in seconds since 1970. "now": the time at which it begins. None: it does not end by
+            itself.
         fetcher: Reads pages.
-        keeper: Says which shards may be read, and writes checkpoints.
-        handling: How records reach the program.
-        errors: What becomes of records that fail.
-        checkpoint_every: Seconds between two checkpoints.
-        manual: Whether only the program checkpoints.
-        accepts_misrouted: Whether aggregates are kept that do not belong to their shard.
-        announce: Reports events, and counts.
+        keeper: Grants shards, and writes checkpoints.
+        handling: Delivery of records to the application.
+        errors: Retries of a failed handler, and the action after the last attempt.
+        checkpoint_every: Seconds between checkpoints.
+        manual: True if only the application writes checkpoints.
+        accepts_misrouted: True to deliver aggregates that do not belong to their shard.
+        announce: Reports and counts events.
     """
 
     client: Client
@@ -101,74 +102,75 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Worker:
-    """Reads a stream, once.
+    """Reads a stream once.
 
     Args:
-        plan: What to do.
+        plan: Options and collaborators.
 
     Attributes:
-        readings: The shards that are or were read, by their ids.
-        retention: Seconds for which the stream keeps records; None: not known.
+        readings: The shards that are being read or were read, by their ids.
+        retention: Seconds for which the stream keeps records. None: unknown.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.readings: dict[str, Reading] = {}
         self.retention: float | None = None
-        self._seen = False  # True if the last response about the stream said that there is one
+        self._stream_exists = False  # True if the last response about the stream confirmed it
         self._plan = plan
         self._clock = plan.client.clock
         self._keeper = plan.keeper
         self._announce = plan.announce
-        self._discoverer: Discoverer  # once the service's time is known
-        self._terms: Terms | None = None
+        self._discoverer: Discoverer  # set when the service's time is known
+        self._context: ReadingContext | None = None
         self._stopping = asyncio.Event()
         self._policy = FailurePolicy(plan.errors, self._clock, plan.announce, self._stopping, plan.stream.name)
         self._writer = Writer(
-            plan.keeper, self._clock, self._stopping, plan.announce, self._end_may_be_kept, self._fail
+            plan.keeper, self._clock, self._stopping, plan.announce, self._end_may_be_stored, self._fail
         )
         self._dispatcher_of: Callable[[Reading], Dispatcher] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ways: dict[asyncio.Task[None], Reading] = {}
-        self._beside: list[asyncio.Task[None]] = []
+        self._shard_tasks: dict[asyncio.Task[None], Reading] = {}
+        self._background_tasks: list[asyncio.Task[None]] = []
         self._endings = 0
         self._begun: bool | None = None
         self._latest = self._begun_at = 0.0
         self._queue: deque[Reading] = deque()
-        self._handed: Reading | None = None
-        self._stirred = asyncio.Event()
+        self._delivered: Reading | None = None
+        self._changed = asyncio.Event()
         self._paused = False
         self._error: Exception | None = None
         self._stop_task: asyncio.Task[None] | None = None
 
-    # The two ways to get records: the program takes them, or they are handed to it.
+    # Two ways to get records: the application requests batches, or a handler is called.
 
     async def next_batch(self) -> tuple[Reading, Batch] | None:
-        """Return the next batch, of all shards in turn; None at the end. It is done once its reading's `progress` says so.
+        """Return the next batch, from all shards in turn, or None at the end.
 
-        Asking again says that nothing of the batch before is in hand any more. Asking may be cancelled: nothing is lost.
+        The caller marks it as completed in the reading's `progress`. The next call means that no record of the last batch is
+        being handled. A call may be cancelled without losing records.
 
         Raises:
-            ConsumeError: A shard cannot be read on.
-            KinesisError: The shards cannot be listed.
+            ConsumeError: Reading a shard failed.
+            KinesisError: The shards could not be listed.
         """
         self._begin()
-        if self._handed is not None:
-            self._wake(self._handed)
-            self._handed = None
+        if self._delivered is not None:
+            self._wake(self._delivered)
+            self._delivered = None
         while (reading := await self._next()) is not None:
             reading.settle()
             found = reading.next_batch()
             if isinstance(found, Undeliverable):
-                reading.queued = True  # until it is decided, nothing more is handed on of it
-                self._spawn(self._decided(reading, found))
+                reading.queued = True  # until the decision, no further record of the shard is delivered
+                self._spawn(self._decide_and_wake(reading, found))
             elif found is not None:
-                self._handed = reading
+                self._delivered = reading
                 return reading, found
             elif reading.complete or reading.failed:
                 self._spawn(self._end(reading))
         return None
 
-    async def _decided(self, reading: Reading, found: Undeliverable) -> None:
+    async def _decide_and_wake(self, reading: Reading, found: Undeliverable) -> None:
         await self._decide(reading, found)
         reading.queued = False
         self._wake(reading)
@@ -176,20 +178,20 @@ class Worker:
     async def run(
         self, dispatchers: Callable[[FailurePolicy, ThreadPoolExecutor], Callable[[Reading], Dispatcher]]
     ) -> None:
-        """Hand the records of all shards to a handler, until the end that was planned, or `stop`.
+        """Deliver the records of all shards to a handler, until `until` or `stop`.
 
         Raises:
-            ConsumeError: A shard cannot be read on, or a record in it cannot be handled.
-            KinesisError: The shards cannot be listed.
+            ConsumeError: Reading a shard failed, or a record in it could not be handled.
+            KinesisError: The shards could not be listed.
         """
         threads = ThreadPoolExecutor(self._plan.handling.threads, thread_name_prefix="kinstream-handler")
         self._dispatcher_of = dispatchers(self._policy, threads)
         try:
             await self._start()
             while await self._next() is not None:
-                pass  # each shard's own task takes what there is
+                pass  # each shard has a task that delivers its records
         except asyncio.CancelledError:
-            for task in self._ways:
+            for task in self._shard_tasks:
                 task.cancel()
             raise
         finally:
@@ -201,22 +203,22 @@ class Worker:
             raise self._error
 
     def _begin(self) -> None:
-        """Begin, once: in a task of its own, whose failure `_next` raises."""
+        """Start once, in a task of its own. `_next` raises its exception."""
         if self._begun is None:
             self._begun = False
-            self._beside.append(self._spawn(self._start()))
+            self._background_tasks.append(self._spawn(self._start()))
 
     async def _start(self) -> None:
         plan = self._plan
-        strays = await self._ask_about_stream()
-        self._terms = Terms(
+        any_shard = await self._describe_stream()
+        self._context = ReadingContext(
             fetcher=plan.fetcher,
             budget=Budget(plan.handling.read_ahead_bytes, plan.fetcher.first_page_bytes),
             clock=self._clock,
             service_time=plan.client.service_time,
             announce=plan.announce,
             max_batch_records=plan.handling.max_batch_records,
-            accepts_misrouted=strays or plan.accepts_misrouted,
+            accepts_misrouted=any_shard or plan.accepts_misrouted,
             until=plan.client.service_time() if plan.until == "now" else plan.until,
             until_now=plan.until == "now",
             begun=self._clock.monotonic(),
@@ -228,7 +230,7 @@ class Worker:
         self._discoverer = Discoverer(
             plan.client, plan.stream, plan.start.mapped(lambda position: self._from_now_on("start", position))
         )
-        known = await self._writer.firmly("", self._keeper.known, "leases")
+        known = await self._writer.with_retries("", self._keeper.known, "leases")
         await self._list_first(known)
         for shard_id in self._discoverer.not_found(known):
             _log.warning("start: the stream %s has no shard %s now", plan.stream.name, shard_id)
@@ -238,39 +240,40 @@ class Worker:
         if self._stopping.is_set():
             return
         self._begun = True
-        self._grant()
-        for way in (self._keep_discovering(), self._keep_checkpointing(), self._keep_watching()):
-            self._beside.append(self._spawn(way))
+        self._start_ready_shards()
+        for coroutine in (self._keep_discovering(), self._keep_checkpointing(), self._keep_watching()):
+            self._background_tasks.append(self._spawn(coroutine))
 
     async def _list_first(self, known: dict[str, Position]) -> None:
-        """List the shards, again while the stream is being created: parts of the service may not know of it yet."""
-        deadline = self._clock.monotonic() + NOT_READY_FOR
+        """List the shards, with retries while the stream is being created: part of the service may not know it yet."""
+        deadline = self._clock.monotonic() + NOT_READY_TIMEOUT
         while True:
             try:
                 await self._discoverer.begin(known)
             except (ResourceInUse, NotFound) as error:
-                unseen = isinstance(error, NotFound) and not self._seen
-                if unseen or self._clock.monotonic() >= deadline:
+                unknown = isinstance(error, NotFound) and not self._stream_exists
+                if unknown or self._clock.monotonic() >= deadline:
                     raise
                 self._announce(DiscoveryFailed(error))
             else:
-                self._seen = True
+                self._stream_exists = True
                 self._announce.succeeded("", "list")
                 return
-            if await sleep_unless(self._stopping, self._clock, NOT_READY_PAUSE):
+            if await sleep_unless(self._stopping, self._clock, NOT_READY_DELAY):
                 return
 
     def _from_now_on(self, field: str, position: Position) -> Position:
         return from_now_on(field, position, self._plan.client.service_time())
 
     async def _prepare(self) -> None:
-        """Write down where reading begins in all shards before any is read: a restart must not begin elsewhere in some."""
-        # Kept with its time: where nothing is done yet when this ends, what comes meanwhile must not be missed.
+        """Store the start positions of all shards before any is read, so that a restart begins at the same positions."""
+        # LATEST is stored with its time: if this ends before a record is completed, records that arrive until the next start
+        # must be read.
         self._latest = self._plan.client.service_time() - LATEST_MARGIN
         self._begun_at = self._clock.monotonic()
         outcomes = await asyncio.gather(
             *(
-                self._writer.firmly(
+                self._writer.with_retries(
                     shard.shard_id, partial(self._keeper.prepare, shard, start.since(self._latest)), "lease"
                 )
                 for shard, start in self._discoverer.first()
@@ -282,7 +285,10 @@ class Worker:
                 raise error
 
     async def _give_up_expired(self, shard_ids: list[str]) -> None:
-        """Report shards that expired unfinished, and remove their leases, or they would be reported at each start."""
+        """Report shards that expired before they were completed, and remove their leases.
+
+        Otherwise each start would report them again.
+        """
         for shard_id in shard_ids:
             self._report_expired(shard_id)
             try:
@@ -297,16 +303,16 @@ class Worker:
         self._announce(ShardSkipped(shard_id))
         self._announce(RecordsExpired(shard_id, str(position), str(TRIM_HORIZON), True))
 
-    async def _ask_about_stream(self) -> bool:
-        """Learn how long the stream keeps records; return whether its shards take records whatever their hash keys."""
+    async def _describe_stream(self) -> bool:
+        """Get the retention period. Returns True if the stream's shards accept records regardless of their hash keys."""
         try:
             answer = await self._plan.client.call("DescribeStreamSummary", self._plan.stream.parameter)
         except ServiceError as error:
-            # It may be forbidden, or be unknown to another server; reading needs it not.
+            # It may be forbidden, or unknown to another server. Reading works without it.
             if isinstance(error, NotFound) or error.retry_safe:
                 raise
             return False
-        self._seen = True
+        self._stream_exists = True
         summary = answer.get("StreamDescriptionSummary")
         if not isinstance(summary, dict):
             return False
@@ -314,34 +320,36 @@ class Worker:
         self.retention = hours * 3600.0 if isinstance(hours, int) else None
         return bool(summary.get("RecordDistributionStrategy") == "AUTO")
 
-    # The way of a shard.
+    # One shard.
 
-    def _grant(self) -> None:
-        """Begin with all shards whose parents are done; with none any more once the end was asked for."""
+    def _start_ready_shards(self) -> None:
+        """Start reading every shard with completed parents, unless the worker is stopping."""
         if self._stopping.is_set():
             return
         for shard, start in self._discoverer.ready():
-            assert self._terms is not None
-            reading = self.readings[shard.shard_id] = Reading(shard, self._terms)
+            assert self._context is not None
+            reading = self.readings[shard.shard_id] = Reading(shard, self._context)
             task = self._spawn(self._read(reading, shard, start))
-            self._ways[task] = reading
-            task.add_done_callback(self._ways.pop)
-        self._stirred.set()
+            self._shard_tasks[task] = reading
+            task.add_done_callback(self._shard_tasks.pop)
+        self._changed.set()
 
     async def _read(self, reading: Reading, shard: Shard, start: Position) -> None:
-        """Read a shard: from where its lease says, to its end."""
-        _within.set(self)
+        """Read a shard from its stored checkpoint to its end."""
+        _handler_of.set(self)
         try:
             kept = start.since(self._latest)
-            position = await self._writer.firmly(shard.shard_id, lambda: self._keeper.acquire(shard, kept), "lease")
-            if position == kept and self._clock.monotonic() - self._begun_at < PROMPT:
+            position = await self._writer.with_retries(
+                shard.shard_id, lambda: self._keeper.acquire(shard, kept), "lease"
+            )
+            if position == kept and self._clock.monotonic() - self._begun_at < PROMPT_START:
                 position = start
             if position.ended:
-                await self._followed(reading)
+                await self._finish_shard(reading)
                 reading.step(
                     Step.EXPIRED
-                )  # not before its children are there: where nothing is left to read, it is over
-                self._stirred.set()
+                )  # after its children are known: with `until`, reading ends if no shard is left
+                self._changed.set()
                 return
             lease = self._keeper.lease(shard.shard_id)
             reading.begin(position, None if lease is None else lease.idle_until)
@@ -353,10 +361,10 @@ class Worker:
             self._fail(reading, error)
 
     async def _deliver(self, reading: Reading, dispatcher: Dispatcher) -> None:
-        """Hand on what comes of a shard, until its end or until delivering is to stop."""
+        """Deliver the records of a shard, until its end or until delivery is to stop."""
         try:
             while not self._stopping.is_set() and not reading.state.final:
-                if reading.rewinds or dispatcher.failed:
+                if reading.restart_pending or dispatcher.failed:
                     await dispatcher.drain()
                     reading.settle()
                 found = reading.next_batch()
@@ -365,7 +373,7 @@ class Worker:
                 elif found is not None or reading.complete or reading.failed:
                     await dispatcher.drain()
                     if len(reading.progress):
-                        continue  # delivering stops, and left records that were not begun: what follows them is not done
+                        continue  # delivery stops with records not started: the shard is not completed
                     if found is not None:
                         await self._decide(reading, found)
                     else:
@@ -381,7 +389,7 @@ class Worker:
             raise
 
     async def _decide(self, reading: Reading, found: Undeliverable) -> None:
-        """Do what is declared for a record that cannot be taken apart."""
+        """Apply the failure policy to a record that cannot be deaggregated."""
         try:
             await self._policy.decide(reading, [found.record], found.error, 1)
         except ConsumeError as error:
@@ -390,9 +398,9 @@ class Worker:
         reading.progress.last = found.record
 
     async def _end(self, reading: Reading) -> None:
-        """Write down that a shard is done, or fail; then begin with its children."""
+        """Store that a shard is completed and start its children, or fail."""
         if not reading.complete and not reading.failed:
-            return  # it was sought elsewhere meanwhile
+            return  # a seek came first
         shard_id = reading.shard_id
         self._endings += 1
         try:
@@ -408,11 +416,11 @@ class Worker:
                 self._report_expired(shard_id, reading.done)
             elif reading.until_reached:
                 reading.step(Step.TIME_REACHED)
-                await self._writer.firmly(reading.shard_id, lambda: self._writer.write(reading))
+                await self._writer.with_retries(reading.shard_id, lambda: self._writer.write(reading))
                 return
             else:
                 reading.step(Step.ALL_DONE)
-            await self._followed(reading)
+            await self._finish_shard(reading)
         except KinesisError as error:
             self._fail(reading, error)
         finally:
@@ -420,34 +428,36 @@ class Worker:
                 await reading.stop()
                 self._announce.left(shard_id)
             self._endings -= 1
-            self._stirred.set()
+            self._changed.set()
 
-    async def _followed(self, reading: Reading) -> None:
-        """Write down that a shard is done, and go on in its children."""
+    async def _finish_shard(self, reading: Reading) -> None:
+        """Store that a shard is completed, and start its children."""
         shard_id = reading.shard_id
         children = tuple(child.shard_id for child in reading.children)
-        if self._end_may_be_kept(reading):
-            await self._writer.firmly(shard_id, lambda: self._keeper.checkpoint(shard_id, SHARD_END, children=children))
-            reading.end_kept = True
+        if self._end_may_be_stored(reading):
+            await self._writer.with_retries(
+                shard_id, lambda: self._keeper.checkpoint(shard_id, SHARD_END, children=children)
+            )
+            reading.end_stored = True
             self._announce.stored(shard_id)
         self._discoverer.ended(shard_id, reading.children)
-        pause = FIRM_PAUSE
-        for _ in range(FIRM_TRIES):
+        delay = STORE_DELAY
+        for _ in range(STORE_ATTEMPTS):
             if self._discoverer.children(shard_id) and not self._discoverer.incomplete:
                 break
             await self._discover()
-            self._grant()
-            if await sleep_unless(self._stopping, self._clock, pause):
+            self._start_ready_shards()
+            if await sleep_unless(self._stopping, self._clock, delay):
                 return
-            pause *= 2
+            delay *= 2
         self._announce(ShardEnded(shard_id, tuple(self._discoverer.children(shard_id))))
-        self._grant()
+        self._start_ready_shards()
 
-    def _end_may_be_kept(self, reading: Reading) -> bool:
-        """Return whether a shard's end may be written down: not before its parents', or they are read after it."""
+    def _end_may_be_stored(self, reading: Reading) -> bool:
+        """Return True if a shard's end may be stored. Its parents' ends come first, or the parents would be read after it."""
         parents = reading.shard.parent_shard_id, reading.shard.adjacent_parent_shard_id
-        return reading.may_end and all(
-            self.readings[parent].end_kept for parent in parents if parent is not None and parent in self.readings
+        return reading.end_may_be_stored and all(
+            self.readings[parent].end_stored for parent in parents if parent is not None and parent in self.readings
         )
 
     async def _expired(self, shard_id: str) -> bool:
@@ -455,23 +465,23 @@ class Worker:
         return not self._discoverer.listed(shard_id)
 
     async def _retry_listed(self, reading: Reading, error: NotFound) -> None:
-        """Retry a listed shard after NotFound: a part of the service may not know the shard yet."""
-        if reading.not_found_for >= NOT_READY_FOR:
+        """Retry a listed shard after NotFound: part of the service may not know the shard yet."""
+        if reading.not_found_for >= NOT_READY_TIMEOUT:
             self._fail(reading, error)
             return
-        stops = await sleep_unless(self._stopping, self._clock, NOT_READY_PAUSE)
-        if reading.failed and not reading.rewinds and not stops:  # otherwise it is begun elsewhere
-            reading.fetch_anew()
+        stops = await sleep_unless(self._stopping, self._clock, NOT_READY_DELAY)
+        if reading.failed and not reading.restart_pending and not stops:  # otherwise it restarts at another position
+            reading.refetch()
 
     def _fail(self, reading: Reading, error: Exception) -> None:
-        """End a shard that cannot be read on, and with it the whole reading: nobody would notice otherwise."""
+        """Stop a shard after a failure, and with it the whole worker, so that the failure is not overlooked."""
         if isinstance(error, LeaseLost):
             self._announce(ShardLeaseLost(reading.shard_id))
         if not isinstance(error, ConsumeError):
             why = error.details if isinstance(error, KinesisError) else f"{type(error).__name__}: {error}"
             cause, error = (
                 error,
-                ConsumeError(f"{reading.shard_id}: cannot be read on: {why}", shard_id=reading.shard_id),
+                ConsumeError(f"{reading.shard_id}: reading failed: {why}", shard_id=reading.shard_id),
             )
             error.__cause__ = cause
         if not reading.state.final:
@@ -479,31 +489,33 @@ class Worker:
         reading.failure = error
         reading.interrupt()
         self._announce.left(reading.shard_id)
-        for task, other in self._ways.items():
+        for task, other in self._shard_tasks.items():
             if other is reading and isinstance(error, LeaseLost) and task is not asyncio.current_task():
-                task.cancel()  # whoever has the lease now does the same work
+                task.cancel()  # the new owner of the lease handles the same records
         self._error = self._error or error
-        self._stirred.set()
+        self._changed.set()
 
-    # What goes on beside.
+    # Background tasks.
 
     async def _keep_discovering(self) -> None:
         while True:
-            await self._clock.sleep(DISCOVERY_EVERY)
+            await self._clock.sleep(DISCOVERY_INTERVAL)
             await self._discover()
-            self._grant()
+            self._start_ready_shards()
 
     async def _discover(self) -> None:
-        """List the shards again, and forget those that are done and gone."""
+        """List the shards again, and remove completed shards that are not listed any more."""
         try:
             self._take_gone(await self._discoverer.refresh())
             for shard_id, reading in list(self.readings.items()):
                 children = self._discoverer.children(shard_id)
-                followed = all(self._is_begun(child) for child in children)  # until then it tells that they came later
+                children_started = all(
+                    self._has_started(child) for child in children
+                )  # before that, their parent shows that they were created later
                 if (
                     reading.state is State.ENDED
-                    and reading.may_end
-                    and followed
+                    and reading.end_may_be_stored
+                    and children_started
                     and not self._discoverer.listed(shard_id)
                 ):
                     await self._keeper.forget(shard_id)
@@ -511,19 +523,19 @@ class Worker:
             self._announce.succeeded("", "list")
         except NotFound as error:
             self._announce(DiscoveryFailed(error))
-            if self._seen:  # a part of the service may err: only the second time, the stream is gone
-                self._seen = False
-                if not await sleep_unless(self._stopping, self._clock, NOT_READY_PAUSE):
+            if self._stream_exists:  # part of the service may be outdated: a second NotFound counts
+                self._stream_exists = False
+                if not await sleep_unless(self._stopping, self._clock, NOT_READY_DELAY):
                     await self._discover()
                 return
             self._error = self._error or error
-            self._stirred.set()
+            self._changed.set()
         except KinesisError as error:
             self._announce(DiscoveryFailed(error))
         else:
-            self._seen = True
+            self._stream_exists = True
 
-    def _is_begun(self, shard_id: str) -> bool:
+    def _has_started(self, shard_id: str) -> bool:
         return shard_id in self.readings and self.readings[shard_id].state is not State.WAITING
 
     def _take_gone(self, gone: list[str]) -> None:
@@ -535,12 +547,12 @@ class Worker:
         while True:
             await self._clock.sleep(self._plan.checkpoint_every)
             await self._writer.write_all(self.readings.values())
-            if self._clock.monotonic() - checked >= LEASES_EVERY:
+            if self._clock.monotonic() - checked >= LEASE_CHECK_INTERVAL:
                 checked = self._clock.monotonic()
                 await self._check_leases()
 
     async def _check_leases(self) -> None:
-        """Notice a store that fails, and leases that another worker took, also if there is nothing to checkpoint."""
+        """Detect a store that fails, and leases that another worker took, even if there is nothing to checkpoint."""
         try:
             lost = await self._keeper.lost()
         except KinesisError as error:
@@ -554,32 +566,32 @@ class Worker:
     async def _keep_watching(self) -> None:
         limit = self._plan.handling.stall_timeout
         while True:
-            await self._clock.sleep(min(WATCH_EVERY, limit))
+            await self._clock.sleep(min(WATCH_INTERVAL, limit))
             self._announce.check()
             for reading in self.readings.values():
                 if (seconds := reading.stalled(limit)) is not None:
                     self._announce(ShardStalled(reading.shard_id, seconds))
-                    reading.fetch_anew()
-                reading.relieve()
+                    reading.refetch()
+                reading.use_reserve()
 
-    # Steering.
+    # Control by the application.
 
     def pause(self, shard_id: str | None) -> None:
-        """Hand on nothing more of a shard, or of any."""
+        """Stop delivering records of one shard, or of all shards."""
         self._paused = self._paused or shard_id is None
         for reading in self._chosen(shard_id):
             if reading.state in (State.READING, State.ENDING):
                 reading.pause()
 
     def resume(self, shard_id: str | None) -> None:
-        """Go on with a shard, or with all."""
+        """Resume one shard, or all shards."""
         self._paused = self._paused and shard_id is not None
         for reading in self._chosen(shard_id):
             if reading.state is State.PAUSED:
                 reading.resume()
 
     async def seek(self, shard_id: str, position: Position) -> None:
-        """Go on from elsewhere in a shard. Raises as `Keeper.rewind`; where the store fails, it is written later."""
+        """Continue at another position in a shard. Raises as `Keeper.rewind`. If the store fails, it is stored later."""
         (reading,) = self._chosen(shard_id)
         position = self._from_now_on("position", position)
         if reading.state not in (State.READING, State.ENDING, State.PAUSED):
@@ -598,33 +610,33 @@ class Worker:
             )
         return [self.readings[shard_id]]
 
-    # Waking and ending.
+    # Wake-up and end.
 
     def _wake(self, reading: Reading) -> None:
-        """Take note that a shard may have something to hand on."""
+        """Note that a shard may have records to deliver."""
         reading.arrived.set()
         if self._dispatcher_of is None and not reading.queued:
             reading.queued = True
             self._queue.append(reading)
-            self._stirred.set()
+            self._changed.set()
 
     async def _next(self) -> Reading | None:
-        """Return a shard that may have something to hand on; None at the end. Raises what ended reading."""
+        """Return a shard that may have records to deliver, or None at the end. Raises the error that ended reading."""
         while True:
             if self._error is not None:
                 raise self._error
-            if self._stopping.is_set() or self._over:
+            if self._stopping.is_set() or self._until_reached:
                 return None
             if self._queue:
                 reading = self._queue.popleft()
                 reading.queued = False
                 return reading
-            self._stirred.clear()
-            await self._stirred.wait()
+            self._changed.clear()
+            await self._changed.wait()
 
     @property
-    def _over(self) -> bool:
-        """Whether reading has come to the end that was planned."""
+    def _until_reached(self) -> bool:
+        """True if all shards are completed up to `until`."""
         return (
             self._plan.until is not None
             and self._begun is True
@@ -635,24 +647,24 @@ class Worker:
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended."""
+        """True if the worker has stopped."""
         return self._stop_task is not None and self._stop_task.done()
 
     @property
-    def within(self) -> bool:
-        """Whether the caller is a handler, for which `stop` would wait."""
-        return _within.get() is self and not self.ended
+    def called_by_handler(self) -> bool:
+        """True if the caller is a handler, for which `stop` would wait."""
+        return _handler_of.get() is self and not self.ended
 
     def end(self) -> None:
-        """Ask for the end, and return at once: no more is handed on after the work in hand."""
+        """Request the end, and return immediately: after the records being handled, no more are delivered."""
         self._stopping.set()
-        self._stirred.set()
+        self._changed.set()
         for reading in self.readings.values():
             reading.interrupt()
             reading.arrived.set()
 
     async def stop(self) -> None:
-        """Finish the work in hand, write down what is done, and end. May be repeated.
+        """Complete the records being handled, store the checkpoints, and stop. May be repeated.
 
         Raises:
             KinesisError: The last checkpoints could not be written.
@@ -663,8 +675,8 @@ class Worker:
 
     async def _stop(self) -> None:
         self.end()
-        waiting = [task for task, reading in self._ways.items() if reading.state is State.WAITING]
-        for task in self._beside + waiting:
+        waiting = [task for task, reading in self._shard_tasks.items() if reading.state is State.WAITING]
+        for task in self._background_tasks + waiting:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
@@ -679,8 +691,8 @@ class Worker:
             await self._plan.fetcher.close()
             self._announce.stopped()
 
-    def _spawn(self, way: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(way, name="kinstream-consume")
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(coroutine, name="kinstream-consume")
         self._tasks.add(task)
         task.add_done_callback(self._forget)
         return task
@@ -689,9 +701,13 @@ class Worker:
         self._tasks.discard(task)
         error: BaseException | None = None
         if not task.cancelled():
-            error = task.exception()  # a bug of kinstream: it must not pass in silence
-        elif (reading := self._ways.get(task)) is not None and not self._stopping.is_set() and not reading.state.final:
+            error = task.exception()  # a bug in kinstream: it must not pass silently
+        elif (
+            (reading := self._shard_tasks.get(task)) is not None
+            and not self._stopping.is_set()
+            and not reading.state.final
+        ):
             error = RuntimeError(f"{reading.shard_id}: a handler cancelled the task that it runs in")
         if error is not None:
             self._error = self._error or (error if isinstance(error, Exception) else RuntimeError(str(error)))
-            self._stirred.set()
+            self._changed.set()

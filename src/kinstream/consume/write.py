@@ -1,4 +1,4 @@
-"""Writes down how far shards are done, and what else must be kept of them: again where the store fails for now."""
+"""Writer: stores checkpoints and other lease data, with retries if the store fails temporarily."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from kinstream.events import CheckpointFailed
 
 T = TypeVar("T")
 
-FIRM_TRIES, FIRM_PAUSE = 6, 0.5
-"""How often what must be written is tried, and the seconds before the second time; each further pause is twice as long."""
+STORE_ATTEMPTS, STORE_DELAY = 6, 0.5
+"""Maximum attempts of a required write, and the seconds before the second one. Each further delay is doubled."""
 
 
 class Writer:
     """Writes the checkpoints of a worker's shards.
 
     Args:
-        keeper: Keeps them.
-        clock: Waits.
+        keeper: Stores them.
+        clock: Waits between attempts.
         stopping: Set when reading is to stop.
-        announce: Takes note of writes that failed and of those that succeeded.
-        end_may_be_kept: Returns whether a shard's end may be written down.
-        lost: Is told of a shard whose lease is lost.
+        announce: Receives failed and successful writes.
+        end_may_be_stored: Returns True if a shard's end may be stored.
+        lost: Called with a shard if its lease is lost.
     """
 
     def __init__(
@@ -40,32 +40,32 @@ class Writer:
         clock: Clock,
         stopping: asyncio.Event,
         announce: Reporter,
-        end_may_be_kept: Callable[[Reading], bool],
+        end_may_be_stored: Callable[[Reading], bool],
         lost: Callable[[Reading, LeaseLost], None],
     ) -> None:
         self._keeper = keeper
         self._clock = clock
         self._stopping = stopping
         self._announce = announce
-        self._end_may_be_kept = end_may_be_kept
+        self._end_may_be_stored = end_may_be_stored
         self._lost = lost
 
     async def write(self, reading: Reading) -> None:
-        """Write down how far a shard is done. Raises as `Keeper.checkpoint`."""
+        """Store a shard's checkpoint, if it has changed. Raises as `Keeper.checkpoint`."""
         shard_id = reading.shard_id
         if reading.state is State.LOST:
             raise lease_lost(shard_id)
         try:
-            if reading.state is State.ENDED and not reading.end_kept and self._end_may_be_kept(reading):
+            if reading.state is State.ENDED and not reading.end_stored and self._end_may_be_stored(reading):
                 children = tuple(child.shard_id for child in reading.children)
                 await self._keeper.checkpoint(shard_id, SHARD_END, children=children)
-                reading.end_kept = True
+                reading.end_stored = True
                 self._announce.stored(shard_id)
             elif (position := reading.to_write) is not None:
-                if position is reading.sought:
+                if position is reading.unsaved_seek:
                     await self._keeper.rewind(shard_id, position)
-                    if reading.sought is position:
-                        reading.sought = None
+                    if reading.unsaved_seek is position:
+                        reading.unsaved_seek = None
                 else:
                     await self._keeper.checkpoint(shard_id, position)
                 reading.written, reading.idle_written = position, None
@@ -78,37 +78,37 @@ class Writer:
             raise
 
     async def write_all(self, readings: Iterable[Reading]) -> None:
-        """Write down what is new of all shards; where the store fails, the next time does it."""
+        """Store the changed checkpoints of all shards. A write that fails is retried by the next call."""
 
         async def write(reading: Reading) -> None:
             try:
                 await self.write(reading)
             except LeaseLost:
-                pass  # it was told already
+                pass  # reported already
             except KinesisError as error:
                 self._announce(CheckpointFailed(reading.shard_id, error))
 
-        await asyncio.gather(*(write(reading) for reading in list(readings) if _has_news(reading)))
+        await asyncio.gather(*(write(reading) for reading in list(readings) if _has_changes(reading)))
 
     async def write_last(self, readings: Iterable[Reading]) -> BaseException | None:
-        """Write down what is new of all shards, for the last time; return what failed first."""
+        """Store the changed checkpoints of all shards for the last time, and return the first error."""
         outcomes = await asyncio.gather(
-            *(self.write(reading) for reading in list(readings) if _has_news(reading)), return_exceptions=True
+            *(self.write(reading) for reading in list(readings) if _has_changes(reading)), return_exceptions=True
         )
         return next((outcome for outcome in outcomes if outcome is not None), None)
 
-    async def firmly(
+    async def with_retries(
         self, shard_id: str, write: Callable[[], Coroutine[Any, Any, T]], operation: str = "checkpoint"
     ) -> T:
-        """Write something down, again where the store fails for now; when reading is to stop, once more and at once.
+        """Run a store operation, with retries if the store fails temporarily, but only one more attempt when reading stops.
 
         Args:
-            shard_id: The shard; "" for all shards.
+            shard_id: The shard. "" for all shards.
             write: Writes, or reads.
             operation: "checkpoint", "lease" or "leases", for the event.
         """
-        pause = FIRM_PAUSE
-        for _ in range(FIRM_TRIES - 1):
+        delay = STORE_DELAY
+        for _ in range(STORE_ATTEMPTS - 1):
             try:
                 written = await write()
             except (LeaseLost, ConfigError, UsageError):
@@ -118,12 +118,12 @@ class Writer:
             else:
                 self._announce.succeeded(shard_id, operation)
                 return written
-            if await sleep_unless(self._stopping, self._clock, pause):
+            if await sleep_unless(self._stopping, self._clock, delay):
                 break
-            pause *= 2
+            delay *= 2
         return await write()
 
 
-def _has_news(reading: Reading) -> bool:
-    """Return whether something of a shard is to be written."""
+def _has_changes(reading: Reading) -> bool:
+    """Return True if a shard has changes to store."""
     return reading.to_write is not None or reading.idle_to_write is not None

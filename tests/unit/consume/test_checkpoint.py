@@ -35,7 +35,7 @@ def test_programs_word_finishes_a_record_and_no_earlier_one() -> None:
     progress = Progress()
     records = [record(number) for number in (1, 2)]
     works = [progress.begin(one) for one in records]
-    progress.vouch(records[1])
+    progress.finish_record(records[1])
     places = [progress.position]
     for work in works:
         progress.finish(work)

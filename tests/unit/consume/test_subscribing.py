@@ -18,14 +18,14 @@ def test_calls_are_a_second_apart_whatever_became_of_the_last() -> None:
 def test_after_a_successful_call_the_next_one_waits_five_seconds() -> None:
     pace = SubscribingPace()
     pace.called(10.0)
-    pace.answered(10.3)
+    pace.subscribed(10.3)
     assert pace.delay(11.3) == pytest.approx(4.0)
 
 
 def test_after_five_minutes_the_next_call_goes_out_at_once() -> None:
     pace = SubscribingPace()
     pace.called(10.0)
-    pace.answered(10.3)
+    pace.subscribed(10.3)
     assert pace.delay(310.3) == 0
 
 
@@ -37,7 +37,7 @@ def test_pauses_double_to_a_limit_until_an_event_comes() -> None:
         pauses.append(pace.failed(now, 1.0, in_use=False))
         now += pauses[-1]
     assert pauses == [0.5, 1, 2, 4, 8, 16, LONGEST_BACKOFF, LONGEST_BACKOFF, LONGEST_BACKOFF]
-    pace.heard()
+    pace.event_received()
     assert pace.failed(now, 1.0, in_use=False) == 0.5
 
 
@@ -51,5 +51,5 @@ def test_a_subscription_of_somebody_else_gets_its_five_seconds() -> None:
 
 def test_a_failure_soon_after_a_successful_call_waits_for_the_rest_of_its_five_seconds() -> None:
     pace = SubscribingPace()
-    pace.answered(10.0)
+    pace.subscribed(10.0)
     assert pace.failed(11.0, 1.0, in_use=False) == 4.0

@@ -246,7 +246,7 @@ async def refused(fetch: Fetch, shard_id: str, position: Position) -> AsyncGener
 
 def test_what_was_read_before_a_failure_is_handed_on_before_it_is_raised() -> None:
     case = Case(refused)
-    with pytest.raises(ConsumeError, match="0: cannot be read on: no") as caught:
+    with pytest.raises(ConsumeError, match="0: reading failed: no") as caught:
         simulate(lambda: case.take(99))
     assert case.numbers == [1, 2]
     assert isinstance(caught.value.__cause__, AccessDenied)
@@ -589,7 +589,7 @@ def test_listed_shard_that_is_not_found_is_read_again_for_half_a_minute(times: i
         if times == 3:
             await reading
         else:
-            with pytest.raises(ConsumeError, match="cannot be read on: GetShardIterator"):
+            with pytest.raises(ConsumeError, match="reading failed: GetShardIterator"):
                 await reading
         return case.numbers or handled, asyncio.get_running_loop().time()
 

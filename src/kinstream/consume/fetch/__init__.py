@@ -1,1 +1,1 @@
-"""Fetching: pages of records come from shards, by polling or by enhanced fan-out."""
+"""Fetching: reads pages of records from shards, by polling or by enhanced fan-out."""

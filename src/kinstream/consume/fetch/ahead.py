@@ -1,4 +1,4 @@
-"""Reading ahead: each shard's pages come while the program works on earlier ones, within a budget of bytes for all."""
+"""Read-ahead: fetches each shard's pages while the application handles earlier ones, within a budget of bytes for all shards."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from kinstream.consume.fetch.position import Position
 from kinstream.record import Shard
 
 FIRST_PAGE_BYTES, GUESS_DECAY = 1 << 20, 0.9
-"""What a shard's first page is taken to weigh at the least before it is there; and how much less after each lighter one."""
+"""Minimum assumed bytes of a shard's first page before it arrives, and the decay of the assumption after each smaller page."""
 
 
 class Budget:
-    """Bytes that may be read ahead, of all shards together. Who comes first is served first.
+    """Limit of bytes read ahead, for all shards together, granted in the order of requests.
 
-    A page's size is known only when it is there, so what is under way counts as what the page before weighed; and a shard's first
-    page as what pages weighed lately in other shards. Nothing is known at the start: shards that lag bring their largest pages
-    then, and all at once.
+    The size of a page is known only when it arrives. A request in flight is therefore counted with the size of the shard's
+    previous page, and the first request of a shard with that of recent pages of other shards. At the start no earlier
+    pages exist, and all shards that lag return their largest pages at once.
 
     Args:
-        size_bytes: The limit. One page is let through even where it is larger. As much again is a reserve for shards that would
-            starve.
-        first_page_bytes: What a shard's first page is taken to weigh before any was seen.
+        size_bytes: The limit. A single page is allowed even if it is larger. The same number of bytes is a reserve for shards
+            that would be blocked by others.
+        first_page_bytes: Assumed bytes of a shard's first page before any page has arrived.
     """
 
     def __init__(self, size_bytes: int, first_page_bytes: int = FIRST_PAGE_BYTES) -> None:
@@ -36,19 +36,22 @@ class Budget:
 
     @property
     def used_bytes(self) -> int:
-        """What is read ahead and under way now."""
+        """Bytes that are read ahead or in flight."""
         return self._used
 
     async def take(self, size_bytes: int, owner: object = None) -> bool:
-        """Wait until there is room for so much, and take it for `owner`; return whether that took time."""
+        """Wait until bytes are available, and take them for `owner`, and return True if that took time."""
         return (await self._take(size_bytes, owner))[1]
 
     async def take_first(self, owner: object = None) -> tuple[int, bool]:
-        """Wait until there is room for a shard's first page, and take it; return how much that is, and whether it took time."""
+        """Wait until the bytes of a shard's first page are available, and take them.
+
+        Returns their number, and True if that took time.
+        """
         return await self._take(None, owner)
 
-    def relieve(self, owner: object) -> None:
-        """Let an owner who waits take now, out of a reserve as large as the limit, or a page."""
+    def use_reserve(self, owner: object) -> None:
+        """Grant the request of a waiting owner from the reserve, which is as large as the limit, or one page."""
         for entry in self._waiting:
             if entry[2] is owner and self._used + self._size(entry[0]) <= 2 * max(self._limit, int(self._guess)):
                 self._waiting.remove(entry)
@@ -56,7 +59,7 @@ class Budget:
                 return
 
     async def _take(self, size_bytes: int | None, owner: object) -> tuple[int, bool]:
-        """Take so much, or what a first page is taken to weigh when its turn has come."""
+        """Take a number of bytes. None: the assumed bytes of a first page when the request is granted."""
         if not self._waiting and self._fits(size := self._size(size_bytes)):
             self._used += size
             return size, False
@@ -75,11 +78,11 @@ class Budget:
             raise
 
     def weighed(self, size_bytes: int) -> None:
-        """Say what a page weighed."""
+        """Record the size of a page."""
         self._guess = max(float(size_bytes), self._guess * GUESS_DECAY, float(FIRST_PAGE_BYTES))
 
     def free(self, size_bytes: int) -> None:
-        """Give back so much; a negative size takes it at once, whatever the limit."""
+        """Return bytes. A negative number takes bytes immediately, regardless of the limit."""
         self._used -= size_bytes
         self._serve()
 
@@ -102,18 +105,18 @@ class Budget:
 
 
 class ReadAhead:
-    """The pages of one shard that were read and not handed on yet. A task of its own reads them.
+    """Pages of one shard that were read and not delivered yet. A task of its own reads them.
 
     Args:
-        fetcher: Reads.
+        fetcher: Reads pages.
         shard: The shard.
         budget: Shared by all shards.
-        heard: Is told of each page as it comes, also of empty ones, and returns the page to keep: the same, a part of it, or
-            None for nothing. A page that is `ended` is the last.
-        failed: Is told what ended reading for good.
+        received: Called with each page as it arrives, including empty ones. Returns the page to buffer: the same, a part of it,
+            or None. A page that is `ended` is the last one.
+        failed: Called with the exception that ended reading.
 
     Attributes:
-        asking: Whether a page is waited for now.
+        waiting_for_page: True while a page is awaited.
     """
 
     def __init__(
@@ -121,29 +124,29 @@ class ReadAhead:
         fetcher: Fetcher,
         shard: Shard,
         budget: Budget,
-        heard: Callable[[Page], Page | None],
+        received: Callable[[Page], Page | None],
         failed: Callable[[Exception], None],
     ) -> None:
         self._fetcher = fetcher
         self._shard = shard
         self._budget = budget
-        self._heard = heard
+        self._received = received
         self._failed = failed
         self._pages: deque[Page] = deque()
-        self._in_hand = 0
+        self._taken = 0
         self._task: asyncio.Task[None] | None = None
         self._halted = False
-        self.asking: bool = False
+        self.waiting_for_page: bool = False
 
     def __len__(self) -> int:
         return len(self._pages)
 
     def start(self, position: Position, late: Position) -> None:
-        """Read from a position on, in the place of what is read now; what was read ahead stays.
+        """Start reading at a position, instead of the current reading. Buffered pages are kept.
 
         Args:
-            position: From where, if there is room at once.
-            late: From where otherwise: what is latest must not become later by waiting.
+            position: Start position if bytes are available immediately.
+            late: Start position otherwise, so that LATEST does not become later by waiting.
         """
         before = self._task
         if before is not None:
@@ -153,7 +156,7 @@ class ReadAhead:
         self._task = asyncio.create_task(self._read(position, late, before), name=name)
 
     def halt(self) -> None:
-        """Read no more, and forget what was read ahead. It may be started again at once."""
+        """Stop reading, and discard the buffered pages. `start` may be called again immediately."""
         self._halted = True
         if self._task is not None:
             self._task.cancel()
@@ -161,25 +164,25 @@ class ReadAhead:
             self.done(self.take())
 
     async def stop(self) -> None:
-        """Halt, and wait until nothing is under way."""
+        """Halt, and wait until no request is in flight."""
         self.halt()
         if self._task is not None:
             await asyncio.wait([self._task])
 
     def take(self) -> Page:
         """Return the next page. Its size counts against the budget until `done`."""
-        self._in_hand += 1
+        self._taken += 1
         return self._pages.popleft()
 
     def done(self, page: Page) -> None:
-        """Say that a page that was taken is not needed any more."""
-        self._in_hand -= 1
+        """Free the bytes of a page that was taken."""
+        self._taken -= 1
         self._budget.free(page.size_bytes)
 
-    def relieve(self) -> None:
-        """Read a page though there is no room for it, if the shard has none: others, whose handlers hang, may have it all."""
-        if not self._pages and not self._in_hand:
-            self._budget.relieve(self)
+    def use_reserve(self) -> None:
+        """Read a page from the reserve if the shard has none, since shards with hanging handlers may use the whole budget."""
+        if not self._pages and not self._taken:
+            self._budget.use_reserve(self)
 
     async def _read(self, position: Position, late: Position, before: asyncio.Task[None] | None) -> None:
         if before is not None:
@@ -190,24 +193,24 @@ class ReadAhead:
             try:
                 await self._keep(pages, taken)
             finally:
-                self.asking = False
+                self.waiting_for_page = False
                 await pages.aclose()
-        except Exception as error:  # noqa: BLE001 - a fetcher is anybody's code; whatever it raises ends this shard
+        except Exception as error:  # noqa: BLE001 - any exception of a fetcher ends this shard
             if not self._halted and self._task is asyncio.current_task():
                 self._failed(error)
 
     async def _keep(self, pages: AsyncGenerator[Page, None], expected: int) -> None:
-        """Read page after page; there is room for the first, as much as is expected of it."""
+        """Read and buffer pages. The bytes expected of the first one are taken already."""
         while True:
-            self.asking = True
+            self.waiting_for_page = True
             try:
                 page = await anext(pages)
             except BaseException:
                 self._budget.free(expected)
                 raise
-            self.asking = False
+            self.waiting_for_page = False
             self._budget.weighed(page.size_bytes)
-            kept = self._heard(page)
+            kept = self._received(page)
             if kept is None:
                 self._budget.free(expected)
             else:

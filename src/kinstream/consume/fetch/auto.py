@@ -1,4 +1,4 @@
-"""AutoFetcher: reads by enhanced fan-out, and goes over to polling where that is refused."""
+"""AutoFetcher: reads by enhanced fan-out, and switches to polling if that is refused."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from kinstream.record import Shard
 
 
 class AutoFetcher:
-    """Reads shards in the better way that can be had.
+    """Reads shards by enhanced fan-out if available, else by polling.
 
     Args:
         fan_out: Reads by enhanced fan-out.
         poll: Reads by polling.
-        announce: Is given an event when enhanced fan-out is refused, once.
+        announce: Receives one event when enhanced fan-out is refused.
         service_time: Returns the time by the service's clock.
 
     Attributes:
-        first_page_bytes: As `fan_out` has it.
+        first_page_bytes: That of `fan_out`.
     """
 
     def __init__(
@@ -35,12 +35,12 @@ class AutoFetcher:
         self._refused = False
 
     async def close(self) -> None:
-        """Close both."""
+        """Close both fetchers."""
         await self._fan_out.close()
         await self._poll.close()
 
     async def read(self, shard: Shard, position: Position) -> AsyncGenerator[Page, None]:
-        """Yield page after page, as `Fetcher.read`."""
+        """Yield pages, as `Fetcher.read`."""
         begun = self._service_time()
         if not self._refused:
             pages = self._fan_out.read(shard, position)
@@ -53,7 +53,7 @@ class AutoFetcher:
                 if not self._refused:
                     self._refused = True
                     self._announce(FellBackToPolling(error))
-                position = position.since(begun - LATEST_MARGIN)  # asking for fan-out took its time
+                position = position.since(begun - LATEST_MARGIN)  # the refused attempt took time
             else:
                 return
             finally:

@@ -1,4 +1,4 @@
-"""Fetcher: the one interface to what reads a shard, by polling or by enhanced fan-out."""
+"""Fetcher: the interface to a reader of shards, by polling or by enhanced fan-out."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from kinstream.record import ChildShard, ReceivedRecord, Shard
 
 
 class Page(msgspec.Struct, frozen=True, gc=False):
-    """What one answer brought: the next records of a shard, as the service keeps them (aggregates are still whole).
+    """Content of one response: the next records of a shard, as the service stores them (aggregates are not split).
 
     Attributes:
-        records: In the order of the shard; may be empty though more follow.
-        millis_behind_latest: How far the page is from the shard's newest record, in milliseconds; None: not known.
-        size_bytes: About what it weighs, such as the length of the answer's body; it bounds what is read ahead.
-        ended: Whether this is the end of a closed shard; no page follows.
-        child_shards: At the end, the shards in which reading goes on, where the answer names them.
-        as_of: The page was surely not made before this time by the service's clock, in seconds since 1970: how far it lags was
-            true then, or later. None: it may have been made long ago.
+        records: Records in the shard's order. May be empty even if more follow.
+        millis_behind_latest: Milliseconds from the page to the shard's newest record. None: unknown.
+        size_bytes: Approximate size, such as the length of the response's body. Counts against the read-ahead budget.
+        ended: True at the end of a closed shard. No page follows.
+        child_shards: At the end, the shards that follow, if the response names them.
+        as_of: Time by the service's clock, in seconds since 1970, at or after which the page was created: its lag was true then
+            or later. None: the page may be old.
         retries: Retries within the call that returned the page.
     """
 
@@ -35,27 +35,26 @@ class Page(msgspec.Struct, frozen=True, gc=False):
 
 
 class Fetcher(Protocol):
-    """Reads shards. One serves all shards of a consumer.
+    """Reads shards. One fetcher serves all shards of a consumer.
 
     Attributes:
-        first_page_bytes: What the first page of a shard that lags weighs, about.
+        first_page_bytes: Approximate bytes of the first page of a shard that lags.
     """
 
     first_page_bytes: int
 
     def read(self, shard: Shard, position: Position) -> AsyncGenerator[Page, None]:
-        """Yield page after page from a position on, up to one that is `ended`.
+        """Yield pages from a position up to one that is `ended`.
 
-        It goes on by itself after whatever passes: an iterator that expired, a subscription's end, throttling, lost
-        connections; always from the last record that it yielded, so that none is missed and none comes twice. It waits
-        while nobody asks for the next page, for however long. Whoever reads may close it (`aclose`) or cancel it at any
-        time.
+        Recovers from temporary failures: expired iterators, ended subscriptions, throttling, lost connections. It resumes after
+        the last record that it yielded, so no record is lost or repeated. It waits for any time until the next page is
+        requested. The caller may close (`aclose`) or cancel it at any time.
 
-        Yields an empty page now and then while a shard is idle: it says that the shard is alive, and how far behind.
+        While a shard is idle, it yields an empty page now and then, which shows that the shard is alive and how far it lags.
 
         Raises:
-            KinesisError: What does not pass: no such shard, no permission, a wrong position.
+            KinesisError: A permanent failure, such as an unknown shard, a missing permission or an invalid position.
         """
 
     async def close(self) -> None:
-        """End what is under way and free what is held. May be repeated."""
+        """Stop requests in flight and free resources. May be repeated."""

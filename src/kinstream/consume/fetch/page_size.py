@@ -1,21 +1,21 @@
-"""How many records to request in a page: fewer after responses that broke, until they fit."""
+"""Page size: requests fewer records after responses that broke, until they arrive completely."""
 
 from __future__ import annotations
 
 SHRINK, GROWTH = 4, 2
-"""Divides the limit after a response that broke, and multiplies it after one that arrived."""
+"""Divisor of the limit after a response that broke, and its factor after one that arrived."""
 
-PROBATION = 4
-"""Responses in a row that must arrive before a limit that broke is tried again."""
+RETRY_AFTER = 4
+"""Consecutive responses that must arrive before a limit that broke is tried again."""
 
 
 class PageSize:
-    """The limit of the next GetRecords request for one shard.
+    """Limit of the next GetRecords request for one shard.
 
-    A connection that breaks after some bytes, each time, never carries a large page: smaller ones make headway.
+    A connection that always breaks after some bytes cannot carry a large page, but can carry smaller ones.
 
     Args:
-        most: The limit as long as nothing breaks.
+        most: The limit if no response breaks.
 
     Attributes:
         limit: Maximum number of records to request.
@@ -28,18 +28,18 @@ class PageSize:
         self._arrived = 0
 
     def broke(self) -> bool:
-        """Take note that a response broke; return True if the next request is for fewer records."""
+        """Record a response that broke, and return True if the next request is for fewer records."""
         self._broke_at, self._arrived = self.limit, 0
         self.limit = max(self.limit // SHRINK, 1)
         return self.limit < self._broke_at
 
     def arrived(self) -> None:
-        """Take note that a response arrived whole."""
+        """Record a response that arrived completely."""
         if self.limit == self._most:
             return
         self._arrived += 1
         larger = min(self.limit * GROWTH, self._most)
         if larger < self._broke_at:
             self.limit = larger
-        elif self._arrived >= PROBATION:
+        elif self._arrived >= RETRY_AFTER:
             self.limit, self._broke_at, self._arrived = larger, larger + 1, 0

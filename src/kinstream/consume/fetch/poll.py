@@ -1,4 +1,4 @@
-"""PollingFetcher: reads shards by GetRecords, each at its own pace, and goes on after whatever passes."""
+"""PollingFetcher: reads shards with GetRecords requests, each shard at its own pace, and recovers from temporary failures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kinstream.config import Polling
 from kinstream.consume.fetch.fetcher import Page
 from kinstream.consume.fetch.pace import ReadPace
 from kinstream.consume.fetch.page_size import PageSize
-from kinstream.consume.fetch.position import LATEST, LATEST_MARGIN, PROMPT, TOO_EARLY_PAUSE, Position, too_early
+from kinstream.consume.fetch.position import LATEST, LATEST_MARGIN, PROMPT_START, TOO_EARLY_DELAY, Position, too_early
 from kinstream.errors import (
     ConnectionLost,
     CredentialsError,
@@ -29,23 +29,23 @@ from kinstream.errors import (
 from kinstream.events import Event, FetchFailed
 from kinstream.record import GetRecordsResult, ReceivedRecord, Shard
 
-REQUESTS_AT_ONCE = 64
-"""Requests under way at a time, of all shards together: a thousand shards that begin must not open a thousand connections."""
+MAX_REQUESTS_IN_FLIGHT = 64
+"""Maximum requests in flight for all shards, so that a thousand shards do not open a thousand connections at the start."""
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 10.0
-"""Seconds until reading goes on after a request that failed for good; each further pause is twice as long, to a limit."""
+"""Seconds until the next request after the retries of one have failed, and the maximum. Each further delay is doubled."""
 
-PATIENCE = 5
-"""So often in a row an answer may be none, and credentials may be missing, before that is taken to be lasting."""
+MAX_UNEXPECTED = 5
+"""Maximum consecutive invalid responses or missing credentials that are retried."""
 
 EXPIRY_MARGIN = 240.0
-"""Seconds after which an iterator is not used any more; the service gives it five minutes."""
+"""Seconds after which an iterator is replaced. The service's limit is five minutes."""
 
 FIRST_PAGE_BYTES = 14 << 20
-"""What the first page of a shard that lags weighs: 10 MiB of data (API reference, `GetRecords`), and JSON around it."""
+"""Bytes of the first page of a shard that lags: 10 MiB of data (API reference, `GetRecords`), plus JSON."""
 
-IN_USE_FOR = 30.0
-"""Seconds for which a stream that is being created is waited for."""
+IN_USE_TIMEOUT = 30.0
+"""Maximum seconds to wait for a stream that is being created."""
 
 _BROKEN = (ConnectionLost, RequestTimedOut, UnexpectedResponse)
 """Errors of a response that may have been too large for its connection."""
@@ -57,14 +57,14 @@ class PollingFetcher:
     """Reads shards by polling.
 
     Args:
-        client: Asks, and has the clock.
+        client: Sends requests, and has the clock.
         stream: The stream.
-        option: The pace.
-        announce: Is given an event when reading fails for now.
-        jitter: Gives numbers from 0 to 1, so that shards do not ask in step.
+        option: Quotas and intervals.
+        announce: Receives an event when reading fails temporarily.
+        jitter: Returns numbers from 0 to 1, so that shards do not send requests at the same time.
 
     Attributes:
-        first_page_bytes: As `Fetcher` has it.
+        first_page_bytes: As in `Fetcher`.
     """
 
     def __init__(
@@ -81,85 +81,85 @@ class PollingFetcher:
         self._option = option
         self._announce = announce
         self._jitter = jitter
-        self._turns = asyncio.Semaphore(REQUESTS_AT_ONCE)
+        self._turns = asyncio.Semaphore(MAX_REQUESTS_IN_FLIGHT)
 
     async def close(self) -> None:
-        """Do nothing: what is under way ends with its reader."""
+        """Do nothing: requests in flight end with their readers."""
 
     async def read(self, shard: Shard, position: Position) -> AsyncGenerator[Page, None]:
-        """Yield page after page, as `Fetcher.read`."""
+        """Yield pages, as `Fetcher.read`."""
         clock = self._client.clock
         pace = ReadPace(self._option)
         size = PageSize(self._option.max_records)
         begun = clock.monotonic()
         resume = position.since(self._client.service_time() - LATEST_MARGIN)
         iterator: str | None = None
-        had_at = 0.0
+        iterator_since = 0.0
         in_use_since: float | None = None
-        failures = strange = 0
+        failures = unexpected = 0
         while True:
-            # The jitter is a tenth of the wait: it spreads a thousand idle shards, and slows nobody down.
+            # A jitter of a tenth spreads the requests of a thousand idle shards without slowing one down.
             if (delay := pace.delay(clock.monotonic())) > 0:
                 await clock.sleep(delay * (1 + 0.1 * self._jitter()))
             try:
                 async with self._turns:
-                    pace.asked(clock.monotonic())
-                    if iterator is None or clock.monotonic() - had_at > EXPIRY_MARGIN:
+                    pace.requested(clock.monotonic())
+                    if iterator is None or clock.monotonic() - iterator_since > EXPIRY_MARGIN:
                         iterator = await self._iterator(shard, position)
-                        if position == LATEST and clock.monotonic() - begun > PROMPT:
-                            iterator = await self._iterator(shard, resume)  # what came meanwhile must not be missed
-                        had_at, position = clock.monotonic(), resume
+                        if position == LATEST and clock.monotonic() - begun > PROMPT_START:
+                            iterator = await self._iterator(shard, resume)  # records that arrived since must be read
+                        iterator_since, position = clock.monotonic(), resume
                     as_of = self._client.service_time()
-                    answer, size_bytes, attempts = await self._records(iterator, size.limit)
+                    response, size_bytes, attempts = await self._records(iterator, size.limit)
             except ExpiredIterator:
                 iterator = None
                 continue
             except KinesisError as error:
                 if isinstance(error, InvalidArgument) and too_early(position, self._client.service_time()):
-                    await clock.sleep(TOO_EARLY_PAUSE)
+                    await clock.sleep(TOO_EARLY_DELAY)
                     continue
                 if isinstance(error, ResourceInUse):  # the stream is being created
                     in_use_since = clock.monotonic() if in_use_since is None else in_use_since
                 smaller = iterator is not None and isinstance(error, _BROKEN) and size.broke()
-                strange = strange + 1 if isinstance(error, (UnexpectedResponse, CredentialsError)) else 0
-                waits = in_use_since is not None and clock.monotonic() - in_use_since < IN_USE_FOR
-                if strange > PATIENCE or not (strange or waits or error.throttled or error.retry_safe):
+                unexpected = unexpected + 1 if isinstance(error, (UnexpectedResponse, CredentialsError)) else 0
+                waits = in_use_since is not None and clock.monotonic() - in_use_since < IN_USE_TIMEOUT
+                if unexpected > MAX_UNEXPECTED or not (unexpected or waits or error.throttled or error.retry_safe):
                     raise
                 if error.throttled:
                     pace.throttled(clock.monotonic())
-                if smaller:  # another request than the one that failed
-                    failures = strange = 0
-                pause = min(FIRST_BACKOFF * 2.0 ** min(failures, 9), LONGEST_BACKOFF) * (0.5 + 0.5 * self._jitter())
+                if smaller:  # a different request than the one that failed
+                    failures = unexpected = 0
+                delay = min(FIRST_BACKOFF * 2.0 ** min(failures, 9), LONGEST_BACKOFF) * (0.5 + 0.5 * self._jitter())
                 failures += 1
-                _log.debug("%s: reading fails, and goes on in %.1f s: %s", shard.shard_id, pause, error.details)
-                self._announce(FetchFailed(shard.shard_id, error, pause))
-                await clock.sleep(pause)
+                _log.debug("%s: reading failed, and is retried in %.1f s: %s", shard.shard_id, delay, error.details)
+                self._announce(FetchFailed(shard.shard_id, error, delay))
+                await clock.sleep(delay)
                 continue
-            failures = strange = 0
+            failures = unexpected = 0
             in_use_since = None
             size.arrived()
-            now = had_at = clock.monotonic()
-            records, behind = answer.records, answer.millis_behind_latest
-            # What is guessed from some of the records is never more than the whole answer.
-            pace.answered(now, len(records), min(_data_bytes(records), size_bytes), behind)
+            now = iterator_since = clock.monotonic()
+            records, behind = response.records, response.millis_behind_latest
+            # The estimate must not exceed the size of the response.
+            pace.responded(now, len(records), min(_data_bytes(records), size_bytes), behind)
             if attempts > 1:
                 pace.throttled(now)
             if records:
                 position = resume = Position.after(records[-1].sequence_number)
-            iterator = answer.next_shard_iterator
+            iterator = response.next_shard_iterator
             ended = iterator is None
-            yield Page(records, behind, size_bytes, ended, answer.child_shards, as_of, attempts - 1)
+            yield Page(records, behind, size_bytes, ended, response.child_shards, as_of, attempts - 1)
             if ended:
                 return
 
     async def _iterator(self, shard: Shard, position: Position) -> str:
-        kind, number, moment = position.starting
+        kind, number, moment = position.iterator_arguments
         return await self._client.send(
             kinesis.get_shard_iterator(self._client.codec, self._stream, shard.shard_id, kind, number, moment)
         )
 
     async def _records(self, iterator: str, most: int) -> tuple[GetRecordsResult[bytes], int, int]:
-        """Return the answer, the length of its body, and how many requests it took."""
+        """Return the response, the length of its body, and the number of requests that it took."""
         request = kinesis.get_records(self._client.codec, self._stream, iterator, most if most < 10_000 else None)
         size = attempts = 1
 
@@ -168,17 +168,17 @@ class PollingFetcher:
             size = len(body)
             return request.parse(body)
 
-        def counted(answer: GetRecordsResult[bytes], sent: int, _: bool) -> GetRecordsResult[bytes]:
+        def counted(response: GetRecordsResult[bytes], sent: int, _: bool) -> GetRecordsResult[bytes]:
             nonlocal attempts
             attempts = sent
-            return answer
+            return response
 
-        answer = await self._client.send(replace(request, parse=parse, counted=counted))
-        return answer, size, attempts
+        response = await self._client.send(replace(request, parse=parse, counted=counted))
+        return response, size, attempts
 
 
 def _data_bytes(records: list[ReceivedRecord[bytes]]) -> int:
-    """Return how much data is in records, from every hundredth of many: exact enough to pace by, and free."""
+    """Return the approximate bytes of data in records, estimated from a sample if there are many."""
     step = 1 + len(records) // 100
     some = records[::step]
     return sum([len(record.data) for record in some]) * len(records) // max(len(some), 1)

@@ -1,4 +1,4 @@
-"""Positions in a shard: where reading starts, how far it came, and which of two is further."""
+"""Positions in a shard: start positions and checkpoints, and their order."""
 
 from __future__ import annotations
 
@@ -13,31 +13,34 @@ from kinstream.errors import ConfigError
 from kinstream.record import ShardIteratorType
 
 _SENTINELS = {"AT_TIMESTAMP": -3, "TRIM_HORIZON": -2, "LATEST": -1}
-"""Before every sequence number, in this order (Amazon Kinesis Client Library, `ExtendedSequenceNumber`)."""
+"""Positions before every sequence number, in this order (Amazon Kinesis Client Library, `ExtendedSequenceNumber`)."""
 _SHARD_END = "SHARD_END"
 LATEST_MARGIN = 5.0
-"""Seconds by which our clock may be ahead of the service's: what was latest at a moment is looked for from so long before."""
-PROMPT = 1.0
-"""Seconds that beginning at the latest record may take; after that it is begun at a time, so that what came meanwhile is read."""
+"""Maximum seconds by which the local clock may be ahead of the service's. A time that stands for LATEST is this much earlier."""
+PROMPT_START = 1.0
+"""Seconds within which reading at LATEST must begin. A slower start begins at a time instead, so that records written since are
+read."""
 START_AHEAD = 300.0
-"""Seconds that a start may lie in the service's future. Up to here two clocks differ, and it means "from now on"."""
-TOO_EARLY_PAUSE = 0.25
-"""Seconds before a time that the service refused because it is still to come is requested again."""
+"""Seconds by which a start time may be in the service's future. Up to here it means LATEST, since clocks differ."""
+TOO_EARLY_DELAY = 0.25
+"""Seconds before a time is requested again that the service refused because it is in the future."""
 
-# Service model, `SequenceNumber`; but servers of other makers have leading zeros.
+# Service model, `SequenceNumber`; other servers use leading zeros.
 _SEQUENCE_NUMBER = re.compile(r"[0-9]{1,129}")
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):
-    """A place in a shard, between two records. Positions are in one order, that of the Kinesis Client Library's checkpoints.
+    """A position between two records of a shard. Positions are ordered as the checkpoints of the Kinesis Client Library.
 
     Use the constants `TRIM_HORIZON`, `LATEST` and `SHARD_END`, or `Position.at_time`, `Position.at`, `Position.after`.
 
     Attributes:
-        sequence_number: A record's number, or "TRIM_HORIZON", "LATEST", "AT_TIMESTAMP", "SHARD_END".
-        subsequence_number: The user record's index in its aggregate; 0 in a plain record. None: the last, whatever its index.
-        inclusive: Whether the place is before that record (its number is read) or after it (it was read).
-        timestamp: Seconds since 1970 of an AT_TIMESTAMP; in a LATEST, when that was, if it was before now.
+        sequence_number: A record's sequence number, or "TRIM_HORIZON", "LATEST", "AT_TIMESTAMP", "SHARD_END".
+        subsequence_number: Index of a user record in its aggregate, 0 in a plain record. None: the last user record, regardless
+            of its index.
+        inclusive: True if the position is before the record (it is read next), False if after it (it was read).
+        timestamp: Seconds since 1970. Required with AT_TIMESTAMP. With LATEST, the time that LATEST refers to, if it is in the
+            past.
     """
 
     sequence_number: str
@@ -47,89 +50,92 @@ class Position(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def at(cls, sequence_number: str, subsequence_number: int = 0) -> Position:
-        """Return the place before a record: it is the next to be read.
+        """Return the position before a record: it is read next.
 
         Raises:
-            ConfigError: The numbers are none.
+            ConfigError: A number is invalid.
         """
         return cls(_checked(sequence_number, subsequence_number), subsequence_number)
 
     @classmethod
     def after(cls, sequence_number: str, subsequence_number: int | None = None) -> Position:
-        """Return the place after a record; without a subsequence number, after all user records in it.
+        """Return the position after a record. Without a subsequence number, after all user records in it.
 
         Raises:
-            ConfigError: The numbers are none.
+            ConfigError: A number is invalid.
         """
         return cls(_checked(sequence_number, subsequence_number), subsequence_number, False)
 
     @classmethod
     def at_time(cls, moment: float | datetime) -> Position:
-        """Return the place before the first record that arrived at a time or later.
+        """Return the position before the first record that arrived at a time or later.
 
         Args:
             moment: Seconds since 1970, or a datetime with its time zone.
 
         Raises:
-            ConfigError: It is neither.
+            ConfigError: The time is invalid.
         """
         return cls("AT_TIMESTAMP", timestamp=seconds_since_1970("position", moment))
 
     @classmethod
     def parse(cls, field: str, value: PositionLike) -> Position:
-        """Return the position that `value` says: one, a sentinel's name, or a time.
+        """Return a position for `value`: a position, the name of a sentinel, or a time.
 
         Raises:
-            ConfigError: It says none; the message names the field.
+            ConfigError: `value` is invalid. The message names the field.
         """
         if isinstance(value, cls):
-            return value._sound(field)
+            return value._validated(field)
         if isinstance(value, str) and value in ("TRIM_HORIZON", "LATEST", _SHARD_END):
             return cls(str(value))
         if isinstance(value, (int, float, datetime)):
             return cls("AT_TIMESTAMP", timestamp=seconds_since_1970(field, value))
         raise ConfigError(f"{field}={value!r}: must be 'TRIM_HORIZON', 'LATEST', a time, or a Position")
 
-    def _sound(self, field: str) -> Position:
-        """Return itself; a program can make one of anything."""
+    def _validated(self, field: str) -> Position:
+        """Return this position after checking its fields, since an application can construct it with any values."""
         number, moment = self.sequence_number, self.timestamp
         if number not in _SENTINELS and number != _SHARD_END:
             _checked(number, self.subsequence_number)
         if number != "LATEST" and (moment is None) is (number == "AT_TIMESTAMP"):
-            raise ConfigError(f"{field}={self!r}: a time goes with AT_TIMESTAMP and LATEST, and with them alone")
+            raise ConfigError(
+                f"{field}={self!r}: AT_TIMESTAMP requires a timestamp, LATEST allows one, other positions have none"
+            )
         if moment is not None:
             seconds_since_1970(field, moment)
         return self
 
     def since(self, moment: float) -> Position:
-        """Return where to go on if nothing was read from here: what is latest must not become later by itself.
+        """Return the position for a later resume if no record was read: LATEST as of the original start, all others unchanged.
 
         Args:
-            moment: When reading began, in seconds since 1970; by our own clock, `LATEST_MARGIN` before it.
+            moment: Time at which reading began, in seconds since 1970. By the local clock, `LATEST_MARGIN` earlier.
         """
         return Position("LATEST", timestamp=moment) if self == LATEST else self
 
     @property
     def is_number(self) -> bool:
-        """Whether it is at or after a record's sequence number."""
+        """True if the position is before or after a record's sequence number."""
         return self.sequence_number.isdecimal()
 
     @property
     def ended(self) -> bool:
-        """Whether it is the end of a closed shard."""
+        """True if this is the end of a closed shard."""
         return self.sequence_number == _SHARD_END
 
     @property
-    def starting(self) -> tuple[ShardIteratorType, str | None, float | None]:
-        """How GetShardIterator and SubscribeToShard are told: type, sequence number, timestamp.
+    def iterator_arguments(self) -> tuple[ShardIteratorType, str | None, float | None]:
+        """Arguments of GetShardIterator and SubscribeToShard: type, sequence number, timestamp.
 
-        After a part of an aggregate, it is read again from the start: whoever reads passes over what lies before.
+        A position inside an aggregate reads the aggregate from its start. The reader skips the user records before the
+        position.
 
         Raises:
-            ConfigError: It is the shard's end, from which nothing is read.
+            ConfigError: The position is SHARD_END.
         """
         if self.ended:
-            raise ConfigError("position: nothing is read from SHARD_END")
+            raise ConfigError("position='SHARD_END': is the end of a shard, after which there is nothing to read")
         if self.timestamp is not None:
             return ShardIteratorType.AT_TIMESTAMP, None, self.timestamp
         if not self.is_number:
@@ -140,13 +146,16 @@ class Position(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def at_record(self) -> Position:
-        """The same place, read from the record itself on also if it lies after the record: whether that is there is then seen."""
+        """The same position, but read from the record itself if it is after the record.
+
+        The reader then finds out if the record has expired.
+        """
         whole = self.is_number and not self.inclusive and self.subsequence_number is None
         return Position(self.sequence_number, 0, False) if whole else self
 
     @property
     def _key(self) -> tuple[float, int, float, float]:
-        # Python compares an int of any size with an infinite float exactly.
+        # Python compares an int of any size with infinity exactly.
         if self.ended:
             return (math.inf, 0, 0, 0)
         if not self.is_number:
@@ -176,19 +185,19 @@ class Position(msgspec.Struct, frozen=True, gc=False):
 
 
 def from_now_on(field: str, position: Position, now: float) -> Position:
-    """Return the position at which reading can begin: Kinesis refuses a time that is later than its own.
+    """Return the position at which reading can begin, since Kinesis refuses a time later than its own.
 
     Args:
-        field: Names the position in an error.
+        field: Name of the position in an error.
         position: The position as it was given.
-        now: The service's time, in seconds since 1970, right to `CLOCKS_DIFFER`.
+        now: The service's time, in seconds since 1970, exact to `CLOCKS_DIFFER`.
 
     Returns:
-        LATEST for a time that is still to come. A time within `LATEST_MARGIN` stays: it may be the past by the service's clock,
-        and a fetcher waits until it is (`too_early`).
+        LATEST for a time in the future. A time within `LATEST_MARGIN` is unchanged: it may be in the past by the service's
+        clock, and a fetcher waits until it is (`too_early`).
 
     Raises:
-        ConfigError: The time is more than `START_AHEAD` seconds ahead.
+        ConfigError: The time is more than `START_AHEAD` seconds in the future.
     """
     if position.timestamp is None:
         return position
@@ -196,19 +205,19 @@ def from_now_on(field: str, position: Position, now: float) -> Position:
     if ahead > START_AHEAD:
         raise ConfigError(
             f"{field}: {time_text(position.timestamp)} is {ahead:.0f} s after the time of the service,"
-            f" {time_text(now)}: a start up to {START_AHEAD:.0f} s ahead means from now on, a later one is refused;"
+            f" {time_text(now)}: a start up to {START_AHEAD:.0f} s ahead means LATEST, a later one is refused;"
             " check the time and this machine's clock"
         )
     return LATEST if ahead > LATEST_MARGIN else position
 
 
 def too_early(position: Position, now: float) -> bool:
-    """Return whether the service may refuse a position for now, because its time is still to come."""
+    """Return True if the service may refuse a position for now, because its time is in the future."""
     return position.timestamp is not None and position.timestamp > now - LATEST_MARGIN
 
 
 def time_text(seconds: float) -> str:
-    """Return seconds since 1970 as text for people."""
+    """Return seconds since 1970 as readable text."""
     try:
         return datetime.fromtimestamp(seconds, UTC).isoformat(" ", "milliseconds")
     except (OverflowError, OSError, ValueError):
@@ -216,21 +225,21 @@ def time_text(seconds: float) -> str:
 
 
 PositionLike: TypeAlias = Position | str | float | datetime
-"""What says a position: one, "TRIM_HORIZON", "LATEST", "SHARD_END", or a time."""
+"""A position: "TRIM_HORIZON", "LATEST", "SHARD_END", a time, or a `Position`."""
 
 TRIM_HORIZON = Position("TRIM_HORIZON")
-"""At the oldest record that the stream still keeps."""
+"""At the oldest record that has not expired."""
 LATEST = Position("LATEST")
-"""Right after the newest record."""
+"""After the newest record."""
 SHARD_END = Position(_SHARD_END)
-"""All of a closed shard was read."""
+"""At the end of a closed shard: all of its records were read."""
 
 
 def seconds_since_1970(field: str, moment: float | datetime) -> float:
     """Return a time as seconds since 1970.
 
     Raises:
-        ConfigError: It is no time, or a datetime without a time zone; the message names the field.
+        ConfigError: It is not a time, or a datetime without a time zone. The message names the field.
     """
     if isinstance(moment, datetime):
         if moment.tzinfo is None:

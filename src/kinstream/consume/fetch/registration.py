@@ -1,4 +1,4 @@
-"""Registration: the stream's registered consumer in whose name shards are subscribed to, found or made."""
+"""Registration of the stream consumer for enhanced fan-out: finds or registers it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from kinstream.errors import (
 )
 from kinstream.events import ConsumerRegistered, Event
 
-ACTIVE_WITHIN = 120.0
-"""Seconds in which a consumer that is CREATING or DELETING must be done with it; AWS takes a few, up to half a minute."""
+ACTIVE_TIMEOUT = 120.0
+"""Maximum seconds that a consumer may be CREATING or DELETING. AWS takes up to half a minute."""
 
-LOOK_AGAIN = 1.0
-"""Seconds between two looks at it. Twenty a second may be taken at one stream, by all who ask (API reference,
+POLL_INTERVAL = 1.0
+"""Seconds between status requests. The service allows 20 a second for one stream, for all callers together (API reference,
 `DescribeStreamConsumer`)."""
 
 _NOT_OFFERED = frozenset(
@@ -32,15 +32,15 @@ _NOT_OFFERED = frozenset(
 
 
 class Registration:
-    """A consumer of one stream, by its name. All shards' readers share it; one of them at a time finds or registers it.
+    """Registered consumer of one stream, by name. The readers of all shards share it. One at a time finds or registers it.
 
-    It is never deregistered: other processes read in its name, and AWS bills only what is read.
+    It is never deregistered: other processes may read with it, and AWS charges only for reading.
 
     Args:
-        client: Asks, and has the clock.
+        client: Sends requests, and has the clock.
         stream: The stream.
-        name: The consumer's.
-        announce: Is given an event when the consumer is registered.
+        name: The consumer's name.
+        announce: Receives an event when the consumer is registered.
     """
 
     def __init__(self, client: Client, stream: Stream, name: str, announce: Callable[[Event], None]) -> None:
@@ -55,9 +55,9 @@ class Registration:
         """Return the active consumer's ARN.
 
         Raises:
-            FanOutRefused: It may not be registered, or not looked at.
-            NotFound: There is no such stream.
-            KinesisError: It could not be found out.
+            FanOutRefused: Registering or describing it is refused.
+            NotFound: The stream does not exist.
+            KinesisError: The request failed.
         """
         async with self._lock:
             if self._arn is None:
@@ -65,10 +65,9 @@ class Registration:
             return self._arn
 
     async def lost(self, arn: str) -> bool:
-        """Say that a consumer was not found; return whether another one has its place, or has it now.
+        """Handle NotFound for a consumer. Returns True if another consumer has replaced it.
 
-        Somebody deregistered it: whoever reads by fan-out in its name wants it to be there, so it is registered again. If it is
-        still there, what was not found is the shard.
+        A consumer that was deregistered is registered again. If it still exists, the shard was not found.
         """
         async with self._lock:
             if self._arn == arn:
@@ -77,7 +76,7 @@ class Registration:
 
     async def _active(self) -> str:
         client, clock = self._client, self._client.clock
-        deadline = clock.monotonic() + ACTIVE_WITHIN
+        deadline = clock.monotonic() + ACTIVE_TIMEOUT
         try:
             if self._stream.arn is None:
                 arn = await client.send(kinesis.describe_stream_arn(client.codec, self._stream))
@@ -88,10 +87,10 @@ class Registration:
                     return consumer.arn
                 if clock.monotonic() >= deadline:
                     status = "not there" if consumer is None else consumer.status
-                    late = RequestTimedOut(f"the consumer {self._name!r} is {status} after {ACTIVE_WITHIN:g} s")
+                    late = RequestTimedOut(f"the consumer {self._name!r} is {status} after {ACTIVE_TIMEOUT:g} s")
                     late.retry_safe = True
                     raise late
-                await clock.sleep(LOOK_AGAIN)
+                await clock.sleep(POLL_INTERVAL)
         except ServiceError as error:
             refusal = refused(error)
             if refusal is None:
@@ -107,7 +106,7 @@ class Registration:
             return None
 
     async def _registered(self) -> kinesis.StreamConsumer | None:
-        """Register it; None: somebody else has just done so."""
+        """Register it, and return None if another process has just done so."""
         try:
             consumer = await self._client.send(
                 kinesis.register_stream_consumer(self._client.codec, self._stream, self._name)
@@ -119,14 +118,14 @@ class Registration:
 
 
 def refused(error: ServiceError) -> FanOutRefused | None:
-    """Return the error that says that enhanced fan-out cannot be had, where this is what `error` means."""
+    """Return a FanOutRefused if `error` means that enhanced fan-out is not available."""
     offered = error.code not in _NOT_OFFERED and error.http_status != 501
     if offered and not isinstance(error, (AccessDenied, LimitExceeded)):
         return None
     if not offered:
-        advice = "this service has no enhanced fan-out"
+        advice = "this service does not offer enhanced fan-out"
     elif isinstance(error, LimitExceeded):
-        advice = "deregister a consumer that is not needed, or raise the stream's limit"
+        advice = "deregister an unused consumer, or raise the stream's limit"
     else:
         advice = "grant kinesis:DescribeStreamConsumer, RegisterStreamConsumer and SubscribeToShard"
     return FanOutRefused(f"enhanced fan-out is refused: {error.details}; {advice}")

@@ -1,1 +1,1 @@
-"""Leases: who reads a shard, and how far its records are done."""
+"""Leases: the owner and the checkpoint of each shard."""

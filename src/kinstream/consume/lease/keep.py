@@ -1,4 +1,4 @@
-"""Keeping leases: a shard is read only while a keeper says so, and a checkpoint is written only by who keeps the lease."""
+"""Keepers of leases: they grant shards to this worker, and write checkpoints only while it owns the lease."""
 
 from __future__ import annotations
 
@@ -21,58 +21,58 @@ _log = logging.getLogger("kinstream.consumer")
 
 
 class Keeper(Protocol):
-    """Says which shards this process may read. Whoever reads asks before, and ends when the lease is lost."""
+    """Grants shards to this process. A reader acquires the lease first, and stops when it is lost."""
 
     async def known(self) -> dict[str, Position]:
-        """Return the checkpoints that were read last, by shard id.
+        """Return the stored checkpoints by shard id.
 
         Raises:
-            KinesisError: The store failed; it may be tried again.
+            KinesisError: The store failed. The call may be retried.
         """
 
     async def prepare(self, shard: Shard, start: Position) -> None:
-        """Write down where reading of a shard will begin, unless something is written down of it. Raises as `checkpoint`."""
+        """Store the start position of a shard, unless a lease of it is stored already. Raises as `checkpoint`."""
 
     async def acquire(self, shard: Shard, start: Position) -> Position:
-        """Wait until this process may read a shard; return from where: the stored checkpoint, or `start` where there is none."""
+        """Wait until this process may read a shard, and return the stored checkpoint, or `start` if the shard has no lease."""
 
     async def checkpoint(self, shard_id: str, position: Position, *, children: tuple[str, ...] = ()) -> None:
-        """Write down how far a shard is done; nothing is written that goes back.
+        """Store the position after the completed records of a shard. An earlier position than the stored one is ignored.
 
         Raises:
-            LeaseLost: Somebody else keeps the lease.
-            KinesisError: The store failed; it may be tried again.
+            LeaseLost: Another worker owns the lease.
+            KinesisError: The store failed. The call may be retried.
         """
 
     async def rewind(self, shard_id: str, position: Position) -> None:
-        """Write down another place to go on from, also an earlier one. Raises as `checkpoint`."""
+        """Store another position to resume from, which may be an earlier one. Raises as `checkpoint`."""
 
     async def idle(self, shard_id: str, until: float) -> None:
         """Store that no record arrived after the checkpoint until a time. Raises as `checkpoint`."""
 
     async def forget(self, shard_id: str, *, unfinished: bool = False) -> None:
-        """Remove the lease of a shard that is no longer listed, whether it is completed or not."""
+        """Remove the lease of a shard that is not listed any more, if it is completed or `unfinished` is True."""
 
     def lease(self, shard_id: str) -> Lease | None:
-        """Return the lease of a shard as it is known; None if there is none."""
+        """Return the last known lease of a shard. None if it has no lease."""
 
     async def lost(self) -> list[str]:
-        """Return the shards whose leases another worker has now. Raises as `known`."""
+        """Return the shards that another worker has taken. Raises as `known`."""
 
     async def release(self) -> None:
         """Release all leases, so that the next owner knows that this worker has stopped."""
 
 
 class SoleKeeper:
-    """Keeper of an application that reads the whole stream alone. It takes every lease that is requested.
+    """Keeper of an application that reads the whole stream in one worker. It takes every requested lease.
 
-    A second one that uses the same leases takes them over. It logs a warning if the first still runs, which finds out when it
-    writes or checks its leases.
+    A second worker with the same leases takes them over, and logs a warning if the first one still runs. The first one notices
+    when it writes or checks its leases.
 
     Args:
         table: The leases.
         owner: This worker's name in them.
-        stream_name: Begins each line of the log.
+        stream_name: Prefix of each log line.
     """
 
     def __init__(self, table: LeaseTable, owner: str, stream_name: str) -> None:
@@ -85,18 +85,18 @@ class SoleKeeper:
         self._warned: set[str] = set()
 
     async def known(self) -> dict[str, Position]:
-        """Return how far each shard was done."""
+        """Return the stored checkpoints."""
         self._leases = {lease.key: lease for lease in await _stored(self._table.list())}
         return {key: lease.checkpoint for key, lease in self._leases.items()}
 
     async def prepare(self, shard: Shard, start: Position) -> None:
-        """Make the lease where there is none."""
+        """Create the lease if it does not exist."""
         if shard.shard_id not in self._leases:
             await self.acquire(shard, start)
             self._prepared.add(shard.shard_id)
 
     async def acquire(self, shard: Shard, start: Position) -> Position:
-        """Take the lease, whoever has it; make it where there is none."""
+        """Take the lease from any owner, or create it if it does not exist."""
         parents = tuple(p for p in (shard.parent_shard_id, shard.adjacent_parent_shard_id) if p is not None)
         async with self._locks[shard.shard_id]:
             if shard.shard_id in self._prepared:
@@ -114,17 +114,17 @@ class SoleKeeper:
                     self._warn_of(before)
                     self._leases[shard.shard_id] = taken
                     return taken.checkpoint
-                # The row is another one than the one that is known: another worker wrote it in the meantime.
+                # The stored row is newer than the known one: another worker wrote it in the meantime.
                 lease = next((row for row in await _stored(self._table.list()) if row.key == shard.shard_id), None)
 
     async def checkpoint(self, shard_id: str, position: Position, *, children: tuple[str, ...] = ()) -> None:
-        """Write down how far a shard is done, if that is further than before."""
+        """Store the position after the completed records of a shard, if it is later than the stored one."""
         async with self._locks[shard_id]:
             if position > self._leases[shard_id].checkpoint:
                 await self._write(shard_id, position, children)
 
     async def rewind(self, shard_id: str, position: Position) -> None:
-        """Write down another place to go on from."""
+        """Store another position to resume from."""
         async with self._locks[shard_id]:
             await self._write(shard_id, position, ())
 
@@ -134,7 +134,7 @@ class SoleKeeper:
             await self._change(shard_id, lambda lease: lease.idle(until))
 
     def lease(self, shard_id: str) -> Lease | None:
-        """Return the lease of a shard as it is known."""
+        """Return the last known lease of a shard."""
         return self._leases.get(shard_id)
 
     async def forget(self, shard_id: str, *, unfinished: bool = False) -> None:
@@ -145,12 +145,12 @@ class SoleKeeper:
             del self._leases[shard_id]
 
     async def lost(self) -> list[str]:
-        """Return the shards whose leases another worker has now."""
+        """Return the shards that another worker has taken."""
         stored = {lease.key: lease for lease in await _stored(self._table.list())}
         return [key for key in self._leases if key not in stored or stored[key].owner != self._owner]
 
     async def release(self) -> None:
-        """Give up all leases. One that cannot be written stays as it is, and a warning says so."""
+        """Release all leases. If a write fails, the lease stays owned, and a warning is logged."""
         outcomes = await asyncio.gather(*(self._release(shard_id) for shard_id in list(self._leases)))
         failed = [error for error in outcomes if error is not None]
         if failed:
@@ -160,7 +160,7 @@ class SoleKeeper:
         async with self._locks[shard_id]:
             lease = self._leases[shard_id]
             if lease.owner != self._owner:
-                return None  # it was never taken
+                return None  # this worker does not own it
             released = lease.released()
             try:
                 if await _stored(self._table.checkpoint(released)):
@@ -175,8 +175,8 @@ class SoleKeeper:
             return
         self._warned.add(owner)
         _log.warning(
-            "%s: leases were taken from %s, which still runs: both would read the same records. Until workers share a stream, run"
-            " one consumer for each application and stream; the other one ends with LeaseLost",
+            "%s: leases were taken from %s, which still runs: both would read the same records. Run one consumer for each"
+            " application and stream. The other one stops with LeaseLost",
             self._stream_name,
             owner,
         )
@@ -190,20 +190,20 @@ class SoleKeeper:
             stored = next((row for row in await _stored(self._table.list()) if row.key == shard_id), None)
             if stored is None or stored.owner != self._owner:
                 raise lease_lost(shard_id)
-            lease = change(stored)  # the last write seemed to fail, but was carried out
+            lease = change(stored)  # the last write was stored although it seemed to fail
         self._leases[shard_id] = lease
 
 
 def lease_lost(shard_id: str) -> LeaseLost:
-    """Return the error for a shard if another worker took its lease."""
+    """Return the error for a shard that another worker has taken."""
     return LeaseLost(
-        f"{shard_id}: another worker has taken the lease, and reads this shard now: nothing is checkpointed here any more",
+        f"{shard_id}: another worker has taken the lease and reads this shard now. This consumer does not checkpoint it any more",
         shard_id=shard_id,
     )
 
 
 async def _stored(operation: Awaitable[T]) -> T:
-    """Return what a store returns.
+    """Return the result of a store's operation.
 
     Raises:
         LeaseStoreFailed: The store raised an error of the operating system.

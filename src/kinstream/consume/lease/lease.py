@@ -1,4 +1,4 @@
-"""A lease as a value: one row of the lease table, checkpoint included, in the Kinesis Client Library's columns."""
+"""Lease as a value: one row of the lease table, including the checkpoint, with the columns of the Kinesis Client Library."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from kinstream.record import HashKeyRange
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """Who reads a shard, and how far its records are done. The columns' names in the KCL's table stand in brackets.
+    """The owner of a shard and its checkpoint. The names of the columns in the KCL's table are in parentheses.
 
     Attributes:
         key: The shard's id (leaseKey).
-        owner: The worker that reads it; None: nobody (leaseOwner).
-        counter: Grows with each write; a writer who knows an older one is refused (leaseCounter).
-        checkpoint: After what was done (checkpoint, checkpointSubSequenceNumber).
-        parents: The shards that must be done before (parentShardId).
-        children: The shards in which reading goes on (childShardIds).
-        hash_key_range: The hash keys that it takes (startingHashKey, endingHashKey).
-        owner_switches: How often its owner changed since the last checkpoint (ownerSwitchesSinceCheckpoint).
-        idle_until: All records before this time are completed, though the record of the checkpoint is much older; None: unknown.
-            In seconds since 1970; the KCL has no such column.
+        owner: The worker that reads the shard. None: no worker (leaseOwner).
+        counter: Incremented by each write. A write based on an older counter is refused (leaseCounter).
+        checkpoint: Position after the completed records (checkpoint, checkpointSubSequenceNumber).
+        parents: Shards that must be completed first (parentShardId).
+        children: Shards that follow this one after a reshard (childShardIds).
+        hash_key_range: Range of its hash keys (startingHashKey, endingHashKey).
+        owner_switches: Number of changes of the owner since the last checkpoint (ownerSwitchesSinceCheckpoint).
+        idle_until: All records before this time are completed, though the record of the checkpoint is much older. None:
+            unknown. In seconds since 1970. The KCL has no such column.
     """
 
     key: str
@@ -35,22 +35,22 @@ class Lease(msgspec.Struct, frozen=True):
     idle_until: float | None = None
 
     def renewed(self) -> Lease:
-        """Return the row after its owner said that it is still there."""
+        """Return the row with an incremented counter, which shows that its owner is alive."""
         return msgspec.structs.replace(self, counter=self.counter + 1)
 
     def taken(self, owner: str) -> Lease:
-        """Return the row after `owner` took it."""
+        """Return the row with a new owner."""
         switched = self.owner is not None and self.owner != owner
         return msgspec.structs.replace(
             self, owner=owner, counter=self.counter + 1, owner_switches=self.owner_switches + switched
         )
 
     def released(self) -> Lease:
-        """Return the row after its owner stopped reading in good order."""
+        """Return the row without an owner, after its owner has stopped reading."""
         return msgspec.structs.replace(self, owner=None, counter=self.counter + 1)
 
     def checkpointed(self, position: Position, children: tuple[str, ...] | None = None) -> Lease:
-        """Return the row after its owner wrote down how far it came."""
+        """Return the row with a new checkpoint."""
         return msgspec.structs.replace(
             self,
             counter=self.counter + 1,
@@ -61,9 +61,9 @@ class Lease(msgspec.Struct, frozen=True):
         )
 
     def idle(self, until: float) -> Lease:
-        """Return the row after its owner wrote down until when nothing came after the checkpoint."""
+        """Return the row with a new `idle_until`: no record arrived after the checkpoint until that time."""
         return msgspec.structs.replace(self, counter=self.counter + 1, idle_until=until)
 
     def succeeds(self, stored: Lease | None) -> bool:
-        """Return whether this row may be written in the place of `stored`: its writer knew that one, and nothing newer."""
+        """Return True if this row may replace `stored`: it was derived from exactly that row."""
         return stored is not None and self.counter == stored.counter + 1

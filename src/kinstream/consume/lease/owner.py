@@ -8,7 +8,7 @@ import sys
 import uuid
 
 _PROCESS = uuid.uuid4().hex[:8]
-"""Distinguishes this process from an earlier one with the same id, such as process 1 of a container that was started again."""
+"""Distinguishes this process from an earlier one with the same id, such as process 1 of a container that was restarted."""
 
 
 def owner_name() -> str:
@@ -17,9 +17,9 @@ def owner_name() -> str:
 
 
 def runs(owner: str) -> bool:
-    """Return whether an owner's process is known to run. False if that cannot be known, as on another machine.
+    """Return True if an owner's process is known to run. False if that is unknown, as on another machine.
 
-    A worker that is closed releases its leases. A worker that was killed does not, and its process is gone.
+    A worker that is closed releases its leases. A worker that was killed does not, and its process no longer exists.
     """
     host, _, rest = owner.rpartition(":")[0].rpartition(":")
     unique = owner.rpartition(":")[2]
@@ -28,7 +28,7 @@ def runs(owner: str) -> bool:
     process_id = int(rest)
     if process_id == os.getpid():
         return unique.startswith(_PROCESS)
-    if sys.platform == "win32":  # there, the call below ends the process
+    if sys.platform == "win32":  # on Windows the call below ends the process
         return False
     try:
         os.kill(process_id, 0)

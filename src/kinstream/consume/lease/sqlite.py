@@ -1,4 +1,4 @@
-"""Leases in an SQLite file: durable, and shared by the processes of one machine."""
+"""Lease store in an SQLite file: durable, and shared by the processes of one machine."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     import sqlite3
 
 BUSY_TIMEOUT = 10.0
-"""Seconds that a write waits for another process's to end."""
+"""Maximum seconds that a write waits for a write of another process."""
 
 _PASSING = frozenset({5, 6, 7, 9, 10, 13})
-"""Primary result codes of failures that may pass: BUSY, LOCKED, NOMEM, INTERRUPT, IOERR, FULL (SQLite, "Result Codes")."""
+"""Primary result codes of temporary failures: BUSY, LOCKED, NOMEM, INTERRUPT, IOERR, FULL (SQLite, "Result Codes")."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS leases (
@@ -52,16 +52,16 @@ _DELETE = "DELETE FROM leases WHERE application = ? AND stream = ? AND leaseKey 
 
 
 class SQLiteLeaseStore:
-    """Keeps leases in an SQLite file. What was written survives a power cut, as far as the disk tells the truth.
+    """Lease store in an SQLite file. A completed write survives a power failure, if the disk honors flushes.
 
-    Several consumers and processes of one machine may use the file. Its work is done in a thread of its own; writes that wait
-    for each other go to the disk together.
+    Consumers and processes of one machine may share the file. It is accessed in a thread of its own. Writes that are pending at
+    the same time share a transaction.
 
     Args:
-        path: The file; it is made where there is none. Its folder must exist.
+        path: The file. It is created if it does not exist. Its folder must exist.
 
     Raises:
-        ConfigError: The path is none.
+        ConfigError: The path is invalid.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -81,18 +81,18 @@ class SQLiteLeaseStore:
         return SQLiteTable(self, application, stream)
 
     async def close(self) -> None:
-        """Finish what was begun and close the file; the next use opens it again. May be repeated."""
+        """Complete pending writes and close the file. The next operation opens it again. May be repeated."""
         file, self._file = self._file, None
         if file is not None:
             await asyncio.get_running_loop().run_in_executor(file.thread, file.close)
             file.thread.shutdown(wait=False)
 
     async def run(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
-        """Do some work in the store's thread, in one transaction with what else waits; return what it returns.
+        """Run a function in the store's thread, in one transaction with other pending ones, and return its result.
 
         Raises:
             ConfigError: The file cannot be used.
-            LeaseStoreFailed: The work failed, and with it all that was in the transaction; or the file is gone.
+            LeaseStoreFailed: The function failed, and with it the whole transaction, or the file was deleted.
         """
         file = self._file
         if file is None:
@@ -104,12 +104,12 @@ class SQLiteLeaseStore:
         return await result
 
     def _work(self, file: _File) -> None:
-        """Do all that waits, in one transaction."""
+        """Run all pending functions in one transaction."""
         batch = []
         while self._waiting:
             batch.append(self._waiting.popleft())
         if not batch:
-            return  # another run took it along
+            return  # an earlier run included it
         import sqlite3
 
         outcomes: list[Any] = []
@@ -122,22 +122,22 @@ class SQLiteLeaseStore:
             file.check()
         except (ConfigError, LeaseStoreFailed) as failed:
             error = failed
-        except (sqlite3.Error, ValueError, OverflowError) as failed:  # also what SQLite cannot keep
+        except (sqlite3.Error, ValueError, OverflowError) as failed:  # including values that SQLite cannot store
             error = LeaseStoreFailed(f"lease store {str(self.path)!r}: {failed}")
             error.__cause__ = failed
         for i, (_, result) in enumerate(batch):
-            with suppress(RuntimeError):  # its event loop has ended, and nobody waits
+            with suppress(RuntimeError):  # its event loop is closed
                 result.get_loop().call_soon_threadsafe(_settle, result, None if error else outcomes[i], error)
 
 
 class _File:
-    """The file, while it is open: a connection is of one thread, and goes with it.
+    """The file while it is open. Its connection belongs to its thread.
 
     Args:
         path: The file.
 
     Attributes:
-        thread: Does the work.
+        thread: Runs all operations.
     """
 
     def __init__(self, path: Path) -> None:
@@ -148,11 +148,11 @@ class _File:
         self._identity: tuple[int, int] | None = None
 
     def opened(self) -> sqlite3.Connection:
-        """Return the connection. In its thread.
+        """Return the connection, opening the file if necessary. Called in its thread.
 
         Raises:
             ConfigError: The file cannot be used.
-            LeaseStoreFailed: It cannot be used now, such as one that another process locks.
+            LeaseStoreFailed: It cannot be used now, such as a file that another process has locked.
         """
         if self._connection is None:
             import sqlite3
@@ -161,7 +161,7 @@ class _File:
                 try:
                     connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT, isolation_level=None)
                     failing.callback(connection.close)
-                    connection.executescript("BEGIN IMMEDIATE; COMMIT")  # waits for a lock, which the next one does not
+                    connection.executescript("BEGIN IMMEDIATE; COMMIT")  # waits for a lock, unlike the next statement
                     connection.execute("PRAGMA journal_mode = WAL")
                     connection.execute("PRAGMA synchronous = FULL")
                     connection.execute("BEGIN IMMEDIATE")
@@ -179,26 +179,26 @@ class _File:
         return self._connection
 
     def check(self) -> None:
-        """Check that the last write went to a file that can be opened again. In its thread.
+        """Check that the last write went to a file that can be opened again. Called in its thread.
 
         Raises:
-            LeaseStoreFailed: The file was deleted, or another one has its name.
+            LeaseStoreFailed: The file was deleted or replaced.
         """
         if self._identity is not None and _identity(self._place) != self._identity:
             raise LeaseStoreFailed(
-                f"lease store {str(self._path)!r}: the file was deleted or replaced while it is in use: nothing is stored any"
-                " more. Put the same file back, or restart: without it, reading begins where `start` says"
+                f"lease store {str(self._path)!r}: the file was deleted or replaced while in use. Checkpoints are no longer"
+                " stored. Restore the same file, or restart; without the file, reading begins at `start`"
             )
 
     def close(self) -> None:
-        """Close the connection. In its thread."""
+        """Close the connection. Called in its thread."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
 
 class SQLiteTable:
-    """A table in an SQLite file."""
+    """A lease table in an SQLite file."""
 
     def __init__(self, store: SQLiteLeaseStore, application: str, stream: str) -> None:
         self._store = store
@@ -210,19 +210,19 @@ class SQLiteTable:
         return [_lease(row) for row in rows]
 
     async def create(self, lease: Lease) -> bool:
-        """Write a new row, unless there is one with its key."""
+        """Insert a row, unless a row with its key exists."""
         return await self._changed(_CREATE, (*self._place, *_row(lease)))
 
     async def renew(self, lease: Lease) -> Lease | None:
-        """Write that the owner is still there."""
+        """Increment the counter, which shows that the owner is alive."""
         return await self._write(lease.renewed())
 
     async def take(self, lease: Lease, owner: str) -> Lease | None:
-        """Write a new owner."""
+        """Set a new owner."""
         return await self._write(lease.taken(owner))
 
     async def checkpoint(self, lease: Lease) -> bool:
-        """Write how far the owner came."""
+        """Write a row with a new checkpoint."""
         return await self._write(lease) is not None
 
     async def delete(self, key: str) -> None:
@@ -238,16 +238,16 @@ class SQLiteTable:
 
 
 def cannot_open(path: Path, error: sqlite3.DatabaseError) -> KinesisError:
-    """Return the error for a file that could not be opened: whether it may pass, or the file cannot be used."""
+    """Return the error for a file that could not be opened: a temporary failure, or a file that cannot be used."""
     if error.sqlite_errorcode & 0xFF in _PASSING:
         return LeaseStoreFailed(f"lease store {str(path)!r}: {error}")
     return ConfigError(f"SQLiteLeaseStore({str(path)!r}): cannot be used ({error})")
 
 
 def _identity(place: str) -> tuple[int, int] | None:
-    """Return which file has a name now; None if none has, as for one in memory."""
+    """Return the device and inode of a file. None if it does not exist, such as a database in memory."""
     try:
-        found = os.stat(place)  # noqa: PTH116 - as it was resolved when the file was opened
+        found = os.stat(place)  # noqa: PTH116 - resolved when the file was opened
     except OSError:
         return None
     return found.st_dev, found.st_ino

@@ -86,17 +86,17 @@ async def test_shard_that_has_no_page_gets_one_though_others_keep_all_the_room()
     starving.start(TRIM_HORIZON, TRIM_HORIZON)
     await turns(100)
     assert len(starving) == 0
-    stuck.relieve()
-    starving.relieve()
+    stuck.use_reserve()
+    starving.use_reserve()
     await turns(100)
     assert (len(stuck), len(starving)) == (1, 1)
-    starving.relieve()
+    starving.use_reserve()
     await turns(100)
     assert len(starving) == 1, "one page, while there is no room"
     starving.done(starving.take())
     await turns(100)
     assert len(starving) == 0
-    starving.relieve()
+    starving.use_reserve()
     await turns(100)
     assert len(starving) == 1
     stuck.done(page)
@@ -113,7 +113,7 @@ async def test_reserve_for_starving_shards_is_as_large_as_the_budget_and_no_larg
     await turns(100)
     for _ in range(9):
         for ahead in shards:
-            ahead.relieve()
+            ahead.use_reserve()
         await turns(100)
     assert [len(ahead) for ahead in shards] == [1, 1, 1, 1, 0, 0, 0, 0, 0]
     for ahead in shards:

@@ -14,7 +14,7 @@ def asked(pace: ReadPace, seconds: float, records: int, size_bytes: int, behind:
     """Ask for so long, each answer as given; return how often."""
     now, times = 0.0, 0
     while now < seconds:
-        pace.answered(now, records, size_bytes, behind)
+        pace.responded(now, records, size_bytes, behind)
         times += 1
         now += pace.delay(now)
     return times
@@ -41,9 +41,9 @@ def test_idle_shard_is_asked_once_a_second() -> None:
 def test_shard_that_idles_and_then_gets_records_is_asked_sooner() -> None:
     pace = ReadPace(Polling(idle_interval=5))
     for now in range(10):
-        pace.answered(float(now), 0, 0, 0)
+        pace.responded(float(now), 0, 0, 0)
     assert pace.delay(9.0) == 5
-    pace.answered(20.0, 3, 100, 0)
+    pace.responded(20.0, 3, 100, 0)
     assert pace.delay(20.0) == pytest.approx(0.2)
 
 
@@ -59,7 +59,7 @@ def test_throttled_shard_is_asked_more_rarely_and_then_again_as_often() -> None:
     now = 0.0
     for _ in range(60):
         now += pace.delay(now)
-        pace.answered(now, 1, 1, 1000)
+        pace.responded(now, 1, 1, 1000)
     assert pace.delay(now) == pytest.approx(0.2)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kinstream.consume.fetch.page_size import PROBATION, PageSize
+from kinstream.consume.fetch.page_size import RETRY_AFTER, PageSize
 
 
 def test_each_broken_response_makes_the_next_page_smaller_down_to_one_record() -> None:
@@ -21,10 +21,10 @@ def test_it_grows_at_once_below_the_limit_that_broke_and_beyond_it_only_after_so
         size.broke()
     assert size.limit == 39  # 156 broke
     limits = []
-    for _ in range(2 * PROBATION):
+    for _ in range(2 * RETRY_AFTER):
         size.arrived()
         limits.append(size.limit)
-    assert limits[:PROBATION] == [78, 78, 78, 156]
+    assert limits[:RETRY_AFTER] == [78, 78, 78, 156]
     assert limits[-1] == 312
 
 

@@ -60,25 +60,25 @@ def test_positions_are_in_the_order_of_the_kcls_checkpoints() -> None:
     ],
 )
 def test_service_is_told_in_its_own_words(position: Position, told: tuple[str, Any, Any]) -> None:
-    kind, number, moment = position.starting
+    kind, number, moment = position.iterator_arguments
     assert (ShardIteratorType(kind).value, number, moment) == told
 
 
 def test_amid_an_aggregate_the_service_is_asked_for_all_of_it() -> None:
-    assert Position.after("7", 2).starting[0] is ShardIteratorType.AT_SEQUENCE_NUMBER
+    assert Position.after("7", 2).iterator_arguments[0] is ShardIteratorType.AT_SEQUENCE_NUMBER
 
 
 def test_latest_does_not_become_later_by_itself() -> None:
     later = LATEST.since(100.0)
     assert later.sequence_number == "LATEST"
-    assert later.starting == (ShardIteratorType.AT_TIMESTAMP, None, 100.0)
+    assert later.iterator_arguments == (ShardIteratorType.AT_TIMESTAMP, None, 100.0)
     assert Position.after("7").since(100.0) == Position.after("7")
 
 
 def test_nothing_is_read_from_the_end() -> None:
     assert SHARD_END.ended
     with pytest.raises(ConfigError, match="SHARD_END"):
-        SHARD_END.starting  # noqa: B018
+        SHARD_END.iterator_arguments  # noqa: B018
 
 
 @pytest.mark.parametrize(
