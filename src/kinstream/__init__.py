@@ -100,7 +100,10 @@ from kinstream.produce.delivery import Deliveries, Delivery
 from kinstream.produce.statistics import FlushResult, ProducerStatistics
 from kinstream.producer import Producer
 from kinstream.record import (
+    JSON,
     ChildShard,
+    Data,
+    Encoder,
     EncryptionType,
     GetRecordsResult,
     HashKeyRange,
@@ -139,10 +142,12 @@ __all__ = [  # noqa: RUF022 - in plain ASCII order
     "ConsumerStatistics",
     "Credentials",
     "CredentialsError",
+    "Data",
     "Deliveries",
     "Delivery",
     "DeliveryPolicy",
     "DiscoveryFailed",
+    "Encoder",
     "EncryptionType",
     "EnhancedFanOut",
     "ErrorPolicy",
@@ -159,6 +164,7 @@ __all__ = [  # noqa: RUF022 - in plain ASCII order
     "HashKeyRange",
     "InvalidArgument",
     "InvalidRecord",
+    "JSON",
     "KinesisError",
     "LATEST",
     "LeaseLost",

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import ssl
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from kinstream.errors import ConfigError
 from kinstream.frames import without_frames
+from kinstream.record import PutRecordResult, ReceivedRecord, Record
 from kinstream.service_quotas import (
     CONSUMER_NAME_PATTERN,
     GET_RECORDS_MAX_RECORDS,
@@ -451,6 +453,17 @@ class Checkpoints:
         number("Checkpoints.interval", self.interval, 0.05, 3600, "seconds")
 
 
+DeadLetterHandler: TypeAlias = Callable[[ReceivedRecord[Any], Exception], object]
+"""A function, plain or async, that receives each record that could not be handled, and the handler's error."""
+
+
+class DeadLetterProducer(Protocol):
+    """A producer of the stream that receives dead letters: a `kinstream.Producer`, or a `blocking.Producer`."""
+
+    def put_record(self, record: Record, /) -> Awaitable[PutRecordResult] | PutRecordResult:
+        """Write one record in a request of its own."""
+
+
 @checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ErrorPolicy:
@@ -470,7 +483,7 @@ class ErrorPolicy:
     max_attempts: int = 3
     initial_delay: float = 0.5
     max_delay: float = 30.0
-    then: Any = "stop"
+    then: Literal["stop", "skip"] | DeadLetterHandler | DeadLetterProducer = "stop"
 
     def __post_init__(self) -> None:
         whole_number("ErrorPolicy.max_attempts", self.max_attempts, 1, 1000)

@@ -41,6 +41,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 if TYPE_CHECKING:
+    from kinstream import blocking
+    from kinstream.produce.delivery import Deliveries
     from kinstream.record import Record
 
 T = TypeVar("T", bound=BaseException)
@@ -72,9 +74,12 @@ class KinesisError(Exception):
         maybe_written: True if a put failed and may have been written nevertheless, after a timeout, a lost connection or an
             HTTP 5xx response.
         attempts: Number of requests sent for the call, including retries.
+        deliveries: The records that `put_many` had buffered before it raised this error. They are written nevertheless. None for
+            all other errors, and after pickling.
     """
 
     type: ClassVar[ErrorType] = ErrorType.LIBRARY_ERROR
+    deliveries: Deliveries | blocking.Deliveries | None = None
 
     def __init__(
         self,

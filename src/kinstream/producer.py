@@ -1,4 +1,4 @@
-"""Producer: writes records to one stream."""
+"""Producer for asyncio: writes records to one stream."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from kinstream.errors import ConfigError, KinesisError
 from kinstream.events import Observer
 from kinstream.frames import without_frames
 from kinstream.leave import add_problem, drain_limit
-from kinstream.produce.delivery import Deliveries, Delivery
+from kinstream.produce.delivery import Deliveries, Delivery, attach
+from kinstream.produce.pending import PendingRecord
 from kinstream.produce.pipeline import Pipeline
 from kinstream.produce.statistics import FlushResult, ProducerStatistics
-from kinstream.record import PutRecordResult, PutRecordsResult, Record
+from kinstream.record import Data, Encoder, PutRecordResult, PutRecordsResult, PutResult, Record, text_or_json
 from kinstream.stream import StreamAccess
 from kinstream.usage import checks_options
 
@@ -25,33 +26,36 @@ T = TypeVar("T")
 
 @checks_options
 class Producer(StreamAccess):
-    """Writes records to one stream: through a pipeline (`put`, `put_many`), or one request at a time.
+    """Writes records to one stream: by a pipeline (`put`, `put_many`, `put_and_wait`), or by single requests (`put_record`).
 
-    The pipeline gathers records into requests, keeps to what each shard takes, and sends what failed again. Unless `order` asks
-    for it, records arrive in no certain order. Whatever its options, a record may be written twice: where no answer came to a
-    request that was carried out.
+    The pipeline batches records into requests, keeps within the rate limits of each shard, and retries records that failed.
+    Records may arrive in another order than they were put unless `order` is set. With any options, a record may be written twice
+    if the response to a request is lost.
 
-    A producer belongs to the event loop of its first put; any number of tasks may use it. Close it, or use it in an `async with`
-    block: records of a producer that is still open when its event loop ends are not written. Their deliveries fail with
-    `ProduceError`, and a WARNING and a `ResourceWarning` report their number.
+    A producer belongs to the event loop of its first put. Any number of tasks may use it. Close it, or use it in an `async with`
+    block. If its event loop ends while it is open, unwritten records fail with `ProduceError`, and a WARNING and a
+    `ResourceWarning` report their number.
 
     Args:
         stream: The stream's name or ARN.
-        order: "key": records with the same partition key are written in the order of their puts: a shard has one request on its
-            way at a time, and a record that failed is sent again before any later one of its key. Where one fails for good,
-            those of its key that wait behind it fail with `OrderBroken`, as does what was packed behind it. None: no order.
+        order: "key": records with the same partition key are written in the order in which they were put. A shard has one request
+            in flight at a time, and a record that failed is retried before any later record with its key. If a record fails for
+            good, the queued records with its key fail with `OrderBroken`, as do those in the same aggregate behind it. None: no
+            order.
         aggregate: None: each record is sent as one Kinesis record, which every reader understands. `Aggregation()`: records for
             the same shard are packed into aggregated records in the format of the Kinesis Producer Library (KPL), which only
             some readers deaggregate, such as the KCL and `kinstream.Consumer` (docs/aggregation.md). Records are packed only if
             their shards are known.
-        batch: How records are gathered into requests.
-        rate_limits: How fast a shard is written to; None: as fast as the records come.
-        buffer: How much is held, and what happens when that is full.
-        delivery: How long a record is tried.
-        observer: A function that sees events (`kinstream.events`).
-        client: A client to share among producers and consumers; None: one of its own, made of `options`.
-        options: What a `Client` takes: `region`, `credentials`, `endpoint_url`, `profile`, `wire_format`, `timeouts`, `retry`,
-            `connection`.
+        batch: Batching of records into requests.
+        rate_limits: Maximum rates at which one shard is written to. None: no limit.
+        buffer: Limits of the buffer, and the behavior of `put` if it is full.
+        delivery: Timeout and retries of a record.
+        encoder: Encodes the data of every record that has no encoder of its own, except bytes-like data. It encodes `str` too.
+            None: `str` is written as UTF-8, and other data as JSON.
+        observer: Receives events (`kinstream.events`). Its return value is ignored.
+        client: A client to share among producers and consumers. None: the producer creates its own client from `options`.
+        options: Options of the `Client` that is created: `region`, `credentials`, `endpoint_url`, `profile`, `wire_format`,
+            `timeouts`, `retry`, `connection`.
 
     Raises:
         ConfigError: An argument is wrong.
@@ -77,6 +81,7 @@ class Producer(StreamAccess):
         rate_limits: RateLimits | None = RateLimits(),
         buffer: BufferLimits = BufferLimits(),
         delivery: DeliveryPolicy = DeliveryPolicy(),
+        encoder: Encoder | None = None,
         observer: Observer | None = None,
         client: Client | None = None,
         **options: Unpack[ClientOptions],
@@ -85,7 +90,10 @@ class Producer(StreamAccess):
             raise ConfigError(f"order={order!r}: must be 'key' or None")
         if observer is not None and not callable(observer):
             raise ConfigError(f"observer: must be a function of one event, not {type(observer).__name__}")
+        if encoder is not None and not callable(encoder):
+            raise ConfigError(f"encoder: must be a function of the data, not {type(encoder).__name__}")
         super().__init__(stream, client, options)
+        self._encoder: Encoder = text_or_json if encoder is None else encoder
         self._timeout = _option("delivery", delivery, DeliveryPolicy).timeout
         self._pipeline = Pipeline(
             self.client,
@@ -97,30 +105,34 @@ class Producer(StreamAccess):
             buffer=_option("buffer", buffer, BufferLimits),
             delivery=_option("delivery", delivery, DeliveryPolicy),
             observer=observer,
+            encoder=self._encoder,
         )
 
     async def put(
-        self, data: Any, partition_key: str | None = None, *, explicit_hash_key: str | None = None
+        self, data: Data | Record, partition_key: str | None = None, *, explicit_hash_key: str | None = None
     ) -> Delivery:
-        """Take a record into the buffer, and return at once unless that is full. `await` the delivery for what became of it.
+        """Buffer a record for batched delivery, with retries.
+
+        Returns immediately unless the buffer is full. Await the returned delivery for the result, or use `put_and_wait`.
 
         Args:
-            data: bytes-like, or text that is written as UTF-8; or a `Record`, which has its own keys and encoder. Data that is
-                itself a valid aggregated record is sent in a container of one record, so that readers return it whole;
-                `put_record` sends it without.
-            partition_key: 1 to 256 characters; its MD5 chooses the shard. None: the stream's open shards take such records in
-                turn. kinstream's consumers give None for them, all other readers see the key "kinstream-no-key".
-            explicit_hash_key: A decimal number below 2**128 that chooses the shard in the key's place.
+            data: Bytes-like data is written as it is, `str` as UTF-8, and other data as JSON, unless the producer has an encoder.
+                A `Record` has its own keys and may have its own encoder. Data that is itself a valid aggregated record is sent in
+                a container of one record, so that readers return it unchanged. `put_record` sends it without a container.
+            partition_key: 1 to 256 characters. Its MD5 selects the shard. None: the stream's open shards take such records in
+                turn. kinstream's consumers return None for their keys, and other readers see the key "kinstream-no-key".
+            explicit_hash_key: A decimal number below 2**128 that selects the shard instead of the partition key.
 
         Returns:
-            The record on its way. `await` it for a `PutResult`, or leave it: failures that nobody sees are logged, counted, and
-            raised by `close`.
+            The record in flight. Awaiting it is optional: failures that no caller observes are logged, counted, and raised by
+            `close`.
 
         Raises:
-            InvalidRecord: It cannot be put.
-            BufferFull: There is no room, and the buffer's options say not to wait.
+            InvalidRecord: The record cannot be put.
+            BufferFull: The buffer is full, and `buffer` is configured to raise.
             ClosedError: The producer is closed.
-            ProduceError: The pipeline has failed before, by a fault of this library.
+            UsageError: Another event loop put records before, or the process was forked after the first put.
+            ProduceError: The pipeline has stopped because of an internal error.
         """
         entrance = self._pipeline.entrance
         try:
@@ -133,55 +145,89 @@ class Producer(StreamAccess):
             raise
         return delivery
 
-    async def put_many(self, records: Iterable[Any]) -> Deliveries:
-        """Take many records into the buffer, waiting for room as they come. The quickest way to put.
+    async def put_and_wait(
+        self, data: Data | Record, partition_key: str | None = None, *, explicit_hash_key: str | None = None
+    ) -> PutResult:
+        """Buffer a record for batched delivery, wait until it is written, and return its result.
+
+        It is `put` followed by an `await` of the delivery. Call it from many tasks at once, or use `put_many`: one call after
+        another writes one record in each `Batching.linger`. A cancellation while it waits does not cancel the record.
 
         Args:
-            records: `Record`s, or `(data, partition_key)` pairs of what `put` takes.
-
-        Returns:
-            The records on their way. `await` it for the list of their results, in the records' order; one that failed stands
-            there as its `ProduceError`.
+            data: Bytes-like data is written as it is, `str` as UTF-8, and other data as JSON, unless the producer has an encoder.
+                A `Record` has its own keys and may have its own encoder. Data that is itself a valid aggregated record is sent in
+                a container of one record, so that readers return it unchanged. `put_record` sends it without a container.
+            partition_key: 1 to 256 characters. Its MD5 selects the shard. None: the stream's open shards take such records in
+                turn. kinstream's consumers return None for their keys, and other readers see the key "kinstream-no-key".
+            explicit_hash_key: A decimal number below 2**128 that selects the shard instead of the partition key.
 
         Raises:
-            InvalidRecord: One cannot be put; `.index` tells which. Those before it were taken and will be written, as they are if
-                `records` raises something itself.
-            ConfigError: `records` is no iterable of records.
-            KinesisError: As `put`.
+            ProduceError: The record was not written, or it is not known whether it was. The error contains the record.
+            KinesisError: As for `put`.
         """
         try:
-            return Deliveries(await self._pipeline.entrance.put_many(records), self._pipeline.unseen)
-        except KinesisError as error:
-            del records  # error trackers show the variables of a traceback's frames
-            without_frames(error)
-            raise
+            delivery = await self.put(data, partition_key, explicit_hash_key=explicit_hash_key)
+        finally:
+            del data  # error trackers show the variables of a traceback's frames
+        return await delivery
 
-    async def flush(self) -> FlushResult:
-        """Send what was put so far without waiting for company, and wait until all of it is settled.
+    async def put_many(self, records: Iterable[Record | tuple[Data, str | None]]) -> Deliveries:
+        """Buffer many records for batched delivery, with retries. The fastest way to write.
+
+        Waits for space in the buffer as needed, and reads `records` only as far as there is space.
+
+        Args:
+            records: `Record`s, or `(data, partition_key)` pairs of the arguments of `put`.
 
         Returns:
-            How many of these records were written and how many failed. No failure is raised.
+            The records in flight. Await it for the list of their results, in the order of the records. A record that failed is in
+            the list as its `ProduceError`.
+
+        Raises:
+            InvalidRecord: A record cannot be put. Its position is `.index`.
+            ConfigError: `records` is not an iterable of records.
+            KinesisError: As for `put`.
+
+        An error that is raised midway, also by `records` itself, has the attribute `deliveries`: the records that were buffered
+        before. They are written nevertheless.
+        """
+        taken: list[PendingRecord] = []
+        try:
+            await self._pipeline.entrance.put_many(records, taken)
+        except BaseException as error:
+            del records  # error trackers show the variables of a traceback's frames
+            attach(error, Deliveries(taken, self._pipeline.unseen))
+            if isinstance(error, KinesisError):
+                without_frames(error)
+            raise
+        return Deliveries(taken, self._pipeline.unseen)
+
+    async def flush(self) -> FlushResult:
+        """Send all buffered records without lingering, and wait until each is written or has failed.
+
+        Returns:
+            The number of these records that were written, and of those that failed. Failures are not raised.
         """
         return await self._pipeline.flush()
 
     def statistics(self) -> ProducerStatistics:
-        """Return what the pipeline has done so far."""
+        """Return the counters and gauges of the pipeline."""
         return self._pipeline.statistics()
 
-    async def close(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - what is late is failed, not cancelled
-        """Take no more records, wait until all are settled, and close the client unless it is shared. May be repeated.
+    async def close(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - late records fail, nothing is cancelled
+        """Accept no more records, wait until all are settled, and close the client unless it is shared. May be repeated.
 
         Args:
-            timeout: Seconds to wait; records that are not settled then fail, and their deliveries say so. None: until all records
-                are written or have failed, which takes as long as their shards' rates require.
+            timeout: Seconds to wait. Records that are still pending then fail. None: until all records are written or have
+                failed, at the rate that their shards accept.
 
-        Leaving `async with Producer(...)` is `close()`. If an exception leaves the block, it propagates: records that are not
-        written are logged and added to it as a note. The producer then drains for at most 5 seconds after a cancellation or
-        KeyboardInterrupt, and otherwise for at most its timeout (`DeliveryPolicy`). Another cancellation ends that at once.
+        Leaving `async with Producer(...)` calls `close()`. If an exception leaves the block, it propagates, and records that are
+        not written are logged and added to it as a note. The producer then drains for at most 5 seconds after a cancellation or
+        KeyboardInterrupt, and otherwise for at most its timeout (`DeliveryPolicy`). Another cancellation ends the drain at once.
 
         Raises:
-            Undelivered: Records failed, and nobody awaited them. All is closed nevertheless.
-            ConfigError: `timeout` is no number of seconds. Nothing was closed.
+            Undelivered: Records failed, and no caller observed the failures. The producer is closed nevertheless.
+            ConfigError: `timeout` is not a number of seconds. Nothing was closed.
         """
         check_timeout(timeout)
         try:
@@ -198,27 +244,28 @@ class Producer(StreamAccess):
             raise
 
     async def put_record(self, record: Record) -> PutRecordResult:
-        """Write one record.
+        """Write one record in a request of its own, unbatched.
 
-        A record with `prev_sequence_number` gets a sequence number greater than that. Failures are sent again as `RetryPolicy`
-        says; where an earlier attempt may have been written too, the result says `maybe_duplicate`.
+        It bypasses the pipeline: no buffer, batching, aggregation, order or rate limits. `put` has them. A request that failed is
+        retried as `RetryPolicy` says. If an earlier attempt may have been written too, the result has `maybe_duplicate`. The
+        record gets a sequence number greater than its `prev_sequence_number`.
 
         Args:
-            record: At most 10 MiB of data and partition key, and no more than the stream's MaxRecordSizeInKiB.
+            record: The record. Data and partition key have at most 10 MiB, and no more than the stream's MaxRecordSizeInKiB.
 
         Returns:
-            Where the record is; never one that failed.
+            The result of a record that was written.
 
         Raises:
-            InvalidRecord: It cannot be put; nothing was sent.
-            CredentialsError: There are no credentials.
-            ServiceError: Kinesis refused.
-            TransportError: No answer came.
-            UnexpectedResponse: Something else than Kinesis answered.
+            InvalidRecord: The record cannot be written. Nothing was sent.
+            CredentialsError: No credentials were found.
+            ServiceError: Kinesis returned an error.
+            TransportError: No complete response arrived.
+            UnexpectedResponse: The response is not one that Kinesis sends.
             ClosedError: The producer is closed.
         """
         try:
-            request = kinesis.put_record(self.client.codec, self.stream, record)
+            request = kinesis.put_record(self.client.codec, self.stream, record, self._encoder)
         except KinesisError as error:
             del record  # error trackers show the variables of a traceback's frames
             without_frames(error)
@@ -226,24 +273,25 @@ class Producer(StreamAccess):
         return await self._send(request)
 
     async def put_records(self, records: Iterable[Record]) -> PutRecordsResult:
-        """Write up to 500 records in one request. Kinesis takes each for itself, in no order.
+        """Write up to 500 records in one request, unbatched. Records that failed are reported, not retried.
 
-        Records that Kinesis did not take are reported, not sent again: look at `failed_record_count`. The request as a whole
-        is sent again as `RetryPolicy` says. `prev_sequence_number` is ignored.
+        It bypasses the pipeline: no buffer, batching, aggregation, order or rate limits. `put_many` has them, and retries.
+        Kinesis accepts or refuses each record by itself, in no order. Check `failed_record_count`. The request as a whole is
+        retried as `RetryPolicy` says. `prev_sequence_number` is ignored.
 
         Args:
-            records: 1 to 500 (API reference, `PutRecords`), together at most 10 MiB of data and partition keys.
+            records: 1 to 500 records (API reference, `PutRecords`), together at most 10 MiB of data and partition keys.
 
         Returns:
-            One result for each record, in the records' order.
+            One result for each record, in the order of the records.
 
         Raises:
-            ConfigError: There are none, too many, or too much; nothing was sent.
-            InvalidRecord: One cannot be put; `.index` tells which; nothing was sent.
-            KinesisError: As `put_record`.
+            ConfigError: The list is empty, too long, or too large. Nothing was sent.
+            InvalidRecord: A record cannot be written. Its position is `.index`. Nothing was sent.
+            KinesisError: As for `put_record`.
         """
         try:
-            request = kinesis.put_records(self.client.codec, self.stream, records)
+            request = kinesis.put_records(self.client.codec, self.stream, records, self._encoder)
         except KinesisError as error:
             del records  # error trackers show the variables of a traceback's frames
             without_frames(error)
@@ -252,25 +300,33 @@ class Producer(StreamAccess):
 
 
 def check_timeout(timeout: Any) -> None:
-    """Check what `close` is given. Raises ConfigError."""
+    """Check the timeout of a call. Raises ConfigError."""
     if timeout is not None:
         number("timeout", timeout, 0, 1e9, "seconds")
 
 
 def _option(name: str, value: T, kind: type[T]) -> T:
     if not isinstance(value, kind):
-        raise ConfigError(f"{name}: must be a kinstream.{kind.__name__}, not {type(value).__name__}")
+        raise ConfigError(
+            f"{name}: must be a kinstream.{kind.__name__}, not {_given(value, kind)}; leave it out for the default"
+        )
     return value
+
+
+def _given(value: Any, kind: type) -> str:
+    """Return the wrong value of an option as text, without its content."""
+    return "None" if value is None else "the class" if value is kind else type(value).__name__
 
 
 def _aggregation(value: Any) -> Aggregation | None:
     if value is None or isinstance(value, Aggregation):
         return value
-    shown = f"aggregate={value!r}" if isinstance(value, bool) else "aggregate"
-    given = "" if isinstance(value, bool) else f", not {'the class' if value is Aggregation else type(value).__name__}"
-    cure = (
-        "None, or leave it out, to send each record by itself"
-        if value is False
-        else "aggregate=Aggregation() to aggregate"
+    if value is False:
+        raise ConfigError(
+            "aggregate=False: must be a kinstream.Aggregation or None; pass None, or leave it out, for no aggregation"
+        )
+    shown = "=True" if value is True else ""
+    given = "" if value is True else f", not {_given(value, Aggregation)}"
+    raise ConfigError(
+        f"aggregate{shown}: must be a kinstream.Aggregation or None{given}; pass aggregate=Aggregation() to aggregate"
     )
-    raise ConfigError(f"{shown}: must be a kinstream.Aggregation or None{given}; pass {cure}")

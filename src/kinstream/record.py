@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -11,25 +11,33 @@ import msgspec
 
 from kinstream.errors import UsageError
 
-Data = TypeVar("Data")
+Payload = TypeVar("Payload")
+"""Type of the data of a record that was read."""
+
+JSON: TypeAlias = Mapping[str, Any] | list[Any] | int | float | bool
+"""Data that is written as JSON unless an encoder is given."""
+
+Data: TypeAlias = bytes | bytearray | memoryview | str | JSON
+"""Data of a record to write. Bytes-like data is written as it is, `str` as UTF-8, and everything else as JSON."""
+
 Encoder: TypeAlias = Callable[[Any], str | bytes]
-"""Turns a record's data into what is written: UTF-8 text as `str`, or `bytes`."""
+"""Returns data as the bytes to write, or as text that is written as UTF-8."""
 
 NO_KEY = "kinstream-no-key"
-"""The partition key in the stream of records that were put without one. Reserved: no record may be put with it."""
+"""Partition key, in the stream, of records that were put without one. Reserved: `put` refuses records with this key."""
 
 
 class EncryptionType(StrEnum):
-    """How Kinesis keeps a record on its disks."""
+    """Server-side encryption of a stream's records."""
 
     NONE = "NONE"
-    """Not encrypted by the stream."""
+    """The stream does not encrypt records."""
     KMS = "KMS"
-    """Encrypted on the server's side with a customer-managed KMS key."""
+    """The stream encrypts records with a KMS key."""
 
     @classmethod
     def _missing_(cls, value: object) -> EncryptionType | None:
-        # A kind that the service learns later must not stop the reading of a shard: it is handed on by its name.
+        # A type that the service adds later must not stop reading. It becomes a member with its own name.
         if not isinstance(value, str):
             return None
         member = str.__new__(cls, value)
@@ -38,47 +46,76 @@ class EncryptionType(StrEnum):
 
 
 class ShardIteratorType(StrEnum):
-    """Where in a shard reading starts (API reference, `GetShardIterator`)."""
+    """Starting positions in a shard (API reference, `GetShardIterator`)."""
 
     AT_SEQUENCE_NUMBER = "AT_SEQUENCE_NUMBER"
     """At the record with this sequence number."""
     AFTER_SEQUENCE_NUMBER = "AFTER_SEQUENCE_NUMBER"
-    """Right after the record with this sequence number."""
+    """After the record with this sequence number."""
     AT_TIMESTAMP = "AT_TIMESTAMP"
     """At the first record that arrived at this time or later."""
     TRIM_HORIZON = "TRIM_HORIZON"
-    """At the oldest record that the stream still keeps."""
+    """At the oldest record that the stream retains."""
     LATEST = "LATEST"
-    """Right after the newest record."""
+    """After the newest record."""
 
 
 def json_text(data: Any) -> str:
-    """Return `data` as compact JSON; the default encoder of a record.
+    """Return `data` as compact JSON. The default encoder of `kinstream.callbacks`, which encodes `str` as JSON too.
 
     Raises:
-        TypeError, ValueError: It is not JSON-compatible. NaN and infinities are refused: JSON has none.
+        TypeError: A value in it is not JSON-compatible.
+        ValueError: A number is NaN or infinite, which JSON cannot express.
     """
-    return json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_json_object)
+
+
+def _json_object(value: Any) -> dict[Any, Any]:
+    """Return a mapping that is not a dict as one. Raises TypeError."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is not a JSON type")
+
+
+def text_or_json(data: Any) -> str:
+    """Return `str` unchanged and other data as compact JSON. The default encoder of `kinstream` and `kinstream.blocking`.
+
+    Raises:
+        TypeError: The data is None or a tuple, or a value in it is not JSON-compatible.
+        ValueError: A number is NaN or infinite, which JSON cannot express.
+    """
+    if isinstance(data, str):
+        return data
+    if data is None:
+        raise TypeError("use b'' for an empty record, or b'null' for null in JSON")
+    if isinstance(data, tuple):
+        raise TypeError("use a list for an array in JSON")
+    return json_text(data)
+
+
+DEFAULT_ENCODERS: tuple[Encoder, Encoder] = (text_or_json, json_text)
+"""The encoders of this library. Their errors do not quote data."""
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A record to write. Construction never raises: a record is checked when it is put.
+    """A record to write. Construction never raises. A record is checked when it is put.
 
     Args:
-        data: `bytes`, `bytearray` or `memoryview` are written as they are, whatever the encoder; anything else goes through
-            the encoder.
-        partition_key: 1 to 256 Unicode characters; its MD5 chooses the shard.
-        explicit_hash_key: A decimal number below 2**128 that chooses the shard in the partition key's place.
-        prev_sequence_number: `put_record` gives this record a greater sequence number than this one
-            (`SequenceNumberForOrdering`). `put_records` ignores it: PutRecords keeps no order.
-        encoder: Makes `str` or `bytes` of data that is not bytes-like; JSON when None.
+        data: Bytes-like data (`bytes`, `bytearray`, `memoryview`) is written as it is. Other data goes through the encoder.
+        partition_key: 1 to 256 Unicode characters. Its MD5 selects the shard.
+        explicit_hash_key: A decimal number below 2**128 that selects the shard instead of the partition key.
+        prev_sequence_number: `put_record` writes this record with a greater sequence number than this one
+            (`SequenceNumberForOrdering`). `put_records` ignores it, because PutRecords keeps no order.
+        encoder: Returns `str` or `bytes` for data that is not bytes-like, `str` included. None: the producer's encoder. If the
+            producer has none, `str` is written as UTF-8 and other data as JSON. In `kinstream.callbacks`, all of it is written
+            as JSON, `str` included.
 
     Example:
         >>> Record({"temperature": 21}, "sensor-7")
         Record(data=<dict>, partition_key='sensor-7')
     """
 
-    # The fields bear their wire names so that a list of records is encoded in one call, with no dict for each.
+    # The fields have their wire names, so that one call encodes a list of records without a dict for each.
     data: Any = msgspec.field(name="Data")
     partition_key: str = msgspec.field(name="PartitionKey")
     explicit_hash_key: str | None = msgspec.field(default=None, name="ExplicitHashKey")
@@ -93,46 +130,46 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
         return f"Record({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
 
-class ReceivedRecord(msgspec.Struct, Generic[Data], frozen=True, gc=False):
+class ReceivedRecord(msgspec.Struct, Generic[Payload], frozen=True, gc=False):
     """A record that was read.
 
     Attributes:
-        data: The record's bytes; in `kinstream.callbacks` the parsed JSON, unless the consumer has `is_blob`.
+        data: The record's bytes. In `kinstream.callbacks`, the parsed JSON unless the consumer has `is_blob`.
         sequence_number: Decimal text, unique in its shard and increasing.
-        arrival_time: When Kinesis took the record, in seconds since 1970, to the millisecond.
-        partition_key: As written; None if the record was put without one. `get_records` shows the key in the stream: for such a
-            record "kinstream-no-key", or None on a stream that distributes records itself.
-        encryption_type: NONE where the answer names none.
-        subsequence_number: The index of a user record in its aggregate; None where it came alone.
-        origin: The reading that it came from; None where it was read by `get_records`.
+        arrival_time: The time when Kinesis accepted the record, in seconds since 1970, with milliseconds.
+        partition_key: The key that the record was put with, or None if it was put without one. `get_records` returns the key in
+            the stream, which for such a record is "kinstream-no-key", or None on a stream that distributes records itself.
+        encryption_type: The stream's encryption of the record. NONE if the response does not contain it.
+        subsequence_number: Index of a user record in its aggregate. None if the record was not aggregated.
+        origin: The shard reader that delivered the record. None if `get_records` returned it.
     """
 
-    data: Data = msgspec.field(name="Data")
+    data: Payload = msgspec.field(name="Data")
     sequence_number: str = msgspec.field(name="SequenceNumber")
     arrival_time: float = msgspec.field(name="ApproximateArrivalTimestamp")
     partition_key: str | None = msgspec.field(default=None, name="PartitionKey")
     encryption_type: EncryptionType = msgspec.field(default=EncryptionType.NONE, name="EncryptionType")
     subsequence_number: int | None = msgspec.field(
         default=None, name=" subsequence_number"
-    )  # a blank: no answer can set it
-    # Whatever an Origin is made of must not lead back to records: with gc=False such a circle would never be freed.
+    )  # with a blank, no response can set it
+    # An Origin must not refer to records. With gc=False such a cycle would never be freed.
     origin: Any = msgspec.field(default=None, name=" origin")
 
     @property
     def shard_id(self) -> str:
-        """The shard that it was read from; empty where it was read by `get_records`, whose caller knows."""
+        """ID of the shard that the record was read from. Empty if `get_records` returned the record."""
         return "" if self.origin is None else self.origin.shard_id
 
     def checkpoint(self) -> Awaitable[None]:
-        """Say that this record and all before it in its shard are done: reading starts after it the next time.
+        """Checkpoint this record: it and all records before it in its shard are completed, and reading resumes after it.
 
-        `await` it in a coroutine. In a thread, such as a handler's that is a plain function, it returns when that is written
-        down. A record before one that was said already changes nothing.
+        Await it in a coroutine. In a thread, such as that of a handler that is a plain function, it returns once the checkpoint
+        is stored. Checkpointing a record before the current checkpoint has no effect.
 
         Raises:
-            LeaseLost: Somebody else reads the shard now; nothing was changed.
+            LeaseLost: Another consumer reads the shard now. The stored checkpoint is unchanged.
             UsageError: No running `Consumer` read the record.
-            KinesisError: The store failed.
+            KinesisError: The lease store failed.
         """
         if self.origin is None:
             raise UsageError(
@@ -150,7 +187,7 @@ class ReceivedRecord(msgspec.Struct, Generic[Data], frozen=True, gc=False):
         """Return the data parsed as JSON.
 
         Raises:
-            ValueError: It is not JSON. The message has no part of the data.
+            ValueError: The data is not JSON. The message does not quote the data.
         """
         return parse_json(self.data)
 
@@ -171,15 +208,15 @@ class ReceivedRecord(msgspec.Struct, Generic[Data], frozen=True, gc=False):
 
 
 class PutRecordResult(msgspec.Struct, frozen=True, gc=False):
-    """What Kinesis says of one record that was put.
+    """Result of writing one record by `put_record` or `put_records`.
 
     Attributes:
-        sequence_number: The record's number in its shard; None if the write failed.
-        shard_id: The shard that took it; None if the write failed.
-        error_code: Why the write failed, such as "ProvisionedThroughputExceededException"; None if it did not.
-        error_message: The same for people.
-        attempts: Requests that were sent, retries included.
-        maybe_duplicate: True where an earlier attempt of this call may have been written too.
+        sequence_number: The record's sequence number in its shard. None if the write failed.
+        shard_id: The shard that stored the record. None if the write failed.
+        error_code: The service's error code, such as "ProvisionedThroughputExceededException". None if the record was written.
+        error_message: The service's error message. None if the record was written.
+        attempts: Requests that were sent, including retries.
+        maybe_duplicate: True if an earlier attempt of this call may have been written too.
     """
 
     sequence_number: str | None = msgspec.field(default=None, name="SequenceNumber")
@@ -187,12 +224,12 @@ class PutRecordResult(msgspec.Struct, frozen=True, gc=False):
     error_code: str | None = msgspec.field(default=None, name="ErrorCode")
     error_message: str | None = msgspec.field(default=None, name="ErrorMessage")
     stream_encryption_type: EncryptionType = msgspec.field(default=EncryptionType.NONE, name="EncryptionType")
-    attempts: int = msgspec.field(default=1, name=" attempts")  # a blank: no answer can set it
+    attempts: int = msgspec.field(default=1, name=" attempts")  # with a blank, no response can set it
     maybe_duplicate: bool = msgspec.field(default=False, name=" maybe_duplicate")
 
     @property
     def encryption_type(self) -> EncryptionType | None:
-        """How the record is kept; None if the write failed."""
+        """The stream's encryption of the record. None if the write failed."""
         return None if self.error_code is not None else self.stream_encryption_type
 
     def __repr__(self) -> str:
@@ -203,14 +240,14 @@ class PutRecordResult(msgspec.Struct, frozen=True, gc=False):
 
 
 class PutRecordsResult(msgspec.Struct, frozen=True):
-    """The answer to PutRecords.
+    """Response to PutRecords.
 
     Attributes:
-        results: One for each record, in the order of the records.
-        failed_record_count: How many of them were not written.
-        encryption_type: How the stream keeps its records.
-        attempts: Requests that were sent, retries included.
-        maybe_duplicate: True where an earlier attempt of this call may have been written too.
+        results: One result for each record, in the order of the records.
+        failed_record_count: Number of records that were not written.
+        encryption_type: The stream's encryption of its records.
+        attempts: Requests that were sent, including retries.
+        maybe_duplicate: True if an earlier attempt of this call may have been written too.
     """
 
     results: list[PutRecordResult] = msgspec.field(name="Records")
@@ -221,15 +258,15 @@ class PutRecordsResult(msgspec.Struct, frozen=True):
 
 
 class PutResult(msgspec.Struct, frozen=True, gc=False):
-    """Where a record is that was put through a producer's pipeline.
+    """Result of a record that a producer's pipeline has written.
 
     Attributes:
-        shard_id: The shard that took it.
-        sequence_number: Its number there; the records of one aggregate share it.
-        subsequence_number: Its index in its aggregate; None if it was sent alone. Data that is itself an aggregate is sent in a
-            container of one record, so that it is 0.
-        attempts: Requests that were sent with it.
-        maybe_duplicate: True where an earlier attempt may have been written too.
+        shard_id: The shard that stored the record.
+        sequence_number: The record's sequence number in its shard. The records of one aggregate share it.
+        subsequence_number: The record's index in its aggregate, or None if it was not aggregated. It is 0 for data that is itself
+            an aggregate, which is sent in a container of one record.
+        attempts: Requests that were sent with the record.
+        maybe_duplicate: True if an earlier attempt may have been written too.
     """
 
     shard_id: str
@@ -243,8 +280,8 @@ class HashKeyRange(msgspec.Struct, frozen=True):
     """A range of hash keys, both ends included.
 
     Attributes:
-        starting_hash_key: The lowest, as decimal text.
-        ending_hash_key: The highest, as decimal text.
+        starting_hash_key: The lowest hash key, as decimal text.
+        ending_hash_key: The highest hash key, as decimal text.
     """
 
     starting_hash_key: str = msgspec.field(name="StartingHashKey")
@@ -252,11 +289,11 @@ class HashKeyRange(msgspec.Struct, frozen=True):
 
 
 class SequenceNumberRange(msgspec.Struct, frozen=True):
-    """The sequence numbers of a shard.
+    """Range of the sequence numbers of a shard.
 
     Attributes:
-        starting_sequence_number: The lowest.
-        ending_sequence_number: The highest, once the shard is closed; None while it is open.
+        starting_sequence_number: The lowest sequence number.
+        ending_sequence_number: The highest sequence number of a closed shard. None while the shard is open.
     """
 
     starting_sequence_number: str = msgspec.field(name="StartingSequenceNumber")
@@ -267,11 +304,11 @@ class Shard(msgspec.Struct, frozen=True):
     """A shard of a stream, open or closed.
 
     Attributes:
-        shard_id: Its id, such as "shardId-000000000000".
-        hash_key_range: The hash keys that it takes, or took.
-        sequence_number_range: Its sequence numbers; the end is set once it is closed.
-        parent_shard_id: The shard that it came from by a split or a merge.
-        adjacent_parent_shard_id: The other parent of a merge.
+        shard_id: The shard's ID, such as "shardId-000000000000".
+        hash_key_range: Range of the hash keys that the shard stores, or stored before it was closed.
+        sequence_number_range: Range of the shard's sequence numbers. Its end is set once the shard is closed.
+        parent_shard_id: The shard that was split or merged into this one. None if there is none, or it has expired.
+        adjacent_parent_shard_id: The other parent of a merged shard.
     """
 
     shard_id: str = msgspec.field(name="ShardId")
@@ -282,17 +319,17 @@ class Shard(msgspec.Struct, frozen=True):
 
     @property
     def closed(self) -> bool:
-        """Whether the shard takes no more records."""
+        """True if the shard accepts no more records."""
         return self.sequence_number_range.ending_sequence_number is not None
 
 
 class ChildShard(msgspec.Struct, frozen=True):
-    """A shard in which reading goes on after the end of its parents.
+    """A shard in which reading continues after the end of its parents.
 
     Attributes:
-        shard_id: Its id.
-        parent_shards: One id after a split, two after a merge.
-        hash_key_range: The hash keys that it takes.
+        shard_id: The shard's ID.
+        parent_shards: IDs of the parents: one after a split, two after a merge.
+        hash_key_range: Range of the hash keys that the shard stores.
     """
 
     shard_id: str = msgspec.field(name="ShardId")
@@ -301,24 +338,24 @@ class ChildShard(msgspec.Struct, frozen=True):
 
 
 class ShardStatus(msgspec.Struct, frozen=True):
-    """Where the reading of a shard stands.
+    """Progress of a consumer in one shard.
 
     Attributes:
-        shard_id: The shard.
-        state: "WAITING" (for its parents, to be allowed, or for its first answer), "READING", "PAUSED", "ENDING" (its end was
-            read, not all is done), "ENDED", "REACHED" (up to `until`), "STOPPED" (it cannot be read on), or "LOST" (to another
-            reader).
-        position: After which record all is done, as text; None while it waits.
+        shard_id: The shard's ID.
+        state: "WAITING" (for its parents, for its turn, or for its first response), "READING", "PAUSED", "ENDING" (the end of the
+            shard was read, but records are not completed), "ENDED", "REACHED" (the time `until`), "STOPPED" (by an error), or
+            "LOST" (to another reader).
+        position: The position up to which all records are completed, as text. None while the shard is waiting.
         lag: Maximum seconds between the last completed record and the shard's newest one: the lag that the last response
             reported plus the time since then. It grows during an outage, while the shard is paused, and while handlers are slower
             than records come. With everything read, it stays below the time between two responses. None: not known yet.
-        unread_expires_in: Seconds until the stream may begin to drop records that are not done yet; None: all is done, or the
-            stream's retention is not known.
+        unread_expires_in: Seconds until the stream's retention may drop records that are not completed. None if all records are
+            completed, or the retention is not known.
         aggregates_dropped: Aggregates that did not belong to the shard.
-        aggregates_damaged: Records that begin as an aggregate but are none.
-        last_error: Why the shard is not read now, or its checkpoint not written: the type and text of the last error. None once
-            the operation has succeeded again. A shard that is "STOPPED" or "LOST" keeps the error that ended it.
-        last_success: When the last response came, in seconds since 1970; None before the first.
+        aggregates_damaged: Records with the KPL magic bytes that were not valid aggregates.
+        last_error: Type and text of the last error that stopped the shard from being read or its checkpoint from being stored.
+            None once the operation has succeeded again. A shard that is "STOPPED" or "LOST" keeps the error that ended it.
+        last_success: Time of the last response, in seconds since 1970. None before the first response.
     """
 
     shard_id: str
@@ -332,34 +369,34 @@ class ShardStatus(msgspec.Struct, frozen=True):
     last_success: float | None = None
 
 
-class GetRecordsResult(msgspec.Struct, Generic[Data], frozen=True):
-    """The answer to GetRecords.
+class GetRecordsResult(msgspec.Struct, Generic[Payload], frozen=True):
+    """Response to GetRecords.
 
     Attributes:
-        records: In the order of their sequence numbers; may be empty though more follow.
-        millis_behind_latest: How far the answer is from the shard's newest record, in milliseconds.
-        next_shard_iterator: Where the next call goes on; None at the end of a closed shard.
-        child_shards: At the end of a closed shard, the shards in which reading goes on.
+        records: The records in the order of their sequence numbers. May be empty even if more follow.
+        millis_behind_latest: Milliseconds between the response and the shard's newest record.
+        next_shard_iterator: The iterator for the next call. None at the end of a closed shard.
+        child_shards: At the end of a closed shard, the shards in which reading continues.
     """
 
-    records: list[ReceivedRecord[Data]] = msgspec.field(name="Records")
+    records: list[ReceivedRecord[Payload]] = msgspec.field(name="Records")
     millis_behind_latest: int = msgspec.field(name="MillisBehindLatest")
     next_shard_iterator: str | None = msgspec.field(default=None, name="NextShardIterator")
     child_shards: list[ChildShard] = msgspec.field(default_factory=list, name="ChildShards")
 
 
-class SubscribeToShardEvent(msgspec.Struct, Generic[Data], frozen=True):
+class SubscribeToShardEvent(msgspec.Struct, Generic[Payload], frozen=True):
     """One event of a subscription to a shard.
 
     Attributes:
-        records: In the order of their sequence numbers; empty now and then, to say that the subscription is alive.
-        continuation_sequence_number: After what a new subscription goes on, also where `records` is empty; None at the end of a
-            closed shard.
-        millis_behind_latest: How far the event is from the shard's newest record, in milliseconds; None: not said.
-        child_shards: At the end of a closed shard, the shards in which reading goes on.
+        records: The records in the order of their sequence numbers. Empty in the events that keep an idle subscription alive.
+        continuation_sequence_number: The sequence number after which a new subscription continues, even if `records` is empty.
+            None at the end of a closed shard.
+        millis_behind_latest: Milliseconds between the event and the shard's newest record. None if the event does not say.
+        child_shards: At the end of a closed shard, the shards in which reading continues.
     """
 
-    records: list[ReceivedRecord[Data]] = msgspec.field(name="Records")
+    records: list[ReceivedRecord[Payload]] = msgspec.field(name="Records")
     continuation_sequence_number: str | None = msgspec.field(default=None, name="ContinuationSequenceNumber")
     millis_behind_latest: int | None = msgspec.field(default=None, name="MillisBehindLatest")
     child_shards: list[ChildShard] = msgspec.field(default_factory=list, name="ChildShards")
@@ -369,29 +406,29 @@ def parse_json(data: bytes | str) -> Any:
     """Return `data` parsed as JSON (RFC 8259: UTF-8, no NaN).
 
     Raises:
-        ValueError: It is not JSON. The message names the place, never the data.
+        ValueError: The data is not JSON. The message has the position of the error and does not quote the data.
     """
     try:
         return json.loads(data.decode() if isinstance(data, bytes) else data, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
-        # The decoder's own exception carries the whole document.
+        # The decoder's own exception contains the whole document.
         message = f"not JSON: {error.msg} at character {error.pos}"
     except UnicodeDecodeError as error:
         message = f"not JSON: not UTF-8 at byte {error.start}"
     except RecursionError:
-        message = "not JSON that can be read: nested too deep"
-    except ValueError as error:  # NaN, or a number of more digits than Python reads
-        message = f"not JSON that can be read: {error}"
+        message = "not JSON that can be parsed: nested too deeply"
+    except ValueError as error:  # NaN, or a number with more digits than Python parses
+        message = f"not JSON that can be parsed: {error}"
     del data  # error trackers show the variables of a traceback's frames
     raise ValueError(message)
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON value")
+    raise ValueError(f"{name} is not a JSON value")
 
 
 class _Hidden:
-    """Stands for data in a repr: its kind and size, never its content."""
+    """Placeholder for data in a repr: its type and size, never its content."""
 
     def __init__(self, data: Any) -> None:
         self.text = (

@@ -1,22 +1,25 @@
-"""Messages for common misuse: an unknown option, an object of another style, a delivery in place of its result."""
+"""Error messages for common misuse: a misplaced option, an object of another style, a delivery used as its result.
+
+Type checkers find these mistakes by themselves and see none of this.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from difflib import get_close_matches
 from functools import cache, wraps
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from kinstream.errors import UsageError
 
 T = TypeVar("T", bound=type)
 
 _STYLES = ("blocking", "callbacks", "local", "testing")
-"""Packages that export their own classes. All other classes are exported by `kinstream`."""
+"""Packages that export their own classes. `kinstream` exports all other classes."""
 
 _checked: set[type] = set()
-"""The classes with checked options."""
+"""Classes whose options are checked."""
 
 
 def public_name(kind: type) -> str:
@@ -30,19 +33,20 @@ def public_name(kind: type) -> str:
     return f"kinstream.{style}{kind.__qualname__}"
 
 
-# Unknown options.
+# Misplaced and unknown options.
 
 
 def checks_options(kind: T) -> T:
-    """Let a class name the nearest option when it is given an unknown one: a class decorator."""
+    """Decorate a class so that an unknown option raises a TypeError that says where the option belongs."""
     init: Callable[..., None] = kind.__init__  # type: ignore[misc]
     named = frozenset(inspect.signature(init).parameters)
 
     @wraps(init)
     def checked(self: Any, *arguments: Any, **options: Any) -> None:
+        problem = "" if named.issuperset(options) else _problem(init, options)
         try:
-            if not named.issuperset(options):
-                _check(kind, init, list(options))
+            if problem:
+                raise TypeError(f"{public_name(kind)}: {problem}")  # noqa: TRY301 - the variables are deleted below
             init(self, *arguments, **options)
         except BaseException:
             del arguments, options  # error trackers show the variables of a traceback's frames
@@ -53,32 +57,62 @@ def checks_options(kind: T) -> T:
     return kind
 
 
-def _check(kind: type, init: Callable[..., None], options: Iterable[str]) -> None:
-    """Check the names of options. Raises TypeError."""
+def _problem(init: Callable[..., None], options: dict[str, Any]) -> str:
+    """Return the problem of the first unknown option, or "". Raises nothing, because its variables may hold secrets."""
     known = _options(init)
-    for name in options:
-        if name not in known:
-            raise TypeError(f"{public_name(kind)}: unknown option {name!r}. {_advice(known, name)}")
+    return next((_advice(known, name, value) for name, value in options.items() if name not in known), "")
 
 
-def _advice(own: dict[str, Any], name: str) -> str:
-    inner: dict[str, list[str]] = {}
+def _advice(own: dict[str, Any], name: str, value: Any) -> str:
+    """Return where an unknown option belongs, else the option that was most likely meant, else all options."""
+    homes = _homes(own)
+    if name in homes:
+        used = [f"of {group.__name__}: {_call(option, group, name, value)}" for option, group in homes[name]]
+        return f"{name} is an option {_listed(used)}"
+    unknown = f"unknown option {name!r}."
+    near = get_close_matches(name, own, n=1) or get_close_matches(name, homes, n=1)
+    if not near:
+        return f"{unknown} The options are {', '.join(own)}"
+    if near[0] in own:
+        return f"{unknown} Did you mean {near[0]}=...?"
+    return f"{unknown} Did you mean {' or '.join(f'{o}={g.__name__}({near[0]}=...)' for o, g in homes[near[0]])}?"
+
+
+def _homes(own: dict[str, Any]) -> dict[str, list[tuple[str, type]]]:
+    """Return, for each option of the option groups that a class takes, the class's option and the group."""
+    homes: dict[str, list[tuple[str, type]]] = {}
     for option, hint in own.items():
         for group in get_args(hint) or (hint,):
             if option != "client" and isinstance(group, type) and group in _checked:
                 for member in _options(vars(group)["__init__"]):
-                    inner.setdefault(member, []).append(f"{option}={group.__name__}({member}=...)")
-    if name in inner:
-        return f"Use {' or '.join(inner[name])}"
-    near = get_close_matches(name, own, n=1) or get_close_matches(name, inner, n=1)
-    if near:
-        return f"Did you mean {' or '.join(inner[near[0]]) if near[0] not in own else near[0] + '=...'}?"
-    return f"The options are {', '.join(own)}"
+                    homes.setdefault(member, []).append((option, group))
+    return homes
+
+
+def _call(option: str, group: type, name: str, value: Any) -> str:
+    """Return the expression that passes an option by its group."""
+    return f"{option}={group.__name__}({name}={_shown(group, name, value)})"
+
+
+def _shown(group: type, name: str, value: Any) -> str:
+    """Return a value as text if it is a number or one of the option's own literals. It may be a secret otherwise."""
+    if group.__name__ == "Credentials":
+        return "..."
+    if value.__class__ in (bool, int, float):
+        return repr(value)
+    hint = _options(vars(group)["__init__"])[name]
+    literals = [each for kind in (hint, *get_args(hint)) if get_origin(kind) is Literal for each in get_args(kind)]
+    return f'"{value}"' if value.__class__ is str and value in literals else "..."
+
+
+def _listed(parts: list[str]) -> str:
+    """Return parts as a list in a sentence: "a", "a, or b", "a, b, or c"."""
+    return ", ".join([*parts[:-1], f"or {parts[-1]}"]) if len(parts) > 1 else parts[0]
 
 
 @cache
 def _options(init: Callable[..., None]) -> dict[str, Any]:
-    """Return the names and types of the arguments that can be given by keyword, those of `**options: Unpack[...]` too."""
+    """Return names and types of the arguments of a constructor, including those of `**options: Unpack[...]`."""
     hints = get_type_hints(init)
     found: dict[str, Any] = {}
     for each in inspect.signature(init).parameters.values():
@@ -94,9 +128,9 @@ def _options(init: Callable[..., None]) -> dict[str, Any]:
 
 
 class ForAsyncio:
-    """An object that `async with` opens. `with` is a TypeError that names the class for threads."""
+    """Base class of objects for `async with`. `with` raises a TypeError that names the class for threads."""
 
-    if not TYPE_CHECKING:  # a type checker finds the mistake by itself
+    if not TYPE_CHECKING:
 
         def __enter__(self) -> NoReturn:
             raise wrong_style(self, "with")
@@ -105,7 +139,7 @@ class ForAsyncio:
 
 
 class ForThreads:
-    """An object that `with` opens. `async with` is a TypeError that names the class for asyncio."""
+    """Base class of objects for `with`. `async with` raises a TypeError that names the class for asyncio."""
 
     if not TYPE_CHECKING:
 
@@ -116,10 +150,10 @@ class ForThreads:
 
 
 def wrong_style(value: object, used: str) -> TypeError:
-    """Return the error for an object in a statement of another style.
+    """Return the error for an object that is used in a statement of another style.
 
     Args:
-        value: An instance of a public class, or of a subclass.
+        value: An instance of a public class or of its subclass.
         used: "with", "for", "async with", "async for" or "await".
     """
     kind = next(kind for kind in type(value).__mro__ if kind.__module__.startswith("kinstream."))
@@ -127,9 +161,7 @@ def wrong_style(value: object, used: str) -> TypeError:
     if used.startswith("a"):
         other = f"kinstream.{kind.__name__}"
         if used == "await":
-            return TypeError(
-                f"{name} is not for asyncio: call its result() or results(), or put by a kinstream.Producer"
-            )
+            return TypeError(f"{name} is not for asyncio: call its result() or results(), or use a kinstream.Producer")
         return TypeError(f"{name} is not for asyncio: use {used.removeprefix('async ')!r}, or {other} with {used!r}")
     return TypeError(f"{name} is for asyncio: use 'async {used}', or kinstream.blocking.{kind.__name__} with {used!r}")
 
@@ -145,15 +177,15 @@ def forked(name: str) -> UsageError:
     )
 
 
-# A delivery in place of its result.
+# A delivery used as its result.
 
 
 def not_a_list(value: object, results: str) -> TypeError:
-    """Return the error for an index of several deliveries.
+    """Return the error for deliveries that are indexed.
 
     Args:
         value: The deliveries.
-        results: The expression for their results.
+        results: The expression that returns their results.
     """
     return TypeError(
         f"{public_name(type(value))} is not a list: use {results}[0] for a result, or list(deliveries)[0] for a delivery"
@@ -161,7 +193,7 @@ def not_a_list(value: object, results: str) -> TypeError:
 
 
 class _OfResult:
-    """An attribute that the result has and the delivery has not."""
+    """Attribute of a result, in a class of deliveries: it raises an AttributeError with the right expression."""
 
     def __init__(self, kind: type, name: str, advice: str) -> None:
         self._kind = kind
@@ -172,18 +204,18 @@ class _OfResult:
         if delivery is None:
             return self
         text = f"{public_name(self._kind)} has no {self._name}: {self._advice.format(name=self._name)}"
-        raise AttributeError(text, name=self._name, obj=None)  # with obj, Python would append a suggestion of its own
+        raise AttributeError(text, name=self._name, obj=None)  # with obj, Python would append its own suggestion
 
 
 def has_not(kind: type, names: tuple[str, ...], advice: str) -> None:
-    """Let a class explain attributes that it does not have.
+    """Make a class explain attributes that it does not have.
 
     Descriptors cost nothing elsewhere. `__getattr__` would slow down every attribute of the class.
 
     Args:
         kind: The class.
-        names: The attributes. Those that it has are left alone.
-        advice: The expression to use instead; {name} is replaced.
+        names: The attributes. Those that the class has stay unchanged.
+        advice: The expression to use instead. {name} is replaced by the attribute's name.
     """
     for name in names:
         if not hasattr(kind, name):

@@ -349,7 +349,7 @@ def test_lease_that_cannot_be_taken_at_first(caplog: pytest.LogCaptureFixture) -
 
 
 @pytest.mark.parametrize("then", ["stop", "skip", "letter"])
-def test_last_failure_of_a_handler_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture, then: str) -> None:
+def test_last_failure_of_a_handler_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture, then: Any) -> None:
     letters: list[ReceivedRecord[bytes]] = []
 
     async def fails(record: ReceivedRecord[bytes]) -> None:
@@ -362,7 +362,7 @@ def test_last_failure_of_a_handler_is_logged_with_its_traceback(caplog: pytest.L
         policy = ErrorPolicy(
             max_attempts=2,
             initial_delay=0.1,
-            then=then if then != "letter" else lambda record, error: letters.append(record),
+            then=(lambda record, error: letters.append(record)) if then == "letter" else then,
         )
         consumer = ground.consumer(errors=policy)
         running = asyncio.create_task(consumer.run(fails))

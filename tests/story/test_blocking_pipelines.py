@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -139,9 +140,9 @@ def test_wrong_records_are_refused_in_the_callers_thread(place: Place) -> None:
         return b"encoded"
 
     with blocking.Producer(place.stream, **place.options) as producer:
-        for wrong in ({"a": 1}, None, 5):
+        for wrong in (None, object(), (b"x", "key")):
             with pytest.raises(InvalidRecord):
-                producer.put(wrong, "key")
+                producer.put(wrong, "key")  # type: ignore[arg-type]
         with pytest.raises(InvalidRecord) as refused:
             producer.put_many([(b"good", "key"), (b"bad", "")])
         assert refused.value.index == 1
@@ -152,6 +153,78 @@ def test_wrong_records_are_refused_in_the_callers_thread(place: Place) -> None:
         producer.put_many([Record(object(), "key", encoder=encoder)]).results()
     assert threads == [threading.current_thread()] * 2
     assert sorted(record.data for record in read(place)) == [b"encoded", b"encoded", b"good"]
+
+
+def test_put_and_wait_returns_the_result_of_its_record_or_raises_its_error(place: Place) -> None:
+    with blocking.Producer(place.stream, batch=Batching(linger=0), **place.options) as producer:
+        with ThreadPoolExecutor(4) as pool:
+            results = list(pool.map(lambda n: producer.put_and_wait({"n": n}, f"key {n}"), range(8)))
+        assert all(isinstance(result, PutResult) for result in results)
+        with pytest.raises(InvalidRecord):
+            producer.put_and_wait((b"x", "key"))  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="timeout"):
+            producer.put_and_wait(b"never put", "key", timeout=-1)
+    assert sorted(record.data for record in read(place)) == [b'{"n":%d}' % n for n in range(8)]
+
+
+def test_put_and_wait_that_times_out_leaves_its_record_in_flight(server: Server, place: Place) -> None:
+    hold = server.every("PutRecords").hold()
+    with blocking.Producer(place.stream, batch=Batching(linger=0), **place.options) as producer:
+        with pytest.raises(TimeoutError):
+            producer.put_and_wait(b"late", "key", timeout=0)
+        hold.cancel()
+    assert [record.data for record in read(place)] == [b"late"]
+
+
+def test_put_many_that_raises_midway_attaches_the_records_that_it_had_buffered(place: Place) -> None:
+    def broken() -> Iterator[tuple[bytes, str]]:
+        for number in range(700):
+            yield b"%d" % number, "key"
+        raise LookupError("the caller's own")
+
+    with blocking.Producer(place.stream, **place.options) as producer:
+        with pytest.raises(LookupError) as broke:
+            producer.put_many(broken())
+        with pytest.raises(InvalidRecord) as refused:
+            producer.put_many([(b"good", "key"), (b"bad", "")])
+        mine: Any = broke.value
+        assert isinstance(mine.deliveries, blocking.Deliveries)
+        assert isinstance(refused.value.deliveries, blocking.Deliveries)
+        assert len(mine.deliveries.raise_for_failures()) == 700
+        assert len(refused.value.deliveries.raise_for_failures()) == 1
+        assert pickle.loads(pickle.dumps(refused.value)).deliveries is None
+        assert pickle.loads(pickle.dumps(mine)).deliveries is None
+
+
+def test_put_many_into_a_full_buffer_attaches_the_records_that_had_space(server: Server, place: Place) -> None:
+    hold = server.every("PutRecords").hold()
+    full = BufferLimits(max_records=3, when_full="raise")
+    with blocking.Producer(place.stream, buffer=full, batch=Batching(linger=0), **place.options) as producer:
+        with pytest.raises(BufferFull) as caught:
+            producer.put_many([(b"%d" % number, "key") for number in range(5)])
+        assert isinstance(caught.value.deliveries, blocking.Deliveries)
+        assert len(caught.value.deliveries) == 3
+        assert caught.value.record.data == b"3"
+        hold.cancel()
+        assert len(caught.value.deliveries.raise_for_failures()) == 3
+
+
+def test_text_is_utf8_and_other_data_json_in_every_method_unless_there_is_an_encoder(place: Place) -> None:
+    def put(producer: blocking.Producer, data: Any) -> None:
+        producer.put(data, "key").result()
+        producer.put_and_wait(Record(data, "key"))
+        producer.put_many([(data, "key"), Record(data, "key")]).raise_for_failures()
+        producer.put_record(Record(data, "key"))
+        producer.put_records([Record(data, "key")])
+
+    options = {"batch": Batching(linger=0)} | place.options
+    with blocking.Producer(place.stream, **options) as plain:
+        put(plain, "text")
+        put(plain, [1])
+    with blocking.Producer(place.stream, encoder=lambda data: f"<{data}>", **options) as encoded:
+        put(encoded, "text")
+        put(encoded, bytearray(b"bytes"))
+    assert Counter(record.data for record in read(place)) == dict.fromkeys((b"text", b"[1]", b"<text>", b"bytes"), 6)
 
 
 def test_full_buffer_makes_threads_wait_and_all_is_written(place: Place) -> None:
@@ -713,7 +786,7 @@ def test_a_limit_that_was_raised_is_learned_in_whatever_thread_it_refuses_a_reco
             looked.clear()
             client.call("UpdateMaxRecordSize", {"StreamARN": described["StreamARN"], "MaxRecordSizeInKiB": 2048})
             until_active(client, place.stream)
-            with pytest.raises(InvalidRecord, match="the stream takes 1048576"):
+            with pytest.raises(InvalidRecord, match="the stream accepts 1048576"):
                 producer.put(bytes(2_000_000), "key")
             assert looked.wait(15)
             producer.put(bytes(2_000_000), "key").result()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,8 +66,8 @@ def consumer_on(place: Place, is_blob: bool = False, **options: Any) -> callback
 
 
 def write(place: Place, data: list[Any], key: str = "key") -> None:
-    with blocking.Producer(place.stream, aggregate=Aggregation(), **place.options) as producer:
-        producer.put_many(Record(value, key) for value in data).results()
+    with blocking.Producer(place.stream, aggregate=Aggregation(), encoder=json.dumps, **place.options) as producer:
+        producer.put_many((value, key) for value in data).results()
 
 
 class Told:
@@ -102,9 +104,9 @@ class Told:
         return end
 
 
-def read(place: Place) -> list[Any]:
+def read(place: Place, is_blob: bool = False) -> list[Any]:
     told = Told()
-    with consumer_on(place, start="TRIM_HORIZON", until="now") as consumer:
+    with consumer_on(place, is_blob, start="TRIM_HORIZON", until="now") as consumer:
         consumer.subscribe(told)
         assert told.wait() is None
     return told.records
@@ -155,10 +157,27 @@ def test_flush_is_told_after_all_that_was_put_before(place: Place) -> None:
         assert order == [None] * 1000 + [FlushResult(1000, 0)]
 
 
+def test_every_method_writes_text_as_json_unless_there_is_an_encoder(place: Place) -> None:
+    def put(producer: callbacks.Producer, data: Any) -> None:
+        producer.put(data, "key")
+        producer.put(Record(data, "key"))
+        producer.put_record(Record(data, "key"))
+        producer.put_records([Record(data, "key")])
+
+    with producer_on(place) as plain:
+        put(plain, "text")
+        put(plain, {"a": 1})
+        put(plain, memoryview(b"bytes"))
+    with producer_on(place, encoder=lambda data: f"<{data}>") as encoded:
+        put(encoded, "text")
+    written = Counter(read(place, is_blob=True))
+    assert written == dict.fromkeys((b'"text"', b'{"a":1}', b"bytes", b"<text>"), 4)
+
+
 def test_what_cannot_be_put_is_told_and_the_rest_is_written(place: Place) -> None:
     heard = Heard()
     with producer_on(place) as producer:
-        producer.put({"a": 1}, "key", heard)
+        producer.put(object(), "key", heard)  # type: ignore[arg-type]
         producer.put(b"x", "", heard)
         producer.put(b"x", "key", explicit_hash_key="x", callback=heard)
         for _ in range(3):

@@ -140,7 +140,7 @@ def test_accepted_records_keep_the_order_of_their_key_whatever_was_refused_betwe
 
     with producer_on(place, order="key", batch=Batching(linger=0), buffer=BufferLimits(max_records=20)) as producer:
         for number in range(3000):
-            producer.put(str(number), f"key {number % 3}", callback(number))
+            producer.put(number, f"key {number % 3}", callback(number))
     assert refused
     assert sorted(written + refused) == list(range(3000))
     got: list[int] = []

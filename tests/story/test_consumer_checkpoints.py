@@ -378,7 +378,7 @@ async def test_what_cannot_be_steered_is_refused(stream: River) -> None:
             with pytest.raises(UsageError, match="shardId-7"):
                 reader.pause("shardId-7")
             with pytest.raises(ConfigError, match="SHARD_END"):
-                await reader.seek("shardId-000000000000", "SHARD_END")
+                await reader.seek("shardId-000000000000", "SHARD_END")  # type: ignore[arg-type]
             with pytest.raises(UsageError, match="already"):
                 await anext(aiter(reader))
 

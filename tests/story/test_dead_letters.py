@@ -186,7 +186,8 @@ def test_each_style_takes_its_own_producers_and_refuses_others_at_once(server: S
         for then in others:
             with pytest.raises(ConfigError, match=r"or a kinstream\.blocking\.Producer here, not"):
                 blocking.Consumer("events", errors=ErrorPolicy(then=then), **place.options)
-        for then in threads, called:
+        others = [threads, called]
+        for then in others:
             assert "or a kinstream.Producer here" in refusal(place, ErrorPolicy(then=then))
 
 

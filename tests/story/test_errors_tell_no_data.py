@@ -153,7 +153,9 @@ RECORDS: dict[str, Callable[[], Any]] = {
 }
 PIECES: dict[str, Callable[[], tuple[Any, Any]]] = {
     "text with a lone surrogate": lambda: (f"{CANARY} \ud800", "k"),
-    "something else": lambda: ({CANARY: 1}, "k"),
+    "something else": lambda: ({CANARY: ODD}, "k"),
+    "a tuple": lambda: ((CANARY, "k"), None),
+    "the boto3 form": lambda: ({"Data": CANARY, "PartitionKey": "k"}, None),
     "too large": lambda: (CANARY * 1_000_000, "k"),
     "key with a lone surrogate": lambda: (CANARY, "k \ud800"),
     "wrong key": lambda: (CANARY, 1),
@@ -196,6 +198,8 @@ WAYS: dict[str, Callable[[Any], Any]] = {
     "asyncio put_records": lambda record: in_asyncio(lambda p: p.put_records([Record(b"x", "k"), record()])),
     "asyncio put": lambda record: in_asyncio(lambda p: p.put(record())),
     "asyncio put_many": lambda record: in_asyncio(lambda p: p.put_many([record()])),
+    "asyncio put_and_wait": lambda record: in_asyncio(lambda p: p.put_and_wait(record())),
+    "blocking put_and_wait": lambda record: in_threads(lambda p: p.put_and_wait(record())),
     "blocking put_record": lambda record: in_threads(lambda p: p.put_record(record())),
     "blocking put_records": lambda record: in_threads(lambda p: p.put_records([Record(b"x", "k"), record()])),
     "blocking put": lambda record: in_threads(lambda p: p.put(record())),
@@ -206,6 +210,8 @@ WAYS: dict[str, Callable[[Any], Any]] = {
 }
 WAYS_OF_PIECES: dict[str, Callable[[Any], Any]] = {
     "asyncio put": lambda pair: in_asyncio(lambda p: p.put(*pair())),
+    "asyncio put_and_wait": lambda pair: in_asyncio(lambda p: p.put_and_wait(*pair())),
+    "blocking put_and_wait": lambda pair: in_threads(lambda p: p.put_and_wait(*pair())),
     "asyncio put_many": lambda pair: in_asyncio(lambda p: p.put_many([("x", "k"), pair()])),
     "blocking put": lambda pair: in_threads(lambda p: p.put(*pair())),
     "blocking put_many": lambda pair: in_threads(lambda p: p.put_many([("x", "k"), pair()])),
@@ -700,7 +706,7 @@ async def test_events_of_failed_handlers_have_the_exception_without_data(style: 
             await client.call("CreateStream", {"StreamName": "s", "ShardCount": 1})
             async with Producer("s", client=client) as producer:
                 await producer.put(CANARY, "k")
-            failing_twice = refuse if then == "dead letter" else then
+            failing_twice: Any = refuse if then == "dead letter" else then
             async with Consumer(
                 "s", client=client, start="TRIM_HORIZON", until="now", observer=seen.append,
                 errors=ErrorPolicy(max_attempts=1, then=failing_twice),

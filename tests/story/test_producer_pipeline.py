@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
+import pickle
 import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -21,8 +23,10 @@ from kinstream import (
     BufferLimits,
     Client,
     ClosedError,
+    ConfigError,
     Consumer,
     Credentials,
+    Deliveries,
     DeliveryPolicy,
     InvalidArgument,
     InvalidRecord,
@@ -380,7 +384,7 @@ async def test_the_streams_largest_record_is_learned(place: Place) -> None:
     async with place.producer() as producer:
         large = await (await producer.put(bytes(2_000_000), "key"))
         assert large.subsequence_number is None
-        with pytest.raises(InvalidRecord, match="the stream takes 2097152"):
+        with pytest.raises(InvalidRecord, match="the stream accepts 2097152"):
             await producer.put(bytes(2_200_000), "key")
 
 
@@ -401,12 +405,12 @@ async def test_a_limit_that_was_raised_is_learned_when_it_refuses_a_record(place
         await set_record_limit(place, 2048)
         looks = place.server.every("DescribeStreamSummary").watch()
         for _ in range(20):
-            with pytest.raises(InvalidRecord, match="the stream takes 1048576"):
+            with pytest.raises(InvalidRecord, match="the stream accepts 1048576"):
                 await producer.put(bytes(2_000_000), "key")
         await asyncio.wait_for(looked.wait(), 15)
         await (await producer.put(bytes(2_000_000), "key"))
         for _ in range(20):
-            with pytest.raises(InvalidRecord, match="the stream takes 2097152"):
+            with pytest.raises(InvalidRecord, match="the stream accepts 2097152"):
                 await producer.put(bytes(2_200_000), "key")
         await asyncio.sleep(0.05)
         assert len(looks.calls) == 1
@@ -437,7 +441,7 @@ async def test_a_limit_that_was_lowered_is_learned_from_the_refusal(place: Place
         results = await (await producer.put_many([(b"small", "a"), (bytes(2_000_000), "b"), (b"small", "c")]))
         assert [isinstance(result, PutResult) for result in results] == [True, False, True]
         await asyncio.wait_for(looked.wait(), 15)
-        with pytest.raises(InvalidRecord, match="the stream takes 1048576"):
+        with pytest.raises(InvalidRecord, match="the stream accepts 1048576"):
             await producer.put(bytes(2_000_000), "key")
 
 
@@ -467,6 +471,100 @@ async def test_a_full_buffer_makes_put_wait_or_raise_as_it_was_told(place: Place
         await (await late)
     assert waiting.statistics().buffered_bytes == 0
     assert not [one for one in (await place.read()).seen if one.data in (b"gone", b"one too many")]
+
+
+async def test_put_and_wait_returns_the_result_of_its_record_or_raises_its_error(place: Place) -> None:
+    await place.create(1)
+    async with place.producer(batch=Batching(linger=0)) as producer:
+        given: list[tuple[Any, str]] = [(b"bytes", "a"), ("text", "b"), ({"n": 1}, "c")]
+        results = await asyncio.gather(*(producer.put_and_wait(data, key) for data, key in given))
+        alone = await producer.put_and_wait(Record("own", "d", encoder=lambda data: f"<{data}>"))
+        assert (await producer.put_and_wait(b"hashed", "e", explicit_hash_key="5")).shard_id == alone.shard_id
+        with pytest.raises(InvalidRecord):
+            await producer.put_and_wait(object(), "key")  # type: ignore[arg-type]
+    reading = await place.read()
+    check([*results, alone], [(b"bytes", "a"), (b"text", "b"), (b'{"n":1}', "c"), (b"<own>", "d")], reading)
+    async with place.producer(delivery=DeliveryPolicy(timeout=0.1)) as producer:
+        place.server.every("PutRecords").fail("InternalFailure", status=500)
+        with pytest.raises(ProduceError) as failed:
+            await producer.put_and_wait(b"canary", "key")
+        assert failed.value.record.data == b"canary"
+
+
+async def test_put_and_wait_that_is_cancelled_leaves_its_record_in_flight(place: Place) -> None:
+    await place.create(1)
+    hold = place.server.every("PutRecords").hold()
+    async with place.producer(batch=Batching(linger=0)) as producer:
+        putting = asyncio.create_task(producer.put_and_wait(b"data", "key"))
+        await hold.wait_async()
+        putting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await putting
+        hold.cancel()
+    assert [one.data for one in (await place.read()).seen] == [b"data"]
+
+
+def broken(count: int) -> Iterator[tuple[bytes, str]]:
+    yield from pairs(count)
+    raise LookupError("the caller's own")
+
+
+async def test_put_many_that_raises_midway_attaches_the_records_that_it_had_buffered(place: Place) -> None:
+    await place.create(1)
+    async with place.producer() as producer:
+        raised: list[Any] = []
+        for records in (broken(700), [*pairs(600), (b"wrong", "")], [], 5):
+            try:
+                await producer.put_many(records)  # type: ignore[arg-type]
+            except (LookupError, InvalidRecord, ConfigError) as error:
+                raised.append(error)
+        assert [type(error) for error in raised] == [LookupError, InvalidRecord, ConfigError]
+        assert raised[1].index == 600
+        results = [await error.deliveries for error in raised]
+        assert [len(each) for each in results] == [700, 600, 0]
+        assert all(isinstance(result, PutResult) for result in [*results[0], *results[1]])
+        assert copy.copy(raised[1]).deliveries is raised[1].deliveries
+        assert [pickle.loads(pickle.dumps(error)).deliveries for error in raised] == [None] * 3
+        with pytest.raises(InvalidRecord) as alone:
+            await producer.put(b"x", "")
+        assert alone.value.deliveries is None
+
+
+async def test_put_many_into_a_full_buffer_attaches_the_records_that_had_space(place: Place) -> None:
+    await place.create(1)
+    hold = place.server.every("PutRecords").hold()
+    full = BufferLimits(max_records=3, when_full="raise")
+    async with place.producer(buffer=full, batch=Batching(linger=0)) as producer:
+        with pytest.raises(BufferFull) as caught:
+            await producer.put_many(pairs(5))
+        deliveries = caught.value.deliveries
+        assert isinstance(deliveries, Deliveries)
+        assert len(deliveries) == 3
+        assert caught.value.record.data == b"3"
+        hold.cancel()
+        check(await deliveries, pairs(3), await place.read())
+
+
+async def test_put_many_that_is_cancelled_attaches_the_records_that_had_space(place: Place) -> None:
+    await place.create(1)
+    hold = place.server.every("PutRecords").hold()
+    async with place.producer(buffer=BufferLimits(max_records=3), batch=Batching(linger=0)) as producer:
+        seen: list[Any] = []
+
+        async def put() -> None:
+            try:
+                await producer.put_many(pairs(5))
+            except asyncio.CancelledError as cancelled:
+                seen.append(cancelled)
+                raise
+
+        putting = asyncio.create_task(put())
+        await hold.wait_async()
+        putting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await putting
+        assert len(seen[0].deliveries) == 3
+        hold.cancel()
 
 
 async def test_linger_gathers_and_flush_hurries(place: Place) -> None:
@@ -636,7 +734,7 @@ def test_a_producer_that_is_forgotten_does_not_hold_up_the_loops_end(server: Ser
             {"aggregate": True},
             r"aggregate=True: must be a kinstream.Aggregation or None; pass aggregate=Aggregation\(\) to aggregate",
         ),
-        ({"aggregate": False}, "pass None, or leave it out, to send each record by itself"),
+        ({"aggregate": False}, "pass None, or leave it out, for no aggregation"),
         ({"aggregate": Aggregation}, r"not the class; pass aggregate=Aggregation\(\) to aggregate"),
         ({"aggregate": {"max_bytes": 1024}}, "aggregate: must be a kinstream.Aggregation or None, not dict; pass"),
         ({"batch": None}, "batch: must be a kinstream.Batching"),

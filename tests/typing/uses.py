@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, assert_type
+import json
+from types import MappingProxyType
+from typing import Any, TypedDict, assert_type
 
 from kinstream import (
+    JSON,
     Checkpoints,
     Client,
     ConnectionOptions,
     Consumer,
     Credentials,
+    Data,
+    Deliveries,
+    Delivery,
+    Encoder,
     EncryptionType,
     EnhancedFanOut,
     ErrorPolicy,
@@ -46,6 +53,10 @@ from kinstream import (
 from kinstream.local import Server
 
 
+class Reading(TypedDict):
+    temperature: float
+
+
 async def producing() -> None:
     async with Producer(
         "events", region="eu-central-1", timeouts=Timeouts(call=5), retry=RetryPolicy(max_attempts=1)
@@ -59,6 +70,28 @@ async def producing() -> None:
             assert_type(result.error_code, str | None)
             assert_type(result.sequence_number, str | None)
             assert_type(result.encryption_type, EncryptionType | None)
+        assert_type(await p.put(b"data"), Delivery)
+        assert_type(await (await p.put("text", "key", explicit_hash_key="5")), PutResult)
+        assert_type(await p.put_and_wait({"temperature": 21.5, "tags": ["a"]}, "key"), PutResult)
+        reading: Reading = {"temperature": 21.5}
+        for data in (bytearray(), memoryview(b""), reading, MappingProxyType({"a": 1}), [1, "a"], 5, 1.5, True):
+            assert_type(await p.put(data, None), Delivery)
+        deliveries = await p.put_many(
+            [(b"data", "key"), ("text", None), (reading, "key"), Record(object(), "key", encoder=str)]
+        )
+        assert_type(deliveries, Deliveries)
+        assert_type(await p.put_many((f"{n}", f"key-{n}") for n in range(3)), Deliveries)
+        pairs: list[tuple[bytes, str]] = [(b"data", "key")]
+        assert_type(await (await p.put_many(pairs)), list[PutResult | ProduceError])
+    Producer("events", encoder=str)
+    Producer("events", encoder=json.dumps, rate_limits=None, order=None, aggregate=None)
+
+
+async def buffered_before(error: KinesisError) -> None:
+    if isinstance(error.deliveries, Deliveries):
+        assert_type(await error.deliveries, list[PutResult | ProduceError])
+    elif error.deliveries is not None:
+        assert_type(error.deliveries.results(), list[PutResult | ProduceError])
 
 
 async def fetch() -> Credentials:
@@ -98,6 +131,8 @@ def in_threads() -> None:
             assert_type(producer.put_records([Record("data", "key")]), PutRecordsResult)
             assert_type(producer.put(b"data", "key"), blocking.Delivery)
             assert_type(producer.put(Record(1, "key")).result(timeout=1), PutResult)
+            assert_type(producer.put({"a": 1}, "key").result(), PutResult)
+            assert_type(producer.put_and_wait({"a": 1}, "key", timeout=1), PutResult)
             assert_type(producer.put_many([("data", "key")]).results(), list[PutResult | ProduceError])
             assert_type(producer.flush(), FlushResult)
             producer.close(timeout=1)
@@ -183,6 +218,17 @@ def encoders() -> list[Record]:
     def to_bytes(data: Any) -> bytes:
         return bytes(data)
 
+    def of_my_type(data: Reading) -> bytes:
+        return json.dumps(data).encode()
+
+    assert_type(Record(object(), "key", encoder=to_text).data, Any)
+    blocking.Producer("events", encoder=of_my_type)
+    callbacks.Producer("region", "id", "secret", "events", encoder=to_bytes)
+    shared: Encoder = to_text
+    by_rule: Data = {"a": 1}
+    value: JSON = [by_rule]
+    Producer("events", encoder=shared)
+    Record(value, "key")
     return [Record(1, "key", encoder=to_text), Record([1], "key", encoder=to_bytes)]
 
 
@@ -223,6 +269,12 @@ async def reading_whole_streams() -> None:
     await consumer.run_batches(in_threads)
     await consumer.seek("shardId-000000000000", "LATEST")
     assert_type(consumer.status(), list[ShardStatus])
+    ErrorPolicy(then=Producer("dead-letters"))
+    ErrorPolicy(then=blocking.Producer("dead-letters"))
+    ErrorPolicy(then=lambda record, error: print(record.data, error))
+    Consumer("events", start=1_700_000_000.0)
+    Consumer("events", start="LATEST")
+    Consumer("events", start=Position.at_time(5))
     Consumer(
         "events",
         lease_store=MemoryLeaseStore(),

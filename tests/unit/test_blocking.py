@@ -68,7 +68,11 @@ def test_every_public_method_of_asyncio_is_there_with_the_same_arguments(name: s
     }
     assert len(asked) >= 2
     for method, signature in asked.items():
-        assert str(inspect.signature(getattr(ours, method))) == str(signature)
+        given = inspect.signature(getattr(ours, method))
+        if method == "put_and_wait":  # a task has asyncio.timeout
+            assert given.parameters["timeout"].default is None
+            given = given.replace(parameters=[each for each in given.parameters.values() if each.name != "timeout"])
+        assert str(given) == str(signature)
 
 
 @pytest.mark.parametrize("name", ["Producer", "Consumer"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from base64 import b64decode
 from typing import Any
 
 import pytest
@@ -85,6 +86,7 @@ async def test_record_that_cannot_be_put_is_refused_before_any_io(record: Any) -
         (RECORD, "must be a list"),
         (None, "must be a list"),
         ("records", "must be a list"),
+        ({"Data": b"x", "PartitionKey": "k"}, "must be a list"),
     ],
 )
 async def test_list_that_is_none_or_too_long_or_too_large_is_refused_before_any_io(records: Any, said: str) -> None:
@@ -112,12 +114,81 @@ async def test_put_record_says_what_is_in_the_record() -> None:
     (sent,) = transport.sent
     assert sent.json == {
         "StreamName": "events",
-        "Data": "IsOpIg==",
+        "Data": "w6k=",
         "PartitionKey": "key",
         "ExplicitHashKey": "5",
         "SequenceNumberForOrdering": "77",
     }
     assert sent.headers["x-amz-target"] == "Kinesis_20131202.PutRecord"
+
+
+@pytest.mark.parametrize(
+    ("data", "written"),
+    [
+        ("text é", "text é"),
+        ({"a": "é"}, '{"a":"é"}'),
+        ([1, None], "[1,null]"),
+        (True, "true"),
+        (b"bytes", "bytes"),
+        (bytearray(b"bytes"), "bytes"),
+    ],
+)
+async def test_single_requests_encode_data_as_put_does(data: Any, written: str) -> None:
+    producer, transport = producer_on(WRITTEN, ALL_WRITTEN)
+    await producer.put_record(Record(data, "key"))
+    await producer.put_records([Record(data, "key"), RECORD])
+    first, second = (sent.json for sent in transport.sent)
+    assert b64decode(first["Data"]) == b64decode(second["Records"][0]["Data"]) == written.encode()
+
+
+async def test_encoder_of_the_producer_gets_all_data_that_is_not_bytes_like_unless_the_record_has_one() -> None:
+    producer, transport = producer_on(ALL_WRITTEN, encoder=lambda data: f"<{type(data).__name__}>")
+    records = [Record("text", "k"), Record(object(), "k"), Record(b"x", "k"), Record("y", "k", encoder=str.upper)]
+    with pytest.raises(UnexpectedResponse):  # the scripted response has two results
+        await producer.put_records(records)
+    assert [b64decode(entry["Data"]) for entry in transport.sent[0].json["Records"]] == [
+        b"<str>",
+        b"<object>",
+        b"x",
+        b"Y",
+    ]
+
+
+@pytest.mark.parametrize("encoder", ["json", 5, b""])
+async def test_encoder_that_is_not_a_function_is_refused(encoder: Any) -> None:
+    with pytest.raises(ConfigError, match="encoder: must be a function of the data, not"):
+        producer_on(encoder=encoder)
+
+
+@pytest.mark.parametrize("option", ["batch", "buffer", "delivery"])
+async def test_option_without_an_off_state_refuses_none(option: str) -> None:
+    with pytest.raises(ConfigError, match=f"{option}: must be a kinstream.*, not None; leave it out for the default"):
+        producer_on(**{option: None})
+
+
+async def test_none_turns_order_aggregation_rate_limits_and_observer_off() -> None:
+    producer_on(order=None, aggregate=None, rate_limits=None, observer=None, encoder=None)
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        (
+            {"Data": b"x", "PartitionKey": "k"},
+            "not dict. Use Record(data, partition_key) in place of the form that boto3 takes",
+        ),
+        ((b"x", "key"), "not tuple. Use Record(data, partition_key)"),
+        (Record(None, "key"), "use b'' for an empty record, or b'null' for null in JSON"),
+        (Record((1, 2), "key"), "use a list for an array in JSON"),
+        (Record(object(), "key"), "object cannot be written without an encoder (object is not a JSON type)"),
+    ],
+)
+async def test_refusal_says_what_to_write_instead(record: Any, said: str) -> None:
+    producer, _ = producer_on()
+    for writing in (producer.put_record(record), producer.put_records([record])):
+        with pytest.raises(InvalidRecord) as refused:
+            await writing
+        assert said in refused.value.details
 
 
 async def test_put_records_ignores_previous_sequence_numbers() -> None:
@@ -223,7 +294,7 @@ async def test_a_stream_and_its_client_must_fit(face: type[Any]) -> None:
     client = Client(**options(transport))
     with pytest.raises(ConfigError, match="eu-west-1"):
         face(arn, client=client)
-    with pytest.raises(ConfigError, match="give these to the client"):
+    with pytest.raises(ConfigError, match="pass these options to the client"):
         face("events", client=client, region="us-east-1")
     with pytest.raises(ConfigError, match=r"must be a kinstream\.Client"):
         face("events", client="client")

@@ -46,23 +46,26 @@ ARGUMENTS: dict[Any, tuple[str, ...]] = {
         (Client, "regoin", "kinstream.Client: unknown option 'regoin'. Did you mean region=...?"),
         (Client, "region_name", "Did you mean region=...?"),
         (Client, "aws_access_key_id", "Did you mean credentials=Credentials(access_key_id=...)?"),
-        (Client, "max_attempts", "Use retry=RetryPolicy(max_attempts=...)"),
+        (Client, "max_attempts", "max_attempts is an option of RetryPolicy: retry=RetryPolicy(max_attempts=1)"),
         (Client, "zzz", "The options are region, credentials, endpoint_url, "),
-        (Producer, "linger", "kinstream.Producer: unknown option 'linger'. Use batch=Batching(linger=...)"),
+        (Producer, "linger", "kinstream.Producer: linger is an option of Batching: batch=Batching(linger=1)"),
         (Producer, "linger_ms", "Did you mean batch=Batching(linger=...)?"),
         (Producer, "regoin", "kinstream.Producer: unknown option 'regoin'. Did you mean region=...?"),
         (Producer, "batching", "Did you mean batch=...?"),
         (
             Producer,
             "max_bytes",
-            "Use aggregate=Aggregation(max_bytes=...) or batch=Batching(max_bytes=...) or buffer=BufferLimits(max_bytes=...)",
+            (
+                "max_bytes is an option of Aggregation: aggregate=Aggregation(max_bytes=1), of Batching:"
+                " batch=Batching(max_bytes=1), or of BufferLimits: buffer=BufferLimits(max_bytes=1)"
+            ),
         ),
-        (Consumer, "concurrency", "Use handling=Handling(concurrency=...)"),
-        (Consumer, "consumer_name", "Use fetch=EnhancedFanOut(consumer_name=...)"),
+        (Consumer, "concurrency", "concurrency is an option of Handling: handling=Handling(concurrency=1)"),
+        (Consumer, "consumer_name", "is an option of EnhancedFanOut: fetch=EnhancedFanOut(consumer_name=1)"),
         (
             Consumer,
             "initial_delay",
-            "kinstream.Consumer: unknown option 'initial_delay'. Use errors=ErrorPolicy(initial_delay=...) or retry=RetryPolicy(initial_delay=...)",
+            "is an option of ErrorPolicy: errors=ErrorPolicy(initial_delay=1), or of RetryPolicy: retry=RetryPolicy(initial_d",
         ),
         (Batching, "lingr", "kinstream.Batching: unknown option 'lingr'. Did you mean linger=...?"),
         (ErrorPolicy, "attempts", "kinstream.ErrorPolicy: unknown option 'attempts'. Did you mean max_attempts=...?"),
@@ -72,18 +75,45 @@ ARGUMENTS: dict[Any, tuple[str, ...]] = {
             "kinstream.Credentials: unknown option 'sesion_token'. Did you mean session_token",
         ),
         (blocking.Client, "regoin", "kinstream.blocking.Client: unknown option 'regoin'. Did you mean region=...?"),
-        (blocking.Producer, "linger", "kinstream.blocking.Producer: unknown option 'linger'. Use batch=Batching("),
-        (blocking.Consumer, "concurrency", "Use handling=Handling(concurrency=...)"),
-        (callbacks.Producer, "linger", "kinstream.callbacks.Producer: unknown option 'linger'. Use batch=Batching("),
-        (callbacks.Consumer, "concurrency", "Use handling=Handling(concurrency=...)"),
+        (blocking.Producer, "linger", "kinstream.blocking.Producer: linger is an option of Batching: batch=Batching("),
+        (blocking.Consumer, "concurrency", "is an option of Handling: handling=Handling(concurrency=1)"),
+        (
+            callbacks.Producer,
+            "linger",
+            "kinstream.callbacks.Producer: linger is an option of Batching: batch=Batching(",
+        ),
+        (callbacks.Consumer, "concurrency", "is an option of Handling: handling=Handling(concurrency=1)"),
         (Server, "quota", "kinstream.local.Server: unknown option 'quota'. Did you mean quotas=...?"),
-        (Limits, "stream", "kinstream.local.Limits: unknown option 'stream'. Did you mean streams=...?"),
+        (Limits, "stream", "kinstream.local.Limits: unknown option 'stream'. Did you mean http2_streams=...?"),
     ],
 )
 def test_unknown_option_is_answered_by_the_nearest_and_where_it_belongs(kind: Any, option: str, says: str) -> None:
     with pytest.raises(TypeError) as caught:
         kind(*ARGUMENTS.get(kind, ()), **{option: 1})
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "shown"),
+    [
+        ("linger", 0, "linger=0"),
+        ("linger", 0.5, "linger=0.5"),
+        ("linger", "0", "linger=..."),
+        ("when_full", "raise", 'when_full="raise"'),
+        ("when_full", "canary", "when_full=..."),
+        ("allow_http", True, "allow_http=True"),
+        ("proxy", "http://user:canary@proxy", "proxy=..."),
+        ("access_key_id", "canary", "access_key_id=..."),
+        ("secret_access_key", "canary", "secret_access_key=..."),
+        ("secret_access_key", 12345, "secret_access_key=..."),
+        ("aws_secret_access_key", "canary", "secret_access_key=..."),
+    ],
+)
+def test_value_of_a_misplaced_option_is_shown_unless_it_may_be_a_secret(option: str, value: Any, shown: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        Producer("s", **{option: value})
+    assert f"({shown})" in str(caught.value)
+    assert "canary" not in str(caught.value)
 
 
 def test_error_holds_no_secret_in_its_frames() -> None:
@@ -104,7 +134,7 @@ def test_option_of_a_subclass_is_its_own_matter() -> None:
             self.colour = colour
 
     assert Mine("s", colour="red", **OPTIONS).colour == "red"
-    with pytest.raises(TypeError, match="Use batch="):
+    with pytest.raises(TypeError, match="linger is an option of Batching: batch="):
         Mine("s", colour="red", linger=1)
 
 

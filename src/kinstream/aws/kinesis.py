@@ -6,7 +6,7 @@ One function per operation. They do no I/O: `Client.send` sends the request that
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -21,7 +21,9 @@ from kinstream.aws.wire import Codec, Entry, is_timestamp
 from kinstream.config import choice, text, whole_number
 from kinstream.errors import ConfigError, InvalidRecord
 from kinstream.record import (
+    DEFAULT_ENCODERS,
     NO_KEY,
+    Encoder,
     EncryptionType,
     GetRecordsResult,
     PutRecordResult,
@@ -29,7 +31,7 @@ from kinstream.record import (
     Record,
     Shard,
     ShardIteratorType,
-    json_text,
+    text_or_json,
 )
 from kinstream.service_quotas import (
     GET_RECORDS_MAX_RECORDS,
@@ -188,13 +190,21 @@ class _Iterator(msgspec.Struct, frozen=True):
     value: str = msgspec.field(name="ShardIterator")
 
 
-def put_record(codec: Codec, stream: Stream, record: Record) -> Request[PutRecordResult]:
+def put_record(
+    codec: Codec, stream: Stream, record: Record, encoder: Encoder = text_or_json
+) -> Request[PutRecordResult]:
     """Return the request that writes one record.
+
+    Args:
+        codec: Encodes the request.
+        stream: The stream.
+        record: The record.
+        encoder: Encodes data that is not bytes-like, if the record has no encoder.
 
     Raises:
         InvalidRecord: The record is not valid.
     """
-    record = checked(record, "record")
+    record = checked(record, "record", encoder=encoder)
     params: dict[str, Any] = {**stream.parameter, "Data": record.data, "PartitionKey": record.partition_key}
     if record.explicit_hash_key is not None:
         params["ExplicitHashKey"] = record.explicit_hash_key
@@ -204,14 +214,22 @@ def put_record(codec: Codec, stream: Stream, record: Record) -> Request[PutRecor
     return Request("PutRecord", codec.encode(params), parse, stream.region, stream.account, _count_record)
 
 
-def put_records(codec: Codec, stream: Stream, records: Iterable[Record]) -> Request[PutRecordsResult]:
+def put_records(
+    codec: Codec, stream: Stream, records: Iterable[Record], encoder: Encoder = text_or_json
+) -> Request[PutRecordsResult]:
     """Return the request that writes up to 500 records.
+
+    Args:
+        codec: Encodes the request.
+        stream: The stream.
+        records: The records.
+        encoder: Encodes data that is not bytes-like, if its record has no encoder.
 
     Raises:
         ConfigError: There are no records, too many, or they are too large together.
         InvalidRecord: A record is not valid. `.index` is its index.
     """
-    if isinstance(records, (str, bytes, bytearray, Record)) or not isinstance(records, Iterable):
+    if isinstance(records, (str, bytes, bytearray, memoryview, Mapping, Record)) or not isinstance(records, Iterable):
         raise ConfigError(f"records: must be a list of kinstream.Record, not {type(records).__name__}")
     given = f"{len(records)}" if isinstance(records, Sized) else f"more than {PUT_RECORDS_MAX_RECORDS}"
     records = list(islice(records, PUT_RECORDS_MAX_RECORDS + 1))
@@ -222,7 +240,10 @@ def put_records(codec: Codec, stream: Stream, records: Iterable[Record]) -> Requ
         )
     size = _plain_size(records)
     if size is None:
-        records = [_without_order(checked(record, f"records[{i}]", index=i)) for i, record in enumerate(records)]
+        records = [
+            _without_order(checked(record, f"records[{i}]", index=i, encoder=encoder))
+            for i, record in enumerate(records)
+        ]
         size = sum(len(record.data) + len(record.partition_key.encode()) for record in records)
     if size > PUT_RECORDS_MAX_BYTES:
         raise ConfigError(
@@ -445,36 +466,45 @@ def get_records(
     return Request("GetRecords", codec.encode(params), codec.decode_get_records, stream.region, stream.account)
 
 
-def checked(record: Any, where: str, *, index: int = 0, keyless: bool = False) -> Record:
-    """Return a record as it goes on the wire: its data encoded to bytes, everything checked.
+def checked(
+    record: Any, where: str, *, index: int = 0, keyless: bool = False, encoder: Encoder = text_or_json
+) -> Record:
+    """Return a record in its wire format: all fields checked, the data encoded to bytes.
 
     Args:
-        record: What was given as a record.
-        where: Names it in errors, such as "records[3]".
-        index: Its place in the list that it came in.
-        keyless: True if it was put without a partition key, and so has the reserved one.
+        record: The object that was given as a record.
+        where: Name of the record in errors, such as "records[3]".
+        index: Index of the record in its list.
+        keyless: True if the record was put without a partition key, and so has the reserved one.
+        encoder: Encodes data that is not bytes-like, if the record has no encoder.
 
     Raises:
-        InvalidRecord: It cannot be put. The message names the field, never a record's data.
+        InvalidRecord: The record cannot be written. The message names the field and does not quote the record's data.
     """
-    found = _checked(record, keyless=keyless)
+    found = _checked(record, encoder, keyless=keyless)
     if isinstance(found, Record):
         return found
     del record  # error trackers show the variables of a traceback's frames
     raise InvalidRecord(f"{where}{found}", index=index)
 
 
-def _checked(record: Any, *, keyless: bool) -> Record | str:
-    """Return a record in its wire format, or a text that says what is wrong with it. Raises nothing: its variables hold data."""
+def boto3_entry(value: Any) -> bool:
+    """Return True if an object has the form in which boto3 takes a record."""
+    return isinstance(value, Mapping) and "Data" in value and "PartitionKey" in value
+
+
+def _checked(record: Any, encoder: Encoder, *, keyless: bool) -> Record | str:
+    """Return a record in its wire format, or a text that says what is wrong. Raises nothing, because its variables hold data."""
     if not isinstance(record, Record):
-        return f": must be a kinstream.Record, not {type(record).__name__}"
+        cure = " in place of the form that boto3 takes" if boto3_entry(record) else ""
+        return f": must be a kinstream.Record, not {type(record).__name__}. Use Record(data, partition_key){cure}"
     key: Any = record.partition_key
     if not isinstance(key, str):
         return f".partition_key: must be text, not {type(key).__name__}"
     if not 0 < len(key) <= PARTITION_KEY_MAX_CHARACTERS:
         return f".partition_key: {len(key)} characters; must have 1 to {PARTITION_KEY_MAX_CHARACTERS} (API reference, PutRecord)"
     if not keyless and _exact(key) == NO_KEY:
-        return f".partition_key={NO_KEY!r}: reserved for records without a key; choose another key, or use put without a key"
+        return f".partition_key={NO_KEY!r}: reserved for records without a key; use another key, or put without a key"
     try:
         key_size = len(key.encode())
     except UnicodeEncodeError:
@@ -485,61 +515,67 @@ def _checked(record: Any, *, keyless: bool) -> Record | str:
     number = record.prev_sequence_number
     if number is not None and (not isinstance(number, str) or not _SEQUENCE_NUMBER.fullmatch(number)):
         return f".prev_sequence_number={number!r}: must be decimal text of up to 129 digits"
-    data = _encoded(record)
+    data = _encoded(record, encoder)
     if isinstance(data, str):
         return data
     if len(data) + key_size > RECORD_MAX_BYTES:
         return (
-            f": {len(data)} bytes of data and {key_size} of partition key; together at most {RECORD_MAX_BYTES}"
+            f": {len(data)} bytes of data and {key_size} bytes of partition key; together at most {RECORD_MAX_BYTES}"
             " (API reference, UpdateMaxRecordSize)"
         )
     return Record(data, _exact(key), _exact(hash_key), _exact(number))
 
 
 def _exact(value: Any) -> Any:
-    """Return text of a subclass, such as numpy's or an enumeration's, as plain text: msgspec writes no other."""
+    """Return text of a subclass, such as numpy's or an enumeration's, as a plain `str`, the only text that msgspec writes."""
     return value if value is None else str.__str__(value)
 
 
-def _encoded(record: Record) -> bytes | str:
-    """Return a record's data in bytes, or a text that says what is wrong with it and does not quote it."""
+def _encoded(record: Record, default: Encoder) -> bytes | str:
+    """Return a record's data as bytes, or a text that says what is wrong and does not quote the data."""
     data = record.data
     if isinstance(data, (bytes, bytearray, memoryview)):
         try:
             return bytes(data)
         except ValueError:
             return ".data: a memoryview that was released"
-    encoder: Any = json_text if record.encoder is None else record.encoder
+    encoder: Any = default if record.encoder is None else record.encoder
     if not callable(encoder):
         return f".encoder: must be a function, not {type(encoder).__name__}"
+    own = any(encoder is default_encoder for default_encoder in DEFAULT_ENCODERS)
     try:
         text: Any = encoder(data)
         if isinstance(text, str):
             return text.encode()
-    except Exception as error:  # noqa: BLE001 - an encoder is anybody's code
-        # The default encoder's messages name types; a user's own, or a codec's, may quote the data.
-        why = f": {error}" if encoder is json_text and not isinstance(error, UnicodeError) else ""
-        return f".data: the encoder failed on a {type(data).__name__}: {type(error).__name__}{why}"
+    except Exception as error:  # noqa: BLE001 - an encoder is user code
+        if not own:  # its message may quote the data
+            return f".data: the encoder failed on a {type(data).__name__}: {type(error).__name__}"
+        if isinstance(error, UnicodeError):
+            return ".data: has a lone surrogate, which UTF-8 cannot encode"
+        return (
+            f".data: {type(data).__name__} cannot be written without an encoder ({error})."
+            " Use bytes, str or JSON data, or pass Record(encoder=...) or Producer(encoder=...)"
+        )
     if isinstance(text, (bytes, bytearray, memoryview)):
         return bytes(text)
     return f".encoder: must return str or bytes, not {type(text).__name__}"
 
 
 def _plain_size(records: list[Record]) -> int | None:
-    """Return the records' size in characters of keys and bytes of data if each can go just as it is, else None.
+    """Return the records' size, in characters of keys and bytes of data, if all are plain, else None.
 
-    Nearly all records can, and this loop is all that checking costs them: 0.1 us each, compiled a tenth of that. `checked`
-    does the same in full.
+    Nearly all records are plain, and this loop is their whole check: 0.1 us each, compiled a tenth of that. `checked` is the
+    full check.
     """
     size = _plain_sum(records) if compiled is None else compiled.plain_size(records, PARTITION_KEY_MAX_CHARACTERS)
     if size is None:
         return None
-    # A key's character may take four bytes. Where that could matter, `checked` counts.
+    # A key's character may have four bytes. If that could matter, `checked` counts bytes.
     return size if size <= PUT_RECORDS_MAX_BYTES - len(records) * 3 * PARTITION_KEY_MAX_CHARACTERS else None
 
 
 def _plain_sum(records: list[Record]) -> int | None:
-    """Return the characters of keys and bytes of data of records that can each go just as they are, else None."""
+    """Return the characters of keys and bytes of data of plain records, else None."""
     size = 0
     for record in records:
         if record.__class__ is not Record:

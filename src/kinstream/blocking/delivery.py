@@ -1,4 +1,4 @@
-"""Delivery, for threads: the handles of records that were put, on which any thread may wait for results."""
+"""Handles, for threads, of records that were put, on which any thread waits for the results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
         'shardId-000000000000'
     """
 
-    # The garbage collector does not track deliveries: neither field may refer back to this object.
+    # The garbage collector does not track deliveries. Neither field may refer back to this object.
     _record: PendingRecord
     _door: Door
 
@@ -44,9 +44,9 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
             timeout: Seconds to wait. None: until the record has been written or has failed.
 
         Raises:
-            ProduceError: The record was not written, or it is not known whether it was. The error holds the record.
+            ProduceError: The record was not written, or it is not known whether it was. The error contains the record.
             TimeoutError: The record is still pending.
-            ClosedError: The producer's event loop ended before.
+            ClosedError: The producer's event loop stopped before the record was settled.
         """
         return self._door.result(self._record, timeout)
 
@@ -86,6 +86,10 @@ class Deliveries:
     def __iter__(self) -> Iterator[Delivery]:
         return (Delivery(record, self._door) for record in self._records)
 
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        # Records in flight belong to this process. An error that has them as an attribute is pickled without them.
+        return type(None), ()
+
     def __repr__(self) -> str:
         return f"<Deliveries of {len(self)} records{', done' if self.done else ''}>"
 
@@ -98,14 +102,15 @@ class Deliveries:
     def results(self, timeout: float | None = None) -> list[PutResult | ProduceError]:
         """Wait for all records and return their results, in the order of the records.
 
-        A record that failed is in the list as its `ProduceError`. None of them is raised: `raise_for_failures` does that.
+        A record that failed is in the list as its `ProduceError`. This method does not raise these errors.
+        `raise_for_failures` does.
 
         Args:
             timeout: Seconds to wait. None: until all records have been written or have failed.
 
         Raises:
             TimeoutError: Records are still pending.
-            ClosedError: The producer's event loop ended before.
+            ClosedError: The producer's event loop stopped before the records were settled.
         """
         return self._door.results(self._records, timeout)
 
@@ -116,9 +121,9 @@ class Deliveries:
             timeout: Seconds to wait. None: until all records have been written or have failed.
 
         Raises:
-            Undelivered: Records failed. It has their number and the errors of the first 100.
+            Undelivered: Records failed. The error has their number and the errors of the first 100.
             TimeoutError: Records are still pending.
-            ClosedError: The producer's event loop ended before.
+            ClosedError: The producer's event loop stopped before the records were settled.
         """
         return written(self.results(timeout))
 

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Iterable
 from concurrent.futures import CancelledError, Future
 from functools import partial
-from typing import Any, Literal, TypeVar, Unpack
+from typing import Literal, TypeVar, Unpack
 
 import kinstream.producer
 from kinstream.aws import kinesis
@@ -21,43 +21,49 @@ from kinstream.errors import KinesisError
 from kinstream.events import Observer
 from kinstream.frames import without_frames
 from kinstream.leave import add_problem, drain_limit
+from kinstream.produce.delivery import attach
 from kinstream.produce.door import Door
+from kinstream.produce.pending import PendingRecord
 from kinstream.produce.statistics import FlushResult, ProducerStatistics
 from kinstream.producer import check_timeout
-from kinstream.record import PutRecordResult, PutRecordsResult, Record
+from kinstream.record import Data, Encoder, PutRecordResult, PutRecordsResult, PutResult, Record
 from kinstream.usage import checks_options
 
 T = TypeVar("T")
 
 EXIT_DRAIN = 5.0
-"""Seconds that the end of the interpreter waits for records on their way, where nobody closed their producer."""
+"""Seconds for which the exit of the interpreter waits for the records of a producer that was never closed."""
 
 EXIT_LAST = 1.0
-"""Seconds that it then waits for the event loop's end."""
+"""Seconds for which it then waits for the event loop to stop."""
 
 _log = logging.getLogger("kinstream.producer")
 
 
 @checks_options
 class Producer(OnStream):
-    """Writes records to one stream: through a pipeline (`put`, `put_many`), or one request at a time.
+    """Writes records to one stream: by a pipeline (`put`, `put_many`, `put_and_wait`), or by single requests (`put_record`).
 
-    As `kinstream.Producer`, for any number of threads. Records are checked and encoded in the thread that puts them.
+    Like `kinstream.Producer`, for any number of threads. Records are checked and encoded in the thread that puts them.
 
-    Close it, or use it in a `with` block. Where nobody does, what is on its way is still written: when the object is forgotten,
-    in the background; when the program ends, within `EXIT_DRAIN` seconds. What is not is logged.
+    Close it, or use it in a `with` block. If it is never closed, buffered records are still written: in the background when the
+    object is garbage collected, or within `EXIT_DRAIN` seconds when the interpreter exits. Records that are not written are
+    logged.
 
     Args:
         stream: The stream's name or ARN.
-        order: As all that follows, what it is for `kinstream.Producer`.
+        order: "key": records with the same partition key are written in the order in which they were put. None: no order. All
+            options have the same meaning as for `kinstream.Producer`.
         aggregate: None: each record is sent as one Kinesis record. `Aggregation()`: records are packed into aggregated records.
-        batch: How records are gathered into requests.
-        rate_limits: How fast a shard is written to; None: as fast as the records come.
-        buffer: How much is held, and what happens when that is full.
-        delivery: How long a record is tried.
-        observer: A function that sees events (`kinstream.events`), in the event loop's thread.
-        client: A `kinstream.blocking.Client` to share; None: one of its own, made of `options`.
-        options: As `kinstream.Client`.
+        batch: Batching of records into requests.
+        rate_limits: Maximum rates at which one shard is written to. None: no limit.
+        buffer: Limits of the buffer, and the behavior of `put` if it is full.
+        delivery: Timeout and retries of a record.
+        encoder: Encodes the data of every record that has no encoder of its own, except bytes-like data. It encodes `str` too.
+            None: `str` is written as UTF-8, and other data as JSON.
+        observer: Receives events (`kinstream.events`), in the event loop's thread. Its return value is ignored.
+        client: A `kinstream.blocking.Client` to share. None: the producer creates its own client from `options`.
+        options: Options of the client that is created, as for `kinstream.Client`.
 
     Raises:
         ConfigError: An argument is wrong.
@@ -82,6 +88,7 @@ class Producer(OnStream):
         rate_limits: RateLimits | None = RateLimits(),
         buffer: BufferLimits = BufferLimits(),
         delivery: DeliveryPolicy = DeliveryPolicy(),
+        encoder: Encoder | None = None,
         observer: Observer | None = None,
         client: Client | None = None,
         **options: Unpack[ClientOptions],
@@ -95,6 +102,7 @@ class Producer(OnStream):
             rate_limits=rate_limits,
             buffer=buffer,
             delivery=delivery,
+            encoder=encoder,
             observer=observer,
             client=self._shared_client,
             **options,
@@ -109,24 +117,28 @@ class Producer(OnStream):
         made = hasattr(self, "_producer")  # False while the constructor checks its arguments
         return f"blocking.{self._producer!r}" if made else "blocking.Producer(...)"
 
-    def put(self, data: Any, partition_key: str | None = None, *, explicit_hash_key: str | None = None) -> Delivery:
-        """Take a record into the buffer, and return at once unless that is full.
+    def put(
+        self, data: Data | Record, partition_key: str | None = None, *, explicit_hash_key: str | None = None
+    ) -> Delivery:
+        """Buffer a record for batched delivery, with retries.
+
+        Returns immediately unless the buffer is full. Call `result()` of the returned delivery, or use `put_and_wait`.
 
         Args:
-            data: bytes-like, or text that is written as UTF-8; or a `Record`, which has its own keys and encoder. Data that is
-                itself a valid aggregated record is sent in a container of one record, so that readers return it whole;
-                `put_record` sends it without.
-            partition_key: 1 to 256 characters; its MD5 chooses the shard. None: the stream's open shards take such records in
-                turn. kinstream's consumers give None for them, all other readers see the key "kinstream-no-key".
-            explicit_hash_key: A decimal number below 2**128 that chooses the shard in the key's place.
+            data: Bytes-like data is written as it is, `str` as UTF-8, and other data as JSON, unless the producer has an encoder.
+                A `Record` has its own keys and may have its own encoder. Data that is itself a valid aggregated record is sent in
+                a container of one record, so that readers return it unchanged. `put_record` sends it without a container.
+            partition_key: 1 to 256 characters. Its MD5 selects the shard. None: the stream's open shards take such records in
+                turn. kinstream's consumers return None for their keys, and other readers see the key "kinstream-no-key".
+            explicit_hash_key: A decimal number below 2**128 that selects the shard instead of the partition key.
 
         Returns:
-            The record on its way: `result()` waits for a `PutResult`. Or leave it: failures that nobody sees are logged, counted,
-            and raised by `close`.
+            The record in flight. `result()` waits for its `PutResult`. Calling it is optional: failures that no caller observes
+            are logged, counted, and raised by `close`.
 
         Raises:
-            InvalidRecord: It cannot be put.
-            BufferFull: There is no room, and the buffer's options say not to wait.
+            InvalidRecord: The record cannot be put.
+            BufferFull: The buffer is full, and `buffer` is configured to raise.
             ClosedError: The producer is closed.
             UsageError: The process was forked after the first put, or the caller is in the event loop's own thread and would
                 have to wait.
@@ -138,39 +150,83 @@ class Producer(OnStream):
             without_frames(error)
             raise
 
-    def put_many(self, records: Iterable[Any]) -> Deliveries:
-        """Take many records into the buffer, waiting for room as they come. The quickest way to put.
+    def put_and_wait(
+        self,
+        data: Data | Record,
+        partition_key: str | None = None,
+        *,
+        explicit_hash_key: str | None = None,
+        timeout: float | None = None,
+    ) -> PutResult:
+        """Buffer a record for batched delivery, wait until it is written, and return its result.
+
+        It is `put` followed by `result()` of the delivery. Call it from many threads at once, or use `put_many`: one call after
+        another writes one record in each `Batching.linger`. An interrupt while it waits does not cancel the record.
 
         Args:
-            records: `Record`s, or `(data, partition_key)` pairs of what `put` takes.
-
-        Returns:
-            The records on their way: `results()` waits for the list of their results, in the records' order; one that failed
-            stands there as its `ProduceError`.
+            data: Bytes-like data is written as it is, `str` as UTF-8, and other data as JSON, unless the producer has an encoder.
+                A `Record` has its own keys and may have its own encoder. Data that is itself a valid aggregated record is sent in
+                a container of one record, so that readers return it unchanged. `put_record` sends it without a container.
+            partition_key: 1 to 256 characters. Its MD5 selects the shard. None: the stream's open shards take such records in
+                turn. kinstream's consumers return None for their keys, and other readers see the key "kinstream-no-key".
+            explicit_hash_key: A decimal number below 2**128 that selects the shard instead of the partition key.
+            timeout: Seconds to wait for the result, once the record is buffered. None: until the record has been written or has
+                failed.
 
         Raises:
-            InvalidRecord: One cannot be put; `.index` tells which. Those before it were taken and will be written, as they are if
-                `records` raises something itself.
-            ConfigError: `records` is no iterable of records.
-            KinesisError: As `put`.
+            ProduceError: The record was not written, or it is not known whether it was. The error contains the record.
+            TimeoutError: The record is still pending, and may be written later.
+            ConfigError: `timeout` is not a number of seconds. Nothing was put.
+            KinesisError: As for `put`.
         """
         try:
-            return Deliveries(self._door.put_many(records), self._door)
-        except KinesisError as error:
-            del records  # error trackers show the variables of a traceback's frames
-            without_frames(error)
-            raise
+            check_timeout(timeout)
+            delivery = self.put(data, partition_key, explicit_hash_key=explicit_hash_key)
+        finally:
+            del data  # error trackers show the variables of a traceback's frames
+        return delivery.result(timeout)
 
-    def flush(self) -> FlushResult:
-        """Send what was put so far without waiting for company, and wait until all of it is settled.
+    def put_many(self, records: Iterable[Record | tuple[Data, str | None]]) -> Deliveries:
+        """Buffer many records for batched delivery, with retries. The fastest way to write.
+
+        Waits for space in the buffer as needed, and reads `records` only as far as there is space.
+
+        Args:
+            records: `Record`s, or `(data, partition_key)` pairs of the arguments of `put`.
 
         Returns:
-            How many of these records were written and how many failed. No failure is raised.
+            The records in flight. `results()` waits for the list of their results, in the order of the records. A record that
+            failed is in the list as its `ProduceError`.
+
+        Raises:
+            InvalidRecord: A record cannot be put. Its position is `.index`.
+            ConfigError: `records` is not an iterable of records.
+            KinesisError: As for `put`.
+
+        An error that is raised midway, also by `records` itself, has the attribute `deliveries`: the records that were buffered
+        before. They are written nevertheless.
+        """
+        taken: list[PendingRecord] = []
+        try:
+            self._door.put_many(records, taken)
+        except BaseException as error:
+            del records  # error trackers show the variables of a traceback's frames
+            attach(error, Deliveries(taken, self._door))
+            if isinstance(error, KinesisError):
+                without_frames(error)
+            raise
+        return Deliveries(taken, self._door)
+
+    def flush(self) -> FlushResult:
+        """Send all buffered records without lingering, and wait until each is written or has failed.
+
+        Returns:
+            The number of these records that were written, and of those that failed. Failures are not raised.
         """
         return self._background.run(self._door.flush())
 
     def statistics(self) -> ProducerStatistics:
-        """Return what the pipeline has done so far."""
+        """Return the counters and gauges of the pipeline."""
         if self._background.stopped or not self._background.started:
             return self._producer.statistics()
         return self._background.run(self._statistics())
@@ -180,17 +236,19 @@ class Producer(OnStream):
         return self._producer.statistics()
 
     def close(self, timeout: float | None = None) -> None:
-        """Take no more records, wait until all are settled, and close the client unless it is shared. May be repeated.
+        """Accept no more records, wait until all are settled, and close the client unless it is shared. May be repeated.
 
         Args:
-            timeout: Seconds to wait; records that are not settled then fail, and their deliveries say so. None: until all records
-                are written or have failed, which takes as long as their shards' rates require.
+            timeout: Seconds to wait. Records that are still pending then fail. None: until all records are written or have
+                failed, at the rate that their shards accept.
 
-        If an exception leaves a `with` block, it propagates, as `kinstream.Producer.close` has it. Another Ctrl-C ends waiting.
+        Leaving a `with` block calls `close()`. If an exception leaves the block, it propagates, and records that are not written
+        are logged and added to it as a note. The producer then drains for at most 5 seconds after a KeyboardInterrupt, and
+        otherwise for at most its timeout (`DeliveryPolicy`). Another Ctrl-C ends the drain at once.
 
         Raises:
-            Undelivered: Records failed, and nobody waited for them. All is closed nevertheless.
-            ConfigError: `timeout` is no number of seconds. Nothing was closed.
+            Undelivered: Records failed, and no caller observed the failures. The producer is closed nevertheless.
+            ConfigError: `timeout` is not a number of seconds. Nothing was closed.
         """
         check_timeout(timeout)
         self._door.shut()
@@ -207,9 +265,14 @@ class Producer(OnStream):
             raise
 
     def put_record(self, record: Record) -> PutRecordResult:
-        """Write one record, as `kinstream.Producer.put_record`."""
+        """Write one record in a request of its own, unbatched.
+
+        It bypasses the pipeline: no buffer, batching, aggregation, order or rate limits. `put` has them. The arguments, the
+        result and the errors are those of `kinstream.Producer.put_record`.
+        """
         try:
-            request = kinesis.put_record(self._producer.client.codec, self._producer.stream, record)
+            producer = self._producer
+            request = kinesis.put_record(producer.client.codec, producer.stream, record, producer._encoder)
         except KinesisError as error:
             del record  # error trackers show the variables of a traceback's frames
             without_frames(error)
@@ -217,9 +280,14 @@ class Producer(OnStream):
         return self._send(request)
 
     def put_records(self, records: Iterable[Record]) -> PutRecordsResult:
-        """Write up to 500 records in one request, as `kinstream.Producer.put_records`."""
+        """Write up to 500 records in one request, unbatched. Records that failed are reported, not retried.
+
+        It bypasses the pipeline: no buffer, batching, aggregation, order or rate limits. `put_many` has them, and retries. The
+        arguments, the result and the errors are those of `kinstream.Producer.put_records`.
+        """
         try:
-            request = kinesis.put_records(self._producer.client.codec, self._producer.stream, records)
+            producer = self._producer
+            request = kinesis.put_records(producer.client.codec, producer.stream, records, producer._encoder)
         except KinesisError as error:
             del records  # error trackers show the variables of a traceback's frames
             without_frames(error)
@@ -227,7 +295,7 @@ class Producer(OnStream):
         return self._send(request)
 
     def _send(self, request: kinesis.Request[T]) -> T:
-        # It was made in the caller's thread: encoders and iterables may belong there, as database cursors do.
+        # The request was encoded in the caller's thread. Encoders and iterables may belong to it, as database cursors do.
         return self._background.run(self._producer._send(request))
 
 
@@ -243,7 +311,7 @@ def _end(
     background: BackgroundLoop,
     client: Client | None,
 ) -> None:
-    """Write what is on its way of a producer that nobody closed: forgotten, or still there at the interpreter's end."""
+    """Write the buffered records of a producer that was never closed, after its garbage collection or at interpreter exit."""
     door.shut()
     own = background if client is None else None
     if background.stopped or not background.started:
@@ -253,13 +321,13 @@ def _end(
     at_exit = owner() is not None
     try:
         ending = background.submit(_ended(producer, door, own, client, EXIT_DRAIN if at_exit else None))
-    except KinesisError:  # it ends at this very moment
+    except KinesisError:  # the event loop has just stopped
         return
     if at_exit:
         _wait(ending)
         if own is not None:
-            own.join(EXIT_LAST)  # the interpreter must not end amid the loop's end
-    else:  # in the background, but where the program ends meanwhile
+            own.join(EXIT_LAST)  # the interpreter must not exit while the loop stops
+    else:  # in the background, unless the interpreter exits in the meantime
         waiting = partial(_wait, ending)
         atexit.register(waiting)
         ending.add_done_callback(lambda _: atexit.unregister(waiting))
@@ -285,6 +353,6 @@ def _wait(ending: Future[None]) -> None:
     try:
         ending.exception(EXIT_DRAIN + EXIT_LAST)
     except TimeoutError:
-        _log.error("the program ends before all records were written")
-    except CancelledError:  # the loop has ended
+        _log.error("the interpreter exits before all records were written")
+    except CancelledError:  # the loop has stopped
         pass

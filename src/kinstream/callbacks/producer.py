@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import kinstream.producer
 from kinstream.aws import kinesis
@@ -23,7 +23,7 @@ from kinstream.produce.door import Door
 from kinstream.produce.pending import PendingRecord
 from kinstream.produce.statistics import FlushResult
 from kinstream.producer import check_timeout
-from kinstream.record import PutRecordResult, PutResult, Record
+from kinstream.record import Data, Encoder, PutRecordResult, PutResult, Record, json_text
 from kinstream.stream import StreamAccess
 from kinstream.usage import checks_options
 
@@ -33,17 +33,17 @@ PutRecordCallback: TypeAlias = Callable[[KinesisError | None, PutRecordResult | 
 PutRecordsCallback: TypeAlias = Callable[[KinesisError | None, int, list[PutRecordResult]], object]
 
 ABORT_WAIT = 1.0
-"""Maximum seconds that a second Ctrl-C waits until all records have failed and their callbacks were called."""
+"""Maximum seconds for which a second Ctrl-C waits until all records have failed and their callbacks have been called."""
 FULL = (
-    "put: the buffer is full, and the record was not accepted: put it again after some callbacks, or raise"
+    "put: the buffer is full, and the record was not accepted. Put it again after some callbacks, or raise"
     " BufferLimits.max_records or BufferLimits.max_bytes"
 )
 
 
 class _Waiter:
-    """Stands where a task would wait for a delivery, as its future."""
+    """Waiter of a delivery, in place of the future of a task."""
 
-    observes = True  # unlike a task, it never gives up
+    observes = True  # unlike a task, it is never cancelled
     __slots__ = ("_note", "callback", "delivery")
 
     def __init__(self, delivery: PendingRecord, callback: PutCallback | None, note: Callable[[_Waiter], None]) -> None:
@@ -52,20 +52,20 @@ class _Waiter:
         self._note = note
 
     def done(self) -> bool:
-        """Say that it still waits."""
+        """Return False, because it waits until the delivery is settled."""
         return False
 
     def set_result(self, _: None) -> None:
-        """Take note that the delivery is settled."""
+        """Report that the delivery is settled."""
         self._note(self)
 
 
 class _Settled:
-    """Settled records that wait for their callbacks. They count as buffered, or slow callbacks would hold any number of them.
+    """Settled records whose callbacks are due. They count as buffered, which limits their number if callbacks are slow.
 
     Attributes:
-        waiters: The records, in order.
-        size: Their size in the buffer, in bytes.
+        waiters: The waiters of the records, in order.
+        size: Bytes that the buffer charges for the records.
     """
 
     __slots__ = ("size", "waiters")
@@ -88,22 +88,30 @@ class _Settled:
 
 @checks_options
 class Producer(Face):
-    """Writes records to one stream: through a pipeline (`put`), or one request at a time.
+    """Writes records to one stream: by a pipeline (`put`), or by single requests (`put_record`, `put_records`).
+
+    Its methods return at once and report results to callbacks. `put` reports the result of each record, so that there is no
+    `put_and_wait` as in the other styles.
+
+    All methods write bytes-like data as it is and encode other data as JSON, `str` included. `kinstream.Producer` and
+    `kinstream.blocking.Producer` write `str` as UTF-8.
 
     Args:
         region: The region's code, such as "eu-central-1".
-        access_key_id: The access key's id.
+        access_key_id: The ID of the access key.
         secret_access_key: The secret access key.
         stream_name: The stream's name or ARN.
-        endpoint_url: Another place than AWS's own; None: as the AWS configuration says.
-        order: This and all that follows is for `put`, and means what it does for `kinstream.Producer`.
+        endpoint_url: URL of an endpoint other than that of AWS. None: the endpoint of the AWS configuration.
+        order: "key": records with the same partition key are written in the order in which they were put. None: no order. This
+            and the options below, except for `encoder`, apply to `put` and have the same meaning as for `kinstream.Producer`.
         aggregate: None: each record is sent as one Kinesis record. `Aggregation()`: records are packed into aggregated records.
-        batch: How records are gathered into requests.
-        rate_limits: How fast a shard is written to; None: as fast as the records come.
-        buffer: Limits of the buffer, in which a record counts until its callback is called. When it is full, `put` gives
-            `BufferFull`, whatever `when_full` and `max_wait` say.
-        delivery: How long a record is tried.
-        observer: A function that sees events (`kinstream.events`), on the object's own thread.
+        batch: Batching of records into requests.
+        rate_limits: Maximum rates at which one shard is written to. None: no limit.
+        buffer: Limits of the buffer, in which a record counts until its callback has been called. If it is full, `put` reports
+            `BufferFull`, whatever `when_full` and `max_wait` are.
+        delivery: Timeout and retries of a record.
+        encoder: Encodes the data of every record that has no encoder of its own, except bytes-like data. None: JSON.
+        observer: Receives events (`kinstream.events`), on the object's own thread. Its return value is ignored.
 
     Example:
         >>> from kinstream import Record
@@ -129,6 +137,7 @@ class Producer(Face):
         rate_limits: RateLimits | None = RateLimits(),
         buffer: BufferLimits = BufferLimits(),
         delivery: DeliveryPolicy = DeliveryPolicy(),
+        encoder: Encoder | None = None,
         observer: Observer | None = None,
     ) -> None:
         def opened() -> kinstream.producer.Producer:
@@ -141,6 +150,7 @@ class Producer(Face):
                 rate_limits=rate_limits,
                 buffer=replace(buffer, when_full="raise") if isinstance(buffer, BufferLimits) else buffer,
                 delivery=delivery,
+                encoder=json_text if encoder is None else encoder,
                 observer=observer,
                 region=region,
                 credentials=credentials,
@@ -151,7 +161,7 @@ class Producer(Face):
         settled = _Settled()
 
         async def called_back() -> None:
-            """Wait until no callback of `put` is due. They run in the same event loop, a turn at a time."""
+            """Wait until no callback of `put` is due. They run in the same event loop, in time slices."""
             while settled.waiters or not refusals.idle:  # noqa: ASYNC110
                 await asyncio.sleep(0)
 
@@ -167,30 +177,31 @@ class Producer(Face):
         self._doors = doors
         self._settled = settled
         self._refusals = refusals
+        self._encoder: Encoder = json_text if encoder is None else encoder
         self._called_back = called_back
 
     def put(
         self,
-        data: Any,
+        data: Data | Record,
         partition_key: str | None = None,
         callback: PutCallback | None = None,
         *,
         explicit_hash_key: str | None = None,
     ) -> None:
-        """Put a record into the pipeline, which gathers records into requests and sends what failed again.
-
-        Args:
-            data: bytes-like, or text that is written as UTF-8; or a `Record`, which has its own keys and encoder. Data that is
-                itself a valid aggregated record is sent in a container of one record, so that readers return it whole;
-                `put_record` sends it without.
-            partition_key: 1 to 256 characters; its MD5 chooses the shard. None: the stream's open shards take such records in
-                turn. kinstream's consumers give None for them, all other readers see the key "kinstream-no-key".
-            callback: `callback(error, put_result)`, once the record is written or has failed; the result is None on an error,
-                such as `BufferFull` if there is no space. Without a callback, failures are counted and logged.
+        """Buffer a record for batched delivery, with retries, and report the result to the callback.
 
         It never waits for the stream. While 1,000 refused records wait for their callbacks, it waits for those, except inside a
         callback.
-            explicit_hash_key: A decimal number below 2**128 that chooses the shard in the key's place.
+
+        Args:
+            data: Bytes-like data is written as it is, and other data as JSON, `str` included, unless the producer has an encoder.
+                A `Record` has its own keys and may have its own encoder. Data that is itself a valid aggregated record is sent in
+                a container of one record, so that readers return it unchanged. `put_record` sends it without a container.
+            partition_key: 1 to 256 characters. Its MD5 selects the shard. None: the stream's open shards take such records in
+                turn. kinstream's consumers return None for their keys, and other readers see the key "kinstream-no-key".
+            callback: `callback(error, put_result)`, called once the record has been written or has failed. The result is None on
+                an error, such as `BufferFull` if there is no space. Without a callback, failures are counted and logged.
+            explicit_hash_key: A decimal number below 2**128 that selects the shard instead of the partition key.
         """
         if not self._may_call("put", callback):
             return
@@ -204,7 +215,7 @@ class Producer(Face):
                     return
                 error = BufferFull(FULL, delivery.record())
             except KinesisError as refused:
-                error = refused.with_traceback(None)  # its frames hold the record
+                error = refused.with_traceback(None)  # its frames contain the record
             except Exception as fault:
                 error = internal_error("put", fault)
         if callback is None:
@@ -212,11 +223,11 @@ class Producer(Face):
         self._refusals.add(self, callback, error)
 
     def flush(self, callback: FlushCallback | None = None) -> None:
-        """Send what was put so far without waiting for company.
+        """Send all buffered records without lingering.
 
         Args:
-            callback: `callback(error, flushed)`, once all of that is settled, and its callbacks were called; `flushed` says how
-                many records were written and how many failed. None on an error.
+            callback: `callback(error, flushed)`, called once these records are settled and their callbacks have been called.
+                `flushed` is a `FlushResult`: the number of records that were written, and of those that failed. None on an error.
         """
 
         def prepare() -> Prepared:
@@ -232,20 +243,20 @@ class Producer(Face):
         self._ask("flush", callback, (None,), prepare)
 
     def _note(self, waiter: _Waiter) -> None:
-        """Take note that a record is settled: its callback is called when the pipeline has done its turn."""
+        """Queue the callback of a settled record. It is called after the pipeline's turn."""
         if not self._settled.waiters:
             asyncio.get_running_loop().call_soon(self._hand_settled)
         self._settled.add(waiter)
 
     def _hand_settled(self) -> None:
-        """Call the callbacks of records that are settled; a part of them, where that takes long."""
+        """Call the callbacks of settled records, for one time slice. The remaining ones follow in the next."""
         until = self._now() + TURN
         unheard: list[PendingRecord] = []
         while self._settled.waiters:
             waiter = self._settled.next()
             delivery = waiter.delivery
             if delivery.failed and waiter.callback is None and not self._debug:
-                unheard.append(delivery)  # an error for each would cost most of the time
+                unheard.append(delivery)  # creating an error for each would dominate the cost
             elif isinstance(value := delivery.value(), ProduceError):
                 self._call_back("put", waiter.callback, (value, None))
             else:
@@ -257,14 +268,14 @@ class Producer(Face):
             self._log_unobserved("put", unheard[0].error(), len(unheard))
 
     def close(self, timeout: float | None = None) -> None:
-        """Wait until everything in flight has had its callback, then end the thread. May be repeated.
+        """Wait until all callbacks have been called, then stop the thread. May be repeated.
 
-        From a callback, of this object or of another, it returns at once, and the rest follows. Methods called afterwards hand
-        over a ClosedError.
+        In a callback, of this object or of another, it returns at once and closes in the background. Methods called afterwards
+        report a ClosedError.
 
         Args:
-            timeout: Seconds to wait. Records that are not settled then fail, requests in flight are given up, and their callbacks
-                are called. None: as long as the records' deadlines take.
+            timeout: Seconds to wait. Records that are still pending then fail, requests in flight are abandoned, and their
+                callbacks are called. None: until all records are written or have failed.
 
         Raises:
             ConfigError: `timeout` is not a number of seconds. Nothing was closed.
@@ -280,7 +291,7 @@ class Producer(Face):
         before = producer.statistics().records_failed
         try:
             self.close(None if error is None else drain_limit(error, producer._timeout))
-        except BaseException as interrupted:  # a signal handler raised: the remaining records fail at once
+        except BaseException as interrupted:  # a signal handler raised. The remaining records fail at once
             self._in_background(partial(self._begin_to_finish, 0.0))
             self._background.join(ABORT_WAIT)
             error = interrupted
@@ -289,7 +300,9 @@ class Producer(Face):
             count = producer.statistics().records_failed - before
             if error is not None and count:
                 were = "record was" if count == 1 else "records were"
-                add_problem(error, self, KinesisError(f"close: {count:,} {were} not written; their callbacks say why"))
+                add_problem(
+                    error, self, KinesisError(f"close: {count:,} {were} not written; their callbacks have the errors")
+                )
 
     async def _limit(self, access: StreamAccess, timeout: float) -> None:  # noqa: ASYNC109
         until = access.client.clock.monotonic() + timeout
@@ -299,26 +312,32 @@ class Producer(Face):
         await super()._limit(access, max(until - access.client.clock.monotonic(), 0.0))
 
     def put_record(self, record: Record, callback: PutRecordCallback | None = None) -> None:
-        """Write one record.
+        """Write one record in a request of its own, unbatched.
+
+        It bypasses the pipeline: no buffer, batching, aggregation, order or rate limits. `put` has them.
 
         Args:
-            record: At most 10 MiB of data and partition key, and no more than the stream's MaxRecordSizeInKiB.
-            callback: `callback(error, put_record_result)`; the result is None on an error.
+            record: The record. Data and partition key have at most 10 MiB, and no more than the stream's MaxRecordSizeInKiB.
+            callback: `callback(error, put_record_result)`. The result is None on an error.
         """
 
         def prepare() -> Prepared:
             client, stream = reached(self._access)
-            return sent(client, kinesis.put_record(client.codec, stream, record))
+            return sent(client, kinesis.put_record(client.codec, stream, record, self._encoder))
 
         self._ask("put_record", callback, (None,), prepare)
 
     def put_records(self, records: Sequence[Record], callback: PutRecordsCallback | None = None) -> None:
-        """Write up to 500 records in one request. Kinesis takes each for itself, in no order; none is sent again.
+        """Write up to 500 records in one request, unbatched. Records that failed are reported, not retried.
+
+        It bypasses the pipeline: no buffer, batching, aggregation, order or rate limits. `put` has them, and retries. Kinesis
+        accepts or refuses each record by itself, in no order.
 
         Args:
-            records: A list (or tuple) of 1 to 500, together at most 10 MiB of data and partition keys.
-            callback: `callback(error, failed_record_count, put_record_results)`: one result for each record, in the records'
-                order. On an error there are none, and the count is the number of records given, 0 where that was no list.
+            records: A list or tuple of 1 to 500 records, together at most 10 MiB of data and partition keys.
+            callback: `callback(error, failed_record_count, put_record_results)`, with one result for each record, in the order of
+                the records. On an error the list is empty, and the count is the number of records in `records`, or 0 if it is not
+                a list.
         """
         is_list = isinstance(records, (list, tuple))
 
@@ -326,7 +345,7 @@ class Producer(Face):
             if not is_list:
                 raise ConfigError(f"records: must be a list of kinstream.Record, not {type(records).__name__}")
             client, stream = reached(self._access)
-            request = kinesis.put_records(client.codec, stream, records)
+            request = kinesis.put_records(client.codec, stream, records, self._encoder)
 
             async def send() -> tuple[object, ...]:
                 answer = await client.send(request)

@@ -1,7 +1,7 @@
-"""Admit: what is put becomes a delivery, checked and encoded; and the buffer's room, which it is charged with.
+"""Admission of records that are put: checks them, encodes their data, and returns pending records.
 
-Nothing else is done here: `put` returns as soon as a record has room. A payload codec (compression, a schema registry's framing)
-has its place in `Admission.encode`.
+Nothing else happens here, so that `put` returns as soon as the buffer has space for the record. `Admission` has a parameter for a
+payload codec (compression, the framing of a schema registry).
 """
 
 from __future__ import annotations
@@ -9,48 +9,56 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from kinstream.aws.kinesis import checked
+from kinstream.aws.kinesis import boto3_entry, checked
 from kinstream.config import BufferLimits
 from kinstream.errors import InvalidRecord
 from kinstream.kpl.container import is_container
 from kinstream.kpl.message import MAGIC
 from kinstream.produce.pending import KEYLESS, PendingRecord, WrappedRecord
-from kinstream.record import Record
+from kinstream.record import DEFAULT_ENCODERS, Encoder, Record, text_or_json
 from kinstream.service_quotas import PARTITION_KEY_MAX_CHARACTERS, RECORD_MAX_BYTES
 from kinstream.speed import Compiled, compiled
 
 OVERHEAD = 256
-"""Bytes that a record is charged with beside its data and its key: what keeping it costs in Python, about."""
+"""Bytes that the buffer charges for a record in addition to its data and its key: about the memory of its Python objects."""
 
 _MAGIC_BYTE = MAGIC[:1]
-"""The first byte of aggregated records, and of no UTF-8 text. Comparing it allocates nothing."""
+"""First byte of aggregated records. No UTF-8 text begins with it. Comparing it allocates nothing."""
 
 PayloadCodec: TypeAlias = Callable[[bytes], bytes]
-"""Makes of a record's bytes what is written in their place."""
+"""Returns the bytes to write in place of a record's bytes."""
 
 
 class Admission:
-    """Makes deliveries of what is put.
+    """Checks and encodes records that are put.
 
     Args:
-        buffering: A record that the whole buffer has no room for is refused.
-        encode: Makes of each record's bytes what is written in their place; None: they are written as they are.
+        buffering: Limits of the buffer. A record larger than the whole buffer is refused.
+        encoder: Encodes data that is not bytes-like, if its record has no encoder.
+        payload_codec: Transforms each record's encoded bytes. None: they are written unchanged.
 
     Attributes:
-        keyless: Whether any record came without a key so far.
-        outgrown: Called, in whichever thread that is, when a record is refused that another stream would take.
+        keyless: True once a record was put without a key.
+        outgrown: Called, in any thread, when a record is refused that is too large for this stream, but not for all streams.
     """
 
-    def __init__(self, buffering: BufferLimits, encode: PayloadCodec | None = None) -> None:
+    def __init__(
+        self,
+        buffering: BufferLimits,
+        encoder: Encoder = text_or_json,
+        payload_codec: PayloadCodec | None = None,
+    ) -> None:
         self.keyless: bool = False
         self.outgrown: Callable[[], object] = lambda: None
         self._largest = buffering.max_bytes - OVERHEAD
         self.record_limit = RECORD_MAX_BYTES
-        self._encode = encode
+        self._encoder = encoder
+        self._guards_misuse = any(encoder is default for default in DEFAULT_ENCODERS)
+        self._payload_codec = payload_codec
 
     @property
     def record_limit(self) -> int:
-        """Bytes of data and partition key that the stream takes in one record; the largest there is until it is known."""
+        """Maximum bytes of data and partition key of one record in the stream. The maximum of all streams until it is known."""
         return self._record_limit
 
     @record_limit.setter
@@ -61,12 +69,12 @@ class Admission:
     def one(
         self, data: Any, partition_key: str | None, explicit_hash_key: str | None, admitted: float = 0.0
     ) -> PendingRecord:
-        """Return the delivery for what `put` was given.
+        """Return the pending record for the arguments of `put`.
 
         Raises:
-            InvalidRecord: It cannot be put.
+            InvalidRecord: The record cannot be put.
         """
-        if explicit_hash_key is None and self._encode is None:
+        if explicit_hash_key is None and self._payload_codec is None:
             plain = plain_one(PendingRecord, data, partition_key, self._limit, PARTITION_KEY_MAX_CHARACTERS, admitted)
             if plain is not None:
                 return plain
@@ -77,14 +85,14 @@ class Admission:
     def some(
         self, records: list[Any], first: int, admitted: float
     ) -> tuple[list[PendingRecord], int, InvalidRecord | None]:
-        """Return deliveries for records or pairs, their bytes in sum, and what is wrong with the first that cannot be put.
+        """Return pending records, the sum of their bytes, and the error of the first record that cannot be put.
 
         Args:
             records: `Record`s, or `(data, partition_key)` pairs.
-            first: The index of the first of them in all that was given, for errors.
-            admitted: When they are admitted, in seconds of the producer's clock.
+            first: Index, for errors, of the first of them among all records of the call.
+            admitted: Time of admission, by the producer's monotonic clock.
         """
-        if self._encode is None:
+        if self._payload_codec is None:
             plain = plain_pairs(records, self._limit, admitted)
             if plain is not None:
                 return *plain, None
@@ -97,13 +105,20 @@ class Admission:
         return deliveries, sum(d.size for d in deliveries), None
 
     def _one_of_many(self, record: Any, index: int, admitted: float) -> PendingRecord:
-        """Return the delivery for a record or a pair. Raises InvalidRecord."""
+        """Return the pending record for a record or a pair. Raises InvalidRecord."""
         where = f"records[{index}]"
-        if not isinstance(record, tuple) or len(record) != 2:
+        if isinstance(record, Record):
             delivery = self._checked(record, None, None, where, index)
+        elif not isinstance(record, tuple) or len(record) != 2:
+            cure = ". Replace the form that boto3 takes by a pair" if boto3_entry(record) else ""
+            raise InvalidRecord(
+                f"{where}: must be a kinstream.Record or a pair (data, partition_key), with None for no key, not"
+                f" {_given(record)}{cure}",
+                index=index,
+            )
         else:
             plain = None
-            if self._encode is None:
+            if self._payload_codec is None:
                 plain = plain_one(PendingRecord, *record, self._limit, PARTITION_KEY_MAX_CHARACTERS, admitted)
             delivery = plain or self._checked(*record, None, where, index)
         delivery.admitted = admitted
@@ -112,34 +127,24 @@ class Admission:
     def _checked(self, data: Any, key: str | None, hash_key: str | None, where: str, index: int) -> PendingRecord:
         if isinstance(data, Record):
             if key is not None or hash_key is not None:
-                raise InvalidRecord(f"{where}: a Record has its own keys; give no others", index=index)
+                raise InvalidRecord(f"{where}: a Record has its own keys; pass none in addition to it", index=index)
             if data.prev_sequence_number is not None:
                 raise InvalidRecord(
-                    f"{where}.prev_sequence_number: only put_record can order a record by it; order='key' keeps the order"
+                    f"{where}.prev_sequence_number: only put_record orders a record by it; Producer(order='key') keeps the order"
                     " of each key",
                     index=index,
                 )
             record = data
-        elif isinstance(data, str):
-            encoded = _utf8(data)
-            if encoded is None:
-                raise InvalidRecord(f"{where}: text with a lone surrogate, which UTF-8 cannot write", index=index)
-            record = Record(encoded, "" if key is None else key, hash_key)
-        elif isinstance(data, (bytes, bytearray, memoryview)):
-            record = Record(data, "" if key is None else key, hash_key)
+        elif self._guards_misuse and (misuse := _misuse(data)):
+            raise InvalidRecord(f"{where}.data: {misuse}", index=index)
         else:
-            hint = "; put_many takes pairs: (data, partition_key)" if isinstance(data, (tuple, list)) else ""
-            raise InvalidRecord(
-                f"{where}: must be bytes-like, str, or a kinstream.Record with its encoder, not {type(data).__name__}{hint}",
-                index=index,
-            )
-        # Without a key, the open shards take it in turn; an explicit hash key chooses a shard without one.
+            record = Record(data, KEYLESS if key is None else key, hash_key)
+        # Open shards take records without a key in turn. An explicit hash key selects the shard of a record without a key.
         keyless = key is None and not isinstance(data, Record)
         if keyless:
             self.keyless = True
-            record = Record(record.data, KEYLESS, record.explicit_hash_key)
-        sound = checked(record, where, index=index, keyless=keyless)
-        payload: bytes = sound.data if self._encode is None else self._encode(sound.data)
+        sound = checked(record, where, index=index, keyless=keyless, encoder=self._encoder)
+        payload: bytes = sound.data if self._payload_codec is None else self._payload_codec(sound.data)
         key = KEYLESS if keyless else sound.partition_key
         size = len(payload) + len(key.encode())
         self._check_size(size, f"{where}: {size} bytes of data and partition key", index)
@@ -148,7 +153,7 @@ class Admission:
         wrapped = WrappedRecord.of(payload, key, sound.explicit_hash_key)
         self._check_size(
             wrapped.size,
-            f"{where}: the data is itself an aggregated record; in the container that readers need to return it whole, it has"
+            f"{where}: the data is itself an aggregated record; in the container that readers need to return it unchanged, it has"
             f" {wrapped.size} bytes with its partition key (put_record writes it without a container)",
             index,
         )
@@ -160,7 +165,7 @@ class Admission:
             if size <= RECORD_MAX_BYTES:
                 self.outgrown()
             raise InvalidRecord(
-                f"{problem}; the stream takes {self.record_limit} (its MaxRecordSizeInKiB; API reference,"
+                f"{problem}; the stream accepts {self.record_limit} (its MaxRecordSizeInKiB; API reference,"
                 " UpdateMaxRecordSize)",
                 index=index,
             )
@@ -170,18 +175,29 @@ class Admission:
             )
 
 
-def _utf8(text: str) -> bytes | None:
-    """Return a text in UTF-8; None if it has a lone surrogate. The codec's own error holds the text."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        return None
+def _given(record: Any) -> str:
+    """Return the type of an entry of `put_many` that is neither a record nor a pair."""
+    return f"a tuple of {len(record)}" if isinstance(record, tuple) else type(record).__name__
+
+
+def _misuse(data: Any) -> str:
+    """Return how to put data that is most likely a mistake. Empty for all other data."""
+    if data is None:
+        return "None is not data. Put b'' for an empty record, or b'null' for null in JSON"
+    if isinstance(data, tuple):
+        return "must not be a tuple. Call put(data, partition_key), or put_many with (data, partition_key) pairs"
+    if boto3_entry(data):
+        return (
+            "has the form in which boto3 takes a record. Call put(data, partition_key), or put the dict in a Record to write it"
+            " as JSON"
+        )
+    return ""
 
 
 def plain_one_in_python(
     delivery: type[PendingRecord], data: Any, key: Any, limit: int, longest_key: int, admitted: float, /
 ) -> PendingRecord | None:
-    """Return a delivery, if it is of bytes and an ASCII key that can go just as they are."""
+    """Return a pending record if its data is bytes and its key is ASCII text, which need no encoding. Else return None."""
     if (
         data.__class__ is not bytes
         or key.__class__ is not str
@@ -195,7 +211,7 @@ def plain_one_in_python(
     return delivery(data, key, None, size, admitted)
 
 
-# Bound here and not called through a function of this file: for each call of `put`, that would be most of its cost.
+# Bound here rather than called through a function of this file, which would be most of the cost of a `put`.
 plain_one: Callable[[type[PendingRecord], Any, Any, int, int, float], PendingRecord | None] = (
     plain_one_in_python if compiled is None else compiled.admit_one
 )
@@ -204,9 +220,9 @@ plain_one: Callable[[type[PendingRecord], Any, Any, int, int, float], PendingRec
 def plain_pairs(
     records: list[Any], limit: int, admitted: float, compiled: Compiled | None = compiled
 ) -> tuple[list[PendingRecord], int] | None:
-    """Return deliveries and their bytes in sum, if all are pairs of bytes and an ASCII key that can go just as they are.
+    """Return pending records and the sum of their bytes if all are pairs of bytes and an ASCII key. Else return None.
 
-    Nearly all records can, and this loop is all that admitting them costs.
+    Nearly all records are, and this loop is the whole cost of their admission.
     """
     if compiled is not None:
         return compiled.admit_pairs(PendingRecord, records, limit, PARTITION_KEY_MAX_CHARACTERS, admitted)

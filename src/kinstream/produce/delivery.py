@@ -1,8 +1,9 @@
-"""Delivery: the handles of records that were put, by which a caller waits for their results."""
+"""Handles of records that were put, on which a caller waits for the results."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
@@ -21,13 +22,13 @@ MAX_EXCEPTIONS = 100
 
 
 class Delivery(msgspec.Struct, eq=False, gc=False):
-    """A record that was put. `await` it for its `PutResult`, any number of times or never.
+    """A record that was put. Await it for its `PutResult`, any number of times or never.
 
     Cancelling a task that awaits it does not cancel the record.
 
     Raises:
-        ProduceError: On `await` and by `result()`: the record was not written, or it is not known whether it was. The error
-            holds the record.
+        ProduceError: By `await` and `result()`, if the record was not written or it is not known whether it was. The error
+            contains the record.
 
     Example:
         >>> import asyncio
@@ -59,9 +60,9 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
 
 
 class Deliveries:
-    """Records that were put together. `await` it for the list of their results, in the order of the records.
+    """Records that were put together. Await it for the list of their results, in the order of the records.
 
-    A record that failed is in the list as its `ProduceError`. Awaiting raises none of them: `raise_for_failures` does.
+    A record that failed is in the list as its `ProduceError`. Awaiting does not raise these errors. `raise_for_failures` does.
 
     Example:
         >>> import asyncio
@@ -79,7 +80,7 @@ class Deliveries:
     def __init__(self, deliveries: list[PendingRecord], unseen: Unseen | None = None) -> None:
         self._deliveries = deliveries
         self._settled = 0
-        self._unseen = unseen  # notified of awaits; None: they are not awaited
+        self._unseen = unseen  # notified of awaits; None if they are not awaited
 
     def __len__(self) -> int:
         return len(self._deliveries)
@@ -92,6 +93,10 @@ class Deliveries:
         def __getitem__(self, _: object) -> NoReturn:
             raise not_a_list(self, "(await deliveries)")
 
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        # Records in flight belong to this process. An error that has them as an attribute is pickled without them.
+        return type(None), ()
+
     def __repr__(self) -> str:
         return f"<Deliveries of {len(self)} records{', done' if self.done else ''}>"
 
@@ -101,14 +106,14 @@ class Deliveries:
         return self._first_unsettled() is None
 
     async def results(self) -> list[PutResult | ProduceError]:
-        """Wait for all records and return their results, in the order of the records, as `await` does."""
+        """Wait for all records and return their results, in the order of the records. The same as `await`."""
         return await self
 
     async def raise_for_failures(self) -> list[PutResult]:
         """Wait for all records and return their results, in the order of the records.
 
         Raises:
-            Undelivered: Records failed. It has their number and the errors of the first 100.
+            Undelivered: Records failed. The error has their number and the errors of the first 100.
         """
         return written(await self)
 
@@ -128,15 +133,21 @@ class Deliveries:
         return self._deliveries[self._settled] if self._settled < len(self._deliveries) else None
 
 
+def attach(error: BaseException, deliveries: object) -> None:
+    """Add to an error, as its attribute `deliveries`, the records that `put_many` had buffered before it was raised."""
+    with suppress(AttributeError):  # a user's exception has a property of this name
+        object.__setattr__(error, "deliveries", deliveries)  # the class of a user's exception may refuse attributes
+
+
 def written(results: list[PutResult | ProduceError]) -> list[PutResult]:
-    """Return results of which none is a failure.
+    """Return the results if all records were written.
 
     Raises:
         Undelivered: One or more records failed.
     """
     failures = [result for result in results if isinstance(result, ProduceError)]
     if not failures:
-        return results  # type: ignore[return-value]  # none is an error
+        return results  # type: ignore[return-value]  # they contain no error
     first = failures[0]
     raise Undelivered(
         f"{len(failures):,} of {len(results):,} records failed, the first with {type(first.__cause__ or first).__name__}:"
@@ -154,7 +165,7 @@ def values(deliveries: list[PendingRecord], compiled: Compiled | None = compiled
 
 
 def first_unsettled(deliveries: list[PendingRecord], start: int, compiled: Compiled | None = compiled) -> int:
-    """Return the index of the first record, from `start` on, that is not settled; the number of records if all are."""
+    """Return the index of the first record, from `start` on, that is not settled. Return the number of records if all are."""
     if compiled is not None:
         return compiled.first_unsettled(deliveries, start)
     for index in range(start, len(deliveries)):

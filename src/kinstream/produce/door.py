@@ -1,8 +1,8 @@
-"""Door: where other threads put records into a pipeline, without asking its event loop about each one.
+"""Door between threads and the pipeline: other threads put records without a call into the event loop for each.
 
-A thread checks and encodes its records itself and lays them into the door's inbox, as long as it keeps to what the pipeline has
-lent: so many records and bytes, which it takes in without a closer look. The event loop empties the inbox every millisecond while
-records come, and lends anew. Only a thread that finds nothing lent asks the event loop, and waits there for room like any task.
+A thread checks and encodes its own records and appends them to the door's inbox, within the credit that the pipeline has granted:
+a number of records and bytes. The event loop empties the inbox every millisecond while records arrive, and grants new credit. A
+thread that finds no credit calls into the event loop and waits there for space, as a task does.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from kinstream.record import PutResult
 T = TypeVar("T")
 
 TICK = 0.001
-"""Seconds after which the inbox is emptied again, while records come. Who waits for a record has it emptied at once."""
+"""Seconds between two times that the inbox is emptied while records arrive. A call that waits for a record empties it at once."""
 
 
 class Door:
-    """Takes records from any thread.
+    """Accepts records from any thread.
 
     Args:
-        pipeline: Where they go. It takes records from nowhere else.
+        pipeline: Receives the records. It accepts records from nowhere else.
         clock: Waits for the next tick.
         background: The pipeline's event loop.
     """
@@ -51,9 +51,9 @@ class Door:
         self._lock = threading.RLock()  # reentrant: a signal's handler may put records too
         self._inbox: list[PendingRecord] = []
         self._charge = 0
-        self._records = 0  # lent, and not used yet
+        self._records = 0  # credit that is left
         self._bytes = 0
-        self._awake = False  # the event loop knows that there is something in the inbox
+        self._awake = False  # True while the event loop empties the inbox
         self._emptying: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -65,10 +65,10 @@ class Door:
     # In any thread.
 
     def put(self, data: Any, partition_key: str | None, explicit_hash_key: str | None) -> PendingRecord:
-        """Take a record in, as soon as there is room. Raises as `Producer.put`."""
+        """Buffer a record as soon as there is space. Raises as `Producer.put`."""
         delivery = self._admission.one(data, partition_key, explicit_hash_key)
         charge = delivery.size + OVERHEAD
-        if self._process == getpid():  # in a forked one the lock may be held for ever
+        if self._process == getpid():  # in a forked process the lock may never be released
             with self._lock:
                 if self._records > 0 and charge <= self._bytes:
                     if not self._awake:
@@ -78,13 +78,17 @@ class Door:
                     self._charge += charge
                     self._inbox.append(delivery)
                     return delivery
-        self._background.run(self.enter([delivery], charge))
+        self._background.run(self.enter([delivery], charge, []))
         return delivery
 
-    def put_many(self, records: Iterable[Any]) -> list[PendingRecord]:
-        """Take records in, a part at a time, as there is room. Raises as `Producer.put_many`."""
+    def put_many(self, records: Iterable[Any], taken: list[PendingRecord]) -> None:
+        """Buffer records, a chunk at a time, as there is space. Raises as `Producer.put_many`.
+
+        Args:
+            records: `Record`s, or `(data, partition_key)` pairs.
+            taken: Every record that was buffered is appended, also if an error follows.
+        """
         remaining = iterated(records)
-        taken: list[PendingRecord] = []
         raised: Exception | None = None
         while raised is None:
             chunk, raised = next_chunk(remaining)
@@ -92,17 +96,18 @@ class Door:
                 break
             deliveries, size, wrong = self._admission.some(chunk, len(taken), 0.0)
             charge = size + OVERHEAD * len(deliveries)
-            if deliveries and not self.offer(deliveries, charge):
-                self._background.run(self.enter(deliveries, charge))
-            taken += deliveries
+            if deliveries:
+                if self.offer(deliveries, charge):
+                    taken += deliveries
+                else:
+                    self._background.run(self.enter(deliveries, charge, taken))
             if wrong is not None:
                 raise wrong
         if raised is not None:
             raise raised
-        return taken
 
     def admit(self, data: Any, partition_key: str | None, explicit_hash_key: str | None) -> PendingRecord:
-        """Return the delivery of a record, for `lay`. Raises InvalidRecord."""
+        """Return the pending record for `lay`. Raises InvalidRecord."""
         return self._admission.one(data, partition_key, explicit_hash_key)
 
     def lay(self, delivery: PendingRecord, waiter: Any, records: int, size: int) -> bool:
@@ -137,7 +142,7 @@ class Door:
         return True
 
     def offer(self, deliveries: list[PendingRecord], charge: int) -> bool:
-        """Take records in, if so much is lent; return whether it was. Never waits for room."""
+        """Buffer records if enough credit is left. Return True if it was. Never waits for space."""
         if self._process != getpid():
             return False
         with self._lock:
@@ -152,7 +157,7 @@ class Door:
             return True
 
     def result(self, delivery: PendingRecord, timeout: float | None) -> PutResult:
-        """Wait for a record, and return where it is. Raises its ProduceError, TimeoutError, or ClosedError."""
+        """Wait for a record and return its result. Raises its ProduceError, TimeoutError, or ClosedError."""
         if not delivery.done or delivery.unobserved:
             # Unobserved failures are counted in the event loop's thread.
             try:
@@ -173,7 +178,7 @@ class Door:
             return values(records)
 
     def shut(self) -> None:
-        """Take nothing more."""
+        """Accept no more records."""
         self._closed = True
         if self._process == getpid():
             with self._lock:
@@ -185,8 +190,8 @@ class Door:
 
     # In the event loop.
 
-    async def enter(self, deliveries: list[PendingRecord], charge: int) -> None:
-        """Take records in as soon as there is room, after all that came before."""
+    async def enter(self, deliveries: list[PendingRecord], charge: int, taken: list[PendingRecord]) -> None:
+        """Buffer records as soon as there is space, after all that were put before. Append each to `taken`."""
         self._process = getpid()
         self._collect()
         try:
@@ -194,37 +199,39 @@ class Door:
                 raise ClosedError("put: this producer is closed")
             records, size = self._entrance.lend()
             if records < len(deliveries) or size < charge:
-                await asyncio.sleep(0)  # so much was put in one go: now it is the pipeline's turn
+                await asyncio.sleep(0)  # the credit of this turn is used up: let the pipeline have its turn
                 self._collect()
                 records, size = self._entrance.lend()
             if records >= len(deliveries) and size >= charge:
                 self._pipeline.take(deliveries, charge)
+                taken += deliveries
                 return
             for delivery in deliveries:
                 await self._entrance.enter(delivery)
+                taken.append(delivery)
         finally:
             self._lend()
 
     async def _awaited(self, awaitable: Awaitable[T], timeout: float | None) -> T:  # noqa: ASYNC109 - the callers' own
-        self.empty()  # nobody waits for a tick
+        self.empty()  # without waiting for the next tick
         if timeout is None:
             return await awaitable
         async with self._clock.timeout(timeout):
             return await awaitable
 
     async def flush(self) -> FlushResult:
-        """Send all that was put without waiting for company, and wait until it is settled."""
+        """Send all buffered records without lingering, and wait until they are settled."""
         self.empty()
         return await self._pipeline.flush()
 
     async def close(self, timeout: float | None) -> None:  # noqa: ASYNC109 - late records fail; nothing is cancelled
-        """Close the pipeline after all that was put."""
+        """Close the pipeline behind all records that were put."""
         self.shut()
         self.empty()
         await self._pipeline.close(timeout)
 
     def empty(self) -> bool:
-        """Hand on what is in the inbox, and lend anew; return whether there was anything."""
+        """Move the inbox to the pipeline and grant new credit. Return True if the inbox had records."""
         with self._lock:
             found = self._collect()
             self._lend()
@@ -235,7 +242,7 @@ class Door:
             deliveries, self._inbox = self._inbox, []
             charge, self._charge = self._charge, 0
             self._records = self._bytes = 0
-            if deliveries:  # in the lock, so that every record is in one of both accounts whenever a thread looks
+            if deliveries:  # in the lock, so that each record is always counted in one of the two places
                 self._pipeline.take(deliveries, charge)
         return bool(deliveries)
 
@@ -251,7 +258,7 @@ class Door:
             self._emptying = asyncio.get_running_loop().create_task(self._keep_emptying())
 
     async def _keep_emptying(self) -> None:
-        """Empty the inbox as long as records come: being woken for each of them would cost more than all else."""
+        """Empty the inbox periodically while records arrive. One wake-up for each would cost more than the rest of `put`."""
         try:
             while True:
                 await self._clock.sleep(TICK)

@@ -1,10 +1,10 @@
-"""Entrance: how a record gets in: at once nearly always, else after a wait for room in the buffer."""
+"""Entrance of the pipeline: buffers records at once if there is space, else after a wait for space in the buffer."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from threading import get_ident
 from typing import Any
@@ -18,43 +18,46 @@ from kinstream.produce.pending import KEYLESS, PendingRecord, settle_waiter
 from kinstream.produce.pump import Pump
 from kinstream.produce.room import Room
 from kinstream.produce.route import Router
+from kinstream.record import Record
 
 CHUNK = 500
-"""So many records of `put_many` are admitted at a time."""
+"""Records of `put_many` that are admitted at a time."""
 INBOX = 2000
-"""So many records may be put in one turn of the event loop; then it is the pipeline's turn."""
+"""Maximum records that may be put in one turn of the event loop before the pipeline has its turn."""
 LET_IN = 100
-"""So many calls of `put` are let into a lane at a time that had too much in it."""
+"""Waiting calls of `put` that are admitted at a time to a lane that was saturated."""
 
 
 class Entrance:
-    """Takes records in.
+    """Buffers records that are put.
 
     Args:
-        buffering: How much is held.
+        admission: Checks and encodes records.
+        buffering: Limits of the buffer.
         router: Has the lanes.
-        pump: Told when there is anything in the inbox.
-        route: Puts what is in the inbox into the lanes, if their shards are known.
-        clock: The time.
+        pump: Schedules a turn once a record is in the inbox.
+        route: Moves the records in the inbox to their lanes, if their shards are known.
+        clock: Measures time and waits.
 
     Attributes:
-        admission: Makes deliveries of what is put.
-        room: What the buffer still takes.
-        inbox: Records that came since the last turn.
-        crowded: Lanes that take no more for now.
-        shut: Why nothing is taken in any more.
-        now: When a record is admitted that is put before the next turn.
+        admission: Checks and encodes records.
+        room: Space left in the buffer.
+        inbox: Records that were put since the last turn.
+        crowded: Lanes that are saturated and accept no records for now.
+        shut: The reason why no more records are accepted. None while the pipeline is open.
+        now: Time of admission of the records that are put before the next turn.
     """
 
     def __init__(
         self,
+        admission: Admission,
         buffering: BufferLimits,
         router: Router,
         pump: Pump,
         route: Callable[[], None],
         clock: Clock,
     ) -> None:
-        self.admission: Admission = Admission(buffering)
+        self.admission: Admission = admission
         self.room: Room = Room(buffering)
         self.inbox: list[PendingRecord] = []
         self.crowded: set[Lane] = set()
@@ -66,7 +69,7 @@ class Entrance:
         self._route = route
         self._clock = clock
         self._queued: set[Lane] = set()
-        # What may be put before the next turn without a closer look: records; and bytes, but for the reserve.
+        # Credit until the next turn: records, and all free bytes except for the reserve.
         self._express = 0
         self._reserve = 0
         self._lent = False
@@ -75,7 +78,7 @@ class Entrance:
 
     @property
     def waiting(self) -> int:
-        """How many calls wait for room."""
+        """Number of calls that wait for space."""
         return len(self.room.queue) + sum(len(lane.queue) for lane in self._queued)
 
     def offer(self, delivery: PendingRecord) -> bool:
@@ -91,7 +94,7 @@ class Entrance:
         return False
 
     async def enter(self, delivery: PendingRecord) -> None:
-        """Take a record in as soon as there is room."""
+        """Buffer a record as soon as there is space."""
         charge = delivery.size + OVERHEAD
         self._pump.check_loop()
         if self._express < 1 or charge > self.room.size - self._reserve:
@@ -101,10 +104,14 @@ class Entrance:
         delivery.admitted = self.now
         self.inbox.append(delivery)
 
-    async def put_many(self, records: Iterable[Any]) -> list[PendingRecord]:
-        """Take records in, a part at a time, as there is room."""
+    async def put_many(self, records: Iterable[Any], taken: list[PendingRecord]) -> None:
+        """Buffer records, a chunk at a time, as there is space.
+
+        Args:
+            records: `Record`s, or `(data, partition_key)` pairs.
+            taken: Every record that was buffered is appended, also if an error follows.
+        """
         remaining = iterated(records)
-        taken: list[PendingRecord] = []
         raised: Exception | None = None
         while raised is None:
             chunk, raised = next_chunk(remaining)
@@ -114,31 +121,31 @@ class Entrance:
             deliveries, size, wrong = self.admission.some(chunk, len(taken), self.now)
             charge = size + OVERHEAD * len(deliveries)
             if self._lent and len(deliveries) > self._express:
-                await asyncio.sleep(0)  # so much was put in one go: now it is the event loop's turn
+                await asyncio.sleep(0)  # the credit of this turn is used up: let the pipeline have its turn
                 self.open()
             if len(deliveries) <= self._express and charge <= self.room.size - self._reserve:
                 self._express -= len(deliveries)
                 self.room.take(len(deliveries), charge)
                 self.inbox += deliveries
+                taken += deliveries
             else:
                 for delivery in deliveries:
                     await self.enter(delivery)
-            taken += deliveries
+                    taken.append(delivery)
             if wrong is not None:
                 raise wrong
         if raised is not None:
             raise raised
-        return taken
 
     def lend(self) -> tuple[int, int]:
-        """Return how many records, and bytes as the buffer charges them, `take` may take in without a closer look."""
+        """Return the credit for `take`: a number of records, and of bytes as the buffer charges them."""
         if self.crowded or self.room.queue or self.shut is not None:
             return 0, 0
         records, reserve = self._at_once()
         return min(self._express if self._pump.scheduled else INBOX, records), self.room.size - reserve
 
     def take(self, deliveries: list[PendingRecord], charge: int) -> None:
-        """Take in admitted records that keep to what was lent. Never waits."""
+        """Buffer admitted records within the credit that was granted. Never waits."""
         self.open()
         self.room.take(len(deliveries), charge)
         self._express -= len(deliveries)
@@ -155,7 +162,7 @@ class Entrance:
         return fits and self._crowded_lane(delivery) is None
 
     def open(self) -> None:
-        """Check that records may be put here and now, and see to it that what is put is looked at."""
+        """Check that this event loop may put records now, and schedule the turn that processes them."""
         if self.shut is not None:
             raise ClosedError(self.shut.details) from self.shut.__cause__
         self._pump.check_loop()
@@ -165,7 +172,7 @@ class Entrance:
     def before_turn(self) -> None:
         """Grant credit for the records put until the next turn. They count as admitted now."""
         self.now = self._clock.monotonic()
-        self._thread = get_ident()  # to ask for the event loop itself would cost half as much as a put
+        self._thread = get_ident()  # comparing event loops instead would cost half of a put
         self._express = self._reserve = 0
         if not (self.crowded or self.room.queue or self.shut):
             records, self._reserve = self._at_once()
@@ -173,11 +180,11 @@ class Entrance:
         self._lent = self._express > 0
 
     def after_turn(self) -> None:
-        """Lend nothing until the next turn is ordered."""
+        """Grant no credit until the next turn is scheduled."""
         self._express = 0
 
     def close(self, reason: ClosedError) -> None:
-        """Take nothing more, and let all who wait for room know."""
+        """Accept no more records, and wake all calls that wait for space."""
         self.shut = reason
         self._express = 0
         for waiter, _ in self.room.queue:
@@ -187,13 +194,13 @@ class Entrance:
                 _let(waiter)
 
     def look_at(self, lanes: Iterable[Lane]) -> None:
-        """Look at lanes that have got records: too much may wait there for more to be let in."""
+        """Check whether lanes that received records are saturated."""
         if len(self._router.lanes) > 1 and self.room.half_full:
             for lane in lanes:
                 self._look_at(lane)
 
     def let_in(self) -> None:
-        """Let in those who waited for room, as far as there is some now."""
+        """Wake calls that wait for space, up to the space that there is now."""
         if self.room.queue:
             self.room.let_in()
         for lane in list(self.crowded):
@@ -206,13 +213,13 @@ class Entrance:
                 self._queued.discard(lane)
 
     def _at_once(self) -> tuple[int, int]:
-        # With several lanes only a part of the room: no lane may take all of it before it is known how the records are spread.
+        # With several lanes, only a part of the space. One lane must not take all of it before the records are routed.
         return (self.room.records, 0) if len(self._router.lanes) < 2 else self.room.at_once()
 
     def _look_at(self, lane: Lane) -> None:
-        crowded = lane.retrying and lane in self.crowded  # what made it so may come back
+        crowded = lane.retrying and lane in self.crowded  # records in flight may return to the lane
         if not crowded and len(self._router.lanes) > 1 and self.room.half_full:
-            # No more than half of the buffer, so that a slow shard leaves space for the others.
+            # At most half of the buffer, so that a slow shard leaves space for the others.
             waiting = len(lane) + count_records(lane.again)
             crowded = self.room.half_taken_by(waiting, waiting * (lane.average + OVERHEAD))
         if crowded and self._router.has(lane):
@@ -221,16 +228,16 @@ class Entrance:
             self.crowded.discard(lane)
 
     async def _wait_for_room(self, delivery: PendingRecord, charge: int) -> None:
-        """Wait until there is room for a record, and it is its turn."""
+        """Wait until the buffer has space for a record, behind all calls that waited before."""
         self.open()
         if self._lent and self._express < 1:
-            await asyncio.sleep(0)  # so much was put in one go: now it is the event loop's turn
+            await asyncio.sleep(0)  # the credit of this turn is used up: let the pipeline have its turn
         came_back = False
         limit = None if self._max_wait is None else self._clock.monotonic() + self._max_wait
         while True:
             self.open()
             if self.inbox and len(self._router.lanes) > 1:
-                self._route()  # what each lane has must be known now
+                self._route()  # the number of records in each lane must be current
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             queue: deque[Any]
             place: Any = waiter
@@ -243,8 +250,8 @@ class Entrance:
                 return
             if self._raises_when_full:
                 raise BufferFull(
-                    "put: the buffer is full (Buffering): the stream accepts records more slowly than they are put; put it again"
-                    " later, add shards, or enlarge the buffer",
+                    "put: the buffer is full, because the stream accepts records more slowly than they are put. Put the record"
+                    " again later, add shards, or raise BufferLimits.max_records or BufferLimits.max_bytes",
                     delivery.record(),
                 )
             (queue.appendleft if came_back else queue.append)(place)
@@ -258,14 +265,15 @@ class Entrance:
                         await waiter
             except asyncio.CancelledError:
                 self._leave(queue, place)
-                self.let_in()  # if it was its turn, the next has it
+                self.let_in()  # wake the next waiter, in case this one was woken
                 raise
             except TimeoutError:
                 self._leave(queue, place)
                 self.let_in()
                 details = (
-                    f"put: the buffer had no space for the record within {self._max_wait:g} s (BufferLimits.max_wait): the stream"
-                    " accepts records more slowly than they are put; put it again later, add shards, or raise max_wait"
+                    f"put: the buffer had no space for the record within {self._max_wait:g} s (BufferLimits.max_wait), because"
+                    " the stream accepts records more slowly than they are put. Put the record again later, add shards, or raise"
+                    " max_wait"
                 )
                 raise BufferFull(details, delivery.record()) from None
             self._leave(queue, place)
@@ -275,7 +283,7 @@ class Entrance:
             queue.remove(place)
 
     def _crowded_lane(self, delivery: PendingRecord) -> Lane | None:
-        """Return the lane that a record must wait for, because too much waits there already."""
+        """Return the lane of a record if the lane is saturated, else None."""
         if not self.crowded or delivery.partition_key is KEYLESS:
             return None
         lane = self._router.lane_of(delivery)
@@ -283,8 +291,8 @@ class Entrance:
 
 
 def iterated(records: Iterable[Any]) -> Iterator[Any]:
-    """Return an iterator of what was given as records. Raises ConfigError where it cannot be any."""
-    if isinstance(records, (str, bytes, bytearray, memoryview, dict)) or not isinstance(records, Iterable):
+    """Return an iterator of the records given to `put_many`. Raises ConfigError if the argument cannot contain records."""
+    if isinstance(records, (str, bytes, bytearray, memoryview, Mapping, Record)) or not isinstance(records, Iterable):
         raise ConfigError(
             f"records: must be an iterable of Records or of (data, partition_key) pairs, not {type(records).__name__}"
         )
@@ -292,11 +300,11 @@ def iterated(records: Iterable[Any]) -> Iterator[Any]:
 
 
 def next_chunk(records: Iterator[Any]) -> tuple[list[Any], Exception | None]:
-    """Return the next records of an iterator, none at its end; and what it raised after them."""
+    """Return the next records of an iterator, and the exception that it raised after them, if any. At its end, return none."""
     chunk: list[Any] = []
     try:
         chunk.extend(islice(records, CHUNK))
-    except Exception as error:  # noqa: BLE001 - it is anybody's code
+    except Exception as error:  # noqa: BLE001 - it is user code
         return chunk, error
     return chunk, None
 

@@ -40,6 +40,7 @@ from kinstream.events import (
     RequestSent,
 )
 from kinstream.frames import without_frames
+from kinstream.produce.admit import Admission
 from kinstream.produce.batch import Batch, Batcher
 from kinstream.produce.delivery import Deliveries
 from kinstream.produce.entrance import Entrance
@@ -69,7 +70,7 @@ from kinstream.produce.settle import (
 )
 from kinstream.produce.statistics import FlushResult, ProducerStatistics
 from kinstream.produce.unseen import Unseen
-from kinstream.record import PutRecordResult
+from kinstream.record import Encoder, PutRecordResult
 from kinstream.sharding.hashkey import MAX_HASH_KEY
 
 LEFT = "not written when the producer was closed"
@@ -102,7 +103,8 @@ class Pipeline:
         rate_limits: How fast a shard is written to; None: as fast as it takes records.
         buffer: How much is held.
         delivery: How long a record is tried.
-        observer: Sees events.
+        observer: Receives events.
+        encoder: Encodes data that is not bytes-like, if its record has no encoder.
 
     Attributes:
         entrance: Where records come in.
@@ -122,6 +124,7 @@ class Pipeline:
         buffer: BufferLimits,
         delivery: DeliveryPolicy,
         observer: Observer | None,
+        encoder: Encoder,
     ) -> None:
         self._clock = client.clock
         self._name = stream.name
@@ -139,7 +142,9 @@ class Pipeline:
         self._expiry = Expiry(delivery.timeout, NEVER if delivery.max_age is None else delivery.max_age)
         self._stalls = StallClocks(delivery.timeout)
         self._batcher = Batcher(batch, aggregate, self._expiry, self._stalls, keep_order=keep_order, tell=self._tell)
-        self.entrance: Entrance = Entrance(buffer, self._router, self._pump, self._route, self._clock)
+        self.entrance: Entrance = Entrance(
+            Admission(buffer, encoder), buffer, self._router, self._pump, self._route, self._clock
+        )
         self._outage = Outage(delivery.initial_delay, delivery.max_delay)
         self._sender = Sender(client, stream, delivery.timeout)
         self._report = Reporter(stream.name, self._clock)

@@ -67,8 +67,11 @@ def test_data_that_is_not_a_valid_aggregate_is_not_wrapped(data: bytes) -> None:
 
 
 def test_what_a_payload_codec_returns_decides() -> None:
-    assert type(Admission(BufferLimits(), encode=lambda data: b"<" + data).one(INNER, "outer", None)) is PendingRecord
-    made = Admission(BufferLimits(), encode=lambda _: INNER).one(b"plain", "outer", None)
+    assert (
+        type(Admission(BufferLimits(), payload_codec=lambda data: b"<" + data).one(INNER, "outer", None))
+        is PendingRecord
+    )
+    made = Admission(BufferLimits(), payload_codec=lambda _: INNER).one(b"plain", "outer", None)
     assert unpack(made.data) == [("outer", None, INNER)]
 
 
@@ -97,7 +100,7 @@ def test_payload_that_only_fits_without_a_container_is_refused_and_put_record_is
         assert isinstance(error, InvalidRecord)
         assert error.index == index
         assert f"{wrapped} bytes" in str(error)
-        assert f"the stream takes {wrapped - 1}" in str(error)
+        assert f"the stream accepts {wrapped - 1}" in str(error)
         assert "put_record " in str(error)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -224,8 +224,11 @@ def time_text(seconds: float) -> str:
         return f"{seconds:g} s since 1970"
 
 
-PositionLike: TypeAlias = Position | str | float | datetime
-"""A position: "TRIM_HORIZON", "LATEST", "SHARD_END", a time, or a `Position`."""
+PositionName: TypeAlias = Literal["TRIM_HORIZON", "LATEST"]
+"""Names of positions at which reading can start."""
+
+PositionLike: TypeAlias = Position | PositionName | float | datetime
+"""A position: a `Position`, its name, seconds since 1970, or a datetime with its time zone."""
 
 TRIM_HORIZON = Position("TRIM_HORIZON")
 """At the oldest record that has not expired."""
