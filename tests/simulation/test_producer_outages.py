@@ -277,6 +277,38 @@ def test_events_of_requests_have_the_error_without_its_traceback(
     assert {event.reason for event in events if isinstance(event, RecordsRetried)} == {reason}
 
 
+@pytest.mark.parametrize("count", [1000, 10_000])
+@pytest.mark.parametrize("size", [6, 50_000])
+@pytest.mark.parametrize("observed", ["the first", "the last", "none"])
+def test_errors_at_close_are_those_that_are_still_unobserved(count: int, size: int, observed: str) -> None:
+    if count * size > 100_000_000:
+        count = 2000
+
+    async def story() -> tuple[Undelivered, set[str]]:
+        producer = Ground(DEAD).producer(**QUICK)
+        deliveries = list(await producer.put_many([(b"x" * size, f"k{n}") for n in range(count)]))
+        await asyncio.sleep(5)
+        left = set(range(count))
+        if observed != "none":
+            left = set(range(count - 200, count) if observed == "the first" else range(200))
+        for number, delivery in enumerate(deliveries):
+            if number not in left:
+                with pytest.raises(ProduceError):
+                    await delivery
+        with pytest.raises(Undelivered) as undelivered:
+            await producer.close()
+        await producer.client.close()
+        assert undelivered.value.count == len(left)
+        return undelivered.value, {f"k{number}" for number in left}
+
+    error, left = simulate(story)
+    shown = [one.record.partition_key for one in error.exceptions]
+    assert len(shown) == len(set(shown))
+    assert set(shown) <= left
+    assert len(shown) == 100 or (len(shown) >= 40 and size == 50_000)
+    assert {type(one.__cause__) for one in error.exceptions} == {RequestTimedOut}
+
+
 def test_await_that_is_given_up_after_the_failure_is_told_at_the_end() -> None:
     async def story() -> Undelivered:
         producer = Ground(DEAD).producer(**QUICK)

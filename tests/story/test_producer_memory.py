@@ -103,7 +103,7 @@ def test_memory_stays_near_the_buffers_limit_while_the_endpoint_is_dead(style: s
     grown, errors = map(int, ended.stdout.split())
     print(f"R19 {style}, order={order}: {grown / MIB:.1f} MiB more, {errors} errors left")
     assert grown <= (4 + 64) * MIB
-    assert errors <= 150
+    assert errors <= (150 if order is None else 500 + 150)  # the records of one of the 500 keys share an error
 
 
 def many() -> Iterable[tuple[bytes, str]]:

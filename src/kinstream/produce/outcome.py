@@ -131,8 +131,7 @@ class Outcomes:
                 delivery.outcome = unobserved
                 if waiter is None and id(delivery) not in together:
                     unseen += 1
-                    if self.unseen.keeps:
-                        self.unseen.keep(delivery, failure)
+                self.unseen.keep(delivery, failure, len(failed) - count)
         finally:
             if count:
                 self.unseen.add(failure, count - observed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from kinstream.errors import ProduceError
 from kinstream.kpl.builder import container_of_one
@@ -58,6 +58,21 @@ class Aggregate:
         self.first_failure: float = NEVER
 
 
+class FailedRecord(Protocol):
+    """A record from which an error is created."""
+
+    @property
+    def attempts(self) -> int:
+        """Number of requests that were sent with it."""
+
+    @property
+    def maybe_written(self) -> bool:
+        """True if one of them may have written it."""
+
+    def record(self) -> Record:
+        """Return the record."""
+
+
 class Failure:
     """Why records failed. Records that failed together share one; the error of each is created when a caller observes it.
 
@@ -82,7 +97,7 @@ class Failure:
         """The cause, as an error's name."""
         return type(self.cause or self).__name__ if self.kind is ProduceError else self.kind.__name__
 
-    def error(self, delivery: PendingRecord) -> ProduceError:
+    def error(self, delivery: FailedRecord) -> ProduceError:
         """Return a new error for one of the records."""
         error = self.kind(
             self.details, delivery.record(), attempts=delivery.attempts, maybe_written=delivery.maybe_written
@@ -169,7 +184,7 @@ class PendingRecord(Delivery, eq=False, gc=False):
         if outcome is None:
             raise asyncio.InvalidStateError("the record is not settled yet: await the delivery")
         if isinstance(outcome, Unobserved):
-            outcome.unseen.saw(outcome, self.size)
+            outcome.unseen.saw(outcome)
             self.outcome = outcome.failure
         return self.error()
 

@@ -1,4 +1,4 @@
-"""Failures that no caller has observed, counted by cause, and the records that tasks await together."""
+"""Unobserved failures, counted by cause, and the records that tasks await together."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from kinstream.errors import ProduceError
 from kinstream.produce.expire import NEVER
 from kinstream.produce.pending import Failure, PendingRecord, Unobserved
+from kinstream.record import Record
 
-UNSEEN_KEPT = 100
-"""Maximum unobserved errors that are kept for `close`."""
-UNSEEN_BYTES = 4 * 1024 * 1024
+ERRORS_SHOWN = 100
+"""Maximum errors in `Undelivered.exceptions`."""
+FIRST_KEPT = 10_000
+"""Maximum failures that are kept from the first one on. A caller may observe most of them before the producer is closed."""
+LAST_KEPT = ERRORS_SHOWN
+"""Maximum failures that are kept of the last ones. They remain if a caller awaits records in order, and stops."""
+FIRST_BYTES, LAST_BYTES = 4 * 1024 * 1024, 2 * 1024 * 1024
 """Maximum bytes of their records."""
 GRACE = 1.0
-"""Seconds that callers have to observe a failure before it is logged. A loop over deliveries awaits one after the other."""
+"""Seconds in which a caller can observe a failure before it is logged. A loop over deliveries awaits one after the other."""
 CAUSES_SHOWN = 5
 """Maximum causes in a summary."""
 
@@ -28,14 +33,62 @@ class _Cause:
 
 @dataclass(slots=True)
 class _Fresh:
-    """Unobserved failures that are too young to be logged."""
+    """Unobserved failures that are not logged yet."""
 
     count: int
     at: float
 
 
+@dataclass(slots=True)
+class _Kept:
+    """A record of an unobserved failure, from which `Failure.error` creates the error.
+
+    It must not refer to the delivery: the garbage collector cannot see a cycle through one (`PendingRecord`).
+    """
+
+    kept_record: Record
+    size: int
+    attempts: int
+    maybe_written: bool
+
+    def record(self) -> Record:
+        return self.kept_record
+
+
+class _Window:
+    """Unobserved failures in order, within a number and a size."""
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self._most = most
+        self._most_bytes = most_bytes
+        self._size = 0
+        self._kept: dict[Unobserved, _Kept] = {}
+
+    def has_space(self, size: int) -> bool:
+        """True if a failure with a record of this size fits in."""
+        return len(self._kept) < self._most and self._size + size <= self._most_bytes
+
+    def add(self, own: Unobserved, kept: _Kept) -> None:
+        """Add a failure, and remove the oldest ones that exceed the limits."""
+        while self._kept and not self.has_space(kept.size):
+            self.remove(next(iter(self._kept)))
+        if self.has_space(kept.size):
+            self._kept[own] = kept
+            self._size += kept.size
+
+    def remove(self, own: Unobserved) -> None:
+        """Remove a failure if it is kept."""
+        kept = self._kept.pop(own, None)
+        if kept is not None:
+            self._size -= kept.size
+
+    def items(self) -> list[tuple[Unobserved, _Kept]]:
+        """Return all failures in order."""
+        return list(self._kept.items())
+
+
 class Together:
-    """Records that one task awaits together, from the first moment to the last.
+    """Records that one task awaits together.
 
     Args:
         deliveries: The records.
@@ -49,14 +102,14 @@ class Together:
 
     @property
     def ids(self) -> set[int]:
-        """Identities of the records that were not settled when this was first called: when one of the producer's failed."""
+        """IDs of the records that were pending at the first use of this, when a record of the producer failed."""
         if self._ids is None:
             self._ids = {id(delivery) for delivery in self._deliveries if delivery.outcome is None}
         return self._ids
 
 
 class Unseen:
-    """Failures that no caller has observed yet; the first of them are kept.
+    """Failures that no caller has observed yet. The first and the last of them are kept.
 
     Attributes:
         count: Number of failures.
@@ -64,26 +117,26 @@ class Unseen:
 
     def __init__(self) -> None:
         self.count: int = 0
-        self._kept: dict[Unobserved, ProduceError] = {}
-        self._size = 0
+        self._first = _Window(FIRST_KEPT, FIRST_BYTES)
+        self._last = _Window(LAST_KEPT, LAST_BYTES)
         self._causes: dict[str, _Cause] = {}
-        self._fresh: dict[Failure, _Fresh] = {}  # in the order of their times
+        self._fresh: dict[Failure, _Fresh] = {}  # by time
         self._together: dict[Together, None] = {}
 
     # Records that tasks await together.
 
     def expect(self, deliveries: list[PendingRecord]) -> Together:
-        """Take note that a task awaits records together, until `expected`."""
+        """Register that a task awaits records together, until `expected`."""
         together = Together(deliveries)
         self._together[together] = None
         return together
 
     def expected(self, together: Together) -> None:
-        """Take note that a task does not await records any more."""
+        """Register that a task no longer awaits records."""
         self._together.pop(together, None)
 
     def awaited(self, deliveries: list[PendingRecord]) -> set[int]:
-        """Return the identities of those records that tasks await together with others. None of them may be settled yet."""
+        """Return the IDs of those records that tasks await together with others. All records must be pending."""
         if not self._together:
             return set()
         ids = set(map(id, deliveries))
@@ -100,41 +153,43 @@ class Unseen:
         else:
             cause.count += count
 
-    @property
-    def keeps(self) -> bool:
-        """True if there is space for another error."""
-        return len(self._kept) < UNSEEN_KEPT
+    def keep(self, delivery: PendingRecord, failure: Failure, following: int) -> None:
+        """Keep the failure of a record if it is one of the first or the last. `add` counts it.
 
-    def keep(self, delivery: PendingRecord, failure: Failure) -> None:
-        """Keep the error of a record that failed, if there is space for the record; `add` counts it."""
-        if self.keeps and self._size + delivery.size <= UNSEEN_BYTES:
-            own = Unobserved(failure, self)
-            self._kept[own] = failure.error(delivery)
-            self._size += delivery.size
-            delivery.outcome = own
+        Args:
+            delivery: The record.
+            failure: Its failure.
+            following: Number of records that fail in the same call after it.
+        """
+        window = self._first if self._first.has_space(delivery.size) else self._last
+        if window is self._last and following >= LAST_KEPT:
+            return
+        own = Unobserved(failure, self)
+        window.add(own, _Kept(delivery.record(), delivery.size, delivery.attempts, delivery.maybe_written))
+        delivery.outcome = own
 
     def log_later(self, failure: Failure, count: int, now: float) -> None:
-        """Take note of records that no task awaited: they are to be logged, if no caller observes them soon."""
+        """Register records that no task awaited. They are logged if no caller observes them in time."""
         self._fresh[failure] = _Fresh(count, now)
 
-    def saw(self, unobserved: Unobserved, size: int) -> None:
-        """Forget the failure of a record of this size, because a caller observes it."""
+    def saw(self, unobserved: Unobserved) -> None:
+        """Remove the failure of a record, because a caller observes it."""
         failure = unobserved.failure
         self.count -= 1
         self._causes[failure.name].count -= 1
         fresh = self._fresh.get(failure)
         if fresh is not None:
             fresh.count -= 1
-        if self._kept.pop(unobserved, None) is not None:
-            self._size -= size
+        self._first.remove(unobserved)
+        self._last.remove(unobserved)
 
     @property
     def due(self) -> float:
-        """When the next failures are to be logged; NEVER if there are none."""
+        """Time at which the next failures are logged; NEVER if there are none."""
         return next((fresh.at + GRACE for fresh in self._fresh.values()), NEVER)
 
     def to_log(self, now: float) -> dict[str, tuple[str, int]]:
-        """Return failures that no caller has observed in time, each once: details and number of records, by cause."""
+        """Return failures that no caller has observed in time, once each, as details and number of records by cause."""
         late: dict[str, tuple[str, int]] = {}
         for failure, fresh in list(self._fresh.items()):
             if fresh.at + GRACE > now:
@@ -146,11 +201,12 @@ class Unseen:
         return late
 
     def errors(self) -> list[ProduceError]:
-        """Return the errors of the failures that were kept."""
-        return list(self._kept.values())
+        """Return errors of the first failures that were kept, up to `ERRORS_SHOWN`."""
+        kept = [*self._first.items(), *self._last.items()][:ERRORS_SHOWN]
+        return [own.failure.error(record) for own, record in kept]
 
     def summary(self) -> str:
-        """Return the causes, each with its number of records: the most frequent first."""
+        """Return the causes with their numbers of records, the most frequent first."""
         causes = sorted(
             ((name, cause) for name, cause in self._causes.items() if cause.count), key=lambda item: -item[1].count
         )

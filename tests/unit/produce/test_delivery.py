@@ -11,7 +11,7 @@ from tests.unit.produce.shapes import delivery, some
 from kinstream.errors import ErrorType, NotFound, ProduceError
 from kinstream.produce.delivery import Deliveries
 from kinstream.produce.pending import Failure, PendingRecord, Unobserved
-from kinstream.produce.unseen import UNSEEN_KEPT, Unseen
+from kinstream.produce.unseen import ERRORS_SHOWN, FIRST_KEPT, LAST_KEPT, Unseen
 from kinstream.record import PutResult
 
 
@@ -26,10 +26,10 @@ def fail(one: PendingRecord, unseen: Unseen | None = None) -> None:
 
 def fail_unobserved(deliveries: list[PendingRecord], failure: Failure, unseen: Unseen) -> None:
     unobserved = Unobserved(failure, unseen)
-    for one in deliveries:
+    for number, one in enumerate(deliveries, 1):
         one.outcome = unobserved
         unseen.add(failure, 1)
-        unseen.keep(one, failure)
+        unseen.keep(one, failure, len(deliveries) - number)
 
 
 async def test_a_delivery_can_be_awaited_by_many_and_often() -> None:
@@ -107,14 +107,14 @@ async def test_many_are_awaited_together_in_their_order_with_failures_in_their_p
 
 def test_a_failure_is_unseen_until_somebody_looks() -> None:
     unseen = Unseen()
-    all_of_them = some(UNSEEN_KEPT + 50)
+    all_of_them = some(ERRORS_SHOWN + 50)
     for one in all_of_them:
         fail(one, unseen)
-    assert (unseen.count, len(unseen.errors())) == (UNSEEN_KEPT + 50, UNSEEN_KEPT)
+    assert (unseen.count, len(unseen.errors())) == (ERRORS_SHOWN + 50, ERRORS_SHOWN)
     for one in (all_of_them[0], all_of_them[0], all_of_them[-1]):
         with pytest.raises(ProduceError):
             one.result()
-    assert (unseen.count, len(unseen.errors())) == (UNSEEN_KEPT + 48, UNSEEN_KEPT - 1)
+    assert (unseen.count, len(unseen.errors())) == (ERRORS_SHOWN + 48, ERRORS_SHOWN)
 
 
 def test_failures_nobody_sees_hold_no_more_than_some_megabytes() -> None:
@@ -122,7 +122,7 @@ def test_failures_nobody_sees_hold_no_more_than_some_megabytes() -> None:
     for one in [delivery(data=bytes(2**20)) for _ in range(10)]:
         fail(one, unseen)
     assert unseen.count == 10
-    assert len(unseen.errors()) == 3
+    assert len(unseen.errors()) == 4
 
 
 def test_a_delivery_shows_nothing_of_its_record() -> None:
@@ -185,9 +185,9 @@ def test_a_failure_that_was_raised_is_freed_with_its_delivery() -> None:
 def test_records_that_failed_together_share_their_failure() -> None:
     """100,000 records that fail at `close(timeout)` must not cost an error each, unless a caller asks for it."""
     unseen = Unseen()
-    all_of_them = some(UNSEEN_KEPT + 50)
+    all_of_them = some(FIRST_KEPT + 350)
     fail_unobserved(all_of_them, Failure("not written", NotFound("no stream")), unseen)
-    assert len({id(one.outcome) for one in all_of_them}) == UNSEEN_KEPT + 1
+    assert len({id(one.outcome) for one in all_of_them}) == FIRST_KEPT + LAST_KEPT + 1
     errors = [one.value() for one in all_of_them]
     assert len({id(one.outcome) for one in all_of_them}) == 1
     assert unseen.count == 0

@@ -24,7 +24,7 @@ def fail(unseen: Unseen, count: int, failure: Failure = LATE, *, at: float | Non
     for one in failed:
         one.outcome = shared
         unseen.add(failure, 1)
-        unseen.keep(one, failure)
+        unseen.keep(one, failure, 0)
     if at is not None:
         unseen.log_later(failure, count, at)
     return failed
