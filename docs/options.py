@@ -14,7 +14,9 @@ from kinstream.service_quotas import MIB
 
 PAGE = Path(__file__).parent / "options.md"
 
-NOTES = {"aggregate": "Not every reader deaggregates: see [who reads aggregates](aggregation.md#who-reads-aggregates)."}
+NOTES = {
+    "aggregate": "Not every reader deaggregates: see [readers of aggregates](aggregation.md#who-reads-aggregates)."
+}
 """Remark below the table of an argument."""
 
 ARGUMENTS = {

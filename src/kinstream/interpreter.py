@@ -1,7 +1,6 @@
 """Import guard: raises ImportError outside the main interpreter, before any dependency is imported.
 
-The HTTP library serves only the first interpreter that imports it, so an import in a subinterpreter would disable it in
-the
+The HTTP library serves only the first interpreter that imports it, so an import in a subinterpreter would disable it in the
 main interpreter. The compiled hot path and msgspec also share state across interpreters.
 """
 

@@ -1,7 +1,6 @@
 """Limits and quotas of Kinesis Data Streams, each with its source.
 
-"API reference" is the Amazon Kinesis Data Streams API Reference, "quotas" is the page "Quotas and limits" of the
-developer
+"API reference" is the Amazon Kinesis Data Streams API Reference, "quotas" is the page "Quotas and limits" of the developer
 guide, both as of November 2026.
 """
 

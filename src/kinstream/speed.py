@@ -1,8 +1,7 @@
 """Selection of the compiled hot path (`kinstream._speed`). The pure Python next to each call defines the behavior.
 
-`kinstream._speed` is built with the package if a C compiler is available. All features work without it.
-`KINSTREAM_PURE=1` in the
-environment disables it, and `kinstream --version` shows which of the two is used.
+`kinstream._speed` is built with the package if a C compiler is available. All features work without it. The environment variable
+`KINSTREAM_PURE=1` disables it, and `kinstream --version` shows which of the two is used.
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ D = TypeVar("D")
 class Compiled(Protocol):
     """Functions of `kinstream._speed` (src/_speed/).
 
-    A function returns None for input outside its fast path. The caller then continues in pure Python, which also raises
-    the
+    A function returns None for input outside its fast path. The caller then continues in pure Python, which also raises the
     errors. The functions themselves raise only MemoryError, and TypeError for arguments of a wrong type.
     """
 

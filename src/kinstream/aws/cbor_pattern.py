@@ -1,11 +1,9 @@
 """Fast CBOR decoding of GetRecords and PutRecords responses, by the byte pattern of their first entry.
 
 The entries of one response have the same members in the same order, and all bytes but a few values are equal. A general
-decoder reads each name, builds a dict of each entry first, and calls back for each timestamp's tag: 1.6 us per record of
-a page,
-0.45 us per result of a put. Here the first entry is the pattern for the others: 0.8 us and 0.25 us. A response that does
-not
-match in every byte is left to the general decoder, so this module affects only speed.
+decoder reads each name, builds a dict of each entry first, and calls back for each timestamp's tag: 1.6 us per record of a
+page, 0.45 us per result of a put. Here the first entry is the pattern for the others: 0.8 us and 0.25 us. A response that
+does not match in every byte is left to the general decoder, so this module affects only speed.
 """
 
 from __future__ import annotations
@@ -59,8 +57,7 @@ def read_results(body: bytes) -> tuple[list[PutRecordResult], bytes] | None:
     """Return the results of a PutRecords response, and the body with an empty list in their place. None if no pattern fits.
 
     If no entry failed and all shard ids have the same length, the bytes between the values are replaced by their JSON
-    equivalent,
-    because msgspec decodes JSON faster than any library decodes CBOR.
+    equivalent, because msgspec decodes JSON faster than any library decodes CBOR.
 
     Args:
         body: A whole response of PutRecords, from an untrusted server.
@@ -118,9 +115,8 @@ class _Pattern:
 def _list_at(body: bytes) -> tuple[int, int]:
     """Return the offset of the value of "Records", and the number of members after it.
 
-    Raises ValueError if the response itself has no such member. The members before it must be scalars, because a nested
-    one could
-    have the same name.
+    Raises ValueError if the response itself has no such member. The members before it must be scalars, because a nested one
+    could have the same name.
     """
     at = 1
     for members_left in range(body[0] - 0xA1, -1, -1):

@@ -1,8 +1,7 @@
 """Client of the Kinesis API: builds, signs, sends and parses each call, with retries.
 
-Start with `Client.send`, the path of every request. Requests are built by `aws.kinesis`, retries are decided by
-`aws.attempts`,
-and HTTP is done by `aws.transport`.
+Start with `Client.send`, the path of every request. `aws.kinesis` builds the requests, `aws.attempts` decides on retries, and
+`aws.transport` does the HTTP.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ T = TypeVar("T")
 A = TypeVar("A", bound=Answer | StreamedAnswer)
 
 _Carry: TypeAlias = Callable[[Transport, str, list[tuple[str, str]], bytes], Awaitable[A]]
-"""Sends a signed request to a URL and returns the response. A response whose status is not 200 is returned whole."""
+"""Sends a signed request to a URL and returns the response. A response with another status than 200 is returned whole."""
 
 TARGET = "Kinesis_20131202"
 """Prefix of `X-Amz-Target` (service model, `targetPrefix`)."""
@@ -186,10 +185,8 @@ class Client(ForAsyncio):
     """Client of the Kinesis API for asyncio, comparable to `boto3.client("kinesis")`. Producers and consumers may share one.
 
     It reads the same configuration as boto3: environment variables, `~/.aws`, and the default credential chain. This
-    happens at the
-    first request, in a thread, and connections are opened then. If `region`, `credentials` and `endpoint_url` are all
-    given, no
-    configuration file is read. A client belongs to the event loop of its first request.
+    happens at the first request, in a thread, and connections are opened then. If `region`, `credentials` and
+    `endpoint_url` are all given, no configuration file is read. A client belongs to the event loop of its first request.
 
     Args:
         region: Region such as "eu-central-1". None: from the AWS configuration (`AWS_REGION`, `AWS_DEFAULT_REGION`,
@@ -384,13 +381,10 @@ class Client(ForAsyncio):
     ) -> Subscription:
         """Subscribe to a shard by enhanced fan-out: records are pushed for up to five minutes.
 
-        The call is retried like any other. The subscription itself is not renewed: to continue, subscribe again after the
-        last event's
-        `continuation_sequence_number`. `Consumer` with `fetch=EnhancedFanOut()` does this. A new subscription replaces
-        one of the same
-        consumer and shard that was opened more than 5 seconds ago. Earlier, Kinesis responds with `ResourceInUse` (API
-        reference,
-        `SubscribeToShard`).
+        The call is retried like any other, but the subscription is not renewed when it ends. To continue, subscribe again
+        after the last event's `continuation_sequence_number`. `Consumer` with `fetch=EnhancedFanOut()` does this. A new
+        subscription replaces one of the same consumer and shard that was opened more than 5 seconds ago. Earlier, Kinesis
+        responds with `ResourceInUse` (API reference, `SubscribeToShard`).
 
         Args:
             consumer_arn: The consumer's ARN, from RegisterStreamConsumer.
@@ -559,8 +553,7 @@ class Client(ForAsyncio):
         """Return True if the date of a refused request was wrong and the next one will be right. Updates the clock's offset.
 
         The service's time is compared with the date of this request's signature, not with the current offset. Several
-        requests are in
-        flight when the first refusal reveals a wrong clock, and all of them are signed again.
+        requests are in flight when the first refusal reveals a wrong clock, and all of them are signed again.
         """
         wall, monotonic = self.clock.wall(), self.clock.monotonic()
         clock_error = wall - monotonic
@@ -666,7 +659,7 @@ def _option(name: str, value: T, kind: type[T]) -> T:
 
 
 def _refusal(operation: str, answer: Answer) -> ServiceError:
-    """Return the error for a response whose status is not 200."""
+    """Return the error for a response with another status than 200."""
     body = _readable(answer)
     code = message = ""
     if isinstance(body, dict):

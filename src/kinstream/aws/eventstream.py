@@ -1,8 +1,7 @@
 """Decoder of AWS event streams (`application/vnd.amazon.eventstream`): incremental, with both checksums verified.
 
 A frame consists of a prelude (the frame's length, its headers' length, and their CRC-32), headers, a payload, and the
-CRC-32 of
-all of these. Integers are big-endian (Smithy specification, "Amazon Event Stream Specification").
+CRC-32 of all of these. Integers are big-endian (Smithy specification, "Amazon Event Stream Specification").
 """
 
 from __future__ import annotations
@@ -67,9 +66,8 @@ class Message:
 class MessageDecoder:
     """Decoder of a stream of bytes into messages, for chunks of any size.
 
-    Each byte is read once and copied once, whatever the size of the frame and of the chunks. After damage the stream
-    cannot be
-    resumed, because the start of the next frame is unknown.
+    Each byte is read once and copied once, whatever the size of the frame and of the chunks. After damage the stream cannot
+    be resumed, because the start of the next frame is unknown.
 
     Example:
         >>> decoder = MessageDecoder()

@@ -106,7 +106,7 @@ class ShardFilterType(StrEnum):
     """Filter of ListShards (API reference, `ShardFilter`). A shard is open at a time if it accepted records then."""
 
     AFTER_SHARD_ID = "AFTER_SHARD_ID"
-    """Shards whose ids come after an id."""
+    """Shards with ids after a given id."""
     AT_TRIM_HORIZON = "AT_TRIM_HORIZON"
     """Shards that were open at the trim horizon."""
     FROM_TRIM_HORIZON = "FROM_TRIM_HORIZON"

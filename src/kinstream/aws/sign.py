@@ -1,9 +1,8 @@
 """AWS Signature Version 4: the headers that authenticate a request.
 
 Source: "Create a signed AWS API request", AWS IAM User Guide. Only the part that Kinesis needs: path "/", no query, no
-presigned
-URLs, no chunks. The signature takes 4 microseconds per request, because the day's key is cached. The rest is the body's
-SHA-256.
+presigned URLs, no chunks. The signature takes 4 microseconds per request, because the day's key is cached. The rest is the
+body's SHA-256.
 """
 
 from __future__ import annotations

@@ -32,8 +32,7 @@ class Subscription:
     """Events pushed by Kinesis: an async iterator and an async context manager, returned by `Client.subscribe`.
 
     It ends after 5 minutes (API reference, `SubscribeToShard`), at the end of a closed shard, or with an error. Only an
-    event
-    with `child_shards` means that the shard has ended. While no event is requested, HTTP/2 flow control pauses the
+    event with `child_shards` means that the shard has ended. While no event is requested, HTTP/2 flow control pauses the
     service.
 
     Attributes:

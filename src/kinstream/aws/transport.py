@@ -1,9 +1,9 @@
 """HTTP transport: sends a POST and returns the response or a typed error.
 
 `Transport` is the client's interface to the network, which tests and simulations replace. `HttpTransport` implements it
-with
-pyreqwest (docs/decisions/0002-transport.md): certificates are always verified, redirects are not followed, bodies are not
-decompressed. Calls use HTTP/1.1. Streamed responses use HTTP/2 if TLS negotiates it. Timeouts are measured by a `Clock`.
+with pyreqwest (docs/decisions/0002-transport.md): certificates are always verified, redirects are not followed, bodies are
+not decompressed. Calls use HTTP/1.1. Streamed responses use HTTP/2 if TLS negotiates it. Timeouts are measured by a
+`Clock`.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Answer:
 
 
 class StreamedAnswer(Protocol):
-    """HTTP response whose body is read while it arrives."""
+    """HTTP response with a body that is read while it arrives."""
 
     @property
     def status(self) -> int:
@@ -487,8 +487,7 @@ def _heed(cancellations: int) -> None:
     """Raise CancelledError if the task was cancelled since `cancellations` was read.
 
     pyreqwest swallows a cancellation that coincides with the arrival of data: it returns the data. A reader's loop would
-    continue,
-    and a task that waits for its end would wait indefinitely.
+    continue, and a task that waits for its end would wait indefinitely.
     """
     if _cancellations() > cancellations:
         raise asyncio.CancelledError

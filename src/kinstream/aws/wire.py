@@ -1,8 +1,7 @@
 """Encoding of requests and decoding of responses: AWS JSON 1.1 and CBOR 1.1.
 
 `Codec` has two implementations for the same Python values: blobs are bytes, timestamps are float seconds. Put and get,
-which
-dominate the cost, have specialized code, and compiled code if it is installed. All other operations share the generic
+which dominate the cost, have specialized code, and compiled code if it is installed. All other operations share the generic
 code.
 
 Sources: "AWS JSON 1.1 protocol" and "Timestamp formats" of the Smithy specification. CBOR follows the AWS SDK for Java v2:
