@@ -209,6 +209,8 @@ class Batching:
 class RateLimits:
     """Maximum write rate per shard. The rate falls when the shard throttles and rises again up to these limits.
 
+    `rate_limits=None` disables them. Records are then sent as fast as possible, and retried if the shard throttles.
+
     Attributes:
         records_per_second: Maximum Kinesis records per second. An aggregated record counts once. The default is the
             shard's quota. Range: 1 to 1,000,000.
@@ -398,12 +400,10 @@ class PreferFanOut:
     polling: Polling = Polling()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.fan_out, EnhancedFanOut):
-            raise ConfigError(
-                f"PreferFanOut.fan_out: must be a kinstream.EnhancedFanOut, not {type(self.fan_out).__name__}"
-            )
-        if not isinstance(self.polling, Polling):
-            raise ConfigError(f"PreferFanOut.polling: must be a kinstream.Polling, not {type(self.polling).__name__}")
+        for field, value, kind in (("fan_out", self.fan_out, EnhancedFanOut), ("polling", self.polling, Polling)):
+            if not isinstance(value, kind):
+                given = "None" if value is None else type(value).__name__
+                raise ConfigError(f"PreferFanOut.{field}: must be a kinstream.{kind.__name__}, not {given}")
 
 
 @checks_options

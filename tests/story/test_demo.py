@@ -77,7 +77,7 @@ Change: TypeAlias = Callable[[list[UserRecord]], list[UserRecord]]
 
 
 class Meddler:
-    """Carries requests to the server and back, and lets `change` have a hand in what GetRecords answers.
+    """Sends requests to the server, and applies `change` to the responses of GetRecords.
 
     It is given the user records of each aggregate.
     """
@@ -303,7 +303,7 @@ def on_a_terminal(*arguments: str, command: Sequence[str] = DEMO) -> tuple[subpr
 
 
 def read_all(terminal: int) -> str:
-    """Return what comes out of a terminal until nobody writes to it any more."""
+    """Return the output of a terminal until its last writer closes it."""
     chunks: list[bytes] = []
     while True:
         try:

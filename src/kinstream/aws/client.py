@@ -243,7 +243,7 @@ class Client(ForAsyncio):
         self._retry_given = retry is not None
         self.connection: ConnectionOptions = _option("connection", connection, ConnectionOptions)
         self.codec: Codec = _CODECS[choice("wire_format", wire_format, WireFormat)]()
-        self.clock: Clock = clock
+        self.clock: Clock = _clock(clock)
         if endpoint_url is not None:
             endpoint_url = check_endpoint_url("endpoint_url", endpoint_url, allow_http=self._allows_http())
         self._endpoint_url = endpoint_url
@@ -654,8 +654,16 @@ class Client(ForAsyncio):
 def _option(name: str, value: T, kind: type[T]) -> T:
     """Return the value of an option, checked to be of its class."""
     if not isinstance(value, kind):
-        raise ConfigError(f"{name}: must be a kinstream.{kind.__name__}, not {type(value).__name__}")
+        given = "None" if value is None else type(value).__name__
+        raise ConfigError(f"{name}: must be a kinstream.{kind.__name__}, not {given}")
     return value
+
+
+def _clock(clock: Clock) -> Clock:
+    """Return a clock, checked not to be None, which a duck-typed argument would report only at the first request."""
+    if clock is None:
+        raise ConfigError("clock: must be a kinstream.clock.Clock, not None")
+    return clock
 
 
 def _refusal(operation: str, answer: Answer) -> ServiceError:

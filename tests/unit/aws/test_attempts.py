@@ -53,7 +53,7 @@ def test_configured_cap_bounds_every_pause() -> None:
     assert [call.next_delay(BROKEN, 1.0) for _ in range(3)] == [0.05, 0.07, 0.07]
 
 
-def test_hundredth_pause_is_no_overflow() -> None:
+def test_hundredth_delay_does_not_overflow() -> None:
     call = attempts(RetryQuota(10**9))
     delays = [call.next_delay(THROTTLED, 1.0) for _ in range(99)]
     assert delays[-1] == 20
@@ -91,14 +91,14 @@ def test_retry_that_the_quota_cannot_pay_is_not_made() -> None:
     assert call.next_delay(THROTTLED, 0.5) is not None
 
 
-def test_success_without_a_retry_gives_back_1() -> None:
+def test_success_without_a_retry_returns_1_token() -> None:
     quota = RetryQuota()
     quota.available = 100
     attempts(quota).succeeded()
     assert quota.available == 101
 
 
-def test_success_after_retries_gives_back_the_last_retrys_cost() -> None:
+def test_success_after_retries_returns_the_last_retrys_cost() -> None:
     quota = RetryQuota()
     call = attempts(quota)
     call.next_delay(BROKEN, 0.5)
@@ -115,7 +115,7 @@ def test_quota_never_holds_more_than_its_capacity() -> None:
 
 
 def test_a_minute_of_faults_costs_at_most_a_fifth_more_calls_once_the_quota_is_empty() -> None:
-    # 20 calls a second for 60 s, each answered with a 500, on a virtual clock: what happens when, in order of time.
+    # 20 calls a second for 60 s, each with a 500 as response, on a virtual clock. Events are ordered by time.
     quota, jitter = RetryQuota(), random.Random(4)
     calls = [(i / 20, Attempts(RetryPolicy(), quota)) for i in range(60 * 20)]
     sent: list[tuple[float, bool]] = []

@@ -61,7 +61,7 @@ async def put(client: Client) -> PutRecordResult:
 # One request
 
 
-async def test_call_sends_a_signed_request_and_gives_the_answer() -> None:
+async def test_call_sends_a_signed_request_and_returns_the_response() -> None:
     client, transport = client_of(answer({"StreamNames": ["a"], "HasMoreStreams": False}))
     assert await client.call("ListStreams", {"Limit": 10}) == {"StreamNames": ["a"], "HasMoreStreams": False}
     [sent] = transport.sent
@@ -83,7 +83,14 @@ async def test_cbor_is_sent_and_read() -> None:
     assert transport.sent[0].headers["content-type"] == "application/x-amz-cbor-1.1"
 
 
-async def test_empty_answer_is_an_empty_dict() -> None:
+@pytest.mark.parametrize("option", ["timeouts", "connection", "wire_format", "clock"])
+def test_none_is_refused_for_an_option_that_cannot_be_off(option: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{option}(=None)?: must be ") as caught:
+        Client(**{option: None})  # type: ignore[arg-type]
+    assert "None" in caught.value.details
+
+
+async def test_empty_response_is_an_empty_dict() -> None:
     client, _ = client_of(answer())
     assert await client.call("DeleteStream", {"StreamName": "a"}) == {}
 
@@ -151,7 +158,7 @@ async def test_refusal_is_not_repeated() -> None:
     assert not caught.value.maybe_written
 
 
-async def test_retry_after_of_the_answer_is_heeded() -> None:
+async def test_retry_after_of_the_response_is_respected() -> None:
     clock = VirtualClock()
     client, _ = client_of(refusal("ThrottlingException", x_amz_retry_after="3000"), answer({}), clock=clock)
     await client.call("ListStreams", {})
@@ -159,7 +166,7 @@ async def test_retry_after_of_the_answer_is_heeded() -> None:
 
 
 @pytest.mark.parametrize("header", ["", "-1", "1.5", "soon", "9" * 30, "\u0663"])
-async def test_retry_after_that_is_no_number_is_passed_over(header: str) -> None:
+async def test_retry_after_that_is_not_a_number_is_ignored(header: str) -> None:
     clock = VirtualClock()
     client, _ = client_of(refusal("ThrottlingException", x_amz_retry_after=header), answer({}), clock=clock)
     await client.call("ListStreams", {})
@@ -174,7 +181,7 @@ async def test_put_after_an_unknown_outcome_may_be_a_duplicate(unknown: Step) ->
 
 
 @pytest.mark.parametrize("known", [NOT_SENT, THROTTLED])
-async def test_put_after_a_known_outcome_is_no_duplicate(known: Step) -> None:
+async def test_put_after_a_known_outcome_is_not_a_duplicate(known: Step) -> None:
     client, transport = client_of(known, WRITTEN)
     result = await put(client)
     assert not result.maybe_duplicate
@@ -195,7 +202,7 @@ async def test_put_after_a_known_outcome_is_no_duplicate(known: Step) -> None:
         ([answer({"oops": 1})], UnexpectedResponse, True, 1),
     ],
 )
-async def test_failed_put_says_whether_it_may_be_written(
+async def test_failed_put_reports_whether_it_may_be_written(
     script: list[Step], error: type[KinesisError], maybe_written: bool, attempts: int
 ) -> None:
     client, _ = client_of(*script)
@@ -205,7 +212,7 @@ async def test_failed_put_says_whether_it_may_be_written(
 
 
 @pytest.mark.parametrize(("value", "attempts"), [("5", 5), ("1", 1), (" 2", None), ("", 3), (None, 3)])
-async def test_environment_says_how_often_a_call_is_tried(
+async def test_environment_sets_the_maximum_attempts(
     value: str | None, attempts: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if value is not None:
@@ -238,7 +245,7 @@ async def test_retry_that_was_given_has_the_first_word(value: str, monkeypatch: 
     assert len(transport.sent) == 2
 
 
-async def test_profile_says_how_often_a_call_is_tried(
+async def test_profile_sets_the_maximum_attempts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "config").write_text("[default]\nmax_attempts = 4\nretry_mode = adaptive\nregion = us-east-1\n")
@@ -296,7 +303,7 @@ async def test_environment_permits_plain_http_of_a_configured_endpoint(monkeypat
     assert transport.sent[0].url == "http://kinesis:4567/"
 
 
-async def test_reply_of_a_port_that_speaks_tls_says_so() -> None:
+async def test_reply_of_a_port_that_expects_tls_advises_https() -> None:
     body = b"<html>The plain HTTP request was sent to HTTPS port</html>"
     client, _ = client_of(Answer(400, {"content-type": "text/html"}, body))
     with pytest.raises(ServiceError, match="seems to expect TLS: use https://"):
@@ -311,7 +318,7 @@ async def test_empty_quota_stops_repeating() -> None:
     assert len(transport.sent) == 40 + 500 // 14
 
 
-# What a refusal teaches
+# Clock and credentials corrected after a refusal
 
 
 async def test_skew_is_learned_from_one_extra_attempt() -> None:
@@ -327,7 +334,7 @@ async def test_skew_is_learned_from_one_extra_attempt() -> None:
 
 
 @pytest.mark.parametrize(("ahead", "told"), [(0.7, 0.0), (-1.9, 0.0), (60.0, 60.0), (-86_400.0, -86_400.0)])
-async def test_services_time_is_told_by_its_answers_where_the_clocks_differ(ahead: float, told: float) -> None:
+async def test_service_time_follows_the_responses_if_the_clocks_differ(ahead: float, told: float) -> None:
     clock = VirtualClock()
     dated = Answer(200, {"date": formatdate(clock.wall() + ahead, usegmt=True)}, b"{}")
     client, _ = client_of(dated, clock=clock)
@@ -398,7 +405,7 @@ async def test_expired_token_that_cannot_be_renewed_is_final() -> None:
     assert len(transport.sent) == 1
 
 
-# Answers that are none
+# Responses that are not from Kinesis
 
 
 @pytest.mark.parametrize(
@@ -414,7 +421,7 @@ async def test_expired_token_that_cannot_be_renewed_is_final() -> None:
         Answer(200, {}, b"\xff\xfe"),
     ],
 )
-async def test_foreign_answer_with_200_is_unexpected(odd: Answer) -> None:
+async def test_foreign_response_with_200_is_unexpected(odd: Answer) -> None:
     client, _ = client_of(odd)
     with pytest.raises(UnexpectedResponse, match=r"^PutRecord: unexpected response: ") as caught:
         await put(client)
@@ -422,7 +429,7 @@ async def test_foreign_answer_with_200_is_unexpected(odd: Answer) -> None:
     assert caught.value.http_response is not None
 
 
-async def test_only_the_beginning_of_a_foreign_answer_is_kept() -> None:
+async def test_only_the_beginning_of_a_foreign_response_is_kept() -> None:
     client, _ = client_of(Answer(200, {}, b"<html>" + b"x" * 100_000))
     with pytest.raises(UnexpectedResponse) as caught:
         await put(client)
@@ -477,7 +484,7 @@ async def test_record_that_is_too_large_is_explained_without_the_services_java(
 
 
 @pytest.mark.parametrize("status", [400, 403, 407])
-async def test_empty_refusal_is_told_from_one_of_kinesis(status: int) -> None:
+async def test_empty_refusal_is_distinguished_from_one_of_kinesis(status: int) -> None:
     client, _ = client_of(Answer(status, {}, b""))
     with pytest.raises(ServiceError) as caught:
         await client.call("ListStreams", {})
@@ -502,7 +509,7 @@ async def test_call_ends_at_its_deadline_with_retries_and_pauses_in_it() -> None
     assert 2 <= caught.value.attempts <= 3
 
 
-async def test_closed_client_says_so() -> None:
+async def test_closed_client_raises_closed_error() -> None:
     client, transport = client_of(answer({}))
     await client.call("ListStreams", {})
     await client.close()
@@ -550,7 +557,7 @@ def test_two_event_loops_have_a_client_each() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_forked_child_is_told_to_make_its_own_client() -> None:
+def test_forked_child_is_advised_to_create_its_own_client() -> None:
     loop = asyncio.new_event_loop()
     client, _ = client_of(answer({}))
     loop.run_until_complete(client.call("ListStreams", {}))
@@ -626,7 +633,7 @@ async def test_providers_words_are_in_no_message() -> None:
     assert CANARY not in str(caught.value) + repr(caught.value)
 
 
-# What hostile reading found
+# Findings of adversarial review
 
 
 async def test_operations_of_one_plane_with_hosts_of_their_own_do_not_mix() -> None:
@@ -653,7 +660,7 @@ async def test_account_in_other_digits_becomes_no_host() -> None:
     assert transport.sent[0].headers["host"] == "kinesis.us-east-1.amazonaws.com"
 
 
-async def test_answer_that_is_too_large_counts_as_sent() -> None:
+async def test_response_that_is_too_large_counts_as_sent() -> None:
     client, _ = client_of(UnexpectedResponse("too large", http_status=200))
     with pytest.raises(UnexpectedResponse) as caught:
         await put(client)
@@ -675,7 +682,7 @@ async def test_deadline_before_anything_was_sent_is_safe_to_repeat() -> None:
 
 
 @pytest.mark.parametrize("kind", [{"a": 1}, ["Throttled"], 7, None])
-async def test_error_type_that_is_no_text_is_none(kind: Any) -> None:
+async def test_error_type_that_is_not_text_is_ignored(kind: Any) -> None:
     client, _ = client_of(answer({"__type": kind, "message": kind}, status=400))
     with pytest.raises(ServiceError) as caught:
         await client.call("ListStreams", {})
@@ -728,7 +735,7 @@ async def test_failed_read_is_safe_to_repeat_and_a_failed_change_is_not() -> Non
         assert caught.value.retry_safe is safe
 
 
-async def test_deadline_names_what_the_last_attempt_failed_of() -> None:
+async def test_timeout_of_a_call_names_the_error_of_the_last_attempt() -> None:
     clock = VirtualClock()
     client, _ = client_of(THROTTLED, clock=clock, timeouts=Timeouts(call=1), retry=RetryPolicy(max_attempts=50))
     with pytest.raises(RequestTimedOut, match="no result within 1 s; last attempt: PutRecord: Provisioned") as caught:
@@ -747,7 +754,7 @@ async def test_datetime_without_a_time_zone_is_refused(wire: str) -> None:
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "http_proxy", "ALL_PROXY"])
 @pytest.mark.parametrize("url", ["::::", "http://", "http://secret@:0", "http://proxy:0"])
-async def test_proxy_variable_that_is_no_url_is_refused_by_its_name(
+async def test_proxy_variable_that_is_not_a_url_is_refused_by_its_name(
     name: str, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, url)

@@ -55,7 +55,7 @@ def test_credentials_cannot_leave_the_process(carry: Callable[[Any], Any]) -> No
 
 @pytest.mark.parametrize("value", ["", "a b", "a\n", "\u00e4", "a\x00", None, 1, b"key"])
 @pytest.mark.parametrize("field", ["access_key_id", "secret_access_key", "session_token"])
-def test_what_cannot_be_a_key_is_refused_unshown(field: str, value: Any) -> None:
+def test_invalid_key_is_refused_without_being_shown(field: str, value: Any) -> None:
     given = {"access_key_id": "A", "secret_access_key": "S", field: value}
     if field == "session_token" and value is None:
         return
@@ -68,7 +68,7 @@ def test_what_cannot_be_a_key_is_refused_unshown(field: str, value: Any) -> None
 
 
 class Provider:
-    """Gives credentials that last for `lifetime`; fails or waits where it is told to."""
+    """Returns credentials valid for `lifetime` seconds. Fails or waits if configured to."""
 
     def __init__(self, clock: VirtualClock, lifetime: float | None = HOUR) -> None:
         self.clock = clock
@@ -105,7 +105,7 @@ async def settle() -> None:
 
 
 @pytest.mark.parametrize("end", ["2026-01-01", datetime(2026, 1, 1, tzinfo=UTC), float("nan"), True, -1])
-def test_end_that_is_no_time_is_refused(end: Any) -> None:
+def test_expiration_that_is_not_a_time_is_refused(end: Any) -> None:
     with pytest.raises(ConfigError, match=r"Credentials\.expiration="):
         Credentials("id", "secret", None, end)
 
@@ -137,7 +137,7 @@ async def test_fifty_callers_wait_for_one_fetch(clock: VirtualClock) -> None:
     assert len({id(credentials) for credentials in found}) == 1
 
 
-async def test_early_refresh_lets_nobody_wait(clock: VirtualClock) -> None:
+async def test_early_refresh_delays_no_request(clock: VirtualClock) -> None:
     provider = Provider(clock)
     source = RefreshingSource(provider, clock)
     first = await source.get()
@@ -201,7 +201,7 @@ async def test_clock_that_is_ahead_does_not_fetch_credentials_for_each_call(cloc
     assert provider.calls == 2
 
 
-async def test_caller_who_gives_up_does_not_end_the_fetch(clock: VirtualClock) -> None:
+async def test_cancelled_waiter_does_not_cancel_the_fetch(clock: VirtualClock) -> None:
     provider = Provider(clock)
     provider.gate = asyncio.Event()
     source = RefreshingSource(provider, clock)
@@ -215,7 +215,7 @@ async def test_caller_who_gives_up_does_not_end_the_fetch(clock: VirtualClock) -
     assert provider.calls == 1
 
 
-async def test_fetch_that_everybody_gave_up_on_still_serves_the_next(clock: VirtualClock) -> None:
+async def test_fetch_with_only_cancelled_waiters_serves_the_next_request(clock: VirtualClock) -> None:
     provider = Provider(clock)
     provider.gate = asyncio.Event()
     source = RefreshingSource(provider, clock)
@@ -228,7 +228,7 @@ async def test_fetch_that_everybody_gave_up_on_still_serves_the_next(clock: Virt
     assert (await source.get()).access_key_id == "KEY1"
 
 
-async def test_closing_ends_the_fetch_and_tells_who_waits(clock: VirtualClock) -> None:
+async def test_closing_cancels_the_fetch_and_notifies_its_waiters(clock: VirtualClock) -> None:
     provider = Provider(clock)
     provider.gate = asyncio.Event()
     source = RefreshingSource(provider, clock)
@@ -262,7 +262,7 @@ async def test_provider_that_cancels_itself_is_a_credentials_error(clock: Virtua
 
 
 @pytest.mark.parametrize("given", [None, ("A", "S"), {"access_key_id": "A"}])
-async def test_provider_that_gives_something_else_is_told_so(clock: VirtualClock, given: Any) -> None:
+async def test_provider_that_returns_another_type_is_an_error(clock: VirtualClock, given: Any) -> None:
     async def provider() -> Any:
         return given
 
@@ -270,7 +270,7 @@ async def test_provider_that_gives_something_else_is_told_so(clock: VirtualClock
         await RefreshingSource(provider, clock).get()
 
 
-async def test_provider_that_is_no_coroutine_function_is_a_credentials_error(clock: VirtualClock) -> None:
+async def test_provider_that_is_not_a_coroutine_function_is_a_credentials_error(clock: VirtualClock) -> None:
     provider: Any = lambda: Credentials("A", SECRET)  # noqa: E731
     with pytest.raises(CredentialsError, match="TypeError"):
         await RefreshingSource(provider, clock).get()
@@ -288,7 +288,7 @@ async def test_expired_credentials_are_dropped_once(clock: VirtualClock) -> None
 
 
 @pytest.mark.parametrize("given", ["key", 1, ("A", "S"), {}])
-def test_what_are_no_credentials_is_refused_unshown(given: Any, clock: VirtualClock) -> None:
+def test_invalid_credentials_are_refused_without_being_shown(given: Any, clock: VirtualClock) -> None:
     with pytest.raises(ConfigError, match=rf"^credentials: .*not {type(given).__name__}$"):
         source_of(given, AwsChain(), clock)
 
@@ -337,7 +337,7 @@ async def test_unknown_profile_is_named(home: Path) -> None:
         await AwsChain("nobody").setting()
 
 
-async def test_no_credentials_anywhere_says_what_to_do(home: Path) -> None:
+async def test_missing_credentials_are_an_error_with_advice(home: Path) -> None:
     with pytest.raises(CredentialsError, match="no AWS credentials found: set AWS_ACCESS_KEY_ID"):
         await AwsChain().credentials()
 
@@ -385,7 +385,7 @@ async def test_web_identity_without_its_file_names_the_file(
     assert SECRET not in caught.value.details
 
 
-async def test_token_that_is_no_text_is_not_quoted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_token_that_is_not_text_is_not_quoted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     token = home / "token"
     token.write_bytes(SECRET.encode() + b"\xff")
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(token))
@@ -418,7 +418,7 @@ def process(home: Path, code: str) -> None:
     write(home, config=f"[default]\ncredential_process = {sys.executable} {home / 'process.py'}\n")
 
 
-async def test_process_gives_credentials_with_their_end(home: Path) -> None:
+async def test_process_provides_credentials_with_an_expiration(home: Path) -> None:
     end = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
     answer = {
         "Version": 1,
@@ -440,7 +440,7 @@ async def test_process_gives_credentials_with_their_end(home: Path) -> None:
     ],
     ids=["fails", "prints no JSON", "prints no key"],
 )
-async def test_process_that_fails_is_an_error_without_what_it_printed(home: Path, code: str, kind: str) -> None:
+async def test_process_that_fails_is_an_error_without_its_output(home: Path, code: str, kind: str) -> None:
     process(home, code)
     with pytest.raises(CredentialsError, match=f"the AWS credential chain failed: {kind}") as caught:
         await AwsChain().credentials()
@@ -448,7 +448,7 @@ async def test_process_that_fails_is_an_error_without_what_it_printed(home: Path
 
 
 class Sts(BaseHTTPRequestHandler):
-    """Answers as a container's credential endpoint and as STS do."""
+    """Responds like a container's credential endpoint and like STS."""
 
     go_on: threading.Event | None = None
     status = 200
@@ -501,7 +501,7 @@ def sts() -> Iterator[tuple[str, type[Sts]]]:
 
 
 @pytest.mark.enable_socket
-async def test_container_gives_credentials_with_their_end(
+async def test_container_provides_credentials_with_an_expiration(
     home: Path, monkeypatch: pytest.MonkeyPatch, sts: tuple[str, type[Sts]]
 ) -> None:
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{sts[0]}/credentials")

@@ -15,7 +15,7 @@ def test_name_is_a_stream_in_the_clients_region() -> None:
 
 
 @pytest.mark.parametrize("partition", ["aws", "aws-cn", "aws-us-gov", "aws-iso", "aws-eusc"])
-def test_arn_says_region_and_account(partition: str) -> None:
+def test_arn_has_region_and_account(partition: str) -> None:
     arn = ARN.replace("arn:aws:", f"arn:{partition}:")
     stream = Stream.parse(arn)
     assert stream == Stream("orders", arn, "eu-west-1", "123456789012")
@@ -45,7 +45,7 @@ def test_arn_says_region_and_account(partition: str) -> None:
         ["orders"],
     ],
 )
-def test_anything_else_is_no_stream(stream: Any) -> None:
+def test_other_values_are_not_a_stream(stream: Any) -> None:
     with pytest.raises(ConfigError, match=r"^stream="):
         Stream.parse(stream)
 
@@ -58,7 +58,7 @@ def test_region_is_a_label_of_a_host_name(region: str) -> None:
 @pytest.mark.parametrize(
     "region", ["", "-a", "a-", "a.b", "a/b", "US-EAST-1", "a" * 64, "us-east-1\n", "é", None, 1, b"a"]
 )
-def test_anything_else_is_no_region(region: Any) -> None:
+def test_other_values_are_not_a_region(region: Any) -> None:
     with pytest.raises(ConfigError, match=r"^region="):
         check_region(region)
 
@@ -112,7 +112,7 @@ def test_endpoint_is_a_scheme_a_host_and_a_port(url: str, kept: str) -> None:
         b"https://host",
     ],
 )
-def test_anything_else_is_no_endpoint(url: Any) -> None:
+def test_other_values_are_not_an_endpoint(url: Any) -> None:
     with pytest.raises(ConfigError, match=r"^endpoint_url="):
         check_endpoint_url("endpoint_url", url, allow_http=True)
 
@@ -137,7 +137,7 @@ def test_endpoint_with_a_user_is_refused_unshown(url: str) -> None:
         "http://[::2]",
     ],
 )
-def test_plain_http_to_another_machine_must_be_asked_for(url: str) -> None:
+def test_plain_http_to_another_machine_must_be_allowed(url: str) -> None:
     with pytest.raises(ConfigError, match="allow_http=True"):
         check_endpoint_url("endpoint_url", url, allow_http=False)
     assert check_endpoint_url("endpoint_url", url, allow_http=True) == url

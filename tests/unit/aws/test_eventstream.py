@@ -1,4 +1,4 @@
-"""The event stream's decoder: bounds, damage, and what it costs."""
+"""Decoder of event streams: limits, damage, cost."""
 
 import struct
 import tracemalloc
@@ -53,7 +53,7 @@ def test_lengths_out_of_bounds_are_refused_before_anything_is_gathered(head: byt
         (b"\x01a\x07\x00\x01\xff", "UTF-8"),
     ],
 )
-def test_headers_that_are_none_are_refused_though_their_checksum_is_right(headers: bytes, problem: str) -> None:
+def test_invalid_headers_are_refused_although_their_checksum_is_right(headers: bytes, problem: str) -> None:
     with pytest.raises(UnexpectedResponse, match=problem):
         list(MessageDecoder().feed(raw_frame(headers, b"secret")))
 
@@ -66,7 +66,7 @@ def test_messages_before_the_damage_are_given_first() -> None:
         next(stream)
 
 
-def test_after_damage_every_call_says_so() -> None:
+def test_after_damage_every_call_raises_the_same_error() -> None:
     decoder = MessageDecoder()
     with pytest.raises(UnexpectedResponse) as first:
         list(decoder.feed(b"x" * 12))

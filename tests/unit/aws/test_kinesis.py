@@ -1,4 +1,4 @@
-"""Requests as they are built and answers as they are read, without a client."""
+"""Encoding of requests and decoding of responses, without a client."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_listing_is_filtered_as_the_api_has_it(codec: Codec, given: ShardFilter,
     assert codec.decode(request.body) == {"StreamName": "events", "ShardFilter": sent}
 
 
-def test_next_page_is_asked_for_by_its_token_alone() -> None:
+def test_next_page_is_requested_by_its_token_alone() -> None:
     request = kinesis.list_shards(JsonCodec(), ARN, "token", shard_filter=ShardFilter("AT_LATEST"))
     assert json.loads(request.body) == {"NextToken": "token"}
 
@@ -167,7 +167,7 @@ def test_keys_of_256_characters_are_counted_in_characters() -> None:
         kinesis.put_record(JsonCodec(), STREAM, Record(b"", "🌍" * 257))
 
 
-def test_encryption_type_of_the_answer_is_each_results() -> None:
+def test_encryption_type_of_the_response_applies_to_each_result() -> None:
     request = kinesis.put_records(JsonCodec(), STREAM, [Record(b"x", "key")] * 2)
     written = {"SequenceNumber": "1", "ShardId": "s"}
     failed = {"ErrorCode": "InternalFailure", "ErrorMessage": "m"}

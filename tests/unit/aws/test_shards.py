@@ -58,7 +58,7 @@ def source_of(*script: Step) -> tuple[ShardMapSource, ScriptedTransport, Virtual
 # Listings
 
 
-async def test_all_pages_of_a_listing_are_asked_for_the_filter_on_the_first() -> None:
+async def test_all_pages_of_a_listing_are_requested_with_the_filter_on_the_first() -> None:
     client, transport, _ = client_of(listing(0, token="a"), listing(1, token="b"), listing(2))
     shards = await all_shards(client, STREAM, ShardFilter("AT_TRIM_HORIZON"))
     assert [shard.hash_key_range.starting_hash_key for shard in shards] == ["0", "1", "2"]
@@ -136,7 +136,7 @@ async def test_time_that_passed_since_a_failure_is_not_waited_for_again() -> Non
 
 
 @pytest.mark.parametrize("wrong", ["x", "-1", str(2**128)])
-async def test_range_that_is_none_is_an_error_of_ours(wrong: str) -> None:
+async def test_invalid_range_is_an_unexpected_response(wrong: str) -> None:
     shard: dict[str, Any] = {
         "ShardId": "shardId-000000000000",
         "HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": wrong},
@@ -149,6 +149,6 @@ async def test_range_that_is_none_is_an_error_of_ours(wrong: str) -> None:
     assert clock.slept == [1.0]
 
 
-def test_source_says_which_stream_it_is_of() -> None:
+def test_repr_of_the_source_names_its_stream() -> None:
     source, _, _ = source_of(listing(0))
     assert repr(source) == "ShardMapSource('orders', None)"

@@ -1,4 +1,4 @@
-"""Subscriptions: the call with its retries, and what becomes of the messages of its stream."""
+"""Subscriptions: the call with its retries, and the events and errors in its stream."""
 
 import asyncio
 import json
@@ -73,7 +73,7 @@ async def ended_by(*pieces: bytes | Exception) -> KinesisError:
 # The call
 
 
-async def test_the_call_is_signed_and_says_where_to_start() -> None:
+async def test_the_call_is_signed_and_has_the_starting_position() -> None:
     client, transport = client_of(ScriptedStream())
     await client.subscribe(ARN, SHARD, ShardIteratorType.AFTER_SEQUENCE_NUMBER, starting_sequence_number="12")
     sent = transport.sent[0]
@@ -158,14 +158,14 @@ async def test_a_refusal_is_an_error_of_its_class_and_not_repeated(code: str, ki
 
 
 @pytest.mark.parametrize("body", [b"<html>Please log in</html>", b"{}"])
-async def test_an_answer_that_is_no_event_stream_is_unexpected(body: bytes) -> None:
+async def test_a_response_that_is_not_an_event_stream_is_unexpected(body: bytes) -> None:
     client, _ = client_of(Answer(200, {"content-type": "text/html"}, body))
     with pytest.raises(UnexpectedResponse, match="not an event stream but has text/html content type") as caught:
         await subscribe(client)
     assert caught.value.attempts == 1
 
 
-async def test_the_services_clock_is_told_by_its_answer() -> None:
+async def test_the_services_clock_is_taken_from_its_response() -> None:
     date = formatdate(1_800_000_000, usegmt=True)
     assert (
         await subscribe(client_of(ScriptedStream(headers={**EVENT_STREAM, "date": date}))[0])
@@ -202,7 +202,7 @@ async def test_the_end_of_a_shard_names_its_children() -> None:
 
 
 @pytest.mark.parametrize("wire", ["json", "cbor"])
-async def test_a_payload_is_read_in_the_form_that_it_says(wire: str) -> None:
+async def test_a_payload_is_decoded_by_its_content_type(wire: str) -> None:
     record = {**ONE["Records"][0], "Data": b"one", "ApproximateArrivalTimestamp": cbor2.CBORTag(1, 1500)}  # type: ignore[index]
     headers = {":message-type": "event", ":event-type": "SubscribeToShardEvent"}
     cbor = cbor2.dumps({**ONE, "Records": [record]})
@@ -271,9 +271,7 @@ async def test_an_exception_whose_payload_does_not_decode_keeps_its_code() -> No
     ],
     ids=range(7),
 )
-async def test_what_is_no_stream_of_kinesis_is_unexpected_and_may_be_asked_for_again(
-    pieces: list[bytes], problem: str
-) -> None:
+async def test_an_invalid_stream_is_unexpected_and_safe_to_retry(pieces: list[bytes], problem: str) -> None:
     error = await ended_by(*pieces)
     assert isinstance(error, UnexpectedResponse)
     assert problem in error.details
@@ -282,7 +280,7 @@ async def test_what_is_no_stream_of_kinesis_is_unexpected_and_may_be_asked_for_a
 
 
 @pytest.mark.parametrize("lost", [ConnectionLost("cut", sent=True), RequestTimedOut("silent", sent=True)])
-async def test_a_broken_connection_says_whose_it_was(lost: KinesisError) -> None:
+async def test_a_broken_connection_names_the_operation(lost: KinesisError) -> None:
     error = await ended_by(event(ONE), lost)
     assert error is lost
     assert error.details.startswith("SubscribeToShard: ")

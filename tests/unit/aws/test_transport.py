@@ -1,4 +1,4 @@
-"""The real transport against servers on loopback that do what no HTTP server should."""
+"""HttpTransport against servers on loopback that misbehave."""
 
 import asyncio
 import contextlib
@@ -90,16 +90,16 @@ async def reset(peer: Peer) -> None:
 
 
 async def serve_on(peer: Peer) -> None:
-    """Answer every request of the connection."""
+    """Respond to every request of the connection."""
     while True:
         await peer.request()
         await peer.send(OK)
 
 
-# Answers that are whole
+# Complete responses
 
 
-async def test_request_and_answer_are_carried_as_they_are() -> None:
+async def test_request_and_response_are_transferred_unchanged() -> None:
     seen = []
 
     async def script(peer: Peer) -> None:
@@ -134,23 +134,23 @@ async def test_request_and_answer_are_carried_as_they_are() -> None:
     ],
     ids=["chunked", "to the end", "HTTP/1.0", "100 first", "too long", "502", "redirect", "gzip"],
 )
-async def test_answer_is_handed_over_as_it_came(sent: bytes, status: int, body: bytes) -> None:
+async def test_response_is_returned_unchanged(sent: bytes, status: int, body: bytes) -> None:
     answer = await post_to(answering(sent))
     assert (answer.status, answer.body) == (status, body)
 
 
-async def test_header_that_is_no_text_does_no_harm() -> None:
+async def test_header_that_is_not_text_is_harmless() -> None:
     answer = await post_to(answering(b"HTTP/1.1 200 OK\r\nX: \xff\xfe\r\nContent-Length: 0\r\n\r\n"))
     assert answer.status == 200
     assert answer.headers.get("x") is None
 
 
-async def test_large_answer_comes_whole() -> None:
+async def test_large_response_is_complete() -> None:
     body = os.urandom(5_000_000)
     assert (await post_to(answering(http_answer(body)), os.urandom(5_000_000))).body == body
 
 
-async def test_answer_over_the_limit_is_refused_on_the_way() -> None:
+async def test_response_over_the_limit_is_refused_while_it_arrives() -> None:
     async def endless(peer: Peer) -> None:
         await peer.request()
         await peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -188,7 +188,7 @@ async def test_connection_that_is_never_accepted_ends_in_time_as_not_sent() -> N
     assert caught.value.sent is False
 
 
-async def test_tls_that_is_never_answered_is_not_sent() -> None:
+async def test_tls_handshake_without_a_response_is_not_sent() -> None:
     async with serving(wait_for_ever) as server, opened(f"https://127.0.0.1:{server.port}", progress=0.8) as post:
         with pytest.raises(ConnectionFailed) as caught:
             await post()
@@ -209,7 +209,7 @@ async def only_closes(peer: Peer) -> None:
     await peer.reader.read(10)
 
 
-async def test_https_to_a_port_without_tls_says_so() -> None:
+async def test_https_to_a_port_without_tls_is_an_error_with_advice() -> None:
     async with serving(http_only) as server, opened(f"https://127.0.0.1:{server.port}") as post:
         with pytest.raises(ConnectionFailed) as caught:
             await post()
@@ -218,7 +218,7 @@ async def test_https_to_a_port_without_tls_says_so() -> None:
 
 
 @pytest.mark.parametrize("script", [sends_a_tls_alert, only_closes])
-async def test_http_to_a_port_that_may_speak_tls_says_so(script: Script) -> None:
+async def test_http_to_a_port_that_may_expect_tls_is_an_error_with_advice(script: Script) -> None:
     async with serving(script) as server, opened(f"http://127.0.0.1:{server.port}") as post:
         with pytest.raises(ConnectionLost, match=f"if http://127.0.0.1:{server.port} expects TLS, use https://"):
             await post()
@@ -261,7 +261,7 @@ async def resets_within_the_request(peer: Peer) -> None:
 
 @pytest.mark.parametrize("script", [closes, closes_at_once, resets_within_the_request, answering(then=reset)])
 @pytest.mark.parametrize("size", [2, 3_000_000])
-async def test_connection_that_ends_before_the_answer_leaves_it_unknown(script: Script, size: int) -> None:
+async def test_connection_that_ends_before_the_response_leaves_the_outcome_unknown(script: Script, size: int) -> None:
     with pytest.raises(ConnectionLost, match="before the response") as caught:
         await post_to(script, b"x" * size)
     assert caught.value.sent is None
@@ -271,7 +271,7 @@ async def test_connection_that_ends_before_the_answer_leaves_it_unknown(script: 
 HEAD = OK.index(b"\r\n\r\n") + 4
 
 
-async def test_answer_that_ends_at_any_byte_is_a_lost_connection() -> None:
+async def test_response_that_ends_at_any_byte_is_a_lost_connection() -> None:
     async def ends_a_byte_later_each_time(peer: Peer) -> None:
         await peer.request()
         await peer.send(OK[: peer.number])
@@ -286,7 +286,7 @@ async def test_answer_that_ends_at_any_byte_is_a_lost_connection() -> None:
 
 
 @pytest.mark.parametrize("end", [0, 1, 20, HEAD, HEAD + 1, len(OK) - 1])
-async def test_reset_at_any_byte_of_the_answer_is_a_lost_connection(end: int) -> None:
+async def test_reset_at_any_byte_of_the_response_is_a_lost_connection(end: int) -> None:
     with pytest.raises(ConnectionLost):
         await post_to(answering(OK[:end], then=reset))
 
@@ -306,7 +306,7 @@ async def test_reset_at_any_byte_of_the_answer_is_a_lost_connection(end: int) ->
         b"HTTP/1.1 abc OK\r\n\r\n",
     ],
 )
-async def test_what_is_no_http_is_a_lost_connection(sent: bytes) -> None:
+async def test_reply_that_is_not_http_is_a_lost_connection(sent: bytes) -> None:
     with pytest.raises(ConnectionLost):
         await post_to(answering(sent))
 
@@ -341,14 +341,14 @@ async def test_silence_ends_at_the_deadline(script: Script) -> None:
     assert caught.value.sent is None
 
 
-async def test_silence_within_a_large_answer_ends_at_the_deadline() -> None:
+async def test_silence_within_a_large_response_ends_at_the_timeout() -> None:
     start = http_answer(b"x" * 1_000_000)[:500_000]
     with pytest.raises(RequestTimedOut, match=r"no bytes of the response for 0\.5 s") as caught:
         await post_to(answering(start, then=wait_for_ever), progress=PROGRESS)
     assert caught.value.sent is True
 
 
-async def test_large_answer_that_goes_on_is_given_its_time() -> None:
+async def test_large_response_that_makes_progress_does_not_time_out() -> None:
     body = b"x" * 400_000
     answer = http_answer(body)
 
@@ -382,7 +382,7 @@ async def test_connection_is_kept_for_the_next_request() -> None:
         assert 1 < server.connections <= 6
 
 
-async def test_no_connection_is_kept_where_none_may_be() -> None:
+async def test_no_idle_connection_is_kept_if_max_idle_is_0() -> None:
     async with (
         serving(serve_on) as server,
         opened(f"http://127.0.0.1:{server.port}", ConnectionOptions(max_idle=0)) as post,
@@ -392,7 +392,7 @@ async def test_no_connection_is_kept_where_none_may_be() -> None:
         assert server.connections == 3
 
 
-async def test_connection_that_was_closed_meanwhile_is_not_used_again() -> None:
+async def test_connection_that_was_closed_while_idle_is_not_used_again() -> None:
     noticed = asyncio.Event()
 
     async def closes(peer: Peer) -> None:
@@ -432,7 +432,7 @@ async def test_kept_connection_that_breaks_under_a_request_leaves_it_unknown() -
 # Giving up
 
 
-async def test_cancellation_is_quick_and_harms_nobody_else() -> None:
+async def test_cancellation_is_quick_and_does_not_affect_other_requests() -> None:
     arrived = asyncio.Event()
 
     async def first_waits(peer: Peer) -> None:
@@ -450,7 +450,7 @@ async def test_cancellation_is_quick_and_harms_nobody_else() -> None:
         assert (await post()).status == 200
 
 
-async def test_cancellation_within_an_answer_closes_the_connection() -> None:
+async def test_cancellation_within_a_response_closes_the_connection() -> None:
     ended = asyncio.Event()
 
     async def half(peer: Peer) -> None:
@@ -469,7 +469,7 @@ async def test_cancellation_within_an_answer_closes_the_connection() -> None:
 
 
 @pytest.mark.parametrize("sent_before", [0, len(OK) - 10], ids=["whole answer", "end of an answer"])
-async def test_cancellation_counts_though_the_answer_has_just_come(sent_before: int) -> None:
+async def test_cancellation_counts_although_the_response_has_just_arrived(sent_before: int) -> None:
     go_on = threading.Event()
 
     def serve(listener: socket.socket) -> None:
@@ -659,7 +659,7 @@ async def test_proxy_of_the_environment_can_be_passed_by(way: str, monkeypatch: 
 
 
 @pytest.mark.parametrize("url", ["http://", "http://:3128", "http://pro xy:1", "http://canary@proxy:99999"])
-def test_proxy_that_is_no_url_is_a_config_error(url: str) -> None:
+def test_proxy_that_is_not_a_url_is_a_config_error(url: str) -> None:
     with pytest.raises(ConfigError, match=r"ConnectionOptions\.proxy") as caught:
         transport("https://kinesis.example.com", ConnectionOptions(proxy=url))
     assert "canary" not in str(caught.value)

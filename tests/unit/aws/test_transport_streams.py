@@ -1,4 +1,4 @@
-"""Answers that stream, over HTTP/1.1 and HTTP/2, from servers on loopback that follow a script."""
+"""Streamed responses, over HTTP/1.1 and HTTP/2, from servers on loopback that follow a script."""
 
 import asyncio
 import contextlib
@@ -79,7 +79,7 @@ async def until_closed(peer: Peer) -> None:
 # HTTP/1.1
 
 
-async def test_the_answer_is_there_with_its_head_and_each_piece_when_it_comes() -> None:
+async def test_the_response_is_returned_with_its_headers_and_each_chunk_as_it_arrives() -> None:
     go_on = asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -136,7 +136,7 @@ async def test_a_connection_that_breaks_is_an_error_and_no_end(end: str) -> None
         await answer.close()
 
 
-async def test_no_answer_in_time_and_no_connection_are_errors() -> None:
+async def test_no_response_in_time_and_no_connection_are_errors() -> None:
     async def silent(peer: Peer) -> None:
         await until_closed(peer)
 
@@ -150,7 +150,7 @@ async def test_no_answer_in_time_and_no_connection_are_errors() -> None:
 
 
 @pytest.mark.parametrize("ending", ["close", "cancel a read", "cancel the call", "forget", "close the transport"])
-async def test_whoever_gives_a_stream_up_closes_its_connection(ending: str) -> None:
+async def test_cancelling_a_stream_closes_its_connection(ending: str) -> None:
     seen, closed = asyncio.Event(), asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -217,7 +217,7 @@ async def _read_on(answer: StreamedAnswer) -> None:
         await answer.close()
 
 
-async def test_an_answer_can_be_had_whole() -> None:
+async def test_a_response_can_be_read_as_a_whole() -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 6\r\n\r\nabc")
@@ -252,7 +252,7 @@ async def test_many_streams_share_few_connections(tls: ssl.SSLContext, bundle: P
         await again.close()
 
 
-async def test_streams_that_nobody_reads_hold_their_server_up_and_no_other_stream(
+async def test_streams_that_are_not_read_block_their_server_and_no_other_stream(
     tls: ssl.SSLContext, bundle: Path
 ) -> None:
     async def script(stream: Stream) -> None:
@@ -269,7 +269,7 @@ async def test_streams_that_nobody_reads_hold_their_server_up_and_no_other_strea
         assert server.connections == 1
         held = [stream.sent for stream in server.streams[:7]]
         assert max(held) <= STREAM_WINDOW_BYTES + STREAM_FRAME_BYTES, held  # one piece of which lies ready
-        # What was held up comes when it is asked for.
+        # The blocked bytes arrive once they are read.
         got = 0
         while got < 2 * STREAM_WINDOW_BYTES:
             got += len(await slow[0].read(PATIENCE) or b"")

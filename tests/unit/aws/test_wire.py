@@ -49,7 +49,7 @@ def test_small_and_large_records_are_written_in_the_same_form(size: int) -> None
 
 
 @pytest.mark.parametrize("size", [1, 299, 300, 301, 5000])
-def test_small_and_large_answers_are_read_alike(size: int) -> None:
+def test_small_and_large_responses_are_decoded_alike(size: int) -> None:
     answer = {"Records": [record_of(JSON, Data=bytes([i]) * size) for i in range(3)], "MillisBehindLatest": 1}
     read = JSON.decode_get_records(body(JSON, answer))
     assert [record.data for record in read.records] == [bytes([i]) * size for i in range(3)]
@@ -58,7 +58,7 @@ def test_small_and_large_answers_are_read_alike(size: int) -> None:
 
 @pytest.mark.parametrize("data", ["", "=", "a", "a===", "ab==cd==", "\u00e4bcd", "a b=", "YQ==\n"])
 @pytest.mark.parametrize("padding", ["", "x" * 2000], ids=["small", "large"])
-def test_base64_that_is_none_is_refused_in_small_and_large_answers(data: str, padding: str) -> None:
+def test_invalid_base64_is_refused_in_small_and_large_responses(data: str, padding: str) -> None:
     answer = {
         "Records": [record_of(JSON, Data="", Later=padding), record_of(JSON, Data=data), record_of(JSON, Data="")],
         "MillisBehindLatest": 0,
@@ -72,7 +72,7 @@ def test_base64_that_is_none_is_refused_in_small_and_large_answers(data: str, pa
 
 @BOTH
 @pytest.mark.parametrize("member", ["SequenceNumber", "Data", "ApproximateArrivalTimestamp"])
-def test_record_that_lacks_what_it_must_have_is_refused(codec: Codec, member: str) -> None:
+def test_record_without_a_required_member_is_refused(codec: Codec, member: str) -> None:
     record = record_of(codec)
     del record[member]
     with pytest.raises(ValueError, match=f"missing required field `{member}`"):
@@ -115,14 +115,14 @@ def test_null_error_members_mean_a_record_was_written(codec: Codec) -> None:
 
 @BOTH
 @pytest.mark.parametrize("answer", [[], "text", None, 1, {"Records": {}}, {"Records": [[]]}, {"Records": None}, {}])
-def test_answers_of_another_shape_are_refused(codec: Codec, answer: Any) -> None:
+def test_responses_of_another_shape_are_refused(codec: Codec, answer: Any) -> None:
     for decode in (codec.decode_get_records, codec.decode_put_records):
         with pytest.raises(ValueError):
             decode(body(codec, answer))
 
 
 @BOTH
-def test_one_answer_must_be_the_whole_body(codec: Codec) -> None:
+def test_one_response_must_be_the_whole_body(codec: Codec) -> None:
     with pytest.raises(ValueError):
         codec.decode_put_record(body(codec, {"SequenceNumber": "1", "ShardId": "s"}) + body(codec, {}))
 
@@ -141,7 +141,7 @@ def test_deep_nesting_is_a_value_error_or_read(codec: Codec, depth: int) -> None
 
 
 @BOTH
-def test_empty_body_is_an_empty_answer(codec: Codec) -> None:
+def test_empty_body_is_an_empty_response(codec: Codec) -> None:
     assert codec.decode(b"") == {}
     with pytest.raises(ValueError):
         codec.decode_get_records(b"")
@@ -163,13 +163,13 @@ def test_blobs_of_every_kind_are_written_alike(codec: Codec) -> None:
 
 @BOTH
 @pytest.mark.parametrize("value", [object(), {1}, Decimal(1), float("nan"), float("inf"), 1j, [object()]])
-def test_what_cannot_be_said_is_refused(codec: Codec, value: Any) -> None:
+def test_unsupported_values_are_refused(codec: Codec, value: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
         codec.encode({"Limit": value})
 
 
 @BOTH
-def test_numbers_and_blobs_of_a_subclass_go_as_what_they_are(codec: Codec) -> None:
+def test_numbers_and_blobs_of_a_subclass_are_sent_as_their_base_type(codec: Codec) -> None:
     class Whole(int):
         pass
 
@@ -199,7 +199,7 @@ def test_cbor_length_beyond_the_body_is_refused_without_the_memory() -> None:
             CBOR.decode(head + b"\x7f" + b"\xff" * 7)
 
 
-def test_timestamp_that_is_no_number_is_refused() -> None:
+def test_timestamp_that_is_not_a_number_is_refused() -> None:
     for value in ("now", float("nan"), None, [1]):
         with pytest.raises(ValueError):
             CBOR.decode(cbor2.dumps({"Timestamp": cbor2.CBORTag(1, value)}))

@@ -78,7 +78,7 @@ def test_an_error_of_the_library_is_one_line_on_stderr(capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("module", ["rich", "rich.console", "hypercorn.asyncio"])
-def test_what_the_local_extra_brings_is_asked_for_where_it_is_missing(
+def test_a_missing_module_of_the_local_extra_is_one_line_with_advice(
     module: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(_: argparse.Namespace) -> int:
@@ -104,7 +104,7 @@ def test_an_interrupted_command_has_the_status_that_shells_know() -> None:
     assert status_of(doing(run)) == 130
 
 
-def test_a_reader_that_has_gone_is_no_traceback() -> None:
+def test_a_closed_pipe_is_not_a_traceback() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:

@@ -1,4 +1,4 @@
-"""Text from elsewhere cannot steer a terminal."""
+"""Untrusted text cannot control a terminal."""
 
 import pytest
 
@@ -17,5 +17,5 @@ from kinstream.cli.printable import printable
         ("lone \ud800", r"lone \ud800"),
     ],
 )
-def test_only_what_prints_as_itself_is_left(text: str, shown: str) -> None:
+def test_non_printable_characters_are_escaped(text: str, shown: str) -> None:
     assert printable(text) == shown

@@ -1,4 +1,4 @@
-"""What the demo shows fits 80 columns, moves only on a terminal, and cannot be steered by data."""
+"""The demo's output fits the terminal, moves only on a terminal, and cannot be controlled by data."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_the_last_line_is_the_verdict_and_a_bad_one_is_a_bad_status() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"\xff", b'{"day":"x","hour":1,"minute":2}', b'{"day":1}'])
-def test_a_record_that_is_no_flight_does_not_break_the_table(data: bytes) -> None:
+def test_a_record_that_is_not_a_flight_does_not_break_the_table(data: bytes) -> None:
     pipe = console(terminal=False)
     conclude(outcome_of([found(last=Event("1", data))], judge([FLIGHT], 1, [FLIGHT])), pipe)
     assert any(line.split()[-3:] == ["7", "05:09", "?"] for line in written(pipe).splitlines())

@@ -24,7 +24,7 @@ def test_a_lost_record_is_counted() -> None:
     assert str(verdict) == "9 written, 8 read, 1 lost, 0 duplicated, order per key kept"
 
 
-def test_a_duplicate_is_counted_and_is_no_break_of_order() -> None:
+def test_a_duplicate_is_counted_and_does_not_break_the_order() -> None:
     verdict = judge(SENT, 9, [*SENT, SENT[0]])
     assert not verdict.good
     assert str(verdict) == "9 written, 10 read, 0 lost, 1 duplicated, order per key kept"
@@ -54,6 +54,6 @@ def test_an_event_that_kinesis_never_acknowledged_is_reported() -> None:
     assert str(verdict).startswith("8 of 9 written, 9 read, ")
 
 
-def test_events_that_cannot_be_told_apart_are_refused() -> None:
+def test_equal_events_are_refused() -> None:
     with pytest.raises(ValueError, match="same"):
         judge([SENT[0], SENT[0]], 2, [])
