@@ -5,7 +5,14 @@ from itertools import pairwise
 
 import pytest
 
-from kinstream.sharding.hashkey import MAX_HASH_KEY, even_ranges, hash_key, hash_key_bytes, parse_hash_key
+from kinstream.sharding.hashkey import (
+    MAX_HASH_KEY,
+    _fastest_md5,
+    even_ranges,
+    hash_key,
+    hash_key_bytes,
+    parse_hash_key,
+)
 
 
 def test_partition_key_is_hashed_as_utf8() -> None:
@@ -63,3 +70,12 @@ def test_pythons_own_md5_may_be_missing(module: str) -> None:
     code = WITHOUT_BUILT_IN.replace("{module}", module)
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert found == ["0cc175b9c0f1b6a831c399e269772661", "_hashlib"]
+
+
+@pytest.mark.parametrize("missing", ["module", "interpreter"])
+def test_openssl_computes_md5_if_python_has_none_of_its_own(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if missing == "module":
+        monkeypatch.setitem(sys.modules, "_md5", None)
+    else:
+        monkeypatch.setattr(sys.implementation, "name", "another")
+    assert _fastest_md5()(b"a").digest().hex() == "0cc175b9c0f1b6a831c399e269772661"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kinstream import EncryptionType, PutRecordResult, ReceivedRecord, Record
+from kinstream import EncryptionType, PutRecordResult, ReceivedRecord, Record, UsageError
 from kinstream.record import json_text, parse_json
 
 
@@ -77,3 +77,28 @@ def test_what_is_no_json_is_a_value_error_without_the_data(data: bytes) -> None:
 
 def test_received_record_parses_its_json() -> None:
     assert ReceivedRecord(b'{"a":1}', "1", 1.0).json() == {"a": 1}
+
+
+def test_encryption_that_is_new_is_kept_by_its_name_and_anything_else_is_refused() -> None:
+    assert EncryptionType("QUANTUM").value == "QUANTUM"
+    with pytest.raises(ValueError, match="5"):
+        EncryptionType(5)  # type: ignore[arg-type]
+
+
+def test_record_of_get_records_has_no_checkpoint() -> None:
+    with pytest.raises(UsageError, match="get_records"):
+        ReceivedRecord(b"x", "1", 0.0).checkpoint()
+
+
+def test_repr_of_a_user_record_has_its_place_in_the_aggregate() -> None:
+    assert "sequence_number='1', subsequence_number=7," in repr(
+        ReceivedRecord(b"x", "1", 0.0, "key", subsequence_number=7)
+    )
+
+
+def test_repr_of_a_result_says_where_the_record_is_or_why_it_is_not_written() -> None:
+    assert repr(PutRecordResult("1", "shard-0")) == "PutRecordResult(shard_id='shard-0', sequence_number='1')"
+    retried = PutRecordResult("1", "shard-0", attempts=3, maybe_duplicate=True)
+    assert repr(retried).endswith("sequence_number='1', attempts=3, maybe_duplicate=True)")
+    failed = PutRecordResult(error_code="InternalFailure", error_message="broken")
+    assert repr(failed) == "PutRecordResult(error_code='InternalFailure', error_message='broken')"

@@ -12,7 +12,7 @@ import pytest
 from kinstream import ConfigError, EncryptionType, InvalidRecord, Record
 from kinstream.aws import kinesis
 from kinstream.aws.endpoint import Stream
-from kinstream.aws.kinesis import ShardFilter, ShardFilterType
+from kinstream.aws.kinesis import Malformed, ShardFilter, ShardFilterType
 from kinstream.aws.wire import CborCodec, Codec, JsonCodec
 
 STREAM = Stream("events")
@@ -185,3 +185,55 @@ def test_unknown_members_are_ignored() -> None:
     request = kinesis.put_record(JsonCodec(), STREAM, Record(b"x", "key"))
     answer = request.parse(body({"SequenceNumber": "1", "ShardId": "s", "New": {"of": ["2027"]}, " attempts": 9}))
     assert answer.sequence_number == "1"
+
+
+@CODECS
+def test_consumer_of_a_stream_is_registered_and_described_by_the_streams_arn(codec: Codec) -> None:
+    described = {"ConsumerName": "billing", "ConsumerARN": "arn", "ConsumerStatus": "ACTIVE"}
+    for request, answer in (
+        (kinesis.register_stream_consumer(codec, ARN, "billing"), {"Consumer": described}),
+        (kinesis.describe_stream_consumer(codec, ARN, "billing"), {"ConsumerDescription": described}),
+    ):
+        assert codec.decode(request.body) == {"StreamARN": ARN.arn, "ConsumerName": "billing"}
+        assert (request.region, request.account) == ("eu-west-1", "123456789012")
+        consumer = request.parse(codec.encode(answer))
+        assert (consumer.arn, consumer.status) == ("arn", "ACTIVE")
+
+
+@CODECS
+def test_arn_of_a_stream_is_in_its_summary(codec: Codec) -> None:
+    request = kinesis.describe_stream_arn(codec, STREAM)
+    assert codec.decode(request.body) == {"StreamName": "events"}
+    assert request.parse(codec.encode({"StreamDescriptionSummary": {"StreamARN": "arn:stream"}})) == "arn:stream"
+
+
+def test_subscription_is_no_whole_response() -> None:
+    consumer = "arn:aws:kinesis:eu-west-1:123456789012:stream/events/consumer/billing:1700000000"
+    request = kinesis.subscribe_to_shard(JsonCodec(), consumer, "shardId-000000000000", "LATEST")
+    with pytest.raises(Malformed, match="stream of events"):
+        request.parse(b"{}")
+
+
+def test_written_record_without_a_shard_is_a_malformed_response() -> None:
+    request = kinesis.put_records(JsonCodec(), STREAM, [Record(b"x", "key")])
+    with pytest.raises(Malformed, match="lacks the ShardId"):
+        request.parse(body({"FailedRecordCount": 0, "Records": [{"SequenceNumber": "1"}]}))
+
+
+def test_failures_are_counted_whatever_the_response_says() -> None:
+    request = kinesis.put_records(JsonCodec(), STREAM, [Record(b"x", "key")])
+    answer = request.parse(body({"FailedRecordCount": 0, "Records": [{"ErrorCode": "InternalFailure"}]}))
+    assert answer.failed_record_count == 1
+
+
+def test_empty_iterator_is_a_malformed_response() -> None:
+    request = kinesis.get_shard_iterator(JsonCodec(), STREAM, "shardId-000000000000", "LATEST")
+    with pytest.raises(Malformed, match="ShardIterator is empty"):
+        request.parse(body({"ShardIterator": ""}))
+
+
+@CODECS
+def test_key_with_a_lone_surrogate_is_an_invalid_record_with_its_index(codec: Codec) -> None:
+    with pytest.raises(InvalidRecord) as caught:
+        kinesis.put_records(codec, STREAM, [Record(b"x", "key"), Record(b"x", "\ud800")])
+    assert caught.value.index == 1

@@ -7,8 +7,8 @@ from typing import Any
 import cbor2
 import pytest
 
-from kinstream.aws.wire import LARGE_TO_DECODE, LARGE_TO_ENCODE, CborCodec, Codec, JsonCodec
-from kinstream.record import EncryptionType, Record, Shard
+from kinstream.aws.wire import LARGE_TO_DECODE, LARGE_TO_ENCODE, AutoCodec, CborCodec, Codec, JsonCodec
+from kinstream.record import EncryptionType, PutRecordResult, Record, Shard
 
 JSON, CBOR = JsonCodec(), CborCodec()
 BOTH = pytest.mark.parametrize("codec", [JSON, CBOR], ids=["json", "cbor"])
@@ -203,3 +203,31 @@ def test_timestamp_that_is_not_a_number_is_refused() -> None:
     for value in ("now", float("nan"), None, [1]):
         with pytest.raises(ValueError):
             CBOR.decode(cbor2.dumps({"Timestamp": cbor2.CBORTag(1, value)}))
+
+
+def test_form_of_a_put_follows_the_size_of_its_first_records() -> None:
+    codec = AutoCodec()
+    small, large = Record(b"x", "key"), Record(b"x" * 100_000, "key")
+    assert codec.best_for([small] * 9) is codec
+    assert isinstance(codec.best_for([large]), CborCodec)
+    assert codec.best_for([*[small] * 8, large]) is codec
+
+
+class Repeated:
+    """A compiled path that leaves the records in what it returns as the rest."""
+
+    def results_from_json(self, answer: bytes) -> Any:
+        return [PutRecordResult("wrong", "wrong")], answer
+
+    page_from_json = results_from_json
+
+
+def test_records_that_are_in_the_response_twice_are_read_by_the_general_decoder() -> None:
+    repeated: Any = Repeated()
+    codec = JsonCodec(repeated)
+    record = {"SequenceNumber": "1", "ShardId": "shard-0"}
+    assert codec.decode_put_records(body(codec, {"FailedRecordCount": 0, "Records": [record]})).results == [
+        PutRecordResult("1", "shard-0")
+    ]
+    answer = codec.decode_get_records(body(codec, {"Records": [record_of(codec)], "MillisBehindLatest": 0}))
+    assert [one.sequence_number for one in answer.records] == ["1"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kinstream import ConfigError, EncryptionType, HashKeyRange, ReceivedRecord, SequenceNumberRange, Shard, deaggregate
-from kinstream.consume.deaggregate import Deaggregator, Undeliverable
+from kinstream.consume.deaggregate import KEYS_REMEMBERED, Deaggregator, Undeliverable
 from kinstream.events import AggregateDamaged, Event, MisroutedAggregateDropped
 from kinstream.kpl.builder import Builder
 from kinstream.kpl.message import MAGIC
@@ -281,3 +281,17 @@ def test_function_takes_any_iterable_and_an_aggregate_without_records_is_nothing
 def test_function_names_what_is_wrong(records: Any, shard: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         deaggregate(records, shard=shard)
+
+
+def test_strays_are_found_after_more_keys_than_are_remembered() -> None:
+    keys = [key for key in map(str, range(3 * KEYS_REMEMBERED)) if hash_key(key) < 2**127]
+    high = next(key for key in "abcdefgh" if hash_key(key) >= 2**127)
+    apart = Apart(None, HashKeyRange("0", str(2**127 - 1)))
+    apart(aggregate(*keys[:KEYS_REMEMBERED]), aggregate(*keys[KEYS_REMEMBERED:]), aggregate(keys[0], high))
+    assert [event.sequence_number for event in apart.events if isinstance(event, MisroutedAggregateDropped)] == ["3"]
+
+
+def test_nothing_is_a_stray_in_a_shard_without_a_range() -> None:
+    apart = Apart(None, None)
+    assert [row[:2] for row in shown(apart(aggregate("a", "b")))[0]] == [("1", 0), ("1", 1)]
+    assert apart.events == []

@@ -45,3 +45,9 @@ def test_lag_that_shrank_while_nobody_waited_excuses_no_later_silence() -> None:
     watch.reset(100.0)
     watch.received(101.0, 0, 5000)
     assert watch.stalled(170.0, 60.0) == 70.0
+
+
+def test_empty_page_without_a_lag_is_no_progress() -> None:
+    watch = Watch(0.0)
+    watch.heard(5.0, 0, None)
+    assert watch.stalled(11.0, 10.0) == 11.0

@@ -208,3 +208,7 @@ def test_tables_of_very_many_keys_are_read_right() -> None:
     assert read(*records, *hash_keys, *keys) == expected
     with pytest.raises(BadIndex):
         unpack(sealed(*keys, record(b"\x08" + varint(count), DATA)))
+
+
+def test_unpacked_records_show_their_number_and_none_of_them() -> None:
+    assert repr(unpack(sealed(KEY, record(INDEX, b"\x1a\x06canary")))) == "<UserRecords: 1>"

@@ -336,3 +336,28 @@ def check_records(stream: Stream, model: Model) -> None:
             seen.setdefault(hash_key, []).append(order)
     assert sum(map(len, seen.values())) == model.put
     assert all(orders == sorted(orders) for orders in seen.values())
+
+
+def test_stream_that_does_not_exist_is_refused_by_its_name() -> None:
+    with pytest.raises(Refused, match="Stream orders under account"):
+        State(transition=0.0).stream("orders")
+
+
+def test_records_that_are_not_admitted_are_in_no_placement_and_get_no_number() -> None:
+    state, stream = active(2)
+    keys = [key(f"k{number}") for number in range(20)]
+    first, second = stream.open
+    placements = state.place(stream, keys, NOW, lambda shard, members: members[:3] if shard is first else [])
+    assert [(placement.shard, len(placement.members)) for placement in placements] == [(first, 3)]
+    following = {placement.shard.index: placement.first for placement in put(state, stream, keys)}
+    assert (following[first.index], following[second.index]) == (placements[0].first + 3, placements[0].first)
+
+
+def test_restored_streams_whose_state_does_not_end_stay_as_they_are() -> None:
+    state, stream = active()
+    state.register("orders", "billing", NOW, {})
+    state.advance(NOW)
+    restored = State(transition=0.0)
+    restored.restore([stream], 10)
+    restored.advance(NOW + 100)
+    assert restored.stream("orders").settings.consumers.keys() == {"billing"}

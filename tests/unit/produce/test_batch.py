@@ -7,11 +7,13 @@ from tests.unit.produce.shapes import delivery, lane, some
 
 from kinstream.config import Aggregation, Batching, RateLimits
 from kinstream.events import Event, RecordsAggregated, ShardPaced
+from kinstream.produce.aggregate import pack
 from kinstream.produce.batch import FEW_ALARMS, Batch, Batcher
 from kinstream.produce.expire import NEVER, SERVICE, Expiry, StallClocks
 from kinstream.produce.lane import Lane
 from kinstream.produce.pace import Pace
 from kinstream.produce.pending import KEYLESS, Aggregate, PendingRecord
+from kinstream.record import PutResult
 
 TIMEOUT = 30.0
 
@@ -281,3 +283,94 @@ def test_alarms_that_were_replaced_do_not_pile_up() -> None:
         assert of.ready(0, now + 0.1) == []
         assert len(of.ready(1, now + 0.2)) == 1
     assert len(of._alarms) <= 2 * FEW_ALARMS
+
+
+def test_request_knows_whether_any_of_its_records_was_settled() -> None:
+    alone, packed = delivery(), pack(some(2), 0, 2, 51200, 2)[0]
+    assert isinstance(packed, Aggregate)
+    batch = Batch()
+    batch.entries = [alone, packed]
+    assert not batch.has_settled
+    packed.members[1].outcome = PutResult("s", "1")
+    assert batch.has_settled
+
+
+def test_due_lane_whose_records_time_out_before_its_alarm_gets_an_earlier_alarm() -> None:
+    of = batcher(linger=0)
+    one = lane("s", delivery())
+    one.rest = 100.0
+    touched(of, one)
+    assert of.alarm == 100.0
+    one.rest = 0.0
+    one.put_in_front([delivery(first_failure=-25.0)])
+    touched(of, one)
+    assert of.alarm == 5.0
+
+
+def test_shard_gives_its_share_and_then_the_rest_to_one_request_if_there_is_space() -> None:
+    of = batcher(linger=0)
+    one, other = lane("s", *some(300)), lane("t", *some(10))
+    one.send_again([delivery("failed")])
+    touched(of, one, other)
+    (batch,) = of.ready(9, 0.0)
+    assert len(batch.entries) == 311
+    assert [span[0] for span in batch.spans].count(one) == 2
+    assert (one.on_their_way, other.on_their_way) == (1, 1)
+
+
+def test_time_of_a_failed_record_that_has_left_the_lane_ends_no_other_record() -> None:
+    of = batcher(linger=0)
+    one = lane("s", delivery("other"))
+    one.put_in_front([delivery("failed", first_failure=-29.0)])
+    one.without({"failed"})
+    touched(of, one, now=2.0)
+    assert of.expired == []
+    assert [keys(batch) for batch in of.ready(9, 2.0)] == [["other"]]
+
+
+@pytest.mark.parametrize("keep_order", [False, True])
+def test_record_that_times_out_while_it_is_due_is_not_sent(keep_order: bool) -> None:
+    of = batcher(linger=0, keep_order=keep_order)
+    late = delivery("late", first_failure=-29.0)
+    one = lane("s")
+    one.put_in_front([late])
+    touched(of, one)
+    assert of.ready(9, 2.0) == []
+    assert of.expired == [(one, [late])]
+
+
+def test_in_order_failed_records_of_one_key_are_retried_one_after_the_other() -> None:
+    of = batcher(linger=0, keep_order=True)
+    one = lane("s")
+    first, second = delivery("a", admitted=0.0), delivery("a", admitted=1.0)
+    keyless = [PendingRecord(b"x", KEYLESS, "0", 7, admitted) for admitted in (-2.0, -1.0)]
+    one.send_again([*keyless, first, second])
+    touched(of, one)
+    (batch,) = of.ready(9, 0.0)
+    assert batch.entries == [*keyless, first]
+    assert list(one.again) == [second]
+
+
+def test_shard_sends_what_its_pace_in_bytes_allows() -> None:
+    of = batcher(linger=0)
+    pace = Pace(RateLimits(bytes_per_second=1024, records_per_second=1000), 0.0)
+    pace.take(1, 200)
+    one = lane("s", *some(10, 394), pace=pace)
+    touched(of, one)
+    (batch,) = of.ready(9, 0.0)
+    assert (len(batch.entries), len(one)) == (2, 8)
+
+
+@pytest.mark.parametrize(("size", "advised"), [(20, True), (794, False)])
+def test_aggregation_is_advised_if_it_would_help_a_shard_that_its_number_of_records_limits(
+    size: int, advised: bool
+) -> None:
+    of = Batcher(Batching(linger=0), None, Expiry(TIMEOUT), StallClocks(TIMEOUT), keep_order=False)
+    one = lane("s", *some(1000, size), pace=Pace(RateLimits(bytes_per_second=10_000, records_per_second=10), 0.0))
+    for tenth in range(100):
+        touched(of, one, now=tenth / 10)
+        of.ready(9, tenth / 10)
+    assert (of.advice is not None) == advised
+    if of.advice is not None:
+        assert of.advice.shard_id == "s"
+        assert of.advice.factor > 1.5

@@ -68,3 +68,16 @@ def test_clocks_started_together_report_the_earliest_of_them() -> None:
     assert clocks.start_all((SERVICE, "a"), 1.0) == 1.0
     assert clocks.start_all(("a", "b"), 2.0) == 1.0
     assert clocks.start_all(("b", "c"), 3.0) == 2.0
+
+
+def test_clocks_that_run_keep_their_start_whatever_their_order() -> None:
+    clocks = StallClocks(30.0)
+    clocks.start("a", 1.0)
+    clocks.start("b", 2.0)
+    assert clocks.start_all(("a", "b"), 3.0) == 1.0
+
+
+def test_clock_that_does_not_run_may_be_cleared() -> None:
+    clocks = StallClocks(30.0)
+    clocks.clear("a")
+    assert clocks.since("a") == NEVER

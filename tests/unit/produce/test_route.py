@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import pytest
 from tests.unit.produce.shapes import delivery, shard_map
 
 from kinstream.produce.lane import Lane
 from kinstream.produce.pending import KEYLESS, PendingRecord
-from kinstream.produce.route import Router, all_in, find_all
+from kinstream.produce.route import Router, all_in, distribute, find_all
 from kinstream.sharding.hashkey import MAX_HASH_KEY, hash_key
 
 
@@ -85,3 +86,19 @@ def test_a_range_holds_its_ends() -> None:
     low, high = (5).to_bytes(16, "big"), (9).to_bytes(16, "big")
     assert all_in([delivery(hash_key="5"), delivery(hash_key="9")], low, high)
     assert not all_in([delivery(hash_key="5"), delivery(hash_key="10")], low, high)
+
+
+class Full(list[PendingRecord]):
+    def append(self, record: PendingRecord) -> None:
+        if self:
+            raise MemoryError
+        super().append(record)
+
+
+def test_distribution_that_fails_changes_no_queue() -> None:
+    records = [delivery(f"key-{number}") for number in range(50)]
+    queues: list[list[PendingRecord]] = [[delivery("earlier")], Full()]
+    before = list(queues[0])
+    with pytest.raises(MemoryError):
+        distribute(records, shard_map(2).ends, queues, compiled=None)
+    assert (queues[0], queues[1]) == (before, [])

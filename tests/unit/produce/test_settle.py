@@ -22,7 +22,16 @@ from kinstream.produce.batch import Batch
 from kinstream.produce.lane import Lane
 from kinstream.produce.pending import Aggregate, Entry, PendingRecord
 from kinstream.produce.route import find_all
-from kinstream.produce.settle import hopeless, judge, mark_written, scatter, settle, settle_unanswered
+from kinstream.produce.settle import (
+    hopeless,
+    in_doubt,
+    judge,
+    mark_written,
+    refused_for_one,
+    scatter,
+    settle,
+    settle_unanswered,
+)
 from kinstream.record import PutResult
 from kinstream.sharding.shardmap import ShardMap
 
@@ -168,3 +177,17 @@ def test_a_result_tells_the_attempts_alone_and_in_aggregates_together() -> None:
     member.attempts, entry.attempts = 1, 1
     mark_written([entry], [written()])
     assert (member.result().attempts, member.result().maybe_duplicate) == (3, False)
+
+
+def test_only_an_invalid_argument_may_be_about_a_single_record() -> None:
+    assert refused_for_one(service_error("PutRecords", 400, "InvalidArgumentException", "a key is too long"))
+    assert not refused_for_one(service_error("PutRecords", 400, "ResourceNotFoundException", "no such stream"))
+
+
+def test_records_in_doubt_are_counted_alone_and_in_aggregates() -> None:
+    alone, packed = delivery(), aggregate(3, ["a"])
+    assert (in_doubt(alone), in_doubt(packed)) == (0, 0)
+    alone.maybe_written = packed.members[1].maybe_written = True
+    assert (in_doubt(alone), in_doubt(packed)) == (1, 1)
+    packed.maybe_written = True
+    assert in_doubt(packed) == 3

@@ -132,3 +132,18 @@ def test_children_are_known_however_long_their_parent_is_gone() -> None:
     lineage.finish("1")
     lineage.listed([])
     assert lineage.children("0") == []
+
+
+def test_reading_from_the_latest_reads_no_ancestor_though_the_first_of_them_expired() -> None:
+    everything = [shard("1", "0"), shard("2", "1"), shard("3", "2")]
+    lineage = Lineage(everything[2:])
+    lineage.listed(everything)
+    assert names(lineage.readable()) == ["3"]
+
+
+def test_shard_that_expired_is_no_child_any_more_and_its_sibling_still_is() -> None:
+    lineage = Lineage([shard("0"), shard("1", "0"), shard("2", "0")])
+    for finished in ("0", "1"):
+        lineage.finish(finished)
+    lineage.listed([shard("2", "0")])
+    assert names(lineage.children("0")) == ["2"]
