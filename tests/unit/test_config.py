@@ -7,7 +7,18 @@ import pytest
 import trustme
 
 from kinstream import config
-from kinstream.config import ConnectionOptions, RetryPolicy, Timeouts, WireFormat, choice, read_ca_bundle, text
+from kinstream.config import (
+    BufferLimits,
+    ConnectionOptions,
+    Polling,
+    PreferFanOut,
+    RetryPolicy,
+    Timeouts,
+    WireFormat,
+    choice,
+    read_ca_bundle,
+    text,
+)
 from kinstream.errors import ConfigError
 
 
@@ -138,3 +149,13 @@ def test_choice_lists_what_is_allowed(value: Any) -> None:
 def test_choice_takes_the_name_or_the_member() -> None:
     assert choice("wire", "cbor", WireFormat) is WireFormat.CBOR
     assert choice("wire", WireFormat.JSON, WireFormat) is WireFormat.JSON
+
+
+def test_wait_for_buffer_space_may_be_bounded() -> None:
+    assert BufferLimits(max_wait=1.5).max_wait == 1.5
+    with pytest.raises(ConfigError, match=r"BufferLimits.max_wait=-1: must be a number from 0 to 86400 seconds"):
+        BufferLimits(max_wait=-1)
+
+
+def test_ways_to_fetch_are_those_of_the_two_options() -> None:
+    assert PreferFanOut(polling=Polling(idle_interval=2)).polling.idle_interval == 2

@@ -16,7 +16,7 @@ from tests.doubles.transport import ScriptedTransport
 import kinstream
 from kinstream import Batching, Client, Consumer, Credentials, ErrorPolicy, Producer, blocking, callbacks
 from kinstream.local import Limits, Server
-from kinstream.usage import _checked, _options, public_name
+from kinstream.usage import _checked, _options, forked, has_not, public_name
 
 OPTIONS: dict[str, Any] = {
     "region": "us-east-1",
@@ -325,3 +325,18 @@ def test_other_missing_module_is_not_blamed_on_the_extra() -> None:
     ended = hiding("import kinstream.local", "msgspec")
     assert "ExtraMissing" not in ended.stderr
     assert "msgspec" in ended.stderr
+
+
+def test_attribute_that_a_class_has_is_left_alone() -> None:
+    class Mine:
+        shard_id = "shard-0"
+
+    has_not(Mine, ("shard_id", "attempts"), "ask its {name}")
+    assert Mine.shard_id == "shard-0"
+    assert Mine.attempts is not None  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="has no attempts: ask its attempts"):
+        Mine().attempts  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_object_of_another_process_is_named_with_the_ways_out() -> None:
+    assert "kinstream.Producer was used before this process was forked" in str(forked("kinstream.Producer"))

@@ -252,8 +252,9 @@ def put_records(
         )
     request = _encodable(codec, stream, records)
     if request is None:  # a partition key has a lone surrogate, which the full check reports
-        records = [checked(record, f"records[{i}]", index=i) for i, record in enumerate(records)]
-        return put_checked_records(codec, stream, records)
+        return put_checked_records(
+            codec, stream, [checked(record, f"records[{i}]", index=i) for i, record in enumerate(records)]
+        )
     return request
 
 

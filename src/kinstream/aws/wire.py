@@ -236,10 +236,7 @@ class CborCodec:
 
     def encode(self, params: dict[str, Any]) -> bytes:
         """Return the request body of any operation."""
-        try:
-            return cbor2.dumps(_walk(params, _cbor_request_leaf))
-        except cbor2.CBOREncodeError as error:
-            raise ValueError(str(error)) from None
+        return cbor2.dumps(_walk(params, _cbor_request_leaf))
 
     def decode(self, body: bytes) -> Any:
         """Return the value of a body."""
@@ -378,8 +375,6 @@ def _load(body: bytes) -> Any:
         value = cbor2.CBORDecoder(stream, semantic_decoders=_TAGS, tag_hook=_untagged).decode()
     except cbor2.CBORError as error:  # not a ValueError in cbor2 6
         raise ValueError(str(error)) from None
-    except RecursionError:
-        raise ValueError(_TOO_DEEP) from None
     if stream.tell() != len(body):
         raise ValueError("bytes after the end")
     return value

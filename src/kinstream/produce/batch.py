@@ -262,7 +262,7 @@ class Batcher:
                 batch = self._gather(now)
                 if batch.entries:
                     batches.append(batch)
-                elif not self._due:
+                else:
                     break  # no pace allows any of it now
         while self._due and len(batches) < room:
             batch = Batch()
@@ -298,12 +298,10 @@ class Batcher:
                 if company is None:
                     if start + self._whole_entries < most and self._whole_size < room:
                         break
-                    company = iter(list(whole))
+                    company = (lane for lane in list(whole) if lane in whole)
                 found = next(company, None)
                 if found is None:
                     break
-                if found not in whole:
-                    continue
                 lane = found
                 del whole[lane]
                 self._whole_entries -= lane.entries

@@ -120,7 +120,8 @@ def _sort_out(
             if judged:
                 written.append(entry)
                 where.append(result)
-            elif isinstance(entry, Aggregate):
+            else:
+                assert isinstance(entry, Aggregate)  # a single record is accepted wherever it is
                 entry.first_failure = min(entry.first_failure, batch.sent_at)
                 if judged is None:
                     verdict.unsure.append((lane, entry, result))

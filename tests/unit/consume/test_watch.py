@@ -49,5 +49,5 @@ def test_lag_that_shrank_while_nobody_waited_excuses_no_later_silence() -> None:
 
 def test_empty_page_without_a_lag_is_no_progress() -> None:
     watch = Watch(0.0)
-    watch.heard(5.0, 0, None)
+    watch.received(5.0, 0, None)
     assert watch.stalled(11.0, 10.0) == 11.0
