@@ -53,7 +53,7 @@ def test_python_block_runs(code: str, tmp_path: Path) -> None:
         if "CreateStream" not in code:
             kinesis.create_stream(StreamName="events", ShardCount=2)
             kinesis.get_waiter("stream_exists").wait(StreamName="events", WaiterConfig={"Delay": 0.02})
-            kinesis.put_record(StreamName="events", Data=b"one", PartitionKey="first")
+            kinesis.put_record(StreamName="events", Data=b'{"n": 1}', PartitionKey="first")
         env = {**os.environ, **access, "AWS_ENDPOINT_URL_KINESIS": server.url, "HOME": str(tmp_path)}
         run = subprocess.run(
             [sys.executable, "-X", "dev", "-W", "error", "-c", code],

@@ -8,6 +8,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "DESIGN.md"
+OWN = re.compile(
+    r"https://github\.com/kinstream/kinstream/(?:blob|tree)/main/|https://raw\.githubusercontent\.com/kinstream/kinstream/main/"
+)
+"""Addresses that lead to a file of this repository."""
 
 
 def test_the_file_map_is_current() -> None:
@@ -30,6 +34,14 @@ def test_code_that_the_design_names_exists() -> None:
 
 def test_links_lead_somewhere() -> None:
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "changelog.d").glob("*.md")]:
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-            if "://" not in target:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+            if own := OWN.match(target):
+                assert (ROOT / target[own.end() :]).exists(), f"{page.name} links to {target}"
+            elif "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_links_of_the_readme_work_outside_the_repository() -> None:
+    targets = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    assert len(targets) > 10
+    assert [target for target in targets if not target.startswith("https://")] == []
