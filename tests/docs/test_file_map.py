@@ -32,6 +32,13 @@ def test_code_that_the_design_names_exists() -> None:
             assert re.search(rf"\b(def|class) {part}\b", text), f"{path} has no {name}"
 
 
+def test_classes_and_members_that_the_design_names_exist() -> None:
+    source = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.*") if path.suffix in {".py", ".c", ".h"})
+    spans = re.findall(r"`(_?[A-Z]\w*(?:\.\w+)*)`", PAGE.read_text().split("<!-- file map -->")[0])
+    assert len(spans) > 50
+    assert [span for span in spans for name in span.split(".") if not re.search(rf"\b{name}\b", source)] == []
+
+
 def test_links_lead_somewhere() -> None:
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "changelog.d").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
