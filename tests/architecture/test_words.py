@@ -17,21 +17,32 @@ ROOT = Path(__file__).parents[2]
 
 # Files that were rewritten in the vocabulary. A file is added once it passes, and never removed.
 FILES = (
-    "docs/DESIGN.md",
-    "docs/aggregation.md",
-    "docs/dead-letters.md",
-    "docs/logging.md",
-    "docs/reference.md",
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/*.md",
     "docs/decisions/*.md",
     "src/kinstream/__init__.py",
-    "src/kinstream/config.py",
-    "src/kinstream/usage.py",
-    "src/kinstream/blocking/__init__.py",
-    "src/kinstream/blocking/delivery.py",
-    "docs/local-control.md",
-    "docs/local.md",
-    "src/kinstream/cli/local.py",
+    "src/kinstream/__main__.py",
     "src/kinstream/clock.py",
+    "src/kinstream/config.py",
+    "src/kinstream/consumer.py",
+    "src/kinstream/errors.py",
+    "src/kinstream/events.py",
+    "src/kinstream/extra.py",
+    "src/kinstream/failures.py",
+    "src/kinstream/frames.py",
+    "src/kinstream/interpreter.py",
+    "src/kinstream/leave.py",
+    "src/kinstream/service_quotas.py",
+    "src/kinstream/speed.py",
+    "src/kinstream/stream.py",
+    "src/kinstream/usage.py",
+    "src/kinstream/version.py",
+    "src/kinstream/aws/[!k]*.py",  # all but kinesis.py
+    "src/kinstream/blocking/[!p]*.py",  # all but producer.py
+    "src/kinstream/callbacks/[!p]*.py",  # all but producer.py
+    "src/kinstream/cli/**/*.py",
+    "src/kinstream/consume/**/*.py",
     "src/kinstream/local/*.py",
     "src/kinstream/testing/*.py",
 )
@@ -67,10 +78,13 @@ PRIVATE = {
     r"bec(?:omes?|ame) of": "result, outcome",
     r"(?:write|writes|wrote|written|writing) (?:\w+ )?down": "checkpoint, store, persist",
     r"(?:take|takes|took|taken|taking) (?:\w+ )?apart": "deaggregate, split, parse",
-    r"the program(?:'s)?": "the application",
+    r"the program(?!'s name)(?:'s)?": "the application",
     r"say(?:s|ing)? not to|needs? it not": "state the negation early",
     r"^What": "the subject first: a sentence does not start with this",
 }
+
+THERE = re.compile(r"\bthere\s+\Z")
+"""The word before a proper use of a private word: `there is none`."""
 
 # Words that have a proper use: occurrences per 10,000 words of docstrings, comments and Markdown, over all files together.
 AT_MOST = {
@@ -168,6 +182,8 @@ def private_words(found: list[Passage], allowed: Mapping[str, Mapping[str, int]]
         compiled = _compiled(pattern)
         for passage in found:
             for match in compiled.finditer(passage.text):
+                if THERE.search(passage.text, 0, match.start("word")):
+                    continue
                 word = " ".join(match["word"].lower().split())
                 counter = seen.setdefault(passage.path, Counter())
                 counter[word] += 1
@@ -273,6 +289,11 @@ def test_private_words_are_found_in_markdown_but_not_in_code_or_generated_text(t
         "bad.md:1: 'room'",
         "bad.md:3: 'is none'",
     ]
+
+
+def test_proper_uses_of_a_private_word_pass(tmp_path: Path) -> None:
+    page = "None if there\n  is none, or there are none. The program's name. If the value is None.\n"
+    assert private_words(bad_page(tmp_path, "good.md", page), {}) == []
 
 
 def test_an_allowed_word_passes_and_an_entry_that_is_not_needed_fails(tmp_path: Path) -> None:
