@@ -91,7 +91,7 @@ class StaticSource:
         return self._credentials
 
     def expired(self, credentials: Credentials) -> bool:
-        """Return False: there are no others."""
+        """Return False, because the credentials never change."""
         return False
 
 

@@ -226,7 +226,7 @@ def put_records(
         encoder: Encodes data that is not bytes-like, if its record has no encoder.
 
     Raises:
-        ConfigError: There are no records, too many, or they are too large together.
+        ConfigError: The number of records is 0 or too large, or their total size is too large.
         InvalidRecord: A record is not valid. `.index` is its index.
     """
     if isinstance(records, (str, bytes, bytearray, memoryview, Mapping, Record)) or not isinstance(records, Iterable):
