@@ -89,7 +89,7 @@ class Compiled(Protocol):
     def user_records(
         self, record: ReceivedRecord[bytes], origin: object, low: bytes | None, high: bytes | None, /
     ) -> list[ReceivedRecord[bytes]] | None:
-        """Return the user records of a valid aggregate if all of them are in the hash-key range. A bound of None means unlimited."""
+        """Return the user records of a valid aggregate if all are in the hash-key range. A bound of None means unlimited."""
 
 
 def _load() -> Compiled | None:
