@@ -308,7 +308,7 @@ def check_timeout(timeout: Any) -> None:
 def _option(name: str, value: T, kind: type[T]) -> T:
     if not isinstance(value, kind):
         raise ConfigError(
-            f"{name}: must be a kinstream.{kind.__name__}, not {_given(value, kind)}; leave it out for the default"
+            f"{name}: must be a kinstream.{kind.__name__}, not {_given(value, kind)}. Leave it out for the default"
         )
     return value
 
@@ -323,10 +323,10 @@ def _aggregation(value: Any) -> Aggregation | None:
         return value
     if value is False:
         raise ConfigError(
-            "aggregate=False: must be a kinstream.Aggregation or None; pass None, or leave it out, for no aggregation"
+            "aggregate=False: must be a kinstream.Aggregation or None. Pass None, or leave it out, for no aggregation"
         )
     shown = "=True" if value is True else ""
     given = "" if value is True else f", not {_given(value, Aggregation)}"
     raise ConfigError(
-        f"aggregate{shown}: must be a kinstream.Aggregation or None{given}; pass aggregate=Aggregation() to aggregate"
+        f"aggregate{shown}: must be a kinstream.Aggregation or None{given}. Pass aggregate=Aggregation() to aggregate"
     )

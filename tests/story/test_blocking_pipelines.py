@@ -786,7 +786,7 @@ def test_a_limit_that_was_raised_is_learned_in_whatever_thread_it_refuses_a_reco
             looked.clear()
             client.call("UpdateMaxRecordSize", {"StreamARN": described["StreamARN"], "MaxRecordSizeInKiB": 2048})
             until_active(client, place.stream)
-            with pytest.raises(InvalidRecord, match="the stream accepts 1048576"):
+            with pytest.raises(InvalidRecord, match="The stream accepts 1048576"):
                 producer.put(bytes(2_000_000), "key")
             assert looked.wait(15)
             producer.put(bytes(2_000_000), "key").result()

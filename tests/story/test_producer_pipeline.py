@@ -384,7 +384,7 @@ async def test_the_streams_largest_record_is_learned(place: Place) -> None:
     async with place.producer() as producer:
         large = await (await producer.put(bytes(2_000_000), "key"))
         assert large.subsequence_number is None
-        with pytest.raises(InvalidRecord, match="the stream accepts 2097152"):
+        with pytest.raises(InvalidRecord, match="The stream accepts 2097152"):
             await producer.put(bytes(2_200_000), "key")
 
 
@@ -405,12 +405,12 @@ async def test_a_limit_that_was_raised_is_learned_when_it_refuses_a_record(place
         await set_record_limit(place, 2048)
         looks = place.server.every("DescribeStreamSummary").watch()
         for _ in range(20):
-            with pytest.raises(InvalidRecord, match="the stream accepts 1048576"):
+            with pytest.raises(InvalidRecord, match="The stream accepts 1048576"):
                 await producer.put(bytes(2_000_000), "key")
         await asyncio.wait_for(looked.wait(), 15)
         await (await producer.put(bytes(2_000_000), "key"))
         for _ in range(20):
-            with pytest.raises(InvalidRecord, match="the stream accepts 2097152"):
+            with pytest.raises(InvalidRecord, match="The stream accepts 2097152"):
                 await producer.put(bytes(2_200_000), "key")
         await asyncio.sleep(0.05)
         assert len(looks.calls) == 1
@@ -441,7 +441,7 @@ async def test_a_limit_that_was_lowered_is_learned_from_the_refusal(place: Place
         results = await (await producer.put_many([(b"small", "a"), (bytes(2_000_000), "b"), (b"small", "c")]))
         assert [isinstance(result, PutResult) for result in results] == [True, False, True]
         await asyncio.wait_for(looked.wait(), 15)
-        with pytest.raises(InvalidRecord, match="the stream accepts 1048576"):
+        with pytest.raises(InvalidRecord, match="The stream accepts 1048576"):
             await producer.put(bytes(2_000_000), "key")
 
 
@@ -732,10 +732,10 @@ def test_a_producer_that_is_forgotten_does_not_hold_up_the_loops_end(server: Ser
         ({"order": "time"}, "order='time'"),
         (
             {"aggregate": True},
-            r"aggregate=True: must be a kinstream.Aggregation or None; pass aggregate=Aggregation\(\) to aggregate",
+            r"aggregate=True: must be a kinstream.Aggregation or None. Pass aggregate=Aggregation\(\) to aggregate",
         ),
-        ({"aggregate": False}, "pass None, or leave it out, for no aggregation"),
-        ({"aggregate": Aggregation}, r"not the class; pass aggregate=Aggregation\(\) to aggregate"),
+        ({"aggregate": False}, "Pass None, or leave it out, for no aggregation"),
+        ({"aggregate": Aggregation}, r"not the class. Pass aggregate=Aggregation\(\) to aggregate"),
         ({"aggregate": {"max_bytes": 1024}}, "aggregate: must be a kinstream.Aggregation or None, not dict; pass"),
         ({"batch": None}, "batch: must be a kinstream.Batching"),
         ({"rate_limits": 5}, "rate_limits: must be a kinstream.RateLimits"),

@@ -11,6 +11,7 @@ from tests.doubles.heard import Heard
 from tests.doubles.streams import Place, local_stream, split
 
 from kinstream import EncryptionType, Record, ShardIteratorType, UnexpectedResponse, blocking, callbacks
+from kinstream.record import json_text
 
 FIRST = "shardId-000000000000"
 
@@ -28,8 +29,8 @@ def consumer(place: Place) -> Iterator[callbacks.Consumer]:
 
 
 def write(place: Place, *data: Any) -> list[str]:
-    """Write records one after another; return their sequence numbers."""
-    with blocking.Producer(place.stream, **place.options) as producer:
+    """Write records one after another, as the reference's producer does, and return their sequence numbers."""
+    with blocking.Producer(place.stream, encoder=json_text, **place.options) as producer:
         return [producer.put_record(Record(each, "key")).sequence_number or "" for each in data]
 
 

@@ -162,7 +162,7 @@ async def test_encoder_that_is_not_a_function_is_refused(encoder: Any) -> None:
 
 @pytest.mark.parametrize("option", ["batch", "buffer", "delivery"])
 async def test_option_without_an_off_state_refuses_none(option: str) -> None:
-    with pytest.raises(ConfigError, match=f"{option}: must be a kinstream.*, not None; leave it out for the default"):
+    with pytest.raises(ConfigError, match=f"{option}: must be a kinstream.*, not None. Leave it out for the default"):
         producer_on(**{option: None})
 
 

@@ -503,9 +503,9 @@ def _checked(record: Any, encoder: Encoder, *, keyless: bool) -> Record | str:
     if not isinstance(key, str):
         return f".partition_key: must be text, not {type(key).__name__}"
     if not 0 < len(key) <= PARTITION_KEY_MAX_CHARACTERS:
-        return f".partition_key: {len(key)} characters; must have 1 to {PARTITION_KEY_MAX_CHARACTERS} (API reference, PutRecord)"
+        return f".partition_key: {len(key)} characters. Must have 1 to {PARTITION_KEY_MAX_CHARACTERS} (API reference, PutRecord)"
     if not keyless and _exact(key) == NO_KEY:
-        return f".partition_key={NO_KEY!r}: reserved for records without a key; use another key, or put without a key"
+        return f".partition_key={NO_KEY!r}: reserved for records without a key. Use another key, or put without a key"
     try:
         key_size = len(key.encode())
     except UnicodeEncodeError:
@@ -521,7 +521,7 @@ def _checked(record: Any, encoder: Encoder, *, keyless: bool) -> Record | str:
         return data
     if len(data) + key_size > RECORD_MAX_BYTES:
         return (
-            f": {len(data)} bytes of data and {key_size} bytes of partition key; together at most {RECORD_MAX_BYTES}"
+            f": {len(data)} bytes of data and {key_size} bytes of partition key. Together at most {RECORD_MAX_BYTES}"
             " (API reference, UpdateMaxRecordSize)"
         )
     return Record(data, _exact(key), _exact(hash_key), _exact(number))

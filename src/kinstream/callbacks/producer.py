@@ -301,7 +301,7 @@ class Producer(Face):
             if error is not None and count:
                 were = "record was" if count == 1 else "records were"
                 add_problem(
-                    error, self, KinesisError(f"close: {count:,} {were} not written; their callbacks have the errors")
+                    error, self, KinesisError(f"close: {count:,} {were} not written. Their callbacks have the errors")
                 )
 
     async def _limit(self, access: StreamAccess, timeout: float) -> None:  # noqa: ASYNC109

@@ -127,10 +127,10 @@ class Admission:
     def _checked(self, data: Any, key: str | None, hash_key: str | None, where: str, index: int) -> PendingRecord:
         if isinstance(data, Record):
             if key is not None or hash_key is not None:
-                raise InvalidRecord(f"{where}: a Record has its own keys; pass none in addition to it", index=index)
+                raise InvalidRecord(f"{where}: a Record has its own keys. Pass none in addition to it", index=index)
             if data.prev_sequence_number is not None:
                 raise InvalidRecord(
-                    f"{where}.prev_sequence_number: only put_record orders a record by it; Producer(order='key') keeps the order"
+                    f"{where}.prev_sequence_number: only put_record orders a record by it. Producer(order='key') keeps the order"
                     " of each key",
                     index=index,
                 )
@@ -153,7 +153,7 @@ class Admission:
         wrapped = WrappedRecord.of(payload, key, sound.explicit_hash_key)
         self._check_size(
             wrapped.size,
-            f"{where}: the data is itself an aggregated record; in the container that readers need to return it unchanged, it has"
+            f"{where}: the data is itself an aggregated record. In the container that readers need to return it unchanged, it has"
             f" {wrapped.size} bytes with its partition key (put_record writes it without a container)",
             index,
         )
@@ -165,13 +165,13 @@ class Admission:
             if size <= RECORD_MAX_BYTES:
                 self.outgrown()
             raise InvalidRecord(
-                f"{problem}; the stream accepts {self.record_limit} (its MaxRecordSizeInKiB; API reference,"
+                f"{problem}. The stream accepts {self.record_limit} (its MaxRecordSizeInKiB, API reference,"
                 " UpdateMaxRecordSize)",
                 index=index,
             )
         if size > self._largest:
             raise InvalidRecord(
-                f"{problem}; the whole buffer has space for {self._largest} (BufferLimits.max_bytes)", index=index
+                f"{problem}. The whole buffer has space for {self._largest} (BufferLimits.max_bytes)", index=index
             )
 
 

@@ -80,7 +80,7 @@ class Deliveries:
     def __init__(self, deliveries: list[PendingRecord], unseen: Unseen | None = None) -> None:
         self._deliveries = deliveries
         self._settled = 0
-        self._unseen = unseen  # notified of awaits; None if they are not awaited
+        self._unseen = unseen  # notified of awaits, or None if they are not awaited
 
     def __len__(self) -> int:
         return len(self._deliveries)

@@ -111,7 +111,7 @@ class Door:
         return self._admission.one(data, partition_key, explicit_hash_key)
 
     def lay(self, delivery: PendingRecord, waiter: Any, records: int, size: int) -> bool:
-        """Buffer a record without waiting; return False if the buffer is full.
+        """Buffer a record without waiting. Return False if the buffer is full.
 
         Whether it is full is decided here, in the caller's thread: only the event loop changes the buffer's account, and what is
         in the inbox is counted in addition.
@@ -224,7 +224,7 @@ class Door:
         self.empty()
         return await self._pipeline.flush()
 
-    async def close(self, timeout: float | None) -> None:  # noqa: ASYNC109 - late records fail; nothing is cancelled
+    async def close(self, timeout: float | None) -> None:  # noqa: ASYNC109 - late records fail, nothing is cancelled
         """Close the pipeline behind all records that were put."""
         self.shut()
         self.empty()

@@ -82,7 +82,7 @@ class Entrance:
         return len(self.room.queue) + sum(len(lane.queue) for lane in self._queued)
 
     def offer(self, delivery: PendingRecord) -> bool:
-        """Buffer a record if credit is left for it; return False if not, for `enter` to buffer it when there is space."""
+        """Buffer a record if credit is left for it. Return False if not, for `enter` to buffer it when there is space."""
         room = self.room
         charge = delivery.size + OVERHEAD
         if self._express > 0 and charge <= room.size - self._reserve and get_ident() == self._thread:

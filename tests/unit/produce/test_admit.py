@@ -189,9 +189,9 @@ def test_a_record_larger_than_the_stream_takes_or_the_buffer_holds_is_refused() 
     of = admission()
     of.record_limit = 100
     assert of.one(b"x" * 97, "key", None).size == 100
-    with pytest.raises(InvalidRecord, match=r"101 bytes .* the stream accepts 100"):
+    with pytest.raises(InvalidRecord, match=r"101 bytes .* The stream accepts 100"):
         of.one(b"x" * 98, "key", None)
-    with pytest.raises(InvalidRecord, match="the whole buffer has space for 768"):
+    with pytest.raises(InvalidRecord, match="The whole buffer has space for 768"):
         admission(max_bytes=1024).one(b"x" * 800, "key", None)
 
 

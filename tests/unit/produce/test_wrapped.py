@@ -100,7 +100,7 @@ def test_payload_that_only_fits_without_a_container_is_refused_and_put_record_is
         assert isinstance(error, InvalidRecord)
         assert error.index == index
         assert f"{wrapped} bytes" in str(error)
-        assert f"the stream accepts {wrapped - 1}" in str(error)
+        assert f"The stream accepts {wrapped - 1}" in str(error)
         assert "put_record " in str(error)
 
 
