@@ -62,7 +62,7 @@ PURE = {
     "consume.checkpoint", "consume.deaggregate", "consume.lifecycle", "consume.statistics", "consume.watch", "consume.withhold",
     "consume.fetch.pace",
     "consume.fetch.position", "consume.fetch.subscribing", "consume.lease.lease",
-    "local.eventstream", "local.kept", "local.quotas", "local.resharding", "local.sequence", "local.state",
+    "local.eventstream", "local.model", "local.quotas", "local.resharding", "local.sequence", "local.state",
 }  # fmt: skip
 ACTING = {"asyncio", "threading", "time", "os", "socket", "random", "secrets", "uuid", "logging", "sqlite3",
           "pyreqwest", "botocore", "hypercorn"}  # fmt: skip

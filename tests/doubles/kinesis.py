@@ -12,7 +12,7 @@ import msgspec
 from kinstream.aws.transport import Answer
 from kinstream.clock import Clock
 from kinstream.local import sequence
-from kinstream.local.kept import Shard, Status, Stream
+from kinstream.local.model import Shard, Status, Stream
 from kinstream.local.operations import Operations
 from kinstream.local.quotas import Quotas
 from kinstream.local.refusal import Refused

@@ -20,7 +20,7 @@ from tests.doubles.pushing import PushedAnswer, PushFate, PushFaults, WholeAnswe
 
 from kinstream.aws.transport import SLOW_LINE_BYTES_PER_SECOND, Answer, StreamedAnswer
 from kinstream.errors import ConnectionFailed, ConnectionLost, RequestTimedOut
-from kinstream.local import answers
+from kinstream.local import responses
 from kinstream.local.eventstream import CONTENT_TYPE
 from kinstream.local.refusal import Refused
 from kinstream.local.subscriptions import Subscription
@@ -261,7 +261,7 @@ class Network:
                 told.close()  # its client has gone
             answer = service.answer(_wire(headers), None)
             return Answer(200, {**answer.headers, "content-type": CONTENT_TYPE}, b"")
-        if isinstance(told, answers.PutRecords):
+        if isinstance(told, responses.PutRecords):
             trip.results = [_place(result) for result in told.records]
             trip.codes = [result.error_code or "" for result in told.records]
             if trip.fate is Fate.MISCOUNTED:
@@ -272,13 +272,13 @@ class Network:
         """Return an error answer of a service that does not look at the request."""
         return self.service.refusal(_wire(headers), Refused(code, "It was drawn.", status=status))
 
-    def _in_part(self, trip: Trip, faults: Faults) -> answers.PutRecords:
+    def _in_part(self, trip: Trip, faults: Faults) -> responses.PutRecords:
         """Do a put without some of its records."""
         request = trip.request
         entries = request.records
         failed = [self.random.random() < faults.entry for _ in entries]
         request.records = [entry for entry, fails in zip(entries, failed, strict=True) if not fails]
-        done = answers.PutRecords(0, [], "NONE")
+        done = responses.PutRecords(0, [], "NONE")
         try:
             if request.records:
                 done = self.service.act(trip.operation, request)
@@ -286,9 +286,9 @@ class Network:
             request.records = entries
         results = iter(done.records)
         code = self.random.choice([THROUGHPUT, THROUGHPUT, "InternalFailure"])
-        refusal = answers.PutRecordsEntry(error_code=code, error_message="It was drawn.")
+        refusal = responses.PutRecordsEntry(error_code=code, error_message="It was drawn.")
         merged = [refusal if fails else next(results) for fails in failed]
-        return answers.PutRecords(done.failed_record_count + sum(failed), merged, done.encryption_type)
+        return responses.PutRecords(done.failed_record_count + sum(failed), merged, done.encryption_type)
 
 
 class LocalTransport:
@@ -416,17 +416,17 @@ def _wire(headers: dict[str, str]) -> WireFormat:
     return WIRES.get(headers["content-type"], JSON)
 
 
-def _place(result: answers.PutRecordsEntry) -> tuple[str, str] | None:
+def _place(result: responses.PutRecordsEntry) -> tuple[str, str] | None:
     if result.shard_id is None or result.sequence_number is None:
         return None
     return result.shard_id, result.sequence_number
 
 
-def _miscounted(told: answers.PutRecords, chance: random.Random) -> answers.PutRecords:
+def _miscounted(told: responses.PutRecords, chance: random.Random) -> responses.PutRecords:
     """Return an answer with a result too few or too many."""
     results = list(told.records)
     if chance.random() < 0.5:
         del results[chance.randrange(len(results))]
     else:
         results.insert(chance.randrange(len(results) + 1), results[0])
-    return answers.PutRecords(told.failed_record_count, results, told.encryption_type)
+    return responses.PutRecords(told.failed_record_count, results, told.encryption_type)

@@ -13,7 +13,7 @@ from hashlib import md5
 
 from tests.doubles.kinesis import Written
 
-from kinstream.local.kept import Shard
+from kinstream.local.model import Shard
 
 MAGIC = bytes.fromhex("f3899ac2")
 

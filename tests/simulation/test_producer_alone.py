@@ -32,7 +32,7 @@ from kinstream import (
 from kinstream.aws.transport import Answer, StreamedAnswer
 from kinstream.errors import KinesisError, Undelivered
 from kinstream.events import Event, MisroutedAggregateAccepted, RecordsBuffered, RecordsFailed, RequestCompleted
-from kinstream.local import answers
+from kinstream.local import responses
 from kinstream.produce.batch import Batch
 from kinstream.sharding.hashkey import hash_key, hash_key_bytes
 
@@ -401,7 +401,7 @@ def test_a_shard_that_refuses_everything_delays_no_other_however_small_the_buffe
             done = iter(act(operation, request).records if request.records else [])
             request.records = entries
             told = [_refused() if is_low else next(done) for is_low in low]
-            return answers.PutRecords(sum(low), told, "NONE")
+            return responses.PutRecords(sum(low), told, "NONE")
 
         return refuse
 
@@ -433,7 +433,7 @@ def test_a_shard_that_refuses_everything_delays_no_other_however_small_the_buffe
 
 
 def _refused() -> Any:
-    return answers.PutRecordsEntry(error_code="ProvisionedThroughputExceededException", error_message="refused")
+    return responses.PutRecordsEntry(error_code="ProvisionedThroughputExceededException", error_message="refused")
 
 
 def test_nothing_is_left_of_requests_that_failed_nor_of_a_producer_that_was_forgotten() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kinstream.local import answers, requests
-from kinstream.local.kept import Account
+from kinstream.local import requests, responses
+from kinstream.local.model import Account
 from kinstream.local.naming import Call
 from kinstream.local.state import DAY_MILLIS, ON_DEMAND_STREAMS, SHARD_LIMIT, State
 from kinstream.local.store import Store
@@ -19,16 +19,16 @@ class AccountSettings:
         self._state = state
         self._store = store
 
-    async def describe_limits(self, request: requests.Nothing, call: Call) -> answers.DescribeLimits:
+    async def describe_limits(self, request: requests.Nothing, call: Call) -> responses.DescribeLimits:
         """DescribeLimits."""
         on_demand = sum(stream.settings.on_demand for stream in self._state.streams.values())
-        return answers.DescribeLimits(SHARD_LIMIT, self._state.open_shards(), on_demand, ON_DEMAND_STREAMS)
+        return responses.DescribeLimits(SHARD_LIMIT, self._state.open_shards(), on_demand, ON_DEMAND_STREAMS)
 
-    async def describe_settings(self, request: requests.Nothing, call: Call) -> answers.AccountSettings:
+    async def describe_settings(self, request: requests.Nothing, call: Call) -> responses.AccountSettings:
         """DescribeAccountSettings."""
-        return _answer(self._state.account, call)
+        return _response(self._state.account, call)
 
-    async def update_settings(self, request: requests.UpdateAccountSettings, call: Call) -> answers.AccountSettings:
+    async def update_settings(self, request: requests.UpdateAccountSettings, call: Call) -> responses.AccountSettings:
         """UpdateAccountSettings. A cancelled commitment continues until its minimum duration is over."""
         wanted = request.minimum_throughput_billing_commitment
         account, now = self._state.account, int(call.now * 1000)
@@ -41,11 +41,11 @@ class AccountSettings:
             changed = account
         if changed != account:
             await self._store.write(self._state.commit(changed))
-        return _answer(changed, call)
+        return _response(changed, call)
 
 
-def _answer(account: Account, call: Call) -> answers.AccountSettings:
-    commitment = answers.MinimumThroughputBillingCommitment("DISABLED")
+def _response(account: Account, call: Call) -> responses.AccountSettings:
+    commitment = responses.MinimumThroughputBillingCommitment("DISABLED")
     if account.started is not None:
         commitment.started_at = account.started / 1000
         if account.committed(call.now):
@@ -53,4 +53,4 @@ def _answer(account: Account, call: Call) -> answers.AccountSettings:
             commitment.earliest_allowed_end_at = (account.started + COMMITMENT_MILLIS) / 1000
         elif account.ends is not None:
             commitment.ended_at = account.ends / 1000
-    return answers.AccountSettings(commitment)
+    return responses.AccountSettings(commitment)

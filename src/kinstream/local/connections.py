@@ -90,7 +90,7 @@ class Connections:
     """Server of an ASGI application on listening sockets, while its context is entered.
 
     The `scope["state"]` of a request has its connection as "connection" (a `Line`) and the flow control of its response as
-    "answer" (a `push.Flow`).
+    "flow" (a `push.Flow`).
 
     Args:
         app: The ASGI application.
@@ -104,7 +104,7 @@ class Connections:
         self._limits = limits
         self._config = _config(limits)
         self._context = WorkerContext(None)
-        self._room = asyncio.Semaphore(limits.connections)
+        self._slots = asyncio.Semaphore(limits.connections)
         self._accepting: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._open: set[_Connection] = set()
@@ -136,19 +136,19 @@ class Connections:
         """Accept connections up to the limit. Further ones wait in the backlog of the socket."""
         loop = asyncio.get_running_loop()
         while True:
-            await self._room.acquire()
+            await self._slots.acquire()
             try:
                 accepted, _ = await loop.sock_accept(listener.bound)
             except ConnectionError:
-                self._room.release()  # the client left before it was accepted
+                self._slots.release()  # the client left before it was accepted
                 continue
             except OSError as error:
-                self._room.release()
+                self._slots.release()
                 _log.warning("cannot accept connections now, retrying: %s", error.strerror)
                 await asyncio.sleep(_ACCEPT_AGAIN)
                 continue
             except asyncio.CancelledError:
-                self._room.release()
+                self._slots.release()
                 raise
             task = loop.create_task(self._serve(accepted, listener.tls))
             self._tasks.add(task)
@@ -156,7 +156,7 @@ class Connections:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._room.release()
+        self._slots.release()
 
     async def _serve(self, accepted: socket.socket, tls: ssl.SSLContext | None) -> None:
         loop = asyncio.get_running_loop()
@@ -309,7 +309,7 @@ class _Connection:
         inbox = _Inbox()
         bound: Any = send
         stream: HTTPStream = bound.__self__
-        scope["state"]["answer"] = _Answer(self, stream.stream_id)
+        scope["state"]["flow"] = _ResponseFlow(self, stream.stream_id)
         passed_on = stream.send
 
         async def in_order(event: StreamEvent) -> None:
@@ -461,7 +461,7 @@ class _Connection:
             self._lingering = asyncio.get_running_loop().call_later(LINGER_SECONDS, self.cut)
 
 
-class _Answer:
+class _ResponseFlow:
     """Flow control of one response (`push.Flow`)."""
 
     def __init__(self, connection: _Connection, number: int) -> None:
@@ -482,8 +482,8 @@ class _Inbox:
 
     def __init__(self) -> None:
         self._messages: asyncio.Queue[Message] = asyncio.Queue()
-        self._room = asyncio.Event()
-        self._room.set()
+        self._has_space = asyncio.Event()
+        self._has_space.set()
         self._closed = False
 
     async def put(self, message: Message) -> None:
@@ -492,23 +492,23 @@ class _Inbox:
             return
         self._messages.put_nowait(message)
         if self._messages.qsize() >= INBOX_MESSAGES:
-            self._room.clear()
+            self._has_space.clear()
         if (
             message["type"] == "http.request"
         ):  # other messages come from the task of the application, which must not wait for itself
-            await self._room.wait()
+            await self._has_space.wait()
 
     async def get(self) -> Message:
         """Return the next message."""
         message = await self._messages.get()
         if self._messages.qsize() < INBOX_MESSAGES:
-            self._room.set()
+            self._has_space.set()
         return message
 
     def close(self) -> None:
         """Accept no more messages."""
         self._closed = True
-        self._room.set()
+        self._has_space.set()
 
 
 def _close_once(writer: asyncio.StreamWriter) -> None:

@@ -114,7 +114,7 @@ class EachMember:
     def problem(self, value: Any) -> str | None:
         """Return what is wrong with one of them."""
         if any(rule.problem(member) for member in value for rule in self.rules):
-            return f"Member must satisfy constraint: [{_told(self.rules)}]"
+            return f"Member must satisfy constraint: [{_listed(self.rules)}]"
         return None
 
 
@@ -124,7 +124,7 @@ class EachKey(EachMember):
     def problem(self, value: Any) -> str | None:
         """Return what is wrong with one of them."""
         if any(rule.problem(key) for key in value for rule in self.rules):
-            return f"Map keys must satisfy constraint: [{_told(self.rules)}]"
+            return f"Map keys must satisfy constraint: [{_listed(self.rules)}]"
         return None
 
 
@@ -134,7 +134,7 @@ class EachValue(EachMember):
     def problem(self, value: Any) -> str | None:
         """Return what is wrong with one of them."""
         if any(rule.problem(member) for member in value.values() for rule in self.rules):
-            return f"Map value must satisfy constraint: [{_told(self.rules)}]"
+            return f"Map value must satisfy constraint: [{_listed(self.rules)}]"
         return None
 
 
@@ -161,8 +161,8 @@ def check(request: msgspec.Struct) -> None:
 def refusal(found: list[str]) -> Refused:
     """Return the ValidationException that reports these violations."""
     count = len(found)
-    told = "; ".join(found[:MAX_PROBLEMS])
-    return Refused("ValidationException", f"{count} validation error{'s' * (count > 1)} detected: {told}")
+    reported = "; ".join(found[:MAX_PROBLEMS])
+    return Refused("ValidationException", f"{count} validation error{'s' * (count > 1)} detected: {reported}")
 
 
 def broken(path: str, value: Any, rule: str) -> Refused:
@@ -186,16 +186,16 @@ def problem(path: str, value: Any, rule: str) -> str:
     return f"Value {shown} at '{path}' failed to satisfy constraint: {rule}"
 
 
-def _told(rules: Sequence[Constraint]) -> str:
+def _listed(rules: Sequence[Constraint]) -> str:
     """Return all rules for the members of a list or map in the words of AWS, even if only one is violated."""
-    told = []
+    reported = []
     for rule in rules:
         if isinstance(rule, Length):
-            told.append(f"Member must have length less than or equal to {rule.high}")
-            told.append(f"Member must have length greater than or equal to {rule.low}")
+            reported.append(f"Member must have length less than or equal to {rule.high}")
+            reported.append(f"Member must have length greater than or equal to {rule.low}")
         elif isinstance(rule, OneOf):
-            told.append(f"Member must satisfy enum value set: [{', '.join(rule.values)}]")
-    return ", ".join(told)
+            reported.append(f"Member must satisfy enum value set: [{', '.join(rule.values)}]")
+    return ", ".join(reported)
 
 
 def _check(request: msgspec.Struct, prefix: str, found: list[str]) -> None:

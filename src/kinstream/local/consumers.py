@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from kinstream.local import answers, requests
-from kinstream.local.kept import ACCOUNT, Consumer, Stream
+from kinstream.local import requests, responses
+from kinstream.local.model import ACCOUNT, Consumer, Stream
 from kinstream.local.naming import (
     Call,
     check_token_age,
@@ -35,20 +35,20 @@ class Consumers:
         self._store = store
         self._sealer = sealer
 
-    async def register(self, request: requests.RegisterStreamConsumer, call: Call) -> answers.RegisterStreamConsumer:
+    async def register(self, request: requests.RegisterStreamConsumer, call: Call) -> responses.RegisterStreamConsumer:
         """RegisterStreamConsumer."""
         stream, name = self._state.stream(named_by(request.stream_arn)), request.consumer_name or ""
         tags = checked(request.tags or {}, f"consumer {name}")
         events = self._state.register(stream.name, name, call.now, tags)
-        answer = _answer(stream, stream.settings.consumers[name], call)
+        response = _response(stream, stream.settings.consumers[name], call)
         await self._store.write(events)
-        return answers.RegisterStreamConsumer(answer)
+        return responses.RegisterStreamConsumer(response)
 
-    async def describe(self, request: requests.ConsumerRequest, call: Call) -> answers.DescribeStreamConsumer:
+    async def describe(self, request: requests.ConsumerRequest, call: Call) -> responses.DescribeStreamConsumer:
         """DescribeStreamConsumer."""
         stream, consumer = self._find(request)
-        return answers.DescribeStreamConsumer(
-            answers.ConsumerDescription(
+        return responses.DescribeStreamConsumer(
+            responses.ConsumerDescription(
                 consumer_name=consumer.name,
                 consumer_arn=consumer_arn(stream, consumer, call),
                 consumer_status=consumer.status.value,
@@ -61,7 +61,7 @@ class Consumers:
         """DeregisterStreamConsumer."""
         await self._store.write(self._state.deregister(*self._find(request), call.now))
 
-    async def list(self, request: requests.ListStreamConsumers, call: Call) -> answers.ListStreamConsumers:
+    async def list(self, request: requests.ListStreamConsumers, call: Call) -> responses.ListStreamConsumers:
         """ListStreamConsumers."""
         stream = self._state.stream(named_by(request.stream_arn))
         page = self._page(request, stream, call)
@@ -70,8 +70,8 @@ class Consumers:
         chosen = names[: min(request.max_results or LIST_CONSUMERS, LIST_CONSUMERS)]
         more = len(chosen) < len(names)
         token = msgspec.structs.replace(page, after=chosen[-1], issued=int(call.now * 1000)) if more else None
-        return answers.ListStreamConsumers(
-            [_answer(stream, consumers[name], call) for name in chosen],
+        return responses.ListStreamConsumers(
+            [_response(stream, consumers[name], call) for name in chosen],
             self._sealer.seal(token) if token else None,
         )
 
@@ -111,8 +111,8 @@ class Consumers:
         return stream, consumer
 
 
-def _answer(stream: Stream, consumer: Consumer, call: Call) -> answers.ConsumerAnswer:
-    return answers.ConsumerAnswer(
+def _response(stream: Stream, consumer: Consumer, call: Call) -> responses.ConsumerResponse:
+    return responses.ConsumerResponse(
         consumer_name=consumer.name,
         consumer_arn=consumer_arn(stream, consumer, call),
         consumer_status=consumer.status.value,

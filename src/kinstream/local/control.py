@@ -23,7 +23,7 @@ import msgspec
 from kinstream.config import number, text, whole_number
 from kinstream.errors import ClosedError, ConfigError
 from kinstream.local import subscription_faults
-from kinstream.local.kept import shard_id
+from kinstream.local.model import shard_id
 from kinstream.local.refusal import Refused
 from kinstream.local.subscription_faults import Fault
 from kinstream.local.tokens import Iterator, Sealer, ShardsPage

@@ -222,7 +222,7 @@ class Endpoint:
         target = scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
         if wire is sts.STS:
             self._verifier.verify(scope["method"], target, headers, body, "sts")
-            return sts.answer(body)
+            return sts.respond(body)
         service, _, operation = by_name.get("x-amz-target", "").partition(".")
         if scope["method"] != "POST" or not operation:
             raise Refused(
@@ -297,7 +297,7 @@ class Endpoint:
             await line.finish()
 
     async def _push(self, pushed: Pushed, scope: Scope, receive: Receive, send: Send) -> None:
-        flow: Flow = scope["state"]["answer"]
+        flow: Flow = scope["state"]["flow"]
         line: Line = scope["state"]["connection"]
         try:
             await push(pushed, send=send, receive=receive, flow=flow, patience=self._limits.response_timeout)

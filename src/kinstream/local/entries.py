@@ -8,7 +8,7 @@ from hashlib import md5 as hashlib_md5
 
 from kinstream import service_quotas
 from kinstream.local import constraints
-from kinstream.local.kept import Stream
+from kinstream.local.model import Stream
 from kinstream.local.refusal import Refused, invalid
 from kinstream.local.requests import PutRecordsEntry
 from kinstream.sharding.hashkey import parse_hash_key

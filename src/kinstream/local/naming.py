@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple, Protocol
 
 from kinstream import service_quotas
-from kinstream.local.kept import ACCOUNT, Consumer, Stream
+from kinstream.local.model import ACCOUNT, Consumer, Stream
 from kinstream.local.refusal import Refused, invalid, not_found
 from kinstream.local.requests import StreamRequest
 from kinstream.local.state import State

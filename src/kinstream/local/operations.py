@@ -16,7 +16,7 @@ from kinstream.clock import Clock
 from kinstream.local import constraints, requests
 from kinstream.local.account import AccountSettings
 from kinstream.local.consumers import Consumers
-from kinstream.local.kept import ACCOUNT
+from kinstream.local.model import ACCOUNT
 from kinstream.local.naming import Call
 from kinstream.local.policies import Policies
 from kinstream.local.quotas import Quotas
@@ -35,7 +35,7 @@ _PER_SHARD = frozenset({"GetRecords", "GetShardIterator", "PutRecord", "PutRecor
 """Operations with quotas per shard, which they count themselves."""
 
 
-_Answer: TypeAlias = msgspec.Struct | Subscription | None
+_Response: TypeAlias = msgspec.Struct | Subscription | None
 
 
 class Operations:
@@ -66,7 +66,7 @@ class Operations:
         account = AccountSettings(state, store)
         records = Records(state, store, sealer, quotas)
         self.subscriptions: Subscriptions = Subscriptions(state, store, clock, quotas, self.catch_up)
-        self._table: dict[str, tuple[type[Any], Callable[[Any, Call], Awaitable[_Answer]]]] = {
+        self._table: dict[str, tuple[type[Any], Callable[[Any, Call], Awaitable[_Response]]]] = {
             "CreateStream": (requests.CreateStream, streams.create_stream),
             "DeleteStream": (requests.DeleteStream, streams.delete_stream),
             "DescribeStream": (requests.DescribeStream, streams.describe_stream),
@@ -117,7 +117,7 @@ class Operations:
         entry = self._table.get(operation)
         return entry[0] if entry else None
 
-    async def call(self, operation: str, request: msgspec.Struct, region: str) -> _Answer:
+    async def call(self, operation: str, request: msgspec.Struct, region: str) -> _Response:
         """Apply a request and return its response, or None for an empty body. The caller must close a subscription.
 
         Raises:

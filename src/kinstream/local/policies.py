@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from kinstream.local import answers, requests
+from kinstream.local import requests, responses
 from kinstream.local.naming import Call, consumer_named_by, find_consumer, named_by
 from kinstream.local.refusal import invalid, not_found
 from kinstream.local.state import State
@@ -27,9 +27,9 @@ class Policies:
         _check(policy)
         await self._keep(request.resource_arn or "", policy)
 
-    async def get_resource_policy(self, request: requests.ResourceRequest, call: Call) -> answers.GetResourcePolicy:
+    async def get_resource_policy(self, request: requests.ResourceRequest, call: Call) -> responses.GetResourcePolicy:
         """GetResourcePolicy. The response is an empty policy if the resource has no policy, as with AWS."""
-        return answers.GetResourcePolicy(self._policy(request.resource_arn or "") or "{}")
+        return responses.GetResourcePolicy(self._policy(request.resource_arn or "") or "{}")
 
     async def delete_resource_policy(self, request: requests.ResourceRequest, call: Call) -> None:
         """DeleteResourcePolicy."""
@@ -47,9 +47,9 @@ class Policies:
     async def _keep(self, arn: str, policy: str | None) -> None:
         found = consumer_named_by(arn)
         if found is None:
-            events = self._state.keep(named_by(arn), policy=policy)
+            events = self._state.update(named_by(arn), policy=policy)
         else:
-            events = self._state.keep_consumer(*find_consumer(self._state, found), policy=policy)
+            events = self._state.update_consumer(*find_consumer(self._state, found), policy=policy)
         await self._store.write(events)
 
 

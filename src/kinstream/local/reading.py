@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from kinstream.local import answers, sequence
-from kinstream.local.kept import ACCOUNT, Shard, Stream, shard_id
+from kinstream.local import responses, sequence
+from kinstream.local.model import ACCOUNT, Shard, Stream, shard_id
 from kinstream.local.naming import millis
 from kinstream.local.refusal import Refused, invalid
 from kinstream.local.store import Store
@@ -27,7 +27,7 @@ class Start(NamedTuple):
 class Found(NamedTuple):
     """Result of a read."""
 
-    records: list[answers.ReadRecord]
+    records: list[responses.ReadRecord]
     size: int
     """Bytes of data and partition keys."""
     millis_behind: int
@@ -83,14 +83,14 @@ class Reader:
             place = self._store.find(shard.number, horizon)
             slices = self._store.read(shard.number, place, limit=limit, size=size)
         records = []
-        record_answer, absent = answers.ReadRecord, msgspec.UNSET
+        record_response, absent = responses.ReadRecord, msgspec.UNSET
         for first, arrival, _, kept in slices:
             number = sequence.number(shard.origin, first, arrival // 1000, shard.index)
             seconds = arrival / 1000
             encryption = "KMS" if stream.settings.encrypted(arrival) else "NONE"
             for record in kept:
                 key = record.partition_key or absent
-                records.append(record_answer(str(number), seconds, record.data, key, encryption))
+                records.append(record_response(str(number), seconds, record.data, key, encryption))
                 number += sequence.STEP
             place = first + len(kept)
         tip = self._store.tip(shard.number)

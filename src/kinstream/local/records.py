@@ -6,15 +6,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kinstream import service_quotas
-from kinstream.local import answers, constraints, requests, sequence
+from kinstream.local import constraints, requests, responses, sequence
 from kinstream.local.entries import weigh, weigh_all, weigh_spread
-from kinstream.local.kept import ACCOUNT, Shard, Stream, shard_id
+from kinstream.local.model import ACCOUNT, Shard, Stream, shard_id
 from kinstream.local.naming import Call, check_rehearsal, named_by, stream_name
 from kinstream.local.quotas import Quotas
 from kinstream.local.reading import Reader, Start
 from kinstream.local.refusal import Refused, invalid, not_found
 from kinstream.local.settings import encryption_type
-from kinstream.local.shards import child_answer
+from kinstream.local.shards import child_response
 from kinstream.local.state import Admit, State
 from kinstream.local.store import Chunk, Store, pack
 from kinstream.local.tokens import Iterator, Sealer
@@ -32,7 +32,7 @@ class Records:
         self._quotas = quotas
         self._reader = Reader(store)
 
-    async def put_record(self, request: requests.PutRecord, call: Call) -> answers.PutRecord:
+    async def put_record(self, request: requests.PutRecord, call: Call) -> responses.PutRecord:
         """PutRecord."""
         stream = self._state.readable(stream_name(request))
         key, data = request.partition_key or "", request.data or b""
@@ -56,9 +56,9 @@ class Records:
         number = sequence.number(shard.origin, first, arrival // 1000, shard.index)
         encryption = encryption_type(stream)
         await self._store.write([Chunk(shard.number, first, arrival, 1, size, pack([(key, data)]))])
-        return answers.PutRecord(shard.id, str(number), encryption)
+        return responses.PutRecord(shard.id, str(number), encryption)
 
-    async def put_records(self, request: requests.PutRecords, call: Call) -> answers.PutRecords:
+    async def put_records(self, request: requests.PutRecords, call: Call) -> responses.PutRecords:
         """PutRecords."""
         stream = self._state.readable(stream_name(request))
         entries = request.records or []
@@ -67,14 +67,14 @@ class Records:
         check_rehearsal(request)
         results: list[Any] = [None] * len(entries)
         chunks = []
-        entry_answer = answers.PutRecordsEntry
+        entry_response = responses.PutRecordsEntry
         admit = self._admit(stream, sizes, call, results)
         failed = len(entries)
         for shard, first, arrival, members in self._state.place(stream, hash_keys, call.now, admit):
             number = sequence.number(shard.origin, first, arrival // 1000, shard.index)
             name = shard.id
             for member in members:
-                results[member] = entry_answer(str(number), name)
+                results[member] = entry_response(str(number), name)
                 number += sequence.STEP
             chosen = [entries[member] for member in members]
             kept = pack([(entry.partition_key or "", entry.data) for entry in chosen])
@@ -83,9 +83,9 @@ class Records:
             chunks.append(Chunk(shard.number, first, arrival, len(members), size, kept))
         encryption = encryption_type(stream)
         await self._store.write(chunks)
-        return answers.PutRecords(failed, results, encryption)
+        return responses.PutRecords(failed, results, encryption)
 
-    async def get_shard_iterator(self, request: requests.GetShardIterator, call: Call) -> answers.GetShardIterator:
+    async def get_shard_iterator(self, request: requests.GetShardIterator, call: Call) -> responses.GetShardIterator:
         """GetShardIterator."""
         stream = self._state.readable(stream_name(request))
         shard = self._state.shard(stream, request.shard_id or "")
@@ -98,9 +98,9 @@ class Records:
         check_rehearsal(request)
         if self._quotas is not None and not self._quotas.may_iterate(shard.number, call.now):
             raise Refused(_TOO_MUCH, _rate_exceeded(stream, shard))
-        return answers.GetShardIterator(self._iterator(stream, shard, place, call))
+        return responses.GetShardIterator(self._iterator(stream, shard, place, call))
 
-    async def get_records(self, request: requests.GetRecords, call: Call) -> answers.GetRecords:
+    async def get_records(self, request: requests.GetRecords, call: Call) -> responses.GetRecords:
         """GetRecords."""
         position = self._sealer.open(request.shard_iterator or "", Iterator)
         if position is None or (request.stream_arn is not None and named_by(request.stream_arn) != position.stream):
@@ -126,24 +126,24 @@ class Records:
             admitted = quotas.admitted(shard.number, [sizes[member] for member in members], call.now)
             if len(admitted) == len(members):
                 return members
-            refusal = answers.PutRecordsEntry(error_code=_TOO_MUCH, error_message=_rate_exceeded(stream, shard))
+            refusal = responses.PutRecordsEntry(error_code=_TOO_MUCH, error_message=_rate_exceeded(stream, shard))
             for member in members:
                 results[member] = refusal
             return [members[place] for place in admitted]
 
         return admit
 
-    def _read(self, stream: Stream, shard: Shard, place: int, limit: int | None, call: Call) -> answers.GetRecords:
+    def _read(self, stream: Stream, shard: Shard, place: int, limit: int | None, call: Call) -> responses.GetRecords:
         most = limit or service_quotas.GET_RECORDS_MAX_RECORDS
         found = self._reader.read(stream, shard, place, call.now, limit=most, size=service_quotas.GET_RECORDS_MAX_BYTES)
         if self._quotas is not None:
             self._quotas.was_read(shard.number, found.size, call.now)
-        answer = answers.GetRecords(found.records, found.millis_behind)
+        response = responses.GetRecords(found.records, found.millis_behind)
         if found.ended:
-            answer.child_shards = [child_answer(child) for child in stream.children(shard)]
+            response.child_shards = [child_response(child) for child in stream.children(shard)]
         else:
-            answer.next_shard_iterator = self._iterator(stream, shard, found.place, call)
-        return answer
+            response.next_shard_iterator = self._iterator(stream, shard, found.place, call)
+        return response
 
     def _iterator(self, stream: Stream, shard: Shard, place: int, call: Call) -> str:
         return self._sealer.seal(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kinstream import service_quotas
-from kinstream.local import answers, requests
-from kinstream.local.kept import ACCOUNT, Change, Stream
+from kinstream.local import requests, responses
+from kinstream.local.model import ACCOUNT, Change, Stream
 from kinstream.local.naming import Call, named_by, stream_arn, stream_name
 from kinstream.local.refusal import invalid, limit_exceeded, validation
 from kinstream.local.requests import METRICS
@@ -62,12 +62,14 @@ class StreamSettings:
         stream = self._encryption(request, "StopStreamEncryption", call)
         await self._change(stream, Change(key_id=""), call)
 
-    async def enable_monitoring(self, request: requests.EnhancedMonitoring, call: Call) -> answers.EnhancedMonitoring:
+    async def enable_monitoring(self, request: requests.EnhancedMonitoring, call: Call) -> responses.EnhancedMonitoring:
         """EnableEnhancedMonitoring."""
         stream = self._state.active(stream_name(request))
         return await self._monitor(stream, {*stream.settings.metrics, *_metrics(request)}, call)
 
-    async def disable_monitoring(self, request: requests.EnhancedMonitoring, call: Call) -> answers.EnhancedMonitoring:
+    async def disable_monitoring(
+        self, request: requests.EnhancedMonitoring, call: Call
+    ) -> responses.EnhancedMonitoring:
         """DisableEnhancedMonitoring."""
         stream = self._state.active(stream_name(request))
         return await self._monitor(stream, {*stream.settings.metrics} - _metrics(request), call)
@@ -104,7 +106,7 @@ class StreamSettings:
 
     async def update_warm_throughput(
         self, request: requests.UpdateStreamWarmThroughput, call: Call
-    ) -> answers.UpdateStreamWarmThroughput:
+    ) -> responses.UpdateStreamWarmThroughput:
         """UpdateStreamWarmThroughput. The stream gets the necessary shards, and keeps them."""
         stream = self._state.active(stream_name(request))
         warm = request.warm_mibps or 0
@@ -117,8 +119,8 @@ class StreamSettings:
         shards = warm if warm > len(stream.open) else None
         await self._change(stream, Change(warm_mibps=warm, shards=shards), call)
         current = before.current if before else len(stream.open)
-        return answers.UpdateStreamWarmThroughput(
-            stream_arn(stream, call), stream.name, answers.WarmThroughput(warm, current)
+        return responses.UpdateStreamWarmThroughput(
+            stream_arn(stream, call), stream.name, responses.WarmThroughput(warm, current)
         )
 
     async def update_distribution(self, request: requests.UpdateStreamRecordDistributionStrategy, call: Call) -> None:
@@ -127,7 +129,7 @@ class StreamSettings:
         spread = request.record_distribution_strategy == "AUTO"
         if spread and not stream.settings.on_demand:
             raise invalid("RecordDistributionStrategy AUTO is only supported for a stream in ON_DEMAND mode.")
-        await self._store.write(self._state.keep(stream.name, spread=spread))
+        await self._store.write(self._state.update(stream.name, spread=spread))
 
     async def _change(self, stream: Stream, change: Change, call: Call) -> None:
         await self._store.write(self._state.change(stream.name, change, call.now))
@@ -162,11 +164,11 @@ class StreamSettings:
             )
         return stream
 
-    async def _monitor(self, stream: Stream, desired: set[str], call: Call) -> answers.EnhancedMonitoring:
+    async def _monitor(self, stream: Stream, desired: set[str], call: Call) -> responses.EnhancedMonitoring:
         current = stream.settings.metrics
         metrics = [name for name in METRICS if name in desired]
         await self._change(stream, Change(metrics=metrics), call)
-        return answers.EnhancedMonitoring(stream.name, current, metrics, stream_arn(stream, call))
+        return responses.EnhancedMonitoring(stream.name, current, metrics, stream_arn(stream, call))
 
 
 def check_warm(state: State, warm: int, now: float) -> None:
@@ -184,14 +186,14 @@ def encryption_type(stream: Stream) -> str:
     return "NONE" if stream.settings.key_id is None else "KMS"
 
 
-def warm_throughput(stream: Stream) -> answers.WarmThroughput | None:
+def warm_throughput(stream: Stream) -> responses.WarmThroughput | None:
     """Return the warm throughput of a stream as in descriptions, or None if it was never set."""
     warm = stream.settings.warm_mibps
     if warm is None:
         return None
     pending = stream.settings.pending
     target = pending.warm_mibps if isinstance(pending, Change) and pending.warm_mibps is not None else warm
-    return answers.WarmThroughput(target, warm)
+    return responses.WarmThroughput(target, warm)
 
 
 def _metrics(request: requests.EnhancedMonitoring) -> set[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from kinstream import service_quotas
-from kinstream.local import answers, requests
-from kinstream.local.kept import ACCOUNT, Shard, Status, Stream, shard_id
+from kinstream.local import requests, responses
+from kinstream.local.model import ACCOUNT, Shard, Status, Stream, shard_id
 from kinstream.local.naming import Call, check_token_age, millis, shard_index, stream_arn, stream_name
 from kinstream.local.refusal import in_use, invalid, not_found
 from kinstream.local.state import State
@@ -22,7 +22,7 @@ class Shards:
         self._store = store
         self._sealer = sealer
 
-    async def list_shards(self, request: requests.ListShards, call: Call) -> answers.ListShards:
+    async def list_shards(self, request: requests.ListShards, call: Call) -> responses.ListShards:
         """ListShards."""
         page = self._shards_page(request, call)
         stream = self._state.stream(page.stream)
@@ -37,8 +37,8 @@ class Shards:
         chosen = shards[:limit]
         more = len(chosen) < len(shards)
         token = msgspec.structs.replace(page, after=chosen[-1].index, issued=int(call.now * 1000)) if more else None
-        return answers.ListShards(
-            shards=[shard_answer(shard) for shard in chosen],
+        return responses.ListShards(
+            shards=[shard_response(shard) for shard in chosen],
             next_token=self._sealer.seal(token) if token else None,
         )
 
@@ -47,12 +47,12 @@ class Shards:
         name, shard = stream_name(request), request.shard_to_split or ""
         await self._store.write(self._state.split(name, shard, request.new_starting_hash_key or "", call.now))
 
-    async def update_shard_count(self, request: requests.UpdateShardCount, call: Call) -> answers.UpdateShardCount:
+    async def update_shard_count(self, request: requests.UpdateShardCount, call: Call) -> responses.UpdateShardCount:
         """UpdateShardCount."""
         stream = self._state.stream(stream_name(request))
         current, target = len(stream.open), request.target_shard_count or 0
         await self._store.write(self._state.scale(stream.name, target, call.now))
-        return answers.UpdateShardCount(stream.name, current, target, stream_arn(stream, call))
+        return responses.UpdateShardCount(stream.name, current, target, stream_arn(stream, call))
 
     async def merge_shards(self, request: requests.MergeShards, call: Call) -> None:
         """MergeShards."""
@@ -98,25 +98,25 @@ class Shards:
         return ShardsPage(stream.name, stream.settings.created, after, kind, timestamp, 0)
 
 
-def shard_answer(shard: Shard) -> answers.ShardAnswer:
+def shard_response(shard: Shard) -> responses.ShardResponse:
     """Return a shard in the form of descriptions and lists."""
-    return answers.ShardAnswer(
+    return responses.ShardResponse(
         shard_id=shard.id,
         hash_key_range=_range(shard),
-        sequence_number_range=answers.SequenceNumberRange(shard.starting_number, shard.ending_number),
+        sequence_number_range=responses.SequenceNumberRange(shard.starting_number, shard.ending_number),
         parent_shard_id=None if shard.parent is None else shard_id(shard.parent),
         adjacent_parent_shard_id=None if shard.adjacent is None else shard_id(shard.adjacent),
     )
 
 
-def child_answer(shard: Shard) -> answers.ChildShard:
+def child_response(shard: Shard) -> responses.ChildShard:
     """Return a shard in the form of a child at the end of its parents."""
     parents = [shard_id(index) for index in (shard.parent, shard.adjacent) if index is not None]
-    return answers.ChildShard(shard.id, parents, _range(shard))
+    return responses.ChildShard(shard.id, parents, _range(shard))
 
 
-def _range(shard: Shard) -> answers.HashKeyRange:
-    return answers.HashKeyRange(str(int.from_bytes(shard.start, "big")), str(int.from_bytes(shard.end, "big")))
+def _range(shard: Shard) -> responses.HashKeyRange:
+    return responses.HashKeyRange(str(int.from_bytes(shard.start, "big")), str(int.from_bytes(shard.end, "big")))
 
 
 def _filtered(stream: Stream, page: ShardsPage, now: float) -> list[Shard]:

@@ -21,16 +21,16 @@ from typing import IO, Any, NamedTuple, TypeAlias
 import msgspec
 
 from kinstream.errors import ConfigError
-from kinstream.local.kept import (
+from kinstream.local.model import (
     Account,
-    AccountKept,
+    AccountChanged,
     RecordsExpired,
     Settings,
     Shard,
-    ShardKept,
+    ShardChanged,
     Stream,
-    StreamGone,
-    StreamKept,
+    StreamChanged,
+    StreamDeleted,
 )
 from kinstream.local.store import NO_TIP, Chunk, Loaded, Slice, Tip, Watcher, Write, cut, tip_of
 from kinstream.local.wal import WriteAheadLog
@@ -346,13 +346,13 @@ def _statements(write: Write) -> list[_Statement]:
     """Return the SQL statements of a write. Streams and shards are encoded here, on the event loop, because they change later."""
     if isinstance(write, Chunk):
         return [("INSERT INTO chunks VALUES (?, ?, ?, ?, ?)", (write[0] << PLACE_BITS | write[1], *write[2:]))]
-    if isinstance(write, StreamKept):
+    if isinstance(write, StreamChanged):
         document = msgspec.json.encode(write.settings).decode()
         return [("INSERT OR REPLACE INTO streams VALUES (?, ?)", (write.settings.name, document))]
-    if isinstance(write, ShardKept):
+    if isinstance(write, ShardChanged):
         document = msgspec.json.encode(write.shard).decode()
         return [("INSERT OR REPLACE INTO shards VALUES (?, ?, ?)", (write.shard.number, write.stream, document))]
-    if isinstance(write, AccountKept):
+    if isinstance(write, AccountChanged):
         return [("INSERT OR REPLACE INTO about VALUES ('account', ?)", (msgspec.json.encode(write.account),))]
     if isinstance(write, RecordsExpired):
         return []
@@ -368,7 +368,7 @@ def _ended_by(write: Write) -> list[tuple[int, int]]:
     """Return the shards of which a write removes records, with the time before which these arrived."""
     if isinstance(write, RecordsExpired):
         return [(write.number, write.horizon)]
-    if isinstance(write, StreamGone):
+    if isinstance(write, StreamDeleted):
         return [(number, _FOREVER) for number in write.numbers]
     return []
 

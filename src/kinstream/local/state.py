@@ -15,10 +15,10 @@ from typing import Any, TypeAlias
 import msgspec
 
 from kinstream.local import resharding
-from kinstream.local.kept import (
+from kinstream.local.model import (
     ACCOUNT,
     Account,
-    AccountKept,
+    AccountChanged,
     Change,
     Consumer,
     Encryption,
@@ -27,11 +27,11 @@ from kinstream.local.kept import (
     RecordsExpired,
     Settings,
     Shard,
-    ShardKept,
+    ShardChanged,
     Status,
     Stream,
-    StreamGone,
-    StreamKept,
+    StreamChanged,
+    StreamDeleted,
 )
 from kinstream.local.refusal import in_use, invalid, limit_exceeded, not_found, validation
 from kinstream.local.resharding import Reshard
@@ -167,7 +167,7 @@ class State:
             elif stream.settings.status is Status.DELETING:
                 del self.streams[name]
                 self._remember(stream, now)
-                events.append(StreamGone(name, [shard.number for shard in stream.shards]))
+                events.append(StreamDeleted(name, [shard.number for shard in stream.shards]))
             else:
                 events.extend(self._become_active(stream, due))
         return events
@@ -194,7 +194,7 @@ class State:
                 if shard.arrival < horizon:
                     # Once no record has the last sequence number, the shard itself must remember it.
                     shard.trimmed = shard.last_place
-                    events.append(ShardKept(stream.name, shard))
+                    events.append(ShardChanged(stream.name, shard))
                 events.append(RecordsExpired(shard.number, horizon))
         return events
 
@@ -228,7 +228,7 @@ class State:
         self._next_number += shard_count
         stream = Stream(Settings(name=name, created=created, status=Status.CREATING, **settings), shards)
         self.streams[name] = stream
-        return [self._begin(stream, Status.CREATING, now), *(ShardKept(name, shard) for shard in shards)]
+        return [self._begin(stream, Status.CREATING, now), *(ShardChanged(name, shard) for shard in shards)]
 
     def delete(self, name: str, now: float, *, with_consumers: bool = False) -> list[Event]:
         """Delete a stream in any status. If it has consumers, `with_consumers` must be set."""
@@ -249,11 +249,11 @@ class State:
         stream.settings = msgspec.structs.replace(stream.settings, consumers=gone)
         return [self._begin(stream, Status.DELETING, now)]
 
-    def keep(self, name: str, **settings: Any) -> list[Event]:
+    def update(self, name: str, **settings: Any) -> list[Event]:
         """Change settings of an ACTIVE stream immediately."""
         stream = self.active(name)
         stream.settings = msgspec.structs.replace(stream.settings, **settings)
-        return [StreamKept(stream.settings)]
+        return [StreamChanged(stream.settings)]
 
     def change(self, name: str, change: Change, now: float, **noted: Any) -> list[Event]:
         """Start a change of settings. The stream is UPDATING, and the change takes effect once it is ACTIVE again.
@@ -365,7 +365,7 @@ class State:
     def commit(self, account: Account) -> list[Event]:
         """Change the settings of the account."""
         self.account = account
-        return [AccountKept(account)]
+        return [AccountChanged(account)]
 
     def register(self, name: str, consumer_name: str, now: float, tags: dict[str, str]) -> list[Event]:
         """Register a consumer with a stream."""
@@ -398,7 +398,7 @@ class State:
         self._moving[stream.name, consumer.name] = until
         return [self._put(stream, msgspec.structs.replace(consumer, status=Status.DELETING, until=until))]
 
-    def keep_consumer(self, stream: Stream, consumer: Consumer, **settings: Any) -> list[Event]:
+    def update_consumer(self, stream: Stream, consumer: Consumer, **settings: Any) -> list[Event]:
         """Change settings of an ACTIVE consumer."""
         if consumer.status is not Status.ACTIVE:
             raise in_use(
@@ -415,7 +415,7 @@ class State:
     def _put(self, stream: Stream, consumer: Consumer) -> Event:
         consumers = stream.settings.consumers | {consumer.name: consumer}
         stream.settings = msgspec.structs.replace(stream.settings, consumers=consumers)
-        return StreamKept(stream.settings)
+        return StreamChanged(stream.settings)
 
     def _settle(self, stream: Stream, name: str) -> Event:
         """End the transition of a consumer."""
@@ -424,7 +424,7 @@ class State:
             return self._put(stream, msgspec.structs.replace(consumer, status=Status.ACTIVE, until=None))
         others = {key: other for key, other in stream.settings.consumers.items() if key != name}
         stream.settings = msgspec.structs.replace(stream.settings, consumers=others)
-        return StreamKept(stream.settings)
+        return StreamChanged(stream.settings)
 
     def _become_active(self, stream: Stream, due: float) -> list[Event]:
         """End CREATING or UPDATING of a stream, and apply its pending change."""
@@ -438,14 +438,14 @@ class State:
                 spans = [(shard.index, int.from_bytes(shard.start, "big")) for shard in stream.open]
                 events.extend(self._reshard(stream, resharding.equal(spans, len(stream.shards), pending.shards), due))
             stream.settings = _changed(stream, pending, due)
-        events.append(StreamKept(stream.settings))
+        events.append(StreamChanged(stream.settings))
         return events
 
     def _begin(self, stream: Stream, status: Status, now: float, pending: Reshard | Change | None = None) -> Event:
         until = now + self.transition
         stream.settings = msgspec.structs.replace(stream.settings, status=status, until=until, pending=pending)
         self._moving[stream.name, ""] = until
-        return StreamKept(stream.settings)
+        return StreamChanged(stream.settings)
 
     def _check_on_demand_limit(self) -> None:
         count = sum(stream.settings.on_demand for stream in self.streams.values())
@@ -509,7 +509,7 @@ class State:
             stream.shards.extend(children)
             touched |= {shard.index: shard for shard in (*parents, *children)}
         stream.reindex()
-        return [ShardKept(stream.name, shard) for shard in touched.values()]
+        return [ShardChanged(stream.name, shard) for shard in touched.values()]
 
 
 def within_a_day(moments: list[int], now: float) -> list[int]:

@@ -15,18 +15,18 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
-from kinstream.local.kept import (
+from kinstream.local.model import (
     Account,
     Event,
     RecordsExpired,
     Stream,
-    StreamGone,
+    StreamDeleted,
 )
 
 _log = logging.getLogger("kinstream.local")
 
 
-class Kept(msgspec.Struct, array_like=True):
+class StoredRecord(msgspec.Struct, array_like=True):
     """A stored record."""
 
     partition_key: str
@@ -56,7 +56,7 @@ class Slice(NamedTuple):
     arrival: int
     size: int
     """Bytes of data and partition keys."""
-    records: list[Kept]
+    records: list[StoredRecord]
 
 
 class Tip(NamedTuple):
@@ -85,7 +85,7 @@ Watcher: TypeAlias = Callable[[Sequence[Write]], None]
 NO_TIP = Tip(0, 0)
 _arrival = attrgetter("arrival")
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(list[Kept])
+_decoder = msgspec.msgpack.Decoder(list[StoredRecord])
 pack: Callable[[Any], bytes] = _encoder.encode
 """Encode the records of a chunk, given as pairs of partition key and data."""
 
@@ -144,7 +144,7 @@ class MemoryStore:
             elif isinstance(write, RecordsExpired):
                 chunks = self._chunks.get(write.number, [])
                 del chunks[: bisect_left(chunks, write.horizon, key=_arrival)]
-            elif isinstance(write, StreamGone):
+            elif isinstance(write, StreamDeleted):
                 for number in write.numbers:
                     self._chunks.pop(number, None)
                     self._tips.pop(number, None)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from kinstream import service_quotas
-from kinstream.local import answers, requests
-from kinstream.local.kept import ACCOUNT, Shard, Status, Stream
+from kinstream.local import requests, responses
+from kinstream.local.model import ACCOUNT, Shard, Status, Stream
 from kinstream.local.naming import Call, check_token_age, shard_index, stream_arn, stream_name
 from kinstream.local.refusal import Refused, invalid, limit_exceeded
 from kinstream.local.settings import check_warm, encryption_type, warm_throughput
-from kinstream.local.shards import shard_answer
+from kinstream.local.shards import shard_response
 from kinstream.local.state import ON_DEMAND_SHARDS, STREAMS_COMING_OR_GOING, State
 from kinstream.local.store import Store
 from kinstream.local.tags import checked
@@ -69,7 +69,7 @@ class Streams:
         with_consumers = bool(request.enforce_consumer_deletion)
         await self._store.write(self._state.delete(stream_name(request), call.now, with_consumers=with_consumers))
 
-    async def describe_stream(self, request: requests.DescribeStream, call: Call) -> answers.DescribeStream:
+    async def describe_stream(self, request: requests.DescribeStream, call: Call) -> responses.DescribeStream:
         """DescribeStream."""
         stream = self._state.stream(stream_name(request))
         shards = _visible(stream, call.now)
@@ -77,17 +77,17 @@ class Streams:
             after = shard_index(request.exclusive_start_shard_id)
             shards = [shard for shard in shards if shard.index > after]
         page = shards[: min(request.limit or DESCRIBE_SHARDS, DESCRIBE_SHARDS)]
-        return answers.DescribeStream(
-            answers.StreamDescription(
+        return responses.DescribeStream(
+            responses.StreamDescription(
                 stream_name=stream.name,
                 stream_arn=stream_arn(stream, call),
                 stream_status=stream.settings.status.value,
                 stream_mode_details=_mode(stream),
-                shards=[shard_answer(shard) for shard in page],
+                shards=[shard_response(shard) for shard in page],
                 has_more_shards=len(page) < len(shards),
                 retention_period_hours=stream.settings.retention_hours,
                 stream_creation_timestamp=stream.settings.created / 1000,
-                enhanced_monitoring=[answers.EnhancedMetrics(stream.settings.metrics)],
+                enhanced_monitoring=[responses.EnhancedMetrics(stream.settings.metrics)],
                 encryption_type=encryption_type(stream),
                 key_id=stream.settings.key_id,
             )
@@ -95,18 +95,18 @@ class Streams:
 
     async def describe_stream_summary(
         self, request: requests.StreamRequest, call: Call
-    ) -> answers.DescribeStreamSummary:
+    ) -> responses.DescribeStreamSummary:
         """DescribeStreamSummary."""
         stream = self._state.stream(stream_name(request))
-        return answers.DescribeStreamSummary(
-            answers.StreamDescriptionSummary(
+        return responses.DescribeStreamSummary(
+            responses.StreamDescriptionSummary(
                 stream_name=stream.name,
                 stream_arn=stream_arn(stream, call),
                 stream_status=stream.settings.status.value,
                 stream_mode_details=_mode(stream),
                 retention_period_hours=stream.settings.retention_hours,
                 stream_creation_timestamp=stream.settings.created / 1000,
-                enhanced_monitoring=[answers.EnhancedMetrics(stream.settings.metrics)],
+                enhanced_monitoring=[responses.EnhancedMetrics(stream.settings.metrics)],
                 encryption_type=encryption_type(stream),
                 key_id=stream.settings.key_id,
                 open_shard_count=len([s for s in _visible(stream, call.now) if s.closed is None]),
@@ -117,7 +117,7 @@ class Streams:
             )
         )
 
-    async def list_streams(self, request: requests.ListStreams, call: Call) -> answers.ListStreams:
+    async def list_streams(self, request: requests.ListStreams, call: Call) -> responses.ListStreams:
         """ListStreams."""
         after = request.exclusive_start_stream_name or ""
         if request.next_token is not None:
@@ -132,11 +132,11 @@ class Streams:
         chosen = names[: min(request.limit or LIST_STREAMS, LIST_STREAMS)]
         more = len(chosen) < len(names)
         streams = [self._state.streams[name] for name in chosen]
-        return answers.ListStreams(
+        return responses.ListStreams(
             stream_names=chosen,
             has_more_streams=more,
             stream_summaries=[
-                answers.StreamSummary(
+                responses.StreamSummary(
                     stream_name=stream.name,
                     stream_arn=stream_arn(stream, call),
                     stream_status=stream.settings.status.value,
@@ -161,5 +161,5 @@ def _strategy(stream: Stream) -> str:
     return "AUTO" if stream.settings.spread else "USER_PARTITION_KEY"
 
 
-def _mode(stream: Stream) -> answers.StreamModeDetails:
-    return answers.StreamModeDetails("ON_DEMAND" if stream.settings.on_demand else "PROVISIONED")
+def _mode(stream: Stream) -> responses.StreamModeDetails:
+    return responses.StreamModeDetails("ON_DEMAND" if stream.settings.on_demand else "PROVISIONED")

@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 
 import msgspec
 
-from kinstream.local.kept import ACCOUNT
+from kinstream.local.model import ACCOUNT
 from kinstream.local.refusal import Refused
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -52,15 +52,15 @@ class StsWire:
             raise Refused("MalformedInput", "The request is not a valid form.") from None
         return msgspec.convert({name: values[0] for name, values in form.items()}, shape)
 
-    def encode(self, answer: msgspec.Struct | dict[str, str]) -> bytes:
+    def encode(self, response: msgspec.Struct | dict[str, str]) -> bytes:
         """Return the body of a response or of an error."""
         request_id = f"<RequestId>{uuid.uuid4()}</RequestId>"
-        if isinstance(answer, dict):
-            told = _elements({"Type": "Sender", "Code": answer["__type"], "Message": answer.get("message", "")})
-            return f'<ErrorResponse xmlns="{_NAMESPACE}"><Error>{told}</Error>{request_id}</ErrorResponse>'.encode()
+        if isinstance(response, dict):
+            reported = _elements({"Type": "Sender", "Code": response["__type"], "Message": response.get("message", "")})
+            return f'<ErrorResponse xmlns="{_NAMESPACE}"><Error>{reported}</Error>{request_id}</ErrorResponse>'.encode()
         name = "GetCallerIdentity"
         return (
-            f'<{name}Response xmlns="{_NAMESPACE}"><{name}Result>{_elements(msgspec.to_builtins(answer))}</{name}Result>'
+            f'<{name}Response xmlns="{_NAMESPACE}"><{name}Result>{_elements(msgspec.to_builtins(response))}</{name}Result>'
             f"<ResponseMetadata>{request_id}</ResponseMetadata></{name}Response>"
         ).encode()
 
@@ -68,7 +68,7 @@ class StsWire:
 STS = StsWire()
 
 
-def answer(body: bytes) -> CallerIdentity:
+def respond(body: bytes) -> CallerIdentity:
     """Return the response to a request.
 
     Raises:

@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 from kinstream import service_quotas
 from kinstream.clock import Clock
-from kinstream.local import answers, requests, sequence
-from kinstream.local.kept import ACCOUNT, Consumer, Shard, Status, Stream
+from kinstream.local import requests, responses, sequence
+from kinstream.local.model import ACCOUNT, Consumer, Shard, Status, Stream
 from kinstream.local.naming import Call, check_rehearsal, consumer_named_by, find_consumer, no_consumer
 from kinstream.local.quotas import Bucket, Quotas
 from kinstream.local.reading import Reader, Start
 from kinstream.local.refusal import Refused, in_use, invalid, limit_exceeded, not_found
-from kinstream.local.shards import child_answer
+from kinstream.local.shards import child_response
 from kinstream.local.state import State
 from kinstream.local.store import Chunk, Store, Write
 
@@ -216,7 +216,7 @@ class Subscription:
         self._taken_over = False
         self._woken = asyncio.Event()
 
-    async def next(self) -> answers.SubscribeToShardEvent | None:
+    async def next(self) -> responses.SubscribeToShardEvent | None:
         """Wait for the next event and return it, or None if the subscription is over.
 
         Raises:
@@ -279,7 +279,7 @@ class Subscription:
             raise no_consumer(self.consumer.name, stream)
         return self._clock.monotonic() >= self._until
 
-    def _event(self, now: float) -> answers.SubscribeToShardEvent | None:
+    def _event(self, now: float) -> responses.SubscribeToShardEvent | None:
         """Return the event to push now, or None."""
         shard = self.shard
         tip = self._all.store.tip(shard.number)
@@ -293,9 +293,9 @@ class Subscription:
         self._heartbeat = now + HEARTBEAT_SECONDS
         if self._given is not None and found.size:
             self._given.use(found.size)
-        event = answers.SubscribeToShardEvent(found.records, found.millis_behind)
+        event = responses.SubscribeToShardEvent(found.records, found.millis_behind)
         if found.ended:
-            event.child_shards = [child_answer(child) for child in self._stream.children(shard)]
+            event.child_shards = [child_response(child) for child in self._stream.children(shard)]
         elif found.records:
             event.continuation_sequence_number = found.records[-1].sequence_number
         else:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from kinstream.local import answers, requests
-from kinstream.local.kept import ACCOUNT
+from kinstream.local import requests, responses
+from kinstream.local.model import ACCOUNT
 from kinstream.local.naming import Call, consumer_named_by, find_consumer, named_by, stream_name
 from kinstream.local.refusal import invalid
 from kinstream.local.state import State
@@ -33,13 +33,15 @@ class Tagging:
         """AddTagsToStream."""
         await self._tag_stream(stream_name(request), request.tags or {})
 
-    async def list_tags_for_stream(self, request: requests.ListTagsForStream, call: Call) -> answers.ListTagsForStream:
+    async def list_tags_for_stream(
+        self, request: requests.ListTagsForStream, call: Call
+    ) -> responses.ListTagsForStream:
         """ListTagsForStream."""
         stream = self._state.stream(stream_name(request))
         after = request.exclusive_start_tag_key or ""
-        found = [tag for tag in _answers(stream.settings.tags) if tag.key > after]
+        found = [tag for tag in _responses(stream.settings.tags) if tag.key > after]
         page = found[: request.limit or LIST_TAGS]
-        return answers.ListTagsForStream(page, len(page) < len(found))
+        return responses.ListTagsForStream(page, len(page) < len(found))
 
     async def remove_tags_from_stream(self, request: requests.RemoveTagsFromStream, call: Call) -> None:
         """RemoveTagsFromStream. Absent tags are ignored."""
@@ -54,7 +56,7 @@ class Tagging:
             return
         stream, consumer = find_consumer(self._state, found)
         after = checked(tags, f"consumer {consumer.name}", consumer.tags)
-        await self._store.write(self._state.keep_consumer(stream, consumer, tags=after))
+        await self._store.write(self._state.update_consumer(stream, consumer, tags=after))
 
     async def untag_resource(self, request: requests.UntagResource, call: Call) -> None:
         """UntagResource."""
@@ -64,26 +66,26 @@ class Tagging:
             await self._untag_stream(named_by(arn), keys)
             return
         stream, consumer = find_consumer(self._state, found)
-        await self._store.write(self._state.keep_consumer(stream, consumer, tags=_without(consumer.tags, keys)))
+        await self._store.write(self._state.update_consumer(stream, consumer, tags=_without(consumer.tags, keys)))
 
     async def list_tags_for_resource(
         self, request: requests.ResourceRequest, call: Call
-    ) -> answers.ListTagsForResource:
+    ) -> responses.ListTagsForResource:
         """ListTagsForResource."""
         arn = request.resource_arn or ""
         found = consumer_named_by(arn)
         if found is None:
-            return answers.ListTagsForResource(_answers(self._state.stream(named_by(arn)).settings.tags))
+            return responses.ListTagsForResource(_responses(self._state.stream(named_by(arn)).settings.tags))
         _, consumer = find_consumer(self._state, found)
-        return answers.ListTagsForResource(_answers(consumer.tags))
+        return responses.ListTagsForResource(_responses(consumer.tags))
 
     async def _tag_stream(self, name: str, tags: dict[str, str]) -> None:
         before = self._state.active(name).settings.tags
-        await self._store.write(self._state.keep(name, tags=checked(tags, f"stream {name}", before)))
+        await self._store.write(self._state.update(name, tags=checked(tags, f"stream {name}", before)))
 
     async def _untag_stream(self, name: str, keys: list[str]) -> None:
         before = self._state.active(name).settings.tags
-        await self._store.write(self._state.keep(name, tags=_without(before, keys)))
+        await self._store.write(self._state.update(name, tags=_without(before, keys)))
 
 
 def checked(tags: dict[str, str], whose: str, before: dict[str, str] | None = None) -> dict[str, str]:
@@ -120,5 +122,5 @@ def _without(tags: dict[str, str], keys: Iterable[str]) -> dict[str, str]:
     return {key: value for key, value in tags.items() if key not in gone}
 
 
-def _answers(tags: dict[str, str]) -> list[answers.Tag]:
-    return [answers.Tag(key, tags[key]) for key in sorted(tags)]
+def _responses(tags: dict[str, str]) -> list[responses.Tag]:
+    return [responses.Tag(key, tags[key]) for key in sorted(tags)]

@@ -43,7 +43,7 @@ class WireFormat(Protocol):
     def decode(self, body: bytes, shape: type[T]) -> T:
         """Decode a request. Raises Refused (SerializationException)."""
 
-    def encode(self, answer: msgspec.Struct | dict[str, str]) -> bytes:
+    def encode(self, response: msgspec.Struct | dict[str, str]) -> bytes:
         """Encode the body of a response."""
 
 
@@ -65,9 +65,9 @@ class JsonWire:
             raise Refused("SerializationException") from None
         return value
 
-    def encode(self, answer: msgspec.Struct | dict[str, str]) -> bytes:
+    def encode(self, response: msgspec.Struct | dict[str, str]) -> bytes:
         """Encode the body of a response."""
-        return self._encode(answer)
+        return self._encode(response)
 
 
 class CborWire:
@@ -86,9 +86,9 @@ class CborWire:
         except (cbor2.CBORError, ValueError, TypeError, ArithmeticError, LookupError, RecursionError, MemoryError):
             raise Refused("SerializationException") from None
 
-    def encode(self, answer: msgspec.Struct | dict[str, str]) -> bytes:
+    def encode(self, response: msgspec.Struct | dict[str, str]) -> bytes:
         """Encode the body of a response."""
-        return cbor2.dumps(_tagged(msgspec.to_builtins(answer, builtin_types=(bytes,))))
+        return cbor2.dumps(_tagged(msgspec.to_builtins(response, builtin_types=(bytes,))))
 
 
 JSON = JsonWire()

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from kinstream.clock import SYSTEM_CLOCK
-from kinstream.local import answers, constraints
+from kinstream.local import constraints, responses
 from kinstream.local.operations import Operations
 from kinstream.local.state import State
 from kinstream.local.store import MemoryStore
@@ -158,7 +158,7 @@ def test_answers_have_the_models_members(operation: str) -> None:
         "DisableEnhancedMonitoring": "EnhancedMonitoring",
         "EnableEnhancedMonitoring": "EnhancedMonitoring",
     }.get(operation, operation)
-    ours = getattr(answers, name, None)
+    ours = getattr(responses, name, None)
     assert (ours is None) == (modelled_answer is None)
     if ours is not None:
         compare(ours, modelled_answer)
@@ -166,7 +166,7 @@ def test_answers_have_the_models_members(operation: str) -> None:
 
 def test_events_have_the_models_members() -> None:
     stream = MODEL.operation_model("SubscribeToShard").output_shape.members["EventStream"]
-    compare(answers.SubscribeToShardEvent, stream.members["SubscribeToShardEvent"])
+    compare(responses.SubscribeToShardEvent, stream.members["SubscribeToShardEvent"])
 
 
 def compare(ours: Any, shape: Any) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinstream.local import sequence
-from kinstream.local.kept import Placement, Shard, ShardKept, Status, Stream, StreamGone, StreamKept
+from kinstream.local.model import Placement, Shard, ShardChanged, Status, Stream, StreamChanged, StreamDeleted
 from kinstream.local.refusal import Refused
 from kinstream.local.state import SHARD_LIMIT, State
 
@@ -41,11 +41,11 @@ def put(state: State, stream: Stream, keys: list[bytes], now: float = NOW) -> li
 def test_stream_is_creating_until_its_time_is_over() -> None:
     state = State(transition=5.0)
     events = state.create("orders", 2, NOW)
-    assert [type(e) for e in events] == [StreamKept, ShardKept, ShardKept]
+    assert [type(e) for e in events] == [StreamChanged, ShardChanged, ShardChanged]
     assert state.advance(NOW + 4.9) == []
     assert state.stream("orders").settings.status is Status.CREATING
     (event,) = state.advance(NOW + 5.0)
-    assert isinstance(event, StreamKept)
+    assert isinstance(event, StreamChanged)
     assert state.stream("orders").settings.status is Status.ACTIVE
 
 
@@ -101,7 +101,7 @@ def test_deleted_stream_is_gone_when_its_time_is_over_with_all_its_shards() -> N
     state, stream = active(3, transition=1.0)
     state.delete("orders", NOW + 10)
     assert state.delete("orders", NOW + 10.5) == []
-    assert state.advance(NOW + 11) == [StreamGone("orders", [s.number for s in stream.shards])]
+    assert state.advance(NOW + 11) == [StreamDeleted("orders", [s.number for s in stream.shards])]
     assert state.streams == {}
 
 

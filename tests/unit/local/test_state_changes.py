@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kinstream.local.kept import Account, AccountKept, Change, Event, ShardKept, Status, Stream, StreamGone, StreamKept
+from kinstream.local.model import (
+    Account,
+    AccountChanged,
+    Change,
+    Event,
+    ShardChanged,
+    Status,
+    Stream,
+    StreamChanged,
+    StreamDeleted,
+)
 from kinstream.local.refusal import Refused
 from kinstream.local.state import (
     CONSUMERS,
@@ -51,7 +61,7 @@ def test_doubling_splits_every_shard_in_the_middle() -> None:
     events = state.advance(NOW + 3)
     assert spans(stream) == even_ranges(4)
     assert parents(stream) == [(None, None)] * 2 + [(0, None)] * 2 + [(1, None)] * 2
-    kept = [event.shard.index for event in events if isinstance(event, ShardKept)]
+    kept = [event.shard.index for event in events if isinstance(event, ShardChanged)]
     assert sorted(kept) == list(range(6))
 
 
@@ -170,7 +180,7 @@ def test_change_holds_when_the_stream_is_active_again() -> None:
     before = stream.settings
     assert (before.status, before.max_record_kib, before.metrics) == (Status.UPDATING, 1024, [])
     (event,) = state.advance(NOW + 3)
-    assert isinstance(event, StreamKept)
+    assert isinstance(event, StreamChanged)
     assert event.settings is stream.settings
     after = stream.settings
     assert (after.status, after.max_record_kib, after.metrics) == (Status.ACTIVE, 2048, ["IncomingBytes"])
@@ -183,7 +193,7 @@ def test_change_waits_for_an_active_stream() -> None:
     with pytest.raises(Refused, match="not ACTIVE, instead in state UPDATING"):
         state.change("orders", Change(), NOW + 2)
     with pytest.raises(Refused, match="not ACTIVE, instead in state UPDATING"):
-        state.keep("orders", tags={"a": "b"})
+        state.update("orders", tags={"a": "b"})
 
 
 def test_longer_retention_does_not_bring_back_what_was_lost() -> None:
@@ -235,7 +245,7 @@ def test_stream_that_becomes_on_demand_has_shards_enough() -> None:
 
 def test_provisioned_stream_has_neither_warm_throughput_nor_spread_records() -> None:
     state, stream = active(4, on_demand=True)
-    state.keep("orders", spread=True, warm_mibps=7)
+    state.update("orders", spread=True, warm_mibps=7)
     state.change("orders", Change(on_demand=False), NOW)
     state.advance(NOW)
     assert (stream.settings.warm_mibps, stream.settings.spread) == (None, False)
@@ -273,7 +283,7 @@ def statuses(stream: Stream) -> dict[str, Status]:
 def test_consumer_is_creating_then_active_then_deleting_then_gone() -> None:
     state, stream = active(transition=1.0)
     (event,) = state.register("orders", "app", NOW + 2, {"a": "b"})
-    assert isinstance(event, StreamKept)
+    assert isinstance(event, StreamChanged)
     assert event.settings.consumers["app"].tags == {"a": "b"}
     assert statuses(stream) == {"app": Status.CREATING}
     state.advance(NOW + 3)
@@ -340,7 +350,7 @@ def test_stream_goes_with_its_consumers_only_if_told_so() -> None:
         state.delete("orders", NOW + 2)
     state.delete("orders", NOW + 2.5, with_consumers=True)
     assert statuses(stream) == {"app": Status.DELETING}
-    assert [type(event) for event in state.advance(NOW + 10)] == [StreamGone]
+    assert [type(event) for event in state.advance(NOW + 10)] == [StreamDeleted]
     state.create("orders", 1, NOW + 11)
     assert state.advance(NOW + 20) != []
     assert statuses(state.stream("orders")) == {}
@@ -350,9 +360,9 @@ def test_settings_of_a_consumer_change_only_while_it_is_active() -> None:
     state, stream = active(transition=1.0)
     register(state, "app", NOW + 2)
     with pytest.raises(Refused, match=r"Consumer app with creation timestamp 1700000002 .* is not in ACTIVE status\."):
-        state.keep_consumer(stream, stream.settings.consumers["app"], policy="{}")
+        state.update_consumer(stream, stream.settings.consumers["app"], policy="{}")
     state.advance(NOW + 3)
-    state.keep_consumer(stream, stream.settings.consumers["app"], policy="{}")
+    state.update_consumer(stream, stream.settings.consumers["app"], policy="{}")
     assert stream.settings.consumers["app"].policy == "{}"
 
 
@@ -374,7 +384,7 @@ def test_state_goes_on_from_what_was_kept() -> None:
 
 def test_commitment_holds_until_its_end() -> None:
     state = State()
-    assert state.commit(Account(started=1000)) == [AccountKept(Account(started=1000))]
+    assert state.commit(Account(started=1000)) == [AccountChanged(Account(started=1000))]
     assert state.account.committed(2)
     state.commit(Account(started=1000, ends=5000))
     assert state.account.committed(4.9)

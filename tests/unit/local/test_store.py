@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kinstream.errors import ConfigError
-from kinstream.local.kept import RecordsExpired
+from kinstream.local.model import RecordsExpired
 from kinstream.local.sqlite import DURABILITIES, PURGE_BYTES, PURGE_ROWS, SqliteStore
 from kinstream.local.state import State
 from kinstream.local.store import Chunk, MemoryStore, Store, Write, pack

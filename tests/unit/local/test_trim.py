@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kinstream.local.kept import RecordsExpired, ShardKept
+from kinstream.local.model import RecordsExpired, ShardChanged
 from kinstream.local.state import State
 
 START = 1_000_000.0
@@ -42,7 +42,7 @@ def test_shard_whose_last_record_expires_says_where_it_goes_on_from_once() -> No
     number = put(state, START, 3)
     shard = state.stream("a").shards[0]
     later = START + 100 * HOUR
-    assert state.trim(later) == [ShardKept("a", shard), RecordsExpired(number, int(later - 24 * HOUR) * 1000)]
+    assert state.trim(later) == [ShardChanged("a", shard), RecordsExpired(number, int(later - 24 * HOUR) * 1000)]
     assert (shard.last_place, shard.trimmed) == (3, 3)
     assert state.trim(later + HOUR) == []
     put(state, later + 2 * HOUR)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinstream.local import answers, requests
+from kinstream.local import requests, responses
 from kinstream.local.refusal import Refused
 from kinstream.local.wire import CBOR, JSON, WireFormat
 
@@ -17,13 +17,13 @@ def test_timestamp_of_the_java_sdk_is_milliseconds() -> None:
 
 
 def test_answers_timestamp_is_what_the_java_sdk_expects() -> None:
-    record = answers.ReadRecord("1", 1787036486.712, b"", "k", "NONE")
-    assert bytes.fromhex("c1 1b 000001a013accc38") in CBOR.encode(answers.GetRecords([record], 0))
+    record = responses.ReadRecord("1", 1787036486.712, b"", "k", "NONE")
+    assert bytes.fromhex("c1 1b 000001a013accc38") in CBOR.encode(responses.GetRecords([record], 0))
 
 
 def test_json_timestamp_is_fractional_seconds_and_data_base64() -> None:
-    record = answers.ReadRecord("1", 1787036486.712, b"\xff\xfe", "k", "NONE")
-    assert JSON.encode(answers.GetRecords([record], 5)) == (
+    record = responses.ReadRecord("1", 1787036486.712, b"\xff\xfe", "k", "NONE")
+    assert JSON.encode(responses.GetRecords([record], 5)) == (
         b'{"Records":[{"SequenceNumber":"1","ApproximateArrivalTimestamp":1787036486.712,"Data":"//4=",'
         b'"PartitionKey":"k","EncryptionType":"NONE"}],"MillisBehindLatest":5}'
     )

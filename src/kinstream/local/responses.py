@@ -23,7 +23,7 @@ class SequenceNumberRange(msgspec.Struct, rename="pascal", omit_defaults=True):
     ending_sequence_number: str | None = None
 
 
-class ShardAnswer(msgspec.Struct, rename="pascal", omit_defaults=True):
+class ShardResponse(msgspec.Struct, rename="pascal", omit_defaults=True):
     """A shard."""
 
     shard_id: str
@@ -67,7 +67,7 @@ class StreamDescription(msgspec.Struct, rename="pascal", omit_defaults=True):
     stream_arn: str = msgspec.field(name="StreamARN")
     stream_status: str
     stream_mode_details: StreamModeDetails
-    shards: list[ShardAnswer]
+    shards: list[ShardResponse]
     has_more_shards: bool
     retention_period_hours: int
     stream_creation_timestamp: float
@@ -188,7 +188,7 @@ class SubscribeToShardEvent(msgspec.Struct, rename="pascal", omit_defaults=True)
 class ListShards(msgspec.Struct, rename="pascal", omit_defaults=True):
     """ListShards."""
 
-    shards: list[ShardAnswer]
+    shards: list[ShardResponse]
     next_token: str | None = None
 
 
@@ -244,7 +244,7 @@ class GetResourcePolicy(msgspec.Struct, rename="pascal"):
     policy: str
 
 
-class ConsumerAnswer(msgspec.Struct, rename="pascal"):
+class ConsumerResponse(msgspec.Struct, rename="pascal"):
     """A registered consumer."""
 
     consumer_name: str
@@ -253,7 +253,7 @@ class ConsumerAnswer(msgspec.Struct, rename="pascal"):
     consumer_creation_timestamp: float
 
 
-class ConsumerDescription(ConsumerAnswer, rename="pascal"):
+class ConsumerDescription(ConsumerResponse, rename="pascal"):
     """A registered consumer with its stream."""
 
     stream_arn: str = msgspec.field(name="StreamARN")
@@ -262,7 +262,7 @@ class ConsumerDescription(ConsumerAnswer, rename="pascal"):
 class RegisterStreamConsumer(msgspec.Struct, rename="pascal"):
     """RegisterStreamConsumer."""
 
-    consumer: ConsumerAnswer
+    consumer: ConsumerResponse
 
 
 class DescribeStreamConsumer(msgspec.Struct, rename="pascal"):
@@ -274,7 +274,7 @@ class DescribeStreamConsumer(msgspec.Struct, rename="pascal"):
 class ListStreamConsumers(msgspec.Struct, rename="pascal", omit_defaults=True):
     """ListStreamConsumers."""
 
-    consumers: list[ConsumerAnswer]
+    consumers: list[ConsumerResponse]
     next_token: str | None = None
 
 

@@ -204,27 +204,27 @@ class Stream:
         return [s for s in self.shards[shard.index + 1 :] if shard.index in (s.parent, s.adjacent)]
 
 
-class StreamKept(NamedTuple):
+class StreamChanged(NamedTuple):
     """A stream was created, or its settings changed."""
 
     settings: Settings
 
 
-class ShardKept(NamedTuple):
+class ShardChanged(NamedTuple):
     """A shard was created or closed."""
 
     stream: str
     shard: Shard
 
 
-class StreamGone(NamedTuple):
+class StreamDeleted(NamedTuple):
     """A stream was deleted, with the shards of these numbers."""
 
     name: str
     numbers: list[int]
 
 
-class AccountKept(NamedTuple):
+class AccountChanged(NamedTuple):
     """The settings of the account changed."""
 
     account: Account
@@ -239,7 +239,7 @@ class RecordsExpired(NamedTuple):
     """The point in time in milliseconds."""
 
 
-Event: TypeAlias = StreamKept | ShardKept | StreamGone | AccountKept | RecordsExpired
+Event: TypeAlias = StreamChanged | ShardChanged | StreamDeleted | AccountChanged | RecordsExpired
 
 
 class Placement(NamedTuple):
