@@ -13,7 +13,7 @@ BEGIN, END = "<!-- file map -->\n", "<!-- end of file map -->"
 def file_map() -> str:
     """Return the list: a line for each module, folder by folder."""
     source = ROOT / "src" / "kinstream"
-    lines = ["| module | what it is |", "|---|---|"]
+    lines = ["| module | content |", "|---|---|"]
     paths = sorted(source.rglob("*.py"), key=lambda path: (len(path.relative_to(source).parts) > 1, path))
     for path in paths:
         first = (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()[0]
