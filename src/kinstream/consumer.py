@@ -203,9 +203,9 @@ class Consumer(StreamAccess):
     def batches(self) -> Batches:
         """Return an async iterator over all shards, batch by batch: `async for batch in consumer.batches()`.
 
-        A batch has records of one shard, from one response. It is completed when the next one is requested. A request for the
-        next batch may be cancelled, such as by `asyncio.timeout`, as with `async for record in consumer`: reading continues,
-        and the next request returns the batch.
+        A batch has records of one shard, from all or part of one response. It is completed when the next one is requested. A
+        request for the next batch may be cancelled, such as by `asyncio.timeout`, as with `async for record in consumer`:
+        reading continues, and the next request returns the batch.
 
         Raises:
             ConsumeError: Reading a shard failed. See its `__cause__`.
@@ -270,10 +270,10 @@ class Consumer(StreamAccess):
             LeaseLost: Another worker reads the shard now.
             KinesisError: The store failed. Reading continues at the new position, and the next checkpoint stores it.
         """
-        where = Position.parse("position", position)
-        if where.ended:
+        target = Position.parse("position", position)
+        if target.ended:
             raise ConfigError("position='SHARD_END': is the end of a shard, after which there is nothing to read")
-        await self._running("seek").seek(shard_id, where)
+        await self._running("seek").seek(shard_id, target)
 
     def status(self) -> list[ShardStatus]:
         """Return the state of each shard that is being read or was read, sorted by id. Empty before reading begins."""
@@ -328,12 +328,12 @@ class Consumer(StreamAccess):
         """Return a new worker, in place of one that has ended or that an unreferenced iterator used."""
         if self._closed:
             raise ClosedError("this Consumer is closed")
-        before = self._worker
-        if before is not None:
-            given_up = self._reader is not None and self._reader() is None
-            if not given_up and not before.ended:
+        previous = self._worker
+        if previous is not None:
+            unreferenced = self._reader is not None and self._reader() is None
+            if not unreferenced and not previous.ended:
                 raise UsageError("this Consumer is being read already: create another one, or stop that reading first")
-            await before.stop()
+            await previous.stop()
         table = self._lease_store.table(self.application or "", self.stream.name)
         self._reader = reader
         self._worker = Worker(
@@ -354,19 +354,19 @@ class Consumer(StreamAccess):
         )
         return self._worker
 
-    def _running(self, what: str) -> Worker:
+    def _running(self, method: str) -> Worker:
         if self._worker is None or self._worker.ended:
-            raise UsageError(f"{what}: this Consumer is not being read: call it after run() or iteration has begun")
+            raise UsageError(f"{method}: this Consumer is not being read: call it after run() or iteration has begun")
         return self._worker
 
     def _fetcher(self) -> Fetcher:
-        option, place = self._fetch, (self.client, self.stream)
+        option, common = self._fetch, (self.client, self.stream)
         if isinstance(option, Polling):
-            return PollingFetcher(*place, option, self._report)
+            return PollingFetcher(*common, option, self._report)
         if isinstance(option, EnhancedFanOut):
-            return FanOutFetcher(*place, option, self._report, application=self.application)
-        pushed = FanOutFetcher(*place, option.fan_out, self._report, application=self.application)
-        polled = PollingFetcher(*place, option.poll, self._report)
+            return FanOutFetcher(*common, option, self._report, application=self.application)
+        pushed = FanOutFetcher(*common, option.fan_out, self._report, application=self.application)
+        polled = PollingFetcher(*common, option.poll, self._report)
         return AutoFetcher(pushed, polled, self._report, self.client.service_time)
 
     # Single requests.
@@ -493,10 +493,12 @@ def _check_dead_letter(then: Any) -> None:
 
 def wrong_dead_letter(then: Any, producer: str) -> ConfigError:
     """Return the error for a dead letter of another kind than a consumer accepts."""
-    what = (
+    given = (
         f"the class {then.__name__}" if isinstance(then, type) else f"a {type(then).__module__}.{type(then).__name__}"
     )
-    return ConfigError(f"errors: ErrorPolicy.then: must be 'stop', 'skip', a function or a {producer} here, not {what}")
+    return ConfigError(
+        f"errors: ErrorPolicy.then: must be 'stop', 'skip', a function or a {producer} here, not {given}"
+    )
 
 
 def _checked(name: str, value: Any, *kinds: type[T], or_text: str | None = None) -> Any:
@@ -504,7 +506,7 @@ def _checked(name: str, value: Any, *kinds: type[T], or_text: str | None = None)
     if isinstance(value, kinds):
         return value
     choices = [f"a kinstream.{kind.__name__}" for kind in kinds] + ([] if or_text is None else [or_text])
-    wanted = " or ".join(filter(None, [", ".join(choices[:-1]), choices[-1]]))
+    expected = " or ".join(filter(None, [", ".join(choices[:-1]), choices[-1]]))
     if value is None or isinstance(value, str):
-        raise ConfigError(f"{name}={value!r}: must be {wanted}")
-    raise ConfigError(f"{name}: must be {wanted}, not {type(value).__name__}")
+        raise ConfigError(f"{name}={value!r}: must be {expected}")
+    raise ConfigError(f"{name}: must be {expected}, not {type(value).__name__}")

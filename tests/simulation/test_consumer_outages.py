@@ -376,7 +376,7 @@ def test_last_failure_of_a_handler_is_logged_with_its_traceback(caplog: pytest.L
     with caplog.at_level(logging.DEBUG, "kinstream"):
         statistics = simulate(story)
     (line,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert "could not be handled in 2 tries (ValueError)" in line.getMessage()
+    assert "could not be handled in 2 attempts (ValueError)" in line.getMessage()
     assert "in fails" in caplog.text
     assert "canary" not in caplog.text
     assert statistics.handler_failures == 2

@@ -533,6 +533,6 @@ def test_traceback_of_a_callback_that_quotes_a_record_is_logged_without_it(
         consumer.subscribe(fail)
         assert twice.wait(15)
     assert "the callback of subscribe raised" in caplog.text
-    assert "could not be handled in 2 tries" in caplog.text
+    assert "could not be handled in 2 attempts" in caplog.text
     assert "in fail" in caplog.text
     assert "canary" not in caplog.text

@@ -119,8 +119,8 @@ class Consumer(OnStream):
             self._when_forgotten(self._background.stop_unused)
 
     def __repr__(self) -> str:
-        made = hasattr(self, "_consumer")  # False while the constructor checks its arguments
-        return f"blocking.{self._consumer!r}" if made else "blocking.Consumer(...)"
+        constructed = hasattr(self, "_consumer")  # False while the constructor checks its arguments
+        return f"blocking.{self._consumer!r}" if constructed else "blocking.Consumer(...)"
 
     # Read the whole stream.
 
@@ -270,7 +270,7 @@ class Consumer(OnStream):
         return self._background.run(self._consumer.get_records(shard_iterator, limit))
 
 
-class _LetterBox:
+class _DeadLetterAdapter:
     """Adapter that lets the event loop write dead letters through a blocking producer without being blocked."""
 
     def __init__(self, producer: Producer) -> None:
@@ -284,7 +284,7 @@ class _LetterBox:
 def _in_thread(then: Any) -> Any:
     """Return a dead letter that does not block the event loop."""
     if isinstance(then, Producer):
-        return _LetterBox(then)
+        return _DeadLetterAdapter(then)
     if isinstance(then, type) or hasattr(then, "put_record"):
         raise kinstream.consumer.wrong_dead_letter(then, "kinstream.blocking.Producer")
     if is_async(then):

@@ -215,10 +215,10 @@ class Consumer(Face):
         """
 
         def prepare() -> Prepared:
-            async def ask() -> tuple[object, ...]:
+            async def send() -> tuple[object, ...]:
                 return (self._consumer().status(),)
 
-            return ask()
+            return send()
 
         self._ask("status", callback, ([],), prepare)
 
@@ -230,10 +230,10 @@ class Consumer(Face):
         """
 
         def prepare() -> Prepared:
-            async def ask() -> tuple[object, ...]:
+            async def send() -> tuple[object, ...]:
                 return (self._consumer().statistics(),)
 
-            return ask()
+            return send()
 
         self._ask("statistics", callback, (None,), prepare)
 
@@ -241,13 +241,13 @@ class Consumer(Face):
         """Call a function on the object's thread, and await its result if it is awaitable."""
 
         def prepare() -> Prepared:
-            async def ask() -> tuple[object, ...]:
+            async def send() -> tuple[object, ...]:
                 waiting = act()
                 if waiting is not None:
                     await waiting
                 return ()
 
-            return ask()
+            return send()
 
         self._ask(method, callback, (), prepare)
 
@@ -280,10 +280,10 @@ class Consumer(Face):
         def prepare() -> Prepared:
             consumer = self._consumer()
 
-            async def ask() -> tuple[object, ...]:
+            async def send() -> tuple[object, ...]:
                 return ([shard.shard_id for shard in await consumer.get_shards()],)
 
-            return ask()
+            return send()
 
         self._ask("get_shards", callback, ([],), prepare)
 
@@ -338,7 +338,7 @@ class Consumer(Face):
             if not self._is_blob:
                 request = replace(request, parse=lambda body: _parsed(client.codec.decode_get_records(body)))
 
-            async def ask() -> tuple[object, ...]:
+            async def send() -> tuple[object, ...]:
                 response = await client.send(request)
                 following = None
                 if response.next_shard_iterator is not None:
@@ -347,7 +347,7 @@ class Consumer(Face):
                         following["limit"] = limit
                 return response.records, response.millis_behind_latest, following
 
-            return ask()
+            return send()
 
         self._ask("get_records", callback, ([], 0, None), prepare)
 

@@ -80,8 +80,8 @@ class Face(ForThreads):
             self._access = opened()
         except KinesisError as error:
             self._wrong = without_frames(error)  # its frames hold the secret access key
-        except Exception as fault:
-            self._wrong = internal_error(type(self).__name__, fault)
+        except Exception as bug:
+            self._wrong = internal_error(type(self).__name__, bug)
         self._wind_up = wind_up
         weakref.finalize(self, _end, self._background, self._in_flight, self._access, wind_up)
 
@@ -195,8 +195,8 @@ class Face(ForThreads):
                 coroutine = prepare()
             except KinesisError as refused:
                 error = without_frames(refused)  # its frames hold the record
-            except Exception as fault:
-                error = internal_error(method, fault)
+            except Exception as bug:
+                error = internal_error(method, bug)
         try:
             self._background.call(self._begin, method, callback, on_failure, coroutine, error)
         except Exception as ended:
@@ -251,8 +251,8 @@ class Face(ForThreads):
         except asyncio.CancelledError:  # `close` or the end of the interpreter has waited long enough
             error = ClosedError(f"{method}: closed before a response came")
             error.maybe_written = self._writes
-        except Exception as fault:
-            error = internal_error(method, fault)
+        except Exception as bug:
+            error = internal_error(method, bug)
         self._call_back(method, callback, (error, *results))
 
     def _call_back(
@@ -337,10 +337,10 @@ async def sent(client: Client, request: kinesis.Request[Any]) -> tuple[object, .
     return (await client.send(request),)
 
 
-def internal_error(method: str, fault: Exception) -> KinesisError:
+def internal_error(method: str, bug: Exception) -> KinesisError:
     """Return the error for a bug in kinstream."""
-    error = KinesisError(f"{method}: a bug in kinstream: {type(fault).__name__}")
-    error.__cause__ = fault
+    error = KinesisError(f"{method}: a bug in kinstream: {type(bug).__name__}")
+    error.__cause__ = bug
     return error
 
 

@@ -84,9 +84,8 @@ class Refusals:
                 queue.unobserved_error = error
                 self._start(face, queue)
             return
-        may_wait = not (
-            in_callback() or self._background.here
-        )  # waiting there would block the thread that calls the callbacks
+        # Waiting there would block the thread that calls the callbacks.
+        may_wait = not (in_callback() or self._background.here)
         turn: threading.Lock | None = None
         try:
             while True:
@@ -101,9 +100,7 @@ class Refusals:
                     queue.waiting.append(turn)
                     queue.blocked.add(turn)
                 turn.acquire(timeout=LOOK_EVERY)  # the object's thread may have ended
-        except (
-            BaseException
-        ):  # raised by a signal handler, and its traceback holds this frame while it is being handled
+        except BaseException:  # raised by a signal handler: its traceback holds this frame while it is handled
             if turn is not None:
                 queue.blocked.discard(turn)
             raise

@@ -24,7 +24,7 @@ TOO_LARGE = 413
 """HTTP status of a proxy for a request that is too large."""
 
 
-class LetterBox(Protocol):
+class DeadLetterProducer(Protocol):
     """A producer of the stream that stores dead letters."""
 
     def put_record(self, record: Record, /) -> Awaitable[object]:
@@ -43,7 +43,13 @@ class DeadLetters:
         self._too_large: float = float("inf")  # bytes of the smallest dead letter that was refused
 
     async def write(
-        self, box: LetterBox, record: ReceivedRecord[bytes], error: Exception, *, time: float, attempts: int
+        self,
+        producer: DeadLetterProducer,
+        record: ReceivedRecord[bytes],
+        error: Exception,
+        *,
+        time: float,
+        attempts: int,
     ) -> None:
         """Write the dead letter of a record: with its data, else with compressed data, else with a reference to the record.
 
@@ -65,7 +71,7 @@ class DeadLetters:
             if size >= self._too_large and not last:
                 continue
             try:
-                await box.put_record(letter)
+                await producer.put_record(letter)
             except KinesisError as failed:
                 too_large = isinstance(failed, (InvalidRecord, InvalidArgument)) or failed.http_status == TOO_LARGE
                 if last or not too_large:

@@ -39,7 +39,7 @@ class Deaggregator:
     """Splits the records of one shard into user records.
 
     An aggregate with any record outside the shard's hash-key range was written by a producer with an outdated shard map, which
-    retries it. It is dropped completely, as in the Kinesis Client Library, unless it is to be kept.
+    retries it. It is dropped completely, as in the Kinesis Client Library, unless `hash_key_range` is None.
 
     Args:
         shard_id: The shard.

@@ -138,37 +138,37 @@ class FailurePolicy:
         await self.decide(reading, records, error, self._option.max_attempts)
 
     async def decide(
-        self, reading: Reading, records: Sequence[ReceivedRecord[bytes]], error: Exception, tries: int
+        self, reading: Reading, records: Sequence[ReceivedRecord[bytes]], error: Exception, attempts: int
     ) -> None:
         """Apply `ErrorPolicy.then` to records that cannot be handled. Raises as `failed`."""
         then = self._option.then
-        self._announce.gave_up(reading.shard_id, records, error, tries, _outcome(then))
+        self._announce.gave_up(reading.shard_id, records, error, attempts, _outcome(then))
         if then == "stop":
-            self._report(reading, records, error, tries, "stopped")
+            self._report(reading, records, error, attempts, "stopped")
             first = records[0]
             raise ConsumeError(
                 f"{reading.shard_id}: the record with sequence number {first.sequence_number} could not be handled in"
-                f" {tries} tries ({type(error).__name__}); the shard stops before it",
+                f" {attempts} attempts ({type(error).__name__}); the shard stops before it",
                 shard_id=reading.shard_id,
             ) from error
         if then != "skip":
             for record in records:
                 try:
-                    await self._dead_letter(then, record, error, tries)
+                    await self._dead_letter(then, record, error, attempts)
                 except BaseException as raised:  # noqa: BLE001 - the dead letter is user code
                     refused = failure(raised)
-                    self._announce.gave_up(reading.shard_id, [record], refused, tries, "dead letter refused")
-                    self._report(reading, [record], refused, tries, "stopped")
+                    self._announce.gave_up(reading.shard_id, [record], refused, attempts, "dead letter refused")
+                    self._report(reading, [record], refused, attempts, "stopped")
                     raise ConsumeError(
                         f"{reading.shard_id}: the dead letter failed on the record with sequence number"
                         f" {record.sequence_number} ({type(refused).__name__}); the shard stops before it",
                         shard_id=reading.shard_id,
                     ) from refused
-        self._report(reading, records, error, tries, _outcome(then))
+        self._report(reading, records, error, attempts, _outcome(then))
 
-    async def _dead_letter(self, then: Any, record: ReceivedRecord[bytes], error: Exception, tries: int) -> None:
+    async def _dead_letter(self, then: Any, record: ReceivedRecord[bytes], error: Exception, attempts: int) -> None:
         if hasattr(then, "put_record"):
-            await self._dead_letters.write(then, record, error, time=self._clock.wall(), attempts=tries)
+            await self._dead_letters.write(then, record, error, time=self._clock.wall(), attempts=attempts)
             return
         outcome = then(record, error)
         if inspect.isawaitable(outcome):
@@ -179,12 +179,12 @@ class FailurePolicy:
         reading: Reading,
         records: Sequence[ReceivedRecord[bytes]],
         error: Exception,
-        tries: int,
+        attempts: int,
         outcome: str,
     ) -> None:
         for record in records:
-            place = (reading.shard_id, record.sequence_number, record.subsequence_number)
-            self._announce(HandlerFailed(*place, error, tries, outcome))
+            position = (reading.shard_id, record.sequence_number, record.subsequence_number)
+            self._announce(HandlerFailed(*position, error, attempts, outcome))
 
 
 async def sleep_unless(stopping: asyncio.Event, clock: Clock, seconds: float) -> bool:
@@ -441,9 +441,8 @@ class ConcurrentByKey:
                     retry = functools.partial(self._handler, record)
                     await self._policy.failed(self._reading, [record], failure(error), retry)
             except BaseException as error:  # any exception ends the shard, not this runner alone
-                cancelled = isinstance(
-                    error, asyncio.CancelledError
-                )  # by `abandon`, or the handler cancelled its own task
+                # Cancelled by `abandon`, or the handler cancelled its own task.
+                cancelled = isinstance(error, asyncio.CancelledError)
                 self._error = self._error or (_as_failure(error) if cancelled else error)
                 self._reading.arrived.set()  # a task that waits for more records must see the error now
                 if cancelled:

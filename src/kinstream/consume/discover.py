@@ -199,11 +199,11 @@ def starts(shards: list[Shard], known: Mapping[str, Position], start: Start) -> 
 def _ancestors(shards: list[Shard], of: Iterable[str]) -> set[str]:
     by_id = {shard.shard_id: shard for shard in shards}
     found: set[str] = set()
-    left = [shard_id for shard_id in of if shard_id in by_id]
-    while left:
-        shard = by_id.get(left.pop())
+    pending = [shard_id for shard_id in of if shard_id in by_id]
+    while pending:
+        shard = by_id.get(pending.pop())
         if shard is not None:
             parents = {shard.parent_shard_id, shard.adjacent_parent_shard_id} - found - {None}
             found |= parents  # type: ignore[arg-type]
-            left += parents  # type: ignore[arg-type]
+            pending += parents  # type: ignore[arg-type]
     return found

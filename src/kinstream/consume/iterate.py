@@ -178,10 +178,8 @@ class Records(Iteration[ReceivedRecord[bytes]]):
         for record in self._left:
             self._current = record
             return record
-        self._progress, self._current = (
-            Progress(),
-            None,
-        )  # the last record is completed, and a repeated call must not complete it again
+        # The last record is completed, and a repeated call must not complete it again.
+        self._progress, self._current = Progress(), None
         reading, batch = await self._source.following()
         self._progress, self._current = reading.progress, batch[0]  # a batch is never empty
         reading.current_batch = batch

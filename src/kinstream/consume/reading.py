@@ -530,9 +530,8 @@ class Reading:
             return lag
         last = self.progress.last
         if last is not None and last.sequence_number != self._read_to.sequence_number:
-            return max(
-                self._context.service_time() - last.arrival_time, 0.0
-            )  # more records are buffered for the application
+            # More records are buffered for the application.
+            return max(self._context.service_time() - last.arrival_time, 0.0)
         return lag + self._context.clock.monotonic() - measured  # records may have been written since
 
     async def checkpoint_through(self, record: ReceivedRecord[bytes], origin: Origin) -> None:

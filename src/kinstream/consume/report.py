@@ -188,7 +188,8 @@ class Reporter:
         _log.log(
             logging.ERROR if outcome != "dead-lettered" else logging.WARNING,
             "%s: %s: %s could not be handled in %d %s (%s); %s%s",
-            self._name, shard_id, what, tries, "try" if tries == 1 else "tries", type(error).__name__, _OUTCOMES[outcome], more,
+            self._name, shard_id, what, tries,
+            "attempt" if tries == 1 else "attempts", type(error).__name__, _OUTCOMES[outcome], more,
             exc_info=exception_info(error, [record.data for record in records]),
         )  # fmt: skip
 

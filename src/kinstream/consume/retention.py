@@ -29,7 +29,7 @@ class RetentionCheck:
     def __init__(self, shard_id: str, retention: float | None) -> None:
         self._shard_id = shard_id
         self._retention = SHORTEST_RETENTION if retention is None else retention
-        self._place: Position | None = None  # the start position, until the first record arrives
+        self._position: Position | None = None  # the start position, until the first record arrives
         self._idle_until: float | None = None
         # The last record that was read, and the time up to which all records were read.
         self._last: tuple[Position, float] | None = None
@@ -43,7 +43,7 @@ class RetentionCheck:
             position: The position.
             idle_until: All records up to this time are completed, though the record of the position is older. None: unknown.
         """
-        self._place = position if position.is_number else None
+        self._position = position if position.is_number else None
         self._idle_until = idle_until
         self._last = None
         self._lags = self._reported = False
@@ -54,14 +54,14 @@ class RetentionCheck:
         # The clock of arrival times may be ahead of the clock of response dates.
         theirs = max(now, records[-1].arrival_time + (behind or 0) / 1000) if records else now
         event = None
-        if self._place is not None:
-            event = self._at_begin(self._place, page, theirs - self._retention)
+        if self._position is not None:
+            event = self._at_begin(self._position, page, theirs - self._retention)
         elif records and self._last is not None:
-            place, read_until = self._last
+            position, read_until = self._last
             late = (theirs if self._lags else now) - self._retention - read_until
             if late > GRACE and not self._reported:
                 self._reported = True
-                event = self._expired(place, page)
+                event = self._expired(position, page)
         if records:
             self._last = Position.after(records[-1].sequence_number), records[-1].arrival_time
             self._lags = behind != 0
@@ -71,15 +71,15 @@ class RetentionCheck:
                 self._last = self._last[0], max(self._last[1], now)
         return event
 
-    def _at_begin(self, place: Position, page: Page, horizon: float) -> RecordsExpired | None:
+    def _at_begin(self, position: Position, page: Page, horizon: float) -> RecordsExpired | None:
         if not page.records and page.millis_behind_latest != 0 and not page.ended:
             return None  # the page does not show the first record yet
-        self._place = None
-        if page.records and int(page.records[0].sequence_number) <= int(place.sequence_number):
+        self._position = None
+        if page.records and int(page.records[0].sequence_number) <= int(position.sequence_number):
             return None
         if self._idle_until is not None and self._idle_until >= horizon:
             return None
-        return self._expired(place, page)
+        return self._expired(position, page)
 
     def _expired(self, checkpoint: Position, page: Page) -> RecordsExpired:
         resumed = Position.at(page.records[0].sequence_number) if page.records else TRIM_HORIZON

@@ -306,14 +306,14 @@ class Worker:
     async def _describe_stream(self) -> bool:
         """Get the retention period. Returns True if the stream's shards accept records regardless of their hash keys."""
         try:
-            answer = await self._plan.client.call("DescribeStreamSummary", self._plan.stream.parameter)
+            response = await self._plan.client.call("DescribeStreamSummary", self._plan.stream.parameter)
         except ServiceError as error:
             # It may be forbidden, or unknown to another server. Reading works without it.
             if isinstance(error, NotFound) or error.retry_safe:
                 raise
             return False
         self._stream_exists = True
-        summary = answer.get("StreamDescriptionSummary")
+        summary = response.get("StreamDescriptionSummary")
         if not isinstance(summary, dict):
             return False
         hours = summary.get("RetentionPeriodHours")
@@ -338,17 +338,16 @@ class Worker:
         """Read a shard from its stored checkpoint to its end."""
         _handler_of.set(self)
         try:
-            kept = start.since(self._latest)
+            resume_at = start.since(self._latest)
             position = await self._writer.with_retries(
-                shard.shard_id, lambda: self._keeper.acquire(shard, kept), "lease"
+                shard.shard_id, lambda: self._keeper.acquire(shard, resume_at), "lease"
             )
-            if position == kept and self._clock.monotonic() - self._begun_at < PROMPT_START:
+            if position == resume_at and self._clock.monotonic() - self._begun_at < PROMPT_START:
                 position = start
             if position.ended:
                 await self._finish_shard(reading)
-                reading.step(
-                    Step.EXPIRED
-                )  # after its children are known: with `until`, reading ends if no shard is left
+                # After its children are known: with `until`, reading ends if no shard is left.
+                reading.step(Step.EXPIRED)
                 self._changed.set()
                 return
             lease = self._keeper.lease(shard.shard_id)
@@ -400,7 +399,7 @@ class Worker:
     async def _end(self, reading: Reading) -> None:
         """Store that a shard is completed and start its children, or fail."""
         if not reading.complete and not reading.failed:
-            return  # a seek came first
+            return  # the application called `seek` in the meantime
         shard_id = reading.shard_id
         self._endings += 1
         try:
@@ -509,9 +508,8 @@ class Worker:
             self._take_gone(await self._discoverer.refresh())
             for shard_id, reading in list(self.readings.items()):
                 children = self._discoverer.children(shard_id)
-                children_started = all(
-                    self._has_started(child) for child in children
-                )  # before that, their parent shows that they were created later
+                # Before that, their parent shows that they were created later.
+                children_started = all(self._has_started(child) for child in children)
                 if (
                     reading.state is State.ENDED
                     and reading.end_may_be_stored

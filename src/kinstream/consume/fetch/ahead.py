@@ -142,7 +142,7 @@ class ReadAhead:
         return len(self._pages)
 
     def start(self, position: Position, late: Position) -> None:
-        """Start reading at a position, instead of the current reading. Buffered pages are kept.
+        """Start reading at a position, instead of the current reading. Buffered pages remain.
 
         Args:
             position: Start position if bytes are available immediately.
@@ -210,13 +210,13 @@ class ReadAhead:
                 raise
             self.waiting_for_page = False
             self._budget.weighed(page.size_bytes)
-            kept = self._received(page)
-            if kept is None:
+            buffered = self._received(page)
+            if buffered is None:
                 self._budget.free(expected)
             else:
-                self._budget.free(expected - kept.size_bytes)
-                self._pages.append(kept)
-                if kept.ended:
+                self._budget.free(expected - buffered.size_bytes)
+                self._pages.append(buffered)
+                if buffered.ended:
                     return
             expected = page.size_bytes
             await self._budget.take(expected, self)

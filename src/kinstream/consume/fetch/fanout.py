@@ -125,12 +125,12 @@ class FanOutFetcher:
                     if position == LATEST:
                         position = since  # records that arrive before the first event must be read
                     unread = 0.0  # seconds in which events may have been buffered unread
-                    asked = clock.monotonic()
+                    waiting_since = clock.monotonic()
                     async for event in subscription:
                         pace.event_received()
                         unexpected = 0
-                        heard = clock.monotonic()
-                        unread = max(unread - (heard - asked), 0.0)
+                        arrived_at = clock.monotonic()
+                        unread = max(unread - (arrived_at - waiting_since), 0.0)
                         as_of = None if unread else self._client.service_time()
                         position = _after(event) or position
                         ended = bool(event.child_shards)
@@ -138,8 +138,8 @@ class FanOutFetcher:
                         yield Page(event.records, behind, size_bytes, ended, event.child_shards, as_of)
                         if ended:
                             return
-                        asked = clock.monotonic()
-                        unread = min(unread + asked - heard, STALE_AFTER)
+                        waiting_since = clock.monotonic()
+                        unread = min(unread + waiting_since - arrived_at, STALE_AFTER)
             except KinesisError as error:
                 if isinstance(error, InvalidArgument) and too_early(position, self._client.service_time()):
                     await clock.sleep(TOO_EARLY_DELAY)

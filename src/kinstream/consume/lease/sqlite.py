@@ -167,9 +167,8 @@ class _File:
                     connection.execute("BEGIN IMMEDIATE")
                     connection.execute(_SCHEMA)
                     if "idleUntil" not in {row[1] for row in connection.execute("PRAGMA table_info(leases)")}:
-                        connection.execute(
-                            "ALTER TABLE leases ADD COLUMN idleUntil REAL"
-                        )  # a file of an earlier version
+                        # A file of an earlier version.
+                        connection.execute("ALTER TABLE leases ADD COLUMN idleUntil REAL")
                     connection.execute("COMMIT")
                 except sqlite3.DatabaseError as error:
                     raise cannot_open(self._path, error) from error
