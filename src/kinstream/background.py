@@ -9,18 +9,14 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, TypeVar
 
 from kinstream.errors import ClosedError, UsageError
+from kinstream.forking import end_before_forks
 from kinstream.usage import forked
 
 T = TypeVar("T")
 
-EXIT_CHECKS = 200
-"""Maximum checks whether a thread that has ended is gone."""
-EXIT_CHECK_EVERY = 0.001
-"""Seconds between two of them."""
 LOOK_EVERY = 1.0
 """Seconds after which who waits for another thread's event loop looks whether it is still there."""
 
@@ -175,8 +171,6 @@ class BackgroundLoop:
         else:
             self._finished.release()
         self._thread.join(timeout)
-        if not self._thread.is_alive():
-            _await_exit(self._thread.native_id)
 
     def _check_process(self) -> None:
         # Before the lock, which another thread may have held when the process was forked.
@@ -202,23 +196,9 @@ class BackgroundLoop:
             except RuntimeError:  # the interpreter is at its end
                 loop.close()
                 raise
+            end_before_forks(thread)
             self._loop, self._thread, self._process = loop, thread, os.getpid()
         return self._loop
-
-
-def _await_exit(native_id: int | None) -> None:
-    """Wait until the operating system has ended a thread, shortly after `Thread.join` returned; on Linux only.
-
-    Without it a process that forks next may hang in the child's first use of OpenSSL:
-
-    1. The thread has used OpenSSL, and no more Python code runs in it.
-    2. The operating system destroys the thread's data, for which OpenSSL takes a lock.
-    3. The process forks. The child has the lock, but not the thread that would release it.
-    """
-    for _ in range(EXIT_CHECKS):
-        if native_id is None or not Path(f"/proc/self/task/{native_id}").exists():
-            return
-        threading.Event().wait(EXIT_CHECK_EVERY)
 
 
 def _ended(task: asyncio.Task[Any], waiting: threading.Lock) -> None:

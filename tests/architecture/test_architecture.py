@@ -40,6 +40,7 @@ FLOORS = [
         "background",
         "speed",
         "failures",
+        "forking",
         "frames",
         "interpreter",
         "leave",

@@ -216,3 +216,88 @@ def test_objects_of_the_parent_name_the_way_out_and_can_be_closed(server: Server
     assert "forkserver" in used
     # An asyncio producer would have to wait for its records in the event loop of the parent.
     assert closed == (used if kind == "asyncio producer" else "None")
+
+
+# Threads that end.
+
+ENDING = """
+import ctypes, logging
+libc = ctypes.CDLL(None)
+key = ctypes.c_uint()
+assert libc.pthread_key_create(ctypes.byref(key), ctypes.cast(libc.usleep, ctypes.c_void_p)) == 0
+threads = set()
+
+def end_slowly(*_):  # once in each thread: the operating system ends it 0.1 s after its last Python code
+    sys.setprofile(None)
+    threads.add(threading.current_thread())
+    libc.pthread_setspecific(key, ctypes.c_void_p(100_000))
+
+def here():
+    return [thread for thread in threads if os.path.exists(f"/proc/self/task/{thread.native_id}")]
+
+threading.setprofile(end_slowly)
+{use}
+threading.setprofile(None)
+while any(thread.is_alive() for thread in threads):
+    pass
+before = here()
+child = os.fork()
+if child == 0:
+    os._exit(0)
+print(len(threads) > 0, len(before) > 0, len(here()))
+os.waitpid(child, 0)
+"""
+
+USES = {
+    "background loop": """
+client = blocking.Client(**place)
+client.call("ListStreams", {})
+client.close()
+""",
+    "background loop that was collected": """
+blocking.Client(**place).call("ListStreams", {})
+""",
+    "credentials": """
+os.environ.update(AWS_ACCESS_KEY_ID="local", AWS_SECRET_ACCESS_KEY="local")
+async def act():
+    async with Client(**{k: v for k, v in place.items() if k != "credentials"}) as client:
+        await client.call("ListStreams", {})
+loop = asyncio.new_event_loop()
+loop.run_until_complete(act())
+loop.run_until_complete(loop.shutdown_default_executor())
+loop.close()
+""",
+    "handlers": """
+async def act():
+    async with Consumer("events", **reading) as consumer:
+        await consumer.run(lambda record: None)
+asyncio.run(act())
+""",
+    "local server": """
+from kinstream.local import Server
+with Server():
+    pass
+""",
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are seen in /proc")
+@pytest.mark.parametrize("use", USES)
+def test_fork_waits_until_the_threads_that_have_ended_are_gone(server: Server, use: str) -> None:
+    assert run(server, "put()\n" + ENDING.replace("{use}", USES[use])) == ["True True 0"]
+
+
+def test_fork_does_not_wait_for_threads_that_run(server: Server) -> None:
+    code = """
+client = blocking.Client(**place)
+client.call("ListStreams", {})
+before = os.times().elapsed
+for _ in range(20):
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+print(os.times().elapsed - before < 2)
+client.close()
+"""
+    assert run(server, code) == ["True"]

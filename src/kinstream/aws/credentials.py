@@ -16,6 +16,7 @@ from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar
 from kinstream.clock import Clock
 from kinstream.config import number, secretive, text
 from kinstream.errors import ClosedError, ConfigError, CredentialsError, KinesisError
+from kinstream.forking import end_before_forks
 from kinstream.frames import without_frames
 from kinstream.usage import checks_options
 
@@ -335,8 +336,12 @@ def _of_botocore(found: Any, frozen: Any) -> Credentials:
 
 
 async def _in_thread(read: Callable[[], T]) -> T:
+    def read_in_thread() -> T:
+        end_before_forks()
+        return read()
+
     try:
-        return await asyncio.to_thread(read)
+        return await asyncio.to_thread(read_in_thread)
     except RuntimeError:
         # No thread starts during interpreter shutdown. Read in this thread, which blocks no other task any more.
         return read()

@@ -47,6 +47,7 @@ from kinstream.events import (
     ShardStalled,
     StartShardNotFound,
 )
+from kinstream.forking import end_before_forks
 from kinstream.record import Shard
 
 DISCOVERY_INTERVAL = 60.0
@@ -184,7 +185,9 @@ class Worker:
             ConsumeError: Reading a shard failed, or a record in it could not be handled.
             KinesisError: The shards could not be listed.
         """
-        threads = ThreadPoolExecutor(self._plan.handling.threads, thread_name_prefix="kinstream-handler")
+        threads = ThreadPoolExecutor(
+            self._plan.handling.threads, thread_name_prefix="kinstream-handler", initializer=end_before_forks
+        )
         self._dispatcher_of = dispatchers(self._policy, threads)
         try:
             await self._start()

@@ -18,6 +18,7 @@ from kinstream.clock import SYSTEM_CLOCK, Clock
 from kinstream.config import number, text, whole_number
 from kinstream.errors import ConfigError, UsageError
 from kinstream.extra import needs_local
+from kinstream.forking import end_before_forks
 from kinstream.local.connections import Connections, Listener
 from kinstream.local.control import Control, Interceptor, subject
 from kinstream.local.control_address import ControlAddress
@@ -172,6 +173,7 @@ class Server:
             target=self._run, args=(bound, open_sockets, ready), name="kinstream-local", daemon=True
         )
         self._thread.start()
+        end_before_forks(self._thread)
         try:
             ready.result()
         except BaseException:
