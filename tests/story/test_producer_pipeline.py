@@ -323,7 +323,7 @@ async def test_a_failure_that_nobody_awaits_is_logged_counted_and_raised_when_th
     assert (undelivered.value.count, len(undelivered.value.exceptions)) == (150, 100)
     assert all(isinstance(one, ProduceError) and one.record.data == b"canary" for one in undelivered.value.exceptions)
     await producer.close()
-    lines = [record.getMessage() for record in caplog.records if "nobody" in record.getMessage()]
+    lines = [record.getMessage() for record in caplog.records if "no caller awaits" in record.getMessage()]
     assert len(lines) == 1
     assert "canary" not in caplog.text
     assert sum(event.records for event in events if isinstance(event, RecordsFailed)) == 150
@@ -736,7 +736,7 @@ def test_a_producer_that_is_forgotten_does_not_hold_up_the_loops_end(server: Ser
         ),
         ({"aggregate": False}, "Pass None, or leave it out, for no aggregation"),
         ({"aggregate": Aggregation}, r"not the class. Pass aggregate=Aggregation\(\) to aggregate"),
-        ({"aggregate": {"max_bytes": 1024}}, "aggregate: must be a kinstream.Aggregation or None, not dict; pass"),
+        ({"aggregate": {"max_bytes": 1024}}, "aggregate: must be a kinstream.Aggregation or None, not dict. Pass"),
         ({"batch": None}, "batch: must be a kinstream.Batching"),
         ({"rate_limits": 5}, "rate_limits: must be a kinstream.RateLimits"),
         ({"observer": 5}, "observer: must be a function"),
