@@ -1,4 +1,4 @@
-"""The two parts of the package that pyproject.toml cannot describe: the compiled hot path, and the README's absolute links.
+"""The part of the package that pyproject.toml cannot describe: the compiled hot path.
 
 KINSTREAM_BUILD says how the hot path is built (docs/decisions/0013-wheels.md):
 
@@ -8,14 +8,12 @@ KINSTREAM_BUILD says how the hot path is built (docs/decisions/0013-wheels.md):
 """
 
 import os
-import re
 import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
 
 SOURCES = Path("src/_speed")
-REPOSITORY = "https://github.com/kinstream/kinstream"
 
 
 def extensions() -> list[Extension]:
@@ -38,11 +36,4 @@ def extensions() -> list[Extension]:
     ]
 
 
-def readme() -> str:
-    """Return the README with links and pictures that work outside the repository too."""
-    text = Path("README.md").read_text(encoding="utf-8")
-    text = re.sub(r"(!\[[^]]*\]\()(?!https?:|#)", rf"\1{REPOSITORY}/raw/main/", text)
-    return re.sub(r"(?<!!)(\[[^]]*\]\()(?!https?:|#)", rf"\1{REPOSITORY}/blob/main/", text)
-
-
-setup(ext_modules=extensions(), long_description=readme(), long_description_content_type="text/markdown")
+setup(ext_modules=extensions())
