@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own: what the blocking face and the callbacks face wait through."""
+"""BackgroundLoop: an event loop in its own thread, on which the blocking and the callbacks API run."""
 
 from __future__ import annotations
 
@@ -18,62 +18,62 @@ from kinstream.usage import forked
 T = TypeVar("T")
 
 LOOK_EVERY = 1.0
-"""Seconds after which who waits for another thread's event loop looks whether it is still there."""
+"""Seconds between two checks, while waiting for the event loop of another thread, whether the loop still runs."""
 
 LAST_ROUNDS = 3
-"""How often all tasks are cancelled at a loop's end."""
+"""Maximum times that all tasks are cancelled when a loop ends."""
+
+LOOP_ENDED = "the event loop that has to run this has ended: call it while the consumer is being read"
 
 _log = logging.getLogger("kinstream")
 
 
 class BackgroundLoop:
-    """Runs functions and coroutines for other threads, in the order in which they come.
+    """Runs functions and coroutines for other threads, in the order of the calls.
 
-    Its thread starts with the first of them, and is a daemon.
+    The first call starts the thread, which is a daemon thread.
 
     Args:
-        name: The thread's name.
+        name: Name of the thread.
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._lock = threading.RLock()  # reentrant: a signal's handler may come here from anywhere
+        self._lock = threading.RLock()  # reentrant: a signal handler may interrupt any line here
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._process = 0
         self._stopped = False
-        self._ended = (
-            threading.Event()
-        )  # set when the loop has ended: by `stop`, or because SystemExit was raised in it
+        self._ended = threading.Event()  # set when the loop has ended, by `stop` or by a SystemExit in it
         self._finished = threading.Lock()  # held until the loop is closed
         self._finished.acquire()
 
     @property
     def here(self) -> bool:
-        """Whether the caller is in the loop's own thread."""
+        """True if the caller runs in the thread of the loop."""
         return threading.current_thread() is self._thread
 
     @property
     def started(self) -> bool:
-        """Whether the thread was started, in this process."""
+        """True if the thread was started in this process."""
         return self._process == os.getpid()
 
     @property
     def forked(self) -> bool:
-        """Whether the thread was left behind in the process that this one was forked from."""
+        """True if the thread runs in the parent process from which this one was forked."""
         return self._process not in (0, os.getpid())
 
     @property
     def stopped(self) -> bool:
-        """Whether the loop was stopped, or has ended by itself."""
+        """True if the loop was stopped or has ended by itself."""
         return self._stopped or self._ended.is_set()
 
     def call(self, function: Callable[..., object], *args: object) -> None:
-        """Run a function in the loop's thread; return at once.
+        """Schedule a function in the thread of the loop.
 
         Raises:
-            ClosedError: The loop was stopped.
-            UsageError: The process was forked after the loop had started.
+            ClosedError: The loop is stopped.
+            UsageError: The process was forked after the loop was started.
         """
         self._check_process()
         with self._lock:
@@ -85,7 +85,7 @@ class BackgroundLoop:
                 raise
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Start a coroutine; return its future at once. Raises as `call` does."""
+        """Schedule a coroutine and return its future. Raises as `call` does."""
         try:
             self._check_process()
             with self._lock:
@@ -95,20 +95,20 @@ class BackgroundLoop:
             raise
 
     def _abandon(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """End a coroutine of which it is not known whether its task was begun: a signal's handler may raise anywhere."""
+        """Cancel a coroutine whose task may exist or not, because a signal handler can raise an exception on any line."""
         if self._loop is None or self.stopped or self.forked:
-            with suppress(ValueError):  # it runs, and ends with the loop
+            with suppress(ValueError):  # it is running, and ends with the loop
                 coroutine.close()
         else:
-            with suppress(RuntimeError):  # the loop has just ended, and it with it
+            with suppress(RuntimeError):  # the loop has just ended, and the coroutine too
                 self._loop.call_soon_threadsafe(_end, coroutine)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine and return its result; if the caller is interrupted, it is cancelled.
+        """Run a coroutine and return its result. It is cancelled if the caller is interrupted.
 
         Raises:
-            ClosedError: The loop was stopped, before or meanwhile.
-            UsageError: The caller is in the loop's own thread, which would wait for itself for ever; or as `call`.
+            ClosedError: The loop is stopped, or was stopped in the meantime.
+            UsageError: The caller runs in the thread of the loop, which would wait for itself forever. Also as `call`.
         """
         if self.here:
             coroutine.close()
@@ -116,8 +116,8 @@ class BackgroundLoop:
                 "a blocking call in the event loop thread that has to run it would never return: call it in another thread"
             )
         begun: list[asyncio.Task[T]] = []
-        # A bare lock: the condition in a concurrent Future stays locked for good where a signal's handler raises at a bad moment,
-        # and the loop would then wait for it, and everybody for the loop.
+        # A plain lock: the condition of a concurrent Future can stay locked forever if a signal handler raises an exception in
+        # it. The loop would then wait for the condition, and all callers for the loop.
         waiting = threading.Lock()
         waiting.acquire()
 
@@ -131,35 +131,35 @@ class BackgroundLoop:
             while not waiting.acquire(timeout=LOOK_EVERY):
                 self._check_loop()
         except BaseException:
-            # Where the caller was interrupted (Ctrl-C), the work must not go on unseen.
+            # If the caller was interrupted (Ctrl-C), the coroutine must not continue.
             self._abandon(coroutine)
             raise
         try:
             return begun[0].result()
         except asyncio.CancelledError:
             if self.stopped:
-                raise ClosedError("this object was closed meanwhile") from None
+                raise ClosedError("this object was closed during the call") from None
             raise CancelledError from None
         finally:
-            begun.clear()  # an error's traceback holds this frame: no circle
+            begun.clear()  # the traceback of an error refers to this frame: avoid a reference cycle
 
     def stop(self) -> None:
-        """Let the loop end after all that came before, and its thread with it. Does not wait. May be repeated."""
+        """Stop the loop and its thread after all earlier calls. Does not wait. May be called more than once."""
         if not self.forked:
             with self._lock:
                 self.stop_unused()
 
     def stop_unused(self) -> None:
-        """Do so for an owner that was collected as garbage. Takes no lock: the collector runs in any thread, at any moment."""
+        """Stop the loop for an owner that was garbage-collected. Takes no lock, because the collector runs in any thread."""
         if self._stopped or self.forked:
-            return  # a second loop.stop() would break off the end that the first began
+            return  # a second loop.stop() would interrupt the cleanup that the first one began
         self._stopped = True
         if self._loop is not None:
             with suppress(RuntimeError):  # it has ended by itself
                 self._loop.call_soon_threadsafe(_stop, self._loop, self._ended)
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for the thread's end, unless this is it."""
+        """Wait for the end of the thread, unless the caller runs in it."""
         if self._thread is None or self._loop is None or not self.started or self.here:
             return
         # `Thread.join` considers a running thread stopped, if a signal handler raises in it (CPython 3.11).
@@ -173,19 +173,19 @@ class BackgroundLoop:
         self._thread.join(timeout)
 
     def _check_process(self) -> None:
-        # Before the lock, which another thread may have held when the process was forked.
+        # Before the lock is acquired: another thread may have held it when the process was forked.
         if self.forked:
             raise forked("this object")
 
     def _check_loop(self) -> None:
         if self._loop is not None and self._loop.is_closed():
-            raise ClosedError("this object's event loop has ended")
+            raise ClosedError("the event loop of this object has ended: create a new object")
 
     def _started(self) -> asyncio.AbstractEventLoop:
         if self._stopped:
-            raise ClosedError("this object is closed")
+            raise ClosedError("this object is closed: create a new one")
         if self._ended.is_set():
-            raise ClosedError("this object's event loop has ended")
+            raise ClosedError("the event loop of this object has ended: create a new object")
         if self._loop is None:
             loop = asyncio.new_event_loop()
             thread = threading.Thread(
@@ -193,7 +193,7 @@ class BackgroundLoop:
             )
             try:
                 thread.start()
-            except RuntimeError:  # the interpreter is at its end
+            except RuntimeError:  # interpreter shutdown
                 loop.close()
                 raise
             end_before_forks(thread)
@@ -203,7 +203,7 @@ class BackgroundLoop:
 
 def _ended(task: asyncio.Task[Any], waiting: threading.Lock) -> None:
     if not task.cancelled():
-        task.exception()  # marks it as retrieved: the caller may have been interrupted
+        task.exception()  # marks the error as retrieved, because the caller may have been interrupted
     waiting.release()
 
 
@@ -216,29 +216,31 @@ def _end(coroutine: Coroutine[Any, Any, Any]) -> None:
 
 
 def _stop(loop: asyncio.AbstractEventLoop, ended: threading.Event) -> None:
-    """Stop a loop, unless it has stopped by itself: stopping it twice would interrupt the end of its tasks."""
+    """Stop a loop unless it has stopped by itself. A second stop would interrupt the cleanup of its tasks."""
     if not ended.is_set():
         loop.stop()
 
 
 def _run(loop: asyncio.AbstractEventLoop, ended: threading.Event, finished: threading.Lock) -> None:
-    """Run a loop until it is stopped. No reference to the BackgroundLoop: it must not outlive its owner for this thread."""
+    """Run a loop until it is stopped. The thread has no reference to the BackgroundLoop, or it would keep its owner alive."""
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
     except (SystemExit, KeyboardInterrupt):
-        # asyncio lets these through; who waits for the loop is told that it has ended.
-        _log.exception("something in an event loop of kinstream asked for the program's end, and ended that loop alone")
+        # asyncio does not catch these. Waiting callers get a ClosedError.
+        _log.exception(
+            "an exception that ends the application was raised in an event loop of kinstream and ended that loop only"
+        )
     finally:
         ended.set()
         try:
-            for _ in range(LAST_ROUNDS):  # a task that is cancelled may begin another
+            for _ in range(LAST_ROUNDS):  # a cancelled task may create another one
                 left = asyncio.all_tasks(loop)
                 for task in left:
                     task.cancel()
                 loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
             loop.run_until_complete(loop.shutdown_asyncgens())
-            with suppress(RuntimeError):  # it needs a thread, and at the interpreter's end none starts
+            with suppress(RuntimeError):  # it needs a thread, and none starts during interpreter shutdown
                 loop.run_until_complete(loop.shutdown_default_executor())
         finally:
             asyncio.set_event_loop(None)
@@ -247,11 +249,11 @@ def _run(loop: asyncio.AbstractEventLoop, ended: threading.Event, finished: thre
 
 
 def across(loop: asyncio.AbstractEventLoop, process: int, coroutine: Coroutine[Any, Any, None]) -> Awaitable[None]:
-    """Return a coroutine, to be awaited, where the caller is in its event loop; in another thread wait until it is done.
+    """Run a coroutine from any thread. In its event loop, return it to be awaited. In another thread, wait until it is done.
 
     Raises:
-        ClosedError: In another thread: the event loop has ended, or ended meanwhile.
-        UsageError: The event loop belongs to another process, from which this one was forked.
+        ClosedError: The caller runs in another thread, and the event loop has ended.
+        UsageError: The event loop belongs to the parent process, from which this one was forked.
     """
     if process != os.getpid():
         coroutine.close()
@@ -266,21 +268,21 @@ def across(loop: asyncio.AbstractEventLoop, process: int, coroutine: Coroutine[A
         future = asyncio.run_coroutine_threadsafe(coroutine, loop)
     except RuntimeError:
         coroutine.close()
-        raise ClosedError("the event loop that is to do this has ended") from None
+        raise ClosedError(LOOP_ENDED) from None
     while not future.done():
         with suppress(TimeoutError, CancelledError):
             future.exception(LOOK_EVERY)
         if loop.is_closed() and not future.done():
-            raise ClosedError("the event loop that is to do this has ended")
+            raise ClosedError(LOOP_ENDED)
     try:
         future.result()
     except CancelledError:
-        raise ClosedError("the event loop ended meanwhile") from None
+        raise ClosedError(LOOP_ENDED) from None
     return _Nothing()
 
 
 class _Nothing:
-    """What is done already, for who awaits it nevertheless."""
+    """A result that is done already, for a caller that awaits it."""
 
     def __await__(self) -> Generator[Any, None, None]:
         return

@@ -1,4 +1,4 @@
-"""Leaving a `with` block by an exception: how long closing may take, and the note that is added to the exception."""
+"""Exit of a `with` block by an exception: time limit of closing, and the note that is added to the exception."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import concurrent.futures
 import logging
 
 INTERRUPTED = 5.0
-"""Maximum seconds for which a producer drains when KeyboardInterrupt or a cancellation leaves its block."""
+"""Maximum seconds of draining when KeyboardInterrupt or a cancellation leaves the block of a producer."""
 
 _log = logging.getLogger("kinstream")
 
 
 def drain_limit(error: BaseException, timeout: float) -> float:
-    """Return the maximum seconds for which a producer drains when an exception leaves its block.
+    """Return the maximum seconds of draining when an exception leaves the block of a producer.
 
     Args:
         error: The exception.
-        timeout: The producer's timeout.
+        timeout: Timeout of the producer.
     """
     if isinstance(error, (KeyboardInterrupt, asyncio.CancelledError, concurrent.futures.CancelledError)):
         return min(INTERRUPTED, timeout)
@@ -25,12 +25,12 @@ def drain_limit(error: BaseException, timeout: float) -> float:
 
 
 def add_problem(error: BaseException, owner: object, problem: BaseException) -> None:
-    """Log the error of closing an object, and add it as a note to the exception that propagates.
+    """Log an error of closing, and add it as a note to the exception that leaves the block.
 
     Args:
         error: The exception that leaves the block.
         owner: The object that was closed.
-        problem: The error that would have been raised otherwise.
+        problem: The error of closing, which is not raised.
     """
     text = f"{owner!r}: {problem}"
     _log.warning("%s left its block: %s", type(error).__name__, text)

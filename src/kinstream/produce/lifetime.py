@@ -1,8 +1,8 @@
-"""Settles the records of a producer that was never closed when its event loop ends, and reports their number.
+"""Cleanup of a producer that was never closed: settles and reports its pending records when its event loop ends.
 
-While records are in the producer, an async generator is open in its event loop. `asyncio.run` and all runners like it close such
-generators before they close the loop (`loop.shutdown_asyncgens`). If the loop is closed without that, the end of the interpreter
-or the garbage collector finds the producer. Nothing can be written then: the records are settled with an error, and reported.
+While records are pending, an async generator is open in the event loop. `asyncio.run` and similar runners close such generators
+before they close the loop (`loop.shutdown_asyncgens`). If the loop is closed without that, the cleanup runs at the end of the
+interpreter or when the producer is garbage-collected. Nothing can be written then. The records fail, and are reported.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _log = logging.getLogger("kinstream.producer")
 
 
 class Lifetime:
-    """The time during which records are in a producer.
+    """Period in which a producer has pending records.
 
     Args:
-        name: The stream's name, for the report.
-        unsettled: Returns how many records are not settled.
-        abandon: Settles all records, and cancels and returns the producer's tasks.
+        name: Name of the stream, for the report.
+        unsettled: Returns the number of pending records.
+        abandon: Fails all records, and cancels and returns the tasks of the producer.
 
     Attributes:
-        tended: True if the owner of the event loop drains the producer at the interpreter's end, as `kinstream.blocking` does.
+        tended: True if the owner of the event loop drains the producer at interpreter shutdown, as `kinstream.blocking` does.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Lifetime:
         self._generator: AsyncGenerator[None, None] | None = None
 
     def begin(self) -> None:
-        """Begin in the running event loop, unless it has begun."""
+        """Begin the period in the running event loop unless it has begun."""
         if self._generator is None:
             self._process, self._loop = getpid(), asyncio.get_running_loop()
             self._generator = self._open()
@@ -52,7 +52,7 @@ class Lifetime:
             _begun.add(self)
 
     def end(self) -> None:
-        """End, because no record is left or because the producer is closed. May be repeated."""
+        """End the period, because no record is pending or the producer is closed. May be called more than once."""
         generator, self._generator = self._generator, None
         if generator is not None:
             _begun.discard(self)
@@ -62,7 +62,7 @@ class Lifetime:
         try:
             yield
         finally:
-            if self._generator is not None:  # the event loop closes it
+            if self._generator is not None:  # the event loop closes the generator
                 self._generator = None
                 _begun.discard(self)
                 count = self._unsettled()
@@ -71,13 +71,13 @@ class Lifetime:
                 self._report(count, "when its event loop ended")
 
     def forgotten(self, when: str) -> None:
-        """End after the event loop was closed, or will run no more."""
+        """End the period after the event loop was closed or has stopped forever."""
         if self._generator is None or self._loop is None:
             return
-        if self._process != getpid():  # these records are the parent process's
+        if self._process != getpid():  # the records belong to the parent process
             self._generator = None
             return
-        if self._loop.is_running():  # in another thread, which stops with the interpreter
+        if self._loop.is_running():  # in another thread, which the end of the interpreter stops
             if not self.tended:
                 self._report(self._unsettled(), when)
             return
@@ -105,7 +105,7 @@ _begun: weakref.WeakSet[Lifetime] = weakref.WeakSet()
 
 
 def _step(step: Awaitable[Any]) -> None:
-    """Run a step of an async generator that waits for nothing."""
+    """Run a step of an async generator that does not wait."""
     with suppress(StopIteration, StopAsyncIteration):
         step.__await__().send(None)
 
