@@ -59,7 +59,7 @@ class Discoverer:
         """List the shards for the first time.
 
         Args:
-            known: Stored checkpoints by shard id. Empty if there are none.
+            known: Stored checkpoints by shard id. Empty at the first start.
 
         Raises:
             KinesisError: They could not be listed.

@@ -447,12 +447,12 @@ class Reading:
 
     @property
     def done(self) -> Position:
-        """The position after the completed records. The start position if there are none."""
+        """The position after the completed records, or the start position before the first one."""
         return self._seek_to or self.progress.position or self._begun_at
 
     @property
     def checkpoint(self) -> Position | None:
-        """The position that may be checkpointed now. None if there is none."""
+        """The position that may be checkpointed now, or None."""
         requested = self._requested
         if len(self.progress):  # concurrent handling: never beyond the completed prefix
             if not self._context.manual:

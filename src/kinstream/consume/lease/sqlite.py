@@ -185,8 +185,8 @@ class _File:
         """
         if self._identity is not None and _identity(self._place) != self._identity:
             raise LeaseStoreFailed(
-                f"lease store {str(self._path)!r}: the file was deleted or replaced while in use. Checkpoints are no longer"
-                " stored. Restore the same file, or restart; without the file, reading begins at `start`"
+                f"lease store {str(self._path)!r}: the file was deleted or replaced while in use. Checkpoints are not stored"
+                " any more. Restore the same file, or restart; without the file, reading begins at `start`"
             )
 
     def close(self) -> None:
