@@ -125,7 +125,7 @@ class World:
             "raw_path": raw_path,
             "query_string": query.encode("latin-1"),
             "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()],
-            "state": {"connection": line, "answer": line},
+            "state": {"connection": line, "flow": line},
         }
         middle = self.random.randrange(len(body) + 1) if self.random.random() < 0.2 else len(body)
         parts = [body[:middle], body[middle:]] if middle < len(body) else [body]

@@ -60,7 +60,7 @@ def add_parser(subparsers: Any) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="additional name to accept in the Host header, can be repeated",
+        help="additional name to accept in the Host header (repeatable)",
     )
     parser.set_defaults(run=run, parser=parser)
 
