@@ -164,7 +164,7 @@ class Interception:
 
     @property
     def left(self) -> int | None:
-        """Return how many more calls will be intercepted; None if there is no limit."""
+        """Return how many more calls will be intercepted; None if unlimited."""
         if self._cancelled:
             return 0
         return None if self._times is None else self._times - self.count
@@ -356,13 +356,13 @@ class Interceptor:
 
         Args:
             after_bytes: Bytes of the response body to send first, after its headers. Above 0 only with `after_applying`,
-                because there is no response before.
+                because the response does not exist before.
             reset: True to end with a connection reset instead of a close. Only if nothing is sent first.
         """
         whole_number("after_bytes", after_bytes, 0, 2**31)
         if after_bytes and not self._after_applying:
             raise ConfigError(
-                "after_bytes: there is no response before the call is applied. "
+                "after_bytes: the response does not exist before the call is applied. "
                 "Use after_applying.drop_connection(after_bytes=...)."
             )
         if after_bytes and reset:

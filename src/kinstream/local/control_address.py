@@ -26,7 +26,7 @@ T = TypeVar("T")
 PREFIX = "/_control/"
 
 KEPT_INTERCEPTIONS = 1000
-"""Maximum interceptions that can be addressed by their id. Older ones are no longer addressable."""
+"""Maximum interceptions that can be addressed by their id. Older ones cannot be addressed any more."""
 
 MAX_WAIT = 60.0
 """Maximum seconds that one request waits for calls."""
@@ -216,7 +216,7 @@ class ControlAddress:
 
     def _interception(self, name: str) -> Interception:
         if name not in self._interceptions:
-            raise ControlError(404, "There is no interception with this id.")
+            raise ControlError(404, "No interception has this id.")
         return self._interceptions[name]
 
     async def _wait(self, interception: Interception, query: str) -> Any:

@@ -17,7 +17,7 @@ class Limits:
     Attributes:
         connections: Maximum open connections. Further clients wait until a connection is closed. 1 to 100,000.
         idle_timeout: Maximum time that a connection stays open without a complete request. The headers of a request must
-            arrive within it too. The default is as long as the connection pools of common clients keep an unused
+            arrive within it too. The default equals the time for which the connection pools of common clients keep an unused
             connection. 0.05 to 3600.
         saturated_idle_timeout: Replaces `idle_timeout` if three quarters of the connections are in use. 0.05 to 3600.
         handshake_timeout: Maximum time for the TLS handshake. 0.05 to 3600.

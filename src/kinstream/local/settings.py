@@ -53,7 +53,7 @@ class StreamSettings:
             await self._change(stream, Change(retention_hours=hours), call)
 
     async def start_encryption(self, request: requests.StreamEncryption, call: Call) -> None:
-        """StartStreamEncryption. Any key id is accepted, and records are not encrypted, because there is no KMS."""
+        """StartStreamEncryption. Any key id is accepted, and records are not encrypted, because KMS is not simulated."""
         stream = self._encryption(request, "StartStreamEncryption", call)
         await self._change(stream, Change(key_id=request.key_id), call)
 
