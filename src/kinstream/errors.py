@@ -65,8 +65,8 @@ class KinesisError(Exception):
     Attributes:
         type: The error type of the reference API.
         details: The cause, the effect and the remedy, as text. Never contains a secret or a record's data.
-        http_status: HTTP status of the response; None without a response.
-        http_response: Parsed body of the response, or its first 2 KiB as text if it is not JSON or CBOR; None without a
+        http_status: HTTP status of the response. None without a response.
+        http_response: Parsed body of the response, or its first 2 KiB as text if it is not JSON or CBOR. None without a
             response. Not part of `str()` and `repr()`, because it may repeat parts of the request.
         retry_safe: True if repeating the call cannot write a record twice. False if repeating it cannot succeed.
             None if repeating it may succeed and may write a record twice (see `maybe_written`).
@@ -149,7 +149,7 @@ class InvalidRecord(ConfigError):
     """A record that cannot be put.
 
     Attributes:
-        index: Index of the record in the list given to `put_records`; 0 in `put_record`.
+        index: Index of the record in the list given to `put_records`. 0 in `put_record`.
     """
 
     def __init__(self, details: str, *, index: int = 0) -> None:
@@ -199,7 +199,7 @@ class ServiceError(KinesisError):
         code: Error code of the service, such as "ResourceNotFoundException".
         message: Message of the service.
         operation: Name of the operation, such as "PutRecords".
-        request_id: The `x-amzn-RequestId` for AWS support; None if the response has no request ID.
+        request_id: The `x-amzn-RequestId` for AWS support. None if the response has no request ID.
     """
 
     type = ErrorType.REQUEST_FAILED
@@ -255,7 +255,7 @@ class ServiceUnavailable(ServiceError):
 
 
 class ConsumeError(KinesisError):
-    """A shard cannot be read any further. The `__cause__` is the reason; completed records remain checkpointed.
+    """A shard cannot be read any further. The `__cause__` is the reason. Completed records remain checkpointed.
 
     Attributes:
         shard_id: ID of the shard.
@@ -315,12 +315,12 @@ class ProduceError(KinesisError):
 class OrderBroken(ProduceError):
     """An earlier record with the same key failed (`__cause__`). This record must not overtake it and is not written.
 
-    It may have been written if both were sent in one aggregate; `maybe_written` is True then.
+    It may have been written if both were sent in one aggregate. `maybe_written` is True then.
     """
 
 
 class BufferFull(ProduceError):
-    """The buffer is full and `BufferLimits(when_full="raise")` is set. The record was not buffered; put it again later."""
+    """The buffer is full and `BufferLimits(when_full="raise")` is set. The record was not buffered. Put it again later."""
 
 
 class Undelivered(KinesisError):

@@ -92,7 +92,7 @@ class HandlerFailed(Event, frozen=True):
     Attributes:
         shard_id: ID of the shard.
         sequence_number: Sequence number of the record.
-        subsequence_number: Index of the record in its aggregate; None for a plain record.
+        subsequence_number: Index of the record in its aggregate. None for a plain record.
         error: The exception of the handler, or of the dead letter if that failed too.
         attempts: Number of calls of the handler with the record.
         outcome: "stopped", "skipped" or "dead-lettered".
@@ -190,7 +190,7 @@ class Resubscribed(Event, frozen=True):
     Attributes:
         shard_id: ID of the shard.
         gap: Seconds between the end of the first and the start of the second subscription.
-        error: The error that ended the first one; None if it expired after five minutes.
+        error: The error that ended the first one. None if it expired after five minutes.
     """
 
     shard_id: str
@@ -212,10 +212,10 @@ class CheckpointFailed(Event, frozen=True):
     """The lease store failed to write a checkpoint, or to take or list leases. The operation is retried.
 
     Attributes:
-        shard_id: ID of the shard; "" if listing the leases of all shards failed.
+        shard_id: ID of the shard, or "" if listing the leases of all shards failed.
         error: The error of the store.
-        operation: The operation that failed: "checkpoint"; "lease" for taking the lease of the shard; "leases" for listing the
-            leases of all shards.
+        operation: The operation that failed: "checkpoint", "lease" (taking the lease of the shard) or "leases" (listing the
+            leases of all shards).
     """
 
     shard_id: str
@@ -309,7 +309,7 @@ class RequestCompleted(Event, frozen=True):
         written: Number of user records that it wrote.
         retried: Number of Kinesis records that are retried.
         failed: Number of user records that failed.
-        error: The error of the request as a whole; None if the service accepted the request.
+        error: The error of the request as a whole. None if the service accepted the request.
     """
 
     seconds: float
@@ -323,7 +323,7 @@ class RecordsRetried(Event, frozen=True):
     """Kinesis records are retried.
 
     Attributes:
-        shard_id: ID of the shard to which they were addressed; None if it was not known.
+        shard_id: ID of the shard to which they were addressed. None if it was not known.
         entries: Number of Kinesis records.
         reason: "throttled", "failed", "unknown" (they may have been written) or "misrouted" (another shard has accepted them).
     """

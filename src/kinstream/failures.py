@@ -83,7 +83,7 @@ class _Kind:
 
     @property
     def due(self) -> float:
-        """Time at which the first report since the last recovery is due without a further failure; NEVER if there is none."""
+        """Time at which the first report since the last recovery is due without a further failure. NEVER if there is none."""
         if self.reported or not self.places:
             return NEVER
         due = min([failing.since + failing.patience for failing in self.places.values()])
@@ -154,7 +154,7 @@ class Failures:
 
     @property
     def due(self) -> float:
-        """Time at which to call `overdue`; NEVER if there is no need."""
+        """Time at which to call `overdue`. NEVER if there is no need."""
         return min([found.due for found in self._kinds.values()], default=NEVER) if self.failing else NEVER
 
     def overdue(self, now: float) -> dict[str, Report]:

@@ -238,3 +238,11 @@ class OfAUser(ConsumeError):
     def __init__(self, number: int, *, needed: str) -> None:
         super().__init__(f"{number} {needed}", shard_id=needed)
         self.number = number
+
+
+def test_misuse_is_a_runtime_error_and_not_an_error_of_options() -> None:
+    error = UsageError("not being read")
+    assert isinstance(error, RuntimeError)
+    assert isinstance(error, KinesisError)
+    assert not isinstance(error, ValueError)
+    assert error.retry_safe is False

@@ -112,7 +112,7 @@ class Reporter:
         return self.counts.snapshot()
 
     def last_error(self, shard_id: str) -> str | None:
-        """Return the last error of a shard that cannot be read or checkpointed now; None if nothing fails."""
+        """Return the last error of a shard that cannot be read or checkpointed now, or None if nothing fails."""
         return self._failures.last_error(shard_id)
 
     # Successes.

@@ -74,7 +74,7 @@ class Reporter:
 
     @property
     def due(self) -> float:
-        """Time at which to call `check`; NEVER if there is no need."""
+        """Time at which to call `check`. NEVER if there is no need."""
         return self._failures.due
 
     def check(self, now: float) -> None:

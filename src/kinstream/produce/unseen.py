@@ -185,7 +185,7 @@ class Unseen:
 
     @property
     def due(self) -> float:
-        """Time at which the next failures are logged; NEVER if there are none."""
+        """Time at which the next failures are logged. NEVER if there are none."""
         return next((fresh.at + GRACE for fresh in self._fresh.values()), NEVER)
 
     def to_log(self, now: float) -> dict[str, tuple[str, int]]:

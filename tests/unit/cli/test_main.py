@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
+import kinstream
 from kinstream.cli.main import main, status_of
 from kinstream.errors import NotFound
 
@@ -23,7 +24,8 @@ def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
     assert ended.value.code == 0
-    assert capsys.readouterr().out.startswith(f"kinstream {importlib.metadata.version('kinstream')} (")
+    assert capsys.readouterr().out.startswith(f"kinstream {kinstream.__version__} (")
+    assert kinstream.__version__ == importlib.metadata.version("kinstream")
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
