@@ -625,6 +625,7 @@ def test_other_threads_pause_resume_seek_and_look(place: Place) -> None:
 
 # Signals and the program's end.
 
+FORKS = ["-W", "ignore:This process:DeprecationWarning"]  # since Python 3.12, for each fork of a process with threads
 PROGRAM = """
 import os, signal, sys, threading
 from kinstream import Batching, Credentials, DeliveryPolicy, SQLiteLeaseStore, UsageError, blocking
@@ -635,7 +636,14 @@ stream = {stream!r}
 
 
 def program(place: Place, code: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-W", "error", "-c", PROGRAM.format(url=place.url, stream=place.stream, code=code)]
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        *FORKS,
+        "-c",
+        PROGRAM.format(url=place.url, stream=place.stream, code=code),
+    ]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 

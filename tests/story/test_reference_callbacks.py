@@ -339,6 +339,7 @@ def test_debug_output_has_no_data_and_no_secret(place: Place, caplog: pytest.Log
     assert "canary" not in text
 
 
+FORKS = ["-W", "ignore:This process:DeprecationWarning"]  # since Python 3.12, for each fork of a process with threads
 PROGRAM = """
 import sys
 from kinstream import Record
@@ -352,7 +353,7 @@ producer = Producer("us-east-1", "local", "local", "events"{endpoint})
 def run(place: Place, code: str, *, by_environment: bool = False) -> subprocess.CompletedProcess[str]:
     endpoint = "" if by_environment else f", endpoint_url={place.url!r}"
     env = {**os.environ, "AWS_ENDPOINT_URL_KINESIS": place.url} if by_environment else dict(os.environ)
-    command = [sys.executable, "-W", "error", "-c", PROGRAM.format(endpoint=endpoint, code=code)]
+    command = [sys.executable, "-W", "error", *FORKS, "-c", PROGRAM.format(endpoint=endpoint, code=code)]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=50, check=False)
 
 

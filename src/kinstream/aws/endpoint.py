@@ -32,8 +32,8 @@ _ARN = re.compile(STREAM_ARN_PATTERN, re.ASCII)  # the account becomes a part of
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]*:[0-9a-f:.]*")
 _NAME = re.compile(STREAM_NAME_PATTERN)
 
-# Prefix of a region, DNS suffix, dual-stack DNS suffix (None if the partition has none). The first match counts.
-_PARTITIONS: tuple[tuple[str, str, str | None], ...] = (
+# Prefix of a region, DNS suffix, dual-stack DNS suffix. The first match counts.
+_PARTITIONS: tuple[tuple[str, str, str], ...] = (
     ("cn-", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
     ("us-isob-", "sc2s.sgov.gov", "api.aws.scloud"),
     ("us-isof-", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
@@ -121,14 +121,9 @@ def aws_endpoint(
         account: Account of the stream's ARN, which has its own endpoints. None: the region's endpoint.
         fips: Whether to use a FIPS 140 endpoint.
         dual_stack: Whether to use a dual-stack endpoint (IPv4 and IPv6).
-
-    Raises:
-        ConfigError: The region has no such endpoint.
     """
     suffix, dual_suffix = next((plain, dual) for prefix, plain, dual in _PARTITIONS if region.startswith(prefix))
     if dual_stack:
-        if dual_suffix is None:
-            raise ConfigError(f"region={region!r} has no dual-stack endpoint")
         suffix = dual_suffix
     if QUEUE in operation:
         service = "kinesis-queues"

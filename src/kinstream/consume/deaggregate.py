@@ -69,7 +69,7 @@ class Deaggregator:
         self.origin: object = origin
         self._batch_records = batch_records
         self._announce = announce
-        self._range = None if hash_key_range in (None, _WHOLE_RANGE) else _bytes_of(hash_key_range)
+        self._range = None if hash_key_range is None or hash_key_range == _WHOLE_RANGE else _bytes_of(hash_key_range)
         self._inside: dict[str, bool] = {}
         self._compiled = compiled
 
@@ -237,9 +237,7 @@ def _pieces(batch: list[ReceivedRecord[bytes]], limit: int) -> list[list[Receive
     return [batch[i : i + limit] for i in range(0, len(batch), limit)] if len(batch) > limit else [batch]
 
 
-def _bytes_of(hash_keys: HashKeyRange | None) -> tuple[bytes, bytes] | None:
-    if hash_keys is None:
-        return None
+def _bytes_of(hash_keys: HashKeyRange) -> tuple[bytes, bytes] | None:
     low, high = (parse_hash_key(text) for text in (hash_keys.starting_hash_key, hash_keys.ending_hash_key))
     # Invalid ranges in a listing cannot show that a record is misrouted.
     return None if low is None or high is None else (low.to_bytes(16, "big"), high.to_bytes(16, "big"))
