@@ -22,7 +22,6 @@ import cbor2
 import msgspec
 import pybase64
 
-from kinstream.aws.cbor_pattern import read_page, read_results
 from kinstream.errors import ConfigError
 from kinstream.record import (
     GetRecordsResult,
@@ -284,7 +283,7 @@ class CborCodec:
 
     def decode_put_records(self, body: bytes) -> PutRecordsResult:
         """Return the response of PutRecords."""
-        found = read_results(body) if self._compiled is None else self._compiled.results_from_cbor(body)
+        found = None if self._compiled is None else self._compiled.results_from_cbor(body)
         if found is not None:
             answer = _with_results(*found, _load_put_records)
             if answer is not None:
@@ -300,7 +299,7 @@ class CborCodec:
         return self._decode_page(body, _load_event)
 
     def _decode_page(self, body: bytes, load: Callable[[bytes], P]) -> P:
-        page = read_page(body) if self._compiled is None else self._compiled.page_from_cbor(body)
+        page = None if self._compiled is None else self._compiled.page_from_cbor(body)
         if page is not None:
             answer = _with_records(*page, load)
             if answer is not None:
