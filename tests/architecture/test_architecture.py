@@ -53,6 +53,9 @@ GROUND = FLOORS[-1]
 # The local Kinesis must not check the client with the client's own code.
 LOCAL_MAY_USE = {"local", "sharding.hashkey", *GROUND} - {"background", "speed", "failures", "leave"}
 
+# Groups of the local Kinesis, from the network to the state. A group may import the groups below it, and no other.
+LOCAL_GROUPS = ["server", "http", "control", "wire", "operations", "storage", "state"]
+
 PURE = {
     "errors", "failures", "frames", "usage", "version", "extra", "config", "record", "events", "service_quotas",
     "sharding.hashkey", "sharding.shardmap", "sharding.lineage",
@@ -63,7 +66,10 @@ PURE = {
     "consume.checkpoint", "consume.deaggregate", "consume.lifecycle", "consume.statistics", "consume.watch", "consume.withhold",
     "consume.fetch.pace",
     "consume.fetch.position", "consume.fetch.subscribing", "consume.lease.lease",
-    "local.eventstream", "local.model", "local.quotas", "local.resharding", "local.sequence", "local.state",
+    "local.wire.event_encoder", "local.operations.requests", "local.operations.responses", "local.operations.constraints",
+    "local.operations.naming",
+    "local.state.model", "local.state.quotas", "local.state.request_error", "local.state.resharding",
+    "local.state.sequence", "local.state.state",
 }  # fmt: skip
 ACTING = {"asyncio", "threading", "time", "os", "socket", "random", "secrets", "uuid", "logging", "sqlite3",
           "pyreqwest", "botocore", "hypercorn"}  # fmt: skip
@@ -110,6 +116,30 @@ def test_imports_run_down_only(module: str) -> None:
         same_room = target.split(".")[0] == room
         same_ground = room in GROUND and target in GROUND
         assert same_room or same_ground or _floor(target) > _floor(module), f"{module} leans on {target}"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("local.") and "__init__" not in name])
+def test_groups_of_the_local_kinesis_import_lower_groups_only(module: str) -> None:
+    group = _local_group(module)
+    for name in _imports(MODULES[module]):
+        assert name != "kinstream.local", f"{module} imports the public names, which import every group"
+        if name.startswith("kinstream.local."):
+            target = _local_group(_ours(name))
+            allowed = LOCAL_GROUPS[LOCAL_GROUPS.index(group) :]
+            assert target in allowed, f"{module} imports {target}, which is above {group}"
+
+
+def test_every_module_of_the_local_kinesis_belongs_to_a_group() -> None:
+    groups = {_local_group(name) for name in MODULES if name.startswith("local.") and name != "local.__init__"}
+    assert groups == set(LOCAL_GROUPS)
+
+
+def test_the_state_of_the_local_kinesis_is_pure() -> None:
+    assert {name for name in MODULES if name.startswith("local.state.")} - {"local.state.__init__"} <= PURE
+
+
+def _local_group(module: str) -> str:
+    return module.split(".")[1]
 
 
 @pytest.mark.parametrize("module", sorted(PURE & set(MODULES)))

@@ -27,7 +27,7 @@ FILES = (
     "src/kinstream/callbacks/*.py",
     "src/kinstream/cli/**/*.py",
     "src/kinstream/consume/**/*.py",
-    "src/kinstream/local/*.py",
+    "src/kinstream/local/**/*.py",
     "src/kinstream/testing/*.py",
 )
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import trustme
 
-from kinstream.local.connections import Connections, Listener
-from kinstream.local.limits import Limits
+from kinstream.local.http.connections import Connections, Listener
+from kinstream.local.http.limits import Limits
 
 
 async def test_tls_connection_that_was_closed_twice_can_still_be_cut() -> None:

@@ -15,7 +15,7 @@ from tests.contract.clients.http2 import Http2
 from tests.contract.servers.reach import Endpoint, Raw
 
 from kinstream.local import Server
-from kinstream.local.sqlite import PLACE_BITS
+from kinstream.local.storage.database import PLACE_BITS
 
 OK = {"status": "ok"}
 

@@ -13,7 +13,7 @@ from tests.contract.servers.reach import Endpoint
 
 from kinstream.errors import ConfigError
 from kinstream.local import Server
-from kinstream.local.certificate import RENEWED, VALID, Certificate
+from kinstream.local.http.certificate import RENEWED, VALID, Certificate
 
 DAY = 86400.0
 

@@ -11,15 +11,15 @@ import msgspec
 
 from kinstream.aws.transport import Answer
 from kinstream.clock import Clock
-from kinstream.local import sequence
-from kinstream.local.model import Shard, Status, Stream
-from kinstream.local.operations import Operations
-from kinstream.local.quotas import Quotas
-from kinstream.local.refusal import Refused
-from kinstream.local.signature import Verifier
-from kinstream.local.state import State
-from kinstream.local.store import MemoryStore
-from kinstream.local.wire import WIRES, WireFormat
+from kinstream.local.operations.table import Operations
+from kinstream.local.state import sequence
+from kinstream.local.state.model import Shard, Status, Stream
+from kinstream.local.state.quotas import Quotas
+from kinstream.local.state.request_error import Refused
+from kinstream.local.state.state import State
+from kinstream.local.storage.record_store import MemoryStore
+from kinstream.local.wire.formats import WIRES, WireFormat
+from kinstream.local.wire.signature import Verifier
 
 REGION = "us-east-1"
 

@@ -20,11 +20,11 @@ from tests.doubles.pushing import PushedAnswer, PushFate, PushFaults, WholeAnswe
 
 from kinstream.aws.transport import SLOW_LINE_BYTES_PER_SECOND, Answer, StreamedAnswer
 from kinstream.errors import ConnectionFailed, ConnectionLost, RequestTimedOut
-from kinstream.local import responses
-from kinstream.local.eventstream import CONTENT_TYPE
-from kinstream.local.refusal import Refused
-from kinstream.local.subscriptions import Subscription
-from kinstream.local.wire import JSON, WIRES, WireFormat
+from kinstream.local.operations import responses
+from kinstream.local.operations.subscriptions import Subscription
+from kinstream.local.state.request_error import Refused
+from kinstream.local.wire.event_encoder import CONTENT_TYPE
+from kinstream.local.wire.formats import JSON, WIRES, WireFormat
 
 THROUGHPUT = "ProvisionedThroughputExceededException"
 FOREIGN = b"<html><body>Please log in to the network</body></html>"

@@ -16,10 +16,10 @@ from enum import StrEnum
 
 from kinstream.aws.transport import Answer
 from kinstream.errors import ConnectionLost, RequestTimedOut
-from kinstream.local import push
-from kinstream.local.refusal import Refused
-from kinstream.local.subscriptions import Subscription
-from kinstream.local.wire import WireFormat
+from kinstream.local.operations.subscriptions import Subscription
+from kinstream.local.state.request_error import Refused
+from kinstream.local.wire import push
+from kinstream.local.wire.formats import WireFormat
 
 MESSAGES = 8
 """A fault comes after fewer messages than this, the initial response included."""

@@ -19,12 +19,12 @@ from tests.fuzz.child import Child, serving
 from tests.fuzz.signing import JSON as JSON_TYPE
 from tests.fuzz.signing import sign
 
-from kinstream.local.operations import Operations
-from kinstream.local.quotas import Quotas
-from kinstream.local.refusal import Refused
-from kinstream.local.state import State
-from kinstream.local.store import MemoryStore
-from kinstream.local.wire import JSON
+from kinstream.local.operations.table import Operations
+from kinstream.local.state.quotas import Quotas
+from kinstream.local.state.request_error import Refused
+from kinstream.local.state.state import State
+from kinstream.local.storage.record_store import MemoryStore
+from kinstream.local.wire.formats import JSON
 
 
 class Killed(Exception):

@@ -13,9 +13,9 @@ import msgspec
 from botocore.session import Session
 
 from kinstream.clock import SYSTEM_CLOCK
-from kinstream.local.operations import Operations
-from kinstream.local.state import State
-from kinstream.local.store import MemoryStore
+from kinstream.local.operations.table import Operations
+from kinstream.local.state.state import State
+from kinstream.local.storage.record_store import MemoryStore
 
 OPERATIONS: dict[str, type[msgspec.Struct]] = {
     name: shape

@@ -27,19 +27,19 @@ from tests.fuzz.damage import CONTENT_TYPES, spoil, spoil_body
 from tests.fuzz.nonsense import MEMBERS, PUSHED, Nonsense
 from tests.fuzz.signing import CBOR, JSON, sign
 
-from kinstream.local.control import Control, subject
-from kinstream.local.control_address import ControlAddress
-from kinstream.local.endpoint import Endpoint
-from kinstream.local.hosts import Hosts
-from kinstream.local.limits import Limits
-from kinstream.local.moved_clock import MovedClock
-from kinstream.local.operations import Operations
-from kinstream.local.quotas import Quotas
-from kinstream.local.signature import Verifier
-from kinstream.local.sqlite import SqliteStore
-from kinstream.local.state import State
-from kinstream.local.store import MemoryStore, Store
-from kinstream.local.tokens import Sealer
+from kinstream.local.control.control import Control, subject
+from kinstream.local.control.control_address import ControlAddress
+from kinstream.local.control.offset_clock import MovedClock
+from kinstream.local.http.application import Endpoint
+from kinstream.local.http.hosts import Hosts
+from kinstream.local.http.limits import Limits
+from kinstream.local.operations.table import Operations
+from kinstream.local.operations.tokens import Sealer
+from kinstream.local.state.quotas import Quotas
+from kinstream.local.state.state import State
+from kinstream.local.storage.database import SqliteStore
+from kinstream.local.storage.record_store import MemoryStore, Store
+from kinstream.local.wire.signature import Verifier
 
 REQUESTS = int(os.environ.get("KINSTREAM_FUZZED_REQUESTS", "100000")) * 9 // 10
 """`make fuzz-local` has a million."""

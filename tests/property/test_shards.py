@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinstream.local.resharding import Reshard, equal
+from kinstream.local.state.resharding import Reshard, equal
 from kinstream.record import ChildShard, HashKeyRange, SequenceNumberRange, Shard
 from kinstream.sharding.hashkey import MAX_HASH_KEY, even_ranges, hash_key_bytes
 from kinstream.sharding.lineage import Lineage

@@ -13,7 +13,7 @@ from hashlib import md5
 
 from tests.doubles.kinesis import Written
 
-from kinstream.local.model import Shard
+from kinstream.local.state.model import Shard
 
 MAGIC = bytes.fromhex("f3899ac2")
 

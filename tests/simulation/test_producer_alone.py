@@ -32,7 +32,7 @@ from kinstream import (
 from kinstream.aws.transport import Answer, StreamedAnswer
 from kinstream.errors import KinesisError, Undelivered
 from kinstream.events import Event, MisroutedAggregateAccepted, RecordsBuffered, RecordsFailed, RequestCompleted
-from kinstream.local import responses
+from kinstream.local.operations import responses
 from kinstream.produce.batch import Batch
 from kinstream.sharding.hashkey import hash_key, hash_key_bytes
 

@@ -22,8 +22,8 @@ from tests.simulation.seeds import WHOLE
 from kinstream import Client, Credentials, Producer
 from kinstream.config import Aggregation, BufferLimits, DeliveryPolicy, RateLimits
 from kinstream.errors import ProduceError, Undelivered
-from kinstream.local.refusal import Refused
-from kinstream.local.requests import PutRecord
+from kinstream.local.operations.requests import PutRecord
+from kinstream.local.state.request_error import Refused
 from kinstream.produce.delivery import Delivery
 from kinstream.record import PutResult
 

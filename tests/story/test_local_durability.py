@@ -23,7 +23,7 @@ from botocore.config import Config
 
 from kinstream.errors import ConfigError, UsageError
 from kinstream.local import Server
-from kinstream.local.sqlite import PLACE_BITS
+from kinstream.local.storage.database import PLACE_BITS
 
 STREAM = "orders"
 SHARDS = 3

@@ -3,8 +3,8 @@
 from kinstream.extra import needs_local
 
 with needs_local("kinstream.local"):
-    from kinstream.local.control import Call, Interception, Interceptor, SubscriptionInterceptor
-    from kinstream.local.limits import Limits
+    from kinstream.local.control.control import Call, Interception, Interceptor, SubscriptionInterceptor
+    from kinstream.local.http.limits import Limits
     from kinstream.local.server import Server
 
 __all__ = ["Call", "Interception", "Interceptor", "Limits", "Server", "SubscriptionInterceptor"]

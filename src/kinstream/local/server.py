@@ -19,25 +19,25 @@ from kinstream.config import number, text, whole_number
 from kinstream.errors import ConfigError, UsageError
 from kinstream.extra import needs_local
 from kinstream.forking import end_before_forks
-from kinstream.local.connections import Connections, Listener
-from kinstream.local.control import Control, Interceptor, subject
-from kinstream.local.control_address import ControlAddress
-from kinstream.local.endpoint import Endpoint
-from kinstream.local.hosts import Hosts
-from kinstream.local.limits import Limits
-from kinstream.local.moved_clock import MovedClock
-from kinstream.local.operations import Operations
-from kinstream.local.quotas import Quotas
-from kinstream.local.signature import Verifier
-from kinstream.local.sqlite import DURABILITIES, SqliteStore
-from kinstream.local.state import State
-from kinstream.local.store import MemoryStore, Store
-from kinstream.local.subscriptions import Subscriptions
-from kinstream.local.tokens import Sealer
+from kinstream.local.control.control import Control, Interceptor, subject
+from kinstream.local.control.control_address import ControlAddress
+from kinstream.local.control.offset_clock import MovedClock
+from kinstream.local.http.application import Endpoint
+from kinstream.local.http.connections import Connections, Listener
+from kinstream.local.http.hosts import Hosts
+from kinstream.local.http.limits import Limits
+from kinstream.local.operations.subscriptions import Subscriptions
+from kinstream.local.operations.table import Operations
+from kinstream.local.operations.tokens import Sealer
+from kinstream.local.state.quotas import Quotas
+from kinstream.local.state.state import State
+from kinstream.local.storage.database import DURABILITIES, SqliteStore
+from kinstream.local.storage.record_store import MemoryStore, Store
+from kinstream.local.wire.signature import Verifier
 from kinstream.usage import checks_options
 
 if TYPE_CHECKING:
-    from kinstream.local.certificate import Certificate
+    from kinstream.local.http.certificate import Certificate
 
 
 @checks_options
@@ -310,7 +310,7 @@ class Server:
     def _certificate(self, opened: ExitStack) -> Certificate:
         """Return the certificate, stored in the data folder or in a temporary folder while the server runs."""
         with needs_local("tls_port"):  # imported late, because the import is slow and TLS is optional
-            from kinstream.local.certificate import Certificate
+            from kinstream.local.http.certificate import Certificate
 
         if self.data_dir is None:
             folder = Path(opened.enter_context(TemporaryDirectory(prefix="kinstream-")))

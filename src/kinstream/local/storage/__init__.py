@@ -1,0 +1,1 @@
+"""Storage of streams and records: in memory, or in a SQLite database."""

@@ -1,0 +1,59 @@
+"""The service's time: as another clock's, and put forward."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from kinstream.clock import SYSTEM_CLOCK
+from kinstream.errors import ConfigError
+from kinstream.local.control.offset_clock import LATEST, MovedClock
+from kinstream.testing import ManualClock
+
+
+def test_time_is_the_clocks_own_until_it_is_put_forward() -> None:
+    own = ManualClock(1000.0)
+    moved = MovedClock(own)
+    assert (moved.wall(), moved.monotonic()) == (own.wall(), own.monotonic())
+    moved.advance(5)
+    moved.advance(0.5)
+    assert (moved.wall(), moved.monotonic(), moved.advanced) == (1005.5, own.monotonic() + 5.5, 5.5)
+    assert own.wall() == 1000.0
+
+
+@pytest.mark.parametrize("seconds", [-1, -0.001, float("nan"), float("inf"), "5", True])
+def test_time_does_not_go_back(seconds: float) -> None:
+    with pytest.raises(ConfigError, match="seconds"):
+        MovedClock(SYSTEM_CLOCK).advance(seconds)
+
+
+def test_time_ends_before_its_numbers_do() -> None:
+    moved = MovedClock(ManualClock(LATEST - 100))
+    moved.advance(90)
+    with pytest.raises(ConfigError, match="year 4000"):
+        moved.advance(20)
+    assert moved.advanced == 90
+
+
+async def test_waiting_is_the_clocks_own() -> None:
+    own = ManualClock(0.0)
+    moved = MovedClock(own)
+    sleeping = asyncio.create_task(moved.sleep(10))
+    await asyncio.sleep(0)
+    moved.advance(100)
+    await asyncio.sleep(0)
+    assert not sleeping.done()
+    own.advance(10)
+    await sleeping
+
+
+def test_who_asked_is_told_that_it_was_put_forward() -> None:
+    moved = MovedClock(ManualClock(0.0))
+    moved.advance(1)
+    told: list[float] = []
+    moved.moved = lambda: told.append(moved.advanced)
+    moved.advance(2)
+    with pytest.raises(ConfigError):
+        moved.advance(-1)
+    assert told == [3.0]

@@ -1,0 +1,55 @@
+"""Host headers: which are ours."""
+
+from __future__ import annotations
+
+import pytest
+
+from kinstream.local.http.hosts import Hosts
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LocalHost:1", "a.localhost", "127.9.9.9", "[::1]", "[::1]:80", "kinesis:80"]
+)
+@pytest.mark.parametrize("remote", [False, True])
+def test_own_names_are_let_in(host: str, remote: bool) -> None:
+    assert Hosts("127.0.0.1", remote=remote, names=["kinesis"]).lets_in(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        ":",
+        ":80",
+        "example.com",
+        "localhost.example.com",
+        "127.0.0.1.nip.io",
+        "notlocalhost",
+        "kinesis.x",
+        "a@localhost",
+        "[",
+    ],
+)
+@pytest.mark.parametrize("remote", [False, True])
+def test_foreign_names_are_not(host: str, remote: bool) -> None:
+    assert not Hosts("127.0.0.1", remote=remote, names=["kinesis"]).lets_in(host)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "192.0.2.1:80", "[2001:db8::1]:80"])
+def test_addresses_are_let_in_where_others_may_come(host: str) -> None:
+    assert not Hosts("127.0.0.1", remote=False, names=[]).lets_in(host)
+    assert Hosts("0.0.0.0", remote=True, names=[]).lets_in(host)
+
+
+@pytest.mark.parametrize(
+    ("host", "reached_at"),
+    [
+        ("localhost", "127.0.0.1"),
+        ("127.0.0.2", "127.0.0.2"),
+        ("::1", "[::1]"),
+        ("0.0.0.0", "127.0.0.1"),
+        ("::", "[::1]"),
+    ],
+)
+def test_url_has_an_address_that_leads_to_the_server(host: str, reached_at: str) -> None:
+    assert Hosts(host, remote=True, names=[]).reached_at == reached_at

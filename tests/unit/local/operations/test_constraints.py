@@ -1,0 +1,106 @@
+import re
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kinstream.local.operations import constraints, requests
+from kinstream.local.state.request_error import Refused
+
+
+def told(request: object) -> str:
+    with pytest.raises(Refused, match="ValidationException") as caught:
+        constraints.check(request)  # type: ignore[arg-type]  # any request
+    return caught.value.message
+
+
+def test_request_within_its_constraints_passes() -> None:
+    constraints.check(requests.PutRecord(stream_name="a", data=b"", partition_key="k"))
+    constraints.check(requests.ListStreams())
+
+
+def test_problem_is_told_as_aws_tells_it() -> None:
+    assert told(requests.DescribeStream(stream_name="a", limit=0)) == (
+        "1 validation error detected: Value '0' at 'limit' failed to satisfy constraint: "
+        "Member must have value greater than or equal to 1"
+    )
+
+
+def test_problems_are_told_together_in_the_models_order() -> None:
+    text = told(requests.GetShardIterator(stream_name="!", shard_id=None, shard_iterator_type="X"))
+    assert text.startswith("3 validation errors detected: Value '!' at 'streamName'")
+    assert (
+        text.index("'streamName'")
+        < text.index("Value null at 'shardId'")
+        < text.index("Value 'X' at 'shardIteratorType'")
+    )
+
+
+def test_member_of_a_structure_is_named_with_its_path() -> None:
+    assert "at 'shardFilter.type'" in told(requests.ListShards(shard_filter=requests.ShardFilter(type="X")))
+
+
+def test_ten_problems_at_most_are_told() -> None:
+    refused = constraints.refusal([f"problem {n}" for n in range(50)])
+    assert refused.message.startswith("50 validation errors detected: problem 0; ")
+    assert refused.message.endswith("problem 9")
+
+
+def test_long_values_are_cut_and_blobs_and_lists_not_shown() -> None:
+    assert len(told(requests.ListStreams(exclusive_start_stream_name="x" * 10_000_000))) < 3000
+    entries = [requests.PutRecordsEntry(data=b"secret", partition_key="k")] * 501
+    text = told(requests.PutRecords(stream_name="a", records=entries))
+    assert "secret" not in text
+    assert "Member must have length less than or equal to 500" in text
+
+
+def test_pattern_takes_ascii_digits_only() -> None:
+    assert "explicitHashKey" in told(requests.PutRecord(data=b"", partition_key="k", explicit_hash_key="1٣"))
+
+
+def test_members_of_lists_and_maps_are_told_with_all_that_they_must_satisfy() -> None:
+    assert told(requests.RemoveTagsFromStream(stream_name="a", tag_keys=["ok", ""])) == (
+        "1 validation error detected: Value '[ok, ]' at 'tagKeys' failed to satisfy constraint: Member must satisfy "
+        "constraint: [Member must have length less than or equal to 128, "
+        "Member must have length greater than or equal to 1]"
+    )
+    assert told(requests.AddTagsToStream(stream_name="a", tags={"": "x", "y": "z"})) == (
+        "1 validation error detected: Value '{=x, y=z}' at 'tags' failed to satisfy constraint: Map keys must satisfy "
+        "constraint: [Member must have length less than or equal to 128, "
+        "Member must have length greater than or equal to 1]"
+    )
+    assert "Map value must satisfy constraint: [" in told(requests.AddTagsToStream(tags={"a": "x" * 257}))
+    assert "[Member must satisfy enum value set: [IncomingBytes, " in told(
+        requests.EnhancedMonitoring(shard_level_metrics=["X"])
+    )
+
+
+def test_long_lists_and_maps_are_cut() -> None:
+    assert len(told(requests.RemoveTagsFromStream(tag_keys=["x" * 1000] * 50))) < 3000
+    assert len(told(requests.AddTagsToStream(tags={str(n): "x" * 1000 for n in range(200)}))) < 3000
+
+
+ARN_PARTS = st.sampled_from(
+    [
+        "arn:aws", "-cn", ":kinesis:", "us-east-1", ":000000000000:", ":1:", "stream/", "channel/", "queue/", "orders",
+        "/consumer/", "app", ":17", ":", " ", "\n", "x",
+    ]
+)  # fmt: skip
+
+
+@given(st.lists(ARN_PARTS, max_size=14))
+def test_quick_patterns_let_the_same_arns_through_as_the_models(parts: list[str]) -> None:
+    text = "".join(["arn:aws", *parts])
+    for alias in (requests.ResourceArn, requests.ConsumerArn):
+        (pattern,) = (rule for rule in get_args(alias)[1:] if isinstance(rule, constraints.Pattern))
+        slow = re.compile(pattern.pattern, re.ASCII).fullmatch(text)
+        assert (pattern.problem(text) is None) == (slow is not None)
+
+
+def test_quick_patterns_know_arns() -> None:
+    stream = "arn:aws:kinesis:us-east-1:000000000000:stream/orders"
+    constraints.check(requests.ResourceRequest(resource_arn=stream))
+    constraints.check(requests.ResourceRequest(resource_arn=f"{stream}/consumer/app:17"))
+    constraints.check(requests.ConsumerRequest(consumer_arn=f"{stream}/consumer/app:17"))
+    assert "consumerARN" in told(requests.ConsumerRequest(consumer_arn=stream))
