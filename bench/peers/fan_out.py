@@ -1,6 +1,6 @@
 """One subscription over TLS: its bytes fetched by a transport, its frames decoded with both checksums.
 
-kinstream's own transport and, under the same decoder (kinstream.aws.eventstream), those of awscrt, aiohttp and httpx. The
+kinstream's own transport and, under the same decoder (kinstream.aws.event_decoder), those of awscrt, aiohttp and httpx. The
 first tenth of the bytes is not measured.
 """
 
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from flow import Meter, asked, in_loop
 
-from kinstream.aws.eventstream import MessageDecoder
+from kinstream.aws.event_decoder import MessageDecoder
 
 flow = asked()
 meter = Meter()

@@ -1,4 +1,4 @@
-/* CBOR 1.1 (RFC 8949): the body of PutRecords, and the lists of records in two answers. Twins: kinstream.aws.wire.CborCodec. */
+/* CBOR 1.1 (RFC 8949): the body of PutRecords, and the lists of records in two answers. Twins: kinstream.aws.codec.CborCodec. */
 #include "speed.h"
 
 enum { BYTES = 0x40, TEXT = 0x60, ARRAY = 0x80, MAP = 0xa0 };

@@ -1,4 +1,4 @@
-/* JSON 1.1: the body of PutRecords, and the lists of records in two answers. Twins: kinstream.aws.wire.JsonCodec. */
+/* JSON 1.1: the body of PutRecords, and the lists of records in two answers. Twins: kinstream.aws.codec.JsonCodec. */
 #include "speed.h"
 
 /* --- Writing --------------------------------------------------------------------------------------------------------- */

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar, Un
 
 from kinstream.aws import kinesis
 from kinstream.aws.client import Client, ClientOptions
-from kinstream.aws.shards import all_shards
+from kinstream.aws.list_shards import all_shards
 from kinstream.config import Checkpoints, EnhancedFanOut, ErrorPolicy, Handling, Polling, PreferFanOut, text
 from kinstream.consume.deliver import (
     BatchHandler,

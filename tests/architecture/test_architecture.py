@@ -62,7 +62,7 @@ PURE = {
     "kpl.message", "kpl.container", "kpl.builder",
     "produce.aggregate", "produce.batch", "produce.expire", "produce.lane", "produce.pace", "produce.route",
     "produce.refusal", "produce.settle", "produce.statistics",
-    "aws.attempts", "aws.endpoint", "aws.eventstream", "aws.kinesis", "aws.sign", "aws.wire",
+    "aws.attempts", "aws.endpoint", "aws.event_decoder", "aws.kinesis", "aws.sign", "aws.codec",
     "consume.checkpoint", "consume.deaggregate", "consume.lifecycle", "consume.statistics", "consume.watch", "consume.withhold",
     "consume.fetch.pace",
     "consume.fetch.position", "consume.fetch.subscribing", "consume.lease.lease",

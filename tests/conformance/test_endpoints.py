@@ -7,8 +7,8 @@ import botocore.session
 import pytest
 from botocore.endpoint_provider import EndpointProvider
 
+from kinstream.aws.codec import BLOB_FIELDS, TIMESTAMP_FIELDS
 from kinstream.aws.endpoint import DATA_OPERATIONS, QUEUE, aws_endpoint
-from kinstream.aws.wire import BLOB_FIELDS, TIMESTAMP_FIELDS
 
 ACCOUNT = "123456789012"
 SESSION = botocore.session.Session()

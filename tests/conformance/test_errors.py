@@ -10,7 +10,7 @@ from tests.doubles.transport import ScriptedTransport
 
 from kinstream.aws.client import Client
 from kinstream.aws.credentials import Credentials
-from kinstream.aws.transport import Answer
+from kinstream.aws.transport import Response
 from kinstream.config import RetryPolicy
 from kinstream.errors import (
     THROTTLE_CODES,
@@ -36,7 +36,7 @@ FOO_ERROR = [
 
 
 async def refused(status: int, headers: dict[str, str], body: bytes) -> ServiceError:
-    transport = ScriptedTransport(Answer(status, headers, body))
+    transport = ScriptedTransport(Response(status, headers, body))
     client = Client(
         region="us-east-1",
         credentials=Credentials("A", "S"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kinstream.aws.eventstream import HeaderValue, MessageDecoder
+from kinstream.aws.event_decoder import HeaderValue, MessageDecoder
 from kinstream.errors import UnexpectedResponse
 
 # botocore 1.43, tests/unit/test_eventstream.py: POSITIVE_CASES.

@@ -13,7 +13,7 @@ from tests.contract.servers.processes import running
 
 from kinstream import Client, Credentials, EnhancedFanOut
 from kinstream.aws.endpoint import Stream
-from kinstream.aws.shards import all_shards
+from kinstream.aws.list_shards import all_shards
 from kinstream.consume.fetch.fanout import FanOutFetcher
 from kinstream.consume.fetch.position import TRIM_HORIZON
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from kinstream.aws.transport import Answer
+from kinstream.aws.transport import Response
 from kinstream.clock import Clock
 from kinstream.local.operations.table import Operations
 from kinstream.local.state import sequence
@@ -77,7 +77,7 @@ class Kinesis:
         """Do what a request asks for, and return the answer. Raises Refused."""
         return at_once(self._operations.call(operation, request, REGION))
 
-    def answer(self, wire: WireFormat, told: Any, status: int = 200) -> Answer:
+    def answer(self, wire: WireFormat, told: Any, status: int = 200) -> Response:
         """Return an answer as it goes over the network."""
         self._answered += 1
         headers = {
@@ -85,9 +85,9 @@ class Kinesis:
             "x-amzn-requestid": f"request-{self._answered}",
             "date": formatdate(self.clock.wall(), usegmt=True),
         }
-        return Answer(status, headers, b"" if told is None else wire.encode(told))
+        return Response(status, headers, b"" if told is None else wire.encode(told))
 
-    def refusal(self, wire: WireFormat, refused: Refused) -> Answer:
+    def refusal(self, wire: WireFormat, refused: Refused) -> Response:
         """Return a refusal as it goes over the network."""
         return self.answer(wire, {"__type": refused.code, "message": refused.message}, refused.status)
 

@@ -18,7 +18,7 @@ from weakref import WeakSet
 from tests.doubles.kinesis import Kinesis
 from tests.doubles.pushing import PushedAnswer, PushFate, PushFaults, WholeAnswer
 
-from kinstream.aws.transport import SLOW_LINE_BYTES_PER_SECOND, Answer, StreamedAnswer
+from kinstream.aws.transport import SLOW_LINE_BYTES_PER_SECOND, Response, StreamedResponse
 from kinstream.errors import ConnectionFailed, ConnectionLost, RequestTimedOut
 from kinstream.local.operations import responses
 from kinstream.local.operations.subscriptions import Subscription
@@ -242,7 +242,7 @@ class Network:
         self._last_arrival = max(self._last_arrival, loop.time() + delay)
         loop.call_later(delay, arrive)
 
-    def serve(self, trip: Trip, faults: Faults, headers: dict[str, str], body: bytes) -> Answer:
+    def serve(self, trip: Trip, faults: Faults, headers: dict[str, str], body: bytes) -> Response:
         """Let the service act on a request, and return its answer."""
         service = self.service
         trip.acted = asyncio.get_running_loop().time()
@@ -260,7 +260,7 @@ class Network:
             if trip.ended < trip.acted:
                 told.close()  # its client has gone
             answer = service.answer(_wire(headers), None)
-            return Answer(200, {**answer.headers, "content-type": CONTENT_TYPE}, b"")
+            return Response(200, {**answer.headers, "content-type": CONTENT_TYPE}, b"")
         if isinstance(told, responses.PutRecords):
             trip.results = [_place(result) for result in told.records]
             trip.codes = [result.error_code or "" for result in told.records]
@@ -268,7 +268,7 @@ class Network:
                 told = _miscounted(told, self.random)
         return service.answer(_wire(headers), told)
 
-    def refuse(self, code: str, status: int, headers: dict[str, str]) -> Answer:
+    def refuse(self, code: str, status: int, headers: dict[str, str]) -> Response:
         """Return an error answer of a service that does not look at the request."""
         return self.service.refusal(_wire(headers), Refused(code, "It was drawn.", status=status))
 
@@ -300,12 +300,14 @@ class LocalTransport:
         self._pushes: WeakSet[PushedAnswer] = WeakSet()
         self._closed = False
 
-    async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Answer:
+    async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Response:
         """Send a POST, and return what comes back."""
         answer, _, _ = await self._send(headers, body, progress)
         return answer
 
-    async def stream(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> StreamedAnswer:
+    async def stream(
+        self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float
+    ) -> StreamedResponse:
         """Send a POST, and return what is pushed in answer to it."""
         answer, trip, faults = await self._send(headers, body, progress)
         if trip.subscription is None or answer.headers["content-type"] != CONTENT_TYPE:
@@ -318,7 +320,9 @@ class LocalTransport:
         self._pushes.add(pushed)
         return pushed
 
-    async def _send(self, headers: list[tuple[str, str]], body: bytes, progress: float) -> tuple[Answer, Trip, Faults]:
+    async def _send(
+        self, headers: list[tuple[str, str]], body: bytes, progress: float
+    ) -> tuple[Response, Trip, Faults]:
         if self._closed:
             raise ConnectionLost("the connections were closed", sent=False)
         network = self._network
@@ -343,14 +347,16 @@ class LocalTransport:
             if network.watch is not None:
                 network.watch(trip)
 
-    async def _carry(self, trip: Trip, faults: Faults, headers: dict[str, str], body: bytes, progress: float) -> Answer:
+    async def _carry(
+        self, trip: Trip, faults: Faults, headers: dict[str, str], body: bytes, progress: float
+    ) -> Response:
         network, fate = self._network, trip.fate
         chance = network.random
         there, back = chance.uniform(*faults.latency), chance.uniform(*faults.latency)
         if fate is Fate.UNSENT:
             await self._wait(there)
             raise ConnectionFailed("no connection: it was drawn", sent=False)
-        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        answered: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         acted = fate in _ACTED or (fate in (Fate.BLACK_HOLE, Fate.FOREIGN) and chance.random() < 0.5)
         if acted:
             late = chance.uniform(0, faults.stays) if fate is Fate.LATE else 0.0
@@ -379,10 +385,10 @@ class LocalTransport:
         if fate in (Fate.BROKEN_BEFORE, Fate.BROKEN_AFTER):
             return network.refuse("InternalFailure", 500, headers)
         if fate is Fate.FOREIGN:
-            return Answer(200, {"content-type": "text/html"}, FOREIGN)
+            return Response(200, {"content-type": "text/html"}, FOREIGN)
         answer = await answered
         if fate is Fate.TRUNCATED and answer.body:
-            return Answer(answer.status, answer.headers, answer.body[: chance.randrange(len(answer.body))])
+            return Response(answer.status, answer.headers, answer.body[: chance.randrange(len(answer.body))])
         return answer
 
     async def _wait(self, seconds: float) -> None:

@@ -14,7 +14,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kinstream.aws.transport import Answer
+from kinstream.aws.transport import Response
 from kinstream.errors import ConnectionLost, RequestTimedOut
 from kinstream.local.operations.subscriptions import Subscription
 from kinstream.local.state.request_error import Refused
@@ -67,7 +67,7 @@ class PushFaults:
 
 
 class PushedAnswer:
-    """A subscription's answer, seen from its client (`kinstream.aws.transport.StreamedAnswer`).
+    """A subscription's answer, seen from its client (`kinstream.aws.transport.StreamedResponse`).
 
     Args:
         answer: Its status and headers.
@@ -80,7 +80,7 @@ class PushedAnswer:
 
     def __init__(
         self,
-        answer: Answer,
+        answer: Response,
         subscription: Subscription,
         wire: WireFormat,
         fate: PushFate,
@@ -179,7 +179,7 @@ class PushedAnswer:
 class WholeAnswer:
     """An answer that is no subscription's, such as a refusal, to who asked for a stream."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Response) -> None:
         self.status: int = answer.status
         self.headers: Mapping[str, str] = answer.headers
         self._rest: bytes | None = answer.body

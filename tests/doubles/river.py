@@ -11,7 +11,7 @@ from typing import Any
 from kinstream import Client, Credentials, ReceivedRecord, Record
 from kinstream.aws import kinesis
 from kinstream.aws.endpoint import Stream
-from kinstream.aws.shards import all_shards
+from kinstream.aws.list_shards import all_shards
 from kinstream.local import Server
 from kinstream.sharding.hashkey import parse_hash_key
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from kinstream.aws.transport import Answer
+from kinstream.aws.transport import Response
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ScriptedStream:
 
 
 EVENT_STREAM = {"content-type": "application/vnd.amazon.eventstream", "x-amzn-requestid": "request-1"}
-Step: TypeAlias = Answer | ScriptedStream | Exception | Callable[[Sent], Awaitable[Answer]]
+Step: TypeAlias = Response | ScriptedStream | Exception | Callable[[Sent], Awaitable[Response]]
 
 
 class ScriptedTransport:
@@ -66,36 +66,36 @@ class ScriptedTransport:
         self.sent: list[Sent] = []
         self.closed = False
 
-    async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Answer:
+    async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Response:
         step = await self._next(url, headers, body)
-        assert isinstance(step, Answer), "the script has a stream here"
+        assert isinstance(step, Response), "the script has a stream here"
         return step
 
     async def stream(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> ScriptedStream:
         step = await self._next(url, headers, body)
-        if isinstance(step, Answer):
+        if isinstance(step, Response):
             return ScriptedStream(step.body, status=step.status, headers=step.headers)
         return step
 
-    async def _next(self, url: str, headers: list[tuple[str, str]], body: bytes) -> Answer | ScriptedStream:
+    async def _next(self, url: str, headers: list[tuple[str, str]], body: bytes) -> Response | ScriptedStream:
         request = Sent(url, dict(headers), body)
         step = self.script[min(len(self.sent), len(self.script) - 1)]
         self.sent.append(request)
         if isinstance(step, Exception):
             raise step
-        return step if isinstance(step, (Answer, ScriptedStream)) else await step(request)
+        return step if isinstance(step, (Response, ScriptedStream)) else await step(request)
 
     async def close(self) -> None:
         self.closed = True
 
 
-def answer(value: Any = None, status: int = 200, **headers: str) -> Answer:
+def answer(value: Any = None, status: int = 200, **headers: str) -> Response:
     """Return an answer of Kinesis in JSON; headers by their names with underscores."""
     named = {name.replace("_", "-"): text for name, text in headers.items()}
     content = {"content-type": "application/x-amz-json-1.1", "x-amzn-requestid": "request-1"}
-    return Answer(status, content | named, b"" if value is None else json.dumps(value).encode())
+    return Response(status, content | named, b"" if value is None else json.dumps(value).encode())
 
 
-def refusal(code: str, status: int = 400, message: str = "no", **headers: str) -> Answer:
+def refusal(code: str, status: int = 400, message: str = "no", **headers: str) -> Response:
     """Return an error answer of Kinesis."""
     return answer({"__type": code, "message": message}, status, **headers)

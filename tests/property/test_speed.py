@@ -18,7 +18,7 @@ from tests.doubles.compiled import compiled_or_skip
 from tests.doubles.memory import assert_nothing_is_kept
 
 from kinstream.aws import kinesis
-from kinstream.aws.wire import CborCodec, Codec, JsonCodec
+from kinstream.aws.codec import CborCodec, Codec, JsonCodec
 from kinstream.errors import KinesisError
 from kinstream.record import NO_KEY, EncryptionType, PutRecordResult, ReceivedRecord, Record
 from kinstream.sharding.hashkey import MAX_HASH_KEY

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.doubles.compiled import compiled_or_skip
 from tests.doubles.memory import assert_nothing_is_kept
 
-from kinstream.aws.wire import CborCodec, Codec, JsonCodec
+from kinstream.aws.codec import CborCodec, Codec, JsonCodec
 from kinstream.errors import NotFound, ProduceError
 from kinstream.kpl.message import MAGIC
 from kinstream.produce.admit import plain_one_in_python, plain_pairs

@@ -29,7 +29,7 @@ from kinstream import (
     Producer,
     PutResult,
 )
-from kinstream.aws.transport import Answer, StreamedAnswer
+from kinstream.aws.transport import Response, StreamedResponse
 from kinstream.errors import KinesisError, Undelivered
 from kinstream.events import Event, MisroutedAggregateAccepted, RecordsBuffered, RecordsFailed, RequestCompleted
 from kinstream.local.operations import responses
@@ -39,7 +39,7 @@ from kinstream.sharding.hashkey import hash_key, hash_key_bytes
 STREAM = "orders"
 SECOND = (2**126).to_bytes(16, "big")
 """The first hash key that is not in the first shard of four."""
-Hook = Callable[[str, Any], "Awaitable[Answer | None] | Answer | None"]
+Hook = Callable[[str, Any], "Awaitable[Response | None] | Response | None"]
 
 
 class _Hooked:
@@ -50,14 +50,16 @@ class _Hooked:
         self._inner = inner
         self._hook = hook
 
-    async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Answer:
+    async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Response:
         operation = {name.lower(): value for name, value in headers}["x-amz-target"].partition(".")[2]
         self.asked.append((operation, asyncio.get_running_loop().time()))
         told = self._hook(operation, json.loads(body))
-        told = told if told is None or isinstance(told, Answer) else await told
+        told = told if told is None or isinstance(told, Response) else await told
         return await self._inner.post(url, headers, body, progress=progress) if told is None else told
 
-    async def stream(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> StreamedAnswer:
+    async def stream(
+        self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float
+    ) -> StreamedResponse:
         return await self._inner.stream(url, headers, body, progress=progress)
 
     async def close(self) -> None:
@@ -238,7 +240,7 @@ def test_admitted_is_what_was_settled_and_what_is_in_the_buffer(way: str) -> Non
 def test_a_listing_that_lags_behind_a_split_is_asked_for_again_and_nothing_is_lost() -> None:
     old: dict[str, Any] = {}
 
-    def lag(operation: str, request: Any) -> Answer | None:
+    def lag(operation: str, request: Any) -> Response | None:
         return answer(old) if operation == "ListShards" and old and now() < 6.0 and "ShardFilter" in request else None
 
     async def program() -> None:
@@ -269,7 +271,7 @@ def test_a_first_listing_with_holes_is_asked_for_again() -> None:
         "SequenceNumberRange": {"StartingSequenceNumber": "1"},
     }
 
-    def holes(operation: str, request: Any) -> Answer | None:
+    def holes(operation: str, request: Any) -> Response | None:
         return answer({"Shards": [half]}) if operation == "ListShards" and now() < 1.0 else None
 
     async def program() -> None:
@@ -336,7 +338,7 @@ def test_no_aggregate_is_made_by_the_shards_of_a_stream_that_was_deleted_and_mad
 def test_in_order_what_shares_an_aggregate_with_a_late_record_of_its_key_is_not_sent_again() -> None:
     sent: list[int] = []
 
-    async def hang(operation: str, request: Any) -> Answer | None:
+    async def hang(operation: str, request: Any) -> Response | None:
         if operation == "PutRecords" and not sent:
             sent.append(len(request["Records"]))
             await asyncio.sleep(3.3 - now())

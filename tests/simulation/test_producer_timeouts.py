@@ -27,7 +27,7 @@ from kinstream import (
     PutResult,
     RateLimits,
 )
-from kinstream.aws.transport import Answer
+from kinstream.aws.transport import Response
 from kinstream.errors import RequestTimedOut, Undelivered
 
 THROTTLED = {"ErrorCode": "ProvisionedThroughputExceededException", "ErrorMessage": "Rate exceeded."}
@@ -36,11 +36,13 @@ LOW, HIGH = "0", str(2**128 - 1)
 """Explicit hash keys in the first and in the last shard."""
 
 
-def refuse_high(place: Callable[[], Place], written_every: float | None = None) -> Callable[[str, Any], Answer | None]:
+def refuse_high(
+    place: Callable[[], Place], written_every: float | None = None
+) -> Callable[[str, Any], Response | None]:
     """Return a hook that throttles every record of the upper half of the hash keys; or writes one of them now and then."""
     last = 0.0
 
-    def hook(operation: str, request: Any) -> Answer | None:
+    def hook(operation: str, request: Any) -> Response | None:
         nonlocal last
         if operation != "PutRecords":
             return None
@@ -118,7 +120,7 @@ def test_shard_that_accepts_one_record_per_timeout_fails_none_that_it_has_not_re
 
 
 def test_record_that_keeps_being_refused_times_out_though_its_shard_accepts_others() -> None:
-    def refuse_one(operation: str, request: Any) -> Answer | None:
+    def refuse_one(operation: str, request: Any) -> Response | None:
         if operation != "PutRecords":
             return None
         results = [
@@ -151,7 +153,7 @@ def test_record_that_keeps_being_refused_times_out_though_its_shard_accepts_othe
 
 @pytest.mark.parametrize("order", [None, "key"])
 def test_record_in_a_request_without_a_response_times_out_once_and_may_be_written(order: Any) -> None:
-    async def hang(operation: str, request: Any) -> Answer | None:
+    async def hang(operation: str, request: Any) -> Response | None:
         if operation == "PutRecords":
             await asyncio.sleep(10_000)
         return None
@@ -178,7 +180,7 @@ def test_record_in_a_request_without_a_response_times_out_once_and_may_be_writte
 def test_request_ends_after_the_timeout_where_the_call_may_last_longer() -> None:
     ended: list[float] = []
 
-    async def hang(operation: str, request: Any) -> Answer | None:
+    async def hang(operation: str, request: Any) -> Response | None:
         if operation == "PutRecords":
             try:
                 await asyncio.sleep(10_000)
@@ -202,7 +204,7 @@ def test_request_ends_after_the_timeout_where_the_call_may_last_longer() -> None
 def test_misrouted_aggregate_that_cannot_be_judged_times_out_and_its_lane_opens_again() -> None:
     refused: list[float] = []
 
-    def refuse_listing(operation: str, request: Any) -> Answer | None:
+    def refuse_listing(operation: str, request: Any) -> Response | None:
         if operation == "ListShards" and refused:
             return refusal("AccessDeniedException")
         return None
@@ -235,7 +237,7 @@ def test_misrouted_aggregate_that_cannot_be_judged_times_out_and_its_lane_opens_
 
 
 def test_record_behind_another_that_is_refused_does_not_count_that_refusal_as_its_own() -> None:
-    def refuse_poison(operation: str, request: Any) -> Answer | None:
+    def refuse_poison(operation: str, request: Any) -> Response | None:
         if operation == "PutRecords" and any(record["PartitionKey"] == "poison" for record in request["Records"]):
             return refusal("InvalidArgumentException")
         return None
@@ -261,7 +263,7 @@ def test_record_behind_another_that_is_refused_does_not_count_that_refusal_as_it
 
 
 def test_attempts_of_a_record_that_timed_out_in_flight_are_the_same_whenever_its_error_is_read() -> None:
-    async def slow(operation: str, request: Any) -> Answer | None:
+    async def slow(operation: str, request: Any) -> Response | None:
         if operation == "PutRecords":
             await asyncio.sleep(20)
             return refusal("InternalFailure", 500)
@@ -292,7 +294,7 @@ def test_record_that_timed_out_in_a_part_of_a_refused_request_is_not_sent_any_mo
 ) -> None:
     requests: list[list[str]] = []
 
-    async def refuse_then_hang(operation: str, request: Any) -> Answer | None:
+    async def refuse_then_hang(operation: str, request: Any) -> Response | None:
         if operation != "PutRecords":
             return None
         requests.append([record["Data"] for record in request["Records"]])
@@ -325,7 +327,7 @@ def test_record_that_timed_out_in_a_part_of_a_refused_request_is_not_sent_any_mo
 def test_error_does_not_name_an_earlier_failure_that_its_shard_has_recovered_from() -> None:
     answered: list[float] = []
 
-    async def throttle_once(operation: str, request: Any) -> Answer | None:
+    async def throttle_once(operation: str, request: Any) -> Response | None:
         if operation != "PutRecords":
             return None
         answered.append(now())
@@ -356,7 +358,7 @@ def test_error_does_not_name_an_earlier_failure_that_its_shard_has_recovered_fro
 
 
 def test_record_that_was_never_sent_names_the_failure_of_the_other_requests() -> None:
-    def broken(operation: str, request: Any) -> Answer | None:
+    def broken(operation: str, request: Any) -> Response | None:
         return refusal("InternalFailure", 500, message="disk on fire") if operation == "PutRecords" else None
 
     async def program() -> None:
@@ -402,7 +404,7 @@ def test_maximum_age_drops_records_that_wait_behind_the_rate_of_a_shard_that_acc
 
 
 def test_record_dropped_by_age_that_may_be_written_breaks_the_order_of_its_key() -> None:
-    async def hang(operation: str, request: Any) -> Answer | None:
+    async def hang(operation: str, request: Any) -> Response | None:
         if operation == "PutRecords" and now() < 3:
             await asyncio.sleep(10)
         return None
@@ -427,7 +429,7 @@ def test_record_dropped_by_age_that_may_be_written_breaks_the_order_of_its_key()
 
 @pytest.mark.parametrize("many", [False, True])
 def test_put_waits_for_space_no_longer_than_it_may(many: bool) -> None:
-    async def hang(operation: str, request: Any) -> Answer | None:
+    async def hang(operation: str, request: Any) -> Response | None:
         await asyncio.sleep(10_000)
         return None
 
@@ -468,8 +470,8 @@ def test_put_that_waits_for_space_gets_it_before_its_limit() -> None:
 # The stream is not there yet, or not any more.
 
 
-def creating(place: Callable[[], Place], until: float) -> Callable[[str, Any], Answer | None]:
-    def hook(operation: str, request: Any) -> Answer | None:
+def creating(place: Callable[[], Place], until: float) -> Callable[[str, Any], Response | None]:
+    def hook(operation: str, request: Any) -> Response | None:
         if now() >= until:
             return None
         if operation == "DescribeStreamSummary":
@@ -517,7 +519,7 @@ def test_records_time_out_if_their_stream_is_not_created_in_time() -> None:
 def test_stream_that_is_not_found_for_a_moment_though_it_is_there_is_written_to(times: int) -> None:
     refused: list[float] = []
 
-    def flicker(operation: str, request: Any) -> Answer | None:
+    def flicker(operation: str, request: Any) -> Response | None:
         if operation == "PutRecords" and len(refused) < times:
             refused.append(now())
             return refusal("ResourceNotFoundException")
@@ -552,7 +554,7 @@ def test_stream_that_is_not_there_is_said_at_once_for_all_that_is_buffered() -> 
 
 
 def test_not_found_is_final_where_nobody_may_describe_the_stream() -> None:
-    def deny(operation: str, request: Any) -> Answer | None:
+    def deny(operation: str, request: Any) -> Response | None:
         return refusal("AccessDeniedException" if operation == "DescribeStreamSummary" else "ResourceNotFoundException")
 
     async def program() -> None:
@@ -568,7 +570,7 @@ def test_not_found_is_final_where_nobody_may_describe_the_stream() -> None:
 
 
 def test_a_refusal_that_cannot_be_confirmed_times_out() -> None:
-    def lost(operation: str, request: Any) -> Answer | None:
+    def lost(operation: str, request: Any) -> Response | None:
         if operation == "PutRecords":
             return refusal("ResourceNotFoundException")
         return refusal("InternalFailure", 500) if now() > 1 else None
@@ -586,12 +588,12 @@ def test_a_refusal_that_cannot_be_confirmed_times_out() -> None:
     simulate(program)
 
 
-def described_as(status: str) -> Answer:
+def described_as(status: str) -> Response:
     return answer({"StreamDescriptionSummary": {"StreamStatus": status, "StreamName": STREAM}})
 
 
 def test_records_behind_a_refusal_that_cannot_be_confirmed_time_out_too() -> None:
-    def lost(operation: str, request: Any) -> Answer | None:
+    def lost(operation: str, request: Any) -> Response | None:
         if operation == "PutRecords":
             return refusal("ResourceNotFoundException")
         return refusal("InternalFailure", 500) if now() > 1 else None
@@ -629,7 +631,7 @@ def test_record_put_after_others_timed_out_is_written_as_soon_as_the_stream_is_c
 
 
 def test_record_put_after_others_timed_out_unconfirmed_is_written_as_soon_as_the_stream_is_found() -> None:
-    def lost(operation: str, request: Any) -> Answer | None:
+    def lost(operation: str, request: Any) -> Response | None:
         if not 2 <= now() < 36:
             return None
         return refusal("ResourceNotFoundException") if operation == "PutRecords" else refusal("InternalFailure", 500)
@@ -649,7 +651,7 @@ def test_record_put_after_others_timed_out_unconfirmed_is_written_as_soon_as_the
 
 
 def test_records_behind_the_pace_time_out_if_their_stream_is_being_deleted_meanwhile() -> None:
-    def deleting(operation: str, request: Any) -> Answer | None:
+    def deleting(operation: str, request: Any) -> Response | None:
         return described_as("DELETING") if operation == "DescribeStreamSummary" and now() > 1 else None
 
     async def program() -> None:
@@ -671,7 +673,7 @@ def test_records_behind_the_pace_time_out_if_their_stream_is_being_deleted_meanw
 
 
 def test_records_that_linger_while_a_refusal_is_confirmed_cause_no_busy_loop() -> None:
-    async def slow(operation: str, request: Any) -> Answer | None:
+    async def slow(operation: str, request: Any) -> Response | None:
         if operation == "PutRecords" and 1 < now() < 1.2:
             return refusal("ResourceNotFoundException")
         if operation == "DescribeStreamSummary" and now() > 1:
@@ -704,7 +706,7 @@ def test_records_that_linger_while_a_refusal_is_confirmed_cause_no_busy_loop() -
 def test_stream_not_found_for_a_moment_fails_none_of_the_records_that_wait_behind_the_pace() -> None:
     refused: list[float] = []
 
-    def flicker(operation: str, request: Any) -> Answer | None:
+    def flicker(operation: str, request: Any) -> Response | None:
         if operation == "ListShards":
             return refusal("InternalFailure", 500)  # the look that fails all the time is not the one that they wait for
         if operation == "PutRecords" and now() > 50 and not refused:

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from kinstream import Client, ConnectionOptions, Credentials
-from kinstream.aws.transport import Answer, HttpTransport, StreamedAnswer, Transport
+from kinstream.aws.transport import HttpTransport, Response, StreamedResponse, Transport
 from kinstream.cli.demo.flights import Event, events
 from kinstream.cli.demo.journey import Outcome, journey
 from kinstream.cli.demo.reshard import merge, split
@@ -86,7 +86,7 @@ class Meddler:
         self._http = HttpTransport(server.url, ConnectionOptions(), ca_bundle=None, progress=5, clock=SYSTEM_CLOCK)
         self._change = change
 
-    async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Answer:
+    async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Response:
         answer = await self._http.post(url, headers, body, progress=progress)
         if not dict(headers)["x-amz-target"].endswith(".GetRecords"):
             return answer
@@ -98,9 +98,11 @@ class Meddler:
                 for user_record in self._change(list(user_records)):
                     assert changed.add(*user_record)
                 record["Data"] = base64.b64encode(changed.finish()).decode()
-        return Answer(answer.status, answer.headers, json.dumps(content).encode())
+        return Response(answer.status, answer.headers, json.dumps(content).encode())
 
-    async def stream(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> StreamedAnswer:
+    async def stream(
+        self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float
+    ) -> StreamedResponse:
         return await self._http.stream(url, headers, body, progress=progress)
 
     async def close(self) -> None:
@@ -116,7 +118,7 @@ class Throttle:
         self._chance = chance
         self.held = 0
 
-    async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Answer:
+    async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Response:
         if not dict(headers)["x-amz-target"].endswith(".PutRecords"):
             return await self._http.post(url, headers, body, progress=progress)
         params = json.loads(body)
@@ -136,9 +138,11 @@ class Throttle:
             "FailedRecordCount": len(passed) - len(records),
             "Records": [next(left) if passes else refused for passes in passed],
         }
-        return Answer(200, {"content-type": "application/x-amz-json-1.1"}, json.dumps(content).encode())
+        return Response(200, {"content-type": "application/x-amz-json-1.1"}, json.dumps(content).encode())
 
-    async def stream(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> StreamedAnswer:
+    async def stream(
+        self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float
+    ) -> StreamedResponse:
         return await self._http.stream(url, headers, body, progress=progress)
 
     async def close(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from kinstream import Client, ConnectionOptions, Credentials
 from kinstream.aws.endpoint import Stream
-from kinstream.aws.shards import all_shards
+from kinstream.aws.list_shards import all_shards
 from kinstream.config import EnhancedFanOut
 from kinstream.consume.fetch.fanout import MAX_UNEXPECTED, FanOutFetcher
 from kinstream.consume.fetch.fetcher import Page

@@ -10,7 +10,7 @@ from tests.doubles.clock import VirtualClock
 
 from kinstream import Client, ConnectionOptions, Credentials
 from kinstream.aws.endpoint import Stream
-from kinstream.aws.shards import all_shards
+from kinstream.aws.list_shards import all_shards
 from kinstream.aws.transport import HttpTransport
 from kinstream.clock import SYSTEM_CLOCK
 from kinstream.config import EnhancedFanOut

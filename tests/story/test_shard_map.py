@@ -10,7 +10,7 @@ import pytest
 from kinstream import Client, Credentials, Producer, Record
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.kinesis import ShardFilter
-from kinstream.aws.shards import ShardMapSource, all_shards
+from kinstream.aws.list_shards import ShardMapSource, all_shards
 from kinstream.local import Server
 from kinstream.sharding.hashkey import hash_key_bytes
 from kinstream.sharding.shardmap import ShardMap

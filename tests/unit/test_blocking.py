@@ -21,7 +21,7 @@ from tests.doubles.transport import ScriptedTransport, Sent, answer
 
 import kinstream
 from kinstream import ClosedError, ConfigError, Credentials, Record, UsageError, blocking
-from kinstream.aws.transport import Answer
+from kinstream.aws.transport import Response
 
 pytestmark = pytest.mark.enable_socket
 
@@ -172,7 +172,7 @@ def test_many_threads_may_close_one_object() -> None:
 def test_close_ends_calls_of_other_threads_with_closed_error() -> None:
     asked = threading.Event()
 
-    async def never(sent: Sent) -> Answer:
+    async def never(sent: Sent) -> Response:
         asked.set()
         await asyncio.Event().wait()
         raise AssertionError
@@ -197,7 +197,7 @@ def test_close_ends_calls_of_other_threads_with_closed_error() -> None:
 def test_interrupt_ends_the_call_and_its_work() -> None:
     asked, cancelled, interrupted = threading.Event(), threading.Event(), threading.Event()
 
-    async def never(sent: Sent) -> Answer:
+    async def never(sent: Sent) -> Response:
         asked.set()
         try:
             await asyncio.Event().wait()

@@ -23,12 +23,12 @@ from kinstream import (
     UnexpectedResponse,
     blocking,
 )
-from kinstream.aws.transport import Answer
+from kinstream.aws.transport import Response
 
 FIRST = "shardId-000000000000"
 
 
-def consumer_on(*script: Answer | Exception, **changes: Any) -> tuple[Consumer, ScriptedTransport]:
+def consumer_on(*script: Response | Exception, **changes: Any) -> tuple[Consumer, ScriptedTransport]:
     transport = ScriptedTransport(*script)
     consumer = Consumer(
         "events",
@@ -41,7 +41,7 @@ def consumer_on(*script: Answer | Exception, **changes: Any) -> tuple[Consumer, 
     return consumer, transport
 
 
-def page(first: int, last: int, token: str | None) -> Answer:
+def page(first: int, last: int, token: str | None) -> Response:
     shards = [
         {
             "ShardId": f"shardId-{n:012}",

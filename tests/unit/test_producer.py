@@ -28,7 +28,7 @@ from kinstream import (
     Throttled,
     UnexpectedResponse,
 )
-from kinstream.aws.transport import Answer
+from kinstream.aws.transport import Response
 
 WRITTEN = answer({"SequenceNumber": "1", "ShardId": "shardId-000000000000"})
 ALL_WRITTEN = answer({"FailedRecordCount": 0, "Records": [{"SequenceNumber": "1", "ShardId": "s"}] * 2})
@@ -48,7 +48,7 @@ def options(transport: ScriptedTransport, **changes: Any) -> dict[str, Any]:
     }
 
 
-def producer_on(*script: Answer | Exception, **changes: Any) -> tuple[Producer, ScriptedTransport]:
+def producer_on(*script: Response | Exception, **changes: Any) -> tuple[Producer, ScriptedTransport]:
     transport = ScriptedTransport(*script)
     return Producer("events", **options(transport, **changes)), transport
 
@@ -232,7 +232,7 @@ async def test_put_records_says_so_in_the_answer_and_in_each_result() -> None:
     ],
 )
 async def test_error_says_whether_the_record_may_be_written(
-    failure: Answer | Exception, kind: type[KinesisError], maybe_written: bool
+    failure: Response | Exception, kind: type[KinesisError], maybe_written: bool
 ) -> None:
     producer, _ = producer_on(failure, retry=RetryPolicy(max_attempts=2))
     for asking in (producer.put_record(RECORD), producer.put_records([RECORD, RECORD])):

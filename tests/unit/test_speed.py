@@ -16,7 +16,7 @@ from tests.doubles.compiled import compiled_or_skip
 from kinstream import speed
 
 ROOT = Path(__file__).parents[2]
-CORE = ["tests/unit/aws/test_wire.py", "tests/unit/aws/test_kinesis.py", "tests/conformance/test_wire.py"]
+CORE = ["tests/unit/aws/test_codec.py", "tests/unit/aws/test_kinesis.py", "tests/conformance/test_codec.py"]
 """Tests that go through every place where compiled code may stand in."""
 
 

@@ -20,6 +20,7 @@ from typing import Any, TypeAlias, TypedDict, TypeVar
 import msgspec
 
 from kinstream.aws.attempts import Attempts, RetryQuota
+from kinstream.aws.codec import AutoCodec, CborCodec, Codec, JsonCodec
 from kinstream.aws.credentials import AwsChain, Credentials, Provider, RefreshingSource, Setting, source_of
 from kinstream.aws.endpoint import (
     aws_endpoint,
@@ -30,8 +31,7 @@ from kinstream.aws.endpoint import (
 from kinstream.aws.kinesis import Malformed, Request, subscribe_to_shard
 from kinstream.aws.sign import Signer
 from kinstream.aws.subscription import CONTENT_TYPE, Subscription
-from kinstream.aws.transport import Answer, HttpTransport, StreamedAnswer, Transport, whole
-from kinstream.aws.wire import AutoCodec, CborCodec, Codec, JsonCodec
+from kinstream.aws.transport import HttpTransport, Response, StreamedResponse, Transport, whole
 from kinstream.clock import SYSTEM_CLOCK, Clock
 from kinstream.config import (
     MAX_ATTEMPTS,
@@ -62,7 +62,7 @@ from kinstream.record import ShardIteratorType
 from kinstream.usage import ForAsyncio, checks_options, forked
 
 T = TypeVar("T")
-A = TypeVar("A", bound=Answer | StreamedAnswer)
+A = TypeVar("A", bound=Response | StreamedResponse)
 
 _Carry: TypeAlias = Callable[[Transport, str, list[tuple[str, str]], bytes], Awaitable[A]]
 """Sends a signed request to a URL and returns the response. A response with another status than 200 is returned whole."""
@@ -139,7 +139,7 @@ class _Signed:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Endpoint:
     """Destination of requests: region, endpoint, signer and transport, known once the AWS configuration is read."""
 
     region: str
@@ -252,8 +252,8 @@ class Client(ForAsyncio):
         self._source = source_of(credentials, self._chain, clock)
         self.quota: RetryQuota = RetryQuota()
         self._transport = transport
-        self._place: _Place | None = None
-        self._finding = asyncio.Lock()
+        self._endpoint: _Endpoint | None = None
+        self._endpoint_lock = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
         self._skew = 0.0
@@ -336,10 +336,10 @@ class Client(ForAsyncio):
             return ConfigError(f"params: cannot be encoded ({type(error).__name__})")
 
     def _decode_dict(self, body: bytes) -> dict[str, Any]:
-        answer = self.codec.decode(body)
-        if not isinstance(answer, dict):
+        response = self.codec.decode(body)
+        if not isinstance(response, dict):
             raise Malformed("not an object")
-        return answer
+        return response
 
     async def send(self, request: Request[T], *, retry: RetryPolicy | None = None, within: float | None = None) -> T:
         """Send a request with retries and return its parsed response. Raises the errors of `call`.
@@ -350,9 +350,9 @@ class Client(ForAsyncio):
             within: Maximum seconds for the call, if less than the client's `Timeouts.call`.
         """
         call = self._begin(request, retry, within)
-        answer = await self._answered(call, self._post)
+        response = await self._response_to(call, self._post)
         try:
-            result = request.parse(answer.body)
+            result = request.parse(response.body)
         except (ValueError, TypeError) as error:
             wrong = _shape_error(error)
         else:
@@ -364,8 +364,8 @@ class Client(ForAsyncio):
         raise call.failed(
             UnexpectedResponse(
                 f"{request.operation}: unexpected response: {wrong}",
-                http_status=answer.status,
-                http_response=_readable(answer),
+                http_status=response.status,
+                http_response=_readable(response),
             )
         )
 
@@ -377,7 +377,7 @@ class Client(ForAsyncio):
         *,
         starting_sequence_number: str | None = None,
         timestamp: float | datetime | None = None,
-        silence: float = 35.0,
+        idle_timeout: float = 35.0,
     ) -> Subscription:
         """Subscribe to a shard by enhanced fan-out: records are pushed for up to five minutes.
 
@@ -392,7 +392,7 @@ class Client(ForAsyncio):
             type: Starting position.
             starting_sequence_number: Required with AT_SEQUENCE_NUMBER and AFTER_SEQUENCE_NUMBER, otherwise invalid.
             timestamp: Seconds since 1970, or a datetime with a time zone. Required with AT_TIMESTAMP, otherwise invalid.
-            silence: Idle timeout in seconds, 0.05 to 60. If no byte arrives for this long while the next event is
+            idle_timeout: Idle timeout in seconds, 0.05 to 60. If no byte arrives for this long while the next event is
                 awaited, the subscription raises RequestTimedOut. A healthy subscription gets an event every few seconds,
                 even if the shard is idle.
 
@@ -404,38 +404,40 @@ class Client(ForAsyncio):
             ResourceInUse: The consumer is not active yet, or subscribed less than 5 seconds ago.
             KinesisError: Any other error of `call`.
         """
-        number("silence", silence, 0.05, 60, "seconds")
+        number("idle_timeout", idle_timeout, 0.05, 60, "seconds")
         request = subscribe_to_shard(self.codec, consumer_arn, shard_id, type, starting_sequence_number, timestamp)
         call = self._begin(request)
-        answer = await self._answered(call, self._open)
-        if isinstance(answer, Answer):
-            kind = answer.headers.get("content-type", "")
+        response = await self._response_to(call, self._open)
+        if isinstance(response, Response):
+            kind = response.headers.get("content-type", "")
             raise call.failed(
                 UnexpectedResponse(
                     f"{request.operation}: the response is not an event stream but has {kind or 'no'} content type. "
                     "Check the endpoint and the proxy",
-                    http_status=answer.status,
-                    http_response=_readable(answer),
+                    http_status=response.status,
+                    http_response=_readable(response),
                 )
             )
-        return Subscription(answer, self.codec, silence=silence, started=_date(answer.headers.get("date")))
+        return Subscription(
+            response, self.codec, idle_timeout=idle_timeout, started=_date(response.headers.get("date"))
+        )
 
-    async def _post(self, transport: Transport, url: str, headers: list[tuple[str, str]], body: bytes) -> Answer:
+    async def _post(self, transport: Transport, url: str, headers: list[tuple[str, str]], body: bytes) -> Response:
         posting = transport.post(url, headers, body, progress=self.timeouts.progress)
         del headers, body  # error trackers show the variables of a traceback's frames
         return await posting
 
     async def _open(
         self, transport: Transport, url: str, headers: list[tuple[str, str]], body: bytes
-    ) -> StreamedAnswer | Answer:
+    ) -> StreamedResponse | Response:
         """Return the event stream, or the whole response if it is not an event stream."""
         opening = transport.stream(url, headers, body, progress=self.timeouts.progress)
         del headers, body  # error trackers show the variables of a traceback's frames
-        answer = await opening
-        if answer.status == 200 and answer.headers.get("content-type", "").startswith(CONTENT_TYPE):
-            return answer
+        response = await opening
+        if response.status == 200 and response.headers.get("content-type", "").startswith(CONTENT_TYPE):
+            return response
         try:
-            return await whole(answer, self.timeouts.progress)
+            return await whole(response, self.timeouts.progress)
         except KinesisError as error:
             without_frames(error)  # their variables hold a part of the response
             raise
@@ -444,7 +446,7 @@ class Client(ForAsyncio):
         longest = self.timeouts.call
         return _Call(request, retry, longest if within is None else min(within, longest))
 
-    async def _answered(self, call: _Call, carry: _Carry[A]) -> A:
+    async def _response_to(self, call: _Call, carry: _Carry[A]) -> A:
         """Return the response with status 200. Raises the error that remains after the retries, or at the call's timeout."""
         self._claim()
         request = call.request
@@ -464,16 +466,16 @@ class Client(ForAsyncio):
     async def _exchange(self, call: _Call, carry: _Carry[A]) -> A:
         """Return the response with status 200. Raises the error that remains after the retries."""
         request = call.request
-        place = self._place or await self._find_place()
+        endpoint = self._endpoint or await self._find_endpoint()
         self.check_region_of(request.region)
-        url, host = place.url_and_host(request.operation, request.account)
+        url, host = endpoint.url_and_host(request.operation, request.account)
         attempts = Attempts(call.retry or self.retry, self.quota)
         while True:
             if self._closed:
                 raise call.failed(ClosedError(f"{request.operation}: the client was closed"))
             credentials = await self._source.get()
             signed = _Signed(credentials, self.clock.wall() + self._skew, self.clock.monotonic())
-            headers = place.signer.sign(
+            headers = endpoint.signer.sign(
                 credentials,
                 signed.time,
                 host=host,
@@ -485,7 +487,7 @@ class Client(ForAsyncio):
             retry_after = None
             error: KinesisError
             try:
-                answer = await carry(place.transport, url, headers, request.body)
+                response = await carry(endpoint.transport, url, headers, request.body)
             except TransportError as lost:
                 error = lost
                 error.details = f"{request.operation}: {lost.details}"
@@ -501,16 +503,16 @@ class Client(ForAsyncio):
                 call.failed(strange)
                 raise
             else:
-                self._look_at_date(answer.headers.get("date"))
-                if answer.status == 200:
+                self._look_at_date(response.headers.get("date"))
+                if response.status == 200:
                     attempts.succeeded()
-                    return answer
-                assert isinstance(answer, Answer)
-                refused = error = _refusal(request.operation, answer)
-                retry_after = _milliseconds(answer.headers.get("x-amz-retry-after"))
+                    return response
+                assert isinstance(response, Response)
+                refused = error = _refusal(request.operation, response)
+                retry_after = _milliseconds(response.headers.get("x-amz-retry-after"))
                 if error.maybe_written and request.writes:
                     call.maybe_written = True
-                if self._worth_signing_again(call, refused, answer, signed):
+                if self._worth_signing_again(call, refused, response, signed):
                     continue
             call.last_error = error
             _log.debug("%s: attempt %d failed: %s", request.operation, attempts.number, error.details)
@@ -542,14 +544,14 @@ class Client(ForAsyncio):
             ahead = theirs - self.clock.wall()
             self._ahead = ahead if abs(ahead) > CLOCKS_DIFFER else 0.0
 
-    def _worth_signing_again(self, call: _Call, error: ServiceError, answer: Answer, signed: _Signed) -> bool:
+    def _worth_signing_again(self, call: _Call, error: ServiceError, response: Response, signed: _Signed) -> bool:
         """Return True if the request was refused only for expired credentials or a wrong date. Does not count as a retry."""
         if error.code in EXPIRED_CREDENTIALS_CODES and not call.credentials_renewed:
             call.credentials_renewed = True
             return self._source.expired(signed.credentials)
-        return error.code in CLOCK_SKEW_CODES and self._signed_with_a_wrong_time(call, error, answer, signed)
+        return error.code in CLOCK_SKEW_CODES and self._signed_with_a_wrong_time(call, error, response, signed)
 
-    def _signed_with_a_wrong_time(self, call: _Call, error: ServiceError, answer: Answer, signed: _Signed) -> bool:
+    def _signed_with_a_wrong_time(self, call: _Call, error: ServiceError, response: Response, signed: _Signed) -> bool:
         """Return True if the date of a refused request was wrong and the next one will be right. Updates the clock's offset.
 
         The service's time is compared with the date of this request's signature, not with the current offset. Several
@@ -559,7 +561,7 @@ class Client(ForAsyncio):
         clock_error = wall - monotonic
         if call.clock_error is not None and abs(clock_error - call.clock_error) <= SKEW_TOLERANCE:
             return False  # signed with the service's time and refused again, although our clock was not set in between
-        theirs = _time_compared(error.message) or _date(answer.headers.get("date"))
+        theirs = _time_compared(error.message) or _date(response.headers.get("date"))
         if theirs is not None:
             if abs(theirs - signed.time) <= SKEW_TOLERANCE:
                 return False
@@ -576,7 +578,7 @@ class Client(ForAsyncio):
         Raises:
             ConfigError: The regions differ. Requests would be sent to the wrong region.
         """
-        region = self.region if self._place is None else self._place.region
+        region = self.region if self._endpoint is None else self._endpoint.region
         if None not in (region, arn_region) and region != arn_region:
             raise ConfigError(f"region={region!r}: the ARN is of region {arn_region!r}. Use a client for that region")
 
@@ -623,10 +625,10 @@ class Client(ForAsyncio):
         if setting.retry_mode not in (None, "standard"):
             _log.warning("AWS_RETRY_MODE %r is ignored: retries use the standard mode", setting.retry_mode)
 
-    async def _find_place(self) -> _Place:
+    async def _find_endpoint(self) -> _Endpoint:
         """Return the destination of requests. The AWS configuration is read once, in a thread."""
-        async with self._finding:
-            if self._place is None:
+        async with self._endpoint_lock:
+            if self._endpoint is None:
                 setting = Setting.of_environment() if self._explicit else await self._chain.setting()
                 region = self.region or setting.region
                 if region is None:
@@ -647,8 +649,8 @@ class Client(ForAsyncio):
                         clock=self.clock,
                     )
                 self._set_retries(setting)
-                self._place = _Place(check_region(region), endpoint_url, setting, Signer(region), self._transport)
-            return self._place
+                self._endpoint = _Endpoint(check_region(region), endpoint_url, setting, Signer(region), self._transport)
+            return self._endpoint
 
 
 def _option(name: str, value: T, kind: type[T]) -> T:
@@ -666,29 +668,29 @@ def _clock(clock: Clock) -> Clock:
     return clock
 
 
-def _refusal(operation: str, answer: Answer) -> ServiceError:
+def _refusal(operation: str, response: Response) -> ServiceError:
     """Return the error for a response with another status than 200."""
-    body = _readable(answer)
+    body = _readable(response)
     code = message = ""
     if isinstance(body, dict):
         code = _first_text(body, "__type", "code")
         message = _first_text(body, "message", "Message")
     # "com.amazonaws.kinesis#Code" in bodies, "Code:http://..." in headers (Smithy, "Operation error serialization").
-    code = (code or answer.headers.get("x-amzn-errortype") or "").split(":")[0].rpartition("#")[2]
-    if 300 <= answer.status < 400:
+    code = (code or response.headers.get("x-amzn-errortype") or "").split(":")[0].rpartition("#")[2]
+    if 300 <= response.status < 400:
         message = "the response is a redirect, which is not followed: check the endpoint"
-    elif not code and (isinstance(body, str) or (not answer.body and answer.status < 500)):
+    elif not code and (isinstance(body, str) or (not response.body and response.status < 500)):
         message = "the response is not from Kinesis: check the endpoint and the proxy"
-        if answer.status == 400 and isinstance(body, str) and "https" in body.lower():
+        if response.status == 400 and isinstance(body, str) and "https" in body.lower():
             message = "the port seems to expect TLS: use https://"  # nginx and Go reply like this to plain HTTP
     elif too_large := _TOO_LARGE.search(message):
         message = _too_large(too_large)
     return service_error(
         operation,
-        answer.status,
+        response.status,
         code,
         message,
-        request_id=answer.headers.get("x-amzn-requestid"),
+        request_id=response.headers.get("x-amzn-requestid"),
         http_response=body,
     )
 
@@ -707,15 +709,15 @@ def _first_text(body: dict[str, Any], *names: str) -> str:
     return next((value for name in names if isinstance(value := body.get(name), str) and value), "")
 
 
-def _readable(answer: Answer) -> dict[str, Any] | str:
+def _readable(response: Response) -> dict[str, Any] | str:
     """Return the parsed body, or its beginning as text."""
-    kind = answer.headers.get("content-type") or ""
+    kind = response.headers.get("content-type") or ""
     codec: Codec = CborCodec() if "cbor" in kind else JsonCodec()
     try:
-        body = codec.decode(answer.body)
+        body = codec.decode(response.body)
     except ValueError:
         body = None
-    return body if isinstance(body, dict) else answer.body[:TEXT_MAX_BYTES].decode("utf-8", "replace")
+    return body if isinstance(body, dict) else response.body[:TEXT_MAX_BYTES].decode("utf-8", "replace")
 
 
 def _shape_error(error: Exception) -> str:

@@ -16,8 +16,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from kinstream.aws.codec import Codec, Entry, is_timestamp
 from kinstream.aws.endpoint import Stream
-from kinstream.aws.wire import Codec, Entry, is_timestamp
 from kinstream.config import choice, text, whole_number
 from kinstream.errors import ConfigError, InvalidRecord
 from kinstream.record import (
@@ -371,7 +371,7 @@ def subscribe_to_shard(
     if moment is not None:
         position["Timestamp"] = moment
     params = {"ConsumerARN": consumer_arn, "ShardId": _checked_shard_id(shard_id), "StartingPosition": position}
-    return Request("SubscribeToShard", codec.encode(params), _no_answer, arn.group(1), arn.group(2))
+    return Request("SubscribeToShard", codec.encode(params), _no_response, arn.group(1), arn.group(2))
 
 
 def register_stream_consumer(codec: Codec, stream_arn: Stream, name: str) -> Request[StreamConsumer]:
@@ -420,7 +420,7 @@ def _about_consumer(
     return Request(operation, codec.encode(params), parse, stream.region, stream.account)
 
 
-def _no_answer(_: bytes) -> None:
+def _no_response(_: bytes) -> None:
     raise Malformed("a whole response to a request for a stream of events")
 
 
@@ -630,20 +630,20 @@ def _written(codec: Codec, body: bytes) -> PutRecordResult:
 
 
 def _all_written(codec: Codec, count: int, body: bytes) -> PutRecordsResult:
-    answer = codec.decode_put_records(body)
-    if len(answer.results) != count:
-        raise Malformed(f"{len(answer.results)} results for {count} records")
-    failed = _count_failed(answer.results) if compiled is None else compiled.count_failed(answer.results)
+    response = codec.decode_put_records(body)
+    if len(response.results) != count:
+        raise Malformed(f"{len(response.results)} results for {count} records")
+    failed = _count_failed(response.results) if compiled is None else compiled.count_failed(response.results)
     if failed < 0:
         raise Malformed("a result lacks the ShardId or the SequenceNumber, and has no ErrorCode")
-    if answer.encryption_type is not EncryptionType.NONE:
+    if response.encryption_type is not EncryptionType.NONE:
         # The response has it once for all records (API reference, PutRecords).
-        for result in answer.results:
-            msgspec.structs.force_setattr(result, "stream_encryption_type", answer.encryption_type)
+        for result in response.results:
+            msgspec.structs.force_setattr(result, "stream_encryption_type", response.encryption_type)
     # The response's own count is not trusted, because a caller that checks only the count must not miss a failure.
-    if failed != answer.failed_record_count:
-        msgspec.structs.force_setattr(answer, "failed_record_count", failed)
-    return answer
+    if failed != response.failed_record_count:
+        msgspec.structs.force_setattr(response, "failed_record_count", failed)
+    return response
 
 
 def _count_failed(results: list[PutRecordResult]) -> int:
@@ -661,9 +661,9 @@ def _count_record(result: PutRecordResult, attempts: int, maybe_duplicate: bool)
     return msgspec.structs.replace(result, attempts=attempts, maybe_duplicate=maybe_duplicate)
 
 
-def _count_records(answer: PutRecordsResult, attempts: int, maybe_duplicate: bool) -> PutRecordsResult:
-    results = [_count_record(result, attempts, maybe_duplicate) for result in answer.results]
-    return msgspec.structs.replace(answer, results=results, attempts=attempts, maybe_duplicate=maybe_duplicate)
+def _count_records(response: PutRecordsResult, attempts: int, maybe_duplicate: bool) -> PutRecordsResult:
+    results = [_count_record(result, attempts, maybe_duplicate) for result in response.results]
+    return msgspec.structs.replace(response, results=results, attempts=attempts, maybe_duplicate=maybe_duplicate)
 
 
 def _iterator(codec: Codec, body: bytes) -> str:

@@ -8,9 +8,9 @@ from typing import Any, Self
 
 import msgspec
 
-from kinstream.aws.eventstream import Message, MessageDecoder
-from kinstream.aws.transport import StreamedAnswer
-from kinstream.aws.wire import CborCodec, Codec, JsonCodec
+from kinstream.aws.codec import CborCodec, Codec, JsonCodec
+from kinstream.aws.event_decoder import Message, MessageDecoder
+from kinstream.aws.transport import StreamedResponse
 from kinstream.errors import (
     KinesisError,
     ServiceError,
@@ -42,13 +42,13 @@ class Subscription:
         size_bytes: Payload size of the latest event.
     """
 
-    def __init__(self, answer: StreamedAnswer, codec: Codec, *, silence: float, started: float | None) -> None:
-        self.request_id: str | None = answer.headers.get("x-amzn-requestid")
+    def __init__(self, response: StreamedResponse, codec: Codec, *, idle_timeout: float, started: float | None) -> None:
+        self.request_id: str | None = response.headers.get("x-amzn-requestid")
         self.started: float | None = started
         self.size_bytes: int = 0
-        self._answer = answer
+        self._response = response
         self._codec = codec
-        self._silence = silence
+        self._idle_timeout = idle_timeout
         self._decoder = MessageDecoder()
         self._messages: Iterator[Message] = iter(())
         self._over = False
@@ -97,7 +97,7 @@ class Subscription:
                 event = self._event(message)
                 if event is not None:
                     return event
-            chunk = await self._answer.read(self._silence)
+            chunk = await self._response.read(self._idle_timeout)
             if chunk is None:
                 self._decoder.finish()
                 return None
@@ -106,7 +106,7 @@ class Subscription:
     async def close(self) -> None:
         """End the subscription. May be called more than once."""
         self._over = True
-        await self._answer.close()
+        await self._response.close()
 
     def _event(self, message: Message) -> SubscribeToShardEvent[bytes] | None:
         """Return the event in a message. None if the message has no event: the initial response, or an unknown type."""
@@ -139,7 +139,7 @@ class Subscription:
     def _ended(self, code: str, message: str) -> ServiceError:
         status = 500 if code in _FAULTS else 400
         error = service_error(OPERATION, status, code, message, request_id=self.request_id)
-        error.http_status = self._answer.status
+        error.http_status = self._response.status
         error.maybe_written = False
         if error.retry_safe is None:
             error.retry_safe = True

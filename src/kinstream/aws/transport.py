@@ -40,7 +40,7 @@ from kinstream.errors import (
 )
 from kinstream.frames import without_frames
 
-ANSWER_MAX_BYTES = 64 * 1024 * 1024
+RESPONSE_MAX_BYTES = 64 * 1024 * 1024
 """Maximum bytes of a response. Kinesis's largest, of GetRecords, has 10 MiB of data, which are 14 MiB in base64."""
 
 SLOW_LINE_BYTES_PER_SECOND = 128 * 1024
@@ -63,12 +63,12 @@ STREAM_FRAME_BYTES = 256 * 1024
 """Maximum bytes of an HTTP/2 frame. Each frame costs an event loop iteration: the default of 16 KiB halves the throughput."""
 STREAM_SILENCE = 75.0
 """Seconds without a byte after which pyreqwest aborts a stream, which it continues even if no task waits for it. Longer than any
-`patience` of `StreamedAnswer.read`."""
+`patience` of `StreamedResponse.read`."""
 
 # Causes that prove that no connection was made, including TLS and a proxy's tunnel. The class of an exception does not prove it:
 # a request that was sent and got no response can be a ConnectError too.
 _NOT_CONNECTED = frozenset({"client error (Connect)", "tcp connect error", "dns error"})
-_WITHIN_ANSWER = "error decoding response body"
+_WITHIN_RESPONSE = "error decoding response body"
 _BAD_CERTIFICATE = "invalid peer certificate"
 _UNKNOWN_AUTHORITY = "UnknownIssuer"
 _NO_TLS = "InvalidContentType"
@@ -81,7 +81,7 @@ atexit.register(threading.Event().wait, EXIT_PAUSE)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """HTTP response.
 
     Attributes:
@@ -95,7 +95,7 @@ class Answer:
     body: bytes = field(repr=False)
 
 
-class StreamedAnswer(Protocol):
+class StreamedResponse(Protocol):
     """HTTP response with a body that is read while it arrives."""
 
     @property
@@ -120,11 +120,11 @@ class StreamedAnswer(Protocol):
         """Cancel the stream and discard unread bytes. May be called more than once."""
 
 
-async def whole(answer: StreamedAnswer, progress: float) -> Answer:
+async def whole(response: StreamedResponse, progress: float) -> Response:
     """Return a streamed response as a whole, once all of it has arrived.
 
     Args:
-        answer: The response. It is closed.
+        response: The response. It is closed.
         progress: Seconds without progress after which reading fails.
 
     Raises:
@@ -134,22 +134,22 @@ async def whole(answer: StreamedAnswer, progress: float) -> Answer:
     chunks = []
     size = 0
     try:
-        while (chunk := await answer.read(progress)) is not None:
+        while (chunk := await response.read(progress)) is not None:
             size += len(chunk)
-            if size > ANSWER_MAX_BYTES:
+            if size > RESPONSE_MAX_BYTES:
                 raise UnexpectedResponse(
-                    f"the response is larger than {ANSWER_MAX_BYTES} bytes", http_status=answer.status
+                    f"the response is larger than {RESPONSE_MAX_BYTES} bytes", http_status=response.status
                 )
             chunks.append(chunk)
     finally:
-        await answer.close()
-    return Answer(answer.status, answer.headers, b"".join(chunks))
+        await response.close()
+    return Response(response.status, response.headers, b"".join(chunks))
 
 
 class Transport(Protocol):
     """Network interface of the client."""
 
-    async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Answer:
+    async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Response:
         """Send a POST and return the whole response.
 
         Args:
@@ -163,7 +163,9 @@ class Transport(Protocol):
             UnexpectedResponse: The response was too large.
         """
 
-    async def stream(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> StreamedAnswer:
+    async def stream(
+        self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float
+    ) -> StreamedResponse:
         """Send a POST and return its response once the headers have arrived. The body may continue for minutes.
 
         Args:
@@ -254,7 +256,7 @@ class HttpTransport:
             "processes with the 'spawn' or 'forkserver' method of multiprocessing, or fork before the first request"
         ) from refused
 
-    async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Answer:
+    async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Response:
         """Send a POST and return the whole response."""
         cancellations = _cancellations()
         posting = self._post(url, headers, body, progress, cancellations)
@@ -266,21 +268,21 @@ class HttpTransport:
 
     async def _post(
         self, url: str, headers: list[tuple[str, str]], body: bytes, progress: float, cancellations: int
-    ) -> Answer:
+    ) -> Response:
         if self._http is None:
             raise ConnectionLost("the connections were closed", sent=False)
-        to_answer = progress + len(body) / SLOW_LINE_BYTES_PER_SECOND
-        forgotten = timedelta(seconds=to_answer + ABANDONED)
+        to_response = progress + len(body) / SLOW_LINE_BYTES_PER_SECOND
+        forgotten = timedelta(seconds=to_response + ABANDONED)
         request = self._http.post(url).headers(headers).body_bytes(body).timeout(forgotten).build_streamed()
         exchange = _Exchange(request, self._clock)
         del headers, body, request
         try:
-            async with self._clock.timeout(to_answer):
+            async with self._clock.timeout(to_response):
                 await exchange.begin()
         except TimeoutError as error:
-            raise _late(error, to_answer, url) from without_frames(error)
+            raise _late(error, to_response, url) from without_frames(error)
         except PyreqwestError as error:
-            raise _before_answer(error, url, heard=self._heard) from without_frames(error)
+            raise _before_response(error, url, heard=self._heard) from without_frames(error)
         self._heard = True
         try:
             _heed(cancellations)
@@ -296,18 +298,20 @@ class HttpTransport:
         finally:
             await exchange.end()
 
-    async def stream(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> StreamedAnswer:
+    async def stream(
+        self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float
+    ) -> StreamedResponse:
         """Send a POST and return its response once the headers have arrived."""
         cancellations = _cancellations()
         opening = self._open(url, headers, body, progress)
         del headers, body  # error trackers show the variables of a traceback's frames
-        answer = await opening
+        response = await opening
         try:
             _heed(cancellations)
         except asyncio.CancelledError:
-            await answer.close()
+            await response.close()
             raise
-        return answer
+        return response
 
     async def _open(self, url: str, headers: list[tuple[str, str]], body: bytes, progress: float) -> _Streamed:
         lane = self._free_lane()
@@ -331,7 +335,7 @@ class HttpTransport:
         except TimeoutError as error:
             raise _late(error, progress, url) from without_frames(error)
         except PyreqwestError as error:
-            raise _before_answer(error, url, heard=self._heard) from without_frames(error)
+            raise _before_response(error, url, heard=self._heard) from without_frames(error)
         finally:
             lane.opening -= 1
             if makes_connection:
@@ -353,8 +357,8 @@ class HttpTransport:
         http, self._http = self._http, None
         lanes, self._lanes = self._lanes, []
         for lane in lanes:
-            for answer in list(lane.streams):
-                await answer.close()
+            for response in list(lane.streams):
+                await response.close()
         for client in [*([] if http is None else [http]), *(lane.http for lane in lanes)]:
             await client.close()
 
@@ -406,7 +410,7 @@ class _Exchange:
         async with self._clock.timeout(patience):
             return await self._read_chunk()
 
-    async def whole(self, progress: float, cancellations: int) -> Answer:
+    async def whole(self, progress: float, cancellations: int) -> Response:
         """Return the response with its whole body. Raises UnexpectedResponse if it is too large."""
         chunks = []
         size = 0
@@ -416,12 +420,12 @@ class _Exchange:
             if chunk is None:
                 break
             size += len(chunk)
-            if size > ANSWER_MAX_BYTES:
+            if size > RESPONSE_MAX_BYTES:
                 raise UnexpectedResponse(
-                    f"the response is larger than {ANSWER_MAX_BYTES} bytes", http_status=self.status
+                    f"the response is larger than {RESPONSE_MAX_BYTES} bytes", http_status=self.status
                 )
             chunks.append(chunk)
-        return Answer(self.status, self.headers, b"".join(chunks))
+        return Response(self.status, self.headers, b"".join(chunks))
 
     async def end(self) -> None:
         """Return the connection to the pool, or close it if the response was not read to its end."""
@@ -523,7 +527,7 @@ def _late(error: TimeoutError, seconds: float, url: str) -> TransportError:
     return RequestTimedOut(f"no response within {seconds:.3g} s", sent=None)
 
 
-def _before_answer(error: PyreqwestError, url: str, *, heard: bool) -> TransportError:
+def _before_response(error: PyreqwestError, url: str, *, heard: bool) -> TransportError:
     """Return the error for a request without a response.
 
     Args:
@@ -547,7 +551,7 @@ def _before_answer(error: PyreqwestError, url: str, *, heard: bool) -> Transport
     if not _NOT_CONNECTED.isdisjoint(causes):
         advice = f"the port does not use TLS ({reason}), so use http:// or another port" if _NO_TLS in reason else ""
         return ConnectionFailed(f"no connection to {_shown(url)}: {advice or f'{reason}; {_CHECK}'}", sent=False)
-    if _WITHIN_ANSWER in causes:  # the first bytes of the body arrive with the headers
+    if _WITHIN_RESPONSE in causes:  # the first bytes of the body arrive with the headers
         return ConnectionLost(f"the connection broke within the response: {reason}", sent=True)
     # A port that expects TLS closes the connection, or sends an alert, which is not HTTP.
     advice = "" if heard or not url.startswith("http:") else f"; if {_shown(url)} expects TLS, use https://"

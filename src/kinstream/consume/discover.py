@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from kinstream.aws.client import Client
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.kinesis import ShardFilter, ShardFilterType
-from kinstream.aws.shards import all_shards
+from kinstream.aws.list_shards import all_shards
 from kinstream.consume.fetch.position import LATEST, LATEST_MARGIN, TRIM_HORIZON, Position
 from kinstream.record import ChildShard, Shard
 from kinstream.sharding.lineage import Lineage

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kinstream.aws.client import Client
 from kinstream.aws.endpoint import Stream
-from kinstream.aws.shards import ShardMapSource, all_shards, map_of
+from kinstream.aws.list_shards import ShardMapSource, all_shards, map_of
 from kinstream.errors import AccessDenied, KinesisError, UnexpectedResponse
 from kinstream.service_quotas import KIB, RECORD_DEFAULT_MAX_KIB, RECORD_MAX_KIB
 from kinstream.sharding.shardmap import ShardMap

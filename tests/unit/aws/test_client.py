@@ -17,7 +17,7 @@ from kinstream.aws.client import Client
 from kinstream.aws.credentials import Credentials
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.kinesis import put_record, put_records
-from kinstream.aws.transport import Answer
+from kinstream.aws.transport import Response
 from kinstream.config import RetryPolicy, Timeouts
 from kinstream.errors import (
     AccessDenied,
@@ -75,7 +75,9 @@ async def test_call_sends_a_signed_request_and_returns_the_response() -> None:
 
 async def test_cbor_is_sent_and_read() -> None:
     body = cbor2.dumps({"StreamCreationTimestamp": cbor2.CBORTag(1, 1787036486712)})
-    client, transport = client_of(Answer(200, {"content-type": "application/x-amz-cbor-1.1"}, body), wire_format="cbor")
+    client, transport = client_of(
+        Response(200, {"content-type": "application/x-amz-cbor-1.1"}, body), wire_format="cbor"
+    )
     assert await client.call("DescribeStreamSummary", {"StreamName": "a"}) == {
         "StreamCreationTimestamp": 1787036486.712
     }
@@ -305,7 +307,7 @@ async def test_environment_permits_plain_http_of_a_configured_endpoint(monkeypat
 
 async def test_reply_of_a_port_that_expects_tls_advises_https() -> None:
     body = b"<html>The plain HTTP request was sent to HTTPS port</html>"
-    client, _ = client_of(Answer(400, {"content-type": "text/html"}, body))
+    client, _ = client_of(Response(400, {"content-type": "text/html"}, body))
     with pytest.raises(ServiceError, match="seems to expect TLS: use https://"):
         await client.call("ListStreams", {})
 
@@ -336,7 +338,7 @@ async def test_skew_is_learned_from_one_extra_attempt() -> None:
 @pytest.mark.parametrize(("ahead", "told"), [(0.7, 0.0), (-1.9, 0.0), (60.0, 60.0), (-86_400.0, -86_400.0)])
 async def test_service_time_follows_the_responses_if_the_clocks_differ(ahead: float, told: float) -> None:
     clock = VirtualClock()
-    dated = Answer(200, {"date": formatdate(clock.wall() + ahead, usegmt=True)}, b"{}")
+    dated = Response(200, {"date": formatdate(clock.wall() + ahead, usegmt=True)}, b"{}")
     client, _ = client_of(dated, clock=clock)
     assert client.service_time() == clock.wall()
     await client.call("ListStreams", {})
@@ -411,17 +413,17 @@ async def test_expired_token_that_cannot_be_renewed_is_final() -> None:
 @pytest.mark.parametrize(
     "odd",
     [
-        Answer(200, {"content-type": "text/html"}, b"<html>Welcome to the hotel's network</html>"),
-        Answer(200, {}, b""),
-        Answer(200, {}, b"[]"),
-        Answer(200, {}, b"null"),
-        Answer(200, {}, b'{"SequenceNumber":"1"}'),
-        Answer(200, {}, b'{"SequenceNumber":1,"ShardId":"s"}'),
-        Answer(200, {}, b"[" * 100_000),
-        Answer(200, {}, b"\xff\xfe"),
+        Response(200, {"content-type": "text/html"}, b"<html>Welcome to the hotel's network</html>"),
+        Response(200, {}, b""),
+        Response(200, {}, b"[]"),
+        Response(200, {}, b"null"),
+        Response(200, {}, b'{"SequenceNumber":"1"}'),
+        Response(200, {}, b'{"SequenceNumber":1,"ShardId":"s"}'),
+        Response(200, {}, b"[" * 100_000),
+        Response(200, {}, b"\xff\xfe"),
     ],
 )
-async def test_foreign_response_with_200_is_unexpected(odd: Answer) -> None:
+async def test_foreign_response_with_200_is_unexpected(odd: Response) -> None:
     client, _ = client_of(odd)
     with pytest.raises(UnexpectedResponse, match=r"^PutRecord: unexpected response: ") as caught:
         await put(client)
@@ -430,7 +432,7 @@ async def test_foreign_response_with_200_is_unexpected(odd: Answer) -> None:
 
 
 async def test_only_the_beginning_of_a_foreign_response_is_kept() -> None:
-    client, _ = client_of(Answer(200, {}, b"<html>" + b"x" * 100_000))
+    client, _ = client_of(Response(200, {}, b"<html>" + b"x" * 100_000))
     with pytest.raises(UnexpectedResponse) as caught:
         await put(client)
     assert isinstance(caught.value.http_response, str)
@@ -446,7 +448,7 @@ async def test_results_must_be_as_many_as_records() -> None:
 
 @pytest.mark.parametrize("status", [301, 307, 308])
 async def test_redirect_is_refused_with_advice(status: int) -> None:
-    client, transport = client_of(Answer(status, {"location": "http://evil.example.com/"}, b""))
+    client, transport = client_of(Response(status, {"location": "http://evil.example.com/"}, b""))
     with pytest.raises(ServiceError, match="a redirect, which is not followed"):
         await client.call("ListStreams", {})
     assert len(transport.sent) == 1
@@ -485,7 +487,7 @@ async def test_record_that_is_too_large_is_explained_without_the_services_java(
 
 @pytest.mark.parametrize("status", [400, 403, 407])
 async def test_empty_refusal_is_distinguished_from_one_of_kinesis(status: int) -> None:
-    client, _ = client_of(Answer(status, {}, b""))
+    client, _ = client_of(Response(status, {}, b""))
     with pytest.raises(ServiceError) as caught:
         await client.call("ListStreams", {})
     assert "check the endpoint and the proxy" in caught.value.details
@@ -494,7 +496,7 @@ async def test_empty_refusal_is_distinguished_from_one_of_kinesis(status: int) -
 async def test_call_ends_at_its_deadline_with_retries_and_pauses_in_it() -> None:
     clock = VirtualClock()
 
-    async def slow(_: Sent) -> Answer:
+    async def slow(_: Sent) -> Response:
         clock.move(5)
         await asyncio.sleep(0)
         return BROKEN
@@ -589,7 +591,7 @@ FAILURES: dict[str, tuple[list[Step], dict[str, Any]]] = {
     "throttled": ([THROTTLED], {}),
     "fault": ([BROKEN], {}),
     "lost": ([LOST], {}),
-    "html": ([Answer(200, {}, b"<html>")], {}),
+    "html": ([Response(200, {}, b"<html>")], {}),
     "echo": ([answer({"Data": CANARY})], {}),
     "wrong shape": ([answer({"SequenceNumber": {CANARY: CANARY}, "ShardId": "s"})], {}),
     "skew": ([refusal("InvalidSignatureException", date="Thu, 01 Jan 2015 00:00:00 GMT")], {}),

@@ -15,7 +15,7 @@ from kinstream.aws.client import Client
 from kinstream.aws.credentials import Credentials
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.kinesis import put_records
-from kinstream.aws.transport import Answer
+from kinstream.aws.transport import Response
 from kinstream.config import RetryPolicy
 from kinstream.errors import AccessDenied
 from kinstream.record import Record
@@ -59,7 +59,7 @@ class Service(ScriptedTransport):
         self.all_sent = asyncio.Event()
         self.before_response: list[Any] = []
 
-    async def _next(self, url: str, headers: list[tuple[str, str]], body: bytes) -> Answer | ScriptedStream:
+    async def _next(self, url: str, headers: list[tuple[str, str]], body: bytes) -> Response | ScriptedStream:
         sent = Sent(url, dict(headers), body)
         index = len(self.sent)
         self.sent.append(sent)
@@ -69,12 +69,12 @@ class Service(ScriptedTransport):
         response = self._respond(sent)
         if self.before_response:
             self.before_response.pop(0)()
-        if self.dated(index) and isinstance(response, Answer):
+        if self.dated(index) and isinstance(response, Response):
             date = formatdate(self.clock.now + self.date_off, usegmt=True)
-            return Answer(response.status, {**response.headers, "date": date}, response.body)
+            return Response(response.status, {**response.headers, "date": date}, response.body)
         return response
 
-    def _respond(self, sent: Sent) -> Answer | ScriptedStream:
+    def _respond(self, sent: Sent) -> Response | ScriptedStream:
         now = self.clock.now
         stamp = sent.headers["x-amz-date"]
         time = datetime.strptime(stamp + "+0000", "%Y%m%dT%H%M%SZ%z").timestamp()
@@ -91,13 +91,13 @@ class Service(ScriptedTransport):
             return ScriptedStream()
         else:
             kind = "application/x-amz-cbor-1.1" if cbor else "application/x-amz-json-1.1"
-            return Answer(200, {"content-type": kind}, cbor2.dumps({}) if cbor else b"{}")
+            return Response(200, {"content-type": kind}, cbor2.dumps({}) if cbor else b"{}")
         return self._refuse("InvalidSignatureException", said if self.says_time else "no", cbor)
 
-    def _refuse(self, code: str, message: str, cbor: bool) -> Answer:
+    def _refuse(self, code: str, message: str, cbor: bool) -> Response:
         body = {"__type": code, "message": message}
         kind = "application/x-amz-cbor-1.1" if cbor else "application/x-amz-json-1.1"
-        return Answer(400, {"content-type": kind}, cbor2.dumps(body) if cbor else json.dumps(body).encode())
+        return Response(400, {"content-type": kind}, cbor2.dumps(body) if cbor else json.dumps(body).encode())
 
 
 def client_of(clock: VirtualClock, service: Service, **options: Any) -> Client:

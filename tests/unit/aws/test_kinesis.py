@@ -11,9 +11,9 @@ import pytest
 
 from kinstream import ConfigError, EncryptionType, InvalidRecord, Record
 from kinstream.aws import kinesis
+from kinstream.aws.codec import CborCodec, Codec, JsonCodec
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.kinesis import Malformed, ShardFilter, ShardFilterType
-from kinstream.aws.wire import CborCodec, Codec, JsonCodec
 
 STREAM = Stream("events")
 ARN = Stream.parse("arn:aws:kinesis:eu-west-1:123456789012:stream/events")

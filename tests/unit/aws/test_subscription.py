@@ -14,7 +14,7 @@ from tests.doubles.transport import EVENT_STREAM, ScriptedStream, ScriptedTransp
 from kinstream.aws.client import Client
 from kinstream.aws.credentials import Credentials
 from kinstream.aws.subscription import Subscription
-from kinstream.aws.transport import Answer
+from kinstream.aws.transport import Response
 from kinstream.errors import (
     AccessDenied,
     ConfigError,
@@ -101,8 +101,8 @@ async def test_the_call_goes_to_the_endpoint_of_the_arns_account() -> None:
         {"type": "NEWEST"},
         {"type": "AT_SEQUENCE_NUMBER"},
         {"timestamp": 5},
-        {"silence": 61},
-        {"silence": 0},
+        {"idle_timeout": 61},
+        {"idle_timeout": 0},
         {"consumer_arn": ARN.replace("us-east-1", "eu-west-1")},
     ],
 )
@@ -119,7 +119,7 @@ async def test_wrong_arguments_are_refused_before_anything_is_sent(arguments: di
         ConnectionLost("lost", sent=None),
         refusal("InternalFailure", 500),
         refusal("LimitExceededException"),
-        Answer(503, {}, b"<html>"),
+        Response(503, {}, b"<html>"),
         refusal("InvalidSignatureException", date=formatdate(1_800_000_000 - 86400, usegmt=True)),
     ],
     ids=["lost", "500", "throttled", "foreign 503", "clock skew"],
@@ -159,7 +159,7 @@ async def test_a_refusal_is_an_error_of_its_class_and_not_repeated(code: str, ki
 
 @pytest.mark.parametrize("body", [b"<html>Please log in</html>", b"{}"])
 async def test_a_response_that_is_not_an_event_stream_is_unexpected(body: bytes) -> None:
-    client, _ = client_of(Answer(200, {"content-type": "text/html"}, body))
+    client, _ = client_of(Response(200, {"content-type": "text/html"}, body))
     with pytest.raises(UnexpectedResponse, match="not an event stream but has text/html content type") as caught:
         await subscribe(client)
     assert caught.value.attempts == 1

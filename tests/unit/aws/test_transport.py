@@ -17,7 +17,7 @@ import pytest
 import trustme
 from tests.doubles.server import Peer, Script, http_answer, serving
 
-from kinstream.aws.transport import Answer, HttpTransport
+from kinstream.aws.transport import HttpTransport, Response
 from kinstream.clock import SYSTEM_CLOCK
 from kinstream.config import ConnectionOptions
 from kinstream.errors import (
@@ -49,11 +49,11 @@ def transport(
 @contextlib.asynccontextmanager
 async def opened(
     url: str, connection: ConnectionOptions | None = None, *, bundle: str | None = None, progress: float = 5.0
-) -> AsyncIterator[Callable[..., Awaitable[Answer]]]:
+) -> AsyncIterator[Callable[..., Awaitable[Response]]]:
     """Give a function that posts to `url`."""
     http = transport(url, connection, bundle=bundle, progress=progress)
 
-    async def post(body: bytes = b"{}") -> Answer:
+    async def post(body: bytes = b"{}") -> Response:
         return await http.post(f"{url}/", [("content-type", "t"), ("x-secret", CANARY)], body, progress=progress)
 
     try:
@@ -62,7 +62,7 @@ async def opened(
         await http.close()
 
 
-async def post_to(script: Script, body: bytes = b"{}", progress: float = 5.0) -> Answer:
+async def post_to(script: Script, body: bytes = b"{}", progress: float = 5.0) -> Response:
     async with serving(script) as server, opened(f"http://127.0.0.1:{server.port}", progress=progress) as post:
         return await post(body)
 

@@ -17,7 +17,7 @@ from kinstream.aws.transport import (
     STREAM_WINDOW_BYTES,
     STREAMS_PER_CONNECTION,
     HttpTransport,
-    StreamedAnswer,
+    StreamedResponse,
     whole,
 )
 from kinstream.clock import SYSTEM_CLOCK
@@ -67,7 +67,7 @@ async def transport(url: str, bundle: Path | None = None) -> AsyncIterator[HttpT
         await http.close()
 
 
-async def opened(http: HttpTransport, port: int, *, scheme: str = "http", progress: float = 5.0) -> StreamedAnswer:
+async def opened(http: HttpTransport, port: int, *, scheme: str = "http", progress: float = 5.0) -> StreamedResponse:
     return await http.stream(f"{scheme}://127.0.0.1:{port}/", [("content-type", "t")], b"{}", progress=progress)
 
 
@@ -173,7 +173,7 @@ async def test_cancelling_a_stream_closes_its_connection(ending: str) -> None:
             with pytest.raises(asyncio.CancelledError):
                 await opening
         else:
-            answer: StreamedAnswer | None = await opened(http, server.port)
+            answer: StreamedResponse | None = await opened(http, server.port)
             assert answer is not None
             await answer.read(PATIENCE)
             if ending == "close":
@@ -209,7 +209,7 @@ async def test_closing_the_transport_ends_a_read_that_waits() -> None:
             await reading
 
 
-async def _read_on(answer: StreamedAnswer) -> None:
+async def _read_on(answer: StreamedResponse) -> None:
     try:
         while await answer.read(PATIENCE) is not None:
             pass

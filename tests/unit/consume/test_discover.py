@@ -11,7 +11,7 @@ from tests.doubles.transport import ScriptedTransport, answer
 
 from kinstream import ChildShard, Client, Credentials, HashKeyRange
 from kinstream.aws.endpoint import Stream
-from kinstream.aws.transport import Answer
+from kinstream.aws.transport import Response
 from kinstream.consume.discover import Discoverer, Start
 from kinstream.consume.fetch.position import LATEST, SHARD_END, TRIM_HORIZON, Position
 
@@ -20,7 +20,7 @@ FAMILY = {"0": (), "1": ("0",), "2": ("0",), "3": ("1", "2"), "4": ()}
 CLOSED = {"0", "1", "2"}
 
 
-def listing(*shards: str) -> Answer:
+def listing(*shards: str) -> Response:
     def shard(name: str) -> dict[str, Any]:
         parents = [*FAMILY[name], None, None]
         numbers = {"StartingSequenceNumber": "1"} | ({"EndingSequenceNumber": "9"} if name in CLOSED else {})
@@ -35,7 +35,7 @@ def listing(*shards: str) -> Answer:
     return answer({"Shards": [shard(name) for name in shards]})
 
 
-def discoverer(*script: Answer, start: Start | None = None) -> tuple[Discoverer, ScriptedTransport]:
+def discoverer(*script: Response, start: Start | None = None) -> tuple[Discoverer, ScriptedTransport]:
     transport = ScriptedTransport(*script)
     client = Client(
         region="us-east-1",
@@ -47,7 +47,7 @@ def discoverer(*script: Answer, start: Start | None = None) -> tuple[Discoverer,
     return Discoverer(client, Stream.parse("events"), start or Start()), transport
 
 
-async def readable(start: Start, known: Mapping[str, Position], *script: Answer) -> dict[str, Position]:
+async def readable(start: Start, known: Mapping[str, Position], *script: Response) -> dict[str, Position]:
     """Return what may be read first, and from where."""
     discovery, _ = discoverer(*script, start=start)
     await discovery.begin(known)

@@ -33,7 +33,7 @@ from kinstream import (
     events,
 )
 from kinstream.aws.endpoint import Stream
-from kinstream.aws.transport import Answer
+from kinstream.aws.transport import Response
 from kinstream.consume.deliver import dispatchers
 from kinstream.consume.discover import Start
 from kinstream.consume.fetch.fetcher import Page
@@ -93,7 +93,7 @@ class Service:
     def __init__(self, **shards: str | None) -> None:
         self.shards = {name.removeprefix("s"): parent for name, parent in shards.items()}
 
-    async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Answer:
+    async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Response:
         target = dict(headers)["x-amz-target"].rpartition(".")[2]
         await asyncio.sleep(0.01)
         if target == "DescribeStreamSummary":
@@ -502,7 +502,7 @@ class Coming(Service):
         self.described = described
         self.lists = 0
 
-    async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Answer:
+    async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Response:
         target = dict(headers)["x-amz-target"].rpartition(".")[2]
         if target == "DescribeStreamSummary" and not self.described:
             return refusal("ResourceNotFoundException")

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from kinstream import Record
+from kinstream.aws.codec import JsonCodec
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.kinesis import checked, put_record, put_records
-from kinstream.aws.wire import JsonCodec
 from kinstream.config import BufferLimits
 from kinstream.errors import InvalidRecord
 from kinstream.produce.admit import Admission

@@ -174,7 +174,7 @@ class FanOutFetcher:
                 kind,
                 starting_sequence_number=number,
                 timestamp=moment,
-                silence=self._option.idle_timeout,
+                idle_timeout=self._option.idle_timeout,
             )
         except NotFound:
             if await self._registration.lost(arn):

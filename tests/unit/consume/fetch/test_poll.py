@@ -23,7 +23,7 @@ from kinstream import (
     UnexpectedResponse,
 )
 from kinstream.aws.endpoint import Stream
-from kinstream.aws.transport import Answer
+from kinstream.aws.transport import Response
 from kinstream.consume.fetch.fetcher import Page
 from kinstream.consume.fetch.poll import LONGEST_BACKOFF, PollingFetcher
 from kinstream.consume.fetch.position import LATEST, TRIM_HORIZON, Position
@@ -32,11 +32,11 @@ from kinstream.events import Event, FetchFailed
 SHARD = Shard("shardId-000000000000", HashKeyRange("0", "1"), SequenceNumberRange("1"))
 
 
-def place(name: str) -> Answer:
+def place(name: str) -> Response:
     return answer({"ShardIterator": name})
 
 
-def records(*numbers: int, next_place: str | None = "next", behind: int = 0, children: bool = False) -> Answer:
+def records(*numbers: int, next_place: str | None = "next", behind: int = 0, children: bool = False) -> Response:
     content: dict[str, Any] = {
         "Records": [
             {
@@ -227,7 +227,7 @@ async def test_one_large_record_among_small_ones_is_not_taken_for_many() -> None
 
 
 async def test_latest_that_took_long_to_get_is_taken_from_when_reading_began() -> None:
-    async def slow(sent: Sent) -> Answer:
+    async def slow(sent: Sent) -> Response:
         await poller.clock.sleep(3)
         return place("late")
 

@@ -7,7 +7,7 @@ from typing import Any
 import cbor2
 import pytest
 
-from kinstream.aws.wire import LARGE_TO_DECODE, LARGE_TO_ENCODE, AutoCodec, CborCodec, Codec, JsonCodec
+from kinstream.aws.codec import LARGE_TO_DECODE, LARGE_TO_ENCODE, AutoCodec, CborCodec, Codec, JsonCodec
 from kinstream.record import EncryptionType, PutRecordResult, Record, Shard
 
 JSON, CBOR = JsonCodec(), CborCodec()

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kinstream.aws.wire import CborCodec, Codec, JsonCodec
+from kinstream.aws.codec import CborCodec, Codec, JsonCodec
 from kinstream.record import (
     EncryptionType,
     GetRecordsResult,

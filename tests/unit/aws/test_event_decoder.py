@@ -7,7 +7,7 @@ import zlib
 import pytest
 from tests.doubles.frames import frame, raw_frame
 
-from kinstream.aws.eventstream import FRAME_MAX_BYTES, HEADERS_MAX_BYTES, MessageDecoder
+from kinstream.aws.event_decoder import FRAME_MAX_BYTES, HEADERS_MAX_BYTES, MessageDecoder
 from kinstream.errors import KinesisError, UnexpectedResponse
 
 GOOD = frame({":message-type": "event"}, b"{}")

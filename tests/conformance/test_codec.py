@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from kinstream.aws import kinesis
+from kinstream.aws.codec import AutoCodec, CborCodec, JsonCodec
 from kinstream.aws.endpoint import Stream
-from kinstream.aws.wire import AutoCodec, CborCodec, JsonCodec
 from kinstream.record import Record
 
 # A GetShardIterator request of the AWS SDK for Java v2, taken off the wire by floci-io/floci issue 2368: a timestamp is tag 1

@@ -135,7 +135,7 @@ class JsonCodec:
     def decode(self, body: bytes) -> Any:
         """Return the value of a body."""
         try:
-            return _walk(msgspec.json.decode(body), _json_answer_leaf) if body else {}
+            return _walk(msgspec.json.decode(body), _json_response_leaf) if body else {}
         except RecursionError:
             raise ValueError(_TOO_DEEP) from None
 
@@ -186,9 +186,9 @@ class JsonCodec:
         """Return the response of PutRecords."""
         found = None if self._compiled is None else self._compiled.results_from_json(body)
         if found is not None:
-            answer = _with_results(*found, partial(_read, self._put_records))
-            if answer is not None:
-                return answer
+            response = _with_results(*found, partial(_read, self._put_records))
+            if response is not None:
+                return response
         return _read(self._put_records, body)
 
     def decode_get_records(self, body: bytes) -> GetRecordsResult[bytes]:
@@ -209,12 +209,12 @@ class JsonCodec:
         first = body.find(b'"SequenceNumber"')
         if body.find(b'"SequenceNumber"', first + 1) - first < LARGE_TO_DECODE * 4 // 3 + 250:
             return _read(small, body)
-        answer: Any = _read(large, body)
+        response: Any = _read(large, body)
         decode64 = pybase64.b64decode
         put = msgspec.structs.force_setattr
-        for record in answer.records:
+        for record in response.records:
             put(record, "data", decode64(record.data, validate=True))
-        return answer  # type: ignore[no-any-return]
+        return response  # type: ignore[no-any-return]
 
     def decode_as(self, shape: type[T], body: bytes) -> T:
         """Return the response as a value of `shape`."""
@@ -285,9 +285,9 @@ class CborCodec:
         """Return the response of PutRecords."""
         found = None if self._compiled is None else self._compiled.results_from_cbor(body)
         if found is not None:
-            answer = _with_results(*found, _load_put_records)
-            if answer is not None:
-                return answer
+            response = _with_results(*found, _load_put_records)
+            if response is not None:
+                return response
         return _load_put_records(body)
 
     def decode_get_records(self, body: bytes) -> GetRecordsResult[bytes]:
@@ -301,9 +301,9 @@ class CborCodec:
     def _decode_page(self, body: bytes, load: Callable[[bytes], P]) -> P:
         page = None if self._compiled is None else self._compiled.page_from_cbor(body)
         if page is not None:
-            answer = _with_records(*page, load)
-            if answer is not None:
-                return answer
+            response = _with_records(*page, load)
+            if response is not None:
+                return response
         return load(body)
 
     def decode_as(self, shape: type[T], body: bytes) -> T:
@@ -416,20 +416,20 @@ def _with_results(
 ) -> PutRecordsResult | None:
     """Return the response that `read` decodes from a body without results, with `results` added. None if it cannot be decoded."""
     with suppress(ValueError):
-        answer = read(rest)
-        if not answer.results:
-            msgspec.structs.force_setattr(answer, "results", results)
-            return answer
+        response = read(rest)
+        if not response.results:
+            msgspec.structs.force_setattr(response, "results", results)
+            return response
     return None
 
 
 def _with_records(records: list[ReceivedRecord[bytes]], rest: bytes, read: Callable[[bytes], P]) -> P | None:
     """Return the response that `read` decodes from a body without records, with `records` added. None if it cannot be decoded."""
     with suppress(ValueError):
-        answer = read(rest)
-        if not answer.records:
-            msgspec.structs.force_setattr(answer, "records", records)
-            return answer
+        response = read(rest)
+        if not response.records:
+            msgspec.structs.force_setattr(response, "records", records)
+            return response
     return None
 
 
@@ -464,7 +464,7 @@ def _seconds_of(name: str, moment: datetime) -> float:
     return moment.timestamp()
 
 
-def _json_answer_leaf(name: str, value: Any) -> Any:
+def _json_response_leaf(name: str, value: Any) -> Any:
     return pybase64.b64decode(value, validate=True) if name in BLOB_FIELDS and isinstance(value, str) else value
 
 

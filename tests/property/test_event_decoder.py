@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.doubles.frames import Typed, frame, raw_frame
 
-from kinstream.aws.eventstream import Message, MessageDecoder
+from kinstream.aws.event_decoder import Message, MessageDecoder
 from kinstream.errors import UnexpectedResponse
 
 FUZZED = int(os.environ.get("KINSTREAM_FUZZED_INPUTS", "20000"))

@@ -12,8 +12,8 @@ from kinstream.aws.client import Client
 from kinstream.aws.credentials import Credentials
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.kinesis import ShardFilter
-from kinstream.aws.shards import ShardMapSource, all_shards
-from kinstream.aws.transport import Answer
+from kinstream.aws.list_shards import ShardMapSource, all_shards
+from kinstream.aws.transport import Response
 from kinstream.config import RetryPolicy
 from kinstream.errors import NotFound, UnexpectedResponse
 from kinstream.sharding.shardmap import ShardMap
@@ -23,7 +23,7 @@ HALF, TOP = 2**127, 2**128 - 1
 NO_STREAM = refusal("ResourceNotFoundException")
 
 
-def listing(*bounds: int, token: str | None = None, first: int = 0) -> Answer:
+def listing(*bounds: int, token: str | None = None, first: int = 0) -> Response:
     """Return a page with open shards that begin at `bounds` and reach to the next one."""
     ends = [*(bound - 1 for bound in bounds[1:]), TOP]
     shards = [
