@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ NOTES = {
     "aggregate": "Not every reader deaggregates: see [readers of aggregates](aggregation.md#who-reads-aggregates)."
 }
 """Remark below the table of an argument."""
+
+INTERNAL = {"clock", "transport"}
+"""Arguments of a client for tests, which this page omits."""
 
 ARGUMENTS = {
     "Producer": {
@@ -38,8 +42,8 @@ ARGUMENTS = {
 """The option classes of each argument of a public class."""
 
 INTRODUCTION = """\
-Options are grouped into small frozen classes, which are passed to a producer, a consumer or a client by keyword:
-`Producer("orders", batch=Batching(linger=0))`. A producer or consumer that creates its own client accepts the options of the
+A producer, a consumer and a client take their options by keyword. Most of them are grouped into small frozen classes:
+`Producer("orders", batch=Batching(linger=0))`. A producer or consumer that creates its own client accepts the arguments of the
 client too. A value outside its range raises `ConfigError`, which names the option, the value and the range. An option accepts
 `None` only if its description says so.
 
@@ -49,8 +53,8 @@ developer guide. `docs/options.py` generates this page from the docstrings.
 
 EVENTS = """\
 The function given as `observer=` is called with each event. It runs on the event loop, so it must return quickly: see
-[logging](logging.md). An `error` is the exception without its traceback and its records. It is never a `ProduceError` but the
-cause of that.
+[logging](logging.md). The field `error` is an exception without its traceback and records. If records failed, it is the cause of
+their `ProduceError`, such as `ConnectionFailed`.
 """
 
 
@@ -58,7 +62,7 @@ def page() -> str:
     """Return the whole page."""
     lines = ["# Options and events", "", *INTRODUCTION.splitlines(), "", *_contents()]
     for owner, arguments in ARGUMENTS.items():
-        lines += ["", f"## {owner}"]
+        lines += ["", f"## {owner}", "", *_arguments(getattr(kinstream, owner))]
         for argument, groups in arguments.items():
             for name in groups.split():
                 lines += ["", f"### {name}", "", f"`{owner}(..., {argument}={name}(...))`", ""]
@@ -88,9 +92,21 @@ def groups() -> set[str]:
     return {name for arguments in ARGUMENTS.values() for names in arguments.values() for name in names.split()}
 
 
+def _arguments(owner: Any) -> list[str]:
+    """Return the table of the arguments of a constructor."""
+    described = _described(owner, "Args")
+    rows = ["| argument | default | meaning |", "|---|---|---|"]
+    for parameter in inspect.signature(owner.__init__).parameters.values():
+        if parameter.name == "self" or parameter.name in INTERNAL or parameter.kind is parameter.VAR_KEYWORD:
+            continue
+        default = "" if parameter.default is parameter.empty else _default(parameter.name, parameter.default)
+        rows.append(f"| `{parameter.name}` | {default} | {described[parameter.name]} |")
+    return rows
+
+
 def _options(group: Any) -> list[str]:
     assert getattr(kinstream, group.__name__) is group
-    described = _described(group)
+    described = _described(group, "Attributes")
     rows = []
     for field in dataclasses.fields(group):
         meaning, _, allowed = described[field.name].partition(" Range: ")
@@ -112,15 +128,18 @@ def _default(name: str, value: Any) -> str:
     """Return a default as Markdown, a size also in KiB or MiB."""
     if dataclasses.is_dataclass(value):
         return f"`{type(value).__name__}()`"
+    if isinstance(value, Enum):
+        value = value.value
     size = value if "bytes" in name and value % 1024 == 0 else 0
     unit = f" ({size >> 20} MiB)" if size and size % MIB == 0 else f" ({size >> 10} KiB)" if size else ""
     return f"`{value!r}`{unit}"
 
 
-def _described(group: Any) -> dict[str, str]:
-    """Return the docstring's text for each attribute."""
-    _, _, attributes = (inspect.getdoc(group) or "").partition("Attributes:\n")
-    found = re.findall(r"^    (\w+): ((?:.|\n(?!    \w+: ))+)", attributes, re.MULTILINE)
+def _described(documented: Any, section: str) -> dict[str, str]:
+    """Return the text for each entry of a section of a docstring."""
+    _, _, entries = (inspect.getdoc(documented) or "").partition(f"{section}:\n")
+    entries, _, _ = entries.partition("\n\n")
+    found = re.findall(r"^    (\w+): ((?:.|\n(?!    \w+: ))+)", entries, re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in found}
 
 

@@ -361,12 +361,13 @@ class Polling:
 class EnhancedFanOut:
     """Reading by enhanced fan-out (`SubscribeToShard`): each shard pushes up to 2 MiB per second to this consumer alone.
 
-    AWS bills enhanced fan-out separately. A stream can have 20 registered consumers, or 50 with On-demand Advantage
-    (quotas).
+    AWS bills enhanced fan-out separately: for the data that is read and, on a provisioned stream, for each shard and hour while
+    the consumer is registered. A stream can have 20 registered consumers, or 50 with On-demand Advantage (quotas).
 
     Attributes:
-        consumer_name: Name of the consumer to register with the stream. An existing registration is reused, and it
-            remains after `close()`. None: the application's name. Range: 1 to 128 letters, digits, ".", "_" and "-" (API
+        consumer_name: Name of the consumer to register with the stream. An existing registration is reused.
+            `close()` does not deregister the consumer: call `DeregisterStreamConsumer` once no application needs it. None: the
+            application's name. Range: 1 to 128 letters, digits, ".", "_" and "-" (API
             reference, `RegisterStreamConsumer`).
         idle_timeout: Idle timeout in seconds. A subscription that delivers no event for this long, while the reader is
             waiting, is considered dead. A healthy subscription delivers an event every few seconds, even if the shard is
@@ -474,10 +475,11 @@ class ErrorPolicy:
         initial_delay: Seconds of backoff before the first retry, doubled for each further retry. Range: 0 to 3600.
         max_delay: Maximum seconds of backoff before any retry. Range: 0 to 3600.
         then: Action after the last attempt. "stop" stops the shard, and `run` raises `ConsumeError`. "skip" continues
-            with the next record. A dead letter receives the record, and the next one follows: a function, plain or async,
-            of the record and the error, or a `Producer` of another stream, which gets a JSON object
-            (docs/dead-letters.md). `kinstream.Consumer` and `callbacks.Consumer` take a `kinstream.Producer`,
-            `blocking.Consumer` takes a `blocking.Producer`. In all three cases the event `HandlerFailed` is sent.
+            with the next record. A function, plain or async, is called with the record and the error, and reading continues
+            with the next record. A `Producer` of another stream writes a dead letter, a JSON object (docs/dead-letters.md),
+            and reading continues with the next record. `kinstream.Consumer` and `callbacks.Consumer` take a
+            `kinstream.Producer`, `blocking.Consumer` takes a `blocking.Producer`. In each case the event `HandlerFailed` is
+            sent.
     """
 
     max_attempts: int = 3

@@ -123,7 +123,7 @@ def _rebuilt(cls: type[T], args: tuple[Any, ...]) -> T:
 
 
 def _picklable(cause: BaseException | None) -> BaseException | None:
-    """Return a cause that can be pickled: the cause itself, or an error with the name of its class."""
+    """Return `cause` if it can be pickled, else a `KinesisError` that names its class."""
     if cause is None or isinstance(cause, KinesisError):
         return cause
     try:

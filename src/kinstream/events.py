@@ -77,7 +77,7 @@ class RecordsExpired(Event, frozen=True):
 
 
 class StartShardNotFound(Event, frozen=True):
-    """The stream has no shard with an ID that `start` names. It is deleted, does not exist yet, or never existed.
+    """The stream has no shard with an ID that `start` names. The shard was deleted, does not exist yet, or never existed.
 
     Attributes:
         shard_id: ID of the shard.
@@ -334,7 +334,7 @@ class RecordsRetried(Event, frozen=True):
 
 
 class MisroutedAggregateAccepted(Event, frozen=True):
-    """Another shard than addressed has accepted an aggregate. Checked after the response, the shard owns all of its records.
+    """A shard that the shard map did not contain stored an aggregate. By the refreshed map, all of its records belong there.
 
     Attributes:
         shard_id: ID of the shard that accepted it.

@@ -60,7 +60,7 @@ def described(error: BaseException) -> str:
 
 @dataclass(slots=True)
 class _Failing:
-    """The last failure of a place."""
+    """Last failure of one place, such as a shard, and the time since which it has failed."""
 
     since: float
     at: float
@@ -70,7 +70,7 @@ class _Failing:
 
 @dataclass(slots=True)
 class _Kind:
-    """The failures of one kind."""
+    """Failures of one kind since its last recovery: the places that fail, and the count of failures."""
 
     places: dict[str, _Failing] = field(default_factory=dict)
     affected: set[str] = field(default_factory=set)

@@ -37,7 +37,7 @@ _UUID_BYTES = 16
 
 
 class _State(Enum):
-    """Part of a frame that is expected next."""
+    """State of the decoder: the part of a frame that it reads next."""
 
     PRELUDE = 0
     HEADERS = 1

@@ -34,7 +34,8 @@ _NOT_OFFERED = frozenset(
 class Registration:
     """Registered consumer of one stream, by name. The readers of all shards share it. One at a time finds or registers it.
 
-    It is never deregistered: other processes may read with it, and AWS charges only for reading.
+    It is never deregistered, because other processes may read with it. On a provisioned stream AWS also charges for each hour
+    of registration.
 
     Args:
         client: Sends requests, and has the clock.

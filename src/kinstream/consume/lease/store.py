@@ -24,7 +24,11 @@ class LeaseTable(Protocol):
         """Insert a row. Returns False if a row with its key exists."""
 
     async def renew(self, lease: Lease) -> Lease | None:
-        """Confirm that the owner still runs. Returns the new row, or None if the stored row differs from `lease`."""
+        """Increment the row's counter, which shows other workers that the owner still runs.
+
+        Returns:
+            The new row, or None if the stored row differs from `lease`.
+        """
 
     async def take(self, lease: Lease, owner: str) -> Lease | None:
         """Set a new owner. Returns the new row, or None if the stored row differs from `lease`."""
@@ -81,7 +85,7 @@ class MemoryLeaseTable:
         return self._rows.setdefault(lease.key, lease) is lease
 
     async def renew(self, lease: Lease) -> Lease | None:
-        """Confirm that the owner still runs."""
+        """Increment the row's counter."""
         return self._write(lease.renewed())
 
     async def take(self, lease: Lease, owner: str) -> Lease | None:
