@@ -19,8 +19,9 @@ from kinstream.config import number, text, whole_number
 from kinstream.errors import ConfigError, UsageError
 from kinstream.extra import needs_local
 from kinstream.forking import end_before_forks
-from kinstream.local.control.control import Control, Interceptor, subject
+from kinstream.local.control.control import Control, subject
 from kinstream.local.control.control_address import ControlAddress
+from kinstream.local.control.interceptor import Interceptor
 from kinstream.local.control.offset_clock import MovedClock
 from kinstream.local.http.application import Endpoint
 from kinstream.local.http.connections import Connections, Listener

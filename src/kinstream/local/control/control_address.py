@@ -18,7 +18,9 @@ from urllib.parse import parse_qs
 import msgspec
 
 from kinstream.errors import ClosedError, ConfigError
-from kinstream.local.control.control import Control, Interception, Interceptor, SubscriptionInterceptor
+from kinstream.local.control.control import Control
+from kinstream.local.control.interception import Interception
+from kinstream.local.control.interceptor import Interceptor, SubscriptionInterceptor
 from kinstream.local.control.offset_clock import MovedClock
 
 T = TypeVar("T")

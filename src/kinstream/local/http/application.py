@@ -20,9 +20,9 @@ from typing import Any, TypeAlias
 import msgspec
 
 from kinstream.clock import Clock
-from kinstream.local.control.control import CannedResponse, Control, DroppedConnection, FaultySubscription
+from kinstream.local.control.control import Control
 from kinstream.local.control.control_address import PREFIX, ControlAddress, ControlError
-from kinstream.local.control.subscription_faults import Fault, drop_after
+from kinstream.local.control.reply import ConnectionDrop, Reply
 from kinstream.local.http.connections import Line
 from kinstream.local.http.hosts import Hosts
 from kinstream.local.http.limits import Limits
@@ -31,7 +31,7 @@ from kinstream.local.operations.table import Operations
 from kinstream.local.state.request_error import Refused
 from kinstream.local.wire import event_encoder, sts
 from kinstream.local.wire.formats import JSON, WIRES, WireFormat
-from kinstream.local.wire.push import ConnectionDropped, Flow, Pushed, messages, push
+from kinstream.local.wire.push import ConnectionDropped, Flow, Pushed, push
 from kinstream.local.wire.signature import Verifier
 
 _log = logging.getLogger("kinstream.local")
@@ -52,7 +52,7 @@ Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 @dataclass(slots=True)
-class Reply:
+class Response:
     """An HTTP response to be sent."""
 
     status: int
@@ -60,7 +60,7 @@ class Reply:
     content_type: str
     headers: Mapping[str, str] | None = None
     """Headers that replace the usual ones. An empty value removes a header."""
-    dropped: DroppedConnection | None = None
+    drop: ConnectionDrop | None = None
     """If set, the connection is dropped instead of completing the response."""
     pushed: Pushed | None = None
     """If set, a subscription that is streamed in place of the body."""
@@ -113,34 +113,34 @@ class Endpoint:
         headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
         line: Line = scope["state"]["connection"]
         with ExitStack() as opened:
-            reply: Reply | None
+            response: Response | None
             if scope["path"] == HEALTH and scope["method"] in ("GET", "HEAD"):
-                reply = await self._answer_health(scope["method"], receive)
+                response = await self._answer_health(scope["method"], receive)
             elif scope["path"].startswith(PREFIX):
-                reply = await self._answer_control(scope, headers, receive)
+                response = await self._answer_control(scope, headers, receive)
             else:
-                reply = await self._answer_kinesis(scope, headers, receive, opened)
-            if reply is None:
+                response = await self._answer_kinesis(scope, headers, receive, opened)
+            if response is None:
                 return
             if _has_two_lengths(scope, headers):
-                reply.headers = {**(reply.headers or {}), "connection": "close"}
+                response.headers = {**(response.headers or {}), "connection": "close"}
             try:
                 async with asyncio.timeout(self._limits.response_timeout):
-                    await self._send(reply, send, line)
+                    await self._send(response, send, line)
             except TimeoutError:
                 line.cut()  # the client does not read
                 return
-            if reply.pushed is not None:
-                await self._push(reply.pushed, scope, receive, send)
+            if response.pushed is not None:
+                await self._push(response.pushed, scope, receive, send)
 
-    async def _answer_health(self, method: str, receive: Receive) -> Reply | None:
+    async def _answer_health(self, method: str, receive: Receive) -> Response | None:
         """Return 200, or 503 once the data folder has failed. HEAD gets no body."""
         try:
             # Read the body to its end: an HTTP/2 connection breaks if a request continues after its response.
             if await self._body(receive) is GONE:
                 return None
         except Refused as refused:
-            return Reply(refused.status, b"", "application/json")
+            return Response(refused.status, b"", "application/json")
         if self._healthy():
             status, body = 200, b'{"status": "ok"}'
         else:
@@ -148,62 +148,47 @@ class Endpoint:
                 503,
                 b'{"status": "failed", "error": "The data folder failed. Restart the server; see its log."}',
             )
-        reply = Reply(status, body, "application/json")
+        response = Response(status, body, "application/json")
         if method == "HEAD":
-            reply.headers, reply.body = {"content-length": str(len(body))}, b""
-        return reply
+            response.headers, response.body = {"content-length": str(len(body))}, b""
+        return response
 
     async def _answer_kinesis(
         self, scope: Scope, headers: list[tuple[str, str]], receive: Receive, opened: ExitStack
-    ) -> Reply | None:
+    ) -> Response | None:
         by_name = dict(headers)
         content_type = by_name.get("content-type", "").partition(";")[0].strip().lower()
         for_sts = content_type == sts.FORM and "x-amz-target" not in by_name
         wire: WireFormat = sts.STS if for_sts else WIRES.get(content_type, JSON)
-        reply = Reply(200, b"", wire.content_type)
-        fault: Fault | None = None
+        response = Response(200, b"", wire.content_type)
         try:
             body = await self._body(receive)
             if body is GONE:
                 return None
-            response: Any = await self._response(
+            reply = await self._reply(
                 scope, headers, by_name, body, wire if for_sts else WIRES.get(content_type), opened
             )
-            if isinstance(response, DroppedConnection):
-                reply.dropped = response
-                response = response.response
-            if isinstance(response, FaultySubscription):
-                fault = response.fault
-                response = response.response
-            if isinstance(response, CannedResponse):
-                reply.status, reply.headers = response.status, response.headers
-                response = response.body
-            if isinstance(response, Subscription):
-                sent = messages(response, wire)
-                if fault is not None:
-                    sent = fault(sent, response, wire)
-                if reply.dropped is not None:
-                    sent = drop_after(sent, reply.dropped.after_bytes)
-                reply.pushed, reply.content_type = Pushed(response, sent), event_encoder.CONTENT_TYPE
-            elif isinstance(response, bytes):
-                reply.body = response
+            response.status, response.headers, response.drop = reply.status, reply.headers, reply.drop
+            if reply.subscription is None:
+                response.body = reply.encoded(wire)
             else:
-                reply.body = b"" if response is None else wire.encode(response)
+                response.pushed = Pushed(reply.subscription, reply.messages(reply.subscription, wire))
+                response.content_type = event_encoder.CONTENT_TYPE
         except Refused as refused:
-            reply.status = refused.status
+            response.status = refused.status
             error_body = {"__type": refused.code} | ({"message": refused.message} if refused.message else {})
-            reply.body = wire.encode(error_body)
+            response.body = wire.encode(error_body)
         except Exception as error:
             # An OSError needs no traceback: the store has logged it, and after a full disk every request fails with it.
             trace = None if isinstance(error, OSError) else error
             _log.error("a request failed: %s: %r", by_name.get("x-amz-target"), error, exc_info=trace)
-            reply.status = 500
-            reply.body = wire.encode(
+            response.status = 500
+            response.body = wire.encode(
                 {"__type": "InternalFailureException", "message": "The local Kinesis failed; see its log."}
             )
-        return reply
+        return response
 
-    async def _response(
+    async def _reply(
         self,
         scope: Scope,
         headers: list[tuple[str, str]],
@@ -211,8 +196,8 @@ class Endpoint:
         body: bytes | None,
         wire: WireFormat | None,
         opened: ExitStack,
-    ) -> Any:
-        """Return the response to a request, or None if it is empty. Raises Refused."""
+    ) -> Reply:
+        """Return the reply to a request. Raises Refused."""
         if not self._hosts.lets_in(by_name.get("host", "")):
             raise Refused("AccessDeniedException", _WRONG_HOST, status=403)
         if body is None:
@@ -222,7 +207,7 @@ class Endpoint:
         target = scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
         if wire is sts.STS:
             self._verifier.verify(scope["method"], target, headers, body, "sts")
-            return sts.respond(body)
+            return Reply(sts.respond(body))
         service, _, operation = by_name.get("x-amz-target", "").partition(".")
         if scope["method"] != "POST" or not operation:
             raise Refused(
@@ -235,30 +220,31 @@ class Endpoint:
             raise Refused("UnknownOperationException")
         region = self._verifier.verify(scope["method"], target, headers, body)
 
-        async def apply(request: msgspec.Struct) -> Any:
-            response = await self._operations.call(operation, request, region)
-            if isinstance(response, Subscription):
-                opened.callback(response.close)  # even if an interception discards it
-            return response
+        async def apply(request: msgspec.Struct) -> Reply:
+            result = await self._operations.call(operation, request, region)
+            if isinstance(result, Subscription):
+                opened.callback(result.close)  # even if an interception discards it
+                return Reply(subscription=result)
+            return Reply(result)
 
         return await self._control.handle(operation, wire.decode(body, shape), region, apply)
 
-    async def _answer_control(self, scope: Scope, headers: list[tuple[str, str]], receive: Receive) -> Reply | None:
-        reply = Reply(200, b"", "application/json")
+    async def _answer_control(self, scope: Scope, headers: list[tuple[str, str]], receive: Receive) -> Response | None:
+        response = Response(200, b"", "application/json")
         try:
             body = await self._body(receive)
             if body is GONE:
                 return None
-            reply.status, response = await self._control_response(scope, dict(headers), body)
-            reply.body = b"" if response is None else msgspec.json.encode(response)
+            response.status, content = await self._control_response(scope, dict(headers), body)
+            response.body = b"" if content is None else msgspec.json.encode(content)
         except ControlError as error:
-            reply.status, reply.body = error.status, msgspec.json.encode({"error": str(error)})
+            response.status, response.body = error.status, msgspec.json.encode({"error": str(error)})
         except Refused as refused:
-            reply.status, reply.body = refused.status, msgspec.json.encode({"error": refused.message})
+            response.status, response.body = refused.status, msgspec.json.encode({"error": refused.message})
         except Exception:
             _log.exception("a request to the control address failed")
-            reply.status, reply.body = 500, b'{"error": "The local Kinesis failed; see its log."}'
-        return reply
+            response.status, response.body = 500, b'{"error": "The local Kinesis failed; see its log."}'
+        return response
 
     async def _control_response(self, scope: Scope, by_name: dict[str, str], body: bytes | None) -> tuple[int, Any]:
         """Return the status and the body of the response to a request to the control address. Raises ControlError."""
@@ -271,29 +257,29 @@ class Endpoint:
             scope["method"], scope["path"], query, by_name.get("authorization", ""), body
         )
 
-    async def _send(self, reply: Reply, send: Send, line: Line) -> None:
-        dropped = reply.dropped
-        if dropped is not None and not dropped.after_bytes:
-            line.reset() if dropped.reset else line.cut()
+    async def _send(self, response: Response, send: Send, line: Line) -> None:
+        drop = response.drop
+        if drop is not None and not drop.after_bytes:
+            line.reset() if drop.reset else line.cut()
             return
         usual = {
             "x-amzn-requestid": str(uuid.uuid4()),
             "x-amz-id-2": base64.b64encode(os.urandom(72)).decode(),
             "date": formatdate(self._clock.wall(), usegmt=True),
-            "content-type": reply.content_type,
+            "content-type": response.content_type,
         }
-        if reply.pushed is None:
-            usual["content-length"] = str(len(reply.body))
-        if reply.headers:
-            usual |= {name.lower(): value for name, value in reply.headers.items()}
+        if response.pushed is None:
+            usual["content-length"] = str(len(response.body))
+        if response.headers:
+            usual |= {name.lower(): value for name, value in response.headers.items()}
         headers = [(name.encode(), value.encode()) for name, value in usual.items() if value]
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        if reply.pushed is not None:
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        if response.pushed is not None:
             return
-        if dropped is None:
-            await send({"type": "http.response.body", "body": reply.body})
+        if drop is None:
+            await send({"type": "http.response.body", "body": response.body})
         else:
-            await send({"type": "http.response.body", "body": reply.body[: dropped.after_bytes], "more_body": True})
+            await send({"type": "http.response.body", "body": response.body[: drop.after_bytes], "more_body": True})
             await line.finish()
 
     async def _push(self, pushed: Pushed, scope: Scope, receive: Receive, send: Send) -> None:

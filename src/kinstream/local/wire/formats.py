@@ -8,7 +8,7 @@ integer milliseconds in both directions, as used by the AWS SDK for Java (RFC 89
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Protocol, TypeVar
 
@@ -43,7 +43,7 @@ class WireFormat(Protocol):
     def decode(self, body: bytes, shape: type[T]) -> T:
         """Decode a request. Raises Refused (SerializationException)."""
 
-    def encode(self, response: msgspec.Struct | dict[str, str]) -> bytes:
+    def encode(self, response: msgspec.Struct | Mapping[str, Any]) -> bytes:
         """Encode the body of a response."""
 
 
@@ -65,7 +65,7 @@ class JsonWire:
             raise Refused("SerializationException") from None
         return value
 
-    def encode(self, response: msgspec.Struct | dict[str, str]) -> bytes:
+    def encode(self, response: msgspec.Struct | Mapping[str, Any]) -> bytes:
         """Encode the body of a response."""
         return self._encode(response)
 
@@ -86,7 +86,7 @@ class CborWire:
         except (cbor2.CBORError, ValueError, TypeError, ArithmeticError, LookupError, RecursionError, MemoryError):
             raise Refused("SerializationException") from None
 
-    def encode(self, response: msgspec.Struct | dict[str, str]) -> bytes:
+    def encode(self, response: msgspec.Struct | Mapping[str, Any]) -> bytes:
         """Encode the body of a response."""
         return cbor2.dumps(_tagged(msgspec.to_builtins(response, builtin_types=(bytes,))))
 

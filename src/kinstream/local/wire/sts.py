@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import uuid
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 from urllib.parse import parse_qs
 from xml.sax.saxutils import escape
 
@@ -52,10 +53,10 @@ class StsWire:
             raise Refused("MalformedInput", "The request is not a valid form.") from None
         return msgspec.convert({name: values[0] for name, values in form.items()}, shape)
 
-    def encode(self, response: msgspec.Struct | dict[str, str]) -> bytes:
+    def encode(self, response: msgspec.Struct | Mapping[str, Any]) -> bytes:
         """Return the body of a response or of an error."""
         request_id = f"<RequestId>{uuid.uuid4()}</RequestId>"
-        if isinstance(response, dict):
+        if not isinstance(response, msgspec.Struct):
             reported = _elements({"Type": "Sender", "Code": response["__type"], "Message": response.get("message", "")})
             return f'<ErrorResponse xmlns="{_NAMESPACE}"><Error>{reported}</Error>{request_id}</ErrorResponse>'.encode()
         name = "GetCallerIdentity"
