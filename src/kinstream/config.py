@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
+from kinstream.clock import Clock
 from kinstream.errors import ConfigError
 from kinstream.frames import without_frames
 from kinstream.record import PutRecordResult, ReceivedRecord, Record
@@ -66,6 +67,29 @@ def whole_number(field: str, value: Any, low: int, high: int, source: str = "") 
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         limit = f" ({source})" if source else ""
         raise ConfigError(f"{field}={value!r}: must be a whole number from {low} to {high}{limit}")
+
+
+def flag(field: str, value: Any) -> bool:
+    """Return `value`, checked to be True or False.
+
+    Raises:
+        ConfigError: It is neither. The message names field and value.
+    """
+    if not isinstance(value, bool):
+        raise ConfigError(f"{field}={value!r}: must be True or False")
+    return value
+
+
+def time_source(field: str, value: Clock) -> Clock:
+    """Return `value`, checked to have the methods of a clock.
+
+    Raises:
+        ConfigError: It has not. The message names field and type.
+    """
+    if not all(callable(getattr(value, method, None)) for method in ("wall", "monotonic", "sleep", "timeout")):
+        given = "None" if value is None else type(value).__name__
+        raise ConfigError(f"{field}: must be a kinstream.clock.Clock, not {given}")
+    return value
 
 
 def text(field: str, value: Any) -> str:
@@ -313,8 +337,7 @@ class ConnectionOptions:
         number("ConnectionOptions.idle_timeout", self.idle_timeout, 1, 3600, "seconds")
         if self.ca_bundle is not None:
             read_ca_bundle("ConnectionOptions.ca_bundle", self.ca_bundle)
-        if self.allow_http not in (True, False):
-            raise ConfigError(f"ConnectionOptions.allow_http={self.allow_http!r}: must be True or False")
+        flag("ConnectionOptions.allow_http", self.allow_http)
         proxy = self.proxy
         if proxy not in (None, "") and not (isinstance(proxy, str) and is_proxy_url(proxy)):
             raise ConfigError(

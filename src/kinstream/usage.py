@@ -6,7 +6,7 @@ Type checkers find these mistakes by themselves and see none of this.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from difflib import get_close_matches
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
@@ -70,12 +70,18 @@ def _advice(own: dict[str, Any], name: str, value: Any) -> str:
         used = [f"of {group.__name__}: {_call(option, group, name, value)}" for option, group in homes[name]]
         return f"{name} is an option {_listed(used)}"
     unknown = f"unknown option {name!r}."
-    near = get_close_matches(name, own, n=1) or get_close_matches(name, homes, n=1)
+    near = _nearest(name, own) or _nearest(name, homes)
     if not near:
         return f"{unknown} The options are {', '.join(own)}"
     if near[0] in own:
         return f"{unknown} Did you mean {near[0]}=...?"
     return f"{unknown} Did you mean {' or '.join(f'{o}={g.__name__}({near[0]}=...)' for o, g in homes[near[0]])}?"
+
+
+def _nearest(name: str, known: Collection[str]) -> list[str]:
+    """Return the known name that contains a name, else the one that is most like it, in a list. Empty if none is like it."""
+    containing = [each for each in known if len(name) > 3 and name in each]
+    return containing[:1] or get_close_matches(name, known, n=1, cutoff=0.7)
 
 
 def _homes(own: dict[str, Any]) -> dict[str, list[tuple[str, type]]]:
@@ -190,6 +196,12 @@ def not_a_list(value: object, results: str) -> TypeError:
     return TypeError(
         f"{public_name(type(value))} is not a list: use {results}[0] for a result, or list(deliveries)[0] for a delivery"
     )
+
+
+def not_picklable(delivery: object) -> TypeError:
+    """Return the error for a delivery that is pickled."""
+    name = public_name(next(kind for kind in type(delivery).__mro__ if kind.__name__ == "Delivery"))
+    return TypeError(f"{name} cannot be pickled, because it belongs to a producer of this process: pickle its result")
 
 
 class _OfResult:

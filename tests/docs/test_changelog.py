@@ -14,7 +14,7 @@ import pytest
 
 import kinstream
 from kinstream import blocking, callbacks
-from kinstream.local.control_address import Every, Next
+from kinstream.local.control.control_address import Every, Next
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "CHANGELOG.md").read_text()
@@ -43,7 +43,7 @@ def has(home: Any, name: str) -> bool:
     if not inspect.isclass(home):
         return hasattr(home, name)
     if home.__name__ in CLASSES:
-        return name in kinstream.usage._options(home.__init__)  # type: ignore[attr-defined]
+        return name in kinstream.usage._options(home.__init__)
     return hasattr(home, name) or name in inspect.signature(home).parameters
 
 

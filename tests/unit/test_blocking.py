@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import inspect
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -20,7 +22,7 @@ from tests.doubles.streams import Place, local_stream
 from tests.doubles.transport import ScriptedTransport, Sent, answer
 
 import kinstream
-from kinstream import ClosedError, ConfigError, Credentials, Record, UsageError, blocking
+from kinstream import Batching, ClosedError, ConfigError, Credentials, Record, UsageError, blocking
 from kinstream.aws.transport import Response
 
 pytestmark = pytest.mark.enable_socket
@@ -135,6 +137,32 @@ def test_client_must_be_a_blocking_one() -> None:
     for face in (blocking.Producer, blocking.Consumer):
         with pytest.raises(ConfigError, match=r"kinstream\.blocking\.Client"):
             face("events", client=kinstream.Client(**OPTIONS))  # type: ignore[arg-type]
+
+
+def test_result_that_comes_too_late_is_a_timeout_that_says_that_the_record_stays(place: Place) -> None:
+    with blocking.Producer(place.stream, **place.options, batch=Batching(linger=60)) as producer:
+        delivery, deliveries = producer.put(b"late", "k"), producer.put_many([(b"late", "k")])
+        waits: list[Callable[[Any], object]] = [delivery.result, deliveries.results, deliveries.raise_for_failures]
+        for wait in waits:
+            with pytest.raises(TimeoutError, match=r"^not settled within 0 s: .* may be written later$"):
+                wait(0)
+            with pytest.raises(ConfigError, match=r"^timeout='soon': must be a number"):
+                wait("soon")
+    assert [delivery.result().shard_id] == [result.shard_id for result in deliveries.raise_for_failures()]
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_copy_of_a_delivery_is_the_delivery_and_pickling_it_is_refused(
+    copied: Callable[[Any], Any], place: Place
+) -> None:
+    with blocking.Producer(place.stream, **place.options) as producer:
+        delivery, deliveries = producer.put(b"copied", "k"), producer.put_many([(b"copied", "k")])
+        assert copied(delivery) is delivery
+        assert copied(deliveries) is deliveries
+        with pytest.raises(
+            TypeError, match=r"^kinstream\.blocking\.Delivery cannot be pickled, .*: pickle its result$"
+        ):
+            pickle.dumps(delivery)
 
 
 def test_forgotten_object_ends_its_thread() -> None:

@@ -42,6 +42,7 @@ from kinstream.config import (
     choice,
     number,
     text,
+    time_source,
     whole_number,
 )
 from kinstream.errors import (
@@ -243,7 +244,7 @@ class Client(ForAsyncio):
         self._retry_given = retry is not None
         self.connection: ConnectionOptions = _option("connection", connection, ConnectionOptions)
         self.codec: Codec = _CODECS[choice("wire_format", wire_format, WireFormat)]()
-        self.clock: Clock = _clock(clock)
+        self.clock: Clock = time_source("clock", clock)
         if endpoint_url is not None:
             endpoint_url = check_endpoint_url("endpoint_url", endpoint_url, allow_http=self._allows_http())
         self._endpoint_url = endpoint_url
@@ -659,13 +660,6 @@ def _option(name: str, value: T, kind: type[T]) -> T:
         given = "None" if value is None else type(value).__name__
         raise ConfigError(f"{name}: must be a kinstream.{kind.__name__}, not {given}")
     return value
-
-
-def _clock(clock: Clock) -> Clock:
-    """Return a clock, checked not to be None, which a duck-typed argument would report only at the first request."""
-    if clock is None:
-        raise ConfigError("clock: must be a kinstream.clock.Clock, not None")
-    return clock
 
 
 def _refusal(operation: str, response: Response) -> ServiceError:

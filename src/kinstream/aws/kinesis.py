@@ -550,7 +550,7 @@ def _encoded(record: Record, default: Encoder) -> bytes | str:
             return text.encode()
     except Exception as error:  # noqa: BLE001 - an encoder is user code
         if not own:  # its message may quote the data
-            return f".data: the encoder failed on a {type(data).__name__}: {type(error).__name__}"
+            return f".data: the encoder failed on data of type {type(data).__name__}: {type(error).__name__}"
         if isinstance(error, UnicodeError):
             return ".data: has a lone surrogate, which UTF-8 cannot encode"
         return (

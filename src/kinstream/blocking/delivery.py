@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, Self
 
 import msgspec
 
@@ -11,8 +11,9 @@ from kinstream.errors import ProduceError
 from kinstream.produce.delivery import RESULT_FIELDS, first_unsettled, written
 from kinstream.produce.door import Door
 from kinstream.produce.pending import PendingRecord
+from kinstream.producer import check_timeout
 from kinstream.record import PutResult
-from kinstream.usage import has_not, not_a_list, wrong_style
+from kinstream.usage import has_not, not_a_list, not_picklable, wrong_style
 
 
 class Delivery(msgspec.Struct, eq=False, gc=False):
@@ -46,14 +47,25 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
         Raises:
             ProduceError: The record was not written, or it is not known whether it was. The error contains the record.
             TimeoutError: The record is still pending.
+            ConfigError: `timeout` is not a number of seconds.
             ClosedError: The producer's event loop stopped before the record was settled.
         """
+        check_timeout(timeout)
         return self._door.result(self._record, timeout)
 
     if not TYPE_CHECKING:
 
         def __await__(self) -> NoReturn:
             raise wrong_style(self, "await")
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise not_picklable(self)
 
     def __rich_repr__(self) -> list[tuple[str, object]]:
         return self._record.__rich_repr__()
@@ -86,6 +98,12 @@ class Deliveries:
     def __iter__(self) -> Iterator[Delivery]:
         return (Delivery(record, self._door) for record in self._records)
 
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self
+
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         # Records in flight belong to this process. An error that has them as an attribute is pickled without them.
         return type(None), ()
@@ -110,8 +128,10 @@ class Deliveries:
 
         Raises:
             TimeoutError: Records are still pending.
+            ConfigError: `timeout` is not a number of seconds.
             ClosedError: The producer's event loop stopped before the records were settled.
         """
+        check_timeout(timeout)
         return self._door.results(self._records, timeout)
 
     def raise_for_failures(self, timeout: float | None = None) -> list[PutResult]:

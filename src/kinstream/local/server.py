@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from kinstream.clock import SYSTEM_CLOCK, Clock
-from kinstream.config import number, text, whole_number
+from kinstream.config import flag, number, text, time_source, whole_number
 from kinstream.errors import ConfigError, UsageError
 from kinstream.extra import needs_local
 from kinstream.forking import end_before_forks
@@ -119,12 +119,14 @@ class Server:
         number("transition", transition, 0, 3600, "seconds")
         if durability not in DURABILITIES:
             raise ConfigError(f"durability={durability!r}: must be one of {', '.join(DURABILITIES)}")
-        self._hosts = Hosts(host, remote=allow_remote, names=host_names)
+        if not isinstance(limits, Limits):
+            raise ConfigError(f"limits: must be a kinstream.local.Limits, not {type(limits).__name__}")
+        self._hosts = Hosts(host, remote=flag("allow_remote", allow_remote), names=host_names)
         self._limits = limits
         self._durability = durability
         self._transition = transition
-        self._quotas = quotas
-        self._clock = clock
+        self._quotas = flag("quotas", quotas)
+        self._clock = time_source("clock", clock)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None

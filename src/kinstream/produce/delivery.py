@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import msgspec
 
 from kinstream.errors import ProduceError, Undelivered
 from kinstream.record import PutResult
 from kinstream.speed import Compiled, compiled
-from kinstream.usage import has_not, not_a_list
+from kinstream.usage import has_not, not_a_list, not_picklable
 
 if TYPE_CHECKING:
     from kinstream.produce.pending import PendingRecord
@@ -58,6 +58,16 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
     def __await__(self) -> Generator[Any, None, PutResult]:
         raise NotImplementedError
 
+    def __copy__(self) -> Self:
+        # A copy would never be settled.
+        return self
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise not_picklable(self)
+
 
 class Deliveries:
     """Records that were put together. Await it for the list of their results, in the order of the records.
@@ -92,6 +102,12 @@ class Deliveries:
 
         def __getitem__(self, _: object) -> NoReturn:
             raise not_a_list(self, "(await deliveries)")
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         # Records in flight belong to this process. An error that has them as an attribute is pickled without them.

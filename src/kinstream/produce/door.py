@@ -216,8 +216,13 @@ class Door:
         self.empty()  # without waiting for the next tick
         if timeout is None:
             return await awaitable
-        async with self._clock.timeout(timeout):
-            return await awaitable
+        try:
+            async with self._clock.timeout(timeout):
+                return await awaitable
+        except TimeoutError:
+            raise TimeoutError(
+                f"not settled within {timeout:g} s: pending records are not cancelled and may be written later"
+            ) from None
 
     async def flush(self) -> FlushResult:
         """Send all buffered records without lingering, and wait until they are settled."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 
 from kinstream.clock import SYSTEM_CLOCK
-from kinstream.config import number
+from kinstream.config import flag, number
 
 
 class ManualClock:
@@ -23,6 +23,9 @@ class ManualClock:
         tick: True if time also passes by itself. If False, time stands still between calls of `advance`, and a stream
             becomes ACTIVE only after a call, or immediately with `Server(transition=0)`.
 
+    Raises:
+        ConfigError: An argument is invalid.
+
     Example:
         >>> from kinstream.local import Server
         >>> clock = ManualClock()
@@ -31,8 +34,10 @@ class ManualClock:
     """
 
     def __init__(self, now: float | None = None, *, tick: bool = False) -> None:
+        if now is not None:
+            number("now", now, 0, 1e11, "seconds since 1970")
         self._start = SYSTEM_CLOCK.wall() if now is None else float(now)
-        self._tick = tick
+        self._tick = flag("tick", tick)
         self._since = SYSTEM_CLOCK.monotonic()
         self._moved = 0.0
         self._waiting: list[tuple[float, Callable[[], None]]] = []

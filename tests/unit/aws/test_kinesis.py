@@ -141,7 +141,7 @@ def test_refusal_names_the_field_and_the_place_never_the_data() -> None:
     with pytest.raises(InvalidRecord) as refused:
         kinesis.put_records(JsonCodec(), STREAM, records)
     assert refused.value.index == 1
-    assert refused.value.details.startswith("records[1].data: the encoder failed on a str: ValueError")
+    assert refused.value.details.startswith("records[1].data: the encoder failed on data of type str: ValueError")
     assert "canary" not in refused.value.details
     assert refused.value.__cause__ is None
 

@@ -176,7 +176,12 @@ def test_keys_that_resemble_the_reserved_one_are_keys_like_any_other(key: str) -
         (Record(object(), "k"), None, None, "record.data: object cannot be written without an encoder"),
         (Record(None, "k"), None, None, "use b'' for an empty record, or b'null' for null in JSON"),
         (Record((1, 2), "k"), None, None, "use a list for an array in JSON"),
-        (Record(1, "k", encoder=lambda _: 1 / 0), None, None, "the encoder failed on a int: ZeroDivisionError"),  # type: ignore[arg-type, return-value]
+        (
+            Record(1, "k", encoder=lambda _: 1 / 0),  # type: ignore[arg-type, return-value]
+            None,
+            None,
+            "the encoder failed on data of type int: ZeroDivisionError",
+        ),
     ],
 )
 def test_what_cannot_be_put_is_refused_before_anything_is_sent(data: Any, key: Any, hash_key: Any, said: str) -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import pickle
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from tests.unit.produce.shapes import delivery, some
@@ -194,3 +197,15 @@ def test_records_that_failed_together_share_their_failure() -> None:
     assert [error.record.partition_key for error in errors if isinstance(error, ProduceError)] == [
         one.partition_key for one in all_of_them
     ]
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_copy_of_a_delivery_is_the_delivery(copied: Callable[[Any], Any]) -> None:
+    one = delivery()
+    for handle in (one, Deliveries([one])):
+        assert copied(handle) is handle
+
+
+def test_pickling_a_delivery_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"^kinstream\.Delivery cannot be pickled, .*: pickle its result$"):
+        pickle.dumps(delivery())

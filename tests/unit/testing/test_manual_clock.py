@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -111,3 +112,9 @@ async def test_clock_that_runs_wakes_sleepers_by_itself_and_when_moved() -> None
     await settle()
     clock.advance(3600)
     await sleeper
+
+
+@pytest.mark.parametrize(("options", "name"), [({"tick": None}, "tick=None"), ({"now": "noon"}, "now='noon'")])
+def test_wrong_option_is_named(options: dict[str, Any], name: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name}: must be"):
+        ManualClock(**options)

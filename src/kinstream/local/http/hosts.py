@@ -32,8 +32,9 @@ class Hosts:
 
     def __init__(self, host: str, *, remote: bool, names: Iterable[str]) -> None:
         self.address: str = _address(text("host", host), remote=remote)
-        if isinstance(names, str):
-            raise ConfigError("host_names: must be a list of names, not a string")
+        if isinstance(names, str) or not isinstance(names, Iterable):
+            given = "a string" if isinstance(names, str) else type(names).__name__
+            raise ConfigError(f"host_names: must be a list of names, not {given}")
         self.names: frozenset[str] = frozenset(_name(name) for name in names)
         self._remote = remote
         self._known = self.names | ({socket.gethostname().lower()} if remote else set())
