@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +29,22 @@ ELSEWHERE = {"`kinstream local`", "control address, path", "control address, mem
 
 
 def homes(where: str) -> list[Any]:
-    """Return the modules or classes that a row is about."""
+    """Return the modules, classes or methods that a row is about."""
     name = where.strip("`")
     if name in CLASSES:
         return [getattr(style, name) for style in (kinstream, blocking, callbacks) if hasattr(style, name)]
     if not name.startswith("kinstream"):
-        return [getattr(kinstream, name)]
+        return [attrgetter(name)(kinstream)]
     module, _, last = name.rpartition(".")
     return [getattr(import_module(module), last)] if last[:1].isupper() else [import_module(name)]
 
 
 def has(home: Any, name: str) -> bool:
-    """Return whether a module has an attribute, or a class an attribute or an argument."""
-    if not inspect.isclass(home):
+    """Return whether a module has an attribute, a class an attribute or an argument, or a method an argument."""
+    if inspect.ismodule(home):
         return hasattr(home, name)
+    if inspect.isfunction(home):
+        return name in inspect.signature(home).parameters
     if home.__name__ in CLASSES:
         return name in kinstream.usage._options(home.__init__)
     return hasattr(home, name) or name in inspect.signature(home).parameters
