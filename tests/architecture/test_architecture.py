@@ -1,4 +1,4 @@
-"""The drawing of the house: which room may lean on which, what stays pure, and what must never be written."""
+"""Architecture rules: imports between layers, modules without I/O, and code that is forbidden everywhere."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ MODULES = {
     for path in sorted(SOURCE.rglob("*.py"))
 }
 
-# From the roof to the ground: a room may lean on the rooms below its floor, and on those of its own name.
-FLOORS = [
+# Layers from top to bottom. A module may import packages of lower layers, and modules of its own package.
+LAYERS = [
     {"__main__"},
     {"cli"},
     {"testing"},
@@ -49,9 +49,9 @@ FLOORS = [
         "version",
     },
 ]
-GROUND = FLOORS[-1]
+BASE = LAYERS[-1]
 # The local Kinesis must not check the client with the client's own code.
-LOCAL_MAY_USE = {"local", "sharding.hashkey", *GROUND} - {"background", "speed", "failures", "leave"}
+LOCAL_MAY_USE = {"local", "sharding.hashkey", *BASE} - {"background", "speed", "failures", "leave"}
 
 # Groups of the local Kinesis, from the network to the state. A group may import the groups below it, and no other.
 LOCAL_GROUPS = ["server", "http", "control", "wire", "operations", "storage", "state"]
@@ -100,22 +100,22 @@ def _ours(name: str) -> str:
     return name.removeprefix("kinstream.")
 
 
-def _floor(module: str) -> int:
-    return next(i for i, rooms in enumerate(FLOORS) if module.split(".")[0] in rooms)
+def _layer(module: str) -> int:
+    return next(i for i, packages in enumerate(LAYERS) if module.split(".")[0] in packages)
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_run_down_only(module: str) -> None:
-    room = module.split(".")[0]
+    package = module.split(".")[0]
     for name in _imports(MODULES[module]):
         if not name.startswith("kinstream"):
             continue
         target = _ours(name) if name != "kinstream" else "__init__"
-        if room == "local":
-            assert target in LOCAL_MAY_USE or target.startswith("local."), f"{module} leans on {target}"
-        same_room = target.split(".")[0] == room
-        same_ground = room in GROUND and target in GROUND
-        assert same_room or same_ground or _floor(target) > _floor(module), f"{module} leans on {target}"
+        if package == "local":
+            assert target in LOCAL_MAY_USE or target.startswith("local."), f"{module} imports {target}"
+        same_package = target.split(".")[0] == package
+        both_base = package in BASE and target in BASE
+        assert same_package or both_base or _layer(target) > _layer(module), f"{module} imports {target}"
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("local.") and "__init__" not in name])

@@ -1,8 +1,8 @@
-"""The same classes for threads: every call returns when it is done.
+"""Producer, consumer and client for threads: every call blocks until it has its result.
 
-One implementation: each object hands its work to an event loop in a thread of its own (`kinstream.background`). The objects
-may be used from any number of threads at once. Options, errors and results are those of `kinstream`; observers run in the event
-loop's thread.
+Each object runs the coroutines of `kinstream` on an event loop in its own thread (`kinstream.background`). Any number of threads
+may use an object at the same time. Options, errors and results are those of `kinstream`. Observers run in the event loop's
+thread.
 """
 
 from kinstream.blocking.client import Client
