@@ -26,6 +26,8 @@ _C_FIELDS = (
     "reason",
     "value",
     "code",
+    "name",
+    "path",
 )
 """Attributes of built-in exceptions that are not in `__dict__`."""
 

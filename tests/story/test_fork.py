@@ -282,6 +282,7 @@ with Server():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are seen in /proc")
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="Python itself waits until the operating system ended a thread")
 @pytest.mark.parametrize("use", USES)
 def test_fork_waits_until_the_threads_that_have_ended_are_gone(server: Server, use: str) -> None:
     assert run(server, "put()\n" + ENDING.replace("{use}", USES[use])) == ["True True 0"]
