@@ -170,14 +170,16 @@ class Consumer(StreamAccess):
         self._start = _start(("LATEST" if application is None else "TRIM_HORIZON") if start is None else start)
         self._until_now = until == "now"
         self._until = None if until is None or self._until_now else _until(until, self._start)
-        self._fetch = _checked("fetch", fetch, Polling, EnhancedFanOut, PreferFanOut)
-        self._handling = _checked("handling", handling, Handling)
-        self._errors = _checked("errors", errors, ErrorPolicy)
+        self._fetch: Polling | EnhancedFanOut | PreferFanOut = _checked(
+            "fetch", fetch, Polling, EnhancedFanOut, PreferFanOut
+        )
+        self._handling: Handling = _checked("handling", handling, Handling)
+        self._errors: ErrorPolicy = _checked("errors", errors, ErrorPolicy)
         _check_dead_letter(self._errors.then)
         self._by_hand = checkpoints == "manual"
         if self._by_hand:
             checkpoints = Checkpoints(interval=MANUAL_CHECKPOINT_INTERVAL)
-        self._checkpoints = _checked("checkpoints", checkpoints, Checkpoints, or_text="'manual'")
+        self._checkpoints: Checkpoints = _checked("checkpoints", checkpoints, Checkpoints, or_text="'manual'")
         if misrouted not in ("drop", "keep"):
             raise ConfigError(f"misrouted={misrouted!r}: must be 'drop' or 'keep'")
         self._accepts_misrouted = misrouted == "keep"
@@ -366,7 +368,7 @@ class Consumer(StreamAccess):
         if isinstance(option, EnhancedFanOut):
             return FanOutFetcher(*common, option, self._report, application=self.application)
         pushed = FanOutFetcher(*common, option.fan_out, self._report, application=self.application)
-        polled = PollingFetcher(*common, option.poll, self._report)
+        polled = PollingFetcher(*common, option.polling, self._report)
         return AutoFetcher(pushed, polled, self._report, self.client.service_time)
 
     # Single requests.
