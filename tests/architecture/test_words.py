@@ -21,13 +21,15 @@ FILES = (
     "CONTRIBUTING.md",
     "docs/*.md",
     "docs/decisions/*.md",
-    "src/kinstream/[!b]*.py",  # all but background.py
+    "src/kinstream/*.py",
     "src/kinstream/aws/*.py",
     "src/kinstream/blocking/*.py",
     "src/kinstream/callbacks/*.py",
     "src/kinstream/cli/**/*.py",
     "src/kinstream/consume/**/*.py",
+    "src/kinstream/kpl/*.py",
     "src/kinstream/local/**/*.py",
+    "src/kinstream/sharding/*.py",
     "src/kinstream/testing/*.py",
 )
 

@@ -145,7 +145,7 @@ class Discoverer:
     @property
     def incomplete(self) -> bool:
         """True if listed shards refer to shards that were not listed yet."""
-        return bool(self._lineage.unheard_of())
+        return bool(self._lineage.unknown_parents())
 
 
 def passed(

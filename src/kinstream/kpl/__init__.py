@@ -1,1 +1,1 @@
-"""The KPL's aggregated records: many records of a user in one record of Kinesis."""
+"""Aggregated records in the format of the KPL: many user records in one Kinesis record."""

@@ -1,4 +1,4 @@
-"""Builds an aggregated record, and knows its exact size before a record is added."""
+"""Builder of aggregated records. It computes the exact size before a record is added."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from kinstream.kpl.message import (
     varint,
 )
 
-# What stands before a record and before a key, and what a record says of its key; each ready-made for the numbers that nearly
-# all records have. A record's data follows its last index at once, so that one bears the data's tag too.
+# Encoded tags and numbers that precede a record, a key, and the data of a record, for all numbers below 2048. The tag of the data
+# follows the last index of a record directly, so _KEY_REFS includes it.
 _SHORT = len(SHORT_VARINTS)
 _RECORD_HEADS = tuple(RECORDS + number for number in SHORT_VARINTS)
 _KEY_HEADS = tuple(PARTITION_KEY_TABLE + number for number in SHORT_VARINTS)
 _KEY_REFS = tuple(PARTITION_KEY_INDEX + number + DATA for number in SHORT_VARINTS)
 
 _KEYS_MAX_BYTES = 2048
-"""More than the keys of one record, the lengths and the frame take together: 256 characters of four bytes, 39 digits."""
+"""Upper bound in bytes of one record's keys (256 characters of four bytes, and 39 digits), the lengths and the frame."""
 
 
 class Builder:
-    """One aggregated record in the making. A partition key or an explicit hash key that comes again costs only its index.
+    """Builder of one aggregated record. A repeated partition key or explicit hash key adds only its index.
 
-    Records must have been checked: data is `bytes`, keys are text that UTF-8 can write, a hash key is a decimal number.
+    Records must be checked before: data is `bytes`, keys can be encoded as UTF-8, a hash key is a decimal number.
 
     Attributes:
-        size: Bytes of the aggregated record as it stands.
+        size: Bytes of the aggregated record so far.
 
     Args:
-        max_bytes: The most bytes that it may have altogether.
-        max_records: The most records that it may hold.
+        max_bytes: Maximum bytes of the aggregated record.
+        max_records: Maximum records in it.
 
     Example:
         >>> builder = Builder(51_200, 500)
@@ -68,7 +68,7 @@ class Builder:
         return self._count
 
     def would_be(self, partition_key: str, explicit_hash_key: str | None, data: bytes) -> int:
-        """Return the size that the aggregated record would have with one record more. Nothing is added."""
+        """Return the size of the aggregated record if this record were added. The builder does not change."""
         size, length = self.size, len(data)
         inside = len(DATA) + len(varint(length)) + length
         for key, refs in ((partition_key, self._key_refs), (explicit_hash_key, self._hash_key_refs)):
@@ -84,23 +84,22 @@ class Builder:
         return size + 1 + len(varint(inside)) + inside
 
     def add(self, partition_key: str, explicit_hash_key: str | None, data: bytes) -> bool:
-        """Add a record if it fits; return whether it did."""
+        """Add a record if it fits. Returns True if it was added."""
         return self.extend(((partition_key, explicit_hash_key, data),)) == 1
 
     def extend(self, records: Sequence[tuple[str, str | None, bytes]], start: int = 0) -> int:
-        """Add records for as long as they fit, and return how many were added.
+        """Add records until one does not fit. Returns the number of records added.
 
-        The quick way for many records. What is left starts the next builder; an empty builder that takes none shows that the
-        first record is too large to be aggregated at all.
+        The rest belongs in the next builder. If an empty builder adds no record, the first record is too large to be aggregated.
 
         Args:
-            records: A (partition key, explicit hash key or None, data) for each.
-            start: The index of the first to add.
+            records: (partition key, explicit hash key or None, data) of each record.
+            start: Index of the first record to add.
         """
-        # Every record of an aggregating producer passes here: names are local, and what can be ready-made is.
+        # Hot path of an aggregating producer: names are local, and encoded numbers come from tables.
         key_refs, hash_key_refs, parts, short = self._key_refs, self._hash_key_refs, self._records, _SHORT
         lengths, record_heads, key_heads, short_refs = SHORT_VARINTS, _RECORD_HEADS, _KEY_HEADS, _KEY_REFS
-        room = self._max_bytes - self.size
+        free = self._max_bytes - self.size
         before = len(parts)
         end = start + self._max_records - self._count
         if start or end < len(records):
@@ -133,9 +132,9 @@ class Builder:
                 needed += len(new_key)
             if new_hash_key is not None:
                 needed += len(new_hash_key)
-            if needed > room:
+            if needed > free:
                 break
-            room -= needed
+            free -= needed
             if new_key is not None:
                 key_refs[partition_key] = key_ref
                 self._keys.append(new_key)
@@ -145,17 +144,17 @@ class Builder:
             parts += (head, ref, counted, data)
         added = (len(parts) - before) // 4
         self._count += added
-        self.size = self._max_bytes - room
+        self.size = self._max_bytes - free
         return added
 
     def finish(self) -> bytes:
-        """Return the aggregated record. The builder stays as it is: more may be added, and it be finished again."""
+        """Return the aggregated record. The builder does not change: records can be added and `finish` called again."""
         message = b"".join([*self._keys, *self._hash_keys, *self._records])
         return b"".join((MAGIC, message, hashlib.md5(message, usedforsecurity=False).digest()))
 
 
 def container_of_one(partition_key: str, explicit_hash_key: str | None, data: bytes) -> bytes:
-    """Return an aggregated record with a single record in it. Its data stands right before the MD5 at the end."""
+    """Return an aggregated record that contains a single record, whose data ends directly before the MD5."""
     builder = Builder(max_bytes=len(data) + _KEYS_MAX_BYTES, max_records=1)
     builder.add(partition_key, explicit_hash_key, data)
     return builder.finish()

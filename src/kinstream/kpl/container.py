@@ -1,4 +1,4 @@
-"""Reads an aggregated record: magic, message, MD5. Whoever wrote it is not trusted."""
+"""Parser of aggregated records: magic bytes, protobuf message, MD5. The input is untrusted."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from kinstream.kpl.message import (
 )
 
 UserRecord: TypeAlias = tuple[str, str | None, bytes]
-"""Partition key, explicit hash key where there is one, data."""
+"""Partition key, explicit hash key or None, data."""
 
 CHUNK_RECORDS = 1024
-"""So many user records are made at a time: a record of Kinesis that holds a million must not take memory for a million."""
+"""User records created at a time. A Kinesis record with a million user records must not take memory for a million objects."""
 
 KEYS_AT_ONCE = 2048
-"""So many keys of a table are decoded at once; the others when they are asked for, for the same reason."""
+"""Maximum decoded keys of a table in memory. Further keys are decoded when they are needed."""
 
 _PARTITION_KEY_TABLE, _EXPLICIT_HASH_KEY_TABLE = PARTITION_KEY_TABLE[0], EXPLICIT_HASH_KEY_TABLE[0]
 _RECORDS, _DATA, _TAGS, _TAG_KEY = RECORDS[0], DATA[0], TAGS[0], TAG_KEY[0]
@@ -42,25 +42,25 @@ _PARTITION_KEY_INDEX, _EXPLICIT_HASH_KEY_INDEX = PARTITION_KEY_INDEX[0], EXPLICI
 
 
 class Damaged(Exception):
-    """What begins like an aggregated record is none: its MD5 or its message is wrong. Readers pass it on as it is."""
+    """Data with the magic bytes whose MD5 or message is invalid. Readers deliver it as a plain record."""
 
 
 class BadIndex(Exception):
-    """An aggregated record was written wrongly: a user record in it has no key, for its index points behind the table's end.
+    """An aggregated record with a user record whose key index is beyond the end of the key table.
 
     Attributes:
-        index: The place of the first such user record.
+        index: Position of the first such user record.
     """
 
     def __init__(self, index: int) -> None:
-        super().__init__(f"user record {index} of an aggregated record names a key that is not there")
+        super().__init__(f"user record {index} of an aggregated record has the index of a key that does not exist")
         self.index: int = index
 
 
 class UserRecords:
-    """The user records of one aggregated record, in their order. Reading them again and again gives the same.
+    """User records of one aggregated record, in order. They can be iterated any number of times.
 
-    Everything was checked when it was made: reading cannot fail.
+    `unpack` has validated all of them, so iteration cannot fail.
     """
 
     __slots__ = ("_after", "_count", "_first", "_message")
@@ -81,7 +81,7 @@ class UserRecords:
         return f"<UserRecords: {self._count}>"
 
     def chunks(self) -> Iterator[list[UserRecord]]:
-        """Yield the user records in lists of at most `CHUNK_RECORDS`, each made when it is asked for."""
+        """Yield the user records in lists of at most `CHUNK_RECORDS`. Each list is created when it is requested."""
         yield self._first
         if self._count > len(self._first):
             for chunk, _ in self._message.chunks(self._after):
@@ -89,7 +89,7 @@ class UserRecords:
 
 
 def is_container(data: bytes) -> bool:
-    """True if `data` has the frame of an aggregated record: the magic, a message, which may be empty, and the message's MD5."""
+    """True if `data` consists of the magic bytes, a message, which may be empty, and the MD5 of the message."""
     if len(data) < FIXED_BYTES or not data.startswith(MAGIC):
         return False
     message = memoryview(data)[len(MAGIC) : -DIGEST_BYTES]
@@ -97,59 +97,59 @@ def is_container(data: bytes) -> bool:
 
 
 def unpack(data: bytes) -> UserRecords | None:
-    """Return the user records in a record's data; None where the record is a plain one.
+    """Return the user records in a record's data, or None if it is a plain record.
 
-    Memory stays below four times the data, however many user records it claims to hold: they are made while they are read.
-    Explicit hash keys are handed on as they were written, unchecked.
+    User records are created while they are read, so memory stays below four times the data, whatever their number. Explicit hash
+    keys are returned as they were written, unchecked.
 
     Raises:
-        Damaged: It begins as an aggregated record does, but is none.
-        BadIndex: It is one, but a user record lacks its key.
+        Damaged: The data has the magic bytes but is not a valid aggregated record.
+        BadIndex: A user record has the index of a key that does not exist.
     """
     if not data.startswith(MAGIC) or len(data) <= FIXED_BYTES:
         return None
     if not is_container(data):
-        raise Damaged("the MD5 is another one")
+        raise Damaged("the MD5 does not match the message")
     try:
         message = _Message(data)
         records = message.checked(message.read_keys())
-        if message.keys_go_on:
+        if message.keys_after_records:
             records = message.checked(message.read_keys(everywhere=True))
     except (Malformed, UnicodeDecodeError):
-        raise Damaged("the MD5 is right, but the message is no AggregatedRecord") from None
+        raise Damaged("the MD5 matches, but the message is not a valid AggregatedRecord") from None
     if message.bad_index is not None:
         raise BadIndex(message.bad_index)
     return records
 
 
 class _Message:
-    """The message of a container whose MD5 is right, read in place.
+    """Message of a container with a correct MD5, parsed in place.
 
-    The 16 bytes of the MD5 follow the message. So the first bytes of a field can be looked at even where the message is cut
-    short; what they say is believed only once the field is seen to end within the message.
+    The 16 bytes of the MD5 follow the message. The first bytes of a field can therefore be read without a bounds check, even if
+    the message is truncated. They are used only after a check that the field ends within the message.
 
     Attributes:
-        keys_go_on: Whether keys came after a record. Then all tables must be read first, in a pass of their own.
-        bad_index: The place of the first user record whose key is in no table; None where there is none.
+        keys_after_records: True if keys came after a record. Then all tables must be read first, in a pass of their own.
+        bad_index: Position of the first user record whose key index is beyond the table. None if all indexes are valid.
     """
 
-    __slots__ = ("_data", "_end", "_hash_keys", "_keys", "bad_index", "keys_go_on")
+    __slots__ = ("_data", "_end", "_hash_keys", "_keys", "bad_index", "keys_after_records")
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._end = len(data) - DIGEST_BYTES
         self._keys: _Table = []
         self._hash_keys: _Table = []
-        self.keys_go_on: bool = False
+        self.keys_after_records: bool = False
         self.bad_index: int | None = None
 
     def read_keys(self, *, everywhere: bool = False) -> int:
-        """Read the keys that come before all records, or every key of the message; return where the other fields begin."""
+        """Read the keys before the first record, or all keys of the message. Returns the position of the first other field."""
         data, end, pos = self._data, self._end, len(MAGIC)
         keys: list[str] = []
         hash_keys: list[str] = []
         more_keys, more_hash_keys = array("I"), array("I")
-        # As every known writer has it: partition keys of less than 128 bytes come first.
+        # Fast path for the output of all known writers: partition keys of less than 128 bytes come first.
         for _ in range(KEYS_AT_ONCE):
             length = data[pos + 1]
             stop = pos + 2 + length
@@ -177,8 +177,8 @@ class _Message:
         return len(MAGIC) if everywhere else pos
 
     def checked(self, start: int) -> UserRecords:
-        """Return the user records after reading all of them once, to see that they can be read."""
-        self.keys_go_on, self.bad_index = False, None
+        """Read all user records once to validate them, and return them."""
+        self.keys_after_records, self.bad_index = False, None
         first: list[UserRecord] | None = None
         after, count = self._end, 0
         for chunk, pos in self.chunks(start):
@@ -188,7 +188,7 @@ class _Message:
         return UserRecords(self, first or [], after, count)
 
     def chunks(self, pos: int) -> Iterator[tuple[list[UserRecord], int]]:
-        """Yield the user records from a field on, in lists, and where the field after each list begins."""
+        """Yield lists of user records from position `pos` on, each with the position of the field after it."""
         data, end, keys, hash_keys = self._data, self._end, self._keys, self._hash_keys
         known, known_hash_keys = len(keys), len(hash_keys)
         done = 0
@@ -203,7 +203,7 @@ class _Message:
                     tag, pos = read_tag(data, pos - 1, end)
                     if tag != _RECORDS:
                         if tag in (_PARTITION_KEY_TABLE, _EXPLICIT_HASH_KEY_TABLE):
-                            self.keys_go_on = True
+                            self.keys_after_records = True
                         pos = skip(data, pos, end, tag)
                         continue
                 length = data[pos]
@@ -214,9 +214,9 @@ class _Message:
                         length, pos = read_varint(data, pos - 2, end)
                 stop = pos + length
                 if stop > end:
-                    raise Malformed("a record that is cut short")
-                # As every known writer has it: index, index of the hash key or not, data. A number of more than two bytes sends
-                # `at` behind the message, and so the record the slow way.
+                    raise Malformed("a truncated record")
+                # Fast path for the output of all known writers: key index, optional hash key index, data. A number of more than
+                # two bytes sets `at` to the end of the message, which sends the record to the general parser.
                 index, at = data[pos + 1], pos + 2
                 if index > 0x7F:
                     index = index & 0x7F | data[at] << 7
@@ -246,7 +246,7 @@ class _Message:
 
 
 def _record(data: bytes, pos: int, end: int) -> tuple[int, int, bytes]:
-    """Return the indexes (-1: no hash key) and the data of a record that is written in whatever way protobuf allows."""
+    """Return the indexes (-1: no hash key) and the data of a record in any encoding that protobuf allows."""
     index = hash_index = -1
     content: bytes | None = None
     while pos < end:
@@ -269,7 +269,7 @@ def _record(data: bytes, pos: int, end: int) -> tuple[int, int, bytes]:
 
 
 def _check_tag(data: bytes, pos: int, end: int) -> None:
-    """Check that there is a tag, which nobody uses: where there is none, other readers refuse the whole message."""
+    """Check a tag of a record. Tags are unused, but other readers refuse the whole message if one is invalid."""
     named = False
     while pos < end:
         tag, pos = read_tag(data, pos, end)
@@ -280,7 +280,7 @@ def _check_tag(data: bytes, pos: int, end: int) -> None:
 
 
 class _LongTable:
-    """A table of very many keys, most of which stay undecoded: each would take twenty times the memory of its bytes."""
+    """Table of many keys, decoded when needed: a decoded key takes twenty times the memory of its bytes."""
 
     __slots__ = ("_data", "_decoded", "_first", "_more")
 

@@ -1,4 +1,4 @@
-"""The protobuf message inside an aggregated record: its fields, and varints as protobuf writes them.
+"""Protobuf message in an aggregated record: tags of its fields, varints, and skipping of unknown fields.
 
     message AggregatedRecord {
       repeated string partition_key_table = 1;
@@ -9,7 +9,7 @@
       required uint64 partition_key_index = 1;
       optional uint64 explicit_hash_key_index = 2;
       required bytes data = 3;
-      repeated Tag tags = 4;                      // nobody writes them
+      repeated Tag tags = 4;                      // no known writer uses them
     }
     message Tag {
       required string key = 1;
@@ -22,15 +22,15 @@ Sources: awslabs/amazon-kinesis-producer, aggregation-format.md; protobuf.dev, "
 from __future__ import annotations
 
 MAGIC = b"\xf3\x89\x9a\xc2"
-"""What an aggregated record begins with."""
+"""First bytes of an aggregated record."""
 
 DIGEST_BYTES = 16
-"""It ends with the MD5 of the message."""
+"""Bytes of the MD5 of the message, at the end of an aggregated record."""
 
 FIXED_BYTES = len(MAGIC) + DIGEST_BYTES
-"""What an aggregated record has beside the message."""
+"""Bytes of an aggregated record in addition to the message."""
 
-# Tags: the field's number times 8, plus 2 for what has a length, 0 for a varint.
+# Tags: the field number times 8, plus 2 for a field with a length, or 0 for a varint.
 PARTITION_KEY_TABLE = b"\x0a"
 EXPLICIT_HASH_KEY_TABLE = b"\x12"
 RECORDS = b"\x1a"
@@ -43,11 +43,11 @@ TAG_KEY = b"\x0a"
 _VARINT, _FIXED_64, _LENGTH, _GROUP, _GROUP_END, _FIXED_32 = range(6)
 _64_BITS = (1 << 64) - 1
 _DEEPEST_GROUP = 100
-"""Groups within groups; what protobuf's own parsers allow."""
+"""Maximum nesting of groups, as in the parsers of protobuf."""
 
 
 def varint(number: int) -> bytes:
-    """Return a number of 0 or more in groups of seven bits, the lowest first, each but the last with its high bit set."""
+    """Encode a number of 0 or more as a varint: groups of seven bits, lowest first, with the high bit set in all but the last."""
     groups = bytearray()
     while number > 0x7F:
         groups.append(number & 0x7F | 0x80)
@@ -57,18 +57,18 @@ def varint(number: int) -> bytes:
 
 
 SHORT_VARINTS = tuple(varint(number) for number in range(2048))
-"""The varints of the numbers that nearly all records have for their lengths and indexes."""
+"""Varints of the numbers 0 to 2047, which cover the lengths and indexes of nearly all records."""
 
 
 class Malformed(Exception):
-    """Bytes that are no protobuf message."""
+    """The bytes are not a valid protobuf message."""
 
 
 def read_varint(data: bytes, pos: int, end: int) -> tuple[int, int]:
-    """Return the number at `pos` and where it ends. It has up to 10 bytes, and of their 70 bits the lower 64 count.
+    """Return the varint at `pos` and its end. It has up to 10 bytes, of which the lower 64 bits are used.
 
     Raises:
-        Malformed: There is none before `end`.
+        Malformed: It does not end before `end`.
     """
     number = shift = 0
     for at in range(pos, min(end, pos + 10)):
@@ -81,34 +81,34 @@ def read_varint(data: bytes, pos: int, end: int) -> tuple[int, int]:
 
 
 def read_tag(data: bytes, pos: int, end: int) -> tuple[int, int]:
-    """Return the tag at `pos` and where it ends.
+    """Return the tag at `pos` and its end.
 
     Raises:
-        Malformed: There is none: it has more than 5 bytes or 32 bits, or is of the field 0, which does not exist.
+        Malformed: It is not a valid tag: more than 5 bytes or 32 bits, or field number 0.
     """
     tag, pos = read_varint(data, pos, min(end, pos + 5))
     if not 8 <= tag < 1 << 32:
-        raise Malformed("no tag of a field")
+        raise Malformed("an invalid tag")
     return tag, pos
 
 
 def read_bytes(data: bytes, pos: int, end: int) -> tuple[int, int]:
-    """Return where the content of a field begins and ends whose length stands at `pos`.
+    """Return the start and the end of a field's content. Its length is at `pos`.
 
     Raises:
         Malformed: It does not end before `end`.
     """
     length, pos = read_varint(data, pos, end)
     if length > end - pos:
-        raise Malformed("a field that is longer than what it lies in")
+        raise Malformed("a field that is longer than its message")
     return pos, pos + length
 
 
 def skip(data: bytes, pos: int, end: int, tag: int) -> int:
-    """Return where a field ends whose tag was read just before `pos`.
+    """Return the end of a field. Its tag was read just before `pos`.
 
     Raises:
-        Malformed: It does not end before `end`, is of a kind that does not exist, or has too many groups in one another.
+        Malformed: The field does not end before `end`, has an unknown wire type, or nests groups too deeply.
     """
     groups: list[int] = []
     while True:
@@ -124,9 +124,9 @@ def skip(data: bytes, pos: int, end: int, tag: int) -> int:
         elif kind == _GROUP and len(groups) < _DEEPEST_GROUP:
             groups.append(tag >> 3)
         elif kind != _GROUP_END or not groups or groups.pop() != tag >> 3:
-            raise Malformed("no kind of a field, or groups that do not match")
+            raise Malformed("an unknown wire type, or groups that do not match")
         if pos > end:
-            raise Malformed("a number that is cut short")
+            raise Malformed("a truncated number")
         if not groups:
             return pos
         tag, pos = read_tag(data, pos, end)

@@ -1,1 +1,1 @@
-"""Hash keys and shards: where a record belongs."""
+"""Hash keys, the shard map, and the lineage of shards."""

@@ -1,4 +1,4 @@
-"""Hash keys: the 128-bit number that decides which shard takes a record."""
+"""Hash keys: 128-bit numbers that determine the shard of a record."""
 
 import hashlib
 import re
@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Protocol
 
 MAX_HASH_KEY = 2**128 - 1
-"""The last hash key; the first is 0 (API reference, `HashKeyRange`)."""
+"""The highest hash key. The lowest is 0 (API reference, `HashKeyRange`)."""
 
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,38}")
 
@@ -20,12 +20,12 @@ class _Digest(Protocol):
 
 
 def _fastest_md5() -> Callable[[bytes], _Digest]:
-    """Return CPython's own MD5 where it is to be had: for a short key it takes half as long as OpenSSL's behind hashlib."""
+    """Return CPython's built-in MD5 if available: for a short key it takes half the time of hashlib with OpenSSL."""
     if sys.implementation.name == "cpython":
         try:
             built_in: Callable[[bytes], _Digest] = import_module("_md5").md5
             built_in(b"")
-        except (ImportError, ValueError):  # left out when Python was built, or switched off by a FIPS policy
+        except (ImportError, ValueError):  # not built into this Python, or disabled by a FIPS policy
             pass
         else:
             return built_in
@@ -33,7 +33,7 @@ def _fastest_md5() -> Callable[[bytes], _Digest]:
 
 
 md5: Callable[[bytes], _Digest] = _fastest_md5()
-"""MD5 of something short. `md5(key.encode()).digest()` is a partition key's hash key as 16 bytes."""
+"""MD5 for short input. `md5(key.encode()).digest()` is the hash key of a partition key, as 16 bytes."""
 
 
 def hash_key(partition_key: str) -> int:
@@ -45,14 +45,14 @@ def hash_key(partition_key: str) -> int:
 
 
 def hash_key_bytes(partition_key: str, explicit_hash_key: str | None = None) -> bytes:
-    """Return the hash key of a record as 16 big-endian bytes, which sort as the numbers do.
+    """Return the hash key of a record as 16 big-endian bytes, which sort like the numbers.
 
     Args:
-        partition_key: The record's key.
-        explicit_hash_key: Decides in its place where it is given; a hash key, already checked.
+        partition_key: The record's partition key.
+        explicit_hash_key: Decimal hash key that replaces the one of the partition key, already checked.
 
     Raises:
-        ValueError, OverflowError: The explicit hash key is none.
+        ValueError, OverflowError: The explicit hash key is not valid.
     """
     if explicit_hash_key is not None:
         return int(explicit_hash_key).to_bytes(16, "big")
@@ -60,7 +60,7 @@ def hash_key_bytes(partition_key: str, explicit_hash_key: str | None = None) -> 
 
 
 def parse_hash_key(text: str) -> int | None:
-    """Return the number in `text`, or None where it is no hash key: decimal, no leading zero, below 2**128."""
+    """Return the hash key in `text`, or None if it is not a decimal number below 2**128 without leading zeros."""
     if _DECIMAL.fullmatch(text) is None:
         return None
     number = int(text)
@@ -68,6 +68,6 @@ def parse_hash_key(text: str) -> int | None:
 
 
 def even_ranges(count: int) -> list[tuple[int, int]]:
-    """Return `count` hash-key ranges of equal size (to one), both ends included, that cover every hash key."""
+    """Return `count` ranges (first and last hash key) that cover all hash keys. Their sizes differ by at most 1."""
     bounds = [(2**128 * i) // count for i in range(count + 1)]
     return [(low, high - 1) for low, high in pairwise(bounds)]

@@ -1,4 +1,4 @@
-"""Lineage: which shards may be read now, so that no shard is read before what its parents hold."""
+"""Lineage: determines which shards may be read now, so that parents are read before their children."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from kinstream.record import ChildShard, SequenceNumberRange, Shard
 
 
 class Lineage:
-    """The shards of a stream as far as a reader knows them, and which of them it has finished.
+    """Known shards of a stream, and those that were read to their end.
 
-    A shard waits for its parents: one after a split, two after a merge. A parent is waited for until it is finished, also one
-    that nothing is known of: of two shards that merge, one may end, and announce the child, before the other was heard of.
-    That a parent expired is shown by a listing that has the child and lacks the parent.
+    A shard may be read once its parents are finished: one parent after a split, two after a merge. This includes parents that are
+    not known yet: of two shards that merge, one may end and announce the child before the other was listed. A parent has
+    expired if a listing contains the child but not the parent.
 
     Args:
-        start: The listing with which reading begins, by whatever filter fits (`AT_LATEST`, `AT_TRIM_HORIZON`, `AT_TIMESTAMP`).
-            Shards before these are never read.
+        start: Shards listed when reading begins, with a filter such as `AT_LATEST`, `AT_TRIM_HORIZON` or `AT_TIMESTAMP`.
+            Ancestors of these shards are never read.
 
     Example:
         >>> from kinstream.record import HashKeyRange
@@ -48,10 +48,10 @@ class Lineage:
         return f"<Lineage of {len(self._shards)} shards, {len(self._shards.keys() - self._finished)} unfinished>"
 
     def listed(self, shards: Iterable[Shard]) -> None:
-        """Take in a listing of every shard that may hold records: all pages of it, without filter or `FROM_TRIM_HORIZON`.
+        """Add a complete listing of the shards that may have records: without a filter, or with `FROM_TRIM_HORIZON`.
 
-        Parents that it lacks have expired. One that is known and unfinished is waited for nevertheless: it may be in the midst
-        of being read, and whoever reads it learns that it is gone.
+        Parents that are not in the listing have expired. A child still waits for an expired parent that is known and unfinished,
+        because its task may be reading it and will report its end.
         """
         listing = {shard.shard_id: shard for shard in shards}
         before = [shard_id for shard_id in self._before if shard_id in listing]
@@ -64,20 +64,20 @@ class Lineage:
             self._learn(shard)
         for shard_id in listing:
             self._waits[shard_id] &= self._shards.keys()
-        # A reader that runs for years must not grow: what is finished and expired is forgotten.
+        # Shards that are finished and expired are removed, so that memory stays bounded.
         for shard_id in (self._finished & self._shards.keys()) - listing.keys():
             for parent in _parents(self._shards.pop(shard_id)):
                 children = self._children.get(parent, set())
                 children.discard(shard_id)
-                if not children:  # a shard's children are known as long as they are, however long it is gone
+                if not children:  # the children of a shard are kept while one of them is known
                     self._children.pop(parent, None)
             del self._waits[shard_id]
             self._finished.discard(shard_id)
 
     def announced(self, children: Iterable[ChildShard]) -> None:
-        """Take in the children that the end of a shard announced.
+        """Add the child shards that were announced at the end of a shard.
 
-        Where their sequence numbers begin is not known: they say "0" until a listing says more.
+        Their first sequence numbers are not known, and are "0" until a listing replaces them.
         """
         for child in children:
             if child.shard_id not in self._shards:
@@ -85,17 +85,17 @@ class Lineage:
                 self._learn(Shard(child.shard_id, child.hash_key_range, SequenceNumberRange("0"), parent, adjacent))
 
     def finish(self, shard_id: str) -> None:
-        """Note that a shard was read to its end, or that it is gone: its children wait for it no longer."""
+        """Mark a shard as read to its end, or as expired. Its children no longer wait for it."""
         self._finished.add(shard_id)
         for child in self._children.get(shard_id, ()):
             self._waits[child].discard(shard_id)
 
     def readable(self) -> list[Shard]:
-        """Return the shards that may be read now, unfinished and waiting for no parent, in the order of their ids."""
+        """Return the unfinished shards whose parents are all finished, in the order of their ids."""
         return [self._shards[i] for i in sorted(self._shards.keys() - self._finished) if not self._waits[i]]
 
-    def unheard_of(self) -> list[str]:
-        """Return the ids of the parents that are waited for though nothing is known of them: a new listing will tell."""
+    def unknown_parents(self) -> list[str]:
+        """Return the ids of unfinished parents that no listing contained yet. The caller should list the shards again."""
         return sorted({parent for parents in self._waits.values() for parent in parents} - self._shards.keys())
 
     def children(self, shard_id: str) -> list[Shard]:
@@ -108,9 +108,7 @@ class Lineage:
             self._waits[shard.shard_id] = parents - self._finished
             for parent in parents:
                 self._children.setdefault(parent, set()).add(shard.shard_id)
-        self._shards[shard.shard_id] = (
-            shard  # a listing knows more than an announcement, a later one more than an earlier
-        )
+        self._shards[shard.shard_id] = shard  # replaces an announced shard, or one of an earlier listing
 
 
 def _parents(shard: Shard) -> set[str]:

@@ -1,4 +1,4 @@
-"""The shard map: which open shard takes a hash key, and which range each shard has or had."""
+"""Shard map: finds the open shard of a hash key, and the hash key range of open and closed shards."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from kinstream.record import Shard
 from kinstream.sharding.hashkey import parse_hash_key
 
 CLOSED_SHARDS_KEPT = 10_000
-"""So many ranges of closed shards stay known: an answer may name a shard that was closed while its request travelled."""
+"""Maximum ranges kept of closed shards. A response may name a shard that was closed while its request was in flight."""
 
 FIRST, LAST = bytes(16), b"\xff" * 16
 """The lowest and the highest hash key."""
 
 
 class ShardMap:
-    """The open shards of a stream in the order of their hash keys, as one listing of shards had them. It never changes.
+    """Open shards of a stream in the order of their hash keys, from one listing. Immutable.
 
-    Hash keys are 16 big-endian bytes. In a map that is not `complete` a hash key may belong to no shard, or to two: a listing
-    that was made while the stream was being resharded may look so, and a newer one will not.
+    Hash keys are 16 big-endian bytes. If the map is not `complete`, a hash key may belong to no shard or to two. A listing
+    during a reshard can have this result, and a later one will not.
 
     Attributes:
-        open: The open shards. A shard whose child is in the listing counts as closed, whatever the listing says of it.
+        open: The open shards. A shard whose child is in the listing counts as closed, even if the listing shows it as open.
         ends: Their highest hash keys, in the same order. `bisect_left(ends, hash_key)` is `find(hash_key)` without the call.
-        complete: Whether each hash key belongs to exactly one open shard.
+        complete: True if each hash key belongs to exactly one open shard.
 
     Args:
-        shards: The shards that were listed, in any order, closed ones too if they are at hand.
-        earlier: The map that this one replaces: the ranges of shards that it knew stay known.
+        shards: Listed shards in any order. Closed shards may be included.
+        earlier: The map that this one replaces. The ranges of its shards are kept.
 
     Raises:
-        ValueError: A shard's range is none.
+        ValueError: The hash key range of a shard is not valid.
 
     Example:
         >>> from kinstream.record import HashKeyRange, SequenceNumberRange, Shard
@@ -60,7 +60,7 @@ class ShardMap:
         )
         if earlier is not None:
             gone = [shard_id for shard_id in earlier._ranges if shard_id not in ranges]
-            # Oldest first: what a map learned stands behind what it took over.
+            # Oldest first: the ranges of the earlier map precede those of this listing.
             ranges = {shard_id: earlier._ranges[shard_id] for shard_id in gone[-CLOSED_SHARDS_KEPT:]} | ranges
         self._ranges: dict[str, tuple[bytes, bytes]] = ranges
 
@@ -68,18 +68,18 @@ class ShardMap:
         return f"<ShardMap of {len(self.open)} open shards{'' if self.complete else ', incomplete'}>"
 
     def find(self, hash_key: bytes) -> int:
-        """Return the index in `open` of the shard that takes a hash key of 16 bytes.
+        """Return the index in `open` of the shard that owns a hash key of 16 bytes.
 
         Raises:
-            LookupError: No shard does; never in a complete map.
+            LookupError: No shard owns it. A complete map does not raise this error.
         """
         index = bisect_left(self.ends, hash_key)
         if not self.complete and (index == len(self.ends) or hash_key < self._starts[index]):
-            raise LookupError("no open shard in the map takes this hash key")
+            raise LookupError("no open shard in the map owns this hash key")
         return index
 
     def range_of(self, shard_id: str) -> tuple[bytes, bytes] | None:
-        """Return the lowest and highest hash key of a shard, open or closed; None where it is not known."""
+        """Return the lowest and highest hash key of a shard, open or closed. None if the shard is not known."""
         return self._ranges.get(shard_id)
 
 
@@ -87,10 +87,10 @@ def _range(shard: Shard) -> tuple[bytes, bytes]:
     low = parse_hash_key(shard.hash_key_range.starting_hash_key)
     high = parse_hash_key(shard.hash_key_range.ending_hash_key)
     if low is None or high is None or low > high:
-        raise ValueError("a shard's HashKeyRange is no range of hash keys")
+        raise ValueError("a shard's HashKeyRange is not a range of hash keys")
     return low.to_bytes(16, "big"), high.to_bytes(16, "big")
 
 
 def _next(hash_key: bytes) -> bytes:
-    """Return the hash key after one; after the last comes none, and so nothing that a range could start with."""
+    """Return the next hash key. After the highest one, return b"", with which no range starts."""
     return b"" if hash_key == LAST else (int.from_bytes(hash_key, "big") + 1).to_bytes(16, "big")

@@ -60,10 +60,10 @@ def test_child_that_is_announced_waits_for_a_parent_that_nobody_mentioned_yet() 
     lineage.finish("Y")
     lineage.announced([child("Z", "X2", "Y")])
     assert names(lineage.readable()) == ["X"]
-    assert lineage.unheard_of() == ["X2"]
+    assert lineage.unknown_parents() == ["X2"]
     lineage.finish("X")
     lineage.announced([child("X1", "X"), child("X2", "X")])
-    assert lineage.unheard_of() == []
+    assert lineage.unknown_parents() == []
     assert names(lineage.readable()) == ["X1", "X2"]
     lineage.finish("X2")
     assert names(lineage.readable()) == ["X1", "Z"]
