@@ -47,6 +47,10 @@ class WireFormat(StrEnum):
     """CBOR for puts of large or aggregated records, JSON for all other requests."""
 
 
+WireFormatName: TypeAlias = Literal["json", "cbor", "auto"]
+"""Names of the wire formats, for type checkers."""
+
+
 def number(field: str, value: Any, low: float, high: float, unit: str = "") -> None:
     """Check that `value` is a number from `low` to `high`.
 

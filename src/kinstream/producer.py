@@ -62,10 +62,10 @@ class Producer(StreamAccess):
 
     Example:
         >>> import asyncio
-        >>> from kinstream import Producer, Record
+        >>> from kinstream import Producer
         >>> async def greet():
         ...     async with Producer("events") as producer:
-        ...         result = await producer.put_record(Record({"hello": "world"}, "key"))
+        ...         result = await producer.put_and_wait({"hello": "world"}, "key")
         ...         return result.shard_id
         >>> asyncio.run(greet())
         'shardId-000000000000'

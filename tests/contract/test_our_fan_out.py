@@ -11,7 +11,7 @@ import pytest
 from bench.ground import NotPossible
 from tests.contract.servers.processes import running
 
-from kinstream import Client, Credentials, EnhancedFanOut
+from kinstream import Client, Credentials, EnhancedFanOut, WireFormat
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.list_shards import all_shards
 from kinstream.consume.fetch.fanout import FanOutFetcher
@@ -35,7 +35,7 @@ def other(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
 async def test_records_are_pushed_and_a_shard_ends_with_its_children(other: tuple[str, str], wire: str) -> None:
     place, url = other
     async with Client(
-        region="us-east-1", endpoint_url=url, credentials=Credentials("test", "test"), wire_format=wire
+        region="us-east-1", endpoint_url=url, credentials=Credentials("test", "test"), wire_format=WireFormat(wire)
     ) as client:
         name = f"orders-{next(NUMBERS)}"
         stream = {"StreamName": name}

@@ -32,6 +32,7 @@ from kinstream import (
     KinesisError,
     Polling,
     ReceivedRecord,
+    WireFormat,
 )
 from kinstream.consume.fetch.position import Position
 from kinstream.consume.lease.lease import Lease
@@ -340,7 +341,7 @@ class Life:
             region="us-east-1",
             credentials=fresh_credentials,
             endpoint_url="http://127.0.0.1:1",
-            wire_format=plan.wire_format,
+            wire_format=WireFormat(plan.wire_format),
             clock=LoopClock(plan.ahead),
             transport=self.network.connect(),
         )

@@ -21,7 +21,7 @@ from tests.doubles.network import Fate, Faults, Network, Trip
 from tests.doubles.virtual_loop import LoopClock, VirtualLoop, simulate
 from tests.simulation.reader import Reading, Seen, pack, read, unpack
 
-from kinstream import Client, Credentials, Producer, Record
+from kinstream import Client, Credentials, Producer, Record, WireFormat
 from kinstream.config import Aggregation, Batching, BufferLimits, DeliveryPolicy, RateLimits
 from kinstream.errors import BufferFull, OrderBroken, ProduceError, RequestTimedOut, Undelivered
 from kinstream.produce.delivery import Delivery
@@ -192,7 +192,7 @@ class Life:
             region="us-east-1",
             credentials=fresh_credentials,
             endpoint_url="http://127.0.0.1:1",
-            wire_format=plan.wire_format,
+            wire_format=WireFormat(plan.wire_format),
             clock=LoopClock(plan.ahead),
             transport=self.network.connect(),
         )

@@ -14,7 +14,7 @@ from bench import canned, consume, picture, produce
 from bench.ground import Endpoint, NotPossible, endpoint
 from bench.rounds import Case, Measured, Results, Rounds, Row, compared, report
 
-from kinstream import Client, ConnectionOptions, Consumer, Credentials, Producer, Record
+from kinstream import Client, ConnectionOptions, Consumer, Credentials, Producer, Record, WireFormat
 
 SHARDS = produce.SHARDS
 SIZE = 100
@@ -42,7 +42,7 @@ def client(at: Endpoint, url: str, wire: str) -> Client:
         region="us-east-1",
         credentials=Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"),
         endpoint_url=url,
-        wire_format=wire,
+        wire_format=WireFormat(wire),
         connection=ConnectionOptions(ca_bundle=at.ca),
     )
 

@@ -39,6 +39,7 @@ from kinstream import (
     RetryPolicy,
     Timeouts,
     Undelivered,
+    WireFormat,
     blocking,
     callbacks,
 )
@@ -314,11 +315,11 @@ def test_records_that_are_not_delivered_are_not_shown() -> None:
 @pytest.mark.parametrize("style", ["asyncio", "blocking"])
 def test_parameters_are_not_shown(style: str, params: dict[str, Any], wire: str) -> None:
     async def ask() -> None:
-        async with Client(wire_format=wire, **NOWHERE) as client:
+        async with Client(wire_format=WireFormat(wire), **NOWHERE) as client:
             await client.call("PutRecord", params)
 
     def ask_blocking() -> None:
-        with blocking.Client(wire_format=wire, **NOWHERE) as client:
+        with blocking.Client(wire_format=WireFormat(wire), **NOWHERE) as client:
             client.call("PutRecord", params)
 
     error = caught(ask if style == "asyncio" else ask_blocking)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kinstream import Client, ConnectionOptions, Credentials
+from kinstream import Client, ConnectionOptions, Credentials, WireFormat
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.list_shards import all_shards
 from kinstream.config import EnhancedFanOut
@@ -128,7 +128,7 @@ async def telling(
             credentials=keys,
             connection=connection,
             clock=clock,
-            wire_format=wire,
+            wire_format=WireFormat(wire),
         ) as client:
             await client.call("CreateStream", {"StreamName": STREAM, "ShardCount": shards})
             yield Story(server, clock, client)

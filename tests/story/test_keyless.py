@@ -23,6 +23,7 @@ from kinstream import (
     Producer,
     ReceivedRecord,
     Record,
+    WireFormat,
     blocking,
     callbacks,
 )
@@ -115,7 +116,10 @@ async def test_consumers_of_all_styles_give_none_and_the_stream_has_the_reserved
 @pytest.mark.parametrize("size", [3, 2000])
 async def test_stream_that_distributes_records_itself_gets_no_key(server: Server, wire: str, size: int) -> None:
     place = distributing(server)
-    async with Client(wire_format=wire, **place.options) as client, Producer(place.stream, client=client) as producer:
+    async with (
+        Client(wire_format=WireFormat(wire), **place.options) as client,
+        Producer(place.stream, client=client) as producer,
+    ):
         await producer.put_many([(bytes(size), None)] * 50)
         await producer.put(b"with a hash key", explicit_hash_key="0")
         await producer.put(b"with a key", "key")

@@ -39,6 +39,7 @@ from kinstream import (
     Record,
     Undelivered,
     UsageError,
+    WireFormat,
 )
 from kinstream.events import (
     AggregationDisabled,
@@ -161,7 +162,7 @@ async def test_small_and_large_records_arrive_in_every_form(server: Server, plac
     given = [(bytes([number % 256]) * (number * 20), f"key-{number}") for number in range(300)]
     credentials = Credentials(server.access_key_id, server.secret_access_key)
     async with Client(
-        region=server.region, endpoint_url=server.url, credentials=credentials, wire_format=wire
+        region=server.region, endpoint_url=server.url, credentials=credentials, wire_format=WireFormat(wire)
     ) as client:
         for aggregate in (None, Aggregation()):
             async with Producer(STREAM, client=client, rate_limits=None, aggregate=aggregate) as producer:

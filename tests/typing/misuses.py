@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from kinstream import Consumer, ErrorPolicy, Producer, Record, blocking, callbacks
+from kinstream import Client, Consumer, ErrorPolicy, Producer, Record, blocking, callbacks
+from kinstream.local import Server
 
 
 async def writing(producer: Producer, data: bytes, key: str) -> None:
@@ -64,6 +65,8 @@ def options(producer: callbacks.Producer) -> None:
     Producer("s", encoder="json")  # type: ignore[arg-type]
     Producer("s", linger=0)  # type: ignore[call-arg]
     Record(b"x", "key", encoder="json")  # type: ignore[arg-type]
+    Client(wire_format="xml")  # type: ignore[arg-type]
+    Server(durability="none")  # type: ignore[arg-type]
 
 
 def of_another_style(producer: Producer, consumer: Consumer) -> None:

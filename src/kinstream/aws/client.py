@@ -39,6 +39,7 @@ from kinstream.config import (
     RetryPolicy,
     Timeouts,
     WireFormat,
+    WireFormatName,
     choice,
     number,
     text,
@@ -173,7 +174,7 @@ class ClientOptions(TypedDict, total=False):
     credentials: Credentials | Provider | None
     endpoint_url: str | None
     profile: str | None
-    wire_format: WireFormat | str
+    wire_format: WireFormat | WireFormatName
     timeouts: Timeouts
     retry: RetryPolicy | None
     connection: ConnectionOptions
@@ -228,7 +229,7 @@ class Client(ForAsyncio):
         credentials: Credentials | Provider | None = None,
         endpoint_url: str | None = None,
         profile: str | None = None,
-        wire_format: WireFormat | str = WireFormat.JSON,
+        wire_format: WireFormat | WireFormatName = WireFormat.JSON,
         timeouts: Timeouts = Timeouts(),
         retry: RetryPolicy | None = None,
         connection: ConnectionOptions = ConnectionOptions(),

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from kinstream.clock import SYSTEM_CLOCK, Clock
 from kinstream.config import flag, number, text, time_source, whole_number
@@ -93,7 +93,7 @@ class Server:
         port: int = 0,
         tls_port: int | None = None,
         data_dir: str | Path | None = None,
-        durability: str = "full",
+        durability: Literal["full", "process"] = "full",
         access_key_id: str = "local",
         secret_access_key: str = "local",  # noqa: S107, this default is public
         region: str = "us-east-1",

@@ -1,4 +1,4 @@
-"""Statistics: what a producer has done so far, as one value."""
+"""Statistics of a producer: its counters and gauges as one value, and the result of a flush."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import msgspec
 
 
 class FlushResult(msgspec.Struct, frozen=True):
-    """What became of the records that a `flush` waited for.
+    """Result of `flush`: numbers of the records that it waited for.
 
     Attributes:
-        written: How many were written.
-        failed: How many failed.
+        written: Records that were written.
+        failed: Records that failed.
     """
 
     written: int
@@ -21,29 +21,32 @@ class FlushResult(msgspec.Struct, frozen=True):
 
 
 class ProducerStatistics(msgspec.Struct, frozen=True):
-    """What a producer's pipeline has done so far. User records are what was put; Kinesis records are what was sent.
+    """Counters of a producer since it was created, and gauges of its buffer.
+
+    User records are the records that were put. Kinesis records are the entries of PutRecords requests. An aggregate is one
+    Kinesis record with several user records.
 
     Attributes:
-        records_put: User records that were taken into the buffer.
-        bytes_put: Their data and partition keys.
+        records_put: User records that were buffered.
+        bytes_put: Bytes of their data and partition keys.
         records_written: User records that were written.
-        records_failed: User records that failed for good.
-        failures_unobserved: Of these, those that nobody awaited, or looked at, so far.
+        records_failed: User records that failed.
+        failures_unobserved: Failed user records whose failure no caller has observed yet.
         buffered_records: User records in the buffer now.
-        buffered_bytes: What the buffer is charged with now.
-        waiting_puts: Calls of `put` that wait for room now.
+        buffered_bytes: Bytes in the buffer now, including an overhead for each record.
+        waiting_puts: Calls of `put` that are waiting for space in the buffer now.
         kinesis_records: Kinesis records that were written.
-        aggregates: Of these, those that hold several user records.
+        aggregates: Written Kinesis records that are aggregates.
         requests: PutRecords requests that were sent.
-        requests_failed: Of these, those that failed as a whole.
-        retried_throttled: Kinesis records that were sent again because the shard was too fast, and were surely not written.
-        retried_failed: Kinesis records that were sent again because the service failed on them, or was not reached.
-        retried_unknown: Kinesis records that were sent again because no answer told what became of them.
-        retried_misrouted: Aggregates that were sent again because records in them belong to another shard.
-        misrouted: Kinesis records that another shard took than was meant.
-        possible_duplicates: User records that were written, and by an earlier attempt perhaps too.
-        timed_out_in_flight: User records whose deadline came while they were on their way; they count as failed.
-        shard_map_refreshes: How often the shard map was read.
+        requests_failed: PutRecords requests that failed as a whole.
+        retried_throttled: Kinesis records that were retried after throttling. They had not been written.
+        retried_failed: Kinesis records that were retried after an error of the service or of the connection.
+        retried_unknown: Kinesis records that were retried without a response. They may have been written before.
+        retried_misrouted: Aggregates that were retried because some of their records belong to another shard.
+        misrouted: Kinesis records that another shard than the predicted one accepted.
+        possible_duplicates: User records that were written, and may have been written by an earlier attempt too.
+        timed_out_in_flight: User records that timed out while a request with them was in flight. They are counted as failed.
+        shard_map_refreshes: Refreshes of the shard map.
     """
 
     records_put: int
@@ -70,7 +73,7 @@ class ProducerStatistics(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Counts:
-    """The counters behind it."""
+    """Counters that the pipeline increments."""
 
     records_put: int = 0
     bytes_put: int = 0
@@ -90,7 +93,7 @@ class Counts:
     shard_map_refreshes: int = 0
 
     def resent(self, reason: str, entries: int) -> None:
-        """Count Kinesis records that are sent again, by the reason that an event names."""
+        """Count Kinesis records that are retried, by the reason in the event `RecordsRetried`."""
         if reason == "throttled":
             self.retried_throttled += entries
         elif reason == "unknown":
@@ -99,6 +102,6 @@ class Counts:
             self.retried_failed += entries
 
     def snapshot(self, **present: Any) -> ProducerStatistics:
-        """Return all of it, with what is true at present."""
+        """Return the counters and the given gauges as one value."""
         counted = {name: getattr(self, name) for name in self.__slots__}
         return ProducerStatistics(**(counted | present))
