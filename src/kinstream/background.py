@@ -85,7 +85,7 @@ class BackgroundLoop:
                 raise
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Schedule a coroutine and return its future. Raises as `call` does."""
+        """Schedule a coroutine and return its future. Raises the same errors as `call` does."""
         try:
             self._check_process()
             with self._lock:

@@ -254,7 +254,7 @@ class Consumer(StreamAccess):
         self._running("pause").pause(shard_id)
 
     def resume(self, shard_id: str | None = None) -> None:
-        """Resume delivering records of one shard, or of all shards, after `pause`. Raises as `pause`."""
+        """Resume delivering records of one shard, or of all shards, after `pause`. Raises the same errors as `pause`."""
         self._running("resume").resume(shard_id)
 
     async def seek(self, shard_id: str, position: PositionLike) -> None:

@@ -350,7 +350,7 @@ class FanOutRefused(KinesisError):
 
 
 class UnexpectedResponse(KinesisError):
-    """A response that Kinesis does not send, or a record whose data does not decode."""
+    """A response with an invalid format, or a record whose data cannot be decoded."""
 
     type = ErrorType.UNEXPECTED_RESPONSE
 

@@ -153,7 +153,7 @@ class FetchFailed(Event, frozen=True):
         shard_id: ID of the shard.
         error: The error of the request.
         delay: Seconds until the next attempt.
-        operation: The operation that failed: "GetRecords" or "SubscribeToShard".
+        operation: The operation that failed: "GetRecords", also for a failed GetShardIterator, or "SubscribeToShard".
     """
 
     shard_id: str

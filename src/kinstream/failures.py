@@ -83,7 +83,7 @@ class _Kind:
 
     @property
     def due(self) -> float:
-        """Time at which the first report since the last recovery is due without a further failure. NEVER if there is none."""
+        """Time at which the first report since the last recovery is due without a further failure. NEVER if none is due."""
         if self.reported or not self.places:
             return NEVER
         due = min([failing.since + failing.patience for failing in self.places.values()])
@@ -154,13 +154,13 @@ class Failures:
 
     @property
     def due(self) -> float:
-        """Time at which to call `overdue`. NEVER if there is no need."""
+        """Time at which to call `overdue`. NEVER if no first report is pending."""
         return min([found.due for found in self._kinds.values()], default=NEVER) if self.failing else NEVER
 
     def overdue(self, now: float) -> dict[str, Report]:
-        """Return the first report of each kind for which it is due by now, although no further failure was counted.
+        """Return the first report of each kind whose report is due now.
 
-        While a retry backs off there is no further failure, and `failed` would report late by up to the delay.
+        `failed` cannot return it in time: while a retry backs off there is no further failure.
         """
         if not self.failing:
             return {}
@@ -190,7 +190,7 @@ class Failures:
         return max(failing, key=lambda one: one.at).error if failing else None
 
     def unreported(self, now: float) -> dict[str, Report]:
-        """Return the last report for each kind with failures that no report has counted yet."""
+        """Return a final report of each kind that has failures which no report has counted yet."""
         return {kind: found.report(now) for kind, found in self._kinds.items() if found.reported and found.unreported}
 
     def _remove(self, found: _Kind, place: str) -> bool:

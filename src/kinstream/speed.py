@@ -32,7 +32,7 @@ class Compiled(Protocol):
         """
 
     def put_records_to_cbor(self, records: list[Any], rest: bytes, omitted: str | None, /) -> bytes | None:
-        """Return the body of PutRecords. `rest` is the name and value of the only other member. `omitted` as above."""
+        """Return the body of PutRecords. `rest` is the encoded name and value of the only other member."""
 
     def results_from_json(self, body: bytes, /) -> tuple[list[PutRecordResult], bytes] | None:
         """Return the results of a PutRecords response, and the response with an empty list in their place."""

@@ -547,7 +547,7 @@ class Client(ForAsyncio):
             self._ahead = ahead if abs(ahead) > CLOCKS_DIFFER else 0.0
 
     def _worth_signing_again(self, call: _Call, error: ServiceError, response: Response, signed: _Signed) -> bool:
-        """Return True if the request was refused only for expired credentials or a wrong date. Does not count as a retry."""
+        """True if expired credentials or a wrong date caused the refusal. Signing again does not count as a retry."""
         if error.code in EXPIRED_CREDENTIALS_CODES and not call.credentials_renewed:
             call.credentials_renewed = True
             return self._source.expired(signed.credentials)

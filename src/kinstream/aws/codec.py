@@ -414,7 +414,7 @@ def _load_event(body: bytes) -> SubscribeToShardEvent[bytes]:
 def _with_results(
     results: list[PutRecordResult], rest: bytes, read: Callable[[bytes], PutRecordsResult]
 ) -> PutRecordsResult | None:
-    """Return the response that `read` decodes from a body without results, with `results` added. None if it cannot be decoded."""
+    """Decode the rest of a response with `read` and add the results to it. None if the rest cannot be decoded."""
     with suppress(ValueError):
         response = read(rest)
         if not response.results:
@@ -424,7 +424,7 @@ def _with_results(
 
 
 def _with_records(records: list[ReceivedRecord[bytes]], rest: bytes, read: Callable[[bytes], P]) -> P | None:
-    """Return the response that `read` decodes from a body without records, with `records` added. None if it cannot be decoded."""
+    """Decode the rest of a response with `read` and add the records to it. None if the rest cannot be decoded."""
     with suppress(ValueError):
         response = read(rest)
         if not response.records:

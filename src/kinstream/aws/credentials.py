@@ -92,7 +92,7 @@ class StaticSource:
         return self._credentials
 
     def expired(self, credentials: Credentials) -> bool:
-        """Return False, because the credentials never change."""
+        """Return False: the next `get` returns the same credentials."""
         return False
 
 
@@ -151,7 +151,7 @@ class RefreshingSource:
             ) from None
 
     def expired(self, credentials: Credentials) -> bool:
-        """Drop these credentials, if they are still the current ones."""
+        """Discard these credentials, unless they were refreshed already. Returns True: the next `get` fetches others."""
         if self._current is credentials:
             self._current = None
             if self._forget is not None:

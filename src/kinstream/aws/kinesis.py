@@ -528,7 +528,7 @@ def _checked(record: Any, encoder: Encoder, *, keyless: bool) -> Record | str:
 
 
 def _exact(value: Any) -> Any:
-    """Return text of a subclass, such as numpy's or an enumeration's, as a plain `str`, the only text that msgspec writes."""
+    """Convert an instance of a `str` subclass, such as numpy's, to a plain `str`: msgspec encodes no subclasses."""
     return value if value is None else str.__str__(value)
 
 

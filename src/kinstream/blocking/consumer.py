@@ -135,7 +135,7 @@ class Consumer(OnStream):
     def batches(self) -> Batches:
         """Return an iterator over all shards, batch by batch: `for batch in consumer.batches()`.
 
-        A batch is completed when the next one is requested. Raises as `kinstream.Consumer.batches`.
+        A batch is completed when the next one is requested. Raises the same errors as `kinstream.Consumer.batches`.
         """
         return Batches(self._consumer, self._background)
 

@@ -153,7 +153,7 @@ class Face(ForThreads):
             self._limits.append(asyncio.get_running_loop().create_task(self._limit(self._access, timeout)))
 
     async def _limit(self, access: StreamAccess, timeout: float) -> None:  # noqa: ASYNC109 - not the caller's own
-        """Cancel the calls that have not ended after a timeout, so that the object can close. Cancelled if it closes before."""
+        """Cancel the calls that are in flight after `timeout` seconds, so that the object can close."""
         await access.client.clock.sleep(timeout)
         for task in self._in_flight:
             task.cancel()
