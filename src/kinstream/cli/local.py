@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import signal
 import sys
 import threading
@@ -11,6 +12,7 @@ from ipaddress import ip_address
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from kinstream.cli.printable import printable
 from kinstream.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -91,9 +93,16 @@ def run(args: argparse.Namespace) -> int:
             print(_greeting(server), flush=True)
             stopping.wait()
     except ConfigError as error:
-        print(f"kinstream local: {error}", file=sys.stderr)
+        print(f"kinstream local: {printable(_by_option(error.details))}", file=sys.stderr)
         return 1
     return 0
+
+
+def _by_option(problem: str) -> str:
+    """Return the text of a ConfigError with the options of this command in place of the arguments of `Server`."""
+    problem = re.sub(r"^(\w+)(?=[=:])", lambda argument: "--" + argument[1].replace("_", "-"), problem)
+    problem = re.sub(r"^--host-names\b", "--host-name", problem)
+    return problem.replace("unless allow_remote is set", "unless --allow-remote is given")
 
 
 def _greeting(server: Server) -> str:

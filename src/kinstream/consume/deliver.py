@@ -148,7 +148,7 @@ class FailurePolicy:
             first = records[0]
             raise ConsumeError(
                 f"{reading.shard_id}: the record with sequence number {first.sequence_number} could not be handled in"
-                f" {attempts} attempts ({type(error).__name__}); the shard stops before it",
+                f" {attempts} {'attempt' if attempts == 1 else 'attempts'} ({type(error).__name__}); the shard stops before it",
                 shard_id=reading.shard_id,
             ) from error
         if then != "skip":

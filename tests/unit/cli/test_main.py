@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -62,6 +63,32 @@ def test_unknown_option_of_a_command_shows_the_options_of_that_command(capsys: p
     assert shown.startswith("usage: kinstream local ")
     assert "--port PORT" in shown
     assert shown.endswith("kinstream local: error: unrecognized arguments: --prot 4568\n")
+
+
+@pytest.fixture
+def signal_handlers() -> Iterator[None]:
+    """Restore the signal handlers that a command replaces."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signal_handlers")
+@pytest.mark.parametrize(
+    ("argv", "problem"),
+    [
+        (["--port", "99999"], "--port=99999: must be"),
+        (["--tls-port", "99999"], "--tls-port=99999: must be"),
+        (["--host", "0.0.0.0"], "--host='0.0.0.0': must be a loopback address unless --allow-remote is given."),
+        (["--host-name", "no host"], "--host-name: 'no host' is not a valid host name"),
+    ],
+)
+def test_a_server_that_cannot_start_names_the_option_of_the_command(
+    argv: list[str], problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["local", *argv]) == 1
+    assert capsys.readouterr().err.startswith(f"kinstream local: {problem}")
 
 
 @pytest.mark.parametrize("status", [0, 1, 3])

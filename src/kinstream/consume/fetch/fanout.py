@@ -77,8 +77,8 @@ class FanOutFetcher:
         name = option.consumer_name or application
         if name is None:
             raise ConfigError(
-                "EnhancedFanOut.consumer_name: is required without `application`, whose name it has otherwise; "
-                "each name receives all records of the stream"
+                "EnhancedFanOut.consumer_name: is required if `application` is not given. Choose a name that no other "
+                "application uses: each registered consumer receives all records of the stream"
             )
         self.first_page_bytes: int = FIRST_PAGE_BYTES
         self._client = client
