@@ -18,13 +18,13 @@ async def test_tls_connection_that_was_closed_twice_can_still_be_cut() -> None:
     said: list[bool] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        line = scope["state"]["connection"]
-        await line.finish()
-        await line.finish()
-        line.cut()
+        connection = scope["state"]["connection"]
+        await connection.close_after_sending()
+        await connection.close_after_sending()
+        connection.abort()
         for _ in range(20):
             await asyncio.sleep(0)
-        said.append(line._reader.over)
+        said.append(connection._reader.over)
 
     authority = trustme.CA()
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -34,10 +34,10 @@ async def test_tls_connection_that_was_closed_twice_can_still_be_cut() -> None:
 
     def ask(port: int) -> bytes:
         plain = socket.create_connection(("127.0.0.1", port), timeout=10)
-        with client.wrap_socket(plain, server_hostname="127.0.0.1") as connection:
-            connection.sendall(b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n")
+        with client.wrap_socket(plain, server_hostname="127.0.0.1") as secured:
+            secured.sendall(b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n")
             try:
-                return connection.recv(1)
+                return secured.recv(1)
             except ConnectionError:
                 return b""
 

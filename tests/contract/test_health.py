@@ -15,7 +15,7 @@ from tests.contract.clients.http2 import Http2
 from tests.contract.servers.reach import Endpoint, Raw
 
 from kinstream.local import Server
-from kinstream.local.storage.database import PLACE_BITS
+from kinstream.local.storage.database import POSITION_BITS
 
 OK = {"status": "ok"}
 
@@ -86,7 +86,7 @@ def test_server_whose_disk_failed_is_not_healthy(tmp_path: Path) -> None:
         assert raw.send({"Host": "localhost"}, b"", method="GET", path="/health")[0] == 200
         # A row in the place of the next record makes the writer fail, as on a full disk.
         with sqlite3.connect(tmp_path / "kinesis.sqlite3") as database:
-            database.execute("INSERT INTO chunks VALUES (?, 0, 1, 1, x'90')", (1 << PLACE_BITS | 1,))
+            database.execute("INSERT INTO chunks VALUES (?, 0, 1, 1, x'90')", (1 << POSITION_BITS | 1,))
         database.close()
         with pytest.raises(botocore.exceptions.ClientError):
             kinesis.put_record(StreamName="orders", Data=b"1", PartitionKey="k")

@@ -15,7 +15,7 @@ from kinstream.local.operations.table import Operations
 from kinstream.local.state import sequence
 from kinstream.local.state.model import Shard, Status, Stream
 from kinstream.local.state.quotas import Quotas
-from kinstream.local.state.request_error import Refused
+from kinstream.local.state.request_error import RequestError
 from kinstream.local.state.state import State
 from kinstream.local.storage.record_store import MemoryStore
 from kinstream.local.wire.formats import WIRES, WireFormat
@@ -56,25 +56,25 @@ class Kinesis:
         self._answered = 0
 
     def ask(self, operation: str, **params: Any) -> Any:
-        """Ask behind the clients' backs: no network, no quotas. Raises Refused."""
+        """Ask behind the clients' backs: no network, no quotas. Raises RequestError."""
         shape = self._behind.shape(operation)
         assert shape is not None
         told = at_once(self._behind.call(operation, msgspec.convert(params, shape), REGION))
         return None if told is None else msgspec.to_builtins(told, builtin_types=(bytes,))
 
     def decode(self, operation: str, headers: dict[str, str], body: bytes) -> Any:
-        """Return a request as the service sees it. Raises Refused."""
+        """Return a request as the service sees it. Raises RequestError."""
         shape = self._operations.shape(operation)
         assert shape is not None, operation
         return WIRES[headers["content-type"]].decode(body, shape)
 
     def verify(self, headers: dict[str, str], body: bytes) -> None:
-        """Check a request's signature, if they are checked. Raises Refused."""
+        """Check a request's signature, if they are checked. Raises RequestError."""
         if self._verifier is not None:
             self._verifier.verify("POST", "/", headers.items(), body)
 
     def act(self, operation: str, request: Any) -> Any:
-        """Do what a request asks for, and return the answer. Raises Refused."""
+        """Do what a request asks for, and return the answer. Raises RequestError."""
         return at_once(self._operations.call(operation, request, REGION))
 
     def answer(self, wire: WireFormat, told: Any, status: int = 200) -> Response:
@@ -87,7 +87,7 @@ class Kinesis:
         }
         return Response(status, headers, b"" if told is None else wire.encode(told))
 
-    def refusal(self, wire: WireFormat, refused: Refused) -> Response:
+    def refusal(self, wire: WireFormat, refused: RequestError) -> Response:
         """Return a refusal as it goes over the network."""
         return self.answer(wire, {"__type": refused.code, "message": refused.message}, refused.status)
 

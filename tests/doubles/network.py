@@ -22,7 +22,7 @@ from kinstream.aws.transport import SLOW_LINE_BYTES_PER_SECOND, Response, Stream
 from kinstream.errors import ConnectionFailed, ConnectionLost, RequestTimedOut
 from kinstream.local.operations import responses
 from kinstream.local.operations.subscriptions import Subscription
-from kinstream.local.state.request_error import Refused
+from kinstream.local.state.request_error import RequestError
 from kinstream.local.wire.event_encoder import CONTENT_TYPE
 from kinstream.local.wire.formats import JSON, WIRES, WireFormat
 
@@ -163,7 +163,7 @@ class Trip:
     fate: Fate
     size: int
     request: Any = None
-    undecodable: Refused | None = None
+    undecodable: RequestError | None = None
     refused: str = ""
     acted: float | None = None
     ended: float = float("inf")
@@ -252,7 +252,7 @@ class Network:
                 raise trip.undecodable
             partial = trip.fate is Fate.PARTIAL
             told = self._in_part(trip, faults) if partial else service.act(trip.operation, trip.request)
-        except Refused as refused:
+        except RequestError as refused:
             trip.refused = refused.code
             return service.refusal(_wire(headers), refused)
         if isinstance(told, Subscription):
@@ -270,7 +270,7 @@ class Network:
 
     def refuse(self, code: str, status: int, headers: dict[str, str]) -> Response:
         """Return an error answer of a service that does not look at the request."""
-        return self.service.refusal(_wire(headers), Refused(code, "It was drawn.", status=status))
+        return self.service.refusal(_wire(headers), RequestError(code, "It was drawn.", status=status))
 
     def _in_part(self, trip: Trip, faults: Faults) -> responses.PutRecords:
         """Do a put without some of its records."""
@@ -331,7 +331,7 @@ class LocalTransport:
         trip, faults = network.draw(operation, len(body))
         try:
             trip.request = network.service.decode(operation, by_name, body)
-        except Refused as refused:
+        except RequestError as refused:
             trip.undecodable = refused
         try:
             answer = await self._carry(trip, faults, by_name, body, progress)

@@ -17,7 +17,7 @@ from enum import StrEnum
 from kinstream.aws.transport import Response
 from kinstream.errors import ConnectionLost, RequestTimedOut
 from kinstream.local.operations.subscriptions import Subscription
-from kinstream.local.state.request_error import Refused
+from kinstream.local.state.request_error import RequestError
 from kinstream.local.wire import push
 from kinstream.local.wire.formats import WireFormat
 
@@ -165,7 +165,7 @@ class PushedAnswer:
             self._end(ConnectionLost("the connection broke: it was drawn", sent=None) if fate is PushFate.CUT else None)
         elif fate is PushFate.RAISED:
             code = self._chance.choice(RAISED)
-            self._there.append(push.exception(Refused(code, "It was drawn."), self._wire))
+            self._there.append(push.exception(RequestError(code, "It was drawn."), self._wire))
             self._end()
         elif fate is PushFate.EARLY:
             self._end()

@@ -21,7 +21,7 @@ from tests.fuzz.signing import sign
 
 from kinstream.local.operations.table import Operations
 from kinstream.local.state.quotas import Quotas
-from kinstream.local.state.request_error import Refused
+from kinstream.local.state.request_error import RequestError
 from kinstream.local.state.state import State
 from kinstream.local.storage.record_store import MemoryStore
 from kinstream.local.wire.formats import JSON
@@ -86,7 +86,7 @@ class Alone:
             call.send(None)
         except StopIteration as done:
             return None if done.value is None else msgspec.json.decode(JSON.encode(done.value))
-        except Refused as refused:
+        except RequestError as refused:
             raise Refusal(refused.code, refused.message) from None
         raise AssertionError("memory is not waited for")
 

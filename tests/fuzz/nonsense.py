@@ -147,8 +147,8 @@ class Nonsense:
         """Return parameters, some of them missing."""
         pick = self.random.choice
         rare = RARE if "StreamName" in members else RARE - {"StreamARN", "StreamModeDetails"}
-        if "ConsumerARN" in members and "ConsumerName" in members:
-            members = pick([["ConsumerARN"], ["ConsumerARN"], ["StreamARN", "ConsumerName"], members])
+        if "ConsumerARN" in members and "ParsedConsumerArn" in members:
+            members = pick([["ConsumerARN"], ["ConsumerARN"], ["StreamARN", "ParsedConsumerArn"], members])
         chosen = [m for m in members if self.random.random() < (0.2 if m in rare else 0.98)]
         if "StreamName" in chosen and self.random.random() < 0.9:
             chosen = [member for member in chosen if member != "StreamARN"]
@@ -211,7 +211,7 @@ class Nonsense:
             "Type": ["AFTER_SHARD_ID", "AT_TRIM_HORIZON", "FROM_TRIM_HORIZON", "AT_LATEST", "AT_TIMESTAMP"],
             "DryRun": [False, False, True],
             "EnforceConsumerDeletion": [True, False],
-            "ConsumerName": [*["app"] * 6, "bpp", "", "a b"],
+            "ParsedConsumerArn": [*["app"] * 6, "bpp", "", "a b"],
             "EncryptionType": ["KMS", "KMS", "NONE", "X"],
             "KeyId": ["alias/a", ""],
             "MaxRecordSizeInKiB": [1024, 2048, 10240, 1],

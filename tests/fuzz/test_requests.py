@@ -29,12 +29,12 @@ from tests.fuzz.signing import CBOR, JSON, sign
 
 from kinstream.local.control.control import Control, subject
 from kinstream.local.control.control_address import ControlAddress
-from kinstream.local.control.offset_clock import MovedClock
-from kinstream.local.http.application import Endpoint
+from kinstream.local.control.offset_clock import OffsetClock
+from kinstream.local.http.application import Application
 from kinstream.local.http.hosts import Hosts
 from kinstream.local.http.limits import Limits
 from kinstream.local.operations.table import Operations
-from kinstream.local.operations.tokens import Sealer
+from kinstream.local.operations.tokens import TokenCodec
 from kinstream.local.state.quotas import Quotas
 from kinstream.local.state.state import State
 from kinstream.local.storage.database import SqliteStore
@@ -57,22 +57,22 @@ ROOM = 48 * 2**20
 """Bytes by which memory may grow from the first worlds to the last: it lies in pieces."""
 
 
-class Line:
+class RecordingConnection:
     """A connection that notes how it was ended."""
 
     def __init__(self) -> None:
         self.ended = False
 
-    async def finish(self) -> None:
+    async def close_after_sending(self) -> None:
         self.ended = True
 
-    async def taken(self) -> None:
+    async def drain(self) -> None:
         await asyncio.sleep(0)
 
-    async def abandon(self) -> None:
+    async def abort_response(self) -> None:
         self.ended = True
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         self.ended = True
 
     def reset(self) -> None:
@@ -86,18 +86,18 @@ class World:
         self.random = random.Random(seed)
         self.cbor = seed % 2 == 1
         self.clock = VirtualClock()
-        self.moved = MovedClock(self.clock)
+        self.service_clock = OffsetClock(self.clock)
         self.nonsense = Nonsense(seed, [f"fuzz-{n}" for n in range(4)], cbor=self.cbor, kept=KEPT, pushed=True)
         self.store: Store = SqliteStore(folder, "process") if seed % 10 == 7 else MemoryStore()
         state = State(transition=self.random.choice([0, 0.02, 1, 60]))
-        operations = Operations(state, self.store, self.moved, Quotas() if seed % 4 < 2 else None)
-        control = Control(MEMBERS.__contains__, partial(subject, sealer=Sealer(self.store.key)))
-        self.endpoint = Endpoint(
+        operations = Operations(state, self.store, self.service_clock, Quotas() if seed % 4 < 2 else None)
+        control = Control(MEMBERS.__contains__, partial(subject, tokens=TokenCodec(self.store.key)))
+        self.application = Application(
             hosts=Hosts("127.0.0.1", remote=False, names=()),
             verifier=Verifier("local", "local", self.clock),
             operations=operations,
             control=control,
-            control_address=ControlAddress(control, self.moved, "local"),
+            control_address=ControlAddress(control, self.service_clock, "local"),
             healthy=lambda: not self.store.failed,
             limits=Limits(body_bytes=1_048_576),
             clock=self.clock,
@@ -115,7 +115,7 @@ class World:
         query: str = "",
     ) -> tuple[int, bytes]:
         """Return status and body of an answer; 0 where the connection was ended instead."""
-        line = Line()
+        line = RecordingConnection()
         raw_path = path.encode("latin-1")
         scope = {
             "type": "http",
@@ -149,7 +149,7 @@ class World:
             answers.append(message)
 
         gone = waiting[0]["type"] == "http.disconnect"
-        await self.endpoint(scope, receive, send)
+        await self.application(scope, receive, send)
         if not answers:
             assert gone or line.ended, "it was not answered"
             return 0, b""

@@ -23,7 +23,7 @@ from kinstream import Client, Credentials, Producer
 from kinstream.config import Aggregation, BufferLimits, DeliveryPolicy, RateLimits
 from kinstream.errors import ProduceError, Undelivered
 from kinstream.local.operations.requests import PutRecord
-from kinstream.local.state.request_error import Refused
+from kinstream.local.state.request_error import RequestError
 from kinstream.produce.delivery import Delivery
 from kinstream.record import PutResult
 
@@ -93,7 +93,7 @@ def test_a_throttle_storm_of_ten_minutes_costs_few_requests_and_is_over_at_once(
         async def other_writer() -> None:
             while loop.time() < storm[1]:
                 if loop.time() >= storm[0]:
-                    with suppress(Refused):
+                    with suppress(RequestError):
                         ground.service.act("PutRecord", request)
                 await asyncio.sleep(0.1)
 

@@ -23,7 +23,7 @@ from botocore.config import Config
 
 from kinstream.errors import ConfigError, UsageError
 from kinstream.local import Server
-from kinstream.local.storage.database import PLACE_BITS
+from kinstream.local.storage.database import POSITION_BITS
 
 STREAM = "orders"
 SHARDS = 3
@@ -247,7 +247,7 @@ def test_server_whose_disk_failed_shows_nothing_that_it_could_not_keep(
         kinesis.create_stream(StreamName=STREAM, ShardCount=1)
         # A row where the next record is to be: the writer fails as on a full disk.
         with sqlite3.connect(tmp_path / "kinesis.sqlite3") as database:
-            database.execute("INSERT INTO chunks VALUES (?, 0, 1, 1, x'90')", (1 << PLACE_BITS | 1,))
+            database.execute("INSERT INTO chunks VALUES (?, 0, 1, 1, x'90')", (1 << POSITION_BITS | 1,))
         database.close()
         calls = [
             lambda: kinesis.put_record(StreamName=STREAM, Data=b"1", PartitionKey="k"),

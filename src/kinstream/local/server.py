@@ -22,14 +22,14 @@ from kinstream.forking import end_before_forks
 from kinstream.local.control.control import Control, subject
 from kinstream.local.control.control_address import ControlAddress
 from kinstream.local.control.interceptor import Interceptor
-from kinstream.local.control.offset_clock import MovedClock
-from kinstream.local.http.application import Endpoint
+from kinstream.local.control.offset_clock import OffsetClock
+from kinstream.local.http.application import Application
 from kinstream.local.http.connections import Connections, Listener
 from kinstream.local.http.hosts import Hosts
 from kinstream.local.http.limits import Limits
 from kinstream.local.operations.subscriptions import Subscriptions
 from kinstream.local.operations.table import Operations
-from kinstream.local.operations.tokens import Sealer
+from kinstream.local.operations.tokens import TokenCodec
 from kinstream.local.state.quotas import Quotas
 from kinstream.local.state.state import State
 from kinstream.local.storage.database import DURABILITIES, SqliteStore
@@ -131,7 +131,7 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._control: Control | None = None
-        self._moved = MovedClock(clock)
+        self._service_clock = OffsetClock(clock)
         self._subscriptions: Subscriptions | None = None
 
     def __repr__(self) -> str:
@@ -150,12 +150,12 @@ class Server:
     @property
     def url(self) -> str:
         """Return the endpoint URL for clients."""
-        return f"http://{self._hosts.reached_at}:{self.port}"
+        return f"http://{self._hosts.url_host}:{self.port}"
 
     @property
     def tls_url(self) -> str | None:
         """Return the endpoint URL with TLS, or None if TLS is disabled."""
-        return None if self.tls_port is None else f"https://{self._hosts.reached_at}:{self.tls_port}"
+        return None if self.tls_port is None else f"https://{self._hosts.url_host}:{self.tls_port}"
 
     def start(self) -> Server:
         """Start the server. Returns when it accepts requests.
@@ -254,7 +254,7 @@ class Server:
         Args:
             seconds: Seconds to advance by. 0 to ten years.
         """
-        self._moved.advance(seconds)
+        self._service_clock.advance(seconds)
 
     def _running(self) -> Control:
         if self._control is None:
@@ -281,24 +281,26 @@ class Server:
             self.ca_file = certificate.ca_file
         state = State(transition=self._transition)
         state.restore(*store.load())
-        operations = Operations(state, store, self._moved, Quotas() if self._quotas else None)
-        await operations.catch_up(self._moved.wall())
-        control = Control(lambda name: operations.shape(name) is not None, partial(subject, sealer=Sealer(store.key)))
-        endpoint = Endpoint(
+        operations = Operations(state, store, self._service_clock, Quotas() if self._quotas else None)
+        await operations.catch_up(self._service_clock.wall())
+        control = Control(
+            lambda name: operations.shape(name) is not None, partial(subject, tokens=TokenCodec(store.key))
+        )
+        application = Application(
             hosts=self._hosts,
             verifier=Verifier(self.access_key_id, self.secret_access_key, self._clock),
             operations=operations,
             control=control,
-            control_address=ControlAddress(control, self._moved, self.secret_access_key),
+            control_address=ControlAddress(control, self._service_clock, self.secret_access_key),
             healthy=lambda: not store.failed,
             limits=self._limits,
             clock=self._clock,
         )
         loop = self._loop = asyncio.get_running_loop()
         self._subscriptions = operations.subscriptions
-        self._moved.moved = partial(_call_soon, loop, operations.subscriptions.wake)
+        self._service_clock.on_advance = partial(_call_soon, loop, operations.subscriptions.wake)
         self._stopping = asyncio.Event()
-        async with Connections(endpoint, listeners, self._limits):
+        async with Connections(application, listeners, self._limits):
             self.port = bound[0].getsockname()[1]
             if self.tls_port is not None:
                 self.tls_port = bound[1].getsockname()[1]
@@ -306,7 +308,7 @@ class Server:
             ready.set_result(None)
             await self._stopping.wait()
             self._control = None
-            self._moved.moved = None
+            self._service_clock.on_advance = None
             control.cancel_all()
             self._subscriptions.close()
 
@@ -321,7 +323,7 @@ class Server:
         else:
             folder = self.data_dir / "tls"
         # Clients validate a certificate with the time of the machine, so it is not dated by the clock of a test.
-        return Certificate(folder, [*self._hosts.names, self._hosts.reached_at.strip("[]")], SYSTEM_CLOCK.wall())
+        return Certificate(folder, [*self._hosts.names, self._hosts.url_host.strip("[]")], SYSTEM_CLOCK.wall())
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:

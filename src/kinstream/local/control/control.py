@@ -27,7 +27,7 @@ from kinstream.local.control.interception import (
 )
 from kinstream.local.control.interceptor import Interceptor
 from kinstream.local.control.reply import Reply
-from kinstream.local.operations.tokens import Iterator, Sealer, ShardsPage
+from kinstream.local.operations.tokens import ShardIterator, ShardsPage, TokenCodec
 from kinstream.local.state.model import shard_id
 
 _log = logging.getLogger("kinstream.local")
@@ -88,7 +88,7 @@ class Control:
             apply: Applies a request and returns its reply.
 
         Raises:
-            Refused: The operation or an interception refused the call.
+            RequestError: The operation or an interception refused the call.
         """
         taken = self._take(operation, request, region) if self._interceptions else None
         if taken is None:
@@ -164,15 +164,15 @@ class Control:
             )
 
 
-def subject(parameters: Parameters, sealer: Sealer) -> tuple[str | None, str | None]:
+def subject(parameters: Parameters, tokens: TokenCodec) -> tuple[str | None, str | None]:
     """Return the stream and the shard that a request addresses, by name, ARN, iterator or page token."""
     stream, shard = parameters.get("StreamName"), parameters.get("ShardId") or parameters.get("ShardToSplit")
     if stream is None:
         arns = (parameters.get(name) for name in ("StreamARN", "ResourceARN", "ConsumerARN"))
         named = next((match for arn in arns if isinstance(arn, str) and (match := _STREAM.search(arn))), None)
         stream = named[1] if named else None
-    position = sealer.open(parameters.get("ShardIterator", ""), Iterator)
+    position = tokens.decode(parameters.get("ShardIterator", ""), ShardIterator)
     if position is not None:
         return position.stream, shard_id(position.shard_index)
-    page = sealer.open(parameters.get("NextToken", ""), ShardsPage)
+    page = tokens.decode(parameters.get("NextToken", ""), ShardsPage)
     return (stream if page is None else page.stream), shard or parameters.get("ShardToMerge")

@@ -21,7 +21,7 @@ from kinstream.errors import ClosedError, ConfigError
 from kinstream.local.control.control import Control
 from kinstream.local.control.interception import Interception
 from kinstream.local.control.interceptor import Interceptor, SubscriptionInterceptor
-from kinstream.local.control.offset_clock import MovedClock
+from kinstream.local.control.offset_clock import OffsetClock
 
 T = TypeVar("T")
 
@@ -142,7 +142,7 @@ class ControlAddress:
         secret: Secret access key that a request must present as a bearer token.
     """
 
-    def __init__(self, control: Control, clock: MovedClock, secret: str) -> None:
+    def __init__(self, control: Control, clock: OffsetClock, secret: str) -> None:
         self._control = control
         self._clock = clock
         self._bearer = f"Bearer {secret}".encode()
@@ -166,13 +166,16 @@ class ControlAddress:
     async def _dispatch(self, method: str, path: list[str], query: str, body: bytes) -> Response:
         match method, path:
             case "POST", ["next"]:
-                wanted = _read(body, Next)
+                next_calls = _read(body, Next)
                 return self._set(
-                    self._control.next(wanted.operation, wanted.times, stream=wanted.stream, shard=wanted.shard), wanted
+                    self._control.next(
+                        next_calls.operation, next_calls.times, stream=next_calls.stream, shard=next_calls.shard
+                    ),
+                    next_calls,
                 )
             case "POST", ["every"]:
-                every = _read(body, Every)
-                return self._set(self._control.every(every.operation, stream=every.stream, shard=every.shard), every)
+                calls = _read(body, Every)
+                return self._set(self._control.every(calls.operation, stream=calls.stream, shard=calls.shard), calls)
             case "GET", ["interceptions"]:
                 return 200, {
                     "interceptions": [_described(interception) for interception in self._interceptions.values()]
@@ -199,17 +202,17 @@ class ControlAddress:
             raise ControlError(405, "The control address does not support this method for this path.")
         raise ControlError(404, "The control address has no such path. It has next, every, interceptions and clock.")
 
-    def _set(self, interceptor: Interceptor, wanted: Every) -> Response:
-        allowed = _ACTIONS if wanted.after_events is None else _EVENT_ACTIONS
-        names = [name for name in {**_ACTIONS, **_EVENT_ACTIONS} if getattr(wanted, name) is not None]
+    def _set(self, interceptor: Interceptor, selection: Every) -> Response:
+        allowed = _ACTIONS if selection.after_events is None else _EVENT_ACTIONS
+        names = [name for name in {**_ACTIONS, **_EVENT_ACTIONS} if getattr(selection, name) is not None]
         if len(names) != 1 or names[0] not in allowed:
-            condition = "without" if wanted.after_events is None else "with"
+            condition = "without" if selection.after_events is None else "with"
             raise ControlError(400, f"Exactly one of {', '.join(allowed)} is required {condition} after_events.")
-        arguments = getattr(wanted, names[0])
-        if wanted.after_events is not None:
-            interception = _EVENT_ACTIONS[names[0]](interceptor.after_events(wanted.after_events), arguments)
+        arguments = getattr(selection, names[0])
+        if selection.after_events is not None:
+            interception = _EVENT_ACTIONS[names[0]](interceptor.after_events(selection.after_events), arguments)
         else:
-            chosen = interceptor.after_applying if wanted.after_applying else interceptor
+            chosen = interceptor.after_applying if selection.after_applying else interceptor
             interception = _ACTIONS[names[0]](chosen, arguments)
         self._interceptions[interception.id] = interception
         if len(self._interceptions) > KEPT_INTERCEPTIONS:
@@ -223,11 +226,11 @@ class ControlAddress:
 
     async def _wait(self, interception: Interception, query: str) -> Any:
         """Describe an interception once it has intercepted `calls` (1) calls, or after `wait` (0) seconds."""
-        given = parse_qs(query)
+        parameters = parse_qs(query)
         try:
             # In this order "nan", which no timer accepts, becomes 0.
-            seconds = min(max(0, float(given.get("wait", ["0"])[-1])), MAX_WAIT)
-            calls = int(given.get("calls", ["1"])[-1][:10])
+            seconds = min(max(0, float(parameters.get("wait", ["0"])[-1])), MAX_WAIT)
+            calls = int(parameters.get("calls", ["1"])[-1][:10])
         except ValueError:
             raise ControlError(400, "wait and calls must be numbers.") from None
         if seconds:

@@ -26,7 +26,7 @@ KEPT_CALLS = 100
 
 Parameters: TypeAlias = dict[str, Any]
 Apply: TypeAlias = Callable[[Any], Awaitable[Reply]]
-"""Applies a request and returns its reply. Raises Refused."""
+"""Applies a request and returns its reply. Raises RequestError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class InterceptedRequest:
     Args:
         call: The call as shown to the test.
         request: The parsed request.
-        apply: Applies a request and returns its reply. Raises Refused.
+        apply: Applies a request and returns its reply. Raises RequestError.
     """
 
     def __init__(self, call: Call, request: msgspec.Struct, apply: Apply) -> None:
@@ -68,7 +68,7 @@ class InterceptedRequest:
 
 
 Action: TypeAlias = Callable[[InterceptedRequest], Awaitable[Reply]]
-"""Handles an intercepted request and returns its reply. Raises Refused."""
+"""Handles an intercepted request and returns its reply. Raises RequestError."""
 
 
 class Interception:
@@ -169,13 +169,13 @@ class Interception:
                 return False
             self.count += 1
             self._calls.append(call)
-            come = [future for calls, future in self._awaited if calls <= self.count]
+            reached = [future for calls, future in self._awaited if calls <= self.count]
             self._awaited = [(calls, future) for calls, future in self._awaited if calls > self.count]
-            never, self._awaited = (self._awaited, []) if self.left == 0 else ([], self._awaited)
-        for future in come:
+            unreachable, self._awaited = (self._awaited, []) if self.left == 0 else ([], self._awaited)
+        for future in reached:
             if future.set_running_or_notify_cancel():
                 future.set_result(call)
-        _end(never)
+        _end(unreachable)
         return True
 
     async def until_released(self) -> None:

@@ -18,7 +18,7 @@ from kinstream.local.control import subscription_faults
 from kinstream.local.control.interception import Action, InterceptedRequest, Interception, Parameters, members_of
 from kinstream.local.control.reply import ConnectionDrop, Reply
 from kinstream.local.control.subscription_faults import Fault
-from kinstream.local.state.request_error import Refused
+from kinstream.local.state.request_error import RequestError
 
 _INJECTED = "Injected by an interception of the local Kinesis."
 _STATUS = {"InternalFailure": 500, "InternalFailureException": 500, "ServiceUnavailable": 503}
@@ -72,7 +72,7 @@ class Interceptor:
         async def action(intercepted: InterceptedRequest) -> Reply:
             if self._after_applying:
                 await intercepted.apply()
-            raise Refused(code, message, status=chosen)
+            raise RequestError(code, message, status=chosen)
 
         return self._set(action)
 
@@ -176,15 +176,15 @@ class Interceptor:
                 msgspec.json.encode(body)
             except TypeError as error:
                 raise ConfigError(f"body: {error}") from None
-        given = dict(headers or {})
-        for name, value in given.items():
+        header_values = dict(headers or {})
+        for name, value in header_values.items():
             if not (name.isascii() and name.replace("-", "").isalnum() and value.isascii() and value.isprintable()):
                 raise ConfigError(f"headers: {name!r} is not a valid header")
 
         async def action(intercepted: InterceptedRequest) -> Reply:
             if self._after_applying:
                 await intercepted.apply()
-            return Reply(body, status=status, headers=given)
+            return Reply(body, status=status, headers=header_values)
 
         return self._set(action)
 
@@ -206,7 +206,7 @@ class Interceptor:
             try:
                 request = msgspec.convert(changed, type(intercepted.request), builtin_types=(bytes,))
             except msgspec.ValidationError as error:
-                raise Refused("SerializationException", f"Changed by an interception: {error}") from None
+                raise RequestError("SerializationException", f"Changed by an interception: {error}") from None
             return await intercepted.apply(request)
 
         return self._set(action)
@@ -247,8 +247,8 @@ class SubscriptionInterceptor:
             code: Error code, such as "InternalFailureException".
             message: Error message.
         """
-        refused = Refused(text("code", code), message)
-        return self._set(lambda _: subscription_faults.fail(self._events, refused))
+        error = RequestError(text("code", code), message)
+        return self._set(lambda _: subscription_faults.fail(self._events, error))
 
     def silence(self) -> Interception:
         """Send nothing more, as on a half-open connection, until the interception is released or cancelled."""

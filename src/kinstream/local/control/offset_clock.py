@@ -1,4 +1,4 @@
-"""A clock that follows another clock and can be advanced relative to it."""
+"""Offset clock: follows another clock, and can be advanced relative to it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from kinstream.clock import Clock
 from kinstream.config import number
 from kinstream.errors import ConfigError
 
-FARTHEST = 10 * 366 * 86400.0
+MAX_ADVANCE = 10 * 366 * 86400.0
 """Maximum seconds of one advance."""
 
-LATEST = 64_060_588_800.0
+MAX_TIME = 64_060_588_800.0
 """The year 4000. The seconds in sequence numbers are limited to the year 4147."""
 
 
-class MovedClock:
+class OffsetClock:
     """The time of the service, which a test can advance so that records age, iterators expire and quotas refill.
 
     Args:
@@ -25,13 +25,13 @@ class MovedClock:
 
     Attributes:
         advanced: Seconds by which it is ahead of that clock.
-        moved: Called after an advance, in the thread of the caller, because running timeouts do not notice an advance.
+        on_advance: Called after an advance, in the thread of the caller, because running timeouts do not notice an advance.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.advanced: float = 0.0
-        self.moved: Callable[[], None] | None = None
+        self.on_advance: Callable[[], None] | None = None
         self._lock = threading.Lock()
 
     def advance(self, seconds: float) -> None:
@@ -40,14 +40,14 @@ class MovedClock:
         Raises:
             ConfigError: The advance is negative or too far.
         """
-        number("seconds", seconds, 0, FARTHEST)
+        number("seconds", seconds, 0, MAX_ADVANCE)
         with self._lock:
-            if self.wall() + seconds > LATEST:
+            if self.wall() + seconds > MAX_TIME:
                 raise ConfigError(f"seconds={seconds:g}: the clock cannot be advanced beyond the year 4000")
             self.advanced += seconds
-        moved = self.moved
-        if moved is not None:
-            moved()
+        on_advance = self.on_advance
+        if on_advance is not None:
+            on_advance()
 
     def monotonic(self) -> float:
         """Return seconds that never decrease."""

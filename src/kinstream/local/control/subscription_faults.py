@@ -8,9 +8,9 @@ from contextlib import aclosing
 from typing import Any, TypeAlias
 
 from kinstream.local.operations.subscriptions import Subscription
-from kinstream.local.state.request_error import Refused
+from kinstream.local.state.request_error import RequestError
 from kinstream.local.wire.formats import WireFormat
-from kinstream.local.wire.push import ConnectionDropped, Messages, exception, give_up
+from kinstream.local.wire.push import ConnectionDropped, Messages, cancel_and_wait, exception
 
 Fault: TypeAlias = Callable[[Messages, Subscription, WireFormat], Messages]
 """Wraps the messages of a subscription. The first message is the initial response, and events follow."""
@@ -60,14 +60,14 @@ def corrupt(events: int, at: int) -> Fault:
     return fault
 
 
-def fail(events: int, refused: Refused) -> Fault:
+def fail(events: int, error: RequestError) -> Fault:
     """End with an exception event after the given number of events."""
 
     async def fault(messages: Messages, subscription: Subscription, wire: WireFormat) -> Messages:
         async with aclosing(end(events)(messages, subscription, wire)) as first:
             async for message in first:
                 yield message
-        yield exception(refused, wire)
+        yield exception(error, wire)
 
     return fault
 
@@ -84,7 +84,7 @@ def silence(events: int, released: Callable[[], Awaitable[None]]) -> Fault:
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await give_up(release, close)
+            await cancel_and_wait(release, close)
 
     return fault
 

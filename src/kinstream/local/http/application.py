@@ -23,15 +23,15 @@ from kinstream.clock import Clock
 from kinstream.local.control.control import Control
 from kinstream.local.control.control_address import PREFIX, ControlAddress, ControlError
 from kinstream.local.control.reply import ConnectionDrop, Reply
-from kinstream.local.http.connections import Line
+from kinstream.local.http.connections import ClientConnection
 from kinstream.local.http.hosts import Hosts
 from kinstream.local.http.limits import Limits
 from kinstream.local.operations.subscriptions import Subscription
 from kinstream.local.operations.table import Operations
-from kinstream.local.state.request_error import Refused
+from kinstream.local.state.request_error import RequestError
 from kinstream.local.wire import event_encoder, sts
 from kinstream.local.wire.formats import JSON, WIRES, WireFormat
-from kinstream.local.wire.push import ConnectionDropped, Flow, Pushed, push
+from kinstream.local.wire.push import ConnectionDropped, Flow, PushedSubscription, push
 from kinstream.local.wire.signature import Verifier
 
 _log = logging.getLogger("kinstream.local")
@@ -59,14 +59,14 @@ class Response:
     body: bytes
     content_type: str
     headers: Mapping[str, str] | None = None
-    """Headers that replace the usual ones. An empty value removes a header."""
+    """Headers that replace the default ones. An empty value removes a header."""
     drop: ConnectionDrop | None = None
     """If set, the connection is dropped instead of completing the response."""
-    pushed: Pushed | None = None
+    pushed: PushedSubscription | None = None
     """If set, a subscription that is streamed in place of the body."""
 
 
-class Endpoint:
+class Application:
     """An ASGI application that serves Kinesis requests, the control address and the health check.
 
     Args:
@@ -111,36 +111,36 @@ class Endpoint:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
-        line: Line = scope["state"]["connection"]
+        connection: ClientConnection = scope["state"]["connection"]
         with ExitStack() as opened:
             response: Response | None
             if scope["path"] == HEALTH and scope["method"] in ("GET", "HEAD"):
-                response = await self._answer_health(scope["method"], receive)
+                response = await self._health_response(scope["method"], receive)
             elif scope["path"].startswith(PREFIX):
-                response = await self._answer_control(scope, headers, receive)
+                response = await self._control_response(scope, headers, receive)
             else:
-                response = await self._answer_kinesis(scope, headers, receive, opened)
+                response = await self._kinesis_response(scope, headers, receive, opened)
             if response is None:
                 return
             if _has_two_lengths(scope, headers):
                 response.headers = {**(response.headers or {}), "connection": "close"}
             try:
                 async with asyncio.timeout(self._limits.response_timeout):
-                    await self._send(response, send, line)
+                    await self._send(response, send, connection)
             except TimeoutError:
-                line.cut()  # the client does not read
+                connection.abort()  # the client does not read
                 return
             if response.pushed is not None:
                 await self._push(response.pushed, scope, receive, send)
 
-    async def _answer_health(self, method: str, receive: Receive) -> Response | None:
+    async def _health_response(self, method: str, receive: Receive) -> Response | None:
         """Return 200, or 503 once the data folder has failed. HEAD gets no body."""
         try:
             # Read the body to its end: an HTTP/2 connection breaks if a request continues after its response.
-            if await self._body(receive) is GONE:
+            if await self._body(receive) is DISCONNECTED:
                 return None
-        except Refused as refused:
-            return Response(refused.status, b"", "application/json")
+        except RequestError as error:
+            return Response(error.status, b"", "application/json")
         if self._healthy():
             status, body = 200, b'{"status": "ok"}'
         else:
@@ -153,7 +153,7 @@ class Endpoint:
             response.headers, response.body = {"content-length": str(len(body))}, b""
         return response
 
-    async def _answer_kinesis(
+    async def _kinesis_response(
         self, scope: Scope, headers: list[tuple[str, str]], receive: Receive, opened: ExitStack
     ) -> Response | None:
         by_name = dict(headers)
@@ -163,7 +163,7 @@ class Endpoint:
         response = Response(200, b"", wire.content_type)
         try:
             body = await self._body(receive)
-            if body is GONE:
+            if body is DISCONNECTED:
                 return None
             reply = await self._reply(
                 scope, headers, by_name, body, wire if for_sts else WIRES.get(content_type), opened
@@ -172,11 +172,11 @@ class Endpoint:
             if reply.subscription is None:
                 response.body = reply.encoded(wire)
             else:
-                response.pushed = Pushed(reply.subscription, reply.messages(reply.subscription, wire))
+                response.pushed = PushedSubscription(reply.subscription, reply.messages(reply.subscription, wire))
                 response.content_type = event_encoder.CONTENT_TYPE
-        except Refused as refused:
-            response.status = refused.status
-            error_body = {"__type": refused.code} | ({"message": refused.message} if refused.message else {})
+        except RequestError as error:
+            response.status = error.status
+            error_body = {"__type": error.code} | ({"message": error.message} if error.message else {})
             response.body = wire.encode(error_body)
         except Exception as error:
             # An OSError needs no traceback: the store has logged it, and after a full disk every request fails with it.
@@ -197,12 +197,12 @@ class Endpoint:
         wire: WireFormat | None,
         opened: ExitStack,
     ) -> Reply:
-        """Return the reply to a request. Raises Refused."""
-        if not self._hosts.lets_in(by_name.get("host", "")):
-            raise Refused("AccessDeniedException", _WRONG_HOST, status=403)
+        """Return the reply to a request. Raises RequestError."""
+        if not self._hosts.accepts(by_name.get("host", "")):
+            raise RequestError("AccessDeniedException", _WRONG_HOST, status=403)
         if body is None:
             limit = self._limits.body_bytes
-            raise Refused("RequestEntityTooLargeException", f"The body is larger than {limit} bytes.", status=413)
+            raise RequestError("RequestEntityTooLargeException", f"The body is larger than {limit} bytes.", status=413)
         query = scope["query_string"].decode("latin-1")
         target = scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
         if wire is sts.STS:
@@ -210,14 +210,14 @@ class Endpoint:
             return Reply(sts.respond(body))
         service, _, operation = by_name.get("x-amz-target", "").partition(".")
         if scope["method"] != "POST" or not operation:
-            raise Refused(
+            raise RequestError(
                 "AccessDeniedException", "Unable to determine service/operation name to be authorized", status=403
             )
         if wire is None:
-            raise Refused("UnknownOperationException", status=404)
+            raise RequestError("UnknownOperationException", status=404)
         shape = self._operations.shape(operation) if service == _TARGET else None
         if shape is None:
-            raise Refused("UnknownOperationException")
+            raise RequestError("UnknownOperationException")
         region = self._verifier.verify(scope["method"], target, headers, body)
 
         async def apply(request: msgspec.Struct) -> Reply:
@@ -229,26 +229,28 @@ class Endpoint:
 
         return await self._control.handle(operation, wire.decode(body, shape), region, apply)
 
-    async def _answer_control(self, scope: Scope, headers: list[tuple[str, str]], receive: Receive) -> Response | None:
+    async def _control_response(
+        self, scope: Scope, headers: list[tuple[str, str]], receive: Receive
+    ) -> Response | None:
         response = Response(200, b"", "application/json")
         try:
             body = await self._body(receive)
-            if body is GONE:
+            if body is DISCONNECTED:
                 return None
-            response.status, content = await self._control_response(scope, dict(headers), body)
+            response.status, content = await self._control_result(scope, dict(headers), body)
             response.body = b"" if content is None else msgspec.json.encode(content)
         except ControlError as error:
             response.status, response.body = error.status, msgspec.json.encode({"error": str(error)})
-        except Refused as refused:
-            response.status, response.body = refused.status, msgspec.json.encode({"error": refused.message})
+        except RequestError as error:
+            response.status, response.body = error.status, msgspec.json.encode({"error": error.message})
         except Exception:
             _log.exception("a request to the control address failed")
             response.status, response.body = 500, b'{"error": "The local Kinesis failed; see its log."}'
         return response
 
-    async def _control_response(self, scope: Scope, by_name: dict[str, str], body: bytes | None) -> tuple[int, Any]:
+    async def _control_result(self, scope: Scope, by_name: dict[str, str], body: bytes | None) -> tuple[int, Any]:
         """Return the status and the body of the response to a request to the control address. Raises ControlError."""
-        if not self._hosts.lets_in(by_name.get("host", "")):
+        if not self._hosts.accepts(by_name.get("host", "")):
             raise ControlError(403, _WRONG_HOST)
         if body is None:
             raise ControlError(413, f"The body is larger than {self._limits.body_bytes} bytes.")
@@ -257,22 +259,22 @@ class Endpoint:
             scope["method"], scope["path"], query, by_name.get("authorization", ""), body
         )
 
-    async def _send(self, response: Response, send: Send, line: Line) -> None:
+    async def _send(self, response: Response, send: Send, connection: ClientConnection) -> None:
         drop = response.drop
         if drop is not None and not drop.after_bytes:
-            line.reset() if drop.reset else line.cut()
+            connection.reset() if drop.reset else connection.abort()
             return
-        usual = {
+        default_headers = {
             "x-amzn-requestid": str(uuid.uuid4()),
             "x-amz-id-2": base64.b64encode(os.urandom(72)).decode(),
             "date": formatdate(self._clock.wall(), usegmt=True),
             "content-type": response.content_type,
         }
         if response.pushed is None:
-            usual["content-length"] = str(len(response.body))
+            default_headers["content-length"] = str(len(response.body))
         if response.headers:
-            usual |= {name.lower(): value for name, value in response.headers.items()}
-        headers = [(name.encode(), value.encode()) for name, value in usual.items() if value]
+            default_headers |= {name.lower(): value for name, value in response.headers.items()}
+        headers = [(name.encode(), value.encode()) for name, value in default_headers.items() if value]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         if response.pushed is not None:
             return
@@ -280,23 +282,23 @@ class Endpoint:
             await send({"type": "http.response.body", "body": response.body})
         else:
             await send({"type": "http.response.body", "body": response.body[: drop.after_bytes], "more_body": True})
-            await line.finish()
+            await connection.close_after_sending()
 
-    async def _push(self, pushed: Pushed, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _push(self, pushed: PushedSubscription, scope: Scope, receive: Receive, send: Send) -> None:
         flow: Flow = scope["state"]["flow"]
-        line: Line = scope["state"]["connection"]
+        connection: ClientConnection = scope["state"]["connection"]
         try:
-            await push(pushed, send=send, receive=receive, flow=flow, patience=self._limits.response_timeout)
+            await push(pushed, send=send, receive=receive, flow=flow, read_timeout=self._limits.response_timeout)
         except ConnectionDropped:
-            await line.finish()
+            await connection.close_after_sending()
 
     async def _body(self, receive: Receive) -> bytes | None:
-        """Return the whole body, None if it is too large, or GONE. Raises Refused if it does not arrive in time."""
+        """Return the whole body, None if it is too large, or DISCONNECTED. Raises RequestError if it does not arrive in time."""
         try:
             async with asyncio.timeout(self._limits.body_timeout):
                 return await _collect(receive, self._limits.body_bytes)
         except TimeoutError:
-            raise Refused("RequestTimeoutException", "The body did not arrive in time.", status=408) from None
+            raise RequestError("RequestTimeoutException", "The body did not arrive in time.", status=408) from None
 
 
 def _has_two_lengths(scope: Scope, headers: list[tuple[str, str]]) -> bool:
@@ -309,7 +311,7 @@ def _has_two_lengths(scope: Scope, headers: list[tuple[str, str]]) -> bool:
     return scope["http_version"].startswith("1") and {"transfer-encoding", "content-length"} <= names
 
 
-GONE = b"\0gone"
+DISCONNECTED = b"\0disconnected"
 """Sentinel for the body of a client that disconnected. Compare by identity."""
 
 
@@ -319,7 +321,7 @@ async def _collect(receive: Receive, most: int) -> bytes | None:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return GONE
+            return DISCONNECTED
         part = message.get("body", b"")
         size += len(part)
         if size <= most:

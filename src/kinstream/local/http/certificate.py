@@ -58,9 +58,9 @@ class Certificate:
         wanted = sorted({*NAMES, *names})
         moment = datetime.fromtimestamp(now, UTC)
         try:
-            if not self._good(wanted, moment):
+            if not self._is_valid(wanted, moment):
                 folder.mkdir(parents=True, exist_ok=True)
-                self._make(wanted, moment)
+                self._create(wanted, moment)
         except OSError as error:
             raise ConfigError(f"data_dir: cannot store a certificate in {folder}: {error.strerror}") from error
 
@@ -72,7 +72,7 @@ class Certificate:
         context.load_cert_chain(self._server_file)
         return context
 
-    def _good(self, names: list[str], now: datetime) -> bool:
+    def _is_valid(self, names: list[str], now: datetime) -> bool:
         """Return True if the files match each other, the names and the time. Unreadable files are not valid either."""
         try:
             ca = x509.load_pem_x509_certificate(self.ca_file.read_bytes())
@@ -90,7 +90,7 @@ class Certificate:
             and (sys.platform == "win32" or self._server_file.stat().st_mode & 0o077 == 0)
         )
 
-    def _make(self, names: list[str], now: datetime) -> None:
+    def _create(self, names: list[str], now: datetime) -> None:
         ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
         ca_name = _name("kinstream local authority")
         ca_id = x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key())
@@ -162,9 +162,9 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
 
 def _write(path: Path, content: bytes, mode: int) -> None:
     """Replace a file atomically, so that no process sees a partial file or a key with wrong permissions."""
-    fresh = path.with_suffix(".new")
+    new_file = path.with_suffix(".new")
     with contextlib.suppress(FileNotFoundError):
-        fresh.unlink()
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:  # noqa: PTH123, born with its mode
+        new_file.unlink()
+    with open(os.open(new_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:  # noqa: PTH123, created with its mode
         file.write(content)
-    fresh.replace(path)
+    new_file.replace(path)

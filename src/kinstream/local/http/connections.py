@@ -39,7 +39,7 @@ _log = logging.getLogger("kinstream.local")
 
 Message: TypeAlias = dict[str, Any]
 Send: TypeAlias = Callable[[Any], Awaitable[None]]
-Application: TypeAlias = Callable[[dict[str, Any], Callable[[], Awaitable[Message]], Send], Awaitable[None]]
+AsgiApplication: TypeAlias = Callable[[dict[str, Any], Callable[[], Awaitable[Message]], Send], Awaitable[None]]
 
 READ_BYTES = 64 * 1024
 
@@ -52,17 +52,17 @@ INBOX_MESSAGES = 8
 LINGER_SECONDS = 5.0
 """Maximum seconds to send the last bytes of a closed connection."""
 
-GOODBYE_SECONDS = 1.0
+TLS_SHUTDOWN_SECONDS = 1.0
 """Maximum seconds for the TLS shutdown."""
 
-_ACCEPT_AGAIN = 0.5
+_ACCEPT_RETRY_SECONDS = 0.5
 """Delay in seconds before accepting again if the system has no resources for a connection."""
 
 
-_FEW_TURNS = 10
-"""Event loop iterations within which the end of a response is normally sent. Later it is polled every `_LOOK_AGAIN`."""
+_TURNS_WITHOUT_DELAY = 10
+"""Event loop iterations within which the end of a response is normally sent. Later it is polled every `_POLL_SECONDS`."""
 
-_LOOK_AGAIN = 0.02
+_POLL_SECONDS = 0.02
 
 
 class Listener(NamedTuple):
@@ -73,13 +73,13 @@ class Listener(NamedTuple):
     tls: ssl.SSLContext | None = None
 
 
-class Line(Protocol):
+class ClientConnection(Protocol):
     """The connection of a request, for an application that needs to close it."""
 
-    async def finish(self) -> None:
+    async def close_after_sending(self) -> None:
         """Close it after the bytes sent so far."""
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """Close it immediately, and abort the responses in flight."""
 
     def reset(self) -> None:
@@ -89,8 +89,8 @@ class Line(Protocol):
 class Connections:
     """Server of an ASGI application on listening sockets, while its context is entered.
 
-    The `scope["state"]` of a request has its connection as "connection" (a `Line`) and the flow control of its response as
-    "flow" (a `push.Flow`).
+    The `scope["state"]` of a request has its connection as "connection" (a `ClientConnection`) and the flow control of its
+    response as "flow" (a `push.Flow`).
 
     Args:
         app: The ASGI application.
@@ -98,7 +98,7 @@ class Connections:
         limits: Limits for clients.
     """
 
-    def __init__(self, app: Application, listeners: Sequence[Listener], limits: Limits) -> None:
+    def __init__(self, app: AsgiApplication, listeners: Sequence[Listener], limits: Limits) -> None:
         self._app = app
         self._listeners = listeners
         self._limits = limits
@@ -145,7 +145,7 @@ class Connections:
             except OSError as error:
                 self._slots.release()
                 _log.warning("cannot accept connections now, retrying: %s", error.strerror)
-                await asyncio.sleep(_ACCEPT_AGAIN)
+                await asyncio.sleep(_ACCEPT_RETRY_SECONDS)
                 continue
             except asyncio.CancelledError:
                 self._slots.release()
@@ -167,7 +167,7 @@ class Connections:
                 accepted,
                 ssl=tls,
                 ssl_handshake_timeout=self._limits.handshake_timeout if tls else None,
-                ssl_shutdown_timeout=GOODBYE_SECONDS if tls else None,
+                ssl_shutdown_timeout=TLS_SHUTDOWN_SECONDS if tls else None,
             )
         except (OSError, asyncio.CancelledError) as error:
             accepted.close()
@@ -180,7 +180,7 @@ class Connections:
         try:
             await connection.serve()
         except asyncio.CancelledError:
-            connection.cut()
+            connection.abort()
             raise
         except Exception:
             _log.exception("a connection failed")
@@ -213,7 +213,7 @@ class _Connection:
 
     def __init__(
         self,
-        app: Application,
+        app: AsgiApplication,
         config: Config,
         context: WorkerContext,
         idle_seconds: Callable[[], float],
@@ -230,9 +230,9 @@ class _Connection:
         self._idle: asyncio.TimerHandle | None = None
         self._lingering: asyncio.TimerHandle | None = None
         self._ended = False
-        self._leaving = False
+        self._closing = False
         """True once the client sends no more requests but still receives the responses in flight."""
-        self._heeding = False
+        self._goaway_replaced = False
 
     async def serve(self) -> None:
         """Serve requests until either side closes the connection."""
@@ -257,13 +257,13 @@ class _Connection:
                     self._send,
                     "http/1.1" if tls is None else tls.selected_alpn_protocol(),
                 )
-                self._may_idle(True)
+                self._set_idle(True)
                 await self._protocol.initiate()
                 if isinstance(self._protocol.protocol, H2Protocol):
-                    self._heed_goodbye(self._protocol.protocol.connection)
+                    self._keep_sending_after_goaway(self._protocol.protocol.connection)
                 await self._read()
         finally:
-            self._may_idle(False)
+            self._set_idle(False)
             if self._lingering is not None:
                 self._lingering.cancel()
 
@@ -271,20 +271,20 @@ class _Connection:
         """Close the connection if it is idle, or else after the responses in flight."""
         if self._idle is None:
             return
-        self._leave()
+        self._close_idle()
         if not self._writer.transport.get_write_buffer_size():
-            self.cut()  # a TLS shutdown would wait for the client
+            self.abort()  # a TLS shutdown would wait for the client
 
-    async def finish(self) -> None:
+    async def close_after_sending(self) -> None:
         """Close the connection after the bytes sent so far."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LINGER_SECONDS):
-                for waiting in self._waiting():
-                    if waiting.buffer:
-                        await waiting.drain()
+                for blocked in self._blocked_responses():
+                    if blocked.buffer:
+                        await blocked.drain()
         self._close()
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """Close the connection immediately, and abort the responses in flight."""
         self._writer.transport.abort()
 
@@ -292,7 +292,7 @@ class _Connection:
         """Close the connection immediately with a connection reset."""
         now = struct.pack("ii", 1, 0)
         self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, now)
-        self.cut()
+        self.abort()
 
     def spawn(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         """Start a task that is cancelled with the connection."""
@@ -303,19 +303,19 @@ class _Connection:
         self._group.create_task(work())
 
     async def spawn_app(
-        self, app: Application, config: Config, scope: dict[str, Any], send: Send
+        self, app: AsgiApplication, config: Config, scope: dict[str, Any], send: Send
     ) -> Callable[[Message], Awaitable[None]]:
         """Start the application for one request, and return the callable that receives its messages."""
         inbox = _Inbox()
         bound: Any = send
         stream: HTTPStream = bound.__self__
         scope["state"]["flow"] = _ResponseFlow(self, stream.stream_id)
-        passed_on = stream.send
+        forward = stream.send
 
         async def in_order(event: StreamEvent) -> None:
-            await passed_on(event)
+            await forward(event)
             if isinstance(event, EndBody):
-                await self._ended_before_leaving(stream.stream_id)
+                await self._wait_until_sent(stream.stream_id)
 
         stream.send = in_order
 
@@ -345,23 +345,23 @@ class _Connection:
                 self._ended = True
             protocol = self._protocol.protocol
             if isinstance(protocol, H2Protocol):
-                self._heed_goodbye(protocol.connection)
-                if self._leaving and protocol.idle:
+                self._keep_sending_after_goaway(protocol.connection)
+                if self._closing and protocol.idle:
                     self._close()
                 encoder = protocol.connection.encoder
                 if encoder.header_table_size > HEADER_TABLE_BYTES:
                     encoder.header_table_size = HEADER_TABLE_BYTES
                 if self._idle is None and protocol.idle:
-                    self._may_idle(True)  # HTTP/2 does not report a new connection as idle
+                    self._set_idle(True)  # HTTP/2 does not report a new connection as idle
         protocol = self._protocol.protocol
         if isinstance(protocol, H2Protocol):
             for number in [number for number, stream in protocol.streams.items() if not hasattr(stream, "scope")]:
                 del protocol.streams[number]  # its request was malformed (bytes of the path), so it never ends
         await self._protocol.handle(Closed())
-        for waiting in self._waiting():
-            await waiting.close()
+        for blocked in self._blocked_responses():
+            await blocked.close()
 
-    async def _ended_before_leaving(self, number: int) -> None:
+    async def _wait_until_sent(self, number: int) -> None:
         """Wait until the end of a response is sent (HTTP/2) if the connection then closes. hypercorn would close it before."""
         protocol = self._protocol.protocol
         turns = 0
@@ -369,23 +369,23 @@ class _Connection:
             isinstance(protocol, H2Protocol)
             and number in protocol.stream_buffers
             and not protocol.closed
-            and (self._leaving or self._context.terminated.is_set())
+            and (self._closing or self._context.terminated.is_set())
         ):
-            await asyncio.sleep(0 if turns < _FEW_TURNS else _LOOK_AGAIN)
+            await asyncio.sleep(0 if turns < _TURNS_WITHOUT_DELAY else _POLL_SECONDS)
             turns += 1
 
-    async def taken(self, number: int) -> None:
+    async def drain_response(self, number: int) -> None:
         """Wait until all bytes of a response are written. hypercorn buffers without limit if the window of the client is full."""
         protocol = self._protocol.protocol
         buffer = protocol.stream_buffers.get(number) if isinstance(protocol, H2Protocol) else None
         if buffer is not None:
             await buffer.drain()
 
-    async def abandon(self, number: int) -> None:
+    async def abort_response(self, number: int) -> None:
         """Abort one response: its stream in HTTP/2, the connection in HTTP/1.1."""
         protocol = self._protocol.protocol
         if not isinstance(protocol, H2Protocol):
-            self.cut()
+            self.abort()
             return
         buffer = protocol.stream_buffers.pop(number, None)
         if buffer is None:
@@ -396,7 +396,7 @@ class _Connection:
             protocol.connection.reset_stream(number, ErrorCodes.CANCEL)
             await self._send(RawData(protocol.connection.data_to_send()))
 
-    def _waiting(self) -> list[StreamBuffer]:
+    def _blocked_responses(self) -> list[StreamBuffer]:
         """Return the responses blocked by the flow control of the client (HTTP/2), possibly forever."""
         protocol = self._protocol.protocol
         return list(protocol.stream_buffers.values()) if isinstance(protocol, H2Protocol) else []
@@ -414,38 +414,38 @@ class _Connection:
         elif isinstance(event, Closed):
             self._close()
         elif isinstance(event, Updated) and not self._ended:
-            self._may_idle(event.idle)
+            self._set_idle(event.idle)
 
-    def _may_idle(self, idle: bool) -> None:
+    def _set_idle(self, idle: bool) -> None:
         """Start or stop the idle timer."""
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
-        if idle and (self._leaving or self._context.terminated.is_set()):
+        if idle and (self._closing or self._context.terminated.is_set()):
             self._close()
         elif idle:
-            self._idle = asyncio.get_running_loop().call_later(self._idle_seconds(), self._leave)
+            self._idle = asyncio.get_running_loop().call_later(self._idle_seconds(), self._close_idle)
 
-    def _heed_goodbye(self, connection: H2Connection) -> None:
+    def _keep_sending_after_goaway(self, connection: H2Connection) -> None:
         """Keep sending the responses in flight after the client sent GOAWAY. h2 would send nothing more.
 
         The AWS SDK for JavaScript sends GOAWAY as soon as a subscription has begun.
         """
-        if self._heeding:
+        if self._goaway_replaced:
             return
-        self._heeding = True
+        self._goaway_replaced = True
         receivers = connection._frame_dispatch_table
-        usual: Callable[[GoAwayFrame], tuple[list[Frame], list[H2Event]]] = receivers[GoAwayFrame]
+        original: Callable[[GoAwayFrame], tuple[list[Frame], list[H2Event]]] = receivers[GoAwayFrame]
 
-        def heed(frame: GoAwayFrame) -> tuple[list[Frame], list[H2Event]]:
+        def receive_goaway(frame: GoAwayFrame) -> tuple[list[Frame], list[H2Event]]:
             if frame.error_code:
-                return usual(frame)
-            self._leaving = True
+                return original(frame)
+            self._closing = True
             return [], []
 
-        receivers[GoAwayFrame] = heed
+        receivers[GoAwayFrame] = receive_goaway
 
-    def _leave(self) -> None:
+    def _close_idle(self) -> None:
         """Close an idle connection. HTTP/2 announces it with GOAWAY, so that a client can retry a request sent in between."""
         protocol = self._protocol.protocol
         if isinstance(protocol, H2Protocol):
@@ -458,7 +458,7 @@ class _Connection:
         """Close the connection after the bytes written so far, if the client reads them in time."""
         _close_once(self._writer)
         if self._lingering is None:
-            self._lingering = asyncio.get_running_loop().call_later(LINGER_SECONDS, self.cut)
+            self._lingering = asyncio.get_running_loop().call_later(LINGER_SECONDS, self.abort)
 
 
 class _ResponseFlow:
@@ -468,13 +468,13 @@ class _ResponseFlow:
         self._connection = connection
         self._number = number
 
-    async def taken(self) -> None:
+    async def drain(self) -> None:
         """Wait until all bytes sent so far are written."""
-        await self._connection.taken(self._number)
+        await self._connection.drain_response(self._number)
 
-    async def abandon(self) -> None:
+    async def abort_response(self) -> None:
         """Abort this response, and leave others on the connection alone."""
-        await self._connection.abandon(self._number)
+        await self._connection.abort_response(self._number)
 
 
 class _Inbox:

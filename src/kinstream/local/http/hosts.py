@@ -37,10 +37,10 @@ class Hosts:
             raise ConfigError(f"host_names: must be a list of names, not {given}")
         self.names: frozenset[str] = frozenset(_name(name) for name in names)
         self._remote = remote
-        self._known = self.names | ({socket.gethostname().lower()} if remote else set())
+        self._accepted_names = self.names | ({socket.gethostname().lower()} if remote else set())
 
     @property
-    def reached_at(self) -> str:
+    def url_host(self) -> str:
         """Return the host of the server's URL, for clients on this machine."""
         if self.address == "0.0.0.0":  # noqa: S104, this only compares
             return "127.0.0.1"
@@ -67,11 +67,11 @@ class Hosts:
             raise ConfigError(f"{field}={port}: cannot listen on {self.address}: {error.strerror}") from error
         return bound
 
-    def lets_in(self, header: str) -> bool:
+    def accepts(self, header: str) -> bool:
         """Return True if a Host header is accepted."""
         name, _, port = header.rpartition(":")
         name = (name if port.isdecimal() else header).strip("[]").lower()
-        if name == "localhost" or name.endswith(".localhost") or name in self._known:
+        if name == "localhost" or name.endswith(".localhost") or name in self._accepted_names:
             return True
         try:
             address = ipaddress.ip_address(name)

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, Protocol, get_type_hints
 
 import msgspec
 
-from kinstream.local.state.request_error import Refused
+from kinstream.local.state.request_error import RequestError
 
-MAX_PROBLEMS = 10
+MAX_VIOLATIONS = 10
 """Maximum violations reported in one response."""
 
 MAX_VALUE_CHARACTERS = 2048
@@ -21,14 +21,14 @@ MAX_VALUE_CHARACTERS = 2048
 class Constraint(Protocol):
     """A rule for one member."""
 
-    def problem(self, value: Any) -> str | None:
+    def violation(self, value: Any) -> str | None:
         """Return the rule that a present value violates, or None."""
 
 
 class Required:
     """The member must be present."""
 
-    def problem(self, value: Any) -> str | None:
+    def violation(self, value: Any) -> str | None:
         """Return None, because any present value is valid."""
         return None
 
@@ -36,7 +36,7 @@ class Required:
 class Each:
     """The member is a structure with its own constraints."""
 
-    def problem(self, value: Any) -> str | None:
+    def violation(self, value: Any) -> str | None:
         """Return None, because `check` checks the members of the structure."""
         return None
 
@@ -48,7 +48,7 @@ class Length:
         self.low: int = low
         self.high: int = high
 
-    def problem(self, value: Any) -> str | None:
+    def violation(self, value: Any) -> str | None:
         """Return the rule that the length violates, or None."""
         if len(value) < self.low:
             return f"Member must have length greater than or equal to {self.low}"
@@ -64,7 +64,7 @@ class Range:
         self.low: int = low
         self.high: int | None = high
 
-    def problem(self, value: Any) -> str | None:
+    def violation(self, value: Any) -> str | None:
         """Return the rule that the number violates, or None."""
         if value < self.low:
             return f"Member must have value greater than or equal to {self.low}"
@@ -85,7 +85,7 @@ class Pattern:
         self.pattern = pattern
         self._fullmatch = re.compile(linear or pattern, re.ASCII).fullmatch
 
-    def problem(self, value: Any) -> str | None:
+    def violation(self, value: Any) -> str | None:
         """Return the rule that the string violates, or None."""
         if self._fullmatch(value) is None:
             return f"Member must satisfy regular expression pattern: {self.pattern}"
@@ -98,7 +98,7 @@ class OneOf:
     def __init__(self, *values: str) -> None:
         self.values = values
 
-    def problem(self, value: Any) -> str | None:
+    def violation(self, value: Any) -> str | None:
         """Return the rule if the string is not one of the allowed values."""
         if value not in self.values:
             return f"Member must satisfy enum value set: [{', '.join(self.values)}]"
@@ -111,9 +111,9 @@ class EachMember:
     def __init__(self, *rules: Constraint) -> None:
         self.rules = rules
 
-    def problem(self, value: Any) -> str | None:
+    def violation(self, value: Any) -> str | None:
         """Return what is wrong with one of them."""
-        if any(rule.problem(member) for member in value for rule in self.rules):
+        if any(rule.violation(member) for member in value for rule in self.rules):
             return f"Member must satisfy constraint: [{_listed(self.rules)}]"
         return None
 
@@ -121,9 +121,9 @@ class EachMember:
 class EachKey(EachMember):
     """Rules for each key of a map."""
 
-    def problem(self, value: Any) -> str | None:
+    def violation(self, value: Any) -> str | None:
         """Return what is wrong with one of them."""
-        if any(rule.problem(key) for key in value for rule in self.rules):
+        if any(rule.violation(key) for key in value for rule in self.rules):
             return f"Map keys must satisfy constraint: [{_listed(self.rules)}]"
         return None
 
@@ -131,9 +131,9 @@ class EachKey(EachMember):
 class EachValue(EachMember):
     """Rules for each value of a map."""
 
-    def problem(self, value: Any) -> str | None:
+    def violation(self, value: Any) -> str | None:
         """Return what is wrong with one of them."""
-        if any(rule.problem(member) for member in value.values() for rule in self.rules):
+        if any(rule.violation(member) for member in value.values() for rule in self.rules):
             return f"Map value must satisfy constraint: [{_listed(self.rules)}]"
         return None
 
@@ -143,35 +143,35 @@ class _Member(NamedTuple):
     name: str
     required: bool
     structure: bool
-    problems: list[Callable[[Any], str | None]]
+    violations: list[Callable[[Any], str | None]]
 
 
 def check(request: msgspec.Struct) -> None:
     """Check a request against its constraints.
 
     Raises:
-        Refused: ValidationException with all violations.
+        RequestError: ValidationException with all violations.
     """
-    found: list[str] = []
-    _check(request, "", found)
-    if found:
-        raise refusal(found)
+    violations: list[str] = []
+    _check(request, "", violations)
+    if violations:
+        raise validation_error(violations)
 
 
-def refusal(found: list[str]) -> Refused:
+def validation_error(violations: list[str]) -> RequestError:
     """Return the ValidationException that reports these violations."""
-    count = len(found)
-    reported = "; ".join(found[:MAX_PROBLEMS])
-    return Refused("ValidationException", f"{count} validation error{'s' * (count > 1)} detected: {reported}")
+    count = len(violations)
+    reported = "; ".join(violations[:MAX_VIOLATIONS])
+    return RequestError("ValidationException", f"{count} validation error{'s' * (count > 1)} detected: {reported}")
 
 
-def broken(path: str, value: Any, rule: str) -> Refused:
+def violation_error(path: str, value: Any, rule: str) -> RequestError:
     """Return the ValidationException for one violation."""
-    return refusal([problem(path, value, rule)])
+    return validation_error([violation(path, value, rule)])
 
 
-def problem(path: str, value: Any, rule: str) -> str:
-    """Return one violation in the words of AWS."""
+def violation(path: str, value: Any, rule: str) -> str:
+    """Return one violation with the wording of AWS."""
     if value is None:
         shown = "null"
     elif isinstance(value, bytes):
@@ -187,7 +187,7 @@ def problem(path: str, value: Any, rule: str) -> str:
 
 
 def _listed(rules: Sequence[Constraint]) -> str:
-    """Return all rules for the members of a list or map in the words of AWS, even if only one is violated."""
+    """Return all rules for the members of a list or map with the wording of AWS, even if only one is violated."""
     reported = []
     for rule in rules:
         if isinstance(rule, Length):
@@ -198,20 +198,20 @@ def _listed(rules: Sequence[Constraint]) -> str:
     return ", ".join(reported)
 
 
-def _check(request: msgspec.Struct, prefix: str, found: list[str]) -> None:
+def _check(request: msgspec.Struct, prefix: str, violations: list[str]) -> None:
     for member in _members(type(request)):
         value = getattr(request, member.attribute)
         if value is None:
             if member.required:
-                found.append(problem(prefix + member.name, None, "Member must not be null"))
+                violations.append(violation(prefix + member.name, None, "Member must not be null"))
             continue
-        for rule in member.problems:
+        for rule in member.violations:
             text = rule(value)
             if text is not None:
-                found.append(problem(prefix + member.name, value, text))
+                violations.append(violation(prefix + member.name, value, text))
                 break  # avoid matching a pattern against megabytes
         if member.structure:
-            _check(value, f"{prefix}{member.name}.", found)
+            _check(value, f"{prefix}{member.name}.", violations)
 
 
 @cache
@@ -228,7 +228,7 @@ def _members(shape: type[msgspec.Struct]) -> list[_Member]:
                     name,
                     any(isinstance(rule, Required) for rule in rules),
                     any(isinstance(rule, Each) for rule in rules),
-                    [rule.problem for rule in rules if not isinstance(rule, (Required, Each))],
+                    [rule.violation for rule in rules if not isinstance(rule, (Required, Each))],
                 )
             )
     return members

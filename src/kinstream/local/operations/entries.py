@@ -10,7 +10,7 @@ from kinstream import service_quotas
 from kinstream.local.operations import constraints
 from kinstream.local.operations.requests import PutRecordsEntry
 from kinstream.local.state.model import Stream
-from kinstream.local.state.request_error import Refused, invalid
+from kinstream.local.state.request_error import RequestError, invalid
 from kinstream.sharding.hashkey import parse_hash_key
 
 try:
@@ -22,8 +22,8 @@ except ImportError:
 _HASH_KEY = re.compile(r"0|[1-9][0-9]{0,38}")
 
 
-def weigh(key: str, data: bytes, explicit: str | None) -> tuple[bytes, int]:
-    """Return the hash key of a record as 16 bytes, and its size. Raises Refused."""
+def hash_key_and_size(key: str, data: bytes, explicit: str | None) -> tuple[bytes, int]:
+    """Return the hash key of a record as 16 bytes, and its size. Raises RequestError."""
     raw = key.encode()
     if explicit is None:
         hash_key = md5(raw).digest()
@@ -38,8 +38,8 @@ def weigh(key: str, data: bytes, explicit: str | None) -> tuple[bytes, int]:
     return hash_key, len(raw) + len(data)
 
 
-def weigh_all(entries: list[PutRecordsEntry], limit: int) -> tuple[list[bytes], list[int]]:
-    """Return the hash keys and sizes of the records of a put. Raises Refused if one is invalid or all are too large together."""
+def hash_keys_and_sizes(entries: list[PutRecordsEntry], limit: int) -> tuple[list[bytes], list[int]]:
+    """Return the hash keys and sizes of the records of a put. Raises RequestError."""
     hash_keys, sizes = [], []
     longest = service_quotas.PARTITION_KEY_MAX_CHARACTERS
     for entry in entries:
@@ -55,13 +55,15 @@ def weigh_all(entries: list[PutRecordsEntry], limit: int) -> tuple[list[bytes], 
         elif _HASH_KEY.fullmatch(entry.explicit_hash_key) is None:
             raise _wrong_entries(entries, limit)
         else:
-            hash_keys.append(weigh(key, data, entry.explicit_hash_key)[0])
+            hash_keys.append(hash_key_and_size(key, data, entry.explicit_hash_key)[0])
         sizes.append(size)
     _check_total(sum(sizes))
     return hash_keys, sizes
 
 
-def weigh_spread(entries: list[PutRecordsEntry], limit: int, stream: Stream) -> tuple[list[bytes], list[int]]:
+def spread_hash_keys_and_sizes(
+    entries: list[PutRecordsEntry], limit: int, stream: Stream
+) -> tuple[list[bytes], list[int]]:
     """Do the same for a stream that distributes records regardless of their partition keys, which may then be missing."""
     sizes = []
     for entry in entries:
@@ -83,28 +85,28 @@ def _check_total(size: int) -> None:
         raise invalid("Records size exceeds 10 MB limit")
 
 
-def _wrong_entries(entries: list[PutRecordsEntry], limit: int, *, keyless: bool = False) -> Refused:
-    """Return the refusal that lists all violations in the records of a put. With `keyless`, partition keys may be missing."""
-    found = []
+def _wrong_entries(entries: list[PutRecordsEntry], limit: int, *, keyless: bool = False) -> RequestError:
+    """Return the error that lists all violations in the records of a put. With `keyless`, partition keys may be missing."""
+    violations = []
     longest = service_quotas.PARTITION_KEY_MAX_CHARACTERS
     for position, entry in enumerate(entries, 1):
         path = f"records.{position}.member."
         key, data, explicit = entry.partition_key, entry.data, entry.explicit_hash_key
         if key is None:
             if not keyless:
-                found.append(constraints.problem(f"{path}partitionKey", None, "Member must not be null"))
+                violations.append(constraints.violation(f"{path}partitionKey", None, "Member must not be null"))
         elif not key:
             rule = "Member must have length greater than or equal to 1"
-            found.append(constraints.problem(f"{path}partitionKey", key, rule))
+            violations.append(constraints.violation(f"{path}partitionKey", key, rule))
         elif len(key) > longest:
             rule = f"Member must have length less than or equal to {longest}"
-            found.append(constraints.problem(f"{path}partitionKey", key, rule))
+            violations.append(constraints.violation(f"{path}partitionKey", key, rule))
         if explicit is not None and _HASH_KEY.fullmatch(explicit) is None:
             rule = r"Member must satisfy regular expression pattern: 0|([1-9]\d{0,38})"
-            found.append(constraints.problem(f"{path}explicitHashKey", explicit, rule))
+            violations.append(constraints.violation(f"{path}explicitHashKey", explicit, rule))
         if data is None:
-            found.append(constraints.problem(f"{path}data", None, "Member must not be null"))
+            violations.append(constraints.violation(f"{path}data", None, "Member must not be null"))
         elif len(data) + len((key or "").encode()) > limit:
             rule = f"Member must have length less than or equal to {limit}"
-            found.append(constraints.problem(f"{path}data", data, rule))
-    return constraints.refusal(found)
+            violations.append(constraints.violation(f"{path}data", data, rule))
+    return constraints.validation_error(violations)

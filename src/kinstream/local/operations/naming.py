@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from kinstream import service_quotas
 from kinstream.local.operations.requests import StreamRequest
 from kinstream.local.state.model import ACCOUNT, Consumer, Stream
-from kinstream.local.state.request_error import Refused, invalid, not_found
+from kinstream.local.state.request_error import RequestError, invalid, not_found
 from kinstream.local.state.state import State
 
 TOKEN_LIFETIME = 300.0
@@ -18,7 +18,7 @@ _ARN = re.compile(service_quotas.STREAM_ARN_PATTERN)
 _MAX_MILLIS = 2**53
 
 
-class Rehearsed(Protocol):
+class DryRunRequest(Protocol):
     """A request that may be a dry run."""
 
     @property
@@ -26,7 +26,7 @@ class Rehearsed(Protocol):
         """Return True if it is a dry run."""
 
 
-class Call(NamedTuple):
+class CallContext(NamedTuple):
     """Context of a call: its region and its time."""
 
     region: str
@@ -36,19 +36,19 @@ class Call(NamedTuple):
 
 
 def stream_name(request: StreamRequest) -> str:
-    """Return the name of the stream that a request addresses. Raises Refused unless it names exactly one."""
+    """Return the name of the stream that a request addresses. Raises RequestError unless it names exactly one."""
     if request.stream_arn is None:
         if request.stream_name is None:
             raise invalid("Either StreamName or StreamARN should be provided.")
         return request.stream_name
-    name = named_by(request.stream_arn)
+    name = parse_stream_arn(request.stream_arn)
     if request.stream_name not in (None, name):
         raise invalid("StreamName and StreamARN name different streams.")
     return name
 
 
-def named_by(arn: str | None) -> str:
-    """Return the stream name in an ARN. Raises Refused if it is not the ARN of a stream of this account."""
+def parse_stream_arn(arn: str | None) -> str:
+    """Return the stream name in an ARN. Raises RequestError if it is not the ARN of a stream of this account."""
     if arn is None:
         raise invalid("StreamARN should be provided.")
     match = _ARN.fullmatch(arn)
@@ -60,7 +60,7 @@ def named_by(arn: str | None) -> str:
     return name
 
 
-class ConsumerName(NamedTuple):
+class ParsedConsumerArn(NamedTuple):
     """The parts of the ARN of a consumer."""
 
     stream: str
@@ -69,43 +69,43 @@ class ConsumerName(NamedTuple):
     """Registration time in seconds."""
 
 
-def consumer_named_by(arn: str) -> ConsumerName | None:
-    """Return the parts of the ARN of a consumer, or None for another ARN. Raises Refused if it is of another account."""
+def parse_consumer_arn(arn: str) -> ParsedConsumerArn | None:
+    """Return the parts of the ARN of a consumer, or None for another ARN. Raises RequestError if it is of another account."""
     stream, slash, rest = arn.partition("/consumer/")
     if not slash:
         return None
     name, _, second = rest.rpartition(":")
     if not (name and second.isascii() and second.isdecimal() and len(second) <= 12):
         raise invalid(f"ConsumerARN {arn} is invalid.")
-    return ConsumerName(named_by(stream), name, int(second))
+    return ParsedConsumerArn(parse_stream_arn(stream), name, int(second))
 
 
-def consumer_arn(stream: Stream, consumer: Consumer, call: Call) -> str:
+def consumer_arn(stream: Stream, consumer: Consumer, call: CallContext) -> str:
     """Return the ARN of a consumer in the region of the request."""
     return f"{stream_arn(stream, call)}/consumer/{consumer.name}:{consumer.created // 1000}"
 
 
-def find_consumer(state: State, found: ConsumerName) -> tuple[Stream, Consumer]:
-    """Return a consumer and its stream. Raises Refused if it does not exist."""
+def find_consumer(state: State, found: ParsedConsumerArn) -> tuple[Stream, Consumer]:
+    """Return a consumer and its stream. Raises RequestError if it does not exist."""
     stream = state.stream(found.stream)
     consumer = stream.settings.consumers.get(found.name)
     if consumer is None or consumer.created // 1000 != found.created:
-        raise no_consumer(f"{found.name} with creation timestamp {found.created}", stream)
+        raise consumer_not_found(f"{found.name} with creation timestamp {found.created}", stream)
     return stream, consumer
 
 
-def no_consumer(which: str, stream: Stream) -> Refused:
-    """Return the refusal for a consumer that does not exist."""
+def consumer_not_found(which: str, stream: Stream) -> RequestError:
+    """Return the error for a consumer that does not exist."""
     return not_found(f"Consumer {which} under stream: {stream.name}, account {ACCOUNT} not found.")
 
 
-def stream_arn(stream: Stream, call: Call) -> str:
+def stream_arn(stream: Stream, call: CallContext) -> str:
     """Return the ARN of a stream in the region of the request."""
     return f"arn:aws:kinesis:{call.region}:{ACCOUNT}:stream/{stream.name}"
 
 
 def shard_index(name: str) -> int:
-    """Return the index in a shard id. The shard need not exist. Raises Refused if the id is invalid."""
+    """Return the index in a shard id. The shard need not exist. Raises RequestError if the id is invalid."""
     digits = name.removeprefix("shardId-")
     if not (digits.isascii() and digits.isdecimal() and len(digits) <= 12):
         raise invalid(f"ExclusiveStartShardId {name} is not a shard id.")
@@ -113,19 +113,19 @@ def shard_index(name: str) -> int:
 
 
 def millis(timestamp: float) -> int:
-    """Return the timestamp of a request in whole milliseconds. Raises Refused if it is out of range."""
+    """Return the timestamp of a request in whole milliseconds. Raises RequestError if it is out of range."""
     if not abs(timestamp) < _MAX_MILLIS / 1000:
-        raise Refused("SerializationException", "Timestamp out of range")
+        raise RequestError("SerializationException", "Timestamp out of range")
     return round(timestamp * 1000)
 
 
-def check_token_age(issued: int, call: Call) -> None:
+def check_token_age(issued: int, call: CallContext) -> None:
     """Refuse an expired page token. `issued` is in milliseconds."""
     if call.now - issued / 1000 > TOKEN_LIFETIME:
-        raise Refused("ExpiredNextTokenException", "NextToken has expired.")
+        raise RequestError("ExpiredNextTokenException", "NextToken has expired.")
 
 
-def check_rehearsal(request: Rehearsed) -> None:
+def check_dry_run(request: DryRunRequest) -> None:
     """Refuse a dry run that would have succeeded, as AWS does."""
     if request.dry_run:
-        raise Refused("DryRunOperationException", "Request would have succeeded, but DryRun flag is set.")
+        raise RequestError("DryRunOperationException", "Request would have succeeded, but DryRun flag is set.")

@@ -7,65 +7,69 @@ from typing import Any
 
 from kinstream import service_quotas
 from kinstream.local.operations import constraints, requests, responses
-from kinstream.local.operations.entries import weigh, weigh_all, weigh_spread
-from kinstream.local.operations.naming import Call, check_rehearsal, named_by, stream_name
+from kinstream.local.operations.entries import hash_key_and_size, hash_keys_and_sizes, spread_hash_keys_and_sizes
+from kinstream.local.operations.naming import CallContext, check_dry_run, parse_stream_arn, stream_name
 from kinstream.local.operations.settings_operations import encryption_type
 from kinstream.local.operations.shard_operations import child_response
-from kinstream.local.operations.shard_reader import Reader, Start
-from kinstream.local.operations.tokens import Iterator, Sealer
+from kinstream.local.operations.shard_reader import ShardReader, Start
+from kinstream.local.operations.tokens import ShardIterator, TokenCodec
 from kinstream.local.state import sequence
 from kinstream.local.state.model import ACCOUNT, Shard, Stream, shard_id
 from kinstream.local.state.quotas import Quotas
-from kinstream.local.state.request_error import Refused, invalid, not_found
+from kinstream.local.state.request_error import RequestError, invalid, not_found
 from kinstream.local.state.state import Admit, State
 from kinstream.local.storage.record_store import Chunk, Store, pack
 
 _TOO_MUCH = "ProvisionedThroughputExceededException"
 
 
-class Records:
+class RecordOperations:
     """The operations of the data plane."""
 
-    def __init__(self, state: State, store: Store, sealer: Sealer, quotas: Quotas | None) -> None:
+    def __init__(self, state: State, store: Store, tokens: TokenCodec, quotas: Quotas | None) -> None:
         self._state = state
         self._store = store
-        self._sealer = sealer
+        self._tokens = tokens
         self._quotas = quotas
-        self._reader = Reader(store)
+        self._reader = ShardReader(store)
 
-    async def put_record(self, request: requests.PutRecord, call: Call) -> responses.PutRecord:
+    async def put_record(self, request: requests.PutRecord, call: CallContext) -> responses.PutRecord:
         """PutRecord."""
         stream = self._state.readable(stream_name(request))
         key, data = request.partition_key or "", request.data or b""
         if stream.settings.spread:
             hash_key, size = stream.spread_key(), len(key.encode()) + len(data)
         elif request.partition_key is None:
-            raise constraints.broken("partitionKey", None, "Member must not be null")
+            raise constraints.violation_error("partitionKey", None, "Member must not be null")
         else:
-            hash_key, size = weigh(key, data, request.explicit_hash_key)
+            hash_key, size = hash_key_and_size(key, data, request.explicit_hash_key)
         limit = stream.settings.max_record_kib * 1024
         if size > limit:
-            raise constraints.broken("data", data, f"Member must have length less than or equal to {limit}")
+            raise constraints.violation_error("data", data, f"Member must have length less than or equal to {limit}")
         if request.sequence_number_for_ordering is not None:
             self._check_ordering(stream, request.sequence_number_for_ordering)
-        check_rehearsal(request)
-        refused: list[Any] = [None]
-        placements = self._state.place(stream, [hash_key], call.now, self._admit(stream, [size], call, refused))
+        check_dry_run(request)
+        errors: list[Any] = [None]
+        placements = self._state.place(stream, [hash_key], call.now, self._admit(stream, [size], call, errors))
         if not placements:
-            raise Refused(_TOO_MUCH, refused[0].error_message)
+            raise RequestError(_TOO_MUCH, errors[0].error_message)
         ((shard, first, arrival, _),) = placements
         number = sequence.number(shard.origin, first, arrival // 1000, shard.index)
         encryption = encryption_type(stream)
         await self._store.write([Chunk(shard.number, first, arrival, 1, size, pack([(key, data)]))])
         return responses.PutRecord(shard.id, str(number), encryption)
 
-    async def put_records(self, request: requests.PutRecords, call: Call) -> responses.PutRecords:
+    async def put_records(self, request: requests.PutRecords, call: CallContext) -> responses.PutRecords:
         """PutRecords."""
         stream = self._state.readable(stream_name(request))
         entries = request.records or []
         limit = stream.settings.max_record_kib * 1024
-        hash_keys, sizes = weigh_spread(entries, limit, stream) if stream.settings.spread else weigh_all(entries, limit)
-        check_rehearsal(request)
+        hash_keys, sizes = (
+            spread_hash_keys_and_sizes(entries, limit, stream)
+            if stream.settings.spread
+            else hash_keys_and_sizes(entries, limit)
+        )
+        check_dry_run(request)
         results: list[Any] = [None] * len(entries)
         chunks = []
         entry_response = responses.PutRecordsEntry
@@ -86,7 +90,9 @@ class Records:
         await self._store.write(chunks)
         return responses.PutRecords(failed, results, encryption)
 
-    async def get_shard_iterator(self, request: requests.GetShardIterator, call: Call) -> responses.GetShardIterator:
+    async def get_shard_iterator(
+        self, request: requests.GetShardIterator, call: CallContext
+    ) -> responses.GetShardIterator:
         """GetShardIterator."""
         stream = self._state.readable(stream_name(request))
         shard = self._state.shard(stream, request.shard_id or "")
@@ -95,29 +101,31 @@ class Records:
         start = Start(
             request.shard_iterator_type, request.starting_sequence_number, request.timestamp, "GetShardIterator"
         )
-        place = self._reader.place(stream, shard, start, call.now)
-        check_rehearsal(request)
+        position = self._reader.start_position(stream, shard, start, call.now)
+        check_dry_run(request)
         if self._quotas is not None and not self._quotas.may_iterate(shard.number, call.now):
-            raise Refused(_TOO_MUCH, _rate_exceeded(stream, shard))
-        return responses.GetShardIterator(self._iterator(stream, shard, place, call))
+            raise RequestError(_TOO_MUCH, _rate_exceeded(stream, shard))
+        return responses.GetShardIterator(self._iterator(stream, shard, position, call))
 
-    async def get_records(self, request: requests.GetRecords, call: Call) -> responses.GetRecords:
+    async def get_records(self, request: requests.GetRecords, call: CallContext) -> responses.GetRecords:
         """GetRecords."""
-        position = self._sealer.open(request.shard_iterator or "", Iterator)
-        if position is None or (request.stream_arn is not None and named_by(request.stream_arn) != position.stream):
+        iterator = self._tokens.decode(request.shard_iterator or "", ShardIterator)
+        if iterator is None or (
+            request.stream_arn is not None and parse_stream_arn(request.stream_arn) != iterator.stream
+        ):
             raise invalid("Invalid ShardIterator.")
-        _check_age(position.issued / 1000, call.now)
-        stream = self._state.readable(position.stream)
-        if stream.settings.created != position.created or position.shard_index >= len(stream.shards):
-            name = shard_id(position.shard_index)
+        _check_age(iterator.issued / 1000, call.now)
+        stream = self._state.readable(iterator.stream)
+        if stream.settings.created != iterator.created or iterator.shard_index >= len(stream.shards):
+            name = shard_id(iterator.shard_index)
             raise not_found(f"Shard {name} in stream {stream.name} under account {ACCOUNT} does not exist")
-        check_rehearsal(request)
-        shard = stream.shards[position.shard_index]
+        check_dry_run(request)
+        shard = stream.shards[iterator.shard_index]
         if self._quotas is not None and not self._quotas.may_read(shard.number, call.now):
-            raise Refused(_TOO_MUCH, _rate_exceeded(stream, shard))
-        return self._read(stream, shard, position.place, request.limit, call)
+            raise RequestError(_TOO_MUCH, _rate_exceeded(stream, shard))
+        return self._read(stream, shard, iterator.position, request.limit, call)
 
-    def _admit(self, stream: Stream, sizes: list[int], call: Call, results: list[Any]) -> Admit | None:
+    def _admit(self, stream: Stream, sizes: list[int], call: CallContext, results: list[Any]) -> Admit | None:
         """Return a function that admits records within the quotas, and stores the errors of the others in `results`."""
         quotas = self._quotas
         if quotas is None:
@@ -127,28 +135,32 @@ class Records:
             admitted = quotas.admitted(shard.number, [sizes[member] for member in members], call.now)
             if len(admitted) == len(members):
                 return members
-            refusal = responses.PutRecordsEntry(error_code=_TOO_MUCH, error_message=_rate_exceeded(stream, shard))
+            error = responses.PutRecordsEntry(error_code=_TOO_MUCH, error_message=_rate_exceeded(stream, shard))
             for member in members:
-                results[member] = refusal
-            return [members[place] for place in admitted]
+                results[member] = error
+            return [members[index] for index in admitted]
 
         return admit
 
-    def _read(self, stream: Stream, shard: Shard, place: int, limit: int | None, call: Call) -> responses.GetRecords:
+    def _read(
+        self, stream: Stream, shard: Shard, position: int, limit: int | None, call: CallContext
+    ) -> responses.GetRecords:
         most = limit or service_quotas.GET_RECORDS_MAX_RECORDS
-        found = self._reader.read(stream, shard, place, call.now, limit=most, size=service_quotas.GET_RECORDS_MAX_BYTES)
+        found = self._reader.read(
+            stream, shard, position, call.now, limit=most, size=service_quotas.GET_RECORDS_MAX_BYTES
+        )
         if self._quotas is not None:
             self._quotas.was_read(shard.number, found.size, call.now)
         response = responses.GetRecords(found.records, found.millis_behind)
         if found.ended:
             response.child_shards = [child_response(child) for child in stream.children(shard)]
         else:
-            response.next_shard_iterator = self._iterator(stream, shard, found.place, call)
+            response.next_shard_iterator = self._iterator(stream, shard, found.position, call)
         return response
 
-    def _iterator(self, stream: Stream, shard: Shard, place: int, call: Call) -> str:
-        return self._sealer.seal(
-            Iterator(stream.name, stream.settings.created, shard.index, place, int(call.now * 1000))
+    def _iterator(self, stream: Stream, shard: Shard, position: int, call: CallContext) -> str:
+        return self._tokens.encode(
+            ShardIterator(stream.name, stream.settings.created, shard.index, position, int(call.now * 1000))
         )
 
     def _check_ordering(self, stream: Stream, number: str) -> None:
@@ -158,7 +170,7 @@ class Records:
             parsed is None
             or parsed.shard_index >= len(shards)
             or parsed.origin != shards[parsed.shard_index].origin
-            or parsed.place > shards[parsed.shard_index].last_place
+            or parsed.position > shards[parsed.shard_index].last_place
         ):
             raise invalid(
                 f"ExclusiveMinimumSequenceNumber {number} used in PutRecord on stream {stream.name} "
@@ -172,7 +184,7 @@ def _rate_exceeded(stream: Stream, shard: Shard) -> str:
 
 def _check_age(issued: float, now: float) -> None:
     if now - issued > service_quotas.SHARD_ITERATOR_LIFETIME:
-        raise Refused(
+        raise RequestError(
             "ExpiredIteratorException",
             f"Iterator expired. The iterator was created at time {_date(issued)} while right now it is {_date(now)} "
             "which is further in the future than the tolerated delay of 300000 milliseconds.",

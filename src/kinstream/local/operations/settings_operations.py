@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kinstream import service_quotas
 from kinstream.local.operations import requests, responses
-from kinstream.local.operations.naming import Call, named_by, stream_arn, stream_name
+from kinstream.local.operations.naming import CallContext, parse_stream_arn, stream_arn, stream_name
 from kinstream.local.operations.requests import METRICS
 from kinstream.local.state.model import ACCOUNT, Change, Stream
 from kinstream.local.state.request_error import invalid, limit_exceeded, validation
@@ -21,14 +21,14 @@ WARM_MAX_MIBPS = 10 * 1024
 """Maximum warm throughput of a stream, 10 GiB per second (API reference, `UpdateStreamWarmThroughput`)."""
 
 
-class StreamSettings:
+class SettingsOperations:
     """The operations on stream settings. A stream is UPDATING for a while after a change."""
 
     def __init__(self, state: State, store: Store) -> None:
         self._state = state
         self._store = store
 
-    async def increase_retention(self, request: requests.StreamRetentionPeriod, call: Call) -> None:
+    async def increase_retention(self, request: requests.StreamRetentionPeriod, call: CallContext) -> None:
         """IncreaseStreamRetentionPeriod. The current period is accepted too, and changes nothing."""
         stream, hours = self._retention(request)
         current = stream.settings.retention_hours
@@ -40,7 +40,7 @@ class StreamSettings:
         if hours != current:
             await self._change(stream, Change(retention_hours=hours), call)
 
-    async def decrease_retention(self, request: requests.StreamRetentionPeriod, call: Call) -> None:
+    async def decrease_retention(self, request: requests.StreamRetentionPeriod, call: CallContext) -> None:
         """DecreaseStreamRetentionPeriod. The current period is accepted too, and changes nothing."""
         stream, hours = self._retention(request)
         current = stream.settings.retention_hours
@@ -52,31 +52,33 @@ class StreamSettings:
         if hours != current:
             await self._change(stream, Change(retention_hours=hours), call)
 
-    async def start_encryption(self, request: requests.StreamEncryption, call: Call) -> None:
+    async def start_encryption(self, request: requests.StreamEncryption, call: CallContext) -> None:
         """StartStreamEncryption. Any key id is accepted, and records are not encrypted, because KMS is not simulated."""
         stream = self._encryption(request, "StartStreamEncryption", call)
         await self._change(stream, Change(key_id=request.key_id), call)
 
-    async def stop_encryption(self, request: requests.StreamEncryption, call: Call) -> None:
+    async def stop_encryption(self, request: requests.StreamEncryption, call: CallContext) -> None:
         """StopStreamEncryption."""
         stream = self._encryption(request, "StopStreamEncryption", call)
         await self._change(stream, Change(key_id=""), call)
 
-    async def enable_monitoring(self, request: requests.EnhancedMonitoring, call: Call) -> responses.EnhancedMonitoring:
+    async def enable_monitoring(
+        self, request: requests.EnhancedMonitoring, call: CallContext
+    ) -> responses.EnhancedMonitoring:
         """EnableEnhancedMonitoring."""
         stream = self._state.active(stream_name(request))
         return await self._monitor(stream, {*stream.settings.metrics, *_metrics(request)}, call)
 
     async def disable_monitoring(
-        self, request: requests.EnhancedMonitoring, call: Call
+        self, request: requests.EnhancedMonitoring, call: CallContext
     ) -> responses.EnhancedMonitoring:
         """DisableEnhancedMonitoring."""
         stream = self._state.active(stream_name(request))
         return await self._monitor(stream, {*stream.settings.metrics} - _metrics(request), call)
 
-    async def update_mode(self, request: requests.UpdateStreamMode, call: Call) -> None:
+    async def update_mode(self, request: requests.UpdateStreamMode, call: CallContext) -> None:
         """UpdateStreamMode. The stream keeps its shards, but an on-demand stream has at least `ON_DEMAND_SHARDS`."""
-        stream = self._state.active(named_by(request.stream_arn))
+        stream = self._state.active(parse_stream_arn(request.stream_arn))
         details, warm = request.stream_mode_details, request.warm_mibps
         on_demand = details is not None and details.stream_mode == "ON_DEMAND"
         if warm is not None:
@@ -99,13 +101,13 @@ class StreamSettings:
         change = Change(on_demand=on_demand, warm_mibps=warm, shards=shards)
         await self._store.write(self._state.change(stream.name, change, call.now, switched=switched))
 
-    async def update_record_size(self, request: requests.UpdateMaxRecordSize, call: Call) -> None:
+    async def update_record_size(self, request: requests.UpdateMaxRecordSize, call: CallContext) -> None:
         """UpdateMaxRecordSize."""
-        stream = self._state.active(named_by(request.stream_arn))
+        stream = self._state.active(parse_stream_arn(request.stream_arn))
         await self._change(stream, Change(max_record_kib=request.max_record_kib), call)
 
     async def update_warm_throughput(
-        self, request: requests.UpdateStreamWarmThroughput, call: Call
+        self, request: requests.UpdateStreamWarmThroughput, call: CallContext
     ) -> responses.UpdateStreamWarmThroughput:
         """UpdateStreamWarmThroughput. The stream gets the necessary shards, and keeps them."""
         stream = self._state.active(stream_name(request))
@@ -123,19 +125,21 @@ class StreamSettings:
             stream_arn(stream, call), stream.name, responses.WarmThroughput(warm, current)
         )
 
-    async def update_distribution(self, request: requests.UpdateStreamRecordDistributionStrategy, call: Call) -> None:
+    async def update_distribution(
+        self, request: requests.UpdateStreamRecordDistributionStrategy, call: CallContext
+    ) -> None:
         """UpdateStreamRecordDistributionStrategy. It takes effect immediately."""
-        stream = self._state.active(named_by(request.stream_arn))
+        stream = self._state.active(parse_stream_arn(request.stream_arn))
         spread = request.record_distribution_strategy == "AUTO"
         if spread and not stream.settings.on_demand:
             raise invalid("RecordDistributionStrategy AUTO is only supported for a stream in ON_DEMAND mode.")
         await self._store.write(self._state.update(stream.name, spread=spread))
 
-    async def _change(self, stream: Stream, change: Change, call: Call) -> None:
+    async def _change(self, stream: Stream, change: Change, call: CallContext) -> None:
         await self._store.write(self._state.change(stream.name, change, call.now))
 
     def _retention(self, request: requests.StreamRetentionPeriod) -> tuple[Stream, int]:
-        """Return the stream and the requested hours. Raises Refused if they are out of range."""
+        """Return the stream and the requested hours. Raises RequestError if they are out of range."""
         stream = self._state.active(stream_name(request))
         hours = request.retention_period_hours or 0
         if hours < service_quotas.RETENTION_DEFAULT_HOURS:
@@ -150,8 +154,8 @@ class StreamSettings:
             )
         return stream, hours
 
-    def _encryption(self, request: requests.StreamEncryption, operation: str, call: Call) -> Stream:
-        """Return the stream if its encryption can be started or stopped. Raises Refused."""
+    def _encryption(self, request: requests.StreamEncryption, operation: str, call: CallContext) -> Stream:
+        """Return the stream if its encryption can be started or stopped. Raises RequestError."""
         if request.encryption_type != "KMS":
             raise invalid("KMS is the only valid EncryptionType.")
         stream = self._state.active(stream_name(request))
@@ -164,7 +168,7 @@ class StreamSettings:
             )
         return stream
 
-    async def _monitor(self, stream: Stream, desired: set[str], call: Call) -> responses.EnhancedMonitoring:
+    async def _monitor(self, stream: Stream, desired: set[str], call: CallContext) -> responses.EnhancedMonitoring:
         current = stream.settings.metrics
         metrics = [name for name in METRICS if name in desired]
         await self._change(stream, Change(metrics=metrics), call)

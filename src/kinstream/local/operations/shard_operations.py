@@ -6,23 +6,23 @@ import msgspec
 
 from kinstream import service_quotas
 from kinstream.local.operations import requests, responses
-from kinstream.local.operations.naming import Call, check_token_age, millis, shard_index, stream_arn, stream_name
-from kinstream.local.operations.tokens import Sealer, ShardsPage
+from kinstream.local.operations.naming import CallContext, check_token_age, millis, shard_index, stream_arn, stream_name
+from kinstream.local.operations.tokens import ShardsPage, TokenCodec
 from kinstream.local.state.model import ACCOUNT, Shard, Status, Stream, shard_id
 from kinstream.local.state.request_error import in_use, invalid, not_found
 from kinstream.local.state.state import State
 from kinstream.local.storage.record_store import Store
 
 
-class Shards:
+class ShardOperations:
     """The operations on shards."""
 
-    def __init__(self, state: State, store: Store, sealer: Sealer) -> None:
+    def __init__(self, state: State, store: Store, tokens: TokenCodec) -> None:
         self._state = state
         self._store = store
-        self._sealer = sealer
+        self._tokens = tokens
 
-    async def list_shards(self, request: requests.ListShards, call: Call) -> responses.ListShards:
+    async def list_shards(self, request: requests.ListShards, call: CallContext) -> responses.ListShards:
         """ListShards."""
         page = self._shards_page(request, call)
         stream = self._state.stream(page.stream)
@@ -39,27 +39,29 @@ class Shards:
         token = msgspec.structs.replace(page, after=chosen[-1].index, issued=int(call.now * 1000)) if more else None
         return responses.ListShards(
             shards=[shard_response(shard) for shard in chosen],
-            next_token=self._sealer.seal(token) if token else None,
+            next_token=self._tokens.encode(token) if token else None,
         )
 
-    async def split_shard(self, request: requests.SplitShard, call: Call) -> None:
+    async def split_shard(self, request: requests.SplitShard, call: CallContext) -> None:
         """SplitShard."""
         name, shard = stream_name(request), request.shard_to_split or ""
         await self._store.write(self._state.split(name, shard, request.new_starting_hash_key or "", call.now))
 
-    async def update_shard_count(self, request: requests.UpdateShardCount, call: Call) -> responses.UpdateShardCount:
+    async def update_shard_count(
+        self, request: requests.UpdateShardCount, call: CallContext
+    ) -> responses.UpdateShardCount:
         """UpdateShardCount."""
         stream = self._state.stream(stream_name(request))
         current, target = len(stream.open), request.target_shard_count or 0
         await self._store.write(self._state.scale(stream.name, target, call.now))
         return responses.UpdateShardCount(stream.name, current, target, stream_arn(stream, call))
 
-    async def merge_shards(self, request: requests.MergeShards, call: Call) -> None:
+    async def merge_shards(self, request: requests.MergeShards, call: CallContext) -> None:
         """MergeShards."""
         first, second = request.shard_to_merge or "", request.adjacent_shard_to_merge or ""
         await self._store.write(self._state.merge(stream_name(request), first, second, call.now))
 
-    def _shards_page(self, request: requests.ListShards, call: Call) -> ShardsPage:
+    def _shards_page(self, request: requests.ListShards, call: CallContext) -> ShardsPage:
         """Return the page to list, from the token or from the other arguments."""
         if request.next_token is not None:
             for name, value in (
@@ -71,7 +73,7 @@ class Shards:
             ):
                 if value is not None:
                     raise invalid(f"NextToken and {name} cannot be provided together.")
-            page = self._sealer.open(request.next_token, ShardsPage)
+            page = self._tokens.decode(request.next_token, ShardsPage)
             if page is None:
                 raise invalid("NextToken is invalid.")
             check_token_age(page.issued, call)

@@ -10,7 +10,7 @@ from kinstream.local.operations import responses
 from kinstream.local.operations.naming import millis
 from kinstream.local.state import sequence
 from kinstream.local.state.model import ACCOUNT, Shard, Stream, shard_id
-from kinstream.local.state.request_error import Refused, invalid
+from kinstream.local.state.request_error import RequestError, invalid
 from kinstream.local.storage.record_store import Store
 
 
@@ -32,13 +32,13 @@ class Found(NamedTuple):
     size: int
     """Bytes of data and partition keys."""
     millis_behind: int
-    place: int
+    position: int
     """Position of the next read."""
     ended: bool
     """True if the shard is closed and was read to its end."""
 
 
-class Reader:
+class ShardReader:
     """Reader of shards.
 
     Args:
@@ -48,16 +48,16 @@ class Reader:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def place(self, stream: Stream, shard: Shard, start: Start, now: float) -> int:
-        """Return the position at which reading starts. Raises Refused if the request is invalid."""
+    def start_position(self, stream: Stream, shard: Shard, start: Start, now: float) -> int:
+        """Return the position at which reading starts. Raises RequestError if the request is invalid."""
         kind, number, timestamp = start.kind, start.number, start.timestamp
         if kind in ("AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER"):
             if number is None or timestamp is not None:
-                raise _wrong(start)
-            place = _numbered(stream, shard, number, start.operation)
-            return place if kind == "AT_SEQUENCE_NUMBER" else place + 1
+                raise _invalid_start(start)
+            position = _position_of(stream, shard, number, start.operation)
+            return position if kind == "AT_SEQUENCE_NUMBER" else position + 1
         if number is not None:
-            raise _wrong(start)
+            raise _invalid_start(start)
         if kind == "AT_TIMESTAMP":
             if timestamp is None:
                 raise invalid(
@@ -73,16 +73,16 @@ class Reader:
                 )
             return self._store.find(shard.number, moment)
         if timestamp is not None:
-            raise _wrong(start)
-        return 1 if kind == "TRIM_HORIZON" else self._store.tip(shard.number).place + 1
+            raise _invalid_start(start)
+        return 1 if kind == "TRIM_HORIZON" else self._store.newest(shard.number).position + 1
 
-    def read(self, stream: Stream, shard: Shard, place: int, now: float, *, limit: int, size: int) -> Found:
+    def read(self, stream: Stream, shard: Shard, position: int, now: float, *, limit: int, size: int) -> Found:
         """Return records from a position onward: at most `limit`, and at most `size` bytes unless a single record is larger."""
         horizon = stream.horizon(now)
-        slices = self._store.read(shard.number, place, limit=limit, size=size)
+        slices = self._store.read(shard.number, position, limit=limit, size=size)
         if slices and slices[0].arrival < horizon:
-            place = self._store.find(shard.number, horizon)
-            slices = self._store.read(shard.number, place, limit=limit, size=size)
+            position = self._store.find(shard.number, horizon)
+            slices = self._store.read(shard.number, position, limit=limit, size=size)
         records = []
         record_response, absent = responses.ReadRecord, msgspec.UNSET
         for first, arrival, _, kept in slices:
@@ -93,37 +93,37 @@ class Reader:
                 key = record.partition_key or absent
                 records.append(record_response(str(number), seconds, record.data, key, encryption))
                 number += sequence.STEP
-            place = first + len(kept)
-        tip = self._store.tip(shard.number)
+            position = first + len(kept)
+        newest = self._store.newest(shard.number)
         if not slices:
-            place = max(place, tip.place + 1)
+            position = max(position, newest.position + 1)
         behind = 0
-        if slices and place <= tip.place:
+        if slices and position <= newest.position:
             behind = max(0, int(now * 1000) - slices[-1].arrival)
-        ended = shard.ending_place is not None and place >= shard.ending_place
-        return Found(records, sum(slice_.size for slice_ in slices), behind, place, ended)
+        ended = shard.ending_place is not None and position >= shard.ending_place
+        return Found(records, sum(slice_.size for slice_ in slices), behind, position, ended)
 
 
-def _numbered(stream: Stream, shard: Shard, number: str, operation: str) -> int:
-    """Return the position of a sequence number in a shard. Raises Refused if it belongs to another shard."""
-    what = (
+def _position_of(stream: Stream, shard: Shard, number: str, operation: str) -> int:
+    """Return the position of a sequence number in a shard. Raises RequestError if it belongs to another shard."""
+    prefix = (
         f"StartingSequenceNumber {number} used in {operation} on shard {shard.id} in stream {stream.name} "
         f"under account {ACCOUNT} is invalid"
     )
     parsed = sequence.parse(number)
     if parsed is None:
-        raise invalid(f"{what}.")
+        raise invalid(f"{prefix}.")
     if parsed.shard_index != shard.index:
         raise invalid(
             f"Invalid StartingSequenceNumber. It encodes {shard_id(parsed.shard_index)}, "
             f"while it was used in a call to a shard with {shard.id}"
         )
-    if parsed.origin != shard.origin or parsed.place > shard.last_place + 1:
-        raise invalid(f"{what} because it did not come from this stream.")
-    return parsed.place
+    if parsed.origin != shard.origin or parsed.position > shard.last_place + 1:
+        raise invalid(f"{prefix} because it did not come from this stream.")
+    return parsed.position
 
 
-def _wrong(start: Start) -> Refused:
+def _invalid_start(start: Start) -> RequestError:
     return invalid(
         "Must either specify (1) AT_SEQUENCE_NUMBER or AFTER_SEQUENCE_NUMBER and StartingSequenceNumber or "
         "(2) TRIM_HORIZON or LATEST and no StartingSequenceNumber. "

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from kinstream import service_quotas
 from kinstream.local.operations import requests, responses
-from kinstream.local.operations.naming import Call, check_token_age, shard_index, stream_arn, stream_name
+from kinstream.local.operations.naming import CallContext, check_token_age, shard_index, stream_arn, stream_name
 from kinstream.local.operations.settings_operations import check_warm, encryption_type, warm_throughput
 from kinstream.local.operations.shard_operations import shard_response
-from kinstream.local.operations.tag_operations import checked
-from kinstream.local.operations.tokens import Sealer, StreamsPage
+from kinstream.local.operations.tag_operations import tags_after
+from kinstream.local.operations.tokens import StreamsPage, TokenCodec
 from kinstream.local.state.model import ACCOUNT, Shard, Status, Stream
-from kinstream.local.state.request_error import Refused, invalid, limit_exceeded
-from kinstream.local.state.state import ON_DEMAND_SHARDS, STREAMS_COMING_OR_GOING, State
+from kinstream.local.state.request_error import RequestError, invalid, limit_exceeded
+from kinstream.local.state.state import ON_DEMAND_SHARDS, STREAMS_CREATING_OR_DELETING, State
 from kinstream.local.storage.record_store import Store
 
 DESCRIBE_SHARDS = 100
@@ -21,23 +21,25 @@ LIST_STREAMS = 100
 """Maximum streams in a ListStreams response (API reference, `ListStreams`)."""
 
 
-class Streams:
+class StreamOperations:
     """The operations on streams."""
 
-    def __init__(self, state: State, store: Store, sealer: Sealer, *, quotas: bool) -> None:
+    def __init__(self, state: State, store: Store, tokens: TokenCodec, *, quotas: bool) -> None:
         self._state = state
         self._store = store
-        self._sealer = sealer
+        self._tokens = tokens
         self._quotas = quotas
 
-    async def create_stream(self, request: requests.CreateStream, call: Call) -> None:
+    async def create_stream(self, request: requests.CreateStream, call: CallContext) -> None:
         """CreateStream."""
         details = request.stream_mode_details
         on_demand = details is not None and details.stream_mode == "ON_DEMAND"
         if on_demand and request.shard_count is not None:
-            raise Refused("ValidationException", "ShardCount must not be specified for a stream in ON_DEMAND mode.")
+            raise RequestError(
+                "ValidationException", "ShardCount must not be specified for a stream in ON_DEMAND mode."
+            )
         if not on_demand and request.shard_count is None:
-            raise Refused("ValidationException", "ShardCount must be specified for a stream in PROVISIONED mode.")
+            raise RequestError("ValidationException", "ShardCount must be specified for a stream in PROVISIONED mode.")
         spread, warm = request.record_distribution_strategy == "AUTO", request.warm_mibps
         if spread and not on_demand:
             raise invalid("RecordDistributionStrategy AUTO is only supported for a stream in ON_DEMAND mode.")
@@ -45,11 +47,11 @@ class Streams:
             if not on_demand:
                 raise invalid("WarmThroughputMiBps can only be specified for a stream in ON_DEMAND mode.")
             check_warm(self._state, warm, call.now)
-        if self._quotas and self._state.coming_or_going() >= STREAMS_COMING_OR_GOING:
-            # AWS's words and grammar: terraform-provider-aws pull request 1339.
+        if self._quotas and self._state.creating_or_deleting() >= STREAMS_CREATING_OR_DELETING:
+            # Wording and grammar of AWS: terraform-provider-aws pull request 1339.
             raise limit_exceeded(
                 "This request would have exceed the limit on the number of streams that can simultaneously be in "
-                f"CREATING or DELETING for the account {ACCOUNT}. Limit: {STREAMS_COMING_OR_GOING}."
+                f"CREATING or DELETING for the account {ACCOUNT}. Limit: {STREAMS_CREATING_OR_DELETING}."
             )
         await self._store.write(
             self._state.create(
@@ -59,17 +61,17 @@ class Streams:
                 on_demand=on_demand,
                 warm_mibps=warm,
                 spread=spread,
-                tags=checked(request.tags or {}, f"stream {request.stream_name}"),
+                tags=tags_after(request.tags or {}, f"stream {request.stream_name}"),
                 max_record_kib=request.max_record_kib or service_quotas.RECORD_DEFAULT_MAX_KIB,
             )
         )
 
-    async def delete_stream(self, request: requests.DeleteStream, call: Call) -> None:
+    async def delete_stream(self, request: requests.DeleteStream, call: CallContext) -> None:
         """DeleteStream."""
         with_consumers = bool(request.enforce_consumer_deletion)
         await self._store.write(self._state.delete(stream_name(request), call.now, with_consumers=with_consumers))
 
-    async def describe_stream(self, request: requests.DescribeStream, call: Call) -> responses.DescribeStream:
+    async def describe_stream(self, request: requests.DescribeStream, call: CallContext) -> responses.DescribeStream:
         """DescribeStream."""
         stream = self._state.stream(stream_name(request))
         shards = _visible(stream, call.now)
@@ -94,7 +96,7 @@ class Streams:
         )
 
     async def describe_stream_summary(
-        self, request: requests.StreamRequest, call: Call
+        self, request: requests.StreamRequest, call: CallContext
     ) -> responses.DescribeStreamSummary:
         """DescribeStreamSummary."""
         stream = self._state.stream(stream_name(request))
@@ -117,13 +119,13 @@ class Streams:
             )
         )
 
-    async def list_streams(self, request: requests.ListStreams, call: Call) -> responses.ListStreams:
+    async def list_streams(self, request: requests.ListStreams, call: CallContext) -> responses.ListStreams:
         """ListStreams."""
         after = request.exclusive_start_stream_name or ""
         if request.next_token is not None:
             if request.exclusive_start_stream_name is not None:
                 raise invalid("NextToken and ExclusiveStartStreamName cannot be provided together.")
-            page = self._sealer.open(request.next_token, StreamsPage)
+            page = self._tokens.decode(request.next_token, StreamsPage)
             if page is None:
                 raise invalid("NextToken is invalid.")
             check_token_age(page.issued, call)
@@ -145,7 +147,7 @@ class Streams:
                 )
                 for stream in streams
             ],
-            next_token=self._sealer.seal(StreamsPage(chosen[-1], int(call.now * 1000))) if more else None,
+            next_token=self._tokens.encode(StreamsPage(chosen[-1], int(call.now * 1000))) if more else None,
         )
 
 

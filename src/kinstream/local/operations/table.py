@@ -14,20 +14,20 @@ import msgspec
 
 from kinstream.clock import Clock
 from kinstream.local.operations import constraints, requests
-from kinstream.local.operations.account_operations import AccountSettings
-from kinstream.local.operations.consumer_operations import Consumers
-from kinstream.local.operations.naming import Call
-from kinstream.local.operations.policy_operations import Policies
-from kinstream.local.operations.record_operations import Records
-from kinstream.local.operations.settings_operations import StreamSettings
-from kinstream.local.operations.shard_operations import Shards
-from kinstream.local.operations.stream_operations import Streams
+from kinstream.local.operations.account_operations import AccountOperations
+from kinstream.local.operations.consumer_operations import ConsumerOperations
+from kinstream.local.operations.naming import CallContext
+from kinstream.local.operations.policy_operations import PolicyOperations
+from kinstream.local.operations.record_operations import RecordOperations
+from kinstream.local.operations.settings_operations import SettingsOperations
+from kinstream.local.operations.shard_operations import ShardOperations
+from kinstream.local.operations.stream_operations import StreamOperations
 from kinstream.local.operations.subscriptions import Subscription, Subscriptions
-from kinstream.local.operations.tag_operations import Tagging
-from kinstream.local.operations.tokens import Sealer
+from kinstream.local.operations.tag_operations import TagOperations
+from kinstream.local.operations.tokens import TokenCodec
 from kinstream.local.state.model import ACCOUNT
 from kinstream.local.state.quotas import Quotas
-from kinstream.local.state.request_error import Refused
+from kinstream.local.state.request_error import RequestError
 from kinstream.local.state.state import State
 from kinstream.local.storage.record_store import Store
 
@@ -56,17 +56,17 @@ class Operations:
         self._store = store
         self._clock = clock
         self._quotas = quotas
-        sealer = Sealer(store.key)
-        streams = Streams(state, store, sealer, quotas=quotas is not None)
-        shards = Shards(state, store, sealer)
-        settings = StreamSettings(state, store)
-        tags = Tagging(state, store)
-        policies = Policies(state, store)
-        consumers = Consumers(state, store, sealer)
-        account = AccountSettings(state, store)
-        records = Records(state, store, sealer, quotas)
+        tokens = TokenCodec(store.key)
+        streams = StreamOperations(state, store, tokens, quotas=quotas is not None)
+        shards = ShardOperations(state, store, tokens)
+        settings = SettingsOperations(state, store)
+        tags = TagOperations(state, store)
+        policies = PolicyOperations(state, store)
+        consumers = ConsumerOperations(state, store, tokens)
+        account = AccountOperations(state, store)
+        records = RecordOperations(state, store, tokens, quotas)
         self.subscriptions: Subscriptions = Subscriptions(state, store, clock, quotas, self.catch_up)
-        self._table: dict[str, tuple[type[Any], Callable[[Any, Call], Awaitable[_Response]]]] = {
+        self._table: dict[str, tuple[type[Any], Callable[[Any, CallContext], Awaitable[_Response]]]] = {
             "CreateStream": (requests.CreateStream, streams.create_stream),
             "DeleteStream": (requests.DeleteStream, streams.delete_stream),
             "DescribeStream": (requests.DescribeStream, streams.describe_stream),
@@ -121,7 +121,7 @@ class Operations:
         """Apply a request and return its response, or None for an empty body. The caller must close a subscription.
 
         Raises:
-            Refused: AWS would refuse the request.
+            RequestError: AWS would refuse the request.
             OSError: The store failed.
         """
         constraints.check(request)
@@ -129,7 +129,7 @@ class Operations:
         if self._quotas is not None and operation not in _PER_SHARD:
             _check_rate(self._quotas, operation, request, now)
         await self.catch_up(now)
-        return await self._table[operation][1](request, Call(region, now))
+        return await self._table[operation][1](request, CallContext(region, now))
 
     async def catch_up(self, now: float) -> None:
         """Apply the changes that are due by time: end transitions, and expire records.
@@ -147,5 +147,5 @@ def _check_rate(quotas: Quotas, operation: str, request: Any, now: float) -> Non
         arns = [getattr(request, f"{kind}_arn", None) or "" for kind in ("stream", "consumer", "resource")]
         stream = "".join(arns).partition(":stream/")[2].partition("/")[0]
     if not quotas.may_call(operation, stream, now):
-        whose = f"stream {stream} under account {ACCOUNT}" if stream else f"account {ACCOUNT}"
-        raise Refused("LimitExceededException", f"Rate exceeded for {whose}.")
+        resource = f"stream {stream} under account {ACCOUNT}" if stream else f"account {ACCOUNT}"
+        raise RequestError("LimitExceededException", f"Rate exceeded for {resource}.")

@@ -11,17 +11,17 @@ from typing import TypeVar
 import msgspec
 
 T = TypeVar("T")
-_SEAL_BYTES = 16
+_MAC_BYTES = 16
 
 
-class Iterator(msgspec.Struct, array_like=True, tag="iterator"):
+class ShardIterator(msgspec.Struct, array_like=True, tag="iterator"):
     """Content of a shard iterator: a position in a shard."""
 
     stream: str
     created: int
     """Creation time of the stream, which distinguishes it from a later one of the same name."""
     shard_index: int
-    place: int
+    position: int
     """Position of the next record to read."""
     issued: int
     """Time of issue in milliseconds since 1970."""
@@ -55,7 +55,7 @@ class ConsumersPage(msgspec.Struct, array_like=True, tag="consumers"):
     issued: int
 
 
-class Sealer:
+class TokenCodec:
     """Encoder and decoder of authenticated tokens.
 
     Args:
@@ -64,26 +64,26 @@ class Sealer:
 
     def __init__(self, key: bytes) -> None:
         self._key = key
-        self._encode = msgspec.msgpack.Encoder().encode
+        self._pack = msgspec.msgpack.Encoder().encode
 
-    def seal(self, token: Iterator | ShardsPage | StreamsPage | ConsumersPage) -> str:
+    def encode(self, token: ShardIterator | ShardsPage | StreamsPage | ConsumersPage) -> str:
         """Return a token as opaque text."""
-        body = self._encode(token)
-        return base64.b64encode(self._seal(body) + body).decode()
+        body = self._pack(token)
+        return base64.b64encode(self._mac(body) + body).decode()
 
-    def open(self, text: str, shape: type[T]) -> T | None:
+    def decode(self, text: str, shape: type[T]) -> T | None:
         """Return the content of a token, or None if it was forged or is of another kind."""
         try:
             raw = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):
             return None
-        seal, body = raw[:_SEAL_BYTES], raw[_SEAL_BYTES:]
-        if not hmac.compare_digest(seal, self._seal(body)):
+        mac, body = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
+        if not hmac.compare_digest(mac, self._mac(body)):
             return None
         try:
             return msgspec.msgpack.decode(body, type=shape)
         except msgspec.ValidationError:
             return None
 
-    def _seal(self, body: bytes) -> bytes:
-        return hmac.digest(self._key, body, sha256)[:_SEAL_BYTES]
+    def _mac(self, body: bytes) -> bytes:
+        return hmac.digest(self._key, body, sha256)[:_MAC_BYTES]

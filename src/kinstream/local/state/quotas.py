@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from kinstream import service_quotas
 
-_FEW = 1024
+_MIN_THRESHOLD = 1024
 """Counts kept before those no longer needed are removed."""
 
 
@@ -47,7 +47,7 @@ class Bucket:
         self._level -= 1
         return True
 
-    def owe(self, tokens: float) -> None:
+    def set_debt(self, tokens: float) -> None:
         """Reset the bucket to a debt of `tokens`."""
         self._level = -tokens
 
@@ -59,22 +59,27 @@ class Bucket:
 class _Shard:
     """Remaining quotas of one shard."""
 
-    __slots__ = ("calls", "given", "iterators", "records", "taken")
+    __slots__ = ("calls", "iterators", "read_bytes", "records", "written_bytes")
 
     def __init__(self, now: float) -> None:
         rate: float = service_quotas.SHARD_WRITE_RECORDS_PER_SECOND
         self.records = Bucket(rate, rate, now)
-        self.taken = Bucket(service_quotas.SHARD_WRITE_BYTES_PER_SECOND, service_quotas.SHARD_WRITE_BURST_BYTES, now)
+        self.written_bytes = Bucket(
+            service_quotas.SHARD_WRITE_BYTES_PER_SECOND, service_quotas.SHARD_WRITE_BURST_BYTES, now
+        )
         rate = service_quotas.SHARD_READ_CALLS_PER_SECOND
         self.calls = Bucket(rate, rate, now)
         rate = service_quotas.SHARD_READ_BYTES_PER_SECOND
-        self.given = Bucket(rate, rate, now)
+        self.read_bytes = Bucket(rate, rate, now)
         rate = service_quotas.SHARD_ITERATOR_CALLS_PER_SECOND
         self.iterators = Bucket(rate, rate, now)
 
     def idle(self, now: float) -> bool:
         """Return True if all buckets are full."""
-        return all(bucket.idle(now) for bucket in (self.records, self.taken, self.calls, self.given, self.iterators))
+        return all(
+            bucket.idle(now)
+            for bucket in (self.records, self.written_bytes, self.calls, self.read_bytes, self.iterators)
+        )
 
 
 class Quotas:
@@ -85,9 +90,9 @@ class Quotas:
 
     def __init__(self) -> None:
         self._shards: dict[int, _Shard] = {}
-        self._shards_room = _FEW
+        self._shards_threshold = _MIN_THRESHOLD
         self._calls: dict[tuple[str, str], Bucket] = {}
-        self._calls_room = _FEW
+        self._calls_threshold = _MIN_THRESHOLD
 
     def may_call(self, operation: str, stream: str, now: float) -> bool:
         """Count a call of a control plane operation, unless the rate limit is exceeded.
@@ -119,38 +124,38 @@ class Quotas:
         """
         count, size = len(sizes), sum(sizes)
         use = self._shard(shard, now)
-        records, taken = use.records, use.taken
-        records_left, bytes_left = records.level(now), taken.level(now)
+        records, written_bytes = use.records, use.written_bytes
+        records_left, bytes_left = records.level(now), written_bytes.level(now)
         if count <= records_left and size <= bytes_left:
             records.use(count)
-            taken.use(size)
+            written_bytes.use(size)
             return range(count)
         chosen = []
-        for place, weight in enumerate(sizes):
+        for index, record_bytes in enumerate(sizes):
             if records_left < 1:
                 break
-            if weight <= bytes_left:
+            if record_bytes <= bytes_left:
                 records_left -= 1
-                bytes_left -= weight
+                bytes_left -= record_bytes
                 records.use(1)
-                taken.use(weight)
-                chosen.append(place)
+                written_bytes.use(record_bytes)
+                chosen.append(index)
         return chosen
 
     def may_read(self, shard: int, now: float) -> bool:
         """Count a GetRecords call unless the calls or bytes of the shard exceed a quota. Return True if it is allowed."""
         use = self._shard(shard, now)
-        return use.given.level(now) > 0 and use.calls.take(now)
+        return use.read_bytes.level(now) > 0 and use.calls.take(now)
 
     def was_read(self, shard: int, size: int, now: float) -> None:
         """Count the bytes of a GetRecords response."""
-        given = self._shard(shard, now).given
+        read_bytes = self._shard(shard, now).read_bytes
         if size > service_quotas.SHARD_READ_BYTES_PER_SECOND:
             # A response of 10 MiB always blocks the shard for 5 seconds, whatever was left (API reference, `GetRecords`).
-            given.owe(size)
+            read_bytes.set_debt(size)
         elif size:
-            given.level(now)
-            given.use(size)
+            read_bytes.level(now)
+            read_bytes.use(size)
 
     def may_iterate(self, shard: int, now: float) -> bool:
         """Count a GetShardIterator call unless the rate limit of the shard is exceeded. Return True if it is allowed."""
@@ -163,14 +168,14 @@ class Quotas:
     def _count(self, key: tuple[str, str], rate: float, now: float) -> bool:
         bucket = self._calls.get(key)
         if bucket is None:
-            self._calls_room = _make_room(self._calls, self._calls_room, now)
+            self._calls_threshold = _remove_idle(self._calls, self._calls_threshold, now)
             bucket = self._calls[key] = Bucket(rate, rate, now)
         return bucket.take(now)
 
     def _shard(self, number: int, now: float) -> _Shard:
         use = self._shards.get(number)
         if use is None:
-            self._shards_room = _make_room(self._shards, self._shards_room, now)
+            self._shards_threshold = _remove_idle(self._shards, self._shards_threshold, now)
             use = self._shards[number] = _Shard(now)
         return use
 
@@ -183,10 +188,10 @@ _Key = TypeVar("_Key")
 _Value = TypeVar("_Value", bound=_Count)
 
 
-def _make_room(counts: dict[_Key, _Value], room: int, now: float) -> int:
+def _remove_idle(counts: dict[_Key, _Value], threshold: int, now: float) -> int:
     """Remove idle counters once there are many. Return the number of counters that triggers the next removal."""
-    if len(counts) < room:
-        return room
+    if len(counts) < threshold:
+        return threshold
     for key in [key for key, count in counts.items() if count.idle(now)]:
         del counts[key]
-    return max(_FEW, 2 * len(counts))
+    return max(_MIN_THRESHOLD, 2 * len(counts))

@@ -1,8 +1,8 @@
-"""The exception for refused requests, with the error code and message of AWS."""
+"""RequestError: the exception for a request that the service refuses, with the error code and message of AWS."""
 
 
-class Refused(Exception):
-    """A request is refused with an error response.
+class RequestError(Exception):
+    """Error response to a request that the service refuses.
 
     Args:
         code: Error code, such as "ResourceNotFoundException".
@@ -17,26 +17,26 @@ class Refused(Exception):
         self.status = status
 
 
-def not_found(message: str) -> Refused:
-    """Return the refusal for a stream or shard that does not exist."""
-    return Refused("ResourceNotFoundException", message)
+def not_found(message: str) -> RequestError:
+    """Return the error for a stream or shard that does not exist."""
+    return RequestError("ResourceNotFoundException", message)
 
 
-def in_use(message: str) -> Refused:
-    """Return the refusal for a stream that is in the wrong status for the operation."""
-    return Refused("ResourceInUseException", message)
+def in_use(message: str) -> RequestError:
+    """Return the error for a stream that is in the wrong status for the operation."""
+    return RequestError("ResourceInUseException", message)
 
 
-def invalid(message: str) -> Refused:
-    """Return the refusal for an invalid argument."""
-    return Refused("InvalidArgumentException", message)
+def invalid(message: str) -> RequestError:
+    """Return the error for an invalid argument."""
+    return RequestError("InvalidArgumentException", message)
 
 
-def limit_exceeded(message: str) -> Refused:
-    """Return the refusal for a request that would exceed a limit."""
-    return Refused("LimitExceededException", message)
+def limit_exceeded(message: str) -> RequestError:
+    """Return the error for a request that would exceed a limit."""
+    return RequestError("LimitExceededException", message)
 
 
-def validation(message: str) -> Refused:
-    """Return the refusal for arguments that cannot be combined."""
-    return Refused("ValidationException", message)
+def validation(message: str) -> RequestError:
+    """Return the error for arguments that cannot be combined."""
+    return RequestError("ValidationException", message)

@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 _FORM = re.compile(r"0|[1-9][0-9]{0,128}")
 _MARK = 2
-_PLACE_SHIFT = 80
+_POSITION_SHIFT = 80
 _ORIGIN_SHIFT = 148
 _TOP_SHIFT = 184
 _SECOND_BITS = 2**36 - 1
 
-STEP = 1 << _PLACE_SHIFT
+STEP = 1 << _POSITION_SHIFT
 """Difference of the sequence numbers of two successive records in the same second."""
 
 
@@ -28,7 +28,7 @@ class Parsed(NamedTuple):
 
     origin: int
     """Encoded second in which the shard was created."""
-    place: int
+    position: int
     """Position of the record in the shard, from 1. It is 0 in the starting sequence number of the shard."""
     second: int
     """Second in which the record arrived."""
@@ -36,12 +36,12 @@ class Parsed(NamedTuple):
     """Index of the shard in its stream."""
 
 
-def number(origin: int, place: int, second: int, shard_index: int) -> int:
+def number(origin: int, position: int, second: int, shard_index: int) -> int:
     """Return the sequence number of a record."""
     return (
         _MARK << _TOP_SHIFT
         | (origin & _SECOND_BITS) << _ORIGIN_SHIFT
-        | place << _PLACE_SHIFT
+        | position << _POSITION_SHIFT
         | (second & _SECOND_BITS) << 36
         | shard_index << 4
         | _MARK
@@ -57,7 +57,7 @@ def parse(text: str) -> Parsed | None:
         return None
     return Parsed(
         origin=(value >> _ORIGIN_SHIFT) & _SECOND_BITS,
-        place=(value >> _PLACE_SHIFT) & (2**64 - 1),
+        position=(value >> _POSITION_SHIFT) & (2**64 - 1),
         second=(value >> 36) & _SECOND_BITS,
         shard_index=(value >> 4) & 0xFFFFFFFF,
     )

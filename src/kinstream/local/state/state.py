@@ -1,8 +1,8 @@
 """State of streams, shards and consumers: each command returns events to store. Pure, so that simulations can drive it.
 
 Every command takes `now`, in seconds since 1970, changes the state and returns the events that a store must persist, in order.
-An impossible command raises `Refused` and changes nothing. Records are not part of the state: `place` decides their shards and
-sequence numbers, and the store persists them.
+An impossible command raises `RequestError` and changes nothing. Records are not part of the state: `place` decides their shards
+and sequence numbers, and the store persists them.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ CONSUMERS = 20
 CONSUMERS_ON_DEMAND_ADVANTAGE = 50
 """Registered consumers of an on-demand stream if the account has a minimum throughput billing commitment."""
 
-STREAMS_COMING_OR_GOING = 5
+STREAMS_CREATING_OR_DELETING = 5
 """Streams of an account that may be CREATING or DELETING at the same time (API reference, `CreateStream`). That DELETING
 counts too follows from the error message of AWS."""
 
@@ -91,10 +91,10 @@ class State:
         self.streams: dict[str, Stream] = {}
         self.account: Account = Account()
         # End times of the transitions of streams and consumers, by stream name and consumer name.
-        self._moving: dict[tuple[str, str], float] = {}
+        self._transitions: dict[tuple[str, str], float] = {}
         # Creation times of deleted streams, and the last second in their sequence numbers. A new stream of the same name reuses
         # neither.
-        self._gone: dict[str, tuple[int, int]] = {}
+        self._deleted: dict[str, tuple[int, int]] = {}
         self._next_number = 1
         self._trim_due = 0.0
 
@@ -105,20 +105,20 @@ class State:
         for stream in streams:
             self.streams[stream.name] = stream
             if stream.settings.until is not None:
-                self._moving[stream.name, ""] = stream.settings.until
+                self._transitions[stream.name, ""] = stream.settings.until
             for consumer in stream.settings.consumers.values():
                 if consumer.until is not None:
-                    self._moving[stream.name, consumer.name] = consumer.until
+                    self._transitions[stream.name, consumer.name] = consumer.until
 
     def stream(self, name: str) -> Stream:
-        """Return a stream in any status. Raises Refused if it does not exist."""
+        """Return a stream in any status. Raises RequestError if it does not exist."""
         try:
             return self.streams[name]
         except KeyError:
             raise not_found(f"Stream {name} under account {ACCOUNT} not found.") from None
 
     def active(self, name: str) -> Stream:
-        """Return a stream that is ACTIVE. Raises Refused."""
+        """Return a stream that is ACTIVE. Raises RequestError."""
         stream = self.stream(name)
         _check_active(stream)
         return stream
@@ -127,20 +127,20 @@ class State:
         """Return the number of open shards of all streams."""
         return sum(len(stream.open) for stream in self.streams.values())
 
-    def coming_or_going(self) -> int:
+    def creating_or_deleting(self) -> int:
         """Return the number of streams that are CREATING or DELETING."""
-        moving = (self.streams[name] for name, consumer in self._moving if not consumer)
+        moving = (self.streams[name] for name, consumer in self._transitions if not consumer)
         return sum(stream.settings.status is not Status.UPDATING for stream in moving)
 
     def readable(self, name: str) -> Stream:
-        """Return a stream that can be read and written. Raises Refused."""
+        """Return a stream that can be read and written. Raises RequestError."""
         stream = self.stream(name)
         if stream.settings.status not in (Status.ACTIVE, Status.UPDATING):
             raise not_found(f"Stream {name} under account {ACCOUNT} not found.")
         return stream
 
     def shard(self, stream: Stream, name: str) -> Shard:
-        """Return a shard by its id, or by the number in it, which AWS accepts too. Raises Refused."""
+        """Return a shard by its id, or by the number in it, which AWS accepts too. Raises RequestError."""
         digits = name.removeprefix("shardId-")
         index = int(digits) if digits.isascii() and digits.isdecimal() and len(digits) <= 12 else -1
         if not 0 <= index < len(stream.shards):
@@ -152,18 +152,18 @@ class State:
 
         A transition that seems longer than any is was started with another clock, or before the clock was set back. It ends too.
         """
-        if not self._moving:
+        if not self._transitions:
             return []
         events: list[Event] = []
-        for key, due in sorted(self._moving.items(), key=lambda item: item[1]):
+        for key, due in sorted(self._transitions.items(), key=lambda item: item[1]):
             if now < due <= now + self.transition + SLACK:
                 continue
             due = min(due, now)
-            del self._moving[key]
+            del self._transitions[key]
             name, consumer = key
             stream = self.streams[name]
             if consumer:
-                events.append(self._settle(stream, consumer))
+                events.append(self._end_consumer_transition(stream, consumer))
             elif stream.settings.status is Status.DELETING:
                 del self.streams[name]
                 self._remember(stream, now)
@@ -174,7 +174,7 @@ class State:
 
     def due(self, name: str) -> float:
         """Return the end of the next transition of a stream or of one of its consumers, or infinity."""
-        return min((until for (stream, _), until in self._moving.items() if stream == name), default=float("inf"))
+        return min((until for (stream, _), until in self._transitions.items() if stream == name), default=float("inf"))
 
     def trim(self, now: float) -> list[Event]:
         """Trim records that are past their retention: all at the first call, then every `TRIM_SECONDS`.
@@ -212,7 +212,7 @@ class State:
         self._check_limit(shard_count)
         if settings.get("on_demand"):
             self._check_on_demand_limit()
-        before, last_second = self._gone.get(name, (-1, -1))
+        before, last_second = self._deleted.get(name, (-1, -1))
         created = max(int(now * 1000), before + 1)
         shards = [
             Shard(
@@ -237,16 +237,16 @@ class State:
             return []
         consumers = stream.settings.consumers
         if consumers and not with_consumers:
-            # AWS's words: terraform-provider-aws issue 8420.
+            # Wording of AWS: terraform-provider-aws issue 8420.
             raise in_use(
                 f"DeleteStream can't delete {ACCOUNT}:{name} because there are consumers associated with this data stream. "
                 f"To delete {name} anyway, set the EnforceConsumerDeletion parameter to true to force the deletion of all "
                 "the consumers that are associated with it."
             )
         for key in consumers:
-            self._moving.pop((name, key), None)
-        gone = {key: msgspec.structs.replace(c, status=Status.DELETING, until=None) for key, c in consumers.items()}
-        stream.settings = msgspec.structs.replace(stream.settings, consumers=gone)
+            self._transitions.pop((name, key), None)
+        deleting = {key: msgspec.structs.replace(c, status=Status.DELETING, until=None) for key, c in consumers.items()}
+        stream.settings = msgspec.structs.replace(stream.settings, consumers=deleting)
         return [self._begin(stream, Status.DELETING, now)]
 
     def update(self, name: str, **settings: Any) -> list[Event]:
@@ -362,7 +362,7 @@ class State:
             shard.last_place += len(chosen)
         return placements
 
-    def commit(self, account: Account) -> list[Event]:
+    def set_account(self, account: Account) -> list[Event]:
         """Change the settings of the account."""
         self.account = account
         return [AccountChanged(account)]
@@ -387,16 +387,16 @@ class State:
                 "CREATING status."
             )
         until = now + self.transition
-        self._moving[name, consumer_name] = until
-        return [self._put(stream, Consumer(consumer_name, int(now * 1000), Status.CREATING, until, tags))]
+        self._transitions[name, consumer_name] = until
+        return [self._replace_consumer(stream, Consumer(consumer_name, int(now * 1000), Status.CREATING, until, tags))]
 
     def deregister(self, stream: Stream, consumer: Consumer, now: float) -> list[Event]:
         """Deregister a consumer in any status."""
         if consumer.status is Status.DELETING:
             return []
         until = now + self.transition
-        self._moving[stream.name, consumer.name] = until
-        return [self._put(stream, msgspec.structs.replace(consumer, status=Status.DELETING, until=until))]
+        self._transitions[stream.name, consumer.name] = until
+        return [self._replace_consumer(stream, msgspec.structs.replace(consumer, status=Status.DELETING, until=until))]
 
     def update_consumer(self, stream: Stream, consumer: Consumer, **settings: Any) -> list[Event]:
         """Change settings of an ACTIVE consumer."""
@@ -405,23 +405,23 @@ class State:
                 f"Consumer {consumer.name} with creation timestamp {consumer.created // 1000} under stream "
                 f"{stream.name} and account {ACCOUNT} is not in ACTIVE status."
             )
-        return [self._put(stream, msgspec.structs.replace(consumer, **settings))]
+        return [self._replace_consumer(stream, msgspec.structs.replace(consumer, **settings))]
 
     def _remember(self, stream: Stream, now: float) -> None:
         """Remember the times used by a deleted stream, and forget those of others that have passed."""
-        self._gone = {name: used for name, used in self._gone.items() if used[1] >= int(now)}
-        self._gone[stream.name] = stream.settings.created, max((shard.origin for shard in stream.shards), default=0)
+        self._deleted = {name: used for name, used in self._deleted.items() if used[1] >= int(now)}
+        self._deleted[stream.name] = stream.settings.created, max((shard.origin for shard in stream.shards), default=0)
 
-    def _put(self, stream: Stream, consumer: Consumer) -> Event:
+    def _replace_consumer(self, stream: Stream, consumer: Consumer) -> Event:
         consumers = stream.settings.consumers | {consumer.name: consumer}
         stream.settings = msgspec.structs.replace(stream.settings, consumers=consumers)
         return StreamChanged(stream.settings)
 
-    def _settle(self, stream: Stream, name: str) -> Event:
+    def _end_consumer_transition(self, stream: Stream, name: str) -> Event:
         """End the transition of a consumer."""
         consumer = stream.settings.consumers[name]
         if consumer.status is Status.CREATING:
-            return self._put(stream, msgspec.structs.replace(consumer, status=Status.ACTIVE, until=None))
+            return self._replace_consumer(stream, msgspec.structs.replace(consumer, status=Status.ACTIVE, until=None))
         others = {key: other for key, other in stream.settings.consumers.items() if key != name}
         stream.settings = msgspec.structs.replace(stream.settings, consumers=others)
         return StreamChanged(stream.settings)
@@ -444,7 +444,7 @@ class State:
     def _begin(self, stream: Stream, status: Status, now: float, pending: Reshard | Change | None = None) -> Event:
         until = now + self.transition
         stream.settings = msgspec.structs.replace(stream.settings, status=status, until=until, pending=pending)
-        self._moving[stream.name, ""] = until
+        self._transitions[stream.name, ""] = until
         return StreamChanged(stream.settings)
 
     def _check_on_demand_limit(self) -> None:
@@ -467,7 +467,7 @@ class State:
     def _open_shard(self, stream: Stream, name: str) -> Shard:
         shard = self.shard(stream, name)
         if shard.closed is not None:
-            # AWS's words: kinesalite issue 109.
+            # Wording of AWS: kinesalite issue 109.
             raise invalid(
                 f"Shard {shard.id} in stream {stream.name} under account {ACCOUNT} has already been merged or split, and "
                 "thus is not eligible for merging or splitting."

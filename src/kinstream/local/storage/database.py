@@ -32,7 +32,17 @@ from kinstream.local.state.model import (
     StreamChanged,
     StreamDeleted,
 )
-from kinstream.local.storage.record_store import NO_TIP, Chunk, Loaded, Slice, Tip, Watcher, Write, cut, tip_of
+from kinstream.local.storage.record_store import (
+    NO_RECORD,
+    Chunk,
+    Loaded,
+    NewestRecord,
+    Slice,
+    Write,
+    WriteCallback,
+    newest_of,
+    read_chunks,
+)
 from kinstream.local.storage.wal import WriteAheadLog
 
 _log = logging.getLogger("kinstream.local")
@@ -56,7 +66,7 @@ DURABILITIES = {"full": "FULL", "process": "NORMAL"}
 """SQLite's `synchronous` for each durability. FULL syncs the log at each commit. NORMAL syncs it only before a checkpoint, so
 that a power failure may lose the newest commits but never corrupts the database."""
 
-PLACE_BITS = 40
+POSITION_BITS = 40
 """The key of a chunk is the number of its shard, followed by the position of its first record in this number of bits. This
 allows 10**12 records per shard."""
 
@@ -71,8 +81,8 @@ PURGE_COMMITS = 4
 
 
 _Statement: TypeAlias = tuple[str, Sequence[Any]]
-_PLACE_MASK = (1 << PLACE_BITS) - 1
-_FOREVER = 2**63
+_POSITION_MASK = (1 << POSITION_BITS) - 1
+_ALL_TIMES = 2**63
 
 _TABLES = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -110,15 +120,15 @@ class SqliteStore:
             except sqlite3.Error as error:
                 raise ConfigError(f"data_dir={str(folder)!r}: its database cannot be used: {error}") from error
             opened.pop_all()
-        self.watcher: Watcher | None = None
+        self.on_write: WriteCallback | None = None
         self._folder = folder
         self._loop = asyncio.get_running_loop()
-        self._tips: dict[int, Tip] = {}
+        self._newest: dict[int, NewestRecord] = {}
         self._failure: Exception | None = None
         # Records to remove: the time before which they arrived, by shard number. Used by the writer thread only.
         doomed = [number for (number,) in self._reader.execute("SELECT number FROM doomed")]
         self._numbers_used = max(doomed, default=0)
-        self._past: dict[int, int] = dict.fromkeys(doomed, _FOREVER)
+        self._expired_before: dict[int, int] = dict.fromkeys(doomed, _ALL_TIMES)
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_all, name="kinstream-local-writer", daemon=True)
         self._thread.start()
@@ -143,14 +153,14 @@ class SqliteStore:
         shards: dict[str, list[Shard]] = {}
         for name, document in self._reader.execute("SELECT stream, document FROM shards ORDER BY number"):
             shard = msgspec.json.decode(document, type=Shard)
-            tip = self._newest(shard.number)
-            if tip is not NO_TIP:
-                shard.last_place, shard.arrival = tip
+            newest = self._read_newest(shard.number)
+            if newest is not NO_RECORD:
+                shard.last_place, shard.arrival = newest
                 shard.trimmed = 0
             elif shard.last_place:
-                tip = Tip(shard.last_place, shard.arrival)
+                newest = NewestRecord(shard.last_place, shard.arrival)
                 shard.trimmed = shard.last_place
-            self._tips[shard.number] = tip
+            self._newest[shard.number] = newest
             shards.setdefault(name, []).append(shard)
         streams = []
         for (document,) in self._reader.execute("SELECT document FROM streams ORDER BY name"):
@@ -175,47 +185,49 @@ class SqliteStore:
             return
         job = _Job(
             [statement for write in writes for statement in _statements(write)],
-            {write.number: tip_of(write) for write in writes if isinstance(write, Chunk)},
-            {number: horizon for write in writes for number, horizon in _ended_by(write)},
+            {write.number: newest_of(write) for write in writes if isinstance(write, Chunk)},
+            {number: horizon for write in writes for number, horizon in _removals(write)},
             writes,
             self._loop.create_future(),
         )
         self._queue.put(job)
         await job.done
 
-    def tip(self, number: int) -> Tip:
+    def newest(self, number: int) -> NewestRecord:
         """Return the newest durable record of the shard with this number."""
-        return self._tips.get(number, NO_TIP)
+        return self._newest.get(number, NO_RECORD)
 
     def find(self, number: int, arrival: int) -> int:
         """Return the position of the first record that arrived at this time or later.
 
         Arrival times never decrease within a shard, so a binary search finds it without an index.
         """
-        newest = self.tip(number)
+        newest = self.newest(number)
         if newest.arrival < arrival:
-            return newest.place + 1
-        low, high = 1, newest.place
+            return newest.position + 1
+        low, high = 1, newest.position
         # The record at `high` arrived in time; every one before `low` did not.
         while low < high:
             middle = (low + high) // 2
             row = self._chunk_at(number, middle, "id, arrival, count")
-            first, chunk_arrival, count = (row[0] & _PLACE_MASK, row[1], row[2]) if row else (0, -1, low)
+            first, chunk_arrival, count = (row[0] & _POSITION_MASK, row[1], row[2]) if row else (0, -1, low)
             if chunk_arrival < arrival:
                 low = max(middle + 1, first + count)
             else:
                 high = max(low, first)
         return low
 
-    def read(self, number: int, place: int, *, limit: int, size: int) -> list[Slice]:
+    def read(self, number: int, position: int, *, limit: int, size: int) -> list[Slice]:
         """Return records from a position onward."""
-        holder = self._chunk_at(number, place, "id")
+        holder = self._chunk_at(number, position, "id")
         rows = self._reader.execute(
             "SELECT id, arrival, count, size, records FROM chunks WHERE id BETWEEN ? AND ? ORDER BY id",
-            (holder[0] if holder else number << PLACE_BITS, number << PLACE_BITS | _PLACE_MASK),
+            (holder[0] if holder else number << POSITION_BITS, number << POSITION_BITS | _POSITION_MASK),
         )
         try:
-            return cut((Chunk(number, row[0] & _PLACE_MASK, *row[1:]) for row in rows), place, limit, size)
+            return read_chunks(
+                (Chunk(number, row[0] & _POSITION_MASK, *row[1:]) for row in rows), position, limit, size
+            )
         finally:
             rows.close()
 
@@ -226,23 +238,23 @@ class SqliteStore:
         self._reader.close()
         self._lock.close()
 
-    def _chunk_at(self, number: int, place: int, columns: str) -> tuple[Any, ...] | None:
-        base = number << PLACE_BITS
+    def _chunk_at(self, number: int, position: int, columns: str) -> tuple[Any, ...] | None:
+        base = number << POSITION_BITS
         row: tuple[Any, ...] | None = self._reader.execute(
             f"SELECT {columns} FROM chunks WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1",  # noqa: S608, columns are ours
-            (base, base | min(max(place, 0), _PLACE_MASK)),
+            (base, base | min(max(position, 0), _POSITION_MASK)),
         ).fetchone()
         return row
 
-    def _newest(self, number: int) -> Tip:
-        row = self._chunk_at(number, _PLACE_MASK, "id, arrival, count")
-        return Tip((row[0] & _PLACE_MASK) + row[2] - 1, row[1]) if row else NO_TIP
+    def _read_newest(self, number: int) -> NewestRecord:
+        row = self._chunk_at(number, _POSITION_MASK, "id, arrival, count")
+        return NewestRecord((row[0] & _POSITION_MASK) + row[2] - 1, row[1]) if row else NO_RECORD
 
     def _write_all(self) -> None:
         """Commit jobs and remove expired records until stopped. Runs in the writer thread."""
         commits = 0
         while True:
-            jobs = self._take(wait=not self._past)
+            jobs = self._take(wait=not self._expired_before)
             work = [job for job in jobs if job is not None]
             if work:
                 self._commit(work)
@@ -250,7 +262,7 @@ class SqliteStore:
             if len(work) < len(jobs):
                 self._writer.close()
                 return
-            if self._past and (not work or commits >= PURGE_COMMITS):
+            if self._expired_before and (not work or commits >= PURGE_COMMITS):
                 self._purge()
                 commits = 0
 
@@ -272,23 +284,23 @@ class SqliteStore:
                         self._writer.execute(sql, values)
                 self._writer.execute("COMMIT")
                 for job in jobs:
-                    self._past.update(job.past)
+                    self._expired_before.update(job.expired_before)
             except sqlite3.Error as caught:
                 error = caught
                 self._fail(caught)
         try:
-            self._loop.call_soon_threadsafe(self._settle, jobs, error)
+            self._loop.call_soon_threadsafe(self._complete, jobs, error)
         except RuntimeError:
             # The loop is closed, so no task waits for the jobs.
             return
 
-    def _settle(self, jobs: list[_Job], error: Exception | None) -> None:
+    def _complete(self, jobs: list[_Job], error: Exception | None) -> None:
         """Complete the futures of jobs, on the event loop."""
         for job in jobs:
             if error is None:
-                self._tips.update(job.tips)
-                if self.watcher is not None:
-                    self.watcher(job.writes)
+                self._newest.update(job.newest)
+                if self.on_write is not None:
+                    self.on_write(job.writes)
             if job.done.done():
                 continue
             if error is None:
@@ -298,24 +310,24 @@ class SqliteStore:
 
     def _purge(self) -> None:
         """Remove some records of a deleted stream, or some expired ones. SQLite reuses their pages."""
-        number, horizon = next(iter(self._past.items()))
-        base = number << PLACE_BITS
+        number, horizon = next(iter(self._expired_before.items()))
+        base = number << POSITION_BITS
         try:
             self._writer.execute("BEGIN IMMEDIATE")
             chunks = self._writer.execute(
                 "SELECT id, arrival, size FROM chunks WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?",
-                (base, base | _PLACE_MASK, PURGE_ROWS),
+                (base, base | _POSITION_MASK, PURGE_ROWS),
             ).fetchall()
             last, size = None, 0
-            for chunk, arrival, weight in chunks:
-                if arrival >= horizon or (last and size + weight > PURGE_BYTES):
+            for chunk, arrival, chunk_bytes in chunks:
+                if arrival >= horizon or (last and size + chunk_bytes > PURGE_BYTES):
                     break
-                last, size = chunk, size + weight
+                last, size = chunk, size + chunk_bytes
             if last is not None:
                 self._writer.execute("DELETE FROM chunks WHERE id BETWEEN ? AND ?", (base, last))
             else:
                 self._writer.execute("DELETE FROM doomed WHERE number = ?", (number,))
-                del self._past[number]
+                del self._expired_before[number]
             self._writer.execute("COMMIT")
         except sqlite3.Error as error:
             self._fail(error)
@@ -323,7 +335,7 @@ class SqliteStore:
     def _fail(self, error: sqlite3.Error) -> None:
         _log.critical("the data folder cannot be written any more, all requests fail until a restart: %s", error)
         self._failure = error
-        self._past.clear()
+        self._expired_before.clear()
         if self._writer.in_transaction:
             try:
                 self._writer.execute("ROLLBACK")
@@ -335,8 +347,8 @@ class _Job(NamedTuple):
     """One call of `write`, queued for the writer thread."""
 
     statements: list[_Statement]
-    tips: dict[int, Tip]
-    past: dict[int, int]
+    newest: dict[int, NewestRecord]
+    expired_before: dict[int, int]
     """Records to remove afterwards: the time before which they arrived, by shard number."""
     writes: Sequence[Write]
     done: asyncio.Future[None]
@@ -345,7 +357,7 @@ class _Job(NamedTuple):
 def _statements(write: Write) -> list[_Statement]:
     """Return the SQL statements of a write. Streams and shards are encoded here, on the event loop, because they change later."""
     if isinstance(write, Chunk):
-        return [("INSERT INTO chunks VALUES (?, ?, ?, ?, ?)", (write[0] << PLACE_BITS | write[1], *write[2:]))]
+        return [("INSERT INTO chunks VALUES (?, ?, ?, ?, ?)", (write[0] << POSITION_BITS | write[1], *write[2:]))]
     if isinstance(write, StreamChanged):
         document = msgspec.json.encode(write.settings).decode()
         return [("INSERT OR REPLACE INTO streams VALUES (?, ?)", (write.settings.name, document))]
@@ -364,12 +376,12 @@ def _statements(write: Write) -> list[_Statement]:
     ]
 
 
-def _ended_by(write: Write) -> list[tuple[int, int]]:
+def _removals(write: Write) -> list[tuple[int, int]]:
     """Return the shards of which a write removes records, with the time before which these arrived."""
     if isinstance(write, RecordsExpired):
         return [(write.number, write.horizon)]
     if isinstance(write, StreamDeleted):
-        return [(number, _FOREVER) for number in write.numbers]
+        return [(number, _ALL_TIMES) for number in write.numbers]
     return []
 
 

@@ -59,10 +59,10 @@ class Slice(NamedTuple):
     records: list[StoredRecord]
 
 
-class Tip(NamedTuple):
+class NewestRecord(NamedTuple):
     """Newest record of a shard. The position is 0 if the shard never had one."""
 
-    place: int
+    position: int
     arrival: int
 
 
@@ -78,11 +78,11 @@ class Loaded(NamedTuple):
 
 
 Write: TypeAlias = Event | Chunk
-Watcher: TypeAlias = Callable[[Sequence[Write]], None]
+WriteCallback: TypeAlias = Callable[[Sequence[Write]], None]
 """Receives each completed write."""
 
 
-NO_TIP = Tip(0, 0)
+NO_RECORD = NewestRecord(0, 0)
 _arrival = attrgetter("arrival")
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[StoredRecord])
@@ -95,7 +95,7 @@ class Store(Protocol):
 
     key: bytes
     """Secret of this store, 32 bytes, for sealing tokens."""
-    watcher: Watcher | None
+    on_write: WriteCallback | None
     """Called on the event loop once a write is readable. It must return quickly."""
 
     @property
@@ -108,13 +108,13 @@ class Store(Protocol):
     async def write(self, writes: Sequence[Write]) -> None:
         """Store events and chunks atomically, in the order of the calls. Returns once they are durable."""
 
-    def tip(self, number: int) -> Tip:
+    def newest(self, number: int) -> NewestRecord:
         """Return the newest record of the shard with this number, even if it has expired."""
 
     def find(self, number: int, arrival: int) -> int:
         """Return the position of the first record that arrived at this time or later, or the one after the newest record."""
 
-    def read(self, number: int, place: int, *, limit: int, size: int) -> list[Slice]:
+    def read(self, number: int, position: int, *, limit: int, size: int) -> list[Slice]:
         """Return records from a position onward: at most `limit`, and at most `size` bytes unless a single record is larger."""
 
     def close(self) -> None:
@@ -127,9 +127,9 @@ class MemoryStore:
     def __init__(self) -> None:
         self.key: bytes = secrets.token_bytes(32)
         self.failed: bool = False
-        self.watcher: Watcher | None = None
+        self.on_write: WriteCallback | None = None
         self._chunks: dict[int, list[Chunk]] = {}
-        self._tips: dict[int, Tip] = {}
+        self._newest: dict[int, NewestRecord] = {}
 
     def load(self) -> Loaded:
         """Return no streams, because memory is empty at the start."""
@@ -140,47 +140,47 @@ class MemoryStore:
         for write in writes:
             if isinstance(write, Chunk):
                 self._chunks.setdefault(write.number, []).append(write)
-                self._tips[write.number] = tip_of(write)
+                self._newest[write.number] = newest_of(write)
             elif isinstance(write, RecordsExpired):
                 chunks = self._chunks.get(write.number, [])
                 del chunks[: bisect_left(chunks, write.horizon, key=_arrival)]
             elif isinstance(write, StreamDeleted):
                 for number in write.numbers:
                     self._chunks.pop(number, None)
-                    self._tips.pop(number, None)
-        if self.watcher is not None:
-            self.watcher(writes)
+                    self._newest.pop(number, None)
+        if self.on_write is not None:
+            self.on_write(writes)
 
-    def tip(self, number: int) -> Tip:
+    def newest(self, number: int) -> NewestRecord:
         """Return the newest record of the shard with this number."""
-        return self._tips.get(number, NO_TIP)
+        return self._newest.get(number, NO_RECORD)
 
     def find(self, number: int, arrival: int) -> int:
         """Return the position of the first record that arrived at this time or later."""
         chunks = self._chunks.get(number, [])
         index = bisect_left(chunks, arrival, key=_arrival)
-        return chunks[index].first if index < len(chunks) else self.tip(number).place + 1
+        return chunks[index].first if index < len(chunks) else self.newest(number).position + 1
 
-    def read(self, number: int, place: int, *, limit: int, size: int) -> list[Slice]:
+    def read(self, number: int, position: int, *, limit: int, size: int) -> list[Slice]:
         """Return records from a position onward."""
         chunks = self._chunks.get(number, [])
-        start = max(0, bisect_right(chunks, place, key=lambda chunk: chunk.first) - 1)
-        return cut((chunks[index] for index in range(start, len(chunks))), place, limit, size)
+        start = max(0, bisect_right(chunks, position, key=lambda chunk: chunk.first) - 1)
+        return read_chunks((chunks[index] for index in range(start, len(chunks))), position, limit, size)
 
     def close(self) -> None:
         """Do nothing, because memory is freed with the object."""
 
 
-def tip_of(chunk: Chunk) -> Tip:
+def newest_of(chunk: Chunk) -> NewestRecord:
     """Return the newest record of the newest chunk of a shard."""
-    return Tip(chunk.first + chunk.length - 1, chunk.arrival)
+    return NewestRecord(chunk.first + chunk.length - 1, chunk.arrival)
 
 
-def cut(chunks: Iterable[Chunk], place: int, limit: int, size: int) -> list[Slice]:
+def read_chunks(chunks: Iterable[Chunk], position: int, limit: int, size: int) -> list[Slice]:
     """Return records of consecutive chunks from a position onward, limited by count and size."""
     slices: list[Slice] = []
     for chunk in chunks:
-        skip = max(0, place - chunk.first)
+        skip = max(0, position - chunk.first)
         if skip >= chunk.length:
             continue
         records = _decoder.decode(chunk.records)
@@ -190,11 +190,11 @@ def cut(chunks: Iterable[Chunk], place: int, limit: int, size: int) -> list[Slic
         if skip or len(records) < chunk.length or chunk.size > size:
             fits = 0
             for record in records:
-                weight = len(record.data) + len(record.partition_key.encode())
-                if weight > size and (fits or slices):
+                record_bytes = len(record.data) + len(record.partition_key.encode())
+                if record_bytes > size and (fits or slices):
                     break
                 fits += 1
-                size -= weight
+                size -= record_bytes
             full = fits < len(records)
             records = records[:fits]
         else:

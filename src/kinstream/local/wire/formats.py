@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import cbor2
 import msgspec
 
-from kinstream.local.state.request_error import Refused
+from kinstream.local.state.request_error import RequestError
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -41,7 +41,7 @@ class WireFormat(Protocol):
     content_type: str
 
     def decode(self, body: bytes, shape: type[T]) -> T:
-        """Decode a request. Raises Refused (SerializationException)."""
+        """Decode a request. Raises RequestError (SerializationException)."""
 
     def encode(self, response: msgspec.Struct | Mapping[str, Any]) -> bytes:
         """Encode the body of a response."""
@@ -56,13 +56,13 @@ class JsonWire:
         self._encode = msgspec.json.Encoder().encode
 
     def decode(self, body: bytes, shape: type[T]) -> T:
-        """Decode a request. Raises Refused."""
+        """Decode a request. Raises RequestError."""
         try:
             value: T = _json_decoder(shape).decode(body)
         except msgspec.ValidationError as error:
             raise _wrong_type(error) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise Refused("SerializationException") from None
+            raise RequestError("SerializationException") from None
         return value
 
     def encode(self, response: msgspec.Struct | Mapping[str, Any]) -> bytes:
@@ -76,7 +76,7 @@ class CborWire:
     content_type = "application/x-amz-cbor-1.1"
 
     def decode(self, body: bytes, shape: type[T]) -> T:
-        """Decode a request. Raises Refused."""
+        """Decode a request. Raises RequestError."""
         try:
             # str_errors strict. Tags other than timestamps would create Python objects that no request has.
             value = cbor2.loads(body, semantic_decoders=_TAGS, max_depth=MAX_DEPTH)
@@ -84,7 +84,7 @@ class CborWire:
         except msgspec.ValidationError as error:
             raise _wrong_type(error) from None
         except (cbor2.CBORError, ValueError, TypeError, ArithmeticError, LookupError, RecursionError, MemoryError):
-            raise Refused("SerializationException") from None
+            raise RequestError("SerializationException") from None
 
     def encode(self, response: msgspec.Struct | Mapping[str, Any]) -> bytes:
         """Encode the body of a response."""
@@ -139,8 +139,8 @@ _JAVA = {
 }
 
 
-def _wrong_type(error: msgspec.ValidationError) -> Refused:
-    """Return the refusal for a member of the wrong type, in the words of AWS if they are known."""
+def _wrong_type(error: msgspec.ValidationError) -> RequestError:
+    """Return the error for a member of the wrong type, with the wording of AWS if it is known."""
     text = str(error)
     got = text.partition("got `")[2].partition("`")[0]
     if got == "array":
@@ -151,4 +151,4 @@ def _wrong_type(error: msgspec.ValidationError) -> Refused:
         expected = text.partition("Expected `")[2].partition("`")[0].split(" ")[0]
         target = {"str": "String", "int": "Integer", "bool": "Boolean", "bytes": "Blob"}.get(expected, expected)
         text = f"{_JAVA[got]} can not be converted to an {target}"
-    return Refused("SerializationException", text)
+    return RequestError("SerializationException", text)

@@ -15,7 +15,7 @@ from botocore.compat import HTTPHeaders
 from botocore.credentials import Credentials
 
 from kinstream.clock import Clock
-from kinstream.local.state.request_error import Refused
+from kinstream.local.state.request_error import RequestError
 
 TOLERANCE = 300.0
 """Allowed difference of the date of a request in seconds (AWS General Reference, "Elements of an AWS API request signature")."""
@@ -57,7 +57,7 @@ class Verifier:
             service: Service name that the signature must be scoped to.
 
         Raises:
-            Refused: The signature is missing, invalid or expired.
+            RequestError: The signature is missing, invalid or expired.
         """
         given: dict[str, list[str]] = {}
         for name, value in headers:
@@ -67,13 +67,15 @@ class Verifier:
         parts = _parts(given)
         scope = parts["Credential"].rsplit("/", 4)
         if len(scope) != 5:
-            raise Refused("IncompleteSignatureException", "Credential must have exactly 5 slash-delimited elements.")
+            raise RequestError(
+                "IncompleteSignatureException", "Credential must have exactly 5 slash-delimited elements."
+            )
         access_key_id, day, region, signed_for, terminator = scope
         if not hmac.compare_digest(access_key_id.encode(), self._access_key_id.encode()):
-            raise Refused("UnrecognizedClientException", "The security token included in the request is invalid.")
+            raise RequestError("UnrecognizedClientException", "The security token included in the request is invalid.")
         date = given["x-amz-date"][0]
         if day != date[:8] or signed_for != service or terminator != "aws4_request":
-            raise Refused(
+            raise RequestError(
                 "InvalidSignatureException",
                 f"Credential should be scoped to the date {date[:8]}, to service '{service}' and to 'aws4_request'.",
             )
@@ -81,37 +83,37 @@ class Verifier:
         signed = parts["SignedHeaders"].split(";")
         host_signed = "host" in signed or _AUTHORITY in signed
         if not host_signed or "x-amz-date" not in signed or not all(name in given for name in signed):
-            raise Refused(
+            raise RequestError(
                 "InvalidSignatureException",
                 "'Host' and 'X-Amz-Date' must be 'SignedHeaders' in the Authorization header.",
             )
         digest = sha256(body).hexdigest()
         claimed = given.get("x-amz-content-sha256", [digest])
         if claimed != [digest]:
-            raise Refused("InvalidSignatureException", _MISMATCH)
+            raise RequestError("InvalidSignatureException", _MISMATCH)
         if not target.startswith("/"):
             # The target of OPTIONS or of a proxy request. Appended to a host it could be parsed as a part of it.
-            raise Refused("InvalidSignatureException", _MISMATCH)
+            raise RequestError("InvalidSignatureException", _MISMATCH)
         signer = _Signer(self._credentials, service, region, given, signed, digest)
         if not hmac.compare_digest(signer.sign(method, target, date).encode(), parts["Signature"].encode()):
-            raise Refused("InvalidSignatureException", _MISMATCH)
+            raise RequestError("InvalidSignatureException", _MISMATCH)
         return region
 
     def _check_date(self, date: str) -> None:
         try:
             sent = datetime.strptime(date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
         except ValueError:
-            raise Refused(
+            raise RequestError(
                 "IncompleteSignatureException", f"Date must be in ISO-8601 'basic format'. Got '{date}'."
             ) from None
         now = self._clock.wall()
         if sent < now - TOLERANCE:
-            raise Refused(
+            raise RequestError(
                 "InvalidSignatureException",
                 f"Signature expired: {date} is now earlier than {_basic(now - TOLERANCE)} ({_basic(now)} - 5 min.)",
             )
         if sent > now + TOLERANCE:
-            raise Refused(
+            raise RequestError(
                 "InvalidSignatureException",
                 f"Signature not yet current: {date} is still later than {_basic(now + TOLERANCE)} ({_basic(now)} + 5 min.)",
             )
@@ -155,10 +157,10 @@ class _Signer(SigV4Auth):  # type: ignore[misc]  # botocore has no types
 
 
 def _parts(given: dict[str, list[str]]) -> dict[str, str]:
-    """Return the parts of the Authorization header. Raises Refused if one is missing."""
+    """Return the parts of the Authorization header. Raises RequestError if one is missing."""
     authorization = given.get("authorization", [""])[0]
     if not authorization:
-        raise Refused("MissingAuthenticationTokenException", "Missing Authentication Token")
+        raise RequestError("MissingAuthenticationTokenException", "Missing Authentication Token")
     scheme, _, rest = authorization.partition(" ")
     pairs = [part.strip().partition("=") for part in rest.split(",")]
     parts = {name: value for name, _, value in pairs}
@@ -170,7 +172,7 @@ def _parts(given: dict[str, list[str]]) -> dict[str, str]:
     if not given.get("x-amz-date"):
         missing += "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header. "
     if scheme != _SCHEME or missing:
-        raise Refused("IncompleteSignatureException", f"{missing}Authorization={scheme}")
+        raise RequestError("IncompleteSignatureException", f"{missing}Authorization={scheme}")
     return parts
 
 

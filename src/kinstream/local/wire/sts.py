@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 import msgspec
 
 from kinstream.local.state.model import ACCOUNT
-from kinstream.local.state.request_error import Refused
+from kinstream.local.state.request_error import RequestError
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -46,11 +46,11 @@ class StsWire:
     content_type = "text/xml"
 
     def decode(self, body: bytes, shape: type[T]) -> T:
-        """Decode a request. Raises Refused."""
+        """Decode a request. Raises RequestError."""
         try:
             form = parse_qs(body.decode("ascii"), keep_blank_values=True, max_num_fields=100)
         except ValueError:
-            raise Refused("MalformedInput", "The request is not a valid form.") from None
+            raise RequestError("MalformedInput", "The request is not a valid form.") from None
         return msgspec.convert({name: values[0] for name, values in form.items()}, shape)
 
     def encode(self, response: msgspec.Struct | Mapping[str, Any]) -> bytes:
@@ -73,11 +73,11 @@ def respond(body: bytes) -> CallerIdentity:
     """Return the response to a request.
 
     Raises:
-        Refused: The operation is not GetCallerIdentity.
+        RequestError: The operation is not GetCallerIdentity.
     """
     form = STS.decode(body, _Form)
     if form.action != "GetCallerIdentity" or form.version != _VERSION:
-        raise Refused("InvalidAction", f"Could not find operation {form.action} for version {form.version}")
+        raise RequestError("InvalidAction", f"Could not find operation {form.action} for version {form.version}")
     return CallerIdentity(f"arn:aws:iam::{ACCOUNT}:root", ACCOUNT, ACCOUNT)
 
 

@@ -8,13 +8,13 @@ import pytest
 
 from kinstream.clock import SYSTEM_CLOCK
 from kinstream.errors import ConfigError
-from kinstream.local.control.offset_clock import LATEST, MovedClock
+from kinstream.local.control.offset_clock import MAX_TIME, OffsetClock
 from kinstream.testing import ManualClock
 
 
 def test_time_is_the_clocks_own_until_it_is_put_forward() -> None:
     own = ManualClock(1000.0)
-    moved = MovedClock(own)
+    moved = OffsetClock(own)
     assert (moved.wall(), moved.monotonic()) == (own.wall(), own.monotonic())
     moved.advance(5)
     moved.advance(0.5)
@@ -25,11 +25,11 @@ def test_time_is_the_clocks_own_until_it_is_put_forward() -> None:
 @pytest.mark.parametrize("seconds", [-1, -0.001, float("nan"), float("inf"), "5", True])
 def test_time_does_not_go_back(seconds: float) -> None:
     with pytest.raises(ConfigError, match="seconds"):
-        MovedClock(SYSTEM_CLOCK).advance(seconds)
+        OffsetClock(SYSTEM_CLOCK).advance(seconds)
 
 
 def test_time_ends_before_its_numbers_do() -> None:
-    moved = MovedClock(ManualClock(LATEST - 100))
+    moved = OffsetClock(ManualClock(MAX_TIME - 100))
     moved.advance(90)
     with pytest.raises(ConfigError, match="year 4000"):
         moved.advance(20)
@@ -38,7 +38,7 @@ def test_time_ends_before_its_numbers_do() -> None:
 
 async def test_waiting_is_the_clocks_own() -> None:
     own = ManualClock(0.0)
-    moved = MovedClock(own)
+    moved = OffsetClock(own)
     sleeping = asyncio.create_task(moved.sleep(10))
     await asyncio.sleep(0)
     moved.advance(100)
@@ -49,10 +49,10 @@ async def test_waiting_is_the_clocks_own() -> None:
 
 
 def test_who_asked_is_told_that_it_was_put_forward() -> None:
-    moved = MovedClock(ManualClock(0.0))
+    moved = OffsetClock(ManualClock(0.0))
     moved.advance(1)
     told: list[float] = []
-    moved.moved = lambda: told.append(moved.advanced)
+    moved.on_advance = lambda: told.append(moved.advanced)
     moved.advance(2)
     with pytest.raises(ConfigError):
         moved.advance(-1)

@@ -12,7 +12,7 @@ from kinstream.local.http.hosts import Hosts
 )
 @pytest.mark.parametrize("remote", [False, True])
 def test_own_names_are_let_in(host: str, remote: bool) -> None:
-    assert Hosts("127.0.0.1", remote=remote, names=["kinesis"]).lets_in(host)
+    assert Hosts("127.0.0.1", remote=remote, names=["kinesis"]).accepts(host)
 
 
 @pytest.mark.parametrize(
@@ -32,17 +32,17 @@ def test_own_names_are_let_in(host: str, remote: bool) -> None:
 )
 @pytest.mark.parametrize("remote", [False, True])
 def test_foreign_names_are_not(host: str, remote: bool) -> None:
-    assert not Hosts("127.0.0.1", remote=remote, names=["kinesis"]).lets_in(host)
+    assert not Hosts("127.0.0.1", remote=remote, names=["kinesis"]).accepts(host)
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "192.0.2.1:80", "[2001:db8::1]:80"])
 def test_addresses_are_let_in_where_others_may_come(host: str) -> None:
-    assert not Hosts("127.0.0.1", remote=False, names=[]).lets_in(host)
-    assert Hosts("0.0.0.0", remote=True, names=[]).lets_in(host)
+    assert not Hosts("127.0.0.1", remote=False, names=[]).accepts(host)
+    assert Hosts("0.0.0.0", remote=True, names=[]).accepts(host)
 
 
 @pytest.mark.parametrize(
-    ("host", "reached_at"),
+    ("host", "url_host"),
     [
         ("localhost", "127.0.0.1"),
         ("127.0.0.2", "127.0.0.2"),
@@ -51,5 +51,5 @@ def test_addresses_are_let_in_where_others_may_come(host: str) -> None:
         ("::", "[::1]"),
     ],
 )
-def test_url_has_an_address_that_leads_to_the_server(host: str, reached_at: str) -> None:
-    assert Hosts(host, remote=True, names=[]).reached_at == reached_at
+def test_url_has_an_address_that_leads_to_the_server(host: str, url_host: str) -> None:
+    assert Hosts(host, remote=True, names=[]).url_host == url_host

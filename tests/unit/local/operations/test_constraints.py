@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kinstream.local.operations import constraints, requests
-from kinstream.local.state.request_error import Refused
+from kinstream.local.state.request_error import RequestError
 
 
 def told(request: object) -> str:
-    with pytest.raises(Refused, match="ValidationException") as caught:
+    with pytest.raises(RequestError, match="ValidationException") as caught:
         constraints.check(request)  # type: ignore[arg-type]  # any request
     return caught.value.message
 
@@ -42,7 +42,7 @@ def test_member_of_a_structure_is_named_with_its_path() -> None:
 
 
 def test_ten_problems_at_most_are_told() -> None:
-    refused = constraints.refusal([f"problem {n}" for n in range(50)])
+    refused = constraints.validation_error([f"problem {n}" for n in range(50)])
     assert refused.message.startswith("50 validation errors detected: problem 0; ")
     assert refused.message.endswith("problem 9")
 
@@ -95,7 +95,7 @@ def test_quick_patterns_let_the_same_arns_through_as_the_models(parts: list[str]
     for alias in (requests.ResourceArn, requests.ConsumerArn):
         (pattern,) = (rule for rule in get_args(alias)[1:] if isinstance(rule, constraints.Pattern))
         slow = re.compile(pattern.pattern, re.ASCII).fullmatch(text)
-        assert (pattern.problem(text) is None) == (slow is not None)
+        assert (pattern.violation(text) is None) == (slow is not None)
 
 
 def test_quick_patterns_know_arns() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kinstream.local.state import sequence
 from kinstream.local.state.model import Placement, Shard, ShardChanged, Status, Stream, StreamChanged, StreamDeleted
-from kinstream.local.state.request_error import Refused
+from kinstream.local.state.request_error import RequestError
 from kinstream.local.state.state import SHARD_LIMIT, State
 
 NOW = 1_700_000_000.0
@@ -77,23 +77,23 @@ def test_streams_that_come_and_go_are_counted() -> None:
     state = State(transition=5.0)
     state.create("orders", 1, NOW)
     state.create("returns", 1, NOW + 1)
-    assert state.coming_or_going() == 2
+    assert state.creating_or_deleting() == 2
     state.advance(NOW + 6)
-    assert state.coming_or_going() == 0
+    assert state.creating_or_deleting() == 0
     state.split("orders", "shardId-000000000000", str(2**127), NOW + 6)
     state.delete("returns", NOW + 6)
-    assert state.coming_or_going() == 1
+    assert state.creating_or_deleting() == 1
 
 
 def test_records_are_refused_while_a_stream_is_creating_or_deleting() -> None:
     state = State(transition=5.0)
     state.create("orders", 1, NOW)
-    with pytest.raises(Refused, match="ResourceNotFoundException"):
+    with pytest.raises(RequestError, match="ResourceNotFoundException"):
         state.readable("orders")
     state.advance(NOW + 5)
     state.readable("orders")
     state.delete("orders", NOW + 5)
-    with pytest.raises(Refused, match="ResourceNotFoundException"):
+    with pytest.raises(RequestError, match="ResourceNotFoundException"):
         state.readable("orders")
 
 
@@ -116,22 +116,22 @@ def test_numbers_of_a_deleted_streams_shards_are_not_given_again() -> None:
 
 def test_stream_that_exists_cannot_be_made_again() -> None:
     state, _ = active()
-    with pytest.raises(Refused, match="Stream orders under account 000000000000 already exists"):
+    with pytest.raises(RequestError, match="Stream orders under account 000000000000 already exists"):
         state.create("orders", 1, NOW)
 
 
 def test_more_shards_than_an_account_has_are_refused() -> None:
     state, _ = active(2)
-    with pytest.raises(Refused, match="LimitExceededException"):
+    with pytest.raises(RequestError, match="LimitExceededException"):
         state.create("more", SHARD_LIMIT - 1, NOW)
 
 
 def test_reshard_waits_for_an_active_stream() -> None:
     state, _ = active(2, transition=1.0)
     state.split("orders", "shardId-000000000000", "1000", NOW + 2)
-    with pytest.raises(Refused, match="not ACTIVE, instead in state UPDATING"):
+    with pytest.raises(RequestError, match="not ACTIVE, instead in state UPDATING"):
         state.split("orders", "shardId-000000000001", str(TOP - 5), NOW + 2.5)
-    with pytest.raises(Refused, match="not ACTIVE, instead in state UPDATING"):
+    with pytest.raises(RequestError, match="not ACTIVE, instead in state UPDATING"):
         state.merge("orders", "shardId-000000000000", "shardId-000000000001", NOW + 2.5)
 
 
@@ -173,14 +173,14 @@ def test_merge_joins_the_ranges_whichever_shard_is_named_first() -> None:
 @pytest.mark.parametrize("at", ["0", "1", str(TOP), str(2**128), "x"])
 def test_split_needs_a_hash_key_well_inside_the_shard(at: str) -> None:
     state, _ = active()
-    with pytest.raises(Refused, match=r"NewStartingHashKey .* is not both greater than one plus"):
+    with pytest.raises(RequestError, match=r"NewStartingHashKey .* is not both greater than one plus"):
         state.split("orders", "shardId-000000000000", at, NOW)
 
 
 @pytest.mark.parametrize("pair", [(0, 2), (2, 0), (1, 1)])
 def test_shards_that_are_no_neighbours_cannot_be_merged(pair: tuple[int, int]) -> None:
     state, _ = active(3)
-    with pytest.raises(Refused, match="not an adjacent pair"):
+    with pytest.raises(RequestError, match="not an adjacent pair"):
         state.merge("orders", f"shardId-{pair[0]:012}", f"shardId-{pair[1]:012}", NOW)
 
 
@@ -188,18 +188,18 @@ def test_closed_shard_cannot_be_split_or_merged_again() -> None:
     state, _ = active(2)
     state.split("orders", "shardId-000000000000", "1000", NOW)
     state.advance(NOW)
-    with pytest.raises(Refused, match="InvalidArgumentException: Shard shardId-000000000000"):
+    with pytest.raises(RequestError, match="InvalidArgumentException: Shard shardId-000000000000"):
         state.split("orders", "shardId-000000000000", "500", NOW)
-    with pytest.raises(Refused, match="InvalidArgumentException: Shard shardId-000000000000"):
+    with pytest.raises(RequestError, match="InvalidArgumentException: Shard shardId-000000000000"):
         state.merge("orders", "shardId-000000000000", "shardId-000000000001", NOW)
 
 
 def test_refused_command_changes_nothing() -> None:
     state, stream = active(3)
     before = (stream.settings, [span(s) for s in stream.open])
-    with pytest.raises(Refused):
+    with pytest.raises(RequestError):
         state.merge("orders", "shardId-000000000000", "shardId-000000000002", NOW)
-    with pytest.raises(Refused):
+    with pytest.raises(RequestError):
         state.split("orders", "shardId-000000000009", "5", NOW)
     assert (stream.settings, [span(s) for s in stream.open]) == before
     assert state.advance(NOW + 1e6) == []
@@ -209,7 +209,9 @@ def test_shard_is_found_by_its_number_alone_too() -> None:
     state, stream = active(2)
     assert state.shard(stream, "1") is state.shard(stream, "shardId-000000000001") is stream.shards[1]
     for wrong in ("shardId-000000000002", "shard", "-1", "1.0", "٣", "9" * 13, ""):
-        with pytest.raises(Refused, match=r"Could not find shard .* in stream orders under account 000000000000\."):
+        with pytest.raises(
+            RequestError, match=r"Could not find shard .* in stream orders under account 000000000000\."
+        ):
             state.shard(stream, wrong)
 
 
@@ -291,7 +293,7 @@ def test_no_history_loses_misplaces_or_reorders_records(
                         state.merge("orders", pair[1].id, pair[0].id, now)
                 case "wait", float(seconds):
                     now += seconds
-        except Refused:
+        except RequestError:
             continue  # a shard that is not there or closed, or a stream that is UPDATING
     check_partition(stream)
     check_lineage(stream)
@@ -339,7 +341,7 @@ def check_records(stream: Stream, model: Model) -> None:
 
 
 def test_stream_that_does_not_exist_is_refused_by_its_name() -> None:
-    with pytest.raises(Refused, match="Stream orders under account"):
+    with pytest.raises(RequestError, match="Stream orders under account"):
         State(transition=0.0).stream("orders")
 
 

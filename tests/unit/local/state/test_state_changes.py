@@ -19,7 +19,7 @@ from kinstream.local.state.model import (
     StreamChanged,
     StreamDeleted,
 )
-from kinstream.local.state.request_error import Refused
+from kinstream.local.state.request_error import RequestError
 from kinstream.local.state.state import (
     CONSUMERS,
     CONSUMERS_ON_DEMAND_ADVANTAGE,
@@ -89,14 +89,14 @@ def test_short_lived_shard_is_closed_and_has_parents_and_a_child() -> None:
 @pytest.mark.parametrize(("shards", "target"), [(1, 3), (4, 9), (10, 21)])
 def test_more_than_twice_as_many_is_refused(shards: int, target: int) -> None:
     state, _ = active(shards)
-    with pytest.raises(Refused, match="LimitExceededException: UpdateShardCount cannot scale up over double"):
+    with pytest.raises(RequestError, match="LimitExceededException: UpdateShardCount cannot scale up over double"):
         state.scale("orders", target, NOW)
 
 
 @pytest.mark.parametrize(("shards", "target"), [(3, 1), (5, 2), (10, 4)])
 def test_fewer_than_half_as_many_is_refused(shards: int, target: int) -> None:
     state, _ = active(shards)
-    with pytest.raises(Refused, match="LimitExceededException: UpdateShardCount cannot scale down below half"):
+    with pytest.raises(RequestError, match="LimitExceededException: UpdateShardCount cannot scale down below half"):
         state.scale("orders", target, NOW)
 
 
@@ -105,17 +105,17 @@ def test_eleventh_count_in_a_day_is_refused_and_the_next_day_it_is_not() -> None
     for turn in range(10):
         state.scale("orders", 2 + turn % 2, NOW + turn * HOUR)
         state.advance(NOW + turn * HOUR)
-    with pytest.raises(Refused, match="LimitExceededException"):
+    with pytest.raises(RequestError, match="LimitExceededException"):
         state.scale("orders", 2, NOW + DAY - 1)
     state.scale("orders", 2, NOW + DAY + 1)
 
 
 def test_more_shards_than_a_stream_or_the_account_may_have_are_refused() -> None:
     state, _ = active(MAX_SHARD_COUNT - 1)
-    with pytest.raises(Refused, match="cannot scale to more than 10000"):
+    with pytest.raises(RequestError, match="cannot scale to more than 10000"):
         state.scale("orders", MAX_SHARD_COUNT + 1, NOW)
     state.create("others", SHARD_LIMIT - MAX_SHARD_COUNT + 1, NOW)
-    with pytest.raises(Refused, match="would exceed the shard limit"):
+    with pytest.raises(RequestError, match="would exceed the shard limit"):
         state.scale("orders", MAX_SHARD_COUNT, NOW)
 
 
@@ -137,7 +137,7 @@ def test_ten_thousand_shards_are_made_at_once() -> None:
 )
 def test_shards_of_an_on_demand_stream_are_not_the_users(command: Callable[[State], list[Event]]) -> None:
     state, _ = active(4, on_demand=True)
-    with pytest.raises(Refused, match=r"ValidationException: .* is in On-Demand mode"):
+    with pytest.raises(RequestError, match=r"ValidationException: .* is in On-Demand mode"):
         command(state)
 
 
@@ -156,7 +156,7 @@ def test_every_shard_has_the_keys_of_its_parents_whatever_was_done(commands: lis
                 state.split("orders", shard.id, str((low + high) // 2 + choice), now)
             else:
                 state.merge("orders", shard.id, stream.open[(choice + 1) % len(stream.open)].id, now)
-        except Refused:
+        except RequestError:
             continue
         state.advance(now)
     ranges = spans(stream)
@@ -190,9 +190,9 @@ def test_change_holds_when_the_stream_is_active_again() -> None:
 def test_change_waits_for_an_active_stream() -> None:
     state, _ = active(transition=1.0)
     state.change("orders", Change(max_record_kib=2048), NOW + 2)
-    with pytest.raises(Refused, match="not ACTIVE, instead in state UPDATING"):
+    with pytest.raises(RequestError, match="not ACTIVE, instead in state UPDATING"):
         state.change("orders", Change(), NOW + 2)
-    with pytest.raises(Refused, match="not ACTIVE, instead in state UPDATING"):
+    with pytest.raises(RequestError, match="not ACTIVE, instead in state UPDATING"):
         state.update("orders", tags={"a": "b"})
 
 
@@ -255,9 +255,9 @@ def test_more_on_demand_streams_than_an_account_has_are_refused() -> None:
     state, _ = active()
     for number in range(ON_DEMAND_STREAMS):
         state.create(f"free-{number}", 4, NOW, on_demand=True)
-    with pytest.raises(Refused, match=r"LimitExceededException: .* limit on the number of On-Demand streams"):
+    with pytest.raises(RequestError, match=r"LimitExceededException: .* limit on the number of On-Demand streams"):
         state.create("one more", 4, NOW, on_demand=True)
-    with pytest.raises(Refused, match=r"LimitExceededException: .* limit on the number of On-Demand streams"):
+    with pytest.raises(RequestError, match=r"LimitExceededException: .* limit on the number of On-Demand streams"):
         state.change("orders", Change(on_demand=True), NOW)
 
 
@@ -298,7 +298,7 @@ def test_consumer_is_creating_then_active_then_deleting_then_gone() -> None:
 def test_consumer_that_exists_cannot_be_registered_again() -> None:
     state, _ = active()
     register(state, "app")
-    with pytest.raises(Refused, match="ResourceInUseException: Consumer app under stream orders already exists"):
+    with pytest.raises(RequestError, match="ResourceInUseException: Consumer app under stream orders already exists"):
         register(state, "app")
 
 
@@ -306,7 +306,7 @@ def test_five_consumers_may_be_creating_at_once() -> None:
     state, _ = active(transition=1.0)
     for number in range(5):
         register(state, f"app-{number}", NOW + 2)
-    with pytest.raises(Refused, match=r"LimitExceededException: .* 5 consumers in CREATING"):
+    with pytest.raises(RequestError, match=r"LimitExceededException: .* 5 consumers in CREATING"):
         register(state, "app-5", NOW + 2)
     state.advance(NOW + 3)
     register(state, "app-5", NOW + 3)
@@ -324,29 +324,29 @@ def test_five_consumers_may_be_creating_at_once() -> None:
 def test_stream_has_so_many_consumers(on_demand: bool, committed: bool, limit: int) -> None:
     state, _ = active(4, on_demand=on_demand)
     if committed:
-        state.commit(Account(started=int(NOW * 1000)))
+        state.set_account(Account(started=int(NOW * 1000)))
     for number in range(limit):
         register(state, f"app-{number}")
         state.advance(NOW)
-    with pytest.raises(Refused, match=f"LimitExceededException: .* its limit of {limit} registered consumers"):
+    with pytest.raises(RequestError, match=f"LimitExceededException: .* its limit of {limit} registered consumers"):
         register(state, "one more")
 
 
 def test_no_consumer_registers_with_a_stream_that_comes_or_goes() -> None:
     state = State(transition=1.0)
     state.create("orders", 1, NOW)
-    with pytest.raises(Refused, match="not ACTIVE, instead in state CREATING"):
+    with pytest.raises(RequestError, match="not ACTIVE, instead in state CREATING"):
         register(state, "app")
     state.advance(NOW + 1)
     state.delete("orders", NOW + 1)
-    with pytest.raises(Refused, match="not ACTIVE, instead in state DELETING"):
+    with pytest.raises(RequestError, match="not ACTIVE, instead in state DELETING"):
         register(state, "app")
 
 
 def test_stream_goes_with_its_consumers_only_if_told_so() -> None:
     state, stream = active(transition=1.0)
     register(state, "app", NOW + 2)
-    with pytest.raises(Refused, match=r"ResourceInUseException: DeleteStream can't delete"):
+    with pytest.raises(RequestError, match=r"ResourceInUseException: DeleteStream can't delete"):
         state.delete("orders", NOW + 2)
     state.delete("orders", NOW + 2.5, with_consumers=True)
     assert statuses(stream) == {"app": Status.DELETING}
@@ -359,7 +359,9 @@ def test_stream_goes_with_its_consumers_only_if_told_so() -> None:
 def test_settings_of_a_consumer_change_only_while_it_is_active() -> None:
     state, stream = active(transition=1.0)
     register(state, "app", NOW + 2)
-    with pytest.raises(Refused, match=r"Consumer app with creation timestamp 1700000002 .* is not in ACTIVE status\."):
+    with pytest.raises(
+        RequestError, match=r"Consumer app with creation timestamp 1700000002 .* is not in ACTIVE status\."
+    ):
         state.update_consumer(stream, stream.settings.consumers["app"], policy="{}")
     state.advance(NOW + 3)
     state.update_consumer(stream, stream.settings.consumers["app"], policy="{}")
@@ -373,7 +375,7 @@ def test_state_goes_on_from_what_was_kept() -> None:
     state, stream = active(2, transition=10.0)
     register(state, "app", NOW + 11)
     state.scale("orders", 4, NOW + 12)
-    state.commit(Account(started=5))
+    state.set_account(Account(started=5))
     restored = State(transition=10.0)
     restored.restore([stream], 3, state.account)
     restored.advance(NOW + 22)
@@ -384,9 +386,9 @@ def test_state_goes_on_from_what_was_kept() -> None:
 
 def test_commitment_holds_until_its_end() -> None:
     state = State()
-    assert state.commit(Account(started=1000)) == [AccountChanged(Account(started=1000))]
+    assert state.set_account(Account(started=1000)) == [AccountChanged(Account(started=1000))]
     assert state.account.committed(2)
-    state.commit(Account(started=1000, ends=5000))
+    state.set_account(Account(started=1000, ends=5000))
     assert state.account.committed(4.9)
     assert not state.account.committed(5)
 

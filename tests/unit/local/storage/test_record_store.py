@@ -53,7 +53,7 @@ async def test_watcher_is_told_of_what_can_be_read(store: Store) -> None:
             [place for write in writes if isinstance(write, Chunk) for place, *_ in read(store, write.number, 1)]
         )
 
-    store.watcher = watch
+    store.on_write = watch
     writing = asyncio.ensure_future(store.write([chunk(1, 1, 5, b"a"), chunk(2, 1, 5, b"b")]))
     await store.write([chunk(1, 2, 5, b"c")])
     await writing
@@ -89,10 +89,10 @@ async def test_read_stops_before_its_size_but_gives_one_record_at_least(store: S
 
 
 async def test_tip_is_the_newest_record(store: Store) -> None:
-    assert store.tip(1) == (0, 0)
+    assert store.newest(1) == (0, 0)
     await store.write([chunk(1, 1, 5, b"a", b"b")])
     await store.write([chunk(1, 3, 9, b"c")])
-    assert store.tip(1) == (3, 9)
+    assert store.newest(1) == (3, 9)
 
 
 NUMBERS = itertools.count(1000)
@@ -147,14 +147,14 @@ async def test_records_that_expired_are_removed_and_the_others_stay_where_they_a
     assert store.find(1, 0) == store.find(1, 201) == store.find(1, 300) == 4
     assert store.find(1, 301) == 5
     assert read(store, 2, 1) == [(1, 100, b"z")]
-    assert store.tip(1) == (4, 300)
+    assert store.newest(1) == (4, 300)
 
 
 async def test_shard_without_a_record_left_goes_on_after_its_last_one(store: Store) -> None:
     await store.write([chunk(1, 1, 100, b"a", b"b")])
     await store.write([RecordsExpired(1, 101)])
     await until(lambda: read(store, 1, 0) == [])
-    assert store.tip(1) == (2, 100)
+    assert store.newest(1) == (2, 100)
     assert store.find(1, 101) == 3
     await store.write([chunk(1, 3, 200, b"c")])
     assert read(store, 1, 0) == read(store, 1, store.find(1, 101)) == [(3, 200, b"c")]
@@ -174,7 +174,7 @@ async def test_place_of_the_newest_record_outlives_the_record(tmp_path: Path) ->
     store = SqliteStore(tmp_path)
     again = State()
     again.restore(*store.load())
-    assert store.tip(number) == (3, 1_000_000)
+    assert store.newest(number) == (3, 1_000_000)
     (placement,) = again.place(again.stream("a"), [bytes(16)], 1000.0 + 25 * 3600)
     assert placement.first == 4
     store.close()
@@ -285,7 +285,7 @@ async def test_streams_and_shards_are_there_again_with_their_newest_places(tmp_p
     assert {n: (s.settings, s.shards) for n, s in again.streams.items()} == {
         n: (s.settings, s.shards) for n, s in state.streams.items()
     }
-    assert store.tip(stream.shards[0].number) == (3, 1_006_000)
+    assert store.newest(stream.shards[0].number) == (3, 1_006_000)
     # A split that was under way ends as it would have.
     await store.write(again.advance(1012.0))
     state.advance(1012.0)
@@ -313,7 +313,7 @@ async def test_write_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="cannot be written"):
         await store.write([chunk(2, 1, 5, b"new"), chunk(1, 1, 5, b"twice")])
     assert read(store, 2, 1) == []
-    assert store.tip(2) == (0, 0)
+    assert store.newest(2) == (0, 0)
     with pytest.raises(OSError, match="failed earlier"):
         await store.write([chunk(2, 1, 5, b"after")])
     store.close()
@@ -334,7 +334,7 @@ async def test_writes_that_wait_together_are_all_kept_in_order(tmp_path: Path) -
 async def test_write_whose_caller_went_away_is_kept(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     told: list[Sequence[Write]] = []
-    store.watcher = told.append
+    store.on_write = told.append
     task = asyncio.create_task(store.write([chunk(1, 1, 5, b"x")]))
     await asyncio.sleep(0)
     task.cancel()

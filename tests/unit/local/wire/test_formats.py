@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kinstream.local.operations import requests, responses
-from kinstream.local.state.request_error import Refused
+from kinstream.local.state.request_error import RequestError
 from kinstream.local.wire.formats import CBOR, JSON, WireFormat
 
 # The bytes of a Timestamp as the AWS SDK for Java v2 puts them on the wire (floci, issue 2368).
@@ -45,7 +45,7 @@ def test_names_are_aws_names() -> None:
 def test_no_bytes_are_more_than_a_serialization_error(wire: WireFormat, body: bytes) -> None:
     try:
         wire.decode(body, requests.PutRecords)
-    except Refused as refused:
+    except RequestError as refused:
         code = refused.code
     else:
         code = "SerializationException"
@@ -67,5 +67,5 @@ def test_no_cbor_value_is_more_than_a_serialization_error(value: object) -> None
     for shape in (requests.PutRecords, requests.PutRecord, requests.GetRecords, requests.ListShards):
         try:
             assert isinstance(CBOR.decode(body, shape), shape)
-        except Refused as refused:
+        except RequestError as refused:
             assert refused.code == "SerializationException"  # noqa: PT017, most values are refused and some are not
