@@ -7,7 +7,8 @@ import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from functools import wraps
+from functools import partial, wraps
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 from urllib.parse import urlsplit
@@ -94,6 +95,30 @@ def time_source(field: str, value: Clock) -> Clock:
         given = "None" if value is None else type(value).__name__
         raise ConfigError(f"{field}: must be a kinstream.clock.Clock, not {given}")
     return value
+
+
+def unsuitable(function: Any, *, may_be_async: bool) -> str | None:
+    """Return the kind of a function whose body would never run if it were called as a plain function; None otherwise."""
+    while isinstance(function, partial):
+        function = function.func
+    for each in (function, getattr(function, "__call__", None)):  # noqa: B004 - it may be a coroutine function
+        if isgeneratorfunction(each) or isasyncgenfunction(each):
+            return "generator function"
+        if iscoroutinefunction(each) and not may_be_async:
+            return "coroutine function"
+    return None
+
+
+def function(field: str, value: Any, expected: str, *, may_be_async: bool = False) -> None:
+    """Check that `value` is a function whose body runs when it is called, or awaited with `may_be_async`.
+
+    Raises:
+        ConfigError: It is not. The message names the type, or the kind of the function.
+    """
+    kind = unsuitable(value, may_be_async=may_be_async) if callable(value) else type(value).__name__
+    if kind is not None:
+        never = ", whose body would never run" if callable(value) else ""
+        raise ConfigError(f"{field}: must be {expected}, not {'a ' if never else ''}{kind}{never}")
 
 
 def text(field: str, value: Any) -> str:
@@ -520,6 +545,8 @@ class ErrorPolicy:
         number("ErrorPolicy.max_delay", self.max_delay, 0, 3600, "seconds")
         if self.then not in ("stop", "skip") and not callable(self.then) and not hasattr(self.then, "put_record"):
             raise ConfigError(f"ErrorPolicy.then={self.then!r}: must be 'stop', 'skip', a function or a Producer")
+        if callable(self.then):
+            function("ErrorPolicy.then", self.then, "'stop', 'skip', a function or a Producer", may_be_async=True)
 
 
 def is_proxy_url(url: str) -> bool:

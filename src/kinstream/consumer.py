@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar, Un
 from kinstream.aws import kinesis
 from kinstream.aws.client import Client, ClientOptions
 from kinstream.aws.list_shards import all_shards
-from kinstream.config import Checkpoints, EnhancedFanOut, ErrorPolicy, Handling, Polling, PreferFanOut, text
+from kinstream.config import Checkpoints, EnhancedFanOut, ErrorPolicy, Handling, Polling, PreferFanOut, function, text
 from kinstream.consume.deliver import (
     BatchHandler,
     Dispatcher,
@@ -183,8 +183,8 @@ class Consumer(StreamAccess):
         if misrouted not in ("drop", "keep"):
             raise ConfigError(f"misrouted={misrouted!r}: must be 'drop' or 'keep'")
         self._accepts_misrouted = misrouted == "keep"
-        if observer is not None and not callable(observer):
-            raise ConfigError(f"observer: must be a function of an event or None, not {type(observer).__name__}")
+        if observer is not None:
+            function("observer", observer, "a function of an event or None")
         self._owner = owner_name()
         self._worker: Worker | None = None
         self._reader: weakref.ref[Any] | None = None
@@ -315,8 +315,7 @@ class Consumer(StreamAccess):
         handler: object,
         dispatchers_of: Callable[[FailurePolicy, ThreadPoolExecutor], Callable[[Reading], Dispatcher]],
     ) -> None:
-        if not callable(handler):
-            raise ConfigError(f"handler: must be a function, not {type(handler).__name__}")
+        function("handler", handler, "a function", may_be_async=True)
         worker = await self._begin(None)
         try:
             loop = asyncio.get_running_loop()

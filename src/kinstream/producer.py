@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, Unpack
 
 from kinstream.aws import kinesis
 from kinstream.aws.client import Client, ClientOptions
-from kinstream.config import Aggregation, Batching, BufferLimits, DeliveryPolicy, RateLimits, number
+from kinstream.config import Aggregation, Batching, BufferLimits, DeliveryPolicy, RateLimits, function, number
 from kinstream.errors import ConfigError, KinesisError
 from kinstream.events import Observer
 from kinstream.frames import without_frames
@@ -88,10 +88,10 @@ class Producer(StreamAccess):
     ) -> None:
         if order not in (None, "key"):
             raise ConfigError(f"order={order!r}: must be 'key' or None")
-        if observer is not None and not callable(observer):
-            raise ConfigError(f"observer: must be a function of one event, not {type(observer).__name__}")
-        if encoder is not None and not callable(encoder):
-            raise ConfigError(f"encoder: must be a function of the data, not {type(encoder).__name__}")
+        if observer is not None:
+            function("observer", observer, "a function of an event or None")
+        if encoder is not None:
+            function("encoder", encoder, "a function of the data")
         super().__init__(stream, client, options)
         self._encoder: Encoder = text_or_json if encoder is None else encoder
         self._timeout = _option("delivery", delivery, DeliveryPolicy).timeout

@@ -296,6 +296,26 @@ def test_callback_that_is_no_function_is_logged_and_nothing_is_done(
     assert "callback must be a function, not str" in caplog.text
 
 
+def test_callback_whose_body_would_never_run_is_logged_and_nothing_is_done(
+    producer: callbacks.Producer, consumer: callbacks.Consumer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def coroutine(*_: object) -> None:
+        pass
+
+    def generator(*_: object) -> Iterator[None]:
+        yield
+
+    producer.put("data", "key", coroutine)
+    producer.put_record(Record("data", "key"), generator)
+    consumer.subscribe(coroutine)
+    told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert [text.partition(": callback must be a plain function")[0] for text in told] == [
+        "put",
+        "put_record",
+        "subscribe",
+    ]
+
+
 def test_methods_after_close_hand_over_a_closed_error(nobody: str) -> None:
     def closed(face: type[Any]) -> Any:
         made = face(*GOOD, endpoint_url=nobody)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -16,9 +18,11 @@ from kinstream import (
     Consumer,
     Credentials,
     EnhancedFanOut,
+    ErrorPolicy,
     MemoryLeaseStore,
     Polling,
     Position,
+    Producer,
     ShardIteratorType,
     UnexpectedResponse,
     blocking,
@@ -239,3 +243,50 @@ async def test_handler_that_is_no_function_is_refused_before_any_io() -> None:
         with pytest.raises(ConfigError, match="handler: must be a function, not int"):
             await run(5)  # type: ignore[arg-type]
     assert transport.sent == []
+
+
+def _generator(record: object) -> Iterator[None]:
+    yield
+
+
+async def _async_generator(record: object) -> AsyncIterator[None]:
+    yield
+
+
+async def _coroutine(event: object) -> None:
+    pass
+
+
+class _Generator:
+    def __call__(self, record: object) -> Iterator[None]:
+        yield
+
+
+NEVER_RUN: list[Any] = [_generator, _async_generator, _Generator(), functools.partial(_generator, None)]
+
+
+@pytest.mark.parametrize("handler", NEVER_RUN)
+async def test_handler_whose_body_would_never_run_is_refused_before_any_io(handler: Any) -> None:
+    consumer, transport = consumer_on(answer({}))
+    for run in consumer.run, consumer.run_batches:
+        with pytest.raises(ConfigError, match=r"^handler: must be a function, not a generator function, whose body"):
+            await run(handler)
+    with pytest.raises(ConfigError, match=r"^ErrorPolicy\.then: must be .*, not a generator function, whose body"):
+        ErrorPolicy(then=handler)
+    assert transport.sent == []
+
+
+@pytest.mark.parametrize("kind", [Consumer, Producer])
+@pytest.mark.parametrize("observer", [*NEVER_RUN, _coroutine, functools.partial(_coroutine, None)])
+def test_observer_whose_body_would_never_run_is_refused(kind: Any, observer: Any) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^observer: must be a function of an event or None, not a (gen|cor)\w+ function"
+    ):
+        kind("events", region="eu-central-1", observer=observer)
+
+
+def test_coroutine_function_can_receive_dead_letters() -> None:
+    async def dead(record: object, error: Exception) -> None:
+        pass
+
+    assert ErrorPolicy(then=dead).then == dead

@@ -154,7 +154,11 @@ async def test_encoder_of_the_producer_gets_all_data_that_is_not_bytes_like_unle
     ]
 
 
-@pytest.mark.parametrize("encoder", ["json", 5, b""])
+async def _encoding(data: object) -> bytes:
+    return b""
+
+
+@pytest.mark.parametrize("encoder", ["json", 5, b"", _encoding])
 async def test_encoder_that_is_not_a_function_is_refused(encoder: Any) -> None:
     with pytest.raises(ConfigError, match="encoder: must be a function of the data, not"):
         producer_on(encoder=encoder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import os
 import threading
@@ -31,6 +32,9 @@ from kinstream.usage import ForThreads
 
 Prepared: TypeAlias = Coroutine[Any, Any, tuple[object, ...]]
 """Coroutine that sends a request and returns the callback's arguments after the error."""
+
+_NEVER_RUNS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+"""Flags of functions that a call creates an object of, without running their body."""
 
 EXIT_DRAIN = 5.0
 """Seconds that the end of the interpreter waits for calls in flight on an object that was not closed."""
@@ -213,9 +217,19 @@ class Face(ForThreads):
                 log.log(level, "%s: the process ends, and no thread is left for callbacks: %s", method, late.details)
 
     def _may_call(self, method: str, callback: Any) -> bool:
-        """Return True if a callback is None or a function, and log an error otherwise."""
-        if callback is None or callable(callback):
+        """Return True if a callback is None or a plain function, and log an error otherwise."""
+        if callback is None:
             return True
+        if callable(callback):
+            code = getattr(getattr(callback, "__func__", callback), "__code__", None)
+            if code is None or not code.co_flags & _NEVER_RUNS:
+                return True
+            log.error(
+                "%s: callback must be a plain function, not a coroutine function or a generator function, whose body would"
+                " never run; nothing was done",
+                method,
+            )
+            return False
         log.error("%s: callback must be a function, not %s; nothing was done", method, type(callback).__name__)
         return False
 
