@@ -196,7 +196,7 @@ const char *utf8_of(PyObject *text, Py_ssize_t *size, PyObject **holder) {
 
 /* --- The plain record ---------------------------------------------------------------------------------------------------- */
 
-/* plain_size(records, longest_key): twin of kinstream.aws.kinesis._plain_size, without its last line. */
+/* plain_size(records, longest_key): twin of kinstream.validate.plain_size. */
 static PyObject *plain_size(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
     if (count != 2 || !PyList_Check(arguments[0])) {
         PyErr_SetString(PyExc_TypeError, "plain_size(records: list, longest_key: int)");
@@ -221,7 +221,7 @@ static PyObject *plain_size(PyObject *Py_UNUSED(module), PyObject *const *argume
     return PyLong_FromSsize_t(size);
 }
 
-/* count_failed(results): twin of the loop in kinstream.aws.kinesis._all_written; -1 where a result lacks what it must have. */
+/* count_failed(results): twin of kinstream.aws.kinesis.count_failed; -1 where a result lacks what it must have. */
 static PyObject *count_failed(PyObject *Py_UNUSED(module), PyObject *results) {
     if (!PyList_Check(results)) {
         PyErr_SetString(PyExc_TypeError, "count_failed(results: list)");
@@ -308,7 +308,7 @@ static PyMethodDef functions[] = {
     {"admit_one", FAST(admit_one), "Return a delivery for data and key, or None."},
     {"total_size", FAST(total_size), "Return the bytes of a part of a list of deliveries in sum, or None."},
     {"as_meant", FAST(as_meant), "Return whether each result names the shard that was meant, or None."},
-    {"pack", FAST(pack), "Return an aggregated record of as many records as fit, and their number, or None."},
+    {"fill", FAST(fill), "Return an aggregated record of as many records as fit, and their number, or None."},
     {"mark_written", FAST(mark_written), "Tell each record that it is written; return how many, their bytes, who is awaited."},
     {"first_unsettled", FAST(first_unsettled), "Return the index of the first delivery that is not settled, or their number."},
     {"values", values, METH_O, "Return what became of each delivery."},

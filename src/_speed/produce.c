@@ -29,7 +29,7 @@ static PyObject *admitted(const struct layout *layout, PyObject *data, PyObject 
     return new_struct(layout, values, 5);
 }
 
-/* admit_pairs(Delivery, records: list, limit, longest_key, admitted): twin of kinstream.produce.admit.plain_pairs. */
+/* admit_pairs(Delivery, records: list, limit, longest_key, admitted): twin of kinstream.produce.admit.admit_pairs. */
 PyObject *admit_pairs(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
     if (count != 5 || !PyList_Check(arguments[1]) || !PyFloat_CheckExact(arguments[4])) Py_RETURN_NONE;
     const struct layout *layout = delivery_layout(arguments[0]);
@@ -53,7 +53,7 @@ PyObject *admit_pairs(PyObject *Py_UNUSED(module), PyObject *const *arguments, P
     return Py_BuildValue("(Nn)", deliveries, total);
 }
 
-/* admit_one(Delivery, data, key, limit, longest_key, admitted): twin of kinstream.produce.admit.plain_one. */
+/* admit_one(Delivery, data, key, limit, longest_key, admitted): twin of kinstream.produce.admit.admit_one. */
 PyObject *admit_one(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
     if (count != 6 || !PyFloat_CheckExact(arguments[5])) Py_RETURN_NONE;
     const struct layout *layout = delivery_layout(arguments[0]);
@@ -123,10 +123,10 @@ static int write_down(struct table *table, struct named *named) {
 
 static Py_ssize_t written(const struct writer *writer) { return writer->at - PyBytes_AS_STRING(writer->bytes); }
 
-/* pack(entries: list, start, max_bytes, max_records): the aggregated record of as many entries as fit, and their number. Twin
- * of kinstream.kpl.builder.Builder, filled from `start` on. */
-PyObject *pack(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
-    if (count != 4 || !PyList_Check(arguments[0])) Py_RETURN_NONE;
+/* fill(entries: list, start, max_bytes, max_records, guess): twin of kinstream.produce.aggregate.fill, which alone needs the
+ * guess. */
+PyObject *fill(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
+    if (count != 5 || !PyList_Check(arguments[0])) Py_RETURN_NONE;
     PyObject *entries = arguments[0], *made = NULL;
     Py_ssize_t start = PyLong_AsSsize_t(arguments[1]), max_bytes = PyLong_AsSsize_t(arguments[2]);
     Py_ssize_t max_records = PyLong_AsSsize_t(arguments[3]);

@@ -108,7 +108,7 @@ other:
     return NULL;
 }
 
-/* find_shards(entries: list, ends: list[bytes]): twin of kinstream.produce.route.find_all. */
+/* find_shards(entries: list, ends: list[bytes]): twin of kinstream.produce.route.find_shards. */
 PyObject *find_shards(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
     if (count != 2 || !PyList_Check(arguments[0]) || !PyList_Check(arguments[1])) Py_RETURN_NONE;
     Py_ssize_t *indexes = find_all(arguments[0], arguments[1]);

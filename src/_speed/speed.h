@@ -213,7 +213,7 @@ PyObject *admit_pairs(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *admit_one(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *total_size(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *as_meant(PyObject *, PyObject *const *, Py_ssize_t);
-PyObject *pack(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *fill(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *mark_written(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *first_unsettled(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *values(PyObject *, PyObject *);

@@ -29,6 +29,7 @@ LAYERS = [
     {"stream"},
     {"produce", "consume"},
     {"aws", "local"},
+    {"validate"},
     {"kpl", "sharding"},
     {
         "record",
@@ -59,7 +60,7 @@ LOCAL_GROUPS = ["server", "http", "control", "wire", "operations", "storage", "s
 PURE = {
     "errors", "failures", "frames", "usage", "version", "extra", "config", "record", "events", "service_quotas",
     "sharding.hashkey", "sharding.shardmap", "sharding.lineage",
-    "kpl.message", "kpl.container", "kpl.builder",
+    "kpl.message", "kpl.container", "kpl.builder", "validate",
     "produce.aggregate", "produce.batch", "produce.expire", "produce.lane", "produce.pace", "produce.route",
     "produce.refusal", "produce.settle", "produce.statistics",
     "aws.attempts", "aws.endpoint", "aws.event_decoder", "aws.kinesis", "aws.sign", "aws.codec",

@@ -7,7 +7,7 @@ import gc
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cbor2
@@ -16,20 +16,68 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.doubles.compiled import compiled_or_skip
 from tests.doubles.memory import assert_nothing_is_kept
+from tests.property.checks import checks, pure
 
 from kinstream.aws import kinesis
-from kinstream.aws.codec import CborCodec, Codec, JsonCodec
+from kinstream.aws.codec import (
+    CborCodec,
+    Codec,
+    Entry,
+    JsonCodec,
+    _load_get_records,
+    _load_put_records,
+    _read_get_records,
+    _read_put_records,
+)
 from kinstream.errors import KinesisError
-from kinstream.record import NO_KEY, EncryptionType, PutRecordResult, ReceivedRecord, Record
+from kinstream.record import (
+    NO_KEY,
+    EncryptionType,
+    GetRecordsResult,
+    PutRecordResult,
+    PutRecordsResult,
+    ReceivedRecord,
+    Record,
+)
 from kinstream.sharding.hashkey import MAX_HASH_KEY
-from kinstream.speed import Compiled
+from kinstream.validate import plain_size
 
 FUZZED_ANSWERS = int(os.environ.get("KINSTREAM_FUZZED_INPUTS", "20000"))
 """Damaged answers for each pair of twins; 250000 makes a million."""
 
-FAST: Compiled = compiled_or_skip()
-JSON = JsonCodec(None), JsonCodec(FAST)
-CBOR = CborCodec(None), CborCodec(FAST)
+FAST = compiled_or_skip()
+
+
+class PureJson(JsonCodec):
+    """JSON without compiled code."""
+
+    def encode_put_records(self, stream: dict[str, str], records: Sequence[Entry], omitted: str | None = None) -> bytes:
+        body: bytes = pure("put_records_to_json")(records, b"," + self.encode(stream)[1:], omitted)
+        return body
+
+    def decode_put_records(self, body: bytes) -> PutRecordsResult:
+        return _read_put_records(body)
+
+    def decode_get_records(self, body: bytes) -> GetRecordsResult[bytes]:
+        return _read_get_records(body)
+
+
+class PureCbor(CborCodec):
+    """CBOR without compiled code."""
+
+    def encode_put_records(self, stream: dict[str, str], records: Sequence[Entry], omitted: str | None = None) -> bytes:
+        body: bytes = pure("put_records_to_cbor")(records, self.encode(stream)[1:], omitted)
+        return body
+
+    def decode_put_records(self, body: bytes) -> PutRecordsResult:
+        return _load_put_records(body)
+
+    def decode_get_records(self, body: bytes) -> GetRecordsResult[bytes]:
+        return _load_get_records(body)
+
+
+JSON = PureJson(), JsonCodec()
+CBOR = PureCbor(), CborCodec()
 TWINS = st.sampled_from([JSON, CBOR])
 STREAM = {"StreamName": "orders"}
 
@@ -90,28 +138,30 @@ RECORDS = (
 )
 
 
+@checks("put_records_to_json", "put_records_to_cbor")
 @given(TWINS, st.lists(PLAIN | READY, min_size=1, max_size=12))
 @example(JSON, [Record(b"\xff" * size, "k") for size in range(120)])
 @example(CBOR, [Record(b"x" * size, "k" * 30) for size in (0, 23, 24, 255, 256, 65535, 65536, 1 << 20)])
 @example(JSON, [Record(b"", '"\\\b\f\n\r\t\0\x1f\x7fä\u2028\U0001f6eb' * 20, "0")] * 3)
-def test_the_same_bytes_are_written(twins: tuple[Codec, Codec], records: list[Record]) -> None:
-    pure, fast = twins
-    assert outcome(pure.encode_put_records, STREAM, records) == outcome(fast.encode_put_records, STREAM, records)
+def the_same_bytes_are_written(twins: tuple[Codec, Codec], records: list[Record]) -> None:
+    slow, fast = twins
+    assert outcome(slow.encode_put_records, STREAM, records) == outcome(fast.encode_put_records, STREAM, records)
 
 
 @given(TWINS, RECORDS)
 def test_a_request_is_the_same_whatever_its_records_are(twins: tuple[Codec, Codec], records: list[Any]) -> None:
     from kinstream.aws.endpoint import Stream
 
-    pure, fast = (
+    slow, fast = (
         outcome(lambda codec: kinesis.put_records(codec, Stream("orders"), records).body, codec) for codec in twins
     )
-    assert pure == fast
+    assert slow == fast
 
 
+@checks("plain_size")
 @given(RECORDS)
-def test_the_same_records_are_plain_and_of_the_same_size(records: list[Any]) -> None:
-    assert FAST.plain_size(records, 256) == kinesis._plain_sum(records)
+def the_same_records_are_plain_and_of_the_same_size(records: list[Any]) -> None:
+    assert plain_size(records, 256) == pure("plain_size")(records, 256)
 
 
 MEMBERS = st.fixed_dictionaries(
@@ -199,12 +249,12 @@ def as_cbor(value: Any, order: random.Random | None = None) -> bytes:
 
 
 def same(twins: tuple[Codec, Codec], body: bytes, kind: str) -> None:
-    pure, fast = (outcome(getattr(codec, f"decode_{kind}_records"), body) for codec in twins)
-    assert pure == fast
-    if isinstance(pure, tuple):
+    slow, fast = (outcome(getattr(codec, f"decode_{kind}_records"), body) for codec in twins)
+    assert slow == fast
+    if isinstance(slow, tuple):
         return
     for one, other in zip(
-        pure.results if kind == "put" else pure.records, fast.results if kind == "put" else fast.records, strict=True
+        slow.results if kind == "put" else slow.records, fast.results if kind == "put" else fast.records, strict=True
     ):
         assert type(one) is type(other)
         assert [type(getattr(one, name)) for name in one.__struct_fields__] == [
@@ -212,8 +262,9 @@ def same(twins: tuple[Codec, Codec], body: bytes, kind: str) -> None:
         ]
 
 
+@checks("results_from_json", "results_from_cbor")
 @given(TWINS, RESULTS, ORDER)
-def test_the_same_results_are_read(twins: tuple[Codec, Codec], answer: Any, order: random.Random) -> None:
+def the_same_results_are_read(twins: tuple[Codec, Codec], answer: Any, order: random.Random) -> None:
     write = as_json if twins is JSON else as_cbor
     try:
         body = write(shuffled(answer, order), order)
@@ -222,8 +273,9 @@ def test_the_same_results_are_read(twins: tuple[Codec, Codec], answer: Any, orde
     same(twins, body, "put")
 
 
+@checks("page_from_json", "page_from_cbor")
 @given(TWINS, PAGES, ORDER)
-def test_the_same_page_is_read(twins: tuple[Codec, Codec], answer: Any, order: random.Random) -> None:
+def the_same_page_is_read(twins: tuple[Codec, Codec], answer: Any, order: random.Random) -> None:
     write = as_json if twins is JSON else as_cbor
     same(twins, write(shuffled(answer, order), order), "get")
 
@@ -340,7 +392,8 @@ def test_a_damaged_answer_is_read_or_refused_alike(twins: tuple[Codec, Codec], k
         same(twins, body[:end], kind)
 
 
-def test_failures_are_counted_alike() -> None:
+@checks("count_failed")
+def failures_are_counted_alike() -> None:
     written, failed, lacking = PutRecordResult("1", "s"), PutRecordResult(error_code="e"), PutRecordResult("1")
     for results in (
         [],
@@ -350,7 +403,7 @@ def test_failures_are_counted_alike() -> None:
         [written, lacking],
         [PutRecordResult(None, "s")],
     ):
-        assert FAST.count_failed(results) == kinesis._count_failed(results)
+        assert kinesis.count_failed(results) == pure("count_failed")(results)
 
 
 def test_what_is_no_list_and_no_body_is_not_touched() -> None:

@@ -13,18 +13,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.doubles.compiled import compiled_or_skip
 from tests.doubles.memory import assert_nothing_is_kept
+from tests.property.checks import checks, pure
 
-from kinstream.consume import deaggregate
-from kinstream.consume.deaggregate import Deaggregator, Undeliverable
+from kinstream.consume.deaggregate import Deaggregator, Undeliverable, set_origin, user_records
 from kinstream.events import Event
 from kinstream.kpl.builder import Builder
 from kinstream.kpl.message import MAGIC
 from kinstream.record import NO_KEY, EncryptionType, HashKeyRange, ReceivedRecord, Record
 from kinstream.sharding.hashkey import MAX_HASH_KEY, even_ranges, hash_key, hash_key_bytes
-from kinstream.speed import Compiled
 
 FUZZED_CONTAINERS = int(os.environ.get("KINSTREAM_FUZZED_INPUTS", "20000"))
-FAST: Compiled = compiled_or_skip()
+FAST = compiled_or_skip()
 
 KEY = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=70) | st.sampled_from(
     ["a", "b", "x" * 256, NO_KEY, NO_KEY[:-1], NO_KEY + "x"]
@@ -37,9 +36,10 @@ ENDS = st.sampled_from([1, 2, 3, 16, 1000]).map(
 )
 
 
+@checks("find_shards")
 @given(st.lists(ENTRY, max_size=40), ENDS)
 @example([Record(b"", "x" * size) for size in range(1, 257)], [b"\x80" + bytes(15), b"\xff" * 16])
-def test_the_same_shards_are_told(entries: list[Record], ends: list[bytes]) -> None:
+def the_same_shards_are_found(entries: list[Record], ends: list[bytes]) -> None:
     expected = [bisect_left(ends, hash_key_bytes(entry.partition_key, entry.explicit_hash_key)) for entry in entries]
     assert FAST.find_shards(entries, ends) == expected
 
@@ -55,11 +55,11 @@ def test_what_is_no_entry_is_left_to_the_twin() -> None:
     last = [b"\xff" * 16]
     for entry in (None, "k", object(), Record(b"", None), Record(b"", "\ud800"), Record(b"", "k", 3)):  # type: ignore[arg-type]
         assert FAST.find_shards([Record(b"", "k")] * 3 + [entry], last) is None
-        assert FAST.pack([entry], 0, 1000, 10) is None
+        assert FAST.fill([entry], 0, 1000, 10, 10) is None
     for ends in ([None], [b"short"], ["text"]):
-        assert FAST.find_shards([Record(b"", "k")], ends) is None  # type: ignore[arg-type]
+        assert FAST.find_shards([Record(b"", "k")], ends) is None
     for data in ("text", bytearray(b"x"), memoryview(b"x"), None):
-        assert FAST.pack([Record(data, "k")], 0, 1000, 10) is None
+        assert FAST.fill([Record(data, "k")], 0, 1000, 10, 10) is None
 
 
 @given(
@@ -70,7 +70,7 @@ def test_what_is_no_entry_is_left_to_the_twin() -> None:
 def test_the_same_aggregate_is_made(entries: list[Record], start: int, max_bytes: int, max_records: int) -> None:
     builder = Builder(max_bytes, max_records)
     count = builder.extend([(e.partition_key, e.explicit_hash_key, e.data) for e in entries], start)
-    assert FAST.pack(entries, start, max_bytes, max_records) == (builder.finish(), count)
+    assert FAST.fill(entries, start, max_bytes, max_records, 10) == (builder.finish(), count)
 
 
 def aggregate(entries: list[Record]) -> bytes:
@@ -92,9 +92,9 @@ def received(data: bytes) -> ReceivedRecord[bytes]:
 def both(datas: list[bytes], hash_key_range: HashKeyRange | None, most: int) -> list[Any]:
     """Return what the twins make of records: batches or what is undeliverable, what was told, what was counted."""
     outcomes: list[Any] = []
-    for compiled in (None, FAST):
+    for expand in (pure("user_records"), user_records):
         told: list[Event] = []
-        deaggregator = Deaggregator("shard", "origin", hash_key_range, most, told.append, compiled)
+        deaggregator = Deaggregator("shard", "origin", hash_key_range, most, told.append, expand)
         made: list[Any] = []
         for batch in deaggregator.batches([received(data) for data in datas]):
             if isinstance(batch, Undeliverable):
@@ -112,12 +112,13 @@ RANGE = st.none() | st.tuples(st.integers(0, MAX_HASH_KEY), st.integers(0, MAX_H
 CONTAINER = st.lists(ENTRY, max_size=12).map(aggregate)
 
 
+@checks("user_records")
 @given(
     st.lists(DATA | CONTAINER | CONTAINER.map(lambda data: data[:-1]), max_size=5), RANGE, st.sampled_from([1, 3, 1000])
 )
-def test_the_same_user_records_are_read(datas: list[bytes], hash_key_range: HashKeyRange | None, most: int) -> None:
-    pure, fast = both(datas, hash_key_range, most)
-    assert pure == fast
+def the_same_user_records_are_read(datas: list[bytes], hash_key_range: HashKeyRange | None, most: int) -> None:
+    slow, fast = both(datas, hash_key_range, most)
+    assert slow == fast
 
 
 @given(st.lists(KEY, min_size=1, max_size=20))
@@ -125,8 +126,8 @@ def test_a_range_is_judged_alike_to_its_very_ends(keys: list[str]) -> None:
     data = aggregate([Record(b"", key) for key in keys])
     lowest, highest = min(map(hash_key, keys)), max(map(hash_key, keys))
     for low, high in ((lowest, highest), (lowest + 1, highest), (lowest, highest - 1)):
-        pure, fast = both([data], HashKeyRange(str(low), str(max(low, high))), 1000)
-        assert pure == fast
+        slow, fast = both([data], HashKeyRange(str(low), str(max(low, high))), 1000)
+        assert slow == fast
         ends = low.to_bytes(16, "big"), max(low, high).to_bytes(16, "big")
         inside = all(low <= hash_key(key) <= max(low, high) for key in keys)
         assert (FAST.user_records(received(data), "origin", *ends) is not None) is inside
@@ -153,15 +154,15 @@ UNUSUAL = {
 @pytest.mark.parametrize("message", UNUSUAL.values(), ids=UNUSUAL.keys())
 @pytest.mark.parametrize("hash_key_range", [None, HashKeyRange("0", str(MAX_HASH_KEY - 1))])
 def test_what_is_written_in_an_unusual_way_is_read_alike(message: bytes, hash_key_range: HashKeyRange | None) -> None:
-    pure, fast = both([sealed(message), b"plain"], hash_key_range, 100)
-    assert pure == fast
+    slow, fast = both([sealed(message), b"plain"], hash_key_range, 100)
+    assert slow == fast
 
 
 @pytest.mark.parametrize("count", [1023, 1024, 1025, 5000])
 def test_very_many_user_records_are_read_alike(count: int) -> None:
     for data in (aggregate([Record(b"", "k")] * count), aggregate([Record(b"", f"{i}") for i in range(count)])):
-        pure, fast = both([data], None, 10_000)
-        assert pure == fast
+        slow, fast = both([data], None, 10_000)
+        assert slow == fast
         few = FAST.user_records(received(data), None, None, None)
         assert few is None if count > 1024 else few is not None
 
@@ -189,17 +190,18 @@ def test_damaged_aggregates_are_read_or_refused_alike() -> None:
                     changed[place : place + 1] = (
                         bytes([(changed[place] + rng.choice([-1, 1])) % 256]) if place < len(changed) else b""
                     )
-        pure, fast = both([sealed(bytes(changed))], hash_key_range, 100)
-        assert pure == fast
+        slow, fast = both([sealed(bytes(changed))], hash_key_range, 100)
+        assert slow == fast
 
 
-def test_the_same_records_may_be_aggregates() -> None:
+@checks("set_origin")
+def the_same_records_may_be_aggregates() -> None:
     records = [received(data) for data in (b"", b"x", MAGIC, b"\xf3", b"\xf2\xf3")]
     twins = [received(record.data) for record in records]
-    assert FAST.set_origin(records, "origin") == deaggregate.set_origin(twins, "origin") == [2, 3]
+    assert set_origin(records, "origin") == pure("set_origin")(twins, "origin") == [2, 3]
     assert records == twins
     assert {record.origin for record in records} == {"origin"}
-    assert FAST.set_origin([None], "origin") is None  # type: ignore[list-item]
+    assert FAST.set_origin([None], "origin") is None
 
 
 def test_no_call_keeps_memory() -> None:
@@ -212,8 +214,8 @@ def test_no_call_keeps_memory() -> None:
     def each_once() -> None:
         FAST.find_shards(entries, ends)
         FAST.find_shards([*entries, Record(b"", "\ud800")], ends)
-        FAST.pack(entries, 0, 1000, 100)
-        FAST.pack([*entries, Record("text", "ö")], 0, 10_000, 100)
+        FAST.fill(entries, 0, 1000, 100, 10)
+        FAST.fill([*entries, Record("text", "ö")], 0, 10_000, 100, 10)
         FAST.set_origin(records, ends)
         for record in records:
             FAST.user_records(record, ends, None, None)

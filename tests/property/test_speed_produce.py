@@ -12,23 +12,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.doubles.compiled import compiled_or_skip
 from tests.doubles.memory import assert_nothing_is_kept
+from tests.property.checks import checks, pure
+from tests.property.test_speed import CBOR, JSON
 
-from kinstream.aws.codec import CborCodec, Codec, JsonCodec
 from kinstream.errors import NotFound, ProduceError
 from kinstream.kpl.message import MAGIC
-from kinstream.produce.admit import plain_one_in_python, plain_pairs
-from kinstream.produce.aggregate import pack
+from kinstream.produce.admit import admit_one, admit_pairs
+from kinstream.produce.aggregate import fill
 from kinstream.produce.batch import total_size
 from kinstream.produce.delivery import first_unsettled, values
 from kinstream.produce.lane import Lane
 from kinstream.produce.pending import Aggregate, Failure, PendingRecord, WrappedRecord
-from kinstream.produce.route import distribute, find_all
+from kinstream.produce.route import distribute, find_shards
 from kinstream.produce.settle import as_meant, mark_written
 from kinstream.record import NO_KEY, PutRecordResult, PutResult
 from kinstream.sharding.hashkey import MAX_HASH_KEY, even_ranges
-from kinstream.speed import Compiled
 
-FAST: Compiled = compiled_or_skip()
+FAST = compiled_or_skip()
 STREAM = {"StreamName": "orders"}
 
 KEY = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=70)
@@ -57,25 +57,27 @@ def fields(deliveries: list[PendingRecord]) -> list[list[Any]]:
     return [[getattr(delivery, name) for name in PendingRecord.__struct_fields__] for delivery in deliveries]
 
 
+@checks("admit_pairs")
 @given(st.lists(PAIR, max_size=12) | st.lists(PAIR | ODD_PAIR, max_size=6), st.integers(0, 400))
-def test_the_same_pairs_are_admitted(pairs: list[Any], limit: int) -> None:
-    pure, fast = (plain_pairs(pairs, limit, 7.5, compiled) for compiled in (None, FAST))
-    if pure is None or fast is None:
-        assert pure is fast
+def the_same_pairs_are_admitted(pairs: list[Any], limit: int) -> None:
+    slow, fast = (admit(PendingRecord, pairs, limit, 256, 7.5) for admit in (pure("admit_pairs"), admit_pairs))
+    if slow is None or fast is None:
+        assert slow is fast
     else:
-        assert pure[1] == fast[1]
-        assert fields(pure[0]) == fields(fast[0])
+        assert slow[1] == fast[1]
+        assert fields(slow[0]) == fields(fast[0])
         assert {type(delivery) for delivery in fast[0]} <= {PendingRecord}
 
 
+@checks("admit_one")
 @given(PAIR | ODD_PAIR, st.integers(0, 400))
-def test_the_same_record_is_admitted(pair: Any, limit: int) -> None:
+def the_same_record_is_admitted(pair: Any, limit: int) -> None:
     data, key = pair if pair is not None and len(pair) == 2 else (pair, None)
-    pure, fast = (one(PendingRecord, data, key, limit, 256, 7.5) for one in (plain_one_in_python, FAST.admit_one))
-    if pure is None or fast is None:
-        assert pure is fast
+    slow, fast = (admit(PendingRecord, data, key, limit, 256, 7.5) for admit in (pure("admit_one"), admit_one))
+    if slow is None or fast is None:
+        assert slow is fast
     else:
-        assert fields([pure]) == fields([fast])
+        assert fields([slow]) == fields([fast])
 
 
 def made(data: bytes, key: str, hash_key: str | None) -> PendingRecord:
@@ -86,19 +88,21 @@ WRAPPED = st.builds(WrappedRecord.of, st.binary(max_size=60), KEY, HASH_KEY)
 DELIVERY = st.builds(made, st.binary(max_size=60), KEY, HASH_KEY) | WRAPPED
 
 
+@checks("find_shards")
 @given(st.lists(DELIVERY, max_size=30), st.sampled_from([1, 2, 64]))
-def test_the_same_shards_are_found(deliveries: list[PendingRecord], shards: int) -> None:
+def the_same_shards_are_found(deliveries: list[PendingRecord], shards: int) -> None:
     ends = [end.to_bytes(16, "big") for _, end in even_ranges(shards)]
-    assert find_all(deliveries, ends, FAST) == find_all(deliveries, ends, None)
+    assert find_shards(deliveries, ends) == pure("find_shards")(deliveries, ends)
 
 
+@checks("distribute")
 @given(st.lists(DELIVERY, max_size=30), st.sampled_from([1, 2, 64]))
-def test_the_same_queues_get_the_same_records(deliveries: list[PendingRecord], shards: int) -> None:
+def the_same_queues_get_the_same_records(deliveries: list[PendingRecord], shards: int) -> None:
     ends = [end.to_bytes(16, "big") for _, end in even_ranges(shards)]
-    pure: list[list[PendingRecord]] = [[*deliveries[:2]] for _ in ends]
+    slow: list[list[PendingRecord]] = [[*deliveries[:2]] for _ in ends]
     fast: list[list[PendingRecord]] = [[*deliveries[:2]] for _ in ends]
-    assert distribute(deliveries, ends, fast, FAST) == distribute(deliveries, ends, pure, None)
-    assert fast == pure
+    assert distribute(deliveries, ends, fast) == pure("distribute")(deliveries, ends, slow)
+    assert fast == slow
 
 
 def test_records_are_put_in_queues_all_or_none() -> None:
@@ -107,21 +111,23 @@ def test_records_are_put_in_queues_all_or_none() -> None:
     queues: list[list[Any]] = [[], []]
     assert FAST.distribute([*deliveries, made(b"", "key", "no number")], ends, queues) is None
     assert FAST.distribute(deliveries, ends, queues[:1]) is None
-    assert FAST.distribute(deliveries, ends, [queues[0], ()]) is None  # type: ignore[list-item]
+    assert FAST.distribute(deliveries, ends, [queues[0], ()]) is None
     assert queues == [[], []]
 
 
+@checks("total_size")
 @given(st.lists(DELIVERY, max_size=30), st.integers(0, 30), st.integers(0, 30))
-def test_the_same_sizes_are_summed(deliveries: list[PendingRecord], start: int, stop: int) -> None:
+def the_same_sizes_are_summed(deliveries: list[PendingRecord], start: int, stop: int) -> None:
     entries = [*deliveries, Aggregate(deliveries, b"packed", "a", "0")] if deliveries else []
-    assert total_size(entries, start, stop, FAST) == total_size(entries, start, stop, None)
+    assert total_size(entries, start, stop) == pure("total_size")(entries, start, stop)
 
 
 SHARD = st.sampled_from(["shard-1", "shard-2", None])
 
 
+@checks("as_meant")
 @given(st.lists(st.tuples(SHARD, st.lists(SHARD, max_size=4) | st.integers(0, 4)), max_size=5), st.booleans())
-def test_the_same_answers_are_as_they_were_meant(parts: list[tuple[str | None, Any]], all_there: bool) -> None:
+def the_same_responses_are_as_they_were_meant(parts: list[tuple[str | None, Any]], all_there: bool) -> None:
     spans: list[tuple[Lane, int, int]] = []
     results: list[PutRecordResult] = []
     for meant, found in parts:
@@ -129,41 +135,30 @@ def test_the_same_answers_are_as_they_were_meant(parts: list[tuple[str | None, A
         spans.append((Lane(meant, None, None), len(results), len(results) + len(shards)))
         results += [PutRecordResult("1", shard and "".join(list(shard))) for shard in shards]
     results = results if all_there else results[1:]
-    assert as_meant(results, spans, FAST) == as_meant(results, spans, None)
+    assert as_meant(results, spans) == pure("as_meant")(results, spans)
 
 
+@checks("fill")
 @given(
     st.lists(DELIVERY, min_size=1, max_size=30), st.integers(1, 9), st.integers(30, 900), st.integers(1, 12), st.data()
 )
-def test_the_same_aggregate_is_packed(
+def the_same_aggregate_is_packed(
     waiting: list[PendingRecord], guess: int, max_bytes: int, max_records: int, data: st.DataObject
 ) -> None:
     start = data.draw(st.integers(0, len(waiting) - 1))
-    (pure, count), (fast, fast_count) = (
-        pack(waiting, start, guess, max_bytes, max_records, compiled) for compiled in (None, FAST)
-    )
-    assert count == fast_count
-    if isinstance(pure, Aggregate):
-        assert isinstance(fast, Aggregate)
-        assert fast.members == pure.members
-        assert (fast.data, fast.partition_key, fast.explicit_hash_key) == (
-            pure.data,
-            pure.partition_key,
-            pure.explicit_hash_key,
-        )
-    else:
-        assert fast is pure
+    arguments = waiting, start, max_bytes, max_records, guess
+    assert fill(*arguments) == pure("fill")(*arguments)
 
 
+@checks("put_records_to_json", "put_records_to_cbor")
 @given(st.lists(DELIVERY, min_size=1, max_size=12))
-def test_the_same_bytes_are_written_of_what_waits(deliveries: list[PendingRecord]) -> None:
+def the_same_bytes_are_written_of_what_waits(deliveries: list[PendingRecord]) -> None:
     entries: list[Any] = [*deliveries, Aggregate(deliveries, b"packed", "a", "0")]
-    codecs: list[tuple[Codec, Codec]] = [(JsonCodec(None), JsonCodec(FAST)), (CborCodec(None), CborCodec(FAST))]
-    for pure, fast in codecs:
+    for slow, fast in (JSON, CBOR):
         for omitted in (None, deliveries[0].partition_key, NO_KEY):
-            written = pure.encode_put_records(STREAM, entries, omitted)
+            written = slow.encode_put_records(STREAM, entries, omitted)
             assert written == fast.encode_put_records(STREAM, entries, omitted)
-            keys = [entry.get("PartitionKey") for entry in pure.decode(written)["Records"]]
+            keys = [entry.get("PartitionKey") for entry in slow.decode(written)["Records"]]
             assert keys == [None if e.partition_key is omitted else e.partition_key for e in entries]
 
 
@@ -196,18 +191,22 @@ FAILURE = Failure("it failed", NotFound("no stream"))
 SHAPES = st.lists(STATE | st.lists(STATE, min_size=1, max_size=5), max_size=8)
 
 
+@checks("mark_written", "first_unsettled", "values")
 @given(SHAPES, st.integers(0, 3), st.booleans())
-def test_records_are_settled_alike(shape: list[Any], attempts: int, doubt: bool) -> None:
+def records_are_settled_alike(shape: list[Any], attempts: int, doubt: bool) -> None:
     outcomes = []
-    for compiled in (None, FAST):
+    for mark, first, read in (
+        (pure("mark_written"), pure("first_unsettled"), pure("values")),
+        (mark_written, first_unsettled, values),
+    ):
         entries, everything = entries_of(shape)
         for entry in entries[::2]:
             entry.attempts, entry.maybe_written = attempts, doubt and attempts > 0
         for delivery in everything[::3]:
             delivery.attempts, delivery.maybe_written = attempts, not doubt and attempts > 0
         results = [PutRecordResult(f"{i}", "shard") for i in range(len(entries))]
-        before = [first_unsettled(everything, start, compiled) for start in range(len(everything) + 1)]
-        records, size, awaited = mark_written(entries, results, compiled)
+        before = [first(everything, start) for start in range(len(everything) + 1)]
+        records, size, awaited = mark(entries, results)
         outcomes.append(
             (
                 before,
@@ -216,8 +215,8 @@ def test_records_are_settled_alike(shape: list[Any], attempts: int, doubt: bool)
                 [everything.index(delivery) for delivery in awaited],
                 [(d.data, d.waiter is WAITER, d.outcome is FAILURE) for d in everything],
                 [(entry.members, entry.data) for entry in entries if isinstance(entry, Aggregate)],
-                [shown(value) for value in values(everything, compiled)],
-                first_unsettled(everything, 0, compiled),
+                [shown(value) for value in read(everything)],
+                first(everything, 0),
             )
         )
     assert outcomes[0] == outcomes[1]
@@ -228,19 +227,20 @@ def shown(value: PutResult | ProduceError) -> Any:
 
 
 def test_what_is_not_settled_has_no_value() -> None:
-    for compiled in (None, FAST):
+    for read in (pure("values"), values):
         with pytest.raises(asyncio.InvalidStateError):
-            values([made(b"", "k", None)], compiled)
+            read([made(b"", "k", None)])
 
 
 def test_what_is_none_of_these_is_an_error_and_not_a_crash() -> None:
-    for call in (
+    calls: tuple[Callable[[], Any], ...] = (
         lambda: FAST.mark_written([None], [PutRecordResult()]),
         lambda: FAST.mark_written([PutRecordResult()], [PutRecordResult()]),
         lambda: FAST.first_unsettled([None], 0),
-        lambda: FAST.first_unsettled(None, 0),  # type: ignore[arg-type]
-        lambda: FAST.values((made(b"", "k", None),)),  # type: ignore[arg-type]
-    ):
+        lambda: FAST.first_unsettled(None, 0),
+        lambda: FAST.values((made(b"", "k", None),)),
+    )
+    for call in calls:
         with pytest.raises(TypeError):
             call()
     with pytest.raises(AttributeError):
@@ -319,4 +319,4 @@ def test_records_are_settled_all_or_none() -> None:
     before = state()
     failed = failing_allocations(lambda: FAST.mark_written(entries, results), lambda: state() == before)
     assert failed > 300
-    assert first_unsettled(everything, 0, FAST) == len(everything)
+    assert first_unsettled(everything, 0) == len(everything)

@@ -11,8 +11,8 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from tests.doubles.compiled import compiled_or_skip
 
+import kinstream  # noqa: F401 - all functions with twins
 from kinstream import speed
 
 ROOT = Path(__file__).parents[2]
@@ -48,10 +48,23 @@ def test_it_is_built_wherever_it_can_be() -> None:
     assert built_path() is not None
 
 
-def test_the_compiled_module_has_what_is_promised_of_it() -> None:
-    module = compiled_or_skip()
-    promised = {name for name in vars(speed.Compiled) if not name.startswith("_")}
-    assert {name for name in dir(module) if not name.startswith("_")} == promised
+def test_each_function_has_one_twin() -> None:
+    def total_size() -> None:
+        """Have the name of another function with a compiled twin."""
+
+    assert "total_size" in speed.TWINS
+    with pytest.raises(ValueError, match="total_size: the compiled function of this name has a twin already"):
+        speed.accelerated(total_size)
+
+
+def test_function_without_a_compiled_twin_of_its_name_stays_as_it_is() -> None:
+    def not_compiled() -> int:
+        return 7
+
+    try:
+        assert speed.accelerated(not_compiled) is not_compiled
+    finally:
+        del speed.TWINS["not_compiled"]
 
 
 def built_path() -> str | None:

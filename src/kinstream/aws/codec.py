@@ -15,7 +15,6 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import cbor2
@@ -31,7 +30,7 @@ from kinstream.record import (
     Record,
     SubscribeToShardEvent,
 )
-from kinstream.speed import Compiled, compiled
+from kinstream.speed import accelerated
 
 T = TypeVar("T")
 P = TypeVar("P", GetRecordsResult[bytes], SubscribeToShardEvent[bytes])
@@ -50,6 +49,15 @@ LARGE_FOR_JSON = 500
 """Bytes of data from which CBOR costs a client less than JSON (bench/wire.py: a fifth less at 1 KiB, more at 100 B)."""
 LARGE_TO_DECODE = 1000
 """Bytes of data from which pybase64 decodes faster, although the text must be created first (at 4 KiB: 2.3 us against 3.9)."""
+
+
+_ENCODER = msgspec.json.Encoder()
+_PUT_RECORD = msgspec.json.Decoder(PutRecordResult)
+_PUT_RECORDS = msgspec.json.Decoder(PutRecordsResult)
+_GET_RECORDS = msgspec.json.Decoder(GetRecordsResult[bytes])
+_GET_RECORDS_AS_TEXT = msgspec.json.Decoder(GetRecordsResult[str])
+_EVENT = msgspec.json.Decoder(SubscribeToShardEvent[bytes])
+_EVENT_AS_TEXT = msgspec.json.Decoder(SubscribeToShardEvent[str])
 
 
 class Entry(Protocol):
@@ -110,27 +118,13 @@ class Codec(Protocol):
 
 
 class JsonCodec:
-    """JSON 1.1.
-
-    Args:
-        compiled: The compiled hot path. None: pure Python.
-    """
+    """JSON 1.1."""
 
     content_type = "application/x-amz-json-1.1"
 
-    def __init__(self, compiled: Compiled | None = compiled) -> None:
-        self._compiled = compiled
-        self._encoder = msgspec.json.Encoder()
-        self._put_record = msgspec.json.Decoder(PutRecordResult)
-        self._put_records = msgspec.json.Decoder(PutRecordsResult)
-        self._get_small = msgspec.json.Decoder(GetRecordsResult[bytes])
-        self._get_large = msgspec.json.Decoder(GetRecordsResult[str])
-        self._event_small = msgspec.json.Decoder(SubscribeToShardEvent[bytes])
-        self._event_large = msgspec.json.Decoder(SubscribeToShardEvent[str])
-
     def encode(self, params: dict[str, Any]) -> bytes:
         """Return the request body of any operation."""
-        return self._encoder.encode(_walk(params, _json_request_leaf))
+        return _ENCODER.encode(_walk(params, _json_request_leaf))
 
     def decode(self, body: bytes) -> Any:
         """Return the value of a body."""
@@ -145,76 +139,23 @@ class JsonCodec:
 
     def encode_put_records(self, stream: dict[str, str], records: Sequence[Entry], omitted: str | None = None) -> bytes:
         """Return the request body of PutRecords."""
-        if self._compiled is not None:
-            rest = b",%b" % self._encoder.encode(stream)[1:]
-            body = self._compiled.put_records_to_json(records, rest, omitted) if isinstance(records, list) else None
-            if body is not None:
-                return body
-        # The records' own fields have wire names, so msgspec writes them straight from the objects.
-        # The size of the first few records decides which way is faster. Both are correct for any records.
-        some = records[:8]
-        if omitted is None and sum([len(record.data) for record in some]) < LARGE_TO_ENCODE * len(some):
-            if set(map(type, records)) != {Record}:
-                records = [Record(record.data, record.partition_key, record.explicit_hash_key) for record in records]
-            return b'{"Records":%b,%b' % (self._encoder.encode(records), self._encoder.encode(stream)[1:])
-        text = self._encoder.encode
-        encode64 = pybase64.b64encode
-        parts: list[bytes] = []
-        append = parts.append  # one join of small parts, because any formatting in between copies the megabytes again
-        head = b'{"Records":[{"Data":"'
-        for record in records:
-            append(head)
-            append(encode64(record.data))
-            if record.partition_key is omitted:
-                append(b'"')
-                head = b'},{"Data":"'
-                continue
-            append(b'","PartitionKey":')
-            append(text(record.partition_key))
-            if record.explicit_hash_key is not None:
-                append(b',"ExplicitHashKey":"%b"' % record.explicit_hash_key.encode())
-            head = b'},{"Data":"'
-        append(b"}],")
-        append(text(stream)[1:])
-        return b"".join(parts)
+        return put_records_to_json(records, b",%b" % _ENCODER.encode(stream)[1:], omitted)
 
     def decode_put_record(self, body: bytes) -> PutRecordResult:
         """Return the response of PutRecord."""
-        return _read(self._put_record, body)
+        return _read(_PUT_RECORD, body)
 
     def decode_put_records(self, body: bytes) -> PutRecordsResult:
         """Return the response of PutRecords."""
-        found = None if self._compiled is None else self._compiled.results_from_json(body)
-        if found is not None:
-            response = _with_results(*found, partial(_read, self._put_records))
-            if response is not None:
-                return response
-        return _read(self._put_records, body)
+        return _with_results(results_from_json(body), body, _read_put_records)
 
     def decode_get_records(self, body: bytes) -> GetRecordsResult[bytes]:
         """Return the response of GetRecords."""
-        return self._decode_page(body, self._get_small, self._get_large)
+        return _with_records(page_from_json(body), body, _read_get_records)
 
     def decode_event(self, body: bytes) -> SubscribeToShardEvent[bytes]:
         """Return an event of SubscribeToShard."""
-        return self._decode_page(body, self._event_small, self._event_large)
-
-    def _decode_page(self, body: bytes, small: msgspec.json.Decoder[P], large: msgspec.json.Decoder[Any]) -> P:
-        page = None if self._compiled is None else self._compiled.page_from_json(body)
-        if page is not None:
-            got = _with_records(*page, partial(_read, small))
-            if got is not None:
-                return got
-        # The distance between the first two records decides which way is faster. Both are correct for any records.
-        first = body.find(b'"SequenceNumber"')
-        if body.find(b'"SequenceNumber"', first + 1) - first < LARGE_TO_DECODE * 4 // 3 + 250:
-            return _read(small, body)
-        response: Any = _read(large, body)
-        decode64 = pybase64.b64decode
-        put = msgspec.structs.force_setattr
-        for record in response.records:
-            put(record, "data", decode64(record.data, validate=True))
-        return response  # type: ignore[no-any-return]
+        return _with_records(page_from_json(body), body, _read_event)
 
     def decode_as(self, shape: type[T], body: bytes) -> T:
         """Return the response as a value of `shape`."""
@@ -222,16 +163,9 @@ class JsonCodec:
 
 
 class CborCodec:
-    """CBOR 1.1.
-
-    Args:
-        compiled: The compiled hot path. None: pure Python.
-    """
+    """CBOR 1.1."""
 
     content_type = "application/x-amz-cbor-1.1"
-
-    def __init__(self, compiled: Compiled | None = compiled) -> None:
-        self._compiled = compiled
 
     def encode(self, params: dict[str, Any]) -> bytes:
         """Return the request body of any operation."""
@@ -246,36 +180,8 @@ class CborCodec:
         return self
 
     def encode_put_records(self, stream: dict[str, str], records: Sequence[Entry], omitted: str | None = None) -> bytes:
-        """Return the request body of PutRecords. Built from bytes directly, three times as fast as dicts and cbor2."""
-        rest = cbor2.dumps(stream)[1:]
-        if self._compiled is not None and isinstance(records, list):
-            body = self._compiled.put_records_to_cbor(records, rest, omitted)
-            if body is not None:
-                return body
-        parts = [b"\xa2gRecords" + _head(0x80, len(records))]
-        append = parts.append
-        for record in records:
-            data = record.data
-            key = record.partition_key.encode()
-            size = len(data)
-            if record.partition_key is omitted:
-                append(b"\xa1dData" + _head(0x40, size))
-                append(data)
-            elif record.explicit_hash_key is None:
-                append(_DATA[size] if size < _HEADS else b"\xa2dData" + _head(0x40, size))
-                append(data)
-                append(_KEY[len(key)])
-                append(key)
-            else:
-                hash_key = record.explicit_hash_key.encode()
-                append(b"\xa3dData" + _head(0x40, size))
-                append(data)
-                append(_KEY[len(key)])
-                append(key)
-                append(b"oExplicitHashKey" + _head(0x60, len(hash_key)))
-                append(hash_key)
-        append(rest)
-        return b"".join(parts)
+        """Return the request body of PutRecords."""
+        return put_records_to_cbor(records, cbor2.dumps(stream)[1:], omitted)
 
     def decode_put_record(self, body: bytes) -> PutRecordResult:
         """Return the response of PutRecord."""
@@ -283,28 +189,15 @@ class CborCodec:
 
     def decode_put_records(self, body: bytes) -> PutRecordsResult:
         """Return the response of PutRecords."""
-        found = None if self._compiled is None else self._compiled.results_from_cbor(body)
-        if found is not None:
-            response = _with_results(*found, _load_put_records)
-            if response is not None:
-                return response
-        return _load_put_records(body)
+        return _with_results(results_from_cbor(body), body, _load_put_records)
 
     def decode_get_records(self, body: bytes) -> GetRecordsResult[bytes]:
         """Return the response of GetRecords."""
-        return self._decode_page(body, _load_get_records)
+        return _with_records(page_from_cbor(body), body, _load_get_records)
 
     def decode_event(self, body: bytes) -> SubscribeToShardEvent[bytes]:
         """Return an event of SubscribeToShard."""
-        return self._decode_page(body, _load_event)
-
-    def _decode_page(self, body: bytes, load: Callable[[bytes], P]) -> P:
-        page = None if self._compiled is None else self._compiled.page_from_cbor(body)
-        if page is not None:
-            response = _with_records(*page, load)
-            if response is not None:
-                return response
-        return load(body)
+        return _with_records(page_from_cbor(body), body, _load_event)
 
     def decode_as(self, shape: type[T], body: bytes) -> T:
         """Return the response as a value of `shape`."""
@@ -312,20 +205,116 @@ class CborCodec:
 
 
 class AutoCodec(JsonCodec):
-    """JSON 1.1, but CBOR 1.1 for puts of large records.
+    """JSON 1.1, but CBOR 1.1 for puts of large records."""
 
-    Args:
-        compiled: The compiled hot path. None: pure Python.
-    """
-
-    def __init__(self, compiled: Compiled | None = compiled) -> None:
-        super().__init__(compiled)
-        self._cbor = CborCodec(compiled)
+    def __init__(self) -> None:
+        super().__init__()
+        self._cbor = CborCodec()
 
     def best_for(self, records: Sequence[Entry]) -> Codec:
         """Return the codec for these records, chosen by the size of the first few. Both are correct for any records."""
         some = records[:8]
         return self._cbor if sum([len(record.data) for record in some]) >= LARGE_FOR_JSON * len(some) else self
+
+
+@accelerated(may_decline=True)
+def put_records_to_json(records: Sequence[Entry], rest: bytes, omitted: str | None, /) -> bytes:
+    """Return the body of PutRecords.
+
+    Args:
+        records: The records.
+        rest: Text of the body after the list of records, from its comma on.
+        omitted: Records with this partition key, compared by identity, are written without keys.
+    """
+    # The records' own fields have wire names, so msgspec writes them straight from the objects.
+    # The size of the first few records decides which way is faster. Both are correct for any records.
+    some = records[:8]
+    if omitted is None and sum([len(record.data) for record in some]) < LARGE_TO_ENCODE * len(some):
+        if set(map(type, records)) != {Record}:
+            records = [Record(record.data, record.partition_key, record.explicit_hash_key) for record in records]
+        return b'{"Records":%b%b' % (_ENCODER.encode(records), rest)
+    text = _ENCODER.encode
+    encode64 = pybase64.b64encode
+    parts: list[bytes] = []
+    append = parts.append  # one join of small parts, because any formatting in between copies the megabytes again
+    head = b'{"Records":[{"Data":"'
+    for record in records:
+        append(head)
+        append(encode64(record.data))
+        if record.partition_key is omitted:
+            append(b'"')
+            head = b'},{"Data":"'
+            continue
+        append(b'","PartitionKey":')
+        append(text(record.partition_key))
+        if record.explicit_hash_key is not None:
+            append(b',"ExplicitHashKey":"%b"' % record.explicit_hash_key.encode())
+        head = b'},{"Data":"'
+    append(b"}]")
+    append(rest)
+    return b"".join(parts)
+
+
+@accelerated(may_decline=True)
+def put_records_to_cbor(records: Sequence[Entry], rest: bytes, omitted: str | None, /) -> bytes:
+    """Return the body of PutRecords. Built from bytes directly, three times as fast as dicts and cbor2.
+
+    Args:
+        records: The records.
+        rest: Name and value of the only other member.
+        omitted: Records with this partition key, compared by identity, are written without keys.
+    """
+    parts = [b"\xa2gRecords" + _head(0x80, len(records))]
+    append = parts.append
+    for record in records:
+        data = record.data
+        key = record.partition_key.encode()
+        size = len(data)
+        if record.partition_key is omitted:
+            append(b"\xa1dData" + _head(0x40, size))
+            append(data)
+        elif record.explicit_hash_key is None:
+            append(_DATA[size] if size < _HEADS else b"\xa2dData" + _head(0x40, size))
+            append(data)
+            append(_KEY[len(key)])
+            append(key)
+        else:
+            hash_key = record.explicit_hash_key.encode()
+            append(b"\xa3dData" + _head(0x40, size))
+            append(data)
+            append(_KEY[len(key)])
+            append(key)
+            append(b"oExplicitHashKey" + _head(0x60, len(hash_key)))
+            append(hash_key)
+    append(rest)
+    return b"".join(parts)
+
+
+@accelerated
+def results_from_json(body: bytes, /) -> tuple[list[PutRecordResult], bytes] | None:
+    """Return the results of a PutRecords response, and the response with an empty list in their place.
+
+    None if the response must be decoded as a whole. Without compiled code this is so for every response.
+    """
+    return None
+
+
+@accelerated
+def results_from_cbor(body: bytes, /) -> tuple[list[PutRecordResult], bytes] | None:
+    """Return the results of a PutRecords response, and the response with an empty list in their place. None as above."""
+    return None
+
+
+@accelerated
+def page_from_json(body: bytes, /) -> tuple[list[ReceivedRecord[bytes]], bytes] | None:
+    """Return the records of a GetRecords response, and the response with an empty list in their place. None as above."""
+    return None
+
+
+@accelerated
+def page_from_cbor(body: bytes, /) -> tuple[list[ReceivedRecord[bytes]], bytes] | None:
+    """Return the records of a GetRecords response, and the response with an empty list in their place. None as above."""
+    return None
 
 
 def is_timestamp(value: Any) -> bool:
@@ -391,6 +380,32 @@ def _read(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         raise ValueError(_TOO_DEEP) from None
 
 
+def _read_put_records(body: bytes) -> PutRecordsResult:
+    return _read(_PUT_RECORDS, body)
+
+
+def _read_get_records(body: bytes) -> GetRecordsResult[bytes]:
+    return _read_page(body, _GET_RECORDS, _GET_RECORDS_AS_TEXT)
+
+
+def _read_event(body: bytes) -> SubscribeToShardEvent[bytes]:
+    return _read_page(body, _EVENT, _EVENT_AS_TEXT)
+
+
+def _read_page(body: bytes, small: msgspec.json.Decoder[P], large: msgspec.json.Decoder[Any]) -> P:
+    """Return a response with records: decoded by `small`, or by `large` with the data as text, whichever is faster."""
+    # The distance between the first two records decides which way is faster. Both are correct for any records.
+    first = body.find(b'"SequenceNumber"')
+    if body.find(b'"SequenceNumber"', first + 1) - first < LARGE_TO_DECODE * 4 // 3 + 250:
+        return _read(small, body)
+    response: Any = _read(large, body)
+    decode64 = pybase64.b64decode
+    put = msgspec.structs.force_setattr
+    for record in response.records:
+        put(record, "data", decode64(record.data, validate=True))
+    return response  # type: ignore[no-any-return]
+
+
 def _as(shape: type[T], value: Any) -> T:
     """Return the value of a CBOR body as one of `shape`. Raises ValueError."""
     try:
@@ -412,25 +427,31 @@ def _load_event(body: bytes) -> SubscribeToShardEvent[bytes]:
 
 
 def _with_results(
-    results: list[PutRecordResult], rest: bytes, read: Callable[[bytes], PutRecordsResult]
-) -> PutRecordsResult | None:
-    """Decode the rest of a response with `read` and add the results to it. None if the rest cannot be decoded."""
-    with suppress(ValueError):
-        response = read(rest)
-        if not response.results:
-            msgspec.structs.force_setattr(response, "results", results)
-            return response
-    return None
+    found: tuple[list[PutRecordResult], bytes] | None, body: bytes, read: Callable[[bytes], PutRecordsResult]
+) -> PutRecordsResult:
+    """Return a response: the results found and the rest decoded by `read`. If that fails, the whole body decoded by `read`."""
+    if found is not None:
+        results, rest = found
+        with suppress(ValueError):
+            response = read(rest)
+            if not response.results:
+                msgspec.structs.force_setattr(response, "results", results)
+                return response
+    return read(body)
 
 
-def _with_records(records: list[ReceivedRecord[bytes]], rest: bytes, read: Callable[[bytes], P]) -> P | None:
-    """Decode the rest of a response with `read` and add the records to it. None if the rest cannot be decoded."""
-    with suppress(ValueError):
-        response = read(rest)
-        if not response.records:
-            msgspec.structs.force_setattr(response, "records", records)
-            return response
-    return None
+def _with_records(
+    found: tuple[list[ReceivedRecord[bytes]], bytes] | None, body: bytes, read: Callable[[bytes], P]
+) -> P:
+    """Return a response: the records found and the rest decoded by `read`. If that fails, the whole body decoded by `read`."""
+    if found is not None:
+        records, rest = found
+        with suppress(ValueError):
+            response = read(rest)
+            if not response.records:
+                msgspec.structs.force_setattr(response, "records", records)
+                return response
+    return read(body)
 
 
 def _without_nulls(value: Any) -> Any:

@@ -6,12 +6,11 @@ One function per operation. They do no I/O: `Client.send` sends the request that
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
-from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -19,10 +18,8 @@ import msgspec
 from kinstream.aws.codec import Codec, Entry, is_timestamp
 from kinstream.aws.endpoint import Stream
 from kinstream.config import choice, text, whole_number
-from kinstream.errors import ConfigError, InvalidRecord
+from kinstream.errors import ConfigError
 from kinstream.record import (
-    DEFAULT_ENCODERS,
-    NO_KEY,
     Encoder,
     EncryptionType,
     GetRecordsResult,
@@ -35,15 +32,11 @@ from kinstream.record import (
 )
 from kinstream.service_quotas import (
     GET_RECORDS_MAX_RECORDS,
-    PARTITION_KEY_MAX_CHARACTERS,
-    PUT_RECORDS_MAX_BYTES,
-    PUT_RECORDS_MAX_RECORDS,
-    RECORD_MAX_BYTES,
     SEQUENCE_NUMBER_PATTERN,
     SHARD_ID_PATTERN,
 )
-from kinstream.sharding.hashkey import MAX_HASH_KEY, parse_hash_key
-from kinstream.speed import compiled
+from kinstream.speed import accelerated
+from kinstream.validate import checked, checked_records
 
 T = TypeVar("T")
 
@@ -229,27 +222,7 @@ def put_records(
         ConfigError: The number of records is 0 or too large, or their total size is too large.
         InvalidRecord: A record is not valid. `.index` is its index.
     """
-    if isinstance(records, (str, bytes, bytearray, memoryview, Mapping, Record)) or not isinstance(records, Iterable):
-        raise ConfigError(f"records: must be a list of kinstream.Record, not {type(records).__name__}")
-    given = f"{len(records)}" if isinstance(records, Sized) else f"more than {PUT_RECORDS_MAX_RECORDS}"
-    records = list(islice(records, PUT_RECORDS_MAX_RECORDS + 1))
-    if not 1 <= len(records) <= PUT_RECORDS_MAX_RECORDS:
-        raise ConfigError(
-            f"records: {given if records else 0} given, but a PutRecords request must have 1 to {PUT_RECORDS_MAX_RECORDS}"
-            " (API reference, PutRecords)"
-        )
-    size = _plain_size(records)
-    if size is None:
-        records = [
-            _without_order(checked(record, f"records[{i}]", index=i, encoder=encoder))
-            for i, record in enumerate(records)
-        ]
-        size = sum(len(record.data) + len(record.partition_key.encode()) for record in records)
-    if size > PUT_RECORDS_MAX_BYTES:
-        raise ConfigError(
-            f"records: {size} bytes of data and partition keys, but a PutRecords request can have at most"
-            f" {PUT_RECORDS_MAX_BYTES} (quotas of Kinesis Data Streams)"
-        )
+    records = checked_records(records, encoder)
     request = _encodable(codec, stream, records)
     if request is None:  # a partition key has a lone surrogate, which the full check reports
         return put_checked_records(
@@ -467,143 +440,6 @@ def get_records(
     return Request("GetRecords", codec.encode(params), codec.decode_get_records, stream.region, stream.account)
 
 
-def checked(
-    record: Any, where: str, *, index: int = 0, keyless: bool = False, encoder: Encoder = text_or_json
-) -> Record:
-    """Return a record in its wire format: all fields checked, the data encoded to bytes.
-
-    Args:
-        record: The object that was given as a record.
-        where: Name of the record in errors, such as "records[3]".
-        index: Index of the record in its list.
-        keyless: True if the record was put without a partition key, and so has the reserved one.
-        encoder: Encodes data that is not bytes-like, if the record has no encoder.
-
-    Raises:
-        InvalidRecord: The record cannot be written. The message names the field and does not quote the record's data.
-    """
-    found = _checked(record, encoder, keyless=keyless)
-    if isinstance(found, Record):
-        return found
-    del record  # error trackers show the variables of a traceback's frames
-    raise InvalidRecord(f"{where}{found}", index=index)
-
-
-def boto3_entry(value: Any) -> bool:
-    """Return True if an object has the form in which boto3 takes a record."""
-    return isinstance(value, Mapping) and "Data" in value and "PartitionKey" in value
-
-
-def _checked(record: Any, encoder: Encoder, *, keyless: bool) -> Record | str:
-    """Return a record in its wire format, or a text that says what is wrong. Raises nothing, because its variables hold data."""
-    if not isinstance(record, Record):
-        cure = " in place of the form that boto3 takes" if boto3_entry(record) else ""
-        return f": must be a kinstream.Record, not {type(record).__name__}. Use Record(data, partition_key){cure}"
-    key: Any = record.partition_key
-    if not isinstance(key, str):
-        return f".partition_key: must be text, not {type(key).__name__}"
-    if not 0 < len(key) <= PARTITION_KEY_MAX_CHARACTERS:
-        return f".partition_key: {len(key)} characters. Must have 1 to {PARTITION_KEY_MAX_CHARACTERS} (API reference, PutRecord)"
-    if not keyless and _exact(key) == NO_KEY:
-        return f".partition_key={NO_KEY!r}: reserved for records without a key. Use another key, or put without a key"
-    try:
-        key_size = len(key.encode())
-    except UnicodeEncodeError:
-        return ".partition_key: has a lone surrogate, which is not a Unicode character"
-    hash_key = record.explicit_hash_key
-    if hash_key is not None and (not isinstance(hash_key, str) or parse_hash_key(hash_key) is None):
-        return f".explicit_hash_key={hash_key!r}: must be decimal text from '0' to '{MAX_HASH_KEY}'"
-    number = record.prev_sequence_number
-    if number is not None and (not isinstance(number, str) or not _SEQUENCE_NUMBER.fullmatch(number)):
-        return f".prev_sequence_number={number!r}: must be decimal text of up to 129 digits"
-    data = _encoded(record, encoder)
-    if isinstance(data, str):
-        return data
-    if len(data) + key_size > RECORD_MAX_BYTES:
-        return (
-            f": {len(data)} bytes of data and {key_size} bytes of partition key. Together at most {RECORD_MAX_BYTES}"
-            " (API reference, UpdateMaxRecordSize)"
-        )
-    return Record(data, _exact(key), _exact(hash_key), _exact(number))
-
-
-def _exact(value: Any) -> Any:
-    """Convert an instance of a `str` subclass, such as numpy's, to a plain `str`: msgspec encodes no subclasses."""
-    return value if value is None else str.__str__(value)
-
-
-def _encoded(record: Record, default: Encoder) -> bytes | str:
-    """Return a record's data as bytes, or a text that says what is wrong and does not quote the data."""
-    data = record.data
-    if isinstance(data, (bytes, bytearray, memoryview)):
-        try:
-            return bytes(data)
-        except ValueError:
-            return ".data: a memoryview that was released"
-    encoder: Any = default if record.encoder is None else record.encoder
-    if not callable(encoder):
-        return f".encoder: must be a function, not {type(encoder).__name__}"
-    own = any(encoder is default_encoder for default_encoder in DEFAULT_ENCODERS)
-    try:
-        text: Any = encoder(data)
-        if isinstance(text, str):
-            return text.encode()
-    except Exception as error:  # noqa: BLE001 - an encoder is user code
-        if not own:  # its message may quote the data
-            return f".data: the encoder failed on data of type {type(data).__name__}: {type(error).__name__}"
-        if isinstance(error, UnicodeError):
-            return ".data: has a lone surrogate, which UTF-8 cannot encode"
-        return (
-            f".data: {type(data).__name__} cannot be written without an encoder ({error})."
-            " Use bytes, str or JSON data, or pass Record(encoder=...) or Producer(encoder=...)"
-        )
-    if isinstance(text, (bytes, bytearray, memoryview)):
-        return bytes(text)
-    return f".encoder: must return str or bytes, not {type(text).__name__}"
-
-
-def _plain_size(records: list[Record]) -> int | None:
-    """Return the records' size, in characters of keys and bytes of data, if all are plain, else None.
-
-    Nearly all records are plain, and this loop is their whole check: 0.1 us each, compiled a tenth of that. `checked` is the
-    full check.
-    """
-    size = _plain_sum(records) if compiled is None else compiled.plain_size(records, PARTITION_KEY_MAX_CHARACTERS)
-    if size is None:
-        return None
-    # A key's character may have four bytes. If that could matter, `checked` counts bytes.
-    return size if size <= PUT_RECORDS_MAX_BYTES - len(records) * 3 * PARTITION_KEY_MAX_CHARACTERS else None
-
-
-def _plain_sum(records: list[Record]) -> int | None:
-    """Return the characters of keys and bytes of data of plain records, else None."""
-    size = 0
-    for record in records:
-        if record.__class__ is not Record:
-            return None
-        data = record.data
-        key = record.partition_key
-        if (
-            data.__class__ is not bytes
-            or key.__class__ is not str
-            or not 0 < (length := len(key)) <= PARTITION_KEY_MAX_CHARACTERS
-            or key == NO_KEY
-            or record.explicit_hash_key is not None
-            or record.prev_sequence_number is not None
-            or record.encoder is not None
-        ):
-            return None
-        size += len(data) + length
-    return size
-
-
-def _without_order(record: Record) -> Record:
-    """Return the record without its previous sequence number, for which PutRecords has no parameter."""
-    if record.prev_sequence_number is None:
-        return record
-    return Record(record.data, record.partition_key, record.explicit_hash_key)
-
-
 def _checked_shard_id(shard_id: Any) -> str:
     if not isinstance(shard_id, str) or not _SHARD_ID.fullmatch(shard_id):
         raise ConfigError(f"shard_id={shard_id!r}: must be a shard id such as 'shardId-000000000000'")
@@ -622,6 +458,18 @@ def _seconds(timestamp: Any) -> float:
     return float(timestamp)
 
 
+@accelerated
+def count_failed(results: list[PutRecordResult], /) -> int:
+    """Return the number of failed results, or -1 if a successful one lacks its shard or its sequence number."""
+    failed = 0
+    for result in results:
+        if result.error_code is not None:
+            failed += 1
+        elif result.sequence_number is None or result.shard_id is None:
+            return -1
+    return failed
+
+
 def _written(codec: Codec, body: bytes) -> PutRecordResult:
     result = codec.decode_put_record(body)
     if result.sequence_number is None or result.shard_id is None:
@@ -633,7 +481,7 @@ def _all_written(codec: Codec, count: int, body: bytes) -> PutRecordsResult:
     response = codec.decode_put_records(body)
     if len(response.results) != count:
         raise Malformed(f"{len(response.results)} results for {count} records")
-    failed = _count_failed(response.results) if compiled is None else compiled.count_failed(response.results)
+    failed = count_failed(response.results)
     if failed < 0:
         raise Malformed("a result lacks the ShardId or the SequenceNumber, and has no ErrorCode")
     if response.encryption_type is not EncryptionType.NONE:
@@ -644,17 +492,6 @@ def _all_written(codec: Codec, count: int, body: bytes) -> PutRecordsResult:
     if failed != response.failed_record_count:
         msgspec.structs.force_setattr(response, "failed_record_count", failed)
     return response
-
-
-def _count_failed(results: list[PutRecordResult]) -> int:
-    """Return the number of failed results, or -1 if a successful one lacks its shard or its sequence number."""
-    failed = 0
-    for result in results:
-        if result.error_code is not None:
-            failed += 1
-        elif result.sequence_number is None or result.shard_id is None:
-            return -1
-    return failed
 
 
 def _count_record(result: PutRecordResult, attempts: int, maybe_duplicate: bool) -> PutRecordResult:

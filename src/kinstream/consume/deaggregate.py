@@ -13,7 +13,7 @@ from kinstream.kpl.container import BadIndex, Damaged, UserRecords, unpack
 from kinstream.kpl.message import MAGIC
 from kinstream.record import NO_KEY, HashKeyRange, ReceivedRecord, Shard
 from kinstream.sharding.hashkey import md5, parse_hash_key
-from kinstream.speed import Compiled, compiled
+from kinstream.speed import accelerated
 
 KEYS_REMEMBERED = 20_000
 """Maximum number of partition keys for which the check against the shard's range is cached."""
@@ -21,6 +21,23 @@ KEYS_REMEMBERED = 20_000
 _MAGIC_BYTE = MAGIC[:1]
 _WHOLE_RANGE = HashKeyRange("0", str(2**128 - 1))
 _put = msgspec.structs.force_setattr
+
+
+@accelerated
+def user_records(
+    record: ReceivedRecord[bytes], origin: object, low: bytes | None, high: bytes | None, /
+) -> list[ReceivedRecord[bytes]] | None:
+    """Return the user records of a valid aggregate if all are in the hash-key range. None: `Deaggregator` expands it lazily.
+
+    Only compiled code expands an aggregate at once, if it has few records.
+
+    Args:
+        record: The record as Kinesis stores it.
+        origin: Origin that is set in each user record.
+        low: Lowest hash key of the range. None: unlimited.
+        high: Highest hash key of the range. None: unlimited.
+    """
+    return None
 
 
 class Undeliverable(msgspec.Struct, frozen=True, gc=False):
@@ -47,7 +64,7 @@ class Deaggregator:
         hash_key_range: The shard's range of hash keys. None: aggregates are never dropped.
         batch_records: Maximum number of records in one batch.
         announce: Receives an event for each aggregate that is dropped or damaged.
-        compiled: The compiled hot path. None: the Python implementation.
+        expand: Returns the user records of an ordinary aggregate at once, or None to expand it lazily.
 
     Attributes:
         dropped: Number of aggregates that were dropped.
@@ -61,7 +78,7 @@ class Deaggregator:
         hash_key_range: HashKeyRange | None,
         batch_records: int,
         announce: Callable[[Event], None],
-        compiled: Compiled | None = compiled,
+        expand: Callable[..., list[ReceivedRecord[bytes]] | None] = user_records,
     ) -> None:
         self.dropped: int = 0
         self.damaged: int = 0
@@ -71,13 +88,11 @@ class Deaggregator:
         self._announce = announce
         self._range = None if hash_key_range is None or hash_key_range == _WHOLE_RANGE else _bytes_of(hash_key_range)
         self._inside: dict[str, bool] = {}
-        self._compiled = compiled
+        self._expand = expand
 
     def batches(self, records: list[ReceivedRecord[bytes]]) -> Iterator[list[ReceivedRecord[bytes]] | Undeliverable]:
         """Yield the user records of a page in batches, each created when it is requested. No batch is empty."""
-        suspects = None if self._compiled is None else self._compiled.set_origin(records, self.origin)
-        if suspects is None:
-            suspects = set_origin(records, self.origin)
+        suspects = set_origin(records, self.origin)
         if not suspects:
             if len(records) <= self._batch_records:
                 return iter((records,) if records else ())
@@ -95,17 +110,16 @@ class Deaggregator:
             batch += records[done:index]
             done = index + 1
             record = records[index]
-            if self._compiled is not None:
-                found = self._compiled.user_records(record, self.origin, *(self._range or (None, None)))
-                if found is not None:
-                    batch += found
-                    if len(batch) >= limit:
-                        *pieces, batch = _pieces(batch, limit)
-                        yield from pieces
-                        if len(batch) == limit:
-                            yield batch
-                            batch = []
-                    continue
+            found = self._expand(record, self.origin, *(self._range or (None, None)))
+            if found is not None:
+                batch += found
+                if len(batch) >= limit:
+                    *pieces, batch = _pieces(batch, limit)
+                    yield from pieces
+                    if len(batch) == limit:
+                        yield batch
+                        batch = []
+                continue
             try:
                 user_records = self._unpacked(record)
             except BadIndex as error:
@@ -214,7 +228,7 @@ def deaggregate(records: Iterable[ReceivedRecord[bytes]], *, shard: Shard | None
     if not isinstance(records, Iterable):
         raise ConfigError(f"records: must be the records that get_records returned, not {type(records).__name__}")
     hash_key_range = None if shard is None else shard.hash_key_range
-    deaggregator = Deaggregator("", None, hash_key_range, 1, lambda event: None, compiled=None)
+    deaggregator = Deaggregator("", None, hash_key_range, 1, lambda event: None)
     expanded: list[ReceivedRecord[bytes]] = []
     for index, record in enumerate(records):
         if not isinstance(record, ReceivedRecord):
@@ -223,6 +237,7 @@ def deaggregate(records: Iterable[ReceivedRecord[bytes]], *, shard: Shard | None
     return expanded
 
 
+@accelerated(may_decline=True)
 def set_origin(records: list[ReceivedRecord[bytes]], origin: object) -> list[int]:
     """Set the origin of records, and remove the key of records put without one, and return the indexes of possible aggregates."""
     for record in records:

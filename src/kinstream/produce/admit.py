@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from kinstream.aws.kinesis import boto3_entry, checked
 from kinstream.config import BufferLimits
 from kinstream.errors import InvalidRecord
 from kinstream.kpl.container import is_container
@@ -17,7 +16,8 @@ from kinstream.kpl.message import MAGIC
 from kinstream.produce.pending import KEYLESS, PendingRecord, WrappedRecord
 from kinstream.record import DEFAULT_ENCODERS, Encoder, Record, text_or_json
 from kinstream.service_quotas import PARTITION_KEY_MAX_CHARACTERS, RECORD_MAX_BYTES
-from kinstream.speed import Compiled, compiled
+from kinstream.speed import accelerated
+from kinstream.validate import boto3_entry, checked
 
 OVERHEAD = 256
 """Bytes that the buffer charges for a record in addition to its data and its key: about the memory of its Python objects."""
@@ -75,7 +75,7 @@ class Admission:
             InvalidRecord: The record cannot be put.
         """
         if explicit_hash_key is None and self._payload_codec is None:
-            plain = plain_one(PendingRecord, data, partition_key, self._limit, PARTITION_KEY_MAX_CHARACTERS, admitted)
+            plain = admit_one(PendingRecord, data, partition_key, self._limit, PARTITION_KEY_MAX_CHARACTERS, admitted)
             if plain is not None:
                 return plain
         delivery = self._checked(data, partition_key, explicit_hash_key, "record", 0)
@@ -93,7 +93,7 @@ class Admission:
             admitted: Time of admission, by the producer's monotonic clock.
         """
         if self._payload_codec is None:
-            plain = plain_pairs(records, self._limit, admitted)
+            plain = admit_pairs(PendingRecord, records, self._limit, PARTITION_KEY_MAX_CHARACTERS, admitted)
             if plain is not None:
                 return *plain, None
         deliveries: list[PendingRecord] = []
@@ -119,7 +119,7 @@ class Admission:
         else:
             plain = None
             if self._payload_codec is None:
-                plain = plain_one(PendingRecord, *record, self._limit, PARTITION_KEY_MAX_CHARACTERS, admitted)
+                plain = admit_one(PendingRecord, *record, self._limit, PARTITION_KEY_MAX_CHARACTERS, admitted)
             delivery = plain or self._checked(*record, None, where, index)
         delivery.admitted = admitted
         return delivery
@@ -194,7 +194,8 @@ def _misuse(data: Any) -> str:
     return ""
 
 
-def plain_one_in_python(
+@accelerated
+def admit_one(
     delivery: type[PendingRecord], data: Any, key: Any, limit: int, longest_key: int, admitted: float, /
 ) -> PendingRecord | None:
     """Return a pending record if its data is bytes and its key is ASCII text, which need no encoding. Else return None."""
@@ -211,21 +212,14 @@ def plain_one_in_python(
     return delivery(data, key, None, size, admitted)
 
 
-# Bound here rather than called through a function of this file, which would be most of the cost of a `put`.
-plain_one: Callable[[type[PendingRecord], Any, Any, int, int, float], PendingRecord | None] = (
-    plain_one_in_python if compiled is None else compiled.admit_one
-)
-
-
-def plain_pairs(
-    records: list[Any], limit: int, admitted: float, compiled: Compiled | None = compiled
+@accelerated
+def admit_pairs(
+    delivery: type[PendingRecord], records: list[Any], limit: int, longest_key: int, admitted: float, /
 ) -> tuple[list[PendingRecord], int] | None:
     """Return pending records and the sum of their bytes if all are pairs of bytes and an ASCII key. Else return None.
 
     Nearly all records are, and this loop is the whole cost of their admission.
     """
-    if compiled is not None:
-        return compiled.admit_pairs(PendingRecord, records, limit, PARTITION_KEY_MAX_CHARACTERS, admitted)
     deliveries: list[PendingRecord] = []
     append = deliveries.append
     total = 0
@@ -236,7 +230,7 @@ def plain_pairs(
         if (
             data.__class__ is not bytes
             or key.__class__ is not str
-            or not 0 < (length := len(key)) <= PARTITION_KEY_MAX_CHARACTERS
+            or not 0 < (length := len(key)) <= longest_key
             or not key.isascii()
             or (size := len(data) + length) > limit
             or data[:1] == _MAGIC_BYTE
@@ -244,5 +238,5 @@ def plain_pairs(
         ):
             return None
         total += size
-        append(PendingRecord(data, key, None, size, admitted))
+        append(delivery(data, key, None, size, admitted))
     return deliveries, total

@@ -9,7 +9,7 @@ from __future__ import annotations
 from kinstream.kpl.builder import Builder
 from kinstream.produce.pending import Aggregate, Entry, PendingRecord
 from kinstream.sharding.hashkey import hash_key_bytes
-from kinstream.speed import Compiled, compiled
+from kinstream.speed import accelerated
 
 OUTER_KEY = "a"
 
@@ -20,7 +20,6 @@ def pack(
     guess: int,
     max_bytes: int,
     max_records: int,
-    compiled: Compiled | None = compiled,
 ) -> tuple[Entry, int]:
     """Pack records from the front of a queue, as many as fit; return what they became, and how many they are.
 
@@ -30,10 +29,8 @@ def pack(
         guess: So many records probably fit; the more right it is, the less is done twice.
         max_bytes: The most bytes of the Kinesis record, its partition key included.
         max_records: The most records in it.
-        compiled: The compiled hot path; None does without.
     """
-    packed = None if compiled is None else compiled.pack(waiting, start, max_bytes - len(OUTER_KEY), max_records)
-    data, count = packed or _fill(waiting, start, guess, max_bytes - len(OUTER_KEY), max_records)
+    data, count = fill(waiting, start, max_bytes - len(OUTER_KEY), max_records, guess)
     first = waiting[start]
     if count <= 1:
         return first, 1
@@ -43,7 +40,8 @@ def pack(
     return Aggregate(waiting[start : start + count], data, OUTER_KEY, hash_key), count
 
 
-def _fill(waiting: list[PendingRecord], start: int, guess: int, max_bytes: int, max_records: int) -> tuple[bytes, int]:
+@accelerated(may_decline=True)
+def fill(waiting: list[PendingRecord], start: int, max_bytes: int, max_records: int, guess: int) -> tuple[bytes, int]:
     """Return the aggregated record of as many records as fit, and their number."""
     builder = Builder(max_bytes, max_records)
     end = start

@@ -22,7 +22,7 @@ from kinstream.produce.pending import KEYLESS, Aggregate, Entry, PendingRecord
 from kinstream.produce.refusal import Refusal
 from kinstream.service_quotas import RECORD_MAX_BYTES
 from kinstream.sharding.shardmap import ShardMap
-from kinstream.speed import Compiled, compiled
+from kinstream.speed import accelerated
 
 FEW_ALARMS = 1000
 """Alarms that have been replaced are removed if there are more than these, and more than twice those that count."""
@@ -564,10 +564,10 @@ class Batcher:
             self.advice = ShardLimitedByRecords(str(lane.shard_id), gain)
 
 
-def total_size(entries: list[Any], start: int, stop: int, compiled: Compiled | None = compiled) -> int:
+@accelerated(may_decline=True)
+def total_size(entries: list[Any], start: int, stop: int) -> int:
     """Return the bytes of a part of what waits, in sum."""
-    size = None if compiled is None else compiled.total_size(entries, start, stop)
-    return sum([entry.size for entry in entries[start:stop]]) if size is None else size
+    return sum([entry.size for entry in entries[start:stop]])
 
 
 def _add(batch: Batch, lane: Lane, entry: Entry) -> None:

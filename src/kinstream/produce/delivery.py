@@ -10,7 +10,7 @@ import msgspec
 
 from kinstream.errors import ProduceError, Undelivered
 from kinstream.record import PutResult
-from kinstream.speed import Compiled, compiled
+from kinstream.speed import accelerated
 from kinstream.usage import has_not, not_a_list, not_picklable
 
 if TYPE_CHECKING:
@@ -173,17 +173,15 @@ def written(results: list[PutResult | ProduceError]) -> list[PutResult]:
     ) from first.__cause__
 
 
-def values(deliveries: list[PendingRecord], compiled: Compiled | None = compiled) -> list[PutResult | ProduceError]:
+@accelerated
+def values(deliveries: list[PendingRecord]) -> list[PutResult | ProduceError]:
     """Return the results of records that are all settled."""
-    if compiled is not None:
-        return compiled.values(deliveries)
     return [delivery.value() for delivery in deliveries]
 
 
-def first_unsettled(deliveries: list[PendingRecord], start: int, compiled: Compiled | None = compiled) -> int:
+@accelerated
+def first_unsettled(deliveries: list[PendingRecord], start: int) -> int:
     """Return the index of the first record, from `start` on, that is not settled. Return the number of records if all are."""
-    if compiled is not None:
-        return compiled.first_unsettled(deliveries, start)
     for index in range(start, len(deliveries)):
         if deliveries[index].outcome is None:
             return index

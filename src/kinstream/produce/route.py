@@ -9,7 +9,7 @@ from kinstream.produce.lane import Lane
 from kinstream.produce.pending import KEYLESS, PendingRecord, WrappedRecord
 from kinstream.sharding.hashkey import hash_key_bytes, md5
 from kinstream.sharding.shardmap import ShardMap
-from kinstream.speed import Compiled, compiled
+from kinstream.speed import accelerated
 
 
 class Router:
@@ -59,7 +59,7 @@ class Router:
     def lane_of(self, delivery: PendingRecord) -> Lane:
         """Return the lane in which a record waits, or would. Any thread may call it."""
         lanes, ends = self._table
-        return lanes[0 if len(lanes) == 1 else find_all([delivery], ends)[0]]
+        return lanes[0 if len(lanes) == 1 else find_shards([delivery], ends)[0]]
 
     def put_in_front(self, deliveries: list[PendingRecord]) -> list[Lane]:
         """Put records before all others in their lanes, in the order that they have; return those lanes."""
@@ -99,11 +99,9 @@ class Router:
         return self.put_in_front(moved)
 
 
-def find_all(deliveries: list[PendingRecord], ends: list[bytes], compiled: Compiled | None = compiled) -> list[int]:
+@accelerated(may_decline=True)
+def find_shards(deliveries: list[PendingRecord], ends: list[bytes]) -> list[int]:
     """Return the index of each record's shard. `ends` are the shards' highest hash keys, in order, and leave no hole."""
-    found = None if compiled is None else compiled.find_shards(deliveries, ends)
-    if found is not None:
-        return found
     digest, find = md5, bisect_left
     return [
         find(ends, digest(delivery.partition_key.encode()).digest())
@@ -113,20 +111,13 @@ def find_all(deliveries: list[PendingRecord], ends: list[bytes], compiled: Compi
     ]
 
 
-def distribute(
-    deliveries: list[PendingRecord],
-    ends: list[bytes],
-    queues: list[list[PendingRecord]],
-    compiled: Compiled | None = compiled,
-) -> list[int]:
+@accelerated(may_decline=True)
+def distribute(deliveries: list[PendingRecord], ends: list[bytes], queues: list[list[PendingRecord]]) -> list[int]:
     """Put each record at the end of its shard's queue; return the indexes of the queues that got any, as they got them.
 
     If it raises, no queue got any.
     """
-    touched = None if compiled is None else compiled.distribute(deliveries, ends, queues)
-    if touched is not None:
-        return touched
-    indexes = find_all(deliveries, ends, compiled)
+    indexes = find_shards(deliveries, ends)
     indexes_touched = list(dict.fromkeys(indexes))
     sizes = [len(queue) for queue in queues]
     append = [queue.append for queue in queues]

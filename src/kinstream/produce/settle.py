@@ -16,7 +16,7 @@ from kinstream.produce.pending import Aggregate, Entry, PendingRecord, WrappedRe
 from kinstream.produce.route import all_in
 from kinstream.record import PutRecordResult, PutResult
 from kinstream.sharding.shardmap import ShardMap
-from kinstream.speed import Compiled, compiled
+from kinstream.speed import accelerated
 
 THROTTLED = "ProvisionedThroughputExceededException"
 """The code of an entry that was too fast for its shard, and surely not written (API reference, `PutRecordsResultEntry`)."""
@@ -88,11 +88,9 @@ def settle(batch: Batch, results: list[PutRecordResult], shard_map: ShardMap | N
     return verdict
 
 
-def as_meant(results: list[PutRecordResult], spans: list[Span], compiled: Compiled | None = compiled) -> bool:
+@accelerated(may_decline=True)
+def as_meant(results: list[PutRecordResult], spans: list[Span]) -> bool:
     """Return whether all are written, each in the shard that was meant. One that failed has no shard id."""
-    found = None if compiled is None else compiled.as_meant(results, spans)
-    if found is not None:
-        return found
     meant: list[str | None] = []
     for lane, start, stop in spans:
         meant += [lane.shard_id] * (stop - start)
@@ -183,16 +181,13 @@ def settle_unanswered(batch: Batch, error: KinesisError) -> list[Again]:
     return again
 
 
-def mark_written(
-    entries: list[Entry], results: list[PutRecordResult], compiled: Compiled | None = compiled
-) -> tuple[int, int, list[PendingRecord]]:
+@accelerated
+def mark_written(entries: list[Entry], results: list[PutRecordResult]) -> tuple[int, int, list[PendingRecord]]:
     """Tell each record that it is written; return how many they were, their bytes, and those that somebody waits for.
 
     Records that were settled before, because their deadline came, stay as they are.
     If it raises, none is settled.
     """
-    if compiled is not None:
-        return compiled.mark_written(entries, results)
     settled: list[tuple[PendingRecord, PutResult]] = []
     for entry, result in zip(entries, results, strict=True):
         shard_id, number = str(result.shard_id), str(result.sequence_number)

@@ -7,8 +7,19 @@ from typing import Any
 import cbor2
 import pytest
 
-from kinstream.aws.codec import LARGE_TO_DECODE, LARGE_TO_ENCODE, AutoCodec, CborCodec, Codec, JsonCodec
-from kinstream.record import EncryptionType, PutRecordResult, Record, Shard
+from kinstream.aws.codec import (
+    LARGE_TO_DECODE,
+    LARGE_TO_ENCODE,
+    AutoCodec,
+    CborCodec,
+    Codec,
+    JsonCodec,
+    _read_get_records,
+    _read_put_records,
+    _with_records,
+    _with_results,
+)
+from kinstream.record import EncryptionType, PutRecordResult, ReceivedRecord, Record, Shard
 
 JSON, CBOR = JsonCodec(), CborCodec()
 BOTH = pytest.mark.parametrize("codec", [JSON, CBOR], ids=["json", "cbor"])
@@ -213,21 +224,12 @@ def test_form_of_a_put_follows_the_size_of_its_first_records() -> None:
     assert codec.best_for([*[small] * 8, large]) is codec
 
 
-class Repeated:
-    """A compiled path that leaves the records in what it returns as the rest."""
-
-    def results_from_json(self, answer: bytes) -> Any:
-        return [PutRecordResult("wrong", "wrong")], answer
-
-    page_from_json = results_from_json
-
-
 def test_records_that_are_in_the_response_twice_are_read_by_the_general_decoder() -> None:
-    repeated: Any = Repeated()
-    codec = JsonCodec(repeated)
+    codec = JsonCodec()
     record = {"SequenceNumber": "1", "ShardId": "shard-0"}
-    assert codec.decode_put_records(body(codec, {"FailedRecordCount": 0, "Records": [record]})).results == [
-        PutRecordResult("1", "shard-0")
-    ]
-    answer = codec.decode_get_records(body(codec, {"Records": [record_of(codec)], "MillisBehindLatest": 0}))
-    assert [one.sequence_number for one in answer.records] == ["1"]
+    put = body(codec, {"FailedRecordCount": 0, "Records": [record]})
+    twice = [PutRecordResult("wrong", "wrong")], put
+    assert _with_results(twice, put, _read_put_records).results == [PutRecordResult("1", "shard-0")]
+    page = body(codec, {"Records": [record_of(codec)], "MillisBehindLatest": 0})
+    response = _with_records(([ReceivedRecord(b"wrong", "9", 1.0)], page), page, _read_get_records)
+    assert [one.sequence_number for one in response.records] == ["1"]

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import tracemalloc
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
 
 import pytest
 
 from kinstream import ConfigError, EncryptionType, HashKeyRange, ReceivedRecord, SequenceNumberRange, Shard, deaggregate
-from kinstream.consume.deaggregate import KEYS_REMEMBERED, Deaggregator, Undeliverable
+from kinstream.consume.deaggregate import KEYS_REMEMBERED, Deaggregator, Undeliverable, user_records
 from kinstream.events import AggregateDamaged, Event, MisroutedAggregateDropped
 from kinstream.kpl.builder import Builder
 from kinstream.kpl.message import MAGIC
 from kinstream.sharding.hashkey import hash_key
-from kinstream.speed import Compiled, compiled
+from kinstream.speed import TWINS, compiled
 
+Expand: TypeAlias = Callable[..., list[ReceivedRecord[bytes]] | None]
 SHARD = "shardId-000000000000"
 WHOLE = HashKeyRange("0", str(2**128 - 1))
 HALF = str(2**127)
 
 
 @pytest.fixture(params=["pure", "compiled"])
-def speed(request: pytest.FixtureRequest) -> Compiled | None:
+def expand(request: pytest.FixtureRequest) -> Expand:
     if request.param == "compiled" and compiled is None:
         pytest.skip("nothing is compiled here")
-    return None if request.param == "pure" else compiled
+    return TWINS["user_records"].pure if request.param == "pure" else user_records
 
 
 def aggregate(*keys: str | tuple[str, str | None]) -> bytes:
@@ -48,12 +49,10 @@ def received(data: bytes, number: int = 1) -> ReceivedRecord[bytes]:
 class Apart:
     """A deaggregator and what it announced."""
 
-    def __init__(
-        self, speed: Compiled | None, hash_keys: HashKeyRange | None = WHOLE, batch_records: int = 10_000
-    ) -> None:
+    def __init__(self, expand: Expand, hash_keys: HashKeyRange | None = WHOLE, batch_records: int = 10_000) -> None:
         self.events: list[Event] = []
         self.origin = object()
-        self.deaggregator = Deaggregator(SHARD, self.origin, hash_keys, batch_records, self.events.append, speed)
+        self.deaggregator = Deaggregator(SHARD, self.origin, hash_keys, batch_records, self.events.append, expand)
 
     def __call__(self, *data: bytes) -> list[list[ReceivedRecord[bytes]] | Undeliverable]:
         return list(self.lazily(*data))
@@ -72,8 +71,8 @@ def shown(
     ]
 
 
-def test_plain_records_are_one_batch_without_a_copy(speed: Compiled | None) -> None:
-    apart = Apart(speed)
+def test_plain_records_are_one_batch_without_a_copy(expand: Expand) -> None:
+    apart = Apart(expand)
     records = [received(b"one", 1), received(b"", 2)]
     (batch,) = apart.deaggregator.batches(records)
     assert batch is records
@@ -81,12 +80,12 @@ def test_plain_records_are_one_batch_without_a_copy(speed: Compiled | None) -> N
     assert [record.subsequence_number for record in records] == [None, None]
 
 
-def test_no_records_are_no_batch(speed: Compiled | None) -> None:
-    assert Apart(speed)() == []
+def test_no_records_are_no_batch(expand: Expand) -> None:
+    assert Apart(expand)() == []
 
 
-def test_user_records_have_their_keys_their_numbers_and_the_aggregates_time(speed: Compiled | None) -> None:
-    apart = Apart(speed)
+def test_user_records_have_their_keys_their_numbers_and_the_aggregates_time(expand: Expand) -> None:
+    apart = Apart(expand)
     batches = apart(b"before", aggregate("a", "b", "a"), b"after")
     assert shown(batches) == [
         [
@@ -104,18 +103,18 @@ def test_user_records_have_their_keys_their_numbers_and_the_aggregates_time(spee
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4, 5, 7, 100])
-def test_batches_are_no_larger_than_asked_for_and_may_split_an_aggregate(speed: Compiled | None, most: int) -> None:
+def test_batches_are_no_larger_than_asked_for_and_may_split_an_aggregate(expand: Expand, most: int) -> None:
     data = [b"x", aggregate(*"abcde"), b"y", b"z", aggregate(*"fghijk"), b"w"]
-    batches = shown(Apart(speed, batch_records=most)(*data))
+    batches = shown(Apart(expand, batch_records=most)(*data))
     assert max(map(len, batches)) <= most
     assert all(batches)
-    assert [one for batch in batches for one in batch] == shown(Apart(speed)(*data))[0]
+    assert [one for batch in batches for one in batch] == shown(Apart(expand)(*data))[0]
 
 
-def test_aggregate_with_a_stray_is_dropped_whole_and_counted(speed: Compiled | None) -> None:
+def test_aggregate_with_a_stray_is_dropped_whole_and_counted(expand: Expand) -> None:
     low = next(key for key in "abcdefgh" if hash_key(key) < 2**127)
     high = next(key for key in "abcdefgh" if hash_key(key) >= 2**127)
-    apart = Apart(speed, HashKeyRange("0", str(2**127 - 1)))
+    apart = Apart(expand, HashKeyRange("0", str(2**127 - 1)))
     batches = apart(b"plain", aggregate(low, low), aggregate(low, high), aggregate(low))
     assert [row[:2] for row in shown(batches)[0]] == [("1", None), ("2", 0), ("2", 1), ("4", 0)]
     assert apart.events == [MisroutedAggregateDropped(SHARD, "3", 2)]
@@ -123,15 +122,15 @@ def test_aggregate_with_a_stray_is_dropped_whole_and_counted(speed: Compiled | N
 
 
 @pytest.mark.parametrize("hash_key_text", [HALF, str(2**128), "x", "-1", ""])
-def test_explicit_hash_key_decides_and_one_that_is_none_is_a_stray(speed: Compiled | None, hash_key_text: str) -> None:
+def test_explicit_hash_key_decides_and_one_that_is_none_is_a_stray(expand: Expand, hash_key_text: str) -> None:
     low = next(key for key in "abcdefgh" if hash_key(key) < 2**127)
-    apart = Apart(speed, HashKeyRange("0", str(2**127 - 1)))
+    apart = Apart(expand, HashKeyRange("0", str(2**127 - 1)))
     assert apart(aggregate((low, hash_key_text))) == []
     assert apart.deaggregator.dropped == 1
 
 
-def test_strays_are_kept_where_no_range_is_asked_for(speed: Compiled | None) -> None:
-    assert len(shown(Apart(speed, None)(aggregate(*"abcdefgh")))[0]) == 8
+def test_strays_are_kept_where_no_range_is_asked_for(expand: Expand) -> None:
+    assert len(shown(Apart(expand, None)(aggregate(*"abcdefgh")))[0]) == 8
 
 
 @pytest.mark.parametrize(
@@ -144,8 +143,8 @@ def test_strays_are_kept_where_no_range_is_asked_for(speed: Compiled | None) -> 
         aggregate("a", "b")[:30],
     ],
 )
-def test_damaged_aggregate_is_passed_on_as_it_is_and_counted(speed: Compiled | None, data: bytes) -> None:
-    apart = Apart(speed)
+def test_damaged_aggregate_is_passed_on_as_it_is_and_counted(expand: Expand, data: bytes) -> None:
+    apart = Apart(expand)
     assert shown(apart(data)) == [[("1", None, "outer", data)]]
     assert apart.deaggregator.damaged == 1
     (event,) = apart.events
@@ -153,27 +152,27 @@ def test_damaged_aggregate_is_passed_on_as_it_is_and_counted(speed: Compiled | N
     assert event.sequence_number == "1"
 
 
-def test_short_record_that_begins_like_one_is_a_plain_record(speed: Compiled | None) -> None:
-    apart = Apart(speed)
+def test_short_record_that_begins_like_one_is_a_plain_record(expand: Expand) -> None:
+    apart = Apart(expand)
     assert shown(apart(MAGIC, MAGIC + b"x" * 16, b"\xf3")) == [
         [("1", None, "outer", MAGIC), ("2", None, "outer", MAGIC + b"x" * 16), ("3", None, "outer", b"\xf3")]
     ]
     assert apart.events == []
 
 
-def test_aggregate_whose_key_is_missing_is_a_failure_in_its_place(speed: Compiled | None) -> None:
+def test_aggregate_whose_key_is_missing_is_a_failure_in_its_place(expand: Expand) -> None:
     bad = sealed(b"\x0a\x01a\x1a\x04\x08\x05\x1a\x00")  # a table of one key, and a record that names the sixth
-    batches = Apart(speed)(b"before", bad, b"after")
+    batches = Apart(expand)(b"before", bad, b"after")
     assert [type(batch) for batch in batches] == [list, Undeliverable, list]
     assert isinstance(batches[1], Undeliverable)
     assert batches[1].record.sequence_number == "2"
     assert shown(batches) == [[("1", None, "outer", b"before")], [("3", None, "outer", b"after")]]
 
 
-def test_aggregate_that_claims_very_many_records_is_taken_apart_in_batches(speed: Compiled | None) -> None:
+def test_aggregate_that_claims_very_many_records_is_taken_apart_in_batches(expand: Expand) -> None:
     message = b"\x0a\x01a" + b"\x1a\x04\x08\x00\x1a\x00" * 20_000
     data = sealed(message)
-    batches = Apart(speed, batch_records=1000).lazily(data)
+    batches = Apart(expand, batch_records=1000).lazily(data)
     tracemalloc.start()
     first = next(batches)
     _, peak = tracemalloc.get_traced_memory()
@@ -189,9 +188,9 @@ def test_aggregate_that_claims_very_many_records_is_taken_apart_in_batches(speed
 
 @pytest.mark.parametrize("hash_keys", [WHOLE, None, HashKeyRange(HALF, WHOLE.ending_hash_key)])
 def test_records_put_without_a_key_have_none_alone_and_in_aggregates(
-    speed: Compiled | None, hash_keys: HashKeyRange | None
+    expand: Expand, hash_keys: HashKeyRange | None
 ) -> None:
-    apart = Apart(speed, hash_keys)
+    apart = Apart(expand, hash_keys)
     names = [
         ("kinstream-no-key", HALF),
         ("kinstream-no-ke", HALF),
@@ -211,8 +210,8 @@ def test_records_put_without_a_key_have_none_alone_and_in_aggregates(
     assert [type(event) for event in apart.events] == [AggregateDamaged]
 
 
-def test_record_without_a_key_belongs_to_a_shard_by_its_hash_key_alone(speed: Compiled | None) -> None:
-    apart = Apart(speed, HashKeyRange("0", str(2**127 - 1)))
+def test_record_without_a_key_belongs_to_a_shard_by_its_hash_key_alone(expand: Expand) -> None:
+    apart = Apart(expand, HashKeyRange("0", str(2**127 - 1)))
     assert shown(apart(aggregate(("kinstream-no-key", "0")))) == [[("1", 0, None, b"data 0")]]
     assert apart(aggregate(("kinstream-no-key", HALF))) == []
     assert [type(event) for event in apart.events] == [MisroutedAggregateDropped]
@@ -286,12 +285,12 @@ def test_function_names_what_is_wrong(records: Any, shard: Any, said: str) -> No
 def test_strays_are_found_after_more_keys_than_are_remembered() -> None:
     keys = [key for key in map(str, range(3 * KEYS_REMEMBERED)) if hash_key(key) < 2**127]
     high = next(key for key in "abcdefgh" if hash_key(key) >= 2**127)
-    apart = Apart(None, HashKeyRange("0", str(2**127 - 1)))
+    apart = Apart(TWINS["user_records"].pure, HashKeyRange("0", str(2**127 - 1)))
     apart(aggregate(*keys[:KEYS_REMEMBERED]), aggregate(*keys[KEYS_REMEMBERED:]), aggregate(keys[0], high))
     assert [event.sequence_number for event in apart.events if isinstance(event, MisroutedAggregateDropped)] == ["3"]
 
 
 def test_nothing_is_a_stray_in_a_shard_without_a_range() -> None:
-    apart = Apart(None, None)
+    apart = Apart(TWINS["user_records"].pure, None)
     assert [row[:2] for row in shown(apart(aggregate("a", "b")))[0]] == [("1", 0), ("1", 1)]
     assert apart.events == []

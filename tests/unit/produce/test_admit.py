@@ -11,12 +11,13 @@ import pytest
 from kinstream import Record
 from kinstream.aws.codec import JsonCodec
 from kinstream.aws.endpoint import Stream
-from kinstream.aws.kinesis import checked, put_record, put_records
+from kinstream.aws.kinesis import put_record, put_records
 from kinstream.config import BufferLimits
 from kinstream.errors import InvalidRecord
 from kinstream.produce.admit import Admission
 from kinstream.produce.pending import KEYLESS
 from kinstream.record import json_text
+from kinstream.validate import checked
 
 STREAM = Stream("events")
 

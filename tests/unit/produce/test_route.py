@@ -5,8 +5,9 @@ from tests.unit.produce.shapes import delivery, shard_map
 
 from kinstream.produce.lane import Lane
 from kinstream.produce.pending import KEYLESS, PendingRecord
-from kinstream.produce.route import Router, all_in, distribute, find_all
+from kinstream.produce.route import Router, all_in, find_shards
 from kinstream.sharding.hashkey import MAX_HASH_KEY, hash_key
+from kinstream.speed import TWINS
 
 
 def router(*, keep_order: bool = False) -> Router:
@@ -20,9 +21,9 @@ def keyless() -> PendingRecord:
 def test_a_record_goes_to_the_shard_whose_range_has_the_md5_of_its_key_or_its_explicit_hash_key() -> None:
     known = shard_map(4)
     keys = [f"key-{number}" for number in range(200)]
-    indexes = find_all([delivery(key) for key in keys], known.ends)
+    indexes = find_shards([delivery(key) for key in keys], known.ends)
     assert indexes == [hash_key(key) // 2**126 for key in keys]
-    assert find_all([delivery(hash_key="0"), delivery(hash_key=str(MAX_HASH_KEY))], known.ends) == [0, 3]
+    assert find_shards([delivery(hash_key="0"), delivery(hash_key=str(MAX_HASH_KEY))], known.ends) == [0, 3]
 
 
 def test_all_records_wait_in_one_lane_until_their_shards_are_known_and_then_move_in_their_order() -> None:
@@ -100,5 +101,5 @@ def test_distribution_that_fails_changes_no_queue() -> None:
     queues: list[list[PendingRecord]] = [[delivery("earlier")], Full()]
     before = list(queues[0])
     with pytest.raises(MemoryError):
-        distribute(records, shard_map(2).ends, queues, compiled=None)
+        TWINS["distribute"].pure(records, shard_map(2).ends, queues)
     assert (queues[0], queues[1]) == (before, [])

@@ -21,7 +21,7 @@ from kinstream.produce.aggregate import pack
 from kinstream.produce.batch import Batch
 from kinstream.produce.lane import Lane
 from kinstream.produce.pending import Aggregate, Entry, PendingRecord
-from kinstream.produce.route import find_all
+from kinstream.produce.route import find_shards
 from kinstream.produce.settle import (
     hopeless,
     in_doubt,
@@ -55,7 +55,7 @@ def aggregate(count: int, keys: list[str]) -> Aggregate:
 
 def keys_of(shard: int, known: ShardMap, count: int) -> list[str]:
     keys = (f"k{number}" for number in range(10_000))
-    return [key for key in keys if find_all([delivery(key)], known.ends) == [shard]][:count]
+    return [key for key in keys if find_shards([delivery(key)], known.ends) == [shard]][:count]
 
 
 def test_only_what_failed_is_sent_again_and_result_i_belongs_to_entry_i() -> None:

@@ -20,12 +20,10 @@ from kinstream.produce.pending import KEYLESS, Aggregate, PendingRecord, Wrapped
 from kinstream.produce.route import Router
 from kinstream.produce.settle import in_doubt, judge, mark_written
 from kinstream.sharding.hashkey import MAX_HASH_KEY
-from kinstream.speed import Compiled, compiled
 
 INNER = pack([("pk0", b"zero"), ("pk1", b"one")])
 EMPTY = MAGIC + hashlib.md5(b"").digest()
 KEYS_ALONE = MAGIC + b"\x0a\x01k" + hashlib.md5(b"\x0a\x01k").digest()
-TWINS = [None] if compiled is None else [None, compiled]
 
 
 def admitted(data: Any, key: str | None = "outer", hash_key: str | None = None) -> PendingRecord:
@@ -128,20 +126,18 @@ def test_payload_whose_container_does_not_fit_the_buffer_is_refused() -> None:
         Admission(BufferLimits(max_bytes=1024)).one(payload, "outer", None)
 
 
-@pytest.mark.parametrize("twin", TWINS)
-def test_inside_an_aggregate_a_payload_has_no_container_of_its_own(twin: Compiled | None) -> None:
+def test_inside_an_aggregate_a_payload_has_no_container_of_its_own() -> None:
     waiting = [admitted(b"first"), admitted(INNER), admitted(b"last")]
-    entry, taken = aggregate.pack(waiting, 0, 10, 51200, 1000, twin)
+    entry, taken = aggregate.pack(waiting, 0, 10, 51200, 1000)
     assert isinstance(entry, Aggregate)
     assert taken == 3
     assert unpack(entry.data) == [("outer", None, b"first"), ("outer", None, INNER), ("outer", None, b"last")]
 
 
-@pytest.mark.parametrize("twin", TWINS)
-def test_payload_that_travels_alone_keeps_its_container(twin: Compiled | None) -> None:
+def test_payload_that_travels_alone_keeps_its_container() -> None:
     waiting = [admitted(INNER, "schlüssel", "7"), admitted(b"x" * 60_000)]
     for queue in (waiting, waiting[:1]):
-        entry, taken = aggregate.pack(queue, 0, 10, 51200, 1000, twin)
+        entry, taken = aggregate.pack(queue, 0, 10, 51200, 1000)
         assert (entry, taken) == (waiting[0], 1)
     assert unpack(waiting[0].data) == [("schlüssel", "7", INNER)]
 
@@ -159,13 +155,12 @@ def test_record_without_a_key_gets_its_shards_hash_key_inside_and_outside() -> N
     assert len(longest.data) + len(KEYLESS) == longest.size == size
 
 
-@pytest.mark.parametrize("twin", TWINS)
-def test_result_has_the_subsequence_number_that_readers_see(twin: Compiled | None) -> None:
+def test_result_has_the_subsequence_number_that_readers_see() -> None:
     alone, plain = admitted(INNER), admitted(b"plain")
     packed = [admitted(b"first"), admitted(INNER)]
-    entry, _ = aggregate.pack(packed, 0, 10, 51200, 1000, twin)
+    entry, _ = aggregate.pack(packed, 0, 10, 51200, 1000)
     size = alone.size
-    _, settled, _ = mark_written([alone, plain, entry], [written()] * 3, twin)
+    _, settled, _ = mark_written([alone, plain, entry], [written()] * 3)
     assert [one.result().subsequence_number for one in (alone, plain, *packed)] == [0, None, 0, 1]
     assert settled == sum(one.size for one in (alone, plain, *packed))
     assert alone.size == size
