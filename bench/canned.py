@@ -1,7 +1,7 @@
-"""What the endpoint answers, written to files beforehand: pages of records, lists of shards, event streams.
+"""Canned responses of the benchmark endpoint, written to files in advance: pages of records, shard lists, event streams.
 
-Data is ASCII text, so that clients that take `str` and those that take bytes are given the same. A page's sequence numbers
-have a hole for the page's number, which the endpoint fills: a shard's numbers increase, as the service's do.
+Data is ASCII text, so that clients that take `str` and clients that take bytes get the same. The sequence numbers of a page
+have a gap for the page number, which the endpoint fills, so that the numbers of a shard increase as on AWS.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EVENT_RECORDS = 50
 ACCOUNT = "123456789012"
 
 Told = list[str]
-"""What the endpoint's command line says of each answer."""
+"""Arguments on the endpoint's command line for each response."""
 
 
 def text(source: random.Random, size: int) -> bytes:
@@ -56,17 +56,17 @@ def shard_iterator(size: int) -> str:
 
 
 def produce_stream(shards: int) -> str:
-    """Return the name of the stream with so many shards that takes records."""
+    """Return the name of the stream with `shards` shards for producers."""
     return f"put-{shards:04}-shards"
 
 
 def consume_stream(kind: str, size: int, shards: int) -> str:
-    """Return the name of a stream that gives records.
+    """Return the name of a stream for consumers.
 
     Args:
         kind: "plain", "packed" (aggregated), "idle" (nothing comes), or "pushed" (by fan-out).
         size: Bytes of data in a user record.
-        shards: How many shards it has.
+        shards: Number of its shards.
     """
     return f"{kind}-{size}-{shards:04}-shards"
 
@@ -88,7 +88,7 @@ def requests(place: Path, sizes: list[int], page: int) -> Told:
 
 
 def for_producers(place: Path, shards: list[int]) -> Told:
-    """Write what a producer asks of streams with so many shards each."""
+    """Write the responses to a producer, for streams with each number of shards."""
     told: Told = []
     for count in shards:
         stream = produce_stream(count)
@@ -98,7 +98,7 @@ def for_producers(place: Path, shards: list[int]) -> Told:
 
 
 def for_consumers(place: Path, sizes: list[int], shards: int, page: int, growth: list[int]) -> Told:
-    """Write what a consumer asks of streams, plain and aggregated ones, and of idle ones."""
+    """Write the responses to a consumer, for streams with plain, aggregated and no records."""
     told: Told = []
     for size in sizes:
         source = random.Random(size)
@@ -130,7 +130,7 @@ def for_consumers(place: Path, sizes: list[int], shards: int, page: int, growth:
 
 
 def for_fan_out(place: Path, size: int, megabytes: int) -> tuple[Told, int]:
-    """Write an event stream of about so many megabytes of one shard, and what stands around it; return its records too."""
+    """Write an event stream of one shard, of about the given size, and the responses for its subscriber. Returns its records."""
     told: Told = []
     stream = consume_stream("pushed", size, 1)
     _write_description(place, told, stream, 1)
@@ -203,7 +203,7 @@ def _write_page(
 
 
 def _write_description(place: Path, told: Told, stream: str, shards: int) -> None:
-    """Write what ListShards, DescribeStreamSummary and DescribeStream say of a stream."""
+    """Write the responses of ListShards, DescribeStreamSummary and DescribeStream for a stream."""
     listed = [
         {
             "ShardId": f"shardId-{n:012}",

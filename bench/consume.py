@@ -1,17 +1,17 @@
-"""`make bench-consume`: what a million records cost a consumer in CPU, beside other clients in the same run.
+"""`make bench-consume`: CPU time of a consumer per million records, compared with other clients in the same run.
 
-Pages of 500 records, or of ten aggregated ones, come from an endpoint that is faster than any client (endpoint/): eight
-shards that never end, sequence numbers that increase. The figure is user and system CPU seconds of the client's process, all
-threads, for a million user records that the program was given, after a warm-up; the median of several rounds in which all
-take turns. Every program looks at each record's data. kinstream polls within limits that are on and raised above what one
-process reaches, follows positions, and has an observer. Peers without a consumer loop over get_records.
+Pages of 500 records, or of ten aggregated records, come from an endpoint that is faster than all clients (endpoint/): eight
+shards that never end, with increasing sequence numbers. The figure is the user and system CPU seconds of all threads of the
+client's process per million user records that were delivered, after a warm-up. It is the median of several rounds in which the
+clients take turns. Every client reads the data of each record. kinstream tracks positions, has an observer, and polls with
+rate limits that one process cannot reach. Clients without a consumer call get_records in a loop.
 
-Fan-out: one subscription over TLS, its bytes fetched and its event-stream frames decoded with both checksums. The transports
-are given one decoder, kinstream's own: what is compared is how they read. HTTP/2, and for aiohttp, which has none, HTTP/1.1
-with a chunk for each frame. The endpoint fills frames as large as the client allows.
+Fan-out: one subscription over TLS is received, and its event-stream frames are decoded with both checksums. All transports use
+kinstream's decoder, so the comparison is that of the transports. They use HTTP/2. aiohttp, which does not support it, uses
+HTTP/1.1 with one chunk for each frame. The endpoint sends frames as large as the client allows.
 
-Writes consume.json and consume.svg beside itself, except with --quick or --only. With --growth: how the cost grows with the
-shards, and what idle ones cost, into consume_growth.json and consume_growth.svg.
+Writes consume.json and consume.svg in this folder, except with --quick or --only. With --growth it measures how the cost grows
+with the number of shards, and the cost of idle shards, and writes consume_growth.json and consume_growth.svg.
 """
 
 from __future__ import annotations
@@ -62,24 +62,24 @@ GET, DEAGGREGATED, FRAMES, PUSHED = "get", "get and de-aggregate", "fan-out, fra
 WAYS = ("get_records", "batches", "run", "async for")
 DEAGGREGATING_WAYS = ("batches deaggregated", "run deaggregated", "async for deaggregated")
 
-# Set before this library was written, as in produce.py.
+# Targets, set before this library was written, as in produce.py.
 AGAINST_CAPO: dict[tuple[int, str], tuple[float, float]] = {
     (100, "json"): (8.5, 6.5),
     (100, "cbor"): (3.5, 3.5),
     (1024, "json"): (5.0, 4.2),
     (1024, "cbor"): (8.0, 6.0),
 }
-"""Beside capo-kinesis in JSON: plain and TLS."""
+"""Compared with capo-kinesis in JSON: plain and TLS."""
 AGAINST_BOTO3 = {100: 35.0, 1024: 15.0}
-"""In the better of our formats."""
+"""In the faster of our formats."""
 DEAGGREGATED_AGAINST_AGG = {(100, True): 2.7, (1024, True): 3.8, (100, False): 5.0, (1024, False): 4.5}
-"""Beside aws-kinesis-agg + boto3, in the better of our formats: with nothing compiled (True), and with the compiled path."""
+"""Compared with aws-kinesis-agg + boto3, in the faster of our formats: in pure Python (True), and with the compiled path."""
 FAN_OUT = 1.2
-"""Beside the best of awscrt, aiohttp and httpx."""
+"""Compared with the fastest of awscrt, aiohttp and httpx."""
 
 
 def rows_of(case: Case) -> list[Row]:
-    """Return who is measured in a case of polling."""
+    """Return the rows to measure in a case of polling."""
     kind = "plain" if case.what == GET else "packed"
     stream = (("stream", canned.consume_stream(kind, case.size, SHARDS)), ("shards", SHARDS))
 
@@ -99,7 +99,7 @@ def rows_of(case: Case) -> list[Row]:
 
 
 def fan_out_rows(at: Endpoint, size: int, records: int) -> list[Row]:
-    """Return who is measured on a subscription."""
+    """Return the rows to measure on a subscription."""
     options: tuple[tuple[str, Any], ...] = (
         ("url", at.http2),
         ("stream", canned.consume_stream("pushed", PUSHED_SIZE, 1)),
@@ -119,7 +119,7 @@ def fan_out_rows(at: Endpoint, size: int, records: int) -> list[Row]:
 
 
 def ratios_of(results: Results) -> list[Ratio]:
-    """Return our rows beside the peers of the same case, with what is wanted."""
+    """Return the ratios of our rows to the peers of the same case, with their targets."""
     found = []
     ours = [row for row in results if row.ours and row.case.what != FRAMES]
     for row in ours:
@@ -134,7 +134,7 @@ def ratios_of(results: Results) -> list[Ratio]:
 
 
 def _fan_out_ratios(results: Results) -> list[Ratio]:
-    """Return our transport beside the others; the target is for the best of them, in CPU and in speed each."""
+    """Return the ratios of our transport to the others. The targets, in CPU and in speed, apply to the best of them."""
     frames = [row for row in results if row.case.what == FRAMES]
     ours, others = [row for row in frames if row.ours], [row for row in frames if not row.ours]
     if not ours or not others:
@@ -160,9 +160,9 @@ def _target(row: Row, other: Row, best: bool) -> float | None:
 
 
 def growing_rows() -> list[Row]:
-    """Return kinstream alone with more and more shards that all have records, and with more and more idle ones.
+    """Return rows of kinstream alone with increasing numbers of active shards, and of idle shards.
 
-    For idle ones, what stands in the place of a record is a shard's second: the figure is microseconds of CPU.
+    For idle shards the unit is one second of one shard instead of one record, so the figure is microseconds of CPU time.
     """
     rows = []
     for kind, way, said in (

@@ -1,4 +1,4 @@
-"""What a benchmark stands on: the endpoint with its canned answers, a certificate authority, an environment for each peer."""
+"""Environment of a benchmark: the endpoint with canned responses, a certificate authority, a virtual environment per peer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ENVIRONMENTS = BENCH / ".envs"
 
 
 class NotPossible(Exception):
-    """Something that the benchmark needs is not to be had here; the message says why."""
+    """The benchmark cannot run on this machine. The message has the reason."""
 
 
 @dataclass(frozen=True)
@@ -164,11 +164,11 @@ def run_peer(
     Args:
         python: The peer's own.
         script: The script's name.
-        told: What it is told.
+        told: Its argument, encoded as JSON.
         timeout: Seconds after which it is ended.
         pure: Whether our compiled hot path is left out.
     """
-    # Nobody's profile, proxy or certificates may have a part in what is measured.
+    # The user's profile, proxy and certificates must not affect the measurement.
     surroundings = {
         name: value
         for name, value in os.environ.items()

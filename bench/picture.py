@@ -1,4 +1,4 @@
-"""The results as pictures: bars of CPU seconds for a million records, in panels, drawn as SVG by hand."""
+"""Pictures of the results: bars of CPU seconds per million records, in panels, as SVG."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Bars:
 
     Attributes:
         label: Its name.
-        plain, tls: The figures; None where there is none.
+        plain, tls: The figures. None: not measured.
         ours: Whether it is kinstream.
         note: Said at the right end.
     """
@@ -180,7 +180,7 @@ def growth(report: dict[str, Any]) -> str:
 
 
 def page(title: str, subtitle: str, panels: list[Panel], report: dict[str, Any], foot: str, *, labels: int) -> str:
-    """Return the SVG of panels, two beside each other; `labels` is the room for the rows' names."""
+    """Return the SVG of panels in two columns. `labels` is the width of the rows' names."""
     parts = []
     y = TOP
     for first in range(0, len(panels), 2):

@@ -1,15 +1,15 @@
-"""`make bench-produce`: what a million records cost a producer in CPU, beside other clients in the same run.
+"""`make bench-produce`: CPU time of a producer per million records, compared with other clients in the same run.
 
-Records are put for a while and all are acknowledged by an endpoint that is faster than any client (endpoint/). The figure is
-user and system CPU seconds of the client's process, all threads, for a million user records, after a warm-up; the median of
-several rounds in which all take turns. Data and keys are the same for all and are made beforehand. kinstream's retries,
-limits, per-record results and an observer are on; the limits' bounds are raised above what one process reaches, and so is
-the buffer's, to what a bench holds in flight. async-kinesis is measured as it is shipped, where its limit of 1,000 records a
-second and shard rules, and with throttlers that let everything pass. aws-kinesis-agg and async-kinesis predict no shard:
-what they aggregate a KCL reader may drop; what kinstream aggregates lies in the shard that takes it.
+An endpoint that is faster than all clients (endpoint/) acknowledges all records. The figure is the user and system CPU seconds
+of all threads of the client's process per million user records, after a warm-up. It is the median of several rounds in which
+the clients take turns. Data and keys are the same for all clients and are created in advance. kinstream has retries, rate
+limits, results of each record and an observer. Its rate limits and its buffer are larger than one process can reach.
+async-kinesis is measured as released, with its limit of 1,000 records a second and shard, and with throttlers that pass
+everything. aws-kinesis-agg and async-kinesis do not predict shards, so a KCL reader may drop their aggregates. kinstream's
+aggregates are stored in the right shard.
 
-Writes produce.json and produce.svg beside itself, except with --quick or --only. With --growth: how the cost of a record
-grows with the shards and with the keys, into produce_growth.json and produce_growth.svg.
+Writes produce.json and produce.svg in this folder, except with --quick or --only. With --growth it measures how the cost grows
+with the number of shards and keys, and writes produce_growth.json and produce_growth.svg.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ KINSTREAM = Peer("kinstream", "flow_kinstream.py", ("-e", str(BENCH.parent), "uv
 
 PUT, AGGREGATED = "put", "aggregated put"
 PURE_WIRE = {100: "json", 1024: "cbor"}
-"""The format in which nothing compiled is measured: the better one of each size."""
+"""Format in which pure Python is measured: the faster one for each size."""
 PLAIN_WAYS = ("put_records", "put_many", "put")
 AGGREGATED_WAYS = ("put_many aggregated", "put aggregated")
 
@@ -62,20 +62,20 @@ AGAINST_CAPO: dict[tuple[int, str], tuple[float, float]] = {
     (1024, "json"): (3.2, 2.8),
     (1024, "cbor"): (4.2, 3.4),
 }
-"""put_many and put_records beside capo-kinesis (in JSON, which is all it speaks): plain and TLS."""
+"""put_many and put_records compared with capo-kinesis, which supports JSON only: plain and TLS."""
 PUT_AGAINST_CAPO = {100: 3.9, 1024: 3.0}
-"""`put` with a delivery for each record, in the better of our formats."""
+"""`put` with a delivery for each record, in the faster of our formats."""
 AGAINST_BOTO3 = {100: 13.0, 1024: 7.0}
-"""put_many and put_records beside boto3, in the better of our formats."""
+"""put_many and put_records compared with boto3, in the faster of our formats."""
 PUT_AGAINST_BOTO3 = 10.0
 AGGREGATED_AGAINST_KPL = 2.9
-"""Beside async-kinesis's KPL aggregation, in the better of our formats."""
+"""Compared with the KPL aggregation of async-kinesis, in the faster of our formats."""
 AGGREGATED_AGAINST_AGG = {100: 3.7, 1024: 4.0}
-"""Beside aws-kinesis-agg + boto3."""
+"""Compared with aws-kinesis-agg + boto3."""
 
 
 def rows_of(case: Case) -> list[Row]:
-    """Return who is measured in a case."""
+    """Return the rows to measure in a case."""
     stream = (("stream", canned.produce_stream(SHARDS)), ("shards", SHARDS))
 
     def row(peer: Peer, way: str, wire: str = "json", pure: bool = False) -> Row:
@@ -97,7 +97,7 @@ def rows_of(case: Case) -> list[Row]:
 
 
 def ratios_of(results: Results) -> list[Ratio]:
-    """Return our rows beside the peers of the same case, with what is wanted."""
+    """Return the ratios of our rows to the peers of the same case, with their targets."""
     found = []
     ours = [row for row in results if row.ours]
     for row in ours:
@@ -112,7 +112,7 @@ def ratios_of(results: Results) -> list[Ratio]:
 
 
 def _target(row: Row, other: Row, best: bool) -> float | None:
-    """Return what is wanted of the library as it is installed; aggregation is wanted with nothing compiled too."""
+    """Return the target for the library as installed. Aggregation also has a target in pure Python."""
     size, bulk = row.case.size, row.way != "put"
     if row.case.what == AGGREGATED:
         if not best:
@@ -132,10 +132,10 @@ GROWN_KEYS = (1, 1000, 100_000, 1_000_000)
 
 
 def growing_rows() -> list[Row]:
-    """Return kinstream alone with more and more shards, and with more and more keys.
+    """Return rows of kinstream alone with increasing numbers of shards and of keys.
 
-    Aggregates are given the time to fill, however many shards there are: what is asked is what a shard and a key cost, not
-    what a small aggregate does.
+    Aggregates get the time to fill with any number of shards, so that the figure is the cost of shards and keys, not that of
+    small aggregates.
     """
     rows = []
     for way in ("put_many", "put_many aggregated"):
@@ -149,7 +149,7 @@ def growing_rows() -> list[Row]:
 
 
 def _grown(case: Case, way: str, shards: int, keys: int) -> Row:
-    # An aggregate takes about 430 records of this size: more than one is on its way for each shard.
+    # An aggregate takes about 430 records of this size: more than one is in flight for each shard.
     window = max(32_000, 1000 * shards) if "aggregated" in way else 32_000
     options = (("stream", canned.produce_stream(shards)), ("shards", shards), ("keys", keys), ("window", window))
     return Row(case, KINSTREAM, way, options=options)

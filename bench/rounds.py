@@ -27,8 +27,8 @@ class Peer:
     Attributes:
         name: Its name.
         script: The script in peers/ that drives it.
-        requirements: What its environment holds.
-        place: The environment's name, where it is not the peer's.
+        requirements: Packages of its environment.
+        place: The environment's name, if it differs from the peer's.
     """
 
     name: str
@@ -39,10 +39,10 @@ class Peer:
 
 @dataclass(frozen=True)
 class Case:
-    """What all clients do in turn.
+    """Case that all clients run in turn.
 
     Attributes:
-        what: In a word or two, such as "put" or "aggregated put".
+        what: Short name, such as "put" or "aggregated put".
         size: Bytes of data in a record.
         tls: Whether over TLS.
     """
@@ -90,7 +90,7 @@ class Row:
 
 @dataclass
 class Measured:
-    """What the rounds gave for a row."""
+    """Results of all rounds for a row."""
 
     cpu: list[float] = field(default_factory=list)  # seconds for a million records
     rate: list[float] = field(default_factory=list)  # thousand records a second
@@ -116,8 +116,8 @@ class Ratio:
         row: Ours.
         peer: The peer's row.
         ratio: The median of the ratios of each round.
-        target: What is wanted; None where nothing is.
-        by: What is compared.
+        target: Minimum ratio. None: no target.
+        by: Quantity that is compared.
     """
 
     row: Row
@@ -221,7 +221,7 @@ class Rounds:
 
 
 def compared(results: Results, row: Row, other: Row, target: float | None, by: str = "cpu") -> Ratio:
-    """Return one of our rows beside a peer's."""
+    """Return the ratio of one of our rows to a row of a peer."""
     ours, theirs = results[row], results[other]
     if by == "cpu":
         ratios = [t / m for t, m in zip(theirs.cpu, ours.cpu, strict=True)]
@@ -252,9 +252,9 @@ def _order(row: Row, results: Results) -> int:
 
 
 def print_ratios(ratios: Iterable[Ratio]) -> None:
-    """Print our rows beside the peers for which there is a target, and which are missed.
+    """Print the ratios to the peers that have a target, and the missed targets.
 
-    What was reached with nothing compiled stands beside it; where that has a target of its own, on its own line.
+    The result in pure Python is in the same line, or in its own line if it has its own target.
     """
     ratios = list(ratios)
     wanted = [ratio for ratio in ratios if ratio.target is not None]
@@ -276,7 +276,7 @@ def _is_pure_twin(pure: Ratio, of: Ratio) -> bool:
 
 
 def report(rounds: Rounds, results: Results, ratios: Iterable[Ratio], method: dict[str, Any]) -> dict[str, Any]:
-    """Return all that was measured, and on what."""
+    """Return all measurements, with the machine and the versions."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "python": platform.python_version(),
@@ -359,7 +359,7 @@ def chosen(rows: Iterable[Row], options: argparse.Namespace) -> list[Row]:
 
 
 def write(name: str, said: dict[str, Any], drawn: str) -> None:
-    """Write the result and its picture beside this file."""
+    """Write the result and its picture to this folder."""
     (BENCH / f"{name}.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
     (BENCH / f"{name}.svg").write_text(drawn, encoding="utf-8")
     print(f"\nwritten: bench/{name}.json, bench/{name}.svg")

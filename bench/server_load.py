@@ -1,4 +1,4 @@
-"""One client at work on a local server, in a process of its own: started by servers.py, which measures the server.
+"""Load of one client on a local server, in its own process, started by servers.py, which measures the server.
 
     python -m bench.server_load '{"client": "kinstream", "operation": "put", "url": ..., "stream": ..., "seconds": 3}'
 
@@ -23,7 +23,7 @@ SIZE, BATCH, BATCHES, IN_FLIGHT = 100, 500, 8, 4
 
 @dataclass(frozen=True)
 class Load:
-    """What is to be done.
+    """Parameters of the load.
 
     Attributes:
         client: "kinstream" (JSON, 4 calls in flight) or "boto3" (one).

@@ -1,4 +1,4 @@
-"""The comparison of servers as a picture: what each does, as marks with a few words; what a million records cost, as bars."""
+"""Picture of the comparison of servers: features as marks with a few words, CPU time per million records as bars."""
 
 from __future__ import annotations
 

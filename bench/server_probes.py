@@ -1,4 +1,4 @@
-"""What a local Kinesis does, asked of the server itself: each probe makes requests and says what came of them."""
+"""Probes of the features of a local Kinesis server: each sends requests and returns a finding."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ EXPIRY_SECONDS = 301
 
 @dataclass(frozen=True)
 class Cell:
-    """What a probe found.
+    """Finding of a probe.
 
     Attributes:
         said: In a few words.

@@ -1,13 +1,13 @@
-"""`make compare-servers`: what the local Kinesis servers do, and what a million records cost them, in one run.
+"""`make compare-servers`: features of local Kinesis servers, and their CPU time per million records, in one run.
 
-Each server is asked what it does (server_probes.py). Then each in turn is driven by this library's client, in JSON over
-HTTP/1.1, with 500 x 100 bytes a PutRecords and GetRecords from the beginning of each shard; the figure is user and system
-CPU seconds of the server's processes for a million records. All servers take turns in each round; each is started anew.
-Ours runs without quotas, since no other has any. boto3 drives each server too, for information.
+Probes determine the features of each server (server_probes.py). Then the servers take turns: in each round each server is
+started again and loaded by this library's client, in JSON over HTTP/1.1, with PutRecords of 500 x 100 bytes and GetRecords
+from the beginning of each shard. The figure is the user and system CPU seconds of the server's processes per million records.
+Our server runs without quotas, because no other server has quotas. boto3 also loads each server, for information.
 
-An iterator's expiry needs one that is 5 minutes old: the servers that were asked stay up until then.
+The expiry of an iterator needs one that is 5 minutes old, so the probed servers run until then.
 
-Writes servers.json and servers.svg beside itself and the table in docs/local.md, except with --quick or --only.
+Writes servers.json and servers.svg in this folder and the table in docs/local.md, except with --quick or --only.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PAGE = BENCH.parent / "docs" / "local.md"
 BEGIN, END = "<!-- servers -->\n", "<!-- end of servers -->"
 
 TARGET = 0.5
-"""What ours, with its data on disk, may cost of what ministack costs, which keeps nothing."""
+"""Maximum CPU time of our server with data on disk, as a share of that of ministack, which stores nothing."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ OPERATIONS = {"put": "PutRecords, 500 x 100 B", "get": "GetRecords, 100 B"}
 
 @dataclass
 class Speed:
-    """What the rounds gave for one way, operation and client."""
+    """Results of all rounds for one way, operation and client."""
 
     cpu: list[float] = field(default_factory=list)  # the server's CPU seconds for a million records
     rate: list[float] = field(default_factory=list)  # thousand records a second
@@ -140,7 +140,7 @@ def _compare(names: list[str], options: argparse.Namespace) -> tuple[dict[str, d
 
 @contextlib.contextmanager
 def _reported(name: str) -> Iterator[None]:
-    """Say what is not possible, and go on."""
+    """Report what is not possible, and continue."""
     try:
         yield
     except NotPossible as reason:
@@ -225,7 +225,7 @@ def _print_speeds(speeds: Speeds) -> None:
 
 
 def _share(speeds: Speeds, operation: str) -> float | None:
-    """Return what ours on disk costs of what ministack costs, in the median of the rounds."""
+    """Return the CPU time of our server on disk as a share of that of ministack: the median of the rounds."""
     ours = speeds.get(("kinstream, on disk", operation, "kinstream"))
     theirs = speeds.get(("ministack", operation, "kinstream"))
     return statistics.median(ours.cpu) / statistics.median(theirs.cpu) if ours and theirs else None
@@ -234,7 +234,7 @@ def _share(speeds: Speeds, operation: str) -> float | None:
 def _report(
     versions: dict[str, str], cells: dict[str, dict[str, Cell]], speeds: Speeds, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Return all that was found, and on what."""
+    """Return all findings and measurements, with the machine and the versions."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "python": platform.python_version(),
@@ -277,7 +277,7 @@ def updated(page: str, report: dict[str, Any]) -> str:
 
 
 def tables(report: dict[str, Any]) -> str:
-    """Return what docs/local.md shows of a report."""
+    """Return the part of a report that docs/local.md shows."""
     names = list(report["cells"])
     headings = [f"{name} {report['versions'][name]}" if name != OURS else f"**{name}**" for name in names]
     lines = [f"| | {' | '.join(headings)} |", "|---" * (len(names) + 1) + "|"]

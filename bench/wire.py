@@ -1,11 +1,11 @@
-"""`make bench-wire`: what a million records cost a client in CPU, beside other clients in the same run.
+"""`make bench-wire`: CPU time of a client per million records, compared with other clients in the same run.
 
-Each client puts batches of 500 records and gets pages of them, from an endpoint that answers with bytes made beforehand
-(endpoint/). The figure is user and system CPU seconds of the client's process, all threads, for a million records, after
-a warm-up; the median of several rounds. In each round all clients take turns in each cell, so that whatever else the
-machine does hits all alike. Asynchronous clients have 8 calls in flight on uvloop; boto3 has one at a time, as it blocks.
+Each client puts batches of 500 records and gets pages of 500 records, with an endpoint that returns canned responses
+(endpoint/). The figure is the user and system CPU seconds of all threads of the client's process per million records, after a
+warm-up. It is the median of several rounds. In each round the clients take turns in each cell, so that other load on the
+machine affects all clients alike. Asynchronous clients have 8 calls in flight on uvloop. boto3 blocks, so it has one.
 
-Writes wire.json and wire.svg beside itself, except with --quick, --peers or --only.
+Writes wire.json and wire.svg in this folder, except with --quick, --peers or --only.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Peer:
     Attributes:
         name: Its distribution's name.
         script: The script in peers/ that drives it.
-        requirements: What its environment holds.
-        wires: The formats that it speaks.
-        loops: The event loops that it is measured on; a blocking client has one "".
+        requirements: Packages of its environment.
+        wires: Formats that it supports.
+        loops: Event loops on which it is measured. A blocking client has one, "".
     """
 
     name: str
@@ -62,7 +62,7 @@ OURS = "kinstream"
 
 @dataclass(frozen=True)
 class Case:
-    """What all clients do in turn."""
+    """Case that all clients run in turn."""
 
     operation: str
     size: int
@@ -89,7 +89,7 @@ AGAINST_CAPO: dict[tuple[str, int, str], tuple[float, float]] = {
 written: 85 % of what a throwaway client without retries, limits and results reached."""
 
 AGAINST_BOTO3: dict[tuple[str, int], float] = {("put", 100): 13, ("put", 1024): 7, ("get", 100): 35, ("get", 1024): 15}
-"""The same beside boto3, for the better of our two formats."""
+"""The same compared with boto3, for the faster of our two formats."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Row:
 
 @dataclass
 class Measured:
-    """What the rounds gave for a row."""
+    """Results of all rounds for a row."""
 
     cpu: list[float] = field(default_factory=list)  # seconds for a million records
     rate: list[float] = field(default_factory=list)  # thousand records a second
@@ -262,7 +262,7 @@ class Ratio:
 
 
 def _ratios(results: Results) -> list[Ratio]:
-    """Return our rows beside the peers of the same case; medians of the ratios of each round."""
+    """Return the ratios of our rows to the peers of the same case: the median of the ratios of each round."""
     ours = [row for row in results if row.client == OURS and row.loop == "uvloop"]
     found = []
     for row in ours:
@@ -312,7 +312,7 @@ def _print_ratios(ratios: Iterable[Ratio]) -> None:
 def _report(
     options: argparse.Namespace, versions: dict[str, str], results: Results, ratios: Iterable[Ratio]
 ) -> dict[str, Any]:
-    """Return all that was measured, and on what."""
+    """Return all measurements, with the machine and the versions."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "python": platform.python_version(),

@@ -1,7 +1,7 @@
-"""One cell of the benchmark, the same for every client: what to do, for how long, and what it cost.
+"""One cell of the benchmark, the same for every client: the operation, its duration, and its CPU time.
 
-A script beside this one makes `call`, which sends one request and looks at the answer as a user must; the functions here
-repeat it, first unmeasured, then measured, and print one JSON object for `wire.py`.
+A script in this folder defines `call`, which sends one request and checks the response as a user must. The functions here
+repeat it, first without and then with measuring, and print one JSON object for `wire.py`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BATCHES = 8
 
 @dataclass(frozen=True)
 class Cell:
-    """What is to be measured.
+    """Parameters of the measurement.
 
     Attributes:
         operation: "put" or "get".

@@ -22,7 +22,7 @@ meter = Meter()
 decoder = MessageDecoder()
 PLACE = urlsplit(flow.url)
 WINDOW_BYTES, FRAME_BYTES = 1 << 20, 1 << 18
-"""What kinstream asks of a server; the others ask for the same where they can."""
+"""HTTP/2 windows that kinstream requests. The other transports request the same if they can."""
 HEADERS = {
     "X-Amz-Target": "Kinesis_20131202.SubscribeToShard",
     "Content-Type": f"application/x-amz-{flow.wire}-1.1",

@@ -1,7 +1,7 @@
-"""Records flowing through a client for a while: what they cost it, measured alike for every client.
+"""CPU time of a client while records flow through it, measured in the same way for every client.
 
-A script beside this one says how its client puts a chunk of records, or gives each record that it reads to a `Meter`. The
-marks are set while the flow goes on, after a warm-up; what is put is made before any clock starts. One JSON object is
+A script in this folder defines how its client puts a chunk of records, or passes each record that it reads to a `Meter`. The
+clocks are read while records flow, after a warm-up. Records to put are created before the measurement. One JSON object is
 printed for `produce.py` and `consume.py`.
 """
 
@@ -26,7 +26,7 @@ ACCESS_KEY_ID, SECRET_ACCESS_KEY = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiC
 IN_FLIGHT = 8
 CHUNK = 500
 DATA_CHUNKS, KEY_CHUNKS = 16, 32
-"""So many chunks of data are put in turn, with at least so many of keys."""
+"""Number of chunks of data that are put in turn, and minimum number of chunks of keys."""
 KEYS_A_SHARD = 100
 """With fewer records of different keys for each shard, some would have far less than others."""
 DEFAULT_KEYS = 100_000
@@ -41,7 +41,7 @@ Pair = tuple[bytes, str]
 
 @dataclass(frozen=True)
 class Flow:
-    """What is to be measured.
+    """Parameters of the measurement.
 
     Attributes:
         client: The client's name, for a script that drives several.
@@ -117,8 +117,8 @@ class Meter:
     """Counts records, and reads the clocks at the beginning and the end of what is measured.
 
     Attributes:
-        count: Records so far; whoever is given some adds them.
-        size: Bytes so far, where bytes are what counts.
+        count: Records so far. The reader adds the records that it received.
+        size: Bytes so far, if bytes are measured.
     """
 
     __slots__ = ("_begun", "_cpu", "_from_count", "_from_size", "_wall", "count", "size")
@@ -134,9 +134,9 @@ class Meter:
         self._cpu, self._wall = cpu(), time.perf_counter()
 
     def pushed(self, records: int) -> bool:
-        """Look at how far a subscription has come, after each event; tell whether all is there.
+        """Count the progress of a subscription after each event. Returns True once it is complete.
 
-        What is measured is a subscription of so many records but for its first tenth.
+        The first tenth of the records is not measured.
         """
         if not self._begun and self.count >= records // 10:
             self._begun = True
@@ -181,7 +181,7 @@ async def put_in_lanes(flow: Flow, distribution: str, put: Callable[[list[Pair]]
 
 
 def _frozen(chunks: list[list[Pair]]) -> list[list[Pair]]:
-    """Keep the garbage collector from looking through what is put: that is none of a client's cost."""
+    """Exclude the records to put from garbage collection, which is not part of the cost of a client."""
     gc.collect()
     gc.freeze()
     return chunks
@@ -211,12 +211,12 @@ async def put_through(
     """Measure a client with a buffer of its own.
 
     Args:
-        flow: What is to be measured.
+        flow: Parameters of the measurement.
         distribution: The client's distribution.
-        put: Hands a chunk over, and returns a function whose answer, awaited, is the chunk's acknowledgement. Chunks are
-            handed over one after the other, at most `flow.window` records ahead of what is acknowledged.
-        finish: Sends whatever is kept back.
-        told: Returns what else to print, at the end.
+        put: Passes a chunk to the client, and returns a function that returns an awaitable for its acknowledgement. Chunks are
+            put one after the other, at most `flow.window` records ahead of the acknowledged ones.
+        finish: Sends all buffered records.
+        told: Returns further fields to print at the end.
     """
     chunks, meter = _frozen(flow.chunks()), Meter()
     await _feed(flow, meter, chunks, put, finish, flow.warm_up)
@@ -288,7 +288,7 @@ async def idle(flow: Flow, distribution: str, reading: Coroutine[Any, Any, objec
 async def read_flowing(
     flow: Flow, distribution: str, meter: Meter, reading: Coroutine[Any, Any, object], **more: Any
 ) -> None:
-    """Measure a client that reads by itself, while `reading` goes on metering records."""
+    """Measure a client that reads by itself, while the task of `reading` meters its records."""
     task = asyncio.ensure_future(reading)
     started = time.perf_counter()
     while meter.count == 0 and not task.done() and time.perf_counter() - started < 20:  # noqa: ASYNC110

@@ -65,7 +65,7 @@ async def produce() -> None:
 
 
 async def nothing() -> None:
-    """What is acknowledged is not told; a flush waits for all."""
+    """The client does not report acknowledgements. A flush waits for all records."""
 
 
 async def consume() -> None:
@@ -87,7 +87,7 @@ async def consume() -> None:
                 flow.check(len(text) == flow.size)
 
     await read_flowing(flow, "async-kinesis", meter, reading())
-    os._exit(0)  # its end waits for requests that nobody needs any more
+    os._exit(0)  # closing waits for requests that are no longer needed
 
 
 in_loop(consume() if flow.way in ("async for", "deaggregated") else produce())

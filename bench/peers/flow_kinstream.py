@@ -181,5 +181,5 @@ async def consume(client: Client, more: dict[str, Any]) -> None:
     await consumer.close()
 
 
-assert IN_FLIGHT <= 16, "a producer's default number of requests on their way"
+assert IN_FLIGHT <= 16, "a producer's default number of requests in flight"
 in_loop(main())
