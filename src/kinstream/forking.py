@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 
-EXIT_CHECKS = 200
+EXIT_CHECKS = 2000
 """Maximum checks before a fork whether the ended threads are gone."""
 EXIT_CHECK_EVERY = 0.001
 """Seconds between two checks."""
