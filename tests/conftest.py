@@ -1,4 +1,4 @@
-"""What all tests share: unit tests reach no network, and no test reads the AWS configuration of whoever runs it."""
+"""Settings of all tests: unit tests reach no network, and no test reads the AWS configuration of the user."""
 
 from __future__ import annotations
 

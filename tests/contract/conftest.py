@@ -1,7 +1,7 @@
-"""What a contract case needs: a server, wherever it comes from, and a client, boto3 or another.
+"""Fixtures of the contract tests: a server and a client, boto3 or another.
 
-Every case runs on our server, in memory and on disk. Those that use boto3 alone run through aiobotocore too; those of
-`EVERYWHERE` run on others' servers as well, where servers/deviations.txt says what is known to fail.
+Every test runs on our server, in memory and on disk. Tests that use only boto3 also run through aiobotocore. The tests of
+`EVERYWHERE` also run on servers of others, whose known deviations are listed in servers/deviations.txt.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Cancels a program at its k-th await: for every k, what a program holds must come back."""
+"""Cancellation of a coroutine at its k-th await: for every k, the resources that it holds must be released."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A clock that moves only when somebody sleeps."""
+"""A clock that advances only when a task sleeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames of event streams as a service writes them: `application/vnd.amazon.eventstream`."""
+"""Frames of event streams in the encoding of the service: `application/vnd.amazon.eventstream`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A callback that remembers what it was told."""
+"""A callback that records its arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Kinesis without sockets: the local server's own rules, to be asked in process, and changed and read behind its clients."""
+"""A Kinesis without sockets: the operations of the local server, called in process. Tests can change and read its state."""
 
 from __future__ import annotations
 

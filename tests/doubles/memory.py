@@ -1,4 +1,4 @@
-"""What memory this process had, and whether a call keeps any."""
+"""Measurement of this process's memory, and of the memory that a call leaves allocated."""
 
 from __future__ import annotations
 

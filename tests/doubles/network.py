@@ -1,7 +1,7 @@
-"""A network that fails by plan: requests go to a `Kinesis` in process, and what goes wrong on the way is drawn by a seed.
+"""A network that fails by plan: requests go to a `Kinesis` in process, and a seed determines their failures.
 
-What becomes of a request is drawn when it is sent (`Fate`), and is what a client may meet: it cannot know whether a request
-that was cut off was acted on, and now and then one is acted on long after its client gave it up.
+The fate of a request (`Fate`) is drawn when it is sent. It is one that a client can meet: the client cannot know whether a
+request that was cut off was carried out, and some are carried out long after the client gave up.
 """
 
 from __future__ import annotations

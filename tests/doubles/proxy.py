@@ -1,4 +1,4 @@
-"""A TCP proxy that breaks what it carries: cut after a number of bytes, either way, held up, or dropped without a word."""
+"""A TCP proxy that disturbs connections: cuts them after a number of bytes in either direction, delays or silently drops data."""
 
 from __future__ import annotations
 

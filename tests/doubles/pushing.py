@@ -1,7 +1,7 @@
-"""Subscriptions without sockets: the local server's own events on their way to one client, and what goes wrong on that way.
+"""Subscriptions without sockets: the local server's events, delivered to one client with failures by plan.
 
-The service pushes as long as the client's window has room, as over HTTP/2, and stands still while it has none. What becomes of
-a subscription is drawn when it begins (`PushFate`), and when: after so many of its messages.
+As over HTTP/2, events are pushed while the client's window has space. The failure of a subscription (`PushFate`) is drawn when
+it begins, with the number of messages after which it happens.
 """
 
 from __future__ import annotations

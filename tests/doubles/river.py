@@ -1,4 +1,4 @@
-"""A stream on a local server that is written to and resharded while somebody reads it, and what its readers must have seen."""
+"""A stream on a local server that is written and resharded while it is read, and checks of the records that readers got."""
 
 from __future__ import annotations
 

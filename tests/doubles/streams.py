@@ -1,4 +1,4 @@
-"""Streams on a server, made and changed through the blocking client."""
+"""Creation and changes of streams on a server, through the blocking client."""
 
 from __future__ import annotations
 

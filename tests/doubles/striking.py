@@ -1,4 +1,4 @@
-"""Raises an error at the k-th line of some files: for every k, no record may be lost or waited for forever."""
+"""Errors raised at the k-th line of some files: for every k, no record may be lost, and no task may wait forever."""
 
 from __future__ import annotations
 

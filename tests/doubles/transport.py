@@ -1,4 +1,4 @@
-"""A network that answers by a script."""
+"""A transport that returns responses by a script."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""An event loop whose time jumps: whole asyncio programs run at once, and the same each time.
+"""An event loop with virtual time: whole asyncio programs run without waiting, and deterministically.
 
-Nothing here waits. When no task is ready, time goes to the next timer; when there is none either, the program stands still
-for ever, and the loop says so. Work for threads is done on the spot: no thread can come between. What a program sees of time,
-it sees through `LoopClock` or the loop itself.
+If no task is ready, time advances to the next timer. If there is no timer either, the loop raises an error, because the
+program would never continue. Work for threads runs immediately in the loop. A program reads the time through `LoopClock` or
+the loop.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where histories take place: at the operations alone, on a clock that stands still, or at a server that is killed."""
+"""Places in which histories run: the operations alone, on a clock that stands still, or a server that is killed."""
 
 from __future__ import annotations
 

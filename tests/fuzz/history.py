@@ -1,7 +1,7 @@
-"""A history: what happens to a few streams, step by step, and what must then be true of them.
+"""A history: random steps on a few streams, and the checks after each step.
 
-Every step asks the server and the model the same, and compares. A step that a kill cut short leaves a doubt, which is settled
-after the restart: it was done, or it was not, but never in part.
+Every step makes the same call to the server and to the model, and compares the results. A step that a kill interrupted is in
+doubt until the restart. Then it must have happened completely or not at all.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Requests that are nearly right: of every operation, with members that are real, at a boundary, hostile or missing."""
+"""Nearly valid requests for every operation, whose members are valid, at a boundary, hostile or missing."""
 
 from __future__ import annotations
 

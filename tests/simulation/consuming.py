@@ -1,7 +1,7 @@
-"""One life of a consumer, drawn by a seed: what is written and resharded while it reads, what fails, and what must hold.
+"""One run of a consumer, drawn by a seed: records and reshards while it reads, failures, and the checks afterwards.
 
-Records are written behind the network's back, so that all that goes wrong is the consumer's. It is killed now and then as
-SIGKILL kills: what it writes to its store from then on never arrives, and the next one starts from what is in the store.
+Records are written directly to the service, so that all failures affect the consumer. Sometimes it is killed as by SIGKILL:
+its later writes to the store are lost, and the next consumer starts from the stored state.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""One life of a producer, drawn by a seed: what is put, what goes wrong meanwhile, and what must hold afterwards.
+"""One run of a producer, drawn by a seed: the records, the failures, and the checks afterwards.
 
-`draw` makes a plan of a seed, `live` lives it on a virtual clock, and each check below looks at what was left: the requests
-as the service saw them (`Network.trips`), what a reader sees of the stream, and what the caller was told.
+`draw` creates a plan from a seed, and `live` runs it on a virtual clock. The checks compare the requests as the service saw
+them (`Network.trips`), the records that a reader gets from the stream, and the results that the caller got.
 """
 
 from __future__ import annotations

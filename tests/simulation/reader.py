@@ -1,8 +1,8 @@
-"""What a KCL reader makes of a stream: a reader of its own, of a few lines, that shares nothing with the package.
+"""A reader with the KCL's rules, in a few lines, that shares no code with the package.
 
-The rules are the KCL's (amazon-kinesis-client, `AggregatorUtil`; aggregation-format.md of the KPL): a Kinesis record is an
-aggregate where it begins with the magic bytes and ends with the MD5 of what lies between; and one in which any record lies
-outside the shard's range of hash keys is dropped whole.
+The rules are those of the KCL (amazon-kinesis-client, `AggregatorUtil`) and the KPL (aggregation-format.md). A Kinesis record
+is an aggregate if it begins with the magic bytes and ends with the MD5 of the bytes in between. An aggregate with a record
+outside the shard's range of hash keys is dropped as a whole.
 """
 
 from __future__ import annotations

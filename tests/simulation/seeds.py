@@ -1,4 +1,4 @@
-"""How many seeds, from where on, and how to see one again."""
+"""Number of seeds, the first seed, and the command that repeats a failed one."""
 
 from __future__ import annotations
 
