@@ -134,11 +134,11 @@ class Producer(StreamAccess):
             UsageError: Another event loop put records before, or the process was forked after the first put.
             ProduceError: The pipeline has stopped because of an internal error.
         """
-        entrance = self._pipeline.entrance
+        gate = self._pipeline.gate
         try:
-            delivery = entrance.admission.one(data, partition_key, explicit_hash_key, entrance.now)
-            if not entrance.offer(delivery):
-                await entrance.enter(delivery)
+            delivery = gate.admission.one(data, partition_key, explicit_hash_key, gate.now)
+            if not gate.offer(delivery):
+                await gate.enter(delivery)
         except KinesisError as error:
             del data  # error trackers show the variables of a traceback's frames
             without_frames(error)
@@ -193,14 +193,14 @@ class Producer(StreamAccess):
         """
         taken: list[PendingRecord] = []
         try:
-            await self._pipeline.entrance.put_many(records, taken)
+            await self._pipeline.gate.put_many(records, taken)
         except BaseException as error:
             del records  # error trackers show the variables of a traceback's frames
-            attach(error, Deliveries(taken, self._pipeline.unseen))
+            attach(error, Deliveries(taken, self._pipeline.unobserved))
             if isinstance(error, KinesisError):
                 without_frames(error)
             raise
-        return Deliveries(taken, self._pipeline.unseen)
+        return Deliveries(taken, self._pipeline.unobserved)
 
     async def flush(self) -> FlushResult:
         """Send all buffered records without lingering, and wait until each is written or has failed.

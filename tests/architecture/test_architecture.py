@@ -12,6 +12,7 @@ import pytest
 
 import kinstream
 from kinstream import config
+from kinstream.produce.lane import Lane
 
 SOURCE = Path(kinstream.__file__).parent
 MODULES = {
@@ -62,7 +63,8 @@ PURE = {
     "sharding.hashkey", "sharding.shardmap", "sharding.lineage",
     "kpl.message", "kpl.container", "kpl.builder", "validate",
     "produce.aggregate", "produce.batch", "produce.expire", "produce.lane", "produce.pace", "produce.route",
-    "produce.refusal", "produce.settle", "produce.statistics",
+    "produce.bisection", "produce.deadlines", "produce.in_flight", "produce.order", "produce.schedule", "produce.settle",
+    "produce.statistics", "produce.stream_state",
     "aws.attempts", "aws.endpoint", "aws.event_decoder", "aws.kinesis", "aws.sign", "aws.codec",
     "consume.checkpoint", "consume.deaggregate", "consume.lifecycle", "consume.statistics", "consume.watch", "consume.withhold",
     "consume.fetch.pace",
@@ -146,6 +148,69 @@ def _local_group(module: str) -> str:
 @pytest.mark.parametrize("module", sorted(PURE & set(MODULES)))
 def test_a_pure_module_imports_nothing_that_acts(module: str) -> None:
     assert {name.split(".")[0] for name in _imports(MODULES[module])} & ACTING == set()
+
+
+def _changes(tree: ast.AST) -> list[tuple[int, ast.expr]]:
+    """Return the expressions that are changed in place, with their lines: targets of assignments, and receivers of mutators."""
+    found: list[tuple[int, ast.expr]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign | ast.Delete):
+            targets = node.targets
+        elif isinstance(node, ast.AugAssign | ast.AnnAssign):
+            targets = [node.target]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in MUTATORS:
+            targets = [node.func.value]
+        else:
+            continue
+        for target in targets:
+            parts = target.elts if isinstance(target, ast.Tuple) else [target]
+            found += [(node.lineno, part.value if isinstance(part, ast.Subscript) else part) for part in parts]
+    return found
+
+
+MUTATORS = {"append", "appendleft", "clear", "extend", "extendleft", "insert", "pop", "popleft", "remove", "sort"}
+
+
+def lane_changes(module: str, tree: ast.AST) -> list[str]:
+    """Return the places that change a field of a lane: one that only lanes have, or any field of a name for a lane."""
+    own = set(Lane.__slots__) - {
+        "first_failure",
+        "last_error",
+        "pace",
+        "plan",
+        "shard_id",
+        "hash_key",
+        "in_flight",
+        "retries",
+    }
+    names = re.compile(r"(^|\.)(lane|child|parent)$")
+    return [
+        f"{module}:{line}: {ast.unparse(target)}"
+        for line, target in _changes(tree)
+        if isinstance(target, ast.Attribute)
+        and target.attr in Lane.__slots__
+        and ast.unparse(target.value) != "self"
+        and (target.attr in own or names.search(ast.unparse(target.value)))
+    ]
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("produce.") and name != "produce.lane"])
+def test_only_the_methods_of_a_lane_change_its_fields(module: str) -> None:
+    assert lane_changes(module, MODULES[module]) == []
+
+
+def test_changes_of_a_lane_are_found() -> None:
+    code = """
+lane.in_flight += 1
+part.lane.last_error = ""
+one.waiting.clear()
+lane.head, other = 0, 1
+del one.waiting[:3]
+child.retries[0] = 5
+entry.first_failure = 1.0
+self.waiting = []
+"""
+    assert len(lane_changes("bad", ast.parse(code))) == 6
 
 
 def test_only_the_clock_imports_time() -> None:

@@ -6,11 +6,12 @@ import random
 
 import hypothesis.strategies as st
 from hypothesis import given, settings
+from tests.unit.produce.shapes import Stages
 
 from kinstream.config import Aggregation, Batching, RateLimits
 from kinstream.kpl.container import unpack
-from kinstream.produce.batch import Batch, Batcher
-from kinstream.produce.expire import NEVER, Expiry, StallClocks
+from kinstream.produce.batch import Batch
+from kinstream.produce.expire import NEVER
 from kinstream.produce.lane import Lane
 from kinstream.produce.pace import Pace
 from kinstream.produce.pending import Aggregate, Entry, PendingRecord
@@ -94,13 +95,12 @@ def test_every_record_is_written_once_within_all_limits_and_in_order_where_that_
     chance = random.Random(seed)
     batching = Batching(linger=linger, max_records=max_records, max_bytes=max_bytes)
     aggregation = Aggregation(max_bytes=chance.choice([1024, 51_200]), max_records=chance.choice([2, 1000]))
-    batcher = Batcher(batching, aggregation, Expiry(TIMEOUT), StallClocks(TIMEOUT), keep_order=keep_order)
-    batcher.aggregating = aggregating
+    stages = Stages(batching, aggregation, keep_order=keep_order, aggregating=aggregating, timeout=TIMEOUT)
     service = Service(chance, refuses)
     pacing = RateLimits(records_per_second=50, bytes_per_second=50_000)
     lanes = [Lane(f"s{number}", "0", Pace(pacing, 0.0) if paced else None) for number in range(shards)]
     now, count, put = 0.0, chance.randrange(1, 200), 0
-    on_their_way: list[Batch] = []
+    in_flight: list[Batch] = []
     for _ in range(20_000):
         if put < count:
             touched = set()
@@ -111,28 +111,28 @@ def test_every_record_is_written_once_within_all_limits_and_in_order_where_that_
                 lane.waiting.append(PendingRecord(data, key, None, len(data) + len(key), now))
                 touched.add(lane)
                 put += 1
-            batcher.touch_all([*touched], now)
+            stages.schedule.touch_all([*touched], now)
         room = chance.randrange(1, 4)
-        batches = batcher.ready(room, now)
+        batches = stages.batcher.ready(room, now)
         for batch in batches:
             check(batch, batching, aggregation)
             batch.sent_at = now
-            assert not keep_order or all(lane.on_their_way == 1 for lane in batch.lanes)
-            on_their_way.append(batch)
-        if on_their_way and chance.random() < 0.7:
-            batch = on_their_way.pop(chance.randrange(len(on_their_way)))
+            assert not keep_order or all(lane.in_flight == 1 for lane in batch.lanes)
+            in_flight.append(batch)
+        if in_flight and chance.random() < 0.7:
+            batch = in_flight.pop(chance.randrange(len(in_flight)))
             verdict = settle(batch, service.answer(batch, keep_order=keep_order), None)
             for entries, results in verdict.written:
                 mark_written(entries, results)
-            for part in verdict.again:
+            for part in verdict.retries:
                 assert part.throttled
-                part.lane.send_again(part.entries)
+                part.lane.retry(part.entries)
             for lane in batch.lanes:
-                lane.on_their_way -= 1
-                batcher.touch(lane, now)
-        elif put >= count and not on_their_way:
+                lane.request_ended()
+                stages.schedule.touch(lane, now)
+        elif put >= count and not in_flight:
             if not any(lanes):
                 break
-            now = max(now, batcher.alarm) if batcher.alarm != NEVER else now + 0.01
+            now = max(now, stages.schedule.alarm) if stages.schedule.alarm != NEVER else now + 0.01
     assert sorted(int(data.partition(b"|")[0]) for data in service.taken) == list(range(put))
-    assert not batcher.expired
+    assert not stages.schedule.expired

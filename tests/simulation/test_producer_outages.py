@@ -315,7 +315,7 @@ def test_await_that_is_given_up_after_the_failure_is_told_at_the_end() -> None:
         early = await producer.put_many([(b"canary", f"k{n}") for n in range(10)])
         await asyncio.sleep(0.2)
         late = await producer.put_many([(b"canary", f"k{n}") for n in range(10)])
-        both = Deliveries([*early, *late], producer._pipeline.unseen)
+        both = Deliveries([*early, *late], producer._pipeline.unobserved)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(both, 0.25)  # the early ones have failed
         assert early.done

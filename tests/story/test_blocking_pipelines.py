@@ -690,7 +690,7 @@ def test_forked_process_is_told_to_make_its_own(place: Place) -> None:
     code = """
 with blocking.Producer(stream, **place) as producer:
     producer.put("x", "key").result()
-    held = producer._door._lock
+    held = producer._gate._lock
     held.acquire()  # as another thread may hold it
     child = os.fork()
     if child == 0:

@@ -27,7 +27,7 @@ from kinstream import (
 )
 from kinstream.events import Event, RecordsFailed
 from kinstream.local import Server
-from kinstream.produce.unseen import GRACE
+from kinstream.produce.unobserved import GRACE
 
 OPTIONS: dict[str, Any] = {"region": "us-east-1", "credentials": Credentials("local", "local")}
 READING: dict[str, Any] = {"start": "TRIM_HORIZON", "fetch": Polling(idle_interval=0.05)}

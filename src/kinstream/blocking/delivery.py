@@ -9,8 +9,8 @@ import msgspec
 
 from kinstream.errors import ProduceError
 from kinstream.produce.delivery import RESULT_FIELDS, first_unsettled, written
-from kinstream.produce.door import Door
 from kinstream.produce.pending import PendingRecord
+from kinstream.produce.thread_gate import ThreadGate
 from kinstream.producer import check_timeout
 from kinstream.record import PutResult
 from kinstream.usage import has_not, not_a_list, not_picklable, wrong_style
@@ -29,7 +29,7 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
 
     # The garbage collector does not track deliveries. Neither field may refer back to this object.
     _record: PendingRecord
-    _door: Door
+    _gate: ThreadGate
 
     @property
     def done(self) -> bool:
@@ -51,7 +51,7 @@ class Delivery(msgspec.Struct, eq=False, gc=False):
             ClosedError: The producer's event loop stopped before the record was settled.
         """
         check_timeout(timeout)
-        return self._door.result(self._record, timeout)
+        return self._gate.result(self._record, timeout)
 
     if not TYPE_CHECKING:
 
@@ -85,18 +85,18 @@ class Deliveries:
         2
     """
 
-    __slots__ = ("_door", "_records", "_settled")
+    __slots__ = ("_gate", "_records", "_settled")
 
-    def __init__(self, records: list[PendingRecord], door: Door) -> None:
+    def __init__(self, records: list[PendingRecord], gate: ThreadGate) -> None:
         self._records = records
-        self._door = door
+        self._gate = gate
         self._settled = 0
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __iter__(self) -> Iterator[Delivery]:
-        return (Delivery(record, self._door) for record in self._records)
+        return (Delivery(record, self._gate) for record in self._records)
 
     def __copy__(self) -> Self:
         return self
@@ -132,7 +132,7 @@ class Deliveries:
             ClosedError: The producer's event loop stopped before the records were settled.
         """
         check_timeout(timeout)
-        return self._door.results(self._records, timeout)
+        return self._gate.results(self._records, timeout)
 
     def raise_for_failures(self, timeout: float | None = None) -> list[PutResult]:
         """Wait for all records and return their results, in the order of the records.

@@ -22,9 +22,9 @@ from kinstream.events import Observer
 from kinstream.frames import without_frames
 from kinstream.leave import add_problem, drain_limit
 from kinstream.produce.delivery import attach
-from kinstream.produce.door import Door
 from kinstream.produce.pending import PendingRecord
 from kinstream.produce.statistics import FlushResult, ProducerStatistics
+from kinstream.produce.thread_gate import ThreadGate
 from kinstream.producer import check_timeout
 from kinstream.record import Data, Encoder, PutRecordResult, PutRecordsResult, PutResult, Record
 from kinstream.usage import checks_options
@@ -107,10 +107,10 @@ class Producer(OnStream):
             client=self._shared_client,
             **options,
         )
-        self._door = Door(self._producer._pipeline, self._producer.client.clock, self._background)
-        self._put = self._door.put  # looked up once, not for each record
+        self._gate = ThreadGate(self._producer._pipeline, self._producer.client.clock, self._background)
+        self._put = self._gate.put  # looked up once, not for each record
         self._when_forgotten(
-            _end, weakref.ref(self), self._producer, self._door, self._background, client, also_at_exit=True
+            _end, weakref.ref(self), self._producer, self._gate, self._background, client, also_at_exit=True
         )
 
     def __repr__(self) -> str:
@@ -144,7 +144,7 @@ class Producer(OnStream):
                 have to wait.
         """
         try:
-            return Delivery(self._put(data, partition_key, explicit_hash_key), self._door)
+            return Delivery(self._put(data, partition_key, explicit_hash_key), self._gate)
         except KinesisError as error:
             del data  # error trackers show the variables of a traceback's frames
             without_frames(error)
@@ -208,14 +208,14 @@ class Producer(OnStream):
         """
         taken: list[PendingRecord] = []
         try:
-            self._door.put_many(records, taken)
+            self._gate.put_many(records, taken)
         except BaseException as error:
             del records  # error trackers show the variables of a traceback's frames
-            attach(error, Deliveries(taken, self._door))
+            attach(error, Deliveries(taken, self._gate))
             if isinstance(error, KinesisError):
                 without_frames(error)
             raise
-        return Deliveries(taken, self._door)
+        return Deliveries(taken, self._gate)
 
     def flush(self) -> FlushResult:
         """Send all buffered records without lingering, and wait until each is written or has failed.
@@ -223,7 +223,7 @@ class Producer(OnStream):
         Returns:
             The number of these records that were written, and of those that failed. Failures are not raised.
         """
-        return self._background.run(self._door.flush())
+        return self._background.run(self._gate.flush())
 
     def statistics(self) -> ProducerStatistics:
         """Return the counters and gauges of the pipeline."""
@@ -232,7 +232,7 @@ class Producer(OnStream):
         return self._background.run(self._statistics())
 
     async def _statistics(self) -> ProducerStatistics:
-        self._door.empty()
+        self._gate.empty()
         return self._producer.statistics()
 
     def close(self, timeout: float | None = None) -> None:
@@ -251,8 +251,8 @@ class Producer(OnStream):
             ConfigError: `timeout` is not a number of seconds. Nothing was closed.
         """
         check_timeout(timeout)
-        self._door.shut()
-        self._close(_closed(self._producer, self._door, timeout))
+        self._gate.stop()
+        self._close(_closed(self._producer, self._gate, timeout))
 
     def _leave(self, error: BaseException | None) -> None:
         try:
@@ -299,20 +299,20 @@ class Producer(OnStream):
         return self._background.run(self._producer._send(request))
 
 
-async def _closed(producer: kinstream.producer.Producer, door: Door, timeout: float | None) -> None:  # noqa: ASYNC109
-    door.empty()
+async def _closed(producer: kinstream.producer.Producer, gate: ThreadGate, timeout: float | None) -> None:  # noqa: ASYNC109
+    gate.empty()
     await producer.close(timeout)
 
 
 def _end(
     owner: weakref.ref[Producer],
     producer: kinstream.producer.Producer,
-    door: Door,
+    gate: ThreadGate,
     background: BackgroundLoop,
     client: Client | None,
 ) -> None:
     """Write the buffered records of a producer that was never closed, after its garbage collection or at interpreter exit."""
-    door.shut()
+    gate.stop()
     own = background if client is None else None
     if background.stopped or not background.started:
         if own is not None:
@@ -320,7 +320,7 @@ def _end(
         return
     at_exit = owner() is not None
     try:
-        ending = background.submit(_ended(producer, door, own, client, EXIT_DRAIN if at_exit else None))
+        ending = background.submit(_ended(producer, gate, own, client, EXIT_DRAIN if at_exit else None))
     except KinesisError:  # the event loop has just stopped
         return
     if at_exit:
@@ -335,13 +335,13 @@ def _end(
 
 async def _ended(
     producer: kinstream.producer.Producer,
-    door: Door,
+    gate: ThreadGate,
     own: BackgroundLoop | None,
     client: Client | None,  # kept until the end
     timeout: float | None,  # noqa: ASYNC109
 ) -> None:
     try:
-        await _closed(producer, door, timeout)
+        await _closed(producer, gate, timeout)
     except KinesisError as error:
         _log.error("%r was never closed: %s", producer, error.details)
     finally:

@@ -19,9 +19,9 @@ from kinstream.errors import BufferFull, ConfigError, KinesisError, ProduceError
 from kinstream.events import Observer
 from kinstream.leave import add_problem, drain_limit
 from kinstream.produce.admit import OVERHEAD
-from kinstream.produce.door import Door
 from kinstream.produce.pending import PendingRecord
 from kinstream.produce.statistics import FlushResult
+from kinstream.produce.thread_gate import ThreadGate
 from kinstream.producer import check_timeout
 from kinstream.record import Data, Encoder, PutRecordResult, PutResult, Record, json_text
 from kinstream.stream import StreamAccess
@@ -157,7 +157,7 @@ class Producer(Face):
                 endpoint_url=endpoint_url,
             )
 
-        doors: list[Door] = []
+        gates: list[ThreadGate] = []
         settled = _Settled()
 
         async def called_back() -> None:
@@ -166,15 +166,15 @@ class Producer(Face):
                 await asyncio.sleep(0)
 
         async def wind_up(access: StreamAccess) -> None:
-            for door in doors:
-                await door.flush()
+            for gate in gates:
+                await gate.flush()
             await called_back()
 
         super().__init__(opened, "kinstream-callbacks-producer", wind_up)
         refusals = Refusals(self._background)
         if isinstance(self._access, kinstream.producer.Producer):
-            doors.append(Door(self._access._pipeline, self._access.client.clock, self._background))
-        self._doors = doors
+            gates.append(ThreadGate(self._access._pipeline, self._access.client.clock, self._background))
+        self._gates = gates
         self._settled = settled
         self._refusals = refusals
         self._encoder: Encoder = json_text if encoder is None else encoder
@@ -208,10 +208,10 @@ class Producer(Face):
         error = self._closed_error("put") if self._closed else self._wrong
         if error is None:
             try:
-                (door,) = self._doors
-                delivery = door.admit(data, partition_key, explicit_hash_key)
+                (gate,) = self._gates
+                delivery = gate.admit(data, partition_key, explicit_hash_key)
                 settled = self._settled
-                if door.lay(delivery, _Waiter(delivery, callback, self._note), len(settled.waiters), settled.size):
+                if gate.try_put(delivery, _Waiter(delivery, callback, self._note), len(settled.waiters), settled.size):
                     return
                 error = BufferFull(FULL, delivery.record())
             except KinesisError as refused:
@@ -231,10 +231,10 @@ class Producer(Face):
         """
 
         def prepare() -> Prepared:
-            (door,) = self._doors
+            (gate,) = self._gates
 
             async def flush() -> tuple[object, ...]:
-                flushed = await door.flush()
+                flushed = await gate.flush()
                 await self._called_back()
                 return (flushed,)
 
@@ -306,9 +306,9 @@ class Producer(Face):
 
     async def _limit(self, access: StreamAccess, timeout: float) -> None:  # noqa: ASYNC109
         until = access.client.clock.monotonic() + timeout
-        for door in self._doors:
+        for gate in self._gates:
             with suppress(KinesisError):  # each record's callback gets it
-                await door.close(timeout)
+                await gate.close(timeout)
         await super()._limit(access, max(until - access.client.clock.monotonic(), 0.0))
 
     def put_record(self, record: Record, callback: PutRecordCallback | None = None) -> None:

@@ -15,7 +15,7 @@ from kinstream.usage import has_not, not_a_list, not_picklable
 
 if TYPE_CHECKING:
     from kinstream.produce.pending import PendingRecord
-    from kinstream.produce.unseen import Unseen
+    from kinstream.produce.unobserved import UnobservedFailures
 
 MAX_EXCEPTIONS = 100
 """Maximum length of `Undelivered.exceptions`."""
@@ -87,10 +87,10 @@ class Deliveries:
 
     __slots__ = ("_deliveries", "_settled", "_unseen")
 
-    def __init__(self, deliveries: list[PendingRecord], unseen: Unseen | None = None) -> None:
+    def __init__(self, deliveries: list[PendingRecord], unobserved: UnobservedFailures | None = None) -> None:
         self._deliveries = deliveries
         self._settled = 0
-        self._unseen = unseen  # notified of awaits, or None if they are not awaited
+        self._unseen = unobserved  # notified of awaits, or None if they are not awaited
 
     def __len__(self) -> int:
         return len(self._deliveries)
@@ -134,14 +134,14 @@ class Deliveries:
         return written(await self)
 
     def __await__(self) -> Generator[Any, None, list[PutResult | ProduceError]]:
-        unseen = self._unseen
-        together = None if unseen is None or self.done else unseen.expect(self._deliveries)
+        unobserved = self._unseen
+        together = None if unobserved is None or self.done else unobserved.expect(self._deliveries)
         try:
             while (record := self._first_unsettled()) is not None:
                 yield from record.wait()
         finally:
-            if unseen is not None and together is not None:
-                unseen.expected(together)
+            if unobserved is not None and together is not None:
+                unobserved.expected(together)
         return values(self._deliveries)
 
     def _first_unsettled(self) -> PendingRecord | None:

@@ -1,95 +1,104 @@
-"""Lane: what waits for one shard, in order."""
+"""Lane: the queue of one shard, in order. Only its own methods change its fields."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Container, Iterable
 from operator import attrgetter
-from typing import TYPE_CHECKING
 
 from kinstream.produce.expire import NEVER, Expiry
 from kinstream.produce.pace import Pace
 from kinstream.produce.pending import Entry, PendingRecord
 
-if TYPE_CHECKING:
-    import asyncio
-
 FIRST_AVERAGE = 256.0
-"""Bytes that a record is taken to have before any was seen."""
+"""Assumed bytes of a record before any record was sent."""
 
 _COMPACT = 1024
 _admitted = attrgetter("admitted")
 
 
-class Lane:
-    """What waits for one shard.
+class Plan:
+    """Notes of the schedule about a lane. Only `Schedule` changes them.
 
     Attributes:
-        shard_id: The shard; None where it cannot be told which shard takes a record.
-        hash_key: The shard's lowest hash key, in decimal; None as above.
-        pace: How fast it may be written to; None: there is no limit.
-        waiting: Records in their order, from index `head` on.
-        again: Kinesis records that failed, to be sent before anything else.
-        retrying: Whether one of its requests on their way has such as failed before.
-        rest: Nothing is sent before this time.
-        on_their_way: Requests with records of this lane that are not settled, and aggregates of which it is not known yet
-            whether they are in the right shard.
-        hurry: So many of the waiting records do not wait for company.
-        last_error: Why the last of its records were sent again.
-        queue: Calls of `put` that wait because too much waits here already.
-        average: Bytes that a record takes, as far as was seen.
-        first_failure: No request that failed for one of the records in it was sent before; NEVER if none failed.
+        alarm: When to check the lane again. NEVER if there is no need.
+        due: True while the lane is listed as due.
+        entries: Kinesis records of the lane that are counted for a full request.
+        size: Their bytes.
+    """
+
+    __slots__ = ("alarm", "due", "entries", "size")
+
+    def __init__(self) -> None:
+        self.alarm: float = NEVER
+        self.due: bool = False
+        self.entries: int = 0
+        self.size: float = 0.0
+
+
+class Lane:
+    """Queue of one shard.
+
+    Attributes:
+        shard_id: The shard. None while shards are not known.
+        hash_key: The lowest hash key of the shard, in decimal. None while shards are not known.
+        pace: Rate limit of the shard. None: no limit.
+        plan: Notes of the schedule.
+        waiting: Queued records in order, from index `head` on.
+        retries: Kinesis records that failed. They are retried before any other record is sent.
+        retrying: True while a request in flight has records of the lane that failed before.
+        backoff_until: Nothing is sent before this time.
+        in_flight: Requests with records of this lane that are not settled, and aggregates that await judgement.
+        flush_count: Number of queued records, from the front, that do not linger.
+        last_error: The error for which its last records were retried.
+        average: Average bytes of a record that was sent.
+        first_failure: No request that failed for one of its records was sent before this time. NEVER if none failed.
         unjudged: Aggregates that a shard with an unknown hash key range stored, and that are not judged yet.
-        elders: Lanes of this shard's parents, until they have nothing on its way any more: order is kept across a reshard.
+        parents: Lanes of the shard's parents, until no request of them is in flight. This keeps the order across a reshard.
     """
 
     __slots__ = (
-        "again", "alarm", "average", "elders", "entries", "first_failure", "hash_key", "head", "hurry", "last_error", "listed",
-        "on_their_way", "pace", "queue", "rest", "retrying", "shard_id", "size", "unjudged", "waiting",
+        "average", "backoff_until", "first_failure", "flush_count", "hash_key", "head", "in_flight", "last_error", "pace",
+        "parents", "plan", "retries", "retrying", "shard_id", "unjudged", "waiting",
     )  # fmt: skip
 
     def __init__(self, shard_id: str | None, hash_key: str | None, pace: Pace | None) -> None:
         self.shard_id: str | None = shard_id
         self.hash_key: str | None = hash_key
         self.pace: Pace | None = pace
+        self.plan: Plan = Plan()
         self.waiting: list[PendingRecord] = []
         self.head: int = 0
-        self.again: deque[Entry] = deque()
-        self.rest: float = 0.0
+        self.retries: deque[Entry] = deque()
+        self.backoff_until: float = 0.0
         self.retrying: bool = False
-        self.on_their_way: int = 0
-        self.hurry: int = 0
+        self.in_flight: int = 0
+        self.flush_count: int = 0
         self.average: float = FIRST_AVERAGE
-        self.elders: list[Lane] = []
+        self.parents: list[Lane] = []
         self.last_error: str = ""
         self.first_failure: float = NEVER
         self.unjudged: int = 0
-        self.queue: deque[asyncio.Future[None]] = deque()
-        # The batcher's notes.
-        self.alarm: float = NEVER
-        self.listed: bool = False
-        self.entries: int = 0
-        self.size: float = 0.0
 
     def __len__(self) -> int:
         return len(self.waiting) - self.head
 
     def __bool__(self) -> bool:
-        return self.head < len(self.waiting) or bool(self.again)
+        return self.head < len(self.waiting) or bool(self.retries)
 
     def __repr__(self) -> str:
-        return f"<Lane {self.shard_id}: {len(self)} waiting, {len(self.again)} again, {self.on_their_way} on their way>"
+        return f"<Lane {self.shard_id}: {len(self)} queued, {len(self.retries)} to retry, {self.in_flight} in flight>"
 
     @property
     def oldest(self) -> float:
-        """When its oldest record was admitted; NEVER if it has none."""
+        """When its oldest record was admitted. NEVER if it is empty."""
         oldest = self.waiting[self.head].admitted if self.head < len(self.waiting) else NEVER
-        return min(oldest, self.again[0].admitted) if self.again else oldest
+        return min(oldest, self.retries[0].admitted) if self.retries else oldest
 
     @property
     def waits_for_refresh(self) -> bool:
         """True if order keeps it closed until the stream has been described again."""
-        return self.unjudged > 0 or any(elder.unjudged for elder in self.elders)
+        return self.unjudged > 0 or any(parent.unjudged for parent in self.parents)
 
     def expires(self, expiry: Expiry, stalled_since: float) -> float:
         """Return when its first record times out, or an earlier time."""
@@ -98,16 +107,62 @@ class Lane:
             return NEVER
         return expiry.at(self.oldest, self.first_failure, stalled_since)
 
+    # Sending.
+
     def closed_by_order(self) -> bool:
-        """Return whether nothing may be sent now, so that order is kept."""
-        if self.elders:
-            self.elders = [elder for elder in self.elders if elder.on_their_way]
-        return self.on_their_way > 0 or bool(self.elders)
+        """Return True if no record may be sent now, to keep the order."""
+        if self.parents:
+            self.parents = [parent for parent in self.parents if parent.in_flight]
+        return self.in_flight > 0 or bool(self.parents)
+
+    def follow(self, parents: list[Lane]) -> None:
+        """Wait for the requests in flight of the lanes of parent shards, and of those that they wait for themselves."""
+        self.parents = list(dict.fromkeys([lane for parent in parents for lane in (parent, *parent.parents)]))
+
+    def flush_now(self) -> None:
+        """Let the records that are queued now linger no longer."""
+        self.flush_count = len(self)
+
+    def back_off(self, until: float) -> None:
+        """Send nothing before a time."""
+        self.backoff_until = max(self.backoff_until, until)
+
+    def note_size(self, average: float, weight: float = 0.5) -> None:
+        """Update the average size of a record."""
+        self.average += (average - self.average) * weight
+
+    def request_started(self) -> None:
+        """Count a request with records of the lane, or an aggregate that awaits judgement."""
+        self.in_flight += 1
+
+    def request_ended(self) -> None:
+        """Count a request of the lane as ended."""
+        self.in_flight -= 1
+        self.retrying = False
+
+    def judgement_started(self) -> None:
+        """Count an aggregate that awaits judgement."""
+        self.unjudged += 1
+
+    def judgement_ended(self) -> None:
+        """Count an aggregate as judged."""
+        self.unjudged -= 1
+
+    def failed(self, error: str) -> None:
+        """Store the error for which records are retried."""
+        self.last_error = error
+
+    def accepted(self) -> None:
+        """Clear the last error, because the shard accepted a record, unless records are still to be retried."""
+        if not self.retries:
+            self.last_error = ""
+
+    # Taking records out.
 
     def drop(self, count: int) -> None:
-        """Take so many off the front."""
+        """Remove a number of records from the front."""
         self.head += count
-        self.hurry = max(self.hurry - count, 0)
+        self.flush_count = max(self.flush_count - count, 0)
         if self.head == len(self.waiting):
             self.waiting.clear()
             self.head = 0
@@ -115,101 +170,128 @@ class Lane:
             del self.waiting[: self.head]
             self.head = 0
 
+    def move_queued(self, entries: list[Entry]) -> None:
+        """Move all queued records to the end of a list."""
+        entries += self.waiting[self.head :] if self.head else self.waiting
+        self.waiting.clear()
+        self.head = self.flush_count = 0
+
+    def take(self, chosen: list[PendingRecord]) -> None:
+        """Remove queued records, which may be anywhere in the queue."""
+        taken = set(chosen)
+        end = self.waiting.index(chosen[-1], self.head) + 1
+        self.waiting[self.head : end] = [
+            delivery for delivery in self.waiting[self.head : end] if delivery not in taken
+        ]
+        self.flush_count = max(self.flush_count - len(chosen), 0)
+
+    def take_retry(self) -> Entry:
+        """Remove and return the first Kinesis record to retry."""
+        entry = self.retries.popleft()
+        self.retrying = True
+        return entry
+
+    def take_expired(self, expiry: Expiry, stalled_since: float, now: float) -> list[PendingRecord]:
+        """Remove and return the records that have timed out."""
+
+        def is_expired(record: Entry, first_failure: float) -> bool:
+            return expiry.at(record.admitted, first_failure, stalled_since) <= now
+
+        expired: list[PendingRecord] = []
+        kept: deque[Entry] = deque()
+        split: list[PendingRecord] = []
+        for entry in self.retries:
+            if not is_expired(entry, entry.first_failure):
+                kept.append(entry)
+            elif isinstance(entry, PendingRecord):
+                expired.append(entry)
+            else:
+                for delivery in split_entry(entry):
+                    (expired if is_expired(delivery, delivery.first_failure) else split).append(delivery)
+        self.retries = kept
+        waiting = self.waiting[self.head :]
+        if expiry.at(NEVER, self.first_failure, NEVER) <= now:  # the records that failed may be anywhere in the queue
+            left = [delivery for delivery in waiting if not is_expired(delivery, delivery.first_failure)]
+            expired += [delivery for delivery in waiting if is_expired(delivery, delivery.first_failure)]
+            self.flush_count = max(self.flush_count - len(waiting) + len(left), 0)
+            self.waiting[:] = left
+            self.head = 0
+            self.first_failure = min([entry.first_failure for entry in (*left, *kept)], default=NEVER)
+        else:
+            count = 0
+            while count < len(waiting) and is_expired(waiting[count], NEVER):
+                count += 1
+            expired += waiting[:count]
+            self.drop(count)
+        if split:
+            self.put_in_front(split)
+        return expired
+
+    def take_keys(self, keys: Container[str]) -> list[PendingRecord]:
+        """Remove and return all records with some partition keys."""
+        taken: list[PendingRecord] = []
+        kept: deque[Entry] = deque()
+        split: list[PendingRecord] = []
+        for entry in self.retries:
+            if isinstance(entry, PendingRecord):
+                (taken if entry.partition_key in keys else kept).append(entry)
+            elif any(delivery.partition_key in keys for delivery in entry.members):
+                split += split_entry(entry)
+            else:
+                kept.append(entry)
+        self.retries = kept
+        waiting = split + self.waiting[self.head :]
+        waiting.sort(key=_admitted)
+        taken += [delivery for delivery in waiting if delivery.partition_key in keys]
+        self.waiting[:] = [delivery for delivery in waiting if delivery.partition_key not in keys]
+        self.head = 0
+        self.flush_count = min(self.flush_count + len(split), len(self.waiting))
+        return taken
+
+    def take_all(self) -> list[PendingRecord]:
+        """Remove and return all records, in order."""
+        everything: list[PendingRecord] = []
+        for entry in self.retries:
+            everything += split_entry(entry)
+        everything += self.waiting[self.head :]
+        self.retries.clear()
+        self.waiting.clear()
+        self.head = self.flush_count = 0
+        self.first_failure = NEVER
+        return everything
+
+    # Adding records.
+
+    def append(self, deliveries: list[PendingRecord]) -> None:
+        """Append records to the queue. With several lanes, the router appends to `waiting` in compiled code."""
+        self.waiting += deliveries
+
     def put_in_front(self, deliveries: list[PendingRecord]) -> None:
-        """Put records before all that wait, but for those that are older. They do not wait for company again."""
+        """Put records before all queued records except older ones. They do not linger again."""
         waiting = self.waiting
         in_order = not deliveries or self.head == len(waiting) or deliveries[-1].admitted <= waiting[self.head].admitted
         waiting[: self.head] = deliveries
         self.head = 0
-        self.hurry += len(deliveries)
+        self.flush_count += len(deliveries)
         self._note_failures(deliveries)
         if not in_order:  # requests may fail in another order than they were sent in
             waiting.sort(key=_admitted)
 
-    def send_again(self, entries: list[Entry]) -> None:
-        """Put Kinesis records that failed before anything else, but for older ones that failed too."""
-        again = self.again
-        in_order = not entries or not again or entries[-1].admitted <= again[0].admitted
-        again.extendleft(reversed(entries))
+    def retry(self, entries: list[Entry]) -> None:
+        """Put Kinesis records that failed before all others except older ones that failed too."""
+        retries = self.retries
+        in_order = not entries or not retries or entries[-1].admitted <= retries[0].admitted
+        retries.extendleft(reversed(entries))
         self._note_failures(entries)
         if not in_order:
-            self.again = deque(sorted(again, key=_admitted))
+            self.retries = deque(sorted(retries, key=_admitted))
 
     def _note_failures(self, entries: Iterable[Entry]) -> None:
         self.first_failure = min([self.first_failure, *[entry.first_failure for entry in entries]])
 
-    def expired(self, expiry: Expiry, stalled_since: float, now: float) -> list[PendingRecord]:
-        """Take out and return the records that have timed out."""
 
-        def is_late(record: Entry, first_failure: float) -> bool:
-            return expiry.at(record.admitted, first_failure, stalled_since) <= now
-
-        late: list[PendingRecord] = []
-        left: deque[Entry] = deque()
-        loose: list[PendingRecord] = []
-        for entry in self.again:
-            if not is_late(entry, entry.first_failure):
-                left.append(entry)
-            elif isinstance(entry, PendingRecord):
-                late.append(entry)
-            else:
-                for delivery in taken_apart(entry):
-                    (late if is_late(delivery, delivery.first_failure) else loose).append(delivery)
-        self.again = left
-        waiting = self.waiting[self.head :]
-        if expiry.at(NEVER, self.first_failure, NEVER) <= now:  # those that failed stand anywhere in it
-            kept = [delivery for delivery in waiting if not is_late(delivery, delivery.first_failure)]
-            late += [delivery for delivery in waiting if is_late(delivery, delivery.first_failure)]
-            self.hurry = max(self.hurry - len(waiting) + len(kept), 0)
-            self.waiting[:] = kept
-            self.head = 0
-            self.first_failure = min([entry.first_failure for entry in (*kept, *left)], default=NEVER)
-        else:
-            count = 0
-            while count < len(waiting) and is_late(waiting[count], NEVER):
-                count += 1
-            late += waiting[:count]
-            self.drop(count)
-        if loose:
-            self.put_in_front(loose)
-        return late
-
-    def without(self, keys: Container[str]) -> list[PendingRecord]:
-        """Take out and return all records of some partition keys."""
-        behind: list[PendingRecord] = []
-        kept: deque[Entry] = deque()
-        loose: list[PendingRecord] = []
-        for entry in self.again:
-            if isinstance(entry, PendingRecord):
-                (behind if entry.partition_key in keys else kept).append(entry)
-            elif any(delivery.partition_key in keys for delivery in entry.members):
-                loose += taken_apart(entry)
-            else:
-                kept.append(entry)
-        self.again = kept
-        waiting = loose + self.waiting[self.head :]
-        waiting.sort(key=_admitted)
-        behind += [delivery for delivery in waiting if delivery.partition_key in keys]
-        self.waiting[:] = [delivery for delivery in waiting if delivery.partition_key not in keys]
-        self.head = 0
-        self.hurry = min(self.hurry + len(loose), len(self.waiting))
-        return behind
-
-    def emptied(self) -> list[PendingRecord]:
-        """Take out and return all records, in order."""
-        everything: list[PendingRecord] = []
-        for entry in self.again:
-            everything += taken_apart(entry)
-        everything += self.waiting[self.head :]
-        self.again.clear()
-        self.waiting.clear()
-        self.head = self.hurry = 0
-        self.first_failure = NEVER
-        return everything
-
-
-def taken_apart(entry: Entry) -> list[PendingRecord]:
-    """Return the unsettled records in a Kinesis record that is not sent again as it is, with its attempts counted to them."""
+def split_entry(entry: Entry) -> list[PendingRecord]:
+    """Return the unsettled records of a Kinesis record that is not retried as a whole. Its attempts count as theirs."""
     if isinstance(entry, PendingRecord):
         return [entry] if entry.outcome is None else []
     members = [delivery for delivery in entry.members if delivery.outcome is None]
@@ -222,5 +304,5 @@ def taken_apart(entry: Entry) -> list[PendingRecord]:
 
 
 def count_records(entries: Iterable[Entry]) -> int:
-    """Return how many records are in Kinesis records."""
+    """Return the number of user records in Kinesis records."""
     return sum([1 if isinstance(entry, PendingRecord) else len(entry.members) for entry in entries])

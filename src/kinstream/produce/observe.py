@@ -22,7 +22,7 @@ def teller(name: str, observer: Observer | None) -> Callable[[Event], None] | No
         return None
     failed = False
 
-    def tell(event: Event) -> None:
+    def emit(event: Event) -> None:
         nonlocal failed
         try:
             observer(without_data(event))
@@ -31,4 +31,4 @@ def teller(name: str, observer: Observer | None) -> Callable[[Event], None] | No
                 failed = True
                 _log.exception("%s: the observer failed; this is said once", name)
 
-    return tell
+    return emit

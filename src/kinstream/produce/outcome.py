@@ -1,4 +1,4 @@
-"""Outcome: tells each record what became of it, gives its room back, and counts."""
+"""Outcomes: settles records, frees their space in the buffer, and counts them."""
 
 from __future__ import annotations
 
@@ -12,54 +12,54 @@ from kinstream.events import Event, RecordsBuffered, RecordsFailed
 from kinstream.frames import without_frames
 from kinstream.produce.admit import OVERHEAD
 from kinstream.produce.batch import total_size
+from kinstream.produce.capacity import Capacity
 from kinstream.produce.expire import NEVER
 from kinstream.produce.outstanding import Outstanding
 from kinstream.produce.pending import Aggregate, Entry, Failure, PendingRecord, Unobserved, settle_waiter
 from kinstream.produce.report import Reporter
-from kinstream.produce.room import Room
 from kinstream.produce.settle import in_doubt, mark_written
 from kinstream.produce.statistics import Counts
-from kinstream.produce.unseen import Unseen
+from kinstream.produce.unobserved import UnobservedFailures
 from kinstream.record import PutRecordResult
 
 
 class Outcomes:
-    """Ends records.
+    """Settles records.
 
     Args:
-        room: Where they get room back.
-        tell: Told events; None where nobody listens.
+        capacity: Space of the buffer.
+        emit: Receives events. None if there is no observer.
         report: Logs failures.
-        clock: The time.
-        aggregates: Whether there may be aggregates.
+        clock: Clock of the producer.
+        aggregates: True if records may be aggregated.
 
     Attributes:
-        counts: What was done so far.
-        unseen: Failures that nobody has seen.
+        counts: Counters of the producer.
+        unobserved: Failures that no caller has observed.
         outstanding: Records that are not settled yet.
     """
 
     def __init__(
         self,
-        room: Room,
-        tell: Callable[[Event], None] | None,
+        capacity: Capacity,
+        emit: Callable[[Event], None] | None,
         report: Reporter,
         clock: Clock,
         *,
         aggregates: bool,
     ) -> None:
         self.counts: Counts = Counts()
-        self.unseen: Unseen = Unseen()
-        self.outstanding: Outstanding = Outstanding(room)
-        self._room = room
-        self._tell = tell
+        self.unobserved: UnobservedFailures = UnobservedFailures()
+        self.outstanding: Outstanding = Outstanding(capacity)
+        self._capacity = capacity
+        self._emit = emit
         self._report = report
         self._clock = clock
         self._aggregates = aggregates
         self._watchers: list[asyncio.Future[None]] = []
 
     async def next(self) -> None:
-        """Wait until the next records are settled. Who waits here has not seen what became of them."""
+        """Wait until the next records are settled. This does not observe their failures."""
         watcher = asyncio.get_running_loop().create_future()
         self._watchers.append(watcher)
         await watcher
@@ -71,16 +71,16 @@ class Outcomes:
         self._watchers.clear()
 
     def admitted(self, deliveries: list[PendingRecord]) -> None:
-        """Count records that leave the inbox, whereto ever."""
+        """Count records that leave the inbox."""
         self.outstanding.add(deliveries)
         size = total_size(deliveries, 0, len(deliveries))
         self.counts.records_put += len(deliveries)
         self.counts.bytes_put += size
-        if self._tell is not None and deliveries:
-            self._tell(RecordsBuffered(len(deliveries), size))
+        if self._emit is not None and deliveries:
+            self._emit(RecordsBuffered(len(deliveries), size))
 
     def written(self, entries: list[Entry], results: list[PutRecordResult]) -> int:
-        """Tell records that they are written; return how many were not settled before."""
+        """Settle records as written. Return the number of those that were not settled before."""
         counts = self.counts
         if counts.retried_failed or counts.retried_unknown or counts.retried_misrouted:
             counts.possible_duplicates += sum(map(in_doubt, entries))
@@ -89,7 +89,7 @@ class Outcomes:
         records, size, awaited = mark_written(entries, results)
         counts.kinesis_records += len(entries)
         counts.records_written += records
-        self._room.give(records, size + OVERHEAD * records)
+        self._capacity.give(records, size + OVERHEAD * records)
         for delivery in awaited:
             delivery.wake()
         if self._watchers:
@@ -105,18 +105,18 @@ class Outcomes:
         *,
         log: bool = True,
     ) -> list[PendingRecord]:
-        """Tell records that they failed for good; return those that were not settled before."""
+        """Settle records as failed. Return those that were not settled before."""
         failed = [delivery for delivery in deliveries if delivery.outcome is None]
         if isinstance(cause, KinesisError):
-            # In its frames is the request with its records, which hold the failure: the collector cannot see such a circle.
+            # Its frames hold the request with its records, which hold the failure: the collector cannot see such a cycle.
             without_frames(cause)
         failure = Failure(details, cause, kind)
-        unobserved = Unobserved(failure, self.unseen)
-        count = size = unseen = observed = 0
+        unobserved = Unobserved(failure, self.unobserved)
+        count = size = unawaited = observed = 0
         waiting: list[PendingRecord] = []
         together: set[int] = set()
         with suppress(MemoryError):  # the records fail nevertheless
-            together = self.unseen.awaited(failed)
+            together = self.unobserved.awaited(failed)
         try:
             for delivery in failed:
                 count += 1
@@ -130,27 +130,27 @@ class Outcomes:
                         continue
                 delivery.outcome = unobserved
                 if waiter is None and id(delivery) not in together:
-                    unseen += 1
-                self.unseen.keep(delivery, failure, len(failed) - count)
+                    unawaited += 1
+                self.unobserved.keep(delivery, failure, len(failed) - count)
         finally:
             if count:
-                self.unseen.add(failure, count - observed)
-                self._room.give(count, size)
+                self.unobserved.add(failure, count - observed)
+                self._capacity.give(count, size)
                 self.counts.records_failed += count
-                for delivery in waiting:  # not before: records that wait for their callback count for themselves
+                for delivery in waiting:  # not before: a record with a callback counts as buffered until it has run
                     delivery.wake()
                 self._wake_watchers()
         if failed:
-            if unseen and log:
-                self.unseen.log_later(failure, unseen, self._clock.monotonic())
-            if self._tell is not None:
-                self._tell(RecordsFailed(len(failed), len(failed) - unseen, cause, details))
+            if unawaited and log:
+                self.unobserved.log_later(failure, unawaited, self._clock.monotonic())
+            if self._emit is not None:
+                self._emit(RecordsFailed(len(failed), len(failed) - unawaited, cause, details))
         return failed
 
-    def log_unseen(self, now: float) -> None:
-        """Log the failures that no caller has observed in time; NEVER as the time: all."""
-        for cause, (details, records) in self.unseen.to_log(now).items():
-            self._report.unseen(cause, details, records)
+    def log_unobserved(self, now: float) -> None:
+        """Log the failures that no caller has observed in time. With NEVER as the time, log all."""
+        for cause, (details, records) in self.unobserved.to_log(now).items():
+            self._report.unobserved(cause, details, records)
 
     def abort(self, cause: BaseException, details: str, *, log: bool) -> None:
         """Fail all outstanding records, and wake every waiter."""
@@ -160,8 +160,8 @@ class Outcomes:
             self.outstanding.wake_all()
             self._wake_watchers()
         self.outstanding.prune()
-        self.log_unseen(NEVER)  # no turn follows
+        self.log_unobserved(NEVER)  # no turn follows
 
-    def late(self, deliveries: list[PendingRecord], details: str) -> list[PendingRecord]:
-        """Fail records that have timed out; return those that were not settled before."""
+    def timed_out(self, deliveries: list[PendingRecord], details: str) -> list[PendingRecord]:
+        """Settle records as timed out. Return those that were not settled before."""
         return self.failed(deliveries, RequestTimedOut(details), details) if deliveries else []

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 
+from kinstream.produce.capacity import Capacity
 from kinstream.produce.delivery import first_unsettled
 from kinstream.produce.pending import PendingRecord
-from kinstream.produce.room import Room
 
 SLACK = 2000
 """Settled records that may be listed in addition to one for each record in the buffer."""
@@ -20,11 +20,11 @@ class Outstanding:
     """Lists the outstanding records. Settled ones are removed later, many at a time.
 
     Args:
-        room: The buffer, which counts the records that are not settled.
+        capacity: Capacity of the buffer. It counts the records that are not settled.
     """
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
+    def __init__(self, capacity: Capacity) -> None:
+        self._capacity = capacity
         self._parts: deque[list[PendingRecord]] = deque()
         self._first = 0  # the index in the first part before which all are settled
         self._count = 0
@@ -47,7 +47,7 @@ class Outstanding:
                 break
             self._count -= len(parts.popleft())
             self._first = 0
-        if self._count > 2 * self._room.taken_records + SLACK:
+        if self._count > 2 * self._capacity.taken_records + SLACK:
             left = self.unsettled()
             self._parts = deque([left])
             self._count = len(left)

@@ -167,7 +167,7 @@ class Outage:
         self._last = float("-inf")
         self.until: float = 0.0
 
-    def answered(self) -> None:
+    def responded(self) -> None:
         """Learn that a request was answered."""
         self._failures = 0
         self.until = 0.0
@@ -188,11 +188,11 @@ class Outage:
         if self._failures >= OUTAGE:
             self.until = now + delay(self._failures, random, self._initial_delay, self._max_delay)
 
-    def room(self, on_their_way: int, max_requests: int, now: float) -> int:
+    def allowed(self, in_flight: int, max_requests: int, now: float) -> int:
         """Return how many requests may go out."""
         if now < self.until:
             return 0
-        return (1 if self._failures >= OUTAGE else max_requests) - on_their_way
+        return (1 if self._failures >= OUTAGE else max_requests) - in_flight
 
 
 def delay(failures: int, random: float, initial_delay: float, max_delay: float) -> float:

@@ -19,7 +19,7 @@ from kinstream.record import NO_KEY, PutResult, Record
 from kinstream.sharding.hashkey import MAX_HASH_KEY
 
 if TYPE_CHECKING:
-    from kinstream.produce.unseen import Unseen
+    from kinstream.produce.unobserved import UnobservedFailures
 
 KEYLESS = NO_KEY
 """The partition key of records that were put without one, compared by identity. A user's equal key is refused before."""
@@ -112,14 +112,14 @@ class Unobserved:
 
     Attributes:
         failure: The failure.
-        unseen: The producer's account of unobserved failures.
+        unobserved: The producer's account of unobserved failures.
     """
 
-    __slots__ = ("failure", "unseen")
+    __slots__ = ("failure", "unobserved")
 
-    def __init__(self, failure: Failure, unseen: Unseen) -> None:
+    def __init__(self, failure: Failure, unobserved: UnobservedFailures) -> None:
         self.failure: Failure = failure
-        self.unseen: Unseen = unseen
+        self.unobserved: UnobservedFailures = unobserved
 
 
 # gc=False: the collector need not look at each of a million records. What would be a circle through one (a waiter, an
@@ -184,7 +184,7 @@ class PendingRecord(Delivery, eq=False, gc=False):
         if outcome is None:
             raise asyncio.InvalidStateError("the record is not settled yet: await the delivery")
         if isinstance(outcome, Unobserved):
-            outcome.unseen.saw(outcome)
+            outcome.unobserved.saw(outcome)
             self.outcome = outcome.failure
         return self.error()
 

@@ -1,13 +1,12 @@
-"""Pipeline: the way of a record, from `put` to its end. Read this first.
+"""Pipeline: the path of a record from `put` to its result. Read this first.
 
-    put -> entrance (admit, room) -> inbox -> route -> lanes -> batch (aggregate, pace, order) -> send -> settle -> outcome
-                                                ^                                                   |
-                                                +------------------- again -------------------------+
+    put -> gate (admit, capacity) -> inbox -> route -> lanes -> batch (aggregate, pace, order) -> send -> settle -> outcome
+                                                ^                                                    |
+                                                +------------------ retry ---------------------------+
 
-`Pipeline.turn` is the heart: a plain function, called once in a turn of the event loop in which anything happened, and when the
-next thing is due. There is no task but one for each request on its way, one for the timer, one that looks at the stream; an idle
-pipeline has none. The stages decide and return values; only this file moves records from one to the next, and only here is one
-put back.
+`Pipeline.turn` is the center: a plain function that is called once in a turn of the event loop in which anything happened, and
+when something is due. There is one task for each request in flight, one for the timer, and one that describes the stream. An
+idle pipeline has no task. The stages decide and return values. Only this file moves records from one stage to another, and back.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -32,59 +30,67 @@ from kinstream.errors import (
     Undelivered,
 )
 from kinstream.events import (
+    AggregationDisabled,
     Event,
     MisroutedAggregateAccepted,
     Observer,
     RecordsRetried,
     RequestCompleted,
     RequestSent,
+    ShardMapRefreshed,
 )
 from kinstream.frames import without_frames
 from kinstream.produce.admit import Admission
 from kinstream.produce.batch import Batch, Batcher
+from kinstream.produce.bisection import parts_to_retry, refused
+from kinstream.produce.deadlines import Deadlines
 from kinstream.produce.delivery import Deliveries
-from kinstream.produce.entrance import Entrance
+from kinstream.produce.describe import Describer, Description
 from kinstream.produce.expire import ABSENT, NEVER, REFRESH, SERVICE, Cause, Expiry, StallClocks
-from kinstream.produce.follow import Follower, Stray, Unconfirmed
-from kinstream.produce.lane import Lane, taken_apart
-from kinstream.produce.learn import Scout
+from kinstream.produce.gate import Gate
+from kinstream.produce.in_flight import Expired, InFlight
+from kinstream.produce.lane import Lane, split_entry
 from kinstream.produce.lifetime import Lifetime
 from kinstream.produce.observe import teller
+from kinstream.produce.order import behind, first_failures
 from kinstream.produce.outcome import Outcomes
 from kinstream.produce.pace import Outage, Pace, delay
-from kinstream.produce.pending import KEYLESS, Aggregate, Entry, PendingRecord, WrappedRecord, count_attempt
+from kinstream.produce.pending import Aggregate, Entry, PendingRecord, WrappedRecord, count_attempt
 from kinstream.produce.pump import Pump
-from kinstream.produce.refusal import SAMPLES, Refusal
 from kinstream.produce.report import Reporter
 from kinstream.produce.route import Router
+from kinstream.produce.schedule import Schedule
 from kinstream.produce.send import Sender
 from kinstream.produce.settle import (
     THROTTLED,
-    Again,
+    Retry,
     Verdict,
-    hopeless,
+    is_final,
+    judge,
     refused_for_one,
-    scatter,
     settle,
-    settle_unanswered,
+    settle_failed_request,
+    split_misrouted,
 )
 from kinstream.produce.statistics import FlushResult, ProducerStatistics
-from kinstream.produce.unseen import Unseen
+from kinstream.produce.stream_state import Disabled, StreamState
+from kinstream.produce.unobserved import UnobservedFailures
 from kinstream.record import Encoder, PutRecordResult
 from kinstream.sharding.hashkey import MAX_HASH_KEY
+from kinstream.sharding.shardmap import ShardMap
 
 LEFT = "not written when the producer was closed"
 WRAPPED = (
     "; its data is itself an aggregated record and was sent in a container of one record: put_record sends it without"
 )
 MANY_LANES = 50
-"""With more lanes, what comes in is not put into them at every turn: to look at a lane costs as much as several records do."""
-WORTH_A_LOOK = 8
-"""It waits until there are so many records for each lane,"""
-GATHERING = 0.25
-"""or until the first has waited for this part of its linger."""
+"""With more lanes, the inbox is not routed at every turn: checking a lane costs as much as several records do."""
+RECORDS_PER_LANE = 8
+"""The inbox is routed once it has this number of records for each lane,"""
+INBOX_LINGER = 0.25
+"""or once its first record has waited for this part of the linger."""
 ABORT_TRIES = 3
-"""How often the end of all records is tried if settling them raises."""
+"""Maximum attempts to settle all records at the end if settling them raises."""
 THROTTLED_DELAY = 1.0
 """Maximum seconds of backoff of a shard that throttles records. It would accept others by then; its pace does the rest."""
 
@@ -92,23 +98,23 @@ _log = logging.getLogger("kinstream.producer")
 
 
 class Pipeline:
-    """Brings records to a stream.
+    """Writes records to a stream.
 
     Args:
-        client: Carries the requests, and has the clock.
+        client: Sends the requests, and has the clock.
         stream: The stream.
-        order: "key": records of a key are written in the order in which they were put. None: in no order.
-        aggregate: How records are packed; None: each goes for itself.
-        batch: How requests are filled.
-        rate_limits: How fast a shard is written to; None: as fast as it takes records.
-        buffer: How much is held.
-        delivery: How long a record is tried.
+        order: "key": records of a key are written in the order in which they were put. None: no order.
+        aggregate: Limits of aggregates. None: records are not aggregated.
+        batch: Limits of requests.
+        rate_limits: Rate limits of a shard. None: no limits.
+        buffer: Limits of the buffer.
+        delivery: Timeouts and delays of retries.
         observer: Receives events.
         encoder: Encodes data that is not bytes-like, if its record has no encoder.
 
     Attributes:
-        entrance: Where records come in.
-        unseen: Failures that no caller has observed.
+        gate: Accepts records into the buffer.
+        unobserved: Failures that no caller has observed.
         lifetime: Ends the pipeline if it is never closed.
     """
 
@@ -133,154 +139,155 @@ class Pipeline:
         self._rate_limits = rate_limits
         self._delivery = delivery
         self._random = random.Random()
-        self._tell: Callable[[Event], None] | None = teller(stream.name, observer)
+        self._emit: Callable[[Event], None] | None = teller(stream.name, observer)
 
-        # The stages, in the order of a record's way.
+        # The stages, in the order in which a record passes them.
         self._pump = Pump(self._turn, self._before_turn, self._clock)
         self.lifetime: Lifetime = Lifetime(stream.name, lambda: len(self._unsettled()), self._abandon)
         self._router = Router(self._make_lane, keep_order=keep_order)
-        self._expiry = Expiry(delivery.timeout, NEVER if delivery.max_age is None else delivery.max_age)
         self._stalls = StallClocks(delivery.timeout)
-        self._batcher = Batcher(batch, aggregate, self._expiry, self._stalls, keep_order=keep_order, tell=self._tell)
-        self.entrance: Entrance = Entrance(
-            Admission(buffer, encoder), buffer, self._router, self._pump, self._route, self._clock
-        )
+        expiry = Expiry(delivery.timeout, NEVER if delivery.max_age is None else delivery.max_age)
+        self._deadlines = Deadlines(expiry, self._stalls, keep_order=keep_order)
+        self._schedule = Schedule(batch, aggregate or Aggregation(), self._deadlines, keep_order=keep_order)
+        self._batcher = Batcher(batch, aggregate, self._schedule, keep_order=keep_order, emit=self._emit)
+        self.gate: Gate = Gate(Admission(buffer, encoder), buffer, self._router, self._pump, self._route, self._clock)
         self._outage = Outage(delivery.initial_delay, delivery.max_delay)
         self._sender = Sender(client, stream, delivery.timeout)
+        self._in_flight = InFlight(self._deadlines)
         self._report = Reporter(stream.name, self._clock)
         self._outcomes = Outcomes(
-            self.entrance.room, self._tell, self._report, self._clock, aggregates=aggregate is not None
+            self.gate.capacity, self._emit, self._report, self._clock, aggregates=aggregate is not None
         )
         self._counts = self._outcomes.counts
-        self.unseen: Unseen = self._outcomes.unseen
+        self.unobserved: UnobservedFailures = self._outcomes.unobserved
         self._outstanding = self._outcomes.outstanding
 
-        # Where records are that are neither in the inbox nor in a lane.
-        self._on_their_way: dict[Batch, asyncio.Task[None]] = {}
-        self._parts: deque[Batch] = deque()  # of requests that were refused for one of their records
-        self._cancelled: list[Batch] = []  # requests that were cancelled from outside
+        # The stream.
+        self._describer = Describer(client, stream)
+        self._stream = StreamState(aggregates=aggregate is not None)
+        self._describing: asyncio.Task[None] | None = None
+        self.gate.admission.outgrown = self._outgrown
 
-        self._follower = Follower(
-            Scout(client, stream), self._router, self._batcher, self.entrance, self._pump, self._clock, self._counts,
-            self._stalls, aggregates=aggregate is not None, name=stream.name, tell=self._tell, report=self._report,
-            judged=self._judged, confirmed=self._confirmed, die=self._die,
-        )  # fmt: skip
         self._last_failure = ""  # why the last request failed as a whole; "" if there was a response after it
-        self._held = False
-        self._hurried = False
+        self._held_back = False
+        self._flush_requested = False
         self._closed: asyncio.Future[None] | None = None
         self._dead = False
 
     def take(self, deliveries: list[PendingRecord], charge: int) -> None:
-        """Take in records that somebody admitted within what `entrance.lend` lent. If nothing is taken in any more, they fail."""
-        if self.entrance.shut is None:
-            self._guarded(self.entrance.take, deliveries, charge)
-        if (shut := self.entrance.shut) is not None:
-            self.entrance.room.take(len(deliveries), charge)
+        """Buffer records that another thread admitted within the credit of `Gate.grant`. If the pipeline is closed, they fail."""
+        if self.gate.closed_by is None:
+            self._guarded(self.gate.take, deliveries, charge)
+        if (closed_by := self.gate.closed_by) is not None:
+            self.gate.capacity.take(len(deliveries), charge)
             self._outcomes.admitted(deliveries)
-            self._outcomes.failed(deliveries, shut.__cause__ or shut, shut.details)
+            self._outcomes.failed(deliveries, closed_by.__cause__ or closed_by, closed_by.details)
 
     # The turn.
 
     def turn(self, now: float) -> None:
-        """Move on everything that can be moved."""
+        """Move all records that can be moved."""
         self._fail_cancelled(now)
-        self._follower.look_if_due(now)
+        self._describe_if_due(now)
         self._route(now)
-        self._hasten(now)
+        self._flush_if_full(now)
         self._check_clocks(now)
         self._send(now)
         self._expire(now)
         self._outstanding.prune()
-        self._outcomes.log_unseen(now)
+        self._outcomes.log_unobserved(now)
         self._report.check(now)
-        self.entrance.let_in()
+        self.gate.wake_waiters()
         self._pump.set_timer(self._next_due(now), now)
-        if not self.entrance.room.taken_records:
+        if not self.gate.capacity.taken_records:
             self.lifetime.end()
 
     def _before_turn(self) -> None:
         self.lifetime.begin()
-        self.entrance.before_turn()
+        self.gate.before_turn()
 
     def _turn(self) -> None:
-        self.entrance.after_turn()
+        self.gate.after_turn()
         if not self._dead and not self._pump.paused:
             self._guarded(self.turn, self._clock.monotonic())
 
     def _route(self, now: float | None = None) -> None:
-        """Put what has come into its lanes, as soon as these are known."""
+        """Move the inbox to the lanes, if these are known."""
         if now is None:
             now = self._clock.monotonic()
-        elif self._gathers(now):
+        elif self._inbox_lingers(now):
             return
-        if self._follower.holds_back(now):
-            self._held = True
+        if self._stream.holds_back(now):
+            self._held_back = True
             return
-        entrance, router = self.entrance, self._router
-        if self._held:
-            self._held = False
+        gate, router = self.gate, self._router
+        if self._held_back:
+            self._held_back = False
             waited_since = self._stalls.since(REFRESH)
             if router.lanes[0].shard_id is None and waited_since != NEVER:
-                self._stalls.start(router.lanes[0], waited_since)  # nothing has responded since then
-        if entrance.inbox:
-            arrived = entrance.inbox
+                self._stalls.start(router.lanes[0], waited_since)  # no response has arrived since then
+        if gate.inbox:
+            arrived = gate.inbox
             self._outcomes.admitted(arrived)
-            entrance.inbox = []
-            if entrance.admission.keyless:
+            gate.keep([])
+            if gate.admission.keyless:
                 router.spread(arrived, lambda: self._random.randint(0, MAX_HASH_KEY))
             lanes = router.place(arrived)
-            self._batcher.touch_all(lanes, now)
-            entrance.look_at(lanes)
-        if self._hurried:
-            self._hurried = False
-            self._batcher.hurry(router.lanes, now)
+            self._schedule.touch_all(lanes, now)
+            gate.check_saturation(lanes)
+        if self._flush_requested:
+            self._flush_requested = False
+            self._schedule.flush_now(router.lanes, now)
 
-    def _hasten(self, now: float) -> None:
-        """Wait for no company where there is no room for it, and nothing on its way that makes room."""
-        if not (self._on_their_way or self._parts) and now >= self._outage.until:
-            full = self._router.lanes if self.entrance.room.queue else list(self.entrance.crowded)
-            self._batcher.hurry(full, now)
+    def _flush_if_full(self, now: float) -> None:
+        """Skip the linger if the buffer is full and no request is in flight to free space."""
+        if not (self._in_flight.requests or self._in_flight.parts) and now >= self._outage.until:
+            full = self._router.lanes if self.gate.capacity.queue else list(self.gate.saturated)
+            self._schedule.flush_now(full, now)
 
-    def _gathers(self, now: float) -> bool:
-        """Return whether the inbox waits for more, because there are so many lanes."""
-        lanes, inbox = len(self._router.lanes), self.entrance.inbox
-        if lanes <= MANY_LANES or not inbox or len(inbox) >= lanes * WORTH_A_LOOK:
+    def _inbox_lingers(self, now: float) -> bool:
+        """Return True if the inbox waits for more records, because there are many lanes."""
+        lanes, inbox = len(self._router.lanes), self.gate.inbox
+        if lanes <= MANY_LANES or not inbox or len(inbox) >= lanes * RECORDS_PER_LANE:
             return False
-        return now < self._gathered_at and not self._hurried and not self.entrance.waiting
+        return now < self._inbox_lingers_until and not self._flush_requested and not self.gate.waiting
 
     @property
-    def _gathered_at(self) -> float:
-        """When the inbox has waited long enough for more."""
-        return self.entrance.inbox[0].admitted + self._batcher.linger * GATHERING
+    def _inbox_lingers_until(self) -> float:
+        return self.gate.inbox[0].admitted + self._schedule.linger * INBOX_LINGER
+
+    @property
+    def _forbids_sending(self) -> bool:
+        """True while the stream is not known to exist."""
+        return self._stream.absent or bool(self._in_flight.unconfirmed)
 
     def _send(self, now: float) -> None:
-        room = 0
-        if not self._follower.forbids_sending:
-            room = max(self._outage.room(len(self._on_their_way), self._batching.max_in_flight, now), 0)
-        parts = [self._parts.popleft() for _ in range(min(room, len(self._parts)))]
-        for batch in [*parts, *self._batcher.ready(room - len(parts), now)]:
+        free = 0
+        if not self._forbids_sending:
+            free = max(self._outage.allowed(self._in_flight.requests, self._batching.max_in_flight, now), 0)
+        parts = self._in_flight.take_parts(free)
+        for batch in [*parts, *self._batcher.ready(free - len(parts), now)]:
             batch.sent_at = now
-            self._start_clocks(batch, now)
+            batch.expires = self._deadlines.of_request(batch.oldest, batch.first_failure, batch.lanes, now)
             batch.shard_map = self._router.shard_map
-            batch.omits_keys = batch.omits_keys and self._follower.spreads and self.entrance.admission.keyless
+            batch.omits_keys = batch.omits_keys and self._stream.distributes and self.gate.admission.keyless
             self._counts.requests += 1
-            if self._tell is not None:
-                self._tell(RequestSent(len(batch.entries), batch.records, batch.size))
-            self._on_their_way[batch] = self._pump.start(self._carry(batch))
-        if (advice := self._batcher.advice) is not None:
-            self._batcher.advice = None
+            if self._emit is not None:
+                self._emit(RequestSent(len(batch.entries), batch.records, batch.size))
+            self._in_flight.sent(batch, self._pump.start(self._carry(batch)))
+        if (advice := self._batcher.take_advice()) is not None:
             self._report.limited_by_records(advice)
-            if self._tell is not None:
-                self._tell(advice)
+            if self._emit is not None:
+                self._emit(advice)
 
     async def _carry(self, batch: Batch) -> None:
+        """Send a request, and handle its response."""
         try:
             results = await self._sender.send(batch)
         except KinesisError as error:
-            self._guarded(self._unanswered, batch, error)
+            self._guarded(self._request_failed, batch, error)
         except asyncio.CancelledError:
-            self._cancelled.append(batch)
+            self._in_flight.cancelled(batch)
             self._pump.pause()
             raise
         except (Exception, KeyboardInterrupt, SystemExit) as error:
@@ -288,33 +295,46 @@ class Pipeline:
             if not isinstance(error, Exception):
                 raise
         else:
-            self._guarded(self._answered, batch, results)
+            self._guarded(self._responded, batch, results)
         finally:
-            self._on_their_way.pop(batch, None)
+            self._in_flight.ended(batch)
             self._pump.schedule()
 
-    def _start_clocks(self, batch: Batch, now: float) -> None:
-        """Start the stall clocks of a request's lanes, and return when its first record times out."""
-        stalled_since = self._stalls.start_all((SERVICE, *batch.lanes), now)
-        batch.expires = self._expiry.at(batch.oldest, batch.first_failure, stalled_since)
+    def _next_due(self, now: float) -> float:
+        """Return when the next turn is due, if nothing happens before."""
+        pending = self.gate.capacity.taken_records
+        due = min(
+            self._schedule.alarm,
+            self._deadlines.of_inbox(self.gate.inbox),
+            self._in_flight.next_deadline(),
+            self.unobserved.due,
+        )
+        if pending:
+            due = min(due, self._stalls.next_run_out, self._report.due)
+            if self._outage.until > now:
+                due = min(due, self._outage.until)
+            if self._describing is None:
+                due = min(due, self._stream.next_description(waiting=self._forbids_sending))
+        if self.gate.inbox and not self._stream.absent:
+            due = min(due, self._stream.hold_until if self._stream.holds_back(now) else self._inbox_lingers_until)
+        return due
 
-    # Expiry. `Expiry.at` decides for all records, wherever they are.
+    # Expiry. `Deadlines` decides for all records, in any stage.
 
     def _check_clocks(self, now: float) -> None:
-        """Have the lanes checked to which a clock applies that has run for the timeout."""
+        """Check the lanes to which a clock applies that has run for the timeout."""
         for key in self._stalls.run_out(now):
             if not isinstance(key, Lane):
                 for lane in self._router.lanes:
-                    self._batcher.touch(lane, now)
+                    self._schedule.touch(lane, now)
             elif self._router.has(key):
-                self._batcher.touch(key, now)
+                self._schedule.touch(key, now)
             else:
                 self._stalls.clear(key)  # its shard is closed, and its records are elsewhere
 
     def _fail_cancelled(self, now: float) -> None:
-        """Fail the records of requests that were cancelled from outside, now that the event loop runs on."""
-        cancelled, self._cancelled = self._cancelled, []
-        for batch in cancelled:
+        """Fail the records of requests that were cancelled from outside, because the event loop continues."""
+        for batch in self._in_flight.take_cancelled():
             ended = ClosedError("the task of its request was cancelled")
             ended.maybe_written = True
             self._fail_batch(batch, ended)
@@ -322,275 +342,152 @@ class Pipeline:
 
     def _expire(self, now: float) -> None:
         """Fail the records that have timed out."""
-        expired, self._batcher.expired = self._batcher.expired, []
-        for lane, late in expired:
-            self._time_out(late, lane, now, lane.last_error)
-        inbox = self.entrance.inbox
-        if inbox and self._inbox_expires <= now:
-            stalled_since = self._inbox_stalled_since
-            expiry = self._expiry
-            late = [record for record in inbox if expiry.at(record.admitted, NEVER, stalled_since) <= now]
-            self.entrance.inbox = [record for record in inbox if expiry.at(record.admitted, NEVER, stalled_since) > now]
-            self._outcomes.admitted(late)
-            self._time_out(late, None, now, self._follower.trouble)
-        held, self._batcher.held = self._batcher.held, set()
-        for lane in held:
-            self._batcher.touch(lane, now)
+        for lane, records in self._schedule.take_expired():
+            self._time_out(records, lane, now, lane.last_error)
+        if self._deadlines.of_inbox(self.gate.inbox) <= now:
+            expired, others = self._deadlines.split_inbox(self.gate.inbox, now)
+            self.gate.keep(others)
+            self._outcomes.admitted(expired)
+            self._time_out(expired, None, now, self._stream.last_error)
+        if self._schedule.release_held(now):
             self._pump.schedule()
-        for batch in [*self._on_their_way, *self._parts, *(one.batch for one in self._follower.unconfirmed)]:
-            if batch.expires <= now:
-                self._expire_batch(batch, now)
-        for stray in list(self._follower.unsure):
-            if self._stray_expires(stray) <= now:
-                unknown = (
-                    f"{stray.result.shard_id} stored it, and its hash key range is unknown: {self._follower.trouble}"
-                )
-                self._expire_entries([stray.aggregate], stray.lane, now, last_error=unknown, perhaps_written=True)
-                if all(delivery.done for delivery in stray.aggregate.members):
-                    self._follower.drop(stray)
-                    self._ended(stray.lane, now)
-                    self._batcher.touch(stray.lane, now)
+        for batch in self._in_flight.expired_batches(now):
+            for found in self._in_flight.expire_batch(batch, now):
+                self._time_out_in_flight(found, now)
+            if self._in_flight.take_settled_part(batch):
+                self._put_back(batch, now)
+        for misrouted in self._in_flight.expired_misrouted(now):
+            self._time_out_in_flight(self._in_flight.expire_misrouted(misrouted, now, self._stream.last_error), now)
+            if all(delivery.done for delivery in misrouted.aggregate.members):
+                self._in_flight.drop(misrouted)
+                self._ended(misrouted.lane, now)
+                self._schedule.touch(misrouted.lane, now)
 
-    def _expire_batch(self, batch: Batch, now: float) -> None:
-        """Fail the records of a request that have timed out."""
-        in_flight = batch in self._on_their_way
-        batch.expires = NEVER
-        for lane, start, stop in batch.spans:
-            last_error = "a request with it has no response yet" if in_flight else lane.last_error
-            expires = self._expire_entries(
-                batch.entries[start:stop], lane, now, last_error=last_error, perhaps_written=in_flight
-            )
-            batch.expires = min(batch.expires, expires)
-        if batch in self._parts and batch.has_settled:
-            self._parts.remove(batch)
-            self._put_back(batch, now)
+    def _time_out_in_flight(self, found: Expired, now: float) -> None:
+        if found.maybe_written:
+            self._counts.timed_out_in_flight += len(found.records)
+        self._time_out(found.records, found.lane, now, found.last_error)
 
-    def _expire_entries(
-        self, entries: list[Entry], lane: Lane, now: float, *, last_error: str, perhaps_written: bool
-    ) -> float:
-        """Fail the records of a request that have timed out; return when the next one of it does.
-
-        Args:
-            entries: Kinesis records of the request.
-            lane: Their lane.
-            now: Seconds.
-            last_error: The reason why they are not settled yet.
-            perhaps_written: True if the request is in flight or stored them in a shard that may be wrong.
-        """
-        late: list[PendingRecord] = []
-        following = NEVER
-        stalled_since = min(self._batcher.stalled_since(lane), now)  # a clock that is clear may be started from now on
-        for entry in entries:
-            for delivery in entry.members if isinstance(entry, Aggregate) else [entry]:
-                if delivery.done:
-                    continue
-                first_failure = min(delivery.first_failure, entry.first_failure)
-                expires = self._expiry.at(delivery.admitted, first_failure, stalled_since)
-                if expires > now:
-                    following = min(following, expires)
-                    continue
-                delivery.first_failure = first_failure
-                if isinstance(entry, Aggregate):
-                    delivery.attempts += entry.attempts
-                    delivery.maybe_written = delivery.maybe_written or entry.maybe_written
-                if perhaps_written:
-                    delivery.attempts += 1
-                    delivery.maybe_written = True
-                late.append(delivery)
-        if perhaps_written:
-            self._counts.timed_out_in_flight += len(late)
-        self._time_out(late, lane, now, last_error)
-        return following
-
-    def _time_out(self, late: list[PendingRecord], lane: Lane | None, now: float, last_error: str) -> None:
+    def _time_out(self, records: list[PendingRecord], lane: Lane | None, now: float, last_error: str) -> None:
         """Fail records that have timed out, with the reason."""
-        groups: dict[Cause, list[PendingRecord]] = {}
-        for delivery in late:
-            cause = self._expiry.cause(delivery.admitted, delivery.first_failure, now)
-            groups.setdefault(cause, []).append(delivery)
         last_error = last_error or self._last_failure
-        for cause, group in groups.items():
-            details = self._reason(cause, lane, now) + (f"; last error: {last_error}" if last_error else "")
+        for cause, group in self._deadlines.causes(records, now).items():
+            details = self._deadlines.reason(
+                cause, lane, now, absent=self._stream.absent, stream_error=self._stream.last_error
+            )
+            details += f"; last error: {last_error}" if last_error else ""
             if THROTTLED in last_error:
                 details += "; the shard is written to faster than it accepts: add shards, or write less"
-            failed = self._outcomes.late(group, details)
-            if cause is Cause.AGE:  # a record that was surely not written may be passed by later ones of its key
+            failed = self._outcomes.timed_out(group, details)
+            if cause is Cause.AGE:  # later records of its key may be written without a record that was not written
                 failed = [delivery for delivery in failed if delivery.maybe_written]
-            self._break_order(failed)
+            self._fail_queued_behind(failed)
 
-    def _reason(self, cause: Cause, lane: Lane | None, now: float) -> str:
-        """Return why records have timed out, and what to do."""
-        timeout = self._expiry.timeout
-        if cause is Cause.AGE:
-            return f"dropped: not written within {self._expiry.max_age:g} s of its put (DeliveryPolicy.max_age)"
-        if cause is Cause.FAILED:
-            return f"not written within {timeout:g} s of the first request that failed for it (DeliveryPolicy.timeout)"
-        since = self._stalls.since
-        if lane is not None and since(lane) + timeout <= now:
-            stalled = f"{lane.shard_id or 'the stream'} has accepted no record for {now - since(lane):.0f} s"
-        elif since(SERVICE) + timeout <= now:
-            stalled = f"no PutRecords request has succeeded for {now - since(SERVICE):.0f} s"
-        elif (unready := min(since(REFRESH), since(ABSENT))) + timeout <= now:
-            missing = "the stream was not ready" if self._follower.absent else "the stream could not be described"
-            stalled = f"{missing} for {now - unready:.0f} s"
-            stalled += f" ({self._follower.trouble})" if lane is not None and self._follower.trouble else ""
-        else:  # a response came in the moment in which it timed out
-            stalled = f"it had waited for {timeout:g} s without a response"
-        return (
-            f"not written: {stalled} (DeliveryPolicy.timeout={timeout:g}); check the endpoint, the network and the stream, or"
-            " raise DeliveryPolicy.timeout to outlast longer outages"
-        )
+    # Responses.
 
-    @property
-    def _inbox_expires(self) -> float:
-        inbox = self.entrance.inbox
-        return self._expiry.at(inbox[0].admitted, NEVER, self._inbox_stalled_since) if inbox else NEVER
-
-    @property
-    def _inbox_stalled_since(self) -> float:
-        return min(self._stalls.since(SERVICE), self._stalls.since(REFRESH))
-
-    def _stray_expires(self, stray: Stray) -> float:
-        aggregate, stalled_since = stray.aggregate, self._batcher.stalled_since(stray.lane)
-        return min(
-            [
-                self._expiry.at(delivery.admitted, min(delivery.first_failure, aggregate.first_failure), stalled_since)
-                for delivery in aggregate.members
-                if not delivery.done
-            ],
-            default=NEVER,
-        )
-
-    def _next_due(self, now: float) -> float:
-        """Return when the next turn is due, if nothing happens before."""
-        due = min(self._batcher.alarm, self._inbox_expires, self.unseen.due, self._follower.next_look)
-        if self.entrance.room.taken_records:
-            due = min(due, self._stalls.next_run_out, self._report.due)
-        if self.entrance.inbox and not self._follower.absent:
-            due = min(due, self._follower.hold_until if self._follower.holds_back(now) else self._gathered_at)
-        for batch in [*self._on_their_way, *self._parts, *(one.batch for one in self._follower.unconfirmed)]:
-            due = min(due, batch.expires)
-        for stray in self._follower.unsure:
-            due = min(due, self._stray_expires(stray))
-        if self._outage.until > now and self.entrance.room.taken_records:
-            due = min(due, self._outage.until)
-        return due
-
-    # What comes back.
-
-    def _answered(self, batch: Batch, results: list[PutRecordResult]) -> None:
+    def _responded(self, batch: Batch, results: list[PutRecordResult]) -> None:
+        """Settle the records of a request by its response."""
         now = self._clock.monotonic()
-        self._outage.answered()
+        self._outage.responded()
         if batch.refusal is not None:
-            batch.refusal.mixed = True
+            batch.refusal.accepted()
         verdict = settle(batch, results, self._router.shard_map)
-        self._report.answered(bool(verdict.written or verdict.strays), verdict.again)
-        self._responded(now)
+        self._report.responded(bool(verdict.written or verdict.misrouted), verdict.retries)
+        self._note_response(now)
         for lane in verdict.accepting:
-            if lane.on_their_way > 1 and any(lane in other.lanes for other in self._on_their_way if other is not batch):
+            if self._in_flight.has_other_request(batch, lane):
                 self._stalls.restart(lane, now)
             else:
                 self._stalls.clear(lane)
-            if not lane.again:
-                lane.last_error = ""
-        written = again = 0
+            lane.accepted()
+        written = retried = 0
         for entries, found in verdict.written:
             written += self._outcomes.written(entries, found)
-        for part in verdict.again:
-            again += len(part.entries)
-            self._again(part, batch, now)
-        if verdict.strays:
-            self._strayed(verdict, batch, now)
-        self._release(batch, now)  # not before: what is not settled yet holds up its key
-        if self._tell is not None:
-            self._tell(RequestCompleted(now - batch.sent_at, written, again, 0, None))
-        # A lane that had nothing but luck is as it was, unless it was its turn that it waited for.
-        for lane in batch.lanes if self._keep_order else {part.lane for part in verdict.again}:
-            self._batcher.touch(lane, now)
+        for part in verdict.retries:
+            retried += len(part.entries)
+            self._retry_part(part, batch, now)
+        if verdict.misrouted:
+            self._note_misrouted(verdict, batch, now)
+        self._release(batch, now)  # not before: an unsettled record blocks its key
+        if self._emit is not None:
+            self._emit(RequestCompleted(now - batch.sent_at, written, retried, 0, None))
+        # A lane without failures has not changed, unless it waited for its turn.
+        for lane in batch.lanes if self._keep_order else {part.lane for part in verdict.retries}:
+            self._schedule.touch(lane, now)
 
-    def _unanswered(self, batch: Batch, error: KinesisError) -> None:
+    def _request_failed(self, batch: Batch, error: KinesisError) -> None:
+        """Retry or fail the records of a request that failed as a whole."""
         now = self._clock.monotonic()
         self._counts.requests_failed += 1
         self._last_failure = error.details
         if not refused_for_one(error):
-            self._report.unanswered(error)
+            self._report.request_failed(error)
         failed_before = self._counts.records_failed
-        again = 0
+        retried = 0
         if refused_for_one(error):
-            self._outage.answered()
-            self._responded(now)
-            self._narrow_down(batch, error, now)
+            self._outage.responded()
+            self._note_response(now)
+            self._bisect(batch, error, now)
         elif isinstance(error, NotFound):
-            self._follower.forget()
-            self._follower.confirm(batch, error, settle_unanswered(batch, error))
+            self._stream.forget()
+            self._schedule.aggregate(False)
+            retries = settle_failed_request(batch, error)
+            self._in_flight.confirm_later(batch, error, retries, self._stream.description)
+            self._note_absence()
+            self._describe()
             return  # its records are settled, and its lanes released, once that is confirmed
-        elif hopeless(error):
-            self._responded(now)
+        elif is_final(error):
+            self._note_response(now)
             self._fail_batch(batch, error)
         else:
             self._outage.failed(batch.sent_at, now, self._random.random(), quota_left=self._sender.spend(error))
-            for part in settle_unanswered(batch, error):
-                again += len(part.entries)
-                self._again(part, batch, now)
-        self._refused(batch, error, again, self._counts.records_failed - failed_before, now)
+            for part in settle_failed_request(batch, error):
+                retried += len(part.entries)
+                self._retry_part(part, batch, now)
+        self._failed_as_a_whole(batch, error, retried, self._counts.records_failed - failed_before, now)
 
-    def _responded(self, now: float) -> None:
+    def _note_response(self, now: float) -> None:
         """Note that the service responded."""
         self._last_failure = ""
-        if len(self._on_their_way) > 1:
+        if self._in_flight.requests > 1:
             self._stalls.restart(SERVICE, now)
         else:
             self._stalls.clear(SERVICE)
 
-    def _confirmed(self, refused: Unconfirmed, *, gone: bool) -> None:
-        """Settle a request that was refused because the stream was not found: it is gone, or there after all."""
-        now = self._clock.monotonic()
-        batch, error = refused.batch, refused.error
-        failed_before = self._counts.records_failed
-        again = 0
-        if gone:
-            self._responded(now)
-            self._fail([delivery for entry in batch.entries for delivery in taken_apart(entry)], error, error.details)
-        else:
-            for part in refused.parts:
-                again += len(part.entries)
-                self._again(part, batch, now)
-        self._refused(batch, error, again, self._counts.records_failed - failed_before, now)
-
-    def _refused(self, batch: Batch, error: KinesisError, again: int, failed: int, now: float) -> None:
+    def _failed_as_a_whole(self, batch: Batch, error: KinesisError, retried: int, failed: int, now: float) -> None:
         """Release a request that failed as a whole, after its records were failed or put back."""
         self._release(batch, now)
-        if self._tell is not None:
-            self._tell(RequestCompleted(now - batch.sent_at, 0, again, failed, error))
+        if self._emit is not None:
+            self._emit(RequestCompleted(now - batch.sent_at, 0, retried, failed, error))
         for lane in batch.lanes:
-            self._batcher.touch(lane, now)
+            self._schedule.touch(lane, now)
 
-    def _again(self, part: Again, batch: Batch, now: float) -> None:
+    def _retry_part(self, part: Retry, batch: Batch, now: float) -> None:
         """Put Kinesis records that failed back in front of their lane."""
         lane, entries = part.lane, part.entries
-        lane.last_error = part.error
-        self._counts.resent(part.reason, len(entries))
-        if self._tell is not None:
-            self._tell(RecordsRetried(lane.shard_id, len(entries), part.reason))
+        lane.failed(part.error)
+        self._counts.retried(part.reason, len(entries))
+        if self._emit is not None:
+            self._emit(RecordsRetried(lane.shard_id, len(entries), part.reason))
         if part.throttled and lane.pace is not None:
             lane.pace.refused(batch.sent_at, now)
-        self._rest(part, now)
+        self._back_off(part, now)
         self._retry(lane, entries, now)
 
     def _retry(self, lane: Lane, entries: list[Entry], now: float) -> None:
-        """Put Kinesis records in front of their lane; those with a settled record are split."""
+        """Put Kinesis records in front of their lane. Those with a settled record are split."""
         if not self._router.has(lane):
-            self._back([delivery for entry in entries for delivery in self._apart(entry)], now)
+            self._put_in_front([delivery for entry in entries for delivery in self._split(entry)], now)
             return
-        loose: list[PendingRecord] = []
+        split: list[PendingRecord] = []
         for entry in entries:
             if isinstance(entry, Aggregate) and any(delivery.outcome is not None for delivery in entry.members):
-                loose += self._apart(entry)
-        lane.send_again(
+                split += self._split(entry)
+        lane.retry(
             [entry for entry in entries if (entry.members if isinstance(entry, Aggregate) else entry.outcome is None)]
         )
-        if loose:
-            lane.put_in_front(loose)
+        if split:
+            lane.put_in_front(split)
 
     def _put_back(self, part: Batch, now: float) -> None:
         """Put the unsettled records of a part of a refused request back into their lanes."""
@@ -598,201 +495,329 @@ class Pipeline:
             self._retry(lane, part.entries[start:stop], now)
         self._release(part, now)
         for lane in part.lanes:
-            self._batcher.touch(lane, now)
+            self._schedule.touch(lane, now)
 
-    def _rest(self, part: Again, now: float) -> None:
-        """Let a lane rest before its records are sent again; the first time only where it was too fast and has no pace."""
+    def _put_in_front(self, deliveries: list[PendingRecord], now: float) -> list[Lane]:
+        """Put records in front of their current lanes, and return these."""
+        lanes = self._router.put_in_front(deliveries)
+        for lane in lanes:
+            self._schedule.touch(lane, now)
+        return lanes
+
+    def _back_off(self, part: Retry, now: float) -> None:
+        """Delay the retry of a lane's records. The first retry is delayed only if the lane was too fast and has no pace."""
         lane = part.lane
         attempts = max(entry.attempts for entry in part.entries)
         if attempts > 1 or (part.throttled and lane.pace is None):
             longest = self._delivery.max_delay
             if part.throttled:
                 longest = min(longest, THROTTLED_DELAY)
-            lane.rest = max(
-                lane.rest, now + delay(attempts, self._random.random(), self._delivery.initial_delay, longest)
-            )
+            lane.back_off(now + delay(attempts, self._random.random(), self._delivery.initial_delay, longest))
 
-    def _apart(self, entry: Entry, take: Callable[[Any], list[PendingRecord]] = taken_apart) -> list[PendingRecord]:
-        """Return a Kinesis record's unsettled records; in order, those fail that come after a failed one of their key."""
+    def _split(self, entry: Entry, split: Callable[[Any], list[PendingRecord]] = split_entry) -> list[PendingRecord]:
+        """Return the unsettled records of a Kinesis record. With order, those behind a failed record of their key fail."""
         members = entry.members if isinstance(entry, Aggregate) else [entry]
-        left = take(entry)
+        left = split(entry)
         if not self._keep_order or len(left) == len(members):
             return left
-        causes = _causes(members)
-        self._fail_behind(causes, [delivery for delivery in left if delivery.partition_key in causes])
+        self._fail_behind(first_failures(members), left)
         return [delivery for delivery in left if delivery.outcome is None]
 
-    def _back(self, deliveries: list[PendingRecord], now: float) -> list[Lane]:
-        """Put records in front of their lanes, whichever these are by now; return those."""
-        lanes = self._router.put_in_front(deliveries)
-        for lane in lanes:
-            self._batcher.touch(lane, now)
-        return lanes
+    # Refused requests.
 
-    def _narrow_down(self, batch: Batch, error: KinesisError, now: float) -> None:
-        """Find the one record for which Kinesis refused a request: it must not take the others with it. Or it is all of them."""
-        refusal, count = batch.refusal, len(batch.entries)
+    def _bisect(self, batch: Batch, error: KinesisError, now: float) -> None:
+        """Find the record for which Kinesis refused a request, so that the others do not fail. Or it refuses all of them."""
+        count = len(batch.entries)
         if batch.omits_keys:  # the stream may no longer distribute records itself: retry once with the reserved key
             batch.omits_keys = False
-            self._follower.look_again()
-            self._queue([batch.part(0, count)], now)
+            self._describe()
+            self._wait_to_send([batch.part(0, count)], now)
             return
-        reason = f"{type(error).__name__}: {error.details}"
         if count == 1:
-            self._follower.look_again()  # the stream may take smaller records by now
-            if refusal is not None:
-                refusal.of_one(reason)
-        if count > 1:
+            self._describe()  # the stream may accept smaller records by now
+        else:
             for entry in batch.entries:
                 count_attempt(entry)
-        if refusal is not None and refusal.of_all(reason):
-            others = [part for part in self._parts if part.refusal is refusal]
-            self._parts = deque(part for part in self._parts if part.refusal is not refusal)
+        if refused(batch, f"{type(error).__name__}: {error.details}"):
+            others = self._in_flight.take_parts_of(batch.refusal)
             for part in [batch, *others]:
-                self._refuse(part, error, f"{error.details} ({refusal})", now)
+                self._refuse(part, error, f"{error.details} ({batch.refusal})", now)
             for part in others:
                 self._release(part, now)
-        elif count == 1:
+        elif parts := parts_to_retry(batch):
+            self._wait_to_send(parts, now)
+        else:
             wrapped = isinstance(batch.entries[0], WrappedRecord)
             self._refuse(batch, error, error.details + (WRAPPED if wrapped else ""), now)
-        else:
-            if refusal is None and count > 2 * SAMPLES:
-                batch.refusal = Refusal(count)
-                parts = batch.samples_and_rest()
-            else:
-                parts = batch.halves()
-            self._queue(parts, now)
 
-    def _queue(self, parts: list[Batch], now: float) -> None:
+    def _wait_to_send(self, parts: list[Batch], now: float) -> None:
         """Queue parts of a refused request to be sent as requests of their own."""
         for part in parts:
             for lane in part.lanes:
-                lane.on_their_way += 1
+                lane.request_started()
             if part.has_settled:
                 self._put_back(part, now)
             else:
-                self._parts.append(part)
+                self._in_flight.wait_to_send(part)
 
     def _refuse(self, batch: Batch, error: KinesisError, details: str, now: float) -> None:
-        """Fail the records of a refused request; those of an aggregate are tried alone before."""
+        """Fail the records of a refused request. Those of an aggregate are retried alone before."""
         failed: list[PendingRecord] = []
         for lane, start, stop in batch.spans:
             records: list[PendingRecord] = []
             for entry in batch.entries[start:stop]:
                 count_attempt(entry)
                 if isinstance(entry, Aggregate):
-                    records += self._apart(entry)
+                    records += self._split(entry)
                 else:
                     failed.append(entry)
             if self._router.has(lane):
-                lane.send_again([*records])
-                self._batcher.touch(lane, now)
+                lane.retry([*records])
+                self._schedule.touch(lane, now)
             else:
-                self._back(records, now)
+                self._put_in_front(records, now)
         if failed:
             self._fail(failed, error, details)
 
     def _release(self, batch: Batch, now: float) -> None:
         """Count a request as ended in its lanes."""
-        if self._keep_order:
-            for lane in batch.lanes:
-                self._ended(lane, now)
-        else:
-            for lane in batch.lanes:
-                lane.on_their_way -= 1
-                lane.retrying = False
+        for lane in batch.lanes:
+            self._ended(lane, now)
 
     def _ended(self, lane: Lane, now: float) -> None:
-        lane.on_their_way -= 1
-        lane.retrying = False
-        if self._keep_order and not lane.on_their_way and not self._router.has(lane):
+        """Count a request or an aggregate of a lane as ended. With order, the lanes of child shards may open."""
+        lane.request_ended()
+        if self._keep_order and not lane.in_flight and not self._router.has(lane):
             for child in self._router.lanes:
-                if lane in child.elders:
-                    self._batcher.touch(child, now)
+                if lane in child.parents:
+                    self._schedule.touch(child, now)
 
-    # Records that another shard took than was meant.
+    # Misrouted records, which another shard stored than the expected one.
 
-    def _strayed(self, verdict: Verdict, batch: Batch, now: float) -> None:
-        self._counts.misrouted += verdict.strays
-        for aggregate in verdict.scattered:
-            self._scattered(aggregate, now)
+    def _note_misrouted(self, verdict: Verdict, batch: Batch, now: float) -> None:
+        self._counts.misrouted += verdict.misrouted
+        for aggregate in verdict.to_split:
+            self._split_misrouted(aggregate, now)
         for lane, aggregate, result in verdict.unsure:
-            lane.on_their_way += 1
-            self._follower.judge_later(lane, aggregate, result)
-        if self._follower.unsure or batch.shard_map is self._router.shard_map:
-            self._follower.look_again()
+            lane.request_started()
+            self._in_flight.judge_later(lane, aggregate, result, self._stream.description)
+        if self._in_flight.misrouted or batch.shard_map is self._router.shard_map:
+            self._describe()
 
-    def _scattered(self, aggregate: Aggregate, now: float) -> None:
+    def _split_misrouted(self, aggregate: Aggregate, now: float) -> None:
+        """Retry the records of an aggregate that the wrong shard stored."""
         self._counts.retried_misrouted += 1
-        if self._tell is not None:
-            self._tell(RecordsRetried(None, 1, "misrouted"))
-        deliveries = self._apart(aggregate, scatter)
-        lanes = self._back(deliveries, now)
+        if self._emit is not None:
+            self._emit(RecordsRetried(None, 1, "misrouted"))
+        deliveries = self._split(aggregate, split_misrouted)
+        lanes = self._put_in_front(deliveries, now)
         attempts = max((delivery.attempts for delivery in deliveries), default=0)
-        if attempts > 1:  # the map lags behind the shards: each try leaves a record that no reader takes
+        if attempts > 1:  # the shard map is outdated, and each attempt leaves records that no reader takes
+            initial_delay, max_delay = self._delivery.initial_delay, self._delivery.max_delay
             for lane in lanes:
-                lane.rest = max(
-                    lane.rest,
-                    now
-                    + delay(attempts, self._random.random(), self._delivery.initial_delay, self._delivery.max_delay),
-                )
+                lane.back_off(now + delay(attempts, self._random.random(), initial_delay, max_delay))
 
-    def _judged(self, stray: Stray, *, well: bool) -> None:
-        """Settle an aggregate that was taken by a shard whose range was not known then."""
-        now = self._clock.monotonic()
-        if well:
-            records = self._outcomes.written([stray.aggregate], [stray.result])
-            if self._tell is not None:
-                self._tell(MisroutedAggregateAccepted(str(stray.result.shard_id), records))
-        else:
-            self._scattered(stray.aggregate, now)
-        self._ended(stray.lane, now)
-        self._batcher.touch(stray.lane, now)
+    def _judge(self, shard_map: ShardMap | None, *, all_accepted: bool = False, since: int = 0) -> None:
+        """Settle the aggregates that await judgement, if the ranges of their shards are known.
+
+        Args:
+            shard_map: Has the ranges.
+            all_accepted: True if the stream distributes records itself, so that every shard is right.
+            since: Aggregates stored before this description are retried if the range is unknown, because the shard is gone.
+        """
+        for one in self._in_flight.take_misrouted():
+            accepted = all_accepted or judge(one.aggregate, one.result, shard_map)
+            if accepted is None and one.description >= since:
+                self._in_flight.judge_again(one)
+                continue
+            self._in_flight.judged(one)
+            now = self._clock.monotonic()
+            if accepted:
+                records = self._outcomes.written([one.aggregate], [one.result])
+                if self._emit is not None:
+                    self._emit(MisroutedAggregateAccepted(str(one.result.shard_id), records))
+            else:
+                self._split_misrouted(one.aggregate, now)
+            self._ended(one.lane, now)
+            self._schedule.touch(one.lane, now)
 
     def _make_lane(self, shard_id: str | None, hash_key: str | None) -> Lane:
-        pace = (
-            None if self._rate_limits is None or shard_id is None else Pace(self._rate_limits, self._clock.monotonic())
-        )
-        return Lane(shard_id, hash_key, pace)
+        limits = None if shard_id is None else self._rate_limits
+        return Lane(shard_id, hash_key, None if limits is None else Pace(limits, self._clock.monotonic()))
+
+    # The stream.
+
+    def _describe_if_due(self, now: float) -> None:
+        """Describe the stream for the first records, and for records that arrive after a description that failed."""
+        if self._describing is None:
+            waiting = self._forbids_sending and self.gate.capacity.taken_records > 0
+            if self._stream.is_due(now, arrived=bool(self.gate.inbox), waiting=waiting):
+                self._describe()
+
+    def _describe(self) -> None:
+        """Describe the stream, unless that is running."""
+        if self._describing is None:
+            self._stalls.start(REFRESH, self._clock.monotonic())
+            self._describing = self._pump.start(self._describe_stream())
+
+    def _outgrown(self) -> None:
+        """Describe the stream because a record is larger than its known limit. Any thread may call it."""
+        if self._stream.outgrown(self._clock.monotonic()):
+            self._pump.call(self._describe_unless_closed)
+
+    def _describe_unless_closed(self) -> None:
+        if self.gate.closed_by is None:
+            self._describe()
+
+    async def _describe_stream(self) -> None:
+        """Describe the stream, repeatedly if that fails and records wait for it. It runs in at most one task."""
+        try:
+            while True:
+                self._stalls.start(REFRESH, self._clock.monotonic())
+                error = await self._describe_once()
+                self._note_absence()
+                if error is None and self._in_flight.misrouted:
+                    error = await self._judge_by_history()
+                if error is None:
+                    self._stalls.clear(REFRESH)
+                    if self._in_flight.misrouted or self._in_flight.unconfirmed:
+                        continue
+                    break
+                seconds = self._stream.retry_after(
+                    error,
+                    self._clock.monotonic(),
+                    pending=self.gate.capacity.taken_records > 0,
+                    unconfirmed=bool(self._in_flight.unconfirmed),
+                )
+                if seconds is None:
+                    break
+                self._pump.schedule()
+                await self._clock.sleep(seconds)
+        except asyncio.CancelledError:
+            self._stream.interrupted()
+            self._stalls.clear(REFRESH)
+            self._pump.pause()
+            raise
+        except Exception as error:  # noqa: BLE001 - no task may wait for ever
+            self._die(error)
+        finally:
+            self._describing = None
+            self._pump.schedule()
+
+    async def _describe_once(self) -> KinesisError | None:
+        """Describe the stream and apply the result. Return the error if it is incomplete."""
+        number = self._stream.begin()
+        try:
+            description = await self._describer.describe()
+        except KinesisError as error:
+            self._report.described(error)
+            confirmed = isinstance(error, NotFound) and self._confirm(number, gone=True)
+            self._disabled(self._stream.failed(error, confirmed=confirmed))
+            return error
+        self._report.described(description.error)
+        self._apply(description, number)
+        return description.error
+
+    async def _judge_by_history(self) -> KinesisError | None:
+        """Judge aggregates by the ranges of all shards: one that was created and closed in the meantime is not open."""
+        number = self._stream.begin()
+        try:
+            shard_map = await self._describer.history()
+        except KinesisError as error:
+            self._stream.history_failed(error)
+            return error
+        self._judge(shard_map, since=number)
+        return None
+
+    def _apply(self, description: Description, number: int) -> None:
+        """Apply a description of the stream."""
+        disabled = self._stream.described(description, routed=self._router.shard_map is not None)
+        # If the status is unknown because DescribeStreamSummary is denied, nothing contradicts the refusal.
+        self._confirm(number, gone=not description.facts.status)
+        self.gate.admission.record_limit = self._stream.record_limit
+        self._schedule.limit(self._stream.record_limit)
+        self._disabled(disabled)
+        if self._stream.absent:
+            return
+        shard_map, used = description.shard_map, self._router.shard_map
+        if shard_map is not None:
+            self._counts.shard_map_refreshes += 1
+            changed = used is None or shard_map.open != used.open
+            if self._emit is not None:
+                self._emit(ShardMapRefreshed(len(shard_map.open), changed))
+            if changed:
+                now = self._clock.monotonic()
+                for lane in self._router.follow(shard_map):
+                    self._schedule.touch(lane, now)
+        self._judge(self._router.shard_map, all_accepted=self._stream.distributes)
+
+    def _disabled(self, disabled: Disabled | None) -> None:
+        """Aggregate if the stream allows it, and report it once if not."""
+        self._schedule.aggregate(self._stream.aggregating)
+        if disabled is not None:
+            if not disabled.logged:
+                _log.warning("%s: records are not aggregated: %s", self._name, disabled.reason)
+            if self._emit is not None:
+                self._emit(AggregationDisabled(disabled.reason))
+
+    def _confirm(self, number: int, *, gone: bool) -> bool:
+        """Settle the requests that were refused before a description of the stream. Return True if there were any."""
+        confirmed = self._in_flight.take_confirmed(number)
+        for batch, error, retries, _ in confirmed:
+            now = self._clock.monotonic()
+            failed_before = self._counts.records_failed
+            retried = 0
+            if gone:
+                self._note_response(now)
+                self._fail(
+                    [delivery for entry in batch.entries for delivery in split_entry(entry)], error, error.details
+                )
+            else:
+                for part in retries:
+                    retried += len(part.entries)
+                    self._retry_part(part, batch, now)
+            self._failed_as_a_whole(batch, error, retried, self._counts.records_failed - failed_before, now)
+        return bool(confirmed)
+
+    def _note_absence(self) -> None:
+        if self._forbids_sending:
+            self._stalls.start(ABSENT, self._clock.monotonic())
+        else:
+            self._stalls.clear(ABSENT)
 
     # Failures.
 
     def _fail(self, deliveries: list[PendingRecord], cause: BaseException, details: str) -> None:
-        self._break_order(self._outcomes.failed(deliveries, cause, details))
+        self._fail_queued_behind(self._outcomes.failed(deliveries, cause, details))
 
     def _fail_batch(self, batch: Batch, cause: KinesisError) -> None:
         failed: list[PendingRecord] = []
         for entry in batch.entries:
-            for delivery in taken_apart(entry):
+            for delivery in split_entry(entry):
                 delivery.attempts += 1
                 delivery.maybe_written = delivery.maybe_written or cause.maybe_written
                 failed.append(delivery)
         self._fail(failed, cause, cause.details)
 
-    def _break_order(self, failed: list[PendingRecord]) -> None:
-        """Fail what waits behind records that failed: it must not pass them. Whatever is put from now on starts afresh."""
+    def _fail_queued_behind(self, failed: list[PendingRecord]) -> None:
+        """With order, fail the records that are queued behind failed ones of their key. Later puts are not affected."""
         if not self._keep_order:
             return
-        causes = _causes(failed)
-        if not causes:
+        failures = first_failures(failed)
+        if not failures:
             return
-        inbox = self.entrance.inbox
-        behind = [delivery for delivery in inbox if delivery.partition_key in causes]
-        if behind:
-            self.entrance.inbox = [delivery for delivery in inbox if delivery.partition_key not in causes]
-            self._outcomes.admitted(behind)
+        inbox = self.gate.inbox
+        queued = [delivery for delivery in inbox if delivery.partition_key in failures]
+        if queued:
+            self.gate.keep([delivery for delivery in inbox if delivery.partition_key not in failures])
+            self._outcomes.admitted(queued)
         for lane in {self._router.lane_of(delivery) for delivery in failed}:
-            behind += lane.without(causes)
-        self._fail_behind(causes, behind)
+            queued += lane.take_keys(failures)
+        self._fail_behind(failures, queued)
 
-    def _fail_behind(self, causes: dict[str, PendingRecord], behind: list[PendingRecord]) -> None:
-        groups: dict[str, list[PendingRecord]] = {}
-        for delivery in behind:
-            groups.setdefault(delivery.partition_key, []).append(delivery)
-        for key, group in groups.items():
-            self._outcomes.failed(
-                group, causes[key].error(), "given up: an earlier record of its key failed", OrderBroken
-            )
+    def _fail_behind(self, failures: dict[str, PendingRecord], records: list[PendingRecord]) -> None:
+        for failure, group in behind(failures, records):
+            self._outcomes.failed(group, failure.error(), "given up: an earlier record of its key failed", OrderBroken)
 
     def _guarded(self, function: Callable[..., None], *arguments: Any) -> None:
         """Call a function. If it raises anything, a signal handler's exception included, the producer fails."""
@@ -814,7 +839,7 @@ class Pipeline:
         failed = ClosedError(f"put: this producer has failed: {kind}")
         failed.__cause__ = cause
         try:
-            self.entrance.close(failed)
+            self.gate.close(failed)
         finally:
             self._abort(cause, f"the producer failed: {kind}")
         _log.error("%s: the producer failed", self._name, exc_info=error)
@@ -823,7 +848,7 @@ class Pipeline:
     def _abandon(self) -> list[asyncio.Task[None]]:
         """Fail all records because the event loop ended before the producer was closed; return the cancelled tasks."""
         ended = ClosedError("put: the event loop of this producer has ended")
-        self.entrance.close(self.entrance.shut or ended)
+        self.gate.close(self.gate.closed_by or ended)
         return self._abort(ended, "not written: the event loop ended before the producer was closed", log=False)
 
     def _abort(self, cause: BaseException, details: str, *, log: bool = True) -> list[asyncio.Task[None]]:
@@ -843,27 +868,14 @@ class Pipeline:
 
     def _empty_stages(self) -> None:
         """Remove all records from the stages. Those in flight may be written."""
-        for batch in [*self._on_their_way, *self._cancelled]:
-            for delivery in [delivery for entry in batch.entries for delivery in taken_apart(entry)]:
-                delivery.attempts += 1
-                delivery.maybe_written = True
-        waiting = [*self._parts, *(one.batch for one in self._follower.unconfirmed)]
-        for batch in waiting:
-            for entry in batch.entries:
-                taken_apart(entry)
-        self._parts.clear()
-        self._cancelled.clear()
-        for stray in self._follower.unsure:
-            scatter(stray.aggregate)
-        self._follower.unsure.clear()
-        self._follower.unconfirmed.clear()
+        self._in_flight.abort()
         for lane in self._router.lanes:
-            lane.emptied()
+            lane.take_all()
 
     def _settle_all(self, cause: BaseException, details: str, *, log: bool) -> None:
-        if self.entrance.inbox:
-            self._outcomes.admitted(self.entrance.inbox)
-            self.entrance.inbox = []
+        if self.gate.inbox:
+            self._outcomes.admitted(self.gate.inbox)
+            self.gate.keep([])
         self._outcomes.abort(cause, details, log=log)
 
     def _stop(self) -> list[asyncio.Task[None]]:
@@ -872,7 +884,7 @@ class Pipeline:
         self.lifetime.end()
         if self._pump.loop_has_ended:
             return []
-        tasks = [task for task in [*self._on_their_way.values(), self._follower.looking] if task is not None]
+        tasks = [task for task in [*self._in_flight.tasks, self._describing] if task is not None]
         for task in tasks:
             task.cancel()
         return tasks if timer is None else [*tasks, timer]
@@ -881,13 +893,13 @@ class Pipeline:
 
     def _unsettled(self) -> list[PendingRecord]:
         """Return all records that are not settled."""
-        return [*self._outstanding.unsettled(), *self.entrance.inbox]
+        return [*self._outstanding.unsettled(), *self.gate.inbox]
 
     async def _drained(self) -> list[PendingRecord]:
         """Flush, wait until all records that were put before are settled, and return them."""
         records = self._unsettled()
         deliveries = Deliveries(records)
-        self._hurried = True
+        self._flush_requested = True
         self._pump.resume()
         self._pump.schedule()
         while not deliveries.done:
@@ -895,7 +907,7 @@ class Pipeline:
         return records
 
     async def flush(self) -> FlushResult:
-        """Wait until all that was put before is settled."""
+        """Send all buffered records without lingering, and wait until they are settled."""
         if not self._pump.started:
             return FlushResult(0, 0)
         self._pump.check_loop()
@@ -903,18 +915,18 @@ class Pipeline:
         failed = sum(record.failed for record in records)
         return FlushResult(len(records) - failed, failed)
 
-    async def close(self, timeout: float | None) -> None:  # noqa: ASYNC109 - what is late is failed, not cancelled
-        """Take nothing more, wait until all is settled, and end what is not settled by then."""
+    async def close(self, timeout: float | None) -> None:  # noqa: ASYNC109 - late records fail, nothing is cancelled
+        """Accept no more records, wait until all are settled, and fail those that are not settled in time."""
         if self._closed is None:
             await self._close(timeout)
-        else:  # somebody else closes it, or did
+        else:  # another task closes it, or has closed it
             await self._within(timeout, asyncio.shield(self._closed))
             await asyncio.shield(self._closed)
 
     async def _close(self, timeout: float | None) -> None:  # noqa: ASYNC109
         if self._pump.started and not self._pump.loop_has_ended:
             self._pump.check_loop()
-        self.entrance.close(self.entrance.shut or ClosedError("put: this producer is closed"))
+        self.gate.close(self.gate.closed_by or ClosedError("put: this producer is closed"))
         if not self._pump.started:
             return
         self._closed = asyncio.get_running_loop().create_future()
@@ -932,21 +944,21 @@ class Pipeline:
                     await asyncio.wait(tasks)
             finally:
                 self._closed.set_result(None)
-        self._outcomes.log_unseen(NEVER)
+        self._outcomes.log_unobserved(NEVER)
         if (undelivered := self.undelivered()) is not None:
             raise undelivered
 
     def undelivered(self) -> Undelivered | None:
         """Return the error for failures that no caller has observed; None if there are none."""
-        count = self.unseen.count
+        count = self.unobserved.count
         if not count:
             return None
         were, them = ("record was", "it") if count == 1 else ("records were", "them")
-        summary = f"close: {count:,} {were} not written, and no caller awaits {them}: {self.unseen.summary()}"
-        return Undelivered(summary, self.unseen.errors(), count)
+        summary = f"close: {count:,} {were} not written, and no caller awaits {them}: {self.unobserved.summary()}"
+        return Undelivered(summary, self.unobserved.errors(), count)
 
     async def _within(self, timeout: float | None, end: Awaitable[object]) -> None:  # noqa: ASYNC109
-        """Wait for the end of all records, and see to it when the time is over."""
+        """Wait until all records are settled. After the timeout, fail them."""
         try:
             if timeout is None:
                 await end
@@ -957,15 +969,15 @@ class Pipeline:
             self._abort(RequestTimedOut(f"close: not settled within {timeout:g} s"), LEFT)
 
     def statistics(self) -> ProducerStatistics:
-        """Return what was done so far."""
-        room, inbox = self.entrance.room, self.entrance.inbox
+        """Return the counters and gauges."""
+        capacity, inbox = self.gate.capacity, self.gate.inbox
         return self._counts.snapshot(
             records_put=self._counts.records_put + len(inbox),
             bytes_put=self._counts.bytes_put + sum(delivery.size for delivery in inbox),
-            failures_unobserved=self.unseen.count,
-            buffered_records=room.taken_records,
-            buffered_bytes=room.taken_size,
-            waiting_puts=self.entrance.waiting,
+            failures_unobserved=self.unobserved.count,
+            buffered_records=capacity.taken_records,
+            buffered_bytes=capacity.taken_size,
+            waiting_puts=self.gate.waiting,
         )
 
 
@@ -976,12 +988,3 @@ def _noted(raised: list[BaseException]) -> Iterator[None]:
         yield
     except BaseException as error:  # noqa: BLE001
         raised.append(error)
-
-
-def _causes(deliveries: list[PendingRecord]) -> dict[str, PendingRecord]:
-    """Return the first record that failed of each key."""
-    causes: dict[str, PendingRecord] = {}
-    for delivery in deliveries:
-        if delivery.partition_key is not KEYLESS and delivery.failed:
-            causes.setdefault(delivery.partition_key, delivery)
-    return causes

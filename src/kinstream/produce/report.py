@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from kinstream.clock import Clock
 from kinstream.errors import KinesisError, NotFound, ResourceInUse
 from kinstream.events import ShardLimitedByRecords
-from kinstream.failures import Failures, Report, described
+from kinstream.failures import Failures, Report
+from kinstream.failures import described as cause_of
 from kinstream.produce.pace import LIMITED_FOR
-from kinstream.produce.settle import Again, hopeless
+from kinstream.produce.settle import Retry, is_final
 
 THROTTLED_FOR = 10.0
 """Seconds of throttling without an accepted record after which it is logged. Shorter throttling is everyday backpressure."""
@@ -18,7 +19,7 @@ THROTTLED_FOR = 10.0
 NOT_READY_FOR = 10.0
 """Seconds after which it is logged that a stream is being created, or that its shards are unknown while it is resharded."""
 
-_KINDS = {"send": "PutRecords", "throttled": "PutRecords", "look": "describing the stream"}
+_KINDS = {"send": "PutRecords", "throttled": "PutRecords", "describe": "describing the stream"}
 
 _log = logging.getLogger("kinstream.producer")
 
@@ -38,39 +39,39 @@ class Reporter:
         self._final = Failures()  # these never recover
         self._texts: dict[str, tuple[str, str]] = {}  # cause and effect of the last failure of each kind
 
-    def answered(self, accepted: bool, again: Sequence[Again]) -> None:
+    def responded(self, accepted: bool, retries: Sequence[Retry]) -> None:
         """Count a response to PutRecords.
 
         Args:
             accepted: True if a shard accepted any of the records.
-            again: Records that are retried, with the reason.
+            retries: Records that are retried, with the reason.
         """
         if accepted:
             self._succeeded("send", "throttled")
-        elif all(part.throttled for part in again):
+        elif all(part.throttled for part in retries):
             self._succeeded("send")
-            self._throttled(again[-1].error if again else "")
+            self._throttled(retries[-1].error if retries else "")
         else:
-            self._failed("send", again[-1].error, "the records are retried")
+            self._failed("send", retries[-1].error, "the records are retried")
 
-    def unanswered(self, error: KinesisError) -> None:
+    def request_failed(self, error: KinesisError) -> None:
         """Count a PutRecords request that failed as a whole."""
         if error.throttled:
             self._throttled(error.details)
             return
-        then = "its records are not retried" if hopeless(error) else "the records are retried"
+        then = "its records are not retried" if is_final(error) else "the records are retried"
         if isinstance(error, NotFound):
             then = "its records fail if DescribeStreamSummary confirms it"
-        self._failed("send", described(error), then, NOT_READY_FOR if isinstance(error, ResourceInUse) else 0.0)
+        self._failed("send", cause_of(error), then, NOT_READY_FOR if isinstance(error, ResourceInUse) else 0.0)
 
-    def looked(self, error: KinesisError | None) -> None:
+    def described(self, error: KinesisError | None) -> None:
         """Count a response to DescribeStreamSummary or ListShards, or its error."""
         if error is None:
-            self._succeeded("look")
+            self._succeeded("describe")
             return
         soon = error.throttled or isinstance(error, ResourceInUse) or type(error) is KinesisError
         then = "it is retried while records are pending"
-        self._failed("look", described(error), then, NOT_READY_FOR if soon else 0.0)
+        self._failed("describe", cause_of(error), then, NOT_READY_FOR if soon else 0.0)
 
     @property
     def due(self) -> float:
@@ -90,7 +91,7 @@ class Reporter:
             self._name, advice.shard_id, LIMITED_FOR, advice.factor,
         )  # fmt: skip
 
-    def unseen(self, cause: str, details: str, records: int) -> None:
+    def unobserved(self, cause: str, details: str, records: int) -> None:
         """Log records that failed and are not retried, if no caller has observed the failure."""
         report = self._final.failed(cause, self._clock.monotonic(), count=records)
         if report is not None:

@@ -1,4 +1,4 @@
-"""Route: which shard takes a record, and so in which lane it waits."""
+"""Router: finds the shard of each record by its hash key, and appends the record to the lane of that shard."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from kinstream.speed import accelerated
 
 
 class Router:
-    """The lanes, one for each open shard; a single one as long as no shard can be told.
+    """The lanes: one for each open shard, or a single one while no shard is known.
 
     Attributes:
-        shard_map: By which shards are told; None: they are not.
-        lanes: In the order of the map's open shards.
+        shard_map: The shard map in use. None while no shard is known.
+        lanes: Lanes in the order of the map's open shards.
 
     Args:
-        make_lane: Makes a lane for a shard's id and its lowest hash key.
-        keep_order: Whether a new lane waits for what its shard's parents have on its way.
+        make_lane: Returns a lane for the ID and the lowest hash key of a shard.
+        keep_order: True if a new lane waits for the requests in flight of its shard's parents.
     """
 
     def __init__(self, make_lane: Callable[[str | None, str | None], Lane], *, keep_order: bool) -> None:
@@ -35,19 +35,19 @@ class Router:
         self._table: tuple[list[Lane], list[bytes]] = (self.lanes, [])  # one value, which other threads read
 
     def has(self, lane: Lane) -> bool:
-        """Return whether a lane's shard is open, as far as is known."""
+        """Return True if the shard of a lane is open in the shard map."""
         return lane in self._members
 
     def place(self, deliveries: list[PendingRecord]) -> list[Lane]:
-        """Put records at the ends of their lanes; return those lanes."""
+        """Append records to their lanes, and return these lanes."""
         lanes = self.lanes
         if len(lanes) == 1:
-            lanes[0].waiting += deliveries
+            lanes[0].append(deliveries)
             return [lanes[0]]
         return [lanes[index] for index in distribute(deliveries, self.shard_map.ends, self._queues)]  # type: ignore[union-attr]
 
     def spread(self, deliveries: list[PendingRecord], random_hash_key: Callable[[], int]) -> None:
-        """Give hash keys to the records that have no key: the open shards in turn, or just any while they are not known."""
+        """Assign hash keys to records without a key: the open shards in turn, or random ones while no shard is known."""
         for delivery in deliveries:
             if delivery.partition_key is KEYLESS and delivery.explicit_hash_key is None:
                 lane = self.lanes[self._turn % len(self.lanes)]
@@ -57,12 +57,12 @@ class Router:
                     delivery.wrap(delivery.payload)
 
     def lane_of(self, delivery: PendingRecord) -> Lane:
-        """Return the lane in which a record waits, or would. Any thread may call it."""
+        """Return the lane of a record. Any thread may call it."""
         lanes, ends = self._table
         return lanes[0 if len(lanes) == 1 else find_shards([delivery], ends)[0]]
 
     def put_in_front(self, deliveries: list[PendingRecord]) -> list[Lane]:
-        """Put records before all others in their lanes, in the order that they have; return those lanes."""
+        """Put records in front of their lanes, in their order, and return these lanes."""
         groups: dict[Lane, list[PendingRecord]] = {}
         for delivery in deliveries:
             groups.setdefault(self.lane_of(delivery), []).append(delivery)
@@ -71,7 +71,7 @@ class Router:
         return list(groups)
 
     def follow(self, shard_map: ShardMap) -> list[Lane]:
-        """Go by a new map: shards that are open in it have lanes, the records of others move; return lanes that they moved to.
+        """Use a new shard map. Move the records of closed shards, and return the lanes that they moved to.
 
         The map must be complete.
         """
@@ -79,7 +79,7 @@ class Router:
         self.lanes = []
         for shard in shard_map.open:
             lane = known.get(shard.shard_id)
-            if lane is None:  # not `or`: an empty lane is false, and what it has on its way counts
+            if lane is None:  # not `or`: an empty lane is false, and may have requests in flight
                 lane = self._make_lane(shard.shard_id, shard.hash_key_range.starting_hash_key)
             self.lanes.append(lane)
         self._members = set(self.lanes)
@@ -90,18 +90,16 @@ class Router:
         if self._keep_order:
             for lane in self.lanes:
                 if lane.shard_id not in known:
-                    parents = [elder for elder in gone if _overlap(elder, earlier, lane, shard_map)]
-                    # What the parents themselves still waited for is waited for too.
-                    lane.elders = list(dict.fromkeys([e for parent in parents for e in (parent, *parent.elders)]))
-        moved = [delivery for lane in gone for delivery in lane.emptied()]
-        # Those of a key are in one lane and in order there, so that sorting by age keeps them so.
+                    lane.follow([parent for parent in gone if _overlap(parent, earlier, lane, shard_map)])
+        moved = [delivery for lane in gone for delivery in lane.take_all()]
+        # Records of one key are in one lane and in order there. Sorting by age keeps their order.
         moved.sort(key=lambda delivery: delivery.admitted)
         return self.put_in_front(moved)
 
 
 @accelerated(may_decline=True)
 def find_shards(deliveries: list[PendingRecord], ends: list[bytes]) -> list[int]:
-    """Return the index of each record's shard. `ends` are the shards' highest hash keys, in order, and leave no hole."""
+    """Return the index of the shard of each record. `ends` are the highest hash keys of the shards, in order, without a gap."""
     digest, find = md5, bisect_left
     return [
         find(ends, digest(delivery.partition_key.encode()).digest())
@@ -113,9 +111,9 @@ def find_shards(deliveries: list[PendingRecord], ends: list[bytes]) -> list[int]
 
 @accelerated(may_decline=True)
 def distribute(deliveries: list[PendingRecord], ends: list[bytes], queues: list[list[PendingRecord]]) -> list[int]:
-    """Put each record at the end of its shard's queue; return the indexes of the queues that got any, as they got them.
+    """Append each record to the queue of its shard. Return the indexes of the queues that received any, in order.
 
-    If it raises, no queue got any.
+    If this raises, no queue has received a record.
     """
     indexes = find_shards(deliveries, ends)
     indexes_touched = list(dict.fromkeys(indexes))
@@ -132,12 +130,12 @@ def distribute(deliveries: list[PendingRecord], ends: list[bytes], queues: list[
 
 
 def all_in(deliveries: list[PendingRecord], low: bytes, high: bytes) -> bool:
-    """Return whether the hash keys of all records are from `low` to `high`."""
+    """Return True if the hash keys of all records are from `low` to `high`."""
     return all(low <= hash_key_bytes(d.partition_key, d.explicit_hash_key) <= high for d in deliveries)
 
 
-def _overlap(elder: Lane, earlier: ShardMap | None, lane: Lane, shard_map: ShardMap) -> bool:
-    if elder.shard_id is None or earlier is None or lane.shard_id is None:
-        return True  # it may have had anything on its way
-    old, new = earlier.range_of(elder.shard_id), shard_map.range_of(lane.shard_id)
+def _overlap(parent: Lane, earlier: ShardMap | None, lane: Lane, shard_map: ShardMap) -> bool:
+    if parent.shard_id is None or earlier is None or lane.shard_id is None:
+        return True  # its requests in flight may have records of any shard
+    old, new = earlier.range_of(parent.shard_id), shard_map.range_of(lane.shard_id)
     return old is None or new is None or (old[0] <= new[1] and new[0] <= old[1])

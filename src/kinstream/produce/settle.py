@@ -1,8 +1,8 @@
-"""Settle: what an answer means for each record of a request: written, to be sent again, or failed.
+"""Settles each record of a request by the response: it was written, is retried, or has failed.
 
-The rules for an aggregate that another shard took than the one that was meant: if any of its records lies outside that shard's
-range, all of them are sent again. A KCL that reads the shard drops such an aggregate whole
-(amazon-kinesis-client, `AggregatorUtil.java`), so that the records inside the range would be lost with the others.
+The rule for a misrouted aggregate, which another shard stored than the expected one: if any of its records is outside of that
+shard's range, all of them are retried. A KCL that reads the shard drops such an aggregate as a whole (amazon-kinesis-client,
+`AggregatorUtil.java`), so that the records inside the range would be lost with the others.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from kinstream.errors import InvalidArgument, KinesisError, ResourceInUse, UnexpectedResponse
 from kinstream.produce.batch import Batch, Span
-from kinstream.produce.lane import Lane, taken_apart
+from kinstream.produce.lane import Lane, split_entry
 from kinstream.produce.pending import Aggregate, Entry, PendingRecord, WrappedRecord, count_attempt
 from kinstream.produce.route import all_in
 from kinstream.record import PutRecordResult, PutResult
@@ -19,19 +19,19 @@ from kinstream.sharding.shardmap import ShardMap
 from kinstream.speed import accelerated
 
 THROTTLED = "ProvisionedThroughputExceededException"
-"""The code of an entry that was too fast for its shard, and surely not written (API reference, `PutRecordsResultEntry`)."""
+"""Error code of a record that its shard refused for its rate, and did not write (API reference, `PutRecordsResultEntry`)."""
 
 
 @dataclass(slots=True)
-class Again:
-    """Kinesis records of one lane that are to be sent again.
+class Retry:
+    """Kinesis records of one lane that are to be retried.
 
     Attributes:
-        lane: Where they were.
-        entries: They, in order.
-        throttled: Whether the shard refused some of them for speed.
+        lane: The lane that they were sent from.
+        entries: The Kinesis records, in order.
+        throttled: True if the shard refused some of them for its rate.
         reason: `RecordsRetried.reason`: "throttled", "failed" or "unknown".
-        error: What is told if there is no time left.
+        error: The last error, which is reported if they time out.
     """
 
     lane: Lane
@@ -43,32 +43,32 @@ class Again:
 
 @dataclass(slots=True)
 class Verdict:
-    """What became of a request.
+    """Outcome of a request.
 
     Attributes:
-        written: Kinesis records that are written, and where; in parts that belong together.
-        accepting: The lanes whose shards accepted a record.
-        again: Those that are to be sent again.
-        scattered: Aggregates that cannot go again as they are: their records find their lanes anew.
-        unsure: Aggregates that a shard took whose range is not known yet, and where.
-        strays: How many were taken by another shard than was meant: the map is old.
+        written: Kinesis records that were written, with their results, in groups.
+        accepting: Lanes of the shards that accepted a record.
+        retries: Kinesis records to retry.
+        to_split: Aggregates that are not retried as a whole. Their records are routed again.
+        unsure: Aggregates that a shard with an unknown hash key range stored, with their lanes and results.
+        misrouted: Number of Kinesis records that another shard stored than the expected one. The shard map is outdated.
     """
 
     written: list[tuple[list[Entry], list[PutRecordResult]]] = field(default_factory=list)
     accepting: set[Lane] = field(default_factory=set)
-    again: list[Again] = field(default_factory=list)
-    scattered: list[Aggregate] = field(default_factory=list)
+    retries: list[Retry] = field(default_factory=list)
+    to_split: list[Aggregate] = field(default_factory=list)
     unsure: list[tuple[Lane, Aggregate, PutRecordResult]] = field(default_factory=list)
-    strays: int = 0
+    misrouted: int = 0
 
 
 def settle(batch: Batch, results: list[PutRecordResult], shard_map: ShardMap | None) -> Verdict:
-    """Return what an answer means. Nothing is changed but the entries' own counts of attempts.
+    """Return the outcome of a request with a response. Only the counts of attempts of its entries are changed.
 
     Args:
-        batch: What was sent.
-        results: The answer, one for each entry.
-        shard_map: The newest one, to judge aggregates by that another shard took.
+        batch: The request.
+        results: The response: one result for each entry.
+        shard_map: The current shard map, for judging misrouted aggregates.
     """
     verdict = Verdict()
     if as_meant(results, batch.spans):  # nearly always
@@ -79,7 +79,7 @@ def settle(batch: Batch, results: list[PutRecordResult], shard_map: ShardMap | N
         entries, found = batch.entries[start:stop], results[start:stop]
         shard_id = lane.shard_id
         shard_ids = {result.shard_id for result in found}
-        # A failed one has no shard id.
+        # A record that failed has no shard ID.
         if None not in shard_ids and (shard_id is None or shard_ids == {shard_id}):
             verdict.written.append((entries, found))
             verdict.accepting.add(lane)
@@ -90,11 +90,11 @@ def settle(batch: Batch, results: list[PutRecordResult], shard_map: ShardMap | N
 
 @accelerated(may_decline=True)
 def as_meant(results: list[PutRecordResult], spans: list[Span]) -> bool:
-    """Return whether all are written, each in the shard that was meant. One that failed has no shard id."""
-    meant: list[str | None] = []
+    """Return True if all records were written, each in the expected shard. A record that failed has no shard ID."""
+    expected: list[str | None] = []
     for lane, start, stop in spans:
-        meant += [lane.shard_id] * (stop - start)
-    return [result.shard_id for result in results] == meant and None not in meant
+        expected += [lane.shard_id] * (stop - start)
+    return [result.shard_id for result in results] == expected and None not in expected
 
 
 def _sort_out(
@@ -108,68 +108,68 @@ def _sort_out(
     written: list[Entry] = []
     where: list[PutRecordResult] = []
     throttled: list[Entry] = []
-    again: list[Entry] = []
+    failed: list[Entry] = []
     error = ""
     for entry, result in zip(entries, results, strict=True):
         if result.error_code is None:
-            stray = lane.shard_id is not None and result.shard_id != lane.shard_id
-            verdict.strays += stray
-            judged = judge(entry, result, shard_map) if stray else True
+            misrouted = lane.shard_id is not None and result.shard_id != lane.shard_id
+            verdict.misrouted += misrouted
+            judged = judge(entry, result, shard_map) if misrouted else True
             if judged:
                 written.append(entry)
                 where.append(result)
             else:
-                assert isinstance(entry, Aggregate)  # a single record is accepted wherever it is
+                assert isinstance(entry, Aggregate)  # a single record is accepted in any shard
                 entry.first_failure = min(entry.first_failure, batch.sent_at)
                 if judged is None:
                     verdict.unsure.append((lane, entry, result))
                 else:
-                    verdict.scattered.append(entry)
+                    verdict.to_split.append(entry)
             continue
         entry.first_failure = min(entry.first_failure, batch.sent_at)
-        again.append(entry)
+        failed.append(entry)
         if result.error_code == THROTTLED:
             throttled.append(entry)
-        # An InternalFailure: unknown.
+        # After an InternalFailure, the record may be written.
         count_attempt(entry, maybe_written=result.error_code != THROTTLED)
         error = f"{result.error_code}: {result.error_message}"
     if written:
         verdict.written.append((written, where))
         verdict.accepting.add(lane)
-    if again:
-        reason = "throttled" if len(throttled) == len(again) else "failed"
-        verdict.again.append(Again(lane, again, bool(throttled), reason, error))
+    if failed:
+        reason = "throttled" if len(throttled) == len(failed) else "failed"
+        verdict.retries.append(Retry(lane, failed, bool(throttled), reason, error))
 
 
 def judge(entry: Entry, result: PutRecordResult, shard_map: ShardMap | None) -> bool | None:
-    """Return whether an entry is well where it is: all of its records in that shard's range; None where that is not known."""
+    """Return True if the shard that stored an entry owns all of its records. Return None if its range is unknown."""
     if isinstance(entry, PendingRecord):
         return True
     found = None if shard_map is None else shard_map.range_of(str(result.shard_id))
     return None if found is None else all_in(entry.members, *found)
 
 
-def scatter(aggregate: Aggregate) -> list[PendingRecord]:
-    """Return the records of an aggregate that the wrong shard took: all are sent again, and a careless reader sees them twice."""
+def split_misrouted(aggregate: Aggregate) -> list[PendingRecord]:
+    """Return the records of an aggregate that the wrong shard stored. All are retried, so readers may see them twice."""
     aggregate.attempts += 1
     aggregate.maybe_written = True
-    return taken_apart(aggregate)
+    return split_entry(aggregate)
 
 
-def hopeless(error: KinesisError) -> bool:
-    """Return whether sending the same again cannot help, now or in a while."""
-    # A stream that is being made or changed will be ready; what was no answer of Kinesis may be one the next time.
+def is_final(error: KinesisError) -> bool:
+    """Return True if a retry cannot succeed, now or later."""
+    # A stream that is being created or updated will be ready. The next response may be one of Kinesis.
     return error.retry_safe is False and not isinstance(error, (ResourceInUse, UnexpectedResponse))
 
 
 def refused_for_one(error: KinesisError) -> bool:
-    """Return whether a single record may be the reason why Kinesis refused a whole request."""
+    """Return True if Kinesis may have refused a request because of a single record."""
     return isinstance(error, InvalidArgument)
 
 
-def settle_unanswered(batch: Batch, error: KinesisError) -> list[Again]:
-    """Return what is sent again after a request failed as a whole, which may yet come to its end."""
-    again = []
+def settle_failed_request(batch: Batch, error: KinesisError) -> list[Retry]:
+    """Return the records to retry after a request failed as a whole. Kinesis may still execute it."""
+    retries = []
     doubt = error.maybe_written
     for lane, start, stop in batch.spans:
         entries = batch.entries[start:stop]
@@ -177,16 +177,15 @@ def settle_unanswered(batch: Batch, error: KinesisError) -> list[Again]:
             count_attempt(entry, 1 if error.attempts else 0, maybe_written=doubt)
             entry.first_failure = min(entry.first_failure, batch.sent_at)
         reason = "throttled" if error.throttled else "unknown" if doubt else "failed"
-        again.append(Again(lane, entries, throttled=False, reason=reason, error=error.details))
-    return again
+        retries.append(Retry(lane, entries, throttled=False, reason=reason, error=error.details))
+    return retries
 
 
 @accelerated
 def mark_written(entries: list[Entry], results: list[PutRecordResult]) -> tuple[int, int, list[PendingRecord]]:
-    """Tell each record that it is written; return how many they were, their bytes, and those that somebody waits for.
+    """Settle records as written. Return their number, their bytes, and those with a waiter.
 
-    Records that were settled before, because their deadline came, stay as they are.
-    If it raises, none is settled.
+    Records that were settled before, because they timed out, stay as they are. If this raises, no record is settled.
     """
     settled: list[tuple[PendingRecord, PutResult]] = []
     for entry, result in zip(entries, results, strict=True):
@@ -215,7 +214,7 @@ def mark_written(entries: list[Entry], results: list[PutRecordResult]) -> tuple[
 
 
 def in_doubt(entry: Entry) -> int:
-    """Return how many of an entry's records may have been written by an earlier attempt too."""
+    """Return the number of records of an entry that an earlier attempt may have written too."""
     if isinstance(entry, PendingRecord):
         return int(entry.maybe_written)
     return len(entry.members) if entry.maybe_written else sum(delivery.maybe_written for delivery in entry.members)

@@ -92,7 +92,7 @@ class Counts:
     timed_out_in_flight: int = 0
     shard_map_refreshes: int = 0
 
-    def resent(self, reason: str, entries: int) -> None:
+    def retried(self, reason: str, entries: int) -> None:
         """Count Kinesis records that are retried, by the reason in the event `RecordsRetried`."""
         if reason == "throttled":
             self.retried_throttled += entries

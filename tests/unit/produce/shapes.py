@@ -1,11 +1,17 @@
-"""What the tests of the stages are made of: records, lanes and shards at hand."""
+"""Records, lanes, shards and stages for the tests of the pipeline's stages."""
 
 from __future__ import annotations
 
-from kinstream.produce.expire import NEVER
+from typing import Any
+
+from kinstream.config import Aggregation, Batching
+from kinstream.produce.batch import Batcher
+from kinstream.produce.deadlines import Deadlines
+from kinstream.produce.expire import NEVER, Expiry, StallClocks
 from kinstream.produce.lane import Lane
 from kinstream.produce.pace import Pace
 from kinstream.produce.pending import PendingRecord
+from kinstream.produce.schedule import Schedule
 from kinstream.record import HashKeyRange, PutRecordResult, SequenceNumberRange, Shard
 from kinstream.sharding.hashkey import even_ranges
 from kinstream.sharding.shardmap import ShardMap
@@ -47,3 +53,24 @@ def shard_map(count: int, first: int = 0, earlier: ShardMap | None = None) -> Sh
     """Return a map of `count` shards of equal ranges, numbered from `first`."""
     shards = [shard(first + index, low, high) for index, (low, high) in enumerate(even_ranges(count))]
     return ShardMap(shards, earlier=earlier)
+
+
+class Stages:
+    """A schedule, the batcher that sends from its lanes, and the stall clocks of both."""
+
+    def __init__(
+        self,
+        batching: Batching,
+        aggregation: Aggregation | None = None,
+        *,
+        keep_order: bool = False,
+        aggregating: bool = False,
+        timeout: float = 30.0,
+        max_age: float = NEVER,
+        emit: Any = None,
+    ) -> None:
+        self.clocks = StallClocks(timeout)
+        self.deadlines = Deadlines(Expiry(timeout, max_age), self.clocks, keep_order=keep_order)
+        self.schedule = Schedule(batching, aggregation or Aggregation(), self.deadlines, keep_order=keep_order)
+        self.schedule.aggregate(aggregating)
+        self.batcher = Batcher(batching, aggregation, self.schedule, keep_order=keep_order, emit=emit)

@@ -3,39 +3,39 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.unit.produce.shapes import delivery, lane, some
+from tests.unit.produce.shapes import Stages, delivery, lane, some
 
 from kinstream.config import Aggregation, Batching, RateLimits
 from kinstream.events import Event, RecordsAggregated, ShardPaced
 from kinstream.produce.aggregate import pack
-from kinstream.produce.batch import FEW_ALARMS, Batch, Batcher
-from kinstream.produce.expire import NEVER, SERVICE, Expiry, StallClocks
+from kinstream.produce.batch import Batch
+from kinstream.produce.bisection import parts_to_retry, samples_and_others
+from kinstream.produce.expire import NEVER, SERVICE
 from kinstream.produce.lane import Lane
 from kinstream.produce.pace import Pace
 from kinstream.produce.pending import KEYLESS, Aggregate, PendingRecord
+from kinstream.produce.schedule import FEW_ALARMS
 from kinstream.record import PutResult
 
 TIMEOUT = 30.0
 
 
-def batcher(
-    *, aggregating: bool = False, keep_order: bool = False, tell: Any = None, aggregation: Any = None, **batching: Any
-) -> Batcher:
-    made = Batcher(
+def stages(
+    *, aggregating: bool = False, keep_order: bool = False, emit: Any = None, aggregation: Any = None, **batching: Any
+) -> Stages:
+    return Stages(
         Batching(**batching),
         aggregation or Aggregation(),
-        Expiry(TIMEOUT),
-        StallClocks(TIMEOUT),
         keep_order=keep_order,
-        tell=tell,
+        aggregating=aggregating,
+        timeout=TIMEOUT,
+        emit=emit,
     )
-    made.aggregating = aggregating
-    return made
 
 
-def touched(of: Batcher, *lanes: Lane, now: float = 0.0) -> None:
+def touched(of: Stages, *lanes: Lane, now: float = 0.0) -> None:
     for one in lanes:
-        of.touch(one, now)
+        of.schedule.touch(one, now)
 
 
 def keys(batch: Batch) -> list[str]:
@@ -43,40 +43,40 @@ def keys(batch: Batch) -> list[str]:
 
 
 def test_a_record_waits_for_company_until_its_linger_ends() -> None:
-    of = batcher(linger=0.1)
+    of = stages(linger=0.1)
     one = lane("s", delivery())
     touched(of, one)
-    assert of.ready(9, 0.05) == []
-    assert of.alarm == pytest.approx(0.1)
-    (batch,) = of.ready(9, of.alarm)
-    assert (len(batch.entries), batch.lanes, one.on_their_way) == (1, {one}, 1)
-    assert of.alarm == NEVER
+    assert of.batcher.ready(9, 0.05) == []
+    assert of.schedule.alarm == pytest.approx(0.1)
+    (batch,) = of.batcher.ready(9, of.schedule.alarm)
+    assert (len(batch.entries), batch.lanes, one.in_flight) == (1, {one}, 1)
+    assert of.schedule.alarm == NEVER
 
 
 def test_without_linger_what_is_there_goes_at_once_and_together() -> None:
-    of = batcher(linger=0)
+    of = stages(linger=0)
     touched(of, lane("s", *some(3)), lane("t", *some(2)))
-    (batch,) = of.ready(9, 0.0)
+    (batch,) = of.batcher.ready(9, 0.0)
     assert len(batch.entries) == 5
 
 
 def test_a_full_request_leaves_before_its_linger_ends() -> None:
-    of = batcher(linger=10)
+    of = stages(linger=10)
     one = lane("s", *some(1200))
-    of.touch_all([one], 0.0)
-    assert [len(batch.entries) for batch in of.ready(9, 0.0)] == [500, 500]
+    of.schedule.touch_all([one], 0.0)
+    assert [len(batch.entries) for batch in of.batcher.ready(9, 0.0)] == [500, 500]
     assert len(one) == 200
 
 
 def test_a_full_aggregate_waits_for_a_full_request_and_then_goes_without_the_part_that_is_not_full() -> None:
-    of = batcher(aggregating=True, linger=10, max_bytes=10_000, aggregation=Aggregation(max_bytes=5000))
+    of = stages(aggregating=True, linger=10, max_bytes=10_000, aggregation=Aggregation(max_bytes=5000))
     one = lane("s", *some(45))
     one.average = 115.0
     touched(of, one)
-    assert of.ready(9, 0.0) == []
+    assert of.batcher.ready(9, 0.0) == []
     one.waiting += some(60)
     touched(of, one)
-    (batch,) = of.ready(9, 0.0)
+    (batch,) = of.batcher.ready(9, 0.0)
     assert all(isinstance(entry, Aggregate) and 4800 < entry.size <= 5000 for entry in batch.entries)
     assert len(batch.entries) == 2
     assert 0 < len(one) < 45
@@ -84,10 +84,10 @@ def test_a_full_aggregate_waits_for_a_full_request_and_then_goes_without_the_par
 
 def test_flushed_lanes_send_all_they_have_and_a_record_alone_is_sent_raw() -> None:
     told: list[Event] = []
-    of = batcher(aggregating=True, linger=10, tell=told.append)
+    of = stages(aggregating=True, linger=10, emit=told.append)
     many, single = lane("s", *some(10)), lane("t", delivery("alone"))
-    of.hurry([many, single], 0.0)
-    (batch,) = of.ready(9, 0.0)
+    of.schedule.flush_now([many, single], 0.0)
+    (batch,) = of.batcher.ready(9, 0.0)
     aggregate, alone = batch.entries
     assert isinstance(aggregate, Aggregate)
     assert isinstance(alone, PendingRecord)
@@ -96,133 +96,133 @@ def test_flushed_lanes_send_all_they_have_and_a_record_alone_is_sent_raw() -> No
 
 
 def test_no_more_requests_go_out_than_there_is_room_for_and_the_rest_goes_later() -> None:
-    of = batcher(linger=0, max_records=10)
+    of = stages(linger=0, max_records=10)
     one = lane("s", *some(35))
     touched(of, one)
-    assert len(of.ready(0, 0.0)) == 0
-    assert len(of.ready(2, 0.0)) == 2
-    assert [len(batch.entries) for batch in of.ready(9, 0.0)] == [10, 5]
+    assert len(of.batcher.ready(0, 0.0)) == 0
+    assert len(of.batcher.ready(2, 0.0)) == 2
+    assert [len(batch.entries) for batch in of.batcher.ready(9, 0.0)] == [10, 5]
 
 
 def test_a_hot_shard_leaves_the_others_their_share_of_each_request() -> None:
-    of = batcher(linger=0, max_records=10)
+    of = stages(linger=0, max_records=10)
     hot, cold = lane("hot", *some(1000)), lane("cold", *some(3))
     touched(of, hot, cold)
-    first, second = of.ready(2, 0.0)
+    first, second = of.batcher.ready(2, 0.0)
     assert cold in first.lanes
-    assert cold.on_their_way
+    assert cold.in_flight
     assert not cold
     assert len(first.entries) == len(second.entries) == 10
 
 
 def test_a_shard_that_had_what_its_pace_allows_rests_and_the_others_go_on() -> None:
     told: list[Event] = []
-    of = batcher(linger=0, tell=told.append)
+    of = stages(linger=0, emit=told.append)
     slow, quick = lane("slow", *some(20), pace=Pace(RateLimits(records_per_second=10), 0.0)), lane("quick", *some(20))
     touched(of, slow, quick)
-    (batch,) = of.ready(9, 0.0)
+    (batch,) = of.batcher.ready(9, 0.0)
     assert len(batch.entries) == 30
     assert len(slow) == 10
-    assert of.ready(9, 0.0) == []
-    assert slow.rest == of.alarm
+    assert of.batcher.ready(9, 0.0) == []
+    assert slow.backoff_until == of.schedule.alarm
     (limited,) = (event for event in told if isinstance(event, ShardPaced))
     assert limited.shard_id == "slow"
     now = 0.0
     while slow:
-        now = of.alarm
-        assert len(of.ready(9, now)) <= 1
+        now = of.schedule.alarm
+        assert len(of.batcher.ready(9, now)) <= 1
     assert 0.9 < now < 1.1
 
 
 def test_a_record_larger_than_a_request_should_be_goes_alone() -> None:
-    of = batcher(linger=0, max_bytes=1024)
+    of = stages(linger=0, max_bytes=1024)
     one = lane("s", delivery("small"), delivery("large", b"x" * 5000), delivery("small"))
     touched(of, one)
-    assert [keys(batch) for batch in of.ready(9, 0.0)] == [["small"], ["large"], ["small"]]
+    assert [keys(batch) for batch in of.batcher.ready(9, 0.0)] == [["small"], ["large"], ["small"]]
 
 
 def test_what_failed_goes_before_what_waits_and_waits_for_nobody() -> None:
-    of = batcher(linger=10)
+    of = stages(linger=10)
     one = lane("s", delivery("new"))
-    one.send_again([delivery("old")])
+    one.retry([delivery("old")])
     touched(of, one)
-    (batch,) = of.ready(9, 0.0)
+    (batch,) = of.batcher.ready(9, 0.0)
     assert keys(batch)[0] == "old"
 
 
 def test_a_lane_that_rests_sends_nothing_until_it_has_rested() -> None:
-    of = batcher(linger=0)
+    of = stages(linger=0)
     one = lane("s", delivery())
-    one.rest = 2.0
+    one.backoff_until = 2.0
     touched(of, one)
-    assert of.ready(9, 1.0) == []
-    assert of.alarm == 2.0
-    assert len(of.ready(9, 2.0)) == 1
+    assert of.batcher.ready(9, 1.0) == []
+    assert of.schedule.alarm == 2.0
+    assert len(of.batcher.ready(9, 2.0)) == 1
 
 
 def test_records_that_have_timed_out_are_not_sent() -> None:
-    of = batcher(linger=0)
+    of = stages(linger=0)
     late, timely = delivery("late", first_failure=-29.0), delivery("timely")
     one = lane("s")
     one.put_in_front([timely, late])
     touched(of, one, now=1.0)
-    (batch,) = of.ready(9, 1.0)
-    assert of.expired == [(one, [late])]
+    (batch,) = of.batcher.ready(9, 1.0)
+    assert of.schedule.expired == [(one, [late])]
     assert batch.entries == [timely]
 
 
 def test_records_time_out_on_time_though_their_shard_rests_for_longer() -> None:
-    of = batcher(linger=0)
+    of = stages(linger=0)
     one = lane("s")
     one.put_in_front([delivery(first_failure=-27.0)])
-    one.rest = 100.0
+    one.backoff_until = 100.0
     touched(of, one)
-    assert of.alarm == 3.0
-    assert of.ready(9, 3.0) == []
-    assert len(of.expired) == 1
+    assert of.schedule.alarm == 3.0
+    assert of.batcher.ready(9, 3.0) == []
+    assert len(of.schedule.expired) == 1
 
 
 def test_in_order_a_shard_has_one_request_on_its_way_with_at_most_one_record_of_a_key() -> None:
-    of = batcher(linger=0, keep_order=True)
+    of = stages(linger=0, keep_order=True)
     one = lane("s", delivery("a", b"1"), delivery("b", b"2"), delivery("a", b"3"), delivery("c", b"4"))
     touched(of, one)
-    (batch,) = of.ready(9, 0.0)
+    (batch,) = of.batcher.ready(9, 0.0)
     assert keys(batch) == ["a", "b", "c"]
     touched(of, one)
-    assert of.ready(9, 1.0) == []
-    one.on_their_way -= 1
+    assert of.batcher.ready(9, 1.0) == []
+    one.in_flight -= 1
     touched(of, one, now=1.0)
-    (batch,) = of.ready(9, 1.0)
+    (batch,) = of.batcher.ready(9, 1.0)
     assert [entry.data for entry in batch.entries] == [b"3"]
 
 
 def test_in_order_records_without_a_key_wait_for_no_one() -> None:
-    of = batcher(linger=0, keep_order=True)
+    of = stages(linger=0, keep_order=True)
     touched(of, lane("s", *(PendingRecord(b"x", KEYLESS, "0", 7, 0.0) for _ in range(5))))
-    (batch,) = of.ready(9, 0.0)
+    (batch,) = of.batcher.ready(9, 0.0)
     assert len(batch.entries) == 5
 
 
 def test_in_order_an_aggregate_of_a_shard_travels_alone_and_again_before_anything_else() -> None:
-    of = batcher(linger=0, keep_order=True, aggregating=True, aggregation=Aggregation(max_records=3))
+    of = stages(linger=0, keep_order=True, aggregating=True, aggregation=Aggregation(max_records=3))
     one, other = lane("s", *some(9)), lane("t", *some(2))
     touched(of, one, other)
-    (batch,) = of.ready(9, 0.0)
+    (batch,) = of.batcher.ready(9, 0.0)
     assert [len(entry.members) for entry in batch.entries if isinstance(entry, Aggregate)] == [3, 2]
     failed = batch.entries[0]
-    one.on_their_way -= 1
-    one.send_again([failed])
+    one.in_flight -= 1
+    one.retry([failed])
     touched(of, one, now=1.0)
-    (batch,) = of.ready(9, 1.0)
+    (batch,) = of.batcher.ready(9, 1.0)
     assert batch.entries == [failed]
 
 
 def test_a_refused_request_in_halves_has_the_same_entries_of_the_same_lanes() -> None:
-    of = batcher(linger=0)
+    of = stages(linger=0)
     one, other = lane("s", *some(3)), lane("t", *some(4))
     touched(of, one, other)
-    (batch,) = of.ready(9, 0.0)
-    left, right = batch.halves()
+    (batch,) = of.batcher.ready(9, 0.0)
+    left, right = parts_to_retry(batch)
     assert left.entries + right.entries == batch.entries
     assert left.size + right.size == batch.size
     for half in (left, right):
@@ -233,13 +233,13 @@ def test_a_refused_request_in_halves_has_the_same_entries_of_the_same_lanes() ->
 
 
 def test_a_refused_request_in_samples_and_rest_has_the_same_entries_each_once() -> None:
-    of = batcher(linger=0)
+    of = stages(linger=0)
     one, other = lane("s", *some(7)), lane("t", *some(4))
     touched(of, one, other)
-    (batch,) = of.ready(9, 0.0)
+    (batch,) = of.batcher.ready(9, 0.0)
     smallest = min(batch.entries[1:5], key=lambda entry: entry.size)
     smallest.size -= 1
-    parts = batch.samples_and_rest()
+    parts = samples_and_others(batch)
     assert [len(part.entries) for part in parts[:4]] == [1, 1, 1, 1]
     alone = [part.entries[0] for part in parts[:4]]
     assert {id(entry) for entry in alone} == {id(batch.entries[i]) for i in (0, 5, 10)} | {id(smallest)}
@@ -251,38 +251,37 @@ def test_a_refused_request_in_samples_and_rest_has_the_same_entries_each_once() 
 
 
 def test_lanes_that_may_not_be_sent_from_cost_nothing_until_their_records_time_out() -> None:
-    clocks = StallClocks(TIMEOUT)
-    of = Batcher(Batching(linger=0), None, Expiry(TIMEOUT), clocks, keep_order=False)
-    clocks.start(SERVICE, 0.0)
-    assert clocks.run_out(TIMEOUT) == [SERVICE]
+    of = Stages(Batching(linger=0), timeout=TIMEOUT)
+    of.clocks.start(SERVICE, 0.0)
+    assert of.clocks.run_out(TIMEOUT) == [SERVICE]
     lanes = [lane(f"s{number}", delivery(admitted=10.0)) for number in range(100)]
     touched(of, *lanes, now=TIMEOUT)
     asked: list[Lane] = []
-    expires = of.expires
+    of_lane = of.deadlines.of_lane
 
     def counted(lane: Lane) -> float:
         asked.append(lane)
-        return expires(lane)
+        return of_lane(lane)
 
-    of.expires = counted  # type: ignore[method-assign]
+    of.deadlines.of_lane = counted  # type: ignore[method-assign]
     for _ in range(50):
-        assert of.ready(0, TIMEOUT) == []
+        assert of.batcher.ready(0, TIMEOUT) == []
     assert len(asked) <= 2 * len(lanes)
-    assert of.alarm == 10.0 + TIMEOUT
-    assert of.ready(0, of.alarm) == []
-    assert {one for one, _ in of.expired} == set(lanes)
+    assert of.schedule.alarm == 10.0 + TIMEOUT
+    assert of.batcher.ready(0, of.schedule.alarm) == []
+    assert {one for one, _ in of.schedule.expired} == set(lanes)
 
 
 def test_alarms_that_were_replaced_do_not_pile_up() -> None:
-    of = Batcher(Batching(linger=0.1), None, Expiry(TIMEOUT, max_age=3600.0), StallClocks(TIMEOUT), keep_order=False)
+    of = Stages(Batching(linger=0.1), timeout=TIMEOUT, max_age=3600.0)
     one = lane("s")
     for number in range(5000):  # a saturated producer: each record is due before it may be sent
         now = float(number)
         one.waiting.append(delivery(admitted=now))
-        of.touch(one, now)
-        assert of.ready(0, now + 0.1) == []
-        assert len(of.ready(1, now + 0.2)) == 1
-    assert len(of._alarms) <= 2 * FEW_ALARMS
+        of.schedule.touch(one, now)
+        assert of.batcher.ready(0, now + 0.1) == []
+        assert len(of.batcher.ready(1, now + 0.2)) == 1
+    assert len(of.schedule._alarms) <= 2 * FEW_ALARMS
 
 
 def test_request_knows_whether_any_of_its_records_was_settled() -> None:
@@ -296,68 +295,68 @@ def test_request_knows_whether_any_of_its_records_was_settled() -> None:
 
 
 def test_due_lane_whose_records_time_out_before_its_alarm_gets_an_earlier_alarm() -> None:
-    of = batcher(linger=0)
+    of = stages(linger=0)
     one = lane("s", delivery())
-    one.rest = 100.0
+    one.backoff_until = 100.0
     touched(of, one)
-    assert of.alarm == 100.0
-    one.rest = 0.0
+    assert of.schedule.alarm == 100.0
+    one.backoff_until = 0.0
     one.put_in_front([delivery(first_failure=-25.0)])
     touched(of, one)
-    assert of.alarm == 5.0
+    assert of.schedule.alarm == 5.0
 
 
 def test_shard_gives_its_share_and_then_the_rest_to_one_request_if_there_is_space() -> None:
-    of = batcher(linger=0)
+    of = stages(linger=0)
     one, other = lane("s", *some(300)), lane("t", *some(10))
-    one.send_again([delivery("failed")])
+    one.retry([delivery("failed")])
     touched(of, one, other)
-    (batch,) = of.ready(9, 0.0)
+    (batch,) = of.batcher.ready(9, 0.0)
     assert len(batch.entries) == 311
     assert [span[0] for span in batch.spans].count(one) == 2
-    assert (one.on_their_way, other.on_their_way) == (1, 1)
+    assert (one.in_flight, other.in_flight) == (1, 1)
 
 
 def test_time_of_a_failed_record_that_has_left_the_lane_ends_no_other_record() -> None:
-    of = batcher(linger=0)
+    of = stages(linger=0)
     one = lane("s", delivery("other"))
     one.put_in_front([delivery("failed", first_failure=-29.0)])
-    one.without({"failed"})
+    one.take_keys({"failed"})
     touched(of, one, now=2.0)
-    assert of.expired == []
-    assert [keys(batch) for batch in of.ready(9, 2.0)] == [["other"]]
+    assert of.schedule.expired == []
+    assert [keys(batch) for batch in of.batcher.ready(9, 2.0)] == [["other"]]
 
 
 @pytest.mark.parametrize("keep_order", [False, True])
 def test_record_that_times_out_while_it_is_due_is_not_sent(keep_order: bool) -> None:
-    of = batcher(linger=0, keep_order=keep_order)
+    of = stages(linger=0, keep_order=keep_order)
     late = delivery("late", first_failure=-29.0)
     one = lane("s")
     one.put_in_front([late])
     touched(of, one)
-    assert of.ready(9, 2.0) == []
-    assert of.expired == [(one, [late])]
+    assert of.batcher.ready(9, 2.0) == []
+    assert of.schedule.expired == [(one, [late])]
 
 
 def test_in_order_failed_records_of_one_key_are_retried_one_after_the_other() -> None:
-    of = batcher(linger=0, keep_order=True)
+    of = stages(linger=0, keep_order=True)
     one = lane("s")
     first, second = delivery("a", admitted=0.0), delivery("a", admitted=1.0)
     keyless = [PendingRecord(b"x", KEYLESS, "0", 7, admitted) for admitted in (-2.0, -1.0)]
-    one.send_again([*keyless, first, second])
+    one.retry([*keyless, first, second])
     touched(of, one)
-    (batch,) = of.ready(9, 0.0)
+    (batch,) = of.batcher.ready(9, 0.0)
     assert batch.entries == [*keyless, first]
-    assert list(one.again) == [second]
+    assert list(one.retries) == [second]
 
 
 def test_shard_sends_what_its_pace_in_bytes_allows() -> None:
-    of = batcher(linger=0)
+    of = stages(linger=0)
     pace = Pace(RateLimits(bytes_per_second=1024, records_per_second=1000), 0.0)
     pace.take(1, 200)
     one = lane("s", *some(10, 394), pace=pace)
     touched(of, one)
-    (batch,) = of.ready(9, 0.0)
+    (batch,) = of.batcher.ready(9, 0.0)
     assert (len(batch.entries), len(one)) == (2, 8)
 
 
@@ -365,12 +364,13 @@ def test_shard_sends_what_its_pace_in_bytes_allows() -> None:
 def test_aggregation_is_advised_if_it_would_help_a_shard_that_its_number_of_records_limits(
     size: int, advised: bool
 ) -> None:
-    of = Batcher(Batching(linger=0), None, Expiry(TIMEOUT), StallClocks(TIMEOUT), keep_order=False)
+    of = Stages(Batching(linger=0), timeout=TIMEOUT)
     one = lane("s", *some(1000, size), pace=Pace(RateLimits(bytes_per_second=10_000, records_per_second=10), 0.0))
     for tenth in range(100):
         touched(of, one, now=tenth / 10)
-        of.ready(9, tenth / 10)
-    assert (of.advice is not None) == advised
-    if of.advice is not None:
-        assert of.advice.shard_id == "s"
-        assert of.advice.factor > 1.5
+        of.batcher.ready(9, tenth / 10)
+    advice = of.batcher.take_advice()
+    assert (advice is not None) == advised
+    if advice is not None:
+        assert advice.shard_id == "s"
+        assert advice.factor > 1.5

@@ -14,25 +14,25 @@ from tests.unit.produce.shapes import delivery, some
 from kinstream.errors import ErrorType, NotFound, ProduceError
 from kinstream.produce.delivery import Deliveries
 from kinstream.produce.pending import Failure, PendingRecord, Unobserved
-from kinstream.produce.unseen import ERRORS_SHOWN, FIRST_KEPT, LAST_KEPT, Unseen
+from kinstream.produce.unobserved import ERRORS_SHOWN, FIRST_KEPT, LAST_KEPT, UnobservedFailures
 from kinstream.record import PutResult
 
 
-def fail(one: PendingRecord, unseen: Unseen | None = None) -> None:
+def fail(one: PendingRecord, unobserved: UnobservedFailures | None = None) -> None:
     one.attempts = 2
     failure = Failure("not written", NotFound("no stream"))
-    if unseen is None:
+    if unobserved is None:
         one.outcome = failure
     else:
-        fail_unobserved([one], failure, unseen)
+        fail_unobserved([one], failure, unobserved)
 
 
-def fail_unobserved(deliveries: list[PendingRecord], failure: Failure, unseen: Unseen) -> None:
-    unobserved = Unobserved(failure, unseen)
+def fail_unobserved(deliveries: list[PendingRecord], failure: Failure, unobserved: UnobservedFailures) -> None:
+    own = Unobserved(failure, unobserved)
     for number, one in enumerate(deliveries, 1):
-        one.outcome = unobserved
-        unseen.add(failure, 1)
-        unseen.keep(one, failure, len(deliveries) - number)
+        one.outcome = own
+        unobserved.add(failure, 1)
+        unobserved.keep(one, failure, len(deliveries) - number)
 
 
 async def test_a_delivery_can_be_awaited_by_many_and_often() -> None:
@@ -109,23 +109,23 @@ async def test_many_are_awaited_together_in_their_order_with_failures_in_their_p
 
 
 def test_a_failure_is_unseen_until_somebody_looks() -> None:
-    unseen = Unseen()
+    unobserved = UnobservedFailures()
     all_of_them = some(ERRORS_SHOWN + 50)
     for one in all_of_them:
-        fail(one, unseen)
-    assert (unseen.count, len(unseen.errors())) == (ERRORS_SHOWN + 50, ERRORS_SHOWN)
+        fail(one, unobserved)
+    assert (unobserved.count, len(unobserved.errors())) == (ERRORS_SHOWN + 50, ERRORS_SHOWN)
     for one in (all_of_them[0], all_of_them[0], all_of_them[-1]):
         with pytest.raises(ProduceError):
             one.result()
-    assert (unseen.count, len(unseen.errors())) == (ERRORS_SHOWN + 48, ERRORS_SHOWN)
+    assert (unobserved.count, len(unobserved.errors())) == (ERRORS_SHOWN + 48, ERRORS_SHOWN)
 
 
 def test_failures_nobody_sees_hold_no_more_than_some_megabytes() -> None:
-    unseen = Unseen()
+    unobserved = UnobservedFailures()
     for one in [delivery(data=bytes(2**20)) for _ in range(10)]:
-        fail(one, unseen)
-    assert unseen.count == 10
-    assert len(unseen.errors()) == 4
+        fail(one, unobserved)
+    assert unobserved.count == 10
+    assert len(unobserved.errors()) == 4
 
 
 def test_a_delivery_shows_nothing_of_its_record() -> None:
@@ -167,12 +167,12 @@ async def test_a_failure_that_was_raised_keeps_no_frame_of_its_caller() -> None:
 
 def test_a_failure_that_was_raised_is_freed_with_its_delivery() -> None:
     """The error's traceback holds the caller's frame, which holds the delivery. The delivery must not hold the error."""
-    unseen = Unseen()
+    unobserved = UnobservedFailures()
     cause = NotFound("no stream")
 
     def ask() -> None:
         one = delivery()
-        fail_unobserved([one], Failure("not written", cause), unseen)
+        fail_unobserved([one], Failure("not written", cause), unobserved)
         try:
             one.result()
         except ProduceError as error:
@@ -187,13 +187,13 @@ def test_a_failure_that_was_raised_is_freed_with_its_delivery() -> None:
 
 def test_records_that_failed_together_share_their_failure() -> None:
     """100,000 records that fail at `close(timeout)` must not cost an error each, unless a caller asks for it."""
-    unseen = Unseen()
+    unobserved = UnobservedFailures()
     all_of_them = some(FIRST_KEPT + 350)
-    fail_unobserved(all_of_them, Failure("not written", NotFound("no stream")), unseen)
+    fail_unobserved(all_of_them, Failure("not written", NotFound("no stream")), unobserved)
     assert len({id(one.outcome) for one in all_of_them}) == FIRST_KEPT + LAST_KEPT + 1
     errors = [one.value() for one in all_of_them]
     assert len({id(one.outcome) for one in all_of_them}) == 1
-    assert unseen.count == 0
+    assert unobserved.count == 0
     assert [error.record.partition_key for error in errors if isinstance(error, ProduceError)] == [
         one.partition_key for one in all_of_them
     ]

@@ -7,7 +7,7 @@ from tests.unit.produce.shapes import delivery, lane, some
 
 from kinstream.produce.aggregate import pack
 from kinstream.produce.expire import NEVER, Expiry
-from kinstream.produce.lane import count_records, taken_apart
+from kinstream.produce.lane import count_records, split_entry
 from kinstream.produce.pending import Aggregate, PendingRecord
 from kinstream.record import PutResult
 
@@ -33,11 +33,11 @@ def test_records_that_are_too_old_leave_an_aggregate_and_the_others_are_sent_aga
     alone, kept = delivery("alone", admitted=0.0), delivery("kept", admitted=6.0)
     packed = aggregate(old, young)
     packed.attempts = 2
-    one.send_again([packed, alone, kept])
-    assert one.expired(Expiry(30.0, max_age=10.0), NEVER, 10.0) == [old, alone]
-    assert list(one.again) == [kept]
+    one.retry([packed, alone, kept])
+    assert one.take_expired(Expiry(30.0, max_age=10.0), NEVER, 10.0) == [old, alone]
+    assert list(one.retries) == [kept]
     assert [record.partition_key for record in one.waiting] == ["young", "queued"]
-    assert (young.attempts, one.hurry) == (2, 1)
+    assert (young.attempts, one.flush_count) == (2, 1)
 
 
 def test_records_of_a_key_leave_the_lane_and_the_others_keep_their_order() -> None:
@@ -45,20 +45,20 @@ def test_records_of_a_key_leave_the_lane_and_the_others_keep_their_order() -> No
     held, free = delivery("a", admitted=1.0), delivery("b", admitted=2.0)
     mixed = aggregate(delivery("a", admitted=3.0), delivery("c", admitted=4.0))
     others = aggregate(delivery("d", admitted=4.5), delivery("e", admitted=4.5))
-    one.send_again([held, free, mixed, others])
-    taken = one.without({"a"})
+    one.retry([held, free, mixed, others])
+    taken = one.take_keys({"a"})
     assert [record.admitted for record in taken] == [1.0, 3.0, 5.0]
-    assert list(one.again) == [free, others]
+    assert list(one.retries) == [free, others]
     assert [record.partition_key for record in one.waiting] == ["c", "b"]
-    assert one.hurry == 2
+    assert one.flush_count == 2
 
 
 def test_emptied_lane_returns_all_records_in_order_but_those_that_are_settled() -> None:
     one = lane("s", delivery("c"))
     settled = delivery("settled")
     settled.outcome = PutResult("s", "1", None, 1, maybe_duplicate=False)
-    one.send_again([settled, delivery("a"), aggregate(delivery("b"), delivery("b"))])
-    assert [record.partition_key for record in one.emptied()] == ["a", "b", "b", "c"]
+    one.retry([settled, delivery("a"), aggregate(delivery("b"), delivery("b"))])
+    assert [record.partition_key for record in one.take_all()] == ["a", "b", "b", "c"]
     assert not one
     assert one.first_failure == NEVER
 
@@ -68,7 +68,7 @@ def test_aggregate_that_is_taken_apart_counts_its_attempts_to_its_unsettled_reco
     packed = aggregate(first, second)
     packed.attempts, packed.maybe_written, packed.first_failure = 3, True, 7.0
     second.outcome = PutResult("s", "1", None, 1, maybe_duplicate=False)
-    assert taken_apart(packed) == [first]
+    assert split_entry(packed) == [first]
     assert (first.attempts, first.maybe_written, first.first_failure) == (3, True, 7.0)
     assert second.attempts == 0
 
@@ -79,7 +79,7 @@ def test_records_in_kinesis_records_are_counted() -> None:
 
 def test_lane_shows_its_shard_and_what_it_holds() -> None:
     one = lane("shard-7", *some(2))
-    one.send_again([delivery()])
+    one.retry([delivery()])
     assert all(part in repr(one) for part in ("shard-7", "2 ", "1 "))
 
 
@@ -87,5 +87,22 @@ def test_lane_shows_its_shard_and_what_it_holds() -> None:
 def test_oldest_record_is_the_first_of_the_failed_or_of_the_queued(waiting: int) -> None:
     one = lane("s", *[delivery(admitted=5.0)] * waiting)
     assert one.oldest == (5.0 if waiting else NEVER)
-    one.send_again([delivery(admitted=2.0)])
+    one.retry([delivery(admitted=2.0)])
     assert one.oldest == 2.0
+
+
+def test_records_are_appended_behind_those_that_are_queued() -> None:
+    one = lane("s", *some(2))
+    one.append([delivery("last")])
+    assert [record.partition_key for record in one.waiting] == ["key-0", "key-1", "last"]
+
+
+def test_last_error_is_kept_while_records_are_to_be_retried() -> None:
+    one = lane()
+    one.retry([delivery()])
+    one.failed("InternalFailure")
+    one.accepted()
+    assert one.last_error == "InternalFailure"
+    one.take_retry()
+    one.accepted()
+    assert (one.last_error, one.retrying) == ("", True)

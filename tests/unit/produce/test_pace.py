@@ -88,23 +88,23 @@ def test_a_limit_below_the_bound_is_found_and_used_well() -> None:
 def test_one_failure_is_no_outage_but_two_in_a_row_leave_one_request_at_a_time() -> None:
     outage = Outage(0.05, 5.0)
     outage.failed(0.0, 1.0, 0.5, quota_left=True)
-    assert outage.room(3, 16, 1.0) == 13
+    assert outage.allowed(3, 16, 1.0) == 13
     outage.failed(1.5, 2.0, 0.5, quota_left=True)
-    assert outage.room(0, 16, 2.0) == 0
-    assert outage.room(0, 16, outage.until) == 1
-    assert outage.room(1, 16, outage.until) == 0
-    outage.answered()
-    assert outage.room(0, 16, 2.0) == 16
+    assert outage.allowed(0, 16, 2.0) == 0
+    assert outage.allowed(0, 16, outage.until) == 1
+    assert outage.allowed(1, 16, outage.until) == 0
+    outage.responded()
+    assert outage.allowed(0, 16, 2.0) == 16
 
 
 def test_requests_that_fail_together_count_once_and_an_empty_quota_counts_as_an_outage() -> None:
     outage = Outage(0.05, 5.0)
     for _ in range(10):
         outage.failed(0.0, 1.0, 1.0, quota_left=True)
-    assert outage.room(0, 16, 1.0) == 16
+    assert outage.allowed(0, 16, 1.0) == 16
     outage = Outage(0.05, 5.0)
     outage.failed(0.0, 1.0, 1.0, quota_left=False)
-    assert outage.room(0, 16, 1.0) == 0
+    assert outage.allowed(0, 16, 1.0) == 0
 
 
 def test_pauses_double_to_their_limit_with_jitter_in_their_upper_half() -> None:

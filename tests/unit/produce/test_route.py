@@ -44,13 +44,13 @@ def test_a_lane_whose_shard_stays_open_stays_and_a_child_waits_for_its_parent_wh
     whole = shard_map(1)
     routes.follow(whole)
     (parent,) = routes.lanes
-    parent.on_their_way = 1
+    parent.in_flight = 1
     routes.follow(shard_map(2, first=1, earlier=whole))
     assert not routes.has(parent)
     for child in routes.lanes:
-        assert parent in child.elders
+        assert parent in child.parents
         assert child.closed_by_order()
-    parent.on_their_way = 0
+    parent.in_flight = 0
     assert not any(child.closed_by_order() for child in routes.lanes)
     before = routes.lanes
     routes.follow(shard_map(2, first=1))

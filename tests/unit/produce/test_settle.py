@@ -23,14 +23,14 @@ from kinstream.produce.lane import Lane
 from kinstream.produce.pending import Aggregate, Entry, PendingRecord
 from kinstream.produce.route import find_shards
 from kinstream.produce.settle import (
-    hopeless,
     in_doubt,
+    is_final,
     judge,
     mark_written,
     refused_for_one,
-    scatter,
     settle,
-    settle_unanswered,
+    settle_failed_request,
+    split_misrouted,
 )
 from kinstream.record import PutResult
 from kinstream.sharding.shardmap import ShardMap
@@ -68,26 +68,26 @@ def test_only_what_failed_is_sent_again_and_result_i_belongs_to_entry_i() -> Non
         ([a], ["1"]),
         ([d], ["4"]),
     ]
-    assert [(part.lane, part.entries, part.throttled, part.reason) for part in verdict.again] == [
+    assert [(part.lane, part.entries, part.throttled, part.reason) for part in verdict.retries] == [
         (one, [b], True, "throttled"),
         (other, [c], False, "failed"),
     ]
     assert (b.attempts, b.maybe_written) == (1, False)
     assert (c.attempts, c.maybe_written) == (1, True)
-    assert verdict.strays == 0
+    assert verdict.misrouted == 0
 
 
 def test_a_record_alone_is_well_in_any_shard_but_the_map_is_old() -> None:
     record = delivery()
     verdict = settle(batch((lane("shard-0"), [record])), [written("shard-7")], shard_map(1))
-    assert verdict.strays == 1
+    assert verdict.misrouted == 1
     assert verdict.written == [([record], [written("shard-7")])]
 
 
 def test_nothing_is_a_stray_where_no_shard_was_meant() -> None:
     record = delivery()
     verdict = settle(batch((lane(None), [record])), [written("shard-7")], None)
-    assert verdict.strays == 0
+    assert verdict.misrouted == 0
     assert verdict.written
 
 
@@ -99,10 +99,10 @@ def test_an_aggregate_is_sent_again_whole_if_any_of_its_records_lies_outside_the
     verdict = settle(
         batch((lane("shard-0"), [mixed, pure])), [written("shard-1", "1"), written("shard-1", "2")], halves
     )
-    assert verdict.strays == 2
-    assert verdict.scattered == [mixed]
+    assert verdict.misrouted == 2
+    assert verdict.to_split == [mixed]
     assert [entries for entries, _ in verdict.written] == [[pure]]
-    again = scatter(mixed)
+    again = split_misrouted(mixed)
     assert len(again) == 20
     assert all(one.maybe_written and one.attempts == 1 for one in again)
 
@@ -135,21 +135,21 @@ def test_an_aggregate_in_a_shard_that_is_not_known_yet_waits_for_the_map() -> No
     ],
 )
 def test_only_what_no_retry_can_help_ends_records_at_once(error: KinesisError, ends_it: bool) -> None:
-    assert hopeless(error) is ends_it
+    assert is_final(error) is ends_it
 
 
 def test_a_request_without_an_answer_leaves_all_its_records_in_doubt_and_one_that_was_not_sent_none() -> None:
     record = delivery()
     lost = ConnectionLost("cut")
     lost.attempts, lost.maybe_written = 1, True
-    (part,) = settle_unanswered(batch((lane(), [record])), lost)
+    (part,) = settle_failed_request(batch((lane(), [record])), lost)
     assert (part.reason, record.attempts, record.maybe_written) == ("unknown", 1, True)
     unsent = delivery()
-    (part,) = settle_unanswered(batch((lane(), [unsent])), ConnectionFailed("refused", sent=False))
+    (part,) = settle_failed_request(batch((lane(), [unsent])), ConnectionFailed("refused", sent=False))
     assert (part.reason, unsent.attempts, unsent.maybe_written) == ("failed", 0, False)
     slow = Throttled("slow")
     slow.attempts, slow.throttled = 1, True
-    (part,) = settle_unanswered(batch((lane(), [delivery()])), slow)
+    (part,) = settle_failed_request(batch((lane(), [delivery()])), slow)
     assert part.reason == "throttled"
 
 

@@ -11,5 +11,5 @@ from kinstream.produce.statistics import Counts
 )
 def test_retries_are_counted_by_their_reason(reason: str, counter: str) -> None:
     counts = Counts()
-    counts.resent(reason, 3)
+    counts.retried(reason, 3)
     assert {name: value for name in Counts.__slots__ if (value := getattr(counts, name))} == {counter: 3}

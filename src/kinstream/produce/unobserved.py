@@ -108,7 +108,7 @@ class Together:
         return self._ids
 
 
-class Unseen:
+class UnobservedFailures:
     """Failures that no caller has observed yet. The first and the last of them are kept.
 
     Attributes:

@@ -18,11 +18,11 @@ from kinstream.clock import Clock
 from kinstream.errors import ClosedError, ProduceError
 from kinstream.produce.admit import OVERHEAD
 from kinstream.produce.delivery import Deliveries, values
-from kinstream.produce.entrance import iterated, next_chunk
+from kinstream.produce.gate import iterated, next_chunk
 from kinstream.produce.pending import PendingRecord
 from kinstream.produce.pipeline import Pipeline
 from kinstream.produce.statistics import FlushResult
-from kinstream.produce.unseen import Unseen
+from kinstream.produce.unobserved import UnobservedFailures
 from kinstream.record import PutResult
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ TICK = 0.001
 """Seconds between two times that the inbox is emptied while records arrive. A call that waits for a record empties it at once."""
 
 
-class Door:
+class ThreadGate:
     """Accepts records from any thread.
 
     Args:
@@ -43,8 +43,8 @@ class Door:
     def __init__(self, pipeline: Pipeline, clock: Clock, background: BackgroundLoop) -> None:
         self._pipeline = pipeline
         pipeline.lifetime.tended = True
-        self._entrance = pipeline.entrance
-        self._admission = self._entrance.admission  # used in the threads that put
+        self._gate = pipeline.gate
+        self._admission = self._gate.admission  # used in the threads that put
         self._clock = clock
         self._background = background
         self._process = 0
@@ -58,9 +58,9 @@ class Door:
         self._closed = False
 
     @property
-    def unseen(self) -> Unseen:
+    def unobserved(self) -> UnobservedFailures:
         """The pipeline's failures that no caller has observed."""
-        return self._pipeline.unseen
+        return self._pipeline.unobserved
 
     # In any thread.
 
@@ -110,7 +110,7 @@ class Door:
         """Return the pending record for `lay`. Raises InvalidRecord."""
         return self._admission.one(data, partition_key, explicit_hash_key)
 
-    def lay(self, delivery: PendingRecord, waiter: Any, records: int, size: int) -> bool:
+    def try_put(self, delivery: PendingRecord, waiter: Any, records: int, size: int) -> bool:
         """Buffer a record without waiting. Return False if the buffer is full.
 
         Whether it is full is decided here, in the caller's thread: only the event loop changes the buffer's account, and what is
@@ -132,7 +132,7 @@ class Door:
         with self._lock:
             if self._closed:
                 raise ClosedError("put: this producer is closed")
-            if not self._entrance.has_space(delivery, len(self._inbox) + records, self._charge + size):
+            if not self._gate.has_space(delivery, len(self._inbox) + records, self._charge + size):
                 return False
             if not self._awake:
                 self._wake_loop()
@@ -169,7 +169,7 @@ class Door:
 
     def results(self, records: list[PendingRecord], timeout: float | None) -> list[PutResult | ProduceError]:
         """Wait for records and return their results. Raises TimeoutError or ClosedError."""
-        deliveries = Deliveries(records, self.unseen)
+        deliveries = Deliveries(records, self.unobserved)
         try:
             return self._background.run(self._awaited(deliveries, timeout))
         except ClosedError:
@@ -177,7 +177,7 @@ class Door:
                 raise
             return values(records)
 
-    def shut(self) -> None:
+    def stop(self) -> None:
         """Accept no more records."""
         self._closed = True
         if self._process == getpid():
@@ -197,20 +197,20 @@ class Door:
         try:
             if self._closed:
                 raise ClosedError("put: this producer is closed")
-            records, size = self._entrance.lend()
+            records, size = self._gate.grant()
             if records < len(deliveries) or size < charge:
                 await asyncio.sleep(0)  # the credit of this turn is used up: let the pipeline have its turn
                 self._collect()
-                records, size = self._entrance.lend()
+                records, size = self._gate.grant()
             if records >= len(deliveries) and size >= charge:
                 self._pipeline.take(deliveries, charge)
                 taken += deliveries
                 return
             for delivery in deliveries:
-                await self._entrance.enter(delivery)
+                await self._gate.enter(delivery)
                 taken.append(delivery)
         finally:
-            self._lend()
+            self._grant()
 
     async def _awaited(self, awaitable: Awaitable[T], timeout: float | None) -> T:  # noqa: ASYNC109 - the callers' own
         self.empty()  # without waiting for the next tick
@@ -231,7 +231,7 @@ class Door:
 
     async def close(self, timeout: float | None) -> None:  # noqa: ASYNC109 - late records fail, nothing is cancelled
         """Close the pipeline behind all records that were put."""
-        self.shut()
+        self.stop()
         self.empty()
         await self._pipeline.close(timeout)
 
@@ -239,7 +239,7 @@ class Door:
         """Move the inbox to the pipeline and grant new credit. Return True if the inbox had records."""
         with self._lock:
             found = self._collect()
-            self._lend()
+            self._grant()
             return found
 
     def _collect(self) -> bool:
@@ -251,8 +251,8 @@ class Door:
                 self._pipeline.take(deliveries, charge)
         return bool(deliveries)
 
-    def _lend(self) -> None:
-        records, size = self._entrance.lend()
+    def _grant(self) -> None:
+        records, size = self._gate.grant()
         with self._lock:
             if not self._inbox and not self._closed:
                 self._records, self._bytes = records, size
@@ -272,6 +272,6 @@ class Door:
                         self._awake = False
                         return
         except asyncio.CancelledError:  # the event loop ends
-            self.shut()
+            self.stop()
             self._collect()
             raise

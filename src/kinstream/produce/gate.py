@@ -1,4 +1,4 @@
-"""Entrance of the pipeline: buffers records at once if there is space, else after a wait for space in the buffer."""
+"""Gate of the pipeline: buffers a record immediately if credit is left, otherwise after a wait for space in the buffer."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from kinstream.clock import Clock
 from kinstream.config import BufferLimits
 from kinstream.errors import BufferFull, ClosedError, ConfigError
 from kinstream.produce.admit import OVERHEAD, Admission
+from kinstream.produce.capacity import Capacity
 from kinstream.produce.lane import Lane, count_records
 from kinstream.produce.pending import KEYLESS, PendingRecord, settle_waiter
 from kinstream.produce.pump import Pump
-from kinstream.produce.room import Room
 from kinstream.produce.route import Router
 from kinstream.record import Record
 
@@ -24,11 +24,11 @@ CHUNK = 500
 """Records of `put_many` that are admitted at a time."""
 INBOX = 2000
 """Maximum records that may be put in one turn of the event loop before the pipeline has its turn."""
-LET_IN = 100
+WAKE_AT_ONCE = 100
 """Waiting calls of `put` that are admitted at a time to a lane that was saturated."""
 
 
-class Entrance:
+class Gate:
     """Buffers records that are put.
 
     Args:
@@ -41,10 +41,10 @@ class Entrance:
 
     Attributes:
         admission: Checks and encodes records.
-        room: Space left in the buffer.
+        capacity: Space left in the buffer.
         inbox: Records that were put since the last turn.
-        crowded: Lanes that are saturated and accept no records for now.
-        shut: The reason why no more records are accepted. None while the pipeline is open.
+        saturated: Lanes that accept no records, because they fill half of the buffer.
+        closed_by: The error with which records are refused. None while the pipeline is open.
         now: Time of admission of the records that are put before the next turn.
     """
 
@@ -58,37 +58,37 @@ class Entrance:
         clock: Clock,
     ) -> None:
         self.admission: Admission = admission
-        self.room: Room = Room(buffering)
+        self.capacity: Capacity = Capacity(buffering)
         self.inbox: list[PendingRecord] = []
-        self.crowded: set[Lane] = set()
-        self.shut: ClosedError | None = None
+        self.saturated: set[Lane] = set()
+        self.closed_by: ClosedError | None = None
         self.now: float = 0.0
         self._raises_when_full = buffering.when_full == "raise"
         self._router = router
         self._pump = pump
         self._route = route
         self._clock = clock
-        self._queued: set[Lane] = set()
+        self._queues: dict[Lane, deque[asyncio.Future[None]]] = {}  # calls that wait for saturated lanes
         # Credit until the next turn: records, and all free bytes except for the reserve.
-        self._express = 0
+        self._credit = 0
         self._reserve = 0
-        self._lent = False
+        self._granted = False
         self._thread = 0
         self._max_wait = buffering.max_wait
 
     @property
     def waiting(self) -> int:
         """Number of calls that wait for space."""
-        return len(self.room.queue) + sum(len(lane.queue) for lane in self._queued)
+        return len(self.capacity.queue) + sum(map(len, self._queues.values()))
 
     def offer(self, delivery: PendingRecord) -> bool:
         """Buffer a record if credit is left for it. Return False if not, for `enter` to buffer it when there is space."""
-        room = self.room
+        capacity = self.capacity
         charge = delivery.size + OVERHEAD
-        if self._express > 0 and charge <= room.size - self._reserve and get_ident() == self._thread:
-            self._express -= 1
-            room.records -= 1
-            room.size -= charge
+        if self._credit > 0 and charge <= capacity.size - self._reserve and get_ident() == self._thread:
+            self._credit -= 1
+            capacity.records -= 1
+            capacity.size -= charge
             self.inbox.append(delivery)
             return True
         return False
@@ -97,10 +97,10 @@ class Entrance:
         """Buffer a record as soon as there is space."""
         charge = delivery.size + OVERHEAD
         self._pump.check_loop()
-        if self._express < 1 or charge > self.room.size - self._reserve:
-            await self._wait_for_room(delivery, charge)
-        self._express -= 1
-        self.room.take(1, charge)
+        if self._credit < 1 or charge > self.capacity.size - self._reserve:
+            await self._wait_for_space(delivery, charge)
+        self._credit -= 1
+        self.capacity.take(1, charge)
         delivery.admitted = self.now
         self.inbox.append(delivery)
 
@@ -120,12 +120,12 @@ class Entrance:
             self.open()
             deliveries, size, wrong = self.admission.some(chunk, len(taken), self.now)
             charge = size + OVERHEAD * len(deliveries)
-            if self._lent and len(deliveries) > self._express:
+            if self._granted and len(deliveries) > self._credit:
                 await asyncio.sleep(0)  # the credit of this turn is used up: let the pipeline have its turn
                 self.open()
-            if len(deliveries) <= self._express and charge <= self.room.size - self._reserve:
-                self._express -= len(deliveries)
-                self.room.take(len(deliveries), charge)
+            if len(deliveries) <= self._credit and charge <= self.capacity.size - self._reserve:
+                self._credit -= len(deliveries)
+                self.capacity.take(len(deliveries), charge)
                 self.inbox += deliveries
                 taken += deliveries
             else:
@@ -137,18 +137,18 @@ class Entrance:
         if raised is not None:
             raise raised
 
-    def lend(self) -> tuple[int, int]:
+    def grant(self) -> tuple[int, int]:
         """Return the credit for `take`: a number of records, and of bytes as the buffer charges them."""
-        if self.crowded or self.room.queue or self.shut is not None:
+        if self.saturated or self.capacity.queue or self.closed_by is not None:
             return 0, 0
-        records, reserve = self._at_once()
-        return min(self._express if self._pump.scheduled else INBOX, records), self.room.size - reserve
+        records, reserve = self._free_credit()
+        return min(self._credit if self._pump.scheduled else INBOX, records), self.capacity.size - reserve
 
     def take(self, deliveries: list[PendingRecord], charge: int) -> None:
         """Buffer admitted records within the credit that was granted. Never waits."""
         self.open()
-        self.room.take(len(deliveries), charge)
-        self._express -= len(deliveries)
+        self.capacity.take(len(deliveries), charge)
+        self._credit -= len(deliveries)
         for delivery in deliveries:
             delivery.admitted = self.now
         self.inbox += deliveries
@@ -158,13 +158,13 @@ class Entrance:
 
         Any thread may call it: it changes nothing.
         """
-        fits = self.room.fits(records + 1, size + delivery.size + OVERHEAD)
-        return fits and self._crowded_lane(delivery) is None
+        fits = self.capacity.fits(records + 1, size + delivery.size + OVERHEAD)
+        return fits and self._saturated_lane(delivery) is None
 
     def open(self) -> None:
         """Check that this event loop may put records now, and schedule the turn that processes them."""
-        if self.shut is not None:
-            raise ClosedError(self.shut.details) from self.shut.__cause__
+        if self.closed_by is not None:
+            raise ClosedError(self.closed_by.details) from self.closed_by.__cause__
         self._pump.check_loop()
         if not self._pump.scheduled:
             self._pump.schedule()
@@ -173,64 +173,68 @@ class Entrance:
         """Grant credit for the records put until the next turn. They count as admitted now."""
         self.now = self._clock.monotonic()
         self._thread = get_ident()  # comparing event loops instead would cost half of a put
-        self._express = self._reserve = 0
-        if not (self.crowded or self.room.queue or self.shut):
-            records, self._reserve = self._at_once()
-            self._express = min(INBOX, records)
-        self._lent = self._express > 0
+        self._credit = self._reserve = 0
+        if not (self.saturated or self.capacity.queue or self.closed_by):
+            records, self._reserve = self._free_credit()
+            self._credit = min(INBOX, records)
+        self._granted = self._credit > 0
 
     def after_turn(self) -> None:
         """Grant no credit until the next turn is scheduled."""
-        self._express = 0
+        self._credit = 0
+
+    def keep(self, records: list[PendingRecord]) -> None:
+        """Keep only these records in the inbox."""
+        self.inbox = records
 
     def close(self, reason: ClosedError) -> None:
         """Accept no more records, and wake all calls that wait for space."""
-        self.shut = reason
-        self._express = 0
-        for waiter, _ in self.room.queue:
-            _let(waiter)
-        for lane in self._queued:
-            for waiter in lane.queue:
-                _let(waiter)
+        self.closed_by = reason
+        self._credit = 0
+        for waiter, _ in self.capacity.queue:
+            _wake(waiter)
+        for queue in self._queues.values():
+            for waiter in queue:
+                _wake(waiter)
 
-    def look_at(self, lanes: Iterable[Lane]) -> None:
+    def check_saturation(self, lanes: Iterable[Lane]) -> None:
         """Check whether lanes that received records are saturated."""
-        if len(self._router.lanes) > 1 and self.room.half_full:
+        if len(self._router.lanes) > 1 and self.capacity.half_full:
             for lane in lanes:
-                self._look_at(lane)
+                self._check_saturation(lane)
 
-    def let_in(self) -> None:
+    def wake_waiters(self) -> None:
         """Wake calls that wait for space, up to the space that there is now."""
-        if self.room.queue:
-            self.room.let_in()
-        for lane in list(self.crowded):
-            self._look_at(lane)
-        for lane in list(self._queued):
-            if lane not in self.crowded:
-                for waiter in islice(lane.queue, LET_IN):
-                    _let(waiter)
-            if not lane.queue:
-                self._queued.discard(lane)
+        if self.capacity.queue:
+            self.capacity.wake_waiters()
+        for lane in list(self.saturated):
+            self._check_saturation(lane)
+        for lane, queue in list(self._queues.items()):
+            if lane not in self.saturated:
+                for waiter in islice(queue, WAKE_AT_ONCE):
+                    _wake(waiter)
+            if not queue:
+                del self._queues[lane]
 
-    def _at_once(self) -> tuple[int, int]:
+    def _free_credit(self) -> tuple[int, int]:
         # With several lanes, only a part of the space. One lane must not take all of it before the records are routed.
-        return (self.room.records, 0) if len(self._router.lanes) < 2 else self.room.at_once()
+        return (self.capacity.records, 0) if len(self._router.lanes) < 2 else self.capacity.credit()
 
-    def _look_at(self, lane: Lane) -> None:
-        crowded = lane.retrying and lane in self.crowded  # records in flight may return to the lane
-        if not crowded and len(self._router.lanes) > 1 and self.room.half_full:
+    def _check_saturation(self, lane: Lane) -> None:
+        saturated = lane.retrying and lane in self.saturated  # records in flight may return to the lane
+        if not saturated and len(self._router.lanes) > 1 and self.capacity.half_full:
             # At most half of the buffer, so that a slow shard leaves space for the others.
-            waiting = len(lane) + count_records(lane.again)
-            crowded = self.room.half_taken_by(waiting, waiting * (lane.average + OVERHEAD))
-        if crowded and self._router.has(lane):
-            self.crowded.add(lane)
+            waiting = len(lane) + count_records(lane.retries)
+            saturated = self.capacity.exceeds_half(waiting, waiting * (lane.average + OVERHEAD))
+        if saturated and self._router.has(lane):
+            self.saturated.add(lane)
         else:
-            self.crowded.discard(lane)
+            self.saturated.discard(lane)
 
-    async def _wait_for_room(self, delivery: PendingRecord, charge: int) -> None:
+    async def _wait_for_space(self, delivery: PendingRecord, charge: int) -> None:
         """Wait until the buffer has space for a record, behind all calls that waited before."""
         self.open()
-        if self._lent and self._express < 1:
+        if self._granted and self._credit < 1:
             await asyncio.sleep(0)  # the credit of this turn is used up: let the pipeline have its turn
         came_back = False
         limit = None if self._max_wait is None else self._clock.monotonic() + self._max_wait
@@ -241,11 +245,10 @@ class Entrance:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             queue: deque[Any]
             place: Any = waiter
-            if not self.room.fits(1, charge) or (self.room.queue and not came_back):
-                queue, place = self.room.queue, (waiter, charge)
-            elif (lane := self._crowded_lane(delivery)) is not None:
-                queue = lane.queue
-                self._queued.add(lane)
+            if not self.capacity.fits(1, charge) or (self.capacity.queue and not came_back):
+                queue, place = self.capacity.queue, (waiter, charge)
+            elif (lane := self._saturated_lane(delivery)) is not None:
+                queue = self._queues.setdefault(lane, deque())
             else:
                 return
             if self._raises_when_full:
@@ -256,7 +259,7 @@ class Entrance:
                 )
             (queue.appendleft if came_back else queue.append)(place)
             came_back = True
-            self._express = 0
+            self._credit = 0
             try:
                 if limit is None:
                     await waiter
@@ -265,11 +268,11 @@ class Entrance:
                         await waiter
             except asyncio.CancelledError:
                 self._leave(queue, place)
-                self.let_in()  # wake the next waiter, in case this one was woken
+                self.wake_waiters()  # wake the next waiter, in case this one was woken
                 raise
             except TimeoutError:
                 self._leave(queue, place)
-                self.let_in()
+                self.wake_waiters()
                 details = (
                     f"put: the buffer had no space for the record within {self._max_wait:g} s (BufferLimits.max_wait), because"
                     " the stream accepts records more slowly than they are put. Put the record again later, add shards, or raise"
@@ -282,12 +285,12 @@ class Entrance:
         if place in queue:
             queue.remove(place)
 
-    def _crowded_lane(self, delivery: PendingRecord) -> Lane | None:
+    def _saturated_lane(self, delivery: PendingRecord) -> Lane | None:
         """Return the lane of a record if the lane is saturated, else None."""
-        if not self.crowded or delivery.partition_key is KEYLESS:
+        if not self.saturated or delivery.partition_key is KEYLESS:
             return None
         lane = self._router.lane_of(delivery)
-        return lane if lane in self.crowded else None
+        return lane if lane in self.saturated else None
 
 
 def iterated(records: Iterable[Any]) -> Iterator[Any]:
@@ -309,6 +312,6 @@ def next_chunk(records: Iterator[Any]) -> tuple[list[Any], Exception | None]:
     return chunk, None
 
 
-def _let(waiter: asyncio.Future[None]) -> None:
+def _wake(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         settle_waiter(waiter)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from tests.unit.produce.shapes import Stages
 
 from kinstream.config import Batching, RateLimits
-from kinstream.produce.batch import Batch, Batcher
-from kinstream.produce.expire import NEVER, Expiry, StallClocks
+from kinstream.produce.batch import Batch
+from kinstream.produce.expire import NEVER
 from kinstream.produce.lane import Lane
 from kinstream.produce.pace import Pace
 from kinstream.produce.pending import PendingRecord
@@ -45,14 +46,14 @@ def test_request_of_which_nothing_was_written_is_sent_again_whole(shard_id: str 
     failed = PutRecordResult(error_code="ProvisionedThroughputExceededException", error_message="slower")
     verdict = settle(batch_of(Lane(shard_id, None, None), *entries), [failed, failed], None)
     assert verdict.written == []
-    assert [part.entries for part in verdict.again] == [entries]
+    assert [part.entries for part in verdict.retries] == [entries]
 
 
 def test_lane_of_a_shard_that_stays_open_is_kept_while_it_is_empty_and_has_a_request_on_its_way() -> None:
     routes = router()
     routes.follow(ShardMap([shard(0, 0, MIDDLE - 1), shard(1, MIDDLE, LAST)]))
     lane = routes.lanes[0]
-    lane.on_their_way = 1
+    lane.in_flight = 1
     routes.follow(ShardMap([shard(0, 0, MIDDLE - 1), shard(2, MIDDLE, MIDDLE + 9), shard(3, MIDDLE + 10, LAST)]))
     assert routes.lanes[0] is lane
 
@@ -61,75 +62,75 @@ def test_grandchild_waits_for_what_its_grandparent_has_on_its_way() -> None:
     routes = router()
     routes.follow(ShardMap([shard(0, 0, LAST)]))
     grandparent = routes.lanes[0]
-    grandparent.on_their_way = 1
+    grandparent.in_flight = 1
     routes.follow(ShardMap([shard(1, 0, MIDDLE - 1), shard(2, MIDDLE, LAST)]))
     routes.follow(ShardMap([shard(1, 0, MIDDLE - 1), shard(3, MIDDLE, MIDDLE + 9), shard(4, MIDDLE + 10, LAST)]))
     assert all(lane.closed_by_order() for lane in routes.lanes)
-    grandparent.on_their_way = 0
+    grandparent.in_flight = 0
     assert not any(lane.closed_by_order() for lane in routes.lanes)
 
 
 def test_what_failed_goes_again_oldest_first_whatever_order_requests_failed_in() -> None:
     lane = Lane("shardId-000000000000", None, None)
     older, newer = delivery(admitted=1.0), delivery(admitted=2.0)
-    lane.send_again([older])
-    lane.send_again([newer])
-    assert list(lane.again) == [older, newer]
+    lane.retry([older])
+    lane.retry([newer])
+    assert list(lane.retries) == [older, newer]
     assert lane.oldest == 1.0
-    loose, latest = delivery(admitted=0.0), delivery(admitted=3.0)
-    lane.put_in_front([loose])
+    split, latest = delivery(admitted=0.0), delivery(admitted=3.0)
+    lane.put_in_front([split])
     lane.put_in_front([latest])
-    assert lane.waiting[lane.head :] == [loose, latest]
+    assert lane.waiting[lane.head :] == [split, latest]
     assert lane.oldest == 0.0
 
 
 def test_lane_that_is_due_while_no_request_may_go_out_still_times_out() -> None:
-    batcher = Batcher(Batching(linger=0), None, Expiry(30.0), StallClocks(30.0), keep_order=False)
+    stages = Stages(Batching(linger=0), keep_order=False)
     lane = Lane("shardId-000000000000", None, None)
     record = delivery(first_failure=0.0)
     lane.put_in_front([record])
-    batcher.touch(lane, 0.0)
-    assert batcher.ready(0, 0.0) == []
-    assert batcher.alarm == 30.0
-    batcher.ready(0, 30.0)
-    assert batcher.expired == [(lane, [record])]
+    stages.schedule.touch(lane, 0.0)
+    assert stages.batcher.ready(0, 0.0) == []
+    assert stages.schedule.alarm == 30.0
+    stages.batcher.ready(0, 30.0)
+    assert stages.schedule.expired == [(lane, [record])]
 
 
 def test_records_of_one_key_alone_leave_the_next_request_room_for_none() -> None:
-    batcher = Batcher(Batching(linger=0), None, Expiry(30.0), StallClocks(30.0), keep_order=True)
+    stages = Stages(Batching(linger=0), keep_order=True)
     lane = Lane("shardId-000000000000", None, None)
     first, second, third = delivery(), delivery(), delivery()
-    lane.again.append(first)
+    lane.retries.append(first)
     lane.waiting += [second, third]
-    batcher.touch(lane, 0.0)
-    (batch,) = batcher.ready(5, 0.0)
+    stages.schedule.touch(lane, 0.0)
+    (batch,) = stages.batcher.ready(5, 0.0)
     assert batch.entries == [first]
     assert lane.waiting[lane.head :] == [second, third]
 
 
 def test_no_request_is_sent_where_the_pace_allows_nothing_of_what_would_fill_it() -> None:
-    batcher = Batcher(Batching(linger=1.0, max_records=2), None, Expiry(30.0), StallClocks(30.0), keep_order=False)
+    stages = Stages(Batching(linger=1.0, max_records=2), keep_order=False)
     pace = Pace(RateLimits(records_per_second=1), 0.0)
     pace.take(1, 5)
     lane = Lane("shardId-000000000000", None, pace)
     lane.waiting += [delivery(), delivery()]
-    batcher.touch(lane, 0.0)
-    assert batcher.ready(5, 0.0) == []
-    assert lane.rest > 0.0
+    stages.schedule.touch(lane, 0.0)
+    assert stages.batcher.ready(5, 0.0) == []
+    assert lane.backoff_until > 0.0
 
 
 def test_in_order_nothing_leaves_a_lane_in_the_moment_in_which_a_record_there_is_late() -> None:
-    batcher = Batcher(Batching(linger=0), None, Expiry(30.0), StallClocks(30.0), keep_order=True)
+    stages = Stages(Batching(linger=0), keep_order=True)
     lane = Lane("shardId-000000000000", None, None)
-    lane.rest = 30.0  # it rested until that very moment
+    lane.backoff_until = 30.0  # it rested until that very moment
     late, behind = delivery(first_failure=0.0), delivery(first_failure=0.5)
     lane.put_in_front([late, behind])
-    batcher.touch(lane, 0.0)
-    assert batcher.ready(5, 30.0) == []
-    assert batcher.expired == [(lane, [late])]
-    assert batcher.held == {lane}
+    stages.schedule.touch(lane, 0.0)
+    assert stages.batcher.ready(5, 30.0) == []
+    assert stages.schedule.expired == [(lane, [late])]
+    assert stages.schedule.held == {lane}
     assert lane.waiting[lane.head :] == [behind]
-    batcher.held = set()
-    batcher.touch(lane, 30.0)
-    (batch,) = batcher.ready(5, 30.0)
+    stages.schedule.held = set()
+    stages.schedule.touch(lane, 30.0)
+    (batch,) = stages.batcher.ready(5, 30.0)
     assert batch.entries == [behind]
