@@ -236,7 +236,7 @@ class Consumer(StreamAccess):
     async def run_batches(self, handler: BatchHandler) -> None:
         """Read all shards and call a handler for each batch, one batch of each shard at a time.
 
-        Otherwise as `run`. `Handling.concurrency` has no effect.
+        `Handling.concurrency` has no effect. All else is as in `run`.
 
         Args:
             handler: A function of a `RecordBatch`.
@@ -503,7 +503,7 @@ def wrong_dead_letter(then: Any, producer: str) -> ConfigError:
 
 
 def _checked(name: str, value: Any, *kinds: type[T], or_text: str | None = None) -> Any:
-    """Return `value` if it is of one of some kinds. Texts and None are quoted in the error, other values are named by type."""
+    """Return `value` if it is an instance of one of the classes. The error quotes text and None, and names other values by type."""
     if isinstance(value, kinds):
         return value
     choices = [f"a kinstream.{kind.__name__}" for kind in kinds] + ([] if or_text is None else [or_text])

@@ -22,7 +22,7 @@ def end_before_forks(thread: threading.Thread | None = None) -> None:
 
     1. The thread has used OpenSSL, and its last Python code has run.
     2. The operating system destroys the thread's data, for which OpenSSL acquires a lock.
-    3. The process forks. The child process has the lock, but not the thread that would release it.
+    3. The process forks. In the child process the lock is held, and the thread that would release it does not exist.
 
     Args:
         thread: A thread that was started; None: the current thread.

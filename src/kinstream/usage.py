@@ -101,7 +101,7 @@ def _call(option: str, group: type, name: str, value: Any) -> str:
 
 
 def _shown(group: type, name: str, value: Any) -> str:
-    """Return a value as text if it is a number or one of the option's own literals. It may be a secret otherwise."""
+    """Return a value as text if it is a number or a literal of the option. Other values may be secrets, so they become "..."."""
     if group.__name__ == "Credentials":
         return "..."
     if value.__class__ in (bool, int, float):

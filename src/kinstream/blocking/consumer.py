@@ -160,7 +160,7 @@ class Consumer(OnStream):
     def run_batches(self, handler: BatchHandler) -> None:
         """Read all shards and call a handler for each batch, one batch of each shard at a time.
 
-        Otherwise as `run`. `Handling.concurrency` has no effect.
+        `Handling.concurrency` has no effect. All else is as in `run`.
 
         Args:
             handler: A plain function of a `RecordBatch`.
