@@ -503,7 +503,7 @@ def wrong_dead_letter(then: Any, producer: str) -> ConfigError:
 
 
 def _checked(name: str, value: Any, *kinds: type[T], or_text: str | None = None) -> Any:
-    """Return `value` if it is an instance of one of the classes. The error quotes text and None, and names other values by type."""
+    """Return `value` if it is of one of the classes. The error quotes text and None, and gives the type of other values."""
     if isinstance(value, kinds):
         return value
     choices = [f"a kinstream.{kind.__name__}" for kind in kinds] + ([] if or_text is None else [or_text])
