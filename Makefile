@@ -1,6 +1,6 @@
 # Every command sets up what it needs; nothing is done by hand.
 .DEFAULT_GOAL := help
-.PHONY: help demo flights-year bulk-loads outages test check coverage test-all dist changelog soak-local fuzz-local simulate soak-produce bench-wire bench-produce bench-consume compare-servers clean
+.PHONY: help demo flights-year bulk-loads outages test check coverage sanitize test-all dist changelog soak-local fuzz-local simulate soak-produce bench-wire bench-produce bench-consume compare-servers clean
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3.15 python3 python,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 BIN := .venv/bin
@@ -52,6 +52,10 @@ test: check ## all checks, then all tests
 
 coverage: .venv/.dev ## branch coverage: 100 % of the pure modules, or it fails (TESTS="tests" measures all tests)
 	$(BIN)/python scripts/branch_coverage.py $(TESTS)
+
+sanitize: .venv/.dev ## the C extension without warnings, and its tests with the address and undefined behavior sanitizers
+	KINSTREAM_BUILD=compiled CFLAGS="-Wall -Wextra -Werror" $(BIN)/python setup.py -q build_ext --force --build-lib build/warnings --build-temp build/warnings
+	$(BIN)/python scripts/sanitize.py $(TESTS)
 
 test-all: .venv/.dev ## the quick tests on each installed Python, 3.11 or later, and a report of the missing ones
 	$(BIN)/nox

@@ -1,4 +1,7 @@
-"""Registry of checks: each compares a function in pure Python with its compiled twin. `test_speed_twins.py` runs them."""
+"""Registry of checks: each compares a function in pure Python with the one that is bound. `test_speed_twins.py` runs them.
+
+With `KINSTREAM_PURE=1` both are the same function, and the checks only exercise the pure code.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from tests.doubles.compiled import compiled_or_skip
 from tests.doubles.memory import assert_nothing_is_kept
 from tests.property.checks import checks, pure
 
-from kinstream.consume.deaggregate import Deaggregator, Undeliverable, set_origin, user_records
+from kinstream.consume.deaggregate import Deaggregator, Undeliverable, set_origin
 from kinstream.events import Event
 from kinstream.kpl.builder import Builder
 from kinstream.kpl.message import MAGIC
@@ -92,7 +92,7 @@ def received(data: bytes) -> ReceivedRecord[bytes]:
 def both(datas: list[bytes], hash_key_range: HashKeyRange | None, most: int) -> list[Any]:
     """Return what the twins make of records: batches or what is undeliverable, what was told, what was counted."""
     outcomes: list[Any] = []
-    for expand in (pure("user_records"), user_records):
+    for expand in (pure("user_records"), FAST.user_records):
         told: list[Event] = []
         deaggregator = Deaggregator("shard", "origin", hash_key_range, most, told.append, expand)
         made: list[Any] = []

@@ -233,3 +233,14 @@ def test_records_that_are_in_the_response_twice_are_read_by_the_general_decoder(
     page = body(codec, {"Records": [record_of(codec)], "MillisBehindLatest": 0})
     response = _with_records(([ReceivedRecord(b"wrong", "9", 1.0)], page), page, _read_get_records)
     assert [one.sequence_number for one in response.records] == ["1"]
+
+
+def test_records_that_were_found_are_added_to_the_rest_of_the_response() -> None:
+    codec = JsonCodec()
+    result, record = PutRecordResult("1", "shard-0"), ReceivedRecord(b"data", "1", 1.0)
+    rest = body(codec, {"FailedRecordCount": 3, "Records": []})
+    response = _with_results(([result], rest), b"not read", _read_put_records)
+    assert (response.results, response.failed_record_count) == ([result], 3)
+    rest = body(codec, {"MillisBehindLatest": 7, "Records": []})
+    page = _with_records(([record], rest), b"not read", _read_get_records)
+    assert (page.records, page.millis_behind_latest) == ([record], 7)
