@@ -14,10 +14,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeAlias, TypedDict, TypeVar
-
-import msgspec
 
 from kinstream.aws.attempts import Attempts, RetryQuota
 from kinstream.aws.codec import AutoCodec, CborCodec, Codec, JsonCodec
@@ -28,7 +25,9 @@ from kinstream.aws.endpoint import (
     check_region,
     host_header,
 )
+from kinstream.aws.error_response import mismatch, refusal, retry_after, unexpected
 from kinstream.aws.kinesis import Malformed, Request, subscribe_to_shard
+from kinstream.aws.service_clock import ClockReading, ServiceClock, parse_date, time_compared
 from kinstream.aws.sign import Signer
 from kinstream.aws.subscription import CONTENT_TYPE, Subscription
 from kinstream.aws.transport import HttpTransport, Response, StreamedResponse, Transport, whole
@@ -57,7 +56,6 @@ from kinstream.errors import (
     TransportError,
     UnexpectedResponse,
     UsageError,
-    service_error,
 )
 from kinstream.frames import without_frames
 from kinstream.record import ShardIteratorType
@@ -72,18 +70,6 @@ _Carry: TypeAlias = Callable[[Transport, str, list[tuple[str, str]], bytes], Awa
 TARGET = "Kinesis_20131202"
 """Prefix of `X-Amz-Target` (service model, `targetPrefix`)."""
 
-SKEW_TOLERANCE = 240.0
-"""Maximum clock skew in seconds without correction (botocore: 4 minutes). The service refuses signatures from 300 s on."""
-
-CLOCKS_DIFFER = 2.0
-"""Apparent clock skew in seconds that is ignored: the service sends dates in whole seconds, and responses take time to arrive."""
-
-FIRST_DATE, LAST_DATE = 1_385_942_400.0, 7_258_118_400.0
-"""Plausible dates of the service, in seconds since 1970: from 2013-12-02, the version of the Kinesis API, to the year 2200."""
-
-TEXT_MAX_BYTES = 2048
-"""Maximum bytes kept in an error of a response that is neither JSON nor CBOR."""
-
 _CODECS: dict[WireFormat, type[JsonCodec] | type[CborCodec]] = {
     WireFormat.JSON: JsonCodec,
     WireFormat.CBOR: CborCodec,
@@ -91,13 +77,6 @@ _CODECS: dict[WireFormat, type[JsonCodec] | type[CborCodec]] = {
 }
 _OPERATION = re.compile(r"[A-Z][A-Za-z0-9]{1,63}")
 _ARN_PARAMETERS = ("StreamARN", "ConsumerARN", "ResourceARN", "ChannelARN", "QueueARN")
-_TOO_LARGE = re.compile(
-    r"Value (?:'java\.nio\.HeapByteBuffer\[pos=\d+ lim=(?P<size>\d+) cap=\d+\]' )?"
-    r"at '(?:records\.(?P<number>\d+)\.member\.)?data' failed to satisfy constraint: "
-    r"Member must have length less than or equal to (?P<limit>\d+)"
-)
-"""The service's message about data that is too large. It quotes a Java object and counts records from 1."""
-_TIME_COMPARED = re.compile(r"\(([0-9]{8}T[0-9]{6}Z) [+-] [0-9]+ min")
 _ARN = re.compile(r"arn:aws[a-z-]*:kinesis:([a-z0-9-]+):([0-9]{12}):.+")
 
 
@@ -133,11 +112,11 @@ class _Call:
 
 @dataclass(frozen=True, slots=True)
 class _Signed:
-    """How an attempt was signed: credentials, the date of its signature, and the monotonic clock at that moment."""
+    """How an attempt was signed: credentials, the time in its signature, and this machine's clocks at that moment."""
 
     credentials: Credentials
     time: float
-    monotonic: float
+    clocks: ClockReading
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,9 +237,7 @@ class Client(ForAsyncio):
         self._endpoint_lock = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
-        self._skew = 0.0
-        self._ahead = 0.0
-        self._date: str | None = None
+        self._service_clock = ServiceClock()
         self._pauses: set[asyncio.Future[None]] = set()
         self._closed = False
 
@@ -356,20 +333,14 @@ class Client(ForAsyncio):
         try:
             result = request.parse(response.body)
         except (ValueError, TypeError) as error:
-            wrong = _shape_error(error)
+            wrong = mismatch(error)
         else:
             if call.sent > 1 and request.counted is not None:
                 result = request.counted(result, call.sent, call.maybe_written)
             return result
         # Raised outside the handler above, because the decoder's error may quote a record's data.
         call.maybe_written = request.writes
-        raise call.failed(
-            UnexpectedResponse(
-                f"{request.operation}: unexpected response: {wrong}",
-                http_status=response.status,
-                http_response=_readable(response),
-            )
-        )
+        raise call.failed(unexpected(request.operation, response, f"unexpected response: {wrong}"))
 
     async def subscribe(
         self,
@@ -412,16 +383,10 @@ class Client(ForAsyncio):
         response = await self._response_to(call, self._open)
         if isinstance(response, Response):
             kind = response.headers.get("content-type", "")
-            raise call.failed(
-                UnexpectedResponse(
-                    f"{request.operation}: the response is not an event stream but has {kind or 'no'} content type. "
-                    "Check the endpoint and the proxy",
-                    http_status=response.status,
-                    http_response=_readable(response),
-                )
-            )
+            problem = f"the response is not an event stream but has {kind or 'no'} content type. Check the endpoint and the proxy"
+            raise call.failed(unexpected(request.operation, response, problem))
         return Subscription(
-            response, self.codec, idle_timeout=idle_timeout, started=_date(response.headers.get("date"))
+            response, self.codec, idle_timeout=idle_timeout, started=parse_date(response.headers.get("date"))
         )
 
     async def _post(self, transport: Transport, url: str, headers: list[tuple[str, str]], body: bytes) -> Response:
@@ -476,7 +441,8 @@ class Client(ForAsyncio):
             if self._closed:
                 raise call.failed(ClosedError(f"{request.operation}: the client was closed"))
             credentials = await self._source.get()
-            signed = _Signed(credentials, self.clock.wall() + self._skew, self.clock.monotonic())
+            clocks = self._clocks()
+            signed = _Signed(credentials, self._service_clock.signing_time(clocks.wall), clocks)
             headers = endpoint.signer.sign(
                 credentials,
                 signed.time,
@@ -486,7 +452,7 @@ class Client(ForAsyncio):
                 body=request.body,
             )
             call.sent += 1
-            retry_after = None
+            server_delay = None
             error: KinesisError
             try:
                 response = await carry(endpoint.transport, url, headers, request.body)
@@ -505,20 +471,20 @@ class Client(ForAsyncio):
                 call.failed(strange)
                 raise
             else:
-                self._look_at_date(response.headers.get("date"))
+                self._service_clock.observe(response.headers.get("date"), self.clock.wall())
                 if response.status == 200:
                     attempts.succeeded()
                     return response
                 assert isinstance(response, Response)
-                refused = error = _refusal(request.operation, response)
-                retry_after = _milliseconds(response.headers.get("x-amz-retry-after"))
+                refused = error = refusal(request.operation, response)
+                server_delay = retry_after(response)
                 if error.maybe_written and request.writes:
                     call.maybe_written = True
                 if self._worth_signing_again(call, refused, response, signed):
                     continue
             call.last_error = error
             _log.debug("%s: attempt %d failed: %s", request.operation, attempts.number, error.details)
-            delay = attempts.next_delay(error, random.random(), retry_after)
+            delay = attempts.next_delay(error, random.random(), server_delay)
             if delay is None:
                 raise call.failed(error)
             await self._pause(delay)
@@ -535,43 +501,26 @@ class Client(ForAsyncio):
 
     def service_time(self) -> float:
         """Return the time by the service's clock, estimated from the `Date` of its responses, in seconds since 1970."""
-        return self.clock.wall() + self._ahead
+        return self._service_clock.time(self.clock.wall())
 
-    def _look_at_date(self, date: str | None) -> None:
-        if date == self._date:
-            return  # the same second as in the last response
-        self._date = date
-        theirs = _date(date)
-        if theirs is not None:
-            ahead = theirs - self.clock.wall()
-            self._ahead = ahead if abs(ahead) > CLOCKS_DIFFER else 0.0
+    def _clocks(self) -> ClockReading:
+        return ClockReading(self.clock.wall(), self.clock.monotonic())
 
     def _worth_signing_again(self, call: _Call, error: ServiceError, response: Response, signed: _Signed) -> bool:
         """True if expired credentials or a wrong date caused the refusal. Signing again does not count as a retry."""
         if error.code in EXPIRED_CREDENTIALS_CODES and not call.credentials_renewed:
             call.credentials_renewed = True
             return self._source.expired(signed.credentials)
-        return error.code in CLOCK_SKEW_CODES and self._signed_with_a_wrong_time(call, error, response, signed)
-
-    def _signed_with_a_wrong_time(self, call: _Call, error: ServiceError, response: Response, signed: _Signed) -> bool:
-        """Return True if the date of a refused request was wrong and the next one will be right. Updates the clock's offset.
-
-        The service's time is compared with the date of this request's signature, not with the current offset. Several
-        requests are in flight when the first refusal reveals a wrong clock, and all of them are signed again.
-        """
-        wall, monotonic = self.clock.wall(), self.clock.monotonic()
-        clock_error = wall - monotonic
-        if call.clock_error is not None and abs(clock_error - call.clock_error) <= SKEW_TOLERANCE:
-            return False  # signed with the service's time and refused again, although our clock was not set in between
-        theirs = _time_compared(error.message) or _date(response.headers.get("date"))
-        if theirs is not None:
-            if abs(theirs - signed.time) <= SKEW_TOLERANCE:
-                return False
-            self._skew = theirs - wall
-            _log.debug("the service's clock differs from this machine's by %+.0f s", self._skew)
-        elif abs(wall + self._skew - signed.time - (monotonic - signed.monotonic)) <= SKEW_TOLERANCE:
-            return False  # the offset and the clock have not changed since
+        if error.code not in CLOCK_SKEW_CODES:
+            return False
+        theirs = time_compared(error.message) or parse_date(response.headers.get("date"))
+        skew = self._service_clock.skew
+        clock_error = self._service_clock.correct(theirs, signed.time, signed.clocks, self._clocks(), call.clock_error)
+        if clock_error is None:
+            return False
         call.clock_error = clock_error
+        if self._service_clock.skew != skew:
+            _log.debug("the service's clock differs from this machine's by %+.0f s", self._service_clock.skew)
         return True
 
     def check_region_of(self, arn_region: str | None) -> None:
@@ -661,83 +610,3 @@ def _option(name: str, value: T, kind: type[T]) -> T:
         given = "None" if value is None else type(value).__name__
         raise ConfigError(f"{name}: must be a kinstream.{kind.__name__}, not {given}")
     return value
-
-
-def _refusal(operation: str, response: Response) -> ServiceError:
-    """Return the error for a response with another status than 200."""
-    body = _readable(response)
-    code = message = ""
-    if isinstance(body, dict):
-        code = _first_text(body, "__type", "code")
-        message = _first_text(body, "message", "Message")
-    # "com.amazonaws.kinesis#Code" in bodies, "Code:http://..." in headers (Smithy, "Operation error serialization").
-    code = (code or response.headers.get("x-amzn-errortype") or "").split(":")[0].rpartition("#")[2]
-    if 300 <= response.status < 400:
-        message = "the response is a redirect, which is not followed: check the endpoint"
-    elif not code and (isinstance(body, str) or (not response.body and response.status < 500)):
-        message = "the response is not from Kinesis: check the endpoint and the proxy"
-        if response.status == 400 and isinstance(body, str) and "https" in body.lower():
-            message = "the port seems to expect TLS: use https://"  # nginx and Go reply like this to plain HTTP
-    elif too_large := _TOO_LARGE.search(message):
-        message = _too_large(too_large)
-    return service_error(
-        operation,
-        response.status,
-        code,
-        message,
-        request_id=response.headers.get("x-amzn-requestid"),
-        http_response=body,
-    )
-
-
-def _too_large(found: re.Match[str]) -> str:
-    """Return the error text for a record that is larger than the stream accepts."""
-    record = f"records[{int(found['number']) - 1}]" if found["number"] else "the record"
-    size = f": {found['size']} bytes of data" if found["size"] else ""
-    return (
-        f"{record} is too large{size}. The stream accepts at most {found['limit']} bytes of data and partition key (its"
-        " MaxRecordSizeInKiB). Split the record, or raise the limit with UpdateMaxRecordSize"
-    )
-
-
-def _first_text(body: dict[str, Any], *names: str) -> str:
-    return next((value for name in names if isinstance(value := body.get(name), str) and value), "")
-
-
-def _readable(response: Response) -> dict[str, Any] | str:
-    """Return the parsed body, or its beginning as text."""
-    kind = response.headers.get("content-type") or ""
-    codec: Codec = CborCodec() if "cbor" in kind else JsonCodec()
-    try:
-        body = codec.decode(response.body)
-    except ValueError:
-        body = None
-    return body if isinstance(body, dict) else response.body[:TEXT_MAX_BYTES].decode("utf-8", "replace")
-
-
-def _shape_error(error: Exception) -> str:
-    """Return the difference between a response and its expected shape, without quoting the response."""
-    message = str(error)
-    return message if isinstance(error, (msgspec.ValidationError, Malformed)) else "its body cannot be decoded"
-
-
-def _milliseconds(header: str | None) -> float | None:
-    return int(header) / 1000 if header is not None and header.isdecimal() and len(header) < 10 else None
-
-
-def _time_compared(message: str) -> float | None:
-    """Return the service's time in a refusal such as "Signature expired: ... is now earlier than ... (TIME - 5 min.)"."""
-    found = _TIME_COMPARED.search(message)
-    try:
-        return None if found is None else datetime.strptime(found[1] + "+0000", "%Y%m%dT%H%M%SZ%z").timestamp()
-    except ValueError:
-        return None
-
-
-def _date(header: str | None) -> float | None:
-    try:
-        seconds = 0.0 if header is None else parsedate_to_datetime(header).timestamp()
-    except (TypeError, ValueError, OverflowError):
-        return None
-    # An implausible date is ignored: with the year 9999 as offset, no later signature could be dated.
-    return seconds if FIRST_DATE <= seconds < LAST_DATE else None

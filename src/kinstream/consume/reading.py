@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from kinstream.aws.client import CLOCKS_DIFFER
+from kinstream.aws.service_clock import CLOCKS_DIFFER
 from kinstream.background import across
 from kinstream.clock import Clock
 from kinstream.consume.checkpoint import Progress, after
