@@ -27,10 +27,10 @@ from kinstream.config import (
     WireFormat,
 )
 from kinstream.consume.deaggregate import deaggregate
-from kinstream.consume.deliver import RecordBatch
+from kinstream.consume.deliver.record_batch import RecordBatch
 from kinstream.consume.fetch.position import LATEST, TRIM_HORIZON, Position
-from kinstream.consume.lease.sqlite import SQLiteLeaseStore
-from kinstream.consume.lease.store import LeaseStore, LeaseTable, MemoryLeaseStore
+from kinstream.consume.lease.lease_store import LeaseStore, LeaseTable, MemoryLeaseStore
+from kinstream.consume.lease.sqlite_lease_store import SQLiteLeaseStore
 from kinstream.consume.statistics import ConsumerStatistics
 from kinstream.consumer import Consumer
 from kinstream.errors import (

@@ -15,15 +15,10 @@ from kinstream.aws import kinesis
 from kinstream.aws.client import Client, ClientOptions
 from kinstream.aws.list_shards import all_shards
 from kinstream.config import Checkpoints, EnhancedFanOut, ErrorPolicy, Handling, Polling, PreferFanOut, function, text
-from kinstream.consume.deliver import (
-    BatchHandler,
-    Dispatcher,
-    FailurePolicy,
-    RecordHandler,
-    batch_dispatchers,
-    dispatchers,
-)
-from kinstream.consume.discover import Start
+from kinstream.consume.deliver.dispatch import batch_dispatchers, dispatchers
+from kinstream.consume.deliver.dispatcher import Dispatcher
+from kinstream.consume.deliver.failure_policy import FailurePolicy
+from kinstream.consume.deliver.handler import BatchHandler, RecordHandler
 from kinstream.consume.fetch.auto import AutoFetcher
 from kinstream.consume.fetch.fanout import FanOutFetcher
 from kinstream.consume.fetch.fetcher import Fetcher
@@ -38,11 +33,11 @@ from kinstream.consume.fetch.position import (
 )
 from kinstream.consume.iterate import Batches, Records
 from kinstream.consume.lease.keep import SoleKeeper
+from kinstream.consume.lease.lease_store import LeaseStore, MemoryLeaseStore
 from kinstream.consume.lease.owner import owner_name
-from kinstream.consume.lease.store import LeaseStore, MemoryLeaseStore
-from kinstream.consume.observe import Announcer
-from kinstream.consume.reading import Reading
 from kinstream.consume.report import Reporter
+from kinstream.consume.shard.reader import ShardReader
+from kinstream.consume.start import Start
 from kinstream.consume.statistics import ConsumerStatistics
 from kinstream.consume.terminate import ended_at_sigterm, release
 from kinstream.consume.worker import Plan, Worker
@@ -189,7 +184,7 @@ class Consumer(StreamAccess):
         self._worker: Worker | None = None
         self._reader: weakref.ref[Any] | None = None
         super().__init__(stream, client, options)
-        self._report = Reporter(self.stream.name, self.client.clock, Announcer(observer))
+        self._report = Reporter(self.stream.name, self.client.clock, observer)
         self._fetcher()  # an invalid option must fail here, not at the first record
 
     # Read the whole stream.
@@ -279,10 +274,7 @@ class Consumer(StreamAccess):
 
     def status(self) -> list[ShardStatus]:
         """Return the state of each shard that is being read or was read, sorted by id. Empty before reading begins."""
-        worker = self._worker
-        if worker is None:
-            return []
-        return [worker.readings[shard_id].status(worker.retention) for shard_id in sorted(worker.readings)]
+        return [] if self._worker is None else self._worker.status()
 
     def statistics(self) -> ConsumerStatistics:
         """Return counters of everything that was read since the consumer was created."""
@@ -313,7 +305,7 @@ class Consumer(StreamAccess):
     async def _run(
         self,
         handler: object,
-        dispatchers_of: Callable[[FailurePolicy, ThreadPoolExecutor], Callable[[Reading], Dispatcher]],
+        dispatchers_of: Callable[[FailurePolicy, ThreadPoolExecutor], Callable[[ShardReader], Dispatcher]],
     ) -> None:
         function("handler", handler, "a function", may_be_async=True)
         worker = await self._begin(None)
@@ -475,13 +467,13 @@ def _start(start: StartLike) -> Start:
 
 def _by_record(
     handler: RecordHandler, concurrency: int, policy: FailurePolicy, threads: ThreadPoolExecutor
-) -> Callable[[Reading], Dispatcher]:
+) -> Callable[[ShardReader], Dispatcher]:
     return dispatchers(handler, policy, threads, concurrency)
 
 
 def _by_batch(
     handler: BatchHandler, policy: FailurePolicy, threads: ThreadPoolExecutor
-) -> Callable[[Reading], Dispatcher]:
+) -> Callable[[ShardReader], Dispatcher]:
     return batch_dispatchers(handler, policy, threads)
 
 

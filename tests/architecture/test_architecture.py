@@ -46,6 +46,7 @@ LAYERS = [
         "frames",
         "interpreter",
         "leave",
+        "observe",
         "usage",
         "extra",
         "version",
@@ -53,7 +54,7 @@ LAYERS = [
 ]
 BASE = LAYERS[-1]
 # The local Kinesis must not check the client with the client's own code.
-LOCAL_MAY_USE = {"local", "sharding.hashkey", *BASE} - {"background", "speed", "failures", "leave"}
+LOCAL_MAY_USE = {"local", "sharding.hashkey", *BASE} - {"background", "speed", "failures", "leave", "observe"}
 
 # Groups of the local Kinesis, from the network to the state. A group may import the groups below it, and no other.
 LOCAL_GROUPS = ["server", "http", "control", "wire", "operations", "storage", "state"]
@@ -67,9 +68,11 @@ PURE = {
     "produce.statistics", "produce.stream_state",
     "aws.attempts", "aws.endpoint", "aws.error_response", "aws.event_decoder", "aws.kinesis", "aws.service_clock",
     "aws.sign", "aws.codec",
-    "consume.checkpoint", "consume.deaggregate", "consume.lifecycle", "consume.statistics", "consume.watch", "consume.withhold",
-    "consume.fetch.pace",
-    "consume.fetch.position", "consume.fetch.subscribing", "consume.lease.lease",
+    "consume.deaggregate", "consume.start", "consume.statistics", "consume.turns", "consume.withhold",
+    "consume.deliver.record_batch", "consume.fetch.fetcher", "consume.fetch.page_size", "consume.fetch.polling_pace",
+    "consume.fetch.position", "consume.fetch.subscribing_pace", "consume.lease.lease",
+    "consume.shard.cursor", "consume.shard.lifecycle", "consume.shard.progress", "consume.shard.retention",
+    "consume.shard.until", "consume.shard.watch",
     "local.wire.event_encoder", "local.operations.requests", "local.operations.responses", "local.operations.constraints",
     "local.operations.naming",
     "local.state.model", "local.state.quotas", "local.state.request_error", "local.state.resharding",

@@ -5,6 +5,11 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from kinstream.consume.shard.lifecycle import TABLE
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "DESIGN.md"
@@ -14,17 +19,30 @@ OWN = re.compile(
 """Addresses that lead to a file of this repository."""
 
 
-def test_the_file_map_is_current() -> None:
-    spec = importlib.util.spec_from_file_location("file_map", ROOT / "docs" / "file_map.py")
+def generator(name: str) -> ModuleType:
+    """Return the script in docs/ that writes a part of the page."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.updated(PAGE.read_text()) == PAGE.read_text(), "run: python docs/file_map.py"
+    return module
+
+
+@pytest.mark.parametrize("name", ["file_map", "lifecycle"])
+def test_generated_parts_of_the_design_are_current(name: str) -> None:
+    assert generator(name).updated(PAGE.read_text()) == PAGE.read_text(), f"run: python docs/{name}.py"
+
+
+def test_picture_of_the_lifecycle_has_every_transition_of_the_table() -> None:
+    drawn = PAGE.read_text().split("<!-- lifecycle of a shard -->")[1]
+    arrows = re.findall(r"^ +(\w+) --> (\w+): (.+)$", drawn, re.MULTILINE)
+    table = {(state, then, transition) for state, row in TABLE.items() for transition, then in row.items()}
+    assert {(before, then, name) for before, then, names in arrows for name in names.split(", ")} == table
 
 
 def test_code_that_the_design_names_exists() -> None:
-    found = re.findall(r"`((?:[a-z_]+/)?[a-z_]+\.py):([A-Za-z_.]+)`", PAGE.read_text())
+    found = re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py):([A-Za-z_.]+)`", PAGE.read_text())
     assert len(found) > 10
     for path, name in found:
         text = (ROOT / "src" / "kinstream" / path).read_text()

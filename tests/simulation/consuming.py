@@ -36,7 +36,7 @@ from kinstream import (
 )
 from kinstream.consume.fetch.position import Position
 from kinstream.consume.lease.lease import Lease
-from kinstream.consume.lease.store import MemoryLeaseStore, MemoryLeaseTable
+from kinstream.consume.lease.lease_store import MemoryLeaseStore, MemoryLeaseTable
 
 STREAM = "orders"
 

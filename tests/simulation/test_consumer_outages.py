@@ -30,7 +30,7 @@ from kinstream import (
     Throttled,
 )
 from kinstream.consume.lease.lease import Lease
-from kinstream.consume.lease.store import MemoryLeaseTable
+from kinstream.consume.lease.lease_store import MemoryLeaseTable
 from kinstream.kpl.builder import Builder
 
 

@@ -36,7 +36,7 @@ from kinstream import (
     events,
 )
 from kinstream.consume.lease.lease import Lease
-from kinstream.consume.lease.store import MemoryLeaseTable
+from kinstream.consume.lease.lease_store import MemoryLeaseTable
 from kinstream.kpl.message import MAGIC
 
 QUICK: dict[str, Any] = {"max_attempts": 3, "initial_delay": 0.01}

@@ -14,7 +14,7 @@ from tests.doubles.streams import Place, local_stream
 
 from kinstream import Consumer, Credentials, DeliveryPolicy, blocking, callbacks
 from kinstream.consume.lease.lease import Lease
-from kinstream.consume.lease.store import MemoryLeaseStore, MemoryLeaseTable
+from kinstream.consume.lease.lease_store import MemoryLeaseStore, MemoryLeaseTable
 
 NOWHERE = "http://127.0.0.1:1"
 """No server listens there."""

@@ -15,9 +15,9 @@ from kinstream.blocking.client import Client, OnStream
 from kinstream.blocking.iterate import Batches, Records
 from kinstream.blocking.producer import Producer
 from kinstream.config import Checkpoints, EnhancedFanOut, ErrorPolicy, Handling, Polling, PreferFanOut
-from kinstream.consume.deliver import BatchHandler, RecordHandler, is_async
+from kinstream.consume.deliver.handler import BatchHandler, RecordHandler, is_async
 from kinstream.consume.fetch.position import PositionLike
-from kinstream.consume.lease.store import LeaseStore
+from kinstream.consume.lease.lease_store import LeaseStore
 from kinstream.consume.statistics import ConsumerStatistics
 from kinstream.consume.terminate import ended_at_sigterm, restore
 from kinstream.consumer import StartLike

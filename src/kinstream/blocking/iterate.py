@@ -19,10 +19,11 @@ from contextlib import suppress
 from typing import Generic, TypeVar
 
 from kinstream.background import BackgroundLoop
-from kinstream.consume.checkpoint import Progress
-from kinstream.consume.deliver import RecordBatch, batch_of
+from kinstream.consume.deaggregate import RecordList
+from kinstream.consume.deliver.record_batch import RecordBatch
 from kinstream.consume.iterate import Source
-from kinstream.consume.reading import Batch, Reading
+from kinstream.consume.shard.progress import Progress
+from kinstream.consume.shard.reader import ShardReader
 from kinstream.consume.terminate import end_at_sigterm, release
 from kinstream.consumer import Consumer
 from kinstream.errors import ClosedError, KinesisError
@@ -37,18 +38,18 @@ class Part:
     """Records that were fetched together, and the number of them that the application has received.
 
     Attributes:
-        reading: The shard they were read from. None for the empty part at the start.
+        reader: The shard they were read from. None for the empty part at the start.
         batch: The records. Cleared if no more of them may be returned.
         returned: Number of records that were returned.
         last: The record that was returned last, until it is completed.
     """
 
-    __slots__ = ("batch", "last", "progress", "reading", "returned")
+    __slots__ = ("batch", "last", "progress", "reader", "returned")
 
-    def __init__(self, reading: Reading | None, batch: Batch) -> None:
-        self.reading: Reading | None = reading
-        self.progress: Progress = Progress() if reading is None else reading.progress
-        self.batch: Batch = batch
+    def __init__(self, reader: ShardReader | None, batch: RecordList) -> None:
+        self.reader: ShardReader | None = reader
+        self.progress: Progress = Progress() if reader is None else reader.progress
+        self.batch: RecordList = batch
         self.returned: int = 0
         self.last: ReceivedRecord[bytes] | None = None
 
@@ -180,8 +181,8 @@ class Records(Iteration[ReceivedRecord[bytes]]):
             part = self._next_part()
 
     def _prepare(self, part: Part) -> None:
-        if part.reading is not None:
-            part.reading.current_batch = part.batch  # cleared to stop delivery
+        if part.reader is not None:
+            part.reader.deliver_from(part.batch)  # cleared to stop delivery
             if self._source.terminated:  # since the batch was fetched
                 part.batch.clear()
 
@@ -195,9 +196,9 @@ class Batches(Iteration[RecordBatch]):
         """Return the next batch."""
         part = self._part
         part.complete()
-        while part.returned or part.reading is None:
+        while part.returned or part.reader is None:
             part = self._next_part()
-        batch = batch_of(part.reading, part.batch)
+        batch = part.reader.as_batch(part.batch)
         try:
             part.returned = 1
             part.last = part.batch[-1]

@@ -24,7 +24,7 @@ from kinstream.config import (
     whole_number,
 )
 from kinstream.consume.fetch.position import PositionLike
-from kinstream.consume.lease.store import LeaseStore
+from kinstream.consume.lease.lease_store import LeaseStore
 from kinstream.consume.statistics import ConsumerStatistics
 from kinstream.consumer import StartLike
 from kinstream.errors import ConfigError, KinesisError, UnexpectedResponse

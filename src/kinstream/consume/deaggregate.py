@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from typing import TypeAlias
 
 import msgspec
 
@@ -22,11 +23,14 @@ _MAGIC_BYTE = MAGIC[:1]
 _WHOLE_RANGE = HashKeyRange("0", str(2**128 - 1))
 _put = msgspec.structs.force_setattr
 
+RecordList: TypeAlias = list[ReceivedRecord[bytes]]
+"""Records of one shard, in the shard's order."""
+
 
 @accelerated
 def user_records(
     record: ReceivedRecord[bytes], origin: object, low: bytes | None, high: bytes | None, /
-) -> list[ReceivedRecord[bytes]] | None:
+) -> RecordList | None:
     """Return the user records of a valid aggregate if all are in the hash-key range. None: `Deaggregator` expands it lazily.
 
     Only compiled code expands an aggregate at once, if it has few records.
@@ -78,21 +82,25 @@ class Deaggregator:
         hash_key_range: HashKeyRange | None,
         batch_records: int,
         announce: Callable[[Event], None],
-        expand: Callable[..., list[ReceivedRecord[bytes]] | None] = user_records,
+        expand: Callable[..., RecordList | None] = user_records,
     ) -> None:
         self.dropped: int = 0
         self.damaged: int = 0
         self._shard_id = shard_id
-        self.origin: object = origin
+        self._origin = origin
         self._batch_records = batch_records
         self._announce = announce
         self._range = None if hash_key_range is None or hash_key_range == _WHOLE_RANGE else _bytes_of(hash_key_range)
         self._inside: dict[str, bool] = {}
         self._expand = expand
 
-    def batches(self, records: list[ReceivedRecord[bytes]]) -> Iterator[list[ReceivedRecord[bytes]] | Undeliverable]:
+    def use_origin(self, origin: object) -> None:
+        """Set the origin of records in pages from now on."""
+        self._origin = origin
+
+    def batches(self, records: RecordList) -> Iterator[RecordList | Undeliverable]:
         """Yield the user records of a page in batches, each created when it is requested. No batch is empty."""
-        suspects = set_origin(records, self.origin)
+        suspects = set_origin(records, self._origin)
         if not suspects:
             if len(records) <= self._batch_records:
                 return iter((records,) if records else ())
@@ -100,17 +108,15 @@ class Deaggregator:
             return (records[i : i + size] for i in range(0, len(records), size))
         return self._mixed(records, suspects)
 
-    def _mixed(
-        self, records: list[ReceivedRecord[bytes]], suspects: list[int]
-    ) -> Iterator[list[ReceivedRecord[bytes]] | Undeliverable]:
+    def _mixed(self, records: RecordList, suspects: list[int]) -> Iterator[RecordList | Undeliverable]:
         limit = self._batch_records
-        batch: list[ReceivedRecord[bytes]] = []
+        batch: RecordList = []
         done = 0
         for index in suspects:
             batch += records[done:index]
             done = index + 1
             record = records[index]
-            found = self._expand(record, self.origin, *(self._range or (None, None)))
+            found = self._expand(record, self._origin, *(self._range or (None, None)))
             if found is not None:
                 batch += found
                 if len(batch) >= limit:
@@ -132,7 +138,7 @@ class Deaggregator:
                 batch.append(record)
                 continue
             sequence_number, arrival, encryption = record.sequence_number, record.arrival_time, record.encryption_type
-            origin = self.origin
+            origin = self._origin
             numbered = enumerate(user_records)
             while chunk := [
                 ReceivedRecord(data, sequence_number, arrival, None if key == NO_KEY else key, encryption, i, origin)
@@ -149,7 +155,7 @@ class Deaggregator:
         if batch:
             yield from _pieces(batch, limit)
 
-    def expanded(self, record: ReceivedRecord[bytes]) -> list[ReceivedRecord[bytes]]:
+    def expanded(self, record: ReceivedRecord[bytes]) -> RecordList:
         """Return the user records in a record with the keys in the stream. The record itself if it is not a valid aggregate."""
         data = record.data
         if record.subsequence_number is not None or data.__class__ is not bytes or not data.startswith(MAGIC):
@@ -202,7 +208,7 @@ class Deaggregator:
         return True
 
 
-def deaggregate(records: Iterable[ReceivedRecord[bytes]], *, shard: Shard | None = None) -> list[ReceivedRecord[bytes]]:
+def deaggregate(records: Iterable[ReceivedRecord[bytes]], *, shard: Shard | None = None) -> RecordList:
     """Expand aggregated records (KPL format), as returned by `get_records`, into their user records.
 
     All other records are returned unchanged, including a record that begins like an aggregate but is not a valid one. Partition
@@ -229,7 +235,7 @@ def deaggregate(records: Iterable[ReceivedRecord[bytes]], *, shard: Shard | None
         raise ConfigError(f"records: must be the records that get_records returned, not {type(records).__name__}")
     hash_key_range = None if shard is None else shard.hash_key_range
     deaggregator = Deaggregator("", None, hash_key_range, 1, lambda event: None)
-    expanded: list[ReceivedRecord[bytes]] = []
+    expanded: RecordList = []
     for index, record in enumerate(records):
         if not isinstance(record, ReceivedRecord):
             raise ConfigError(f"records[{index}]: must be a kinstream.ReceivedRecord, not {type(record).__name__}")
@@ -238,7 +244,7 @@ def deaggregate(records: Iterable[ReceivedRecord[bytes]], *, shard: Shard | None
 
 
 @accelerated(may_decline=True)
-def set_origin(records: list[ReceivedRecord[bytes]], origin: object) -> list[int]:
+def set_origin(records: RecordList, origin: object) -> list[int]:
     """Set the origin of records, and remove the key of records put without one, and return the indexes of possible aggregates."""
     for record in records:
         _put(record, "origin", origin)
@@ -248,7 +254,7 @@ def set_origin(records: list[ReceivedRecord[bytes]], origin: object) -> list[int
     return [i for i, record in enumerate(records) if record.data[:1] == _MAGIC_BYTE]
 
 
-def _pieces(batch: list[ReceivedRecord[bytes]], limit: int) -> list[list[ReceivedRecord[bytes]]]:
+def _pieces(batch: RecordList, limit: int) -> list[RecordList]:
     return [batch[i : i + limit] for i in range(0, len(batch), limit)] if len(batch) > limit else [batch]
 
 

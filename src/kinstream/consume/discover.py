@@ -1,37 +1,26 @@
-"""Shard discovery: lists the shards, and determines which may be read now and at which position."""
+"""Shard discovery: lists the shards, with retries, and determines which may be read now and at which position."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import Iterable, Mapping
 
 from kinstream.aws.client import Client
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.kinesis import ShardFilter, ShardFilterType
 from kinstream.aws.list_shards import all_shards
-from kinstream.consume.fetch.position import LATEST, LATEST_MARGIN, TRIM_HORIZON, Position
+from kinstream.consume.fetch.position import LATEST_MARGIN, TRIM_HORIZON, Position
+from kinstream.consume.report import Reporter
+from kinstream.consume.start import Start, passed, starts
+from kinstream.consume.stop import sleep_unless
+from kinstream.errors import KinesisError, NotFound, ResourceInUse, ServiceError
+from kinstream.events import DiscoveryFailed
 from kinstream.record import ChildShard, Shard
 from kinstream.sharding.lineage import Lineage
 
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Start positions in shards without a checkpoint.
-
-    Attributes:
-        position: Position in every shard.
-        of_shards: Positions in single shards. Their ancestors are not read, and all other shards are read from their oldest
-            record.
-    """
-
-    position: Position = TRIM_HORIZON
-    of_shards: Mapping[str, Position] = field(default_factory=dict)
-
-    def mapped(self, change: Callable[[Position], Position]) -> Start:
-        """Return the same start with each position replaced."""
-        return Start(
-            change(self.position), {shard_id: change(position) for shard_id, position in self.of_shards.items()}
-        )
+NOT_READY_TIMEOUT, NOT_READY_DELAY = 30.0, 0.5
+"""Maximum seconds to wait for a stream that is being created, or a shard that part of the service does not know yet, and the
+seconds between requests."""
 
 
 class Discoverer:
@@ -43,27 +32,78 @@ class Discoverer:
     Args:
         client: Lists the shards.
         stream: The stream.
-        start: Start positions.
+        announce: Receives failures.
+        stopping: Set when reading is to stop.
+
+    Attributes:
+        retention: Seconds for which the stream keeps records. None: unknown.
+        accepts_any_key: True if the stream's shards accept records regardless of their hash keys.
     """
 
-    def __init__(self, client: Client, stream: Stream, start: Start) -> None:
+    def __init__(self, client: Client, stream: Stream, announce: Reporter, stopping: asyncio.Event) -> None:
+        self.retention: float | None = None
+        self.accepts_any_key: bool = False
         self._client = client
         self._stream = stream
-        self._start = start
+        self._start = Start()
+        self._announce = announce
+        self._stopping = stopping
+        self._stream_exists = False  # True if the last response about the stream confirmed it
         self._lineage = Lineage()
         self._starts: dict[str, Position] = {}
         self._given: set[str] = set()
         self._listed: set[str] = set()
 
-    async def begin(self, known: Mapping[str, Position]) -> None:
-        """List the shards for the first time.
+    async def describe(self) -> None:
+        """Get the retention period of the stream, and how it distributes records.
+
+        Raises:
+            NotFound: The stream does not exist.
+            ServiceError: The service failed. The call may be retried.
+        """
+        try:
+            response = await self._client.call("DescribeStreamSummary", self._stream.parameter)
+        except ServiceError as error:
+            # It may be forbidden, or unknown to another server. Reading works without it.
+            if isinstance(error, NotFound) or error.retry_safe:
+                raise
+            return
+        self._stream_exists = True
+        summary = response.get("StreamDescriptionSummary")
+        if isinstance(summary, dict):
+            hours = summary.get("RetentionPeriodHours")
+            self.retention = hours * 3600.0 if isinstance(hours, int) else None
+            self.accepts_any_key = summary.get("RecordDistributionStrategy") == "AUTO"
+
+    async def begin(self, start: Start, known: Mapping[str, Position]) -> None:
+        """List the shards for the first time. Retries while the stream is created: part of the service may not know it yet.
 
         Args:
+            start: Start positions.
             known: Stored checkpoints by shard id. Empty at the first start.
 
         Raises:
             KinesisError: They could not be listed.
         """
+        self._start = start
+        clock = self._client.clock
+        deadline = clock.monotonic() + NOT_READY_TIMEOUT
+        while True:
+            try:
+                await self._begin(known)
+            except (ResourceInUse, NotFound) as error:
+                unknown = isinstance(error, NotFound) and not self._stream_exists
+                if unknown or clock.monotonic() >= deadline:
+                    raise
+                self._announce(DiscoveryFailed(error))
+            else:
+                self._stream_exists = True
+                self._announce.succeeded("", "list")
+                return
+            if await sleep_unless(self._stopping, clock, NOT_READY_DELAY):
+                return
+
+    async def _begin(self, known: Mapping[str, Position]) -> None:
         shards = await all_shards(self._client, self._stream)
         for shard_id in passed(shards, known, self._start, await self._open_since_start(known)):
             self._lineage.finish(shard_id)
@@ -76,7 +116,7 @@ class Discoverer:
         moment = self._start.position.timestamp
         if known or moment is None:
             return None
-        # The service may refuse a future time. An earlier one returns more shards, whose records are skipped.
+        # The service may refuse a future time. An earlier one returns more shards. Their records are skipped.
         moment = min(moment, self._client.service_time() - LATEST_MARGIN)
         shard_filter = ShardFilter(ShardFilterType.FROM_TIMESTAMP, timestamp=moment)
         return {shard.shard_id for shard in await all_shards(self._client, self._stream, shard_filter)}
@@ -96,6 +136,29 @@ class Discoverer:
         for shard_id in gone:
             self._lineage.finish(shard_id)
         return gone
+
+    async def check(self) -> list[str] | None:
+        """List the shards again, as `refresh`. Returns None after a failure, which is reported.
+
+        Raises:
+            NotFound: The stream does not exist: two responses in a row say so, since part of the service may be outdated.
+        """
+        while True:
+            try:
+                gone = await self.refresh()
+            except NotFound as error:
+                self._announce(DiscoveryFailed(error))
+                if not self._stream_exists:
+                    raise
+                self._stream_exists = False
+                if await sleep_unless(self._stopping, self._client.clock, NOT_READY_DELAY):
+                    return None
+            except KinesisError as error:
+                self._announce(DiscoveryFailed(error))
+                return None
+            else:
+                self._stream_exists = True
+                return gone
 
     def ended(self, shard_id: str, children: Iterable[ChildShard] = ()) -> None:
         """Mark a shard as completed, and add the children that its last page announced."""
@@ -146,64 +209,3 @@ class Discoverer:
     def incomplete(self) -> bool:
         """True if listed shards refer to shards that were not listed yet."""
         return bool(self._lineage.unknown_parents())
-
-
-def passed(
-    shards: list[Shard], known: Mapping[str, Position], start: Start, open_since_start: set[str] | None
-) -> set[str]:
-    """Return the shards that are not to be read: completed shards, and those that end before the start.
-
-    Args:
-        shards: All shards of the stream.
-        known: Stored checkpoints by shard id. They take precedence over `start`.
-        start: Start positions.
-        open_since_start: If the start is a time, the shards with records since then.
-    """
-    ended = {shard_id for shard_id, position in start.of_shards.items() if position.ended}
-    if known:
-        return {shard_id for shard_id, position in known.items() if position.ended} | (
-            (ended | _ancestors(shards, known)) - known.keys()
-        )
-    if start.of_shards:
-        return ended | (_ancestors(shards, start.of_shards) - start.of_shards.keys())
-    if open_since_start is not None:
-        return {shard.shard_id for shard in shards} - open_since_start
-    if start.position == LATEST:
-        return {shard.shard_id for shard in shards if shard.closed}
-    return set()
-
-
-def starts(shards: list[Shard], known: Mapping[str, Position], start: Start) -> dict[str, Position]:
-    """Return the start positions of shards. All other shards are read from their oldest record.
-
-    A shard without a checkpoint was usually created by a reshard of shards with checkpoints, which its parents show. If none of
-    its ancestors has a checkpoint and no record was completed yet, the previous worker was stopped while it stored the start
-    positions: the shard then begins as the stored ones. (The Kinesis Client Library also decides by the ancestors.)
-
-    Args:
-        shards: All shards of the stream.
-        known: Stored checkpoints by shard id.
-        start: Start positions.
-    """
-    if start.of_shards:
-        return {shard_id: position for shard_id, position in start.of_shards.items() if shard_id not in known}
-    if not known:
-        return {shard.shard_id: start.position for shard in shards}
-    if any(position.is_number or position.ended for position in known.values()):
-        return {}
-    first = min(known.values())
-    new = (shard.shard_id for shard in shards if shard.shard_id not in known)
-    return {shard_id: first for shard_id in new if known.keys().isdisjoint(_ancestors(shards, [shard_id]))}
-
-
-def _ancestors(shards: list[Shard], of: Iterable[str]) -> set[str]:
-    by_id = {shard.shard_id: shard for shard in shards}
-    found: set[str] = set()
-    pending = [shard_id for shard_id in of if shard_id in by_id]
-    while pending:
-        shard = by_id.get(pending.pop())
-        if shard is not None:
-            parents = {shard.parent_shard_id, shard.adjacent_parent_shard_id} - found - {None}
-            found |= parents  # type: ignore[arg-type]
-            pending += parents  # type: ignore[arg-type]
-    return found

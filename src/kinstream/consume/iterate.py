@@ -13,9 +13,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from itertools import islice
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from kinstream.consume.checkpoint import Progress
-from kinstream.consume.deliver import RecordBatch, batch_of
-from kinstream.consume.reading import Batch, Reading
+from kinstream.consume.deaggregate import RecordList
+from kinstream.consume.deliver.record_batch import RecordBatch
+from kinstream.consume.shard.progress import Progress
+from kinstream.consume.shard.reader import ShardReader
 from kinstream.consume.terminate import end_at_sigterm, release
 from kinstream.consume.worker import Worker
 from kinstream.errors import KinesisError, UsageError
@@ -42,14 +43,14 @@ class Source:
         terminated: True once SIGTERM has ended it: no further record may be delivered.
     """
 
-    __slots__ = ("__weakref__", "_begin", "_life", "_loop", "_reading", "_waiting", "_worker", "ended", "terminated")
+    __slots__ = ("__weakref__", "_begin", "_life", "_loop", "_reader", "_waiting", "_worker", "ended", "terminated")
 
     def __init__(self, begin: Begin) -> None:
         self.ended: bool = False
         self.terminated: bool = False
         self._begin = begin
         self._worker: Worker | None = None
-        self._reading: Reading | None = None
+        self._reader: ShardReader | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._life: AsyncGenerator[None, None] | None = None
         self._waiting = False
@@ -79,7 +80,7 @@ class Source:
                 if self._life is not None:
                     await self._life.aclose()
 
-    async def following(self) -> tuple[Reading, Batch]:
+    async def following(self) -> tuple[ShardReader, RecordList]:
         """Wait for the next batch of any shard.
 
         Raises:
@@ -94,7 +95,7 @@ class Source:
                 " concurrent handlers"
             )
         self._waiting = True
-        found: tuple[Reading, Batch] | None = None
+        found: tuple[ShardReader, RecordList] | None = None
         try:
             worker = self._worker or await self._begun()
             if not self.terminated:
@@ -107,7 +108,7 @@ class Source:
         if found is None or self.terminated:
             await self.aclose()
             raise StopAsyncIteration
-        self._reading = found[0]
+        self._reader = found[0]
         return found
 
     async def _begun(self) -> Worker:
@@ -122,8 +123,8 @@ class Source:
     def terminate(self) -> None:
         """Deliver no further record. Called by the handler of SIGTERM, in the main thread."""
         self.terminated = True
-        if self._reading is not None:
-            self._reading.interrupt()
+        if self._reader is not None:
+            self._reader.interrupt()
         if self._loop is not None and self._worker is not None:
             self._loop.call_soon_threadsafe(self._worker.end)
 
@@ -180,9 +181,9 @@ class Records(Iteration[ReceivedRecord[bytes]]):
             return record
         # The last record is completed, and a repeated call must not complete it again.
         self._progress, self._current = Progress(), None
-        reading, batch = await self._source.following()
-        self._progress, self._current = reading.progress, batch[0]  # a batch is never empty
-        reading.current_batch = batch
+        reader, batch = await self._source.following()
+        self._progress, self._current = reader.progress, batch[0]  # a batch is never empty
+        reader.deliver_from(batch)
         self._left = islice(batch, 1, None)
         if self._source.terminated:  # by a signal since the check in `following`
             batch.clear()
@@ -196,14 +197,14 @@ class Batches(Iteration[RecordBatch]):
 
     def __init__(self, begin: Begin) -> None:
         super().__init__(begin)
-        self._current: tuple[Reading, ReceivedRecord[bytes]] | None = None
+        self._current: tuple[ShardReader, ReceivedRecord[bytes]] | None = None
 
     async def __anext__(self) -> RecordBatch:
         """Return the next batch."""
         if self._current is not None:
-            reading, last = self._current
-            reading.progress.last = last
+            reader, last = self._current
+            reader.progress.last = last
             self._current = None
-        reading, batch = await self._source.following()
-        self._current = reading, batch[-1]
-        return batch_of(reading, batch)
+        reader, batch = await self._source.following()
+        self._current = reader, batch[-1]
+        return reader.as_batch(batch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from kinstream.clock import Clock
 from kinstream.consume.fetch.fetcher import Page
@@ -19,10 +19,12 @@ from kinstream.events import (
     FetchFailed,
     HandlerFailed,
     MisroutedAggregateDropped,
+    Observer,
     RecordsExpired,
     ShardStalled,
 )
 from kinstream.failures import Failures, Report, described
+from kinstream.observe import guarded
 from kinstream.record import ReceivedRecord
 
 THROTTLED_FOR = 10.0
@@ -64,17 +66,17 @@ class Reporter:
     Args:
         stream_name: Name of the stream, at the start of each log line.
         clock: Clock of the consumer.
-        observe: Function that receives every event.
+        observer: Receives every event. None: no observer.
 
     Attributes:
         counts: Counters of the consumer. Stages add to them by response and by batch.
     """
 
-    def __init__(self, stream_name: str, clock: Clock, observe: Callable[[Event], None]) -> None:
+    def __init__(self, stream_name: str, clock: Clock, observer: Observer | None) -> None:
         self.counts: Counts = Counts()
         self._name = stream_name
         self._clock = clock
-        self._observe = observe
+        self._observe = guarded(observer, stream_name, _log)
         self._failures = Failures()
         self._final = Failures()  # these never recover
         self._texts: dict[str, tuple[str, str]] = {}  # cause and effect of the last failure of each kind
@@ -105,7 +107,8 @@ class Reporter:
             self._aggregate("dropped", why, event, then)
         elif isinstance(event, AggregateDamaged):
             self._aggregate("damaged", event.reason, event, "it was delivered as a plain record")
-        self._observe(event)
+        if self._observe is not None:
+            self._observe(event)
 
     def statistics(self) -> ConsumerStatistics:
         """Return the counters as they are now."""

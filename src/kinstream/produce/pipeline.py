@@ -40,6 +40,7 @@ from kinstream.events import (
     ShardMapRefreshed,
 )
 from kinstream.frames import without_frames
+from kinstream.observe import guarded
 from kinstream.produce.admit import Admission
 from kinstream.produce.batch import Batch, Batcher
 from kinstream.produce.bisection import parts_to_retry, refused
@@ -51,7 +52,6 @@ from kinstream.produce.gate import Gate
 from kinstream.produce.in_flight import Expired, InFlight
 from kinstream.produce.lane import Lane, split_entry
 from kinstream.produce.lifetime import Lifetime
-from kinstream.produce.observe import teller
 from kinstream.produce.order import behind, first_failures
 from kinstream.produce.outcome import Outcomes
 from kinstream.produce.pace import Outage, Pace, delay
@@ -139,7 +139,7 @@ class Pipeline:
         self._rate_limits = rate_limits
         self._delivery = delivery
         self._random = random.Random()
-        self._emit: Callable[[Event], None] | None = teller(stream.name, observer)
+        self._emit: Callable[[Event], None] | None = guarded(observer, stream.name, _log)
 
         # The stages, in the order in which a record passes them.
         self._pump = Pump(self._turn, self._before_turn, self._clock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,8 +13,10 @@ from tests.doubles.transport import ScriptedTransport, answer
 from kinstream import ChildShard, Client, Credentials, HashKeyRange
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.transport import Response
-from kinstream.consume.discover import Discoverer, Start
+from kinstream.consume.discover import Discoverer
 from kinstream.consume.fetch.position import LATEST, SHARD_END, TRIM_HORIZON, Position
+from kinstream.consume.report import Reporter
+from kinstream.consume.start import Start
 
 # 0 was split into 1 and 2; 1 and 2 were merged into 3; 4 stands alone.
 FAMILY = {"0": (), "1": ("0",), "2": ("0",), "3": ("1", "2"), "4": ()}
@@ -35,7 +38,7 @@ def listing(*shards: str) -> Response:
     return answer({"Shards": [shard(name) for name in shards]})
 
 
-def discoverer(*script: Response, start: Start | None = None) -> tuple[Discoverer, ScriptedTransport]:
+def discoverer(*script: Response) -> tuple[Discoverer, ScriptedTransport]:
     transport = ScriptedTransport(*script)
     client = Client(
         region="us-east-1",
@@ -44,13 +47,14 @@ def discoverer(*script: Response, start: Start | None = None) -> tuple[Discovere
         transport=transport,
         clock=VirtualClock(),
     )
-    return Discoverer(client, Stream.parse("events"), start or Start()), transport
+    announce = Reporter("events", client.clock, None)
+    return Discoverer(client, Stream.parse("events"), announce, asyncio.Event()), transport
 
 
 async def readable(start: Start, known: Mapping[str, Position], *script: Response) -> dict[str, Position]:
     """Return what may be read first, and from where."""
-    discovery, _ = discoverer(*script, start=start)
-    await discovery.begin(known)
+    discovery, _ = discoverer(*script)
+    await discovery.begin(start, known)
     return {shard.shard_id: position for shard, position in discovery.ready()}
 
 
@@ -67,8 +71,8 @@ async def test_from_latest_only_open_shards_are_read() -> None:
 
 async def test_from_a_time_shards_that_ended_before_it_are_not_read() -> None:
     start = Start(Position.at_time(5))
-    discovery, transport = discoverer(ALL, listing("2", "3", "4"), start=start)
-    await discovery.begin({})
+    discovery, transport = discoverer(ALL, listing("2", "3", "4"))
+    await discovery.begin(start, {})
     assert [shard.shard_id for shard, _ in discovery.ready()] == ["2", "4"]
     assert transport.sent[1].json["ShardFilter"] == {"Type": "FROM_TIMESTAMP", "Timestamp": 5}
 
@@ -99,7 +103,7 @@ async def test_children_of_what_was_done_are_read_from_their_first_record() -> N
 
 async def test_children_wait_for_both_parents() -> None:
     discovery, _ = discoverer(ALL)
-    await discovery.begin({})
+    await discovery.begin(Start(), {})
     assert [shard.shard_id for shard, _ in discovery.ready()] == ["0", "4"]
     discovery.ended("0")
     assert [shard.shard_id for shard, _ in discovery.ready()] == ["1", "2"]
@@ -110,8 +114,8 @@ async def test_children_wait_for_both_parents() -> None:
 
 
 async def test_announced_child_of_a_latest_start_is_read_from_its_first_record() -> None:
-    discovery, _ = discoverer(listing("4"), start=Start(LATEST))
-    await discovery.begin({})
+    discovery, _ = discoverer(listing("4"))
+    await discovery.begin(Start(LATEST), {})
     assert [(shard.shard_id, position) for shard, position in discovery.ready()] == [("4", LATEST)]
     discovery.ended("4", [ChildShard("5", ["4"], HashKeyRange("0", "1"))])
     assert [(shard.shard_id, position) for shard, position in discovery.ready()] == [("5", TRIM_HORIZON)]
@@ -123,7 +127,7 @@ async def test_expired_parents_are_passed_over() -> None:
 
 async def test_parent_that_expires_before_its_turn_does_not_hold_its_children() -> None:
     discovery, _ = discoverer(ALL, listing("3", "4"))
-    await discovery.begin({})
+    await discovery.begin(Start(), {})
     discovery.ready()
     discovery.ended("0")
     assert await discovery.refresh() == ["1", "2"]
@@ -133,7 +137,7 @@ async def test_parent_that_expires_before_its_turn_does_not_hold_its_children() 
 @pytest.mark.parametrize("known", [{}, {"4": Position.after("5")}])
 async def test_listing_that_lags_behind_does_not_lose_an_announced_shard(known: dict[str, Position]) -> None:
     discovery, _ = discoverer(listing("4"))
-    await discovery.begin(known)
+    await discovery.begin(Start(), known)
     discovery.ready()
     discovery.ended("4", [ChildShard("5", ["4"], HashKeyRange("0", "1"))])
     assert await discovery.refresh() == []
@@ -142,7 +146,7 @@ async def test_listing_that_lags_behind_does_not_lose_an_announced_shard(known: 
 
 async def test_each_shard_is_given_out_once() -> None:
     discovery, _ = discoverer(ALL)
-    await discovery.begin({})
+    await discovery.begin(Start(), {})
     assert len(discovery.ready()) == 2
     assert discovery.ready() == []
     await discovery.refresh()
@@ -161,8 +165,8 @@ async def test_shard_whose_first_lease_was_not_made_any_more_begins_where_those_
 
 
 async def test_child_whose_parent_was_known_is_read_from_its_oldest_record_though_nothing_was_read_yet() -> None:
-    discovery, _ = discoverer(ALL, start=Start(LATEST))
-    await discovery.begin({"0": LATEST.since(1000.0), "4": LATEST.since(1000.0)})
+    discovery, _ = discoverer(ALL)
+    await discovery.begin(Start(LATEST), {"0": LATEST.since(1000.0), "4": LATEST.since(1000.0)})
     assert [shard.shard_id for shard, _ in discovery.ready()] == ["0", "4"]
     discovery.ended("0")
     assert {shard.shard_id: position for shard, position in discovery.ready()} == {"1": TRIM_HORIZON, "2": TRIM_HORIZON}

@@ -34,14 +34,14 @@ from kinstream import (
 )
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.transport import Response
-from kinstream.consume.deliver import dispatchers
-from kinstream.consume.discover import Start
+from kinstream.consume.deliver.dispatch import dispatchers
 from kinstream.consume.fetch.fetcher import Page
 from kinstream.consume.fetch.position import LATEST, TRIM_HORIZON
 from kinstream.consume.lease.keep import SoleKeeper
 from kinstream.consume.lease.lease import Lease
-from kinstream.consume.lease.store import MemoryLeaseTable
+from kinstream.consume.lease.lease_store import MemoryLeaseTable
 from kinstream.consume.report import Reporter
+from kinstream.consume.start import Start
 from kinstream.consume.worker import Plan, Worker
 
 EVERYTHING = HashKeyRange("0", str(2**128 - 1))
@@ -154,12 +154,12 @@ class Case:
         worker = self.made()
         try:
             while (found := await worker.next_batch()) is not None:
-                reading, batch = found
+                reader, batch = found
                 for record in batch:
                     self.numbers.append(int(record.data))
                     if len(self.numbers) == count:
                         return self.numbers
-                    reading.progress.last = record
+                    reader.progress.last = record
         finally:
             await worker.stop()
         return self.numbers
@@ -453,11 +453,11 @@ def test_shard_is_said_to_be_read_once_its_place_is_held_and_not_before() -> Non
         case = Case(comes_late, start=Start(Position.parse("start", "LATEST")))
         taking = asyncio.create_task(case.take(1))
         await asyncio.sleep(29)
-        (status,) = (reading.status(None) for reading in case.worker.readings.values())
+        (status,) = case.worker.status()
         before = [status.state, *case.seen(events.ShardStarted)]
         await taking
         (started,) = case.seen(events.ShardStarted)
-        return [*before, case.worker.readings["0"].status(None).state, started.position]
+        return [*before, case.worker.status()[0].state, started.position]
 
     assert simulate(told) == ["WAITING", "READING", "LATEST"]
 
@@ -908,7 +908,7 @@ def test_pause_is_over_in_time_where_as_many_records_were_begun_as_may_be(then: 
         await asyncio.sleep(4.5)
         case.worker.pause(None)
         await asyncio.sleep(100)
-        begun = len(case.worker.readings["0"].progress)
+        begun = len(case.worker.readers["0"].progress)
         if then == "seek":
             await case.worker.seek("0", Position.at("150"))
         if then != "end":

@@ -14,7 +14,7 @@ from kinstream.config import EnhancedFanOut
 from kinstream.consume.fetch.fetcher import Page
 from kinstream.consume.fetch.position import LATEST, LATEST_MARGIN, PROMPT_START, TOO_EARLY_DELAY, Position, too_early
 from kinstream.consume.fetch.registration import Registration, refused
-from kinstream.consume.fetch.subscribing import SubscribingPace
+from kinstream.consume.fetch.subscribing_pace import SubscribingPace
 from kinstream.errors import (
     ConfigError,
     CredentialsError,

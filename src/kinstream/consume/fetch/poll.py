@@ -13,8 +13,8 @@ from kinstream.aws.client import Client
 from kinstream.aws.endpoint import Stream
 from kinstream.config import Polling
 from kinstream.consume.fetch.fetcher import Page
-from kinstream.consume.fetch.pace import ReadPace
 from kinstream.consume.fetch.page_size import PageSize
+from kinstream.consume.fetch.polling_pace import ReadPace
 from kinstream.consume.fetch.position import LATEST, LATEST_MARGIN, PROMPT_START, TOO_EARLY_DELAY, Position, too_early
 from kinstream.errors import (
     ConnectionLost,

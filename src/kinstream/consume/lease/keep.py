@@ -10,8 +10,8 @@ from typing import Protocol, TypeVar
 
 from kinstream.consume.fetch.position import SHARD_END, Position
 from kinstream.consume.lease.lease import Lease
+from kinstream.consume.lease.lease_store import LeaseTable
 from kinstream.consume.lease.owner import runs
-from kinstream.consume.lease.store import LeaseTable
 from kinstream.errors import KinesisError, LeaseLost, LeaseStoreFailed
 from kinstream.record import Shard
 

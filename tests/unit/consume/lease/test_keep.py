@@ -21,8 +21,8 @@ from kinstream import (
 from kinstream.consume.fetch.position import TRIM_HORIZON
 from kinstream.consume.lease.keep import SoleKeeper
 from kinstream.consume.lease.lease import Lease
+from kinstream.consume.lease.lease_store import MemoryLeaseTable
 from kinstream.consume.lease.owner import owner_name
-from kinstream.consume.lease.store import MemoryLeaseTable
 
 SHARDS = [Shard(name, HashKeyRange("0", "1"), SequenceNumberRange("1")) for name in ("a", "b")]
 AFTER_5 = Position.after("5", 0)

@@ -7,7 +7,7 @@ import pytest
 from kinstream.consume.fetch.position import SHARD_END, TRIM_HORIZON, Position
 from kinstream.consume.lease.keep import SoleKeeper
 from kinstream.consume.lease.lease import Lease
-from kinstream.consume.lease.store import MemoryLeaseTable
+from kinstream.consume.lease.lease_store import MemoryLeaseTable
 from kinstream.errors import LeaseLost
 from kinstream.record import HashKeyRange, SequenceNumberRange, Shard
 

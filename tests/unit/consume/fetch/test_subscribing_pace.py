@@ -2,7 +2,7 @@
 
 import pytest
 
-from kinstream.consume.fetch.subscribing import LONGEST_BACKOFF, MARGIN, SubscribingPace
+from kinstream.consume.fetch.subscribing_pace import LONGEST_BACKOFF, MARGIN, SubscribingPace
 
 
 def test_the_first_call_goes_out_at_once() -> None:

@@ -7,7 +7,7 @@ import pytest
 from kinstream import Position, ReceivedRecord
 from kinstream.consume.fetch.fetcher import Page
 from kinstream.consume.fetch.position import LATEST, TRIM_HORIZON
-from kinstream.consume.retention import RetentionCheck
+from kinstream.consume.shard.retention import RetentionCheck
 from kinstream.events import RecordsExpired
 
 HOUR = 3600.0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from kinstream.consume.lifecycle import TABLE, State, Step, after_step
+from kinstream.consume.shard.lifecycle import TABLE, State, Transition, after_transition
 
 
 def test_every_state_has_its_row_and_every_step_is_somewhere() -> None:
     assert set(TABLE) == set(State)
-    assert {step for row in TABLE.values() for step in row} == set(Step)
+    assert {transition for row in TABLE.values() for transition in row} == set(Transition)
 
 
 def test_every_state_is_reached_from_the_first() -> None:
@@ -24,15 +24,21 @@ def test_nothing_follows_an_end() -> None:
 
 
 def test_only_a_shard_that_was_done_or_is_gone_has_ended() -> None:
-    ways = {(state, step) for state, row in TABLE.items() for step, then in row.items() if then is State.ENDED}
-    assert ways == {(State.ENDING, Step.ALL_DONE), (State.WAITING, Step.EXPIRED), (State.READING, Step.EXPIRED)}
+    ways = {
+        (state, transition) for state, row in TABLE.items() for transition, then in row.items() if then is State.ENDED
+    }
+    assert ways == {
+        (State.ENDING, Transition.COMPLETED),
+        (State.WAITING, Transition.EXPIRED),
+        (State.READING, Transition.EXPIRED),
+    }
 
 
 def test_lease_may_be_lost_in_every_state_that_is_no_end() -> None:
     for state in State:
-        assert state.final or after_step(state, Step.LEASE_LOST) is State.LOST
+        assert state.final or after_transition(state, Transition.LEASE_LOST) is State.LOST
 
 
 def test_step_that_cannot_happen_is_a_fault() -> None:
-    with pytest.raises(LookupError, match="WAITING cannot take the step PAUSE"):
-        after_step(State.WAITING, Step.PAUSE)
+    with pytest.raises(LookupError, match="WAITING cannot take the transition PAUSE"):
+        after_transition(State.WAITING, Transition.PAUSE)

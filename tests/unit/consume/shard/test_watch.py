@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kinstream.consume.watch import Watch
+from kinstream.consume.shard.watch import Watch
 
 
 def test_silence_is_a_stall_once_it_is_long_enough() -> None:

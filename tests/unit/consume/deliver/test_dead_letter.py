@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from kinstream import ConnectionLost, InvalidArgument, InvalidRecord, KinesisError, ReceivedRecord, Record
-from kinstream.consume.dead_letter import ERROR_CHARACTERS, DeadLetters, error_text
-from kinstream.consume.reading import Origin
+from kinstream.consume.deliver.dead_letter import ERROR_CHARACTERS, DeadLetters, error_text
+from kinstream.consume.shard.origin import Origin
 from kinstream.errors import ServiceError
 
 SHARD = Origin("shardId-000000000007")

@@ -23,7 +23,7 @@ from kinstream import (
 )
 from kinstream.consume.fetch.position import LATEST, SHARD_END, TRIM_HORIZON
 from kinstream.consume.lease.lease import Lease
-from kinstream.consume.lease.sqlite import cannot_open
+from kinstream.consume.lease.sqlite_lease_store import cannot_open
 
 LEASES = [
     Lease("shardId-000000000000", "me", 1),

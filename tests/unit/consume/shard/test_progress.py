@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kinstream import Position, ReceivedRecord
-from kinstream.consume.checkpoint import Progress, after
+from kinstream.consume.shard.progress import Progress, after
 
 
 def record(number: int, index: int | None = None) -> ReceivedRecord[bytes]:

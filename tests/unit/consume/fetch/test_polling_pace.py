@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kinstream import Polling
-from kinstream.consume.fetch.pace import ReadPace
+from kinstream.consume.fetch.polling_pace import ReadPace
 
 MIB = 1 << 20
 

@@ -1,0 +1,44 @@
+"""RecordBatch: the records of one shard that the application receives together."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterator, Sequence
+from typing import overload
+
+from kinstream.record import ReceivedRecord
+
+
+class RecordBatch(Sequence[ReceivedRecord[bytes]]):
+    """A sequence of records of one shard, in the shard's order.
+
+    Attributes:
+        shard_id: The shard.
+        millis_behind_latest: Milliseconds from these records to the shard's newest record when they were read. None: unknown.
+    """
+
+    __slots__ = ("_records", "millis_behind_latest", "shard_id")
+
+    def __init__(self, records: list[ReceivedRecord[bytes]], shard_id: str, millis_behind_latest: int | None) -> None:
+        self._records = records
+        self.shard_id: str = shard_id
+        self.millis_behind_latest: int | None = millis_behind_latest
+
+    @overload
+    def __getitem__(self, index: int) -> ReceivedRecord[bytes]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ReceivedRecord[bytes]]: ...
+    def __getitem__(self, index: int | slice) -> ReceivedRecord[bytes] | list[ReceivedRecord[bytes]]:
+        return self._records[index]
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[ReceivedRecord[bytes]]:
+        return iter(self._records)
+
+    def __repr__(self) -> str:
+        return f"<RecordBatch of {len(self._records)} records from {self.shard_id}>"
+
+    def checkpoint(self) -> Awaitable[None]:
+        """Mark these records and all before them in the shard as completed, as `ReceivedRecord.checkpoint`."""
+        return self._records[-1].checkpoint()

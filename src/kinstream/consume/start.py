@@ -1,0 +1,90 @@
+"""Start: the shards that are read, and their positions, when reading begins. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from kinstream.consume.fetch.position import LATEST, TRIM_HORIZON, Position
+from kinstream.record import Shard
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start positions in shards without a checkpoint.
+
+    Attributes:
+        position: Position in every shard.
+        of_shards: Positions in single shards. Their ancestors are not read, and all other shards are read from their oldest
+            record.
+    """
+
+    position: Position = TRIM_HORIZON
+    of_shards: Mapping[str, Position] = field(default_factory=dict)
+
+    def mapped(self, change: Callable[[Position], Position]) -> Start:
+        """Return the same start with each position replaced."""
+        return Start(
+            change(self.position), {shard_id: change(position) for shard_id, position in self.of_shards.items()}
+        )
+
+
+def passed(
+    shards: list[Shard], known: Mapping[str, Position], start: Start, open_since_start: set[str] | None
+) -> set[str]:
+    """Return the shards that are not to be read: completed shards, and those that end before the start.
+
+    Args:
+        shards: All shards of the stream.
+        known: Stored checkpoints by shard id. They take precedence over `start`.
+        start: Start positions.
+        open_since_start: If the start is a time, the shards with records since then.
+    """
+    ended = {shard_id for shard_id, position in start.of_shards.items() if position.ended}
+    if known:
+        return {shard_id for shard_id, position in known.items() if position.ended} | (
+            (ended | _ancestors(shards, known)) - known.keys()
+        )
+    if start.of_shards:
+        return ended | (_ancestors(shards, start.of_shards) - start.of_shards.keys())
+    if open_since_start is not None:
+        return {shard.shard_id for shard in shards} - open_since_start
+    if start.position == LATEST:
+        return {shard.shard_id for shard in shards if shard.closed}
+    return set()
+
+
+def starts(shards: list[Shard], known: Mapping[str, Position], start: Start) -> dict[str, Position]:
+    """Return the start positions of shards. All other shards are read from their oldest record.
+
+    A shard without a checkpoint was usually created by a reshard of shards with checkpoints, which its parents show. If none of
+    its ancestors has a checkpoint and no record was completed yet, the previous worker was stopped while it stored the start
+    positions: the shard then begins as the stored ones. (The Kinesis Client Library also decides by the ancestors.)
+
+    Args:
+        shards: All shards of the stream.
+        known: Stored checkpoints by shard id.
+        start: Start positions.
+    """
+    if start.of_shards:
+        return {shard_id: position for shard_id, position in start.of_shards.items() if shard_id not in known}
+    if not known:
+        return {shard.shard_id: start.position for shard in shards}
+    if any(position.is_number or position.ended for position in known.values()):
+        return {}
+    first = min(known.values())
+    new = (shard.shard_id for shard in shards if shard.shard_id not in known)
+    return {shard_id: first for shard_id in new if known.keys().isdisjoint(_ancestors(shards, [shard_id]))}
+
+
+def _ancestors(shards: list[Shard], of: Iterable[str]) -> set[str]:
+    by_id = {shard.shard_id: shard for shard in shards}
+    found: set[str] = set()
+    pending = [shard_id for shard_id in of if shard_id in by_id]
+    while pending:
+        shard = by_id.get(pending.pop())
+        if shard is not None:
+            parents = {shard.parent_shard_id, shard.adjacent_parent_shard_id} - found - {None}
+            found |= parents  # type: ignore[arg-type]
+            pending += parents  # type: ignore[arg-type]
+    return found
