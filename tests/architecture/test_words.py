@@ -31,6 +31,9 @@ FILES = (
     "src/kinstream/local/**/*.py",
     "src/kinstream/sharding/*.py",
     "src/kinstream/testing/*.py",
+    "tests/contract/**/*.py",
+    "tests/story/test_local_*.py",
+    "tests/unit/local/**/*.py",
 )
 
 # A private word, as a regular expression, and the terms to use instead. A blank also matches one line break.
@@ -80,6 +83,11 @@ AT_MOST = {
     r"tells?|told|telling": (4, "settle, notify, report, configure"),
 }
 AT_LEAST = {r"if": 50}
+
+# A private word in the name of a test, as a regular expression over the words between underscores.
+PRIVATE_IN_NAMES = (
+    r"told|tells?|answer(?:s|ed)?|steer(?:s|ed)?|in_hand|whoever|nobody|meanwhile|anew|let_in|goes_on|catch(?:es)?"
+)
 
 # Occurrences that stay for now, by file. Lower or remove an entry with its occurrence; never raise or add one.
 ALLOWED: dict[str, dict[str, int]] = {}
@@ -296,3 +304,26 @@ def test_rates_count_prose_and_not_string_literals(tmp_path: Path) -> None:
     page = bad_page(tmp_path, "some.py", '"""Return what is read, if any."""\nTEXT = "what, if, what"\n')
     assert rate("what", page) == rate("if", page) == pytest.approx(10_000 / 6)
     assert lines_with("what", page) == ["some.py:1"]
+
+
+def private_names(name: str, source: str) -> list[str]:
+    """Return a complaint for each test in a file whose name has a private word."""
+    word = re.compile(rf"_(?:{PRIVATE_IN_NAMES})(?:_|$)")
+    tests = re.findall(r"def (test_\w+)", source)
+    return [f"{name}: {test} has a private word" for test in tests if word.search(test)]
+
+
+def test_names_of_tests_have_no_private_words() -> None:
+    tests = [path for path in files() if path.suffix == ".py" and path.name.startswith("test_")]
+    assert len(tests) > 40
+    assert [c for path in tests for c in private_names(path.name, path.read_text(encoding="utf-8"))] == []
+
+
+def test_private_words_are_found_in_names_of_tests() -> None:
+    source = (
+        "def test_caller_is_told() -> None: ...\nasync def test_answer_is_empty(): ...\ndef test_retold_story(): ...\n"
+    )
+    assert private_names("bad.py", source) == [
+        "bad.py: test_caller_is_told has a private word",
+        "bad.py: test_answer_is_empty has a private word",
+    ]

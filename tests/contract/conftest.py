@@ -28,28 +28,28 @@ from kinstream.local import Server
 OURS = ["memory", "disk"]
 AIOBOTOCORE = "aiobotocore"
 OTHERS = ["kinesis-local", "ministack", "moto"]
-"""Where the cases run beside ours."""
+"""Other servers on which the cases run."""
 
 OUR_CLIENTS = {"test_our_client", "test_our_consumer"}
-"""The modules whose cases are about our own client and consumer: they run on all servers that there are."""
+"""Modules with cases of our own client and consumer, which run on all servers."""
 
 EVERYWHERE = {
     "test_streams", "test_records", "test_iterators", "test_reshards", "test_shard_counts", "test_tags", "test_policies",
 }  # fmt: skip
-"""The modules whose cases run on others' servers too: not those of settings and consumers, whose changes take others longer."""
+"""Modules with cases that also run on other servers. Changes of settings and consumers take too long there."""
 
 STREAMED = {"test_subscriptions"}
-"""The modules whose answers come bit by bit, which aiobotocore's guise cannot show."""
+"""Modules with streamed responses, which the aiobotocore client does not support."""
 
 STREAMING = ["ministack"]
-"""Where those run beside ours: moto and kinesalite have no SubscribeToShard, and kinesis-local's begins without the initial
+"""Other servers on which these run. moto and kinesalite do not support SubscribeToShard, and kinesis-local sends no initial
 response, without which boto3 reads nothing."""
 
 OUR_MEANS = {"server", "durable_server", "clock", "raw", "slow"}
 """Fixtures that only our server has: cases that use them, or `endpoint` itself, run on no other."""
 
 PATIENCE = 8
-"""Seconds that a case may take on another's server: some never come to an end, and a test's own limit ends all tests."""
+"""Maximum seconds of a case on another server. Some never end, and the limit of pytest would end all tests."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -73,7 +73,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         place = _place(item)
         if place in RECIPES:
-            item.add_marker(pytest.mark.timeout(60))  # some are slow; `patience` ends those that never end
+            item.add_marker(pytest.mark.timeout(60))  # some are slow, and `patience` ends those that never end
             deviation = known.of(place, item.path.stem, item.name.replace(place, "", 1))
             if deviation:
                 item.add_marker(pytest.mark.xfail(reason=f"{place} {deviation.instead}", strict=deviation.always))
@@ -94,11 +94,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 UNAVAILABLE: dict[str, str] = {}
-"""What cannot be had here, and why: its cases are skipped."""
+"""Servers that are not available here, with the reason. Their cases are skipped."""
 
 
 def _place(item: pytest.Item) -> str:
-    """Return where an item runs, of `endpoint`'s parameters; "" where it has none."""
+    """Return the server on which an item runs, from the parameters of `endpoint`, or "" without one."""
     callspec = getattr(item, "callspec", None)
     return str(callspec.params.get("endpoint", "")) if callspec else ""
 
@@ -121,7 +121,7 @@ def clock() -> MovedClock:
 
 @pytest.fixture(scope="session")
 def server(clock: MovedClock, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Our server, in memory; a stream is ACTIVE at the next look. Cases ask more of it in a second than quotas allow."""
+    """Our server in memory, with streams that are ACTIVE at the next request. Cases exceed the quotas of a second."""
     with Server(clock=clock, transition=0, quotas=False) as server:
         yield server
 
@@ -163,20 +163,20 @@ def kinesis(endpoint: Endpoint) -> Iterator[Any]:
 
 @pytest.fixture(autouse=True)
 def patience(request: pytest.FixtureRequest) -> None:
-    """End a case that goes on and on."""
+    """End a case that does not terminate."""
     if _place(request.node) in RECIPES:
         request.getfixturevalue("endpoint").until = time.monotonic() + PATIENCE
 
 
 @pytest.fixture(scope="session")
 def raw(endpoint: Endpoint) -> Raw:
-    """A client of the server that sends whatever it is told."""
+    """A client that sends any given request."""
     return Raw(endpoint)
 
 
 @pytest.fixture(scope="session")
 def names() -> Iterator[str]:
-    """Stream names that nobody else has."""
+    """Unique stream names."""
     return (f"stream-{number:05}" for number in count())
 
 
@@ -250,7 +250,7 @@ def drain(kinesis: Any) -> Callable[..., list[dict[str, Any]]]:
 
 @pytest.fixture
 def subscribe() -> Iterator[Subscriber]:
-    """Subscribes to shards; what is open ends with the case."""
+    """Subscribes to shards. Open subscriptions end with the case."""
     subscriber = Subscriber()
     yield subscriber
     subscriber.close()

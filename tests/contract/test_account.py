@@ -1,4 +1,4 @@
-"""The account: limits, its commitment to a minimum throughput and what that allows, and who it is."""
+"""The account: limits, the minimum throughput billing commitment and its effects, and the identity of the caller."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ def test_limits_count_shards_and_on_demand_streams(client: Any) -> None:
 # The commitment
 
 
-def test_account_has_committed_itself_to_nothing(client: Any) -> None:
+def test_account_has_no_commitment_by_default(client: Any) -> None:
     assert commitment(client) == {"Status": "DISABLED"}
     assert commit(client, "DISABLED") == {"Status": "DISABLED"}
 
 
-def test_commitment_lasts_a_day_at_least(own: Server, client: Any) -> None:
+def test_commitment_lasts_at_least_a_day(own: Server, client: Any) -> None:
     enabled = commit(client, "ENABLED")
     assert enabled["Status"] == "ENABLED"
     assert enabled["EarliestAllowedEndAt"] - enabled["StartedAt"] == timedelta(hours=24)
@@ -95,7 +95,7 @@ def test_commitment_lasts_a_day_at_least(own: Server, client: Any) -> None:
     }
 
 
-def test_commitment_of_more_than_a_day_ends_at_once(own: Server, client: Any) -> None:
+def test_commitment_older_than_a_day_ends_immediately(own: Server, client: Any) -> None:
     commit(client, "ENABLED")
     own.advance(30 * HOUR)
     ended = commit(client, "DISABLED")
@@ -103,7 +103,7 @@ def test_commitment_of_more_than_a_day_ends_at_once(own: Server, client: Any) ->
     assert ended["EndedAt"] - ended["StartedAt"] > timedelta(hours=29)
 
 
-def test_end_is_taken_back_by_another_commitment(client: Any) -> None:
+def test_new_commitment_cancels_the_requested_end(client: Any) -> None:
     started = commit(client, "ENABLED")["StartedAt"]
     commit(client, "DISABLED")
     enabled = commit(client, "ENABLED")
@@ -157,7 +157,7 @@ def test_warm_throughput_needs_a_commitment(client: Any, refused: Refused) -> No
     )
 
 
-def test_warm_throughput_gives_a_stream_the_shards_for_it(client: Any) -> None:
+def test_warm_throughput_adds_the_necessary_shards(client: Any) -> None:
     commit(client, "ENABLED")
     before = on_demand(client, "clicks")
     assert (before["OpenShardCount"], before.get("WarmThroughput")) == (4, None)
@@ -175,7 +175,7 @@ def test_warm_throughput_gives_a_stream_the_shards_for_it(client: Any) -> None:
     assert (released["OpenShardCount"], released["WarmThroughput"]["CurrentMiBps"]) == (10, 5)
 
 
-def test_stream_is_made_with_warm_throughput(client: Any) -> None:
+def test_stream_is_created_with_warm_throughput(client: Any) -> None:
     commit(client, "ENABLED")
     made = on_demand(client, "clicks", WarmThroughputMiBps=7)
     assert (made["OpenShardCount"], made["WarmThroughput"]["CurrentMiBps"]) == (7, 7)
@@ -212,7 +212,7 @@ def test_provisioned_stream_has_no_warm_throughput(client: Any, refused: Refused
     )
 
 
-def test_more_than_ten_gibibytes_a_second_are_refused(client: Any, refused: Refused) -> None:
+def test_warm_throughput_above_ten_gibibytes_a_second_is_refused(client: Any, refused: Refused) -> None:
     commit(client, "ENABLED")
     on_demand(client, "clicks")
     refused(
@@ -227,7 +227,7 @@ def test_more_than_ten_gibibytes_a_second_are_refused(client: Any, refused: Refu
 # By the clock
 
 
-def test_eleventh_shard_count_is_taken_the_next_day(own: Server, client: Any, refused: Refused) -> None:
+def test_eleventh_shard_count_is_accepted_the_next_day(own: Server, client: Any, refused: Refused) -> None:
     client.create_stream(StreamName="orders", ShardCount=1)
     client.describe_stream_summary(StreamName="orders")
     scaling = {"StreamName": "orders", "ScalingType": "UNIFORM_SCALING"}
@@ -240,7 +240,7 @@ def test_eleventh_shard_count_is_taken_the_next_day(own: Server, client: Any, re
     client.update_shard_count(TargetShardCount=2, **scaling)
 
 
-# Who it is
+# The identity of the caller
 
 
 def sts(server: Server, **changes: Any) -> Any:
@@ -253,7 +253,7 @@ def sts(server: Server, **changes: Any) -> Any:
     return boto3.session.Session().client("sts", **(options | changes))
 
 
-def test_sts_says_who_is_asking(own: Server) -> None:
+def test_sts_returns_the_identity_of_the_caller(own: Server) -> None:
     identity = sts(own).get_caller_identity()
     assert identity["ResponseMetadata"]["HTTPHeaders"]["content-type"] == "text/xml"
     del identity["ResponseMetadata"]
@@ -264,7 +264,7 @@ def test_sts_says_who_is_asking(own: Server) -> None:
     }
 
 
-def test_sts_does_nothing_else(own: Server) -> None:
+def test_sts_refuses_other_operations(own: Server) -> None:
     with pytest.raises(botocore.exceptions.ClientError) as caught:
         sts(own).get_session_token()
     assert caught.value.response["Error"]["Code"] == "InvalidAction"
@@ -277,7 +277,7 @@ def test_sts_checks_signatures(own: Server) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"Action=%00%01<&%f0%9f&Version=%ff", b"\xff\xfe", b"&".join([b"a=b"] * 200)])
-def test_form_that_is_none_is_refused_in_xml(own: Server, body: bytes) -> None:
+def test_invalid_form_is_refused_in_xml(own: Server, body: bytes) -> None:
     raw = Raw(Endpoint("own", own.url))
     form = "application/x-www-form-urlencoded"
     headers = raw.sign("", body, content_type=form, service="sts")
@@ -287,7 +287,7 @@ def test_form_that_is_none_is_refused_in_xml(own: Server, body: bytes) -> None:
     assert ET.fromstring(answer).tag == "{https://sts.amazonaws.com/doc/2011-06-15/}ErrorResponse"
 
 
-def test_signature_for_kinesis_is_none_for_sts(own: Server) -> None:
+def test_signature_for_kinesis_is_invalid_for_sts(own: Server) -> None:
     raw = Raw(Endpoint("own", own.url))
     body = b"Action=GetCallerIdentity&Version=2011-06-15"
     headers = raw.sign("", body, content_type="application/x-www-form-urlencoded")

@@ -21,7 +21,7 @@ def keep_tag(value: Any, immutable: bool) -> Any:
 
 @pytest.fixture
 def call(raw: Any) -> Callable[..., Any]:
-    """Calls an operation in CBOR; returns status and answer."""
+    """Calls an operation in CBOR, and returns status and response."""
 
     def send(operation: str, params: Any, *, body: bytes | None = None) -> tuple[int, Any]:
         body = cbor2.dumps(params) if body is None else body
@@ -32,7 +32,7 @@ def call(raw: Any) -> Callable[..., Any]:
     return send
 
 
-def test_bytes_go_and_come_as_bytes(call: Callable[..., Any], stream: Make) -> None:
+def test_data_is_binary_in_both_directions(call: Callable[..., Any], stream: Make) -> None:
     name = stream()
     data = bytes(range(256))
     _, put = call("PutRecord", {"StreamName": name, "Data": data, "PartitionKey": "k"})
@@ -44,7 +44,7 @@ def test_bytes_go_and_come_as_bytes(call: Callable[..., Any], stream: Make) -> N
     assert answer["Records"][0]["SequenceNumber"] == put["SequenceNumber"]
 
 
-def test_answers_times_are_integer_milliseconds_under_tag_1(call: Callable[..., Any], stream: Make) -> None:
+def test_response_timestamps_are_integer_milliseconds_with_tag_1(call: Callable[..., Any], stream: Make) -> None:
     name = stream()
     call("PutRecord", {"StreamName": name, "Data": b"x", "PartitionKey": "k"})
     _, at = call("GetShardIterator", {"StreamName": name, "ShardId": SHARD, "ShardIteratorType": "TRIM_HORIZON"})
@@ -59,7 +59,7 @@ def test_answers_times_are_integer_milliseconds_under_tag_1(call: Callable[..., 
         assert abs(moment.value - time.time() * 1000) < 60_000
 
 
-def test_requests_times_are_integer_milliseconds_under_tag_1(call: Callable[..., Any], stream: Make) -> None:
+def test_request_timestamps_are_integer_milliseconds_with_tag_1(call: Callable[..., Any], stream: Make) -> None:
     name = stream()
     arrivals = []
     for data in (b"1", b"2"):
@@ -70,7 +70,7 @@ def test_requests_times_are_integer_milliseconds_under_tag_1(call: Callable[...,
     arrivals = [r["ApproximateArrivalTimestamp"].value for r in answer["Records"]]
     for moment, expected in ((arrivals[0], [b"1", b"2"]), (arrivals[0] + 1, [b"2"]), (arrivals[1], [b"2"])):
         position = {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": cbor2.CBORTag(1, moment)}
-        # cbor2 writes the tag as it is told; on the wire this is c1 1b and eight bytes of milliseconds.
+        # cbor2 writes the given tag: on the wire this is c1 1b and eight bytes of milliseconds.
         assert cbor2.dumps(position["Timestamp"])[:2] == b"\xc1\x1b"
         _, at = call("GetShardIterator", {"StreamName": name, "ShardId": SHARD, **position})
         _, answer = call("GetRecords", {"ShardIterator": at["ShardIterator"]})
@@ -89,14 +89,14 @@ def test_maps_and_strings_of_unknown_length_are_read(call: Callable[..., Any], s
     assert [(r["Data"], r["PartitionKey"]) for r in answer["Records"]] == [(b"\x01\x02\x03", "ab")]
 
 
-def test_both_wires_see_the_same_records(call: Callable[..., Any], stream: Make, kinesis: Any, drain: Any) -> None:
+def test_both_formats_return_the_same_records(call: Callable[..., Any], stream: Make, kinesis: Any, drain: Any) -> None:
     name = stream()
     call("PutRecord", {"StreamName": name, "Data": b"\x00\xff", "PartitionKey": "cbor"})
     kinesis.put_record(StreamName=name, Data=b"\xff\x00", PartitionKey="json")
     assert [(r["Data"], r["PartitionKey"]) for r in drain(name)] == [(b"\x00\xff", "cbor"), (b"\xff\x00", "json")]
 
 
-def test_errors_are_cbor_too(call: Callable[..., Any]) -> None:
+def test_errors_are_encoded_as_cbor(call: Callable[..., Any]) -> None:
     assert call("DescribeStream", {"StreamName": "nowhere"}) == (
         400,
         {"__type": "ResourceNotFoundException", "message": "Stream nowhere under account 000000000000 not found."},
@@ -124,7 +124,7 @@ def test_errors_are_cbor_too(call: Callable[..., Any]) -> None:
         b"\xa1\x80\x05",
     ],
 )
-def test_body_that_is_no_request_is_a_serialization_error(call: Callable[..., Any], body: bytes) -> None:
+def test_invalid_body_is_a_serialization_error(call: Callable[..., Any], body: bytes) -> None:
     status, error = call("ListStreams", None, body=body)
     assert (status, error["__type"]) == (400, "SerializationException")
 
@@ -132,7 +132,7 @@ def test_body_that_is_no_request_is_a_serialization_error(call: Callable[..., An
 @pytest.mark.parametrize(
     "moment", [cbor2.CBORTag(1, "x"), cbor2.CBORTag(1, b"x"), float("nan"), float("inf"), cbor2.CBORTag(1, 2**70)]
 )
-def test_timestamp_that_is_no_time_is_refused(call: Callable[..., Any], stream: Make, moment: Any) -> None:
+def test_invalid_timestamp_is_refused(call: Callable[..., Any], stream: Make, moment: Any) -> None:
     position = {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": moment}
     status, error = call("GetShardIterator", {"StreamName": stream(), "ShardId": SHARD, **position})
     assert (status, error["__type"]) == (400, "SerializationException")

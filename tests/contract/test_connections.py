@@ -1,4 +1,4 @@
-"""Connections of our server, by themselves: what asyncio's TLS needs to be told."""
+"""Connections of our server without the application: workarounds for the TLS of asyncio."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from kinstream.local.http.connections import Connections, Listener
 from kinstream.local.http.limits import Limits
 
 
-async def test_tls_connection_that_was_closed_twice_can_still_be_cut() -> None:
-    """asyncio's TLS, closed twice, forgets how to abort: its client would then wait for ever."""
+async def test_tls_connection_that_was_closed_twice_can_be_aborted() -> None:
+    """The TLS of asyncio cannot be aborted after a second close, so the client would wait forever."""
     said: list[bool] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

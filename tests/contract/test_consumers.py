@@ -1,4 +1,4 @@
-"""Registered consumers: registered, described, listed, deregistered, and what they mean for their stream."""
+"""Registered consumers: register, describe, list, deregister, and their effect on the stream."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def test_consumer_is_registered_and_described(kinesis: Any, stream: Make) -> Non
         assert described == {**consumer, "ConsumerStatus": "ACTIVE", "StreamARN": arn(name)}
 
 
-def test_consumer_is_creating_and_deleting_for_a_while(slow: Any, names: Iterator[str], active: Active) -> None:
+def test_consumer_is_creating_and_deleting_during_its_transitions(
+    slow: Any, names: Iterator[str], active: Active
+) -> None:
     name = next(names)
     slow.create_stream(StreamName=name, ShardCount=1)
     active(slow, name)
@@ -74,9 +76,7 @@ def test_consumer_is_creating_and_deleting_for_a_while(slow: Any, names: Iterato
         wait("DELETING", "")
 
 
-def test_deregistered_consumer_is_gone_and_another_may_have_its_name(
-    kinesis: Any, stream: Make, refused: Refused
-) -> None:
+def test_name_of_a_deregistered_consumer_can_be_reused(kinesis: Any, stream: Make, refused: Refused) -> None:
     name = stream()
     old = register(kinesis, name)["ConsumerARN"]
     kinesis.deregister_stream_consumer(StreamARN=arn(name), ConsumerName="app")
@@ -116,7 +116,7 @@ def test_consumers_are_listed_by_name_in_pages(kinesis: Any, stream: Make) -> No
     assert [len(page["Consumers"]) for page in pages] == [2, 2, 1]
 
 
-def test_listing_tells_streams_of_one_name_apart(kinesis: Any, stream: Make, refused: Refused) -> None:
+def test_listing_distinguishes_streams_of_the_same_name(kinesis: Any, stream: Make, refused: Refused) -> None:
     name = stream()
     created = kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]["StreamCreationTimestamp"]
     kinesis.list_stream_consumers(StreamARN=arn(name), StreamCreationTimestamp=created)
@@ -153,7 +153,7 @@ def test_tokens_of_other_listings_are_refused(kinesis: Any, stream: Make, refuse
     )
 
 
-def test_consumer_must_be_named_once(kinesis: Any, stream: Make, refused: Refused) -> None:
+def test_consumer_must_be_identified_exactly_once(kinesis: Any, stream: Make, refused: Refused) -> None:
     name, other = stream(), stream()
     consumer = register(kinesis, name)["ConsumerARN"]
     for arguments in (
@@ -198,7 +198,7 @@ def test_stream_has_twenty_consumers(kinesis: Any, stream: Make, refused: Refuse
     ("consumer", "rule"),
     [("no blanks", "regular expression pattern: [a-zA-Z0-9_.-]+"), ("a" * 129, "length less than or equal to 128")],
 )
-def test_name_that_no_consumer_can_have_is_refused(
+def test_invalid_consumer_name_is_refused(
     kinesis: Any, stream: Make, refused: Refused, consumer: str, rule: str
 ) -> None:
     refused(
@@ -210,7 +210,7 @@ def test_name_that_no_consumer_can_have_is_refused(
     )
 
 
-def test_stream_with_consumers_is_deleted_only_with_them(
+def test_stream_with_consumers_is_deleted_only_if_requested(
     kinesis: Any, stream: Make, refused: Refused, active: Active, gone: Active
 ) -> None:
     name = stream()
@@ -231,7 +231,7 @@ def test_stream_with_consumers_is_deleted_only_with_them(
     assert kinesis.list_stream_consumers(StreamARN=arn(name))["Consumers"] == []
 
 
-def test_stream_whose_consumers_have_gone_is_deleted(kinesis: Any, stream: Make, gone: Active) -> None:
+def test_stream_is_deleted_after_its_consumers_are_deregistered(kinesis: Any, stream: Make, gone: Active) -> None:
     name = stream()
     register(kinesis, name)
     kinesis.deregister_stream_consumer(StreamARN=arn(name), ConsumerName="app")
@@ -239,7 +239,7 @@ def test_stream_whose_consumers_have_gone_is_deleted(kinesis: Any, stream: Make,
     gone(kinesis, name)
 
 
-def test_consumer_of_a_stream_that_is_not_there_is_not_found(kinesis: Any, refused: Refused) -> None:
+def test_consumer_of_an_unknown_stream_is_not_found(kinesis: Any, refused: Refused) -> None:
     text = "Stream nowhere under account 000000000000 not found."
     arguments = {"StreamARN": arn("nowhere"), "ConsumerName": "app"}
     for call in (

@@ -1,4 +1,4 @@
-"""Steering in process: the next call of a kind fails, waits, is cut off or is answered as the test says."""
+"""Interceptions in process: the next call of an operation fails, waits, loses its connection or gets another response."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ SECRET = "a-secret-that-shows"
 
 
 @pytest.fixture(scope="module")
-def steered() -> Iterator[Server]:
+def controlled() -> Iterator[Server]:
     with Server(transition=0, quotas=False, secret_access_key=SECRET) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def client(steered: Server) -> Any:
+def client(controlled: Server) -> Any:
     """A boto3 client that does not retry."""
-    return Endpoint("steered", steered.url, secret_access_key=SECRET).boto3()
+    return Endpoint("controlled", controlled.url, secret_access_key=SECRET).boto3()
 
 
 @pytest.fixture
-def kinesis(steered: Server, client: Any) -> Iterator[Any]:
-    """The client; each test has its own stream, "events", and leaves no interception."""
+def kinesis(controlled: Server, client: Any) -> Iterator[Any]:
+    """The client. Each test has its own stream, "events", and leaves no interception."""
     client.create_stream(StreamName="events", ShardCount=2)
     client.describe_stream_summary(StreamName="events")
     yield client
-    steered.cancel_interceptions()
+    controlled.cancel_interceptions()
     client.delete_stream(StreamName="events")
     with pytest.raises(client.exceptions.ResourceNotFoundException):
         client.describe_stream_summary(StreamName="events")
 
 
 @pytest.fixture
-def raw(steered: Server, kinesis: Any) -> Raw:
-    return Raw(Endpoint("steered", steered.url, secret_access_key=SECRET))
+def raw(controlled: Server, kinesis: Any) -> Raw:
+    return Raw(Endpoint("controlled", controlled.url, secret_access_key=SECRET))
 
 
 def put(kinesis: Any, *datas: bytes) -> Any:
@@ -66,7 +66,7 @@ def iterator(kinesis: Any, shard: str = SHARD) -> str:
 
 
 def written(kinesis: Any) -> list[bytes]:
-    """Return what the stream holds."""
+    """Return the records of the stream."""
     shards = [shard["ShardId"] for shard in kinesis.list_shards(StreamName="events")["Shards"]]
     places = [iterator(kinesis, shard) for shard in shards]
     return [r["Data"] for place in places for r in kinesis.get_records(ShardIterator=place)["Records"]]
@@ -79,21 +79,21 @@ def refusal(call: Any, *arguments: Any, **members: Any) -> tuple[int, str, str]:
     return answer["ResponseMetadata"]["HTTPStatusCode"], answer["Error"]["Code"], answer["Error"]["Message"]
 
 
-def test_next_call_fails_once_and_does_not_act(steered: Server, kinesis: Any) -> None:
-    interception = steered.next("PutRecords").fail("ProvisionedThroughputExceededException", "Slowly.")
+def test_next_call_fails_once_and_is_not_applied(controlled: Server, kinesis: Any) -> None:
+    interception = controlled.next("PutRecords").fail("ProvisionedThroughputExceededException", "Slowly.")
     assert refusal(put, kinesis, b"a") == (400, "ProvisionedThroughputExceededException", "Slowly.")
     put(kinesis, b"b")
     assert (written(kinesis), interception.count, interception.left) == ([b"b"], 1, 0)
 
 
-def test_other_calls_are_not_intercepted(steered: Server, kinesis: Any) -> None:
-    interception = steered.next("PutRecords").fail("InternalFailure")
+def test_other_calls_are_not_intercepted(controlled: Server, kinesis: Any) -> None:
+    interception = controlled.next("PutRecords").fail("InternalFailure")
     kinesis.put_record(StreamName="events", Data=b"a", PartitionKey="k")
     assert (written(kinesis), interception.count) == ([b"a"], 0)
 
 
-def test_call_that_failed_after_being_applied_has_written(steered: Server, kinesis: Any) -> None:
-    steered.next("PutRecords").after_applying.fail("InternalFailure")
+def test_call_that_fails_after_being_applied_has_written(controlled: Server, kinesis: Any) -> None:
+    controlled.next("PutRecords").after_applying.fail("InternalFailure")
     assert refusal(put, kinesis, b"a")[:2] == (500, "InternalFailure")
     assert written(kinesis) == [b"a"]
 
@@ -101,22 +101,22 @@ def test_call_that_failed_after_being_applied_has_written(steered: Server, kines
 @pytest.mark.parametrize(
     ("code", "status"), [("InternalFailure", 500), ("ServiceUnavailable", 503), ("LimitExceededException", 400)]
 )
-def test_status_of_a_failure_is_the_codes_own(steered: Server, kinesis: Any, code: str, status: int) -> None:
-    steered.next("PutRecords").fail(code)
+def test_status_of_an_error_follows_from_its_code(controlled: Server, kinesis: Any, code: str, status: int) -> None:
+    controlled.next("PutRecords").fail(code)
     assert refusal(put, kinesis, b"a")[:2] == (status, code)
-    steered.next("PutRecords").fail(code, status=418)
+    controlled.next("PutRecords").fail(code, status=418)
     assert refusal(put, kinesis, b"a")[:2] == (418, code)
 
 
-def test_several_calls_fail_and_then_no_more(steered: Server, kinesis: Any) -> None:
-    steered.next("PutRecords", 3).fail("InternalFailure")
+def test_given_number_of_calls_fails(controlled: Server, kinesis: Any) -> None:
+    controlled.next("PutRecords", 3).fail("InternalFailure")
     for _ in range(3):
         assert refusal(put, kinesis, b"a")[0] == 500
     put(kinesis, b"b")
 
 
-def test_every_call_fails_until_the_catch_is_cancelled(steered: Server, kinesis: Any) -> None:
-    with steered.every("PutRecords").fail("InternalFailure") as interception:
+def test_every_call_fails_until_the_interception_is_cancelled(controlled: Server, kinesis: Any) -> None:
+    with controlled.every("PutRecords").fail("InternalFailure") as interception:
         for _ in range(5):
             assert refusal(put, kinesis, b"a")[0] == 500
         assert (interception.count, interception.left) == (5, None)
@@ -124,10 +124,10 @@ def test_every_call_fails_until_the_catch_is_cancelled(steered: Server, kinesis:
     assert interception.left == 0
 
 
-def test_oldest_catch_that_matches_is_used(steered: Server, kinesis: Any) -> None:
-    steered.next("PutRecords").fail("FirstException")
-    steered.every("PutRecords").fail("SecondException")
-    steered.next("PutRecords").fail("ThirdException")
+def test_oldest_matching_interception_applies(controlled: Server, kinesis: Any) -> None:
+    controlled.next("PutRecords").fail("FirstException")
+    controlled.every("PutRecords").fail("SecondException")
+    controlled.next("PutRecords").fail("ThirdException")
     assert [refusal(put, kinesis, b"a")[1] for _ in range(3)] == [
         "FirstException",
         "SecondException",
@@ -135,8 +135,8 @@ def test_oldest_catch_that_matches_is_used(steered: Server, kinesis: Any) -> Non
     ]
 
 
-def test_entries_fail_and_the_others_are_written(steered: Server, kinesis: Any) -> None:
-    steered.next("PutRecords").fail_entries([0, 2, 99], "ProvisionedThroughputExceededException", "Slowly.")
+def test_entries_fail_and_the_others_are_written(controlled: Server, kinesis: Any) -> None:
+    controlled.next("PutRecords").fail_entries([0, 2, 99], "ProvisionedThroughputExceededException", "Slowly.")
     answer = put(kinesis, b"a", b"b", b"c", b"d")
     failed = {"ErrorCode": "ProvisionedThroughputExceededException", "ErrorMessage": "Slowly."}
     assert answer["FailedRecordCount"] == 2
@@ -145,34 +145,34 @@ def test_entries_fail_and_the_others_are_written(steered: Server, kinesis: Any) 
     assert written(kinesis) == [b"b", b"d"]
 
 
-def test_entries_that_fail_after_being_applied_are_written(steered: Server, kinesis: Any) -> None:
-    steered.next("PutRecords").after_applying.fail_entries([1], "InternalFailure")
+def test_entries_that_fail_after_being_applied_are_written(controlled: Server, kinesis: Any) -> None:
+    controlled.next("PutRecords").after_applying.fail_entries([1], "InternalFailure")
     answer = put(kinesis, b"a", b"b")
     assert [r.get("ErrorCode") for r in answer["Records"]] == [None, "InternalFailure"]
     assert written(kinesis) == [b"a", b"b"]
 
 
-def test_all_entries_may_fail(steered: Server, kinesis: Any) -> None:
-    steered.next("PutRecords").fail_entries(range(10))
+def test_all_entries_may_fail(controlled: Server, kinesis: Any) -> None:
+    controlled.next("PutRecords").fail_entries(range(10))
     assert put(kinesis, b"a", b"b")["FailedRecordCount"] == 2
     assert written(kinesis) == []
 
 
-def test_entries_that_fail_are_chosen_by_a_function(steered: Server, kinesis: Any) -> None:
-    steered.next("PutRecords").fail_entries(lambda entry: entry["Data"] == b"b")
+def test_failing_entries_are_selected_by_a_function(controlled: Server, kinesis: Any) -> None:
+    controlled.next("PutRecords").fail_entries(lambda entry: entry["Data"] == b"b")
     assert put(kinesis, b"a", b"b", b"c")["FailedRecordCount"] == 1
     assert written(kinesis) == [b"a", b"c"]
 
 
-def test_only_put_records_has_entries(steered: Server) -> None:
+def test_only_put_records_has_entries(controlled: Server) -> None:
     for operation in ("PutRecord", None):
         with pytest.raises(ConfigError, match="PutRecords"):
-            steered.next(operation).fail_entries([0])
+            controlled.next(operation).fail_entries([0])
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_delayed_call_waits_and_acts(steered: Server, kinesis: Any, after: bool) -> None:
-    interceptor = steered.next("PutRecords")
+def test_delayed_call_is_applied_later(controlled: Server, kinesis: Any, after: bool) -> None:
+    interceptor = controlled.next("PutRecords")
     (interceptor.after_applying if after else interceptor).delay(0.3)
     start = time.monotonic()
     put(kinesis, b"a")
@@ -181,8 +181,8 @@ def test_delayed_call_waits_and_acts(steered: Server, kinesis: Any, after: bool)
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_held_call_goes_on_when_it_is_released(steered: Server, kinesis: Any, after: bool) -> None:
-    interceptor = steered.next("PutRecords")
+def test_held_call_continues_when_it_is_released(controlled: Server, kinesis: Any, after: bool) -> None:
+    interceptor = controlled.next("PutRecords")
     held = (interceptor.after_applying if after else interceptor).hold()
     putting = threading.Thread(target=put, args=(kinesis, b"a"))
     putting.start()
@@ -197,13 +197,13 @@ def test_held_call_goes_on_when_it_is_released(steered: Server, kinesis: Any, af
     assert written(kinesis) == [b"a"]
 
 
-def test_held_call_that_is_released_before_it_comes_goes_on(steered: Server, kinesis: Any) -> None:
-    steered.next("PutRecords").hold().release()
+def test_call_that_was_released_before_it_arrived_is_not_held(controlled: Server, kinesis: Any) -> None:
+    controlled.next("PutRecords").hold().release()
     put(kinesis, b"a")
 
 
-def test_cancelled_catch_lets_go_what_it_holds(steered: Server, kinesis: Any) -> None:
-    with steered.every("PutRecords").hold() as held:
+def test_cancelling_an_interception_resumes_the_calls_that_it_holds(controlled: Server, kinesis: Any) -> None:
+    with controlled.every("PutRecords").hold() as held:
         putting = threading.Thread(target=put, args=(kinesis, b"a"))
         putting.start()
         held.wait()
@@ -211,29 +211,29 @@ def test_cancelled_catch_lets_go_what_it_holds(steered: Server, kinesis: Any) ->
     assert written(kinesis) == [b"a"]
 
 
-def test_connection_is_cut_before_acting(steered: Server, kinesis: Any) -> None:
-    steered.next("PutRecords").drop_connection()
+def test_connection_is_dropped_before_the_call_is_applied(controlled: Server, kinesis: Any) -> None:
+    controlled.next("PutRecords").drop_connection()
     with pytest.raises(botocore.exceptions.ConnectionClosedError):
         put(kinesis, b"a")
     assert written(kinesis) == []
 
 
-def test_connection_is_dropped_after_the_call_was_applied(steered: Server, kinesis: Any) -> None:
-    steered.next("PutRecords").after_applying.drop_connection()
+def test_connection_is_dropped_after_the_call_was_applied(controlled: Server, kinesis: Any) -> None:
+    controlled.next("PutRecords").after_applying.drop_connection()
     with pytest.raises(botocore.exceptions.ConnectionClosedError):
         put(kinesis, b"a")
     assert written(kinesis) == [b"a"]
 
 
-def test_connection_is_reset(steered: Server, raw: Raw) -> None:
-    steered.next("ListStreams").drop_connection(reset=True)
+def test_connection_is_reset(controlled: Server, raw: Raw) -> None:
+    controlled.next("ListStreams").drop_connection(reset=True)
     with pytest.raises(ConnectionResetError):
         raw.send(raw.sign("ListStreams", b"{}"), b"{}")
 
 
 @pytest.mark.parametrize("size", [1, 7, 50])
-def test_answer_is_cut_within(steered: Server, raw: Raw, size: int) -> None:
-    steered.next("ListStreams").after_applying.drop_connection(after_bytes=size)
+def test_connection_is_dropped_within_a_response(controlled: Server, raw: Raw, size: int) -> None:
+    controlled.next("ListStreams").after_applying.drop_connection(after_bytes=size)
     connection = raw.connection()
     connection.request("POST", "/", b"{}", raw.sign("ListStreams", b"{}"))
     answer = connection.getresponse()
@@ -245,9 +245,9 @@ def test_answer_is_cut_within(steered: Server, raw: Raw, size: int) -> None:
     assert received == b'{"StreamNames":["events"],"HasMoreStreams":false,"S'[:size]
 
 
-def test_answer_is_cut_within_by_http_2(steered: Server, raw: Raw) -> None:
-    steered.next("ListStreams").after_applying.drop_connection(after_bytes=10)
-    with Http2(steered.url) as client:
+def test_connection_is_dropped_within_a_response_over_http_2(controlled: Server, raw: Raw) -> None:
+    controlled.next("ListStreams").after_applying.drop_connection(after_bytes=10)
+    with Http2(controlled.url) as client:
         stream = client.start(raw.sign("ListStreams", b"{}"))
         with pytest.raises(Ended):  # noqa: PT012
             client.send(stream, b"{}")
@@ -255,15 +255,15 @@ def test_answer_is_cut_within_by_http_2(steered: Server, raw: Raw) -> None:
         assert b"".join(event.data for event in client.events if hasattr(event, "data")) == b'{"StreamNa'
 
 
-def test_cut_within_an_answer_needs_an_answer(steered: Server) -> None:
+def test_drop_within_a_response_needs_a_response(controlled: Server) -> None:
     with pytest.raises(ConfigError, match="after_applying"):
-        steered.next().drop_connection(after_bytes=5)
+        controlled.next().drop_connection(after_bytes=5)
     with pytest.raises(ConfigError, match="reset"):
-        steered.next().after_applying.drop_connection(after_bytes=5, reset=True)
+        controlled.next().after_applying.drop_connection(after_bytes=5, reset=True)
 
 
-def test_call_is_answered_with_anything(steered: Server, raw: Raw) -> None:
-    steered.next("ListStreams").respond(
+def test_call_gets_a_response_of_the_test(controlled: Server, raw: Raw) -> None:
+    controlled.next("ListStreams").respond(
         502, b"<html>", {"Content-Type": "text/html", "x-amzn-RequestId": "", "Via": "x"}
     )
     status, headers, body = raw.send(raw.sign("ListStreams", b"{}"), b"{}")
@@ -271,63 +271,63 @@ def test_call_is_answered_with_anything(steered: Server, raw: Raw) -> None:
     assert "x-amzn-RequestId" not in headers
 
 
-def test_length_of_an_answer_may_be_wrong(steered: Server, raw: Raw) -> None:
-    steered.next("ListStreams").respond(body=b"short", headers={"Content-Length": "99"})
+def test_response_can_have_a_wrong_length(controlled: Server, raw: Raw) -> None:
+    controlled.next("ListStreams").respond(body=b"short", headers={"Content-Length": "99"})
     with pytest.raises(IncompleteRead):
         raw.send(raw.sign("ListStreams", b"{}"), b"{}")
 
 
-def test_members_of_an_answer_are_written_as_the_request_was(steered: Server, raw: Raw) -> None:
-    steered.next("ListStreams", 2).respond(body={"StreamNames": ["x"], "Data": b"\xff"})
+def test_members_of_a_response_are_encoded_in_the_format_of_the_request(controlled: Server, raw: Raw) -> None:
+    controlled.next("ListStreams", 2).respond(body={"StreamNames": ["x"], "Data": b"\xff"})
     assert raw.json("ListStreams", {}) == {"StreamNames": ["x"], "Data": "/w=="}
     body = cbor2.dumps({})
     _, _, answer = raw.send(raw.sign("ListStreams", body, content_type=CBOR), body)
     assert cbor2.loads(answer) == {"StreamNames": ["x"], "Data": b"\xff"}
 
 
-def test_answer_that_cannot_be_written_is_refused_at_once(steered: Server) -> None:
+def test_response_that_cannot_be_encoded_is_refused_immediately(controlled: Server) -> None:
     with pytest.raises(ConfigError, match="body"):
-        steered.next("ListStreams").respond(body={"StreamNames": object()})
+        controlled.next("ListStreams").respond(body={"StreamNames": object()})
     with pytest.raises(ConfigError, match="changes"):
-        steered.next("ListStreams").change(5)  # type: ignore[arg-type]
+        controlled.next("ListStreams").change(5)  # type: ignore[arg-type]
 
 
-def test_call_with_a_response_of_the_test_has_been_applied_before(steered: Server, kinesis: Any) -> None:
-    steered.next("PutRecords").after_applying.respond(503, b"")
+def test_call_with_a_response_of_the_test_can_be_applied_before(controlled: Server, kinesis: Any) -> None:
+    controlled.next("PutRecords").after_applying.respond(503, b"")
     with pytest.raises(botocore.exceptions.ClientError):
         put(kinesis, b"a")
     assert written(kinesis) == [b"a"]
 
 
-def test_parameters_are_changed_before_acting(steered: Server, kinesis: Any) -> None:
+def test_parameters_are_changed_before_the_call_is_applied(controlled: Server, kinesis: Any) -> None:
     put(kinesis, b"a", b"b", b"c")
-    steered.next("GetRecords").change({"Limit": 2})
+    controlled.next("GetRecords").change({"Limit": 2})
     assert len(kinesis.get_records(ShardIterator=_place(kinesis))["Records"]) == 2
-    steered.next("PutRecords").change(lambda given: {**given, "Records": given["Records"][:1]})
+    controlled.next("PutRecords").change(lambda given: {**given, "Records": given["Records"][:1]})
     assert len(put(kinesis, b"d", b"e")["Records"]) == 1
-    steered.next("PutRecords").change({"Records": "none"})
+    controlled.next("PutRecords").change({"Records": "none"})
     assert refusal(put, kinesis, b"a")[1] == "SerializationException"
 
 
-def test_response_is_changed_after_the_call_was_applied(steered: Server, kinesis: Any) -> None:
+def test_response_is_changed_after_the_call_was_applied(controlled: Server, kinesis: Any) -> None:
     place = _place(kinesis)
-    steered.next("GetRecords").after_applying.change({"MillisBehindLatest": 77, "NextShardIterator": None})
+    controlled.next("GetRecords").after_applying.change({"MillisBehindLatest": 77, "NextShardIterator": None})
     answer = kinesis.get_records(ShardIterator=place)
     assert (answer["MillisBehindLatest"], "NextShardIterator" in answer) == (77, False)
-    steered.next("GetRecords").after_applying.change(lambda answer: {**answer, "Records": answer["Records"] * 3})
+    controlled.next("GetRecords").after_applying.change(lambda answer: {**answer, "Records": answer["Records"] * 3})
     assert [r["Data"] for r in kinesis.get_records(ShardIterator=place)["Records"]] == [b""] * 3
 
 
 def _place(kinesis: Any) -> str:
-    """Return where the shard of the key "k" begins."""
+    """Return an iterator at the beginning of the shard of the key "k"."""
     shard = kinesis.put_record(StreamName="events", Data=b"", PartitionKey="k")["ShardId"]
     return iterator(kinesis, shard)
 
 
-def test_calls_are_chosen_by_stream_and_shard(steered: Server, kinesis: Any) -> None:
+def test_calls_are_selected_by_stream_and_shard(controlled: Server, kinesis: Any) -> None:
     kinesis.create_stream(StreamName="others", ShardCount=2)
-    interception = steered.every("GetRecords", stream="events", shard="shardId-000000000001").watch()
-    by_stream = steered.every(stream="others").watch()
+    interception = controlled.every("GetRecords", stream="events", shard="shardId-000000000001").watch()
+    by_stream = controlled.every(stream="others").watch()
     for stream in ("events", "others"):
         for shard in ("shardId-000000000000", "shardId-000000000001"):
             place = kinesis.get_shard_iterator(StreamName=stream, ShardId=shard, ShardIteratorType="LATEST")
@@ -344,59 +344,59 @@ def test_calls_are_chosen_by_stream_and_shard(steered: Server, kinesis: Any) -> 
     kinesis.delete_stream(StreamName="others")
 
 
-def test_calls_are_chosen_by_a_function(steered: Server, kinesis: Any) -> None:
-    interception = steered.next("PutRecord", when=lambda given: given["Data"] == b"this").fail("InternalFailure")
+def test_calls_are_selected_by_a_function(controlled: Server, kinesis: Any) -> None:
+    interception = controlled.next("PutRecord", when=lambda given: given["Data"] == b"this").fail("InternalFailure")
     kinesis.put_record(StreamName="events", Data=b"that", PartitionKey="k")
     assert refusal(kinesis.put_record, StreamName="events", Data=b"this", PartitionKey="k")[0] == 500
     assert interception.count == 1
 
 
-def test_condition_that_fails_intercepts_nothing_and_is_logged(
-    steered: Server, kinesis: Any, caplog: pytest.LogCaptureFixture
+def test_failing_condition_intercepts_nothing_and_is_logged(
+    controlled: Server, kinesis: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    steered.next("PutRecord", when=lambda given: given["Nothing"]).fail("InternalFailure")
+    controlled.next("PutRecord", when=lambda given: given["Nothing"]).fail("InternalFailure")
     with caplog.at_level(logging.ERROR):
         kinesis.put_record(StreamName="events", Data=b"a", PartitionKey="k")
     assert "`when` function of an interception failed" in caplog.text
 
 
-def test_intercepted_calls_can_be_inspected_and_hold_no_secret(steered: Server, kinesis: Any) -> None:
-    interception = steered.every().watch()
+def test_intercepted_calls_can_be_inspected_and_contain_no_secret(controlled: Server, kinesis: Any) -> None:
+    interception = controlled.every().watch()
     put(kinesis, b"a")
     kinesis.list_streams(Limit=5)
     calls = interception.calls
     assert [call.operation for call in calls] == ["PutRecords", "ListStreams"]
     assert (calls[0].stream, calls[0].region) == ("events", "us-east-1")
     assert calls[1].parameters == {"Limit": 5}
-    for told in (repr(calls), repr(interception), repr(steered)):
+    for told in (repr(calls), repr(interception), repr(controlled)):
         assert SECRET not in told
         assert "Signature" not in told
 
 
-def test_request_that_is_rejected_is_not_intercepted(steered: Server, kinesis: Any) -> None:
-    interception = steered.every().watch()
-    stranger = Endpoint("stranger", steered.url).boto3()
+def test_request_that_is_rejected_is_not_intercepted(controlled: Server, kinesis: Any) -> None:
+    interception = controlled.every().watch()
+    stranger = Endpoint("stranger", controlled.url).boto3()
     assert refusal(stranger.list_streams)[1] == "InvalidSignatureException"
     assert interception.count == 0
 
 
-def test_each_attempt_is_a_call(steered: Server, kinesis: Any) -> None:
-    steered.next("PutRecords").fail("InternalFailure")
-    later = steered.every("PutRecords").watch()
+def test_each_retry_is_another_call(controlled: Server, kinesis: Any) -> None:
+    controlled.next("PutRecords").fail("InternalFailure")
+    later = controlled.every("PutRecords").watch()
     retries = botocore.config.Config(retries={"total_max_attempts": 2})
-    put(Endpoint("retries", steered.url, secret_access_key=SECRET).boto3(config=retries), b"a")
+    put(Endpoint("retries", controlled.url, secret_access_key=SECRET).boto3(config=retries), b"a")
     assert (later.count, written(kinesis)) == (1, [b"a"])
 
 
-def test_calls_go_their_way_as_long_as_nothing_is_said_of_them(steered: Server, kinesis: Any) -> None:
-    steered.next("PutRecords")
-    later = steered.next("PutRecords").watch()
+def test_calls_without_an_interception_are_handled_as_usual(controlled: Server, kinesis: Any) -> None:
+    controlled.next("PutRecords")
+    later = controlled.next("PutRecords").watch()
     put(kinesis, b"a")
     assert later.count == 1
 
 
-def test_wait_ends_where_nothing_comes(steered: Server, kinesis: Any) -> None:
-    interception = steered.next("PutRecords").watch()
+def test_wait_times_out_without_a_call(controlled: Server, kinesis: Any) -> None:
+    interception = controlled.next("PutRecords").watch()
     with pytest.raises(TimeoutError, match="0 of 1 calls of PutRecords"):
         interception.wait(timeout=0.05)
     interception.cancel()
@@ -404,8 +404,8 @@ def test_wait_ends_where_nothing_comes(steered: Server, kinesis: Any) -> None:
         interception.wait()
 
 
-def test_wait_for_more_calls_than_are_caught_ends(steered: Server, kinesis: Any) -> None:
-    interception = steered.next("PutRecords").watch()
+def test_wait_for_more_calls_than_are_intercepted_ends(controlled: Server, kinesis: Any) -> None:
+    interception = controlled.next("PutRecords").watch()
     waiting: list[Any] = []
 
     def wait() -> None:
@@ -421,9 +421,11 @@ def test_wait_for_more_calls_than_are_caught_ends(steered: Server, kinesis: Any)
     assert len(waiting) == 1
 
 
-async def test_asyncio_waits_for_calls_too(steered: Server, kinesis: Any) -> None:
-    held = steered.next("ListShards").hold()
-    async with Client(region="us-east-1", credentials=Credentials("local", SECRET), endpoint_url=steered.url) as client:
+async def test_asyncio_tasks_can_wait_for_calls(controlled: Server, kinesis: Any) -> None:
+    held = controlled.next("ListShards").hold()
+    async with Client(
+        region="us-east-1", credentials=Credentials("local", SECRET), endpoint_url=controlled.url
+    ) as client:
         asking = asyncio.create_task(client.call("ListShards", {"StreamName": "events"}))
         call = await held.wait_async()
         assert call.parameters == {"StreamName": "events"}
@@ -432,15 +434,15 @@ async def test_asyncio_waits_for_calls_too(steered: Server, kinesis: Any) -> Non
         assert len((await asking)["Shards"]) == 2
 
 
-def test_unknown_operation_is_refused_at_once(steered: Server) -> None:
+def test_unknown_operation_is_refused_immediately(controlled: Server) -> None:
     with pytest.raises(ConfigError, match="PutRecordz"):
-        steered.next("PutRecordz")
+        controlled.next("PutRecordz")
     for wrong in (0, -1, True, 1.5):
         with pytest.raises(ConfigError, match="times"):
-            steered.next("PutRecords", wrong)  # type: ignore[arg-type]
+            controlled.next("PutRecords", wrong)  # type: ignore[arg-type]
 
 
-def test_server_that_does_not_run_catches_nothing() -> None:
+def test_stopped_server_refuses_interceptions() -> None:
     server = Server()
     with pytest.raises(UsageError, match="not running"):
         server.next("PutRecords")
@@ -456,7 +458,7 @@ def test_server_that_does_not_run_catches_nothing() -> None:
         assert refusal(put, client, b"a")[1] == "ResourceNotFoundException"  # the interception went with the server
 
 
-def test_stopping_lets_go_what_is_held() -> None:
+def test_stopping_resumes_the_held_calls() -> None:
     server = Server(transition=0).start()
     client = Endpoint("stopping", server.url).boto3()
     client.create_stream(StreamName="events", ShardCount=1)
@@ -470,40 +472,40 @@ def test_stopping_lets_go_what_is_held() -> None:
     assert answers[0]["StreamNames"] == ["events"]
 
 
-def test_many_threads_set_catches_while_calls_come(steered: Server, kinesis: Any) -> None:
+def test_many_threads_set_interceptions_during_calls(controlled: Server, kinesis: Any) -> None:
     ends = threading.Event()
 
-    def steer() -> None:
+    def set_interceptions() -> None:
         while not ends.is_set():
-            with steered.next("ListStreams").watch(), steered.every("ListShards").watch():
+            with controlled.next("ListStreams").watch(), controlled.every("ListShards").watch():
                 pass
 
-    steering = [threading.Thread(target=steer) for _ in range(3)]
-    for thread in steering:
+    threads = [threading.Thread(target=set_interceptions) for _ in range(3)]
+    for thread in threads:
         thread.start()
     for _ in range(50):
         assert kinesis.list_streams()["StreamNames"] == ["events"]
     ends.set()
-    for thread in steering:
+    for thread in threads:
         thread.join()
 
 
-def test_time_is_put_forward_and_signatures_go_on(steered: Server, kinesis: Any) -> None:
+def test_advancing_the_clock_keeps_signatures_valid(controlled: Server, kinesis: Any) -> None:
     old = iterator(kinesis)
     before = put(kinesis, b"a")
-    steered.advance(301)
+    controlled.advance(301)
     status, code, _ = refusal(kinesis.get_records, ShardIterator=old)
     assert (status, code) == (400, "ExpiredIteratorException")
     assert before["FailedRecordCount"] == 0
     assert written(kinesis) == [b"a"]
-    steered.advance(86_400)
+    controlled.advance(86_400)
     assert written(kinesis) == []
     with pytest.raises(ConfigError, match="seconds"):
-        steered.advance(-1)
+        controlled.advance(-1)
 
 
-def test_answer_to_a_caught_call_is_json_like_any(steered: Server, raw: Raw) -> None:
-    steered.next("ListShards").watch()
+def test_response_to_an_intercepted_call_is_json(controlled: Server, raw: Raw) -> None:
+    controlled.next("ListShards").watch()
     body = json.dumps({"StreamName": "events"}).encode()
     status, headers, answer = raw.send(raw.sign("ListShards", body), body)
     assert (status, headers["Content-Type"]) == (200, "application/x-amz-json-1.1")

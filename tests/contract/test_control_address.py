@@ -1,4 +1,4 @@
-"""Steering over HTTP, for tests in any language: what is said, what is answered, and who is kept out."""
+"""Interceptions over HTTP, for tests in any language: requests, responses, and refused clients."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ SECRET = "a-secret-that-shows"
 
 
 @pytest.fixture(scope="module")
-def steered() -> Iterator[Server]:
+def controlled() -> Iterator[Server]:
     with Server(tls_port=0, transition=0, quotas=False, secret_access_key=SECRET) as server:
-        Endpoint("steered", server.url, secret_access_key=SECRET).boto3().create_stream(
+        Endpoint("controlled", server.url, secret_access_key=SECRET).boto3().create_stream(
             StreamName="events", ShardCount=2
         )
         yield server
 
 
 @pytest.fixture(scope="module")
-def kinesis(steered: Server) -> Any:
-    return Endpoint("steered", steered.url, secret_access_key=SECRET).boto3()
+def kinesis(controlled: Server) -> Any:
+    return Endpoint("controlled", controlled.url, secret_access_key=SECRET).boto3()
 
 
 class Remote:
@@ -46,7 +46,7 @@ class Remote:
     def ask(
         self, method: str, path: str, body: Any = None, *, headers: dict[str, str] | None = None
     ) -> tuple[int, Any]:
-        """Return status and body of an answer."""
+        """Return status and body of a response."""
         connection = HTTPConnection("127.0.0.1", self.server.port, timeout=10)
         given = {"Authorization": f"Bearer {SECRET}"} if headers is None else headers
         sent = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else None
@@ -65,8 +65,8 @@ class Remote:
 
 
 @pytest.fixture
-def remote(steered: Server) -> Iterator[Remote]:
-    remote = Remote(steered)
+def remote(controlled: Server) -> Iterator[Remote]:
+    remote = Remote(controlled)
     yield remote
     assert remote.ask("DELETE", "/_control/interceptions") == (204, None)
     assert remote.ask("GET", "/_control/interceptions") == (200, {"interceptions": []})
@@ -83,7 +83,7 @@ def test_next_call_fails_once(remote: Remote, kinesis: Any) -> None:
     put(kinesis, b"a")
 
 
-def test_every_call_fails_until_the_catch_is_cancelled(remote: Remote, kinesis: Any) -> None:
+def test_every_call_fails_until_the_interception_is_cancelled(remote: Remote, kinesis: Any) -> None:
     said = {"operation": "PutRecords", "fail": {"code": "InternalFailure", "status": 503}, "after_applying": True}
     status, interception = remote.ask("POST", "/_control/every", said)
     assert (status, interception["left"]) == (201, None)
@@ -101,18 +101,18 @@ def test_entries_fail(remote: Remote, kinesis: Any) -> None:
     assert codes == [None, "ProvisionedThroughputExceededException", None]
 
 
-def test_connection_is_cut(remote: Remote, kinesis: Any) -> None:
+def test_connection_is_dropped(remote: Remote, kinesis: Any) -> None:
     for said in ({}, {"reset": True}):
         remote.next("PutRecords", drop_connection=said)
         with pytest.raises(botocore.exceptions.ConnectionClosedError):
             put(kinesis, b"a")
     remote.next("ListStreams", drop_connection={"after_bytes": 5}, after_applying=True)
-    raw = Raw(Endpoint("steered", remote.server.url, secret_access_key=SECRET))
-    with pytest.raises(IncompleteRead):  # boto3 would take the half for an answer without members
+    raw = Raw(Endpoint("controlled", remote.server.url, secret_access_key=SECRET))
+    with pytest.raises(IncompleteRead):  # boto3 would parse the half as a response without members
         raw.send(raw.sign("ListStreams", b"{}"), b"{}")
 
 
-def test_call_is_answered_and_changed(remote: Remote, kinesis: Any) -> None:
+def test_call_gets_another_response_or_other_parameters(remote: Remote, kinesis: Any) -> None:
     remote.next("ListStreams", respond={"body": {"StreamNames": ["x"], "HasMoreStreams": False}})
     assert kinesis.list_streams()["StreamNames"] == ["x"]
     remote.next("ListStreams", respond={"status": 502, "body": "<html>", "headers": {"Content-Type": "text/html"}})
@@ -126,7 +126,7 @@ def test_call_is_answered_and_changed(remote: Remote, kinesis: Any) -> None:
     assert kinesis.get_records(ShardIterator=place)["Records"][0]["Data"] == b"\xff\x00"
 
 
-def test_call_is_waited_for_held_and_released(remote: Remote, kinesis: Any) -> None:
+def test_call_is_awaited_held_and_released(remote: Remote, kinesis: Any) -> None:
     held = remote.next("PutRecords", hold={}, stream="events")
     putting = threading.Thread(target=put, args=(kinesis, b"\xff"))
     putting.start()
@@ -147,13 +147,13 @@ def test_call_is_waited_for_held_and_released(remote: Remote, kinesis: Any) -> N
     assert not putting.is_alive()
 
 
-def test_waiting_ends_where_nothing_comes(remote: Remote) -> None:
+def test_waiting_times_out_without_a_call(remote: Remote) -> None:
     interception = remote.next("PutRecords", watch={})
     for query in ("?wait=0.05", "", "?wait=0", "?calls=5", "?wait=0.05&calls=1"):
         assert remote.ask("GET", f"/_control/interceptions/{interception}{query}")[1]["count"] == 0
 
 
-def test_calls_are_chosen_by_shard(remote: Remote, kinesis: Any) -> None:
+def test_calls_are_selected_by_shard(remote: Remote, kinesis: Any) -> None:
     interception = remote.next("GetShardIterator", times=5, shard="shardId-000000000001", watch={})
     for shard in ("shardId-000000000000", "shardId-000000000001"):
         kinesis.get_shard_iterator(StreamName="events", ShardId=shard, ShardIteratorType="LATEST")
@@ -161,7 +161,7 @@ def test_calls_are_chosen_by_shard(remote: Remote, kinesis: Any) -> None:
     assert (answer["count"], answer["left"], answer["calls"][0]["shard"]) == (1, 4, "shardId-000000000001")
 
 
-def test_clock_is_put_forward(remote: Remote) -> None:
+def test_clock_is_advanced(remote: Remote) -> None:
     _, before = remote.ask("GET", "/_control/clock")
     _, after = remote.ask("POST", "/_control/clock", {"advance": 3600})
     assert 3600 <= after["now"] - before["now"] < 3660
@@ -210,14 +210,14 @@ def test_invalid_request_is_refused_with_its_reason(remote: Remote, said: Any, t
         ("GET", "/_control/interceptions/99?wait=x", 404),
     ],
 )
-def test_what_is_not_there_is_told_so(remote: Remote, method: str, path: str, status: int) -> None:
+def test_unknown_path_or_interception_is_not_found(remote: Remote, method: str, path: str, status: int) -> None:
     found, answer = remote.ask(method, path)
     assert found == status
     assert answer["error"]
 
 
 @pytest.mark.parametrize("query", ["wait=x", "wait=1&calls=x", "wait=1&calls=0", "wait=1&calls=-5", "calls=1e5"])
-def test_number_that_is_none_is_refused(remote: Remote, query: str) -> None:
+def test_invalid_number_is_refused(remote: Remote, query: str) -> None:
     interception = remote.next("PutRecords", watch={})
     assert remote.ask("GET", f"/_control/interceptions/{interception}?{query}")[0] == 400
 
@@ -225,37 +225,37 @@ def test_number_that_is_none_is_refused(remote: Remote, query: str) -> None:
 @pytest.mark.parametrize(
     "authorization", [None, "", "Bearer", "Bearer wrong", "Bearer ü", f"Basic {SECRET}", SECRET, f"Bearer {SECRET}x"]
 )
-def test_request_without_the_secret_is_refused(steered: Server, authorization: str | None) -> None:
+def test_request_without_the_secret_is_refused(controlled: Server, authorization: str | None) -> None:
     headers = {} if authorization is None else {"Authorization": authorization.encode().decode("latin-1")}
     for method, path in (("POST", "/_control/next"), ("GET", "/_control/clock"), ("OPTIONS", "/_control/next")):
-        status, answer = Remote(steered).ask(method, path, b"{}", headers=headers)
+        status, answer = Remote(controlled).ask(method, path, b"{}", headers=headers)
         assert status == 401
         assert SECRET not in answer["error"]
 
 
-def test_web_page_whose_name_leads_here_is_refused(steered: Server) -> None:
+def test_web_page_that_resolves_to_this_machine_is_refused(controlled: Server) -> None:
     for host in ("example.com", "example.com:4567", "127.0.0.1.example.com"):
         headers = {"Authorization": f"Bearer {SECRET}", "Host": host, "Origin": f"http://{host}"}
-        assert Remote(steered).ask("GET", "/_control/clock", headers=headers)[0] == 403
+        assert Remote(controlled).ask("GET", "/_control/clock", headers=headers)[0] == 403
 
 
-def test_question_of_a_browser_is_not_answered(steered: Server) -> None:
+def test_preflight_request_of_a_browser_is_refused(controlled: Server) -> None:
     asked = {"Origin": "http://localhost:3000", "Access-Control-Request-Headers": "authorization"}
-    status, _ = Remote(steered).ask("OPTIONS", "/_control/next", headers=asked)
+    status, _ = Remote(controlled).ask("OPTIONS", "/_control/next", headers=asked)
     assert status == 401
 
 
-def test_control_address_is_there_by_http_2_and_tls(steered: Server) -> None:
-    for url in (steered.url, str(steered.tls_url)):
-        with Http2(url, steered.ca_file) as client:
+def test_control_address_is_available_over_http_2_and_tls(controlled: Server) -> None:
+    for url in (controlled.url, str(controlled.tls_url)):
+        with Http2(url, controlled.ca_file) as client:
             headers = {"authorization": f"Bearer {SECRET}"}
             status, answered, body = client.ask(headers, method="GET", path="/_control/clock")
             assert (status, answered["content-type"]) == (200, "application/json")
             assert "now" in json.loads(body)
 
 
-def test_kinesis_is_not_at_the_control_address(steered: Server) -> None:
-    raw = Raw(Endpoint("steered", steered.url, secret_access_key=SECRET))
+def test_control_address_serves_no_kinesis_requests(controlled: Server) -> None:
+    raw = Raw(Endpoint("controlled", controlled.url, secret_access_key=SECRET))
     status, _, _ = raw.send(raw.sign("ListStreams", b"{}"), b"{}", path="/_control/next")
     assert status == 401
 
@@ -265,7 +265,7 @@ COMMANDS = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
-def test_commands_of_the_page_do_what_it_says() -> None:
+def test_commands_in_the_documentation_work() -> None:
     answers = []
     with Server(transition=0) as server:
         for command in COMMANDS:

@@ -18,7 +18,7 @@ def test_every_line_is_about_a_case_and_a_server() -> None:
         assert line.instead
 
 
-def test_no_case_has_two_lines_on_a_server() -> None:
+def test_no_case_has_two_lines_for_a_server() -> None:
     lines = deviations().lines
     assert len({(line.server, line.case) for line in lines}) == len(lines)
     whole = {(line.server, line.case) for line in lines if not line.parameters}

@@ -1,4 +1,4 @@
-"""`GET /health` answers without a key, for the health checks of containers."""
+"""`GET /health` needs no key, for the health checks of containers."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ def url(both: Server, request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.parametrize("path", ["/health", "/health?verbose=1"])
 @pytest.mark.parametrize("host", ["localhost", "kinesis", "docker:32768", "192.0.2.1", "example.com"])
-def test_health_is_answered_without_a_signature_under_any_host_name(url: str, host: str, path: str) -> None:
+def test_health_check_needs_no_signature_and_accepts_any_host_name(url: str, host: str, path: str) -> None:
     status, headers, body = Raw(Endpoint("health", url)).send({"Host": host}, b"", method="GET", path=path)
     assert (status, json.loads(body)) == (200, OK)
     assert headers["Content-Type"] == "application/json"
 
 
-def test_health_is_answered_by_http_2(both: Server, url: str) -> None:
+def test_health_check_works_over_http_2(both: Server, url: str) -> None:
     with Http2(url, both.ca_file) as client:
         for _ in range(2):
             status, headers, body = client.ask({"Host": "kinesis"}, method="GET", path="/health")
             assert (status, json.loads(body), headers["content-type"]) == (200, OK, "application/json")
 
 
-def test_head_gets_the_headers_alone(both: Server, url: str) -> None:
+def test_head_returns_only_the_headers(both: Server, url: str) -> None:
     status, headers, body = Raw(Endpoint("health", url)).send({"Host": "localhost"}, b"", method="HEAD", path="/health")
     assert (status, headers["Content-Length"], body) == (200, str(len(json.dumps(OK))), b"")
     with Http2(url, both.ca_file) as client:
@@ -62,7 +62,7 @@ def test_curl_reports_a_healthy_server(both: Server, url: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/healthy", "/health/", "/health/x", "//health", "/_control/clock", "/HEALTH"])
-def test_other_paths_still_need_a_known_host(url: str, path: str) -> None:
+def test_other_paths_need_an_accepted_host(url: str, path: str) -> None:
     raw = Raw(Endpoint("health", url))
     for method in ("GET", "POST"):
         assert (
@@ -71,14 +71,14 @@ def test_other_paths_still_need_a_known_host(url: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
-def test_other_methods_get_no_health(url: str, method: str) -> None:
+def test_other_methods_are_not_health_checks(url: str, method: str) -> None:
     raw = Raw(Endpoint("health", url))
     for host in ("localhost", "example.com"):
         status, _, body = raw.send({"Host": host}, b"", method=method, path="/health")
         assert (status, json.loads(body)["__type"]) == (403, "AccessDeniedException")
 
 
-def test_server_whose_disk_failed_is_not_healthy(tmp_path: Path) -> None:
+def test_server_with_a_failed_disk_is_not_healthy(tmp_path: Path) -> None:
     with Server(data_dir=tmp_path, transition=0) as server:
         raw = Raw(Endpoint("health", server.url))
         kinesis = raw.endpoint.boto3()

@@ -1,4 +1,4 @@
-"""HTTP: what every answer carries, and what becomes of requests that are none."""
+"""HTTP: the headers of every response, and the responses to invalid requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 UNKNOWN = (400, "UnknownOperationException", "")
 
 
-def test_every_answer_carries_ids_and_a_date(raw: Any, clock: Any) -> None:
+def test_every_response_has_ids_and_a_date(raw: Any, clock: Any) -> None:
     ids = set()
     for body in (b"{}", b'{"Limit": 0}', b"nonsense"):
         _, headers, _ = raw.send(raw.sign("ListStreams", body), body)
@@ -27,7 +27,7 @@ def test_every_answer_carries_ids_and_a_date(raw: Any, clock: Any) -> None:
     assert len(ids) == 3
 
 
-def test_answer_without_content_is_empty(raw: Any, stream: Callable[..., str]) -> None:
+def test_response_without_a_result_is_empty(raw: Any, stream: Callable[..., str]) -> None:
     body = json.dumps({"StreamName": stream()}).encode()
     status, headers, answer = raw.send(raw.sign("DeleteStream", body), body)
     assert (status, headers["Content-Length"], answer) == (200, "0", b"")
@@ -45,7 +45,7 @@ def test_answer_without_content_is_empty(raw: Any, stream: Callable[..., str]) -
         "x" * 9999,
     ],
 )
-def test_operation_that_is_not_there_is_unknown(raw: Any, target: str) -> None:
+def test_unsupported_operation_is_unknown(raw: Any, target: str) -> None:
     headers = raw.sign("ListStreams", b"{}") | {"X-Amz-Target": target}
     status, code, _ = raw.refusal(headers, b"{}")
     assert (status, code) in {(400, "UnknownOperationException"), (403, "AccessDeniedException")}
@@ -56,14 +56,14 @@ def test_request_for_an_unknown_operation_needs_no_signature(raw: Any) -> None:
     assert raw.refusal(headers, b"{}") == UNKNOWN
 
 
-def test_other_methods_do_nothing(raw: Any) -> None:
+def test_other_methods_are_refused(raw: Any) -> None:
     for method in ("GET", "PUT", "DELETE", "OPTIONS", "PATCH"):
         status, headers, _ = raw.send({"Host": raw.host}, b"", method=method)
         assert status == 403
         assert "Access-Control-Allow-Origin" not in headers
 
 
-def test_content_type_that_is_none_of_ours_is_unknown(raw: Any) -> None:
+def test_unsupported_content_type_is_unknown(raw: Any) -> None:
     for content_type in ("application/json", "text/plain", ""):
         assert raw.refusal(raw.sign("ListStreams", b"{}", content_type=content_type), b"{}")[0] == 404
 
@@ -82,7 +82,7 @@ def test_host_that_is_not_this_machine_is_refused(raw: Any, host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "LOCALHOST:4567", "kinesis.localhost:80", "[::1]:4567"])
-def test_host_that_is_this_machine_is_let_in(raw: Any, host: str) -> None:
+def test_host_that_is_this_machine_is_accepted(raw: Any, host: str) -> None:
     assert raw.send(raw.sign("ListStreams", b"{}", extra={"Host": host}), b"{}")[0] == 200
 
 
@@ -109,30 +109,30 @@ def test_host_that_is_this_machine_is_let_in(raw: Any, host: str) -> None:
         (b"\x00" * 1000, ""),
     ],
 )
-def test_body_that_is_no_request_is_a_serialization_error(raw: Any, body: bytes, text: str) -> None:
+def test_invalid_body_is_a_serialization_error(raw: Any, body: bytes, text: str) -> None:
     status, code, found = raw.refusal(raw.sign("ListStreams", body), body)
     assert (status, code) == (400, "SerializationException")
     assert text in found
 
 
-def test_member_that_is_null_is_absent_and_unknown_ones_are_ignored(raw: Any) -> None:
+def test_null_members_are_absent_and_unknown_members_are_ignored(raw: Any) -> None:
     assert raw.json("ListStreams", {"Limit": None, "NextToken": None, "Whatever": [1, {"a": 2}]})
 
 
-def test_blob_that_is_no_base64_is_a_serialization_error(raw: Any, stream: Callable[..., str]) -> None:
+def test_blob_that_is_not_base64_is_a_serialization_error(raw: Any, stream: Callable[..., str]) -> None:
     body = json.dumps({"StreamName": stream(), "Data": "?!", "PartitionKey": "k"}).encode()
     assert raw.refusal(raw.sign("PutRecord", body), body)[:2] == (400, "SerializationException")
 
 
 @pytest.mark.parametrize("moment", [1e300, -1e300, 1e12, "soon", True])
-def test_timestamp_that_is_no_time_is_refused(raw: Any, stream: Callable[..., str], moment: Any) -> None:
+def test_invalid_timestamp_is_refused(raw: Any, stream: Callable[..., str], moment: Any) -> None:
     request = {"ShardId": "shardId-000000000000", "ShardIteratorType": "AT_TIMESTAMP", "Timestamp": moment}
     body = json.dumps({"StreamName": stream(), **request}).encode()
     status, code, _ = raw.refusal(raw.sign("GetShardIterator", body), body)
     assert (status, code in ("SerializationException", "InvalidArgumentException")) == (400, True)
 
 
-def test_missing_members_are_told_all_at_once(raw: Any) -> None:
+def test_all_missing_members_are_reported_together(raw: Any) -> None:
     text = (
         "2 validation errors detected: Value null at 'shardId' failed to satisfy constraint: Member must not be null; "
         "Value null at 'shardIteratorType' failed to satisfy constraint: Member must not be null"
@@ -141,13 +141,13 @@ def test_missing_members_are_told_all_at_once(raw: Any) -> None:
     assert raw.refusal(raw.sign("GetShardIterator", body), body) == (400, "ValidationException", text)
 
 
-def test_body_beyond_the_limit_is_too_large(raw: Any) -> None:
+def test_body_above_the_limit_is_too_large(raw: Any) -> None:
     body = bytes(16 * 1024 * 1024 + 1)
     status, code, _ = raw.refusal(raw.sign("PutRecord", body), body)
     assert (status, code) == (413, "RequestEntityTooLargeException")
 
 
-def test_garbage_on_the_wire_ends_its_connection_and_nothing_else(raw: Any) -> None:
+def test_malformed_bytes_close_only_their_connection(raw: Any) -> None:
     host, _, port = raw.host.rpartition(":")
     for garbage in (b"\x16\x03\x01\x02\x00", b"\x00" * 100, b"GET\r\n\r\n", b"POST / HTTP/9.9\r\n\r\n", b"A" * 100_000):
         with socket.create_connection((host, int(port)), timeout=10) as connection:
@@ -161,7 +161,7 @@ def test_garbage_on_the_wire_ends_its_connection_and_nothing_else(raw: Any) -> N
     assert raw.json("ListStreams", {})
 
 
-def test_client_that_goes_away_in_the_middle_harms_nobody(raw: Any) -> None:
+def test_client_that_disconnects_during_a_request_affects_no_other_client(raw: Any) -> None:
     host, _, port = raw.host.rpartition(":")
     for _ in range(5):
         with socket.create_connection((host, int(port)), timeout=10) as connection:

@@ -1,4 +1,4 @@
-"""Who may call the server, and by which name."""
+"""Clients that may call the server, and accepted host names."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def status(server: Server, host: str) -> int:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "10.0.0.1"])
-def test_address_that_others_reach_must_be_allowed(host: str) -> None:
+def test_address_reachable_by_other_machines_must_be_allowed(host: str) -> None:
     with pytest.raises(ConfigError, match="allow_remote"):
         Server(host=host)
 
 
 @pytest.mark.parametrize("host", ["example.com", "kinesis", "127.0.0.1:80", "[::1]", "*"])
-def test_host_that_is_no_address_is_refused(host: str) -> None:
+def test_host_that_is_not_an_address_is_refused(host: str) -> None:
     for allowed in (False, True):
         with pytest.raises(ConfigError, match="host="):
             Server(host=host, allow_remote=allowed)
 
 
-def test_remote_server_knows_addresses_its_machine_and_the_names_it_was_told() -> None:
+def test_remote_server_accepts_addresses_its_machine_and_configured_names() -> None:
     with Server(host="0.0.0.0", allow_remote=True, host_names=["kinesis", "Kinesis.Test"], quotas=False) as server:
         assert server.url == f"http://127.0.0.1:{server.port}"
         for host in ("kinesis", "KINESIS:4567", "kinesis.test", "192.0.2.7:80", "[2001:db8::1]:4567", "localhost"):
@@ -39,7 +39,7 @@ def test_remote_server_knows_addresses_its_machine_and_the_names_it_was_told() -
             assert status(server, host) == 403, host
 
 
-def test_loopback_server_knows_the_names_it_was_told() -> None:
+def test_loopback_server_accepts_configured_names() -> None:
     with Server(host_names=["kinesis"], quotas=False) as server:
         assert status(server, "kinesis:80") == 200
         for host in ("example.com", "192.0.2.7", "10.0.0.1:80"):
@@ -55,7 +55,7 @@ def _has_ipv6() -> bool:
 
 
 @pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
-def test_server_listens_on_ipv6_too() -> None:
+def test_server_listens_on_ipv6() -> None:
     with Server(host="::1", tls_port=0) as server:
         assert server.url == f"http://[::1]:{server.port}"
         client = Endpoint("six", str(server.tls_url)).boto3(verify=str(server.ca_file))
@@ -63,6 +63,6 @@ def test_server_listens_on_ipv6_too() -> None:
 
 
 @pytest.mark.parametrize("names", ["kinesis", ["a b"], [""], ["-a"], ["a" * 64], ["http://a"], [5]])
-def test_name_that_is_none_is_refused(names: list[str]) -> None:
+def test_invalid_host_name_is_refused(names: list[str]) -> None:
     with pytest.raises(ConfigError, match="host_names"):
         Server(host_names=names)

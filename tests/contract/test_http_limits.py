@@ -1,4 +1,4 @@
-"""What hostile or careless clients can do: bounded in number, bytes and time, on both versions of HTTP."""
+"""Limits for hostile or careless clients in number, bytes and time, on both versions of HTTP."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def bounded() -> Iterator[Server]:
     limits = Limits(connections=20, header_bytes=8192, body_bytes=100_000, http2_streams=10)
     with Server(tls_port=0, transition=0, quotas=False, limits=limits) as server:
         yield server
-        assert answers(server)
+        assert handles_requests(server)
 
 
 @pytest.fixture(params=["plain", "tls"])
@@ -55,7 +55,7 @@ def hasty() -> Iterator[Server]:
     )
     with Server(tls_port=0, transition=0, quotas=False, limits=limits) as server:
         yield server
-        assert answers(server)
+        assert handles_requests(server)
 
 
 @pytest.fixture(params=["plain", "tls"])
@@ -63,8 +63,8 @@ def hasty_url(hasty: Server, request: pytest.FixtureRequest) -> str:
     return hasty.url if request.param == "plain" else str(hasty.tls_url)
 
 
-def answers(server: Server) -> bool:
-    """Return whether a server still does what it is for, on both ports."""
+def handles_requests(server: Server) -> bool:
+    """Return True if a server still handles requests on both ports."""
     for url in (server.url, server.tls_url):
         raw = Raw(Endpoint("after", str(url)))
         if raw.send(raw.sign("ListStreams", b"{}"), b"{}")[0] != 200:
@@ -77,7 +77,7 @@ def connect(server: Server) -> socket.socket:
 
 
 def until_closed(connection: socket.socket) -> bytes:
-    """Return all that comes until the server ends the connection; waiting too long is an error."""
+    """Return all bytes until the server closes the connection. A timeout is an error."""
     received = b""
     try:
         while data := connection.recv(65536):
@@ -87,7 +87,7 @@ def until_closed(connection: socket.socket) -> bytes:
     return received
 
 
-def test_path_of_other_bytes_ends_its_connection_and_nothing_else(
+def test_path_with_invalid_bytes_closes_only_its_connection(
     url: str, bounded: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     raw = Raw(Endpoint("bounded", url))
@@ -95,11 +95,11 @@ def test_path_of_other_bytes_ends_its_connection_and_nothing_else(
         client.start(raw.sign("ListStreams", b"{}"))
         with pytest.raises(Ended):
             client.ask(raw.sign("ListStreams", b"{}"), b"{}", path="/\xe9")
-    assert answers(bounded)
+    assert handles_requests(bounded)
     assert not [record for record in caplog.records if record.levelname != "INFO" and record.name != "asyncio"]
 
 
-def test_answers_to_a_tls_client_that_has_gone_are_dropped_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+def test_responses_to_a_disconnected_tls_client_are_dropped_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     with Server(tls_port=0, quotas=False) as server:
         raw = Raw(Endpoint("gone", str(server.tls_url)))
         for _ in range(5):
@@ -108,11 +108,11 @@ def test_answers_to_a_tls_client_that_has_gone_are_dropped_without_a_word(caplog
                     client.start(raw.sign("ListStreams", b""), end=True)
                 socket.socket.shutdown(client.socket, socket.SHUT_WR)
                 until_closed(client.socket)
-        assert answers(server)
+        assert handles_requests(server)
     assert not [record for record in caplog.records if "SSL" in record.getMessage()]
 
 
-def test_client_with_much_room_for_headers_does_not_make_the_server_remember_them(url: str, bounded: Server) -> None:
+def test_large_header_table_of_a_client_does_not_fill_the_memory_of_the_server(url: str, bounded: Server) -> None:
     raw = Raw(Endpoint("bounded", url))
     with Http2(url, bounded.ca_file) as client:
         client.h2.update_settings({h2.settings.SettingCodes.HEADER_TABLE_SIZE: 2**32 - 1})
@@ -123,13 +123,13 @@ def test_client_with_much_room_for_headers_does_not_make_the_server_remember_the
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST / HTTP/1.1\r\nHost: local", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
-def test_connection_on_which_no_request_comes_ends(hasty: Server, sent: bytes) -> None:
+def test_connection_without_a_request_is_closed(hasty: Server, sent: bytes) -> None:
     with connect(hasty) as connection:
         connection.sendall(sent)
         until_closed(connection)
 
 
-def test_headers_that_drip_in_do_not_hold_a_connection(hasty: Server) -> None:
+def test_slow_headers_do_not_keep_a_connection_open(hasty: Server) -> None:
     with connect(hasty) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\n")
         with pytest.raises(ConnectionError):  # noqa: PT012
@@ -138,7 +138,7 @@ def test_headers_that_drip_in_do_not_hold_a_connection(hasty: Server) -> None:
                 time.sleep(0.02)
 
 
-def test_body_that_drips_in_is_refused_in_time(hasty: Server) -> None:
+def test_slow_body_is_refused_after_the_timeout(hasty: Server) -> None:
     raw = Raw(Endpoint("slow", hasty.url))
     with connect(hasty) as connection:
         head = "".join(f"{name}: {value}\r\n" for name, value in raw.sign("ListStreams", b"x" * 1000).items())
@@ -163,7 +163,7 @@ def test_body_that_drips_in_is_refused_in_time(hasty: Server) -> None:
     assert b"RequestTimeoutException" in answer
 
 
-def test_body_that_does_not_come_is_refused_in_time_by_http_2(hasty: Server, hasty_url: str) -> None:
+def test_missing_body_is_refused_after_the_timeout_over_http_2(hasty: Server, hasty_url: str) -> None:
     raw = Raw(Endpoint("slow", hasty_url))
     with Http2(hasty_url, hasty.ca_file) as client:
         stream = client.start(raw.sign("ListStreams", b"x"))
@@ -171,14 +171,14 @@ def test_body_that_does_not_come_is_refused_in_time_by_http_2(hasty: Server, has
     assert (status, json.loads(answer)["__type"]) == (408, "RequestTimeoutException")
 
 
-def test_tls_that_does_not_begin_ends(hasty: Server) -> None:
+def test_connection_without_a_tls_handshake_is_closed(hasty: Server) -> None:
     for sent in (b"", b"\x16\x03\x01", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", bytes(1000)):
         with socket.create_connection(("127.0.0.1", hasty.tls_port or 0), timeout=SOON) as connection:
             connection.sendall(sent)
             until_closed(connection)
 
 
-def test_answer_that_nobody_reads_ends_its_connection(hasty: Server) -> None:
+def test_response_that_the_client_does_not_read_closes_its_connection(hasty: Server) -> None:
     raw = Raw(Endpoint("deaf", hasty.url))
     raw.json("CreateStream", {"StreamName": "deaf", "ShardCount": 1})
     hasty.next("DescribeStream").respond(body=bytes(50_000_000))
@@ -194,7 +194,7 @@ def test_answer_that_nobody_reads_ends_its_connection(hasty: Server) -> None:
         assert len(until_closed(connection)) < 50_000_000
 
 
-def test_answer_that_gets_no_window_ends_its_connection_by_http_2(hasty: Server, hasty_url: str) -> None:
+def test_response_without_a_window_closes_its_connection_over_http_2(hasty: Server, hasty_url: str) -> None:
     raw = Raw(Endpoint("deaf", hasty_url))
     with Http2(hasty_url, hasty.ca_file) as client:
         client.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
@@ -205,7 +205,7 @@ def test_answer_that_gets_no_window_ends_its_connection_by_http_2(hasty: Server,
             client.finish(stream)
 
 
-def test_connections_beyond_the_limit_wait_and_are_served(hasty: Server) -> None:
+def test_connections_above_the_limit_wait_and_are_served(hasty: Server) -> None:
     connections = [connect(hasty) for _ in range(60)]
     try:
         raw = Raw(Endpoint("crowd", hasty.url))
@@ -219,28 +219,28 @@ def test_connections_beyond_the_limit_wait_and_are_served(hasty: Server) -> None
             connection.close()
 
 
-def test_silent_crowd_does_not_lock_others_out(hasty: Server) -> None:
+def test_idle_connections_do_not_block_other_clients(hasty: Server) -> None:
     silent = [connect(hasty) for _ in range(20)]
     try:
-        assert answers(hasty)
+        assert handles_requests(hasty)
     finally:
         for connection in silent:
             connection.close()
 
 
-def test_headers_beyond_the_limit_are_refused(bounded: Server) -> None:
+def test_headers_above_the_limit_are_refused(bounded: Server) -> None:
     with connect(bounded) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nx-large: " + b"a" * 9000)
         assert until_closed(connection).startswith(b"HTTP/1.1 431 ")
 
 
-def test_headers_beyond_the_limit_end_the_connection_by_http_2(bounded: Server, url: str) -> None:
+def test_headers_above_the_limit_close_the_connection_over_http_2(bounded: Server, url: str) -> None:
     raw = Raw(Endpoint("large", url))
     with Http2(url, bounded.ca_file) as client, pytest.raises(Ended):
         client.finish(client.start(raw.sign("ListStreams", b"{}") | {"x-large": "a" * 70_000}))
 
 
-def test_bomb_of_headers_ends_the_connection_by_http_2(bounded: Server) -> None:
+def test_header_bomb_closes_the_connection_over_http_2(bounded: Server) -> None:
     # One entry of the header table, named again and again, is short on the wire and large when it is read.
     encoder = hpack.Encoder()
     block = encoder.encode([(":method", "POST"), ("x-a", "a" * 3000)]) + b"\xbe" * 10_000
@@ -253,7 +253,7 @@ def test_bomb_of_headers_ends_the_connection_by_http_2(bounded: Server) -> None:
             client.receive()
 
 
-def test_endless_headers_end_the_connection_by_http_2(bounded: Server) -> None:
+def test_endless_headers_close_the_connection_over_http_2(bounded: Server) -> None:
     with Http2(bounded.url) as client, pytest.raises((Ended, OSError)):  # noqa: PT012
         client.receive()
         client.socket.sendall(frames.HeadersFrame(1, b"\x82").serialize())
@@ -263,7 +263,7 @@ def test_endless_headers_end_the_connection_by_http_2(bounded: Server) -> None:
             client.receive()
 
 
-def test_body_beyond_the_limit_is_refused_whatever_its_size(bounded: Server, url: str) -> None:
+def test_body_above_the_limit_is_refused_regardless_of_its_size(bounded: Server, url: str) -> None:
     raw = Raw(Endpoint("large", url))
     for size in (100_001, 399_999, 500_000, 5_000_000):
         body = bytes(size)
@@ -275,7 +275,7 @@ def test_body_beyond_the_limit_is_refused_whatever_its_size(bounded: Server, url
             assert (status, code) == (413, "RequestEntityTooLargeException")
 
 
-def test_body_beyond_the_limit_is_refused_by_http_2(bounded: Server, url: str) -> None:
+def test_body_above_the_limit_is_refused_over_http_2(bounded: Server, url: str) -> None:
     raw = Raw(Endpoint("large", url))
     for size in (100_001, 399_999, 5_000_000):
         body = bytes(size)
@@ -288,7 +288,7 @@ def test_body_beyond_the_limit_is_refused_by_http_2(bounded: Server, url: str) -
                 assert (status, json.loads(answer)["__type"]) == (413, "RequestEntityTooLargeException")
 
 
-def test_requests_at_a_time_are_bounded_by_http_2(bounded: Server, url: str) -> None:
+def test_requests_in_flight_are_limited_over_http_2(bounded: Server, url: str) -> None:
     raw = Raw(Endpoint("many", url))
     with Http2(url, bounded.ca_file) as client, bounded.every("ListStreams").hold() as held:
         client.receive()
@@ -306,7 +306,7 @@ def test_requests_at_a_time_are_bounded_by_http_2(bounded: Server, url: str) -> 
                 client.receive()
 
 
-def test_rapid_resets_do_not_add_up(bounded: Server) -> None:
+def test_rapid_resets_do_not_accumulate(bounded: Server) -> None:
     raw = Raw(Endpoint("reset", bounded.url))
     headers = raw.sign("ListStreams", b"{}")
     for _ in range(2):
@@ -318,10 +318,10 @@ def test_rapid_resets_do_not_add_up(bounded: Server) -> None:
                     client.flush()
             except Ended:
                 pass  # the server has had enough
-    assert answers(bounded)
+    assert handles_requests(bounded)
 
 
-def test_client_that_gives_up_now_and_then_keeps_its_connection(bounded: Server) -> None:
+def test_client_that_resets_some_streams_keeps_its_connection(bounded: Server) -> None:
     raw = Raw(Endpoint("reset", bounded.url))
     headers = raw.sign("ListStreams", b"{}")
     with Http2(bounded.url) as client:
@@ -343,7 +343,7 @@ def test_flood_of_pings_and_settings_is_survived(bounded: Server) -> None:
                 )
         except ConnectionError:
             pass
-    assert answers(bounded)
+    assert handles_requests(bounded)
 
 
 @pytest.mark.parametrize(
@@ -361,13 +361,13 @@ def test_flood_of_pings_and_settings_is_survived(bounded: Server) -> None:
         b"GET / HTTP/1.1\r\n\r\n",
     ],
 )
-def test_frames_that_make_no_sense_end_their_connection_at_most(bounded: Server, sent: bytes) -> None:
+def test_invalid_frames_close_at_most_their_connection(bounded: Server, sent: bytes) -> None:
     with Http2(bounded.url) as client:
         client.receive()
         client.socket.sendall(sent)
         client.socket.shutdown(socket.SHUT_WR)
         until_closed(client.socket)
-    assert answers(bounded)
+    assert handles_requests(bounded)
 
 
 @pytest.mark.parametrize(
@@ -398,9 +398,7 @@ def test_frames_that_make_no_sense_end_their_connection_at_most(bounded: Server,
         {"te": "everything"},
     ],
 )
-def test_strange_requests_are_refused_and_never_with_a_500_by_http_2(
-    bounded: Server, change: dict[str, str | None]
-) -> None:
+def test_invalid_requests_are_refused_without_a_500_over_http_2(bounded: Server, change: dict[str, str | None]) -> None:
     raw = Raw(Endpoint("strange", bounded.url))
     headers: dict[str, str | None] = {
         ":method": "POST",
@@ -423,11 +421,11 @@ def test_strange_requests_are_refused_and_never_with_a_500_by_http_2(
         received = until_closed(client.socket)
     status = _status(received)
     assert status is None or status < 500
-    assert answers(bounded)
+    assert handles_requests(bounded)
 
 
 def _status(received: bytes) -> int | None:
-    """Return the status in the frames of an answer; None where there is no answer."""
+    """Return the status in the frames of a response, or None without a response."""
     decoder = hpack.Decoder()
     while len(received) >= 9:
         frame, length = frames.Frame.parse_frame_header(memoryview(received[:9]))
@@ -465,16 +463,16 @@ def _status(received: bytes) -> int | None:
         b"PRI * HTTP/2.0\r\n\r\nXX",
     ],
 )
-def test_strange_requests_are_refused_and_never_with_a_500(bounded: Server, sent: bytes) -> None:
+def test_invalid_requests_are_refused_without_a_500(bounded: Server, sent: bytes) -> None:
     with connect(bounded) as connection:
         connection.sendall(sent)
         connection.shutdown(socket.SHUT_WR)
         answer = until_closed(connection)
     assert b" 500 " not in answer.partition(b"\r\n")[0]
-    assert answers(bounded)
+    assert handles_requests(bounded)
 
 
-def test_connections_that_are_reset_are_forgotten(bounded: Server) -> None:
+def test_reset_connections_are_released(bounded: Server) -> None:
     raw = Raw(Endpoint("reset", bounded.url))
     head = "".join(f"{name}: {value}\r\n" for name, value in raw.sign("ListStreams", b"{}").items())
     request = f"POST / HTTP/1.1\r\nContent-Length: 2\r\n{head}\r\n{{}}".encode()
@@ -483,11 +481,11 @@ def test_connections_that_are_reset_are_forgotten(bounded: Server) -> None:
         connection.sendall(request[:length])
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.close()
-    assert answers(bounded)
+    assert handles_requests(bounded)
 
 
-def test_server_stops_whatever_its_clients_do() -> None:
-    """It does not wait as long as it would for requests that go on."""
+def test_server_stops_regardless_of_its_clients() -> None:
+    """It waits less than for active requests."""
     with Server(tls_port=0, limits=Limits(stop_timeout=3600)) as server:
         raw = Raw(Endpoint("stop", server.url))
         open_connections: list[Any] = [connect(server) for _ in range(5)]
@@ -507,13 +505,13 @@ def test_server_stops_whatever_its_clients_do() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux counts descriptors here")
-def test_connections_leave_nothing_behind(bounded: Server) -> None:
+def test_closed_connections_leave_no_task_or_socket(bounded: Server) -> None:
     def descriptors() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))
 
     raw = Raw(Endpoint("many", bounded.url))
     headers = raw.sign("ListStreams", b"{}")
-    assert answers(bounded)
+    assert handles_requests(bounded)
     before = descriptors()
     for _ in range(40):
         for url in (bounded.url, str(bounded.tls_url)):
@@ -533,7 +531,7 @@ def test_connections_leave_nothing_behind(bounded: Server) -> None:
         time.sleep(0.02)
 
 
-def test_server_that_runs_out_of_descriptors_goes_on_when_there_are_some_again() -> None:
+def test_server_continues_once_file_descriptors_are_available_again() -> None:
     code = (
         "import resource, sys\n"
         "from kinstream.local import Server\n"

@@ -98,7 +98,7 @@ def _put_and_read(raw: Raw, ask: Any, content_type: str) -> None:
 
 
 @pytest.mark.parametrize("content_type", [JSON, CBOR], ids=["json", "cbor"])
-def test_both_wires_by_http_1(both: Server, url: str, content_type: str) -> None:
+def test_both_formats_work_over_http_1(both: Server, url: str, content_type: str) -> None:
     raw = Raw(Endpoint("http/1.1", url))
     _put_and_read(raw, lambda headers, body: _lower(raw.send(headers, body)), content_type)
 
@@ -109,7 +109,7 @@ def _lower(answer: tuple[int, Any, bytes]) -> tuple[int, dict[str, str], bytes]:
 
 
 @pytest.mark.parametrize("content_type", [JSON, CBOR], ids=["json", "cbor"])
-def test_both_wires_by_http_2(both: Server, url: str, content_type: str) -> None:
+def test_both_formats_work_over_http_2(both: Server, url: str, content_type: str) -> None:
     raw = Raw(Endpoint("http/2", url))
     with Http2(url, both.ca_file) as client:
         _put_and_read(raw, client.ask, content_type)
@@ -130,7 +130,7 @@ def test_requests_on_one_http_2_connection_do_not_wait_for_each_other(both: Serv
         assert client.finish(slow)[0] == 200
 
 
-def test_errors_are_the_same_by_http_2(both: Server, url: str) -> None:
+def test_errors_are_the_same_over_http_2(both: Server, url: str) -> None:
     raw = Raw(Endpoint("http/2", url))
     with Http2(url, both.ca_file) as client:
         for headers, body, status, code in (
@@ -167,7 +167,7 @@ def _signed_as_javascript_does(host: str, body: bytes, signed_host: str) -> dict
     return {"Host": host, **headers, "Authorization": authorization}
 
 
-def test_host_may_be_signed_as_the_authority_that_it_is_in_http_2(both: Server, url: str) -> None:
+def test_host_may_be_signed_as_the_http_2_authority(both: Server, url: str) -> None:
     host = url.partition("://")[2]
     with Http2(url, both.ca_file) as client:
         assert client.ask(_signed_as_javascript_does(host, b"{}", host), b"{}")[0] == 200
@@ -176,7 +176,7 @@ def test_host_may_be_signed_as_the_authority_that_it_is_in_http_2(both: Server, 
 
 
 @pytest.mark.parametrize("protocols", [["h2", "http/1.1"], ["http/1.1"], ["h2"], [], ["spdy/1"]])
-def test_alpn_agrees_on_what_the_client_can(both: Server, protocols: list[str]) -> None:
+def test_alpn_selects_a_protocol_of_the_client(both: Server, protocols: list[str]) -> None:
     context = ssl.create_default_context(cafile=str(both.ca_file))
     context.set_alpn_protocols(protocols)
     host, port = "127.0.0.1", int(both.tls_port or 0)
@@ -196,11 +196,11 @@ def _curl_speaks_http_2() -> bool:
     ("option", "plain", "tls"),
     [
         ("--http1.1", "1.1", "1.1"),
-        ("--http2", "1.1", "2"),  # an upgrade of a request with a body is not made; TLS agrees before
+        ("--http2", "1.1", "2"),  # a request with a body is not upgraded, and TLS selects the protocol before
         ("--http2-prior-knowledge", "2", "2"),
     ],
 )
-def test_curl_is_answered_in_each_version(
+def test_curl_gets_a_response_in_each_version(
     both: Server, url: str, option: str, plain: str, tls: str, content_type: str
 ) -> None:
     body = cbor2.dumps({}) if content_type == CBOR else b"{}"
@@ -218,7 +218,7 @@ def test_curl_is_answered_in_each_version(
 
 
 @pytest.mark.skipif(not _curl_speaks_http_2(), reason="no curl that speaks HTTP/2")
-def test_curl_upgrades_to_http_2_where_there_is_no_body(both: Server) -> None:
+def test_curl_upgrades_to_http_2_without_a_body(both: Server) -> None:
     command = ["curl", "-s", "--http2", "-o", "-", "-w", "%{stderr}%{http_version}", f"{both.url}/_control/clock"]
     told = subprocess.run([*command, "-H", "Authorization: Bearer local"], capture_output=True, timeout=50)
     assert told.stderr == b"2"
@@ -231,8 +231,8 @@ def _http_1(raw: Raw, body: bytes, version: str = "1.1", **extra: str) -> bytes:
     return f"POST / HTTP/{version}\r\n{head}\r\n".encode() + body
 
 
-def _answers(server: Server, sent: bytes) -> list[bytes]:
-    """Send bytes and nothing more, and return the status lines of what comes until the server ends the connection."""
+def _status_lines(server: Server, sent: bytes) -> list[bytes]:
+    """Send bytes, and return the status lines received until the server closes the connection."""
     received = b""
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
         connection.sendall(sent)
@@ -242,12 +242,12 @@ def _answers(server: Server, sent: bytes) -> list[bytes]:
     return [line for line in received.replace(b"}HTTP", b"}\r\nHTTP").split(b"\r\n") if line.startswith(b"HTTP/")]
 
 
-def test_half_closed_connection_is_answered(both: Server) -> None:
+def test_half_closed_connection_gets_its_response(both: Server) -> None:
     raw = Raw(Endpoint("half", both.url))
-    assert _answers(both, _http_1(raw, b"{}")) == [b"HTTP/1.1 200 "]
+    assert _status_lines(both, _http_1(raw, b"{}")) == [b"HTTP/1.1 200 "]
 
 
-def test_requests_that_do_not_wait_for_answers_are_answered_in_order(both: Server) -> None:
+def test_pipelined_requests_get_their_responses_in_order(both: Server) -> None:
     raw = Raw(Endpoint("pipelined", both.url))
     sent = b"".join(_http_1(raw, body) for body in (b"{}", b"no", b"{}", b'{"Limit": 1}'))
     expected = [b"HTTP/1.1 200 ", b"HTTP/1.1 400 ", b"HTTP/1.1 200 ", b"HTTP/1.1 200 "]
@@ -269,7 +269,7 @@ def _chunked(raw: Raw, body: bytes, *, and_length: bool) -> bytes:
 
 
 @pytest.mark.parametrize("body", [b"{}", b"no"])
-def test_request_with_two_lengths_ends_its_connection_after_the_response(both: Server, body: bytes) -> None:
+def test_request_with_two_lengths_closes_its_connection_after_the_response(both: Server, body: bytes) -> None:
     raw = Raw(Endpoint("lengths", both.url))
     sent = _chunked(raw, body, and_length=True) + _http_1(raw, b"{}")
     with socket.create_connection(("127.0.0.1", both.port), timeout=10) as connection:
@@ -278,17 +278,17 @@ def test_request_with_two_lengths_ends_its_connection_after_the_response(both: S
         while part := connection.recv(65536):
             received += part
     assert received.startswith(b"HTTP/1.1 200 " if body == b"{}" else b"HTTP/1.1 400 ")
-    assert received.count(b"HTTP/1.1") == 1, "what follows is not taken for a request"
+    assert received.count(b"HTTP/1.1") == 1, "the following bytes are not parsed as a request"
     assert b"\r\nconnection: close\r\n" in received.lower()
 
 
 def test_chunked_request_keeps_its_connection(both: Server) -> None:
     raw = Raw(Endpoint("chunked", both.url))
     sent = _chunked(raw, b"{}", and_length=False) + _http_1(raw, b"{}")
-    assert _answers(both, sent) == [b"HTTP/1.1 200 "] * 2
+    assert _status_lines(both, sent) == [b"HTTP/1.1 200 "] * 2
 
 
-def test_old_version_of_http_is_answered_and_ends(both: Server) -> None:
+def test_http_1_0_gets_a_response_and_is_closed(both: Server) -> None:
     raw = Raw(Endpoint("old", both.url))
     with socket.create_connection(("127.0.0.1", both.port), timeout=10) as connection:
         connection.sendall(_http_1(raw, b"{}", "1.0"))
@@ -298,7 +298,7 @@ def test_old_version_of_http_is_answered_and_ends(both: Server) -> None:
     assert received.startswith(b"HTTP/1.1 200 ")
 
 
-def test_client_that_asks_whether_to_go_on_is_told_so(both: Server) -> None:
+def test_client_that_expects_100_continue_receives_it(both: Server) -> None:
     raw = Raw(Endpoint("expect", both.url))
     whole = _http_1(raw, b"{}", Expect="100-continue")
     with socket.create_connection(("127.0.0.1", both.port), timeout=10) as connection:
@@ -308,7 +308,7 @@ def test_client_that_asks_whether_to_go_on_is_told_so(both: Server) -> None:
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
-def test_ten_mebibytes_go_both_ways_by_http_2(both: Server, url: str) -> None:
+def test_ten_mebibytes_are_sent_in_both_directions_over_http_2(both: Server, url: str) -> None:
     raw = Raw(Endpoint("large", url))
     data = base64.b64encode(bytes(9 * 1024 * 1024)).decode()
     both.next("PutRecord").respond(body={"Answer": data})
@@ -318,7 +318,7 @@ def test_ten_mebibytes_go_both_ways_by_http_2(both: Server, url: str) -> None:
     assert (status, json.loads(answer)) == (200, {"Answer": data})
 
 
-def test_idle_http_2_connection_is_ended_with_a_word() -> None:
+def test_idle_http_2_connection_is_closed_with_goaway() -> None:
     with Server(limits=Limits(idle_timeout=0.2)) as server, Http2(server.url) as client:
         with pytest.raises(Ended):  # noqa: PT012
             while True:

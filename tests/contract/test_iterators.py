@@ -48,14 +48,16 @@ def test_latest_starts_after_the_newest(kinesis: Any, filled: tuple[str, list[st
 
 
 @pytest.mark.parametrize("position", range(9))
-def test_at_and_after_a_number_start_there(filled: tuple[str, list[str]], drain: Drain, position: int) -> None:
+def test_iterators_at_and_after_a_number_start_at_that_record(
+    filled: tuple[str, list[str]], drain: Drain, position: int
+) -> None:
     name, numbers = filled
     number = {"StartingSequenceNumber": numbers[position]}
     assert data(drain(name, ShardIteratorType="AT_SEQUENCE_NUMBER", **number)) == list(range(position, 9))
     assert data(drain(name, ShardIteratorType="AFTER_SEQUENCE_NUMBER", **number)) == list(range(position + 1, 9))
 
 
-def test_shards_own_starting_number_starts_at_the_oldest(
+def test_starting_number_of_a_shard_starts_at_the_oldest(
     kinesis: Any, filled: tuple[str, list[str]], drain: Drain
 ) -> None:
     name = filled[0]
@@ -65,7 +67,7 @@ def test_shards_own_starting_number_starts_at_the_oldest(
         assert data(drain(name, ShardIteratorType=kind, StartingSequenceNumber=number)) == list(range(9))
 
 
-def test_timestamp_starts_at_the_first_record_that_came_then_or_later(
+def test_timestamp_starts_at_the_first_record_that_arrived_then_or_later(
     filled: tuple[str, list[str]], drain: Drain
 ) -> None:
     name = filled[0]
@@ -83,7 +85,7 @@ def test_timestamp_starts_at_the_first_record_that_came_then_or_later(
         assert data(drain(name, ShardIteratorType="AT_TIMESTAMP", Timestamp=moment)) == list(range(expected, 9))
 
 
-def test_iterator_is_good_more_than_once(kinesis: Any, filled: tuple[str, list[str]]) -> None:
+def test_iterator_can_be_used_more_than_once(kinesis: Any, filled: tuple[str, list[str]]) -> None:
     iterator = kinesis.get_shard_iterator(StreamName=filled[0], ShardId=SHARD, ShardIteratorType="TRIM_HORIZON")
     for _ in range(2):
         assert len(kinesis.get_records(ShardIterator=iterator["ShardIterator"])["Records"]) == 9
@@ -129,12 +131,12 @@ def test_iterator_of_another_server_is_refused(kinesis: Any, refused: Refused, e
     refused("InvalidArgumentException", "Invalid ShardIterator.", kinesis.get_records, ShardIterator=forged)
 
 
-def test_page_token_is_no_iterator(kinesis: Any, stream: Make, refused: Refused) -> None:
+def test_page_token_is_not_an_iterator(kinesis: Any, stream: Make, refused: Refused) -> None:
     token = kinesis.list_shards(StreamName=stream(2), MaxResults=1)["NextToken"]
     refused("InvalidArgumentException", "Invalid ShardIterator.", kinesis.get_records, ShardIterator=token)
 
 
-def test_iterator_of_a_deleted_stream_finds_nothing_in_its_successor(
+def test_iterator_of_a_deleted_stream_is_invalid_for_its_successor(
     kinesis: Any, filled: tuple[str, list[str]], refused: Refused, active: Active, gone: Active
 ) -> None:
     name = filled[0]
@@ -168,7 +170,7 @@ def test_iterator_of_a_deleted_stream_finds_nothing_in_its_successor(
         ),
     ],
 )
-def test_position_that_makes_no_sense_is_refused(
+def test_invalid_position_is_refused(
     kinesis: Any, stream: Make, refused: Refused, position: dict[str, Any], text: str
 ) -> None:
     call = kinesis.get_shard_iterator
@@ -205,7 +207,7 @@ def test_number_of_another_stream_is_refused(kinesis: Any, stream: Make, refused
     )
 
 
-def test_shard_that_is_not_there_is_not_found(kinesis: Any, stream: Make, refused: Refused) -> None:
+def test_shard_that_does_not_exist_is_not_found(kinesis: Any, stream: Make, refused: Refused) -> None:
     name = stream()
     for shard_id in ("shardId-000000000001", "nonsense"):
         refused(
@@ -218,7 +220,7 @@ def test_shard_that_is_not_there_is_not_found(kinesis: Any, stream: Make, refuse
         )
 
 
-def test_type_that_is_none_is_refused_in_the_models_words(kinesis: Any, stream: Make, refused: Refused) -> None:
+def test_invalid_type_is_refused_with_the_wording_of_the_model(kinesis: Any, stream: Make, refused: Refused) -> None:
     text = (
         "1 validation error detected: Value 'EARLIEST' at 'shardIteratorType' failed to satisfy constraint: "
         "Member must satisfy enum value set: ["

@@ -1,4 +1,4 @@
-"""The AWS SDK for JavaScript on our server: it speaks HTTP/2 to Kinesis, and signs `:authority` where others sign `host`."""
+"""The AWS SDK for JavaScript on our server: it speaks HTTP/2 to Kinesis, and signs `:authority` instead of `host`."""
 
 from __future__ import annotations
 

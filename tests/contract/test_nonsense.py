@@ -1,6 +1,6 @@
-"""Requests of random members and values, well signed, over a socket: every one is answered, and none with a 500.
+"""Requests with random members and values, validly signed, over a socket: each gets a response, and none is a 500.
 
-The many are in tests/fuzz, without sockets; these few also reach a server on disk.
+tests/fuzz has more of them, without sockets. These also run on a server on disk.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ REQUESTS = 500
 
 
 @pytest.mark.parametrize("cbor", [False, True], ids=["json", "cbor"])
-def test_nonsense_is_answered_and_never_with_a_500(
+def test_random_requests_get_a_response_without_a_500(
     raw: Any, stream: Callable[..., str], names: Any, cbor: bool
 ) -> None:
     nonsense = Nonsense(7, [stream(2), next(names)], cbor=cbor)
@@ -36,7 +36,7 @@ def test_nonsense_is_answered_and_never_with_a_500(
     assert statuses[400] > REQUESTS / 12
 
 
-def test_long_name_takes_no_long_time(raw: Any) -> None:
+def test_long_name_is_checked_in_linear_time(raw: Any) -> None:
     # A pattern with two stars would look at this for hours.
     body = json.dumps({"StreamARN": "arn:aws" + ":kinesis:" * 500_000}).encode()
     status, code, text = raw.refusal(raw.sign("DescribeStream", body), body)

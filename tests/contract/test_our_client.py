@@ -1,4 +1,4 @@
-"""Our client on every server, in JSON and in CBOR: what a program written with it meets there."""
+"""Our client on every server, in JSON and in CBOR."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def read(consumer: Consumer, kind: str, number: str | None = None) -> list
     return [record.data for record in (await consumer.get_records(place)).records]
 
 
-async def test_records_come_back_as_they_went(client: Client, stream: str) -> None:
+async def test_records_are_read_as_they_were_written(client: Client, stream: str) -> None:
     sent = [Record(bytes([n, 255 - n]) * n, f"ключ {n}", LOW) for n in range(1, 101)]
     producer, consumer = Producer(stream, client=client), Consumer(stream, client=client)
     first = await producer.put_record(Record(bytes(range(256)), "first", LOW))
@@ -60,13 +60,13 @@ async def test_records_come_back_as_they_went(client: Client, stream: str) -> No
     assert all(abs(record.arrival_time - time.time()) < 60 for record in found)
 
 
-async def test_large_record_comes_back_as_it_went(client: Client, stream: str) -> None:
+async def test_large_record_is_read_as_it_was_written(client: Client, stream: str) -> None:
     data = bytes(n % 251 for n in range(1_000_000))
     await Producer(stream, client=client).put_record(Record(data, "key", LOW))
     assert await read(Consumer(stream, client=client), "TRIM_HORIZON") == [data]
 
 
-async def test_reading_starts_where_it_is_told(client: Client, stream: str) -> None:
+async def test_reading_starts_at_the_requested_position(client: Client, stream: str) -> None:
     producer, consumer = Producer(stream, client=client), Consumer(stream, client=client)
     answer = await producer.put_records(Record(str(n).encode(), "key", LOW) for n in range(5))
     third = answer.results[2].sequence_number
@@ -101,6 +101,6 @@ async def test_parent_is_read_to_its_end_and_then_its_children(client: Client, s
     assert sorted(child.shard_id for child in children) == sorted(set(shards) - {FIRST})
 
 
-async def test_stream_that_is_not_there_is_not_found(client: Client) -> None:
+async def test_stream_that_does_not_exist_is_not_found(client: Client) -> None:
     with pytest.raises(NotFound):
         await Producer("nowhere", client=client).put_record(Record(b"x", "key"))

@@ -1,4 +1,4 @@
-"""Our consumer's whole pipeline on every server, polling and pushed where the server pushes: splits, replays, a restart."""
+"""Our consumer's whole pipeline on every server, by polling and by fan-out: splits, replays, a restart."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from kinstream import (
 
 FIRST = "shardId-000000000000"
 PATIENCE = 4
-"""Seconds for which a case reads; on some servers it would go on for ever."""
+"""Seconds for which a case reads, because on some servers it would not end."""
 FETCHES: dict[str, Any] = {
     "poll": Polling(),
     "auto": PreferFanOut(fan_out=EnhancedFanOut(consumer_name="billing")),
@@ -47,7 +47,7 @@ async def client(endpoint: Endpoint) -> AsyncIterator[Client]:
 
 
 class Stream:
-    """A stream of one shard at first, whose records are numbered."""
+    """A stream of initially one shard, with numbered records."""
 
     def __init__(self, client: Client, name: str) -> None:
         self.client = client
@@ -74,7 +74,7 @@ class Stream:
         await self.change("SplitShard", ShardToSplit=FIRST, NewStartingHashKey=str(2**127))
 
     def check(self, records: list[ReceivedRecord[bytes]]) -> None:
-        """Check that all came once, each key's in order, and those of the parent before those of the children."""
+        """Check that all records were read once, in order for each key, those of the parent before those of the children."""
         numbers = [int(record.data) for record in records]
         assert sorted(numbers) == list(range(self.written))
         of_keys: defaultdict[str | None, list[int]] = defaultdict(list)
@@ -93,7 +93,7 @@ async def stream(client: Client, names: Iterator[str]) -> Stream:
 
 
 async def take(reader: Consumer, count: int | None = None) -> list[ReceivedRecord[bytes]]:
-    """Take so many records, or all there are."""
+    """Take the given number of records, or all."""
     found: list[ReceivedRecord[bytes]] = []
     async with asyncio.timeout(PATIENCE), aclosing(aiter(reader)) as records:
         while len(found) != count:
@@ -104,7 +104,7 @@ async def take(reader: Consumer, count: int | None = None) -> list[ReceivedRecor
     return found
 
 
-async def test_records_come_while_they_are_written(client: Client, stream: Stream, fetch: Any) -> None:
+async def test_records_are_read_while_they_are_written(client: Client, stream: Stream, fetch: Any) -> None:
     async with Consumer(stream.name, client=client, start="TRIM_HORIZON", fetch=fetch) as reader:
         records = aiter(reader)
         found: list[ReceivedRecord[bytes]] = []
@@ -115,7 +115,9 @@ async def test_records_come_while_they_are_written(client: Client, stream: Strea
     stream.check(found)
 
 
-async def test_all_records_come_once_and_in_order_through_a_split(client: Client, stream: Stream, fetch: Any) -> None:
+async def test_all_records_are_read_once_and_in_order_through_a_split(
+    client: Client, stream: Stream, fetch: Any
+) -> None:
     await stream.write(20)
     async with Consumer(stream.name, client=client, start="TRIM_HORIZON", fetch=fetch) as reader:
         records = aiter(reader)
@@ -136,14 +138,14 @@ async def test_replay_reads_closed_parent_and_children_and_ends(client: Client, 
         stream.check(await take(reader))
 
 
-async def test_restarted_it_goes_on_after_the_last_record_that_is_done(
+async def test_restarted_consumer_continues_after_the_last_completed_record(
     client: Client, stream: Stream, tmp_path: Path
 ) -> None:
     await stream.write(20)
     store = SQLiteLeaseStore(tmp_path / "checkpoints.db")
     options: dict[str, Any] = {"client": client, "application": "billing", "lease_store": store}
     async with Consumer(stream.name, **options) as reader:
-        found = (await take(reader, 8))[:-1]  # the last one is in hand
+        found = (await take(reader, 8))[:-1]  # the last one is being handled
     async with Consumer(stream.name, **options) as reader:
         found += await take(reader, 13)
     await store.close()

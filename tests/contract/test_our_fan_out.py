@@ -56,7 +56,7 @@ async def test_records_are_pushed_and_a_shard_ends_with_its_children(other: tupl
                     seen += [record.data for record in (await anext(pages)).records]
             assert seen == [b"0", b"1", b"2"]
             if place == "kinesis-local":
-                return  # it never says that a shard has ended, but goes on with empty events
+                return  # it never reports the end of a shard, but continues with empty events
             split = {**stream, "ShardToSplit": shard.shard_id, "NewStartingHashKey": str(2**127)}
             await client.call("SplitShard", split)
             while not (page := await anext(pages)).ended:

@@ -34,7 +34,7 @@ def resource(request: pytest.FixtureRequest, kinesis: Any, stream: Make) -> str:
     return str(kinesis.register_stream_consumer(StreamARN=arn, ConsumerName="app")["Consumer"]["ConsumerARN"])
 
 
-def test_policy_is_given_back_as_it_was_put(kinesis: Any, resource: str) -> None:
+def test_policy_is_returned_as_it_was_put(kinesis: Any, resource: str) -> None:
     for text in (policy(resource), policy("*")):
         kinesis.put_resource_policy(ResourceARN=resource, Policy=text)
         assert kinesis.get_resource_policy(ResourceARN=resource)["Policy"] == text
@@ -42,23 +42,23 @@ def test_policy_is_given_back_as_it_was_put(kinesis: Any, resource: str) -> None
     assert kinesis.get_resource_policy(ResourceARN=resource)["Policy"] == "{}"
 
 
-def test_policy_that_is_not_there_cannot_be_deleted(kinesis: Any, resource: str, refused: Refused) -> None:
+def test_policy_that_does_not_exist_cannot_be_deleted(kinesis: Any, resource: str, refused: Refused) -> None:
     text = f"No resource policy found for resource ARN {resource}."
     refused("ResourceNotFoundException", text, kinesis.delete_resource_policy, ResourceARN=resource)
 
 
 @pytest.mark.parametrize("text", ["", "no json", "[]", "{}", '{"Statement": 1}', "x" * 20_481])
-def test_text_that_is_no_policy_is_refused(kinesis: Any, resource: str, refused: Refused, text: str) -> None:
+def test_invalid_policy_is_refused(kinesis: Any, resource: str, refused: Refused, text: str) -> None:
     refused("InvalidArgumentException", "policy", kinesis.put_resource_policy, ResourceARN=resource, Policy=text)
 
 
 @pytest.mark.parametrize("call", ["get_resource_policy", "delete_resource_policy"])
-def test_policy_of_what_is_not_there_is_not_found(kinesis: Any, refused: Refused, call: str) -> None:
+def test_policy_of_an_unknown_resource_is_not_found(kinesis: Any, refused: Refused, call: str) -> None:
     text = "Stream nowhere under account 000000000000 not found."
     refused("ResourceNotFoundException", text, getattr(kinesis, call), ResourceARN=f"{ACCOUNT}:stream/nowhere")
 
 
-def test_policies_of_a_stream_and_its_consumer_are_two(kinesis: Any, stream: Make) -> None:
+def test_policies_of_a_stream_and_its_consumer_are_independent(kinesis: Any, stream: Make) -> None:
     arn = f"{ACCOUNT}:stream/{stream()}"
     consumer = kinesis.register_stream_consumer(StreamARN=arn, ConsumerName="app")["Consumer"]["ConsumerARN"]
     kinesis.put_resource_policy(ResourceARN=arn, Policy=policy(arn))

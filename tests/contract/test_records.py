@@ -17,7 +17,7 @@ TOP = 2**128 - 1
 MIB = 1024 * 1024
 
 
-def test_record_comes_back_as_it_went(kinesis: Any, stream: Make, drain: Drain) -> None:
+def test_record_is_read_as_it_was_put(kinesis: Any, stream: Make, drain: Drain) -> None:
     name = stream()
     put = kinesis.put_record(StreamName=name, Data=bytes(range(256)), PartitionKey="key")
     assert (put["ShardId"], put["EncryptionType"]) == ("shardId-000000000000", "NONE")
@@ -32,7 +32,7 @@ def test_record_comes_back_as_it_went(kinesis: Any, stream: Make, drain: Drain) 
     }
 
 
-def test_put_of_many_answers_in_their_order(kinesis: Any, stream: Make, drain: Drain) -> None:
+def test_results_of_a_put_are_in_the_order_of_the_records(kinesis: Any, stream: Make, drain: Drain) -> None:
     name = stream(4)
     records = [{"Data": str(i).encode(), "PartitionKey": f"key-{i}"} for i in range(500)]
     put = kinesis.put_records(StreamName=name, Records=records)
@@ -61,7 +61,7 @@ def test_md5_of_the_key_decides_the_shard(kinesis: Any, stream: Make) -> None:
         assert result["ShardId"] == owner
 
 
-def test_explicit_hash_key_decides_before_the_partition_key(kinesis: Any, stream: Make) -> None:
+def test_explicit_hash_key_takes_precedence_over_the_partition_key(kinesis: Any, stream: Make) -> None:
     name = stream(2)
     half = 2**127
     for hash_key, index in ((0, 0), (half - 1, 0), (half, 1), (TOP, 1)):
@@ -72,7 +72,7 @@ def test_explicit_hash_key_decides_before_the_partition_key(kinesis: Any, stream
     assert [r["ShardId"] for r in put["Records"]] == ["shardId-000000000001", "shardId-000000000000"]
 
 
-def test_sequence_numbers_grow_along_a_shard(kinesis: Any, stream: Make) -> None:
+def test_sequence_numbers_increase_within_a_shard(kinesis: Any, stream: Make) -> None:
     name = stream()
     numbers = [kinesis.put_record(StreamName=name, Data=b"x", PartitionKey="k")["SequenceNumber"] for _ in range(20)]
     put = kinesis.put_records(StreamName=name, Records=[{"Data": b"x", "PartitionKey": "k"}] * 50)
@@ -81,19 +81,19 @@ def test_sequence_numbers_grow_along_a_shard(kinesis: Any, stream: Make) -> None
     assert [int(n) for n in numbers] == sorted({int(n) for n in numbers})
 
 
-def test_empty_data_is_data(kinesis: Any, stream: Make, drain: Drain) -> None:
+def test_empty_data_is_accepted(kinesis: Any, stream: Make, drain: Drain) -> None:
     name = stream()
     kinesis.put_record(StreamName=name, Data=b"", PartitionKey="k")
     assert [r["Data"] for r in drain(name)] == [b""]
 
 
-def test_equal_records_are_kept_each(kinesis: Any, stream: Make, drain: Drain) -> None:
+def test_equal_records_are_all_stored(kinesis: Any, stream: Make, drain: Drain) -> None:
     name = stream()
     kinesis.put_records(StreamName=name, Records=[{"Data": b"same", "PartitionKey": "k"}] * 3)
     assert len({r["SequenceNumber"] for r in drain(name)}) == 3
 
 
-def test_record_may_be_as_large_as_the_stream_allows_key_included(kinesis: Any, stream: Make, refused: Refused) -> None:
+def test_maximum_record_size_includes_the_partition_key(kinesis: Any, stream: Make, refused: Refused) -> None:
     name = stream()
     kinesis.put_record(StreamName=name, Data=b"x" * (MIB - 2), PartitionKey="ä")
     text = "at 'data' failed to satisfy constraint: Member must have length less than or equal to 1048576"
@@ -107,7 +107,7 @@ def test_record_may_be_as_large_as_the_stream_allows_key_included(kinesis: Any, 
     )
 
 
-def test_large_records_go_where_the_stream_was_made_for_them(kinesis: Any, stream: Make, drain: Drain) -> None:
+def test_large_records_are_accepted_if_the_stream_allows_them(kinesis: Any, stream: Make, drain: Drain) -> None:
     name = stream(MaxRecordSizeInKiB=10240)
     data = bytes(10 * MIB - 1)
     kinesis.put_record(StreamName=name, Data=data, PartitionKey="k")
@@ -115,9 +115,7 @@ def test_large_records_go_where_the_stream_was_made_for_them(kinesis: Any, strea
     assert record["Data"] == data
 
 
-def test_put_of_more_than_ten_mebibytes_is_refused_whole(
-    kinesis: Any, stream: Make, drain: Drain, refused: Refused
-) -> None:
+def test_put_of_more_than_ten_mebibytes_is_refused(kinesis: Any, stream: Make, drain: Drain, refused: Refused) -> None:
     name = stream()
     entries = [{"Data": bytes(MIB - 1), "PartitionKey": "k"}] * 10
     kinesis.put_records(StreamName=name, Records=entries)
@@ -157,7 +155,7 @@ def test_hash_key_of_the_wrong_form_is_refused(kinesis: Any, stream: Make, refus
     refused("ValidationException", text, kinesis.put_records, StreamName=name, Records=[entry])
 
 
-def test_hash_key_beyond_the_last_is_refused(kinesis: Any, stream: Make, refused: Refused) -> None:
+def test_hash_key_above_the_maximum_is_refused(kinesis: Any, stream: Make, refused: Refused) -> None:
     name = stream()
     entry = {"Data": b"x", "PartitionKey": "k", "ExplicitHashKey": str(TOP + 1)}
     text = f"ExplicitHashKey must be in the range: [0, 2^128-1]. Specified value was {TOP + 1}"
@@ -171,7 +169,7 @@ def test_more_than_five_hundred_records_are_refused(kinesis: Any, stream: Make, 
     refused("ValidationException", text, kinesis.put_records, StreamName=stream(), Records=records)
 
 
-def test_put_to_a_stream_that_is_not_there_is_not_found(kinesis: Any, refused: Refused) -> None:
+def test_put_to_an_unknown_stream_is_not_found(kinesis: Any, refused: Refused) -> None:
     text = "Stream nowhere under account 000000000000 not found."
     refused("ResourceNotFoundException", text, kinesis.put_record, StreamName="nowhere", Data=b"", PartitionKey="k")
 
@@ -183,7 +181,7 @@ def test_put_to_a_stream_that_is_creating_is_not_found(slow: Any, names: Any, re
     refused("ResourceNotFoundException", text, slow.put_record, StreamName=name, Data=b"", PartitionKey="k")
 
 
-def test_rehearsal_writes_nothing(kinesis: Any, stream: Make, drain: Drain, refused: Refused) -> None:
+def test_dry_run_writes_nothing(kinesis: Any, stream: Make, drain: Drain, refused: Refused) -> None:
     if "DryRun" not in kinesis.meta.service_model.operation_model("PutRecord").input_shape.members:
         pytest.skip("this botocore knows no DryRun")
     name = stream()
@@ -193,14 +191,14 @@ def test_rehearsal_writes_nothing(kinesis: Any, stream: Make, drain: Drain, refu
     assert drain(name) == []
 
 
-def test_ordering_takes_a_number_of_the_stream_and_gives_a_greater_one(kinesis: Any, stream: Make) -> None:
+def test_ordering_by_a_number_of_the_stream_returns_a_greater_number(kinesis: Any, stream: Make) -> None:
     name = stream()
     first = kinesis.put_record(StreamName=name, Data=b"1", PartitionKey="k")["SequenceNumber"]
     second = kinesis.put_record(StreamName=name, Data=b"2", PartitionKey="k", SequenceNumberForOrdering=first)
     assert int(second["SequenceNumber"]) > int(first)
 
 
-def test_ordering_by_a_foreign_number_is_refused(kinesis: Any, stream: Make, refused: Refused) -> None:
+def test_ordering_by_a_number_of_another_stream_is_refused(kinesis: Any, stream: Make, refused: Refused) -> None:
     name, other = stream(), stream(9)
     for _ in range(3):
         put = kinesis.put_record(StreamName=other, Data=b"1", PartitionKey="k", ExplicitHashKey=str(TOP))
@@ -216,7 +214,7 @@ def test_ordering_by_a_foreign_number_is_refused(kinesis: Any, stream: Make, ref
         )
 
 
-def test_read_gives_as_many_as_asked_and_goes_on_after_them(kinesis: Any, stream: Make) -> None:
+def test_read_returns_up_to_the_limit_and_continues_after_it(kinesis: Any, stream: Make) -> None:
     name = stream()
     kinesis.put_records(StreamName=name, Records=[{"Data": str(i).encode(), "PartitionKey": "k"} for i in range(25)])
     kinesis.put_record(StreamName=name, Data=b"25", PartitionKey="k")
@@ -233,7 +231,7 @@ def test_read_gives_as_many_as_asked_and_goes_on_after_them(kinesis: Any, stream
     assert data == list(range(26))
 
 
-def test_read_gives_ten_mebibytes_at_most(kinesis: Any, stream: Make) -> None:
+def test_read_returns_at_most_ten_mebibytes(kinesis: Any, stream: Make) -> None:
     name = stream()
     for _ in range(3):
         kinesis.put_records(StreamName=name, Records=[{"Data": bytes(MIB - 1), "PartitionKey": "k"}] * 4)
@@ -252,7 +250,7 @@ def test_read_of_more_than_ten_thousand_is_refused(kinesis: Any, refused: Refuse
     refused("ValidationException", text, kinesis.get_records, ShardIterator="x", Limit=10001)
 
 
-def test_answer_says_how_far_behind_it_is(kinesis: Any, stream: Make, clock: Any) -> None:
+def test_response_has_the_lag_in_milliseconds(kinesis: Any, stream: Make, clock: Any) -> None:
     name = stream()
     kinesis.put_records(StreamName=name, Records=[{"Data": b"x", "PartitionKey": "k"}] * 3)
     clock.offset += 40

@@ -1,4 +1,4 @@
-"""Splits and merges: lineage, closed parents, and what ListShards makes of them."""
+"""Splits and merges: lineage, closed parents, and their form in ListShards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def shard(index: int) -> str:
 
 @pytest.fixture
 def family(kinesis: Any, stream: Make, active: Active) -> str:
-    """Two shards; the first was split, then its second child merged with the second: 0 -> 2, 3; 3 + 1 -> 4."""
+    """Two shards. The first was split, then its second child merged with the second: 0 -> 2, 3; 3 + 1 -> 4."""
     name = stream(2)
 
     def put(data: bytes, key: int) -> None:
@@ -66,7 +66,7 @@ def test_children_name_their_parents_and_share_their_hash_keys(kinesis: Any, fam
     assert closed == [True, True, False, True, False]
 
 
-def test_childs_numbers_are_after_its_parents(kinesis: Any, family: str) -> None:
+def test_sequence_numbers_of_a_child_are_greater_than_those_of_its_parents(kinesis: Any, family: str) -> None:
     shards = {s["ShardId"]: s for s in kinesis.list_shards(StreamName=family)["Shards"]}
     for child in shards.values():
         for parent in (child.get("ParentShardId"), child.get("AdjacentParentShardId")):
@@ -75,7 +75,7 @@ def test_childs_numbers_are_after_its_parents(kinesis: Any, family: str) -> None
                 assert int(ending) < int(child["SequenceNumberRange"]["StartingSequenceNumber"])
 
 
-def test_records_stay_where_they_were_written(family: str, drain: Drain) -> None:
+def test_records_stay_in_the_shard_that_stored_them(family: str, drain: Drain) -> None:
     assert [[r["Data"] for r in drain(family, shard(i))] for i in range(5)] == [
         [b"first"], [], [], [b"second"], [b"third"],
     ]  # fmt: skip
@@ -114,7 +114,7 @@ def test_closed_parent_ends_with_its_children(kinesis: Any, family: str) -> None
 
 
 @pytest.mark.parametrize("kind", ["LATEST", "AFTER_SEQUENCE_NUMBER", "AT_SEQUENCE_NUMBER"])
-def test_reading_from_the_end_of_a_closed_parent_ends_at_once(kinesis: Any, family: str, kind: str) -> None:
+def test_reading_from_the_end_of_a_closed_parent_ends_immediately(kinesis: Any, family: str, kind: str) -> None:
     ending = kinesis.list_shards(StreamName=family)["Shards"][0]["SequenceNumberRange"]["EndingSequenceNumber"]
     number = {} if kind == "LATEST" else {"StartingSequenceNumber": ending}
     iterator = kinesis.get_shard_iterator(StreamName=family, ShardId=shard(0), ShardIteratorType=kind, **number)
@@ -196,7 +196,7 @@ def test_merge_of_shards_that_are_not_adjacent_is_refused(kinesis: Any, stream: 
     )
 
 
-def test_filters_choose_shards(kinesis: Any, family: str) -> None:
+def test_filters_select_shards(kinesis: Any, family: str) -> None:
     assert listed(kinesis, family) == [0, 1, 2, 3, 4]
     assert listed(kinesis, family, ShardFilter={"Type": "FROM_TRIM_HORIZON"}) == [0, 1, 2, 3, 4]
     assert listed(kinesis, family, ShardFilter={"Type": "AT_TRIM_HORIZON"}) == [0, 1]
@@ -205,7 +205,7 @@ def test_filters_choose_shards(kinesis: Any, family: str) -> None:
     assert listed(kinesis, family, ExclusiveStartShardId=shard(2)) == [3, 4]
 
 
-def test_timestamp_filters_choose_by_when_shards_were_open(kinesis: Any, family: str, drain: Drain) -> None:
+def test_timestamp_filters_select_shards_that_were_open_then(kinesis: Any, family: str, drain: Drain) -> None:
     first, second, third = (drain(family, shard(i))[0]["ApproximateArrivalTimestamp"] for i in (0, 3, 4))
 
     def at(moment: datetime) -> list[int]:
@@ -234,7 +234,7 @@ def test_listing_is_paged_by_tokens_that_keep_the_filter(kinesis: Any, family: s
         assert [[int(s["ShardId"][-12:]) for s in page["Shards"]] for page in pages] == expected
 
 
-def test_listing_gives_a_thousand_shards_at_most(kinesis: Any, stream: Make) -> None:
+def test_listing_returns_at_most_a_thousand_shards(kinesis: Any, stream: Make) -> None:
     name = stream(1001)
     answer = kinesis.list_shards(StreamName=name, MaxResults=10000)
     assert len(answer["Shards"]) == 1000
@@ -250,7 +250,9 @@ def test_listing_gives_a_thousand_shards_at_most(kinesis: Any, stream: Make) -> 
         ({"ShardFilter": {"Type": "AT_LATEST"}}, "NextToken and ShardFilter cannot be provided together."),
     ],
 )
-def test_token_stands_alone(kinesis: Any, family: str, refused: Refused, options: dict[str, Any], text: str) -> None:
+def test_token_cannot_be_combined_with_other_arguments(
+    kinesis: Any, family: str, refused: Refused, options: dict[str, Any], text: str
+) -> None:
     token = kinesis.list_shards(StreamName=family, MaxResults=1)["NextToken"]
     refused("InvalidArgumentException", text, kinesis.list_shards, NextToken=token, **options)
 
@@ -266,7 +268,7 @@ def test_token_expires_after_five_minutes(family: str, raw: Any, clock: Any) -> 
     assert code == "ExpiredNextTokenException"
 
 
-def test_token_that_is_none_is_refused(kinesis: Any, refused: Refused) -> None:
+def test_invalid_token_is_refused(kinesis: Any, refused: Refused) -> None:
     refused("InvalidArgumentException", "NextToken is invalid.", kinesis.list_shards, NextToken="nonsense")
 
 
@@ -283,7 +285,7 @@ def test_listing_needs_a_stream_or_a_token(kinesis: Any, refused: Refused) -> No
         {"Type": "AT_LATEST", "Timestamp": datetime(2020, 1, 1, tzinfo=UTC)},
     ],
 )
-def test_filter_needs_what_its_type_needs_and_nothing_else(
+def test_filter_needs_exactly_the_members_of_its_type(
     kinesis: Any, stream: Make, refused: Refused, wrong: dict[str, Any]
 ) -> None:
     refused("InvalidArgumentException", "ShardFilter", kinesis.list_shards, StreamName=stream(), ShardFilter=wrong)
@@ -296,7 +298,7 @@ def test_listing_of_a_stream_that_is_creating_is_in_use(slow: Any, names: Any, r
     refused("ResourceInUseException", text, slow.list_shards, StreamName=name)
 
 
-def test_creation_time_tells_streams_of_one_name_apart(kinesis: Any, stream: Make, refused: Refused) -> None:
+def test_creation_time_distinguishes_streams_of_the_same_name(kinesis: Any, stream: Make, refused: Refused) -> None:
     name = stream()
     created = kinesis.describe_stream(StreamName=name)["StreamDescription"]["StreamCreationTimestamp"]
     assert listed(kinesis, name, StreamCreationTimestamp=created) == [0]

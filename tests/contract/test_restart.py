@@ -1,4 +1,4 @@
-"""What was set is still set after a restart on the same folder, also what was still under way."""
+"""Settings and pending changes survive a restart with the same folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ARN = "arn:aws:kinesis:us-east-1:000000000000:stream"
 
 
 def look(client: Any) -> dict[str, Any]:
-    """Return all that can be asked about streams, consumers and the account."""
+    """Return all descriptions of streams, consumers and the account."""
     found: dict[str, Any] = {}
     for name in client.list_streams()["StreamNames"]:
         arn = f"{ARN}/{name}"
@@ -41,7 +41,7 @@ def records(client: Any, name: str) -> list[str]:
     ]
 
 
-def test_everything_that_was_set_is_there_after_a_restart(tmp_path: Path) -> None:
+def test_all_settings_survive_a_restart(tmp_path: Path) -> None:
     with Server(data_dir=tmp_path, transition=0, quotas=False) as server:
         client = Endpoint("own", server.url).boto3()
         client.update_account_settings(MinimumThroughputBillingCommitment={"Status": "ENABLED"})
@@ -83,7 +83,7 @@ def test_everything_that_was_set_is_there_after_a_restart(tmp_path: Path) -> Non
         assert records(client, "orders") == ["NONE", "KMS"]
 
 
-def test_what_was_under_way_is_done_after_a_restart(tmp_path: Path) -> None:
+def test_pending_changes_are_completed_after_a_restart(tmp_path: Path) -> None:
     with Server(data_dir=tmp_path, transition=0, quotas=False) as server:
         client = Endpoint("own", server.url).boto3()
         client.create_stream(StreamName="orders", ShardCount=2)
@@ -107,7 +107,7 @@ def test_what_was_under_way_is_done_after_a_restart(tmp_path: Path) -> None:
     assert after["orders"]["consumers"][0]["ConsumerStatus"] == "ACTIVE"
 
 
-def test_shard_counts_of_the_day_are_counted_over_a_restart(tmp_path: Path) -> None:
+def test_shard_count_limit_survives_a_restart(tmp_path: Path) -> None:
     def scale(client: Any, target: int) -> None:
         client.update_shard_count(StreamName="orders", TargetShardCount=target, ScalingType="UNIFORM_SCALING")
         client.describe_stream_summary(StreamName="orders")

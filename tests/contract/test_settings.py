@@ -24,7 +24,7 @@ METRICS = [
 
 
 def described(kinesis: Any, name: str) -> dict[str, Any]:
-    """Return what DescribeStreamSummary says; what DescribeStream says too must be the same."""
+    """Return the response of DescribeStreamSummary. The members that DescribeStream has too must be equal."""
     summary = dict(kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"])
     description = kinesis.describe_stream(StreamName=name)["StreamDescription"]
     assert {key: summary.get(key) for key in description if key not in ("Shards", "HasMoreShards")} == {
@@ -67,7 +67,7 @@ def test_retention_is_raised_and_lowered(kinesis: Any, stream: Make, active: Act
     assert described(kinesis, name)["RetentionPeriodHours"] == 25
 
 
-def test_retention_that_there_is_already_is_taken(kinesis: Any, stream: Make) -> None:
+def test_current_retention_is_accepted(kinesis: Any, stream: Make) -> None:
     name = stream()
     kinesis.increase_stream_retention_period(StreamName=name, RetentionPeriodHours=24)
     kinesis.decrease_stream_retention_period(StreamName=name, RetentionPeriodHours=24)
@@ -151,7 +151,7 @@ def test_encryption_begins_when_the_stream_is_active_again(slow: Any, names: Ite
     active(slow, name)
 
 
-def test_no_encryption_is_no_kind_of_encryption_to_start(kinesis: Any, stream: Make, refused: Refused) -> None:
+def test_encryption_type_none_is_refused(kinesis: Any, stream: Make, refused: Refused) -> None:
     arguments = {"StreamName": stream(), "EncryptionType": "NONE", "KeyId": "alias/a"}
     text = "KMS is the only valid EncryptionType"
     refused("InvalidArgumentException", text, kinesis.start_stream_encryption, **arguments)
@@ -190,7 +190,7 @@ def test_monitoring_is_enabled_and_disabled_metric_by_metric(kinesis: Any, strea
     active(kinesis, name)
 
 
-def test_all_metrics_have_one_name(kinesis: Any, stream: Make, active: Active) -> None:
+def test_all_selects_every_metric(kinesis: Any, stream: Make, active: Active) -> None:
     name = stream()
     assert (
         kinesis.enable_enhanced_monitoring(StreamName=name, ShardLevelMetrics=["ALL"])["DesiredShardLevelMetrics"]
@@ -205,7 +205,7 @@ def test_all_metrics_have_one_name(kinesis: Any, stream: Make, active: Active) -
     assert described(kinesis, name)["EnhancedMonitoring"] == [{"ShardLevelMetrics": []}]
 
 
-def test_metric_that_is_none_is_refused(kinesis: Any, stream: Make, refused: Refused) -> None:
+def test_unknown_metric_is_refused(kinesis: Any, stream: Make, refused: Refused) -> None:
     text = (
         "Value '[Ease]' at 'shardLevelMetrics' failed to satisfy constraint: Member must satisfy constraint: "
         "[Member must satisfy enum value set: [IncomingBytes, "
@@ -270,7 +270,7 @@ def test_shards_of_an_on_demand_stream_are_not_split_or_merged(kinesis: Any, on_
 # Record size
 
 
-def test_record_size_is_raised_and_records_of_ten_mebibytes_pass(
+def test_raised_record_size_accepts_records_of_ten_mebibytes(
     kinesis: Any, stream: Make, active: Active, drain: Drain, refused: Refused
 ) -> None:
     name = stream()
@@ -305,14 +305,14 @@ def test_record_size_out_of_range_is_refused(kinesis: Any, stream: Make, refused
     )
 
 
-def test_record_size_is_some_streams(kinesis: Any, refused: Refused) -> None:
+def test_record_size_needs_a_stream(kinesis: Any, refused: Refused) -> None:
     refused("InvalidArgumentException", "StreamARN", kinesis.update_max_record_size, MaxRecordSizeInKiB=2048)
 
 
 # How records are spread. aiobotocore's botocore does not know it yet: these speak for themselves.
 
 
-def test_records_without_keys_are_spread_over_all_shards(
+def test_records_without_keys_are_distributed_over_all_shards(
     raw: Any, names: Iterator[str], drain: Drain, kinesis: Any
 ) -> None:
     name = next(names)
@@ -337,7 +337,7 @@ def test_records_without_keys_are_spread_over_all_shards(
     kinesis.delete_stream(StreamName=name)
 
 
-def test_strategy_changes_at_once(raw: Any, on_demand: Make) -> None:
+def test_distribution_strategy_changes_immediately(raw: Any, on_demand: Make) -> None:
     name = on_demand()
     put = json_body(name)
     text = "1 validation error detected: Value null at 'partitionKey' failed to satisfy constraint: Member must not be null"
@@ -360,7 +360,7 @@ def test_summary_names_the_distribution_strategy_of_every_stream(raw: Any, strea
         assert summary["RecordDistributionStrategy"] == "USER_PARTITION_KEY"
 
 
-def test_provisioned_stream_cannot_spread_its_records(raw: Any, stream: Make) -> None:
+def test_provisioned_stream_cannot_distribute_records_itself(raw: Any, stream: Make) -> None:
     body = b'{"StreamARN": "%s", "RecordDistributionStrategy": "AUTO"}' % arn(stream()).encode()
     status, code, text = raw.refusal(raw.sign("UpdateStreamRecordDistributionStrategy", body), body)
     assert (status, code) == (400, "InvalidArgumentException")

@@ -1,4 +1,4 @@
-"""UpdateShardCount: shards of equal size, by splits and merges whose lineage is right."""
+"""UpdateShardCount: shards of equal size, by splits and merges with the correct lineage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOP = 2**128
 
 @pytest.fixture
 def scale(kinesis: Any, active: Active) -> Callable[[str, int], dict[str, Any]]:
-    """Changes a stream's shard count, and returns the answer when it is done."""
+    """Changes the shard count of a stream, and returns the response once the change has taken effect."""
 
     def update(name: str, target: int) -> dict[str, Any]:
         answer = kinesis.update_shard_count(StreamName=name, TargetShardCount=target, ScalingType="UNIFORM_SCALING")
@@ -38,7 +38,7 @@ def starts(kinesis: Any, name: str) -> list[int]:
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 3), (2, 4), (3, 2), (4, 2), (4, 6), (5, 3), (6, 6)])
-def test_open_shards_are_equal_in_the_end(
+def test_open_shards_are_equal_after_scaling(
     kinesis: Any, stream: Make, scale: Callable[..., dict[str, Any]], before: int, after: int
 ) -> None:
     name = stream(before)
@@ -108,7 +108,7 @@ def test_records_are_read_in_order_through_all_generations(
     assert found == {f"key-{key}": [0, 1, 2, 3, 4] for key in range(8)}
 
 
-def test_stream_is_updating_meanwhile(slow: Any, names: Iterator[str], active: Active) -> None:
+def test_stream_is_updating_while_it_scales(slow: Any, names: Iterator[str], active: Active) -> None:
     name = next(names)
     slow.create_stream(StreamName=name, ShardCount=2)
     active(slow, name)
@@ -127,7 +127,9 @@ def test_stream_is_updating_meanwhile(slow: Any, names: Iterator[str], active: A
         (1, "UpdateShardCount cannot scale down below half your current open shard count."),
     ],
 )
-def test_count_out_of_reach_is_refused(kinesis: Any, stream: Make, refused: Refused, target: int, text: str) -> None:
+def test_shard_count_out_of_range_is_refused(
+    kinesis: Any, stream: Make, refused: Refused, target: int, text: str
+) -> None:
     arguments = {"StreamName": stream(4), "TargetShardCount": target, "ScalingType": "UNIFORM_SCALING"}
     refused("LimitExceededException", text, kinesis.update_shard_count, **arguments)
 
@@ -160,7 +162,7 @@ def test_eleventh_count_in_a_day_is_refused(
     )
 
 
-def test_stream_that_is_not_there_has_no_shards(kinesis: Any, refused: Refused) -> None:
+def test_unknown_stream_cannot_be_scaled(kinesis: Any, refused: Refused) -> None:
     refused(
         "ResourceNotFoundException",
         "Stream nowhere under account 000000000000 not found.",

@@ -1,4 +1,4 @@
-"""Signatures: who is let in, and what the others are told."""
+"""Signatures: accepted requests, and the errors for others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_wrong_secret_is_an_invalid_signature(endpoint: Any, refused: Refused) -
     refused("InvalidSignatureException", MISMATCH, endpoint.boto3(aws_secret_access_key="wrong").list_streams)
 
 
-def test_any_region_is_let_in(endpoint: Any) -> None:
+def test_any_region_is_accepted(endpoint: Any) -> None:
     for region in ("eu-central-1", "mars-north-1"):
         endpoint.boto3(region_name=region).list_streams()
 
@@ -36,7 +36,7 @@ def test_session_token_is_signed_and_otherwise_ignored(endpoint: Any, raw: Any) 
     assert raw.refusal(headers, BODY)[1] == "InvalidSignatureException"
 
 
-def test_unsigned_request_misses_a_token(raw: Any) -> None:
+def test_unsigned_request_is_refused(raw: Any) -> None:
     headers = raw.sign("ListStreams", BODY)
     del headers["Authorization"]
     assert raw.refusal(headers, BODY) == (400, "MissingAuthenticationTokenException", "Missing Authentication Token")
@@ -78,7 +78,7 @@ def test_authorization_without_a_date_is_incomplete(raw: Any) -> None:
 
 
 @pytest.mark.parametrize("date", ["today", "20260101T000000", "99999999T999999Z", "20260230T000000Z"])
-def test_date_that_is_none_is_refused(raw: Any, date: str) -> None:
+def test_invalid_date_is_refused(raw: Any, date: str) -> None:
     headers = raw.sign("ListStreams", BODY)
     headers["X-Amz-Date"] = date
     headers["Authorization"] = headers["Authorization"].replace(
@@ -102,7 +102,7 @@ def test_changed_path_or_query_is_refused(raw: Any) -> None:
         assert raw.refusal(raw.sign("ListStreams", BODY), BODY, path=path)[1] == "InvalidSignatureException", path
 
 
-def test_body_hash_may_be_told_and_must_be_true(raw: Any) -> None:
+def test_given_body_hash_must_match_the_body(raw: Any) -> None:
     header = "X-Amz-Content-Sha256"
     good = raw.sign("ListStreams", BODY, extra={header: sha256(BODY).hexdigest()})
     assert raw.send(good, BODY)[0] == 200
@@ -132,7 +132,7 @@ def test_spaces_in_signed_headers_are_as_in_the_specification(raw: Any) -> None:
     assert raw.send(headers, BODY)[0] == 200
 
 
-def test_nobody_without_a_signature_learns_what_exists(raw: Any) -> None:
+def test_wrongly_signed_request_reveals_no_stream(raw: Any) -> None:
     body = b'{"StreamName": "nowhere"}'
     headers = raw.sign("DescribeStream", body, secret_access_key="wrong")
     assert raw.refusal(headers, body)[1] == "InvalidSignatureException"

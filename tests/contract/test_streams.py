@@ -23,7 +23,7 @@ def test_stream_is_creating_then_active(slow: Any, names: Iterator[str], active:
     assert len(description["Shards"]) == 2
 
 
-def test_description_has_what_aws_describes(kinesis: Any, stream: Make) -> None:
+def test_description_has_the_members_of_aws(kinesis: Any, stream: Make) -> None:
     name = stream(2)
     description = kinesis.describe_stream(StreamName=name)["StreamDescription"]
     created = description.pop("StreamCreationTimestamp")
@@ -50,7 +50,7 @@ def test_description_has_what_aws_describes(kinesis: Any, stream: Make) -> None:
         assert len(shard["SequenceNumberRange"]["StartingSequenceNumber"]) == 56
 
 
-def test_summary_has_what_aws_sums_up(kinesis: Any, stream: Make) -> None:
+def test_summary_has_the_members_of_aws(kinesis: Any, stream: Make) -> None:
     name = stream(3, MaxRecordSizeInKiB=2048)
     summary = kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]
     del summary["StreamCreationTimestamp"]
@@ -86,12 +86,12 @@ def test_description_is_paged_by_shard(kinesis: Any, stream: Make) -> None:
     assert found == [f"shardId-{index:012}" for index in range(5)]
 
 
-def test_description_shows_a_hundred_shards_at_most(kinesis: Any, stream: Make) -> None:
+def test_description_returns_at_most_a_hundred_shards(kinesis: Any, stream: Make) -> None:
     description = kinesis.describe_stream(StreamName=stream(101), Limit=10000)["StreamDescription"]
     assert (len(description["Shards"]), description["HasMoreShards"]) == (100, True)
 
 
-def test_listing_shows_a_hundred_streams_at_most(slow: Any, names: Iterator[str]) -> None:
+def test_listing_returns_at_most_a_hundred_streams(slow: Any, names: Iterator[str]) -> None:
     mine = sorted(next(names) for _ in range(101))
     for name in mine:
         slow.create_stream(StreamName=name, ShardCount=1)
@@ -128,7 +128,7 @@ def test_deleted_stream_is_deleting_then_gone(
     refused("ResourceNotFoundException", text, slow.describe_stream, StreamName=name)
 
 
-def test_stream_made_again_is_empty(
+def test_recreated_stream_is_empty(
     kinesis: Any, stream: Make, drain: Callable[..., list[Any]], active: Active, gone: Active
 ) -> None:
     name = stream()
@@ -146,7 +146,7 @@ def test_stream_that_exists_is_in_use(kinesis: Any, stream: Make, refused: Refus
     refused("ResourceInUseException", text, kinesis.create_stream, StreamName=name, ShardCount=1)
 
 
-def test_every_operation_on_a_stream_takes_its_arn(kinesis: Any, stream: Make, active: Active, gone: Active) -> None:
+def test_every_operation_on_a_stream_accepts_its_arn(kinesis: Any, stream: Make, active: Active, gone: Active) -> None:
     name = stream(2)
     arn = kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]["StreamARN"]
     assert kinesis.describe_stream(StreamARN=arn)["StreamDescription"]["StreamName"] == name
@@ -165,7 +165,7 @@ def test_every_operation_on_a_stream_takes_its_arn(kinesis: Any, stream: Make, a
     gone(kinesis, name)
 
 
-def test_arn_is_that_of_the_region_that_was_asked(endpoint: Any, stream: Make) -> None:
+def test_arn_has_the_region_of_the_request(endpoint: Any, stream: Make) -> None:
     name = stream()
     asked = endpoint.boto3(region_name="eu-west-1").describe_stream_summary(StreamName=name)
     assert asked["StreamDescriptionSummary"]["StreamARN"] == f"arn:aws:kinesis:eu-west-1:000000000000:stream/{name}"
@@ -237,16 +237,16 @@ def test_neither_name_nor_arn_is_refused(kinesis: Any, refused: Refused) -> None
         ),
     ],
 )
-def test_arguments_that_break_the_model_are_refused_in_its_words(
+def test_invalid_arguments_are_refused_with_the_wording_of_the_model(
     kinesis: Any, refused: Refused, call: str, arguments: dict[str, Any], text: str
 ) -> None:
     refused("ValidationException", text, getattr(kinesis, call), **arguments)
 
 
-def test_more_shards_than_the_account_has_are_refused(kinesis: Any, refused: Refused) -> None:
+def test_shards_above_the_limit_of_the_account_are_refused(kinesis: Any, refused: Refused) -> None:
     text = "This request would exceed the shard limit for the account 000000000000"
     refused("LimitExceededException", text, kinesis.create_stream, StreamName="vast", ShardCount=1_000_000)
 
 
-def test_operation_that_is_not_there_is_unknown(kinesis: Any, refused: Refused) -> None:
+def test_unsupported_operation_is_unknown(kinesis: Any, refused: Refused) -> None:
     refused("UnknownOperationException", "", kinesis.list_channels)

@@ -21,7 +21,7 @@ CLIENTS = Path(__file__).parent / "clients"
 
 
 def command(client: str) -> tuple[list[str], Path]:
-    """Return how a client is run, and where. Raises NotPossible."""
+    """Return the command of a client and its folder. Raises NotPossible."""
     if client == "javascript":
         node_package(PACKAGE, VERSION)
         return ["node", str(CLIENTS / "javascript_subscriber.mjs")], ENVIRONMENTS / PACKAGE

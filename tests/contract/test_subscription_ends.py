@@ -1,4 +1,4 @@
-"""How a subscription ends, how fast it goes, and what it does while it is idle: by the server's clock, which the cases move."""
+"""End, throughput and idle events of a subscription, by the clock of the server, which the cases advance."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_subscription_ends_after_five_minutes(server: Server, kinesis: Any, name
     assert until(events, lambda _: False) == []
 
 
-def test_later_call_takes_over_and_the_old_subscription_is_told(
+def test_later_subscription_replaces_the_old_one_and_the_old_one_gets_an_error(
     server: Server, kinesis: Any, name: str, subscribe: Subscriber
 ) -> None:
     consumer = register(kinesis, name)
@@ -89,7 +89,7 @@ def test_later_call_takes_over_and_the_old_subscription_is_told(
     assert records(new, 1)[0]["Data"] == b"1"
 
 
-def test_five_seconds_count_though_the_first_subscription_is_gone(
+def test_five_seconds_apply_after_the_first_subscription_has_ended(
     server: Server, kinesis: Any, name: str, subscribe: Subscriber
 ) -> None:
     consumer = register(kinesis, name)
@@ -113,7 +113,7 @@ def test_call_soon_after_a_refused_one_exceeds_the_limit(
     subscribe(kinesis, consumer)
 
 
-def test_each_shard_of_each_consumer_may_be_called_at_once(kinesis: Any, subscribe: Subscriber) -> None:
+def test_each_shard_of_each_consumer_can_be_subscribed_immediately(kinesis: Any, subscribe: Subscriber) -> None:
     kinesis.create_stream(StreamName="wide", ShardCount=5)
     for consumer in [register(kinesis, "wide", app) for app in ("first", "second")]:
         for shard in range(5):
@@ -133,7 +133,7 @@ def test_idle_subscription_is_pushed_an_empty_event_every_five_seconds(
     assert records(subscribe(kinesis, register(kinesis, name, "b"), position=number), 1)[0]["Data"] == b"1"
 
 
-def test_consumer_gets_two_mebibytes_a_second_however_much_there_is(subscribe: Subscriber) -> None:
+def test_consumer_receives_at_most_two_mebibytes_a_second(subscribe: Subscriber) -> None:
     clock = ManualClock()
     with Server(clock=clock, transition=0) as server:
         kinesis = Endpoint("ours", server.url).boto3()
@@ -155,8 +155,8 @@ def test_consumer_gets_two_mebibytes_a_second_however_much_there_is(subscribe: S
     assert [moment - began > 0.99 * number for number, moment in enumerate(came, 1)] == [True] * 3
 
 
-def test_shard_that_closes_by_time_alone_ends_its_subscription(subscribe: Subscriber) -> None:
-    """Nobody else asks the server anything: the subscription itself must notice."""
+def test_shard_that_closes_without_a_request_ends_its_subscription(subscribe: Subscriber) -> None:
+    """No other request arrives, so the subscription itself must notice."""
     with Server(transition=0.2) as server:
         kinesis = Endpoint("ours", server.url).boto3()
         kinesis.create_stream(StreamName="events", ShardCount=1)
@@ -185,7 +185,7 @@ def test_consumer_that_is_not_active_cannot_subscribe() -> None:
             kinesis.subscribe_to_shard(**ask)
 
 
-def test_clock_that_a_test_moves_ends_and_paces_subscriptions(subscribe: Subscriber) -> None:
+def test_advanced_clock_ends_and_paces_subscriptions(subscribe: Subscriber) -> None:
     clock = ManualClock()
     with Server(clock=clock, transition=0) as server:
         kinesis = Endpoint("ours", server.url).boto3()
@@ -201,8 +201,10 @@ def _advanced(clock: ManualClock, seconds: float, events: Events) -> Events:
     return events
 
 
-def test_server_that_stops_ends_its_subscriptions_at_once(tmp_path: Path, subscribe: Subscriber) -> None:
-    server = Server(transition=0, data_dir=tmp_path, limits=Limits(stop_timeout=3600)).start()  # nobody is waited for
+def test_stopping_ends_all_subscriptions_immediately(tmp_path: Path, subscribe: Subscriber) -> None:
+    server = Server(
+        transition=0, data_dir=tmp_path, limits=Limits(stop_timeout=3600)
+    ).start()  # no client is waited for
     kinesis = Endpoint("ours", server.url).boto3()
     kinesis.create_stream(StreamName="events", ShardCount=20)
     consumer = register(kinesis, "events")
@@ -213,7 +215,7 @@ def test_server_that_stops_ends_its_subscriptions_at_once(tmp_path: Path, subscr
     assert [until(events, lambda _: False) for events in all_events] == [[]] * 20
 
 
-def test_records_outlive_a_restart_and_are_pushed_after_it(tmp_path: Path, subscribe: Subscriber) -> None:
+def test_records_survive_a_restart_and_are_pushed_after_it(tmp_path: Path, subscribe: Subscriber) -> None:
     with Server(transition=0, data_dir=tmp_path) as server:
         kinesis = Endpoint("ours", server.url).boto3()
         kinesis.create_stream(StreamName="events", ShardCount=1)

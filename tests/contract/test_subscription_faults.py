@@ -1,4 +1,4 @@
-"""Faults of subscriptions that tests can order: what a client must live with, and what it sees of each."""
+"""Faults that tests inject into subscriptions, and their effect on a client."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BROKEN = (
     botocore.exceptions.EventStreamError,
     urllib3.exceptions.HTTPError,
 )
-"""What boto3 lets through when a subscription breaks."""
+"""Exceptions of boto3 for a broken subscription."""
 
 NUMBERS = count()
 
@@ -53,7 +53,7 @@ def consumer(server: Server, kinesis: Any) -> Iterator[str]:
 
 
 def read(events: Iterator[dict[str, Any]]) -> tuple[list[bytes], BaseException | None]:
-    """Return the first byte of each record that came, and what ended it."""
+    """Return the first byte of each record received, and the exception that ended the subscription."""
     found: list[bytes] = []
     try:
         for event in events:
@@ -65,7 +65,9 @@ def read(events: Iterator[dict[str, Any]]) -> tuple[list[bytes], BaseException |
     return found, None
 
 
-def test_connection_is_cut_within_an_event(server: Server, kinesis: Any, consumer: str, subscribe: Subscriber) -> None:
+def test_connection_is_dropped_within_an_event(
+    server: Server, kinesis: Any, consumer: str, subscribe: Subscriber
+) -> None:
     interception = server.next("SubscribeToShard").after_events(1).drop_connection()
     found, error = read(subscribe(kinesis, consumer))
     assert (found, interception.count) == ([b"1"], 1)
@@ -81,7 +83,7 @@ def test_connection_is_cut_within_an_event(server: Server, kinesis: Any, consume
         (50, botocore.eventstream.ChecksumMismatch),
     ],
 )
-def test_event_is_corrupt(
+def test_event_is_corrupted(
     server: Server, kinesis: Any, consumer: str, subscribe: Subscriber, at: int, error: type[Exception]
 ) -> None:
     server.next("SubscribeToShard").after_events(1).corrupt(at)
@@ -97,7 +99,7 @@ def test_subscription_fails_in_its_stream(server: Server, kinesis: Any, consumer
     assert error.response["Error"] == {"Code": "KMSThrottlingException", "Message": "Slowly."}
 
 
-def test_subscription_ends_before_its_time(server: Server, kinesis: Any, consumer: str, subscribe: Subscriber) -> None:
+def test_subscription_ends_early(server: Server, kinesis: Any, consumer: str, subscribe: Subscriber) -> None:
     server.next("SubscribeToShard").after_events(0).end()
     assert read(subscribe(kinesis, consumer)) == ([], None)
     server.advance(5)
@@ -105,7 +107,7 @@ def test_subscription_ends_before_its_time(server: Server, kinesis: Any, consume
     assert read(subscribe(kinesis, consumer)) == ([b"1", b"2"], None)
 
 
-def test_subscription_falls_silent_until_it_is_released(server: Server, consumer: str, subscribe: Subscriber) -> None:
+def test_subscription_sends_nothing_until_it_is_released(server: Server, consumer: str, subscribe: Subscriber) -> None:
     config = botocore.config.Config(read_timeout=2, retries={"total_max_attempts": 1})
     hasty = Endpoint("ours", server.url).boto3(config=config)
     interception = server.next("SubscribeToShard").after_events(1).silence()
@@ -151,7 +153,7 @@ def test_call_that_fails_after_being_applied_has_subscribed(
 
 
 @pytest.mark.parametrize("after_bytes", [0, 7, 200, 1_000_000])
-def test_answer_is_cut_after_so_many_bytes(
+def test_response_ends_after_the_given_number_of_bytes(
     server: Server, kinesis: Any, consumer: str, subscribe: Subscriber, after_bytes: int
 ) -> None:
     server.next("SubscribeToShard").after_applying.drop_connection(after_bytes=after_bytes)
@@ -171,7 +173,7 @@ def test_call_is_delayed_watched_and_changed(
     }
     assert consumer.partition("/consumer/")[0].endswith(f"/{interception.calls[0].stream}")
     server.advance(5)
-    server.next("SubscribeToShard").after_applying.change({"Records": []})  # there is no answer to change
+    server.next("SubscribeToShard").after_applying.change({"Records": []})  # there is no response to change
     assert read(subscribe(kinesis, consumer))[0] == [b"1", b"2", b"3"]
 
 
@@ -208,7 +210,7 @@ def order(server: Server, **interception: Any) -> Any:
         ({"end": {}}, type(None)),
     ],
 )
-def test_faults_are_ordered_over_http(
+def test_faults_are_injected_over_http(
     server: Server,
     kinesis: Any,
     consumer: str,
@@ -221,7 +223,7 @@ def test_faults_are_ordered_over_http(
     assert (found, type(seen)) == ([b"1"], error)
 
 
-def test_silence_is_ordered_and_ended_over_http(
+def test_silence_is_started_and_ended_over_http(
     server: Server, kinesis: Any, consumer: str, subscribe: Subscriber
 ) -> None:
     interception = order(server, after_events=1, silence={})

@@ -1,4 +1,4 @@
-"""Subscriptions over both versions of HTTP, plain and with TLS, JSON and CBOR; clients that do not read, or go away."""
+"""Subscriptions over both versions of HTTP, plain and with TLS, JSON and CBOR, and clients that do not read or disconnect."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ def put(kinesis: Any, name: str, data: bytes) -> Any:
 
 
 @pytest.mark.parametrize("content_type", [JSON, CBOR], ids=["json", "cbor"])
-def test_events_are_written_as_the_request_was(server: Server, kinesis: Any, url: str, content_type: str) -> None:
+def test_events_are_encoded_in_the_format_of_the_request(
+    server: Server, kinesis: Any, url: str, content_type: str
+) -> None:
     name = make(kinesis)
     consumer = register(kinesis, name)
     number = put(kinesis, name, bytes(range(256)))["SequenceNumber"]
@@ -82,7 +84,7 @@ def test_events_are_written_as_the_request_was(server: Server, kinesis: Any, url
 
 
 @pytest.mark.parametrize("content_type", [JSON, CBOR], ids=["json", "cbor"])
-def test_failure_in_the_stream_is_written_as_the_request_was(
+def test_exception_event_is_encoded_in_the_format_of_the_request(
     server: Server, kinesis: Any, url: str, content_type: str
 ) -> None:
     name = make(kinesis)
@@ -98,7 +100,7 @@ def test_failure_in_the_stream_is_written_as_the_request_was(
     assert payload == {"message": f"Stream {name} under account 000000000000 not found."}
 
 
-def test_refused_call_is_answered_as_any_other(server: Server, kinesis: Any, url: str) -> None:
+def test_refused_subscription_has_a_plain_error_response(server: Server, kinesis: Any, url: str) -> None:
     raw = Raw(Endpoint("http/2", url))
     body = json.dumps(request(register(kinesis, make(kinesis)), shard=9)).encode()
     with Http2(url, server.ca_file) as client:
@@ -108,7 +110,7 @@ def test_refused_call_is_answered_as_any_other(server: Server, kinesis: Any, url
 
 
 def test_many_subscriptions_share_a_connection(server: Server, kinesis: Any, url: str) -> None:
-    """100 streams are what a connection has: 2 x 100 shards, each written to while all are read."""
+    """A connection has 100 streams: 2 x 100 shards, each written to while all are read."""
     name = make(kinesis, 200)
     consumer = register(kinesis, name)
     raw = Raw(Endpoint("http/2", url))
@@ -141,7 +143,7 @@ def _until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_client_that_goes_frees_its_subscription(server: Server, kinesis: Any, url: str) -> None:
+def test_disconnected_client_frees_its_subscription(server: Server, kinesis: Any, url: str) -> None:
     consumer = register(kinesis, make(kinesis, 4))
     raw = Raw(Endpoint("http/2", url))
     with Http2(url, server.ca_file) as staying, Http2(url, server.ca_file) as going:
@@ -166,7 +168,7 @@ def test_client_that_goes_frees_its_subscription(server: Server, kinesis: Any, u
     _until(lambda: _subscriptions(server) == 0)
 
 
-def test_client_that_says_goodbye_hears_its_subscription_out(server: Server, kinesis: Any, url: str) -> None:
+def test_client_that_sent_goaway_receives_its_subscription_to_the_end(server: Server, kinesis: Any, url: str) -> None:
     """The AWS SDK for JavaScript says GOAWAY as soon as its subscription has begun."""
     name = make(kinesis)
     consumer = register(kinesis, name)
@@ -182,7 +184,7 @@ def test_client_that_says_goodbye_hears_its_subscription_out(server: Server, kin
             client.receive()
 
 
-def test_client_that_says_goodbye_with_nothing_asked_is_left(server: Server, url: str) -> None:
+def test_client_that_sent_goaway_without_a_request_in_flight_is_disconnected(server: Server, url: str) -> None:
     for code in (0, 1):
         with Http2(url, server.ca_file) as client:
             client.ask(Raw(Endpoint("http/2", url)).sign("ListStreams", b"{}"), b"{}")
@@ -193,7 +195,7 @@ def test_client_that_says_goodbye_with_nothing_asked_is_left(server: Server, url
 
 
 class Lazy(Http2):
-    """A client that has opened its windows for a little, and asks for no more."""
+    """A client with a small window that it does not enlarge."""
 
     def __init__(self, url: str, ca_file: Any, window: int) -> None:
         super().__init__(url, ca_file)
@@ -209,7 +211,7 @@ class Lazy(Http2):
 
 
 def test_client_that_does_not_read_costs_one_event(server: Server, kinesis: Any, url: str) -> None:
-    """24 MiB lie ready: the server has no more of them under way than the event that its client does not take."""
+    """24 MiB are ready. The server buffers only the event that its client does not read."""
     name = make(kinesis)
     consumer = register(kinesis, name)
     for _ in range(24):
@@ -224,7 +226,7 @@ def test_client_that_does_not_read_costs_one_event(server: Server, kinesis: Any,
             put(kinesis, name, b"awake")  # each is a reason to look again
         assert _resident() - before < 20 * MIB
         assert _subscriptions(server) == 1
-        # It takes what it wants, when it wants: nothing is lost, and it goes on where it was.
+        # It reads at its own pace. No event is lost, and it continues at its position.
         client.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1})
         client.h2.increment_flow_control_window(2**31 - 1 - 65535)
         client.flush()
@@ -247,8 +249,8 @@ def _resident() -> int:
     return pages * 4096
 
 
-def test_subscription_of_a_client_that_does_not_read_ends_alone(kinesis: Any) -> None:
-    """At its end its client has a moment to read; then the stream is reset, and the connection's others go on."""
+def test_subscription_of_a_client_that_does_not_read_ends_without_others(kinesis: Any) -> None:
+    """At the end the client has a moment to read. Then the stream is reset, and others on the connection continue."""
     with Server(transition=0, quotas=False, limits=Limits(response_timeout=0.2)) as server:
         kinesis = Endpoint("ours", server.url).boto3()
         name = make(kinesis, 2)
@@ -274,7 +276,7 @@ def test_subscription_of_a_client_that_does_not_read_ends_alone(kinesis: Any) ->
             assert _subscriptions(server) == 2
 
 
-def test_client_of_http_1_that_does_not_read_is_cut_off_after_its_subscription(subscribe: Subscriber) -> None:
+def test_http_1_client_that_does_not_read_is_disconnected_after_its_subscription(subscribe: Subscriber) -> None:
     with Server(transition=0, quotas=False, limits=Limits(response_timeout=0.2)) as server:
         kinesis = Endpoint("ours", server.url).boto3()
         name = make(kinesis)
@@ -289,13 +291,13 @@ def test_client_of_http_1_that_does_not_read_is_cut_off_after_its_subscription(s
         connection.request("POST", "/", body, raw.sign("SubscribeToShard", body))
         _until(lambda: _subscriptions(server) == 1)
         time.sleep(0.3)
-        assert _subscriptions(server) == 1  # a limit for answers does not count while it lasts
+        assert _subscriptions(server) == 1  # the limit for responses does not apply while it is open
         kinesis.deregister_stream_consumer(ConsumerARN=consumer)
         _until(lambda: _subscriptions(server) == 0)
         connection.close()
 
 
-def test_server_that_stops_ends_each_stream(tmp_path: Path) -> None:
+def test_stopping_ends_each_stream(tmp_path: Path) -> None:
     with Server(transition=0, limits=Limits(stop_timeout=3600), data_dir=tmp_path) as server:
         kinesis = Endpoint("ours", server.url).boto3()
         consumer = register(kinesis, make(kinesis, 3))
@@ -310,7 +312,7 @@ def test_server_that_stops_ends_each_stream(tmp_path: Path) -> None:
     assert sum(isinstance(event, h2.events.StreamEnded) for event in client.events) == 3
 
 
-def test_server_stops_though_a_client_does_not_read() -> None:
+def test_server_stops_while_a_client_does_not_read() -> None:
     with Server(transition=0, quotas=False, limits=Limits(response_timeout=3600, stop_timeout=3600)) as server:
         kinesis = Endpoint("ours", server.url).boto3()
         name = make(kinesis)

@@ -1,4 +1,4 @@
-"""SubscribeToShard: what is pushed, and from where on."""
+"""SubscribeToShard: pushed records, and starting positions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def datas(found: list[dict[str, Any]]) -> list[bytes]:
     return [record["Data"] for record in found]
 
 
-def test_records_are_pushed_with_all_that_is_theirs(kinesis: Any, stream: Make, subscribe: Subscriber) -> None:
+def test_records_are_pushed_with_all_their_members(kinesis: Any, stream: Make, subscribe: Subscriber) -> None:
     name = stream()
     numbers = put(kinesis, name, b"", bytes(range(256)))
     found = until(subscribe(kinesis, register(kinesis, name)), lambda events: bool(events[-1]["Records"]))
@@ -38,7 +38,7 @@ def test_records_are_pushed_with_all_that_is_theirs(kinesis: Any, stream: Make, 
     assert (found[-1]["ContinuationSequenceNumber"], found[-1]["MillisBehindLatest"]) == (numbers[-1], 0)
 
 
-def test_records_are_pushed_as_they_come(kinesis: Any, stream: Make, subscribe: Subscriber) -> None:
+def test_records_are_pushed_as_they_arrive(kinesis: Any, stream: Make, subscribe: Subscriber) -> None:
     name = stream()
     put(kinesis, name, b"before")
     events = subscribe(kinesis, register(kinesis, name), position={"Type": "LATEST"})
@@ -47,7 +47,9 @@ def test_records_are_pushed_as_they_come(kinesis: Any, stream: Make, subscribe: 
         assert datas(records(events, 1)) == [data]
 
 
-def test_idle_subscription_says_where_to_continue(kinesis: Any, stream: Make, subscribe: Subscriber) -> None:
+def test_idle_subscription_reports_the_position_to_continue_from(
+    kinesis: Any, stream: Make, subscribe: Subscriber
+) -> None:
     name = stream()
     first, second = register(kinesis, name), register(kinesis, name, "second")
     idle = next(subscribe(kinesis, first, position={"Type": "LATEST"}))
@@ -83,7 +85,7 @@ def test_subscription_starts_at_a_time(kinesis: Any, stream: Make, subscribe: Su
     assert datas(records(subscribe(kinesis, third, position=position), 2)) == [b"0", b"1"]
 
 
-def test_more_than_one_event_can_hold_comes_in_order(kinesis: Any, stream: Make, subscribe: Subscriber) -> None:
+def test_records_of_several_events_are_in_order(kinesis: Any, stream: Make, subscribe: Subscriber) -> None:
     name = stream()
     sent = [bytes([number]) * 600_000 for number in range(8)]
     put(kinesis, name, *sent)
@@ -97,7 +99,7 @@ def _counts(events: list[dict[str, Any]]) -> list[int]:
     return [len(event["Records"]) for event in events]
 
 
-def test_shards_end_names_its_children_and_ends_the_subscription(
+def test_end_of_a_shard_lists_its_children_and_ends_the_subscription(
     kinesis: Any, stream: Make, subscribe: Subscriber
 ) -> None:
     name = stream()
@@ -152,7 +154,7 @@ def test_second_call_within_five_seconds_is_refused(
     assert datas(records(events, 1)) == [b"1"]
 
 
-def test_deregistered_consumers_subscription_fails(kinesis: Any, stream: Make, subscribe: Subscriber) -> None:
+def test_subscription_of_a_deregistered_consumer_fails(kinesis: Any, stream: Make, subscribe: Subscriber) -> None:
     name = stream()
     consumer = register(kinesis, name)
     events = subscribe(kinesis, consumer)
@@ -160,7 +162,7 @@ def test_deregistered_consumers_subscription_fails(kinesis: Any, stream: Make, s
     assert _failure(events) == "ResourceNotFoundException"
 
 
-def test_deleted_streams_subscriptions_fail(kinesis: Any, stream: Make, subscribe: Subscriber) -> None:
+def test_subscriptions_of_a_deleted_stream_fail(kinesis: Any, stream: Make, subscribe: Subscriber) -> None:
     name = stream()
     both = [subscribe(kinesis, register(kinesis, name, app)) for app in ("first", "second")]
     kinesis.delete_stream(StreamName=name, EnforceConsumerDeletion=True)
@@ -173,7 +175,7 @@ def _failure(events: Iterator[dict[str, Any]]) -> str:
     return str(caught.value.response["Error"]["Code"])
 
 
-def test_what_is_not_there_cannot_be_subscribed_to(kinesis: Any, stream: Make, refused: Refused) -> None:
+def test_unknown_consumer_or_shard_cannot_be_subscribed_to(kinesis: Any, stream: Make, refused: Refused) -> None:
     name = stream()
     consumer = register(kinesis, name)
     ask = {"ConsumerARN": consumer, "ShardId": SHARD, "StartingPosition": TRIM_HORIZON}
@@ -197,16 +199,16 @@ def test_what_is_not_there_cannot_be_subscribed_to(kinesis: Any, stream: Make, r
         ({"Type": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": "1"}, "used in SubscribeToShard on shard"),
     ],
 )
-def test_position_that_makes_no_sense_is_refused(
+def test_invalid_position_is_refused(
     kinesis: Any, stream: Make, refused: Refused, position: dict[str, Any], text: str, subscribe: Subscriber
 ) -> None:
     consumer = register(kinesis, stream())
     ask = {"ConsumerARN": consumer, "ShardId": SHARD, "StartingPosition": position}
     refused("InvalidArgumentException", text, kinesis.subscribe_to_shard, **ask)
-    assert next(subscribe(kinesis, consumer))["Records"] == []  # what was refused does not count
+    assert next(subscribe(kinesis, consumer))["Records"] == []  # refused calls do not count
 
 
-def test_rehearsal_subscribes_to_nothing(kinesis: Any, stream: Make, refused: Refused, subscribe: Subscriber) -> None:
+def test_dry_run_does_not_subscribe(kinesis: Any, stream: Make, refused: Refused, subscribe: Subscriber) -> None:
     if "DryRun" not in kinesis.meta.service_model.operation_model("SubscribeToShard").input_shape.members:
         pytest.skip("this botocore knows no DryRun")
     consumer = register(kinesis, stream())

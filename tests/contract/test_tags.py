@@ -42,7 +42,7 @@ def test_tags_are_added_and_removed_by_arn(kinesis: Any, stream: Make) -> None:
     assert list(tags(kinesis, name)) == ["größe"]
 
 
-def test_stream_is_made_with_tags(kinesis: Any, stream: Make) -> None:
+def test_stream_is_created_with_tags(kinesis: Any, stream: Make) -> None:
     assert tags(kinesis, stream(Tags={"team": "blue"})) == {"team": "blue"}
 
 
@@ -55,7 +55,7 @@ def test_tags_are_listed_in_pages(kinesis: Any, stream: Make) -> None:
     assert [tag["Key"] for tag in first["Tags"] + second["Tags"]] == [f"key-{number:02}" for number in range(50)]
 
 
-def test_tags_go_with_their_stream(kinesis: Any, stream: Make, active: Active, gone: Active) -> None:
+def test_tags_are_deleted_with_their_stream(kinesis: Any, stream: Make, active: Active, gone: Active) -> None:
     name = stream(Tags={"team": "blue"})
     kinesis.delete_stream(StreamName=name)
     gone(kinesis, name)
@@ -108,7 +108,7 @@ def test_consumer_has_tags_of_its_own(kinesis: Any, stream: Make) -> None:
     ],
     ids=["semicolon", "less-than", "percent", "reserved", "long-key", "long-value", "51", "201"],
 )
-def test_tags_that_no_stream_can_have_are_refused(
+def test_invalid_tags_are_refused(
     kinesis: Any, stream: Make, names: Iterator[str], refused: Refused, wrong: dict[str, str], code: str, text: str
 ) -> None:
     name = stream()
@@ -125,13 +125,13 @@ def test_fifty_first_tag_is_refused(kinesis: Any, stream: Make, refused: Refused
     refused("InvalidArgumentException", text, kinesis.add_tags_to_stream, StreamName=name, Tags={"one": "more"})
 
 
-def test_keys_to_remove_are_fifty_at_most(kinesis: Any, stream: Make, refused: Refused) -> None:
+def test_at_most_fifty_keys_can_be_removed(kinesis: Any, stream: Make, refused: Refused) -> None:
     text = "at 'tagKeys' failed to satisfy constraint: Member must have length less than or equal to 50"
     keys = [f"key-{number}" for number in range(51)]
     refused("ValidationException", text, kinesis.remove_tags_from_stream, StreamName=stream(), TagKeys=keys)
 
 
-def test_tags_of_what_is_not_there_are_not_found(kinesis: Any, stream: Make, refused: Refused) -> None:
+def test_tags_of_an_unknown_resource_are_not_found(kinesis: Any, stream: Make, refused: Refused) -> None:
     text = "Stream nowhere under account 000000000000 not found."
     refused("ResourceNotFoundException", text, kinesis.list_tags_for_stream, StreamName="nowhere")
     refused("ResourceNotFoundException", text, kinesis.list_tags_for_resource, ResourceARN=arn("nowhere"))
@@ -142,12 +142,12 @@ def test_tags_of_what_is_not_there_are_not_found(kinesis: Any, stream: Make, ref
     refused("ResourceNotFoundException", text, kinesis.tag_resource, ResourceARN=consumer, Tags={"a": "b"})
 
 
-def test_what_is_no_arn_is_no_resource(kinesis: Any, refused: Refused) -> None:
+def test_text_that_is_not_an_arn_is_refused(kinesis: Any, refused: Refused) -> None:
     text = "at 'resourceARN' failed to satisfy constraint: Member must satisfy regular expression pattern: arn:aws"
     refused("ValidationException", text, kinesis.list_tags_for_resource, ResourceARN="orders")
 
 
-def test_tags_wait_for_an_active_stream(slow: Any, names: Iterator[str]) -> None:
+def test_tags_need_an_active_stream(slow: Any, names: Iterator[str]) -> None:
     name = next(names)
     slow.create_stream(StreamName=name, ShardCount=1, Tags={"team": "blue"})
     assert tags(slow, name) == {"team": "blue"}

@@ -1,4 +1,4 @@
-"""The certificate: made at the first start, kept with the data, for its owner alone, made anew in time."""
+"""The certificate: created at the first start, stored with the data, readable by its owner only, renewed before it expires."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_certificate_is_for_this_machine(name: str) -> None:
             leaf(server, "example.com")
 
 
-def test_certificate_is_for_names_that_the_server_is_told() -> None:
+def test_certificate_has_the_configured_names() -> None:
     with Server(host="127.0.0.2", tls_port=0, host_names=["kinesis"]) as server:
         context = ssl.create_default_context(cafile=str(server.ca_file))
         for name in ("kinesis", "127.0.0.2"):
@@ -50,7 +50,7 @@ def test_certificate_is_for_names_that_the_server_is_told() -> None:
                 pass
 
 
-def test_certificate_is_kept_with_the_data(tmp_path: Path) -> None:
+def test_certificate_is_stored_with_the_data(tmp_path: Path) -> None:
     shown = set()
     for _ in range(2):
         with Server(tls_port=0, data_dir=tmp_path) as server:
@@ -60,7 +60,7 @@ def test_certificate_is_kept_with_the_data(tmp_path: Path) -> None:
     assert (tmp_path / "tls" / "ca.pem").exists()
 
 
-def test_certificate_without_data_goes_with_the_server() -> None:
+def test_certificate_without_a_data_folder_is_deleted_with_the_server() -> None:
     server = Server(tls_port=0)
     with server:
         file = Path(str(server.ca_file))
@@ -69,7 +69,7 @@ def test_certificate_without_data_goes_with_the_server() -> None:
     assert server.ca_file is None
 
 
-def test_key_is_its_owners_alone(tmp_path: Path) -> None:
+def test_key_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     with Server(tls_port=0, data_dir=tmp_path):
         assert stat.S_IMODE((tmp_path / "tls" / "server.pem").stat().st_mode) == 0o600
     with Server(tls_port=0) as server:
@@ -77,7 +77,7 @@ def test_key_is_its_owners_alone(tmp_path: Path) -> None:
         assert stat.S_IMODE(server.ca_file.parent.stat().st_mode) == 0o700
 
 
-def test_no_key_of_the_authority_is_kept(tmp_path: Path) -> None:
+def test_key_of_the_authority_is_not_stored(tmp_path: Path) -> None:
     Certificate(tmp_path, [], 0.0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ca.pem", "server.pem"]
     assert b"PRIVATE" not in (tmp_path / "ca.pem").read_bytes()
@@ -90,7 +90,7 @@ def read(folder: Path) -> tuple[bytes, bytes]:
     return (folder / "ca.pem").read_bytes(), (folder / "server.pem").read_bytes()
 
 
-def test_certificate_is_made_anew_before_it_expires(tmp_path: Path) -> None:
+def test_certificate_is_renewed_before_it_expires(tmp_path: Path) -> None:
     Certificate(tmp_path, [], 0.0)
     first = read(tmp_path)
     last = (VALID - RENEWED).total_seconds() - 2 * DAY
@@ -103,14 +103,14 @@ def test_certificate_is_made_anew_before_it_expires(tmp_path: Path) -> None:
     assert set(read(tmp_path)).isdisjoint(second)
 
 
-def test_certificate_from_the_future_is_made_anew(tmp_path: Path) -> None:
+def test_certificate_from_the_future_is_replaced(tmp_path: Path) -> None:
     Certificate(tmp_path, [], 1e9)
     first = read(tmp_path)
     Certificate(tmp_path, [], 1e8)
     assert set(read(tmp_path)).isdisjoint(first)
 
 
-def test_certificate_that_lacks_a_name_is_made_anew(tmp_path: Path) -> None:
+def test_certificate_that_lacks_a_name_is_replaced(tmp_path: Path) -> None:
     Certificate(tmp_path, ["kinesis"], 0.0)
     first = read(tmp_path)
     Certificate(tmp_path, [], 0.0)
@@ -120,7 +120,7 @@ def test_certificate_that_lacks_a_name_is_made_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["ca.pem", "server.pem", "swapped", "readable", "key", "gone"])
-def test_files_that_do_not_fit_are_made_anew(tmp_path: Path, damage: str) -> None:
+def test_files_that_do_not_match_are_replaced(tmp_path: Path, damage: str) -> None:
     Certificate(tmp_path, [], 0.0)
     other = tmp_path / "other"
     Certificate(other, [], 0.0)
@@ -145,13 +145,13 @@ def test_files_that_do_not_fit_are_made_anew(tmp_path: Path, damage: str) -> Non
     assert stat.S_IMODE(server.stat().st_mode) == 0o600
 
 
-def test_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+def test_unusable_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "tls").write_text("a file")
     with pytest.raises(ConfigError, match="certificate"):
         Server(tls_port=0, data_dir=tmp_path).start()
 
 
-def test_old_tls_is_not_spoken(tmp_path: Path) -> None:
+def test_old_tls_versions_are_refused(tmp_path: Path) -> None:
     assert Certificate(tmp_path, [], 0.0).context().minimum_version is ssl.TLSVersion.TLSv1_2
 
 
@@ -161,7 +161,7 @@ def test_server_without_tls_has_no_certificate(tmp_path: Path) -> None:
     assert not (tmp_path / "tls").exists()
 
 
-def test_port_for_tls_that_is_taken_is_told_and_leaves_nothing_open() -> None:
+def test_tls_port_in_use_is_reported_and_leaves_no_socket_open() -> None:
     with Server(tls_port=0) as server:
         with pytest.raises(ConfigError, match=rf"tls_port={server.tls_port}: cannot listen"):
             Server(tls_port=server.tls_port).start()
@@ -170,7 +170,7 @@ def test_port_for_tls_that_is_taken_is_told_and_leaves_nothing_open() -> None:
                 Server(tls_port=wrong)  # type: ignore[arg-type]
 
 
-def test_server_with_tls_starts_again_and_again(tmp_path: Path) -> None:
+def test_server_with_tls_restarts(tmp_path: Path) -> None:
     server = Server(tls_port=0, data_dir=tmp_path)
     for _ in range(3):
         with server:

@@ -1,4 +1,4 @@
-"""`kinstream local` with TLS: what it prints can be copied and works."""
+"""`kinstream local` with TLS: the printed settings can be copied and work."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def running(*options: str) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("keys", [("local", "local"), ("it's", 'a "secret" \\ $HOME')])
-def test_printed_lines_work(tmp_path: Path, keys: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_printed_settings_work(tmp_path: Path, keys: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     data = str(tmp_path / "da ta")
     options = ["--tls-port", "0", "--data-dir", data, "--access-key-id", keys[0], "--secret-access-key", keys[1]]
     with running(*options, "--region", "eu-west-3", "--no-quotas", "--durability", "process") as lines:
@@ -51,7 +51,7 @@ def test_printed_lines_work(tmp_path: Path, keys: tuple[str, str], monkeypatch: 
         assert ["AWS_CA_BUNDLE" in " ".join(words) for words in commands] == [False, True]
 
 
-def test_command_that_others_can_reach_says_so() -> None:
+def test_command_warns_if_other_machines_can_reach_it() -> None:
     with running("--host", "0.0.0.0", "--allow-remote", "--host-name", "kinesis") as lines:
         assert lines[1] == "It listens on 0.0.0.0. Any client that can reach it and has the keys has full access."
     with running() as lines:
@@ -68,7 +68,7 @@ def test_command_that_others_can_reach_says_so() -> None:
         (["--transition", "-1"], "transition"),
     ],
 )
-def test_option_that_is_wrong_is_told_in_one_line(options: list[str], text: str) -> None:
+def test_wrong_option_is_reported_in_one_line(options: list[str], text: str) -> None:
     child = subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=50)
     assert (child.returncode, child.stdout, child.stderr.count("\n")) == (1, "", 1)
     assert text in child.stderr

@@ -283,7 +283,7 @@ def at_rest(child: Child, least: dict[str, Any] | None = None) -> dict[str, Any]
 
 
 @pytest.mark.timeout(120 + REQUESTS / 50)
-def test_whatever_comes_over_sockets_is_answered_or_ended_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_any_bytes_on_a_socket_get_a_response_or_close_it_and_leave_nothing(tmp_path: Path) -> None:
     started = time.monotonic()
     statuses: Counter[int] = Counter()
     ended = 0

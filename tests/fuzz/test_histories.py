@@ -35,7 +35,7 @@ def until_killed(history: History) -> None:
 
 
 @pytest.mark.timeout(60 + HISTORIES / 2)
-def test_random_histories_are_what_a_model_of_a_few_lines_says() -> None:
+def test_random_histories_match_the_model() -> None:
     started = time.monotonic()
     steps: Counter[str] = Counter()
     for seed in range(FIRST_SEED, FIRST_SEED + HISTORIES):
@@ -58,7 +58,7 @@ def test_random_histories_are_what_a_model_of_a_few_lines_says() -> None:
 
 
 @pytest.mark.timeout(60 + 60 * KILLED_HISTORIES)
-def test_random_histories_go_on_after_kills_as_if_nothing_had_been(tmp_path: Path) -> None:
+def test_random_histories_continue_after_kills(tmp_path: Path) -> None:
     started = time.monotonic()
     steps: Counter[str] = Counter()
     for seed in range(FIRST_SEED, FIRST_SEED + KILLED_HISTORIES):

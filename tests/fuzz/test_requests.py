@@ -284,9 +284,7 @@ def memory() -> int:
 
 
 @pytest.mark.timeout(60 + REQUESTS / 500)
-def test_requests_of_any_kind_are_answered_and_none_with_a_500(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_requests_of_any_kind_get_a_response_without_a_500(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     worlds = max(1, REQUESTS // WORLD)
     statuses: Counter[int] = Counter()
     started = time.monotonic()

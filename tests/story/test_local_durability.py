@@ -1,4 +1,4 @@
-"""A local Kinesis is killed while it writes: what it acknowledged is there afterwards, in order."""
+"""A local Kinesis is killed while it writes. All acknowledged records are there after a restart, in order."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ with Server(data_dir=sys.argv[1], durability=sys.argv[2], quotas=False) as serve
     threading.Event().wait()
 """
 KILLS = int(os.environ.get("KINSTREAM_KILLS", "4"))
-"""How often the server is killed; `make soak-local` has 20."""
+"""Number of kills of the server. `make soak-local` uses 20."""
 RECORDS = int(os.environ.get("KINSTREAM_RECORDS", "2000"))
-"""How many records are acknowledged at least, all lives together; `make soak-local` has 100,000."""
+"""Minimum of acknowledged records over all runs of the server. `make soak-local` uses 100,000."""
 
 
 def command(*options: str) -> list[str]:
@@ -84,7 +84,7 @@ def client(url: str) -> Any:
 
 
 class Writers:
-    """Threads that put records, one and many a call, until the server is gone. Each knows what was acknowledged."""
+    """Threads that put records, one or many in a call, until the server is killed. Each notes its acknowledged records."""
 
     def __init__(self, kinesis: Any, count: int, serial: Iterator[int]) -> None:
         self.kinesis = kinesis
@@ -108,7 +108,7 @@ class Writers:
                     self.acknowledged[number] = (result["ShardId"], result["SequenceNumber"])
                 self.per_writer[writer] += batch
         except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, OSError, KeyError):
-            return  # killed; an answer whose body is missing is an empty one to boto3
+            return  # killed: boto3 treats a response without its body as an empty one
 
     def record(self, writer: int, number: int) -> dict[str, Any]:
         return {"Data": str(number).encode(), "PartitionKey": f"{writer}-{number % 7}"}
@@ -131,7 +131,7 @@ def read_all(kinesis: Any) -> dict[str, list[tuple[int, str]]]:
 
 @pytest.mark.timeout(60 + 10 * KILLS + RECORDS / 500)
 @pytest.mark.parametrize("durability", ["full", "process"])
-def test_no_acknowledged_record_is_lost_or_moved_by_kills(tmp_path: Path, durability: str) -> None:
+def test_acknowledged_records_survive_kills_at_their_positions(tmp_path: Path, durability: str) -> None:
     serial = itertools.count()
     acknowledged: dict[int, tuple[str, str]] = {}
     orders: list[list[int]] = []
@@ -172,7 +172,7 @@ def test_no_acknowledged_record_is_lost_or_moved_by_kills(tmp_path: Path, durabi
     print(f"{KILLS} kills, durability={durability}: {len(acknowledged)} acknowledged, 0 lost")
 
 
-def test_kill_right_after_an_answer_forgets_nothing_that_was_answered(tmp_path: Path) -> None:
+def test_kill_after_a_response_loses_no_acknowledged_write(tmp_path: Path) -> None:
     with process(command("--data-dir", str(tmp_path))) as (child, kinesis):
         kinesis.create_stream(StreamName=STREAM, ShardCount=1)
         time.sleep(0.05)
@@ -197,7 +197,7 @@ def test_command_stops_cleanly_on_both_signals() -> None:
             assert child.wait(timeout=10) == 0
 
 
-def test_command_says_what_a_client_needs(tmp_path: Path) -> None:
+def test_command_prints_the_endpoint_and_the_keys(tmp_path: Path) -> None:
     options = ["--access-key-id", "AKIDOWN", "--secret-access-key", "OWNSECRET", "--data-dir", str(tmp_path)]
     with subprocess.Popen(command(*options), stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
@@ -212,7 +212,7 @@ def test_command_says_what_a_client_needs(tmp_path: Path) -> None:
         assert told in text
 
 
-def test_command_says_in_one_line_why_it_cannot_start(tmp_path: Path) -> None:
+def test_command_reports_in_one_line_why_it_cannot_start(tmp_path: Path) -> None:
     with Server(data_dir=tmp_path / "used") as server:
         for options, text in (
             (["--port", str(server.port)], f"port={server.port}: cannot listen on 127.0.0.1: Address already in use"),
@@ -225,7 +225,7 @@ def test_command_says_in_one_line_why_it_cannot_start(tmp_path: Path) -> None:
             assert text in child.stderr
 
 
-def test_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+def test_unusable_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     foreign = tmp_path / "foreign"
     foreign.mkdir()
@@ -239,13 +239,13 @@ def test_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
             Server(data_dir=folder).start()
 
 
-def test_server_whose_disk_failed_shows_nothing_that_it_could_not_keep(
+def test_server_with_a_failed_disk_returns_no_data_that_is_not_stored(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Server(data_dir=tmp_path, transition=0) as server:
         kinesis = client(server.url)
         kinesis.create_stream(StreamName=STREAM, ShardCount=1)
-        # A row where the next record is to be: the writer fails as on a full disk.
+        # A row at the position of the next record, so that the writer fails as on a full disk.
         with sqlite3.connect(tmp_path / "kinesis.sqlite3") as database:
             database.execute("INSERT INTO chunks VALUES (?, 0, 1, 1, x'90')", (1 << POSITION_BITS | 1,))
         database.close()
@@ -264,7 +264,7 @@ def test_server_whose_disk_failed_shows_nothing_that_it_could_not_keep(
         assert client(server.url).list_streams()["StreamNames"] == [STREAM]
 
 
-def test_server_starts_and_stops_again_and_leaves_no_thread(tmp_path: Path) -> None:
+def test_server_restarts_and_leaves_no_thread(tmp_path: Path) -> None:
     others = set(threading.enumerate())  # servers that serve a whole run of tests
     server = Server(data_dir=tmp_path)
     for _ in range(3):

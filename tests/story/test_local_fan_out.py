@@ -62,7 +62,7 @@ class Reading:
             )
         except BotoCoreError:
             if self.over.is_set():
-                return  # the last record came by another shard, and the server is gone already
+                return  # the last record arrived in another shard, and the server has stopped already
             raise
         with closing(answer["EventStream"]) as events:
             for event in events:
@@ -112,7 +112,7 @@ def _open(kinesis: Any) -> list[dict[str, Any]]:
 
 
 def _reshard(kinesis: Any, chance: random.Random) -> bool:
-    """Split a shard, or merge two; return False where the stream is still at the last such change."""
+    """Split a shard or merge two. Return False if the last such change is still pending."""
     shards = _open(kinesis)
     try:
         if len(shards) < 4 and (len(shards) == 1 or chance.random() < 0.5):

@@ -26,7 +26,7 @@ with Server(data_dir=sys.argv[1], durability="process", quotas=False, transition
 WARM, LONG = 60, 200
 """MiB after which all buffers and caches are as large as they get, and at the end."""
 ROOM = 40 * MIB
-"""What memory may differ by, between the two: it lies in pieces, and a request of 1 MiB takes several for a moment."""
+"""Allowed difference of memory between the two: memory is fragmented, and a request of 1 MiB temporarily uses several MiB."""
 
 
 class Child:
@@ -69,7 +69,7 @@ def child(folder: Path) -> Iterator[Child]:
 
 @pytest.mark.timeout(120)
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
-def test_memory_stays_flat_however_long_the_stream_is(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_length_of_the_stream(tmp_path: Path) -> None:
     with child(tmp_path) as server:
         server.kinesis.create_stream(StreamName="long", ShardCount=1)
         server.write(WARM)

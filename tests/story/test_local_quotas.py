@@ -1,4 +1,4 @@
-"""Quotas as clients meet them: what is refused, in which words, and that a moment later it goes on."""
+"""Quotas for clients: refused calls, their errors, and success a moment later."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def iterator(kinesis: Any, shard: str = FIRST) -> str:
     return str(found["ShardIterator"])
 
 
-def test_put_records_fails_for_the_records_that_are_too_many_and_for_no_other(kinesis: Any, clock: ManualClock) -> None:
+def test_put_records_fails_only_for_the_records_above_the_quota(kinesis: Any, clock: ManualClock) -> None:
     for _ in range(2):
         assert put(kinesis, entries(*HALVES * 200))["FailedRecordCount"] == 0
     assert put(kinesis, entries(*["0"] * 500))["FailedRecordCount"] == 0
@@ -66,7 +66,7 @@ def test_put_records_fails_for_the_records_that_are_too_many_and_for_no_other(ki
     clock.advance(0.15)
     again = put(kinesis, [entries("0")[0] for _ in failed])
     assert again["FailedRecordCount"] == 0
-    # What was refused left no gap and is not there.
+    # Refused records are not stored and leave no gap.
     numbers = sorted(
         int(entry["SequenceNumber"])
         for result in (answer, again)
@@ -79,7 +79,7 @@ def test_put_records_fails_for_the_records_that_are_too_many_and_for_no_other(ki
     assert [int(record["SequenceNumber"]) for record in shown[-250:]] == numbers
 
 
-def test_put_of_many_bytes_is_refused_until_they_are_made_good(kinesis: Any, clock: ManualClock) -> None:
+def test_put_above_the_byte_quota_is_refused_until_the_quota_refills(kinesis: Any, clock: ManualClock) -> None:
     assert put(kinesis, entries(*["0"] * 9, size=MIB - 1))["FailedRecordCount"] == 0
     answer = put(kinesis, entries("0", "0", HALVES[1], size=MIB - 1))
     assert [entry.get("ErrorCode") for entry in answer["Records"]] == [None, THROTTLED, None]
@@ -112,7 +112,7 @@ def test_shard_is_read_five_times_a_second_by_all_its_readers(kinesis: Any, cloc
     kinesis.get_records(ShardIterator=both[0])
 
 
-def test_answer_of_ten_mebibytes_shuts_the_shard_for_five_seconds(kinesis: Any, clock: ManualClock) -> None:
+def test_response_of_ten_mebibytes_blocks_reads_of_the_shard_for_five_seconds(kinesis: Any, clock: ManualClock) -> None:
     for _ in range(12):
         put(kinesis, entries("0", size=MIB - 1))
         clock.advance(1)
@@ -125,7 +125,7 @@ def test_answer_of_ten_mebibytes_shuts_the_shard_for_five_seconds(kinesis: Any, 
     assert len(kinesis.get_records(ShardIterator=answer["NextShardIterator"])["Records"]) == 2
 
 
-def test_iterators_of_a_shard_are_given_five_times_a_second(kinesis: Any, clock: ManualClock) -> None:
+def test_shard_allows_five_iterators_a_second(kinesis: Any, clock: ManualClock) -> None:
     for _ in range(5):
         iterator(kinesis)
     place = {"StreamName": "events", "ShardIteratorType": "LATEST"}
@@ -136,7 +136,7 @@ def test_iterators_of_a_shard_are_given_five_times_a_second(kinesis: Any, clock:
     kinesis.get_shard_iterator(ShardId=FIRST, **place)
 
 
-def test_operations_that_are_called_too_often_exceed_a_limit(kinesis: Any, clock: ManualClock) -> None:
+def test_call_above_the_rate_of_its_operation_exceeds_a_limit(kinesis: Any, clock: ManualClock) -> None:
     limited = "LimitExceededException"
     for _ in range(20):
         kinesis.describe_stream_summary(StreamName="events")
@@ -161,7 +161,7 @@ def test_nothing_is_refused_without_quotas() -> None:
             client.describe_limits()
 
 
-def test_sixth_stream_waits_until_one_of_five_is_made(clock: ManualClock) -> None:
+def test_sixth_stream_is_refused_until_one_of_five_is_active(clock: ManualClock) -> None:
     with Server(clock=clock, transition=60) as server:
         kinesis = Endpoint("quotas", server.url).boto3()
         for number in range(5):

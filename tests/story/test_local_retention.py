@@ -1,4 +1,4 @@
-"""Records and shards grow old on a clock that the test moves: what is past the retention is gone, the rest is as it was."""
+"""Records and shards age by a clock that the test advances. Those past the retention are removed, and others are unchanged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIRST = "shardId-000000000000"
 
 
 class Kinesis:
-    """Our client of a server, whose signatures follow the server's clock, and short names for what the stories do."""
+    """Client with signatures by the clock of the server, and short names for the steps of the stories."""
 
     def __init__(self, server: Server) -> None:
         self.client = blocking.Client(
@@ -50,12 +50,12 @@ class Kinesis:
 
 @pytest.fixture(params=["memory", "disk"])
 def serve(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[ManualClock], Server]:
-    """Makes a server; one on disk finds what an earlier one kept."""
+    """Creates a server. On disk it loads the data of an earlier one."""
     data = None if request.param == "memory" else tmp_path / "data"
     return lambda clock: Server(clock=clock, transition=0, quotas=False, data_dir=data)
 
 
-def test_records_are_read_until_their_retention_is_over_and_no_longer(serve: Callable[[ManualClock], Server]) -> None:
+def test_records_are_read_until_their_retention_ends(serve: Callable[[ManualClock], Server]) -> None:
     clock = ManualClock()
     with serve(clock) as server, Kinesis(server) as kinesis:
         kinesis.call("CreateStream", ShardCount=1)
@@ -76,7 +76,7 @@ def test_records_are_read_until_their_retention_is_over_and_no_longer(serve: Cal
         assert [*map(int, numbers), int(last)] == sorted({*map(int, numbers), int(last)})
 
 
-def test_longer_retention_keeps_more_but_brings_nothing_back(serve: Callable[[ManualClock], Server]) -> None:
+def test_longer_retention_does_not_restore_expired_records(serve: Callable[[ManualClock], Server]) -> None:
     clock = ManualClock()
     with serve(clock) as server, Kinesis(server) as kinesis:
         kinesis.call("CreateStream", ShardCount=1)
@@ -122,7 +122,7 @@ def test_closed_shard_is_listed_until_its_retention_is_over_and_its_children_kee
         assert {shard["ParentShardId"] for shard in described} == {FIRST}
         with pytest.raises(NotFound):
             kinesis.read(FIRST)
-        # What comes later has ids of its own.
+        # Later shards have new ids.
         kinesis.call("MergeShards", ShardToMerge="shardId-000000000001", AdjacentShardToMerge="shardId-000000000002")
         assert kinesis.shards() == ["1", "2", "3"]
         clock.advance(25 * HOUR)
@@ -131,7 +131,7 @@ def test_closed_shard_is_listed_until_its_retention_is_over_and_its_children_kee
         assert kinesis.read("shardId-000000000003") == [b"after"]
 
 
-def test_start_removes_what_expired_while_the_server_was_down(tmp_path: Path) -> None:
+def test_start_removes_records_that_expired_while_the_server_was_stopped(tmp_path: Path) -> None:
     clock = ManualClock()
     with Server(clock=clock, transition=0, data_dir=tmp_path) as server, Kinesis(server) as kinesis:
         kinesis.call("CreateStream", ShardCount=1)
@@ -150,7 +150,7 @@ def test_start_removes_what_expired_while_the_server_was_down(tmp_path: Path) ->
 
 
 def chunks_come_down_to(folder: Path, wanted: int) -> bool:
-    """Wait until the database has so many chunks; the test's own limit ends it if it never has."""
+    """Wait until the database has this number of chunks. The limit of the test ends a wait that never succeeds."""
     database = sqlite3.connect(folder / "kinesis.sqlite3")
     while database.execute("SELECT count(*) FROM chunks").fetchone() != (wanted,):
         time.sleep(0.01)

@@ -23,7 +23,7 @@ def python() -> str:
 class AiobotocoreProcess:
     """An aiobotocore client of a server, in a process of its own, called as a boto3 client is.
 
-    What it does not know (its botocore is older than boto3's) skips the test.
+    A call that its botocore, which is older than that of boto3, does not support skips the test.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:

@@ -20,7 +20,7 @@ said: dict[str, Any] = {"read": [], "children": [], "events": 0}
 
 
 def see(event: Any) -> None:
-    """Note what an event has."""
+    """Record the contents of an event."""
     if "SubscribeToShardEvent" not in event:
         return
     event = event["SubscribeToShardEvent"]

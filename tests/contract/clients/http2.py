@@ -18,12 +18,12 @@ class Ended(Exception):
 
 
 class Http2:
-    """One connection. `http://` is HTTP/2 with prior knowledge, `https://` what ALPN agrees on.
+    """One connection. `http://` uses HTTP/2 with prior knowledge, `https://` uses the protocol that ALPN selects.
 
     Args:
-        url: The server's address.
-        ca_file: What to trust.
-        strict: Whether h2 keeps the test from breaking the protocol.
+        url: Address of the server.
+        ca_file: Certificate authority to trust.
+        strict: True if h2 prevents the test from violating the protocol.
     """
 
     def __init__(self, url: str, ca_file: Any = None, *, strict: bool = True) -> None:
@@ -56,14 +56,14 @@ class Http2:
         self.socket.close()
 
     def flush(self) -> None:
-        """Send what h2 has to send. Raises Ended."""
+        """Send the bytes that h2 has queued. Raises Ended."""
         try:
             self.socket.sendall(self.h2.data_to_send())
         except OSError:
             raise Ended from None
 
     def receive(self) -> None:
-        """Wait for what comes. Raises Ended."""
+        """Wait for the next events. Raises Ended."""
         try:
             data = self.socket.recv(65536)
         except ConnectionError:
@@ -105,7 +105,7 @@ class Http2:
             self.flush()
 
     def finish(self, stream: int) -> tuple[int, dict[str, str], bytes]:
-        """Wait for a stream's answer. Raises Ended."""
+        """Wait for the response of a stream. Raises Ended."""
         while not (ends := self._ends(stream)):
             self.receive()
         if isinstance(ends[0], h2.events.StreamReset):
@@ -126,7 +126,7 @@ class Http2:
         return [event for event in self.events if isinstance(event, kinds) and event.stream_id == stream]
 
     def ask(self, headers: dict[str, str], body: bytes = b"", **how: Any) -> tuple[int, dict[str, str], bytes]:
-        """Send a request and return status, headers and body of its answer."""
+        """Send a request and return status, headers and body of its response."""
         stream = self.start(headers, **how)
         self.send(stream, body)
         return self.finish(stream)

@@ -18,7 +18,7 @@ CBOR = "application/x-amz-cbor-1.1"
 TRIM_HORIZON = {"Type": "TRIM_HORIZON"}
 
 PATIENCE = 6
-"""Seconds in which what a case waits for must come: a server may push empty events for ever."""
+"""Seconds to wait for an expected event, because a server may push empty events forever."""
 
 
 Events: TypeAlias = Iterator[dict[str, Any]]
@@ -42,7 +42,7 @@ def register(kinesis: Any, name: str, consumer: str = "app") -> str:
 
 
 class Subscriber:
-    """Subscribes by boto3. What it has opened it closes."""
+    """Subscribes by boto3. Closes all subscriptions that it opened."""
 
     def __init__(self) -> None:
         self._streams: list[Any] = []
@@ -74,19 +74,19 @@ def until(events: Iterable[dict[str, Any]], enough: Callable[[list[dict[str, Any
 
 
 def records(events: Iterable[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """Return so many records."""
+    """Return the given number of records."""
     found = until(events, lambda found: sum(len(event["Records"]) for event in found) >= count)
     return [record for event in found for record in event["Records"]]
 
 
 class Pushed:
-    """A subscription by a request made by hand over HTTP/2, with others on the same connection.
+    """A subscription by a plain HTTP/2 request, with others on the same connection.
 
     Args:
-        client: The connection.
-        raw: Signs.
+        client: Connection to use.
+        raw: Signs the request.
         content_type: JSON or CBOR.
-        request: The request's members.
+        request: Members of the request.
     """
 
     def __init__(self, client: Http2, raw: Raw, content_type: str, request: dict[str, Any]) -> None:
@@ -98,7 +98,7 @@ class Pushed:
         self._buffer = EventStreamBuffer()
 
     def __iter__(self) -> Iterator[tuple[dict[str, Any], Any]]:
-        """Return headers and payload of each message. Raises Ended where the server breaks off."""
+        """Return headers and payload of each message. Raises Ended if the server closes the connection early."""
         while True:
             mine = [event for event in self.client.events if getattr(event, "stream_id", None) == self.stream]
             self.client.events = [event for event in self.client.events if event not in mine]

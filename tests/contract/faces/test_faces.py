@@ -1,4 +1,4 @@
-"""What the asyncio and the blocking face do on a server: on ours always, on moto's for what it does right."""
+"""The asyncio and the blocking API on a server: ours, and moto for the features that it implements correctly."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_bytes_of_any_size_come_back(world: World) -> None:
         assert await data_from(consumer, "TRIM_HORIZON", shard_id=SECOND) == [blobs[-1]]
 
 
-async def test_put_records_answers_in_the_records_order(world: World) -> None:
+async def test_put_records_results_are_in_the_order_of_the_records(world: World) -> None:
     async with world.producer() as producer, world.consumer() as consumer:
         answer = await producer.put_records(Record(str(n).encode(), "key", LOW if n % 2 else HIGH) for n in range(500))
         assert answer.failed_record_count == 0
@@ -85,7 +85,7 @@ async def test_put_records_answers_in_the_records_order(world: World) -> None:
         assert await data_from(consumer, "TRIM_HORIZON") == expected
 
 
-async def test_all_five_places_to_read_from(world: World) -> None:
+async def test_all_five_iterator_types_start_at_their_position(world: World) -> None:
     async with world.producer() as producer, world.consumer() as consumer:
         results = [await producer.put_record(Record(data, "key", LOW)) for data in (b"1", b"2")]
         second = results[1].sequence_number
@@ -102,7 +102,7 @@ async def test_all_five_places_to_read_from(world: World) -> None:
             assert await data_from(consumer, ShardIteratorType.AT_TIMESTAMP, timestamp=timestamp) == [b"3"]
 
 
-async def test_limit_bounds_what_comes_and_the_next_iterator_goes_on(world: World) -> None:
+async def test_limit_bounds_a_page_and_the_next_iterator_continues_after_it(world: World) -> None:
     async with world.producer() as producer, world.consumer() as consumer:
         await producer.put_records([Record(str(n).encode(), "key", LOW) for n in range(5)])
         iterator = await consumer.get_shard_iterator(FIRST, "TRIM_HORIZON")
@@ -129,7 +129,7 @@ async def test_get_shards_describes_open_and_closed_shards(world: World) -> None
         assert {shard.parent_shard_id for shard in shards.values()} == {None, FIRST}
 
 
-async def test_closed_shard_ends_in_none_and_names_its_children(world: World) -> None:
+async def test_closed_shard_ends_with_no_iterator_and_lists_its_children(world: World) -> None:
     only_local(world, "never ends a closed shard")
     async with world.producer() as producer, world.consumer() as consumer:
         await producer.put_record(Record(b"1", "key", LOW))
@@ -143,7 +143,7 @@ async def test_closed_shard_ends_in_none_and_names_its_children(world: World) ->
         assert answer.child_shards[1].hash_key_range.starting_hash_key == str(2**126)
 
 
-async def test_arn_does_wherever_a_name_does(world: World) -> None:
+async def test_arn_is_accepted_in_place_of_a_name(world: World) -> None:
     async with world.producer(world.arn, region=None) as producer, world.consumer(world.arn) as consumer:
         await producer.put_record(Record(b"by name", "key", LOW))
         await producer.put_records([Record(b"by ARN", "key", LOW)])
@@ -176,8 +176,8 @@ async def test_unknown_shard_is_not_found(world: World) -> None:
             await consumer.get_shard_iterator("shardId-000000000099", "LATEST")
 
 
-async def test_iterator_that_is_none_is_refused(world: World) -> None:
-    only_local(world, "answers it with an internal error")
+async def test_invalid_iterator_is_refused(world: World) -> None:
+    only_local(world, "responds with an internal error")
     async with world.consumer() as consumer:
         with pytest.raises(InvalidArgument):
             await consumer.get_records("AAAA")
@@ -191,7 +191,7 @@ async def test_wrong_secret_is_access_denied(world: World) -> None:
         assert failed.value.code == "InvalidSignatureException"
 
 
-async def test_one_client_serves_many_and_stays_open(world: World) -> None:
+async def test_shared_client_stays_open(world: World) -> None:
     async with world.client() as client:
         async with world.sharing("Producer", client) as producer, world.sharing("Consumer", client) as consumer:
             await producer.put_record(Record(b"x", "key", LOW))
@@ -199,7 +199,7 @@ async def test_one_client_serves_many_and_stays_open(world: World) -> None:
         assert await client.call("DescribeStreamSummary", {"StreamName": world.place.stream})
 
 
-async def test_any_operation_takes_and_gives_the_apis_own_names(world: World) -> None:
+async def test_any_operation_uses_the_member_names_of_the_api(world: World) -> None:
     async with world.client() as client:
         stream = {"StreamName": world.place.stream}
         put = await client.call(

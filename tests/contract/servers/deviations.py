@@ -1,8 +1,8 @@
-"""Where the servers are known to differ from AWS: deviations.txt, a line for each case that fails on a server.
+"""Known deviations of the servers from AWS: deviations.txt has a line for each case that fails on a server.
 
-A line is `server | case | what it does instead`. The case is `module::function`; if it fails with some parameters only,
-their beginning follows in brackets. Such a case is expected to fail: if it passes, the test run says so, and the line
-must go; unless the server does so only "at times".
+A line is `server | case | deviation`. The case is `module::function`. If it fails only with some parameters, the beginning of
+their ids follows in brackets. Such a case is expected to fail. If it passes, the test run reports it and the line must be
+removed, unless the server deviates only "at times".
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Deviation:
 
     @property
     def parameters(self) -> str:
-        """The beginning of the parameters that it is about; "" for all."""
+        """The beginning of the ids of its parameters, or "" for all."""
         return self.case.partition("[")[2].removesuffix("]")
 
 
@@ -47,7 +47,7 @@ class Deviations:
             self._found.setdefault((line.server, line.function), []).append(line)
 
     def of(self, server: str, module: str, name: str) -> Deviation | None:
-        """Return what is known of a case, by the name that pytest gives it."""
+        """Return the known deviation of a case, by its pytest id."""
         function, _, rest = name.partition("[")
         parameters = rest.removesuffix("]").removeprefix("-")
         for line in self._found.get((server, f"{module}::{function}"), []):

@@ -1,10 +1,10 @@
-"""Local Kinesis servers, each in a process of its own on free loopback ports: ours, and those that others make.
+"""Local Kinesis servers, each in a process of its own on free loopback ports: ours and those of other projects.
 
     with running("moto") as server:
         server.url
 
-The others are installed on first use, in bench/.envs, which git ignores. What cannot be installed or started raises
-NotPossible, whose text is fit to be the reason of a skip.
+The others are installed on first use, in bench/.envs, which git ignores. A server that cannot be
+installed or started raises NotPossible, with the reason to skip its cases.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from bench.ground import BUILD, ENVIRONMENTS, NotPossible, environment
 ACCESS_KEY_ID, SECRET_ACCESS_KEY, REGION = "local", "local", "us-east-1"
 
 START_SECONDS = 15
-"""How long a server may take until it answers; within a test's own limit."""
+"""Maximum seconds until a server responds, below the limit of a test."""
 
 LOOPBACK_ONLY = Path(__file__).parent / "loopback_only.js"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a server is to run.
+    """Settings of a server.
 
     Attributes:
         port: Its port without TLS.
         tls_port: Its port with TLS, for servers that have one.
         tls: TLS on `port`, for servers that have but one port.
-        data: Folder to keep streams in; None for memory.
-        check_signatures: Refuse wrong signatures, for servers that only do so when asked.
-        options: More of our own server's command line.
+        data: Folder for the data, or None for memory.
+        check_signatures: Refuse wrong signatures, for servers on which this is optional.
+        options: Additional command line options of our own server.
     """
 
     port: int
@@ -58,7 +58,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Start:
-    """What is run."""
+    """The command to run."""
 
     command: list[str]
     environment: dict[str, str] = field(default_factory=dict)
@@ -67,11 +67,11 @@ class Start:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a server is had.
+    """Recipe to install and start a server.
 
     Attributes:
-        install: Makes sure that it is there; returns its version. Raises NotPossible.
-        start: Says what to run.
+        install: Installs it if necessary, and returns its version. Raises NotPossible.
+        start: Returns the command to run.
     """
 
     install: Callable[[], str]
@@ -80,13 +80,13 @@ class Recipe:
 
 @dataclass
 class Running:
-    """A server that answers.
+    """A running server.
 
     Attributes:
-        name: Which.
+        name: Name of the server.
         version: Its version.
-        url: Its address without TLS (with TLS where that was asked of a server with one port).
-        tls_port: Its port with TLS, if it has one beside the plain one.
+        url: Its address without TLS (with TLS if that was selected for a server with one port).
+        tls_port: Its port with TLS, if it has a separate one.
         pid: Its process.
     """
 
@@ -102,7 +102,7 @@ class Running:
 
     @property
     def has_tls_port(self) -> bool:
-        """Whether it speaks TLS on a port of its own beside the plain one."""
+        """True if it has a separate port for TLS."""
         return self.name in ("kinstream", "kinesis-local")
 
     @property
@@ -220,7 +220,7 @@ RECIPES = {
 
 
 def install(name: str) -> str:
-    """Make sure that a server can be started here; return its version. Raises NotPossible."""
+    """Install a server if necessary, and return its version. Raises NotPossible."""
     BUILD.mkdir(exist_ok=True)
     with (BUILD / "installing").open("w") as lock:  # two test runs at a time would each spoil the other's
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -254,14 +254,14 @@ def node_package(name: str, wanted: str) -> str:
 
 @contextlib.contextmanager
 def running(name: str, **settings: Any) -> Iterator[Running]:
-    """Start a server, wait until it answers, and kill it at the end.
+    """Start a server, wait until it responds, and kill it at the end.
 
     Args:
         name: One of RECIPES.
         settings: Members of `Settings`, but for the ports.
 
     Raises:
-        NotPossible: It cannot be installed, or does not answer.
+        NotPossible: It cannot be installed, or does not respond.
     """
     found = install(name)
     with _free_ports() as (port, tls_port):
@@ -279,7 +279,7 @@ def running(name: str, **settings: Any) -> Iterator[Running]:
             stderr=log,
         )
         try:
-            _until_it_answers(name, process, port, log)
+            _wait_until_it_responds(name, process, port, log)
             yield Running(name, found, f"{'https' if chosen.tls else 'http'}://127.0.0.1:{port}", tls_port, process)
         finally:
             process.kill()
@@ -300,7 +300,7 @@ def _free_ports() -> Iterator[tuple[int, int]]:
         yield one.getsockname()[1], other.getsockname()[1]
 
 
-def _until_it_answers(name: str, process: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> None:
+def _wait_until_it_responds(name: str, process: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -319,4 +319,4 @@ def _until_it_answers(name: str, process: subprocess.Popen[bytes], port: int, lo
             return
         finally:
             connection.close()
-    raise NotPossible(f"{name} did not answer within {START_SECONDS} seconds")
+    raise NotPossible(f"{name} did not respond within {START_SECONDS} seconds")

@@ -23,12 +23,12 @@ class Endpoint:
     """A server under test.
 
     Attributes:
-        place: Which server it is, and how it is reached.
+        place: Name of the server and of the way to reach it.
         url: Its address.
         region: The region of its requests.
-        access_key_id: The key that it lets in.
+        access_key_id: The accepted access key.
         secret_access_key: The key's secret.
-        until: The moment (monotonic) from which its boto3 clients make no more calls; None: they always do.
+        until: Monotonic time from which its boto3 clients make no more calls. None sets no limit.
     """
 
     place: str
@@ -53,7 +53,7 @@ class Endpoint:
 
     def _check_patience(self, **call: Any) -> None:
         if self.until is not None and time.monotonic() > self.until:
-            raise TimeoutError("it goes on and on")
+            raise TimeoutError("it does not terminate")
 
 
 class Raw:
@@ -119,7 +119,7 @@ class Raw:
         return HTTPConnection(self.host, timeout=timeout)
 
     def json(self, operation: str, params: Any, **changes: Any) -> Any:
-        """Call an operation in JSON. Return its answer, which must be good."""
+        """Call an operation in JSON. Return its response, which must be successful."""
         body = json.dumps(params).encode()
         status, _, answer = self.send(self.sign(operation, body, **changes), body)
         assert status == 200, answer

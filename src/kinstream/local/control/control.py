@@ -103,7 +103,7 @@ class Control:
                 del self._busy[interception]
 
     def _take(self, operation: str, request: msgspec.Struct, region: str) -> tuple[Interception, Call] | None:
-        """Return the interception that applies to a call, with the call as shown to the test; None if none applies."""
+        """Return the interception that applies to a call, with the call as shown to the test. None if no interception applies."""
         if not any(interception.operation in (None, operation) for interception in self._interceptions):
             return None
         parameters = members_of(request)

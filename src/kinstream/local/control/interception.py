@@ -37,8 +37,8 @@ class Call:
         operation: Name of the operation, such as "PutRecords".
         parameters: Parameters in the form boto3 uses: blobs are bytes, timestamps are seconds. Absent members are left out.
         region: Region in the signature of the request.
-        stream: Name of the stream that the call addresses; None if it addresses no stream.
-        shard: Id of the shard that the call names, directly or in a shard iterator; None if it names no shard.
+        stream: Name of the stream that the call addresses, or None if it addresses no stream.
+        shard: Id of the shard that the call names, directly or in a shard iterator, or None if it names no shard.
     """
 
     operation: str
@@ -113,7 +113,7 @@ class Interception:
 
     @property
     def left(self) -> int | None:
-        """Return how many more calls will be intercepted; None if unlimited."""
+        """Return how many more calls will be intercepted, or None if unlimited."""
         if self._cancelled:
             return 0
         return None if self._times is None else self._times - self.count

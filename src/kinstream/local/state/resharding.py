@@ -15,7 +15,7 @@ class Reshard(msgspec.Struct, omit_defaults=True, tag="reshard"):
     shard: int
     """Index of the shard to split, or of the first to merge."""
     adjacent: int | None = None
-    """Index of the second shard to merge; None for a split."""
+    """Index of the second shard to merge, or None for a split."""
     at: bytes = b""
     """Starting hash key of the second child of a split, as 16 bytes."""
 

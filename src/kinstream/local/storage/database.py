@@ -206,7 +206,7 @@ class SqliteStore:
         if newest.arrival < arrival:
             return newest.position + 1
         low, high = 1, newest.position
-        # The record at `high` arrived in time; every one before `low` did not.
+        # The record at `high` arrived in time, and every one before `low` did not.
         while low < high:
             middle = (low + high) // 2
             row = self._chunk_at(number, middle, "id, arrival, count")

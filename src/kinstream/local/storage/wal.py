@@ -57,7 +57,7 @@ class WriteAheadLog:
             self._read()
 
     def damage(self, recovered: int) -> str | None:
-        """Return a description of the damage; None if no damage is certain.
+        """Return a description of the damage, or None if no damage is certain.
 
         Args:
             recovered: Number of frames that SQLite recovered. Nothing may have been written since.

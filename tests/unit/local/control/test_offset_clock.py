@@ -12,7 +12,7 @@ from kinstream.local.control.offset_clock import MAX_TIME, OffsetClock
 from kinstream.testing import ManualClock
 
 
-def test_time_is_the_clocks_own_until_it_is_put_forward() -> None:
+def test_time_is_that_of_the_followed_clock_until_it_is_advanced() -> None:
     own = ManualClock(1000.0)
     moved = OffsetClock(own)
     assert (moved.wall(), moved.monotonic()) == (own.wall(), own.monotonic())
@@ -23,12 +23,12 @@ def test_time_is_the_clocks_own_until_it_is_put_forward() -> None:
 
 
 @pytest.mark.parametrize("seconds", [-1, -0.001, float("nan"), float("inf"), "5", True])
-def test_time_does_not_go_back(seconds: float) -> None:
+def test_time_never_decreases(seconds: float) -> None:
     with pytest.raises(ConfigError, match="seconds"):
         OffsetClock(SYSTEM_CLOCK).advance(seconds)
 
 
-def test_time_ends_before_its_numbers_do() -> None:
+def test_clock_cannot_be_advanced_beyond_the_range_of_sequence_numbers() -> None:
     moved = OffsetClock(ManualClock(MAX_TIME - 100))
     moved.advance(90)
     with pytest.raises(ConfigError, match="year 4000"):
@@ -36,7 +36,7 @@ def test_time_ends_before_its_numbers_do() -> None:
     assert moved.advanced == 90
 
 
-async def test_waiting_is_the_clocks_own() -> None:
+async def test_sleep_and_timeouts_use_the_followed_clock() -> None:
     own = ManualClock(0.0)
     moved = OffsetClock(own)
     sleeping = asyncio.create_task(moved.sleep(10))
@@ -48,7 +48,7 @@ async def test_waiting_is_the_clocks_own() -> None:
     await sleeping
 
 
-def test_who_asked_is_told_that_it_was_put_forward() -> None:
+def test_callback_is_called_after_an_advance() -> None:
     moved = OffsetClock(ManualClock(0.0))
     moved.advance(1)
     told: list[float] = []

@@ -11,7 +11,7 @@ from kinstream.local.http.hosts import Hosts
     "host", ["localhost", "LocalHost:1", "a.localhost", "127.9.9.9", "[::1]", "[::1]:80", "kinesis:80"]
 )
 @pytest.mark.parametrize("remote", [False, True])
-def test_own_names_are_let_in(host: str, remote: bool) -> None:
+def test_names_of_this_machine_are_accepted(host: str, remote: bool) -> None:
     assert Hosts("127.0.0.1", remote=remote, names=["kinesis"]).accepts(host)
 
 
@@ -31,12 +31,12 @@ def test_own_names_are_let_in(host: str, remote: bool) -> None:
     ],
 )
 @pytest.mark.parametrize("remote", [False, True])
-def test_foreign_names_are_not(host: str, remote: bool) -> None:
+def test_other_names_are_refused(host: str, remote: bool) -> None:
     assert not Hosts("127.0.0.1", remote=remote, names=["kinesis"]).accepts(host)
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "192.0.2.1:80", "[2001:db8::1]:80"])
-def test_addresses_are_let_in_where_others_may_come(host: str) -> None:
+def test_addresses_are_accepted_if_remote_clients_are_allowed(host: str) -> None:
     assert not Hosts("127.0.0.1", remote=False, names=[]).accepts(host)
     assert Hosts("0.0.0.0", remote=True, names=[]).accepts(host)
 
@@ -51,5 +51,5 @@ def test_addresses_are_let_in_where_others_may_come(host: str) -> None:
         ("::", "[::1]"),
     ],
 )
-def test_url_has_an_address_that_leads_to_the_server(host: str, url_host: str) -> None:
+def test_url_has_an_address_of_the_server(host: str, url_host: str) -> None:
     assert Hosts(host, remote=True, names=[]).url_host == url_host

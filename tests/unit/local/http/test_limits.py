@@ -1,4 +1,4 @@
-"""What clients may take checks itself."""
+"""Limits for clients, which check themselves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kinstream.local import Limits
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Limits)])
 @pytest.mark.parametrize("value", [-1, None, "5", True, 10**12])
-def test_limit_out_of_range_names_itself(field: str, value: Any) -> None:
+def test_limit_out_of_range_is_named(field: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=rf"Limits\.{field}="):
         Limits(**{field: value})
 

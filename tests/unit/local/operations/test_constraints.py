@@ -9,7 +9,7 @@ from kinstream.local.operations import constraints, requests
 from kinstream.local.state.request_error import RequestError
 
 
-def told(request: object) -> str:
+def error_message(request: object) -> str:
     with pytest.raises(RequestError, match="ValidationException") as caught:
         constraints.check(request)  # type: ignore[arg-type]  # any request
     return caught.value.message
@@ -20,15 +20,15 @@ def test_request_within_its_constraints_passes() -> None:
     constraints.check(requests.ListStreams())
 
 
-def test_problem_is_told_as_aws_tells_it() -> None:
-    assert told(requests.DescribeStream(stream_name="a", limit=0)) == (
+def test_violation_is_reported_with_the_wording_of_aws() -> None:
+    assert error_message(requests.DescribeStream(stream_name="a", limit=0)) == (
         "1 validation error detected: Value '0' at 'limit' failed to satisfy constraint: "
         "Member must have value greater than or equal to 1"
     )
 
 
-def test_problems_are_told_together_in_the_models_order() -> None:
-    text = told(requests.GetShardIterator(stream_name="!", shard_id=None, shard_iterator_type="X"))
+def test_violations_are_reported_together_in_the_order_of_the_model() -> None:
+    text = error_message(requests.GetShardIterator(stream_name="!", shard_id=None, shard_iterator_type="X"))
     assert text.startswith("3 validation errors detected: Value '!' at 'streamName'")
     assert (
         text.index("'streamName'")
@@ -38,47 +38,47 @@ def test_problems_are_told_together_in_the_models_order() -> None:
 
 
 def test_member_of_a_structure_is_named_with_its_path() -> None:
-    assert "at 'shardFilter.type'" in told(requests.ListShards(shard_filter=requests.ShardFilter(type="X")))
+    assert "at 'shardFilter.type'" in error_message(requests.ListShards(shard_filter=requests.ShardFilter(type="X")))
 
 
-def test_ten_problems_at_most_are_told() -> None:
+def test_at_most_ten_violations_are_reported() -> None:
     refused = constraints.validation_error([f"problem {n}" for n in range(50)])
     assert refused.message.startswith("50 validation errors detected: problem 0; ")
     assert refused.message.endswith("problem 9")
 
 
-def test_long_values_are_cut_and_blobs_and_lists_not_shown() -> None:
-    assert len(told(requests.ListStreams(exclusive_start_stream_name="x" * 10_000_000))) < 3000
+def test_long_values_are_truncated_and_blobs_and_lists_are_not_repeated() -> None:
+    assert len(error_message(requests.ListStreams(exclusive_start_stream_name="x" * 10_000_000))) < 3000
     entries = [requests.PutRecordsEntry(data=b"secret", partition_key="k")] * 501
-    text = told(requests.PutRecords(stream_name="a", records=entries))
+    text = error_message(requests.PutRecords(stream_name="a", records=entries))
     assert "secret" not in text
     assert "Member must have length less than or equal to 500" in text
 
 
-def test_pattern_takes_ascii_digits_only() -> None:
-    assert "explicitHashKey" in told(requests.PutRecord(data=b"", partition_key="k", explicit_hash_key="1٣"))
+def test_pattern_matches_ascii_digits_only() -> None:
+    assert "explicitHashKey" in error_message(requests.PutRecord(data=b"", partition_key="k", explicit_hash_key="1٣"))
 
 
-def test_members_of_lists_and_maps_are_told_with_all_that_they_must_satisfy() -> None:
-    assert told(requests.RemoveTagsFromStream(stream_name="a", tag_keys=["ok", ""])) == (
+def test_members_of_lists_and_maps_are_reported_with_all_their_rules() -> None:
+    assert error_message(requests.RemoveTagsFromStream(stream_name="a", tag_keys=["ok", ""])) == (
         "1 validation error detected: Value '[ok, ]' at 'tagKeys' failed to satisfy constraint: Member must satisfy "
         "constraint: [Member must have length less than or equal to 128, "
         "Member must have length greater than or equal to 1]"
     )
-    assert told(requests.AddTagsToStream(stream_name="a", tags={"": "x", "y": "z"})) == (
+    assert error_message(requests.AddTagsToStream(stream_name="a", tags={"": "x", "y": "z"})) == (
         "1 validation error detected: Value '{=x, y=z}' at 'tags' failed to satisfy constraint: Map keys must satisfy "
         "constraint: [Member must have length less than or equal to 128, "
         "Member must have length greater than or equal to 1]"
     )
-    assert "Map value must satisfy constraint: [" in told(requests.AddTagsToStream(tags={"a": "x" * 257}))
-    assert "[Member must satisfy enum value set: [IncomingBytes, " in told(
+    assert "Map value must satisfy constraint: [" in error_message(requests.AddTagsToStream(tags={"a": "x" * 257}))
+    assert "[Member must satisfy enum value set: [IncomingBytes, " in error_message(
         requests.EnhancedMonitoring(shard_level_metrics=["X"])
     )
 
 
-def test_long_lists_and_maps_are_cut() -> None:
-    assert len(told(requests.RemoveTagsFromStream(tag_keys=["x" * 1000] * 50))) < 3000
-    assert len(told(requests.AddTagsToStream(tags={str(n): "x" * 1000 for n in range(200)}))) < 3000
+def test_long_lists_and_maps_are_truncated() -> None:
+    assert len(error_message(requests.RemoveTagsFromStream(tag_keys=["x" * 1000] * 50))) < 3000
+    assert len(error_message(requests.AddTagsToStream(tags={str(n): "x" * 1000 for n in range(200)}))) < 3000
 
 
 ARN_PARTS = st.sampled_from(
@@ -90,7 +90,7 @@ ARN_PARTS = st.sampled_from(
 
 
 @given(st.lists(ARN_PARTS, max_size=14))
-def test_quick_patterns_let_the_same_arns_through_as_the_models(parts: list[str]) -> None:
+def test_linear_patterns_match_the_same_arns_as_the_model(parts: list[str]) -> None:
     text = "".join(["arn:aws", *parts])
     for alias in (requests.ResourceArn, requests.ConsumerArn):
         (pattern,) = (rule for rule in get_args(alias)[1:] if isinstance(rule, constraints.Pattern))
@@ -98,9 +98,9 @@ def test_quick_patterns_let_the_same_arns_through_as_the_models(parts: list[str]
         assert (pattern.violation(text) is None) == (slow is not None)
 
 
-def test_quick_patterns_know_arns() -> None:
+def test_linear_patterns_match_arns() -> None:
     stream = "arn:aws:kinesis:us-east-1:000000000000:stream/orders"
     constraints.check(requests.ResourceRequest(resource_arn=stream))
     constraints.check(requests.ResourceRequest(resource_arn=f"{stream}/consumer/app:17"))
     constraints.check(requests.ConsumerRequest(consumer_arn=f"{stream}/consumer/app:17"))
-    assert "consumerARN" in told(requests.ConsumerRequest(consumer_arn=stream))
+    assert "consumerARN" in error_message(requests.ConsumerRequest(consumer_arn=stream))

@@ -1,4 +1,4 @@
-"""Our requests and answers, held to the service model in botocore: members, constraints, and which operations there are."""
+"""Request and response types, compared with the service model in botocore: members, constraints, and supported operations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kinstream.local.wire.formats import TIMESTAMPS
 UNKNOWN = {
     **dict.fromkeys(
         ["CreateChannel", "DeleteChannel", "DescribeChannel", "ListChannels", "UpdateChannel"],
-        "channels deliver to S3, which is not here",
+        "channels deliver to S3, which is not simulated",
     ),
     **dict.fromkeys(
         [
@@ -37,23 +37,23 @@ UNKNOWN = {
             "UpdateQueue",
             "UpdateQueueRecordsVisibility",
         ],
-        "queues are another service's work under Kinesis' name",
+        "queues are not part of Data Streams",
     ),
 }
-"""Operations of the model that answer as unknown ones, and why."""
+"""Operations of the model that are not supported, with the reason."""
 
 IGNORED = {"StreamId"}
 """Members that the API reference reserves for future use."""
 
 NOT_THERE = {"ChannelCount", "ChannelCountLimit", "QueueCount", "StreamId"}
-"""Members of answers that are about what is not there; none of them is required."""
+"""Members of responses for unsupported features. None of them is required."""
 
 MODEL = botocore.session.get_session().get_service_model("kinesis")
 OPERATIONS = Operations(State(), MemoryStore(), SYSTEM_CLOCK)
 KNOWN = sorted(name for name in MODEL.operation_names if OPERATIONS.shape(name) is not None)
 
 
-def test_each_operation_of_the_model_is_there_or_unknown_for_a_reason() -> None:
+def test_each_operation_of_the_model_is_supported_or_listed_with_a_reason() -> None:
     assert {name for name in MODEL.operation_names if OPERATIONS.shape(name) is None} == set(UNKNOWN)
 
 
@@ -73,7 +73,7 @@ def _constraints(shape: type[msgspec.Struct]) -> Iterator[tuple[str, tuple[Any, 
         yield field.encode_name, tuple(getattr(hints[field.name], "__metadata__", ()))
 
 
-def told(rules: tuple[Any, ...]) -> set[str]:
+def constraints_of(rules: tuple[Any, ...]) -> set[str]:
     """Return constraints of ours as comparable text."""
     found = set()
     for rule in rules:
@@ -89,11 +89,11 @@ def told(rules: tuple[Any, ...]) -> set[str]:
             case constraints.OneOf():
                 found.add(f"one of {' '.join(rule.values)}")
             case constraints.EachKey():
-                found.add(f"keys {told(rule.rules)}")
+                found.add(f"keys {constraints_of(rule.rules)}")
             case constraints.EachValue():
-                found.add(f"values {told(rule.rules)}")
+                found.add(f"values {constraints_of(rule.rules)}")
             case constraints.EachMember():
-                found.add(f"members {told(rule.rules)}")
+                found.add(f"members {constraints_of(rule.rules)}")
     return found
 
 
@@ -123,15 +123,15 @@ def _bare(pattern: str) -> str:
 
 
 @pytest.mark.parametrize("operation", KNOWN)
-def test_requests_have_the_models_members_and_constraints(operation: str) -> None:
+def test_requests_have_the_members_and_constraints_of_the_model(operation: str) -> None:
     members, ours = request_members(operation)
     assert set(ours) == set(members)
     required = set(MODEL.operation_model(operation).input_shape.required_members)
     for name, member in members.items():
-        assert told(ours[name]) == modelled(member, name in required), name
+        assert constraints_of(ours[name]) == modelled(member, name in required), name
 
 
-def test_members_of_structures_have_the_models_constraints() -> None:
+def test_members_of_structures_have_the_constraints_of_the_model() -> None:
     seen = set()
     for operation in KNOWN:
         shape = OPERATIONS.shape(operation)
@@ -145,12 +145,12 @@ def test_members_of_structures_have_the_models_constraints() -> None:
                 ours = dict(_constraints(inner[0]))
                 assert set(ours) == set(structure.members)
                 for name, member in structure.members.items():
-                    assert told(ours[name]) == modelled(member, name in structure.required_members), name
+                    assert constraints_of(ours[name]) == modelled(member, name in structure.required_members), name
     assert seen == {"MinimumThroughputBillingCommitment", "ShardFilter", "StartingPosition", "StreamModeDetails"}
 
 
 @pytest.mark.parametrize("operation", [name for name in KNOWN if name != "SubscribeToShard"])
-def test_answers_have_the_models_members(operation: str) -> None:
+def test_responses_have_the_members_of_the_model(operation: str) -> None:
     modelled_answer = MODEL.operation_model(operation).output_shape
     name = {
         "DescribeAccountSettings": "AccountSettings",
@@ -164,13 +164,13 @@ def test_answers_have_the_models_members(operation: str) -> None:
         compare(ours, modelled_answer)
 
 
-def test_events_have_the_models_members() -> None:
+def test_events_have_the_members_of_the_model() -> None:
     stream = MODEL.operation_model("SubscribeToShard").output_shape.members["EventStream"]
     compare(responses.SubscribeToShardEvent, stream.members["SubscribeToShardEvent"])
 
 
 def compare(ours: Any, shape: Any) -> None:
-    """Hold an answer's type to the model's shape."""
+    """Compare a response type with a shape of the model."""
     if shape.type_name == "structure":
         fields = {field.encode_name: field for field in msgspec.structs.fields(ours)}
         assert set(shape.members) - set(fields) <= NOT_THERE

@@ -19,7 +19,7 @@ def count(quotas: Quotas, sizes: list[int], now: float) -> int:
     return len(quotas.admitted(SHARD, sizes, now))
 
 
-def test_shard_takes_a_thousand_records_and_then_a_thousand_a_second() -> None:
+def test_shard_accepts_a_burst_of_a_thousand_records_and_then_a_thousand_a_second() -> None:
     quotas = Quotas()
     assert [count(quotas, [1] * 500, 100.0) for _ in range(3)] == [500, 500, 0]
     assert count(quotas, [1] * 500, 100.25) == 250
@@ -27,7 +27,7 @@ def test_shard_takes_a_thousand_records_and_then_a_thousand_a_second() -> None:
     assert count(quotas, [1] * 1500, 5000.0) == 1000
 
 
-def test_rested_shard_takes_ten_mebibytes_and_then_one_a_second() -> None:
+def test_idle_shard_accepts_a_burst_of_ten_mebibytes_and_then_one_a_second() -> None:
     quotas = Quotas()
     assert count(quotas, [MIB] * 11, 100.0) == 10
     assert count(quotas, [MIB], 100.9) == 0
@@ -37,7 +37,7 @@ def test_rested_shard_takes_ten_mebibytes_and_then_one_a_second() -> None:
     assert count(quotas, [KIB], 111.0) == 0
 
 
-def test_record_that_does_not_fit_keeps_no_smaller_one_out() -> None:
+def test_record_above_the_quota_does_not_exclude_smaller_ones() -> None:
     quotas = Quotas()
     assert count(quotas, [10 * MIB - 10], 1.0) == 1
     assert quotas.admitted(SHARD, [4, 100, 4, 100, 3, 2], 1.0) == [0, 2, 5]
@@ -54,7 +54,7 @@ puts = st.lists(st.tuples(st.floats(0, 2), st.lists(st.integers(1, MIB), max_siz
 
 
 @given(puts)
-def test_no_stretch_of_time_holds_more_than_the_rate_and_one_burst(puts: list[tuple[float, list[int]]]) -> None:
+def test_no_period_exceeds_the_rate_plus_one_burst(puts: list[tuple[float, list[int]]]) -> None:
     quotas = Quotas()
     now = 1000.0
     taken: list[tuple[float, int, int]] = []
@@ -73,7 +73,7 @@ def test_no_stretch_of_time_holds_more_than_the_rate_and_one_burst(puts: list[tu
 
 
 @given(st.lists(st.tuples(st.floats(0, 0.4), st.integers(1, 1000)), min_size=1, max_size=40))
-def test_whoever_never_exceeds_a_thousand_in_any_second_is_never_refused(puts: list[tuple[float, int]]) -> None:
+def test_rate_within_the_quota_is_never_refused(puts: list[tuple[float, int]]) -> None:
     quotas = Quotas()
     now = 0.0
     sent: list[tuple[float, int]] = []
@@ -93,7 +93,7 @@ def test_shard_is_read_five_times_a_second() -> None:
     assert not quotas.may_read(SHARD, 1.3)
 
 
-def test_after_ten_mebibytes_five_seconds_give_nothing() -> None:
+def test_response_of_ten_mebibytes_blocks_reads_for_five_seconds() -> None:
     quotas = Quotas()
     assert quotas.may_read(SHARD, 100.0)
     quotas.was_read(SHARD, 10 * MIB, 100.0)
@@ -101,7 +101,7 @@ def test_after_ten_mebibytes_five_seconds_give_nothing() -> None:
     assert quotas.may_read(SHARD, 105.01)
 
 
-def test_two_mebibytes_are_read_in_a_second() -> None:
+def test_shard_returns_two_mebibytes_a_second() -> None:
     quotas = Quotas()
     given_ = 0
     for step in range(1000):
@@ -109,18 +109,18 @@ def test_two_mebibytes_are_read_in_a_second() -> None:
         if quotas.may_read(SHARD, now):
             quotas.was_read(SHARD, 700 * KIB, now)
             given_ += 700 * KIB
-    # One burst, and what was owed at the end.
+    # One burst, and the debt at the end.
     assert 20 * MIB <= given_ <= 23 * MIB
 
 
-def test_answer_without_records_costs_a_call_only() -> None:
+def test_empty_response_counts_as_a_call_only() -> None:
     quotas = Quotas()
     for step in range(50):
         assert quotas.may_read(SHARD, step / 5 + 0.001 * step)
         quotas.was_read(SHARD, 0, step / 5)
 
 
-def test_iterators_are_given_five_times_a_second() -> None:
+def test_five_iterators_a_second_are_allowed() -> None:
     quotas = Quotas()
     assert [quotas.may_iterate(SHARD, 1.0) for _ in range(6)] == [True] * 5 + [False]
     assert quotas.may_read(SHARD, 1.0), "reads are counted apart"
@@ -131,7 +131,7 @@ def test_iterators_are_given_five_times_a_second() -> None:
     [("ListShards", 1000), ("DescribeStreamSummary", 20), ("DescribeStream", 10), ("ListStreams", 5), ("SplitShard", 5),
      ("DescribeLimits", 1), ("UpdateShardCount", 10)],
 )  # fmt: skip
-def test_operations_have_rates_of_their_own(operation: str, calls: int) -> None:
+def test_each_operation_has_its_own_rate(operation: str, calls: int) -> None:
     quotas = Quotas()
     assert [quotas.may_call(operation, "a", 1.0) for _ in range(calls + 1)] == [True] * calls + [False]
     assert quotas.may_call(operation, "a", 1.0 + 1.01 / calls)
@@ -148,14 +148,14 @@ def test_consumer_may_subscribe_to_each_shard_once_a_second() -> None:
             assert quotas.may_subscribe(shard, consumer, 2.0)
 
 
-def test_clock_that_is_set_back_gives_nothing_and_takes_nothing() -> None:
+def test_clock_that_is_set_back_changes_no_quota() -> None:
     quotas = Quotas()
     assert count(quotas, [1] * 900, 1000.0) == 900
     assert count(quotas, [1] * 900, 10.0) == 100
     assert count(quotas, [1] * 900, 10.5) == 500
 
 
-def test_counts_of_what_is_used_no_more_are_forgotten_and_no_other() -> None:
+def test_only_idle_counters_are_removed() -> None:
     quotas = Quotas()
     for number in range(20_000):
         now = number / 100

@@ -38,7 +38,7 @@ def put(state: State, stream: Stream, keys: list[bytes], now: float = NOW) -> li
     return state.place(stream, keys, now)
 
 
-def test_stream_is_creating_until_its_time_is_over() -> None:
+def test_stream_is_creating_until_its_transition_ends() -> None:
     state = State(transition=5.0)
     events = state.create("orders", 2, NOW)
     assert [type(e) for e in events] == [StreamChanged, ShardChanged, ShardChanged]
@@ -49,7 +49,7 @@ def test_stream_is_creating_until_its_time_is_over() -> None:
     assert state.stream("orders").settings.status is Status.ACTIVE
 
 
-def test_state_ends_in_its_time_though_the_clock_was_set_back() -> None:
+def test_transition_ends_in_time_if_the_clock_was_set_back() -> None:
     state = State(transition=5.0)
     state.create("orders", 1, NOW)
     state.advance(NOW - 0.5)
@@ -58,7 +58,7 @@ def test_state_ends_in_its_time_though_the_clock_was_set_back() -> None:
     assert state.stream("orders").settings.status is Status.ACTIVE
 
 
-def test_successor_of_a_stream_shares_no_number_and_no_age_with_it() -> None:
+def test_recreated_stream_shares_no_number_and_no_creation_time_with_its_predecessor() -> None:
     state = State()
     state.create("orders", 1, NOW)
     state.advance(NOW)
@@ -73,7 +73,7 @@ def test_successor_of_a_stream_shares_no_number_and_no_age_with_it() -> None:
     assert state.stream("orders").settings.created > gone.settings.created
 
 
-def test_streams_that_come_and_go_are_counted() -> None:
+def test_streams_being_created_or_deleted_are_counted() -> None:
     state = State(transition=5.0)
     state.create("orders", 1, NOW)
     state.create("returns", 1, NOW + 1)
@@ -97,7 +97,7 @@ def test_records_are_refused_while_a_stream_is_creating_or_deleting() -> None:
         state.readable("orders")
 
 
-def test_deleted_stream_is_gone_when_its_time_is_over_with_all_its_shards() -> None:
+def test_deleted_stream_is_removed_with_its_shards_when_its_transition_ends() -> None:
     state, stream = active(3, transition=1.0)
     state.delete("orders", NOW + 10)
     assert state.delete("orders", NOW + 10.5) == []
@@ -105,7 +105,7 @@ def test_deleted_stream_is_gone_when_its_time_is_over_with_all_its_shards() -> N
     assert state.streams == {}
 
 
-def test_numbers_of_a_deleted_streams_shards_are_not_given_again() -> None:
+def test_shard_numbers_of_a_deleted_stream_are_not_reused() -> None:
     state, stream = active(3)
     old = {s.number for s in stream.shards}
     state.delete("orders", NOW)
@@ -114,19 +114,19 @@ def test_numbers_of_a_deleted_streams_shards_are_not_given_again() -> None:
     assert old.isdisjoint(s.number for s in state.stream("orders").shards)
 
 
-def test_stream_that_exists_cannot_be_made_again() -> None:
+def test_existing_stream_cannot_be_created_again() -> None:
     state, _ = active()
     with pytest.raises(RequestError, match="Stream orders under account 000000000000 already exists"):
         state.create("orders", 1, NOW)
 
 
-def test_more_shards_than_an_account_has_are_refused() -> None:
+def test_shards_above_the_account_limit_are_refused() -> None:
     state, _ = active(2)
     with pytest.raises(RequestError, match="LimitExceededException"):
         state.create("more", SHARD_LIMIT - 1, NOW)
 
 
-def test_reshard_waits_for_an_active_stream() -> None:
+def test_reshard_needs_an_active_stream() -> None:
     state, _ = active(2, transition=1.0)
     state.split("orders", "shardId-000000000000", "1000", NOW + 2)
     with pytest.raises(RequestError, match="not ACTIVE, instead in state UPDATING"):
@@ -135,7 +135,7 @@ def test_reshard_waits_for_an_active_stream() -> None:
         state.merge("orders", "shardId-000000000000", "shardId-000000000001", NOW + 2.5)
 
 
-def test_parent_takes_records_until_the_split_is_done() -> None:
+def test_parent_accepts_records_until_the_split_takes_effect() -> None:
     state, stream = active(1, transition=1.0)
     state.split("orders", "shardId-000000000000", "1000", NOW + 2)
     (placement,) = put(state, stream, [key("a")], NOW + 2.5)
@@ -171,14 +171,14 @@ def test_merge_joins_the_ranges_whichever_shard_is_named_first() -> None:
 
 
 @pytest.mark.parametrize("at", ["0", "1", str(TOP), str(2**128), "x"])
-def test_split_needs_a_hash_key_well_inside_the_shard(at: str) -> None:
+def test_split_needs_a_hash_key_inside_the_shard(at: str) -> None:
     state, _ = active()
     with pytest.raises(RequestError, match=r"NewStartingHashKey .* is not both greater than one plus"):
         state.split("orders", "shardId-000000000000", at, NOW)
 
 
 @pytest.mark.parametrize("pair", [(0, 2), (2, 0), (1, 1)])
-def test_shards_that_are_no_neighbours_cannot_be_merged(pair: tuple[int, int]) -> None:
+def test_shards_that_are_not_adjacent_cannot_be_merged(pair: tuple[int, int]) -> None:
     state, _ = active(3)
     with pytest.raises(RequestError, match="not an adjacent pair"):
         state.merge("orders", f"shardId-{pair[0]:012}", f"shardId-{pair[1]:012}", NOW)
@@ -205,7 +205,7 @@ def test_refused_command_changes_nothing() -> None:
     assert state.advance(NOW + 1e6) == []
 
 
-def test_shard_is_found_by_its_number_alone_too() -> None:
+def test_shard_is_found_by_the_number_in_its_id() -> None:
     state, stream = active(2)
     assert state.shard(stream, "1") is state.shard(stream, "shardId-000000000001") is stream.shards[1]
     for wrong in ("shardId-000000000002", "shard", "-1", "1.0", "٣", "9" * 13, ""):
@@ -215,13 +215,13 @@ def test_shard_is_found_by_its_number_alone_too() -> None:
             state.shard(stream, wrong)
 
 
-def test_arrival_never_goes_back_when_the_clock_does() -> None:
+def test_arrival_times_do_not_decrease_if_the_clock_is_set_back() -> None:
     state, stream = active()
     arrivals = [put(state, stream, [key("a")], now)[0].arrival for now in (NOW + 10, NOW + 5, NOW - 100, NOW + 11)]
     assert arrivals == sorted(arrivals)
 
 
-def test_children_of_quick_reshards_have_ever_greater_numbers() -> None:
+def test_children_of_quick_reshards_have_greater_numbers() -> None:
     state, stream = active()
     for generation in range(5):
         state.split("orders", stream.open[-1].id, str(span(stream.open[-1])[0] + 1000 + generation), NOW)
@@ -233,7 +233,7 @@ def test_children_of_quick_reshards_have_ever_greater_numbers() -> None:
             assert int(ending) < int(shard.starting_number)
 
 
-# Random histories, held to a model that only remembers what was put where.
+# Random commands, compared with a model that only stores the shard of each record.
 
 HASH_KEYS = st.one_of(st.integers(0, TOP), st.integers(0, 3), st.integers(TOP - 3, TOP))
 COMMANDS = st.one_of(
@@ -247,7 +247,7 @@ COMMANDS = st.one_of(
 
 @dataclass
 class Model:
-    """What a reader would find: each shard's records in order, as (hash key, order of the put, number, arrival)."""
+    """Records of each shard in order, as (hash key, order of the put, number, arrival)."""
 
     shards: dict[int, list[tuple[int, int, int, int]]] = field(default_factory=dict)
     put: int = 0
@@ -270,7 +270,7 @@ class Model:
 
 @given(st.integers(1, 4), st.sampled_from([0.0, 2.0]), st.lists(COMMANDS, max_size=40))
 @settings(max_examples=100, deadline=None)
-def test_no_history_loses_misplaces_or_reorders_records(
+def test_no_sequence_of_commands_loses_misplaces_or_reorders_records(
     count: int, transition: float, commands: list[tuple[str, object]]
 ) -> None:
     state = State(transition=transition)
@@ -345,7 +345,7 @@ def test_stream_that_does_not_exist_is_refused_by_its_name() -> None:
         State(transition=0.0).stream("orders")
 
 
-def test_records_that_are_not_admitted_are_in_no_placement_and_get_no_number() -> None:
+def test_refused_records_have_no_placement_and_no_number() -> None:
     state, stream = active(2)
     keys = [key(f"k{number}") for number in range(20)]
     first, second = stream.open
@@ -355,7 +355,7 @@ def test_records_that_are_not_admitted_are_in_no_placement_and_get_no_number() -
     assert (following[first.index], following[second.index]) == (placements[0].first + 3, placements[0].first)
 
 
-def test_restored_streams_whose_state_does_not_end_stay_as_they_are() -> None:
+def test_restored_streams_without_a_transition_do_not_change() -> None:
     state, stream = active()
     state.register("orders", "billing", NOW, {})
     state.advance(NOW)

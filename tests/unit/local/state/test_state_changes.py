@@ -65,7 +65,7 @@ def test_doubling_splits_every_shard_in_the_middle() -> None:
     assert sorted(kept) == list(range(6))
 
 
-def test_halving_merges_neighbours() -> None:
+def test_halving_merges_adjacent_shards() -> None:
     state, stream = active(4)
     state.scale("orders", 2, NOW)
     state.advance(NOW)
@@ -87,20 +87,20 @@ def test_short_lived_shard_is_closed_and_has_parents_and_a_child() -> None:
 
 
 @pytest.mark.parametrize(("shards", "target"), [(1, 3), (4, 9), (10, 21)])
-def test_more_than_twice_as_many_is_refused(shards: int, target: int) -> None:
+def test_more_than_double_the_shards_is_refused(shards: int, target: int) -> None:
     state, _ = active(shards)
     with pytest.raises(RequestError, match="LimitExceededException: UpdateShardCount cannot scale up over double"):
         state.scale("orders", target, NOW)
 
 
 @pytest.mark.parametrize(("shards", "target"), [(3, 1), (5, 2), (10, 4)])
-def test_fewer_than_half_as_many_is_refused(shards: int, target: int) -> None:
+def test_less_than_half_the_shards_is_refused(shards: int, target: int) -> None:
     state, _ = active(shards)
     with pytest.raises(RequestError, match="LimitExceededException: UpdateShardCount cannot scale down below half"):
         state.scale("orders", target, NOW)
 
 
-def test_eleventh_count_in_a_day_is_refused_and_the_next_day_it_is_not() -> None:
+def test_eleventh_count_in_a_day_is_refused_until_the_next_day() -> None:
     state, _ = active(2)
     for turn in range(10):
         state.scale("orders", 2 + turn % 2, NOW + turn * HOUR)
@@ -110,7 +110,7 @@ def test_eleventh_count_in_a_day_is_refused_and_the_next_day_it_is_not() -> None
     state.scale("orders", 2, NOW + DAY + 1)
 
 
-def test_more_shards_than_a_stream_or_the_account_may_have_are_refused() -> None:
+def test_shards_above_the_limit_of_a_stream_or_the_account_are_refused() -> None:
     state, _ = active(MAX_SHARD_COUNT - 1)
     with pytest.raises(RequestError, match="cannot scale to more than 10000"):
         state.scale("orders", MAX_SHARD_COUNT + 1, NOW)
@@ -119,7 +119,7 @@ def test_more_shards_than_a_stream_or_the_account_may_have_are_refused() -> None
         state.scale("orders", MAX_SHARD_COUNT, NOW)
 
 
-def test_ten_thousand_shards_are_made_at_once() -> None:
+def test_ten_thousand_shards_are_created_together() -> None:
     state, stream = active(MAX_SHARD_COUNT // 2)
     state.scale("orders", MAX_SHARD_COUNT, NOW)
     state.advance(NOW)
@@ -135,7 +135,7 @@ def test_ten_thousand_shards_are_made_at_once() -> None:
     ],
     ids=["scale", "split", "merge"],
 )
-def test_shards_of_an_on_demand_stream_are_not_the_users(command: Callable[[State], list[Event]]) -> None:
+def test_shards_of_an_on_demand_stream_cannot_be_changed_by_the_user(command: Callable[[State], list[Event]]) -> None:
     state, _ = active(4, on_demand=True)
     with pytest.raises(RequestError, match=r"ValidationException: .* is in On-Demand mode"):
         command(state)
@@ -143,7 +143,7 @@ def test_shards_of_an_on_demand_stream_are_not_the_users(command: Callable[[Stat
 
 @given(st.lists(st.tuples(st.sampled_from(["scale", "split", "merge"]), st.integers(0, 30)), max_size=12))
 @settings(max_examples=60, deadline=None)
-def test_every_shard_has_the_keys_of_its_parents_whatever_was_done(commands: list[tuple[str, int]]) -> None:
+def test_every_shard_has_hash_keys_of_its_parents_after_any_changes(commands: list[tuple[str, int]]) -> None:
     state, stream = active(2)
     for turn, (command, choice) in enumerate(commands):
         now = NOW + turn * DAY
@@ -174,7 +174,7 @@ def test_every_shard_has_the_keys_of_its_parents_whatever_was_done(commands: lis
 # Settings
 
 
-def test_change_holds_when_the_stream_is_active_again() -> None:
+def test_change_takes_effect_when_the_stream_is_active_again() -> None:
     state, stream = active(transition=1.0)
     state.change("orders", Change(max_record_kib=2048, metrics=["IncomingBytes"]), NOW + 2)
     before = stream.settings
@@ -187,7 +187,7 @@ def test_change_holds_when_the_stream_is_active_again() -> None:
     assert after.pending is None
 
 
-def test_change_waits_for_an_active_stream() -> None:
+def test_change_needs_an_active_stream() -> None:
     state, _ = active(transition=1.0)
     state.change("orders", Change(max_record_kib=2048), NOW + 2)
     with pytest.raises(RequestError, match="not ACTIVE, instead in state UPDATING"):
@@ -196,7 +196,7 @@ def test_change_waits_for_an_active_stream() -> None:
         state.update("orders", tags={"a": "b"})
 
 
-def test_longer_retention_does_not_bring_back_what_was_lost() -> None:
+def test_longer_retention_does_not_restore_trimmed_records() -> None:
     state, stream = active()
     state.change("orders", Change(retention_hours=48), NOW + 30 * HOUR)
     state.advance(NOW + 30 * HOUR)
@@ -205,7 +205,7 @@ def test_longer_retention_does_not_bring_back_what_was_lost() -> None:
     assert stream.horizon(NOW + 60 * HOUR) == (NOW + 12 * HOUR) * 1000
 
 
-def test_shorter_retention_loses_at_once() -> None:
+def test_shorter_retention_trims_immediately() -> None:
     state, stream = active()
     state.change("orders", Change(retention_hours=72), NOW)
     state.advance(NOW)
@@ -214,7 +214,7 @@ def test_shorter_retention_loses_at_once() -> None:
     assert stream.horizon(NOW + 60 * HOUR) == (NOW + 36 * HOUR) * 1000
 
 
-def test_records_of_one_moment_before_and_after_encryption_are_told_apart() -> None:
+def test_records_before_and_after_encryption_have_different_arrival_times() -> None:
     state, stream = active()
     found = []
     for key in (None, "alias/a", "alias/b", ""):
@@ -227,7 +227,7 @@ def test_records_of_one_moment_before_and_after_encryption_are_told_apart() -> N
     assert [stream.settings.encrypted(arrival) for arrival, _ in found] == [False, True, True, False]
 
 
-def test_encryptions_that_no_record_can_have_seen_are_forgotten() -> None:
+def test_encryptions_without_retained_records_are_removed() -> None:
     state, stream = active()
     for day in range(40):
         state.change("orders", Change(key_id=f"key-{day}"), NOW + day * DAY)
@@ -236,14 +236,14 @@ def test_encryptions_that_no_record_can_have_seen_are_forgotten() -> None:
     assert stream.settings.key_id == "key-39"
 
 
-def test_stream_that_becomes_on_demand_has_shards_enough() -> None:
+def test_stream_that_becomes_on_demand_gets_enough_shards() -> None:
     state, stream = active()
     state.change("orders", Change(on_demand=True, shards=4), NOW)
     state.advance(NOW)
     assert (stream.settings.on_demand, spans(stream)) == (True, even_ranges(4))
 
 
-def test_provisioned_stream_has_neither_warm_throughput_nor_spread_records() -> None:
+def test_provisioned_stream_has_no_warm_throughput_and_no_auto_distribution() -> None:
     state, stream = active(4, on_demand=True)
     state.update("orders", spread=True, warm_mibps=7)
     state.change("orders", Change(on_demand=False), NOW)
@@ -251,7 +251,7 @@ def test_provisioned_stream_has_neither_warm_throughput_nor_spread_records() -> 
     assert (stream.settings.warm_mibps, stream.settings.spread) == (None, False)
 
 
-def test_more_on_demand_streams_than_an_account_has_are_refused() -> None:
+def test_on_demand_streams_above_the_account_limit_are_refused() -> None:
     state, _ = active()
     for number in range(ON_DEMAND_STREAMS):
         state.create(f"free-{number}", 4, NOW, on_demand=True)
@@ -261,7 +261,7 @@ def test_more_on_demand_streams_than_an_account_has_are_refused() -> None:
         state.change("orders", Change(on_demand=True), NOW)
 
 
-def test_spread_records_fill_all_shards_evenly() -> None:
+def test_auto_distribution_fills_all_shards_evenly() -> None:
     state, stream = active(4, on_demand=True)
     counts = [0, 0, 0, 0]
     for placement in state.place(stream, [stream.spread_key() for _ in range(1000)], NOW):
@@ -280,7 +280,7 @@ def statuses(stream: Stream) -> dict[str, Status]:
     return {name: consumer.status for name, consumer in stream.settings.consumers.items()}
 
 
-def test_consumer_is_creating_then_active_then_deleting_then_gone() -> None:
+def test_consumer_is_creating_then_active_then_deleting_then_removed() -> None:
     state, stream = active(transition=1.0)
     (event,) = state.register("orders", "app", NOW + 2, {"a": "b"})
     assert isinstance(event, StreamChanged)
@@ -321,7 +321,7 @@ def test_five_consumers_may_be_creating_at_once() -> None:
         (True, True, CONSUMERS_ON_DEMAND_ADVANTAGE),
     ],
 )
-def test_stream_has_so_many_consumers(on_demand: bool, committed: bool, limit: int) -> None:
+def test_consumers_of_a_stream_are_limited(on_demand: bool, committed: bool, limit: int) -> None:
     state, _ = active(4, on_demand=on_demand)
     if committed:
         state.set_account(Account(started=int(NOW * 1000)))
@@ -332,7 +332,7 @@ def test_stream_has_so_many_consumers(on_demand: bool, committed: bool, limit: i
         register(state, "one more")
 
 
-def test_no_consumer_registers_with_a_stream_that_comes_or_goes() -> None:
+def test_no_consumer_registers_with_a_stream_being_created_or_deleted() -> None:
     state = State(transition=1.0)
     state.create("orders", 1, NOW)
     with pytest.raises(RequestError, match="not ACTIVE, instead in state CREATING"):
@@ -343,7 +343,7 @@ def test_no_consumer_registers_with_a_stream_that_comes_or_goes() -> None:
         register(state, "app")
 
 
-def test_stream_goes_with_its_consumers_only_if_told_so() -> None:
+def test_stream_with_consumers_is_deleted_only_with_that_argument() -> None:
     state, stream = active(transition=1.0)
     register(state, "app", NOW + 2)
     with pytest.raises(RequestError, match=r"ResourceInUseException: DeleteStream can't delete"):
@@ -368,10 +368,10 @@ def test_settings_of_a_consumer_change_only_while_it_is_active() -> None:
     assert stream.settings.consumers["app"].policy == "{}"
 
 
-# What a store kept
+# State from a store
 
 
-def test_state_goes_on_from_what_was_kept() -> None:
+def test_state_continues_from_the_stored_streams() -> None:
     state, stream = active(2, transition=10.0)
     register(state, "app", NOW + 11)
     state.scale("orders", 4, NOW + 12)
@@ -384,7 +384,7 @@ def test_state_goes_on_from_what_was_kept() -> None:
     assert restored.account == Account(started=5)
 
 
-def test_commitment_holds_until_its_end() -> None:
+def test_commitment_is_in_effect_until_its_end() -> None:
     state = State()
     assert state.set_account(Account(started=1000)) == [AccountChanged(Account(started=1000))]
     assert state.account.committed(2)
@@ -393,7 +393,7 @@ def test_commitment_holds_until_its_end() -> None:
     assert not state.account.committed(5)
 
 
-def test_next_state_that_ends_by_itself_is_known() -> None:
+def test_end_of_the_next_transition_is_known() -> None:
     state = State(transition=10)
     state.create("a", 1, 1000.0)
     state.create("b", 1, 1005.0)

@@ -1,4 +1,4 @@
-"""What the state gives up when records are past their retention."""
+"""Trimming of records past their retention."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def a_state(shards: int = 1) -> State:
 
 
 def put(state: State, now: float, count: int = 1) -> int:
-    """Put records to the first shard; return its number."""
+    """Put records to the first shard, and return its number."""
     (placement,) = state.place(state.stream("a"), [bytes(16)] * count, now)
     return placement.shard.number
 
 
-def test_nothing_is_given_up_within_the_retention_or_where_nothing_was_put() -> None:
+def test_nothing_is_trimmed_within_the_retention_or_from_an_empty_shard() -> None:
     state = a_state(2)
     put(state, START)
     assert state.trim(START + 23 * HOUR) == []
     assert [event.number for event in state.trim(START + 25 * HOUR) if isinstance(event, RecordsExpired)] == [1]
 
 
-def test_records_before_the_horizon_expire_and_the_shard_is_kept_as_it_was() -> None:
+def test_records_before_the_horizon_expire_without_a_change_of_the_shard() -> None:
     state = a_state()
     number = put(state, START)
     put(state, START + 10 * HOUR)
@@ -37,7 +37,7 @@ def test_records_before_the_horizon_expire_and_the_shard_is_kept_as_it_was() -> 
     assert state.trim(START + 25 * HOUR) == [RecordsExpired(number, horizon)]
 
 
-def test_shard_whose_last_record_expires_says_where_it_goes_on_from_once() -> None:
+def test_shard_without_records_stores_its_last_position_once() -> None:
     state = a_state()
     number = put(state, START, 3)
     shard = state.stream("a").shards[0]
@@ -50,7 +50,7 @@ def test_shard_whose_last_record_expires_says_where_it_goes_on_from_once() -> No
     assert len(state.trim(later + 27 * HOUR)) == 2
 
 
-def test_it_is_looked_for_once_a_minute() -> None:
+def test_expired_records_are_searched_once_a_minute() -> None:
     state = a_state()
     put(state, START)
     later = START + 24 * HOUR

@@ -45,7 +45,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     store.close()
 
 
-async def test_watcher_is_told_of_what_can_be_read(store: Store) -> None:
+async def test_callback_receives_writes_that_can_be_read(store: Store) -> None:
     seen: list[list[int]] = []
 
     def watch(writes: Sequence[Write]) -> None:
@@ -61,7 +61,7 @@ async def test_watcher_is_told_of_what_can_be_read(store: Store) -> None:
     assert len(seen) == 2
 
 
-async def test_records_are_read_from_a_place_on(store: Store) -> None:
+async def test_records_are_read_from_a_position_onward(store: Store) -> None:
     await store.write([chunk(7, 1, 100, b"a", b"b", b"c"), chunk(8, 1, 100, b"other")])
     await store.write([chunk(7, 4, 200, b"d")])
     everything = [(1, 100, b"a"), (2, 100, b"b"), (3, 100, b"c"), (4, 200, b"d")]
@@ -71,14 +71,14 @@ async def test_records_are_read_from_a_place_on(store: Store) -> None:
     assert read(store, 8, 1) == [(1, 100, b"other")]
 
 
-async def test_read_stops_at_its_limit_also_within_a_chunk(store: Store) -> None:
+async def test_read_stops_at_its_limit_within_a_chunk(store: Store) -> None:
     await store.write([chunk(1, 1, 5, b"a", b"b", b"c"), chunk(1, 4, 6, b"d", b"e")])
     for limit in range(1, 6):
         assert [r[2] for r in read(store, 1, 1, limit=limit)] == [b"a", b"b", b"c", b"d", b"e"][:limit]
         assert [r[2] for r in read(store, 1, 3, limit=limit)] == [b"c", b"d", b"e"][:limit]
 
 
-async def test_read_stops_before_its_size_but_gives_one_record_at_least(store: Store) -> None:
+async def test_read_stops_before_its_size_but_returns_at_least_one_record(store: Store) -> None:
     await store.write([chunk(1, 1, 5, b"x" * 9, b"y" * 9), chunk(1, 3, 6, b"z" * 99)])
     assert [r[0] for r in read(store, 1, 1, size=10)] == [1]
     assert [r[0] for r in read(store, 1, 1, size=19)] == [1]
@@ -88,7 +88,7 @@ async def test_read_stops_before_its_size_but_gives_one_record_at_least(store: S
     assert [r[0] for r in read(store, 1, 3, size=1)] == [3]
 
 
-async def test_tip_is_the_newest_record(store: Store) -> None:
+async def test_newest_record_is_that_of_the_last_write(store: Store) -> None:
     assert store.newest(1) == (0, 0)
     await store.write([chunk(1, 1, 5, b"a", b"b")])
     await store.write([chunk(1, 3, 9, b"c")])
@@ -100,7 +100,7 @@ NUMBERS = itertools.count(1000)
 
 @given(arrivals=st.lists(st.tuples(st.integers(0, 5), st.integers(1, 4)), max_size=12), wanted=st.integers(-2, 70))
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_find_gives_the_first_record_at_a_time_or_later(
+async def test_find_returns_the_first_record_at_a_time_or_later(
     store: Store, arrivals: list[tuple[int, int]], wanted: int
 ) -> None:
     number = next(NUMBERS)
@@ -115,7 +115,7 @@ async def test_find_gives_the_first_record_at_a_time_or_later(
     assert store.find(number, wanted) == (expected or place)
 
 
-async def test_records_of_a_deleted_stream_are_gone(store: Store) -> None:
+async def test_records_of_a_deleted_stream_are_removed(store: Store) -> None:
     state = State()
     await store.write([*state.create("a", 2, 1000.0), *state.advance(1000.0)])
     first, second = state.stream("a").shards
@@ -131,12 +131,12 @@ async def test_records_of_a_deleted_stream_are_gone(store: Store) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what the writer's thread does when it has nothing else to do."""
+    """Wait for the removals of the writer thread, which run while it is idle."""
     while not condition():  # noqa: ASYNC110
         await asyncio.sleep(0.01)
 
 
-async def test_records_that_expired_are_removed_and_the_others_stay_where_they_are(store: Store) -> None:
+async def test_expired_records_are_removed_and_others_keep_their_positions(store: Store) -> None:
     await store.write(
         [chunk(1, 1, 100, b"a", b"b"), chunk(1, 3, 200, b"c"), chunk(1, 4, 300, b"d"), chunk(2, 1, 100, b"z")]
     )
@@ -150,7 +150,7 @@ async def test_records_that_expired_are_removed_and_the_others_stay_where_they_a
     assert store.newest(1) == (4, 300)
 
 
-async def test_shard_without_a_record_left_goes_on_after_its_last_one(store: Store) -> None:
+async def test_shard_without_records_continues_after_its_last_position(store: Store) -> None:
     await store.write([chunk(1, 1, 100, b"a", b"b")])
     await store.write([RecordsExpired(1, 101)])
     await until(lambda: read(store, 1, 0) == [])
@@ -160,7 +160,7 @@ async def test_shard_without_a_record_left_goes_on_after_its_last_one(store: Sto
     assert read(store, 1, 0) == read(store, 1, store.find(1, 101)) == [(3, 200, b"c")]
 
 
-async def test_place_of_the_newest_record_outlives_the_record(tmp_path: Path) -> None:
+async def test_position_of_the_newest_record_survives_its_removal(tmp_path: Path) -> None:
     state = State()
     store = SqliteStore(tmp_path)
     await store.write([*state.create("a", 1, 1000.0), *state.advance(1000.0)])
@@ -180,7 +180,7 @@ async def test_place_of_the_newest_record_outlives_the_record(tmp_path: Path) ->
     store.close()
 
 
-async def test_removal_that_a_kill_cut_short_is_made_good_at_the_next_start(tmp_path: Path) -> None:
+async def test_interrupted_removal_is_completed_at_the_next_start(tmp_path: Path) -> None:
     later = 1000.0 + 25 * 3600
     state = State()
     store = SqliteStore(tmp_path)
@@ -201,7 +201,7 @@ async def test_removal_that_a_kill_cut_short_is_made_good_at_the_next_start(tmp_
     store.close()
 
 
-async def test_disk_space_of_expired_records_is_used_again(tmp_path: Path) -> None:
+async def test_disk_space_of_expired_records_is_reused(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     sizes = []
     for day in range(1, 7):
@@ -216,7 +216,7 @@ async def test_disk_space_of_expired_records_is_used_again(tmp_path: Path) -> No
     store.close()
 
 
-async def test_expired_records_are_removed_also_while_others_are_written_all_the_time(tmp_path: Path) -> None:
+async def test_expired_records_are_removed_during_continuous_writes(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     await store.write([chunk(1, n, 1, b"x") for n in range(1, 10 * PURGE_ROWS)])
     place = 0
@@ -246,7 +246,7 @@ async def test_large_chunks_are_removed_one_by_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("durability", DURABILITIES)
-async def test_both_durabilities_keep_what_was_written(tmp_path: Path, durability: str) -> None:
+async def test_both_durabilities_persist_writes(tmp_path: Path, durability: str) -> None:
     store = SqliteStore(tmp_path, durability)
     await store.write([chunk(1, 1, 5, b"x")])
     assert read(store, 1, 1) == [(1, 5, b"x")]
@@ -266,7 +266,7 @@ async def test_key_survives_and_differs_between_folders(tmp_path: Path) -> None:
     assert {len(key) for key in keys} == {32}
 
 
-async def test_streams_and_shards_are_there_again_with_their_newest_places(tmp_path: Path) -> None:
+async def test_streams_and_shards_are_loaded_with_their_newest_positions(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     state = State(transition=5.0)
     await store.write(
@@ -286,14 +286,14 @@ async def test_streams_and_shards_are_there_again_with_their_newest_places(tmp_p
         n: (s.settings, s.shards) for n, s in state.streams.items()
     }
     assert store.newest(stream.shards[0].number) == (3, 1_006_000)
-    # A split that was under way ends as it would have.
+    # A pending split is completed.
     await store.write(again.advance(1012.0))
     state.advance(1012.0)
     assert again.stream("a").shards == state.stream("a").shards
     store.close()
 
 
-async def test_numbers_are_not_given_again_while_their_records_are_being_removed(tmp_path: Path) -> None:
+async def test_shard_numbers_are_not_reused_before_their_records_are_removed(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     state = State()
     await store.write(state.create("a", 3, 1000.0))
@@ -307,7 +307,7 @@ async def test_numbers_are_not_given_again_while_their_records_are_being_removed
     store.close()
 
 
-async def test_write_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:
+async def test_write_is_atomic(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     await store.write([chunk(1, 1, 5, b"there")])
     with pytest.raises(OSError, match="cannot be written"):
@@ -324,14 +324,14 @@ async def test_write_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:
     store.close()
 
 
-async def test_writes_that_wait_together_are_all_kept_in_order(tmp_path: Path) -> None:
+async def test_queued_writes_are_stored_in_order(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     await asyncio.gather(*(store.write([chunk(1, place, place, b"x")]) for place in range(1, 201)))
     assert [r[0] for r in read(store, 1, 1)] == list(range(1, 201))
     store.close()
 
 
-async def test_write_whose_caller_went_away_is_kept(tmp_path: Path) -> None:
+async def test_write_of_a_cancelled_caller_is_stored(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     told: list[Sequence[Write]] = []
     store.on_write = told.append
@@ -375,7 +375,7 @@ def _a_file(folder: Path) -> None:
         (_a_file, "cannot be used as a folder"),
     ],
 )
-async def test_folder_that_cannot_be_used_is_told(tmp_path: Path, spoil: Callable[[Path], None], text: str) -> None:
+async def test_unusable_folder_is_reported(tmp_path: Path, spoil: Callable[[Path], None], text: str) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     spoil(folder)
@@ -384,7 +384,7 @@ async def test_folder_that_cannot_be_used_is_told(tmp_path: Path, spoil: Callabl
     assert str(folder) in str(caught.value)
 
 
-async def test_damaged_database_is_told_when_it_is_read(tmp_path: Path) -> None:
+async def test_damaged_database_is_reported_when_it_is_read(tmp_path: Path) -> None:
     SqliteStore(tmp_path).close()
     with sqlite3.connect(tmp_path / "kinesis.sqlite3") as database:
         database.execute("INSERT INTO streams VALUES ('orders', '{')")

@@ -1,4 +1,4 @@
-"""Damage to a write-ahead log that SQLite passes over in silence is reported, and what a crash leaves behind is not."""
+"""Damage to a write-ahead log that SQLite ignores is reported, and the remains of a crash are not."""
 
 from __future__ import annotations
 
@@ -56,14 +56,12 @@ async def places(folder: Path) -> int:
         store.close()
 
 
-async def test_log_that_a_kill_left_is_recovered_without_a_report(
-    killed: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_log_left_by_a_kill_is_recovered_without_a_report(killed: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert await places(killed) == COMMITS
     assert not caplog.records
 
 
-async def test_damage_is_reported_wherever_later_commits_prove_it(
+async def test_damage_is_reported_if_a_later_commit_proves_it(
     killed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(frames_of(killed)):
@@ -80,7 +78,9 @@ async def test_damage_is_reported_wherever_later_commits_prove_it(
             shutil.rmtree(damaged)
 
 
-async def test_report_names_the_folder_and_how_much_is_lost(killed: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_report_names_the_folder_and_the_extent_of_the_loss(
+    killed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     frames = frames_of(killed)
     invert(killed, HEADER_BYTES + (frames - 3) * FRAME_BYTES + 100)
     lost = COMMITS - await places(killed)
@@ -116,7 +116,7 @@ async def test_log_of_zeros_is_reported(killed: Path, caplog: pytest.LogCaptureF
 
 
 @pytest.mark.parametrize("left", [0, 1, 31, 32, 33, HEADER_BYTES + 24, HEADER_BYTES + FRAME_BYTES - 1])
-async def test_log_that_ends_early_is_what_a_crash_leaves(
+async def test_truncated_log_is_not_reported_as_damage(
     killed: Path, left: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     log_of(killed).write_bytes(log_of(killed).read_bytes()[:left])
@@ -124,7 +124,7 @@ async def test_log_that_ends_early_is_what_a_crash_leaves(
     assert not caplog.records
 
 
-async def test_incomplete_last_transaction_is_what_a_crash_leaves(
+async def test_incomplete_last_transaction_is_not_reported_as_damage(
     killed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     frames = frames_of(killed)

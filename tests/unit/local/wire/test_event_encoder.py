@@ -11,7 +11,7 @@ from kinstream.local.wire.event_encoder import event, exception
 
 
 def read(data: bytes, pieces: int = 1) -> list[EventStreamMessage]:
-    """Return the messages that come in so many pieces."""
+    """Return the messages of bytes fed in pieces."""
     buffer = EventStreamBuffer()
     found = []
     size = -(-len(data) // pieces)
@@ -49,7 +49,7 @@ def test_payload_of_the_largest_record_is_read() -> None:
 
 
 @given(st.data())
-def test_each_byte_is_under_a_checksum(data: st.DataObject) -> None:
+def test_each_byte_is_covered_by_a_checksum(data: st.DataObject) -> None:
     whole = event("SubscribeToShardEvent", "application/json", b'{"Records": []}')
     at = data.draw(st.integers(8, len(whole) - 1))  # a length that is wrong is another message
     wrong = bytearray(whole)

@@ -16,7 +16,7 @@ def test_timestamp_of_the_java_sdk_is_milliseconds() -> None:
     assert CBOR.decode(JAVA_TIMESTAMP, requests.GetShardIterator).timestamp == 1787036486.712
 
 
-def test_answers_timestamp_is_what_the_java_sdk_expects() -> None:
+def test_response_timestamp_has_the_form_of_the_java_sdk() -> None:
     record = responses.ReadRecord("1", 1787036486.712, b"", "k", "NONE")
     assert bytes.fromhex("c1 1b 000001a013accc38") in CBOR.encode(responses.GetRecords([record], 0))
 
@@ -29,7 +29,7 @@ def test_json_timestamp_is_fractional_seconds_and_data_base64() -> None:
     )
 
 
-def test_names_are_aws_names() -> None:
+def test_member_names_are_those_of_aws() -> None:
     names = {
         field.encode_name
         for shape in vars(requests).values()
@@ -42,7 +42,7 @@ def test_names_are_aws_names() -> None:
 
 @pytest.mark.parametrize("wire", [JSON, CBOR])
 @given(st.binary(max_size=200))
-def test_no_bytes_are_more_than_a_serialization_error(wire: WireFormat, body: bytes) -> None:
+def test_any_bytes_raise_at_most_a_serialization_error(wire: WireFormat, body: bytes) -> None:
     try:
         wire.decode(body, requests.PutRecords)
     except RequestError as refused:
@@ -62,7 +62,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_no_cbor_value_is_more_than_a_serialization_error(value: object) -> None:
+def test_any_cbor_value_raises_at_most_a_serialization_error(value: object) -> None:
     body = cbor2.dumps(value)
     for shape in (requests.PutRecords, requests.PutRecord, requests.GetRecords, requests.ListShards):
         try:
