@@ -61,9 +61,9 @@ def test_command_warns_if_other_machines_can_reach_it() -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["--host", "0.0.0.0"], "allow_remote"),
-        (["--tls-port", "99999"], "tls_port=99999"),
-        (["--host-name", "a b"], "host_names"),
+        (["--host", "0.0.0.0"], "--allow-remote"),
+        (["--tls-port", "99999"], "--tls-port=99999"),
+        (["--host-name", "a b"], "--host-name"),
         (["--durability", "none"], "durability"),
         (["--transition", "-1"], "transition"),
     ],
