@@ -35,7 +35,6 @@ from kinstream.consume.statistics import ConsumerStatistics
 from kinstream.consumer import Consumer
 from kinstream.errors import (
     AccessDenied,
-    BufferFull,
     ClosedError,
     ConfigError,
     ConnectionFailed,
@@ -52,15 +51,12 @@ from kinstream.errors import (
     LeaseStoreFailed,
     LimitExceeded,
     NotFound,
-    OrderBroken,
-    ProduceError,
     RequestTimedOut,
     ResourceInUse,
     ServiceError,
     ServiceUnavailable,
     Throttled,
     TransportError,
-    Undelivered,
     UnexpectedResponse,
     UsageError,
 )
@@ -98,6 +94,7 @@ from kinstream.events import (
 )
 from kinstream.produce.delivery import Deliveries, Delivery
 from kinstream.produce.statistics import FlushResult, ProducerStatistics
+from kinstream.produce_errors import BufferFull, OrderBroken, ProduceError, Undelivered
 from kinstream.producer import Producer
 from kinstream.record import (
     JSON,

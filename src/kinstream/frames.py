@@ -6,8 +6,9 @@ from typing import TypeVar
 
 import msgspec
 
-from kinstream.errors import KinesisError, ProduceError, Undelivered
+from kinstream.errors import KinesisError
 from kinstream.events import Event
+from kinstream.produce_errors import ProduceError, Undelivered
 
 T = TypeVar("T", bound=BaseException)
 

@@ -36,6 +36,7 @@ LAYERS = [
         "record",
         "config",
         "errors",
+        "produce_errors",
         "events",
         "service_quotas",
         "clock",
@@ -60,7 +61,7 @@ LOCAL_MAY_USE = {"local", "sharding.hashkey", *BASE} - {"background", "speed", "
 LOCAL_GROUPS = ["server", "http", "control", "wire", "operations", "storage", "state"]
 
 PURE = {
-    "errors", "failures", "frames", "usage", "version", "extra", "config", "record", "events", "service_quotas",
+    "errors", "produce_errors", "failures", "frames", "usage", "version", "extra", "config", "record", "events", "service_quotas",
     "sharding.hashkey", "sharding.shardmap", "sharding.lineage",
     "kpl.message", "kpl.container", "kpl.builder", "validate",
     "produce.aggregate", "produce.batch", "produce.expire", "produce.lane", "produce.pace", "produce.route",
@@ -215,6 +216,12 @@ entry.first_failure = 1.0
 self.waiting = []
 """
     assert len(lane_changes("bad", ast.parse(code))) == 6
+
+
+def test_errors_refer_to_no_records_even_for_types() -> None:
+    names = {node.module for node in ast.walk(MODULES["errors"]) if isinstance(node, ast.ImportFrom)}
+    assert "kinstream.record" not in names
+    assert "errors" in {_ours(name).split(".")[0] for name in _imports(MODULES["record"])}
 
 
 def test_only_the_clock_imports_time() -> None:

@@ -15,7 +15,7 @@ from tests.doubles.memory import assert_nothing_is_kept
 from tests.property.checks import checks, pure
 from tests.property.test_speed import CBOR, JSON
 
-from kinstream.errors import NotFound, ProduceError
+from kinstream.errors import NotFound
 from kinstream.kpl.message import MAGIC
 from kinstream.produce.admit import admit_one, admit_pairs
 from kinstream.produce.aggregate import fill
@@ -25,6 +25,7 @@ from kinstream.produce.lane import Lane
 from kinstream.produce.pending import Aggregate, Failure, PendingRecord, WrappedRecord
 from kinstream.produce.route import distribute, find_shards
 from kinstream.produce.settle import as_meant, mark_written
+from kinstream.produce_errors import ProduceError
 from kinstream.record import NO_KEY, PutRecordResult, PutResult
 from kinstream.sharding.hashkey import MAX_HASH_KEY, even_ranges
 

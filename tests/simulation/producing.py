@@ -23,8 +23,9 @@ from tests.simulation.reader import Reading, Seen, pack, read, unpack
 
 from kinstream import Client, Credentials, Producer, Record, WireFormat
 from kinstream.config import Aggregation, Batching, BufferLimits, DeliveryPolicy, RateLimits
-from kinstream.errors import BufferFull, OrderBroken, ProduceError, RequestTimedOut, Undelivered
+from kinstream.errors import RequestTimedOut
 from kinstream.produce.delivery import Delivery
+from kinstream.produce_errors import BufferFull, OrderBroken, ProduceError, Undelivered
 from kinstream.record import PutResult
 from kinstream.sharding.hashkey import hash_key_bytes
 

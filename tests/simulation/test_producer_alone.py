@@ -30,10 +30,11 @@ from kinstream import (
     PutResult,
 )
 from kinstream.aws.transport import Response, StreamedResponse
-from kinstream.errors import KinesisError, Undelivered
+from kinstream.errors import KinesisError
 from kinstream.events import Event, MisroutedAggregateAccepted, RecordsBuffered, RecordsFailed, RequestCompleted
 from kinstream.local.operations import responses
 from kinstream.produce.batch import Batch
+from kinstream.produce_errors import Undelivered
 from kinstream.sharding.hashkey import hash_key, hash_key_bytes
 
 STREAM = "orders"

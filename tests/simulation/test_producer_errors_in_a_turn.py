@@ -14,8 +14,8 @@ from tests.doubles.virtual_loop import VirtualLoop, simulate
 from tests.simulation.test_producer_storms import Ground
 
 from kinstream import Aggregation, Batching, BufferLimits, ClosedError, KinesisError, ProduceError, Producer, PutResult
-from kinstream.errors import Undelivered
 from kinstream.produce.delivery import Delivery
+from kinstream.produce_errors import Undelivered
 
 POINTS = 100
 """At how many lines of each program the error strikes."""

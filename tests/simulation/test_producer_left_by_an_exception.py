@@ -12,9 +12,9 @@ from tests.doubles.virtual_loop import simulate
 from tests.simulation.test_producer_alone import Place, now, pairs
 
 from kinstream import Batching, DeliveryPolicy, ProduceError, PutResult
-from kinstream.errors import Undelivered
 from kinstream.leave import drain_limit
 from kinstream.produce.delivery import Delivery
+from kinstream.produce_errors import Undelivered
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ import pytest
 from tests.simulation.test_producer_alone import Place, pairs
 
 from kinstream import Batching, BufferLimits, ClosedError, ProduceError, Producer, PutResult
-from kinstream.errors import Undelivered
 from kinstream.produce.delivery import Delivery
+from kinstream.produce_errors import Undelivered
 
 Program = Callable[["Life"], Coroutine[Any, Any, None]]
 

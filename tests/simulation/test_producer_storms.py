@@ -21,10 +21,10 @@ from tests.simulation.seeds import WHOLE
 
 from kinstream import Client, Credentials, Producer
 from kinstream.config import Aggregation, BufferLimits, DeliveryPolicy, RateLimits
-from kinstream.errors import ProduceError, Undelivered
 from kinstream.local.operations.requests import PutRecord
 from kinstream.local.state.request_error import RequestError
 from kinstream.produce.delivery import Delivery
+from kinstream.produce_errors import ProduceError, Undelivered
 from kinstream.record import PutResult
 
 STREAM = "orders"
@@ -248,7 +248,8 @@ import asyncio, sys
 from tests.doubles.memory import peak_bytes
 from tests.doubles.virtual_loop import LoopClock, simulate
 from kinstream import BufferLimits, Client, Credentials, Producer
-from kinstream.errors import ConnectionFailed, RequestTimedOut, Undelivered
+from kinstream.errors import ConnectionFailed, RequestTimedOut
+from kinstream.produce_errors import Undelivered
 
 class Dead:  # and nothing else is in this process: a service of ours would keep what it got
     async def post(self, url, headers, body, *, progress):

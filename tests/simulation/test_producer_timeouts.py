@@ -28,7 +28,8 @@ from kinstream import (
     RateLimits,
 )
 from kinstream.aws.transport import Response
-from kinstream.errors import RequestTimedOut, Undelivered
+from kinstream.errors import RequestTimedOut
+from kinstream.produce_errors import Undelivered
 
 THROTTLED = {"ErrorCode": "ProvisionedThroughputExceededException", "ErrorMessage": "Rate exceeded."}
 HALF = str(2**127)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, NoReturn, Self
 
 import msgspec
 
-from kinstream.errors import ProduceError
 from kinstream.produce.delivery import RESULT_FIELDS, first_unsettled, written
 from kinstream.produce.pending import PendingRecord
 from kinstream.produce.thread_gate import ThreadGate
+from kinstream.produce_errors import ProduceError
 from kinstream.producer import check_timeout
 from kinstream.record import PutResult
 from kinstream.usage import has_not, not_a_list, not_picklable, wrong_style

@@ -23,9 +23,10 @@ from kinstream.background import BackgroundLoop
 from kinstream.clock import SYSTEM_CLOCK
 from kinstream.config import text
 from kinstream.consume.withhold import exception_info
-from kinstream.errors import ClosedError, KinesisError, ProduceError, UsageError
+from kinstream.errors import ClosedError, KinesisError, UsageError
 from kinstream.failures import Failures, Report
 from kinstream.frames import without_frames
+from kinstream.produce_errors import ProduceError
 from kinstream.record import ReceivedRecord, Record
 from kinstream.stream import StreamAccess
 from kinstream.usage import ForThreads

@@ -15,13 +15,14 @@ from kinstream.aws import kinesis
 from kinstream.callbacks.face import TURN, Face, Prepared, account, internal_error, reached, sent
 from kinstream.callbacks.refuse import Refusals
 from kinstream.config import Aggregation, Batching, BufferLimits, DeliveryPolicy, RateLimits
-from kinstream.errors import BufferFull, ConfigError, KinesisError, ProduceError
+from kinstream.errors import ConfigError, KinesisError
 from kinstream.events import Observer
 from kinstream.leave import add_problem, drain_limit
 from kinstream.produce.admit import OVERHEAD
 from kinstream.produce.pending import PendingRecord
 from kinstream.produce.statistics import FlushResult
 from kinstream.produce.thread_gate import ThreadGate
+from kinstream.produce_errors import BufferFull, ProduceError
 from kinstream.producer import check_timeout
 from kinstream.record import Data, Encoder, PutRecordResult, PutResult, Record, json_text
 from kinstream.stream import StreamAccess

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import msgspec
 
-from kinstream.errors import ProduceError, Undelivered
+from kinstream.produce_errors import ProduceError, Undelivered
 from kinstream.record import PutResult
 from kinstream.speed import accelerated
 from kinstream.usage import has_not, not_a_list, not_picklable

@@ -11,13 +11,14 @@ from typing import Any
 
 from kinstream.clock import Clock
 from kinstream.config import BufferLimits
-from kinstream.errors import BufferFull, ClosedError, ConfigError
+from kinstream.errors import ClosedError, ConfigError
 from kinstream.produce.admit import OVERHEAD, Admission
 from kinstream.produce.capacity import Capacity
 from kinstream.produce.lane import Lane, count_records
 from kinstream.produce.pending import KEYLESS, PendingRecord, settle_waiter
 from kinstream.produce.pump import Pump
 from kinstream.produce.route import Router
+from kinstream.produce_errors import BufferFull
 from kinstream.record import Record
 
 CHUNK = 500

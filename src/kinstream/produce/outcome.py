@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from kinstream.clock import Clock
-from kinstream.errors import KinesisError, ProduceError, RequestTimedOut
+from kinstream.errors import KinesisError, RequestTimedOut
 from kinstream.events import Event, RecordsBuffered, RecordsFailed
 from kinstream.frames import without_frames
 from kinstream.produce.admit import OVERHEAD
@@ -20,6 +20,7 @@ from kinstream.produce.report import Reporter
 from kinstream.produce.settle import in_doubt, mark_written
 from kinstream.produce.statistics import Counts
 from kinstream.produce.unobserved import UnobservedFailures
+from kinstream.produce_errors import ProduceError
 from kinstream.record import PutRecordResult
 
 

@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from kinstream.errors import ProduceError
 from kinstream.kpl.builder import container_of_one
 from kinstream.kpl.message import DIGEST_BYTES
 from kinstream.produce.delivery import Delivery
 from kinstream.produce.expire import NEVER
+from kinstream.produce_errors import ProduceError
 from kinstream.record import NO_KEY, PutResult, Record
 from kinstream.sharding.hashkey import MAX_HASH_KEY
 

@@ -21,14 +21,7 @@ from typing import Any
 from kinstream.aws.client import Client
 from kinstream.aws.endpoint import Stream
 from kinstream.config import Aggregation, Batching, BufferLimits, DeliveryPolicy, RateLimits
-from kinstream.errors import (
-    ClosedError,
-    KinesisError,
-    NotFound,
-    OrderBroken,
-    RequestTimedOut,
-    Undelivered,
-)
+from kinstream.errors import ClosedError, KinesisError, NotFound, RequestTimedOut
 from kinstream.events import (
     AggregationDisabled,
     Event,
@@ -75,6 +68,7 @@ from kinstream.produce.settle import (
 from kinstream.produce.statistics import FlushResult, ProducerStatistics
 from kinstream.produce.stream_state import Disabled, StreamState
 from kinstream.produce.unobserved import UnobservedFailures
+from kinstream.produce_errors import OrderBroken, Undelivered
 from kinstream.record import Encoder, PutRecordResult
 from kinstream.sharding.hashkey import MAX_HASH_KEY
 from kinstream.sharding.shardmap import ShardMap

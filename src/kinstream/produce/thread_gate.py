@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from kinstream.background import BackgroundLoop
 from kinstream.clock import Clock
-from kinstream.errors import ClosedError, ProduceError
+from kinstream.errors import ClosedError
 from kinstream.produce.admit import OVERHEAD
 from kinstream.produce.delivery import Deliveries, values
 from kinstream.produce.gate import iterated, next_chunk
@@ -23,6 +23,7 @@ from kinstream.produce.pending import PendingRecord
 from kinstream.produce.pipeline import Pipeline
 from kinstream.produce.statistics import FlushResult
 from kinstream.produce.unobserved import UnobservedFailures
+from kinstream.produce_errors import ProduceError
 from kinstream.record import PutResult
 
 T = TypeVar("T")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kinstream.errors import ProduceError
 from kinstream.produce.expire import NEVER
 from kinstream.produce.pending import Failure, PendingRecord, Unobserved
+from kinstream.produce_errors import ProduceError
 from kinstream.record import Record
 
 ERRORS_SHOWN = 100

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from tests.unit.produce.shapes import delivery, some
 
-from kinstream.errors import ErrorType, NotFound, ProduceError
+from kinstream.errors import ErrorType, NotFound
 from kinstream.produce.delivery import Deliveries
 from kinstream.produce.pending import Failure, PendingRecord, Unobserved
 from kinstream.produce.unobserved import ERRORS_SHOWN, FIRST_KEPT, LAST_KEPT, UnobservedFailures
+from kinstream.produce_errors import ProduceError
 from kinstream.record import PutResult
 
 

@@ -7,11 +7,12 @@ import traceback
 import pytest
 from tests.unit.produce.shapes import delivery
 
-from kinstream.errors import OrderBroken, ProduceError, RequestTimedOut, Undelivered, service_error
+from kinstream.errors import RequestTimedOut, service_error
 from kinstream.produce.delivery import Deliveries
 from kinstream.produce.expire import NEVER
 from kinstream.produce.pending import Failure, PendingRecord, Unobserved
 from kinstream.produce.unobserved import CAUSES_SHOWN, GRACE, UnobservedFailures
+from kinstream.produce_errors import OrderBroken, ProduceError, Undelivered
 
 LATE = Failure("not written within 30 s", RequestTimedOut("not written within 30 s"))
 SLOW = Failure("too fast", service_error("PutRecords", 400, "ProvisionedThroughputExceededException", "too fast"))
