@@ -18,6 +18,8 @@ import msgspec
 import pytest
 
 from kinstream.local.operations.table import Operations
+from kinstream.local.state.model import Account, Change, Consumer, Settings, Shard
+from kinstream.local.state.resharding import Reshard
 from kinstream.local.state.state import State
 from kinstream.local.storage.database import SqliteStore
 from kinstream.local.wire.formats import JSON
@@ -25,6 +27,16 @@ from kinstream.testing import ManualClock
 
 FORMAT_1 = Path(__file__).parent / "format_1"
 EARLIER: dict[str, Any] = json.loads((FORMAT_1 / "responses.json").read_text(encoding="utf-8"))
+STORED_NAMES = {
+    Account: "started ends",
+    Change: "shards on_demand retention_hours max_record_kib metrics key_id warm_mibps",
+    Consumer: "name created status until tags policy",
+    Reshard: "shard adjacent at",
+    Settings: "name created status until pending on_demand retention_hours lost max_record_kib metrics encryptions warm_mibps"
+    " spread counted switched tags policy consumers",
+    Shard: "number index start end created origin parent adjacent closed ending_place last_place arrival trimmed",
+}
+"""Members of the JSON documents in the database. The dump has not all of them, because defaults are left out."""
 REQUESTS = {f"{index:02d} {one['operation']}": one for index, one in enumerate(EARLIER["responses"])}
 
 
@@ -64,3 +76,17 @@ async def test_pending_change_takes_effect_when_it_is_due(operations: Operations
     after = await _response(operations, "DescribeStreamSummary", {"StreamName": "orders"})
     counts = [summary["StreamDescriptionSummary"]["OpenShardCount"] for summary in (before, after)]
     assert counts == [2, 4]
+
+
+@pytest.mark.parametrize("stored", STORED_NAMES)
+def test_stored_members_keep_their_names(stored: type[msgspec.Struct]) -> None:
+    assert [field.encode_name for field in msgspec.structs.fields(stored)] == STORED_NAMES[stored].split()
+
+
+@pytest.mark.parametrize(("table", "stored"), [("shards", Shard), ("streams", Settings)])
+def test_documents_are_encoded_as_by_the_server_that_wrote_them(table: str, stored: type[msgspec.Struct]) -> None:
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.executescript((FORMAT_1 / "kinesis.sql").read_text(encoding="utf-8"))
+        documents = [document for (document,) in database.execute(f"SELECT document FROM {table}")]
+    assert documents
+    assert [msgspec.json.encode(msgspec.json.decode(text, type=stored)).decode() for text in documents] == documents
