@@ -10,12 +10,12 @@ from typing import Any, TypeAlias
 import pytest
 
 from kinstream import ConfigError, EncryptionType, HashKeyRange, ReceivedRecord, SequenceNumberRange, Shard, deaggregate
-from kinstream.consume.deaggregate import KEYS_REMEMBERED, Deaggregator, Undeliverable, user_records
+from kinstream.consume.deaggregate import KEYS_REMEMBERED, Deaggregator, Undeliverable
 from kinstream.events import AggregateDamaged, Event, MisroutedAggregateDropped
 from kinstream.kpl.builder import Builder
 from kinstream.kpl.message import MAGIC
 from kinstream.sharding.hashkey import hash_key
-from kinstream.speed import TWINS, compiled
+from kinstream.speed import TWINS
 
 Expand: TypeAlias = Callable[..., list[ReceivedRecord[bytes]] | None]
 SHARD = "shardId-000000000000"
@@ -25,9 +25,10 @@ HALF = str(2**127)
 
 @pytest.fixture(params=["pure", "compiled"])
 def expand(request: pytest.FixtureRequest) -> Expand:
-    if request.param == "compiled" and compiled is None:
-        pytest.skip("nothing is compiled here")
-    return TWINS["user_records"].pure if request.param == "pure" else user_records
+    if request.param == "pure":
+        return TWINS["user_records"].pure
+    module: Any = pytest.importorskip("kinstream._speed", exc_type=ImportError)
+    return module.user_records  # type: ignore[no-any-return]
 
 
 def aggregate(*keys: str | tuple[str, str | None]) -> bytes:
@@ -78,6 +79,11 @@ def test_plain_records_are_one_batch_without_a_copy(expand: Expand) -> None:
     assert batch is records
     assert [record.origin for record in records] == [apart.origin] * 2
     assert [record.subsequence_number for record in records] == [None, None]
+
+
+def test_plain_records_are_split_into_batches_of_the_maximum_size(expand: Expand) -> None:
+    batches = Apart(expand, batch_records=2)(b"one", b"two", b"three")
+    assert [len(batch) for batch in batches if isinstance(batch, list)] == [2, 1]
 
 
 def test_no_records_are_no_batch(expand: Expand) -> None:
