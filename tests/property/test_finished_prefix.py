@@ -1,4 +1,4 @@
-"""A checkpoint never passes unfinished work, in whatever order records are finished; and leases never go back."""
+"""A checkpoint never passes a record that is not completed, in any order of completion, and leases never go back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Steps = st.lists(
 
 
 @given(Steps)
-def test_position_is_the_finished_prefix_and_nothing_else(steps: list[tuple[str, int]]) -> None:
+def test_position_is_the_end_of_the_completed_prefix(steps: list[tuple[str, int]]) -> None:
     progress = Progress()
     works: list[RunningRecord] = []
     finished: list[bool] = []
@@ -54,7 +54,7 @@ POSITIONS = st.one_of(
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), POSITIONS), max_size=40), st.integers(0, 1 << 16))
-def test_checkpoints_of_readers_that_fight_for_a_shard_never_go_back(
+def test_checkpoints_of_workers_that_compete_for_a_shard_never_go_back(
     steps: list[tuple[int, Position]], seed: int
 ) -> None:
     shard = Shard("shardId-000000000000", HashKeyRange("0", "1"), SequenceNumberRange("1"))

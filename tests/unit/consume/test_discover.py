@@ -1,4 +1,4 @@
-"""Discovery: which shards are read, in which order, and from where, by the start and by what was done before."""
+"""Discovery: the shards that are read, their order, and their positions, by the start and by the checkpoints."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def discoverer(*script: Response) -> tuple[Discoverer, ScriptedTransport]:
 
 
 async def readable(start: Start, known: Mapping[str, Position], *script: Response) -> dict[str, Position]:
-    """Return what may be read first, and from where."""
+    """Return the shards that may be read first, with their positions."""
     discovery, _ = discoverer(*script)
     await discovery.begin(start, known)
     return {shard.shard_id: position for shard, position in discovery.ready()}
@@ -77,26 +77,26 @@ async def test_from_a_time_shards_that_ended_before_it_are_not_read() -> None:
     assert transport.sent[1].json["ShardFilter"] == {"Type": "FROM_TIMESTAMP", "Timestamp": 5}
 
 
-async def test_from_positions_of_some_shards_what_lies_before_them_is_not_read() -> None:
+async def test_ancestors_of_the_shards_in_the_start_are_not_read() -> None:
     start = Start(of_shards={"1": Position.after("5")})
     assert await readable(start, {}, ALL) == {
         "1": Position.after("5"), "2": TRIM_HORIZON, "4": TRIM_HORIZON,
     }  # fmt: skip
 
 
-async def test_shard_that_the_start_says_is_done_is_not_read_at_a_restart_either() -> None:
+async def test_shard_that_the_start_marks_as_completed_is_not_read_at_a_restart() -> None:
     start = Start(of_shards={"4": SHARD_END, "3": TRIM_HORIZON})
     assert await readable(start, {}, ALL) == {"3": TRIM_HORIZON}
     assert await readable(start, {"3": Position.after("5")}, ALL) == {"3": TRIM_HORIZON}
 
 
-async def test_what_was_done_before_wins_over_the_start_and_the_rest_is_new() -> None:
+async def test_checkpoints_take_precedence_over_the_start() -> None:
     known = {"1": Position.after("5"), "2": SHARD_END}
     assert await readable(Start(LATEST), known, ALL) == {"1": TRIM_HORIZON, "4": TRIM_HORIZON}
-    # The keeper says where shard 1 goes on; shard 0 is an ancestor of what was read.
+    # The keeper has the position of shard 1. Shard 0 is an ancestor of shards that were read.
 
 
-async def test_children_of_what_was_done_are_read_from_their_first_record() -> None:
+async def test_children_of_completed_shards_are_read_from_their_first_record() -> None:
     known = {"1": SHARD_END, "2": SHARD_END, "4": Position.after("5")}
     assert await readable(Start(LATEST), known, ALL) == {"3": TRIM_HORIZON, "4": TRIM_HORIZON}
 
@@ -121,11 +121,11 @@ async def test_announced_child_of_a_latest_start_is_read_from_its_first_record()
     assert [(shard.shard_id, position) for shard, position in discovery.ready()] == [("5", TRIM_HORIZON)]
 
 
-async def test_expired_parents_are_passed_over() -> None:
+async def test_expired_parents_do_not_block_their_children() -> None:
     assert await readable(Start(), {}, listing("3", "4")) == {"3": TRIM_HORIZON, "4": TRIM_HORIZON}
 
 
-async def test_parent_that_expires_before_its_turn_does_not_hold_its_children() -> None:
+async def test_parent_that_expires_before_it_is_read_does_not_block_its_children() -> None:
     discovery, _ = discoverer(ALL, listing("3", "4"))
     await discovery.begin(Start(), {})
     discovery.ready()
@@ -135,7 +135,7 @@ async def test_parent_that_expires_before_its_turn_does_not_hold_its_children() 
 
 
 @pytest.mark.parametrize("known", [{}, {"4": Position.after("5")}])
-async def test_listing_that_lags_behind_does_not_lose_an_announced_shard(known: dict[str, Position]) -> None:
+async def test_outdated_listing_does_not_lose_an_announced_shard(known: dict[str, Position]) -> None:
     discovery, _ = discoverer(listing("4"))
     await discovery.begin(Start(), known)
     discovery.ready()
@@ -144,7 +144,7 @@ async def test_listing_that_lags_behind_does_not_lose_an_announced_shard(known: 
     assert [shard.shard_id for shard, _ in discovery.ready()] == ["5"]
 
 
-async def test_each_shard_is_given_out_once() -> None:
+async def test_each_shard_is_returned_once() -> None:
     discovery, _ = discoverer(ALL)
     await discovery.begin(Start(), {})
     assert len(discovery.ready()) == 2
@@ -153,7 +153,7 @@ async def test_each_shard_is_given_out_once() -> None:
     assert discovery.ready() == []
 
 
-async def test_shard_whose_first_lease_was_not_made_any_more_begins_where_those_do_that_have_one() -> None:
+async def test_shard_without_its_first_lease_begins_as_the_shards_with_leases() -> None:
     began = LATEST.since(1000.0)
     late = await readable(Start(LATEST), {"3": began}, ALL)
     assert late == {"3": TRIM_HORIZON, "4": began}  # of the first, its lease says more
@@ -164,7 +164,7 @@ async def test_shard_whose_first_lease_was_not_made_any_more_begins_where_those_
     assert late == {"3": TRIM_HORIZON, "4": LATEST}
 
 
-async def test_child_whose_parent_was_known_is_read_from_its_oldest_record_though_nothing_was_read_yet() -> None:
+async def test_child_of_a_known_parent_is_read_from_its_oldest_record_although_none_was_completed() -> None:
     discovery, _ = discoverer(ALL)
     await discovery.begin(Start(LATEST), {"0": LATEST.since(1000.0), "4": LATEST.since(1000.0)})
     assert [shard.shard_id for shard, _ in discovery.ready()] == ["0", "4"]
@@ -172,5 +172,5 @@ async def test_child_whose_parent_was_known_is_read_from_its_oldest_record_thoug
     assert {shard.shard_id: position for shard, position in discovery.ready()} == {"1": TRIM_HORIZON, "2": TRIM_HORIZON}
 
 
-async def test_shard_that_was_born_after_something_was_read_is_read_from_its_oldest_record() -> None:
+async def test_shard_created_after_a_record_was_completed_is_read_from_its_oldest_record() -> None:
     assert (await readable(Start(LATEST), {"3": Position.after("7")}, ALL))["4"] == TRIM_HORIZON

@@ -12,7 +12,7 @@ DATA = b'{"customer": "Erika Mustermann", "iban": "DE02120300000000202051"}'
 
 
 def shown(error: BaseException) -> str:
-    """Return an exception as a log shows it."""
+    """Return the text of an exception in a log."""
     return logging.Formatter().formatException(exception_info(error, [DATA]))
 
 
@@ -27,7 +27,7 @@ def handler(error: BaseException, cause: BaseException | None) -> None:
     raise error from cause
 
 
-def test_text_that_quotes_nothing_is_shown_with_the_traceback() -> None:
+def test_text_without_a_quotation_is_shown_with_the_traceback() -> None:
     text = shown(raised(ConnectionError("the database at db:5432 refused the connection")))
     assert "db:5432 refused" in text
     assert "in handler" in text
@@ -71,9 +71,9 @@ def test_data_of_any_record_of_a_batch_is_withheld() -> None:
     assert quotes(f"at {DATA.decode()}", [b"first of all", DATA])
 
 
-def test_text_beside_more_data_than_is_compared_is_withheld() -> None:
+def test_text_is_withheld_if_there_is_more_data_than_is_compared() -> None:
     assert quotes("no", [b"x" * (COMPARED_BYTES + 1)])
 
 
-def test_empty_data_is_quoted_by_nothing() -> None:
+def test_empty_data_is_never_quoted() -> None:
     assert not quotes("no", [b""])

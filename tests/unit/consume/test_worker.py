@@ -1,4 +1,4 @@
-"""The worker over a scripted fetcher, in time that jumps: stuck shards, expired ones, failures, and what is announced."""
+"""The worker with a scripted fetcher and a virtual clock: stalled and expired shards, failures, events."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ Script: TypeAlias = Callable[["Fetch", str, Position], AsyncGenerator[Page, None
 
 
 class Fetch:
-    """A fetcher whose pages a script gives.
+    """A fetcher with scripted pages.
 
     Attributes:
         read_from: Every reading that was begun: shard and position.
-        now_open: Readings that were begun and are not over.
+        now_open: Readings that were begun and have not ended.
     """
 
     first_page_bytes = 1 << 20
@@ -113,7 +113,7 @@ class Service:
 
 
 class Case:
-    """A worker and what became of it."""
+    """A worker, its events, and the records that it delivered."""
 
     def __init__(self, script: Script, service: Service | None = None, **changes: Any) -> None:
         self.fetch = Fetch(script)
@@ -124,7 +124,7 @@ class Case:
         self.numbers: list[int] = []
         self.worker: Worker
 
-    def made(self) -> Worker:
+    def create(self) -> Worker:
         client = Client(
             region="us-east-1",
             credentials=Credentials("key", "secret"),
@@ -150,8 +150,8 @@ class Case:
         return self.worker
 
     async def take(self, count: int) -> list[int]:
-        """Take so many records by iterating."""
-        worker = self.made()
+        """Take a number of records by iterating."""
+        worker = self.create()
         try:
             while (found := await worker.next_batch()) is not None:
                 reader, batch = found
@@ -165,22 +165,22 @@ class Case:
         return self.numbers
 
     async def run(self, handle: Callable[[ReceivedRecord[bytes]], Awaitable[object]], concurrency: int = 1) -> None:
-        worker = self.made()
+        worker = self.create()
         await worker.run(lambda policy, threads: dispatchers(handle, policy, threads, concurrency))
 
     def seen(self, kind: type[events.Event]) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]
 
 
-async def stuck_then_well(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
+async def stalls_once(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
     if len(fetch.read_from) == 1:
         yield page(1, 2, behind=5000)
         await asyncio.sleep(1e9)
     yield page(3)
 
 
-def test_stuck_shard_is_read_anew_from_its_last_record_and_an_event_says_so() -> None:
-    case = Case(stuck_then_well, handling=Handling(stall_timeout=60))
+def test_stalled_shard_is_fetched_again_after_its_last_record_and_reported() -> None:
+    case = Case(stalls_once, handling=Handling(stall_timeout=60))
     assert simulate(lambda: case.take(3)) == [1, 2, 3]
     assert case.fetch.read_from == [("0", "TRIM_HORIZON"), ("0", "after 2")]
     (stalled,) = case.seen(events.ShardStalled)
@@ -197,7 +197,7 @@ async def lags_ever_more(fetch: Fetch, shard_id: str, position: Position) -> Asy
     yield page(7)
 
 
-def test_shard_whose_lag_grows_while_nothing_comes_is_read_anew() -> None:
+def test_shard_with_a_growing_lag_and_no_records_is_fetched_again() -> None:
     case = Case(lags_ever_more)
     assert simulate(lambda: case.take(1)) == [7]
     assert len(case.seen(events.ShardStalled)) == 1
@@ -210,13 +210,13 @@ async def idles(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerat
     yield page(1)
 
 
-def test_idle_shard_is_not_stuck() -> None:
+def test_idle_shard_is_not_stalled() -> None:
     case = Case(idles)
     assert simulate(lambda: case.take(1)) == [1]
     assert case.seen(events.ShardStalled) == []
 
 
-async def gone(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
+async def expires(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
     if shard_id == "0":
         yield page(1)
         raise NotFound("no such shard")
@@ -224,9 +224,9 @@ async def gone(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerato
     await asyncio.sleep(1e9)
 
 
-def test_shard_that_expires_while_it_is_read_is_passed_over_to_its_children() -> None:
+def test_children_of_a_shard_that_expires_while_it_is_read_are_read() -> None:
     service = Service(s0=None, s1="0")
-    case = Case(gone, service)
+    case = Case(expires, service)
 
     async def trimmed() -> list[int]:
         taking = asyncio.create_task(case.take(2))
@@ -244,7 +244,7 @@ async def refused(fetch: Fetch, shard_id: str, position: Position) -> AsyncGener
     raise AccessDenied("no")
 
 
-def test_what_was_read_before_a_failure_is_handed_on_before_it_is_raised() -> None:
+def test_records_read_before_a_failure_are_delivered_before_it_is_raised() -> None:
     case = Case(refused)
     with pytest.raises(ConsumeError, match="0: reading failed: no") as caught:
         simulate(lambda: case.take(99))
@@ -254,21 +254,19 @@ def test_what_was_read_before_a_failure_is_handed_on_before_it_is_raised() -> No
     assert lease.checkpoint == Position.after("2", 0)
 
 
-async def a_fault_of_ours(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
+async def fails_unexpectedly(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
     yield page(1)
-    raise ZeroDivisionError("what nobody thought of")
+    raise ZeroDivisionError("unexpected")
 
 
-def test_fault_that_nobody_thought_of_is_an_error_and_no_silence() -> None:
-    case = Case(a_fault_of_ours)
+def test_unexpected_exception_of_a_fetcher_is_raised() -> None:
+    case = Case(fails_unexpectedly)
     with pytest.raises(ConsumeError) as caught:
         simulate(lambda: case.take(99))
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
-async def ends_without_saying_where_it_goes_on(
-    fetch: Fetch, shard_id: str, position: Position
-) -> AsyncGenerator[Page, None]:
+async def ends_without_naming_children(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
     if shard_id == "0":
         yield page(1, ended=True)
     else:
@@ -276,9 +274,9 @@ async def ends_without_saying_where_it_goes_on(
         await asyncio.sleep(1e9)
 
 
-def test_children_that_an_end_does_not_name_are_looked_for() -> None:
+def test_children_that_the_last_page_does_not_name_are_listed() -> None:
     service = Service(s0=None)
-    case = Case(ends_without_saying_where_it_goes_on, service)
+    case = Case(ends_without_naming_children, service)
 
     async def listed_late() -> list[int]:
         taking = asyncio.create_task(case.take(2))
@@ -298,7 +296,7 @@ async def family(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenera
         await asyncio.sleep(1e9)
 
 
-def test_children_are_not_begun_before_the_last_record_of_their_parent_is_done() -> None:
+def test_children_are_not_read_before_the_last_record_of_their_parent_is_completed() -> None:
     case = Case(family)
 
     async def handle(record: ReceivedRecord[bytes]) -> None:
@@ -321,7 +319,7 @@ async def endless(fetch: Fetch, shard_id: str, position: Position) -> AsyncGener
 
 
 @pytest.mark.parametrize("concurrency", [1, 5])
-def test_end_waits_for_the_records_in_work_and_hands_on_no_more(concurrency: int) -> None:
+def test_end_waits_for_running_handlers_and_starts_no_more(concurrency: int) -> None:
     case = Case(endless)
     begun: list[int] = []
 
@@ -330,19 +328,19 @@ def test_end_waits_for_the_records_in_work_and_hands_on_no_more(concurrency: int
         await asyncio.sleep(5)
         case.numbers.append(int(record.data))
 
-    async def told() -> None:
+    async def scenario() -> None:
         running = asyncio.create_task(case.run(handle, concurrency))
         await asyncio.sleep(12)
         case.worker.end()
         await running
 
-    simulate(told)
+    simulate(scenario)
     assert sorted(begun) == sorted(case.numbers)
     (lease,) = case.table._rows.values()
     assert lease.checkpoint == Position.after(str(max(case.numbers)), 0)
 
 
-def test_failing_record_that_waits_for_its_next_try_does_not_hold_up_the_end() -> None:
+def test_record_that_is_backing_off_does_not_delay_the_end() -> None:
     case = Case(endless, errors=ErrorPolicy(max_attempts=100, initial_delay=1000, max_delay=1000))
 
     async def handle(record: ReceivedRecord[bytes]) -> None:
@@ -350,21 +348,21 @@ def test_failing_record_that_waits_for_its_next_try_does_not_hold_up_the_end() -
             raise ValueError("no")
         case.numbers.append(int(record.data))
 
-    async def told() -> float:
+    async def scenario() -> float:
         running = asyncio.create_task(case.run(handle))
         await asyncio.sleep(10)
         case.worker.end()
         await running
         return asyncio.get_running_loop().time()
 
-    assert simulate(told) < 11
+    assert simulate(scenario) < 11
     (lease,) = case.table._rows.values()
     assert lease.checkpoint == Position.after("2", 0)
 
 
 @pytest.mark.parametrize("way", ["iterate", "run", "side by side"])
-def test_cancellation_at_any_await_leaves_no_task_and_never_checkpoints_what_was_not_done(way: str) -> None:
-    """`simulate` itself fails where a task is left behind."""
+def test_cancellation_at_any_await_leaves_no_task_and_checkpoints_only_completed_records(way: str) -> None:
+    """`simulate` itself fails if a task remains."""
 
     def once(k: int) -> int:
         case = Case(family)
@@ -417,7 +415,7 @@ async def later_ones_follow(fetch: Fetch, shard_id: str, position: Position) -> 
 
 
 @pytest.mark.parametrize("script", [answers_that_waited, later_ones_follow])
-def test_replay_takes_all_of_its_time_from_a_shard_that_lags_however_late_its_answers_are_looked_at(
+def test_replay_reads_all_records_up_to_until_however_late_pages_of_a_lagging_shard_are_processed(
     script: Script,
 ) -> None:
     assert simulate(lambda: Case(script, until=10.0).take(10)) == [1, 2, 3]
@@ -429,14 +427,14 @@ async def times_that_go_back(fetch: Fetch, shard_id: str, position: Position) ->
     yield Page([msgspec.structs.replace(r, arrival_time=t) for r, t in zip(first.records, times, strict=True)], 1, 100)
 
 
-def test_replay_of_a_time_passes_over_no_record_where_arrival_times_do_not_grow() -> None:
-    async def told() -> tuple[list[int], Position]:
+def test_replay_skips_no_record_if_arrival_times_decrease() -> None:
+    async def scenario() -> tuple[list[int], Position]:
         case = Case(times_that_go_back, until=10.0)
         await case.take(10)
         (lease,) = case.table._rows.values()
         return case.numbers, lease.checkpoint
 
-    assert simulate(told) == ([1, 2, 3, 4], Position.after("4", 0))
+    assert simulate(scenario) == ([1, 2, 3, 4], Position.after("4", 0))
 
 
 async def comes_late(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
@@ -446,10 +444,10 @@ async def comes_late(fetch: Fetch, shard_id: str, position: Position) -> AsyncGe
     await asyncio.sleep(1e6)
 
 
-def test_shard_is_said_to_be_read_once_its_place_is_held_and_not_before() -> None:
-    """Who begins at LATEST and is told so may write: it will be read."""
+def test_shard_is_reported_as_read_only_after_its_first_page() -> None:
+    """Every record that is written after ShardStarted is read, also from LATEST."""
 
-    async def told() -> list[str]:
+    async def scenario() -> list[str]:
         case = Case(comes_late, start=Start(Position.parse("start", "LATEST")))
         taking = asyncio.create_task(case.take(1))
         await asyncio.sleep(29)
@@ -459,11 +457,11 @@ def test_shard_is_said_to_be_read_once_its_place_is_held_and_not_before() -> Non
         (started,) = case.seen(events.ShardStarted)
         return [*before, case.worker.status()[0].state, started.position]
 
-    assert simulate(told) == ["WAITING", "READING", "LATEST"]
+    assert simulate(scenario) == ["WAITING", "READING", "LATEST"]
 
 
 async def end_comes_alone(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
-    """Of a closed shard, first its last records come, then the news that it has ended."""
+    """A closed shard returns its last records, and then its end in another page."""
     if shard_id == "0":
         yield page(1, 2)
         yield page(ended=True, children=("1",))
@@ -480,17 +478,17 @@ class SplitBefore(Service):
         return shard
 
 
-def test_replay_until_now_goes_on_in_the_children_of_a_closed_shard_whose_last_records_are_not_its_end() -> None:
+def test_replay_until_now_continues_in_the_children_of_a_closed_shard() -> None:
     case = Case(end_comes_alone, SplitBefore(s0=None, s1="0"), until="now")
     assert simulate(lambda: case.take(10)) == [1, 2, 3]
 
 
-def test_replay_of_a_time_goes_on_in_the_children_of_a_shard_that_closes_while_it_is_read() -> None:
+def test_replay_continues_in_the_children_of_a_shard_that_closes_while_it_is_read() -> None:
     assert simulate(lambda: Case(end_comes_alone, until=10.0).take(10)) == [1, 2, 3]
 
 
 class Coming(Service):
-    """A stream that is being created: parts of the service do not know of it at first.
+    """A stream that is being created: parts of the service do not know it at first.
 
     Attributes:
         refusals: What ListShards says before it lists; DescribeStreamSummary knows of the stream.
@@ -519,35 +517,35 @@ async def one_record(fetch: Fetch, shard_id: str, position: Position) -> AsyncGe
 
 
 @pytest.mark.parametrize("code", ["ResourceInUseException", "ResourceNotFoundException"])
-def test_stream_that_is_being_created_is_waited_for(code: str) -> None:
+def test_stream_that_is_being_created_is_retried(code: str) -> None:
     assert simulate(lambda: Case(one_record, Coming(*[code] * 20, s0=None)).take(1)) == [1]
 
 
 @pytest.mark.parametrize(
     ("code", "error"), [("ResourceInUseException", ResourceInUse), ("ResourceNotFoundException", NotFound)]
 )
-def test_stream_that_is_not_there_after_half_a_minute_is_an_error(code: str, error: type[KinesisError]) -> None:
-    async def told() -> float:
+def test_stream_that_does_not_exist_after_half_a_minute_is_an_error(code: str, error: type[KinesisError]) -> None:
+    async def scenario() -> float:
         began = asyncio.get_running_loop().time()
         with pytest.raises(error):
             await Case(one_record, Coming(*[code] * 99, s0=None)).take(1)
         return asyncio.get_running_loop().time() - began
 
-    assert 29 < simulate(told) < 40
+    assert 29 < simulate(scenario) < 40
 
 
-def test_stream_that_does_not_exist_is_an_error_at_once() -> None:
-    async def told() -> float:
+def test_stream_that_does_not_exist_is_an_immediate_error() -> None:
+    async def scenario() -> float:
         with pytest.raises(NotFound):
             await Case(one_record, Coming(described=False, s0=None)).take(1)
         return asyncio.get_running_loop().time()
 
-    assert simulate(told) < 1
+    assert simulate(scenario) < 1
 
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_one_not_found_of_a_stream_that_is_being_read_is_checked_and_the_second_ends_reading(times: int) -> None:
-    async def told() -> int:
+    async def scenario() -> int:
         service = Coming(s0=None)
         case = Case(idles, service)
         taking = asyncio.create_task(case.take(1))
@@ -563,12 +561,12 @@ def test_one_not_found_of_a_stream_that_is_being_read_is_checked_and_the_second_
                 await taking
         return service.lists
 
-    assert simulate(told) > 2
+    assert simulate(scenario) > 2
 
 
 @pytest.mark.parametrize("times", [3, 1000])
 @pytest.mark.parametrize("way", ["take", "run"])
-def test_listed_shard_that_is_not_found_is_read_again_for_half_a_minute(times: int, way: str) -> None:
+def test_listed_shard_that_is_not_found_is_retried_for_half_a_minute(times: int, way: str) -> None:
     left = times
 
     async def not_found_at_first(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
@@ -578,7 +576,7 @@ def test_listed_shard_that_is_not_found_is_read_again_for_half_a_minute(times: i
             raise NotFound("GetShardIterator: ResourceNotFoundException")
         yield page(1, ended=True)
 
-    async def told() -> tuple[list[int], float]:
+    async def scenario() -> tuple[list[int], float]:
         case = Case(not_found_at_first, until=2_000_000_000.0)
         handled: list[int] = []
 
@@ -593,13 +591,13 @@ def test_listed_shard_that_is_not_found_is_read_again_for_half_a_minute(times: i
                 await reading
         return case.numbers or handled, asyncio.get_running_loop().time()
 
-    numbers, seconds = simulate(told)
+    numbers, seconds = simulate(scenario)
     assert numbers == ([1] if times == 3 else [])
     assert times == 3 or 29 < seconds < 40
 
 
-def test_idle_worker_notices_that_another_one_took_its_lease() -> None:
-    async def told() -> float:
+def test_idle_worker_detects_that_another_one_took_its_lease() -> None:
+    async def scenario() -> float:
         case = Case(idles)
         taking = asyncio.create_task(case.take(1))
         await asyncio.sleep(5)
@@ -611,7 +609,7 @@ def test_idle_worker_notices_that_another_one_took_its_lease() -> None:
         assert case.seen(events.ShardLeaseLost)
         return asyncio.get_running_loop().time()
 
-    assert simulate(told) < 30
+    assert simulate(scenario) < 30
 
 
 class Broken(MemoryLeaseTable):
@@ -625,8 +623,8 @@ class Broken(MemoryLeaseTable):
         return await super().list()
 
 
-def test_store_that_fails_is_reported_though_nothing_is_to_be_stored() -> None:
-    async def told() -> list[events.CheckpointFailed]:
+def test_failing_store_is_reported_although_there_is_nothing_to_store() -> None:
+    async def scenario() -> list[events.CheckpointFailed]:
         table = Broken()
         case = Case(idles, keeper=SoleKeeper(table, "me", "s"))
         taking = asyncio.create_task(case.take(1))
@@ -637,13 +635,13 @@ def test_store_that_fails_is_reported_though_nothing_is_to_be_stored() -> None:
         await taking
         return case.seen(events.CheckpointFailed)
 
-    failed = simulate(told)
+    failed = simulate(scenario)
     assert {(event.shard_id, event.operation) for event in failed} == {("", "leases")}
     assert isinstance(failed[0].error, LeaseStoreFailed)
 
 
-def test_store_that_fails_when_reading_begins_is_tried_again() -> None:
-    async def told() -> list[int]:
+def test_store_that_fails_when_reading_begins_is_retried() -> None:
+    async def scenario() -> list[int]:
         table = Broken()
         table.fails = True
         case = Case(one_record, keeper=SoleKeeper(table, "me", "s"))
@@ -653,11 +651,11 @@ def test_store_that_fails_when_reading_begins_is_tried_again() -> None:
         table.fails = False
         return await taking
 
-    assert simulate(told) == [1]
+    assert simulate(scenario) == [1]
 
 
 class Holding(MemoryLeaseTable):
-    """A table that answers no more after some rows were made.
+    """A table that does not respond any more after some rows were created.
 
     Args:
         rows: How many.
@@ -674,17 +672,17 @@ class Holding(MemoryLeaseTable):
         return await super().create(lease)
 
 
-@pytest.mark.parametrize("made", [0, 1, 2])
-def test_killed_while_its_first_leases_were_made_a_restart_begins_where_the_start_says(made: int) -> None:
-    async def told() -> list[tuple[str, str]]:
+@pytest.mark.parametrize("rows_created", [0, 1, 2])
+def test_restart_after_a_kill_during_the_first_leases_begins_at_the_start_position(rows_created: int) -> None:
+    async def scenario() -> list[tuple[str, str]]:
         service = Service(s0=None, s1=None, s2=None)
         killed = Case(idles, service, start=Start(Position.parse("start", "LATEST")))
-        killed.table = Holding(made)
+        killed.table = Holding(rows_created)
         taking = asyncio.create_task(killed.take(1))
         await asyncio.sleep(100)
         assert not killed.fetch.read_from, "a shard is read, and not all are written down"
         rows = dict(killed.table._rows)
-        assert len(rows) == made
+        assert len(rows) == rows_created
         taking.cancel()
         await asyncio.wait([taking])
         again = Case(idles, service, start=Start(Position.parse("start", "LATEST")))
@@ -695,15 +693,15 @@ def test_killed_while_its_first_leases_were_made_a_restart_begins_where_the_star
         await asyncio.wait([taking])
         return sorted(again.fetch.read_from)
 
-    read_from = simulate(told)
+    read_from = simulate(scenario)
     assert [shard_id for shard_id, _ in read_from] == ["0", "1", "2"]
     places = {position for _, position in read_from}
     assert len(places) == 1
-    assert places.pop().startswith("LATEST(" if made else "LATEST")
+    assert places.pop().startswith("LATEST(" if rows_created else "LATEST")
 
 
 class Slow(MemoryLeaseTable):
-    """A table that takes its time for a checkpoint, and fails where it was told to when one goes back."""
+    """A table that is slow to store a checkpoint, and can fail to store an earlier position."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -724,8 +722,8 @@ async def twenty(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenera
 
 
 @pytest.mark.parametrize("what", ["the store fails", "an old record is checkpointed", "checkpoints wait"])
-def test_what_was_sought_is_not_undone_by_checkpoints_from_before(what: str) -> None:
-    async def told() -> tuple[list[int], Position]:
+def test_seek_is_not_undone_by_earlier_checkpoints(what: str) -> None:
+    async def scenario() -> tuple[list[int], Position]:
         case = Case(twenty, checkpoint_every=1.0)
         case.table = table = Slow()
         tasks: set[asyncio.Task[None]] = set()
@@ -754,14 +752,14 @@ def test_what_was_sought_is_not_undone_by_checkpoints_from_before(what: str) -> 
         await asyncio.wait([running, *tasks])
         return case.numbers, lease.checkpoint
 
-    numbers, checkpoint = simulate(told)
+    numbers, checkpoint = simulate(scenario)
     assert numbers == [*range(1, 16), 5, 6, 7]
     assert checkpoint == Position.after("6", 0)
 
 
 @pytest.mark.parametrize("then", ["resume", "seek", "end"])
-def test_pause_lets_those_in_work_finish_and_the_rest_wait(then: str) -> None:
-    async def told() -> tuple[list[int], list[int]]:
+def test_pause_completes_running_handlers_and_starts_no_more(then: str) -> None:
+    async def scenario() -> tuple[list[int], list[int]]:
         case = Case(twenty)
 
         async def handle(record: ReceivedRecord[bytes]) -> None:
@@ -786,7 +784,7 @@ def test_pause_lets_those_in_work_finish_and_the_rest_wait(then: str) -> None:
         assert lease.checkpoint == Position.after(str(last), 0)
         return at_pause, case.numbers[len(at_pause) :]
 
-    before, after = simulate(told)
+    before, after = simulate(scenario)
     assert sorted(before) == [*range(1, len(before) + 1)]
     assert len(before) < 12
     assert sorted(after) == {"resume": [*range(len(before) + 1, 21)], "seek": [*range(15, 21)], "end": []}[then]
@@ -795,22 +793,22 @@ def test_pause_lets_those_in_work_finish_and_the_rest_wait(then: str) -> None:
         assert of_key == sorted(of_key)
 
 
-def test_start_that_names_a_shard_that_is_not_there_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_start_that_names_an_unknown_shard_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     places = {"0": Position.parse("start", "TRIM_HORIZON"), "typo": Position.parse("start", "LATEST")}
 
-    async def told() -> list[str]:
+    async def scenario() -> list[str]:
         case = Case(twenty, start=Start(of_shards=places))
         assert await case.take(3) == [1, 2, 3]
         return [event.shard_id for event in case.seen(events.StartShardNotFound)]
 
-    assert simulate(told) == ["typo"]
+    assert simulate(scenario) == ["typo"]
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
         "start: the stream events has no shard typo now"
     ]
 
 
 class Hanging(MemoryLeaseTable):
-    """A table that makes no row for the shards' children."""
+    """A table that creates no rows for child shards."""
 
     async def create(self, lease: Lease) -> bool:
         if lease.parents:
@@ -822,10 +820,10 @@ async def splits(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenera
     yield page(1, ended=True, children=("1",))
 
 
-def test_end_of_a_shard_is_not_forgotten_before_its_children_have_their_leases() -> None:
-    """Else nothing would be left in the store, and a restart would begin to read as if for the first time: at LATEST."""
+def test_lease_of_a_completed_shard_is_not_removed_before_its_children_have_leases() -> None:
+    """Otherwise the store would be empty, and a restart would begin as for the first time, at LATEST."""
 
-    async def told() -> list[str]:
+    async def scenario() -> list[str]:
         service = Service(s0=None)
         case = Case(splits, service)
         case.table = Hanging()
@@ -838,11 +836,11 @@ def test_end_of_a_shard_is_not_forgotten_before_its_children_have_their_leases()
         await asyncio.wait([taking])
         return left
 
-    assert simulate(told) == ["0"]
+    assert simulate(scenario) == ["0"]
 
 
 class EndedElsewhere(MemoryLeaseTable):
-    """A table in which another worker writes a shard's end between our look at it and our taking it."""
+    """A table in which another worker stores a shard's end between the listing and the taking of its lease."""
 
     async def list(self) -> list[Lease]:
         before = await super().list()
@@ -852,12 +850,12 @@ class EndedElsewhere(MemoryLeaseTable):
 
 
 @pytest.mark.parametrize("manual", [False, True])
-def test_shard_whose_end_another_worker_has_just_written_is_followed_before_reading_is_over(manual: bool) -> None:
+def test_children_of_a_shard_that_another_worker_completed_are_read_before_reading_ends(manual: bool) -> None:
     async def children(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
         yield page(2)
         yield page()
 
-    async def told() -> list[int]:
+    async def scenario() -> list[int]:
         service = Service(s0=None)
         case = Case(children, service, until="now", manual=manual)
         case.table = EndedElsewhere()
@@ -867,13 +865,13 @@ def test_shard_whose_end_another_worker_has_just_written_is_followed_before_read
         service.shards["1"] = "0"  # it is listed late
         return await taking
 
-    assert simulate(told) == [2]
+    assert simulate(scenario) == [2]
 
 
-def test_consumer_that_is_told_to_end_while_it_begins_leaves_no_task_behind() -> None:
-    """`simulate` itself fails where one is left."""
+def test_worker_that_is_stopped_while_it_starts_leaves_no_task() -> None:
+    """`simulate` itself fails if one remains."""
 
-    async def told(moment: float) -> None:
+    async def scenario(moment: float) -> None:
         async def handle(record: ReceivedRecord[bytes]) -> None:
             pass
 
@@ -884,7 +882,7 @@ def test_consumer_that_is_told_to_end_while_it_begins_leaves_no_task_behind() ->
         await running
 
     for step in range(8):
-        simulate(lambda moment=step * 0.004: told(moment))  # type: ignore[misc]
+        simulate(lambda moment=step * 0.004: scenario(moment))  # type: ignore[misc]
 
 
 async def one_of_a_key_ahead(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
@@ -895,8 +893,8 @@ async def one_of_a_key_ahead(fetch: Fetch, shard_id: str, position: Position) ->
 
 
 @pytest.mark.parametrize("then", ["resume", "seek", "end"])
-def test_pause_is_over_in_time_where_as_many_records_were_begun_as_may_be(then: str) -> None:
-    async def told() -> tuple[list[int], int]:
+def test_pause_ends_although_the_maximum_of_records_was_started(then: str) -> None:
+    async def scenario() -> tuple[list[int], int]:
         case = Case(one_of_a_key_ahead)
 
         async def handle(record: ReceivedRecord[bytes]) -> None:
@@ -918,7 +916,7 @@ def test_pause_is_over_in_time_where_as_many_records_were_begun_as_may_be(then: 
         await running
         return case.numbers, begun
 
-    numbers, begun = simulate(told)
+    numbers, begun = simulate(scenario)
     assert begun == 8 * 2 + 64  # the oldest of them were not in work
     assert sorted(numbers)[-51:] == [*range(150, 201)] if then == "seek" else len(numbers) == len(set(numbers))
     if then == "resume":
@@ -930,8 +928,8 @@ async def one_alone(fetch: Fetch, shard_id: str, position: Position) -> AsyncGen
     await asyncio.sleep(1e6)
 
 
-def test_record_that_fails_is_told_at_once_though_nothing_more_comes() -> None:
-    async def told() -> float:
+def test_failed_record_is_raised_immediately_although_no_more_records_arrive() -> None:
+    async def scenario() -> float:
         async def handle(record: ReceivedRecord[bytes]) -> None:
             await asyncio.sleep(5)
             raise ValueError
@@ -940,13 +938,13 @@ def test_record_that_fails_is_told_at_once_though_nothing_more_comes() -> None:
             await Case(one_alone, errors=ErrorPolicy(max_attempts=1)).run(handle, 4)
         return asyncio.get_running_loop().time()
 
-    assert 5 < simulate(told) < 6
+    assert 5 < simulate(scenario) < 6
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
 @pytest.mark.parametrize("script", [one_alone, splits])
 def test_handler_that_cancels_its_own_task_ends_reading_with_an_error(script: Script, concurrency: int) -> None:
-    async def told() -> list[Lease]:
+    async def scenario() -> list[Lease]:
         async def handle(record: ReceivedRecord[bytes]) -> None:
             task = asyncio.current_task()
             assert task is not None
@@ -958,14 +956,14 @@ def test_handler_that_cancels_its_own_task_ends_reading_with_an_error(script: Sc
             await case.run(handle, concurrency)
         return await case.table.list()
 
-    (lease,) = simulate(told)
+    (lease,) = simulate(scenario)
     assert lease.checkpoint == TRIM_HORIZON
 
 
-def test_latest_that_was_sought_does_not_become_later() -> None:
-    """Neither by a pause, nor by a restart of a program that checkpoints by hand."""
+def test_seek_to_latest_does_not_become_later() -> None:
+    """Neither by a pause, nor by a restart of an application with manual checkpoints."""
 
-    async def told() -> tuple[Position, list[str]]:
+    async def scenario() -> tuple[Position, list[str]]:
         case = Case(twenty, manual=True)
         taking = asyncio.create_task(case.take(25))
         await asyncio.sleep(1)
@@ -977,6 +975,6 @@ def test_latest_that_was_sought_does_not_become_later() -> None:
         await taking
         return lease.checkpoint, [position for _, position in case.fetch.read_from]
 
-    kept, read_from = simulate(told)
+    kept, read_from = simulate(scenario)
     assert kept.timestamp is not None
     assert read_from == ["TRIM_HORIZON", str(kept)]

@@ -1,4 +1,4 @@
-"""Dead letters: what they say, and that one form always fits."""
+"""Dead letters: their content, and a form that always fits the stream."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RANDOM = random.Random(1).randbytes(300_000)
 
 
 class Box:
-    """Takes letters up to a size.
+    """Stores dead letters up to a size.
 
     Attributes:
         sizes: Sizes of all letters that were tried.
@@ -48,7 +48,7 @@ async def letter_of(box: Box, data: bytes, error: Exception | None = None, **fie
     return letter
 
 
-async def test_letter_says_which_record_it_is_when_and_why_it_failed_and_has_its_data() -> None:
+async def test_dead_letter_has_the_record_its_error_and_its_data() -> None:
     box = Box(1 << 20)
     assert await letter_of(box, b"\xff\x00", subsequence_number=4) == {
         "error": "ValueError: why",
@@ -80,14 +80,14 @@ async def test_data_that_does_not_fit_is_compressed(refusal: KinesisError) -> No
 
 
 @pytest.mark.parametrize("data", [RANDOM, b"\x00" * 10_000_000], ids=["incompressible", "large"])
-async def test_data_that_does_not_fit_compressed_either_travels_by_reference(data: bytes) -> None:
+async def test_data_that_does_not_fit_compressed_is_left_out(data: bytes) -> None:
     letter = await letter_of(Box(2000), data)
     assert letter.keys().isdisjoint({"data", "data_gzip"})
     assert (letter["data_bytes"], letter["data_sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
     assert (letter["stream"], letter["shard_id"], letter["sequence_number"]) == ("orders", SHARD.shard_id, "57")
 
 
-async def test_size_that_was_refused_is_not_tried_again() -> None:
+async def test_refused_size_is_not_tried_again() -> None:
     box = Box(100_000)
     letters = DeadLetters("orders")
     for number in range(3):
@@ -97,7 +97,7 @@ async def test_size_that_was_refused_is_not_tried_again() -> None:
     assert len([size for size in box.sizes if size > box.limit]) == 1
 
 
-async def test_letter_that_fails_for_another_reason_or_does_not_fit_at_all_is_an_error() -> None:
+async def test_dead_letter_that_fails_otherwise_or_never_fits_is_an_error() -> None:
     lost = Box(0, ConnectionLost("lost"))
     with pytest.raises(ConnectionLost):
         await letter_of(lost, b"data")
@@ -128,7 +128,7 @@ async def test_text_of_any_error_fits(error: Exception, shown: str) -> None:
 @pytest.mark.parametrize(
     ("key", "letters_key"), [(None, "57"), ("", "57"), ("\N{PILE OF POO}" * 5000, "\N{PILE OF POO}" * 256)]
 )
-async def test_letter_has_a_key_that_kinesis_takes(key: str | None, letters_key: str) -> None:
+async def test_dead_letter_has_a_valid_partition_key(key: str | None, letters_key: str) -> None:
     """A record from an aggregate may have an empty key, or one of any length."""
     box = Box(60_000)
     letter = await letter_of(box, b"data", partition_key=key)

@@ -1,4 +1,4 @@
-"""Reading ahead: a budget of bytes for all shards, and a task a shard that can be halted and started again."""
+"""Read-ahead: a budget of bytes for all shards, and a task for each shard that can be halted and restarted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def turns(count: int = 10) -> None:
 
 
 class Pages:
-    """A fetcher whose pages weigh as much as it was told, without end."""
+    """A fetcher with endless pages of a configured size."""
 
     first_page_bytes = 1 << 20
 
@@ -67,7 +67,7 @@ async def test_no_more_is_read_ahead_than_the_budget() -> None:
     assert pages.closed == 1
 
 
-async def test_page_larger_than_the_whole_budget_is_let_through_alone() -> None:
+async def test_page_larger_than_the_whole_budget_is_allowed_alone() -> None:
     budget = Budget(1000)
     ahead = ahead_of(Pages(10_000), budget)
     ahead.start(TRIM_HORIZON, TRIM_HORIZON)
@@ -77,7 +77,7 @@ async def test_page_larger_than_the_whole_budget_is_let_through_alone() -> None:
     assert budget.used_bytes == 0
 
 
-async def test_shard_that_has_no_page_gets_one_though_others_keep_all_the_room() -> None:
+async def test_shard_without_a_page_gets_one_although_others_use_the_whole_budget() -> None:
     budget = Budget(2 * FIRST_PAGE_BYTES)
     stuck, starving = (ahead_of(Pages(FIRST_PAGE_BYTES), budget) for _ in range(2))
     stuck.start(TRIM_HORIZON, TRIM_HORIZON)
@@ -92,7 +92,7 @@ async def test_shard_that_has_no_page_gets_one_though_others_keep_all_the_room()
     assert (len(stuck), len(starving)) == (1, 1)
     starving.use_reserve()
     await turns(100)
-    assert len(starving) == 1, "one page, while there is no room"
+    assert len(starving) == 1, "one page, while the budget is used"
     starving.done(starving.take())
     await turns(100)
     assert len(starving) == 0
@@ -105,7 +105,7 @@ async def test_shard_that_has_no_page_gets_one_though_others_keep_all_the_room()
     assert budget.used_bytes == 0
 
 
-async def test_reserve_for_starving_shards_is_as_large_as_the_budget_and_no_larger() -> None:
+async def test_reserve_for_blocked_shards_is_as_large_as_the_budget() -> None:
     budget = Budget(2 * FIRST_PAGE_BYTES)
     shards = [ahead_of(Pages(FIRST_PAGE_BYTES), budget) for _ in range(9)]
     for ahead in shards:
@@ -142,7 +142,7 @@ async def test_budget_is_served_in_order_and_survives_cancellation() -> None:
     assert budget.used_bytes == 100
 
 
-async def test_cancelled_at_the_moment_of_its_turn_the_room_is_given_back() -> None:
+async def test_bytes_granted_to_a_cancelled_request_are_returned() -> None:
     budget = Budget(100)
     await budget.take(100)
     task = asyncio.create_task(budget.take(60))
@@ -154,7 +154,7 @@ async def test_cancelled_at_the_moment_of_its_turn_the_room_is_given_back() -> N
     assert budget.used_bytes == 0
 
 
-async def test_halted_and_started_again_it_reads_from_there_once_the_first_has_ended() -> None:
+async def test_restarted_read_ahead_begins_at_the_new_position_after_the_previous_request_has_ended() -> None:
     budget = Budget(3 * FIRST_PAGE_BYTES)
     pages = Pages(FIRST_PAGE_BYTES)
     ahead = ahead_of(pages, budget)
@@ -171,7 +171,7 @@ async def test_halted_and_started_again_it_reads_from_there_once_the_first_has_e
     assert budget.used_bytes == 0
 
 
-async def test_failure_is_told_and_what_was_read_before_stays() -> None:
+async def test_failure_is_reported_and_earlier_pages_remain() -> None:
     failures: list[Exception] = []
     pages = Pages(10)
     ahead = ahead_of(pages, Budget(10 * FIRST_PAGE_BYTES), failures)
@@ -194,7 +194,7 @@ async def test_reading_ends_with_the_last_page() -> None:
     await ahead.stop()
 
 
-async def test_what_had_to_wait_for_room_is_read_from_when_it_was_to_begin() -> None:
+async def test_start_that_waited_for_budget_begins_at_the_late_position() -> None:
     budget = Budget(FIRST_PAGE_BYTES)
     began: list[Position] = []
 

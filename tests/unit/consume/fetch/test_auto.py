@@ -1,4 +1,4 @@
-"""AutoFetcher: fan-out where it can be had, else polling, from the last record on, with one event for all shards."""
+"""AutoFetcher: fan-out, or polling after the last record if fan-out is refused, with one event for all shards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHARD = Shard("shardId-000000000000", HashKeyRange("0", "1"), SequenceNumberRang
 
 
 class Fetch:
-    """Gives pages of one record each, then what it was told to raise."""
+    """Yields pages of one record each, then raises the configured exception."""
 
     first_page_bytes = 1 << 20
 
@@ -42,7 +42,7 @@ async def numbers(fetcher: AutoFetcher, position: Position = TRIM_HORIZON) -> li
     return [record.sequence_number async for page in fetcher.read(SHARD, position) for record in page.records]
 
 
-async def test_polling_is_not_touched_where_fan_out_can_be_had() -> None:
+async def test_polling_is_not_used_if_fan_out_works() -> None:
     poll, seen = Fetch(9), list[Event]()
     fetcher = AutoFetcher(Fetch(1, 2), poll, seen.append, VirtualClock().wall)
     assert await numbers(fetcher) == ["1", "2"]
@@ -50,7 +50,7 @@ async def test_polling_is_not_touched_where_fan_out_can_be_had() -> None:
     assert seen == []
 
 
-async def test_refused_it_goes_on_by_polling_after_the_last_record_and_asks_no_more() -> None:
+async def test_after_a_refusal_polling_continues_after_the_last_record() -> None:
     error = FanOutRefused("no consumer is left")
     fan_out, poll, seen = Fetch(1, 2, error=error), Fetch(3), list[Event]()
     fetcher = AutoFetcher(fan_out, poll, seen.append, VirtualClock().wall)
@@ -63,7 +63,7 @@ async def test_refused_it_goes_on_by_polling_after_the_last_record_and_asks_no_m
     assert (fan_out.closed, poll.closed) == (1, 1)
 
 
-async def test_what_came_while_fan_out_was_asked_for_is_not_missed_from_latest() -> None:
+async def test_records_written_during_the_attempt_of_fan_out_are_read_from_latest() -> None:
     clock = VirtualClock()
     poll = Fetch(3)
     fetcher = AutoFetcher(Fetch(error=FanOutRefused("no")), poll, print, clock.wall)

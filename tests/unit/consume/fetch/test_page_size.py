@@ -1,4 +1,4 @@
-"""The size of a page: smaller after responses that broke, larger again after those that arrived."""
+"""Page size: smaller after broken responses, larger again after complete ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_each_broken_response_makes_the_next_page_smaller_down_to_one_record() -
     assert size.limit == 1
 
 
-def test_it_grows_at_once_below_the_limit_that_broke_and_beyond_it_only_after_some_that_arrived() -> None:
+def test_page_size_grows_immediately_below_the_broken_limit_and_beyond_it_only_after_several_responses() -> None:
     size = PageSize(10_000)
     size.broke()
     for _ in range(3):
@@ -28,7 +28,7 @@ def test_it_grows_at_once_below_the_limit_that_broke_and_beyond_it_only_after_so
     assert limits[-1] == 312
 
 
-def test_it_is_the_whole_page_again_in_the_end() -> None:
+def test_page_size_recovers_completely() -> None:
     size = PageSize(1000)
     size.broke()
     for _ in range(100):

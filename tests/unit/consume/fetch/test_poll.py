@@ -1,4 +1,4 @@
-"""PollingFetcher over a scripted network: iterators are renewed from the last record, and passing faults pass."""
+"""PollingFetcher over a scripted network: iterators are renewed after the last record, and temporary failures are retried."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def records(*numbers: int, next_place: str | None = "next", behind: int = 0, chi
 
 
 class Poller:
-    """A fetcher on a script, and what it did."""
+    """A fetcher with scripted responses, and its requests."""
 
     def __init__(self, *script: Any, option: Polling | None = None) -> None:
         self.clock = VirtualClock()
@@ -92,7 +92,7 @@ class Poller:
 
     @property
     def asked(self) -> list[dict[str, Any]]:
-        """What was sent, without the stream's name."""
+        """The requests, without the stream's name."""
         return [
             {k: v for k, v in sent.json.items() if k not in ("StreamName", "ShardId")} for sent in self.transport.sent
         ]
@@ -122,7 +122,7 @@ async def test_expired_iterator_is_renewed_after_the_last_record() -> None:
     assert poller.asked[3] == {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": "2"}
 
 
-async def test_iterator_that_grew_old_while_nobody_asked_is_not_used() -> None:
+async def test_iterator_that_expired_between_requests_is_not_used() -> None:
     poller = Poller(place("A"), records(1), place("B"), records(2))
     reading = poller.fetcher.read(SHARD, TRIM_HORIZON)
     await anext(reading)
@@ -132,7 +132,7 @@ async def test_iterator_that_grew_old_while_nobody_asked_is_not_used() -> None:
     await reading.aclose()
 
 
-async def test_latest_is_renewed_from_when_reading_began_not_from_later() -> None:
+async def test_latest_is_renewed_at_the_time_when_reading_began() -> None:
     poller = Poller(place("A"), refusal("ExpiredIteratorException"), place("B"), records(3))
     began = poller.clock.now
     await poller.read(1, LATEST)
@@ -151,14 +151,14 @@ async def test_latest_is_renewed_from_when_reading_began_not_from_later() -> Non
         refusal("KMSThrottlingException"),
     ],
 )
-async def test_passing_fault_passes_and_nothing_is_missed(fault: Any) -> None:
+async def test_reading_continues_after_a_temporary_failure_without_loss(fault: Any) -> None:
     poller = Poller(place("A"), records(1, next_place="B"), fault, fault, records(2))
     assert numbers(await poller.read(2)) == [["1"], ["2"]]
     assert [sent["ShardIterator"] for sent in poller.asked[2:]] == ["B", "B", "B"]
     assert [type(event) for event in poller.events] == [FetchFailed, FetchFailed]
 
 
-async def test_pauses_grow_while_the_service_is_down() -> None:
+async def test_delays_grow_while_the_service_is_down() -> None:
     down = refusal("InternalFailure", 503)
     poller = Poller(place("A"), *[down] * 12, records(1))
     await poller.read(1)
@@ -168,33 +168,33 @@ async def test_pauses_grow_while_the_service_is_down() -> None:
     assert pauses[-1] == LONGEST_BACKOFF / 2  # without jitter
 
 
-async def test_refusal_that_does_not_pass_is_raised() -> None:
+async def test_permanent_refusal_is_raised() -> None:
     poller = Poller(place("A"), refusal("AccessDeniedException"))
     with pytest.raises(AccessDenied):
         await poller.read(1)
 
 
-async def test_endpoint_that_never_answers_as_kinesis_is_given_up() -> None:
+async def test_endpoint_that_never_responds_as_kinesis_ends_reading() -> None:
     poller = Poller(answer("something else"))
     with pytest.raises(UnexpectedResponse):
         await poller.read(1)
     assert 3 <= len(poller.transport.sent) < 10
 
 
-async def test_page_limit_is_asked_for() -> None:
+async def test_page_limit_is_requested() -> None:
     poller = Poller(place("A"), records(1), option=Polling(max_records=7))
     await poller.read(1)
     assert poller.asked[1] == {"ShardIterator": "A", "Limit": 7}
 
 
-async def test_idle_shard_is_looked_at_once_a_second() -> None:
+async def test_idle_shard_is_polled_once_a_second() -> None:
     poller = Poller(place("A"), records())
     began = poller.clock.now
     await poller.read(30)
     assert 25 < poller.clock.now - began < 30
 
 
-async def test_amid_an_aggregate_reading_begins_at_it() -> None:
+async def test_reading_inside_an_aggregate_begins_at_the_aggregate() -> None:
     poller = Poller(place("A"), records(5))
     await poller.read(1, Position.after("5", 3))
     assert poller.asked[0] == {"ShardIteratorType": "AT_SEQUENCE_NUMBER", "StartingSequenceNumber": "5"}
@@ -209,7 +209,7 @@ async def test_iterators_that_expire_at_once_are_not_renewed_faster_than_a_shard
     assert poller.clock.monotonic() - begun == pytest.approx(20 / 5)
 
 
-async def test_one_large_record_among_small_ones_is_not_taken_for_many() -> None:
+async def test_bytes_of_a_page_are_not_estimated_from_one_large_record() -> None:
     content = [
         {
             "SequenceNumber": str(number),
@@ -226,7 +226,7 @@ async def test_one_large_record_among_small_ones_is_not_taken_for_many() -> None
     assert poller.clock.monotonic() - begun < 1
 
 
-async def test_latest_that_took_long_to_get_is_taken_from_when_reading_began() -> None:
+async def test_slow_start_at_latest_begins_at_the_time_when_reading_began() -> None:
     async def slow(sent: Sent) -> Response:
         await poller.clock.sleep(3)
         return place("late")
@@ -237,7 +237,7 @@ async def test_latest_that_took_long_to_get_is_taken_from_when_reading_began() -
     assert poller.asked[1]["Timestamp"] < poller.clock.wall() - 3
 
 
-async def test_response_that_breaks_is_followed_by_smaller_pages_that_grow_again() -> None:
+async def test_broken_response_is_followed_by_smaller_pages_that_grow_again() -> None:
     lost = ConnectionLost("the connection broke")
     poller = Poller(
         place("A"), lost, lost, *(records(number) for number in range(1, 9)), option=Polling(max_records=100)
@@ -250,7 +250,7 @@ async def test_response_that_breaks_is_followed_by_smaller_pages_that_grow_again
     assert pauses == [0.25, 0.25], "a smaller page is another request: the delay does not grow"
 
 
-async def test_stream_that_is_being_created_is_waited_for_half_a_minute_and_no_longer() -> None:
+async def test_stream_that_is_being_created_is_retried_for_half_a_minute() -> None:
     busy = refusal("ResourceInUseException")
     poller = Poller(*[busy] * 4, place("A"), records(1))
     assert numbers(await poller.read(1)) == [["1"]]

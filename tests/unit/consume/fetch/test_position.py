@@ -1,4 +1,4 @@
-"""Positions: their one order, what the service is told, and what is refused."""
+"""Positions: their order, the arguments of the service, and invalid values."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_positions_are_in_the_order_of_the_kcls_checkpoints() -> None:
 
 
 @pytest.mark.parametrize(
-    ("position", "told"),
+    ("position", "arguments"),
     [
         (TRIM_HORIZON, ("TRIM_HORIZON", None, None)),
         (LATEST, ("LATEST", None, None)),
@@ -59,12 +59,12 @@ def test_positions_are_in_the_order_of_the_kcls_checkpoints() -> None:
         (Position.after("7", 3), ("AT_SEQUENCE_NUMBER", "7", None)),
     ],
 )
-def test_service_is_told_in_its_own_words(position: Position, told: tuple[str, Any, Any]) -> None:
+def test_position_becomes_the_arguments_of_the_service(position: Position, arguments: tuple[str, Any, Any]) -> None:
     kind, number, moment = position.iterator_arguments
-    assert (ShardIteratorType(kind).value, number, moment) == told
+    assert (ShardIteratorType(kind).value, number, moment) == arguments
 
 
-def test_amid_an_aggregate_the_service_is_asked_for_all_of_it() -> None:
+def test_position_inside_an_aggregate_requests_the_whole_aggregate() -> None:
     assert Position.after("7", 2).iterator_arguments[0] is ShardIteratorType.AT_SEQUENCE_NUMBER
 
 
@@ -92,12 +92,12 @@ def test_nothing_is_read_from_the_end() -> None:
         (Position.at("7"), Position.at("7")),
     ],
 )
-def test_what_says_a_position_is_understood(value: Any, position: Position) -> None:
+def test_valid_positions_are_parsed(value: Any, position: Position) -> None:
     assert Position.parse("start", value) == position
 
 
 @pytest.mark.parametrize("value", ["AT_TIMESTAMP", "7", "", None, True, -1, float("nan"), float("inf"), b"7", []])
-def test_what_says_none_is_refused_by_its_field(value: Any) -> None:
+def test_invalid_positions_are_refused_with_the_name_of_the_field(value: Any) -> None:
     with pytest.raises(ConfigError, match="start"):
         Position.parse("start", value)
 
@@ -108,7 +108,7 @@ def test_datetime_without_a_time_zone_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("number", "index"), [("x", 0), ("", 0), ("1" * 130, 0), (7, 0), ("7", -1), ("7", True)])
-def test_numbers_that_are_none_are_refused(number: Any, index: Any) -> None:
+def test_invalid_numbers_are_refused(number: Any, index: Any) -> None:
     with pytest.raises(ConfigError):
         Position.at(number, index)
     with pytest.raises(ConfigError):
@@ -133,7 +133,7 @@ def test_start_up_to_five_minutes_in_the_future_means_from_now_on() -> None:
     assert from_now_on("start", Position.at_time(NOW + START_AHEAD), NOW) == LATEST
 
 
-def test_start_that_may_be_past_by_the_services_clock_stays_and_is_waited_for() -> None:
+def test_start_that_may_be_in_the_past_by_the_services_clock_is_unchanged() -> None:
     for ahead in 0.0, 1.5, LATEST_MARGIN:
         near = Position.at_time(NOW + ahead)
         assert from_now_on("start", near, NOW) == near
@@ -145,7 +145,7 @@ def test_start_that_may_be_past_by_the_services_clock_stays_and_is_waited_for() 
 @pytest.mark.parametrize(
     ("ahead", "shown"), [(301.0, "2027-01-15 08:05:01.000+00:00 is 301 s after"), (1e300, "1e+300 s since 1970 is")]
 )
-def test_start_that_is_later_is_an_error_that_names_both_times(ahead: float, shown: str) -> None:
+def test_later_start_is_an_error_with_both_times(ahead: float, shown: str) -> None:
     with pytest.raises(ConfigError) as raised:
         from_now_on("start", Position.at_time(NOW + ahead), NOW)
     assert raised.value.details.startswith(f"start: {shown}")

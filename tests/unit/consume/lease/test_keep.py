@@ -1,4 +1,4 @@
-"""The sole keeper: leases are taken, released and lost, and who still runs is warned of."""
+"""SoleKeeper takes, releases and loses leases, and warns if their owner still runs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def keeping(store: LeaseStore) -> SoleKeeper:
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-async def test_second_keeper_warns_once_of_the_first_that_still_runs_and_the_first_notices(
+async def test_second_keeper_warns_once_about_a_running_first_one_which_notices_the_loss(
     kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store: LeaseStore = MemoryLeaseStore() if kind == "memory" else SQLiteLeaseStore(tmp_path / "leases.db")
@@ -56,7 +56,7 @@ async def test_second_keeper_warns_once_of_the_first_that_still_runs_and_the_fir
     await store.close()
 
 
-async def test_keeper_that_released_its_leases_is_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_warning_is_logged_about_a_keeper_that_released_its_leases(caplog: pytest.LogCaptureFixture) -> None:
     store = MemoryLeaseStore()
     first = await keeping(store)
     await first.checkpoint("a", AFTER_5)
@@ -69,13 +69,13 @@ async def test_keeper_that_released_its_leases_is_not_warned_of(caplog: pytest.L
 
 
 class ErrorPolicy(MemoryLeaseTable):
-    """A store of another make that raises what its libraries raise."""
+    """A custom store that raises the exceptions of its libraries."""
 
     async def list(self) -> list[Lease]:
         raise ConnectionResetError("the store's own error")
 
 
-async def test_store_of_another_make_fails_with_an_error_of_ours() -> None:
+async def test_os_error_of_a_custom_store_becomes_a_kinesis_error() -> None:
     with pytest.raises(LeaseStoreFailed, match="lease store: ConnectionResetError") as raised:
         await SoleKeeper(ErrorPolicy(), "me", "events").known()
     assert isinstance(raised.value.__cause__, ConnectionResetError)

@@ -1,4 +1,4 @@
-"""A store that did what it was told, and yet failed: the lease is still ours."""
+"""A write that was stored although it seemed to fail does not lose the lease."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHARD = Shard("shardId-000000000000", HashKeyRange("0", "1"), SequenceNumberRang
 
 
 class Doubtful(MemoryLeaseTable):
-    """Writes, and raises as often as it was told to."""
+    """Writes, and then raises a configured number of times."""
 
     doubts = 0
 
@@ -27,7 +27,7 @@ class Doubtful(MemoryLeaseTable):
         return written
 
 
-async def test_checkpoint_after_one_that_was_written_in_silence_is_no_lost_lease() -> None:
+async def test_checkpoint_after_a_write_that_seemed_to_fail_is_stored() -> None:
     table = Doubtful()
     keeper = SoleKeeper(table, "me", "events")
     await keeper.acquire(SHARD, TRIM_HORIZON)
@@ -40,7 +40,7 @@ async def test_checkpoint_after_one_that_was_written_in_silence_is_no_lost_lease
     await keeper.checkpoint(SHARD.shard_id, SHARD_END)
 
 
-async def test_lease_that_was_taken_in_silence_can_be_asked_for_again() -> None:
+async def test_lease_whose_taking_seemed_to_fail_can_be_acquired_again() -> None:
     table = Doubtful()
     await SoleKeeper(table, "before", "events").acquire(SHARD, TRIM_HORIZON)
     keeper = SoleKeeper(table, "me", "events")
@@ -52,7 +52,7 @@ async def test_lease_that_was_taken_in_silence_can_be_asked_for_again() -> None:
     await keeper.checkpoint(SHARD.shard_id, SHARD_END)
 
 
-async def test_checkpoint_is_refused_once_somebody_else_has_the_lease() -> None:
+async def test_checkpoint_is_refused_after_another_owner_took_the_lease() -> None:
     table = Doubtful()
     keeper = SoleKeeper(table, "me", "events")
     await keeper.acquire(SHARD, TRIM_HORIZON)

@@ -1,4 +1,4 @@
-"""Lease stores: what each conditional write does, in memory and in SQLite, within a process and among several."""
+"""Conditional writes of lease stores, in memory and in SQLite, in one process and in several."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_row_is_created_once(store: LeaseStore) -> None:
     assert [lease.owner for lease in await table.list()] == ["me"]
 
 
-async def test_lease_is_renewed_by_who_knows_it(store: LeaseStore) -> None:
+async def test_lease_is_renewed_only_from_its_current_row(store: LeaseStore) -> None:
     table = store.table("app", "events")
     lease = Lease("s", "me", 1)
     await table.create(lease)
@@ -76,7 +76,7 @@ async def test_lease_is_renewed_by_who_knows_it(store: LeaseStore) -> None:
     assert await table.list() == [renewed]
 
 
-async def test_taken_lease_shuts_its_former_owner_out(store: LeaseStore) -> None:
+async def test_former_owner_cannot_write_a_lease_that_was_taken(store: LeaseStore) -> None:
     table = store.table("app", "events")
     lease = Lease("s", "me", 1, Position.after("5", 0))
     await table.create(lease)
@@ -103,14 +103,14 @@ async def test_checkpoint_is_written_with_its_children_and_clears_the_switches(s
     assert (stored.checkpoint, stored.children, stored.counter, stored.owner_switches) == (SHARD_END, ("a", "b"), 2, 0)
 
 
-async def test_row_that_is_not_there_is_not_written(store: LeaseStore) -> None:
+async def test_missing_row_is_not_written(store: LeaseStore) -> None:
     table = store.table("app", "events")
     assert await table.renew(Lease("s", "me", 1)) is None
     assert not await table.checkpoint(Lease("s", "me", 1).checkpointed(SHARD_END))
     assert await table.list() == []
 
 
-async def test_deleted_row_is_gone_and_deleting_it_again_is_no_fault(store: LeaseStore) -> None:
+async def test_deleting_a_row_twice_is_not_an_error(store: LeaseStore) -> None:
     table = store.table("app", "events")
     await table.create(Lease("s", "me"))
     await table.delete("s")
@@ -118,7 +118,7 @@ async def test_deleted_row_is_gone_and_deleting_it_again_is_no_fault(store: Leas
     assert await table.list() == []
 
 
-async def test_many_writes_at_once_each_happen_whole(store: LeaseStore) -> None:
+async def test_concurrent_writes_are_atomic(store: LeaseStore) -> None:
     table = store.table("app", "events")
     lease = Lease("s", "me", 1)
     await table.create(lease)
@@ -140,7 +140,7 @@ async def test_sqlite_keeps_rows_and_opens_again_after_it_was_closed(tmp_path: P
     await again.close()
 
 
-async def test_sqlite_that_one_user_closes_goes_on_for_the_others(tmp_path: Path) -> None:
+async def test_sqlite_store_that_one_user_closes_still_works_for_the_others(tmp_path: Path) -> None:
     store = SQLiteLeaseStore(tmp_path / "leases.db")
     table = store.table("app", "events")
 
@@ -158,7 +158,7 @@ async def test_sqlite_that_one_user_closes_goes_on_for_the_others(tmp_path: Path
     await store.close()
 
 
-async def test_what_sqlite_cannot_keep_fails_and_nobody_else_waits_for_it(tmp_path: Path) -> None:
+async def test_value_that_sqlite_cannot_store_fails_without_blocking_other_operations(tmp_path: Path) -> None:
     store = SQLiteLeaseStore(tmp_path / "leases.db")
     table = store.table("app", "events")
     writes = [table.create(Lease(key)) for key in ("a", "\ud800", "b")]
@@ -168,7 +168,7 @@ async def test_what_sqlite_cannot_keep_fails_and_nobody_else_waits_for_it(tmp_pa
     await store.close()
 
 
-async def test_sqlite_writes_so_that_a_power_cut_takes_nothing(tmp_path: Path) -> None:
+async def test_sqlite_writes_are_synchronous_and_use_a_write_ahead_log(tmp_path: Path) -> None:
     store = SQLiteLeaseStore(tmp_path / "leases.db")
     table = store.table("app", "events")
     await table.create(LEASES[0])
@@ -181,7 +181,7 @@ async def test_sqlite_writes_so_that_a_power_cut_takes_nothing(tmp_path: Path) -
     await store.close()
 
 
-async def test_file_that_is_no_database_is_refused_by_its_name(tmp_path: Path) -> None:
+async def test_file_that_is_not_a_database_is_refused_with_its_name(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("not a database, and long enough to be read as one " * 50)
     store = SQLiteLeaseStore(path)
@@ -190,12 +190,12 @@ async def test_file_that_is_no_database_is_refused_by_its_name(tmp_path: Path) -
     await store.close()
 
 
-async def test_path_that_is_none_is_refused() -> None:
+async def test_invalid_path_is_refused() -> None:
     with pytest.raises(ConfigError, match="path"):
         SQLiteLeaseStore("")
 
 
-async def test_locked_file_is_a_fault_that_passes(tmp_path: Path) -> None:
+async def test_locked_file_is_a_temporary_error(tmp_path: Path) -> None:
     path = tmp_path / "leases.db"
     store = SQLiteLeaseStore(path)
     table = store.table("app", "events")
@@ -233,7 +233,7 @@ async def test_file_that_another_process_locks_is_opened_once_it_is_free(
     await store.close()
 
 
-def test_locked_file_may_pass_and_one_that_is_no_database_does_not(tmp_path: Path) -> None:
+def test_locked_file_may_be_retried_and_one_that_is_not_a_database_may_not(tmp_path: Path) -> None:
     path = tmp_path / "leases.db"
     with (
         closing(sqlite3.connect(path, isolation_level=None)) as other,
@@ -281,7 +281,7 @@ async def test_file_is_found_again_after_the_working_directory_changed(
     await store.close()
 
 
-async def test_failure_of_work_whose_caller_gave_up_is_not_left_unretrieved(tmp_path: Path) -> None:
+async def test_exception_of_an_operation_with_a_cancelled_caller_is_retrieved(tmp_path: Path) -> None:
     complaints: list[str] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: complaints.append(context["message"]))
@@ -319,7 +319,7 @@ async def test_file_of_an_earlier_version_is_used_with_its_rows(tmp_path: Path) 
     await store.close()
 
 
-async def test_time_until_which_a_shard_was_idle_goes_with_its_checkpoint(store: LeaseStore) -> None:
+async def test_idle_time_is_kept_by_other_owners_and_cleared_by_the_next_checkpoint(store: LeaseStore) -> None:
     table = store.table("app", "events")
     lease = Lease("s", "me", 1, Position.after("5", 0))
     await table.create(lease)

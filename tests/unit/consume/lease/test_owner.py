@@ -38,5 +38,5 @@ def test_owner_of_another_running_process_runs() -> None:
         "",
     ],
 )
-def test_owner_of_which_nothing_is_known_is_not_said_to_run(owner: str) -> None:
+def test_unknown_owner_does_not_count_as_running(owner: str) -> None:
     assert not runs(owner)

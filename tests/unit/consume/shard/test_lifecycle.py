@@ -1,4 +1,4 @@
-"""A shard's states: the table is whole, ends where it should, and lets nothing else happen."""
+"""The table of a shard's states: it is complete, and refuses all other transitions."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import pytest
 from kinstream.consume.shard.lifecycle import TABLE, State, Transition, after_transition
 
 
-def test_every_state_has_its_row_and_every_step_is_somewhere() -> None:
+def test_every_state_has_a_row_and_every_transition_occurs() -> None:
     assert set(TABLE) == set(State)
     assert {transition for row in TABLE.values() for transition in row} == set(Transition)
 
 
-def test_every_state_is_reached_from_the_first() -> None:
+def test_every_state_is_reachable() -> None:
     reached = {State.WAITING}
     for _ in State:
         reached |= {state for known in reached for state in TABLE[known].values()}
     assert reached == set(State)
 
 
-def test_nothing_follows_an_end() -> None:
+def test_no_state_follows_a_final_state() -> None:
     assert {state for state in State if state.final} == {State.ENDED, State.REACHED, State.STOPPED, State.LOST}
 
 
-def test_only_a_shard_that_was_done_or_is_gone_has_ended() -> None:
+def test_only_a_completed_or_expired_shard_has_ended() -> None:
     ways = {
         (state, transition) for state, row in TABLE.items() for transition, then in row.items() if then is State.ENDED
     }
@@ -34,11 +34,11 @@ def test_only_a_shard_that_was_done_or_is_gone_has_ended() -> None:
     }
 
 
-def test_lease_may_be_lost_in_every_state_that_is_no_end() -> None:
+def test_lease_may_be_lost_in_every_state_that_is_not_final() -> None:
     for state in State:
         assert state.final or after_transition(state, Transition.LEASE_LOST) is State.LOST
 
 
-def test_step_that_cannot_happen_is_a_fault() -> None:
+def test_impossible_transition_is_an_error() -> None:
     with pytest.raises(LookupError, match="WAITING cannot take the transition PAUSE"):
         after_transition(State.WAITING, Transition.PAUSE)

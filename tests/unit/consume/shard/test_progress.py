@@ -1,4 +1,4 @@
-"""The finished prefix: what may be written down while several records are in work at once."""
+"""The completed prefix of a shard, while several records are handled concurrently."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ def record(number: int, index: int | None = None) -> ReceivedRecord[bytes]:
     return ReceivedRecord(b"", str(number), 0.0, "k", subsequence_number=index)
 
 
-def test_place_after_a_record_says_its_index_as_the_kcl_does() -> None:
+def test_position_after_a_record_has_its_index_as_in_the_kcl() -> None:
     assert after(record(7)) == Position.after("7", 0)
     assert after(record(7, 3)) == Position.after("7", 3)
 
 
-def test_nothing_is_done_at_first() -> None:
+def test_no_record_is_completed_at_first() -> None:
     progress = Progress()
     progress.begin(record(1))
     assert progress.position is None
 
 
-def test_record_that_is_done_before_an_earlier_one_counts_only_with_it() -> None:
+def test_record_counts_only_after_all_earlier_ones_are_completed() -> None:
     progress = Progress()
     first, second, third = (progress.begin(record(number)) for number in (1, 2, 3))
     places = []
@@ -31,7 +31,7 @@ def test_record_that_is_done_before_an_earlier_one_counts_only_with_it() -> None
     assert places == [(None, 3), (Position.after("2", 0), 1), (Position.after("3", 0), 0)]
 
 
-def test_programs_word_finishes_a_record_and_no_earlier_one() -> None:
+def test_requested_checkpoint_completes_its_record_and_no_earlier_one() -> None:
     progress = Progress()
     records = [record(number) for number in (1, 2)]
     works = [progress.begin(one) for one in records]

@@ -1,4 +1,4 @@
-"""Records that expired before they were read: when that is said, and when not."""
+"""Reports of records that expired before they were read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def begun(position: Position, idle_until: float | None = None, retention: float 
 @pytest.mark.parametrize(
     "position", [Position.after("7", 0), Position.after("7", 3), Position.after("7"), Position.at("7")]
 )
-def test_checkpoint_whose_record_is_there_lost_nothing(position: Position) -> None:
+def test_no_loss_is_reported_if_the_record_of_the_checkpoint_exists(position: Position) -> None:
     check = begun(position)
     assert check.received(page(behind=5), NOW) is None
     assert check.received(page((7, 30.0), (8, 1.0)), NOW) is None
@@ -39,7 +39,7 @@ def test_checkpoint_whose_record_is_there_lost_nothing(position: Position) -> No
 @pytest.mark.parametrize(
     "position", [Position.after("7", 0), Position.after("7", 3), Position.after("7"), Position.at("7")]
 )
-def test_checkpoint_whose_record_is_gone_may_have_lost_others(position: Position) -> None:
+def test_possible_loss_is_reported_if_the_record_of_the_checkpoint_is_gone(position: Position) -> None:
     check = begun(position)
     assert check.received(page(behind=5), NOW) is None, "nothing has come yet"
     assert check.received(page((9, 1.0)), NOW) == RecordsExpired("s", str(position), "at 9/0", False)
@@ -47,20 +47,20 @@ def test_checkpoint_whose_record_is_gone_may_have_lost_others(position: Position
 
 
 @pytest.mark.parametrize("last", [page(), page(behind=None, ended=True), page(ended=True)])
-def test_shard_in_which_nothing_is_left_may_have_lost_records_too(last: Page) -> None:
+def test_possible_loss_is_reported_if_no_record_is_left(last: Page) -> None:
     assert begun(Position.after("7", 0)).received(last, NOW) == RecordsExpired("s", "after 7/0", "TRIM_HORIZON", False)
 
 
 @pytest.mark.parametrize(
     "position", [TRIM_HORIZON, LATEST, LATEST.since(NOW - 99 * HOUR), Position.at_time(NOW - 99 * HOUR)]
 )
-def test_position_without_a_record_tells_nothing(position: Position) -> None:
+def test_no_loss_is_reported_for_a_position_without_a_record(position: Position) -> None:
     check = begun(position)
     assert check.received(page(), NOW) is None
     assert check.received(page((9, 1.0)), NOW) is None
 
 
-def test_shard_that_was_idle_until_a_time_within_the_retention_lost_nothing() -> None:
+def test_no_loss_is_reported_if_the_shard_was_idle_until_a_time_within_the_retention() -> None:
     for last in page(), page((9, 1.0)):
         assert begun(Position.after("7", 0), idle_until=NOW - 23 * HOUR).received(last, NOW) is None
         assert begun(Position.after("7", 0), idle_until=NOW - 25 * HOUR).received(last, NOW) is not None
@@ -68,8 +68,8 @@ def test_shard_that_was_idle_until_a_time_within_the_retention_lost_nothing() ->
     assert begun(Position.after("7", 0), NOW - 23 * HOUR, retention=None).received(page(), NOW) is None
 
 
-def test_idle_shard_tells_nothing_where_the_clock_that_dates_records_is_far_ahead() -> None:
-    """A local server that was put forward by a day dates its responses as before."""
+def test_possible_loss_in_an_idle_shard_is_reported_if_the_clock_of_arrival_times_is_far_ahead() -> None:
+    """A local server whose clock was advanced by a day dates its responses by the old clock."""
     check = begun(Position.after("7", 0), idle_until=NOW)
     assert check.received(page((9, -25.0)), NOW) is not None
 
@@ -84,17 +84,17 @@ def test_reader_that_falls_behind_the_retention_may_lose_records() -> None:
     assert check.received(page((8, -35.0), behind=0), late + 36 * HOUR) is not None
 
 
-def test_reader_that_lags_notices_a_server_that_was_put_forward() -> None:
+def test_lagging_reader_reports_loss_if_the_servers_clock_was_advanced() -> None:
     check = begun(TRIM_HORIZON)
     assert check.received(page((1, 0.0), behind=1), NOW) is None
     assert check.received(page((9, -25.0)), NOW) is not None
 
 
-def test_idle_shard_that_is_polled_lost_nothing_however_old_its_last_record_is() -> None:
+def test_no_loss_is_reported_for_a_polled_idle_shard() -> None:
     check = begun(TRIM_HORIZON)
     assert check.received(page((1, 0.0)), NOW) is None
     for hours in range(1, 100):
         assert check.received(page(), NOW + hours * HOUR) is None
     assert check.received(page((2, -99.0)), NOW + 99 * HOUR) is None
-    # Nobody asked for a day: what came in the meantime may have expired.
+    # No request was sent for a day: records that arrived in the meantime may have expired.
     assert check.received(page((9, -125.0)), NOW + 125 * HOUR) == RecordsExpired("s", "after 2", "at 9/0", False)
