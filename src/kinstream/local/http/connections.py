@@ -493,9 +493,8 @@ class _Inbox:
         self._messages.put_nowait(message)
         if self._messages.qsize() >= INBOX_MESSAGES:
             self._has_space.clear()
-        if (
-            message["type"] == "http.request"
-        ):  # other messages come from the task of the application, which must not wait for itself
+        # Other messages come from the task of the application, which must not wait for itself.
+        if message["type"] == "http.request":
             await self._has_space.wait()
 
     async def get(self) -> Message:

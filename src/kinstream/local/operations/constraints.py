@@ -112,7 +112,7 @@ class EachMember:
         self.rules = rules
 
     def violation(self, value: Any) -> str | None:
-        """Return what is wrong with one of them."""
+        """Return all rules if a member violates one of them, or None."""
         if any(rule.violation(member) for member in value for rule in self.rules):
             return f"Member must satisfy constraint: [{_listed(self.rules)}]"
         return None
@@ -122,7 +122,7 @@ class EachKey(EachMember):
     """Rules for each key of a map."""
 
     def violation(self, value: Any) -> str | None:
-        """Return what is wrong with one of them."""
+        """Return all rules if a key violates one of them, or None."""
         if any(rule.violation(key) for key in value for rule in self.rules):
             return f"Map keys must satisfy constraint: [{_listed(self.rules)}]"
         return None
@@ -132,7 +132,7 @@ class EachValue(EachMember):
     """Rules for each value of a map."""
 
     def violation(self, value: Any) -> str | None:
-        """Return what is wrong with one of them."""
+        """Return all rules if a value violates one of them, or None."""
         if any(rule.violation(member) for member in value.values() for rule in self.rules):
             return f"Map value must satisfy constraint: [{_listed(self.rules)}]"
         return None

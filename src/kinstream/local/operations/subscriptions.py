@@ -117,7 +117,7 @@ class Subscriptions:
         self._check_pace(key, stream, shard, consumer, call.now)
         earlier = self._current.get(key)
         if earlier is not None:
-            earlier.replace()
+            earlier.end_replaced()
         subscription = Subscription(self, stream, consumer, shard, first, paced=self._quotas is not None)
         self._current[key] = subscription
         self._open.setdefault(shard.number, set()).add(subscription)
@@ -259,7 +259,7 @@ class Subscription:
         """Wake the subscription, so that it checks for events."""
         self._woken.set()
 
-    def replace(self) -> None:
+    def end_replaced(self) -> None:
         """End it because another subscription replaces it."""
         self._replaced = True
         self.wake()
