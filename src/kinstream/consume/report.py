@@ -67,13 +67,10 @@ class Reporter:
         stream_name: Name of the stream, at the start of each log line.
         clock: Clock of the consumer.
         observer: Receives every event. None: no observer.
-
-    Attributes:
-        counts: Counters of the consumer. Stages add to them by response and by batch.
     """
 
     def __init__(self, stream_name: str, clock: Clock, observer: Observer | None) -> None:
-        self.counts: Counts = Counts()
+        self._counts = Counts()
         self._name = stream_name
         self._clock = clock
         self._observe = guarded(observer, stream_name, _log)
@@ -98,10 +95,10 @@ class Reporter:
         elif isinstance(event, RecordsExpired):
             self._expired(event)
         elif isinstance(event, HandlerFailed):
-            self.counts.skipped += event.outcome == "skipped"
-            self.counts.dead_letters += event.outcome == "dead-lettered"
+            self._counts.skipped += event.outcome == "skipped"
+            self._counts.dead_letters += event.outcome == "dead-lettered"
         elif isinstance(event, MisroutedAggregateDropped):
-            self.counts.dropped += event.records
+            self._counts.dropped += event.records
             then = "its producer retries its records"
             why = f"{event.records} records do not all belong to the shard"
             self._aggregate("dropped", why, event, then)
@@ -112,7 +109,7 @@ class Reporter:
 
     def statistics(self) -> ConsumerStatistics:
         """Return the counters as they are now."""
-        return self.counts.snapshot()
+        return self._counts.snapshot()
 
     def last_error(self, shard_id: str) -> str | None:
         """Return the last error of a shard that cannot be read or checkpointed now, or None if nothing fails."""
@@ -122,7 +119,7 @@ class Reporter:
 
     def received(self, shard_id: str, page: Page) -> None:
         """Count a response."""
-        counts = self.counts
+        counts = self._counts
         counts.responses += 1
         counts.retries += page.retries
         if page.records:
@@ -130,9 +127,13 @@ class Reporter:
         if self._failures.failing:
             self.succeeded(shard_id, *READS)
 
+    def delivered(self, records: int) -> None:
+        """Count records that are delivered to the application."""
+        self._counts.records += records
+
     def stored(self, shard_id: str) -> None:
         """Count a checkpoint that was stored."""
-        self.counts.checkpoints += 1
+        self._counts.checkpoints += 1
         self.succeeded(shard_id, "checkpoint")
 
     def succeeded(self, place: str, *kinds: str) -> None:
@@ -159,9 +160,13 @@ class Reporter:
 
     def handler_failed(self, shard_id: str, error: Exception, pause: float) -> None:
         """Count a failure of a handler, which is called again after a delay."""
-        self.counts.handler_failures += 1
+        self._counts.handler_failures += 1
         then = f"it is called again in {pause:.1f} s"
         self._report("handler", type(error).__name__, shard_id, then, HANDLER_FAILS_FOR)
+
+    def last_attempt_failed(self) -> None:
+        """Count a failure of a handler, which is not called again."""
+        self._counts.handler_failures += 1
 
     def handled(self, shard_id: str) -> None:
         """Count a success of a handler that had failed."""
@@ -205,7 +210,7 @@ class Reporter:
 
     def _fetch_failed(self, event: FetchFailed) -> None:
         error, shard_id = event.error, event.shard_id
-        self.counts.retries += max(getattr(error, "attempts", 1), 1)
+        self._counts.retries += max(getattr(error, "attempts", 1), 1)
         then = f"it is retried in {event.delay:.1f} s"
         if getattr(error, "throttled", False):
             self._failed("throttled", error, shard_id, then, THROTTLED_FOR)
@@ -251,7 +256,7 @@ class Reporter:
             self._failed("checkpoint", event.error, event.shard_id, then)
 
     def _failed(self, kind: str, error: BaseException, place: str, then: str, patience: float = 0.0) -> None:
-        self.counts.failures += 1
+        self._counts.failures += 1
         self._report(kind, described(error), place, then, patience)
 
     def _report(self, kind: str, cause: str, place: str, then: str, patience: float = 0.0) -> None:

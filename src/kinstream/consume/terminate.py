@@ -16,18 +16,18 @@ from typing import Any, Protocol
 from kinstream.errors import KinesisError
 
 
-class Reader(Protocol):
-    """Reads a stream."""
+class Terminable(Protocol):
+    """A reader of a stream that SIGTERM ends."""
 
     def terminate(self) -> None:
         """Deliver no further record. Called by a signal handler, between any two steps of the main thread."""
 
 
-_readers: dict[int, weakref.ref[Reader]] = {}
+_readers: dict[int, weakref.ref[Terminable]] = {}
 _process = 0
 
 
-def end_at_sigterm(reader: Reader) -> None:
+def end_at_sigterm(reader: Terminable) -> None:
     """Register a reader to be terminated at SIGTERM, while it is referenced and until `release`.
 
     Does nothing in other threads than the main one, which alone may handle signals, or if the application handles SIGTERM.
@@ -45,7 +45,7 @@ def end_at_sigterm(reader: Reader) -> None:
             signal.signal(signal.SIGTERM, _terminate)
 
 
-def release(reader: Reader) -> None:
+def release(reader: Terminable) -> None:
     """Unregister a reader. May be repeated."""
     _readers.pop(id(reader), None)
     restore()
@@ -93,7 +93,7 @@ def _terminate(number: int, frame: Any) -> None:
             reader.terminate()
 
 
-def _forget(reference: weakref.ref[Reader]) -> None:
+def _forget(reference: weakref.ref[Terminable]) -> None:
     for key, known in list(_readers.items()):
         if known is reference:
             del _readers[key]

@@ -1,4 +1,4 @@
-"""Aggregates are expanded lazily. Misrouted ones are dropped, damaged ones are delivered unchanged, bad ones are undeliverable."""
+"""Aggregates are expanded lazily. Misrouted ones are dropped, damaged ones delivered unchanged, bad ones undeliverable."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_plain_records_are_one_batch_without_a_copy(expand: Expand) -> None:
 
 
 def test_plain_records_are_split_into_batches_of_the_maximum_size(expand: Expand) -> None:
-    batches = Apart(expand, batch_records=2)(b"one", b"two", b"three")
+    batches = Deaggregation(expand, batch_records=2)(b"one", b"two", b"three")
     assert [len(batch) for batch in batches if isinstance(batch, list)] == [2, 1]
 
 

@@ -85,7 +85,7 @@ class FailurePolicy:
             else:
                 self._announce.handled(shard_id)
                 return
-        self._announce.counts.handler_failures += 1
+        self._announce.last_attempt_failed()
         await self.decide(shard_id, records, error, self._option.max_attempts)
 
     async def decide(

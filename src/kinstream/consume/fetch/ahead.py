@@ -39,16 +39,16 @@ class Budget:
         """Bytes that are read ahead or in flight."""
         return self._used
 
-    async def take(self, size_bytes: int, owner: object = None) -> bool:
-        """Wait until bytes are available, and take them for `owner`, and return True if that took time."""
-        return (await self._take(size_bytes, owner))[1]
+    async def claim(self, size_bytes: int, owner: object = None) -> bool:
+        """Wait until bytes are available, and claim them for `owner`. Returns True after a wait."""
+        return (await self._claim(size_bytes, owner))[1]
 
-    async def take_first(self, owner: object = None) -> tuple[int, bool]:
-        """Wait until the bytes of a shard's first page are available, and take them.
+    async def claim_first(self, owner: object = None) -> tuple[int, bool]:
+        """Wait until the bytes of a shard's first page are available, and claim them.
 
-        Returns their number, and True if that took time.
+        Returns their number, and True after a wait.
         """
-        return await self._take(None, owner)
+        return await self._claim(None, owner)
 
     def use_reserve(self, owner: object) -> None:
         """Grant the request of a waiting owner from the reserve, which is as large as the limit, or one page."""
@@ -58,8 +58,8 @@ class Budget:
                 self._let_through(entry)
                 return
 
-    async def _take(self, size_bytes: int | None, owner: object) -> tuple[int, bool]:
-        """Take a number of bytes. None: the assumed bytes of a first page when the request is granted."""
+    async def _claim(self, size_bytes: int | None, owner: object) -> tuple[int, bool]:
+        """Claim a number of bytes. None: the assumed bytes of a first page when the request is granted."""
         if not self._waiting and self._fits(size := self._size(size_bytes)):
             self._used += size
             return size, False
@@ -82,7 +82,7 @@ class Budget:
         self._guess = max(float(size_bytes), self._guess * GUESS_DECAY, float(FIRST_PAGE_BYTES))
 
     def free(self, size_bytes: int) -> None:
-        """Return bytes. A negative number takes bytes immediately, regardless of the limit."""
+        """Return bytes. A negative number claims bytes immediately, regardless of the limit."""
         self._used -= size_bytes
         self._serve()
 
@@ -133,7 +133,7 @@ class ReadAhead:
         self._received = received
         self._failed = failed
         self._pages: deque[Page] = deque()
-        self._taken = 0
+        self._popped = 0
         self._task: asyncio.Task[None] | None = None
         self._halted = False
         self.waiting_for_page: bool = False
@@ -161,7 +161,7 @@ class ReadAhead:
         if self._task is not None:
             self._task.cancel()
         while self._pages:
-            self.done(self.take())
+            self.free(self.pop_page())
 
     async def stop(self) -> None:
         """Halt, and wait until no request is in flight."""
@@ -169,29 +169,29 @@ class ReadAhead:
         if self._task is not None:
             await asyncio.wait([self._task])
 
-    def take(self) -> Page:
-        """Return the next page. Its size counts against the budget until `done`."""
-        self._taken += 1
+    def pop_page(self) -> Page:
+        """Return the next page. Its size counts against the budget until `free`."""
+        self._popped += 1
         return self._pages.popleft()
 
-    def done(self, page: Page) -> None:
-        """Free the bytes of a page that was taken."""
-        self._taken -= 1
+    def free(self, page: Page) -> None:
+        """Free the bytes of a page that `pop_page` returned."""
+        self._popped -= 1
         self._budget.free(page.size_bytes)
 
     def use_reserve(self) -> None:
         """Read a page from the reserve if the shard has none, since shards with hanging handlers may use the whole budget."""
-        if not self._pages and not self._taken:
+        if not self._pages and not self._popped:
             self._budget.use_reserve(self)
 
     async def _read(self, position: Position, late: Position, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait([before])
         try:
-            taken, waited = await self._budget.take_first(self)
+            claimed, waited = await self._budget.claim_first(self)
             pages = self._fetcher.read(self._shard, late if waited else position)
             try:
-                await self._keep(pages, taken)
+                await self._keep(pages, claimed)
             finally:
                 self.waiting_for_page = False
                 await pages.aclose()
@@ -200,7 +200,7 @@ class ReadAhead:
                 self._failed(error)
 
     async def _keep(self, pages: AsyncGenerator[Page, None], expected: int) -> None:
-        """Read and buffer pages. The bytes expected of the first one are taken already."""
+        """Read and buffer pages. The bytes expected of the first one are claimed already."""
         while True:
             self.waiting_for_page = True
             try:
@@ -219,4 +219,4 @@ class ReadAhead:
                 if buffered.ended:
                     return
             expected = page.size_bytes
-            await self._budget.take(expected, self)
+            await self._budget.claim(expected, self)

@@ -51,7 +51,7 @@ class ShardBuffer:
             if self._batches is None:
                 if not self._ahead:
                     return None
-                self._page = self._ahead.take()
+                self._page = self._ahead.pop_page()
                 self._batches = self._deaggregator.batches(self._page.records)
                 self.millis_behind_latest = self._page.millis_behind_latest
             found = next(self._batches, None)
@@ -84,5 +84,5 @@ class ShardBuffer:
 
     def _release_page(self) -> None:
         if self._page is not None:
-            self._ahead.done(self._page)
+            self._ahead.free(self._page)
         self._page = self._batches = None

@@ -8,7 +8,8 @@ A reader has the only task of its shard, and each piece of the shard's state has
 - `buffer.py` has the pages that were read ahead, and `receive.py` inspects each page as it arrives.
 - `lifecycle.py` has the states and the transitions between them.
 
-The reader connects them. Losing the shard ends the reader and nothing else: it then writes nothing to the lease.
+The reader connects them. If it loses the lease, it stops its handlers and stores nothing more. It ends no other reader: the
+worker decides whether reading continues.
 """
 
 from __future__ import annotations
@@ -301,7 +302,7 @@ class ShardReader:
                 return found
             if found is not None:
                 self.cursor.delivered(found[-1])
-                self._announce.counts.records += len(found)
+                self._announce.delivered(len(found))
                 return found
         return None
 

@@ -59,7 +59,7 @@ async def test_no_more_is_read_ahead_than_the_budget() -> None:
     await turns(100)
     assert len(ahead) == 4
     assert budget.used_bytes == 4 * FIRST_PAGE_BYTES
-    ahead.done(ahead.take())
+    ahead.free(ahead.pop_page())
     await turns(100)
     assert len(ahead) == 4
     await ahead.stop()
@@ -82,7 +82,7 @@ async def test_shard_without_a_page_gets_one_although_others_use_the_whole_budge
     stuck, starving = (ahead_of(Pages(FIRST_PAGE_BYTES), budget) for _ in range(2))
     stuck.start(TRIM_HORIZON, TRIM_HORIZON)
     await turns(100)
-    page = stuck.take()  # and its handler hangs
+    page = stuck.pop_page()  # and its handler hangs
     starving.start(TRIM_HORIZON, TRIM_HORIZON)
     await turns(100)
     assert len(starving) == 0
@@ -93,13 +93,13 @@ async def test_shard_without_a_page_gets_one_although_others_use_the_whole_budge
     starving.use_reserve()
     await turns(100)
     assert len(starving) == 1, "one page, while the budget is used"
-    starving.done(starving.take())
+    starving.free(starving.pop_page())
     await turns(100)
     assert len(starving) == 0
     starving.use_reserve()
     await turns(100)
     assert len(starving) == 1
-    stuck.done(page)
+    stuck.free(page)
     await stuck.stop()
     await starving.stop()
     assert budget.used_bytes == 0
@@ -122,11 +122,11 @@ async def test_reserve_for_blocked_shards_is_as_large_as_the_budget() -> None:
 
 async def test_budget_is_served_in_order_and_survives_cancellation() -> None:
     budget = Budget(100)
-    await budget.take(100)
+    await budget.claim(100)
     served: list[str] = []
 
     async def take(name: str, size_bytes: int) -> None:
-        await budget.take(size_bytes)
+        await budget.claim(size_bytes)
         served.append(name)
 
     tasks = [asyncio.create_task(take(name, size)) for name, size in (("large", 90), ("gone", 5), ("small", 10))]
@@ -144,8 +144,8 @@ async def test_budget_is_served_in_order_and_survives_cancellation() -> None:
 
 async def test_bytes_granted_to_a_cancelled_request_are_returned() -> None:
     budget = Budget(100)
-    await budget.take(100)
-    task = asyncio.create_task(budget.take(60))
+    await budget.claim(100)
+    task = asyncio.create_task(budget.claim(60))
     await turns()
     budget.free(100)
     task.cancel()
@@ -189,7 +189,7 @@ async def test_reading_ends_with_the_last_page() -> None:
     ahead = ahead_of(pages, Budget(10 * FIRST_PAGE_BYTES))
     ahead.start(TRIM_HORIZON, TRIM_HORIZON)
     await turns(50)
-    assert [ahead.take().ended for _ in range(3)] == [False, False, True]
+    assert [ahead.pop_page().ended for _ in range(3)] == [False, False, True]
     assert pages.closed == 1
     await ahead.stop()
 
