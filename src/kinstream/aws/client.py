@@ -112,11 +112,11 @@ class _Call:
 
 @dataclass(frozen=True, slots=True)
 class _Signed:
-    """How an attempt was signed: credentials, the time in its signature, and this machine's clocks at that moment."""
+    """How an attempt was signed: credentials, the time in its signature, and the monotonic clock at that moment."""
 
     credentials: Credentials
     time: float
-    clocks: ClockReading
+    monotonic: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,8 +441,8 @@ class Client(ForAsyncio):
             if self._closed:
                 raise call.failed(ClosedError(f"{request.operation}: the client was closed"))
             credentials = await self._source.get()
-            clocks = self._clocks()
-            signed = _Signed(credentials, self._service_clock.signing_time(clocks.wall), clocks)
+            time = self._service_clock.signing_time(self.clock.wall())
+            signed = _Signed(credentials, time, self.clock.monotonic())
             headers = endpoint.signer.sign(
                 credentials,
                 signed.time,
@@ -503,9 +503,6 @@ class Client(ForAsyncio):
         """Return the time by the service's clock, estimated from the `Date` of its responses, in seconds since 1970."""
         return self._service_clock.time(self.clock.wall())
 
-    def _clocks(self) -> ClockReading:
-        return ClockReading(self.clock.wall(), self.clock.monotonic())
-
     def _worth_signing_again(self, call: _Call, error: ServiceError, response: Response, signed: _Signed) -> bool:
         """True if expired credentials or a wrong date caused the refusal. Signing again does not count as a retry."""
         if error.code in EXPIRED_CREDENTIALS_CODES and not call.credentials_renewed:
@@ -515,7 +512,8 @@ class Client(ForAsyncio):
             return False
         theirs = time_compared(error.message) or parse_date(response.headers.get("date"))
         skew = self._service_clock.skew
-        clock_error = self._service_clock.correct(theirs, signed.time, signed.clocks, self._clocks(), call.clock_error)
+        now = ClockReading(self.clock.wall(), self.clock.monotonic())
+        clock_error = self._service_clock.correct(theirs, signed.time, signed.monotonic, now, call.clock_error)
         if clock_error is None:
             return False
         call.clock_error = clock_error

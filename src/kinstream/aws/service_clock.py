@@ -72,7 +72,7 @@ class ServiceClock:
         self,
         theirs: float | None,
         signed_with: float,
-        signed: ClockReading,
+        signed_at: float,
         now: ClockReading,
         corrected_at: float | None,
     ) -> float | None:
@@ -84,7 +84,7 @@ class ServiceClock:
         Args:
             theirs: The service's time. None: the refusal does not contain it.
             signed_with: The time in the signature.
-            signed: This machine's clocks when the request was signed.
+            signed_at: The monotonic clock when the request was signed.
             now: This machine's clocks now.
             corrected_at: The result for the last refusal of the same call. None: the first one.
 
@@ -98,7 +98,7 @@ class ServiceClock:
             if abs(theirs - signed_with) <= SKEW_TOLERANCE:
                 return None
             self.skew = theirs - now.wall
-        elif abs(now.wall + self.skew - signed_with - (now.monotonic - signed.monotonic)) <= SKEW_TOLERANCE:
+        elif abs(now.wall + self.skew - signed_with - (now.monotonic - signed_at)) <= SKEW_TOLERANCE:
             return None  # the skew and the clock have not changed since
         return clock_error
 

@@ -51,35 +51,33 @@ def test_date_that_is_missing_or_not_plausible_is_ignored(date: str | None) -> N
 
 def test_refusal_of_a_wrong_time_corrects_the_next_signature() -> None:
     clock = ServiceClock()
-    signed = ClockReading(NOW, 10.0)
-    assert clock.correct(NOW + 3600, NOW, signed, ClockReading(NOW + 1, 11.0), None) == NOW - 10
+    assert clock.correct(NOW + 3600, NOW, 10.0, ClockReading(NOW + 1, 11.0), None) == NOW - 10
     assert clock.signing_time(NOW + 2) == NOW + 3601
 
 
 def test_refusal_of_a_right_time_is_not_signed_again() -> None:
     clock = ServiceClock()
-    signed = ClockReading(NOW, 10.0)
-    assert clock.correct(NOW + SKEW_TOLERANCE, NOW, signed, ClockReading(NOW + 1, 11.0), None) is None
+    assert clock.correct(NOW + SKEW_TOLERANCE, NOW, 10.0, ClockReading(NOW + 1, 11.0), None) is None
     assert clock.skew == 0.0
 
 
 def test_second_refusal_of_a_call_is_not_signed_again_unless_the_clock_was_set() -> None:
     clock = ServiceClock()
-    signed, now = ClockReading(NOW, 10.0), ClockReading(NOW + 1, 11.0)
-    first = clock.correct(NOW + 3600, NOW, signed, now, None)
-    assert clock.correct(NOW + 9999, NOW, signed, now, first) is None
+    now = ClockReading(NOW + 1, 11.0)
+    first = clock.correct(NOW + 3600, NOW, 10.0, now, None)
+    assert clock.correct(NOW + 9999, NOW, 10.0, now, first) is None
     set_since = ClockReading(NOW + 7200, 12.0)
-    assert clock.correct(NOW + 3602, NOW + 3601, now, set_since, first) is None
-    assert clock.correct(NOW + 3602, NOW + 10_800, set_since, set_since, first) == NOW + 7188
+    assert clock.correct(NOW + 3602, NOW + 3601, 11.0, set_since, first) is None
+    assert clock.correct(NOW + 3602, NOW + 10_800, 12.0, set_since, first) == NOW + 7188
     assert clock.signing_time(NOW + 7200) == NOW + 3602
 
 
 def test_refusal_without_a_time_is_signed_again_if_the_correction_is_newer_than_the_signature() -> None:
     clock = ServiceClock()
-    signed, now = ClockReading(NOW, 10.0), ClockReading(NOW + 1, 11.0)
-    assert clock.correct(None, NOW, signed, now, None) is None
-    clock.correct(NOW + 3600, NOW, signed, now, None)
-    assert clock.correct(None, NOW, signed, now, None) == NOW - 10
+    now = ClockReading(NOW + 1, 11.0)
+    assert clock.correct(None, NOW, 10.0, now, None) is None
+    clock.correct(NOW + 3600, NOW, 10.0, now, None)
+    assert clock.correct(None, NOW, 10.0, now, None) == NOW - 10
 
 
 @pytest.mark.parametrize(
