@@ -40,7 +40,8 @@ from kinstream.consume.shard.reader import ShardReader
 from kinstream.consume.start import Start
 from kinstream.consume.statistics import ConsumerStatistics
 from kinstream.consume.terminate import ended_at_sigterm, release
-from kinstream.consume.worker import Plan, Worker
+from kinstream.consume.worker import Worker
+from kinstream.consume.worker_plan import WorkerPlan
 from kinstream.errors import ClosedError, ConfigError, UsageError
 from kinstream.events import Observer
 from kinstream.record import GetRecordsResult, Shard, ShardIteratorType, ShardStatus
@@ -330,7 +331,7 @@ class Consumer(StreamAccess):
         table = self._lease_store.table(self.application or "", self.stream.name)
         self._reader = reader
         self._worker = Worker(
-            Plan(
+            WorkerPlan(
                 client=self.client,
                 stream=self.stream,
                 start=self._start,

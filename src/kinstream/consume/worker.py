@@ -17,29 +17,22 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
-
-from kinstream.aws.client import Client
-from kinstream.aws.endpoint import Stream
-from kinstream.config import ErrorPolicy, Handling
 from kinstream.consume.checkpoint import STORE_ATTEMPTS, STORE_DELAY, Checkpointer
 from kinstream.consume.deaggregate import RecordList, Undeliverable
 from kinstream.consume.deliver.dispatcher import Dispatcher
 from kinstream.consume.deliver.failure_policy import FailurePolicy
 from kinstream.consume.discover import Discoverer
 from kinstream.consume.fetch.ahead import Budget
-from kinstream.consume.fetch.fetcher import Fetcher
 from kinstream.consume.fetch.position import LATEST_MARGIN, TRIM_HORIZON, Position, from_now_on
-from kinstream.consume.lease.keep import Keeper, lease_lost
-from kinstream.consume.report import Reporter
+from kinstream.consume.lease.keep import lease_lost
 from kinstream.consume.shard.context import ReaderContext, handled_for
 from kinstream.consume.shard.lifecycle import State
 from kinstream.consume.shard.reader import ShardReader, report_expired
-from kinstream.consume.start import Start
 from kinstream.consume.stop import sleep_unless
 from kinstream.consume.turns import Turns
+from kinstream.consume.worker_plan import WorkerPlan
 from kinstream.errors import KinesisError, LeaseLost, NotFound, UsageError
 from kinstream.events import CheckpointFailed, DiscoveryFailed, ShardEnded, StartShardNotFound
 from kinstream.forking import end_before_forks
@@ -57,39 +50,6 @@ WATCH_INTERVAL = 1.0
 _log = logging.getLogger("kinstream.consumer")
 
 
-class Plan(msgspec.Struct, frozen=True):
-    """Options and collaborators of a worker.
-
-    Attributes:
-        client: Sends requests, and has the clock.
-        stream: The stream.
-        start: Start positions in shards without a checkpoint.
-        until: Time at which reading ends, in seconds since 1970. "now": the time at which it begins. None: it does not end by
-            itself.
-        fetcher: Reads pages.
-        keeper: Grants shards, and writes checkpoints.
-        handling: Delivery of records to the application.
-        errors: Retries of a failed handler, and the action after the last attempt.
-        checkpoint_every: Seconds between checkpoints.
-        manual: True if only the application writes checkpoints.
-        accepts_misrouted: True to deliver aggregates that do not belong to their shard.
-        announce: Reports and counts events.
-    """
-
-    client: Client
-    stream: Stream
-    start: Start
-    until: float | Literal["now"] | None
-    fetcher: Fetcher
-    keeper: Keeper
-    handling: Handling
-    errors: ErrorPolicy
-    checkpoint_every: float
-    manual: bool
-    accepts_misrouted: bool
-    announce: Reporter
-
-
 class Worker:
     """Reads a stream once.
 
@@ -101,7 +61,7 @@ class Worker:
         paused: True if all shards are paused, including shards that are not being read yet.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: WorkerPlan) -> None:
         self.readers: dict[str, ShardReader] = {}
         self.paused: bool = False
         self._plan = plan

@@ -42,7 +42,8 @@ from kinstream.consume.lease.lease import Lease
 from kinstream.consume.lease.lease_store import MemoryLeaseTable
 from kinstream.consume.report import Reporter
 from kinstream.consume.start import Start
-from kinstream.consume.worker import Plan, Worker
+from kinstream.consume.worker import Worker
+from kinstream.consume.worker_plan import WorkerPlan
 
 EVERYTHING = HashKeyRange("0", str(2**128 - 1))
 Script: TypeAlias = Callable[["Fetch", str, Position], AsyncGenerator[Page, None]]
@@ -146,7 +147,7 @@ class Case:
             "accepts_misrouted": False,
             "announce": Reporter("events", client.clock, self.events.append),
         }
-        self.worker = Worker(Plan(**(plan | self.changes)))
+        self.worker = Worker(WorkerPlan(**(plan | self.changes)))
         return self.worker
 
     async def take(self, count: int) -> list[int]:

@@ -56,13 +56,13 @@ class ConcurrentByKey:
             if self._stopped:
                 await self.drain()
                 return
-            work = progress.begin(record)
-            key = work if record.partition_key is None else record.partition_key
+            running = progress.begin(record)
+            key = running if record.partition_key is None else record.partition_key
             lane = lanes.get(key)
             if lane is not None:
-                lane.append(work)
+                lane.append(running)
                 continue
-            lanes[key] = deque((work,))
+            lanes[key] = deque((running,))
             self._ready.append(key)
             self._start_runner()
 
@@ -108,7 +108,7 @@ class ConcurrentByKey:
 
     async def _run(self) -> None:
         try:
-            await self._work()
+            await self._handle_ready()
         finally:
             # Not in a done callback, which runs later: a runner that has ended must not count as running.
             runner = asyncio.current_task()
@@ -116,13 +116,13 @@ class ConcurrentByKey:
             self._runners.discard(runner)
             self._progressed.set()
 
-    async def _work(self) -> None:
+    async def _handle_ready(self) -> None:
         lanes, ready, progress = self._lanes, self._ready, self._reader.progress
         while ready and not self._stopped and not self._reader.suspended:
             key = ready.popleft()
             lane = lanes[key]
-            work = lane[0]
-            record = work.record
+            running = lane[0]
+            record = running.record
             try:
                 try:
                     await self._handler(record)
@@ -142,5 +142,5 @@ class ConcurrentByKey:
                 ready.append(key)
             else:
                 del lanes[key]
-            progress.finish(work)
+            progress.finish(running)
             self._progressed.set()

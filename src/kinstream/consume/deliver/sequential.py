@@ -67,13 +67,13 @@ class SequentialInThread:
         """Deliver a batch, one record after another."""
         self._reader.deliver_from(records)
         left = iter(records)
-        while (failed := await in_thread(self._threads, self._work, left)) is not None:
+        while (failed := await in_thread(self._threads, self._handle_all, left)) is not None:
             record, error = failed
             retry = functools.partial(in_thread, self._threads, called, self._handler, record)
             await self._policy.failed(self._reader.shard_id, [record], error, retry)
             self._reader.progress.last = record
 
-    def _work(self, left: Iterator[ReceivedRecord[bytes]]) -> tuple[ReceivedRecord[bytes], Exception] | None:
+    def _handle_all(self, left: Iterator[ReceivedRecord[bytes]]) -> tuple[ReceivedRecord[bytes], Exception] | None:
         handler, progress = self._handler, self._reader.progress
         for record in left:
             try:

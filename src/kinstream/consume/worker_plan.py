@@ -1,0 +1,48 @@
+"""WorkerPlan: the options and collaborators of a worker, as the consumer chooses them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from kinstream.aws.client import Client
+from kinstream.aws.endpoint import Stream
+from kinstream.config import ErrorPolicy, Handling
+from kinstream.consume.fetch.fetcher import Fetcher
+from kinstream.consume.lease.keep import Keeper
+from kinstream.consume.report import Reporter
+from kinstream.consume.start import Start
+
+
+class WorkerPlan(msgspec.Struct, frozen=True):
+    """Options and collaborators of a worker.
+
+    Attributes:
+        client: Sends requests, and has the clock.
+        stream: The stream.
+        start: Start positions in shards without a checkpoint.
+        until: Time at which reading ends, in seconds since 1970. "now": the time at which it begins. None: it does not end by
+            itself.
+        fetcher: Reads pages.
+        keeper: Grants shards, and writes checkpoints.
+        handling: Delivery of records to the application.
+        errors: Retries of a failed handler, and the action after the last attempt.
+        checkpoint_every: Seconds between checkpoints.
+        manual: True if only the application writes checkpoints.
+        accepts_misrouted: True to deliver aggregates that do not belong to their shard.
+        announce: Reports and counts events.
+    """
+
+    client: Client
+    stream: Stream
+    start: Start
+    until: float | Literal["now"] | None
+    fetcher: Fetcher
+    keeper: Keeper
+    handling: Handling
+    errors: ErrorPolicy
+    checkpoint_every: float
+    manual: bool
+    accepts_misrouted: bool
+    announce: Reporter
