@@ -30,6 +30,7 @@ FILES = (
     "src/kinstream/kpl/*.py",
     "src/kinstream/local/**/*.py",
     "src/kinstream/sharding/*.py",
+    "src/kinstream/produce/*.py",
     "src/kinstream/testing/*.py",
     "tests/contract/**/*.py",
     "tests/story/test_local_*.py",

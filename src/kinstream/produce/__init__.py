@@ -1,1 +1,1 @@
-"""Producing: admit -> route -> aggregate -> pace -> batch -> send -> settle; begin with `pipeline`."""
+"""Producing: admit -> route -> aggregate -> pace -> batch -> send -> settle. Read `pipeline` first."""

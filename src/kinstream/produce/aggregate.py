@@ -21,14 +21,14 @@ def pack(
     max_bytes: int,
     max_records: int,
 ) -> tuple[Entry, int]:
-    """Pack records from the front of a queue, as many as fit; return what they became, and how many they are.
+    """Pack the records at the front of a queue that fit in one Kinesis record. Return it, and the number of records.
 
     Args:
         waiting: The queue.
-        start: Where its front is.
-        guess: So many records probably fit; the more right it is, the less is done twice.
-        max_bytes: The most bytes of the Kinesis record, its partition key included.
-        max_records: The most records in it.
+        start: Index of the front of the queue.
+        guess: Number of records that probably fit. A good guess saves work.
+        max_bytes: Maximum bytes of the Kinesis record, with its partition key.
+        max_records: Maximum records in it.
     """
     data, count = fill(waiting, start, max_bytes - len(OUTER_KEY), max_records, guess)
     first = waiting[start]
@@ -42,7 +42,7 @@ def pack(
 
 @accelerated(may_decline=True)
 def fill(waiting: list[PendingRecord], start: int, max_bytes: int, max_records: int, guess: int) -> tuple[bytes, int]:
-    """Return the aggregated record of as many records as fit, and their number."""
+    """Return the aggregated record of the records that fit, and their number."""
     builder = Builder(max_bytes, max_records)
     end = start
     while end < len(waiting):

@@ -180,11 +180,10 @@ class Batcher:
                     # All of its queued records: the lane need not be checked again.
                     if waiting[head].admitted < batch.oldest:
                         batch.oldest = waiting[head].admitted
-                    lane.move_queued(entries)
+                    lane.move_queued(entries, size / records)
                     batch.records += records
                     batch.size += size
                     space -= size
-                    lane.note_size(size / records)
                     spans.append((lane, start, start + records))
                     if lane not in lanes:
                         lanes.add(lane)

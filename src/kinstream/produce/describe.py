@@ -20,7 +20,7 @@ class StreamFacts:
         record_limit: Maximum bytes of data and partition key of one record.
         distributes: True if the stream distributes records itself, whatever their keys (RecordDistributionStrategy AUTO).
         no_aggregation_reason: Why records must not be aggregated. None if they may be.
-        status: The stream's status, such as "ACTIVE"; "" if it is not known.
+        status: The stream's status, such as "ACTIVE". Empty if it is not known.
     """
 
     record_limit: int

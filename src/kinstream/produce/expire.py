@@ -29,7 +29,7 @@ class Expiry:
 
     Attributes:
         timeout: Seconds without progress after which a record times out (`DeliveryPolicy.timeout`).
-        max_age: Seconds from admission after which a record is dropped, whatever happens; NEVER for no limit.
+        max_age: Seconds from admission after which a record is dropped, whatever happens. NEVER for no limit.
     """
 
     timeout: float
@@ -40,8 +40,8 @@ class Expiry:
 
         Args:
             admitted: When the record was admitted.
-            first_failure: When the first request was sent that failed for the record itself; NEVER if none failed.
-            stalled_since: When the earliest of the clocks that apply to the record was started; NEVER if none runs.
+            first_failure: When the first request was sent that failed for the record itself. NEVER if none failed.
+            stalled_since: When the earliest of the clocks that apply to the record was started. NEVER if none runs.
         """
         return min(min(max(admitted, stalled_since), first_failure) + self.timeout, admitted + self.max_age)
 
@@ -76,7 +76,7 @@ class StallClocks:
         self._unreported: dict[Hashable, None] = {}  # oldest first
 
     def since(self, key: Hashable) -> float:
-        """Return when a clock was started; NEVER if it does not run."""
+        """Return when a clock was started. NEVER if it does not run."""
         return self._since.get(key, NEVER)
 
     def start(self, key: Hashable, now: float) -> None:
@@ -90,7 +90,7 @@ class StallClocks:
             self._unreported = dict.fromkeys(sorted(self._unreported, key=self._since.__getitem__))
 
     def start_all(self, keys: Iterable[Hashable], now: float) -> float:
-        """Start clocks now, unless they run; return when the first of them was started."""
+        """Start clocks now, unless they run. Return when the first of them was started."""
         since, unreported = self._since, self._unreported
         earliest = now
         for key in keys:

@@ -114,7 +114,7 @@ class InFlight:
 
     def has_other_request(self, batch: Batch, lane: Lane) -> bool:
         """Return True if another request in flight has records of a lane."""
-        return lane.in_flight > 1 and any(lane in other.lanes for other in self._requests if other is not batch)
+        return any(lane in other.lanes for other in self._requests if other is not batch)
 
     def cancelled(self, batch: Batch) -> None:
         """Register a request with a task that was cancelled from outside."""

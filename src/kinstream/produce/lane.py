@@ -170,11 +170,12 @@ class Lane:
             del self.waiting[: self.head]
             self.head = 0
 
-    def move_queued(self, entries: list[Entry]) -> None:
-        """Move all queued records to the end of a list."""
+    def move_queued(self, entries: list[Entry], average: float) -> None:
+        """Move all queued records, of an average size, to the end of a list."""
         entries += self.waiting[self.head :] if self.head else self.waiting
         self.waiting.clear()
         self.head = self.flush_count = 0
+        self.average += (average - self.average) / 2
 
     def take(self, chosen: list[PendingRecord]) -> None:
         """Remove queued records, which may be anywhere in the queue."""

@@ -1,8 +1,8 @@
-"""Pace: how fast each shard is written to, and when a service that fails is asked again.
+"""Pace: rate limit of each shard, and retry interval during an outage of the service.
 
-A pace is two token buckets, records and bytes. What the shard refuses lowers its share of the bounds at once; from then on the
-share climbs back to where it was refused within a second, waits there a moment, and climbs on ever faster (the shape of TCP
-CUBIC, RFC 9438): it stays close under a limit that is lower than the bounds, and is back soon where a limit has gone.
+A pace has two token buckets, for records and for bytes. If the shard throttles records, the pace lowers its share of the rate
+limits at once. The share returns to the refused level within a second, stays there for a moment, and then grows ever faster (the
+shape of TCP CUBIC, RFC 9438). So it stays close to a lower limit of the shard, and recovers soon after that limit has gone.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 from kinstream.config import Aggregation, RateLimits
 
 REFUSED_KEEPS = 0.7
-"""The share that is left after a refusal."""
+"""Factor of the share after throttling."""
 CLIMB = 1.0
-"""Seconds until the share is back where it was refused."""
+"""Seconds until the share has the level again at which it was refused."""
 LOWEST_SHARE = 0.02
-"""A shard is always tried: at so much of the bounds."""
+"""Minimum share, so that each shard is always tried."""
 BURST = 1.0
-"""Seconds of the pace that may be sent at once after a rest."""
+"""Seconds of the rate that may be sent at once after a pause."""
 STEP = 0.05
-"""A shard that has had what its pace allows rests for as long, rather than be sent a record a millisecond."""
+"""Seconds that a shard backs off after it has used its rate, so that it is not sent a record every millisecond."""
 
 INNER_OVERHEAD = 10
 """Approximate bytes that an aggregate needs for each record in addition to its data and partition key."""
@@ -28,14 +28,14 @@ LIMITED_FOR = 5.0
 """Seconds for which the number of records must have limited a shard before aggregation is advised."""
 
 OUTAGE = 2
-"""After so many requests in a row that failed as a whole, one request at a time finds out whether the service is back."""
+"""Consecutive requests that failed as a whole after which one request at a time probes whether the service has recovered."""
 
 
 class Pace:
-    """What one shard may be sent, in records and in bytes.
+    """Rate limit of one shard, in records and in bytes.
 
     Args:
-        pacing: The bounds.
+        pacing: The maximum rates.
         now: Seconds.
     """
 
@@ -58,32 +58,32 @@ class Pace:
 
     @property
     def step(self) -> float:
-        """Records that are worth a request."""
+        """Number of records that are worth a request."""
         return self._pacing.records_per_second * self.share * STEP
 
     def wait(self, records: int, size: int, now: float) -> float:
-        """Return seconds until so much may be sent; 0 where it may be now. More than a burst may be sent after a full rest."""
+        """Return the seconds until records may be sent. 0: now. More than a burst may be sent after a full pause."""
         self._refill(now)
         pacing, share = self._pacing, self.share
         records_rate, bytes_rate = pacing.records_per_second * share, pacing.bytes_per_second * share
         missing_records = min(records, max(1.0, records_rate * BURST)) - self._records
         missing_bytes = min(size, bytes_rate * BURST) - self._bytes
-        # A hair longer: the tokens must be there when the time is over, whatever rounding says.
+        # Slightly longer, so that the tokens are there when the time is over despite rounding.
         seconds = max(missing_records / records_rate, missing_bytes / bytes_rate)
         return seconds * 1.000001 + 1e-6 if seconds > 1e-9 else 0.0
 
     def records(self, now: float) -> int:
-        """Return how many records may be sent now, as far as their number goes."""
+        """Return the number of records that may be sent now, regardless of their bytes."""
         self._refill(now)
         return max(int(self._records + 1e-6), 0)
 
     def take(self, records: int, size: int) -> None:
-        """Count what is sent."""
+        """Count records that are sent."""
         self._records -= records
         self._bytes -= size
 
     def spend(self, records: int, size: int, now: float) -> bool:
-        """Count what is sent, if it may be sent now; return whether it may."""
+        """Count records that are sent if they may be sent now. Return True if they may."""
         if now != self._at:
             self._refill(now)
         if records > self._records or size > self._bytes:
@@ -93,9 +93,9 @@ class Pace:
         return True
 
     def refused(self, sent_at: float, now: float) -> None:
-        """Learn that the shard refused records of a request that was sent at `sent_at`."""
+        """Lower the rate because the shard refused records of a request that was sent at `sent_at`."""
         if self._refused is not None and sent_at < self._refused:
-            return  # it was sent before the pace was lowered: nothing new
+            return  # it was sent before the rate was lowered
         self._refill(now)
         self._peak = self.share
         self._refused = now
@@ -104,7 +104,7 @@ class Pace:
         self._bytes = min(self._bytes, 0.0)
 
     def limited_by_records(self, average: float, now: float) -> float:
-        """Record that records wait for this pace; return for how many seconds their number, not their bytes, has limited it.
+        """Note that records wait for this pace. Return for how many seconds their number, not their bytes, has limited it.
 
         A break of `BURST` seconds, after which a burst may be sent, starts the time again.
 
@@ -150,14 +150,14 @@ class Pace:
 
 
 class Outage:
-    """Whether the service answers at all; where it does not, one request at a time asks, at growing intervals.
+    """Detection of an outage of the service. During one, a single request at a time is sent, at growing intervals.
 
     Args:
         initial_delay: The first interval, in seconds.
         max_delay: The longest interval, in seconds.
 
     Attributes:
-        until: No request goes out before this time.
+        until: No request is sent before this time.
     """
 
     def __init__(self, initial_delay: float, max_delay: float) -> None:
@@ -168,18 +168,18 @@ class Outage:
         self.until: float = 0.0
 
     def responded(self) -> None:
-        """Learn that a request was answered."""
+        """Note that the service responded."""
         self._failures = 0
         self.until = 0.0
 
     def failed(self, sent_at: float, now: float, random: float, *, quota_left: bool) -> None:
-        """Learn that a request failed as a whole.
+        """Note that a request failed as a whole.
 
         Args:
-            sent_at: When it was sent. Several that were on their way together count once.
+            sent_at: When it was sent. Several requests that were in flight together count once.
             now: Seconds.
-            random: From 0 to 1: the jitter.
-            quota_left: Whether the client may spend anything on retries.
+            random: The jitter, from 0 to 1.
+            quota_left: True if the client's retry quota is not empty.
         """
         if sent_at < self._last:
             return
@@ -189,13 +189,13 @@ class Outage:
             self.until = now + delay(self._failures, random, self._initial_delay, self._max_delay)
 
     def allowed(self, in_flight: int, max_requests: int, now: float) -> int:
-        """Return how many requests may go out."""
+        """Return the number of requests that may be sent."""
         if now < self.until:
             return 0
         return (1 if self._failures >= OUTAGE else max_requests) - in_flight
 
 
 def delay(failures: int, random: float, initial_delay: float, max_delay: float) -> float:
-    """Return seconds before the next try after so many failures: half of it sure, half of it jitter."""
+    """Return the seconds before the next attempt after a number of failures. Half of them is jitter."""
     longest = min(initial_delay * 2.0 ** min(failures - 1, 64), max_delay)
     return longest * (0.5 + 0.5 * random)

@@ -1,7 +1,7 @@
-"""PendingRecord: a record on its way, and what became of it.
+"""PendingRecord: a record in the pipeline, and its outcome.
 
-One small object carries a record through all stages. Nothing waits by itself: a future is made only where somebody awaits a
-record that is not settled yet, and a result only where it is asked for.
+One small object carries a record through all stages. A future is created only if a caller awaits a record that is not settled
+yet, and an error only if a caller observes it.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from kinstream.produce.unobserved import UnobservedFailures
 
 KEYLESS = NO_KEY
-"""The partition key of records that were put without one, compared by identity. A user's equal key is refused before."""
+"""Partition key of records that were put without one, compared by identity. An equal key from the user is refused."""
 
 Waiter: TypeAlias = "asyncio.Future[None]"
 
 
 class Aggregate:
-    """Several records in one Kinesis record, and what became of it.
+    """Several records in one Kinesis record.
 
     Attributes:
-        members: The records, in order; none once it is settled.
-        data: The bytes of the Kinesis record; none once it is settled.
-        partition_key: Of the Kinesis record.
-        explicit_hash_key: The hash key of the first of its records, in decimal.
+        members: The records, in order. Empty once it is settled.
+        data: The bytes of the Kinesis record. Empty once it is settled.
+        partition_key: Partition key of the Kinesis record.
+        explicit_hash_key: The hash key of its first record, in decimal.
         size: Bytes of data and partition key.
         attempts: Requests that were sent with it and did not settle it.
-        maybe_written: Whether one of them may have been written.
-        admitted: When the first of its records was admitted.
-        first_failure: When the first request was sent that failed for one of its records; NEVER if none failed.
+        maybe_written: True if one of them may have written it.
+        admitted: When its first record was admitted.
+        first_failure: When the first request was sent that failed for one of its records. NEVER if none failed.
     """
 
     __slots__ = (
@@ -74,14 +74,14 @@ class FailedRecord(Protocol):
 
 
 class Failure:
-    """Why records failed. Records that failed together share one; the error of each is created when a caller observes it.
+    """Why records failed. Records that failed together share one. The error of each is created when a caller observes it.
 
     A delivery must not lead to its own error: a raised error's traceback holds frames that hold the delivery, and the garbage
     collector does not see such a cycle (`PendingRecord`).
 
     Attributes:
         details: The error's text.
-        cause: The error's `__cause__`; None if it has none.
+        cause: The error's `__cause__`. None if it has none.
         kind: The error's class.
     """
 
@@ -122,8 +122,8 @@ class Unobserved:
         self.unobserved: UnobservedFailures = unobserved
 
 
-# gc=False: the collector need not look at each of a million records. What would be a circle through one (a waiter, an
-# aggregate's list) is cut when it is settled, and every record is settled.
+# gc=False: the garbage collector need not visit each of a million records. A cycle through one (a waiter, the members of an
+# aggregate) is cut when it is settled, and every record is settled.
 class PendingRecord(Delivery, eq=False, gc=False):
     """A record in the pipeline. Callers see it as a `Delivery`.
 
@@ -133,11 +133,11 @@ class PendingRecord(Delivery, eq=False, gc=False):
         explicit_hash_key: Chooses the shard in place of the partition key.
         size: Bytes of data and partition key.
         admitted: When the record was put, by the monotonic clock.
-        outcome: The result or the failure; None while the record is pending.
+        outcome: The result or the failure. None while the record is pending.
         attempts: Requests that were sent with it.
         maybe_written: True if one of them may have written it.
         waiter: The future or futures that wait for the outcome.
-        first_failure: When the first request was sent that failed for this record; NEVER if none failed.
+        first_failure: When the first request was sent that failed for this record. NEVER if none failed.
     """
 
     # The codecs read the first three. The compiled hot path knows the first five by their order.
@@ -197,7 +197,7 @@ class PendingRecord(Delivery, eq=False, gc=False):
         while self.outcome is None:
             yield from self.wait()
         outcome = self.outcome
-        if outcome.__class__ is PutResult:  # nearly always, and then it is most of what an `await` costs
+        if outcome.__class__ is PutResult:  # nearly always. More checks would double the cost of an `await`
             return outcome
         raise self._observed()
 
@@ -220,7 +220,7 @@ class PendingRecord(Delivery, eq=False, gc=False):
                 self.waiter.remove(waiter)
 
     def wake(self) -> None:
-        """Let those who wait look at it."""
+        """Wake all waiters."""
         waiters = self.waiter
         for waiter in waiters if isinstance(waiters, list) else [waiters]:
             if waiter is not None and not waiter.done():
@@ -279,11 +279,11 @@ class WrappedRecord(PendingRecord, eq=False, gc=False):
 
 
 Entry: TypeAlias = PendingRecord | Aggregate
-"""A Kinesis record to be: one record, or several."""
+"""A future Kinesis record: one record, or several."""
 
 
 def count_attempt(entry: Entry, requests: int = 1, *, maybe_written: bool = False) -> None:
-    """Count requests that did not settle an entry. A record that timed out before stays as it is: its error is made from it."""
+    """Count requests that did not settle an entry. A record that timed out keeps its counts for its error."""
     if entry.__class__ is Aggregate or entry.outcome is None:  # type: ignore[union-attr]
         entry.attempts += requests
         entry.maybe_written = entry.maybe_written or maybe_written
@@ -291,7 +291,7 @@ def count_attempt(entry: Entry, requests: int = 1, *, maybe_written: bool = Fals
 
 def settle_waiter(waiter: Waiter) -> None:
     """Wake a waiter, unless its event loop is closed: then it can never run again."""
-    try:  # noqa: SIM105 - `suppress` costs more than all the rest
+    try:  # noqa: SIM105 - `suppress` costs more than everything else here
         waiter.set_result(None)
     except RuntimeError:
         pass

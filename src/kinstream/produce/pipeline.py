@@ -78,7 +78,7 @@ WRAPPED = (
     "; its data is itself an aggregated record and was sent in a container of one record: put_record sends it without"
 )
 MANY_LANES = 50
-"""With more lanes, the inbox is not routed at every turn: checking a lane costs as much as several records do."""
+"""With more lanes, the inbox is not routed at every turn: a check of a lane has the cost of several records."""
 RECORDS_PER_LANE = 8
 """The inbox is routed once it has this number of records for each lane,"""
 INBOX_LINGER = 0.25
@@ -86,7 +86,7 @@ INBOX_LINGER = 0.25
 ABORT_TRIES = 3
 """Maximum attempts to settle all records at the end if settling them raises."""
 THROTTLED_DELAY = 1.0
-"""Maximum seconds of backoff of a shard that throttles records. It would accept others by then; its pace does the rest."""
+"""Maximum seconds of backoff of a shard that throttles records. It would accept others by then, and its pace limits them."""
 
 _log = logging.getLogger("kinstream.producer")
 
@@ -162,7 +162,7 @@ class Pipeline:
         self._describing: asyncio.Task[None] | None = None
         self.gate.admission.outgrown = self._outgrown
 
-        self._last_failure = ""  # why the last request failed as a whole; "" if there was a response after it
+        self._last_failure = ""  # why the last request failed as a whole; empty if there was a response after it
         self._held_back = False
         self._flush_requested = False
         self._closed: asyncio.Future[None] | None = None
@@ -389,11 +389,12 @@ class Pipeline:
         self._report.responded(bool(verdict.written or verdict.misrouted), verdict.retries)
         self._note_response(now)
         for lane in verdict.accepting:
-            if self._in_flight.has_other_request(batch, lane):
+            if lane.in_flight > 1 and self._in_flight.has_other_request(batch, lane):
                 self._stalls.restart(lane, now)
             else:
                 self._stalls.clear(lane)
-            lane.accepted()
+            if lane.last_error:
+                lane.accepted()
         written = retried = 0
         for entries, found in verdict.written:
             written += self._outcomes.written(entries, found)
@@ -576,7 +577,10 @@ class Pipeline:
     def _release(self, batch: Batch, now: float) -> None:
         """Count a request as ended in its lanes."""
         for lane in batch.lanes:
-            self._ended(lane, now)
+            if self._keep_order:
+                self._ended(lane, now)
+            else:
+                lane.request_ended()
 
     def _ended(self, lane: Lane, now: float) -> None:
         """Count a request or an aggregate of a lane as ended. With order, the lanes of child shards may open."""
@@ -840,13 +844,13 @@ class Pipeline:
         without_frames(error)
 
     def _abandon(self) -> list[asyncio.Task[None]]:
-        """Fail all records because the event loop ended before the producer was closed; return the cancelled tasks."""
+        """Fail all records because the event loop ended before the producer was closed. Return the cancelled tasks."""
         ended = ClosedError("put: the event loop of this producer has ended")
         self.gate.close(self.gate.closed_by or ended)
         return self._abort(ended, "not written: the event loop ended before the producer was closed", log=False)
 
     def _abort(self, cause: BaseException, details: str, *, log: bool = True) -> list[asyncio.Task[None]]:
-        """Fail all records; cancel all tasks, and return them."""
+        """Fail all records. Cancel all tasks, and return them."""
         raised: list[BaseException] = []
         with _noted(raised):
             self._empty_stages()
@@ -873,7 +877,7 @@ class Pipeline:
         self._outcomes.abort(cause, details, log=log)
 
     def _stop(self) -> list[asyncio.Task[None]]:
-        """Stop all work; cancel all tasks, and return them."""
+        """Stop all work. Cancel all tasks, and return them."""
         timer = self._pump.stop()
         self.lifetime.end()
         if self._pump.loop_has_ended:
@@ -943,7 +947,7 @@ class Pipeline:
             raise undelivered
 
     def undelivered(self) -> Undelivered | None:
-        """Return the error for failures that no caller has observed; None if there are none."""
+        """Return the error for failures that no caller has observed. None if there are none."""
         count = self.unobserved.count
         if not count:
             return None

@@ -1,4 +1,4 @@
-"""Pump: has the pipeline's turn called once in a turn of the event loop, when anything happened or is due."""
+"""Pump: calls the pipeline's turn once in a turn of the event loop, if anything happened or is due."""
 
 from __future__ import annotations
 
@@ -22,17 +22,16 @@ ANOTHER_LOOP = (
 
 
 class Pump:
-    """Calls a function when there is work. While there is none, it is nothing: no task, no timer.
+    """Calls a function if there is work. While there is no work, it has no task and no timer.
 
     Args:
         turn: Does the work. It must not raise.
-        before: Called when a turn is ordered, so before whatever happens until then.
-        clock: The time.
+        before: Called when a turn is scheduled.
+        clock: Clock of the producer.
 
     Attributes:
-        scheduled: Whether a turn is ordered.
-        paused: True while no turn is to begin anything.
-        started: Whether there ever was one.
+        scheduled: True if a turn is scheduled.
+        paused: True while no turn may start anything.
     """
 
     def __init__(self, turn: Callable[[], None], before: Callable[[], None], clock: Clock) -> None:
@@ -49,19 +48,19 @@ class Pump:
 
     @property
     def started(self) -> bool:
-        """Whether there ever was a turn."""
+        """True once a turn was scheduled."""
         return self._loop is not None
 
     @property
     def loop_has_ended(self) -> bool:
-        """Whether there was a turn, and there can be no other."""
+        """True if a turn was scheduled, and the event loop is closed."""
         return self._loop is not None and self._loop.is_closed()
 
     def schedule(self) -> None:
-        """Order a turn, unless one is ordered.
+        """Schedule a turn, unless one is scheduled.
 
         Raises:
-            UsageError: This is another event loop than the first time, or another process.
+            UsageError: This is another event loop than that of the first turn, or another process.
         """
         if self.scheduled or self._stopped or self.loop_has_ended:
             return
@@ -70,7 +69,7 @@ class Pump:
             self._loop, self._process = asyncio.get_running_loop(), getpid()
         self._before()
         self._loop.call_soon(self._run)
-        self.scheduled = True  # not before: without memory there is no turn
+        self.scheduled = True  # not before: if memory runs out, no turn is scheduled
 
     def check_loop(self) -> None:
         """Check that this is the event loop and the process of the first turn, if there was one. Raises as `schedule`."""
@@ -84,7 +83,7 @@ class Pump:
         self._turn()
 
     def pause(self) -> None:
-        """Begin nothing for a while: one of the producer's tasks was cancelled from outside.
+        """Start nothing for a while, because one of the producer's tasks was cancelled from outside.
 
         1. `asyncio.run` cancels all tasks before it closes the event loop. 2. A task that is created after that is destroyed
         while it is pending. 3. If the loop runs on instead, the timer ends the pause.
@@ -94,13 +93,13 @@ class Pump:
             asyncio.get_running_loop().call_later(PAUSE, self.resume)
 
     def resume(self) -> None:
-        """End the pause, if there is one."""
+        """End the pause, if one is active."""
         if self.paused:
             self.paused = False
             self.schedule()
 
     def call(self, function: Callable[[], object]) -> None:
-        """Have a function called in the event loop, from any thread. Where there was no turn, or no more can be, it is not."""
+        """Call a function in the event loop, from any thread. Do nothing before the first turn or after the loop has ended."""
         if self._loop is not None:
             with suppress(RuntimeError):  # the event loop has ended
                 self._loop.call_soon_threadsafe(function)
@@ -110,7 +109,7 @@ class Pump:
         return asyncio.get_running_loop().create_task(work)
 
     def set_timer(self, due: float, now: float) -> None:
-        """Have a turn at `due`; one before does no harm. NEVER: there is nothing to come."""
+        """Schedule a turn at `due` or earlier. NEVER: no turn is due."""
         if self._timer is not None and (due < self._due or due == NEVER):
             self._timer.cancel()
             self._timer = None
@@ -130,7 +129,7 @@ class Pump:
         self.schedule()
 
     def stop(self) -> asyncio.Task[None] | None:
-        """Stop for good; return the task of the timer, which is cancelled, as long as it has not ended."""
+        """Stop. Cancel the task of the timer, and return it unless it has ended."""
         self._stopped = True
         timer = self._timer
         if timer is not None and not self.loop_has_ended:

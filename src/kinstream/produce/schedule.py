@@ -201,7 +201,11 @@ class Schedule:
             return
         for lane in list(self._whole):
             if lane in self._whole:
-                self._count(lane, 0, 0.0)
+                del self._whole[lane]
+                plan = lane.plan
+                self._whole_entries -= plan.entries
+                self._whole_size -= plan.size
+                plan.entries, plan.size = 0, 0.0
                 yield lane
 
     def sends_all(self, lane: Lane, now: float) -> bool:

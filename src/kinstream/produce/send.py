@@ -1,7 +1,7 @@
-"""Send: one request for one batch, once. What is sent again is sent by the pipeline, record by record.
+"""Sender: sends one batch as one request, once. Retries are up to the pipeline, record by record.
 
-The client's own retries are off here, or the two would multiply: three attempts of a request of which one record in a hundred
-was throttled, and thirty seconds of them. The client's retry quota counts all the same, and says when the service is down.
+The client's own retries are off here, because the two would multiply: a request with one throttled record in a hundred would be
+sent three times. The client's retry quota is charged all the same, and shows when the service is down.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Sender:
         self._timeout = timeout
 
     async def send(self, batch: Batch) -> list[PutRecordResult]:
-        """Send a request, and return one result for each of its entries.
+        """Send a request. Return one result for each of its entries.
 
         Raises:
             KinesisError: It failed as a whole.
@@ -51,12 +51,12 @@ class Sender:
         return result.results
 
     def spend(self, error: KinesisError) -> bool:
-        """Take the cost of a repetition out of the client's retry quota; return whether it was there."""
+        """Charge a retry to the client's retry quota. Return True if the quota was not empty."""
         return self._client.quota.take(THROTTLE_COST if error.throttled else TRANSIENT_COST)
 
 
 def _count_signed_again(batch: Batch, sent: int) -> None:
-    """Count the requests of a batch but the last, which is counted with its outcome.
+    """Count the requests of a batch except the last one, which is counted with its outcome.
 
     The client retries a request if its credentials had expired or its date was wrong.
     """

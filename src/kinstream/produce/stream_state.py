@@ -111,7 +111,7 @@ class StreamState:
         """Describe the stream at the next opportunity, because the last description was cancelled."""
         self._describe_at = 0.0
 
-    # What is known.
+    # Descriptions.
 
     def forget(self) -> None:
         """Forget the stream. Another one with its name may have the same shards with other ranges."""

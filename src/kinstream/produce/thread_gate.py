@@ -1,8 +1,8 @@
-"""Door between threads and the pipeline: other threads put records without a call into the event loop for each.
+"""Gate for other threads: they put records without a call into the event loop for each.
 
-A thread checks and encodes its own records and appends them to the door's inbox, within the credit that the pipeline has granted:
-a number of records and bytes. The event loop empties the inbox every millisecond while records arrive, and grants new credit. A
-thread that finds no credit calls into the event loop and waits there for space, as a task does.
+A thread checks and encodes its own records and appends them to the inbox of the gate, within the credit that the pipeline has
+granted: a number of records and bytes. The event loop empties the inbox every millisecond while records arrive, and grants new
+credit. A thread that finds no credit calls into the event loop and waits there for space, as a task does.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ class ThreadGate:
     def try_put(self, delivery: PendingRecord, waiter: Any, records: int, size: int) -> bool:
         """Buffer a record without waiting. Return False if the buffer is full.
 
-        Whether it is full is decided here, in the caller's thread: only the event loop changes the buffer's account, and what is
-        in the inbox is counted in addition.
+        Whether it is full is decided here, in the caller's thread: only the event loop changes the buffer's account, and the
+        records in the inbox are counted in addition.
 
         Args:
             delivery: The record.
