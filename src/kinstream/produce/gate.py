@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from threading import get_ident
-from typing import Any
+from typing import Any, NamedTuple
 
 from kinstream.clock import Clock
 from kinstream.config import BufferLimits
@@ -29,6 +29,18 @@ WAKE_AT_ONCE = 100
 """Waiting calls of `put` that are admitted at a time to a lane that was saturated."""
 
 
+class Credit(NamedTuple):
+    """Space that is granted in advance, so that records are buffered without a check of each lane.
+
+    Attributes:
+        records: Number of records.
+        size: Bytes, as the buffer charges them.
+    """
+
+    records: int
+    size: int
+
+
 class Gate:
     """Buffers records that are put.
 
@@ -47,6 +59,7 @@ class Gate:
         saturated: Lanes that accept no records, because they fill half of the buffer.
         closed_by: The error with which records are refused. None while the pipeline is open.
         now: Time of admission of the records that are put before the next turn.
+        flush_requested: True if the records that were put are to linger no longer.
     """
 
     def __init__(
@@ -64,6 +77,7 @@ class Gate:
         self.saturated: set[Lane] = set()
         self.closed_by: ClosedError | None = None
         self.now: float = 0.0
+        self.flush_requested: bool = False
         self._raises_when_full = buffering.when_full == "raise"
         self._router = router
         self._pump = pump
@@ -138,12 +152,12 @@ class Gate:
         if raised is not None:
             raise raised
 
-    def grant(self) -> tuple[int, int]:
-        """Return the credit for `take`: a number of records, and of bytes as the buffer charges them."""
+    def grant(self) -> Credit:
+        """Return the credit for `take`."""
         if self.saturated or self.capacity.queue or self.closed_by is not None:
-            return 0, 0
+            return Credit(0, 0)
         records, reserve = self._free_credit()
-        return min(self._credit if self._pump.scheduled else INBOX, records), self.capacity.size - reserve
+        return Credit(min(self._credit if self._pump.scheduled else INBOX, records), self.capacity.size - reserve)
 
     def take(self, deliveries: list[PendingRecord], charge: int) -> None:
         """Buffer admitted records within the credit that was granted. Never waits."""
@@ -183,6 +197,15 @@ class Gate:
     def after_turn(self) -> None:
         """Grant no credit until the next turn is scheduled."""
         self._credit = 0
+
+    def request_flush(self) -> None:
+        """Let all records that were put linger no longer, once they are in their lanes."""
+        self.flush_requested = True
+
+    def take_flush_request(self) -> bool:
+        """Return True once after `request_flush`."""
+        requested, self.flush_requested = self.flush_requested, False
+        return requested
 
     def keep(self, records: list[PendingRecord]) -> None:
         """Keep only these records in the inbox."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from kinstream.errors import NotFound
 from kinstream.produce.batch import Batch
@@ -19,9 +19,6 @@ from kinstream.produce.lane import Lane, split_entry
 from kinstream.produce.pending import Aggregate, PendingRecord
 from kinstream.produce.settle import Retry, split_misrouted
 from kinstream.record import PutRecordResult
-
-if TYPE_CHECKING:
-    import asyncio
 
 
 class Misrouted(NamedTuple):
@@ -89,7 +86,7 @@ class InFlight:
         self.unconfirmed: list[Unconfirmed] = []
         self.misrouted: list[Misrouted] = []
         self._deadlines = deadlines
-        self._requests: dict[Batch, asyncio.Task[None]] = {}
+        self._requests: dict[Batch, None] = {}
         self._cancelled: list[Batch] = []
 
     # Requests.
@@ -99,14 +96,9 @@ class InFlight:
         """Number of requests in flight."""
         return len(self._requests)
 
-    @property
-    def tasks(self) -> list[asyncio.Task[None]]:
-        """Tasks of the requests in flight."""
-        return list(self._requests.values())
-
-    def sent(self, batch: Batch, task: asyncio.Task[None]) -> None:
-        """Register a request, and the task that sends it."""
-        self._requests[batch] = task
+    def sent(self, batch: Batch) -> None:
+        """Register a request."""
+        self._requests[batch] = None
 
     def ended(self, batch: Batch) -> None:
         """Remove a request after its response or failure was handled."""

@@ -14,14 +14,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from kinstream.aws.client import Client
 from kinstream.aws.endpoint import Stream
 from kinstream.config import Aggregation, Batching, BufferLimits, DeliveryPolicy, RateLimits
-from kinstream.errors import ClosedError, KinesisError, NotFound, RequestTimedOut
+from kinstream.errors import ClosedError, KinesisError, NotFound
 from kinstream.events import (
     AggregationDisabled,
     Event,
@@ -32,13 +31,11 @@ from kinstream.events import (
     RequestSent,
     ShardMapRefreshed,
 )
-from kinstream.frames import without_frames
 from kinstream.observe import guarded
 from kinstream.produce.admit import Admission
 from kinstream.produce.batch import Batch, Batcher
 from kinstream.produce.bisection import parts_to_retry, refused
 from kinstream.produce.deadlines import Deadlines
-from kinstream.produce.delivery import Deliveries
 from kinstream.produce.describe import Describer, Description
 from kinstream.produce.expire import ABSENT, NEVER, REFRESH, SERVICE, Cause, Expiry, StallClocks
 from kinstream.produce.gate import Gate
@@ -65,6 +62,7 @@ from kinstream.produce.settle import (
     settle_failed_request,
     split_misrouted,
 )
+from kinstream.produce.shutdown import Shutdown
 from kinstream.produce.statistics import FlushResult, ProducerStatistics
 from kinstream.produce.stream_state import Disabled, StreamState
 from kinstream.produce.unobserved import UnobservedFailures
@@ -137,7 +135,6 @@ class Pipeline:
 
         # The stages, in the order in which a record passes them.
         self._pump = Pump(self._turn, self._before_turn, self._clock)
-        self.lifetime: Lifetime = Lifetime(stream.name, lambda: len(self._unsettled()), self._abandon)
         self._router = Router(self._make_lane, keep_order=keep_order)
         self._stalls = StallClocks(delivery.timeout)
         expiry = Expiry(delivery.timeout, NEVER if delivery.max_age is None else delivery.max_age)
@@ -154,7 +151,10 @@ class Pipeline:
         )
         self._counts = self._outcomes.counts
         self.unobserved: UnobservedFailures = self._outcomes.unobserved
-        self._outstanding = self._outcomes.outstanding
+        self._shutdown = Shutdown(
+            self.gate, self._router, self._in_flight, self._outcomes, self._pump, self._clock, stream.name
+        )
+        self.lifetime: Lifetime = self._shutdown.lifetime
 
         # The stream.
         self._describer = Describer(client, stream)
@@ -164,9 +164,6 @@ class Pipeline:
 
         self._last_failure = ""  # why the last request failed as a whole; empty if there was a response after it
         self._held_back = False
-        self._flush_requested = False
-        self._closed: asyncio.Future[None] | None = None
-        self._dead = False
 
     def take(self, deliveries: list[PendingRecord], charge: int) -> None:
         """Buffer records that another thread admitted within the credit of `Gate.grant`. If the pipeline is closed, they fail."""
@@ -188,7 +185,7 @@ class Pipeline:
         self._check_clocks(now)
         self._send(now)
         self._expire(now)
-        self._outstanding.prune()
+        self._outcomes.outstanding.prune()
         self._outcomes.log_unobserved(now)
         self._report.check(now)
         self.gate.wake_waiters()
@@ -202,7 +199,7 @@ class Pipeline:
 
     def _turn(self) -> None:
         self.gate.after_turn()
-        if not self._dead and not self._pump.paused:
+        if not self._shutdown.failed and not self._pump.paused:
             self._guarded(self.turn, self._clock.monotonic())
 
     def _route(self, now: float | None = None) -> None:
@@ -229,8 +226,7 @@ class Pipeline:
             lanes = router.place(arrived)
             self._schedule.touch_all(lanes, now)
             gate.check_saturation(lanes)
-        if self._flush_requested:
-            self._flush_requested = False
+        if gate.take_flush_request():
             self._schedule.flush_now(router.lanes, now)
 
     def _flush_if_full(self, now: float) -> None:
@@ -244,7 +240,7 @@ class Pipeline:
         lanes, inbox = len(self._router.lanes), self.gate.inbox
         if lanes <= MANY_LANES or not inbox or len(inbox) >= lanes * RECORDS_PER_LANE:
             return False
-        return now < self._inbox_lingers_until and not self._flush_requested and not self.gate.waiting
+        return now < self._inbox_lingers_until and not self.gate.flush_requested and not self.gate.waiting
 
     @property
     def _inbox_lingers_until(self) -> float:
@@ -268,7 +264,8 @@ class Pipeline:
             self._counts.requests += 1
             if self._emit is not None:
                 self._emit(RequestSent(len(batch.entries), batch.records, batch.size))
-            self._in_flight.sent(batch, self._pump.start(self._carry(batch)))
+            self._pump.start(self._carry(batch))
+            self._in_flight.sent(batch)
         if (advice := self._batcher.take_advice()) is not None:
             self._report.limited_by_records(advice)
             if self._emit is not None:
@@ -285,14 +282,14 @@ class Pipeline:
             self._pump.pause()
             raise
         except (Exception, KeyboardInterrupt, SystemExit) as error:
-            self._die(error)
+            self._shutdown.fail(error)
             if not isinstance(error, Exception):
                 raise
         else:
             self._guarded(self._responded, batch, results)
         finally:
             self._in_flight.ended(batch)
-            self._pump.schedule()
+            self._pump.task_ended()
 
     def _next_due(self, now: float) -> float:
         """Return when the next turn is due, if nothing happens before."""
@@ -697,10 +694,10 @@ class Pipeline:
             self._pump.pause()
             raise
         except Exception as error:  # noqa: BLE001 - no task may wait for ever
-            self._die(error)
+            self._shutdown.fail(error)
         finally:
             self._describing = None
-            self._pump.schedule()
+            self._pump.task_ended()
 
     async def _describe_once(self) -> KinesisError | None:
         """Describe the stream and apply the result. Return the error if it is incomplete."""
@@ -822,149 +819,23 @@ class Pipeline:
         try:
             function(*arguments)
         except BaseException as error:
-            self._die(error)
+            self._shutdown.fail(error)
             if not isinstance(error, Exception):
                 raise
 
-    def _die(self, error: BaseException) -> None:
-        """Settle all records after an unexpected error, so that no task waits forever, and stop."""
-        if self._dead:
-            return
-        self._dead = True
-        kind = type(error).__name__
-        # A propagating exception holds its frames, and they hold records, which must not hold the exception in turn.
-        cause = error if isinstance(error, Exception) else KinesisError(f"{kind} was raised within the producer")
-        failed = ClosedError(f"put: this producer has failed: {kind}")
-        failed.__cause__ = cause
-        try:
-            self.gate.close(failed)
-        finally:
-            self._abort(cause, f"the producer failed: {kind}")
-        _log.error("%s: the producer failed", self._name, exc_info=error)
-        without_frames(error)
-
-    def _abandon(self) -> list[asyncio.Task[None]]:
-        """Fail all records because the event loop ended before the producer was closed. Return the cancelled tasks."""
-        ended = ClosedError("put: the event loop of this producer has ended")
-        self.gate.close(self.gate.closed_by or ended)
-        return self._abort(ended, "not written: the event loop ended before the producer was closed", log=False)
-
-    def _abort(self, cause: BaseException, details: str, *, log: bool = True) -> list[asyncio.Task[None]]:
-        """Fail all records. Cancel all tasks, and return them."""
-        raised: list[BaseException] = []
-        with _noted(raised):
-            self._empty_stages()
-        for _ in range(ABORT_TRIES):
-            with _noted(raised):
-                self._settle_all(cause, details, log=log)
-                break
-        tasks = self._stop()
-        for error in raised:
-            if not isinstance(error, Exception):
-                raise error
-        return tasks
-
-    def _empty_stages(self) -> None:
-        """Remove all records from the stages. Those in flight may be written."""
-        self._in_flight.abort()
-        for lane in self._router.lanes:
-            lane.take_all()
-
-    def _settle_all(self, cause: BaseException, details: str, *, log: bool) -> None:
-        if self.gate.inbox:
-            self._outcomes.admitted(self.gate.inbox)
-            self.gate.keep([])
-        self._outcomes.abort(cause, details, log=log)
-
-    def _stop(self) -> list[asyncio.Task[None]]:
-        """Stop all work. Cancel all tasks, and return them."""
-        timer = self._pump.stop()
-        self.lifetime.end()
-        if self._pump.loop_has_ended:
-            return []
-        tasks = [task for task in [*self._in_flight.tasks, self._describing] if task is not None]
-        for task in tasks:
-            task.cancel()
-        return tasks if timer is None else [*tasks, timer]
-
     # The end.
-
-    def _unsettled(self) -> list[PendingRecord]:
-        """Return all records that are not settled."""
-        return [*self._outstanding.unsettled(), *self.gate.inbox]
-
-    async def _drained(self) -> list[PendingRecord]:
-        """Flush, wait until all records that were put before are settled, and return them."""
-        records = self._unsettled()
-        deliveries = Deliveries(records)
-        self._flush_requested = True
-        self._pump.resume()
-        self._pump.schedule()
-        while not deliveries.done:
-            await self._outcomes.next()
-        return records
 
     async def flush(self) -> FlushResult:
         """Send all buffered records without lingering, and wait until they are settled."""
-        if not self._pump.started:
-            return FlushResult(0, 0)
-        self._pump.check_loop()
-        records = await self._drained()
-        failed = sum(record.failed for record in records)
-        return FlushResult(len(records) - failed, failed)
+        return await self._shutdown.flush()
 
     async def close(self, timeout: float | None) -> None:  # noqa: ASYNC109 - late records fail, nothing is cancelled
         """Accept no more records, wait until all are settled, and fail those that are not settled in time."""
-        if self._closed is None:
-            await self._close(timeout)
-        else:  # another task closes it, or has closed it
-            await self._within(timeout, asyncio.shield(self._closed))
-            await asyncio.shield(self._closed)
-
-    async def _close(self, timeout: float | None) -> None:  # noqa: ASYNC109
-        if self._pump.started and not self._pump.loop_has_ended:
-            self._pump.check_loop()
-        self.gate.close(self.gate.closed_by or ClosedError("put: this producer is closed"))
-        if not self._pump.started:
-            return
-        self._closed = asyncio.get_running_loop().create_future()
-        try:
-            if self._pump.loop_has_ended:
-                self._abort(ClosedError("close: the event loop that the records were put in has ended"), LEFT)
-            else:
-                await self._within(timeout, self._drained())
-        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
-            self._abort(ClosedError("close: it was cancelled"), LEFT)
-            raise
-        finally:
-            try:
-                if tasks := self._stop():
-                    await asyncio.wait(tasks)
-            finally:
-                self._closed.set_result(None)
-        self._outcomes.log_unobserved(NEVER)
-        if (undelivered := self.undelivered()) is not None:
-            raise undelivered
+        await self._shutdown.close(timeout)
 
     def undelivered(self) -> Undelivered | None:
         """Return the error for failures that no caller has observed. None if there are none."""
-        count = self.unobserved.count
-        if not count:
-            return None
-        were, them = ("record was", "it") if count == 1 else ("records were", "them")
-        summary = f"close: {count:,} {were} not written, and no caller awaits {them}: {self.unobserved.summary()}"
-        return Undelivered(summary, self.unobserved.errors(), count)
-
-    async def _within(self, timeout: float | None, end: Awaitable[object]) -> None:  # noqa: ASYNC109
-        """Wait until all records are settled. After the timeout, fail them."""
-        try:
-            if timeout is None:
-                await end
-            else:
-                async with self._clock.timeout(timeout):
-                    await end
-        except TimeoutError:
-            self._abort(RequestTimedOut(f"close: not settled within {timeout:g} s"), LEFT)
+        return self._shutdown.undelivered()
 
     def statistics(self) -> ProducerStatistics:
         """Return the counters and gauges."""
@@ -977,12 +848,3 @@ class Pipeline:
             buffered_bytes=capacity.taken_size,
             waiting_puts=self.gate.waiting,
         )
-
-
-@contextmanager
-def _noted(raised: list[BaseException]) -> Iterator[None]:
-    """Store the exception. The stages may be in any state, memory may have run out, and an observer may call `sys.exit`."""
-    try:
-        yield
-    except BaseException as error:  # noqa: BLE001
-        raised.append(error)

@@ -42,6 +42,7 @@ class Pump:
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
+        self._tasks: dict[asyncio.Task[None] | None, None] = {}
         self._timer: asyncio.Task[None] | None = None
         self._due = NEVER
         self._stopped = False
@@ -105,8 +106,15 @@ class Pump:
                 self._loop.call_soon_threadsafe(function)
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start a task."""
-        return asyncio.get_running_loop().create_task(work)
+        """Start a task. It must call `task_ended` at its end, or `stop` cancels it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks[task] = None
+        return task
+
+    def task_ended(self) -> None:
+        """Note that the current task ends, and schedule a turn."""
+        self._tasks.pop(asyncio.current_task(), None)
+        self.schedule()
 
     def set_timer(self, due: float, now: float) -> None:
         """Schedule a turn at `due` or earlier. NEVER: no turn is due."""
@@ -115,7 +123,7 @@ class Pump:
             self._timer = None
         if self._timer is None and due != NEVER and not self._stopped:
             self._due = due
-            self._timer = self.start(self._ring(due - now))
+            self._timer = asyncio.get_running_loop().create_task(self._ring(due - now))
 
     async def _ring(self, seconds: float) -> None:
         try:
@@ -128,10 +136,12 @@ class Pump:
         self._timer = None
         self.schedule()
 
-    def stop(self) -> asyncio.Task[None] | None:
-        """Stop. Cancel the task of the timer, and return it unless it has ended."""
+    def stop(self) -> list[asyncio.Task[None]]:
+        """Stop. Cancel all tasks, and return them. If the event loop has ended, they can no longer be cancelled."""
         self._stopped = True
-        timer = self._timer
-        if timer is not None and not self.loop_has_ended:
-            timer.cancel()
-        return timer
+        if self.loop_has_ended:
+            return []
+        tasks = [task for task in [*self._tasks, self._timer] if task is not None]
+        for task in tasks:
+            task.cancel()
+        return tasks

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from tests.unit.produce.shapes import Stages, delivery, lane, some, written
 
@@ -17,9 +15,6 @@ from kinstream.produce.in_flight import InFlight
 from kinstream.produce.lane import Lane
 from kinstream.produce.pending import Aggregate, Entry, PendingRecord
 from kinstream.record import PutResult
-
-TASK: Any = object()
-"""The register stores a task and returns it."""
 
 
 @pytest.fixture
@@ -53,20 +48,20 @@ def settle(record: PendingRecord) -> None:
 
 def test_request_is_registered_until_its_response_was_handled(register: InFlight) -> None:
     batch = request(lane())
-    register.sent(batch, TASK)
-    assert (register.requests, register.tasks) == (1, [TASK])
+    register.sent(batch)
+    assert register.requests == 1
     register.ended(batch)
     register.ended(batch)
-    assert (register.requests, register.tasks) == (0, [])
+    assert register.requests == 0
 
 
 def test_other_request_of_a_lane_is_found_only_if_it_is_in_flight(register: InFlight) -> None:
     one = lane()
     first, second = request(one), request(one)
-    register.sent(first, TASK)
+    register.sent(first)
     register.wait_to_send(second)
     assert not register.has_other_request(first, one)
-    register.sent(second, TASK)
+    register.sent(second)
     assert register.has_other_request(first, one)
 
 
@@ -97,7 +92,7 @@ def test_parts_of_one_refused_request_are_taken_together(register: InFlight) -> 
 def test_next_deadline_is_the_earliest_of_all_records_that_are_registered(register: InFlight, stages: Stages) -> None:
     assert register.next_deadline() == NEVER
     one = lane()
-    register.sent(request(one, expires=9.0), TASK)
+    register.sent(request(one, expires=9.0))
     assert register.next_deadline() == 9.0
     register.wait_to_send(request(one, expires=8.0))
     assert register.next_deadline() == 8.0
@@ -127,7 +122,7 @@ def test_records_that_time_out_in_flight_may_be_written_and_the_others_keep_thei
     old, young, done = delivery(admitted=0.0), delivery(admitted=5.0), delivery()
     settle(done)
     batch = request(one, old, aggregate(young, delivery(admitted=6.0)), done, expires=30.0)
-    register.sent(batch, TASK)
+    register.sent(batch)
     assert register.expired_batches(29.0) == []
     assert register.expired_batches(30.0) == [batch]
     (found,) = register.expire_batch(batch, 30.0)
@@ -203,7 +198,7 @@ def test_abort_counts_the_attempts_of_all_records_and_forgets_all_but_the_reques
     packed.attempts = 5
     stored = aggregate(*(misrouted := some(2)))
     batch = request(one, sent)
-    register.sent(batch, TASK)
+    register.sent(batch)
     register.cancelled(request(one, cancelled))
     register.wait_to_send(request(one, part, packed))
     register.confirm_later(request(one, refused), NotFound("no stream"), [], 0)
@@ -213,7 +208,7 @@ def test_abort_counts_the_attempts_of_all_records_and_forgets_all_but_the_reques
     assert [record.maybe_written for record in (sent, cancelled, part, refused)] == [True, True, False, False]
     assert [record.attempts for record in (*parted, *misrouted)] == [5, 5, 1, 1]
     assert all(record.maybe_written for record in misrouted)
-    assert register.tasks == [TASK]
+    assert register.requests == 1
     assert (register.take_parts(9), register.take_cancelled(), register.unconfirmed, register.misrouted) == (
         [],
         [],
