@@ -35,6 +35,7 @@ FILES = (
     "tests/contract/**/*.py",
     "tests/story/test_local_*.py",
     "tests/unit/local/**/*.py",
+    "tests/unit/produce/*.py",
 )
 
 # A private word, as a regular expression, and the terms to use instead. A blank also matches one line break.

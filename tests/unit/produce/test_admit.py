@@ -185,13 +185,13 @@ def test_keys_that_resemble_the_reserved_one_are_keys_like_any_other(key: str) -
         ),
     ],
 )
-def test_what_cannot_be_put_is_refused_before_anything_is_sent(data: Any, key: Any, hash_key: Any, said: str) -> None:
+def test_invalid_record_is_refused_before_anything_is_sent(data: Any, key: Any, hash_key: Any, said: str) -> None:
     with pytest.raises(InvalidRecord) as refused:
         admission().one(data, key, hash_key)
     assert said in str(refused.value)
 
 
-def test_a_record_larger_than_the_stream_takes_or_the_buffer_holds_is_refused() -> None:
+def test_record_larger_than_the_limit_of_the_stream_or_the_buffer_is_refused() -> None:
     of = admission()
     of.record_limit = 100
     assert of.one(b"x" * 97, "key", None).size == 100

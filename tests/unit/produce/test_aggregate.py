@@ -25,14 +25,14 @@ def test_the_first_records_explicit_hash_key_is_the_aggregates() -> None:
     assert entry.explicit_hash_key == "123"
 
 
-def test_a_record_alone_goes_as_it_is() -> None:
+def test_single_record_is_not_aggregated() -> None:
     only = delivery()
     assert pack([only], 0, 10, 51200, 1000) == (only, 1)
     large = delivery(data=b"x" * 60_000)
     assert pack([large, delivery()], 0, 10, 51200, 1000) == (large, 1)
 
 
-def test_as_many_records_as_fit_are_taken_in_order_whatever_the_guess() -> None:
+def test_records_that_fit_are_packed_in_order_whatever_the_guess() -> None:
     waiting = some(1000)
     sizes = set()
     for guess in (1, 7, 400, 5000):
@@ -46,7 +46,7 @@ def test_as_many_records_as_fit_are_taken_in_order_whatever_the_guess() -> None:
     assert pack(waiting, 0, 50, 51200, 17)[1] == 17
 
 
-def test_what_was_packed_is_unpacked() -> None:
+def test_packed_records_are_unpacked_unchanged() -> None:
     waiting = [delivery(f"k{number % 3}", b"%d" % number, hash_key="7" if number % 2 else None) for number in range(50)]
     entry, _ = pack(waiting, 0, 50, 51200, 1000)
     assert is_container(entry.data)

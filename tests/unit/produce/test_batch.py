@@ -42,7 +42,7 @@ def keys(batch: Batch) -> list[str]:
     return [entry.partition_key for entry in batch.entries]
 
 
-def test_a_record_waits_for_company_until_its_linger_ends() -> None:
+def test_record_is_sent_when_its_linger_ends() -> None:
     of = stages(linger=0.1)
     one = lane("s", delivery())
     touched(of, one)
@@ -53,14 +53,14 @@ def test_a_record_waits_for_company_until_its_linger_ends() -> None:
     assert of.schedule.alarm == NEVER
 
 
-def test_without_linger_what_is_there_goes_at_once_and_together() -> None:
+def test_without_linger_queued_records_are_sent_at_once_and_together() -> None:
     of = stages(linger=0)
     touched(of, lane("s", *some(3)), lane("t", *some(2)))
     (batch,) = of.batcher.ready(9, 0.0)
     assert len(batch.entries) == 5
 
 
-def test_a_full_request_leaves_before_its_linger_ends() -> None:
+def test_full_request_is_sent_before_its_linger_ends() -> None:
     of = stages(linger=10)
     one = lane("s", *some(1200))
     of.schedule.touch_all([one], 0.0)
@@ -68,7 +68,7 @@ def test_a_full_request_leaves_before_its_linger_ends() -> None:
     assert len(one) == 200
 
 
-def test_a_full_aggregate_waits_for_a_full_request_and_then_goes_without_the_part_that_is_not_full() -> None:
+def test_full_aggregates_are_sent_in_a_full_request_and_other_records_linger() -> None:
     of = stages(aggregating=True, linger=10, max_bytes=10_000, aggregation=Aggregation(max_bytes=5000))
     one = lane("s", *some(45))
     one.average = 115.0
@@ -82,7 +82,7 @@ def test_a_full_aggregate_waits_for_a_full_request_and_then_goes_without_the_par
     assert 0 < len(one) < 45
 
 
-def test_flushed_lanes_send_all_they_have_and_a_record_alone_is_sent_raw() -> None:
+def test_flushed_lanes_send_all_records_and_a_single_record_is_not_aggregated() -> None:
     told: list[Event] = []
     of = stages(aggregating=True, linger=10, emit=told.append)
     many, single = lane("s", *some(10)), lane("t", delivery("alone"))
@@ -95,7 +95,7 @@ def test_flushed_lanes_send_all_they_have_and_a_record_alone_is_sent_raw() -> No
     assert told == [RecordsAggregated("s", 10, aggregate.size)]
 
 
-def test_no_more_requests_go_out_than_there_is_room_for_and_the_rest_goes_later() -> None:
+def test_no_more_requests_are_sent_than_the_maximum_and_the_others_follow() -> None:
     of = stages(linger=0, max_records=10)
     one = lane("s", *some(35))
     touched(of, one)
@@ -115,7 +115,7 @@ def test_a_hot_shard_leaves_the_others_their_share_of_each_request() -> None:
     assert len(first.entries) == len(second.entries) == 10
 
 
-def test_a_shard_that_had_what_its_pace_allows_rests_and_the_others_go_on() -> None:
+def test_shard_that_has_used_its_rate_backs_off_and_the_others_continue() -> None:
     told: list[Event] = []
     of = stages(linger=0, emit=told.append)
     slow, quick = lane("slow", *some(20), pace=Pace(RateLimits(records_per_second=10), 0.0)), lane("quick", *some(20))
@@ -134,14 +134,14 @@ def test_a_shard_that_had_what_its_pace_allows_rests_and_the_others_go_on() -> N
     assert 0.9 < now < 1.1
 
 
-def test_a_record_larger_than_a_request_should_be_goes_alone() -> None:
+def test_record_larger_than_the_limit_of_a_request_is_sent_alone() -> None:
     of = stages(linger=0, max_bytes=1024)
     one = lane("s", delivery("small"), delivery("large", b"x" * 5000), delivery("small"))
     touched(of, one)
     assert [keys(batch) for batch in of.batcher.ready(9, 0.0)] == [["small"], ["large"], ["small"]]
 
 
-def test_what_failed_goes_before_what_waits_and_waits_for_nobody() -> None:
+def test_failed_record_is_retried_before_queued_records_without_lingering() -> None:
     of = stages(linger=10)
     one = lane("s", delivery("new"))
     one.retry([delivery("old")])
@@ -150,7 +150,7 @@ def test_what_failed_goes_before_what_waits_and_waits_for_nobody() -> None:
     assert keys(batch)[0] == "old"
 
 
-def test_a_lane_that_rests_sends_nothing_until_it_has_rested() -> None:
+def test_lane_that_backs_off_sends_nothing_until_then() -> None:
     of = stages(linger=0)
     one = lane("s", delivery())
     one.backoff_until = 2.0
@@ -171,7 +171,7 @@ def test_records_that_have_timed_out_are_not_sent() -> None:
     assert batch.entries == [timely]
 
 
-def test_records_time_out_on_time_though_their_shard_rests_for_longer() -> None:
+def test_records_time_out_on_time_though_their_shard_backs_off_for_longer() -> None:
     of = stages(linger=0)
     one = lane("s")
     one.put_in_front([delivery(first_failure=-27.0)])
@@ -182,7 +182,7 @@ def test_records_time_out_on_time_though_their_shard_rests_for_longer() -> None:
     assert len(of.schedule.expired) == 1
 
 
-def test_in_order_a_shard_has_one_request_on_its_way_with_at_most_one_record_of_a_key() -> None:
+def test_in_order_a_shard_has_one_request_in_flight_with_at_most_one_record_of_a_key() -> None:
     of = stages(linger=0, keep_order=True)
     one = lane("s", delivery("a", b"1"), delivery("b", b"2"), delivery("a", b"3"), delivery("c", b"4"))
     touched(of, one)
@@ -196,14 +196,14 @@ def test_in_order_a_shard_has_one_request_on_its_way_with_at_most_one_record_of_
     assert [entry.data for entry in batch.entries] == [b"3"]
 
 
-def test_in_order_records_without_a_key_wait_for_no_one() -> None:
+def test_in_order_records_without_a_key_share_a_request() -> None:
     of = stages(linger=0, keep_order=True)
     touched(of, lane("s", *(PendingRecord(b"x", KEYLESS, "0", 7, 0.0) for _ in range(5))))
     (batch,) = of.batcher.ready(9, 0.0)
     assert len(batch.entries) == 5
 
 
-def test_in_order_an_aggregate_of_a_shard_travels_alone_and_again_before_anything_else() -> None:
+def test_in_order_an_aggregate_of_a_shard_is_sent_alone_and_retried_before_anything_else() -> None:
     of = stages(linger=0, keep_order=True, aggregating=True, aggregation=Aggregation(max_records=3))
     one, other = lane("s", *some(9)), lane("t", *some(2))
     touched(of, one, other)
@@ -232,7 +232,7 @@ def test_a_refused_request_in_halves_has_the_same_entries_of_the_same_lanes() ->
     assert left.lanes | right.lanes == {one, other}
 
 
-def test_a_refused_request_in_samples_and_rest_has_the_same_entries_each_once() -> None:
+def test_a_refused_request_in_samples_and_others_has_the_same_entries_each_once() -> None:
     of = stages(linger=0)
     one, other = lane("s", *some(7)), lane("t", *some(4))
     touched(of, one, other)
@@ -250,7 +250,7 @@ def test_a_refused_request_in_samples_and_rest_has_the_same_entries_each_once() 
             assert span_lane in part.lanes
 
 
-def test_lanes_that_may_not_be_sent_from_cost_nothing_until_their_records_time_out() -> None:
+def test_lanes_that_may_not_send_are_not_checked_until_their_records_time_out() -> None:
     of = Stages(Batching(linger=0), timeout=TIMEOUT)
     of.clocks.start(SERVICE, 0.0)
     assert of.clocks.run_out(TIMEOUT) == [SERVICE]
@@ -306,7 +306,7 @@ def test_due_lane_whose_records_time_out_before_its_alarm_gets_an_earlier_alarm(
     assert of.schedule.alarm == 5.0
 
 
-def test_shard_gives_its_share_and_then_the_rest_to_one_request_if_there_is_space() -> None:
+def test_shard_gives_its_share_and_then_its_other_records_to_one_request_if_there_is_space() -> None:
     of = stages(linger=0)
     one, other = lane("s", *some(300)), lane("t", *some(10))
     one.retry([delivery("failed")])

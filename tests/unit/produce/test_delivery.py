@@ -51,7 +51,7 @@ async def test_a_delivery_can_be_awaited_by_many_and_often() -> None:
     assert (await one).shard_id == one.result().shard_id == "shard-0"
 
 
-async def test_who_stops_waiting_is_forgotten_and_the_record_and_the_others_go_on() -> None:
+async def test_cancelled_waiter_is_removed_and_the_record_and_other_waiters_continue() -> None:
     one = delivery()
 
     async def wait() -> PutResult:
@@ -109,7 +109,7 @@ async def test_many_are_awaited_together_in_their_order_with_failures_in_their_p
     assert await Deliveries([]) == []
 
 
-def test_a_failure_is_unseen_until_somebody_looks() -> None:
+def test_failure_is_unobserved_until_a_caller_observes_it() -> None:
     unobserved = UnobservedFailures()
     all_of_them = some(ERRORS_SHOWN + 50)
     for one in all_of_them:
@@ -121,7 +121,7 @@ def test_a_failure_is_unseen_until_somebody_looks() -> None:
     assert (unobserved.count, len(unobserved.errors())) == (ERRORS_SHOWN + 48, ERRORS_SHOWN)
 
 
-def test_failures_nobody_sees_hold_no_more_than_some_megabytes() -> None:
+def test_unobserved_failures_hold_no_more_than_some_megabytes() -> None:
     unobserved = UnobservedFailures()
     for one in [delivery(data=bytes(2**20)) for _ in range(10)]:
         fail(one, unobserved)

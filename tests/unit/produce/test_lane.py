@@ -27,7 +27,7 @@ def test_records_taken_off_the_front_leave_memory_once_they_are_many() -> None:
     assert one.waiting[0].partition_key == "key-2000"
 
 
-def test_records_that_are_too_old_leave_an_aggregate_and_the_others_are_sent_again() -> None:
+def test_records_that_are_too_old_leave_an_aggregate_and_the_others_are_retried() -> None:
     one = lane("s", delivery("queued", admitted=8.0))
     old, young = delivery("old", admitted=0.0), delivery("young", admitted=5.0)
     alone, kept = delivery("alone", admitted=0.0), delivery("kept", admitted=6.0)
@@ -63,7 +63,7 @@ def test_emptied_lane_returns_all_records_in_order_but_those_that_are_settled() 
     assert one.first_failure == NEVER
 
 
-def test_aggregate_that_is_taken_apart_counts_its_attempts_to_its_unsettled_records() -> None:
+def test_aggregate_that_is_split_counts_its_attempts_to_its_unsettled_records() -> None:
     first, second = delivery("a"), delivery("b")
     packed = aggregate(first, second)
     packed.attempts, packed.maybe_written, packed.first_failure = 3, True, 7.0

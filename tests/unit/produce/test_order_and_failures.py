@@ -1,4 +1,4 @@
-"""Lanes and answers in trouble: what is late ends, what failed is not written, and order holds across reshards."""
+"""Lanes with failed records: these are retried or time out, and the order holds across reshards."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def batch_of(lane: Lane, *entries: PendingRecord) -> Batch:
 
 
 @pytest.mark.parametrize("shard_id", [None, "shardId-000000000000"])
-def test_request_of_which_nothing_was_written_is_sent_again_whole(shard_id: str | None) -> None:
+def test_request_without_a_written_record_is_retried_as_a_whole(shard_id: str | None) -> None:
     entries = [delivery(), delivery()]
     failed = PutRecordResult(error_code="ProvisionedThroughputExceededException", error_message="slower")
     verdict = settle(batch_of(Lane(shard_id, None, None), *entries), [failed, failed], None)
@@ -49,7 +49,7 @@ def test_request_of_which_nothing_was_written_is_sent_again_whole(shard_id: str 
     assert [part.entries for part in verdict.retries] == [entries]
 
 
-def test_lane_of_a_shard_that_stays_open_is_kept_while_it_is_empty_and_has_a_request_on_its_way() -> None:
+def test_lane_of_a_shard_that_stays_open_is_kept_while_it_is_empty_and_has_a_request_in_flight() -> None:
     routes = router()
     routes.follow(ShardMap([shard(0, 0, MIDDLE - 1), shard(1, MIDDLE, LAST)]))
     lane = routes.lanes[0]
@@ -58,7 +58,7 @@ def test_lane_of_a_shard_that_stays_open_is_kept_while_it_is_empty_and_has_a_req
     assert routes.lanes[0] is lane
 
 
-def test_grandchild_waits_for_what_its_grandparent_has_on_its_way() -> None:
+def test_grandchild_waits_for_the_requests_in_flight_of_its_grandparent() -> None:
     routes = router()
     routes.follow(ShardMap([shard(0, 0, LAST)]))
     grandparent = routes.lanes[0]
@@ -70,7 +70,7 @@ def test_grandchild_waits_for_what_its_grandparent_has_on_its_way() -> None:
     assert not any(lane.closed_by_order() for lane in routes.lanes)
 
 
-def test_what_failed_goes_again_oldest_first_whatever_order_requests_failed_in() -> None:
+def test_failed_records_are_retried_oldest_first_whatever_order_requests_failed_in() -> None:
     lane = Lane("shardId-000000000000", None, None)
     older, newer = delivery(admitted=1.0), delivery(admitted=2.0)
     lane.retry([older])
@@ -96,7 +96,7 @@ def test_lane_that_is_due_while_no_request_may_go_out_still_times_out() -> None:
     assert stages.schedule.expired == [(lane, [record])]
 
 
-def test_records_of_one_key_alone_leave_the_next_request_room_for_none() -> None:
+def test_queued_records_wait_behind_a_retried_record_of_their_key() -> None:
     stages = Stages(Batching(linger=0), keep_order=True)
     lane = Lane("shardId-000000000000", None, None)
     first, second, third = delivery(), delivery(), delivery()
@@ -108,7 +108,7 @@ def test_records_of_one_key_alone_leave_the_next_request_room_for_none() -> None
     assert lane.waiting[lane.head :] == [second, third]
 
 
-def test_no_request_is_sent_where_the_pace_allows_nothing_of_what_would_fill_it() -> None:
+def test_no_request_is_sent_if_the_pace_allows_none_of_the_records_that_would_fill_it() -> None:
     stages = Stages(Batching(linger=1.0, max_records=2), keep_order=False)
     pace = Pace(RateLimits(records_per_second=1), 0.0)
     pace.take(1, 5)
@@ -119,7 +119,7 @@ def test_no_request_is_sent_where_the_pace_allows_nothing_of_what_would_fill_it(
     assert lane.backoff_until > 0.0
 
 
-def test_in_order_nothing_leaves_a_lane_in_the_moment_in_which_a_record_there_is_late() -> None:
+def test_in_order_nothing_leaves_a_lane_in_the_moment_in_which_a_record_there_times_out() -> None:
     stages = Stages(Batching(linger=0), keep_order=True)
     lane = Lane("shardId-000000000000", None, None)
     lane.backoff_until = 30.0  # it rested until that very moment

@@ -8,7 +8,7 @@ from kinstream.produce.pace import BURST, Outage, Pace, delay
 MIB = 1024 * 1024
 
 
-def test_a_rested_shard_takes_a_second_of_its_pace_at_once_and_then_as_much_as_comes_back() -> None:
+def test_shard_after_a_pause_takes_a_second_of_its_rate_at_once_and_then_its_rate() -> None:
     pace = Pace(RateLimits(records_per_second=100), 0.0)
     assert pace.spend(100, 100, 0.0)
     assert not pace.spend(1, 1, 0.0)
@@ -17,7 +17,7 @@ def test_a_rested_shard_takes_a_second_of_its_pace_at_once_and_then_as_much_as_c
     assert not pace.spend(1, 1, 0.5)
 
 
-def test_what_may_be_sent_after_the_wait_that_was_told_may_be_sent() -> None:
+def test_record_may_be_sent_after_the_returned_wait() -> None:
     pace = Pace(RateLimits(records_per_second=7, bytes_per_second=1024), 0.0)
     now = 0.0
     for _ in range(1000):
@@ -28,7 +28,7 @@ def test_what_may_be_sent_after_the_wait_that_was_told_may_be_sent() -> None:
     assert now == pytest.approx(1000 * 300 / 1024, rel=0.01)
 
 
-def test_a_record_larger_than_a_burst_goes_once_the_shard_has_rested_and_is_paid_for_afterwards() -> None:
+def test_record_larger_than_a_burst_is_sent_after_a_full_pause_and_charged_afterwards() -> None:
     pace = Pace(RateLimits(bytes_per_second=MIB), 0.0)
     assert pace.wait(1, 5 * MIB, 0.0) == 0
     pace.take(1, 5 * MIB)
@@ -44,7 +44,7 @@ def test_a_refusal_lowers_the_pace_at_once_and_those_that_were_sent_before_lower
     assert pace.share == pytest.approx(0.7, rel=0.05)
 
 
-def test_a_pace_that_was_refused_for_ten_minutes_is_back_within_eight_seconds() -> None:
+def test_pace_that_was_refused_for_ten_minutes_recovers_within_eight_seconds() -> None:
     pace = Pace(RateLimits(), 0.0)
     now = 0.0
     tries = 0
@@ -85,7 +85,7 @@ def test_a_limit_below_the_bound_is_found_and_used_well() -> None:
     assert refused < 0.1 * sent
 
 
-def test_one_failure_is_no_outage_but_two_in_a_row_leave_one_request_at_a_time() -> None:
+def test_two_failures_in_a_row_are_an_outage_with_one_request_at_a_time() -> None:
     outage = Outage(0.05, 5.0)
     outage.failed(0.0, 1.0, 0.5, quota_left=True)
     assert outage.allowed(3, 16, 1.0) == 13
@@ -107,7 +107,7 @@ def test_requests_that_fail_together_count_once_and_an_empty_quota_counts_as_an_
     assert outage.allowed(0, 16, 1.0) == 0
 
 
-def test_pauses_double_to_their_limit_with_jitter_in_their_upper_half() -> None:
+def test_delays_double_to_their_limit_with_jitter_in_their_upper_half() -> None:
     assert [delay(n, 1.0, 0.05, 1.0) for n in range(1, 8)] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
     assert delay(3, 0.0, 0.05, 1.0) == 0.1
     assert delay(10_000, 1.0, 0.05, 7.0) == 7.0
@@ -140,7 +140,7 @@ def test_records_that_reach_the_limit_of_bytes_first_are_not_limited_by_their_nu
         (60_000.0, Aggregation(), MIB / 60_010 / 1000),
     ],
 )
-def test_gain_of_aggregation_is_bound_by_bytes_and_by_what_an_aggregate_holds(
+def test_gain_of_aggregation_is_bound_by_bytes_and_by_the_limits_of_an_aggregate(
     average: float, aggregation: Aggregation, gain: float
 ) -> None:
     assert Pace(RateLimits(records_per_second=1000, bytes_per_second=MIB), 0.0).gain(
@@ -148,7 +148,7 @@ def test_gain_of_aggregation_is_bound_by_bytes_and_by_what_an_aggregate_holds(
     ) == pytest.approx(gain)
 
 
-def test_gain_does_not_depend_on_what_the_shard_refused() -> None:
+def test_gain_does_not_depend_on_throttling() -> None:
     pace = Pace(RateLimits(), 0.0)
     before = pace.gain(Aggregation(), 100.0)
     pace.refused(0.0, 0.0)

@@ -39,7 +39,7 @@ def test_all_records_wait_in_one_lane_until_their_shards_are_known_and_then_move
         assert lane.waiting == sorted(lane.waiting, key=lambda one: one.admitted)
 
 
-def test_a_lane_whose_shard_stays_open_stays_and_a_child_waits_for_its_parent_where_order_is_kept() -> None:
+def test_lane_of_an_open_shard_is_kept_and_with_order_a_child_waits_for_its_parent() -> None:
     routes = router(keep_order=True)
     whole = shard_map(1)
     routes.follow(whole)
@@ -67,7 +67,7 @@ def test_records_without_a_key_go_to_the_open_shards_in_turn() -> None:
     assert {one.partition_key for one in records} == {KEYLESS}
 
 
-def test_records_without_a_key_go_anywhere_while_the_shards_are_not_known() -> None:
+def test_records_without_a_key_get_random_hash_keys_while_the_shards_are_not_known() -> None:
     routes = router()
     numbers = iter([5, 7])
     records = [keyless(), keyless(), delivery("key")]

@@ -58,7 +58,7 @@ def keys_of(shard: int, known: ShardMap, count: int) -> list[str]:
     return [key for key in keys if find_shards([delivery(key)], known.ends) == [shard]][:count]
 
 
-def test_only_what_failed_is_sent_again_and_result_i_belongs_to_entry_i() -> None:
+def test_only_failed_records_are_retried_and_result_i_belongs_to_entry_i() -> None:
     one, other = lane("shard-0"), lane("shard-1")
     a, b, c, d = (delivery(name) for name in "abcd")
     verdict = settle(
@@ -77,21 +77,21 @@ def test_only_what_failed_is_sent_again_and_result_i_belongs_to_entry_i() -> Non
     assert verdict.misrouted == 0
 
 
-def test_a_record_alone_is_well_in_any_shard_but_the_map_is_old() -> None:
+def test_single_record_is_accepted_in_any_shard_but_the_map_is_outdated() -> None:
     record = delivery()
     verdict = settle(batch((lane("shard-0"), [record])), [written("shard-7")], shard_map(1))
     assert verdict.misrouted == 1
     assert verdict.written == [([record], [written("shard-7")])]
 
 
-def test_nothing_is_a_stray_where_no_shard_was_meant() -> None:
+def test_no_record_is_misrouted_if_no_shard_was_expected() -> None:
     record = delivery()
     verdict = settle(batch((lane(None), [record])), [written("shard-7")], None)
     assert verdict.misrouted == 0
     assert verdict.written
 
 
-def test_an_aggregate_is_sent_again_whole_if_any_of_its_records_lies_outside_the_shard_that_took_it() -> None:
+def test_aggregate_is_retried_as_a_whole_if_any_of_its_records_is_outside_the_shard_that_stored_it() -> None:
     known = shard_map(1)
     halves = shard_map(2, first=1, earlier=known)
     inside, outside = keys_of(0, halves, 3), keys_of(1, halves, 1)
@@ -134,11 +134,11 @@ def test_an_aggregate_in_a_shard_that_is_not_known_yet_waits_for_the_map() -> No
         (service_error("PutRecords", 400, "ThrottlingException", ""), False),
     ],
 )
-def test_only_what_no_retry_can_help_ends_records_at_once(error: KinesisError, ends_it: bool) -> None:
+def test_only_errors_that_no_retry_can_help_fail_records_at_once(error: KinesisError, ends_it: bool) -> None:
     assert is_final(error) is ends_it
 
 
-def test_a_request_without_an_answer_leaves_all_its_records_in_doubt_and_one_that_was_not_sent_none() -> None:
+def test_records_may_be_written_after_a_request_without_a_response_but_not_after_one_that_was_not_sent() -> None:
     record = delivery()
     lost = ConnectionLost("cut")
     lost.attempts, lost.maybe_written = 1, True
@@ -153,7 +153,7 @@ def test_a_request_without_an_answer_leaves_all_its_records_in_doubt_and_one_tha
     assert part.reason == "throttled"
 
 
-def test_a_record_that_was_settled_before_stays_as_it_is_and_payloads_are_let_go() -> None:
+def test_record_that_was_settled_before_is_not_changed_and_payloads_are_released() -> None:
     entry = aggregate(3, ["k"])
     first, late, last = entry.members
     elsewhere = PutResult("elsewhere", "1")
@@ -165,7 +165,7 @@ def test_a_record_that_was_settled_before_stays_as_it_is_and_payloads_are_let_go
     assert (first.data, entry.data, entry.members) == (b"", b"", [])
 
 
-def test_a_result_tells_the_attempts_alone_and_in_aggregates_together() -> None:
+def test_result_has_the_attempts_of_a_record_and_of_its_aggregates() -> None:
     record: PendingRecord = delivery()
     record.attempts, record.maybe_written = 2, True
     mark_written([record], [written("shard-3", "9")])

@@ -105,7 +105,7 @@ def test_summary_counts_by_cause_the_most_frequent_first() -> None:
     )
 
 
-def test_summary_leaves_out_what_was_observed() -> None:
+def test_summary_leaves_out_observed_failures() -> None:
     unobserved = UnobservedFailures()
     for one in fail(unobserved, 4, SLOW):
         one.value()

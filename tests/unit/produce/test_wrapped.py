@@ -64,7 +64,7 @@ def test_data_that_is_not_a_valid_aggregate_is_not_wrapped(data: bytes) -> None:
         assert made.data == data
 
 
-def test_what_a_payload_codec_returns_decides() -> None:
+def test_result_of_a_payload_codec_decides() -> None:
     assert (
         type(Admission(BufferLimits(), payload_codec=lambda data: b"<" + data).one(INNER, "outer", None))
         is PendingRecord
@@ -102,7 +102,7 @@ def test_payload_that_only_fits_without_a_container_is_refused_and_put_record_is
         assert "put_record " in str(error)
 
 
-def test_payload_that_does_not_fit_without_a_container_either_is_refused_without_a_word_of_put_record() -> None:
+def test_payload_that_does_not_fit_without_a_container_either_is_refused_without_naming_put_record() -> None:
     of = Admission(BufferLimits())
     of.record_limit = len(INNER)
     with pytest.raises(InvalidRecord) as refused:
@@ -134,7 +134,7 @@ def test_inside_an_aggregate_a_payload_has_no_container_of_its_own() -> None:
     assert unpack(entry.data) == [("outer", None, b"first"), ("outer", None, INNER), ("outer", None, b"last")]
 
 
-def test_payload_that_travels_alone_keeps_its_container() -> None:
+def test_payload_that_is_sent_alone_keeps_its_container() -> None:
     waiting = [admitted(INNER, "schlüssel", "7"), admitted(b"x" * 60_000)]
     for queue in (waiting, waiting[:1]):
         entry, taken = aggregate.pack(queue, 0, 10, 51200, 1000)
@@ -167,7 +167,7 @@ def test_result_has_the_subsequence_number_that_readers_see() -> None:
     assert alone.data == b""
 
 
-def test_container_of_one_is_right_in_every_shard_that_took_it() -> None:
+def test_container_of_one_is_accepted_in_every_shard() -> None:
     made = admitted(INNER, "outer", "0")
     assert judge(made, written("a shard that is not known"), None) is True
     assert in_doubt(made) == 0
