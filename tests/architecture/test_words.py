@@ -35,6 +35,8 @@ FILES = (
     "tests/contract/**/*.py",
     "tests/story/test_local_*.py",
     "tests/unit/local/**/*.py",
+    "tests/simulation/producing.py",
+    "tests/simulation/test_producer*.py",
     "tests/unit/produce/*.py",
 )
 

@@ -56,7 +56,7 @@ WEATHERS: dict[str, Faults] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What happens in one life."""
+    """Parameters of one life."""
 
     seed: int
     shards: int = 3
@@ -93,8 +93,8 @@ class Put:
     """One record that was put.
 
     Attributes:
-        outcome: What the caller was told.
-        settled: When, for those that somebody waited for from the start.
+        outcome: The result that the caller received.
+        settled: When it was settled, if a task awaited it from the start.
     """
 
     number: int
@@ -109,7 +109,7 @@ class Put:
 
 @dataclass
 class Story:
-    """What is left of a life."""
+    """Results of a life."""
 
     plan: Plan
     puts: list[Put]
@@ -310,7 +310,7 @@ async def fresh_credentials() -> Credentials:
 
 
 def outcome(delivery: Delivery) -> PutResult | ProduceError:
-    """Return what became of a record."""
+    """Return the outcome of a record."""
     try:
         return delivery.result()
     except ProduceError as error:
@@ -329,7 +329,7 @@ def members(data: bytes) -> list[int]:
     return [number_of(data)] if inner is None else [number_of(one) for _, _, one in inner]
 
 
-# What must hold. Each raises AssertionError, and says what it saw.
+# Invariants. Each raises AssertionError with the violation.
 
 
 def nothing_is_lost(story: Story) -> None:
@@ -368,14 +368,14 @@ def nothing_is_over_a_limit(story: Story) -> None:
 
 
 def only_what_failed_is_sent_again(story: Story) -> None:
-    """A record goes out again only once it is known that it failed, that nobody knows, or that no reader will see it."""
+    """A record is retried only once it has failed, its result is unknown, or no reader will see it."""
     good = {(one.shard_id, one.sequence_number) for one in story.reading.seen}
     busy_until: dict[int, float] = {}
     final: dict[int, Trip] = {}
     for trip in puts_of(story):
         for entry in trip.request.records:
             for number in members(entry.data):
-                assert number not in final, f"record {number} is sent again though it was written: {trip.sent}"
+                assert number not in final, f"record {number} is retried though it was written: {trip.sent}"
                 assert busy_until.get(number, 0.0) <= trip.sent, f"record {number} is sent twice at once: {trip.sent}"
                 busy_until[number] = trip.ended
         for place, entry in enumerate(trip.request.records):
@@ -389,7 +389,7 @@ def duplicates_are_few_and_told(story: Story) -> None:
     unknown: Counter[int] = Counter()
     for trip in puts_of(story):
         for place, entry in enumerate(trip.request.records):
-            # What an InternalFailure means for a record, nobody says.
+            # It is not documented if a record may be written after an InternalFailure.
             if not trip.known or (trip.codes and trip.codes[place] == "InternalFailure"):
                 unknown.update(members(entry.data))
     copies = Counter(number_of(one.data) for one in story.reading.seen)
@@ -423,7 +423,7 @@ def order_is_kept(story: Story) -> None:
 def what_waits_behind_a_failure_is_not_written(story: Story) -> None:
     """A record that was put before an earlier one of its key had failed must not pass it.
 
-    One that failed on its way may be written after all, and the others of its aggregate with it.
+    A record of a request that failed may be written after all, and the others of its aggregate with it.
     """
     if story.plan.order is None:
         return

@@ -12,7 +12,7 @@ from tests.simulation.seeds import SEEDS, summed
 
 
 def lives(kind: str, seeds: int, **fixed: Any) -> Counter[str]:
-    """Live so many plans, check each, and return what happened in all of them together."""
+    """Live a number of plans, check each, and return the sum of their events."""
 
     def life(seed: int) -> Counter[str]:
         story = live(draw(seed, **fixed))
@@ -56,11 +56,11 @@ def test_order_of_each_key_holds_under_partial_failures_and_reshards() -> None:
 
 
 @pytest.mark.timeout(120 + SEEDS)
-def test_order_of_each_key_holds_where_shards_are_split_and_merged_faster_than_puts_are_answered() -> None:
+def test_order_of_each_key_holds_if_shards_are_split_and_merged_faster_than_requests_return() -> None:
     fixed: dict[str, Any] = {"order": "key", "keyless": False, "weather": "fine", "reshards": 30, "transition": 0.0}
     lives("order, slow", SEEDS // 2, **fixed, latency=(0.05, 4.0), pause=0.02, keys=20, shards=3, putters=2, close=None)
 
 
 @pytest.mark.timeout(120 + SEEDS)
-def test_order_of_each_key_holds_when_nobody_knows_what_was_written() -> None:
+def test_order_of_each_key_holds_when_results_are_unknown() -> None:
     lives("order, unknown", SEEDS // 2, order="key", keyless=False, weather="everything", reshards=3, keys=3)

@@ -129,7 +129,7 @@ def test_a_record_is_written_though_a_stranger_cancels_all_tasks_while_it_linger
     simulate(program)
 
 
-def test_in_order_a_key_goes_on_after_a_stranger_cancelled_its_request() -> None:
+def test_in_order_a_key_continues_after_a_stranger_cancelled_its_request() -> None:
     async def program() -> None:
         place = Place()
         producer = place.producer(order="key", batch=Batching(linger=0))
@@ -150,7 +150,7 @@ def test_in_order_a_key_goes_on_after_a_stranger_cancelled_its_request() -> None
     simulate(program)
 
 
-def test_a_close_that_was_cancelled_again_and_again_is_a_close_all_the_same() -> None:
+def test_close_that_was_cancelled_repeatedly_closes_the_producer() -> None:
     async def program() -> None:
         place = Place(lambda operation, request: _forever() if operation == "PutRecords" else None)
         producer = place.producer(batch=Batching(linger=0))
@@ -213,7 +213,7 @@ def test_a_producer_is_closed_after_the_loop_of_its_puts_has_ended() -> None:
 
 
 @pytest.mark.parametrize("way", ["closed", "late", "broken"])
-def test_admitted_is_what_was_settled_and_what_is_in_the_buffer(way: str) -> None:
+def test_admitted_records_are_settled_or_in_the_buffer(way: str) -> None:
     async def program() -> None:
         events: list[Event] = []
         place = Place(lambda operation, request: _forever() if operation == "DescribeStreamSummary" else None)
@@ -238,7 +238,7 @@ def test_admitted_is_what_was_settled_and_what_is_in_the_buffer(way: str) -> Non
     simulate(program)
 
 
-def test_a_listing_that_lags_behind_a_split_is_asked_for_again_and_nothing_is_lost() -> None:
+def test_listing_that_lags_behind_a_split_is_requested_again_and_nothing_is_lost() -> None:
     old: dict[str, Any] = {}
 
     def lag(operation: str, request: Any) -> Response | None:
@@ -265,7 +265,7 @@ def test_a_listing_that_lags_behind_a_split_is_asked_for_again_and_nothing_is_lo
     simulate(program)
 
 
-def test_a_first_listing_with_holes_is_asked_for_again() -> None:
+def test_first_listing_with_gaps_is_requested_again() -> None:
     half = {
         "ShardId": "shardId-000000000000",
         "HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": str(2**127 - 1)},
@@ -287,7 +287,7 @@ def test_a_first_listing_with_holes_is_asked_for_again() -> None:
     simulate(program)
 
 
-def test_a_full_buffer_does_not_wait_for_company() -> None:
+def test_records_do_not_linger_in_a_full_buffer() -> None:
     async def program() -> None:
         place = Place()
         async with place.producer(buffer=BufferLimits(max_records=10), batch=Batching(linger=5.0)) as producer:
@@ -298,7 +298,7 @@ def test_a_full_buffer_does_not_wait_for_company() -> None:
     simulate(program)
 
 
-def test_put_many_takes_what_came_before_its_iterable_raised() -> None:
+def test_put_many_buffers_the_records_before_its_iterable_raised() -> None:
     async def program() -> None:
         place = Place()
 
@@ -315,7 +315,7 @@ def test_put_many_takes_what_came_before_its_iterable_raised() -> None:
     simulate(program)
 
 
-def test_no_aggregate_is_made_by_the_shards_of_a_stream_that_was_deleted_and_made_anew() -> None:
+def test_no_aggregate_is_built_by_the_shards_of_a_stream_that_was_deleted_and_created_again() -> None:
     async def program() -> None:
         place = Place(shards=2)
         producer = place.producer(batch=Batching(linger=0.05))
@@ -336,7 +336,7 @@ def test_no_aggregate_is_made_by_the_shards_of_a_stream_that_was_deleted_and_mad
     simulate(program)
 
 
-def test_in_order_what_shares_an_aggregate_with_a_late_record_of_its_key_is_not_sent_again() -> None:
+def test_in_order_a_record_behind_one_that_timed_out_in_its_aggregate_is_not_retried() -> None:
     sent: list[int] = []
 
     async def hang(operation: str, request: Any) -> Response | None:
@@ -370,7 +370,7 @@ def test_in_order_what_shares_an_aggregate_with_a_late_record_of_its_key_is_not_
     simulate(program)
 
 
-def test_events_add_up_also_where_an_aggregate_is_judged_after_its_request() -> None:
+def test_events_add_up_if_an_aggregate_is_judged_after_its_request() -> None:
     async def program() -> None:
         events: list[Event] = []
         place = Place(shards=1)

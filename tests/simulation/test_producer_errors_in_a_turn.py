@@ -102,7 +102,7 @@ def test_every_record_is_settled_at_whatever_line_of_a_turn_memory_runs_out(opti
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # the error came before its task
 @pytest.mark.parametrize("options", WAYS, ids=str)
 def test_a_signal_handlers_exception_within_a_turn_leaves_no_record_unsettled(options: dict[str, Any]) -> None:
-    """It ends the loop's run. Whoever runs the loop again finds every record settled."""
+    """It ends the loop's run. When the loop runs again, every record is settled."""
     lines = lines_of(options)
     for k in range(7, lines, max(lines // (POINTS // 4), 1)):
         strike, program = strike_at(k, KeyboardInterrupt), Program(options)

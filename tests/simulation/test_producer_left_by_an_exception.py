@@ -31,7 +31,7 @@ def dead(operation: str, request: Any) -> Awaitable[None] | None:
 
 
 class Left:
-    """What was seen of a block that an exception left."""
+    """Observations of a block that an exception left."""
 
     def __init__(self) -> None:
         self.error: BaseException | None = None

@@ -1,4 +1,4 @@
-"""A producer that nobody closed: its records are settled when its event loop ends, and the loss is reported once."""
+"""A producer that is never closed: its records are settled when its event loop ends, and the loss is reported once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Program = Callable[["Life"], Coroutine[Any, Any, None]]
 
 
 class Life:
-    """What a program left behind: a producer, and deliveries."""
+    """Objects that an application leaves behind: a producer, and deliveries."""
 
     def __init__(self) -> None:
         self.producer: Producer | None = None
@@ -143,7 +143,7 @@ def reports(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return what kinstream logged, and what asyncio says of tasks that were not awaited."""
     kept = ("kinstream", "asyncio")
     messages = [record.getMessage() for record in caplog.records if record.name.startswith(kept)]
-    return [message for message in messages if "coro=<Producer.put" not in message]  # the program's own tasks
+    return [message for message in messages if "coro=<Producer.put" not in message]  # tasks of the application
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -187,7 +187,7 @@ async def never_used(life: Life) -> None:
 
 
 async def dropped(life: Life) -> None:
-    """Nobody holds the producer, and the event loop runs on: it writes what it has."""
+    """No variable holds the producer, and the event loop continues: its records are written."""
     producer = Place().producer(batch=Batching(linger=0.02))
     life.deliveries = [await producer.put(b"data", "key")]
     del producer
@@ -199,7 +199,7 @@ async def dropped(life: Life) -> None:
 @pytest.mark.parametrize("program", [closed, idle, never_used, dropped])
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.filterwarnings("error")
-def test_nothing_is_said_of_a_producer_that_has_no_records(
+def test_producer_without_records_is_not_reported(
     end: Callable[[Coroutine[Any, Any, None]], None], program: Program, caplog: pytest.LogCaptureFixture
 ) -> None:
     life = Life()

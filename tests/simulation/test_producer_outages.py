@@ -1,4 +1,4 @@
-"""What a producer logs while its requests fail for longer than a moment."""
+"""Logs of a producer whose requests fail for longer than a moment."""
 
 from __future__ import annotations
 
@@ -309,7 +309,7 @@ def test_errors_at_close_are_those_that_are_still_unobserved(count: int, size: i
     assert {type(one.__cause__) for one in error.exceptions} == {RequestTimedOut}
 
 
-def test_await_that_is_given_up_after_the_failure_is_told_at_the_end() -> None:
+def test_await_that_is_cancelled_after_the_failure_is_reported_at_close() -> None:
     async def story() -> Undelivered:
         producer = Ground(DEAD).producer(**QUICK)
         early = await producer.put_many([(b"canary", f"k{n}") for n in range(10)])

@@ -129,7 +129,7 @@ def written_bytes(ground: Ground, start: float, end: float) -> int:
     return sum(len(one.data) + len(one.partition_key) for one in written if start <= one.arrival - began < end)
 
 
-def test_a_service_that_is_down_is_not_asked_again_and_again() -> None:
+def test_service_that_is_down_gets_few_requests() -> None:
     """R4: sixty seconds of nothing but HTTP 500."""
     down = (10.0, 70.0)
 
@@ -224,7 +224,7 @@ def test_close_keeps_its_time_and_drops_nothing_silently(fate: Fate, timeout: fl
 @pytest.mark.parametrize("fate", [Fate.BLACK_HOLE, Fate.UNSENT, Fate.THROTTLED])
 @pytest.mark.parametrize("order", [None, "key"])
 def test_close_keeps_its_time_with_100_000_records_buffered(fate: Fate, order: Any) -> None:
-    """R18. What it costs in memory is in tests/story/test_producer_memory.py."""
+    """R18. The memory is measured in tests/story/test_producer_memory.py."""
 
     async def program() -> None:
         ground = Ground(Faults.always(fate), shards=4)
@@ -328,7 +328,7 @@ def sweep(k: int, order: Any, weather: Faults) -> int:
             await handle
 
         waits = await cancelled_at(use(), k)
-        # Whatever was cancelled, the producer goes on as if nothing had been.
+        # Whatever was cancelled, the producer continues.
         delivery = await producer.put(b"99|", "k1")
         assert isinstance(await delivery, PutResult)
         await producer.flush()

@@ -178,7 +178,7 @@ def test_record_in_a_request_without_a_response_times_out_once_and_may_be_writte
     simulate(program)
 
 
-def test_request_ends_after_the_timeout_where_the_call_may_last_longer() -> None:
+def test_request_ends_after_the_timeout_even_if_the_call_may_last_longer() -> None:
     ended: list[float] = []
 
     async def hang(operation: str, request: Any) -> Response | None:
@@ -290,7 +290,7 @@ def test_attempts_of_a_record_that_timed_out_in_flight_are_the_same_whenever_its
 @pytest.mark.parametrize("order", [None, "key"])
 @pytest.mark.parametrize("aggregate", [None, Aggregation(max_records=4)], ids=["alone", "aggregated"])
 @pytest.mark.parametrize("in_flight", [False, True])
-def test_record_that_timed_out_in_a_part_of_a_refused_request_is_not_sent_any_more(
+def test_record_that_timed_out_in_a_part_of_a_refused_request_is_not_retried(
     order: Any, aggregate: Aggregation | None, in_flight: bool
 ) -> None:
     requests: list[list[str]] = []
@@ -538,7 +538,7 @@ def test_stream_that_is_not_found_for_a_moment_though_it_is_there_is_written_to(
     simulate(program)
 
 
-def test_stream_that_is_not_there_is_said_at_once_for_all_that_is_buffered() -> None:
+def test_missing_stream_fails_all_buffered_records_at_once() -> None:
     async def program() -> None:
         place = Place()
         place.service.ask("DeleteStream", StreamName=STREAM)
@@ -554,7 +554,7 @@ def test_stream_that_is_not_there_is_said_at_once_for_all_that_is_buffered() -> 
     simulate(program)
 
 
-def test_not_found_is_final_where_nobody_may_describe_the_stream() -> None:
+def test_not_found_is_final_if_describing_the_stream_is_denied() -> None:
     def deny(operation: str, request: Any) -> Response | None:
         return refusal("AccessDeniedException" if operation == "DescribeStreamSummary" else "ResourceNotFoundException")
 
@@ -651,7 +651,7 @@ def test_record_put_after_others_timed_out_unconfirmed_is_written_as_soon_as_the
     simulate(program)
 
 
-def test_records_behind_the_pace_time_out_if_their_stream_is_being_deleted_meanwhile() -> None:
+def test_records_behind_the_pace_time_out_if_their_stream_is_being_deleted() -> None:
     def deleting(operation: str, request: Any) -> Response | None:
         return described_as("DELETING") if operation == "DescribeStreamSummary" and now() > 1 else None
 
