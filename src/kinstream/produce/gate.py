@@ -102,7 +102,7 @@ class Gate:
         charge = delivery.size + OVERHEAD
         if self._credit > 0 and charge <= capacity.size - self._reserve and get_ident() == self._thread:
             self._credit -= 1
-            capacity.records -= 1
+            capacity.records -= 1  # `take` in place: a call would be a large part of a put
             capacity.size -= charge
             self.inbox.append(delivery)
             return True

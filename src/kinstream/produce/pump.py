@@ -113,7 +113,10 @@ class Pump:
 
     def task_ended(self) -> None:
         """Note that the current task ends, and schedule a turn."""
-        self._tasks.pop(asyncio.current_task(), None)
+        try:
+            self._tasks.pop(asyncio.current_task(), None)
+        except RuntimeError:
+            return  # no event loop runs: the task is destroyed
         self.schedule()
 
     def set_timer(self, due: float, now: float) -> None:
@@ -141,7 +144,7 @@ class Pump:
         self._stopped = True
         if self.loop_has_ended:
             return []
-        tasks = [task for task in [*self._tasks, self._timer] if task is not None]
+        tasks = [task for task in [*self._tasks, self._timer] if task is not None and not task.done()]
         for task in tasks:
             task.cancel()
         return tasks
