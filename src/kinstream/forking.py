@@ -44,11 +44,12 @@ def _exists(thread: threading.Thread) -> bool:
 
 def _await_ended() -> None:
     """Wait until the ended threads are gone. A thread that is alive cannot end before the fork: it would need the GIL."""
+    ended = _ended()
     for _ in range(EXIT_CHECKS):
-        ended = _ended()
         if not any(map(_exists, ended)):
             break
         threading.Event().wait(EXIT_CHECK_EVERY)
+        ended = _ended()
     _watched.difference_update(ended)
 
 

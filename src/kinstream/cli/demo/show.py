@@ -159,10 +159,12 @@ CAPTIONS = {
 def shard_table(found: Sequence[ShardRead], console: Console) -> Table:
     """Return a table with a row for each shard and a total, with the columns that fit the console."""
     unlimited = console.options.update_width(1000)  # a measurement never exceeds the width of its options
-    for table in (_table(found, columns) for columns in COLUMNS):
+    *wider, narrowest = COLUMNS
+    for columns in wider:
+        table = _table(found, columns)
         if console.measure(table, options=unlimited).maximum <= console.width:
-            break
-    return table
+            return table
+    return _table(found, narrowest)
 
 
 def _table(found: Sequence[ShardRead], columns: Sequence[str]) -> Table:
