@@ -173,6 +173,7 @@ def test_aggregate_with_a_missing_key_is_undeliverable(expand: Expand) -> None:
     assert isinstance(batches[1], Undeliverable)
     assert batches[1].record.sequence_number == "2"
     assert shown(batches) == [[("1", None, "outer", b"before")], [("3", None, "outer", b"after")]]
+    assert [type(batch) for batch in Deaggregation(expand)(bad, bad)] == [Undeliverable, Undeliverable]
 
 
 def test_aggregate_with_20_000_records_is_expanded_in_batches(expand: Expand) -> None:

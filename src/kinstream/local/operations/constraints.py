@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, NamedTuple, Protocol, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 import msgspec
 
@@ -18,27 +18,12 @@ MAX_VALUE_CHARACTERS = 2048
 """Maximum characters of an invalid value repeated in a response, which limits the size of the response."""
 
 
-class Constraint(Protocol):
-    """A rule for one member."""
-
-    def violation(self, value: Any) -> str | None:
-        """Return the rule that a present value violates, or None."""
-
-
 class Required:
     """The member must be present."""
-
-    def violation(self, value: Any) -> str | None:
-        """Return None, because any present value is valid."""
-        return None
 
 
 class Each:
     """The member is a structure with its own constraints."""
-
-    def violation(self, value: Any) -> str | None:
-        """Return None, because `check` checks the members of the structure."""
-        return None
 
 
 class Length:
@@ -108,7 +93,7 @@ class OneOf:
 class EachMember:
     """Rules for each member of a list."""
 
-    def __init__(self, *rules: Constraint) -> None:
+    def __init__(self, *rules: Length | OneOf) -> None:
         self.rules = rules
 
     def violation(self, value: Any) -> str | None:
@@ -186,14 +171,14 @@ def violation(path: str, value: Any, rule: str) -> str:
     return f"Value {shown} at '{path}' failed to satisfy constraint: {rule}"
 
 
-def _listed(rules: Sequence[Constraint]) -> str:
+def _listed(rules: Sequence[Length | OneOf]) -> str:
     """Return all rules for the members of a list or map with the wording of AWS, even if only one is violated."""
     reported = []
     for rule in rules:
         if isinstance(rule, Length):
             reported.append(f"Member must have length less than or equal to {rule.high}")
             reported.append(f"Member must have length greater than or equal to {rule.low}")
-        elif isinstance(rule, OneOf):
+        else:
             reported.append(f"Member must satisfy enum value set: [{', '.join(rule.values)}]")
     return ", ".join(reported)
 

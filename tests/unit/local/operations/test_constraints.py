@@ -18,12 +18,24 @@ def error_message(request: object) -> str:
 def test_request_within_its_constraints_passes() -> None:
     constraints.check(requests.PutRecord(stream_name="a", data=b"", partition_key="k"))
     constraints.check(requests.ListStreams())
+    constraints.check(requests.DescribeStream(stream_name="a", limit=10_000))
+    constraints.check(requests.EnhancedMonitoring(stream_name="a", shard_level_metrics=["ALL"]))
+    constraints.check(requests.RemoveTagsFromStream(stream_name="a", tag_keys=["ok"]))
+    constraints.check(requests.AddTagsToStream(stream_name="a", tags={"key": ""}))
 
 
 def test_violation_is_reported_with_the_wording_of_aws() -> None:
     assert error_message(requests.DescribeStream(stream_name="a", limit=0)) == (
         "1 validation error detected: Value '0' at 'limit' failed to satisfy constraint: "
         "Member must have value greater than or equal to 1"
+    )
+    assert "Member must have value less than or equal to 10000" in error_message(requests.DescribeStream(limit=10_001))
+
+
+def test_single_violation_of_a_blob_is_reported_with_its_size_and_without_its_data() -> None:
+    assert constraints.violation_error("data", b"secret", "Member must be short").message == (
+        "1 validation error detected: Value 'java.nio.HeapByteBuffer[pos=0 lim=6 cap=6]' at 'data' failed to satisfy "
+        "constraint: Member must be short"
     )
 
 
