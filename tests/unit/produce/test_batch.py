@@ -374,3 +374,103 @@ def test_aggregation_is_advised_if_it_would_help_a_shard_that_its_number_of_reco
     if advice is not None:
         assert advice.shard_id == "s"
         assert advice.factor > 1.5
+
+
+# Requests that are full
+
+
+def test_lanes_that_fill_a_request_exactly_are_sent_in_one() -> None:
+    of = stages(linger=0, max_records=10)
+    touched(of, *(lane(name, *some(5)) for name in "stu"))
+    assert [len(batch.entries) for batch in of.batcher.ready(9, 0.0)] == [10, 5]
+
+
+@pytest.mark.parametrize(("failed", "queued", "expected"), [(15, 0, [10, 5]), (10, 5, [10, 5]), (8, 5, [10, 3])])
+def test_failed_records_fill_a_request_before_queued_ones(failed: int, queued: int, expected: list[int]) -> None:
+    of = stages(linger=0, max_records=10)
+    one = lane("s", *some(queued))
+    retries = some(failed)
+    one.retry([*retries])
+    touched(of, one)
+    batches = of.batcher.ready(9, 0.0)
+    assert [len(batch.entries) for batch in batches] == expected
+    assert [entry for batch in batches for entry in batch.entries][:failed] == retries
+
+
+def test_failed_records_are_retried_at_the_pace_of_their_shard() -> None:
+    of = stages(linger=0)
+    one = lane("s", pace=Pace(RateLimits(records_per_second=10), 0.0))
+    one.retry([*some(20)])
+    touched(of, one)
+    (batch,) = of.batcher.ready(9, 0.0)
+    assert (len(batch.entries), len(one.retries)) == (10, 10)
+    assert one.backoff_until == of.schedule.alarm > 0.0
+
+
+def test_record_larger_than_the_rest_of_a_request_is_sent_in_the_next_one() -> None:
+    of = stages(linger=0, max_bytes=1024)
+    one = lane("s", delivery("large", b"x" * 1000))
+    one.retry([delivery("failed", b"x" * 100)])
+    touched(of, one)
+    assert [keys(batch) for batch in of.batcher.ready(9, 0.0)] == [["failed"], ["large"]]
+
+
+def test_last_record_of_a_shard_is_sent_alone_if_it_is_larger_than_the_limit_of_a_request() -> None:
+    of = stages(linger=0, max_bytes=1024)
+    touched(of, lane("s", delivery("small"), delivery("large", b"x" * 5000)))
+    assert [keys(batch) for batch in of.batcher.ready(9, 0.0)] == [["small"], ["large"]]
+
+
+def test_in_order_a_record_of_another_key_is_not_sent_if_the_request_has_no_space_for_it() -> None:
+    of = stages(linger=0, keep_order=True, max_bytes=1024)
+    one = lane("s", delivery("a"), delivery("large", b"x" * 1020))
+    failed = delivery("a")
+    one.retry([failed])
+    touched(of, one)
+    (batch,) = of.batcher.ready(9, 0.0)
+    assert batch.entries == [failed]
+    assert len(one) == 2
+
+
+# Aggregates
+
+
+def test_aggregates_that_a_request_has_no_space_for_are_sent_in_the_next_one() -> None:
+    of = stages(aggregating=True, linger=0, max_records=2, aggregation=Aggregation(max_records=3))
+    touched(of, lane("s", *some(9)))
+    batches = of.batcher.ready(9, 0.0)
+    assert [[len(entry.members) for entry in batch.entries if isinstance(entry, Aggregate)] for batch in batches] == [
+        [3, 3],
+        [3],
+    ]
+
+
+def test_aggregates_are_sent_at_the_pace_of_their_shard() -> None:
+    of = stages(aggregating=True, linger=0)
+    one = lane("s", *some(5), pace=Pace(RateLimits(records_per_second=10), 0.0))
+    assert one.pace is not None
+    one.pace.take(10, 0)
+    touched(of, one)
+    assert of.batcher.ready(9, 0.0) == []
+    assert one.backoff_until == of.schedule.alarm > 0.0
+    assert len(of.batcher.ready(9, of.schedule.alarm)) == 1
+
+
+def test_record_too_large_to_be_aggregated_is_sent_alone_in_the_next_request_if_the_first_has_no_space() -> None:
+    of = stages(aggregating=True, linger=0, max_bytes=2048, aggregation=Aggregation(max_bytes=1024))
+    touched(of, lane("s", *some(8)), lane("t", delivery("large", b"x" * 1800)))
+    first, second = of.batcher.ready(9, 0.0)
+    assert [type(entry) for entry in first.entries] == [Aggregate]
+    assert keys(second) == ["large"]
+
+
+def test_aggregate_has_the_first_failure_of_its_records() -> None:
+    of = stages(aggregating=True, linger=0)
+    one = lane("s", *some(2))
+    one.put_in_front([delivery(admitted=-2.0, first_failure=-1.0), delivery(admitted=-3.0, first_failure=-2.0)])
+    touched(of, one)
+    (batch,) = of.batcher.ready(9, 0.0)
+    (aggregate,) = batch.entries
+    assert isinstance(aggregate, Aggregate)
+    assert len(aggregate.members) == 4
+    assert aggregate.first_failure == -2.0
