@@ -8,10 +8,10 @@ from typing import Any
 
 
 class CancelledAt:
-    """Awaits a coroutine, and has the running task cancelled where it waits for the k-th time.
+    """Awaits a coroutine, and cancels the running task when it waits for the k-th time.
 
     Args:
-        coroutine: The program.
+        coroutine: The coroutine to await.
         k: At which of its awaits that really wait; the first is 1. 0 for none.
 
     Attributes:

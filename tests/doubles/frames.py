@@ -34,7 +34,7 @@ def event(value: Any, event_type: str = "SubscribeToShardEvent") -> bytes:
 
 
 def initial_response() -> bytes:
-    """Return what comes first."""
+    """Return the first item."""
     return event({}, "initial-response")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Heard:
-    """Takes any arguments, and gives them to who waits for them.
+    """Takes any arguments, and returns them to the caller of `wait`.
 
     Attributes:
         threads: The thread of each call, in order.
@@ -33,5 +33,5 @@ class Heard:
 
     @property
     def quiet(self) -> bool:
-        """Whether no call is left that nobody waited for."""
+        """True if every call was returned by `wait`."""
         return self._calls.empty()

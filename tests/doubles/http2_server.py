@@ -1,4 +1,4 @@
-"""An HTTP/2 server over TLS whose streams follow a script, including windows and resets."""
+"""An HTTP/2 server over TLS with streams that follow a script, including windows and resets."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Kinesis:
         self.state = State(transition=transition)
         self.store = MemoryStore()
         self._behind = Operations(self.state, self.store, clock)
-        # The last one is whose subscriptions the store tells of what is written.
+        # The store notifies the subscriptions of the operations that were created last.
         self._operations = Operations(self.state, self.store, clock, Quotas() if quotas else None)
         self._verifier = Verifier("local", "local", clock) if signed else None
         self._answered = 0
@@ -74,7 +74,7 @@ class Kinesis:
             self._verifier.verify("POST", "/", headers.items(), body)
 
     def act(self, operation: str, request: Any) -> Any:
-        """Do what a request asks for, and return the answer. Raises RequestError."""
+        """Execute a request, and return the answer. Raises RequestError."""
         return at_once(self._operations.call(operation, request, REGION))
 
     def answer(self, wire: WireFormat, told: Any, status: int = 200) -> Response:
@@ -140,7 +140,7 @@ class Kinesis:
 
 
 def at_once(call: Coroutine[Any, Any, Any]) -> Any:
-    """Return what a coroutine returns that waits for nothing."""
+    """Return the result of a coroutine that never waits."""
     try:
         call.send(None)
     except StopIteration as done:

@@ -15,9 +15,9 @@ _STATUS = Path("/proc/self/status")
 
 
 def peak_bytes() -> int:
-    """Return the most that this process had resident, whoever started it.
+    """Return the peak resident bytes of this process, without those of its parent process.
 
-    On Linux `ru_maxrss` is no less than what the process had that started this one: it would hide all that is smaller.
+    On Linux `ru_maxrss` is at least the value of the parent process, which would hide a smaller peak.
     """
     if _STATUS.exists():
         lines = _STATUS.read_text(encoding="ascii").splitlines()
@@ -27,7 +27,7 @@ def peak_bytes() -> int:
 
 
 def assert_nothing_is_kept(act: Callable[[], object], limit: int = 20_000) -> None:
-    """Fail if a function that is called 5,000 times keeps so much as one small object at each call.
+    """Fail if a function that is called 5,000 times keeps even one small object at each call.
 
     Args:
         act: The function.

@@ -31,7 +31,7 @@ FOREIGN = b"<html><body>Please log in to the network</body></html>"
 
 
 class Fate(StrEnum):
-    """What becomes of a request."""
+    """Result of a request on its path to the service and back."""
 
     FINE = "fine"
     UNSENT = "unsent"
@@ -53,7 +53,7 @@ class Fate(StrEnum):
     MISCOUNTED = "miscounted"
     """Acted on; the answer has a result too few or too many."""
     TRUNCATED = "truncated"
-    """Acted on; a 200 whose body is cut short."""
+    """Acted on; a 200 with a body that is cut short."""
     FOREIGN = "foreign"
     """Something else answers 200, in HTML."""
     BLACK_HOLE = "black_hole"
@@ -94,8 +94,8 @@ class Faults:
     Attributes:
         latency: Seconds of a request's way, each way: least and most.
         entry: In a put that fails in part, how likely each record is not to be written.
-        stays: The most seconds that a late request is under way.
-        push: What goes wrong with a subscription that has begun.
+        stays: Maximum seconds that a late request is in flight.
+        push: Failures of a subscription that has begun.
     """
 
     unsent: float = 0.0
@@ -152,9 +152,9 @@ class Trip:
         acted: When the service acted on it; None: it never did.
         ended: When its client had an answer or an error, or gave it up.
         known: Whether its answer, whole and right, came back to a client that still waited.
-        results: Of a put, what became of each record: where it is, or None for one that was not written.
+        results: Of a put, the result of each record: its shard and sequence number, or None if it was not written.
         codes: Of a put, the error code of each record; "" for one that was written.
-        subscription: What the service pushes in answer to it.
+        subscription: The subscription that the service pushes in response.
     """
 
     number: int
@@ -174,7 +174,7 @@ class Trip:
 
     @property
     def unknown(self) -> bool:
-        """Whether the client cannot know what became of a put's records."""
+        """True if the client cannot know whether the records of a put were written."""
         return not self.known and self.fate is not Fate.UNSENT
 
 
@@ -182,9 +182,9 @@ class Network:
     """The way to a service, for all clients.
 
     Args:
-        service: Where requests go.
-        seed: Draws what goes wrong.
-        weather: What may go wrong at a time (of the loop, in seconds), for an operation.
+        service: The service that receives the requests.
+        seed: Seed of the failures that are drawn.
+        weather: Possible failures at a time (of the loop, in seconds), for an operation.
 
     Attributes:
         trips: All requests so far.
@@ -214,7 +214,7 @@ class Network:
         self._last_arrival = 0.0
 
     async def calm(self) -> None:
-        """Wait until no request is under way any more, late ones included."""
+        """Wait until no request is in flight, late ones included."""
         await asyncio.sleep(max(0.0, self._last_arrival - asyncio.get_running_loop().time()) + 0.001)
 
     def connect(self) -> LocalTransport:
@@ -222,7 +222,7 @@ class Network:
         return LocalTransport(self)
 
     def draw(self, operation: str, size: int) -> tuple[Trip, Faults]:
-        """Return a new request's trip, and what may go wrong with it."""
+        """Return a new request's trip, and its possible failures."""
         now = asyncio.get_running_loop().time()
         faults = self.weather(now, operation)
         fate = faults.draw(self.random)
@@ -237,7 +237,7 @@ class Network:
         return trip, faults
 
     def arrives(self, delay: float, arrive: Callable[[], None]) -> None:
-        """Let a request arrive later, whatever its client does meanwhile."""
+        """Let a request arrive later, whatever its client does in the meantime."""
         loop = asyncio.get_running_loop()
         self._last_arrival = max(self._last_arrival, loop.time() + delay)
         loop.call_later(delay, arrive)
@@ -301,14 +301,14 @@ class LocalTransport:
         self._closed = False
 
     async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Response:
-        """Send a POST, and return what comes back."""
+        """Send a POST, and return the response."""
         answer, _, _ = await self._send(headers, body, progress)
         return answer
 
     async def stream(
         self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float
     ) -> StreamedResponse:
-        """Send a POST, and return what is pushed in answer to it."""
+        """Send a POST, and return the stream that is pushed in response."""
         answer, trip, faults = await self._send(headers, body, progress)
         if trip.subscription is None or answer.headers["content-type"] != CONTENT_TYPE:
             return WholeAnswer(answer)
@@ -392,7 +392,7 @@ class LocalTransport:
         return answer
 
     async def _wait(self, seconds: float) -> None:
-        """Wait, unless the connections are closed meanwhile."""
+        """Wait, unless the connections are closed in the meantime."""
         loop = asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
         timer = loop.call_later(seconds, _end, over)
@@ -404,7 +404,7 @@ class LocalTransport:
             self._waiting.discard(over)
 
     async def close(self) -> None:
-        """Close all connections: who waits for an answer hears so."""
+        """Close all connections. Requests that wait for a response fail."""
         self._closed = True
         for pushed in self._pushes:
             pushed.lose()

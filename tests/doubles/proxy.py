@@ -34,14 +34,14 @@ class Break(StrEnum):
 
 @dataclass(kw_only=True)
 class Trouble:
-    """What the proxy does to connections.
+    """Failures that the proxy injects into connections.
 
     Attributes:
         healthy: How likely a connection is carried to its end.
         refused: How likely it is ended at once.
         stalled: Of those that break, the part that stalls instead.
         after_bytes: Bytes that a connection carries to the server before it breaks: least and most.
-        after_answered: The same where it breaks on the way back; answers to puts are short.
+        after_answered: The same for the bytes to the client. Responses to puts are short.
         delay: How likely a piece is held up.
         held: For how many seconds at most.
     """
@@ -61,7 +61,7 @@ class FaultProxy:
 
     Attributes:
         port: Its port on 127.0.0.1.
-        trouble: What it does; it may be changed as it runs.
+        trouble: Failures to inject. They may be changed while the proxy runs.
         ends: How connections ended.
         carried: Bytes that went through, both ways.
     """
@@ -158,7 +158,7 @@ async def fault_proxy(target: str, trouble: Trouble, *, seed: int = 0) -> AsyncI
                 broken = asyncio.create_task(_unless_stalled(connection))
                 ways.append(broken)
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-                if not connection.broken.is_set():  # one side said its last: the other may go on for a moment
+                if not connection.broken.is_set():  # one side has closed: the other may continue for a moment
                     await asyncio.wait(ways[:2], timeout=1)
         except (OSError, asyncio.CancelledError):
             pass  # the server has gone, or the proxy ends

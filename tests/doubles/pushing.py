@@ -24,17 +24,17 @@ from kinstream.local.wire.formats import WireFormat
 MESSAGES = 8
 """A fault comes after fewer messages than this, the initial response included."""
 RAISED = ["InternalFailureException", "ResourceInUseException", "LimitExceededException", "KMSThrottlingException"]
-"""What a subscription may be told within its stream, and go on after."""
+"""Exceptions within the stream of a subscription after which the reader subscribes again."""
 
 
 class PushFate(StrEnum):
-    """What becomes of a subscription."""
+    """Way in which a subscription ends."""
 
     FINE = "fine"
     CUT = "cut"
-    """The connection breaks, mostly amid a message."""
+    """The connection breaks, mostly inside a message."""
     TORN = "torn"
-    """The answer ends amid a message, as if it were whole."""
+    """The response ends inside a message, as if it were complete."""
     DAMAGED = "damaged"
     """A byte of a message is another one."""
     SILENT = "silent"
@@ -71,9 +71,9 @@ class PushedAnswer:
 
     Args:
         answer: Its status and headers.
-        subscription: What is pushed.
+        subscription: Source of the events to push.
         wire: How payloads are written.
-        fate: What becomes of it.
+        fate: Failure of the subscription.
         latency: Seconds of a message's way: least and most.
         chance: Draws the rest.
     """
@@ -103,7 +103,7 @@ class PushedAnswer:
         self._pushing = asyncio.create_task(self._push(), name="push")
 
     async def read(self, patience: float) -> bytes | None:
-        """Return what is there, in pieces of any size; wait for it as long as `patience`."""
+        """Return the available bytes, in pieces of any size. Wait for them up to `patience` seconds."""
         try:
             async with asyncio.timeout(patience):
                 while not self._there and not self._over:
@@ -155,7 +155,7 @@ class PushedAnswer:
         self._end()
 
     def _fails(self, message: bytes) -> bool:
-        """Let go wrong what is to go wrong; return whether nothing follows."""
+        """Inject the failure that is due. True if nothing follows."""
         fate, at = self._fate, self._chance.randrange(len(message))
         if fate is PushFate.DAMAGED:
             other = message[at] ^ (1 << self._chance.randrange(8))
@@ -177,7 +177,7 @@ class PushedAnswer:
 
 
 class WholeAnswer:
-    """An answer that is no subscription's, such as a refusal, to who asked for a stream."""
+    """A plain response, such as a refusal, to a client that requested a stream."""
 
     def __init__(self, answer: Response) -> None:
         self.status: int = answer.status

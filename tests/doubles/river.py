@@ -22,7 +22,7 @@ class River:
     """The stream.
 
     Attributes:
-        server: Where it is.
+        server: The server that has the stream.
         client: Writes to it; readers may share it.
         written: How many records were written; each one's data is its number.
     """
@@ -34,11 +34,11 @@ class River:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What a client of one's own needs."""
+        """Options of another client for the same server."""
         return {"region": "us-east-1", "credentials": Credentials("local", "local"), "endpoint_url": self.server.url}
 
     async def write(self, count: int, keys: int = 13) -> None:
-        """Write so many records."""
+        """Write `count` records."""
         for first in range(self.written, self.written + count, 500):
             last = min(first + 500, self.written + count)
             records = [Record(b"%d" % number, f"key-{number % keys}") for number in range(first, last)]
@@ -91,7 +91,7 @@ async def river(shards: int = 1) -> AsyncIterator[River]:
 
 
 class Catch:
-    """What a reader got.
+    """Records that a reader received.
 
     Attributes:
         numbers: The records' numbers, in the order in which they came.

@@ -1,4 +1,4 @@
-"""A TCP server whose connections follow a script, byte by byte, to send data that no HTTP server would send."""
+"""A TCP server with connections that follow a script, byte by byte, to send data that no HTTP server would send."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Place:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the asyncio and the blocking face take."""
+        """Options of the asyncio and blocking styles."""
         return {
             "region": self.region,
             "credentials": Credentials(self.key, self.secret),
@@ -37,7 +37,7 @@ class Place:
 
     @property
     def account(self) -> tuple[str, str, str, str]:
-        """What the callbacks face takes, besides `endpoint_url`."""
+        """Positional arguments of the callbacks style. `endpoint_url` is passed separately."""
         return self.region, self.key, self.secret, self.stream
 
 

@@ -27,7 +27,7 @@ class ScriptedStream:
     """A streamed answer that comes piece by piece; an exception among the pieces is raised.
 
     Attributes:
-        patience: What each `read` was given.
+        patience: Timeout of each call of `read`.
         closed: Whether it was closed.
     """
 

@@ -1,8 +1,8 @@
 """An event loop with virtual time: whole asyncio programs run without waiting, and deterministically.
 
 If no task is ready, time advances to the next timer. If there is no timer either, the loop raises an error, because the
-program would never continue. Work for threads runs immediately in the loop. A program reads the time through `LoopClock` or
-the loop.
+simulation would never continue. Work for threads runs immediately in the loop. Simulated code reads the time through
+`LoopClock` or the loop.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 SPIN = 200_000
-"""So many turns of the loop without that time passes are no work any more."""
+"""Maximum turns of the loop while time stands still. More are taken for an endless loop."""
 
 
 TICK = 1e-6
-"""Seconds that a wait takes at the least: what is left by rounding passes by itself on a clock that does not stand."""
+"""Minimum seconds of a wait. A remainder left by rounding passes by itself only on a clock that runs."""
 
 
 class StandsStill(AssertionError):
-    """All tasks wait, and none for time: they would wait for ever."""
+    """All tasks wait, and no timer is set. They would wait forever."""
 
 
 class Spins(AssertionError):
-    """The loop turns and turns, and no time passes."""
+    """The loop turns without end while time stands still."""
 
 
 class Lasts(AssertionError):
-    """The program takes more time than it was given."""
+    """The simulation takes more virtual time than its limit."""
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
     """A loop on which waiting takes no time.
 
     Args:
-        lasts: Seconds after which the program is taken to hang.
+        lasts: Seconds after which the simulation is considered to hang.
 
     Attributes:
         turns: How often the loop woke up to work.
-        complaints: What nobody caught: exceptions of callbacks, and of tasks that nobody asked for.
+        complaints: Uncaught exceptions of callbacks, and of tasks that were not awaited.
     """
 
     def __init__(self, lasts: float = 86_400.0) -> None:
@@ -73,7 +73,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.turns += 1
         if timeout is None:
             waiting = "\n".join(f"  {where(task)}" for task in asyncio.all_tasks(self))
-            raise StandsStill(f"at {self._now:g} s nobody waits for time any more:\n{waiting}")
+            raise StandsStill(f"at {self._now:g} s no task waits for time any more:\n{waiting}")
         if timeout <= 0:
             self._still += 1
             if self._still > SPIN:
@@ -126,11 +126,11 @@ class LoopClock:
 
 
 def simulate(program: Callable[[], Coroutine[Any, Any, T]], *, seed: int = 0, lasts: float = 86_400.0) -> T:
-    """Run a program on a loop of its own, and return what it returns.
+    """Run a coroutine function on a loop of its own, and return its result.
 
     Raises:
-        StandsStill: It waits for ever.
-        AssertionError: It left a task behind, or an exception that nobody caught.
+        StandsStill: It waits forever.
+        AssertionError: It left a task behind, or an exception that was not caught.
     """
     random.seed(seed)
     with asyncio.Runner(loop_factory=lambda: VirtualLoop(lasts)) as runner:
@@ -153,7 +153,7 @@ def simulate(program: Callable[[], Coroutine[Any, Any, T]], *, seed: int = 0, la
 
 
 def where(task: asyncio.Task[Any]) -> str:
-    """Return a task's name, and the places where it waits."""
+    """Return a task's name, and the lines at which it waits."""
     places = []
     awaited: Any = task.get_coro()
     while awaited is not None:
