@@ -1,4 +1,4 @@
-"""A local Kinesis in a process of its own, which says what it holds: it can be killed, and its leaks are its own."""
+"""A local Kinesis in a process of its own that reports its tasks, descriptors and memory. It can be killed."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ class Child:
     """A running server.
 
     Attributes:
-        process: Where it runs.
+        process: The process of the server.
         url: Its address.
         tls_url: The same with TLS; None: it has none.
-        ca_file: What to trust.
+        ca_file: Certificate to trust.
     """
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
@@ -70,7 +70,7 @@ class Child:
         self.ca_file: str = about["ca_file"]
 
     def held(self) -> dict[str, Any]:
-        """Return what it holds now: tasks and where they are, descriptors, bytes of memory, and all that it has logged."""
+        """Return the server's current tasks with their stacks, descriptors, bytes of memory, and its whole log."""
         assert self.process.stdin is not None
         self.process.stdin.write("?\n")
         self.process.stdin.flush()

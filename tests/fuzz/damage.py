@@ -1,4 +1,4 @@
-"""Damage: what becomes of bytes on a bad way, or in bad hands."""
+"""Damage to bytes, as by a bad connection or an attacker."""
 
 from __future__ import annotations
 

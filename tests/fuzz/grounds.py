@@ -28,7 +28,7 @@ from kinstream.local.wire.formats import JSON
 
 
 class Killed(Exception):
-    """The server was killed before it answered: what became of the request is unknown."""
+    """The server was killed before it responded. The result of the request is unknown."""
 
 
 class Refusal(Exception):
@@ -131,7 +131,7 @@ class Killable:
         threading.Timer(self._random.random() ** 2 / 30, self._child.process.kill).start()
 
     def restart(self) -> None:
-        """Start a server on what the last one left."""
+        """Start a server on the stored data of the last one."""
         self.close()
         self._start()
 
@@ -140,7 +140,7 @@ class Killable:
         self._running.close()
 
     def _start(self) -> None:
-        self._base = self._ahead  # what was put forward goes with the server, and a clock does not go back
+        self._base = self._ahead  # the server's advance is lost with it, and a clock does not go back
         server = serving(self._folder, transition=0, quotas=False, ahead=self._base)
         self._child: Child = self._running.enter_context(server)
         self._client = http.client.HTTPConnection(urlsplit(self._child.url).netloc, timeout=50)

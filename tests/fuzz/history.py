@@ -25,12 +25,12 @@ MIB = 2**20
 
 @dataclass
 class Reader:
-    """Someone who reads a shard.
+    """Reader of a shard.
 
     Attributes:
-        iterator: Where the server says that he stands.
-        position: Where the model says so: an index among the shard's records.
-        issued: When he was given the iterator.
+        iterator: Position according to the server.
+        position: Position according to the model: an index among the shard's records.
+        issued: Time at which the iterator was issued.
     """
 
     stream: Stream
@@ -41,11 +41,11 @@ class Reader:
 
 
 class History:
-    """What happens.
+    """A random sequence of requests and kills, compared with the model.
 
     Args:
-        ground: Where.
-        seed: Decides.
+        ground: The server to run it on.
+        seed: Seed of all random choices.
     """
 
     def __init__(self, ground: Ground, seed: int) -> None:
@@ -53,10 +53,10 @@ class History:
         self.random = random.Random(seed)
         self.streams: dict[str, Stream] = {}
         self.due: dict[str, tuple[float, Callable[[], None]]] = {}
-        """Of streams that are CREATING, UPDATING or DELETING: when that ends at the latest, and what is then to be done."""
+        """By stream that is CREATING, UPDATING or DELETING: the latest end of that state, and the action due then."""
         self.readers: list[Reader] = []
         self.doubt: Callable[[], None] | None = None
-        """Settles what became of the request that was under way."""
+        """Finds out the result of the request that was in flight."""
         self.serial = 0
         self.steps: Counter[str] = Counter()
 
@@ -100,7 +100,7 @@ class History:
             self.check(stream)
 
     def recover(self) -> None:
-        """Go on after a kill: settle the doubt, then check everything."""
+        """Continue after a kill. Settle the doubt, then check everything."""
         self.settle()
         if self.doubt is not None:
             self.doubt()
@@ -109,14 +109,14 @@ class History:
         for stream in list(self.streams.values()):
             self.check(stream)
 
-    # What time brings about.
+    # Effects of time.
 
     def when(self, early: float, late: float | None = None) -> When:
         """Return two moments, in seconds, as the model has them."""
         return When(int(early * 1000), int((self.ground.now() if late is None else late) * 1000))
 
     def settle(self) -> None:
-        """Take in what is over by now."""
+        """Apply the transitions that are over by now."""
         for name, (due, done) in list(self.due.items()):
             if self.ground.now() >= due:
                 del self.due[name]
@@ -157,7 +157,7 @@ class History:
             self.settle()
 
     def ask(self, operation: str, **params: Any) -> Any:
-        """Return the answer to what must not be refused."""
+        """Return the response to a request that must not be refused."""
         answer = self.asked(operation, **params)
         assert not isinstance(answer, Refusal), (operation, params, answer)
         return answer
@@ -374,7 +374,7 @@ class History:
             assert len(shard.records) <= 1000 + lived * 1000 + 1
 
     def wait_for(self, stream: Stream, sent: list[tuple[dict[str, Any], int, int]], asked: float) -> Callable[[], None]:
-        """Return what settles whether records were written that nobody acknowledged: all of them, or none."""
+        """Return a function that finds out whether unacknowledged records were written, either all or none of them."""
 
         def perhaps() -> None:
             found = 0
@@ -440,7 +440,7 @@ class History:
         self.readers = [*self.readers[-10:], *self.reader(stream, shard, self.random.choice(ITERATORS))]
 
     def reader(self, stream: Stream, shard: Shard, kind: str) -> list[Reader]:
-        """Return a reader of a shard, or nobody where there is nothing to stand at, or the shard may be gone."""
+        """Return a list of one reader of a shard. Empty if there is no valid position, or if the shard may be gone."""
         stream.age(self.when(self.ground.now()))
         if shard.closed is not None and shard.closed.early < stream.kept_from:
             if shard.closed.late < stream.gone_before:
@@ -555,7 +555,7 @@ class History:
             assert "ChildShards" not in answer
 
     def all_records(self, stream: Stream, shard: Shard) -> list[dict[str, Any]]:
-        """Return what a shard has, without a look at the model."""
+        """Return the records of a shard, without use of the model."""
         place = {"StreamName": stream.name, "ShardId": shard.id, "ShardIteratorType": "TRIM_HORIZON"}
         iterator = self.ask("GetShardIterator", **place)["ShardIterator"]
         records: list[dict[str, Any]] = []

@@ -73,7 +73,7 @@ def whole(signed: dict[str, str], body: bytes, *extra: bytes, line: bytes = b"PO
 
 
 def chunked(random: random.Random, signed: dict[str, str], body: bytes) -> bytes:
-    """Return a request whose body comes in chunks, which may be wrong."""
+    """Return a request with a body in chunks, which may be wrong."""
     parts = []
     while body:
         size = random.randrange(1, len(body) + 1)

@@ -26,7 +26,7 @@ BAD_BLOCKS = [
 
 
 class Conversation:
-    """Makes what one client says on one connection.
+    """Generates the bytes of one client on one connection.
 
     Args:
         random: Decides.
@@ -161,7 +161,7 @@ class Conversation:
 
 
 def statuses(received: bytes) -> list[int]:
-    """Return the statuses of the answers in what a server sent, as far as it is whole."""
+    """Return the statuses of the complete responses that a server sent."""
     decoder = hpack.Decoder()
     decoder.max_allowed_table_size = 2**32  # settings may have said so
     found = []

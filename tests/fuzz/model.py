@@ -1,4 +1,4 @@
-"""What a stream is, in a few lines: ranges, and lists of records. It shares nothing with the server but the API's words.
+"""Minimal model of a stream: ranges, and lists of records. It shares only the names of the API with the server.
 
 Times are milliseconds, as bounds: on a clock that runs, a test knows only between which two moments something happened.
 """
@@ -80,12 +80,12 @@ class Stream:
         return [other for other in self.shards.values() if shard.id in other.parents]
 
     def age(self, now: When) -> None:
-        """Let records grow old: what was once too old stays gone, however long the retention becomes."""
+        """Expire records. An expired record stays gone, even if the retention is increased later."""
         self.gone_before = max(self.gone_before, now.early - self.retention * HOUR)
         self.kept_from = max(self.kept_from, now.late - self.retention * HOUR)
 
     def learn(self, listed: list[dict[str, Any]], closed: When, made: float) -> list[Shard]:
-        """Compare a whole list of shards with what is known, take the new ones in, and return them."""
+        """Compare a whole list of shards with the known shards, add the new ones, and return them."""
         numbers = [int(shard["ShardId"].removeprefix("shardId-")) for shard in listed]
         assert numbers == sorted(set(numbers))
         for shard in self.shards.values():

@@ -1,4 +1,4 @@
-"""Nearly valid requests for every operation, whose members are valid, at a boundary, hostile or missing."""
+"""Nearly valid requests for every operation, with members that are valid, at a boundary, hostile or missing."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ RARE = {
 """Members that are seldom there: with them most requests are refused, or are about something else."""
 
 POOL = 64
-"""So many values of a kind are remembered."""
+"""Maximum number of values of a kind to remember."""
 
 LEARNED = {
     "AdjacentParentShardId": "ShardId",
@@ -89,7 +89,7 @@ class Nonsense:
         names: Streams to ask about.
         cbor: Whether the parameters are for CBOR.
         kept: A stream that is only asked about, never changed.
-        pushed: Whether shards are subscribed to too: their answers go on.
+        pushed: True if shards are subscribed to too. Those responses continue until they are ended.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Nonsense:
         return operation, self.request(MEMBERS[operation])
 
     def learn(self, answer: Any) -> None:
-        """Remember what later requests can use."""
+        """Remember values that later requests can use."""
         if isinstance(answer, dict):
             for name, value in answer.items():
                 if name in LEARNED and value is not None:
@@ -241,7 +241,7 @@ class Nonsense:
         return pick([1, 2, 3, 10000, 1, 2, 3, 10000, 0, 10001, -1])
 
     def anything(self) -> Any:
-        """Return what no member expects, or any member might."""
+        """Return a value that no member expects, or that any member might."""
         values: list[Any] = [
             None,
             True,

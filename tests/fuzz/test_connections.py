@@ -46,7 +46,7 @@ SOON = 15.0
 KEPT = "kept-whatever-is-asked"
 ROOM = 48 * 2**20
 FAILED = re.compile(rb"(?:^|\r\n)HTTP/1\.[01] 5(?!01|05)")
-"""A failure. 501 and 505 are right for an encoding or a version that nobody speaks."""
+"""A failure. 501 and 505 are right for an encoding or a version that does not exist."""
 
 
 class Clients:
@@ -55,7 +55,7 @@ class Clients:
     Args:
         child: The server.
         seed: Of the batch.
-        silent: Connections that say no more, and what they said, oldest first: the server is to end them.
+        silent: Idle connections with the bytes that they sent, oldest first. The server must close them.
     """
 
     def __init__(self, child: Child, seed: int, silent: list[tuple[socket.socket, bytes]]) -> None:
@@ -75,7 +75,7 @@ class Clients:
         self.silent = silent
 
     def run(self, requests: int) -> None:
-        """Make so many requests, and perhaps a few more."""
+        """Make `requests` requests, and perhaps a few more."""
         kinds = [self.steady_1, self.steady_2, self.damaged_1, self.damaged_2, self.no_tls]
         while self.made < requests:
             kind = self.random.choices(kinds, [10, 10, 100, 100, 5])[0]
@@ -133,7 +133,7 @@ class Clients:
                     self.note(status, (signed, body[:1000], content))
 
     def damaged_1(self, url: str) -> None:
-        """Say what is not HTTP/1.1, or is hard to read."""
+        """Send bytes that are not HTTP/1.1, or are hard to parse."""
         signed, body = self.request(urlsplit(url).netloc)
         received = self.talk(url, self.unchecked, http_1.damaged(self.random, signed, body))
         assert FAILED.search(received) is None, (signed, body[:1000], received[:1000])
@@ -143,7 +143,7 @@ class Clients:
         self.ended += not statuses
 
     def damaged_2(self, url: str) -> None:
-        """Say what is not HTTP/2, or seldom said in it."""
+        """Send bytes that are not HTTP/2, or are rare in it."""
         signed, body = self.request(urlsplit(url).netloc)
         said = http_2.Conversation(self.random, signed, body[:16_384], urlsplit(url).scheme).said()
         statuses = http_2.statuses(self.talk(url, self.http_2, said))
@@ -152,7 +152,7 @@ class Clients:
         self.ended += not statuses
 
     def no_tls(self, url: str) -> None:
-        """Say what is not TLS, or breaks off, where TLS is spoken."""
+        """Send bytes that are not TLS, or are incomplete, to the TLS port."""
         signed, body = self.request(urlsplit(url).netloc)
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         try:
@@ -272,7 +272,7 @@ def kept(child: Child) -> dict[str, list[tuple[str, str]]]:
 
 
 def at_rest(child: Child, least: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return what a server holds when its last connections have ended: no more than `least`, or the test waits for it."""
+    """Return the resources of a server after its last connections have closed. Waits until they are at most `least`."""
     until = time.monotonic() + SOON
     while True:
         held = child.held()

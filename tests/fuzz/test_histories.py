@@ -1,4 +1,4 @@
-"""Histories at random, held to a small model: nothing is lost or out of order, lineage is right, only what is old goes."""
+"""Random histories compared with a small model: no loss, no reordering, right lineage, and only old records expire."""
 
 from __future__ import annotations
 

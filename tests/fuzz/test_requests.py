@@ -1,7 +1,7 @@
 """A hundred thousand requests, most of them wrong, at the ASGI application: answered, none with a 500, and nothing is lost.
 
-Each seed makes a world of its own: a server without sockets whose clock the requests move, with or without quotas. What goes
-over sockets is in test_connections.py: a tenth.
+Each seed makes a world of its own: a server without sockets, with a clock that the requests move, with or without quotas.
+One tenth of the requests goes over sockets, in test_connections.py.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from kinstream.local.wire.signature import Verifier
 REQUESTS = int(os.environ.get("KINSTREAM_FUZZED_REQUESTS", "100000")) * 9 // 10
 """`make fuzz-local` has a million."""
 FIRST_SEED = int(os.environ.get("KINSTREAM_SEED", "0"))
-"""Where to go on after a failure, or what to see again."""
+"""First seed: where to continue after a failure, or the failure to reproduce."""
 WORLD = 1500
 """Requests of one seed."""
 HOST = "127.0.0.1:4567"
@@ -80,7 +80,7 @@ class RecordingConnection:
 
 
 class World:
-    """A server without sockets, and what is asked of it."""
+    """A server without sockets, and the requests to it."""
 
     def __init__(self, seed: int, folder: Path) -> None:
         self.random = random.Random(seed)
@@ -114,7 +114,7 @@ class World:
         path: str = "/",
         query: str = "",
     ) -> tuple[int, bytes]:
-        """Return status and body of an answer; 0 where the connection was ended instead."""
+        """Return status and body of an answer; 0 if the connection was closed instead."""
         line = RecordingConnection()
         raw_path = path.encode("latin-1")
         scope = {
@@ -191,7 +191,7 @@ class World:
         return found
 
     async def nonsensical(self) -> tuple[int, Any]:
-        """Make one request. Return its status, and what it was."""
+        """Make one request. Return its status and its description."""
         chance = self.random.random()
         if chance < 0.02:
             return await self.steer()
@@ -268,7 +268,7 @@ class World:
 
 
 def messages(answer: bytes) -> list[bytes]:
-    """Return what the messages of an event stream hold."""
+    """Return the payloads of the messages of an event stream."""
     buffer = EventStreamBuffer()
     buffer.add_data(answer)
     found = [message.payload for message in buffer]
@@ -277,7 +277,7 @@ def messages(answer: bytes) -> list[bytes]:
 
 
 def memory() -> int:
-    """Return this process's resident bytes; 0 where the system does not say."""
+    """Return this process's resident bytes, or 0 if the system does not report them."""
     statm = Path("/proc/self/statm")
     gc.collect()
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
