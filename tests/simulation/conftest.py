@@ -1,4 +1,4 @@
-"""What all simulations share: the library's warnings are not shown, there are thousands of them."""
+"""Shared setup of the simulations. The library's warnings are hidden, because there are thousands of them."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """Show nothing of what a producer or consumer says of its failures."""
+    """Hide the logs of failures of producers and consumers."""
     caplog.set_level(logging.CRITICAL, "kinstream")

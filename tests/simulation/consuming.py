@@ -60,7 +60,7 @@ FACES = ["iterate", "batches", "run", "run_batches"]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What happens in one life."""
+    """Parameters of one simulation."""
 
     seed: int
     shards: int = 2
@@ -71,7 +71,7 @@ class Plan:
     aggregated: float = 0.5
     """How likely a put is an aggregate."""
     stray: float = 0.05
-    """How likely an aggregate goes to a shard out of whose range some of it lies."""
+    """Probability that an aggregate goes to a shard that does not own all of its records."""
     pause: float = 0.1
     """Seconds between puts, about."""
     face: str = "iterate"
@@ -153,7 +153,7 @@ class Step:
 
 @dataclass
 class Story:
-    """What is left of a life."""
+    """Results of one simulation."""
 
     plan: Plan
     steps: list[Step]
@@ -195,7 +195,7 @@ class SpiedTable(MemoryLeaseTable):
 
 
 class DeadTable(MemoryLeaseTable):
-    """What a killed worker writes to."""
+    """Lease table of a killed worker. Writes have no effect."""
 
     def _write(self, lease: Lease) -> Lease | None:
         return lease
@@ -323,7 +323,7 @@ class Life:
     async def end(self, working: asyncio.Task[None], consumer: Consumer) -> None:
         """End a worker that was killed or has done all, or look at why it ended by itself."""
         if working.done() and not working.cancelled() and (error := working.exception()) is not None:
-            # Such as a service that is out of reach as it begins: whoever runs it starts it anew.
+            # Such as a service that is out of reach at the start. A supervisor would restart the worker.
             if not isinstance(error, (KinesisError, OSError)):
                 raise error
             self.endings[f"{type(error).__name__} of {type(error.__cause__).__name__}"] += 1
@@ -362,7 +362,7 @@ class Life:
         while not working.done():
             await asyncio.sleep(1)
             if writing.done() and len(self.done) == self.written:
-                await asyncio.sleep(12)  # what is there twice has the time to come
+                await asyncio.sleep(12)  # time for duplicates to arrive
                 self.all_is_done = True
                 return
             if loop.time() > self.over + 4000:
@@ -402,7 +402,7 @@ class Life:
             await self.persist(record, record.checkpoint)
 
     async def persist(self, record: ReceivedRecord[bytes], checkpoint: Callable[[], Any]) -> None:
-        """Checkpoint, and again where the store fails."""
+        """Checkpoint, and retry if the store fails."""
         self.note("asked", record.shard_id, (int(record.sequence_number), record.subsequence_number or 0))
         while not self.dead:
             with suppress(KinesisError, OSError):
@@ -483,7 +483,7 @@ def place_of(position: Position) -> tuple[int, int] | None:
     return int(position.sequence_number), 2**30 if subsequence is None else subsequence
 
 
-# What must hold. Each raises AssertionError, and says what it saw.
+# Invariants. Each raises AssertionError with the violation.
 
 
 def nothing_is_lost(story: Story) -> None:
@@ -498,7 +498,7 @@ def what_no_kcl_reader_sees_is_not_handed_on(story: Story) -> None:
 
 
 def each_comes_once(story: Story) -> None:
-    """Where the worker goes on to its end, no record is handled twice."""
+    """If the worker is never killed, no record is handled twice."""
     if story.lives > 1:
         return
     twice = [
@@ -577,7 +577,9 @@ def by_hand_no_checkpoint_is_beyond_what_was_asked_for(story: Story) -> None:
             asked[step.shard_id] = max(asked.get(step.shard_id, step.place), step.place)
         elif step.kind == "wrote":
             place = last.get(step.shard_id, (-1, 0)) if step.place is None else step.place
-            assert place <= asked.get(step.shard_id, (-1, 0)), f"{step.shard_id}: nobody asked for this checkpoint"
+            assert place <= asked.get(step.shard_id, (-1, 0)), (
+                f"{step.shard_id}: the application never requested this checkpoint"
+            )
 
 
 CHECKS: list[Callable[[Story], None]] = [

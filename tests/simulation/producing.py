@@ -125,7 +125,7 @@ class Story:
 
     @property
     def acknowledged(self) -> list[tuple[Put, PutResult]]:
-        """Return the records whose caller was told that they are written."""
+        """Return the records that were acknowledged to their caller."""
         return [(put, put.outcome) for put in self.puts if isinstance(put.outcome, PutResult)]
 
     @property
@@ -333,7 +333,7 @@ def members(data: bytes) -> list[int]:
 
 
 def nothing_is_lost(story: Story) -> None:
-    """Every acknowledged record is where the caller was told, and a KCL reader sees it there."""
+    """Every acknowledged record is at its reported position, and a KCL reader sees it there."""
     seen = {(one.shard_id, one.sequence_number, one.subsequence_number): one for one in story.reading.seen}
     for put, result in story.acknowledged:
         there = seen.get((result.shard_id, result.sequence_number, result.subsequence_number))
@@ -525,7 +525,7 @@ def aggregates_lie_in_their_shards(story: Story) -> None:
 
 
 def nothing_fails_without_need(story: Story) -> None:
-    """Where the weather leaves a way, all is written."""
+    """If the network lets requests through, all records are written."""
     plan = story.plan
     if plan.weather in ("fine", "partial", "partial, hardly any") and plan.close is None and plan.delivery.timeout > 20:
         failed = [put.number for put, error in story.failures if not isinstance(error, BufferFull)]

@@ -39,7 +39,7 @@ class Reading:
         dropped: Aggregates that were dropped whole.
         aggregates: Aggregates that were read.
         alone: Records outside aggregates.
-        strays: Data of the records in dropped aggregates.
+        strays: Data of the records in dropped aggregates, which were misrouted.
     """
 
     seen: list[Seen]
@@ -50,7 +50,7 @@ class Reading:
 
 
 def read(written: Iterable[Written], shards: Iterable[Shard]) -> Reading:
-    """Return what a KCL reader sees of these Kinesis records."""
+    """Return the user records that a KCL reader sees in these Kinesis records."""
     ranges = {shard.id: (shard.start, shard.end) for shard in shards}
     reading = Reading([], [])
     for record in written:
@@ -59,7 +59,7 @@ def read(written: Iterable[Written], shards: Iterable[Shard]) -> Reading:
 
 
 def see(reading: Reading, record: Written, low: bytes, high: bytes) -> None:
-    """Add what a KCL reader sees of a Kinesis record in a shard with these hash keys."""
+    """Add the user records that a KCL reader sees in a Kinesis record of a shard with these hash keys."""
     inner = unpack(record.data)
     if inner is None:
         reading.alone += 1
@@ -83,7 +83,7 @@ def hash_key(key: str, explicit: str | None) -> bytes:
 
 
 def unpack(data: bytes) -> list[tuple[str, str | None, bytes]] | None:
-    """Return the records of an aggregate; None for data that is none."""
+    """Return the records of an aggregate; None if the data is not a valid aggregate."""
     if data[:4] != MAGIC or md5(data[4:-16]).digest() != data[-16:]:
         return None
     keys: list[str] = []

@@ -12,15 +12,15 @@ from contextlib import contextmanager
 SEEDS = int(os.environ.get("KINSTREAM_SEEDS", "40"))
 """Of each kind; `make simulate` has thousands."""
 FIRST_SEED = int(os.environ.get("KINSTREAM_SEED", "0"))
-"""Where to go on after a failure, or what to see again."""
+"""First seed: where to continue after a failure, or the failure to reproduce."""
 
 WHOLE = SEEDS >= 1000
-"""Whether what takes minutes takes them; the checks of each commit have a part."""
+"""True if simulations of minutes run in full. The checks of each commit run a part of them."""
 
 
 @contextmanager
 def shown_again(kind: str, seed: int) -> Iterator[None]:
-    """Say how to see a failure again. Sets are in another order in each process, unless it is fixed."""
+    """Print how to reproduce a failure. Sets are in another order in each process, unless it is fixed."""
     try:
         yield
     except BaseException:
@@ -30,7 +30,7 @@ def shown_again(kind: str, seed: int) -> Iterator[None]:
 
 
 def summed(kind: str, seeds: int, life: Callable[[int], Counter[str]]) -> Counter[str]:
-    """Have so many lives, each of a seed; return, and print, what happened in all of them together."""
+    """Run `seeds` simulations, one per seed. Return, and print, the sums of their counts."""
     started = time.monotonic()
     sums: Counter[str] = Counter()
     for seed in range(FIRST_SEED, FIRST_SEED + seeds):

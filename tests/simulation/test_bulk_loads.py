@@ -1,4 +1,4 @@
-"""Bulk loads that are larger than what a shard takes within the timeout: waiting behind its rate fails no record."""
+"""Bulk loads that a shard cannot take within the timeout. Waiting behind its rate limit fails no record."""
 
 from __future__ import annotations
 

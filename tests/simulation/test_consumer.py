@@ -15,7 +15,7 @@ from kinstream import EnhancedFanOut, Handling
 
 
 def lives(kind: str, seeds: int, **fixed: Any) -> Counter[str]:
-    """Live so many plans, check each, and return what happened in all of them together."""
+    """Run `seeds` simulations, check each, and return the sums of their counts."""
 
     def life(seed: int) -> Counter[str]:
         story = live(draw(seed, **fixed))
@@ -27,7 +27,7 @@ def lives(kind: str, seeds: int, **fixed: Any) -> Counter[str]:
 
 
 def counts(story: Story) -> Counter[str]:
-    """Return what happened in a life."""
+    """Return the counts of a simulation."""
     done = [step for step in story.steps if step.kind == "done"]
     fates = story.network.push_fates
     by_its_way = (
@@ -85,7 +85,7 @@ def test_a_worker_that_is_killed_again_and_again_loses_nothing() -> None:
 
 
 @pytest.mark.timeout(120 + SEEDS)
-def test_after_an_expired_iterator_reading_goes_on_after_the_last_record() -> None:
+def test_after_an_expired_iterator_reading_continues_after_the_last_record() -> None:
     lives("reading, iterators", SEEDS // 2, weather="iterators", kills=0, outages=0, store_fails=0.0, manual=False)
 
 

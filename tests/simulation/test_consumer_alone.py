@@ -1,4 +1,4 @@
-"""One thing at a time: a consumer that is cancelled anywhere, whose handlers are slow, and that reads through many reshards."""
+"""A consumer under one difficulty at a time: cancelled at any await, with slow handlers, or through many reshards."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ async def end(reader: Consumer) -> None:
 @pytest.mark.parametrize("way", ["iterate", "batches", "run", "run_batches", "close"])
 @pytest.mark.parametrize("fetch", FETCHES)
 def test_consumer_that_is_cancelled_anywhere_leaves_nothing_behind_and_loses_nothing(fetch: str, way: str) -> None:
-    """R21: at each await of the program, and, as most is done beside it, every few milliseconds of its life.
+    """R21: cancelled at each await of the main task, and every few milliseconds, as most work is done in other tasks.
 
-    `simulate` itself fails where a task is left behind.
+    `simulate` itself fails if a task is left behind.
     """
     awaits = moments = 1
     while sweep(FETCHES[fetch], way, partial(cancelled_at, k=awaits)) >= awaits:
@@ -87,7 +87,7 @@ async def cancelled_in(coroutine: Coroutine[Any, Any, Any], seconds: float) -> b
 
 
 def sweep(fetch: Any, way: str, cancelled: Callable[[Coroutine[Any, Any, Any]], Coroutine[Any, Any, int]]) -> int:
-    """Cancel a program of a consumer; return what tells whether it was cancelled."""
+    """Cancel a consumer. Return the result of `cancelled`, which shows whether it was cancelled."""
 
     async def program() -> int:
         ground = Ground(shards=2)
@@ -145,7 +145,7 @@ def sweep(fetch: Any, way: str, cancelled: Callable[[Coroutine[Any, Any, Any]], 
 
 
 def test_subscriptions_are_renewed_in_time_however_slow_the_handlers_are() -> None:
-    """R20: 64 shards, and nobody comes to an end with a record."""
+    """R20: 64 shards with handlers that never return."""
     gaps: list[float] = []
     failures: Counter[str] = Counter()
 

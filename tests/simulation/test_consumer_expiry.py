@@ -38,7 +38,7 @@ class Life:
         self.network = Network(self.service, seed, Faults())
         self.store = MemoryLeaseStore()
         self.pushed = pushed
-        # Half of the applications are never stopped for long: they must lose nothing, and never be told so.
+        # Half of the applications are never stopped for long: they must lose nothing, and no loss may be reported.
         self.short = self.chance.random() < 0.5
         self.written = 0
         self.seen: set[int] = set()

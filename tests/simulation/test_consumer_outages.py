@@ -1,4 +1,4 @@
-"""What a consumer logs, and what its status and its statistics say, while something fails for longer than a moment."""
+"""Logs, status and statistics of a consumer while a failure persists."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Ground(FailingService):
 
 
 class Seen:
-    """What was logged.
+    """Lines that were logged.
 
     Attributes:
         warnings: Lines at WARNING or above.

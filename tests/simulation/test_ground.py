@@ -1,4 +1,4 @@
-"""What simulations stand on: a loop whose time jumps, a network that fails by plan, a proxy that cuts, and a reader."""
+"""Foundations of the simulations: a loop with virtual time, a network and a proxy with planned failures, and a reader."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_day_passes_at_once_and_in_order() -> None:
     assert heard == [(0.001, 0.001), (3600, 3600), (80_000, 80_000)]
 
 
-def test_a_program_that_waits_for_ever_is_told_where() -> None:
+def test_a_simulation_that_waits_for_ever_fails_and_names_the_line() -> None:
     async def nobody_sets_it() -> None:
         await asyncio.Event().wait()
 
@@ -124,7 +124,7 @@ def test_what_a_trip_says_of_its_records_is_what_the_stream_holds() -> None:
                 assert places[result].data == entry.data
                 told[int(entry.data)] += 1
     assert copies == [told[record] for record in range(len(copies))]
-    assert min(copies) == 0, "some are lost where nobody sends them again"
+    assert min(copies) == 0, "some are lost without retries"
     assert max(copies) > 1, "some are there twice"
 
 
@@ -157,7 +157,7 @@ def test_a_reader_drops_an_aggregate_with_a_record_out_of_the_shards_range() -> 
 
 
 @pytest.mark.parametrize("kind", [Break.NEVER, Break.REFUSE, Break.RESET, Break.FINISH])
-async def test_a_proxy_ends_connections_as_it_is_told(kind: Break) -> None:
+async def test_a_proxy_ends_connections_as_configured(kind: Break) -> None:
     trouble = Trouble(
         healthy=float(kind is Break.NEVER), refused=float(kind is Break.REFUSE), stalled=0, after_bytes=(1, 4000)
     )

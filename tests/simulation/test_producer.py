@@ -24,7 +24,7 @@ def lives(kind: str, seeds: int, **fixed: Any) -> Counter[str]:
 
 
 def counts(story: Story) -> Counter[str]:
-    """Return what happened in a life."""
+    """Return the counts of a simulation."""
     copies = Counter(one.data for one in story.reading.seen)
     return Counter(
         {

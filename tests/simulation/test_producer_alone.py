@@ -1,4 +1,4 @@
-"""A producer whose surroundings misbehave: tasks cancelled by strangers, closed twice, in the wrong loop, maps that lag."""
+"""A producer in misbehaving surroundings: tasks cancelled from outside, closed twice, in the wrong loop, stale maps."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Hook = Callable[[str, Any], "Awaitable[Response | None] | Response | None"]
 
 
 class _Hooked:
-    """A transport that asks a function first; what that returns is the answer."""
+    """A transport that calls a function first. If that returns a response, it is used."""
 
     def __init__(self, inner: LocalTransport, hook: Hook) -> None:
         self.asked: list[tuple[str, float]] = []

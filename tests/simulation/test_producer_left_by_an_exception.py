@@ -108,7 +108,7 @@ def test_another_cancellation_ends_draining_at_once() -> None:
         await asyncio.sleep(1.0)
         began = now()
         task.cancel()
-        left = await task  # it catches what propagates
+        left = await task  # it catches the exception that propagates
         assert now() - began < 0.1
         assert isinstance(left.error, asyncio.CancelledError)
         assert isinstance(left.error.__context__, LookupError)

@@ -140,7 +140,7 @@ PROGRAMS = [lingering, just_put, unanswered, unknown, full, ordered]
 
 
 def reports(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return what kinstream logged, and what asyncio says of tasks that were not awaited."""
+    """Return the logs of kinstream, and asyncio's complaints about tasks that were not awaited."""
     kept = ("kinstream", "asyncio")
     messages = [record.getMessage() for record in caplog.records if record.name.startswith(kept)]
     return [message for message in messages if "coro=<Producer.put" not in message]  # tasks of the application

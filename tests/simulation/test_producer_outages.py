@@ -1,4 +1,4 @@
-"""Logs of a producer whose requests fail for longer than a moment."""
+"""Logs of a producer while the failures of its requests persist."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def _result(delivery: Any) -> Any:
 
 
 def lines(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
-    """Return what the producer logged at a level."""
+    """Return the lines that the producer logged at a level."""
     return [one.getMessage() for one in caplog.records if one.name == "kinstream.producer" and one.levelno == level]
 
 

@@ -226,7 +226,7 @@ def test_misrouted_aggregate_that_cannot_be_judged_times_out_and_its_lane_opens_
             assert error.maybe_written
             assert error.attempts == 1
             assert "AccessDenied" in error.details or "denied" in error.details
-        # The lane is open again: what waited behind is sent, or has timed out itself, and nothing hangs.
+        # The lane is open again: records queued behind are sent, or have timed out themselves, and nothing hangs.
         await asyncio.wait([asyncio.ensure_future(failure(each)) for each in behind], timeout=61)
         assert all(each.done for each in behind)
         await producer.put(b"last", "key")

@@ -16,7 +16,7 @@ from kinstream import Client, Consumer, Credentials, EnhancedFanOut, Handling, P
 
 STREAM = "orders"
 LASTS = 120
-"""Seconds for which records are written; each replay ends somewhere amid them."""
+"""Seconds for which records are written; each replay ends at some time during them."""
 
 
 @pytest.mark.timeout(120 + SEEDS)
@@ -39,7 +39,7 @@ async def replay(seed: int, fetch: Polling | EnhancedFanOut) -> tuple[int, int]:
     service.ask("CreateStream", StreamName=STREAM, ShardCount=chance.choice([1, 2]))
     network = Network(service, seed, Faults(latency=(0.002, chance.choice([0.03, 3.0]))))
     until = clock.wall() + chance.uniform(20, LASTS - 20)
-    # It stands still for seconds at a time while the room for what is read ahead is full, and then goes on.
+    # Reading stops for seconds at a time while the read-ahead buffer is full, and then continues.
     slow = chance.uniform(until - 20, until + 20)
     reader = Consumer(
         STREAM,
@@ -99,7 +99,7 @@ def test_replay_until_now_has_all_that_was_written_before_it_began_through_every
 
 
 async def replay_until_now(seed: int, pushed: bool) -> int:
-    """Read what is there, while more is written and the stream is resharded; return how often it was resharded before."""
+    """Read the stream while records are written and it is resharded. Return how often it was resharded before."""
     chance = random.Random(seed)
     clock = LoopClock()
     service = Kinesis(clock, transition=chance.choice([0.0, 0.0, 1.0]))
@@ -196,7 +196,7 @@ async def start_ahead(seed: int, pushed: bool) -> None:
 
 
 def client_on(network: Network, ahead: float) -> Client:
-    """Return a client whose machine's clock is ahead of the service's."""
+    """Return a client on a machine with a clock that is ahead of the service's."""
     return Client(
         region="us-east-1",
         credentials=Credentials("local", "local"),

@@ -74,7 +74,7 @@ async def test_no_acknowledged_record_is_lost_behind_a_proxy_that_cuts(order: An
 
 
 async def write(producer: Producer, records: int) -> list[PutResult | ProduceError]:
-    """Put records in chunks, a dozen at once; return what became of each."""
+    """Put records in chunks, a dozen at once. Return the result of each record."""
     room = asyncio.Semaphore(12)
 
     async def write_chunk(first: int) -> list[PutResult | ProduceError]:
@@ -89,7 +89,7 @@ async def write(producer: Producer, records: int) -> list[PutResult | ProduceErr
 
 
 async def read_back(place: Place) -> tuple[Counter[int], dict[tuple[str, str, int | None], int]]:
-    """Read all shards; return how often each record is there, and which is where."""
+    """Read all shards. Return how often each record is in the stream, and the record at each position."""
     seen: Counter[int] = Counter()
     places: dict[tuple[str, str, int | None], int] = {}
     async with Client(**place.options) as client:
