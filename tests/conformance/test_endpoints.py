@@ -1,4 +1,4 @@
-"""Our endpoints beside those of botocore's own rule-set engine, with the rules of the Kinesis service model."""
+"""Our endpoints compared with those of botocore's own rule-set engine, with the rules of the Kinesis service model."""
 
 import itertools
 from typing import Any

@@ -1,4 +1,4 @@
-"""Event-stream frames that others made: those of botocore's own tests, whose bytes the AWS SDKs share."""
+"""Event-stream frames of other implementations: those of botocore's own tests, which the AWS SDKs share."""
 
 import pytest
 

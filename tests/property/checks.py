@@ -28,5 +28,5 @@ def checks(*names: str) -> Callable[[C], C]:
 
 
 def pure(name: str) -> Callable[..., Any]:
-    """Return the function in pure Python whose compiled twin is bound in its place."""
+    """Return the function in pure Python that a compiled twin replaces."""
     return TWINS[name].pure

@@ -1,4 +1,4 @@
-"""Both codecs beside the standard library's JSON and a plain CBOR library: what goes in comes out."""
+"""Both codecs compared with the standard library's JSON and a plain CBOR library. Values survive a round trip."""
 
 import base64
 import json
@@ -30,7 +30,7 @@ FUZZED_INPUTS = int(os.environ.get("KINSTREAM_FUZZED_INPUTS", "20000"))
 """Fuzzed answers for each codec and decoder; 250000 makes two million."""
 
 TIMESTAMP_HEAD = b"ApproximateArrivalTimestamp\xc1\x1b"
-"""What CborCodec cuts out of an answer, as a record's data may hold it too."""
+"""The bytes that CborCodec searches for and cuts out of a response. The data of a record may contain them too."""
 
 KEY = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=256)
 HASH_KEY = st.none() | st.integers(0, MAX_HASH_KEY).map(str)
@@ -191,7 +191,7 @@ def test_data_like_a_timestamp_stays_as_it_is(data: list[bytes], answer: dict[st
     st.sampled_from([JSON, CBOR]),
     st.booleans(),
 )
-def test_put_records_answer_is_read(results: list[dict[str, str]], codec: Codec, with_nulls: bool) -> None:
+def test_put_records_response_is_decoded(results: list[dict[str, str]], codec: Codec, with_nulls: bool) -> None:
     names = ("SequenceNumber", "ShardId", "ErrorCode", "ErrorMessage")
     sent = [{n: r.get(n) for n in names} for r in results] if with_nulls else results
     answer = {"FailedRecordCount": 0, "Records": sent, "EncryptionType": "KMS", "Later": [1]}
@@ -294,7 +294,7 @@ def test_no_bytes_make_a_codec_raise_anything_but_value_error(wire: str, way: st
 
 
 @pytest.mark.parametrize("wire", ["json", "cbor"])
-def test_every_truncated_answer_is_refused(wire: str) -> None:
+def test_every_truncated_response_is_refused(wire: str) -> None:
     codec: Codec = JSON if wire == "json" else CBOR
     body = BODIES[wire][0]
     for end in range(len(body)):

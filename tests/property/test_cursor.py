@@ -1,4 +1,4 @@
-"""A checkpoint is the completed prefix of what was delivered, through restarts, seeks and manual requests."""
+"""A checkpoint is the completed prefix of the delivered records, through restarts, seeks and manual requests."""
 
 from __future__ import annotations
 

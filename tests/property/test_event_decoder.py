@@ -110,7 +110,7 @@ def test_nothing_but_our_error_escapes_whatever_the_bytes() -> None:
 
 
 def _nonsense(draw: random.Random) -> bytes:
-    """Return bytes whose damage lies behind right checksums as often as before them."""
+    """Return damaged bytes. In about half of them the checksums match the damage."""
     kind = draw.randrange(5)
     if kind == 0:
         return draw.randbytes(draw.randrange(60))

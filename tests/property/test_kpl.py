@@ -1,4 +1,4 @@
-"""Aggregated records beside aws-kinesis-agg and protobuf's own parser: what one writes the other reads, and damage is damage."""
+"""Aggregated records compared with aws-kinesis-agg and protobuf's own parser, in both directions and with damage."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_many_at_once_and_one_by_one_make_the_same(records: list[UserRecord], ma
     assert at_once.size == one_by_one.size
 
 
-# Beside aws-kinesis-agg
+# Compared with aws-kinesis-agg
 
 
 @given(RECORDS)
@@ -118,7 +118,7 @@ def test_aggregation_library_reads_what_we_write(records: list[UserRecord]) -> N
 
 
 def outcome(data: bytes) -> list[UserRecord] | type[Exception] | None:
-    """Return what reading gives. Nothing but these may come out of it, whatever goes in."""
+    """Return the result of reading. Any input must give one of these types."""
     try:
         found = unpack(data)
     except (Damaged, BadIndex) as error:
@@ -145,7 +145,7 @@ def test_whatever_bytes_follow_the_magic_they_are_read_or_refused(message: bytes
 
 
 def protobuf(message: bytes) -> list[UserRecord] | type[Exception] | None:
-    """Return what protobuf's own parser makes of a message."""
+    """Return a message as parsed by protobuf's own parser."""
     if not message:
         return None  # without a message it is no container (the KCL's rule)
     found = messages_pb2.AggregatedRecord()

@@ -15,7 +15,7 @@ from kinstream.sharding.shardmap import ShardMap
 
 
 class Stream:
-    """The shards of a stream, and what splits and merges make of them."""
+    """The shards of a stream through splits and merges."""
 
     def __init__(self, count: int) -> None:
         self.shards: list[Shard] = []

@@ -1,4 +1,4 @@
-"""Our signatures beside botocore's, on requests that nobody wrote by hand."""
+"""Our signatures compared with botocore's, on generated requests."""
 
 from datetime import UTC, datetime
 
@@ -28,7 +28,7 @@ def botocore_headers(
     request = AWSRequest(
         "POST", f"https://{host}/", headers={"Content-Type": content_type, "X-Amz-Target": target}, data=body
     )
-    # What add_auth does, with a time of our choice in the place of the wall clock's.
+    # The steps of add_auth, with a time of our choice instead of the wall clock's.
     request.context["timestamp"] = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
     signer._modify_request_before_signing(request)
     to_sign = signer.string_to_sign(request, signer.canonical_request(request))

@@ -1,4 +1,4 @@
-"""The compiled hot path beside its pure twins: whatever goes in, the same comes out, value or error."""
+"""The compiled hot path compared with its pure twins. Any input gives the same value or error."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ STREAM = {"StreamName": "orders"}
 
 
 def outcome(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what `function` returns, or what it raises as far as a caller can tell it from another error."""
+    """Return the result of `function`, or all that a caller can see of the error that it raises."""
     try:
         return function(*arguments)
     except Exception as error:
@@ -382,7 +382,7 @@ def damaged(rng: random.Random, body: bytes) -> bytes:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", ["put", "get"])
 @pytest.mark.parametrize("twins", [JSON, CBOR], ids=["json", "cbor"])
-def test_a_damaged_answer_is_read_or_refused_alike(twins: tuple[Codec, Codec], kind: str) -> None:
+def test_a_damaged_response_is_read_or_refused_alike(twins: tuple[Codec, Codec], kind: str) -> None:
     rng = random.Random(f"{twins is JSON} {kind}")
     body = (as_json if twins is JSON else as_cbor)(BODIES[kind])
     same(twins, body, kind)

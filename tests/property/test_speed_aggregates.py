@@ -1,4 +1,4 @@
-"""The compiled hot path beside its pure twins: shards told, aggregated records made and taken apart."""
+"""The compiled hot path compared with its pure twins: shards found, aggregated records built and deaggregated."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def received(data: bytes) -> ReceivedRecord[bytes]:
 
 
 def both(datas: list[bytes], hash_key_range: HashKeyRange | None, most: int) -> list[Any]:
-    """Return what the twins make of records: batches or what is undeliverable, what was told, what was counted."""
+    """Return the results of the twins for the same records: batches or undeliverable records, events, counts."""
     outcomes: list[Any] = []
     for expand in (pure("user_records"), FAST.user_records):
         told: list[Event] = []
@@ -147,7 +147,7 @@ UNUSUAL = {
     "a record that is cut short": b"\x0a\x01k" + b"\x1a\x06\x08\x00\x1a\x01x",
     "no record": b"\x0a\x01k",
     "nothing": b"",
-    "a hash key that is none": b"\x0a\x01k\x12\x0201" + b"\x1a\x07\x08\x00\x10\x00\x1a\x01x",
+    "an invalid hash key": b"\x0a\x01k\x12\x0201" + b"\x1a\x07\x08\x00\x10\x00\x1a\x01x",
 }
 
 

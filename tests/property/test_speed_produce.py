@@ -1,4 +1,4 @@
-"""The compiled hot path beside its pure twins: records admitted, routed, packed and settled."""
+"""The compiled hot path compared with its pure twins: records admitted, routed, packed and settled."""
 
 from __future__ import annotations
 
