@@ -1,7 +1,7 @@
 """Fixtures of the contract tests: a server and a client, boto3 or another.
 
 Every test runs on our server, in memory and on disk. Tests that use only boto3 also run through aiobotocore. The tests of
-`EVERYWHERE` also run on servers of others, whose known deviations are listed in servers/deviations.txt.
+`EVERYWHERE` also run on other servers. Their known deviations are listed in servers/deviations.txt.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from kinstream.local import Server
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SLOW = re.compile(r"^Executing <.*> took [0-9.]+ seconds\n", re.MULTILINE)
-"""What asyncio's debug mode logs on a loaded machine."""
+"""Lines that asyncio's debug mode logs on a loaded machine."""
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -57,7 +57,7 @@ def test_python_block_runs(code: str, tmp_path: Path) -> None:
         env = {**os.environ, **access, "AWS_ENDPOINT_URL_KINESIS": server.url, "HOME": str(tmp_path)}
         run = subprocess.run(
             [sys.executable, "-X", "dev", "-W", "error", "-c", code],
-            cwd=tmp_path,  # what it writes, such as checkpoints, is of its own stream
+            cwd=tmp_path,  # files that it writes, such as checkpoints, stay separate
             env=env,
             capture_output=True,
             text=True,

@@ -26,7 +26,7 @@ def place() -> Iterator[Place]:
 
 @pytest.fixture(autouse=True)
 def interrupts() -> Iterator[None]:
-    """Let SIGINT do its work also where whoever started the tests had it ignored, as a shell does in the background."""
+    """Restore the default action of SIGINT, which a shell ignores for a test run in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

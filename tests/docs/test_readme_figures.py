@@ -15,7 +15,7 @@ SPEED = re.search(r"^## Speed\n(.*?)^## ", (ROOT / "README.md").read_text(), re.
 RUNS: dict[str, dict[str, Any]] = {
     name: json.loads((ROOT / "bench" / f"{name}.json").read_text()) for name in ("produce", "consume")
 }
-# Row of a table: what was measured, and the way of each client.
+# Row of a table: name of the measurement, and the way of each client.
 ROWS = {
     "`put_records(500)`, 100 B": ("put", 100, "put_records", "put_records", "put_records"),
     "`put_records(500)`, 1 KiB": ("put", 1024, "put_records", "put_records", "put_records"),

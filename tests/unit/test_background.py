@@ -57,11 +57,11 @@ def test_all_that_was_handed_over_before_stop_is_run_in_order(background: Backgr
 
 
 class Interrupted(BaseException):
-    """What a signal's handler raises, as KeyboardInterrupt."""
+    """Exception of a signal's handler, like KeyboardInterrupt."""
 
 
 class InterruptedLock:
-    """A lock on whose way out, or in, the signal comes."""
+    """A lock that is interrupted by the signal as it is acquired or released."""
 
     def __init__(self, on_the_way_in: bool, begun: threading.Event) -> None:
         self.on_the_way_in = on_the_way_in
@@ -140,7 +140,7 @@ def test_error_of_work_whose_caller_was_interrupted_is_not_left_unretrieved(back
     assert complaints == []
 
 
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # interrupted before it was handed over
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # interrupted before it was passed to the loop
 def test_interrupt_at_any_line_harms_no_later_call(background: BackgroundLoop) -> None:
     if sys.gettrace() is not None:
         pytest.skip("a debugger or coverage traces already, and would lose track")
@@ -151,7 +151,7 @@ def test_interrupt_at_any_line_harms_no_later_call(background: BackgroundLoop) -
 
         def interrupt(frame: FrameType, event: str, _: object) -> Any:
             nonlocal left
-            if frame.f_code.co_name == "_remove":  # a finalizer, of which Python ignores what it raises
+            if frame.f_code.co_name == "_remove":  # a finalizer: Python ignores its exceptions
                 return None
             left -= event == "line"
             if not left:
@@ -190,7 +190,7 @@ def test_error_of_a_coroutine_is_raised_where_it_is_waited_for(background: Backg
     background.stop()
 
 
-def test_who_waits_when_the_loop_is_stopped_is_told_that_it_closed(background: BackgroundLoop) -> None:
+def test_call_that_waits_when_the_loop_is_stopped_gets_a_closed_error(background: BackgroundLoop) -> None:
     told: list[BaseException] = []
 
     def wait() -> None:
@@ -259,7 +259,7 @@ def test_many_threads_start_one_loop(background: BackgroundLoop) -> None:
     background.stop()
 
 
-def test_who_calls_is_told_when_the_loop_has_ended_by_itself(background: BackgroundLoop) -> None:
+def test_call_after_the_loop_has_stopped_by_itself_gets_an_error(background: BackgroundLoop) -> None:
     def leave() -> None:
         raise SystemExit
 

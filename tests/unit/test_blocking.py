@@ -44,7 +44,7 @@ def place() -> Iterator[Place]:
 
 @pytest.fixture(autouse=True)
 def interrupts() -> Iterator[None]:
-    """Let SIGINT do its work also where whoever started the tests had it ignored, as a shell does in the background."""
+    """Restore the default action of SIGINT, which a shell ignores for a test run in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -294,7 +294,7 @@ def run(place: Place, code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
 
 
-def test_forked_process_is_told_to_make_its_own(place: Place) -> None:
+def test_forked_process_gets_an_error_that_advises_an_object_of_its_own(place: Place) -> None:
     code = """
 with blocking.Producer("events", **place) as producer:
     producer.put_record(Record(b"x", "key"))
@@ -336,7 +336,7 @@ print(producer.put_record(Record(b"x", "key")).shard_id)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "shardId-000000000000\n", "")
 
 
-def test_program_may_end_right_after_its_last_answer(place: Place) -> None:
+def test_process_may_exit_right_after_its_last_response(place: Place) -> None:
     # Without the transport's pause at the end, about one such program in ten is aborted by CPython.
     code = """
 import asyncio

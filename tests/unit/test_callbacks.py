@@ -1,4 +1,4 @@
-"""What the callbacks face says without asking anybody: it returns None, never raises, and hands every fault over."""
+"""The callbacks style without requests. Methods return None, never raise, and pass every error to the callback."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.enable_socket
 
 @pytest.fixture
 def nobody() -> Iterator[str]:
-    """The URL of a server that nobody ever connects to."""
+    """The URL of a server that no test connects to."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         listening.setblocking(False)
@@ -58,7 +58,7 @@ def library_error(error: Any) -> KinesisError:
 def all_methods(
     make: Callable[[type[Any]], Any],
 ) -> list[tuple[str, Callable[[Heard], object], tuple[object, ...]]]:
-    """Return each method as a call that takes a callback, and what must follow the error."""
+    """Return each method as a call that takes a callback, and the callback arguments that must follow the error."""
     producer, consumer = make(callbacks.Producer), make(callbacks.Consumer)
     record = Record("data", "key")
     return [

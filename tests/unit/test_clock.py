@@ -1,4 +1,4 @@
-"""The system clock's deadlines: they end what takes too long, and are fair to a loop that was held up."""
+"""The system clock's deadlines: they end calls that take too long, and are fair to a loop that was held up."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_error_in_the_body_is_the_bodys_own() -> None:
             raise KeyError
 
 
-async def test_answer_in_time_is_taken_though_the_loop_was_held_up() -> None:
+async def test_response_in_time_is_accepted_though_the_loop_was_held_up() -> None:
     loop = asyncio.get_running_loop()
     answer = loop.create_future()
     loop.call_later(0.01, answer.set_result, "answer")
@@ -56,12 +56,12 @@ async def test_answer_in_time_is_taken_though_the_loop_was_held_up() -> None:
         assert await answer == "answer"
 
 
-async def test_answer_of_many_steps_is_taken_though_the_loop_is_held_up_again_and_again() -> None:
+async def test_response_in_many_steps_is_accepted_though_the_loop_is_held_up_again_and_again() -> None:
     loop = asyncio.get_running_loop()
 
     async def hold_up() -> None:
         for _ in range(4):
-            time.sleep(GRACE + 0.1)  # noqa: ASYNC251 - this is what holds it up
+            time.sleep(GRACE + 0.1)  # noqa: ASYNC251 - holds up the loop
             await asyncio.sleep(0)
 
     async def steps() -> str:
@@ -84,7 +84,7 @@ async def test_deadline_comes_even_where_the_loop_was_held_up() -> None:
             await asyncio.Event().wait()
 
 
-async def test_clock_tells_the_machines_time() -> None:
+async def test_clock_has_the_machines_time() -> None:
     before, started = time.time(), time.monotonic()
     await SYSTEM_CLOCK.sleep(0.01)
     assert before <= SYSTEM_CLOCK.wall() <= time.time()

@@ -49,7 +49,7 @@ def test_wrong_value_is_named_with_what_is_allowed(option: Any, field: str, wron
 
 
 def options_that_cannot_be_off() -> Iterator[tuple[Any, str]]:
-    """Yield each option class with each of its fields whose default is not None."""
+    """Yield each option class with each of its fields that has a default other than None."""
     for option in vars(config).values():
         if dataclasses.is_dataclass(option):
             yield from ((option, field.name) for field in dataclasses.fields(option) if field.default is not None)

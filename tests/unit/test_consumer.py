@@ -1,4 +1,4 @@
-"""Consumer over a scripted network: pages of shards, places to read from, and what is refused before any I/O."""
+"""Consumer over a scripted network: pages of shards, start positions, and options that are refused before any I/O."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def test_details_say_what_to_do() -> None:
     assert service_error("PutRecords", 502, "", "").details == "PutRecords: HTTP 502"
 
 
-def test_body_of_the_answer_is_not_in_repr_or_str() -> None:
+def test_body_of_the_response_is_not_in_repr_or_str() -> None:
     error = UnexpectedResponse("odd", http_status=200, http_response="<html>canary</html>")
     assert repr(error) == "UnexpectedResponse('odd', http_status=200)"
     assert "canary" not in str(error)

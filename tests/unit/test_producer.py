@@ -1,4 +1,4 @@
-"""Producer over a scripted network: what is refused before any I/O, and what a result says of the attempts."""
+"""Producer over a scripted network: records and options that are refused before any I/O, and the attempts in a result."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ async def test_attempts_that_wrote_nothing_leave_no_duplicate() -> None:
     assert (result.attempts, result.maybe_duplicate) == (2, False)
 
 
-async def test_put_records_says_so_in_the_answer_and_in_each_result() -> None:
+async def test_put_records_says_so_in_the_response_and_in_each_result() -> None:
     producer, _ = producer_on(ConnectionLost("lost", sent=None), ALL_WRITTEN)
     answered = await producer.put_records([RECORD, RECORD])
     assert (answered.attempts, answered.maybe_duplicate) == (2, True)

@@ -17,7 +17,7 @@ from kinstream import speed
 
 ROOT = Path(__file__).parents[2]
 CORE = ["tests/unit/aws/test_codec.py", "tests/unit/aws/test_kinesis.py", "tests/conformance/test_codec.py"]
-"""Tests that go through every place where compiled code may stand in."""
+"""Tests that go through every function that compiled code may replace."""
 
 
 def python(*arguments: str, pure: str) -> subprocess.CompletedProcess[str]:
@@ -34,7 +34,7 @@ def test_the_core_of_the_tests_passes_without_compiled_code() -> None:
     assert " passed" in done.stdout
 
 
-def test_the_version_tells_which_path_runs() -> None:
+def test_the_version_shows_which_path_runs() -> None:
     assert "(pure Python)" in python("-m", "kinstream", "--version", pure="1").stdout
     expected = "(pure Python)" if built_path() is None else "(compiled hot path)"
     assert expected in python("-m", "kinstream", "--version", pure="").stdout
@@ -68,6 +68,6 @@ def test_function_without_a_compiled_twin_of_its_name_stays_as_it_is() -> None:
 
 
 def built_path() -> str | None:
-    """Return where a Python that may use compiled code finds it."""
+    """Return where a Python that may use compiled code finds that code."""
     code = "import importlib.util as u; s = u.find_spec('kinstream._speed'); print(s.origin if s else '')"
     return python("-c", code, pure="").stdout.strip() or None

@@ -1,4 +1,4 @@
-"""Misuse is answered by what to write instead."""
+"""Errors of misuse name the correct code."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ ARGUMENTS: dict[Any, tuple[str, ...]] = {
         (Limits, "stream", "kinstream.local.Limits: unknown option 'stream'. Did you mean http2_streams=...?"),
     ],
 )
-def test_unknown_option_is_answered_by_the_nearest_and_where_it_belongs(kind: Any, option: str, says: str) -> None:
+def test_error_of_an_unknown_option_names_the_nearest_one_and_its_place(kind: Any, option: str, says: str) -> None:
     with pytest.raises(TypeError) as caught:
         kind(*ARGUMENTS.get(kind, ()), **{option: 1})
     assert says in str(caught.value)

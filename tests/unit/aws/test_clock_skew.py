@@ -35,7 +35,7 @@ class Service(ScriptedTransport):
         dated: Says of the index of a request whether its response has a Date header.
         says_time: True if its refusals name its time, as those of AWS do.
         together: The first requests are answered once this many were sent.
-        expired: An access key id whose token is expired.
+        expired: An access key id with an expired token.
         date_off: Seconds that its Date headers are ahead of the right time, as those of a proxy may be.
     """
 
@@ -123,7 +123,7 @@ async def test_simultaneous_first_calls_succeed_with_a_wrong_clock(off: float, w
     [(lambda _: False, True), (lambda _: True, False), (lambda index: index == 19, False)],
     ids=["the message alone", "the header alone", "the header of the first response alone"],
 )
-async def test_service_may_tell_its_time_in_a_header_or_in_its_message(dated: Any, says_time: bool) -> None:
+async def test_time_of_the_service_is_read_from_a_header_or_its_message(dated: Any, says_time: bool) -> None:
     clock = VirtualClock()
     clock.off = 3600.0
     service = Service(clock, together=20, dated=dated, says_time=says_time)
@@ -132,7 +132,7 @@ async def test_service_may_tell_its_time_in_a_header_or_in_its_message(dated: An
     assert len(service.sent) == 40
 
 
-async def test_refusal_that_tells_no_time_is_final() -> None:
+async def test_refusal_without_a_time_is_final() -> None:
     clock = VirtualClock()
     clock.off = 3600.0
     service = Service(clock, dated=lambda _: False, says_time=False)

@@ -191,7 +191,7 @@ async def test_credentials_that_always_end_soon_are_not_fetched_for_each_call(cl
 
 
 async def test_clock_that_is_ahead_does_not_fetch_credentials_for_each_call(clock: VirtualClock) -> None:
-    provider = Provider(clock, lifetime=-82_800)  # an hour left, to whoever gave them: our clock is a day ahead
+    provider = Provider(clock, lifetime=-82_800)  # an hour left by the provider's clock: ours is a day ahead
     source = RefreshingSource(provider, clock)
     for _ in range(50):
         await source.get()

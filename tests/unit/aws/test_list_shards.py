@@ -123,7 +123,7 @@ async def test_failures_are_raised_and_the_next_listing_waits_longer_each_time()
         await source.refresh()
     assert source.latest is shard_map  # better an old one than none
     assert await source.refresh() is not shard_map
-    assert clock.slept == [1.0]  # what went well is forgotten failures
+    assert clock.slept == [1.0]  # failures before a success are forgotten
 
 
 async def test_time_that_passed_since_a_failure_is_not_waited_for_again() -> None:

@@ -85,7 +85,7 @@ async def wait_for_ever(peer: Peer) -> None:
 
 
 async def reset(peer: Peer) -> None:
-    await asyncio.sleep(0.01)  # what was sent has arrived
+    await asyncio.sleep(0.01)  # the bytes that were sent have arrived
     peer.reset()
 
 
@@ -421,7 +421,7 @@ async def test_kept_connection_that_breaks_under_a_request_leaves_it_unknown() -
 
     async with serving(breaks_at_the_second) as server, opened(f"http://127.0.0.1:{server.port}") as post:
         await post()
-        # It was not sent again unasked: a put may have been written.
+        # The transport did not retry it: a put may have been written.
         with pytest.raises(ConnectionLost) as caught:
             await post()
         assert caught.value.sent is None

@@ -81,7 +81,7 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_lines() -> None:
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_names_from_the_service_cannot_steer_the_terminal(terminal: bool) -> None:
+def test_names_from_the_service_cannot_control_the_terminal(terminal: bool) -> None:
     screen = console(terminal=terminal)
     with show_on(screen) as show:
         show.say("split \x1b[2J[red]x")

@@ -492,7 +492,7 @@ class Coming(Service):
     """A stream that is being created: parts of the service do not know it at first.
 
     Attributes:
-        refusals: What ListShards says before it lists; DescribeStreamSummary knows of the stream.
+        refusals: Error codes of ListShards before it succeeds. DescribeStreamSummary knows the stream already.
     """
 
     def __init__(self, *refusals: str, described: bool = True, **shards: str | None) -> None:
@@ -681,7 +681,7 @@ def test_restart_after_a_kill_during_the_first_leases_begins_at_the_start_positi
         killed.table = Holding(rows_created)
         taking = asyncio.create_task(killed.take(1))
         await asyncio.sleep(100)
-        assert not killed.fetch.read_from, "a shard is read, and not all are written down"
+        assert not killed.fetch.read_from, "a shard is read before all leases are stored"
         rows = dict(killed.table._rows)
         assert len(rows) == rows_created
         taking.cancel()
@@ -918,7 +918,7 @@ def test_pause_ends_although_the_maximum_of_records_was_started(then: str) -> No
         return case.numbers, begun
 
     numbers, begun = simulate(scenario)
-    assert begun == 8 * 2 + 64  # the oldest of them were not in work
+    assert begun == 8 * 2 + 64  # the oldest of them were not being handled
     assert sorted(numbers)[-51:] == [*range(150, 201)] if then == "seek" else len(numbers) == len(set(numbers))
     if then == "resume":
         assert len(numbers) == 200

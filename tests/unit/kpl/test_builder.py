@@ -1,4 +1,4 @@
-"""The builder of aggregated records: what it takes, and when it is full."""
+"""The builder of aggregated records: the records that it accepts, and when it is full."""
 
 from __future__ import annotations
 

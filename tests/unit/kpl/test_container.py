@@ -1,4 +1,4 @@
-"""The reader of aggregated records, given what no proper writer writes."""
+"""The reader of aggregated records, given data that no proper writer writes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def read(*fields: bytes) -> list[UserRecord]:
     return list(found)
 
 
-# What is no container
+# Data that is not a container
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", MAGIC, MAGIC[:3], MAGIC + b"x" * 15, sealed(), b"x" + sealed(KEY, PLAIN)])
@@ -106,7 +106,7 @@ def test_what_an_md5_looks_like_never_counts_as_message() -> None:
             unpack(sealed(KEY, b"\x20" + varint(i), b"\x1a\x06\x08\x00\x1a\x02"))
 
 
-# What protobuf allows
+# Variants that protobuf allows
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_index_behind_the_table_is_an_error_of_its_own(fields: tuple[bytes, ...]
     assert caught.value.index == 0
 
 
-def test_place_of_the_first_bad_index_is_told() -> None:
+def test_error_names_the_position_of_the_first_bad_index() -> None:
     with pytest.raises(BadIndex, match="user record 2000 ") as caught:
         unpack(sealed(KEY, PLAIN * 2000, record(b"\x08\x01", DATA), PLAIN * 2000, record(b"\x08\x01", DATA)))
     assert caught.value.index == 2000

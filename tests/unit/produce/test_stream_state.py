@@ -1,4 +1,4 @@
-"""Knowledge of the stream: what descriptions change, and when the next one is due."""
+"""Knowledge of the stream: the changes that a description makes, and when the next one is due."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Failures that no caller has observed: which are logged, which are awaited together, and what a summary says."""
+"""Failures that no caller has observed: which are logged, which are awaited together, and the text of a summary."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def test_reading_from_the_latest_never_reads_what_came_before() -> None:
     assert names(lineage.readable()) == ["5", "6", "7"]
 
 
-def test_child_that_is_announced_waits_for_a_parent_that_nobody_mentioned_yet() -> None:
+def test_child_that_is_announced_waits_for_a_parent_that_is_not_known_yet() -> None:
     # X splits into X1 and X2; X2 and Y merge into Z. Y ends while X is still being read.
     lineage = Lineage([shard("X"), shard("Y")])
     lineage.finish("Y")
@@ -102,7 +102,7 @@ def test_shard_that_was_finished_before_its_child_is_heard_of_is_not_waited_for(
     assert names(lineage.readable()) == ["1", "2"]
 
 
-def test_listing_tells_more_of_a_shard_than_its_announcement() -> None:
+def test_listing_has_more_of_a_shard_than_its_announcement() -> None:
     lineage = Lineage([shard("0")])
     lineage.announced([child("1", "0")])
     (announced,) = lineage.children("0")

@@ -1,4 +1,4 @@
-"""The clock that tests move: it stands still, moves from any thread, and wakes who waits."""
+"""The clock that tests move. It stands still, moves from any thread, and wakes the waiters."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def test_no_loss_is_reported_if_the_shard_was_idle_until_a_time_within_the_reten
 
 
 def test_possible_loss_in_an_idle_shard_is_reported_if_the_clock_of_arrival_times_is_far_ahead() -> None:
-    """A local server whose clock was advanced by a day dates its responses by the old clock."""
+    """A local server dates its responses by the old clock after its clock was advanced by a day."""
     check = begun(Position.after("7", 0), idle_until=NOW)
     assert check.received(page((9, -25.0)), NOW) is not None
 
