@@ -136,7 +136,7 @@ def test_a_subscription_is_measured_but_for_its_first_tenth(at: Endpoint) -> Non
     assert done["bytes"] > 500_000
 
 
-def test_results_are_told_compared_and_drawn() -> None:
+def test_results_are_printed_compared_and_drawn() -> None:
     results: Results = {}
     for case in (Case(produce.PUT, 100, False), Case(produce.PUT, 100, True)):
         for row in produce.rows_of(case):

@@ -44,8 +44,8 @@ def client(place: Place) -> Iterator[blocking.Client]:
             "ListStreams", {}
         )  # starts its event loop: an interrupted start of a thread leaves that thread behind
         yield client
-        # A strike between a lock's release and the end of its `with`, where no signal handler runs, leaves this thread the lock:
-        # what the collector ends must end in this thread.
+        # An interrupt between a lock's release and the end of its `with`, where no signal handler runs, leaves the lock to this
+        # thread. Objects that the garbage collector finalizes must be finalized in this thread.
         gc.collect()
 
 

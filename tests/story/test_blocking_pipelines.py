@@ -118,7 +118,7 @@ def test_flush_waits_for_all_that_was_put_before_and_not_for_company(place: Plac
         assert all(delivery.done for delivery in deliveries)
 
 
-def test_result_in_time_or_timeout_error_and_the_record_goes_on(place: Place) -> None:
+def test_result_in_time_or_timeout_error_and_the_record_stays_queued(place: Place) -> None:
     with blocking.Producer(place.stream, batch=Batching(linger=60), **place.options) as producer:
         delivery = producer.put(b"x", "key")
         with pytest.raises(TimeoutError):
@@ -269,7 +269,7 @@ def test_full_buffer_is_an_error_where_that_is_asked_for() -> None:
     assert told.value.count == 10
 
 
-def test_failures_that_nobody_saw_are_raised_by_close_and_those_that_were_seen_are_not() -> None:
+def test_close_raises_unobserved_failures_and_no_observed_ones() -> None:
     place = Place("http://127.0.0.1:1")
     producer = blocking.Producer("events", delivery=DeliveryPolicy(timeout=0.3), **place.options)
     seen, unseen = producer.put(b"seen", "key"), producer.put(b"unseen", "key")
@@ -288,7 +288,7 @@ def test_failures_that_nobody_saw_are_raised_by_close_and_those_that_were_seen_a
     producer.close()
 
 
-def test_closed_producer_takes_nothing_and_still_tells_what_became_of_its_records(place: Place) -> None:
+def test_closed_producer_refuses_records_and_still_returns_results(place: Place) -> None:
     producer = blocking.Producer(place.stream, **place.options)
     delivery, handle = producer.put(b"x", "key"), producer.put_many([(b"y", "key")])
     producer.close()
@@ -397,7 +397,7 @@ def test_nothing_hangs_when_the_event_loops_thread_dies(place: Place) -> None:
     with pytest.raises((ClosedError, ProduceError)):
         waiting.result()
     with pytest.raises(ClosedError):  # noqa: PT012
-        for _ in range(3000):  # more than is lent
+        for _ in range(3000):  # more than the credit
             producer.put(b"x", "key")
     assert first.result().shard_id.startswith("shardId-")
     producer.close()
@@ -623,7 +623,7 @@ def test_other_threads_pause_resume_seek_and_look(place: Place) -> None:
         reading.join()
 
 
-# Signals and the program's end.
+# Signals and the end of the process.
 
 FORKS = ["-W", "ignore:This process:DeprecationWarning"]  # since Python 3.12, for each fork of a process with threads
 PROGRAM = """
@@ -686,7 +686,7 @@ producer.put("x", "key")
     assert "never closed: close: 1 record was not written" in err
 
 
-def test_forked_process_is_told_to_make_its_own(place: Place) -> None:
+def test_forked_process_gets_an_error_that_advises_an_object_of_its_own(place: Place) -> None:
     code = """
 with blocking.Producer(stream, **place) as producer:
     producer.put("x", "key").result()
@@ -708,7 +708,7 @@ with blocking.Producer(stream, **place) as producer:
     assert out.count("forked") == 2
 
 
-def test_sigterm_ends_run_after_the_work_in_hand(place: Place) -> None:
+def test_sigterm_ends_run_after_the_records_being_handled(place: Place) -> None:
     write(place, 100, keys=1)
     code = """
 import time

@@ -71,7 +71,7 @@ def write(place: Place, data: list[Any], key: str = "key") -> None:
 
 
 class Told:
-    """A subscription's callback: keeps what it was told until it is told of the end.
+    """Callback of a subscription that keeps its arguments until the call that reports the end.
 
     Attributes:
         records: The records' data.
@@ -115,7 +115,7 @@ def read(place: Place, is_blob: bool = False) -> list[Any]:
 # Writing.
 
 
-def test_each_put_is_told_once_where_its_record_is(place: Place) -> None:
+def test_callback_of_each_put_is_called_once_with_the_position_of_its_record(place: Place) -> None:
     results: list[tuple[KinesisError | None, PutResult | None]] = []
     with producer_on(place) as producer:
         for n in range(3000):
@@ -141,7 +141,7 @@ def test_put_returns_before_its_callback_and_a_callback_may_put(place: Place) ->
     assert thread.name == "kinstream-callbacks-producer"
 
 
-def test_flush_is_told_after_all_that_was_put_before(place: Place) -> None:
+def test_callback_of_flush_is_called_after_those_of_all_earlier_puts(place: Place) -> None:
     order: list[Any] = []
     done = threading.Event()
 
@@ -174,7 +174,7 @@ def test_every_method_writes_text_as_json_unless_there_is_an_encoder(place: Plac
     assert written == dict.fromkeys((b'"text"', b'{"a":1}', b"bytes", b"<text>"), 4)
 
 
-def test_what_cannot_be_put_is_told_and_the_rest_is_written(place: Place) -> None:
+def test_refused_records_are_reported_and_the_rest_is_written(place: Place) -> None:
     heard = Heard()
     with producer_on(place) as producer:
         producer.put(object(), "key", heard)  # type: ignore[arg-type]
@@ -188,7 +188,7 @@ def test_what_cannot_be_put_is_told_and_the_rest_is_written(place: Place) -> Non
         assert heard.wait()[0] is None
 
 
-def test_full_buffer_is_told_at_once_and_never_waited_for() -> None:
+def test_full_buffer_is_reported_at_once_and_never_waited_for() -> None:
     place = Place("http://127.0.0.1:1")
     outcomes: list[KinesisError | None] = []
     with producer_on(place, buffer=BufferLimits(max_records=100), delivery=DeliveryPolicy(timeout=1)) as producer:
@@ -260,7 +260,7 @@ def test_callback_that_raises_each_time_does_not_flood_the_log(place: Place, cap
     assert "190 more" in caplog.text
 
 
-def test_callback_of_put_that_raises_harms_nobody(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+def test_callback_of_put_that_raises_affects_no_other_put(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     def fail(error: object, result: object) -> None:
         raise SystemExit
 
@@ -273,7 +273,7 @@ def test_callback_of_put_that_raises_harms_nobody(place: Place, caplog: pytest.L
     assert caplog.text.count("the callback of put raised") == 10
 
 
-def test_put_after_close_is_told_that_it_is_closed(place: Place) -> None:
+def test_put_after_close_gets_a_closed_error(place: Place) -> None:
     heard = Heard()
     producer = producer_on(place)
     producer.put(b"x", "key", heard)
@@ -318,7 +318,7 @@ for n in range(100):
     assert run(place, code) == (0, "written\n" * 100, "")
 
 
-def test_end_of_the_program_tells_which_records_it_did_not_wait_for() -> None:
+def test_exit_of_the_process_reports_records_that_it_did_not_wait_for() -> None:
     code = """
 kinstream.callbacks.face.EXIT_DRAIN = 0.3
 producer = Producer(*account, endpoint_url=url)
@@ -454,7 +454,9 @@ def test_callback_that_raises_may_be_declared_to_be_skipped(place: Place) -> Non
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
-def test_checkpoint_by_hand_is_told_when_it_is_written(place: Place, tmp_path: Path, concurrency: int) -> None:
+def test_callback_of_a_manual_checkpoint_is_called_once_it_is_stored(
+    place: Place, tmp_path: Path, concurrency: int
+) -> None:
     write(place, list(range(50)))
     options: dict[str, Any] = {
         "application": "app",
@@ -474,7 +476,7 @@ def test_checkpoint_by_hand_is_told_when_it_is_written(place: Place, tmp_path: P
     assert rest.records == list(range(21, 50))
 
 
-def test_reading_is_steered_by_callbacks_too(place: Place) -> None:
+def test_reading_is_paused_resumed_and_moved_by_callbacks_too(place: Place) -> None:
     write(place, list(range(5)))
     heard = Heard()
     with consumer_on(place, start="TRIM_HORIZON", fetch=Polling(idle_interval=0.05)) as consumer:

@@ -1,4 +1,4 @@
-"""Records that the callbacks producer refuses: when, where it is decided, what waits for a callback, and what is kept of them."""
+"""Records that the callbacks producer refuses: the time and thread of the refusal, its callback, and its memory."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def producer_on(place: Place, **options: Any) -> callbacks.Producer:
 
 
 class Counted:
-    """A callback that counts what it is called with.
+    """A callback that counts its outcomes.
 
     Attributes:
         outcomes: How often each error class, or None, came.
@@ -63,7 +63,7 @@ class Counted:
 
 
 class Gate:
-    """A callback whose calls wait until it is opened.
+    """A callback that blocks until it is opened.
 
     Attributes:
         entered: Set once the first call waits.
@@ -168,7 +168,7 @@ def test_settled_record_counts_as_buffered_until_its_callback_is_called() -> Non
     assert (gate.calls, told.outcomes) == (10, {ProduceError: 1})
 
 
-# What waits for its callback.
+# Refusals that wait for their callback.
 
 
 def test_put_waits_for_callbacks_once_many_refused_records_wait_for_theirs() -> None:
@@ -411,7 +411,7 @@ for _ in range(510):
 
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="it forks")
-def test_forked_process_is_told_for_each_call_and_the_parents_refusals_stay_its_own() -> None:
+def test_forked_process_gets_an_error_for_each_call_and_the_parents_refusals_stay_its_own() -> None:
     code = """
 gate, told, all_told = threading.Event(), [], threading.Event()
 def mine(error, result):
@@ -436,7 +436,7 @@ producer.close(0)
     assert run(code)[:2] == (0, "{'UsageError'} 3000\n")
 
 
-# What is kept of refused records.
+# Memory of refused records.
 
 
 @pytest.mark.parametrize("raises", [False, True])

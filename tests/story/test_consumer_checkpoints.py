@@ -1,4 +1,4 @@
-"""Checkpoints: what was done is not read again, what was not done is, and nobody's checkpoint goes back."""
+"""Checkpoints: only records that were not completed are read again, and a checkpoint never goes back."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def rows(store: Any) -> dict[str, Lease]:
 
 
 async def taken(reader: Consumer, count: int) -> list[int]:
-    """Take so many records, and break off with the last one in hand."""
+    """Read `count` records, and break off while the last one is being handled."""
     found: list[int] = []
     async with aclosing(aiter(reader)) as records:
         async for record in records:
@@ -64,7 +64,9 @@ async def taken(reader: Consumer, count: int) -> list[int]:
     return found
 
 
-async def test_restarted_it_goes_on_with_the_record_that_was_in_hand(stream: River, tmp_path: Path) -> None:
+async def test_restarted_consumer_continues_with_the_record_that_was_being_handled(
+    stream: River, tmp_path: Path
+) -> None:
     await stream.write(100)
     first = SQLiteLeaseStore(tmp_path / "checkpoints.db")
     async with consumer(stream, first) as reader:
@@ -153,7 +155,7 @@ async def test_manual_checkpoints_are_the_only_ones(stream: River) -> None:
         assert [int(record.data) async for record in reader] == list(range(31, 100))
     async with consumer(stream, store, checkpoints="manual", handling=Handling(max_batch_records=10)) as reader:
         async for batch in reader.batches():
-            if int(batch[0].data) == 50:  # they begin with what was asked for: the record before
+            if int(batch[0].data) == 50:  # batches begin at the manual checkpoint: the record before
                 await batch.checkpoint()
     async with consumer(stream, store, checkpoints="manual") as reader:
         assert [int(record.data) async for record in reader] == list(range(60, 100))
@@ -238,7 +240,7 @@ async def test_time_of_a_latest_start_is_kept(stream: River) -> None:
         assert set(range(10, 20)) <= {int(record.data) async for record in again}
 
 
-async def test_killed_before_its_first_checkpoint_it_goes_on_from_where_it_began_and_not_from_a_later_latest(
+async def test_killed_before_its_first_checkpoint_it_continues_from_its_start_and_not_from_a_later_latest(
     stream: River,
 ) -> None:
     await stream.write(10)
@@ -246,7 +248,7 @@ async def test_killed_before_its_first_checkpoint_it_goes_on_from_where_it_began
     reader = consumer(stream, store, start="LATEST", until=None, observer=lambda event: begun.set())
     running = asyncio.create_task(reader.run(lambda record: None))
     await begun.wait()
-    kept = MemoryLeaseStore()  # what a SIGKILL leaves of it
+    kept = MemoryLeaseStore()  # its leases as a SIGKILL leaves them
     for lease in (await rows(store)).values():
         await kept.table("app", "events").create(lease)
     await reader.close()
@@ -265,7 +267,7 @@ async def test_replay_until_now_reads_all_from_a_server_whose_clock_was_moved(st
         assert len([record async for record in reader]) == 10
 
 
-async def test_what_is_done_is_written_while_reading_goes_on(stream: River) -> None:
+async def test_checkpoints_are_stored_while_reading_continues(stream: River) -> None:
     await stream.write(10)
     store = MemoryLeaseStore()
     async with consumer(stream, store, until=None, checkpoints=Checkpoints(interval=0.05)) as reader:
@@ -298,7 +300,7 @@ async def test_record_of_a_single_request_has_nothing_to_checkpoint(stream: Rive
         await record.checkpoint()
 
 
-async def test_pause_holds_a_shard_and_resume_goes_on_without_gap_or_repetition(stream: River) -> None:
+async def test_pause_holds_a_shard_and_resume_continues_without_gap_or_repetition(stream: River) -> None:
     await stream.split("shardId-000000000000")
     await stream.write(400)
     catch = Catch()
@@ -365,7 +367,7 @@ async def test_seek_reads_again_from_there_and_moves_the_checkpoint(stream: Rive
     assert numbers == [*range(30), *range(10, 60)]
 
 
-async def test_what_cannot_be_steered_is_refused(stream: River) -> None:
+async def test_shards_that_cannot_be_paused_or_moved_are_refused(stream: River) -> None:
     async with consumer(stream, MemoryLeaseStore()) as reader:
         for steer in (reader.pause, reader.resume):
             with pytest.raises(UsageError, match="not being read"):
@@ -396,7 +398,7 @@ async def test_one_that_is_closed_reads_no_more_and_ends_who_reads(stream: River
         await anext(aiter(reader))
 
 
-async def test_status_tells_position_lag_and_what_retention_leaves(stream: River) -> None:
+async def test_status_has_position_lag_and_time_left_in_retention(stream: River) -> None:
     await stream.write(10)
     async with Consumer("events", start="TRIM_HORIZON", client=stream.client, fetch=Polling(max_records=3)) as reader:
         async for _ in reader:

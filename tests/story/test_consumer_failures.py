@@ -1,4 +1,4 @@
-"""What becomes of records whose handlers fail, of programs that are told to end, and of shards that are stuck."""
+"""Handlers that fail, applications that are stopped, and shards that are stuck."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def stream() -> AsyncIterator[River]:
 
 
 class Handler:
-    """Fails on some records, as often as it is told.
+    """Fails on some records, a given number of times.
 
     Attributes:
         tried: Every record that it was given.
@@ -126,7 +126,7 @@ async def test_record_that_fails_for_good_stops_its_shard_and_the_error_has_the_
     assert (failed.attempts, failed.outcome) == (3, "stopped")
     assert [status.state for status in reader.status()] == ["STOPPED"]
     await reader.close()
-    # Mended, it goes on with that record, and with none before it.
+    # With a fixed handler it continues with that record, and delivers none before it.
     mended = Handler(set())
     async with consumer(stream, ErrorPolicy(), store) as reader:
         await reader.run(mended)
@@ -228,7 +228,7 @@ async def test_aggregate_without_its_keys_is_a_failure_for_the_policy_and_no_sil
     assert handler.catch.numbers == [1]
 
 
-async def test_plain_function_that_returns_an_awaitable_is_told_so(stream: River) -> None:
+async def test_plain_function_that_returns_an_awaitable_is_refused_with_the_reason(stream: River) -> None:
     await stream.write(1)
 
     async def work() -> None: ...
@@ -434,7 +434,7 @@ async def test_error_of_the_first_listing_is_raised_as_it_is() -> None:
 
 
 async def ends_by(stream: River, shape: Any, handle: Any, store: MemoryLeaseStore, **options: Any) -> BaseException:
-    """Return what `run` raises where a handler does not come to an end as handlers should."""
+    """Return the error that `run` raises if a handler does not return as it should."""
     concurrency, of = shape
     deliver = Handling(concurrency=concurrency)
     async with consumer(stream, ErrorPolicy(**QUICK), store, handling=deliver, **options) as reader:
@@ -501,7 +501,7 @@ async def test_plain_function_that_returns_a_coroutine_is_refused_at_every_try(s
     store = MemoryLeaseStore()
 
     async def handle(record: ReceivedRecord[bytes]) -> None:
-        raise AssertionError("nobody awaits it")
+        raise AssertionError("it is never awaited")
 
     for concurrency in 1, 7:
         raised = await ends_by(stream, (concurrency, lambda handler: lambda record: handler(record)), handle, store)

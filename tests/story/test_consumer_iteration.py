@@ -1,4 +1,4 @@
-"""Iterating with one's own patience: who gives up waiting may ask again; nothing is lost, repeated or left behind."""
+"""Iteration with a timeout. After it the caller may iterate again, and no record is lost, repeated or left behind."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def test_question_given_up_before_the_shards_were_listed_begins_nothing_tw
     assert [type(event).__name__ for event in seen].count("ShardStarted") == 1
 
 
-async def test_iterator_that_is_waited_for_is_not_asked_a_second_time_meanwhile(stream: River) -> None:
+async def test_iterator_refuses_a_second_wait_during_the_first(stream: River) -> None:
     async with consumer(stream, MemoryLeaseStore()) as reader:
         records = aiter(reader)
         first = asyncio.ensure_future(anext(records))

@@ -1,4 +1,4 @@
-"""R20: what 64 shards whose handlers come to no end cost in memory, polled and pushed: a process of its own, real sockets."""
+"""R20: memory of 64 shards with handlers that never return, polled and pushed, in a separate process over real sockets."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ RECORD_BYTES = 100_000
 RECORDS = 32
 """Of each shard: 195 MiB in all."""
 READ_AHEAD = 16 * MIB
-"""And as much again, for shards that find no room."""
+"""An equal reserve serves shards that find no space."""
 WINDOWS = SHARDS * MIB
-"""What HTTP/2 lets the server send to who does not read, at the most (the transport's stream window)."""
+"""Maximum bytes that HTTP/2 lets the server send to a client that does not read (the transport's stream window)."""
 ROOM = 32 * MIB
-"""What an answer takes besides, while it is taken apart."""
+"""Extra bytes of a response while it is parsed."""
 
 READER = """
 import asyncio, json, os, sys
@@ -84,7 +84,7 @@ def test_slow_handlers_on_64_shards_take_no_more_memory_than_what_may_be_read_ah
     assert told.returncode == 0, told.stderr
     before, after, used, begun = json.loads(told.stdout)
     print(
-        f"R20 {way}: {before // MIB} MiB before, at most {after // MIB}; {used // MIB} read ahead, {begun} records in work"
+        f"R20 {way}: {before // MIB} MiB before, at most {after // MIB}; {used // MIB} read ahead, {begun} records being handled"
     )
     assert begun > 0
     assert after - before <= 2 * READ_AHEAD + ROOM + (WINDOWS if way == "pushed" else 0)

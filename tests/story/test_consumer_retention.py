@@ -40,7 +40,7 @@ class Reader:
     """Reads with one application name, run after run.
 
     Attributes:
-        expired: What the last run reported.
+        expired: Events of the last run.
     """
 
     def __init__(self, stream: River, store: Any, **options: Any) -> None:
@@ -54,7 +54,7 @@ class Reader:
         self.expired: list[RecordsExpired] = []
 
     async def read(self, most: int = 1 << 30) -> list[bytes]:
-        """Read up to now, or so many records, of which the last is not done."""
+        """Read up to now, or at most `most` records, of which the last is not completed."""
         self.expired = []
         found: list[bytes] = []
         async with Consumer("events", until="now", observer=self.observe, **self.options) as consumer:
@@ -160,7 +160,7 @@ async def test_checkpoint_without_a_record_is_no_alarm(stream: River, start: Any
     assert not reader.expired
 
 
-async def test_running_consumer_that_falls_behind_the_retention_is_told(stream: River) -> None:
+async def test_running_consumer_that_falls_behind_the_retention_is_notified(stream: River) -> None:
     await stream.write(20)
     reader = Reader(stream, MemoryLeaseStore(), fetch=Polling(idle_interval=0.05, max_records=5))
     seen: list[bytes] = []
@@ -178,7 +178,7 @@ async def test_running_consumer_that_falls_behind_the_retention_is_told(stream: 
     assert len(reader.expired) == 1
 
 
-async def test_running_consumer_of_an_idle_shard_is_not_told(stream: River) -> None:
+async def test_running_consumer_of_an_idle_shard_is_not_notified(stream: River) -> None:
     await stream.write(3)
     reader = Reader(stream, MemoryLeaseStore())
     seen: asyncio.Queue[bytes] = asyncio.Queue()

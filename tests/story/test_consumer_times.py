@@ -21,7 +21,7 @@ FETCH = pytest.mark.parametrize(
 
 @pytest.fixture(params=[-400.0, -1.5, 1.5, 400.0])
 def skewed(request: pytest.FixtureRequest) -> Iterator[Place]:
-    """A stream on a server whose clock differs by some seconds."""
+    """A stream on a server with a clock that differs by some seconds."""
     clock = ManualClock(time.time() + request.param, tick=True)
     with Server(transition=0, quotas=False, clock=clock) as server:
         place = Place(server.url)

@@ -192,7 +192,7 @@ def test_each_style_takes_its_own_producers_and_refuses_others_at_once(server: S
 
 
 def refusal(place: Place, failure: ErrorPolicy) -> str:
-    """Return what the first call of a callbacks consumer is told."""
+    """Return the error of the first callback of a callbacks consumer."""
     told: list[str] = []
     over = threading.Event()
 

@@ -1,4 +1,4 @@
-"""The demo from end to end on a real local Kinesis: as it is, and with somebody meddling on the way."""
+"""The demo from end to end on a real local Kinesis, with and without a proxy that interferes."""
 
 from __future__ import annotations
 
@@ -312,7 +312,7 @@ def read_all(terminal: int) -> str:
     while True:
         try:
             chunk = os.read(terminal, 65536)
-        except OSError:  # on Linux, what the last writer's end looks like
+        except OSError:  # on Linux, once the last writer has closed it
             chunk = b""
         if not chunk:
             os.close(terminal)

@@ -1,4 +1,4 @@
-"""What logs and error trackers make of an error: it can be shown whole, with all variables, and shows no data and no secret."""
+"""Errors in logs and error trackers. An error shown in full, with all variables, contains no data and no secret."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def check(error: BaseException) -> None:
 
 
 def caught(function: Callable[[], object]) -> BaseException:
-    """Return what a function raises; awaits what it returns."""
+    """Return the error that a function raises, or that its coroutine raises when awaited."""
     try:
         result = function()
         if asyncio.iscoroutine(result):
@@ -101,7 +101,7 @@ def caught(function: Callable[[], object]) -> BaseException:
     raise AssertionError("nothing was raised")
 
 
-# What is put
+# Records that are put
 
 
 class Odd:
@@ -138,13 +138,13 @@ def released() -> memoryview:
 RECORDS: dict[str, Callable[[], Any]] = {
     "json with a lone surrogate": lambda: Record({"name": f"{CANARY} \ud800"}, "k"),
     "json of an unknown type": lambda: Record({CANARY: Odd()}, "k"),
-    "json with a number that is none": lambda: Record({CANARY: float("nan")}, "k"),
+    "json with a value that is not a number": lambda: Record({CANARY: float("nan")}, "k"),
     "json that is circular": lambda: Record(circular(), "k"),
     "text with a lone surrogate": lambda: Record(f"{CANARY} \ud800", "k"),
     "encoder that fails": lambda: Record({CANARY: 1}, "k", encoder=failing),
     "encoder that gives a lone surrogate": lambda: Record([CANARY], "k", encoder=lambda data: f"{data} \ud800"),
     "encoder that gives something else": lambda: Record([CANARY], "k", encoder=lambda data: data),
-    "encoder that is none": lambda: Record([CANARY], "k", encoder=ODD),
+    "encoder that is not callable": lambda: Record([CANARY], "k", encoder=ODD),
     "text that cannot be encoded": lambda: Record([1], "k", encoder=lambda _: Bad("x")),
     "memory that was released": lambda: Record(released(), "k"),
     "key with a lone surrogate": lambda: Record(CANARY.encode(), "k \ud800"),
@@ -160,7 +160,7 @@ PIECES: dict[str, Callable[[], tuple[Any, Any]]] = {
     "too large": lambda: (CANARY * 1_000_000, "k"),
     "key with a lone surrogate": lambda: (CANARY, "k \ud800"),
     "wrong key": lambda: (CANARY, 1),
-    "record with a key beside": lambda: (Record(CANARY, "k"), "k"),
+    "record with a separate key": lambda: (Record(CANARY, "k"), "k"),
 }
 
 
@@ -304,7 +304,7 @@ def test_records_that_are_not_delivered_are_not_shown() -> None:
     check(caught(wait))
 
 
-# What is asked
+# Requests
 
 
 @pytest.mark.parametrize("wire", ["json", "cbor"])
@@ -542,7 +542,7 @@ async def test_provider_that_fails_can_be_shown() -> None:
     check(raised.value)
 
 
-async def test_subscription_that_finds_nobody_can_be_shown() -> None:
+async def test_subscription_that_cannot_connect_can_be_shown() -> None:
     async with Client(**NOWHERE) as client:
         with pytest.raises(KinesisError) as raised:
             await client.subscribe(
@@ -589,7 +589,7 @@ def test_errors_of_objects_that_are_not_made_whole_can_be_shown(style: str) -> N
     check(raised.value)
 
 
-# What is read
+# Records that are read
 
 
 @pytest.mark.parametrize("style", ["asyncio", "batches", "blocking", "iterated"])

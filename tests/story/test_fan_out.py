@@ -60,7 +60,7 @@ class Story:
             await self.client.call("PutRecord", params)
 
     async def passes(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
-        """Let time pass, second by second, so that all do what they do in it."""
+        """Let time pass, second by second, so that all timers in it fire."""
         for _ in range(round(seconds)):
             if until():
                 return
@@ -88,7 +88,7 @@ class Reading:
                 self.numbers += [int(record.data) for record in page.records]
 
     async def has(self, count: int, *, within: float = 120) -> None:
-        """Wait until so many records were read."""
+        """Wait until `count` records were read."""
         await self.story.passes(within, lambda: len(self.numbers) >= count or self.task.done())
         async with asyncio.timeout(15):
             while len(self.numbers) < count and not self.task.done():  # noqa: ASYNC110
@@ -144,7 +144,7 @@ async def story() -> AsyncIterator[Story]:
 # A subscription's end
 
 
-async def test_five_minutes_end_again_and_again_and_nobody_notices(story: Story) -> None:
+async def test_five_minutes_end_again_and_again_without_an_effect_on_reading(story: Story) -> None:
     (shard,) = await story.shards()
     reading = Reading(story, shard)
     await reading.begins()
@@ -161,7 +161,7 @@ async def test_five_minutes_end_again_and_again_and_nobody_notices(story: Story)
     assert reading.numbers == list(range(put))
     again = story.seen(Resubscribed)
     assert [event.error for event in again] == [None] * 3
-    assert max(event.gap for event in again) < 1.5 + 4  # what the clock was moved by between the two
+    assert max(event.gap for event in again) < 1.5 + 4  # seconds by which the clock was moved between the two
     assert len(story.seen(Subscribed)) == len(story.seen(ConsumerRegistered)) == 1
     assert story.seen(FetchFailed) == []
 
@@ -180,7 +180,7 @@ FAULTS: dict[str, tuple[Inject, type[KinesisError] | None]] = {
 
 @pytest.mark.parametrize("events", [0, 1, 3])
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_after_a_fault_reading_goes_on_after_the_last_event(fault: str, events: int) -> None:
+async def test_after_a_failure_reading_continues_after_the_last_event(fault: str, events: int) -> None:
     inject, error = FAULTS[fault]
     async with telling() as story:
         (shard,) = await story.shards()
@@ -237,7 +237,7 @@ async def test_latest_that_breaks_before_its_first_event_misses_nothing(story: S
     assert reading.numbers == [1, 2]
 
 
-async def test_whoever_takes_a_subscription_over_loses_it_again(story: Story) -> None:
+async def test_a_reader_that_takes_a_subscription_over_loses_it_again(story: Story) -> None:
     (shard,) = await story.shards()
     reading = Reading(story, shard)
     await reading.begins()
@@ -300,7 +300,7 @@ async def test_a_closed_shard_is_read_to_its_end(story: Story) -> None:
     assert reading.pages[-1].ended
 
 
-async def test_reading_starts_where_it_is_told(story: Story) -> None:
+async def test_reading_starts_at_the_configured_position(story: Story) -> None:
     (shard,) = await story.shards()
     await story.put(1, 2, 3)
     first = Reading(story, shard)

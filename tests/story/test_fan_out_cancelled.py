@@ -19,7 +19,7 @@ from kinstream.consume.fetch.position import TRIM_HORIZON
 from kinstream.local import Server
 
 AWAITS = 20
-"""More than the program has; a stream has 20 consumers at the most."""
+"""More awaits than a run has. A stream has at most 20 consumers."""
 
 
 @pytest.mark.parametrize("scheme", ["plain", "tls"])
@@ -56,7 +56,7 @@ async def test_cancellation_at_any_await_leaves_no_stream_and_no_lock(scheme: st
                 if waits < k:
                     break
             else:
-                raise AssertionError("the program has more awaits")
+                raise AssertionError("a run has more awaits")
             assert k > 5
             server.advance(5)  # the service takes another subscription
             assert await read("consumer-5") == 3

@@ -103,7 +103,7 @@ child(lambda: asyncio.run(act()))
 @pytest.mark.parametrize("style", OWN_OBJECTS)
 def test_forked_process_works_with_objects_of_its_own(server: Server, style: str, scheme: str) -> None:
     printed = run(server, f"print(put(), flush=True)\n{OWN_OBJECTS[style]}\nprint(put())", scheme)
-    assert printed[0] == printed[2] == "shardId-000000000000"  # the parent goes on
+    assert printed[0] == printed[2] == "shardId-000000000000"  # the parent continues
     assert printed[1] in ("shardId-000000000000", "True", "1")
 
 
@@ -119,7 +119,7 @@ with blocking.Producer("events", **place) as producer:
     assert run(server, code, scheme) == ["shardId-000000000000", "shardId-000000000000", "1"]
 
 
-def test_child_of_a_child_is_told_to_spawn(server: Server) -> None:
+def test_child_of_a_child_gets_an_error_that_advises_spawn(server: Server) -> None:
     printed = run(server, "put()\nchild(lambda: (put(), child(put))[0])", logs=True)
     assert "spawn" in printed[0]
     assert "forkserver" in printed[0]

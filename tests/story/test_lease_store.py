@@ -11,7 +11,7 @@ from kinstream.consume.lease.lease import Lease
 
 
 def _take_and_write(path: str, worker: int) -> int:
-    """Write a hundred checkpoints where the lease can be had; return how many were written."""
+    """Try to write a hundred checkpoints. Return how many were written."""
 
     async def work() -> int:
         store = SQLiteLeaseStore(path)

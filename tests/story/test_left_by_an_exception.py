@@ -1,4 +1,4 @@
-"""An exception leaves the block of a blocking or callbacks object: it propagates, and what was not written becomes a note."""
+"""An exception leaves the block of a blocking or callbacks object. It propagates, with a note of unwritten records."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def place() -> Iterator[Place]:
 
 
 def leave(producer: Any, error: BaseException) -> BaseException:
-    """Raise an exception in a producer's block with 30 records in it; return what propagates."""
+    """Raise an exception in a producer's block with 30 records in it; return the error that propagates."""
     try:
         with producer:
             for _ in range(30):

@@ -1,4 +1,4 @@
-"""An endpoint that goes away and comes back, in all three styles: what is logged, what `status` and `statistics` say."""
+"""An endpoint that goes away and comes back, in all three styles: the logs, `status` and `statistics`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ Asked = tuple[list[ShardStatus], ConsumerStatistics]
 
 
 def check(ask: Callable[[], Asked], server: Server, caplog: pytest.LogCaptureFixture) -> None:
-    """Stop the server under a consumer, and look at what it says of that."""
+    """Stop the server under a consumer, and check its status, statistics and logs."""
     until(lambda: ask()[1].records == RECORDS)
     (before,) = ask()[0]
     assert before.last_error is None

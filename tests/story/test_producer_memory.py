@@ -1,4 +1,4 @@
-"""Memory of a producer whose endpoint is dead, in all three styles: R19, and `close(timeout)` with many records buffered."""
+"""Memory of a producer with a dead endpoint, in all three styles: R19, and `close(timeout)` with many records buffered."""
 
 from __future__ import annotations
 

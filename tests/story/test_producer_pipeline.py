@@ -1,4 +1,4 @@
-"""The pipeline beside a real server: what is put arrives, in aggregates that a KCL reader accepts, through whatever happens."""
+"""The pipeline against a real server. All records arrive through any failure, in aggregates that a KCL reader accepts."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Place:
         await self.client.call("SplitShard", split)
 
     async def read(self) -> Reading:
-        """Return what a KCL reader sees of the stream, shard by shard."""
+        """Return the records that a KCL reader sees in the stream, shard by shard."""
         reading = Reading([], [])
         consumer = Consumer(STREAM, client=self.client)
         for shard in await consumer.get_shards():
@@ -112,7 +112,7 @@ def pairs(count: int, keys: int = 50) -> list[tuple[bytes, str]]:
 
 
 def check(results: list[PutResult | ProduceError], given: list[tuple[bytes, str]], reading: Reading) -> None:
-    """Check that each record is exactly where its result says."""
+    """Check that each record is exactly at the position in its result."""
     there = {(one.shard_id, one.sequence_number, one.subsequence_number): one for one in reading.seen}
     for result, (data, key) in zip(results, given, strict=True):
         assert isinstance(result, PutResult)
@@ -181,9 +181,7 @@ async def test_records_without_a_key_are_spread_over_the_shards_evenly(place: Pl
 
 
 @pytest.mark.parametrize("order", [None, "key"])
-async def test_no_record_is_lost_to_a_kcl_reader_when_shards_split_and_merge_meanwhile(
-    place: Place, order: Any
-) -> None:
+async def test_no_record_is_lost_to_a_kcl_reader_while_shards_split_and_merge(place: Place, order: Any) -> None:
     await place.create(1)
     given = pairs(4000, keys=40)
     async with place.producer(order=order, batch=Batching(linger=0.01)) as producer:
@@ -310,7 +308,7 @@ async def test_what_no_retry_can_help_fails_at_once_with_its_cause(place: Place)
     await producer.close()
 
 
-async def test_a_failure_that_nobody_awaits_is_logged_counted_and_raised_when_the_producer_is_closed(
+async def test_an_unobserved_failure_is_logged_counted_and_raised_when_the_producer_is_closed(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     events: list[Event] = []
@@ -353,7 +351,7 @@ async def test_in_order_what_waits_behind_a_failed_record_fails_with_it_and_then
     assert [one.data for one in (await place.read()).seen] == [b"5"]
 
 
-async def test_a_stream_that_distributes_records_itself_gets_them_one_by_one_and_the_reason_is_told(
+async def test_a_stream_that_distributes_records_itself_gets_them_one_by_one_and_the_reason_is_logged(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     events: list[Event] = []
@@ -418,7 +416,7 @@ async def test_a_limit_that_was_raised_is_learned_when_it_refuses_a_record(place
 
 
 @pytest.mark.parametrize("size", [1_048_576, 2_000_000])
-async def test_a_first_record_that_is_too_large_is_told_its_size_the_limit_and_the_cure(
+async def test_error_of_a_first_record_that_is_too_large_has_its_size_the_limit_and_the_cure(
     place: Place, size: int
 ) -> None:
     await place.create(1)
@@ -446,7 +444,7 @@ async def test_a_limit_that_was_lowered_is_learned_from_the_refusal(place: Place
             await producer.put(bytes(2_000_000), "key")
 
 
-async def test_a_full_buffer_makes_put_wait_or_raise_as_it_was_told(place: Place) -> None:
+async def test_a_full_buffer_makes_put_wait_or_raise_as_configured(place: Place) -> None:
     await place.create(1)
     hold = place.server.every("PutRecords").hold()
     small = BufferLimits(max_records=3)
@@ -642,7 +640,7 @@ async def test_a_dead_endpoint_holds_a_bounded_buffer_and_every_record_ends_by_i
     await producer.close()
 
 
-async def test_a_fault_of_the_library_leaves_nobody_waiting(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_internal_error_leaves_no_caller_waiting(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     await place.create(1)
 
     class Broken(RuntimeError):

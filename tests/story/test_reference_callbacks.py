@@ -104,7 +104,7 @@ def test_callback_may_call_further_methods(producer: callbacks.Producer, consume
 
 
 @pytest.mark.parametrize("raised", [ValueError("mine"), SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
-def test_callback_that_raises_is_logged_and_harms_nobody(
+def test_callback_that_raises_is_logged_and_affects_no_other_call(
     raised: BaseException, producer: callbacks.Producer, caplog: pytest.LogCaptureFixture
 ) -> None:
     heard = Heard()
@@ -380,7 +380,7 @@ producer.put_record(None, lambda error, result: (print("called", flush=True), th
     assert (ended.returncode, ended.stdout) == (0, "called\n")
 
 
-async def test_end_of_the_program_tells_what_it_did_not_wait_for(tmp_path: Path) -> None:
+async def test_exit_of_the_process_reports_calls_that_it_did_not_wait_for(tmp_path: Path) -> None:
     arrived = tmp_path / "arrived"
 
     async def silent(peer: Peer) -> None:
@@ -421,7 +421,7 @@ atexit.register(at_the_end)
     assert "Traceback" not in ended.stderr
 
 
-def test_forked_process_is_told_to_make_its_own(place: Place) -> None:
+def test_forked_process_gets_an_error_that_advises_an_object_of_its_own(place: Place) -> None:
     code = """
 import os, threading
 done = threading.Event()

@@ -1,4 +1,4 @@
-"""The reference's errors: which type, which status, which body, and what stands beside an error."""
+"""The reference's errors: their type, status and body, and the other callback arguments."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def place() -> Iterator[Place]:
 
 
 def ask_all(account: tuple[str, str, str, str], url: str) -> list[tuple[str, Any, tuple[Any, ...], tuple[Any, ...]]]:
-    """Call each method; return its name, the error, what came besides, and what must."""
+    """Call each method. Return its name, the error, the other callback arguments, and the expected ones."""
     record = Record("data", "key")
     heard = {name: Heard() for name in ("put_record", "put_records", "get_shards", "get_shard_iterator", "get_records")}
     with (
@@ -67,7 +67,7 @@ def ask_all(account: tuple[str, str, str, str], url: str) -> list[tuple[str, Any
 
 
 async def answered(script: Script, ask: Callable[[str], Heard]) -> tuple[Any, ...]:
-    """Return what a callback is told where the server follows a script."""
+    """Return the arguments of a callback if the server follows a script."""
     async with serving(script) as server:
         heard = ask(f"http://127.0.0.1:{server.port}")
         return await heard.arrive()
@@ -272,7 +272,7 @@ RECORD = {"SequenceNumber": "1", "Data": "MQ==", "PartitionKey": "k", "Approxima
         (read_some, {"Records": [], "MillisBehindLatest": "0"}),
     ],
 )
-async def test_answer_that_lacks_what_it_must_have_is_an_unexpected_response(
+async def test_response_that_lacks_a_required_member_is_an_unexpected_response(
     ask: Callable[[str], Heard], answer: Any
 ) -> None:
     body = json.dumps(answer)
@@ -301,7 +301,7 @@ async def test_shards_and_places_that_are_none_are_unexpected_responses(answer: 
         assert shard_iterator is None
 
 
-async def test_put_records_that_partly_failed_is_no_error_and_tells_each_record() -> None:
+async def test_put_records_that_partly_failed_is_not_an_error_and_has_a_result_for_each_record() -> None:
     failed = {"ErrorCode": "ProvisionedThroughputExceededException", "ErrorMessage": "Rate exceeded"}
     body = {"FailedRecordCount": 1, "Records": [GOOD_RESULT, failed], "EncryptionType": "KMS"}
     error, failed_record_count, (good, bad) = await answered(
@@ -316,14 +316,14 @@ async def test_put_records_that_partly_failed_is_no_error_and_tells_each_record(
     assert (bad.shard_id, bad.sequence_number, bad.encryption_type) == (None, None, None)
 
 
-async def test_failed_records_are_counted_even_where_the_answer_does_not() -> None:
+async def test_failed_records_are_counted_even_if_the_response_does_not_count_them() -> None:
     failed = {"ErrorCode": "InternalFailure", "ErrorMessage": "Internal service failure."}
     body = {"FailedRecordCount": 0, "Records": [failed, failed]}
     outcome = await answered(always(http_answer(json.dumps(body).encode(), "200 OK", JSON)), put_two)
     assert outcome[:2] == (None, 2)
 
 
-async def test_kms_encryption_is_handed_over_in_each_answer() -> None:
+async def test_kms_encryption_is_returned_in_each_response() -> None:
     body: dict[str, Any] = {**GOOD_RESULT, "EncryptionType": "KMS"}
     error, result = await answered(always(http_answer(json.dumps(body).encode(), "200 OK", JSON)), put_one)
     assert error is None

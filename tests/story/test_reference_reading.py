@@ -1,4 +1,4 @@
-"""The reference's reading half, against the local Kinesis: shards, places, records, and what follows a closed shard."""
+"""The reference's reading half, against the local Kinesis: shards, positions, records, and the children of a closed shard."""
 
 from __future__ import annotations
 
@@ -155,7 +155,9 @@ def test_data_that_is_no_json_is_an_unexpected_response_that_names_the_record(
     assert (records, millis_behind_latest, next_options) == ([], 0, None)
 
 
-def test_limit_bounds_the_records_and_goes_on_in_next_options(place: Place, consumer: callbacks.Consumer) -> None:
+def test_limit_bounds_the_records_and_next_options_continue_after_them(
+    place: Place, consumer: callbacks.Consumer
+) -> None:
     write(place, *range(5))
     options: dict[str, Any] | None = {
         "shard_iterator": iterator(consumer, ShardIteratorType.TRIM_HORIZON),

@@ -1,4 +1,4 @@
-"""The reference's writing half, against the local Kinesis: what is put is there, and the callback says where."""
+"""The reference's writing half, against the local Kinesis: records are in the stream, at the position in the callback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shard map beside a server that decides by itself: what is predicted is what happens, before and after a reshard."""
+"""The shard map against a server that decides by itself. Predicted shards are right, before and after a reshard."""
 
 from __future__ import annotations
 
