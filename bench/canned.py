@@ -46,12 +46,12 @@ def key(source: random.Random, keys: int) -> str:
 
 
 def shard_range(shard: int, shards: int) -> tuple[int, int]:
-    """Return the lowest and the highest hash key of a shard, where `shards` divide them evenly."""
+    """Return the lowest and the highest hash key of a shard, if `shards` divide them evenly."""
     return -(-shard * HASH_KEYS // shards), -(-(shard + 1) * HASH_KEYS // shards) - 1
 
 
 def shard_iterator(size: int) -> str:
-    """Return the iterator whose pages hold records of `size` bytes; as long as the service's usual ones."""
+    """Return the iterator of pages with records of `size` bytes. It is as long as an iterator of the service."""
     return f"bench-{size}-".ljust(236, "A")
 
 
@@ -257,7 +257,7 @@ def _with_times(name: str, value: Any) -> Any:
 
 
 def _aggregates(source: random.Random, size: int, shard: int, shards: int) -> Iterator[bytes]:
-    """Yield a page of records in the KPL's format (its aggregation-format.md), all of whose keys belong to a shard."""
+    """Yield a page of records in the KPL's format (its aggregation-format.md). All keys belong to one shard."""
     low, high = shard_range(shard, shards)
     for _ in range(AGGREGATES_IN_A_PAGE):
         keys: dict[str, int] = {}

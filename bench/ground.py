@@ -34,8 +34,8 @@ class Endpoint:
 
     Attributes:
         plain: Its URL without TLS.
-        tls: Its URL with TLS; None where there is no OpenSSL to build with.
-        http2: Its URL with TLS and, for those who ask for it, HTTP/2; that is for subscriptions alone.
+        tls: Its URL with TLS; None if there is no OpenSSL to build with.
+        http2: Its URL with TLS and, if the client requests it, HTTP/2. It is for subscriptions alone.
         ca: PEM file of the authority that signed its certificate.
         pid: Its process.
     """
@@ -70,7 +70,7 @@ def endpoint(answers: Callable[[Path], list[str]]) -> Iterator[Endpoint]:
     """Build the endpoint, run it, and end it.
 
     Args:
-        answers: Writes what it answers into a folder, and returns what it is told of that (canned.py).
+        answers: Writes the responses into a folder, and returns the endpoint's arguments for them (canned.py).
 
     Raises:
         NotPossible: It cannot be built or run here.
@@ -130,7 +130,7 @@ def _certificates(place: Path) -> tuple[str, str, str]:
 
 
 def environment(peer: str, requirements: list[str]) -> str:
-    """Return the Python of a peer's own environment, made on first use and when what it holds has changed.
+    """Return the Python of a peer's own environment, made on first use and when its requirements have changed.
 
     Raises:
         NotPossible: It cannot be installed.
@@ -159,7 +159,7 @@ def environment(peer: str, requirements: list[str]) -> str:
 def run_peer(
     python: str, script: str, told: dict[str, Any], *, timeout: float, pure: bool = False
 ) -> dict[str, Any] | str:
-    """Run a script of peers/ in a process of its own; return what it measured, or why it did not.
+    """Run a script of peers/ in a process of its own; return its measurements, or why it has none.
 
     Args:
         python: The peer's own.

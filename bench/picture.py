@@ -41,7 +41,7 @@ OURS, OURS_TLS = "#0b6e4f", "#7cc4a4"
 
 @dataclass(frozen=True)
 class Bars:
-    """A row of a panel: what it is, and its bars without and over TLS.
+    """A row of a panel: its label, and its bars without and over TLS.
 
     Attributes:
         label: Its name.
@@ -59,7 +59,7 @@ class Bars:
 
 @dataclass(frozen=True)
 class Panel:
-    """A title, what stands at its right end, and rows."""
+    """A title, a note at its right end, and rows."""
 
     title: str
     right: str
@@ -67,7 +67,7 @@ class Panel:
 
 
 def draw(report: dict[str, Any]) -> str:
-    """Return the SVG for what `wire.py` reports."""
+    """Return the SVG for the report of `wire.py`."""
     figures: dict[Key, float] = {
         (cell["operation"], cell["size"], cell["client"], cell["wire"], cell["tls"]): cell["cpu_seconds_per_million"]
         for cell in report["cells"]
@@ -101,7 +101,7 @@ def draw(report: dict[str, Any]) -> str:
 
 
 def flows(report: dict[str, Any], title: str, whats: tuple[str, ...]) -> str:
-    """Return the SVG for what `produce.py` or `consume.py` reports: our rows in the better of our formats."""
+    """Return the SVG for the report of `produce.py` or `consume.py`: our rows in the better of our formats."""
     panels = []
     for what in whats:
         for size in sorted({cell["size"] for cell in report["cells"] if cell["what"] == what}):
@@ -163,14 +163,14 @@ def _capital(said: str) -> str:
 
 
 def growth(report: dict[str, Any]) -> str:
-    """Return the SVG for what `--growth` reports: a panel for each kind of growth."""
+    """Return the SVG for the report of `--growth`: a panel for each kind of growth."""
     by_kind: dict[str, list[Bars]] = {}
     for cell in report["cells"]:
         kind, _, number = cell["what"].rpartition(": ")
         by_kind.setdefault(kind, []).append(Bars(number, cell["cpu_seconds_per_million"], ours=True))
     panels = [Panel(kind, f"{report['cells'][0]['size']} B a record", rows) for kind, rows in by_kind.items()]
     return page(
-        "What growth costs",
+        "Cost of growth",
         "CPU seconds for a million records, kinstream alone. Flat is good.",
         panels,
         report,
@@ -230,7 +230,7 @@ def _legend() -> list[str]:
 def _panel(panel: Panel, x: int, y: int, labels: int) -> list[str]:
     room = PANEL_WIDTH - labels - VALUES
     values = sorted((max(row.plain or 0.0, row.tls or 0.0) for row in panel.rows), reverse=True)
-    # One client that costs many times what the next one does would leave the others no length: its bar is cut.
+    # One client that costs many times more than the next one would leave the others no length: its bar is cut.
     longest = next((v for v, after in zip(values, [*values[1:], *values[-1:]], strict=True) if v < CUT * after), 1.0)
     parts = [
         text(x, y + 22, panel.title, 15, INK, weight=600),

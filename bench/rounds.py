@@ -97,7 +97,7 @@ class Measured:
     megabytes: list[float] = field(default_factory=list)  # of data a second
     endpoint_busy: list[float] = field(default_factory=list)  # the endpoint's share of one core
     compiled: bool | None = None  # whether our compiled hot path ran
-    in_one: float | None = None  # user records in a Kinesis record, where we aggregate or could
+    in_one: float | None = None  # user records in a Kinesis record, if we aggregate or could
 
     @property
     def figure(self) -> float:
@@ -203,7 +203,7 @@ class Rounds:
         return min(0.5, self.seconds)
 
     def run(self, row: Row, python: str) -> dict[str, Any] | str:
-        """Run a client in a process of its own; return what it measured, or why it did not."""
+        """Run a client in a process of its own; return its measurements, or why it has none."""
         options = dict(row.options)
         url = options.pop("url", None) or (self.at.tls if row.case.tls else self.at.plain)
         flow = {
@@ -231,7 +231,7 @@ def compared(results: Results, row: Row, other: Row, target: float | None, by: s
 
 
 def print_figures(results: Results) -> None:
-    """Print what was measured, case by case."""
+    """Print the measurements, case by case."""
     print("CPU seconds of the client for a million records (median, lowest to highest), and records a second\n")
     print(f"{'':34}  {'':40}  {'CPU s/M':>8}  {'':15}  {'k rec/s':>8}  {'endpoint busy':>13}")
     previous = None
@@ -331,7 +331,7 @@ def _named(row: Row) -> dict[str, Any]:
 
 
 def options_parser(about: str, growth: str) -> argparse.ArgumentParser:
-    """Return a parser of what both benchmarks are told; `growth` says what grows. `parsed` has the outcome."""
+    """Return a parser of the options of both benchmarks. `growth` describes the growth. `parsed` parses with it."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3, help="rounds to take the median of (default 3)")
     parser.add_argument(

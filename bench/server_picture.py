@@ -23,7 +23,7 @@ LONGEST = 2.2
 
 
 def draw(report: dict[str, Any]) -> str:
-    """Return the SVG for what `servers.py` reports."""
+    """Return the SVG for the report of `servers.py`."""
     matrix, bottom = _matrix(report)
     bars, height = _bars(report, bottom + 40)
     names = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
@@ -37,7 +37,7 @@ def draw(report: dict[str, Any]) -> str:
         "<title>Local Kinesis servers: what they do, and what a million records cost them</title>",
         f'<rect width="{WIDTH}" height="{height + 44}" fill="#ffffff"/>',
         text(MARGIN, 42, "Local Kinesis servers", 22, INK, weight=600),
-        text(MARGIN, 66, "What each was found to do, asked in one run.", 14, QUIET),
+        text(MARGIN, 66, "Findings for each server, all of one run.", 14, QUIET),
         *_legend(),
         *matrix,
         *bars,
@@ -66,7 +66,7 @@ def _mark(x: float, y: float, grade: str) -> str:
 
 
 def _matrix(report: dict[str, Any]) -> tuple[list[str], float]:
-    """Return the table's parts, and where it ends."""
+    """Return the table's parts, and the coordinate of its end."""
     names = list(report["cells"])
     column = (WIDTH - 2 * MARGIN - LABELS) / len(names)
     parts = []
@@ -90,7 +90,7 @@ def _matrix(report: dict[str, Any]) -> tuple[list[str], float]:
 
 
 def _bars(report: dict[str, Any], top: float) -> tuple[list[str], float]:
-    """Return the bars' parts, and where they end."""
+    """Return the bars' parts, and the coordinate of their end."""
     width = (WIDTH - 2 * MARGIN - GAP) / 2
     how = "Shorter is better. Driven by the same client over HTTP/1.1, JSON. Bars with a gap are cut."
     parts = [

@@ -86,7 +86,7 @@ class Subject:
             time.sleep(0.02)
 
     def split(self, name: str) -> None:
-        """Split the first shard of a stream of one, whose second half becomes a shard of its own."""
+        """Split the only shard of a stream at the middle of its range."""
         self.kinesis.split_shard(StreamName=name, ShardToSplit=FIRST, NewStartingHashKey=str(MIDDLE))
         self.until_active(name)
 
@@ -150,7 +150,7 @@ def closed_parent(subject: Subject) -> Cell:
 
 
 def shard_filters(subject: Subject) -> Cell:
-    """ListShards' filters, on a stream whose one shard was split."""
+    """ListShards' filters, on a stream with one shard that was split."""
     name = subject.stream()
     time.sleep(1.1)
     before = datetime.now(UTC)
@@ -339,7 +339,7 @@ def cbor(subject: Subject) -> Cell:
     try:
         (stored,) = subject.kinesis.get_records(ShardIterator=subject.iterator(name))["Records"]
         same = stored["Data"] == data
-    except TypeError:  # boto3 finds no text where base64 should be
+    except TypeError:  # boto3 finds no text in the place of base64
         same = False
     if not same:
         faults.append("JSON reads other bytes")
@@ -388,7 +388,7 @@ def _speaks_http2(connection: socket.socket) -> bool:
 
 @contextlib.contextmanager
 def _tls_port(subject: Subject) -> Iterator[int]:
-    """A port where the server speaks TLS: its second one, or that of another process."""
+    """A port with TLS: the second one of the server, or that of another process."""
     if subject.server.has_tls_port:
         yield subject.server.tls_port
         return
@@ -397,7 +397,7 @@ def _tls_port(subject: Subject) -> Iterator[int]:
 
 
 def signatures(subject: Subject) -> Cell:
-    """Whether wrong signatures are refused: as it starts, or where that is asked for."""
+    """Whether wrong signatures are refused, by default or if configured."""
     if _checks(subject.raw):
         stale = subject.raw.sign("ListStreams", b"{}", now=time.time() - 1000)
         late = subject.raw.send(stale, b"{}")[0] != 200
@@ -468,7 +468,7 @@ EXPIRY = "iterators expire"
 
 
 def probed(probe: Callable[[Subject], Cell], subject: Subject) -> Cell:
-    """Return what a probe finds; what breaks it is a finding too."""
+    """Return the finding of a probe. An error in it is a finding too."""
     try:
         return probe(subject)
     except botocore.exceptions.ClientError as error:

@@ -140,7 +140,7 @@ def _compare(names: list[str], options: argparse.Namespace) -> tuple[dict[str, d
 
 @contextlib.contextmanager
 def _reported(name: str) -> Iterator[None]:
-    """Report what is not possible, and continue."""
+    """Report an impossible measurement, and continue."""
     try:
         yield
     except NotPossible as reason:
@@ -165,7 +165,7 @@ def _speeds(names: list[str], options: argparse.Namespace) -> Speeds:
 
 
 def _one_round(way: Way, server: Running, client: str, seconds: float, speeds: Speeds) -> None:
-    """Drive a server: writing, then reading what was written, each after a warm-up."""
+    """Drive a server: write records, then read them, each after a warm-up."""
     subject = Subject(server, {})
     warm, name = subject.stream(4), subject.stream(4)
     _drive(server, client, "put", warm, 0.5)
@@ -181,7 +181,7 @@ def _one_round(way: Way, server: Running, client: str, seconds: float, speeds: S
 
 
 def _drive(server: Running, client: str, operation: str, stream: str, seconds: float) -> dict[str, Any] | str:
-    """Run a client in a process of its own; return what it did, or why it failed."""
+    """Run a client in a process of its own; return its results, or why it failed."""
     load = {"client": client, "operation": operation, "url": server.url, "stream": stream, "seconds": seconds}
     done = subprocess.run(
         [sys.executable, "-m", "bench.server_load", json.dumps(load)],

@@ -226,7 +226,7 @@ def _warm_up(options: argparse.Namespace) -> float:
 
 
 def _run(row: Row, python: str, at: Endpoint, options: argparse.Namespace) -> dict[str, Any] | str:
-    """Run a client in a process of its own; return what it measured, or why it did not."""
+    """Run a client in a process of its own; return its measurements, or why it has none."""
     cell = {
         "operation": row.case.operation,
         "size": row.case.size,
