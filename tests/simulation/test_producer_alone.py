@@ -31,7 +31,14 @@ from kinstream import (
 )
 from kinstream.aws.transport import Response, StreamedResponse
 from kinstream.errors import KinesisError
-from kinstream.events import Event, MisroutedAggregateAccepted, RecordsBuffered, RecordsFailed, RequestCompleted
+from kinstream.events import (
+    Event,
+    MisroutedAggregateAccepted,
+    RecordsBuffered,
+    RecordsFailed,
+    RequestCompleted,
+    RequestSent,
+)
 from kinstream.local.operations import responses
 from kinstream.produce.batch import Batch
 from kinstream.produce_errors import Undelivered
@@ -124,6 +131,52 @@ def test_a_record_is_written_though_a_stranger_cancels_all_tasks_while_it_linger
             assert all(isinstance(result, PutResult) for result in results)
             assert producer.statistics().aggregates > 0  # the stream was looked at again
             assert now() < 20
+        await place.client.close()
+
+    simulate(program)
+
+
+@pytest.mark.parametrize("order", [None, "key"])
+def test_a_request_that_a_stranger_cancels_before_it_begins_is_sent_later(order: str | None) -> None:
+    async def program() -> None:
+        seen: list[Event] = []
+        main = asyncio.current_task()
+
+        def observe(event: Event) -> None:
+            seen.append(event)
+            if sum(isinstance(each, RequestSent) for each in seen) == 2 and isinstance(event, RequestSent):
+                # Scheduled before the first step of the request's task.
+                asyncio.get_running_loop().call_soon(lambda: [task.cancel() for task in asyncio.all_tasks() - {main}])
+
+        place = Place(shards=1)
+        producer = place.producer(aggregate=None, order=order, batch=Batching(linger=0), observer=observe)
+        await (await producer.put(b"before", "key"))
+        results = await (await producer.put_many([(b"1", "one"), (b"2", "two")]))
+        assert [(type(result), result.attempts) for result in results] == [(PutResult, 1)] * 2
+        ends = [event for event in seen if isinstance(event, RequestCompleted)]
+        assert [(end.written, end.retried, end.error is None) for end in ends] == [
+            (1, 0, True), (0, 2, False), (2, 0, True),
+        ]  # fmt: skip
+        await (await producer.put(b"after", "one"))
+        assert now() < 2
+        await producer.close()
+        await place.client.close()
+
+    simulate(program)
+
+
+def test_records_are_written_though_a_stranger_cancels_the_first_description_before_it_begins() -> None:
+    async def program() -> None:
+        main = asyncio.current_task()
+        place = Place()
+        producer = place.producer(batch=Batching(linger=0))
+        delivery = await producer.put(b"first", "key")
+        # Called between the turn that starts the tasks and their first steps.
+        asyncio.get_running_loop().call_soon(lambda: [task.cancel() for task in asyncio.all_tasks() - {main}])
+        assert isinstance(await delivery, PutResult)
+        assert len(place.asked("DescribeStreamSummary")) == 1
+        assert now() < 2
+        await producer.close()
         await place.client.close()
 
     simulate(program)

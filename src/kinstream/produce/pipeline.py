@@ -15,6 +15,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from kinstream.aws.client import Client
@@ -71,7 +72,6 @@ from kinstream.record import Encoder, PutRecordResult
 from kinstream.sharding.hashkey import MAX_HASH_KEY
 from kinstream.sharding.shardmap import ShardMap
 
-LEFT = "not written when the producer was closed"
 WRAPPED = (
     "; its data is itself an aggregated record and was sent in a container of one record: put_record sends it without"
 )
@@ -81,8 +81,6 @@ RECORDS_PER_LANE = 8
 """The inbox is routed once it has this number of records for each lane,"""
 INBOX_LINGER = 0.25
 """or once its first record has waited for this part of the linger."""
-ABORT_TRIES = 3
-"""Maximum attempts to settle all records at the end if settling them raises."""
 THROTTLED_DELAY = 1.0
 """Maximum seconds of backoff of a shard that throttles records. It would accept others by then, and its pace limits them."""
 
@@ -264,8 +262,8 @@ class Pipeline:
             self._counts.requests += 1
             if self._emit is not None:
                 self._emit(RequestSent(len(batch.entries), batch.records, batch.size))
-            self._pump.start(self._carry(batch))
             self._in_flight.sent(batch)
+            self._pump.start(self._carry(batch), partial(self._send_later, batch))
         if (advice := self._batcher.take_advice()) is not None:
             self._report.limited_by_records(advice)
             if self._emit is not None:
@@ -290,6 +288,15 @@ class Pipeline:
         finally:
             self._in_flight.ended(batch)
             self._pump.task_ended()
+
+    def _send_later(self, batch: Batch) -> None:
+        """Send a request again whose task was cancelled before it began, so that nothing was sent."""
+        self._in_flight.ended(batch)
+        self._in_flight.wait_to_send(batch)
+        if self._emit is not None:
+            error = ClosedError("the task of this request was cancelled before it began")
+            retried = len(batch.entries)
+            self._emit(RequestCompleted(self._clock.monotonic() - batch.sent_at, 0, retried, 0, error))
 
     def _next_due(self, now: float) -> float:
         """Return when the next turn is due, if nothing happens before."""
@@ -653,7 +660,7 @@ class Pipeline:
         """Describe the stream, unless that is running."""
         if self._describing is None:
             self._stalls.start(REFRESH, self._clock.monotonic())
-            self._describing = self._pump.start(self._describe_stream())
+            self._describing = self._pump.start(self._describe_stream(), self._describing_interrupted)
 
     def _outgrown(self) -> None:
         """Describe the stream because a record is larger than its known limit. Any thread may call it."""
@@ -689,8 +696,7 @@ class Pipeline:
                 self._pump.schedule()
                 await self._clock.sleep(seconds)
         except asyncio.CancelledError:
-            self._stream.interrupted()
-            self._stalls.clear(REFRESH)
+            self._describing_interrupted()
             self._pump.pause()
             raise
         except Exception as error:  # noqa: BLE001 - no task may wait for ever
@@ -698,6 +704,12 @@ class Pipeline:
         finally:
             self._describing = None
             self._pump.task_ended()
+
+    def _describing_interrupted(self) -> None:
+        """Describe the stream at the next opportunity, because the task that does so was cancelled."""
+        self._describing = None
+        self._stream.interrupted()
+        self._stalls.clear(REFRESH)
 
     async def _describe_once(self) -> KinesisError | None:
         """Describe the stream and apply the result. Return the error if it is incomplete."""

@@ -42,7 +42,7 @@ class Pump:
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
-        self._tasks: dict[asyncio.Task[None] | None, None] = {}
+        self._tasks: dict[asyncio.Task[None] | None, Callable[[], None]] = {}
         self._timer: asyncio.Task[None] | None = None
         self._due = NEVER
         self._stopped = False
@@ -105,11 +105,24 @@ class Pump:
             with suppress(RuntimeError):  # the event loop has ended
                 self._loop.call_soon_threadsafe(function)
 
-    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start a task. It must call `task_ended` at its end, or `stop` cancels it."""
+    def start(self, work: Coroutine[Any, Any, None], not_begun: Callable[[], None]) -> asyncio.Task[None]:
+        """Start a task. It must call `task_ended` at its end, or `stop` cancels it.
+
+        Args:
+            work: Runs in the task.
+            not_begun: Called if the task was cancelled from outside before its first step, so that no line of it ran.
+        """
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks[task] = None
+        self._tasks[task] = not_begun
+        task.add_done_callback(self._task_done)
         return task
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        not_begun = self._tasks.pop(task, None)
+        if not_begun is not None and task.cancelled() and not self._stopped:
+            not_begun()
+            self.pause()
+            self.schedule()
 
     def task_ended(self) -> None:
         """Note that the current task ends, and schedule a turn."""
@@ -127,17 +140,21 @@ class Pump:
         if self._timer is None and due != NEVER and not self._stopped:
             self._due = due
             self._timer = asyncio.get_running_loop().create_task(self._ring(due - now))
+            self._timer.add_done_callback(self._timer_ended)  # it may be cancelled before its first step
 
     async def _ring(self, seconds: float) -> None:
         try:
             await self._clock.sleep(max(seconds, 0.0))
         except asyncio.CancelledError:
-            if self._timer is asyncio.current_task():  # `set_timer` did not cancel it
-                self._timer = None
-                self.pause()
+            self._timer_ended(asyncio.current_task())
             raise
         self._timer = None
         self.schedule()
+
+    def _timer_ended(self, timer: asyncio.Task[None] | None) -> None:
+        if timer is not None and self._timer is timer:  # it was cancelled, and not by `set_timer`
+            self._timer = None
+            self.pause()
 
     def stop(self) -> list[asyncio.Task[None]]:
         """Stop. Cancel all tasks, and return them. If the event loop has ended, they can no longer be cancelled."""
