@@ -233,7 +233,7 @@ def test_what_is_not_settled_has_no_value() -> None:
             read([made(b"", "k", None)])
 
 
-def test_what_is_none_of_these_is_an_error_and_not_a_crash() -> None:
+def test_value_of_any_other_type_is_an_error_and_not_a_crash() -> None:
     calls: tuple[Callable[[], Any], ...] = (
         lambda: FAST.mark_written([None], [PutRecordResult()]),
         lambda: FAST.mark_written([PutRecordResult()], [PutRecordResult()]),

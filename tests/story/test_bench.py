@@ -78,7 +78,7 @@ async def test_the_endpoint_names_the_shard_whose_range_holds_each_hash_key(
         assert low <= hash_key <= high
 
 
-async def test_pages_go_on_with_greater_sequence_numbers(at: Endpoint) -> None:
+async def test_pages_continue_with_greater_sequence_numbers(at: Endpoint) -> None:
     async with client(at, at.plain, "json") as kinesis:
         consumer = Consumer(canned.consume_stream("plain", SIZE, SHARDS), client=kinesis)
         iterator = await consumer.get_shard_iterator("shardId-000000000005", "TRIM_HORIZON")

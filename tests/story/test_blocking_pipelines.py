@@ -300,7 +300,7 @@ def test_closed_producer_refuses_records_and_still_returns_results(place: Place)
     assert producer.statistics().records_written == 2
 
 
-def test_close_wakes_threads_that_wait_for_room() -> None:
+def test_close_wakes_threads_that_wait_for_space() -> None:
     place = Place("http://127.0.0.1:1")
     producer = blocking.Producer("events", buffer=BufferLimits(max_records=5), **place.options)
     told: list[BaseException] = []
@@ -653,7 +653,7 @@ def ended(running: subprocess.Popen[str]) -> tuple[int, str, str]:
     return running.returncode, out, err
 
 
-def test_end_of_the_program_waits_for_what_was_put(place: Place) -> None:
+def test_exit_of_the_process_waits_for_queued_records(place: Place) -> None:
     code = """
 producer = blocking.Producer(stream, batch=Batching(linger=60), **place)
 for n in range(1000):
@@ -663,7 +663,7 @@ for n in range(1000):
     assert len(read(place)) == 1000
 
 
-def test_end_of_the_program_waits_for_a_forgotten_producer_too(place: Place) -> None:
+def test_exit_of_the_process_waits_for_a_forgotten_producer_too(place: Place) -> None:
     code = """
 def write():
     producer = blocking.Producer(stream, batch=Batching(linger=60), **place)
@@ -674,7 +674,7 @@ write()
     assert len(read(place)) == 1
 
 
-def test_end_of_the_program_waits_for_a_bounded_time_and_says_what_was_lost(place: Place) -> None:
+def test_exit_of_the_process_waits_for_a_bounded_time_and_reports_lost_records(place: Place) -> None:
     code = """
 import kinstream.blocking.producer
 kinstream.blocking.producer.EXIT_DRAIN = 0.3

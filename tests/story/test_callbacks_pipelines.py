@@ -309,7 +309,7 @@ def run(place: Place, code: str) -> tuple[int, str, str]:
     return ended.returncode, ended.stdout, ended.stderr
 
 
-def test_end_of_the_program_waits_for_what_was_put(place: Place) -> None:
+def test_exit_of_the_process_waits_for_queued_records(place: Place) -> None:
     code = """
 producer = Producer(*account, endpoint_url=url, batch=Batching(linger=60))
 for n in range(100):
@@ -501,7 +501,7 @@ def test_reading_is_paused_resumed_and_moved_by_callbacks_too(place: Place) -> N
     assert told.records == [*range(5), *range(5)]
 
 
-def test_end_of_the_program_ends_a_subscription(place: Place) -> None:
+def test_exit_of_the_process_ends_a_subscription(place: Place) -> None:
     write(place, [1])
     code = """
 import threading

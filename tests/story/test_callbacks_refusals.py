@@ -398,7 +398,7 @@ def run(code: str) -> tuple[int, str, str]:
     return ended.returncode, ended.stdout, ended.stderr
 
 
-def test_end_of_the_program_waits_for_the_callbacks_of_refused_records() -> None:
+def test_exit_of_the_process_waits_for_the_callbacks_of_refused_records() -> None:
     code = """
 import kinstream.callbacks.face
 kinstream.callbacks.face.EXIT_DRAIN = 0.3

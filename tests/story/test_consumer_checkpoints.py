@@ -111,7 +111,7 @@ def aggregate(*numbers: int) -> Record:
     return Record(builder.finish(), "a")
 
 
-async def test_checkpoint_amid_an_aggregate_is_exact(stream: River) -> None:
+async def test_checkpoint_inside_an_aggregate_is_exact(stream: River) -> None:
     await stream.put([aggregate(0, 1, 2, 3), aggregate(4, 5, 6)])
     store = MemoryLeaseStore()
     async with consumer(stream, store) as reader:
@@ -183,7 +183,7 @@ async def test_manually_checkpointed_shard_ends_only_with_its_last_record(stream
                 break
 
 
-async def test_manual_checkpoint_never_passes_records_that_are_still_in_work(stream: River) -> None:
+async def test_manual_checkpoint_never_passes_records_that_are_still_being_handled(stream: River) -> None:
     await stream.write(20, keys=20)
     store = MemoryLeaseStore()
     free = asyncio.Event()

@@ -241,7 +241,7 @@ async def test_plain_function_that_returns_an_awaitable_is_refused_with_the_reas
     await reader.close()
 
 
-async def test_cancelled_run_leaves_the_record_in_work_undone(stream: River) -> None:
+async def test_cancelled_run_does_not_complete_the_record_being_handled(stream: River) -> None:
     await stream.write(20)
     store = MemoryLeaseStore()
     reached = asyncio.Event()
@@ -301,7 +301,9 @@ PROGRAM = """
 """
 
 
-async def test_sigterm_ends_a_program_once_its_work_is_finished_and_written_down(stream: River, tmp_path: Path) -> None:
+async def test_sigterm_ends_an_application_once_its_records_are_completed_and_checkpointed(
+    stream: River, tmp_path: Path
+) -> None:
     await stream.write(100)
     path = str(tmp_path / "checkpoints.db")
     arguments = [sys.executable, "-c", textwrap.dedent(PROGRAM), stream.server.url, path]

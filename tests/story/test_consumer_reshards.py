@@ -108,7 +108,7 @@ async def test_latest_begins_with_what_is_written_from_now_on_also_in_children()
 
 
 @pytest.mark.parametrize("concurrency", [1, 8])
-async def test_handlers_get_each_key_in_order_however_many_records_are_in_work(concurrency: int) -> None:
+async def test_handlers_get_each_key_in_order_however_many_records_are_being_handled(concurrency: int) -> None:
     catch = Catch()
     working: set[str | None] = set()
     most = 0

@@ -186,7 +186,7 @@ async def test_aggregation_saves_most_shard_records(server: Server) -> None:
     assert statistics.requests < 100
 
 
-async def test_entries_that_were_refused_are_sent_again_in_the_order_of_their_keys(server: Server) -> None:
+async def test_refused_entries_are_retried_in_the_order_of_their_keys(server: Server) -> None:
     throttle = Throttle(server, random.Random(7))
     outcome = await travel(server, events()[:6000], throttle)
     assert throttle.held > 10

@@ -238,7 +238,7 @@ def test_data_that_cannot_be_put_is_not_shown(way: str, pair: str) -> None:
 
 @pytest.mark.parametrize("style", ["asyncio", "blocking", "callbacks"])
 @pytest.mark.parametrize("many", [False, True])
-def test_refusal_for_want_of_room_shows_no_data(style: str, many: bool) -> None:
+def test_refusal_by_a_full_buffer_shows_no_data(style: str, many: bool) -> None:
     options: dict[str, Any] = {
         "buffer": BufferLimits(max_records=1, max_bytes=2000, when_full="raise"),
         "delivery": DeliveryPolicy(timeout=0.2),

@@ -210,7 +210,7 @@ async def test_no_record_is_lost_to_a_kcl_reader_while_shards_split_and_merge(pl
         assert all(numbers == sorted(numbers) for numbers in by_key.values())
 
 
-async def test_what_kinesis_did_not_take_is_sent_again_and_nothing_else(place: Place) -> None:
+async def test_only_records_that_kinesis_refused_are_retried(place: Place) -> None:
     await place.create(1)
     place.server.next("PutRecords", 3).fail_entries(lambda entry: entry["Data"].endswith((b"1", b"7")))
     given = pairs(200)
@@ -287,7 +287,7 @@ async def test_many_records_that_kinesis_refuses_alike_take_no_others_with_them(
     assert [n for n, result in enumerate(results) if isinstance(result, PutResult)] == [7, 33]
 
 
-async def test_an_aggregate_that_kinesis_refuses_is_taken_apart(place: Place) -> None:
+async def test_an_aggregate_that_kinesis_refuses_is_split(place: Place) -> None:
     await place.create(1)
     place.server.every("PutRecords", when=lambda call: any(b"poison" in e["Data"] for e in call["Records"])).fail(
         "ValidationException"
@@ -566,7 +566,7 @@ async def test_put_many_that_is_cancelled_attaches_the_records_that_had_space(pl
         hold.cancel()
 
 
-async def test_linger_gathers_and_flush_hurries(place: Place) -> None:
+async def test_linger_gathers_records_and_flush_sends_them_now(place: Place) -> None:
     await place.create(1)
     async with place.producer(aggregate=None, batch=Batching(linger=10)) as producer:
         deliveries = [await producer.put(b"%d" % number, "key") for number in range(10)]

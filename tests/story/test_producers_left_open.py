@@ -46,7 +46,7 @@ def test_a_loop_that_is_never_closed() -> None:
     assert any("ResourceWarning: unclosed Producer('orders'): 70 records" in line for line in lines)
 
 
-def test_a_loop_in_a_thread_that_ends_with_the_program() -> None:
+def test_a_loop_in_a_thread_that_ends_with_the_process() -> None:
     lines = said_by(
         "loop = asyncio.new_event_loop()\n"
         "threading.Thread(target=loop.run_forever, daemon=True).start()\n"

@@ -358,7 +358,7 @@ def run(place: Place, code: str, *, by_environment: bool = False) -> subprocess.
 
 
 @pytest.mark.parametrize("by_environment", [False, True])
-def test_end_of_the_program_waits_for_what_is_under_way(place: Place, by_environment: bool) -> None:
+def test_exit_of_the_process_waits_for_calls_in_flight(place: Place, by_environment: bool) -> None:
     code = """
 for _ in range(3):
     producer.put_record(Record("x", "key"), lambda error, result: print(error or result.shard_id))
@@ -369,7 +369,7 @@ producer.put_record(None, lambda error, result: print(error.type))
     assert sorted(ended.stdout.split()) == ["LIBRARY_ERROR"] + ["shardId-000000000000"] * 3
 
 
-def test_end_of_the_program_is_not_held_up_by_a_callback_that_never_returns(place: Place) -> None:
+def test_exit_of_the_process_is_not_held_up_by_a_callback_that_never_returns(place: Place) -> None:
     code = """
 import threading
 import kinstream.callbacks.face
@@ -444,7 +444,7 @@ held.set()
     assert "fork" in ended.stdout
 
 
-async def test_calls_under_way_do_not_wait_for_each_other() -> None:
+async def test_calls_in_flight_do_not_wait_for_each_other() -> None:
     waiting = asyncio.Event()
 
     async def script(peer: Peer) -> None:

@@ -147,7 +147,7 @@ def test_wrong_access_key_is_request_failed(place: Place) -> None:
         assert others == expected
 
 
-def test_iterator_that_is_none_is_request_failed(place: Place) -> None:
+def test_invalid_iterator_is_request_failed(place: Place) -> None:
     outcome = {name: error for name, error, _, _ in ask_all(place.account, place.url)}["get_records"]
     assert isinstance(outcome, InvalidArgument)
     assert outcome.http_status == 400

@@ -127,7 +127,7 @@ def test_received_record_has_all_of_the_references_properties(place: Place, cons
     assert millis_behind_latest == 0
 
 
-def test_is_blob_hands_over_bytes(place: Place) -> None:
+def test_is_blob_delivers_bytes(place: Place) -> None:
     write(place, b"\x00\xff no JSON", "text")
     with callbacks.Consumer(*place.account, True, endpoint_url=place.url) as consumer:
         assert read_from(consumer, ShardIteratorType.TRIM_HORIZON) == [b"\x00\xff no JSON", b'"text"']
@@ -203,7 +203,7 @@ def test_millis_behind_latest_says_how_far_the_tip_is(place: Place, consumer: ca
     assert read(consumer, following)[1] == 0
 
 
-def test_next_options_is_none_at_the_end_of_a_closed_shard_and_the_children_go_on(
+def test_next_options_is_none_at_the_end_of_a_closed_shard_and_the_children_continue(
     place: Place, consumer: callbacks.Consumer
 ) -> None:
     write(place, 1, 2)

@@ -46,7 +46,7 @@ def put(producer: callbacks.Producer, record: Record) -> PutRecordResult:
     return result
 
 
-def test_put_record_hands_over_where_the_record_is(producer: callbacks.Producer, place: Place) -> None:
+def test_callback_of_put_record_gets_the_position_of_the_record(producer: callbacks.Producer, place: Place) -> None:
     result = put(producer, Record("Hello!", "key"))
     assert result.shard_id in {"shardId-000000000000", "shardId-000000000001"}
     assert result.sequence_number is not None
@@ -117,7 +117,9 @@ def test_previous_sequence_number_is_passed_by(producer: callbacks.Producer) -> 
         number = result.sequence_number
 
 
-def test_put_records_hands_over_one_result_a_record_in_their_order(producer: callbacks.Producer, place: Place) -> None:
+def test_callback_of_put_records_gets_one_result_a_record_in_their_order(
+    producer: callbacks.Producer, place: Place
+) -> None:
     heard = Heard()
     records = [Record(n, f"key {n}", str(n % 2 * 2**127)) for n in range(20)]
     assert producer.put_records(records, heard) is None  # type: ignore[func-returns-value]

@@ -47,7 +47,7 @@ def test_thread_starts_with_the_first_call_and_ends_with_stop(background: Backgr
     background.join()
 
 
-def test_all_that_was_handed_over_before_stop_is_run_in_order(background: BackgroundLoop) -> None:
+def test_all_calls_passed_before_stop_are_run_in_order(background: BackgroundLoop) -> None:
     seen: list[int] = []
     for n in range(1000):
         background.call(seen.append, n)
@@ -77,7 +77,7 @@ class InterruptedLock:
 
 
 @pytest.mark.parametrize("before_it_began", [True, False])
-def test_interrupt_while_work_is_handed_over_is_raised_and_ends_the_work(
+def test_interrupt_while_work_is_passed_to_the_loop_is_raised_and_ends_the_work(
     background: BackgroundLoop, before_it_began: bool
 ) -> None:
     begun, ended = threading.Event(), threading.Event()

@@ -316,7 +316,7 @@ def test_callback_whose_body_would_never_run_is_logged_and_nothing_is_done(
     ]
 
 
-def test_methods_after_close_hand_over_a_closed_error(nobody: str) -> None:
+def test_methods_after_close_pass_a_closed_error_to_the_callback(nobody: str) -> None:
     def closed(face: type[Any]) -> Any:
         made = face(*GOOD, endpoint_url=nobody)
         made.close()

@@ -129,7 +129,7 @@ def test_kinds_that_fail_in_a_place_are_known() -> None:
     assert not failures.fails("0", "subscription")
 
 
-def test_burst_allows_so_many_reports_a_minute() -> None:
+def test_burst_is_the_maximum_of_reports_a_minute() -> None:
     failures = Failures()
     told = [failures.failed("handler", now / 10, burst=3) is not None for now in range(700)]
     assert sum(told[:600]) == 3

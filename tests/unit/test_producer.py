@@ -89,7 +89,7 @@ async def test_record_that_cannot_be_put_is_refused_before_any_io(record: Any) -
         ({"Data": b"x", "PartitionKey": "k"}, "must be a list"),
     ],
 )
-async def test_list_that_is_none_or_too_long_or_too_large_is_refused_before_any_io(records: Any, said: str) -> None:
+async def test_list_that_is_invalid_or_too_long_or_too_large_is_refused_before_any_io(records: Any, said: str) -> None:
     producer, transport = producer_on(ALL_WRITTEN)
     with pytest.raises(ConfigError, match=said):
         await producer.put_records(records)
@@ -245,7 +245,7 @@ async def test_error_says_whether_the_record_may_be_written(
         assert failed.value.maybe_written is maybe_written
 
 
-async def test_failed_entries_are_reported_and_never_sent_again() -> None:
+async def test_failed_entries_are_reported_and_never_retried() -> None:
     entries = [{"ErrorCode": "InternalFailure", "ErrorMessage": "m"}, {"SequenceNumber": "1", "ShardId": "s"}]
     producer, transport = producer_on(answer({"FailedRecordCount": 1, "Records": entries, "EncryptionType": "KMS"}))
     answered = await producer.put_records([RECORD, RECORD])
@@ -324,7 +324,7 @@ async def test_endless_records_are_refused() -> None:
 
 
 @pytest.mark.parametrize("given", ["1", -1, float("nan"), True])
-async def test_a_close_with_a_timeout_that_is_none_closes_nothing(given: Any) -> None:
+async def test_a_close_with_an_invalid_timeout_closes_nothing(given: Any) -> None:
     producer, _ = producer_on(WRITTEN)
     with pytest.raises(ConfigError, match="timeout"):
         await producer.close(given)

@@ -56,7 +56,7 @@ def test_many_records_are_taken_in_order_until_one_does_not_fit() -> None:
     assert read(builder) == records[:3]
 
 
-def test_many_records_go_on_from_builder_to_builder() -> None:
+def test_many_records_continue_from_builder_to_builder() -> None:
     records = [(f"key-{i}", None, bytes([i])) for i in range(100)]
     found: list[UserRecord] = []
     start = 0

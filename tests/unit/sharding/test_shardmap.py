@@ -97,6 +97,6 @@ def test_ranges_of_closed_shards_are_kept_by_number_the_newest() -> None:
 @pytest.mark.parametrize(
     ("low", "high"), [("0", "x"), ("", "1"), ("0", str(2**128)), ("-1", "5"), ("5", "4"), ("1_0", "20")]
 )
-def test_range_that_is_none_is_refused(low: str, high: str) -> None:
+def test_invalid_range_is_refused(low: str, high: str) -> None:
     with pytest.raises(ValueError, match="HashKeyRange"):
         ShardMap([Shard("a", HashKeyRange(low, high), SequenceNumberRange("1"))])
