@@ -83,6 +83,7 @@ class Worker:
         self._delivered: ShardReader | None = None
         self._changed = asyncio.Event()
         self._error: Exception | None = None
+        self._interrupted: Exception | None = None
         self._stop_task: asyncio.Task[None] | None = None
 
     # Two ways to get records: the application requests batches, or a handler is called.
@@ -153,8 +154,8 @@ class Worker:
     async def _next(self) -> ShardReader | None:
         """Return a shard that may have records to deliver, or None at the end. Raises the error that ended reading."""
         while True:
-            if self._error is not None:
-                raise self._error
+            if (error := self._error or self._interrupted) is not None:
+                raise error
             if self._stopping.is_set() or self._until_reached:
                 return None
             if (reader := self._turns.next()) is not None:
@@ -477,6 +478,13 @@ class Worker:
         error: BaseException | None = None
         if not task.cancelled():
             error = task.exception()  # a bug in kinstream: it must not pass silently
+        elif reader is None and not self._stopping.is_set():
+            # Without it, checkpoints would not be stored, or shards not read. `asyncio.run` also cancels all tasks at its end.
+            # `stop` then still reports if the last checkpoints cannot be stored, so this is not `_error`.
+            self._interrupted = RuntimeError(
+                "a task of the consumer was cancelled from outside: reading cannot continue"
+            )
+            self._changed.set()
         elif reader is not None and not self._stopping.is_set() and not reader.state.final:
             error = RuntimeError(f"{reader.shard_id}: a handler cancelled the task that it runs in")
         if error is not None:

@@ -319,6 +319,37 @@ async def endless(fetch: Fetch, shard_id: str, position: Position) -> AsyncGener
         await asyncio.sleep(0.01)
 
 
+@pytest.mark.parametrize(
+    ("name", "expected", "message"),
+    [
+        (
+            "kinstream-read-0",
+            ConsumeError,
+            "0: reading failed: RuntimeError: the task that fetches it was cancelled from outside",
+        ),
+        ("kinstream-consume", RuntimeError, "a task of the consumer was cancelled from outside"),
+    ],
+)
+def test_reading_fails_after_a_stranger_cancelled_a_task_of_it(
+    name: str, expected: type[Exception], message: str
+) -> None:
+    case = Case(endless)
+
+    async def cancelling() -> None:
+        taking = asyncio.create_task(case.take(1 << 40))
+        await asyncio.sleep(1.5)
+        for task in asyncio.all_tasks():
+            if task.get_name() == name:
+                task.cancel()
+        await taking
+
+    with pytest.raises(expected, match=message):
+        simulate(cancelling)
+    (lease,) = case.table._rows.values()
+    assert lease.checkpoint == Position.after(str(case.numbers[-1]), 0)
+    assert case.fetch.now_open == 0
+
+
 @pytest.mark.parametrize("concurrency", [1, 5])
 def test_end_waits_for_running_handlers_and_starts_no_more(concurrency: int) -> None:
     case = Case(endless)

@@ -154,6 +154,7 @@ class ReadAhead:
         self._halted = False
         name = f"kinstream-read-{self._shard.shard_id}"
         self._task = asyncio.create_task(self._read(position, late, before), name=name)
+        self._task.add_done_callback(self._task_done)
 
     def halt(self) -> None:
         """Stop reading, and discard the buffered pages. `start` may be called again immediately."""
@@ -183,6 +184,10 @@ class ReadAhead:
         """Read a page from the reserve if the shard has none, since shards with hanging handlers may use the whole budget."""
         if not self._pages and not self._popped:
             self._budget.use_reserve(self)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() and task is self._task and not self._halted:
+            self._failed(RuntimeError("the task that fetches it was cancelled from outside"))
 
     async def _read(self, position: Position, late: Position, before: asyncio.Task[None] | None) -> None:
         if before is not None:
