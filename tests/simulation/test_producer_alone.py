@@ -8,7 +8,7 @@ import json
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from tests.doubles.kinesis import Kinesis
@@ -178,6 +178,54 @@ def test_records_are_written_though_a_stranger_cancels_the_first_description_bef
         assert now() < 2
         await producer.close()
         await place.client.close()
+
+    simulate(program)
+
+
+class _AtOnce:
+    """A transport that responds without a wait. The first PutRecords request is misrouted."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def post(self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float) -> Response:
+        operation = {name.lower(): value for name, value in headers}["x-amz-target"].partition(".")[2]
+        self.asked.append(operation)
+        if operation == "DescribeStreamSummary":
+            return answer({"StreamDescriptionSummary": {"StreamStatus": "ACTIVE"}})
+        if operation == "ListShards":
+            hash_keys = {"StartingHashKey": "0", "EndingHashKey": str(2**128 - 1)}
+            numbers = {"StartingSequenceNumber": "1"}
+            return answer({"Shards": [{"ShardId": "0", "HashKeyRange": hash_keys, "SequenceNumberRange": numbers}]})
+        shard = "1" if self.asked.count("PutRecords") == 1 else "0"
+        results = [{"SequenceNumber": "1", "ShardId": shard} for _ in json.loads(body)["Records"]]
+        return answer({"FailedRecordCount": 0, "Records": results})
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="Python 3.12 has the first eager tasks")
+@pytest.mark.parametrize("order", [None, "key"])
+def test_a_stream_is_described_again_though_eager_tasks_end_within_their_start(order: Literal["key"] | None) -> None:
+    async def program() -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+        transport = _AtOnce()
+        client = Client(
+            region="us-east-1",
+            credentials=Credentials("local", "local"),
+            endpoint_url="http://127.0.0.1:1",
+            transport=transport,  # type: ignore[arg-type]
+            clock=LoopClock(),
+        )
+        async with Producer(STREAM, client=client, order=order, aggregate=None, batch=Batching(linger=0)) as producer:
+            for _ in range(3):
+                results = await (await producer.put_many(pairs(5)))
+                assert all(isinstance(result, PutResult) for result in results)
+            assert producer.statistics().misrouted == 5
+        assert transport.asked.count("DescribeStreamSummary") == 2
+        assert transport.asked.count("PutRecords") == 3
+        await client.close()
 
     simulate(program)
 

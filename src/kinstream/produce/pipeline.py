@@ -157,7 +157,7 @@ class Pipeline:
         # The stream.
         self._describer = Describer(client, stream)
         self._stream = StreamState(aggregates=aggregate is not None)
-        self._describing: asyncio.Task[None] | None = None
+        self._describing = False
         self.gate.admission.outgrown = self._outgrown
 
         self._last_failure = ""  # why the last request failed as a whole; empty if there was a response after it
@@ -311,7 +311,7 @@ class Pipeline:
             due = min(due, self._stalls.next_run_out, self._report.due)
             if self._outage.until > now:
                 due = min(due, self._outage.until)
-            if self._describing is None:
+            if not self._describing:
                 due = min(due, self._stream.next_description(waiting=self._forbids_sending))
         if self.gate.inbox and not self._stream.absent:
             due = min(due, self._stream.hold_until if self._stream.holds_back(now) else self._inbox_lingers_until)
@@ -651,16 +651,17 @@ class Pipeline:
 
     def _describe_if_due(self, now: float) -> None:
         """Describe the stream for the first records, and for records that arrive after a description that failed."""
-        if self._describing is None:
+        if not self._describing:
             waiting = self._forbids_sending and self.gate.capacity.taken_records > 0
             if self._stream.is_due(now, arrived=bool(self.gate.inbox), waiting=waiting):
                 self._describe()
 
     def _describe(self) -> None:
         """Describe the stream, unless that is running."""
-        if self._describing is None:
+        if not self._describing:
             self._stalls.start(REFRESH, self._clock.monotonic())
-            self._describing = self._pump.start(self._describe_stream(), self._describing_interrupted)
+            self._describing = True  # before the start: an eager task may end within it
+            self._pump.start(self._describe_stream(), self._describing_interrupted)
 
     def _outgrown(self) -> None:
         """Describe the stream because a record is larger than its known limit. Any thread may call it."""
@@ -702,12 +703,12 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 - no task may wait for ever
             self._shutdown.fail(error)
         finally:
-            self._describing = None
+            self._describing = False
             self._pump.task_ended()
 
     def _describing_interrupted(self) -> None:
         """Describe the stream at the next opportunity, because the task that does so was cancelled."""
-        self._describing = None
+        self._describing = False
         self._stream.interrupted()
         self._stalls.clear(REFRESH)
 
