@@ -313,6 +313,25 @@ def test_children_are_not_read_before_the_last_record_of_their_parent_is_complet
     assert case.seen(events.ShardEnded) == [events.ShardEnded("0", ("1", "2"))]
 
 
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="Python 3.12 has the first eager tasks")
+@pytest.mark.parametrize("concurrency", [1, 5])
+def test_all_records_are_delivered_to_a_handler_that_never_waits_in_eager_tasks(concurrency: int) -> None:
+    case = Case(family)
+
+    async def handle(record: ReceivedRecord[bytes]) -> None:
+        case.numbers.append(int(record.data))
+        if len(case.numbers) == 4:
+            case.worker.end()
+
+    async def program() -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+        await case.run(handle, concurrency)
+
+    simulate(program)
+    assert sorted(case.numbers) == [1, 2, 10, 20]
+    assert case.seen(events.ShardEnded) == [events.ShardEnded("0", ("1", "2"))]
+
+
 async def endless(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
     for number in range(1, 1 << 40):
         yield page(number, behind=1000)

@@ -79,7 +79,8 @@ class ConcurrentByKey:
     def _start_runner(self) -> None:
         if len(self._runners) < self._concurrency:
             runner = asyncio.create_task(self._run(), name=f"kinstream-deliver-{self._reader.shard_id}")
-            self._runners.add(runner)
+            if not runner.done():  # an eager task may end within its start
+                self._runners.add(runner)
 
     async def drain(self) -> None:
         """Wait until no record is being handled or queued. If the shard is paused, queued records wait until it is resumed."""
