@@ -332,6 +332,25 @@ def test_all_records_are_delivered_to_a_handler_that_never_waits_in_eager_tasks(
     assert case.seen(events.ShardEnded) == [events.ShardEnded("0", ("1", "2"))]
 
 
+async def fails_at_once(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
+    if shard_id == "0":
+        raise AccessDenied("no")
+    yield page(1)
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="Python 3.12 has the first eager tasks")
+def test_failure_of_a_fetcher_that_never_waits_is_raised_in_eager_tasks() -> None:
+    case = Case(fails_at_once)
+
+    async def program() -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+        async with asyncio.timeout(60):
+            await case.take(1)
+
+    with pytest.raises(ConsumeError, match="0: reading failed: no"):
+        simulate(program)
+
+
 async def endless(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
     for number in range(1, 1 << 40):
         yield page(number, behind=1000)

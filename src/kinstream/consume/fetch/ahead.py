@@ -186,23 +186,22 @@ class ReadAhead:
             self._budget.use_reserve(self)
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() and task is self._task and not self._halted:
-            self._failed(RuntimeError("the task that fetches it was cancelled from outside"))
+        cancelled = RuntimeError("the task that fetches it was cancelled from outside")
+        error = cancelled if task.cancelled() else task.exception()
+        # Any exception of a fetcher ends this shard. It is reported here, because an eager task may end before it is `_task`.
+        if isinstance(error, Exception) and task is self._task and not self._halted:
+            self._failed(error)
 
     async def _read(self, position: Position, late: Position, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait([before])
+        claimed, waited = await self._budget.claim_first(self)
+        pages = self._fetcher.read(self._shard, late if waited else position)
         try:
-            claimed, waited = await self._budget.claim_first(self)
-            pages = self._fetcher.read(self._shard, late if waited else position)
-            try:
-                await self._keep(pages, claimed)
-            finally:
-                self.waiting_for_page = False
-                await pages.aclose()
-        except Exception as error:  # noqa: BLE001 - any exception of a fetcher ends this shard
-            if not self._halted and self._task is asyncio.current_task():
-                self._failed(error)
+            await self._keep(pages, claimed)
+        finally:
+            self.waiting_for_page = False
+            await pages.aclose()
 
     async def _keep(self, pages: AsyncGenerator[Page, None], expected: int) -> None:
         """Read and buffer pages. The bytes expected of the first one are claimed already."""
