@@ -224,23 +224,34 @@ ENDING = """
 import ctypes, logging
 libc = ctypes.CDLL(None)
 key = ctypes.c_uint()
-assert libc.pthread_key_create(ctypes.byref(key), ctypes.cast(libc.usleep, ctypes.c_void_p)) == 0
+assert libc.pthread_key_create(ctypes.byref(key), ctypes.cast(libc.sem_wait, ctypes.c_void_p)) == 0
+held = ctypes.create_string_buffer(64)  # a semaphore
+assert libc.sem_init(held, 0, 0) == 0
 threads = set()
 
-def end_slowly(*_):  # once in each thread: the operating system ends it 0.1 s after its last Python code
+def end_slowly(*_):  # once in each thread: the operating system ends it once the semaphore is released
     sys.setprofile(None)
     threads.add(threading.current_thread())
-    libc.pthread_setspecific(key, ctypes.c_void_p(100_000))
+    libc.pthread_setspecific(key, ctypes.c_void_p(ctypes.addressof(held)))
 
 def here():
     return [thread for thread in threads if os.path.exists(f"/proc/self/task/{thread.native_id}")]
 
+forking_now = threading.Event()
+
+def release():
+    forking_now.wait()
+    for _ in threads:
+        libc.sem_post(held)
+
+threading.Thread(target=release, daemon=True).start()
 threading.setprofile(end_slowly)
 {use}
 threading.setprofile(None)
 while any(thread.is_alive() for thread in threads):
     pass
 before = here()
+forking_now.set()
 child = os.fork()
 if child == 0:
     os._exit(0)
