@@ -15,8 +15,8 @@ FIRST_KEPT = 10_000
 """Maximum failures that are kept from the first one on. A caller may observe most of them before the producer is closed."""
 LAST_KEPT = ERRORS_SHOWN
 """Maximum failures that are kept of the last ones. They remain if a caller awaits records in order, and stops."""
-KEPT_BYTES = 4 * 1024 * 1024
-"""Maximum bytes of the records of the first failures, and of the last ones."""
+WINDOW_BYTES = 3 * 1024 * 1024
+"""Maximum bytes of the records of the first failures, and of the last ones. One request in flight may take a third of it."""
 GRACE = 1.0
 """Seconds in which a caller can observe a failure before it is logged. A loop over deliveries awaits one after the other."""
 CAUSES_SHOWN = 5
@@ -117,8 +117,8 @@ class UnobservedFailures:
 
     def __init__(self) -> None:
         self.count: int = 0
-        self._first = _Window(FIRST_KEPT, KEPT_BYTES)
-        self._last = _Window(LAST_KEPT, KEPT_BYTES)
+        self._first = _Window(FIRST_KEPT, WINDOW_BYTES)
+        self._last = _Window(LAST_KEPT, WINDOW_BYTES)
         self._causes: dict[str, _Cause] = {}
         self._fresh: dict[Failure, _Fresh] = {}  # by time
         self._together: dict[Together, None] = {}
