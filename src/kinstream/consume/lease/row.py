@@ -1,0 +1,152 @@
+"""Rows of a lease table, and the conditional writes that change them. Pure.
+
+A lease table holds one row for each shard, and further rows for the workers that share the stream: their metrics, the leader's
+lock, and the version of the application. The columns are those of the Kinesis Client Library (KCL), so that a table may be
+shared with its workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+import msgspec
+
+Value: TypeAlias = str | int | float | bytes | bool | frozenset[str] | list[Any] | dict[str, Any] | None
+"""Value of a column, as DynamoDB's types: S, N (int and float), B, BOOL, SS, L, M, NULL."""
+
+
+class RowKind(StrEnum):
+    """Kind of a row. The values are those of the column `entityType` (KCL 3.5)."""
+
+    LEASE = "LEASE"
+    WORKER = "WORKER_METRIC_STATS"
+    LEADER = "LEADER"
+    MIGRATION = "CLIENT_VERSION_MIGRATION"
+    TABLE_MIGRATION = "TABLE_MIGRATION"
+    STREAM = "STREAM"
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A row as it is stored.
+
+    Attributes:
+        kind: Its kind.
+        key: Its key: `leaseKey`, or `wid` and `key` in the separate tables of KCL 3.0 to 3.4.
+        values: All other columns, except `entityType`.
+    """
+
+    kind: RowKind
+    key: str
+    values: Mapping[str, Value]
+
+
+class Put(msgspec.Struct, frozen=True):
+    """Replace the whole row, or insert it.
+
+    Attributes:
+        values: Its columns.
+    """
+
+    values: Mapping[str, Value]
+
+
+class Update(msgspec.Struct, frozen=True):
+    """Change columns of a row. Other columns are left unchanged.
+
+    Attributes:
+        set: Columns with new values.
+        add: Numbers to add to columns. A missing column counts as 0.
+        remove: Columns to remove.
+    """
+
+    set: Mapping[str, Value] = {}
+    add: Mapping[str, int] = {}
+    remove: frozenset[str] = frozenset()
+
+
+class Delete(msgspec.Struct, frozen=True):
+    """Delete the row."""
+
+
+Change: TypeAlias = Put | Update | Delete
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """Condition of a write. All parts must hold.
+
+    Attributes:
+        exists: True: the row must exist. False: it must not. None: either.
+        equal: Columns that must have a value. None: the column must be missing.
+    """
+
+    exists: bool | None = None
+    equal: Mapping[str, Value] = {}
+
+    def holds(self, row: Row | None) -> bool:
+        """Return True if the stored row fulfills the condition."""
+        if self.exists is not None and self.exists is not (row is not None):
+            return False
+        values: Mapping[str, Value] = {} if row is None else row.values
+        return all(values.get(name) == value for name, value in self.equal.items())
+
+
+class Write(msgspec.Struct, frozen=True):
+    """One conditional, atomic write of a row.
+
+    Attributes:
+        kind: Kind of the row.
+        key: Key of the row.
+        change: The change.
+        condition: Its condition.
+    """
+
+    kind: RowKind
+    key: str
+    change: Change
+    condition: Condition = Condition()
+
+    def applied(self, row: Row | None) -> Row | None:
+        """Return the row after the change. None: it is deleted.
+
+        Args:
+            row: The stored row. None: there is no row.
+        """
+        change = self.change
+        if isinstance(change, Delete):
+            return None
+        if isinstance(change, Put):
+            return Row(self.kind, self.key, change.values)
+        values: dict[str, Any] = {} if row is None else dict(row.values)
+        values |= change.set
+        for name, number in change.add.items():
+            values[name] = (values.get(name) or 0) + number
+        for name in change.remove:
+            values.pop(name, None)
+        return Row(self.kind, self.key, values)
+
+
+class Written(msgspec.Struct, frozen=True):
+    """Result of a write.
+
+    Attributes:
+        applied: True if the condition was fulfilled.
+        row: The row after the write, or the stored row that did not fulfill the condition. None: there is no row.
+    """
+
+    applied: bool
+    row: Row | None
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """All rows of an application. They were read one after another, so they are not from the same moment.
+
+    Attributes:
+        rows: The rows.
+        separate_tables: True if the coordinator table of KCL 3.0 to 3.4 exists. Its rows, and those of the table of worker
+            metrics, are in `rows`.
+    """
+
+    rows: list[Row]
+    separate_tables: bool = False
