@@ -223,8 +223,46 @@ class CheckpointFailed(Event, frozen=True):
     operation: str = "checkpoint"
 
 
+class ShardAssigned(Event, frozen=True):
+    """This worker holds the lease of a shard, and begins to read it.
+
+    Attributes:
+        shard_id: ID of the shard.
+        position: Its stored checkpoint or start position, as text.
+    """
+
+    shard_id: str
+    position: str
+
+
+class ShardRevoked(Event, frozen=True):
+    """This worker is to finish a shard, so that another worker continues.
+
+    Attributes:
+        shard_id: ID of the shard.
+        successor: ID of the worker that continues. None: unknown.
+    """
+
+    shard_id: str
+    successor: str | None
+
+
+class ShardReleased(Event, frozen=True):
+    """This worker has finished a shard after `ShardRevoked`, and has stored its checkpoint.
+
+    Attributes:
+        shard_id: ID of the shard.
+        position: The checkpoint, as text.
+    """
+
+    shard_id: str
+    position: str
+
+
 class ShardLeaseLost(Event, frozen=True):
-    """Another consumer has taken the lease and reads the shard now.
+    """The lease of a shard was lost: another worker reads it now, or it expired because it could not be renewed.
+
+    Handlers of its records are cancelled, and nothing more of it is checkpointed here.
 
     Attributes:
         shard_id: ID of the shard.

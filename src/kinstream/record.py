@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -343,8 +343,8 @@ class ShardStatus(msgspec.Struct, frozen=True):
     Attributes:
         shard_id: The shard's ID.
         state: "WAITING" (for its parents, for its turn, or for its first response), "READING", "PAUSED", "ENDING" (the end of the
-            shard was read, but records are not completed), "ENDED", "REACHED" (the time `until`), "STOPPED" (by an error), or
-            "LOST" (to another reader).
+            shard was read, but records are not completed), "ENDED", "REACHED" (the time `until`), "STOPPED" (by an error),
+            "RELEASING" (it finishes, and another worker continues), "RELEASED", or "LOST" (to another worker).
         position: The position up to which all records are completed, as text. None while the shard is waiting.
         lag: Maximum seconds between the last completed record and the shard's newest one: the lag that the last response
             reported plus the time since then. It grows during an outage, while the shard is paused, and while handlers are slower
@@ -367,6 +367,79 @@ class ShardStatus(msgspec.Struct, frozen=True):
     aggregates_damaged: int
     last_error: str | None = None
     last_success: float | None = None
+
+
+class PendingCheckpoint(msgspec.Struct, frozen=True):
+    """A checkpoint that a worker of the Kinesis Client Library prepared and did not complete (its `prepareCheckpoint`).
+
+    Attributes:
+        sequence_number: Sequence number of the record up to which records would have been completed, or the name of a position.
+        subsequence_number: Index of the user record in its aggregate.
+        state: State that the application stored with it. None: none. Not part of `repr`.
+    """
+
+    sequence_number: str
+    subsequence_number: int
+    state: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"PendingCheckpoint({self.sequence_number!r}, {self.subsequence_number})"
+
+
+class Handoff(msgspec.Struct, frozen=True):
+    """A lease that one worker is handing over to another.
+
+    Attributes:
+        shard_id: The shard's ID.
+        owner: ID of the worker that still reads it.
+        successor: ID of the worker that will read it.
+        seconds: Seconds since this worker first saw the handoff.
+    """
+
+    shard_id: str
+    owner: str
+    successor: str
+    seconds: float
+
+
+class FleetStatus(msgspec.Struct, frozen=True):
+    """The workers that share a stream, as this worker last saw them.
+
+    Attributes:
+        worker_id: ID of this worker.
+        mode: "3X" (one table), "3X_TABLES" (three tables), "UPGRADE_FROM_2X" or "2X": the protocol of the application's workers.
+        leader: ID of the worker that assigns leases. None: none is known, or the mode has none.
+        owners: IDs of the shards that each worker holds, by the worker's ID. Completed shards are left out.
+        handoffs: Handoffs in progress.
+        unowned: Seconds for which no worker has held a shard, by the shard's ID.
+        notes: Facts that limit this view, such as members of the Kinesis Client Library that publish no metrics.
+        last_scan: Seconds since the leases were last read completely. None: not yet.
+    """
+
+    worker_id: str
+    mode: str
+    leader: str | None
+    owners: dict[str, list[str]]
+    handoffs: list[Handoff]
+    unowned: dict[str, float]
+    notes: list[str]
+    last_scan: float | None
+
+
+class ConsumerStatus(list[ShardStatus]):
+    """Status of a consumer: a list of the shards that it reads, and the workers that share the stream.
+
+    Args:
+        shards: Status of each shard, sorted by ID.
+        fleet: The workers that share the stream.
+
+    Attributes:
+        fleet: The workers that share the stream. None: the consumer has no `application`, or is not reading.
+    """
+
+    def __init__(self, shards: Iterable[ShardStatus] = (), fleet: FleetStatus | None = None) -> None:
+        super().__init__(shards)
+        self.fleet: FleetStatus | None = fleet
 
 
 class GetRecordsResult(msgspec.Struct, Generic[Payload], frozen=True):

@@ -1,0 +1,168 @@
+"""Keeper: the interface through which a worker is granted shards, and loses them.
+
+A `Tenure` is one uninterrupted ownership of one shard. The worker reads a shard only during a tenure, with one reader for each.
+`sole_keeper.py` grants every shard to a consumer without an application. `consume/fleet/fleet_keeper.py` shares the shards among
+the workers of an application.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeAlias
+
+import msgspec
+
+from kinstream.consume.fetch.position import Position
+from kinstream.consume.start import Start
+from kinstream.errors import LeaseLost
+from kinstream.record import ChildShard, FleetStatus, PendingCheckpoint, Shard
+
+
+class Tenure(Protocol):
+    """One uninterrupted ownership of one shard.
+
+    Attributes:
+        shard: The shard.
+        position: The stored checkpoint, or the start position.
+        idle_until: As stored with the checkpoint: all records before this time are completed. None: unknown.
+        pending: A checkpoint that another worker prepared and did not complete. None: there is none.
+        shared: True if other workers may take the shard over: positions that depend on the time are replaced early.
+    """
+
+    shard: Shard
+    position: Position
+    idle_until: float | None
+    pending: PendingCheckpoint | None
+    shared: bool
+
+    @property
+    def expired(self) -> bool:
+        """True if the lease may be owned by another worker by now. Records must not be delivered any more."""
+
+    async def checkpoint(self, position: Position, *, rewinds: bool = False) -> None:
+        """Store the position after the completed records. An earlier one than the stored one is ignored unless `rewinds` is True.
+
+        Raises:
+            LeaseLost: The tenure has ended.
+            KinesisError: The store failed. The call may be repeated.
+        """
+
+    async def idle(self, until: float) -> None:
+        """Store that no record arrived after the checkpoint until a time. Raises as `checkpoint`."""
+
+    async def complete(self, children: Sequence[ChildShard]) -> list[str]:
+        """Note that every record was delivered: the shards that follow may be granted. Returns their ids. Raises as `checkpoint`.
+
+        Args:
+            children: Children that the last page announced. If it is empty, the shards are listed.
+        """
+
+    async def end(self, children: Sequence[str]) -> None:
+        """Store that the shard is completed. Raises as `checkpoint`."""
+
+    async def release(self, position: Position | None = None) -> None:
+        """End the tenure: store the last checkpoint, and let the successor begin, in one write. Raises as `checkpoint`.
+
+        Args:
+            position: The last checkpoint. None: it is stored already.
+        """
+
+    def received(self, size_bytes: int) -> None:
+        """Count the bytes of a page that was read, for the throughput that is stored with the lease."""
+
+
+class Granted(msgspec.Struct, frozen=True):
+    """The worker may read a shard."""
+
+    tenure: Tenure
+
+
+class Revoked(msgspec.Struct, frozen=True):
+    """The worker is to finish a shard and release it.
+
+    Attributes:
+        tenure: Its tenure.
+        successor: The next owner. None: unknown.
+        timeout: Seconds until the tenure ends in any case.
+    """
+
+    tenure: Tenure
+    successor: str | None
+    timeout: float
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """A tenure has ended without a release. Nothing more may be delivered or stored."""
+
+    tenure: Tenure
+
+
+class Forgotten(msgspec.Struct, frozen=True):
+    """The lease of a shard that was completed here is deleted, because the shard has expired."""
+
+    shard_id: str
+
+
+KeeperEvent: TypeAlias = Granted | Revoked | Lost | Forgotten
+
+
+class Keeper(Protocol):
+    """Grants shards to this worker.
+
+    Attributes:
+        waiting: True if a shard may be granted without a change from outside, such as a child of a shard that is being read.
+            Reading up to `until` continues while it is True.
+        others: Ids of other workers that hold leases.
+    """
+
+    waiting: bool
+    others: frozenset[str]
+
+    async def start(self, start: Start, latest: float) -> None:
+        """Begin: determine the shards and their start positions.
+
+        Args:
+            start: Start positions of shards without a checkpoint.
+            latest: Time that LATEST refers to after a delay, in seconds since 1970 by the service's clock.
+
+        Raises:
+            KinesisError: The shards could not be listed, or the store refuses or fails.
+        """
+
+    async def run(self) -> None:
+        """Do the background work, until cancelled. Called after `start`."""
+
+    async def next_event(self) -> KeeperEvent:
+        """Wait for the next event.
+
+        Raises:
+            KinesisError: Reading cannot continue: the stream or the table of leases does not exist any more, or refuses.
+        """
+
+    def leave(self) -> None:
+        """Note that the worker is stopping: no shard is granted any more, and successors prepare."""
+
+    async def stop(self) -> None:
+        """End, after all tenures are released. May be repeated."""
+
+    async def has_expired(self, shard_id: str) -> bool:
+        """Return True if a new listing lacks a shard.
+
+        Raises:
+            KinesisError: The shards could not be listed.
+        """
+
+    def owner_of(self, shard_id: str) -> str | None:
+        """Return the id of the worker that holds a shard's lease, as last seen. None: none, or unknown."""
+
+    def status(self) -> FleetStatus | None:
+        """Return the status of the workers that share the stream. None: the stream is not shared."""
+
+
+def lease_lost(shard_id: str) -> LeaseLost:
+    """Return the error for a shard whose tenure has ended."""
+    return LeaseLost(
+        f"{shard_id}: this worker no longer holds the lease: another worker reads the shard now, or will soon. Nothing more of it"
+        " is checkpointed here",
+        shard_id=shard_id,
+    )
