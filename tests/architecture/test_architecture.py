@@ -70,6 +70,8 @@ PURE = {
     "aws.attempts", "aws.endpoint", "aws.error_response", "aws.event_decoder", "aws.kinesis", "aws.service_clock",
     "aws.sign", "aws.codec",
     "consume.deaggregate", "consume.start", "consume.statistics", "consume.turns", "consume.withhold",
+    "consume.fleet.balance", "consume.fleet.claim", "consume.fleet.leader", "consume.fleet.mode", "consume.fleet.shard_sync",
+    "consume.fleet.view",
     "consume.deliver.record_batch", "consume.fetch.fetcher", "consume.fetch.page_size", "consume.fetch.polling_pace",
     "consume.fetch.position", "consume.fetch.subscribing_pace", "consume.lease.lease",
     "consume.shard.cursor", "consume.shard.lifecycle", "consume.shard.progress", "consume.shard.retention",
