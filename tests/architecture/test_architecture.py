@@ -73,7 +73,7 @@ PURE = {
     "consume.fleet.balance", "consume.fleet.claim", "consume.fleet.leader", "consume.fleet.mode", "consume.fleet.shard_sync",
     "consume.fleet.view",
     "consume.deliver.record_batch", "consume.fetch.fetcher", "consume.fetch.page_size", "consume.fetch.polling_pace",
-    "consume.fetch.position", "consume.fetch.subscribing_pace", "consume.lease.lease",
+    "consume.fetch.position", "consume.fetch.subscribing_pace", "consume.lease.changes", "consume.lease.lease", "consume.lease.row",
     "consume.shard.cursor", "consume.shard.lifecycle", "consume.shard.progress", "consume.shard.retention",
     "consume.shard.until", "consume.shard.watch",
     "local.wire.event_encoder", "local.operations.requests", "local.operations.responses", "local.operations.constraints",

@@ -2,106 +2,210 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Protocol
 
-from kinstream.consume.lease.lease import Lease
+from kinstream.clock import Clock, SystemClock
+from kinstream.consume.lease.row import Listing, Row, RowKind, Write, Written
 
 
 class LeaseTable(Protocol):
-    """Leases of one application on one stream. Each write is conditional and atomic.
+    """Rows of one application on one stream: leases with their checkpoints, workers, and the leader's lock.
 
-    This interface is not stable yet. It becomes stable with the release in which several workers share a stream.
+    Workers coordinate by these rows alone. To write a store, implement this interface on any database with conditional writes of
+    single rows. `MemoryLeaseTable` is the shortest example.
+
+    Requirements:
+        Rows: A row is identified by its kind and key. Its other columns have the types of `Value`. Each comes back with the type
+            and the value it was written with: text, whole numbers (at least 64 bits), floats, bytes, sets of text, lists, maps.
+        Writes: `write` checks the condition and applies the change in one atomic step, for all processes that use the table. A
+            write that has returned is durable.
+        Reads: `get` returns the result of the last write that has completed. `owned` may be seconds behind. `list` may see
+            different rows at different moments.
+        Failures: A method raises KinesisError or OSError if it fails, and may be called again. A write that raised, or was
+            cancelled, may still be applied, also later. NotFound from `list` or `write` after `open` says that the table was
+            deleted: it must not be created again without being asked.
+        Retries: A store may retry a write by itself. The first attempt may have been applied. Then the condition refuses the
+            second one, and the caller recognizes its own change in the returned row.
+        Threads: All methods of one table are called in one event loop. Several may run at the same time.
+
+    Attributes:
+        poll_interval: Seconds between two calls of `owned` by a worker: how soon it notices that it got or lost a lease.
+        shared: True if other processes can use the same table. False saves the coordination with them.
     """
 
-    async def list(self) -> list[Lease]:
-        """Return all leases.
+    poll_interval: float
+    shared: bool
+
+    async def open(self, worker_id: str) -> None:
+        """Prepare the table for a worker. Create it if it does not exist. Called once, before all other methods.
+
+        Args:
+            worker_id: The worker's id. It is unique among running workers.
+
+        Raises:
+            OSError, KinesisError: The store failed. The call may be repeated.
+        """
+
+    async def list(self) -> Listing:
+        """Return all rows of all kinds.
+
+        Raises:
+            NotFound: The table was deleted.
+            OSError, KinesisError: The store failed.
+        """
+
+    async def get(self, kind: RowKind, key: str) -> Row | None:
+        """Return a row after the last completed write. None: there is no row.
 
         Raises:
             OSError, KinesisError: The store failed.
         """
 
-    async def create(self, lease: Lease) -> bool:
-        """Insert a row. Returns False if a row with its key exists."""
-
-    async def renew(self, lease: Lease) -> Lease | None:
-        """Increment the row's counter, which shows other workers that the owner still runs.
+    async def owned(self, owner: str) -> frozenset[str] | None:
+        """Return the keys of the leases whose `leaseOwner` is a worker. The result may be seconds old.
 
         Returns:
-            The new row, or None if the stored row differs from `lease`.
+            The keys. None if the table cannot tell now, such as without an index. The caller then waits for its next `list`.
+
+        Raises:
+            OSError, KinesisError: The store failed.
         """
 
-    async def take(self, lease: Lease, owner: str) -> Lease | None:
-        """Set a new owner. Returns the new row, or None if the stored row differs from `lease`."""
+    async def write(self, write: Write) -> Written:
+        """Change one row if a condition holds, in one atomic step.
 
-    async def checkpoint(self, lease: Lease) -> bool:
-        """Store a row from `Lease.checkpointed`, `idle` or `released`. Returns False if the stored row has changed."""
+        `Condition.holds` and `Write.applied` define the result. An update of a row that does not exist creates it.
 
-    async def delete(self, key: str) -> None:
-        """Delete a row if it exists."""
+        Returns:
+            The result: the row after the change, or the stored row if the condition does not hold.
+
+        Raises:
+            NotFound: The table was deleted.
+            OSError, KinesisError: The store failed. The change may have been applied or not, or may be applied later.
+        """
+
+    async def time(self) -> float:
+        """Return the time of the store, in seconds since 1970. All workers must get about the same time.
+
+        Raises:
+            OSError, KinesisError: The store failed.
+        """
+
+    async def dead(self, workers: frozenset[str]) -> frozenset[str]:
+        """Return those of some workers that are known to have ended. Their leases may be taken at once.
+
+        A running worker must never be returned. A store that cannot know returns an empty set: leases then expire by time.
+
+        Args:
+            workers: Ids of workers that have not released all leases.
+
+        Raises:
+            OSError, KinesisError: The store failed.
+        """
+
+    async def close(self) -> None:
+        """Complete the running writes and close the table. May be called more than once."""
 
 
 class LeaseStore(Protocol):
     """Store of the leases and checkpoints of applications.
 
-    This interface is not stable yet. It becomes stable with the release in which several workers share a stream.
+    A store may be shared by several consumers, also in different threads. It opens nothing until a table is used.
     """
 
     def table(self, application: str, stream: str) -> LeaseTable:
-        """Return the table of an application and a stream. `stream` is the name of the stream."""
+        """Return a new object for the rows of an application and a stream.
 
-    async def close(self) -> None:
-        """Close the store. May be called more than once."""
+        Each call returns an independent object, with connections of its own. It is used in one event loop only, that of the
+        first call of a method.
+
+        Args:
+            application: Name of the application.
+            stream: Name of the stream.
+        """
 
 
 class MemoryLeaseStore:
-    """Lease store in memory. Consumers that share this object share its leases."""
+    """Lease store in memory. Consumers that share this object share its leases.
 
-    def __init__(self) -> None:
-        self._tables: dict[tuple[str, str], MemoryLeaseTable] = {}
+    Args:
+        clock: Source of the store's time. None: the system's clock.
+    """
+
+    def __init__(self, *, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._rows: dict[tuple[str, str], dict[tuple[RowKind, str], Row]] = {}
+        self._lock = Lock()
 
     def __repr__(self) -> str:
         return "MemoryLeaseStore()"
 
     def table(self, application: str, stream: str) -> MemoryLeaseTable:
-        """Return the table of an application and a stream."""
-        return self._tables.setdefault((application, stream), MemoryLeaseTable())
-
-    async def close(self) -> None:
-        """Do nothing. The leases remain in memory."""
+        """Return a new object for the rows of an application and a stream."""
+        return MemoryLeaseTable(self._rows.setdefault((application, stream), {}), self._lock, self._clock)
 
 
 class MemoryLeaseTable:
-    """Lease table in memory."""
+    """Lease table in memory.
 
-    def __init__(self) -> None:
-        self._rows: dict[str, Lease] = {}
+    Args:
+        rows: The rows by kind and key, shared with other tables. None: a new table.
+        lock: Protects the rows. Workers may run in different threads.
+        clock: Source of the time. None: the system's clock.
+    """
 
-    async def list(self) -> list[Lease]:
-        """Return all leases."""
-        return list(self._rows.values())
+    poll_interval: float = 0.05
+    shared: bool = False
 
-    async def create(self, lease: Lease) -> bool:
-        """Insert a row unless a row with its key exists."""
-        return self._rows.setdefault(lease.key, lease) is lease
+    def __init__(
+        self,
+        rows: dict[tuple[RowKind, str], Row] | None = None,
+        lock: Lock | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._rows = {} if rows is None else rows
+        self._lock = lock or Lock()
+        self._clock = clock or SystemClock()
 
-    async def renew(self, lease: Lease) -> Lease | None:
-        """Increment the row's counter."""
-        return self._write(lease.renewed())
+    async def open(self, worker_id: str) -> None:
+        """Do nothing."""
 
-    async def take(self, lease: Lease, owner: str) -> Lease | None:
-        """Set a new owner."""
-        return self._write(lease.taken(owner))
+    async def list(self) -> Listing:
+        """Return all rows."""
+        with self._lock:
+            return Listing(list(self._rows.values()))
 
-    async def checkpoint(self, lease: Lease) -> bool:
-        """Store a checkpoint."""
-        return self._write(lease) is not None
+    async def get(self, kind: RowKind, key: str) -> Row | None:
+        """Return a row. None: there is no row."""
+        return self._rows.get((kind, key))
 
-    async def delete(self, key: str) -> None:
-        """Delete a row."""
-        self._rows.pop(key, None)
+    async def owned(self, owner: str) -> frozenset[str] | None:
+        """Return the keys of the leases whose owner is a worker."""
+        rows = (await self.list()).rows
+        return frozenset(row.key for row in rows if row.kind is RowKind.LEASE and row.values.get("leaseOwner") == owner)
 
-    def _write(self, lease: Lease) -> Lease | None:
-        if not lease.succeeds(self._rows.get(lease.key)):
-            return None
-        self._rows[lease.key] = lease
-        return lease
+    async def write(self, write: Write) -> Written:
+        """Change one row if a condition holds."""
+        place = (write.kind, write.key)
+        with self._lock:
+            stored = self._rows.get(place)
+            if not write.condition.holds(stored):
+                return Written(False, stored)
+            row = write.applied(stored)
+            if row is None:
+                self._rows.pop(place, None)
+            else:
+                self._rows[place] = row
+            return Written(True, row)
+
+    async def time(self) -> float:
+        """Return the time of the clock, in seconds since 1970."""
+        return self._clock.wall()
+
+    async def dead(self, workers: frozenset[str]) -> frozenset[str]:
+        """Return an empty set: a worker in the same process ends with it, and so do its leases."""
+        return frozenset()
+
+    async def close(self) -> None:
+        """Do nothing. The rows remain in memory."""

@@ -34,7 +34,7 @@ class Row(msgspec.Struct, frozen=True):
     Attributes:
         kind: Its kind.
         key: Its key: `leaseKey`, or `wid` and `key` in the separate tables of KCL 3.0 to 3.4.
-        values: All other columns, except `entityType`.
+        values: All other columns, except `entityType`. A write may contain that column. A row has it as `kind`.
     """
 
     kind: RowKind
@@ -116,14 +116,17 @@ class Write(msgspec.Struct, frozen=True):
         change = self.change
         if isinstance(change, Delete):
             return None
+        values: dict[str, Any]
         if isinstance(change, Put):
-            return Row(self.kind, self.key, change.values)
-        values: dict[str, Any] = {} if row is None else dict(row.values)
-        values |= change.set
-        for name, number in change.add.items():
-            values[name] = (values.get(name) or 0) + number
-        for name in change.remove:
-            values.pop(name, None)
+            values = dict(change.values)
+        else:
+            values = {} if row is None else dict(row.values)
+            values |= change.set
+            for name, number in change.add.items():
+                values[name] = (values.get(name) or 0) + number
+            for name in change.remove:
+                values.pop(name, None)
+        values.pop("entityType", None)
         return Row(self.kind, self.key, values)
 
 
