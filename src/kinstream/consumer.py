@@ -17,8 +17,9 @@ from kinstream.aws.list_shards import all_shards
 from kinstream.config import Checkpoints, EnhancedFanOut, ErrorPolicy, Handling, Polling, PreferFanOut, function, text
 from kinstream.consume.deliver.dispatch import batch_dispatchers, dispatchers
 from kinstream.consume.deliver.dispatcher import Dispatcher
-from kinstream.consume.deliver.failure_policy import FailurePolicy
 from kinstream.consume.deliver.handler import BatchHandler, RecordHandler
+from kinstream.consume.deliver.listener import ShardListener
+from kinstream.consume.discover import Discoverer, StreamShards
 from kinstream.consume.fetch.auto import AutoFetcher
 from kinstream.consume.fetch.fanout import FanOutFetcher
 from kinstream.consume.fetch.fetcher import Fetcher
@@ -32,9 +33,9 @@ from kinstream.consume.fetch.position import (
     time_text,
 )
 from kinstream.consume.iterate import Batches, Records
-from kinstream.consume.lease.keep import SoleKeeper
-from kinstream.consume.lease.lease_store import LeaseStore, MemoryLeaseStore
-from kinstream.consume.lease.owner import owner_name
+from kinstream.consume.lease.keeper import Keeper
+from kinstream.consume.lease.lease_store import LeaseStore
+from kinstream.consume.lease.sole_keeper import SoleKeeper, SolePosition
 from kinstream.consume.report import Reporter
 from kinstream.consume.shard.reader import ShardReader
 from kinstream.consume.start import Start
@@ -44,7 +45,7 @@ from kinstream.consume.worker import Worker
 from kinstream.consume.worker_plan import WorkerPlan
 from kinstream.errors import ClosedError, ConfigError, UsageError
 from kinstream.events import Observer
-from kinstream.record import GetRecordsResult, Shard, ShardIteratorType, ShardStatus
+from kinstream.record import ConsumerStatus, GetRecordsResult, Shard, ShardIteratorType
 from kinstream.stream import StreamAccess
 from kinstream.usage import checks_options, wrong_style
 
@@ -108,6 +109,7 @@ class Consumer(StreamAccess):
             or a batch is called.
         misrouted: Action on an aggregate with a record that belongs to another shard by its hash key: "drop", as in the Kinesis
             Client Library, or "keep". Its producer retries such an aggregate.
+        listener: A `ShardListener`, which is called when a shard is assigned, revoked or lost. None: no listener.
         observer: Receives events (`kinstream.events`). Its return value is ignored. None: no observer.
         client: A client to share among producers and consumers. None: a client of its own, created from `options` and closed
             with the consumer.
@@ -152,6 +154,7 @@ class Consumer(StreamAccess):
         errors: ErrorPolicy = ErrorPolicy(),
         checkpoints: Checkpoints | Literal["manual"] = Checkpoints(),
         misrouted: Literal["drop", "keep"] = "drop",
+        listener: ShardListener | None = None,
         observer: Observer | None = None,
         client: Client | None = None,
         **options: Unpack[ClientOptions],
@@ -162,7 +165,8 @@ class Consumer(StreamAccess):
                 " keeps, such as SQLiteLeaseStore('checkpoints.db')"
             )
         self.application: str | None = None if application is None else text("application", application)
-        self._lease_store = MemoryLeaseStore() if lease_store is None else _store(lease_store)
+        self._lease_store = None if lease_store is None else _store(lease_store)
+        self._positions: dict[str, SolePosition] = {}  # of a consumer without an application
         self._start = _start(("LATEST" if application is None else "TRIM_HORIZON") if start is None else start)
         self._until_now = until == "now"
         self._until = None if until is None or self._until_now else _until(until, self._start)
@@ -179,9 +183,9 @@ class Consumer(StreamAccess):
         if misrouted not in ("drop", "keep"):
             raise ConfigError(f"misrouted={misrouted!r}: must be 'drop' or 'keep'")
         self._accepts_misrouted = misrouted == "keep"
+        self._listener = _listener(listener)
         if observer is not None:
             function("observer", observer, "a function of an event or None")
-        self._owner = owner_name()
         self._worker: Worker | None = None
         self._reader: weakref.ref[Any] | None = None
         super().__init__(stream, client, options)
@@ -273,9 +277,9 @@ class Consumer(StreamAccess):
             raise ConfigError("position='SHARD_END': is the end of a shard, after which there is nothing to read")
         await self._running("seek").seek(shard_id, target)
 
-    def status(self) -> list[ShardStatus]:
+    def status(self) -> ConsumerStatus:
         """Return the state of each shard that is being read or was read, sorted by id. Empty before reading begins."""
-        return [] if self._worker is None else self._worker.status()
+        return ConsumerStatus() if self._worker is None else self._worker.status()
 
     def statistics(self) -> ConsumerStatistics:
         """Return counters of everything that was read since the consumer was created."""
@@ -300,13 +304,12 @@ class Consumer(StreamAccess):
         finally:
             if self._reader is not None and (reader := self._reader()) is not None:
                 release(reader)
-            await self._lease_store.close()
             await super().close()
 
     async def _run(
         self,
         handler: object,
-        dispatchers_of: Callable[[FailurePolicy, ThreadPoolExecutor], Callable[[ShardReader], Dispatcher]],
+        dispatchers_of: Callable[[ThreadPoolExecutor], Callable[[ShardReader], Dispatcher]],
     ) -> None:
         function("handler", handler, "a function", may_be_async=True)
         worker = await self._begin(None)
@@ -328,7 +331,8 @@ class Consumer(StreamAccess):
             if not unreferenced and not previous.ended:
                 raise UsageError("this Consumer is being read already: create another one, or stop that reading first")
             await previous.stop()
-        table = self._lease_store.table(self.application or "", self.stream.name)
+        stopping = asyncio.Event()
+        shards = StreamShards(self.client, self.stream, self._report, stopping)
         self._reader = reader
         self._worker = Worker(
             WorkerPlan(
@@ -337,7 +341,10 @@ class Consumer(StreamAccess):
                 start=self._start,
                 until="now" if self._until_now else self._until,
                 fetcher=self._fetcher(),
-                keeper=SoleKeeper(table, self._owner, self.stream.name),
+                shards=shards,
+                keeper=self._keeper(shards, stopping),
+                stopping=stopping,
+                listener=self._listener,
                 handling=self._handling,
                 errors=self._errors,
                 checkpoint_every=self._checkpoints.interval,
@@ -347,6 +354,13 @@ class Consumer(StreamAccess):
             )
         )
         return self._worker
+
+    def _keeper(self, shards: StreamShards, stopping: asyncio.Event) -> Keeper:
+        if self._lease_store is None:
+            return SoleKeeper(
+                Discoverer(shards), self._positions, self.stream.name, self.client.clock, stopping, self._report
+            )
+        raise NotImplementedError
 
     def _running(self, method: str) -> Worker:
         if self._worker is None or self._worker.ended:
@@ -436,6 +450,15 @@ def _store(store: Any) -> LeaseStore:
     return store  # type: ignore[no-any-return]
 
 
+def _listener(listener: Any) -> ShardListener | None:
+    methods = ("assigned", "revoked", "lost")
+    if listener is not None and not any(callable(getattr(listener, name, None)) for name in methods):
+        raise ConfigError(
+            f"listener: must have a method named assigned, revoked or lost, or be None, not {type(listener).__name__}"
+        )
+    return listener  # type: ignore[no-any-return]
+
+
 def _until(until: float | datetime | str, start: Start) -> float:
     if isinstance(until, str):
         raise ConfigError(f"until={until!r}: must be 'now', seconds since 1970, or a datetime")
@@ -467,15 +490,13 @@ def _start(start: StartLike) -> Start:
 
 
 def _by_record(
-    handler: RecordHandler, concurrency: int, policy: FailurePolicy, threads: ThreadPoolExecutor
+    handler: RecordHandler, concurrency: int, threads: ThreadPoolExecutor
 ) -> Callable[[ShardReader], Dispatcher]:
-    return dispatchers(handler, policy, threads, concurrency)
+    return dispatchers(handler, threads, concurrency)
 
 
-def _by_batch(
-    handler: BatchHandler, policy: FailurePolicy, threads: ThreadPoolExecutor
-) -> Callable[[ShardReader], Dispatcher]:
-    return batch_dispatchers(handler, policy, threads)
+def _by_batch(handler: BatchHandler, threads: ThreadPoolExecutor) -> Callable[[ShardReader], Dispatcher]:
+    return batch_dispatchers(handler, threads)
 
 
 def _check_dead_letter(then: Any) -> None:

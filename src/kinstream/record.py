@@ -386,6 +386,22 @@ class PendingCheckpoint(msgspec.Struct, frozen=True):
         return f"PendingCheckpoint({self.sequence_number!r}, {self.subsequence_number})"
 
 
+class ShardAssignment(msgspec.Struct, frozen=True):
+    """A shard that a worker reads, for a `ShardListener`.
+
+    Attributes:
+        shard_id: The shard's ID.
+        position: The position after its completed records, as text.
+        successor: ID of the worker that continues after this one. None: unknown, or the shard was just assigned.
+        pending: A checkpoint that another worker prepared and did not complete. The first checkpoint removes it. None: none.
+    """
+
+    shard_id: str
+    position: str
+    successor: str | None = None
+    pending: PendingCheckpoint | None = None
+
+
 class Handoff(msgspec.Struct, frozen=True):
     """A lease that one worker is handing over to another.
 

@@ -7,10 +7,10 @@ import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kinstream.consume.lease.keep import SoleKeeper
 
 from kinstream import LeaseLost, Position, ReceivedRecord, Shard
 from kinstream.consume.fetch.position import SHARD_END, TRIM_HORIZON
-from kinstream.consume.lease.keep import SoleKeeper
 from kinstream.consume.lease.lease_store import MemoryLeaseTable
 from kinstream.consume.shard.progress import Progress, RunningRecord
 from kinstream.record import HashKeyRange, SequenceNumberRange

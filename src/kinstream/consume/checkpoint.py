@@ -1,99 +1,87 @@
-"""Checkpointer: takes leases and stores checkpoints, with retries if the store fails temporarily."""
+"""Checkpointer: stores the checkpoints of one shard, with retries if the store fails temporarily."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from kinstream.clock import Clock
-from kinstream.consume.fetch.position import SHARD_END, Position
-from kinstream.consume.lease.keep import Keeper
+from kinstream.consume.lease.keeper import Tenure
 from kinstream.consume.report import Reporter
 from kinstream.consume.shard.cursor import Write
 from kinstream.consume.stop import sleep_unless
-from kinstream.errors import ConfigError, KinesisError, LeaseLost, UsageError
+from kinstream.errors import AccessDenied, ConfigError, KinesisError, LeaseLost, NotFound, UsageError
 from kinstream.events import CheckpointFailed
-from kinstream.record import Shard
 
 T = TypeVar("T")
 
-STORE_ATTEMPTS, STORE_DELAY = 6, 0.5
-"""Maximum attempts of a required operation, and the seconds before the second one. Each further delay is doubled."""
+FIRST_DELAY, MAX_DELAY = 0.5, 4.0
+"""Seconds before the second attempt of a required operation, and the maximum. Each further delay is doubled."""
 
 
 class Checkpointer:
-    """Stores the checkpoints of a worker's shards.
+    """Stores the checkpoints of one shard.
 
     Args:
-        keeper: Grants shards, and writes checkpoints.
+        tenure: Ownership of the shard.
         clock: Waits between attempts.
-        stopping: Set when reading is to stop.
+        stopping: Set when delivery of the shard is to stop.
         announce: Receives failed and successful operations.
     """
 
-    def __init__(self, keeper: Keeper, clock: Clock, stopping: asyncio.Event, announce: Reporter) -> None:
-        self._keeper = keeper
+    def __init__(self, tenure: Tenure, clock: Clock, stopping: asyncio.Event, announce: Reporter) -> None:
+        self._tenure = tenure
+        self._shard_id = tenure.shard.shard_id
         self._clock = clock
         self._stopping = stopping
         self._announce = announce
 
-    async def known(self) -> dict[str, Position]:
-        """Return the stored checkpoints by shard id. Raises as `with_retries`."""
-        return await self.with_retries("", self._keeper.known, "leases")
+    async def store(self, write: Write) -> None:
+        """Store a checkpoint. Raises as `Tenure.checkpoint`."""
+        await self._tenure.checkpoint(write.position, rewinds=write.rewinds)
+        self._announce.stored(self._shard_id)
 
-    async def prepare(self, shard: Shard, start: Position) -> None:
-        """Store the start position of a shard, unless a lease of it is stored already. Raises as `with_retries`."""
-        await self.with_retries(shard.shard_id, lambda: self._keeper.prepare(shard, start), "lease")
+    async def store_end(self, children: Sequence[str]) -> None:
+        """Store that the shard is completed. Raises as `Tenure.checkpoint`."""
+        await self._tenure.end(children)
+        self._announce.stored(self._shard_id)
 
-    async def acquire(self, shard: Shard, start: Position) -> Position:
-        """Take the lease of a shard. Returns its checkpoint, as `Keeper.acquire`. Raises as `with_retries`."""
-        return await self.with_retries(shard.shard_id, lambda: self._keeper.acquire(shard, start), "lease")
+    async def store_idle(self, until: float) -> None:
+        """Store that no record arrived after the checkpoint until a time. Raises as `Tenure.checkpoint`."""
+        await self._tenure.idle(until)
 
-    def idle_until(self, shard_id: str) -> float | None:
-        """Return the time up to which a shard had no record after its checkpoint, as stored. None: unknown."""
-        lease = self._keeper.lease(shard_id)
-        return None if lease is None else lease.idle_until
+    async def release(self, write: Write | None) -> None:
+        """Store the last checkpoint, and end the tenure. Raises as `Tenure.checkpoint`."""
+        if write is not None and write.rewinds:
+            await self.store(write)
+            write = None
+        await self._tenure.release(None if write is None else write.position)
+        self._announce.stored(self._shard_id)
 
-    async def store(self, shard_id: str, write: Write) -> None:
-        """Store a checkpoint. Raises as `Keeper.checkpoint`."""
-        await (self._keeper.rewind if write.rewinds else self._keeper.checkpoint)(shard_id, write.position)
-        self._announce.stored(shard_id)
-
-    async def store_end(self, shard_id: str, children: tuple[str, ...]) -> None:
-        """Store that a shard is completed. Raises as `Keeper.checkpoint`."""
-        await self._keeper.checkpoint(shard_id, SHARD_END, children=children)
-        self._announce.stored(shard_id)
-
-    async def store_idle(self, shard_id: str, until: float) -> None:
-        """Store that no record arrived after the checkpoint until a time. Raises as `Keeper.checkpoint`."""
-        await self._keeper.idle(shard_id, until)
-
-    async def with_retries(
-        self, shard_id: str, operation: Callable[[], Coroutine[Any, Any, T]], kind: str = "checkpoint"
-    ) -> T:
+    async def with_retries(self, operation: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run an operation, with retries if the store fails temporarily, but only one more attempt when reading stops.
 
+        The retries end with LeaseLost, because a lease that cannot be renewed expires.
+
         Args:
-            shard_id: The shard. "" for all shards.
-            operation: Writes, or reads.
-            kind: "checkpoint", "lease" or "leases", for the event.
+            operation: Writes to the store.
 
         Raises:
-            KinesisError: The last attempt failed.
+            LeaseLost: The tenure has ended.
+            KinesisError: The store refuses the operation, or reading stops.
         """
-        delay = STORE_DELAY
-        for _ in range(STORE_ATTEMPTS - 1):
+        delay = FIRST_DELAY
+        while True:
             try:
                 result = await operation()
-            except (LeaseLost, ConfigError, UsageError):
+            except (LeaseLost, ConfigError, UsageError, AccessDenied, NotFound):
                 raise
             except KinesisError as error:
-                self._announce(CheckpointFailed(shard_id, error, kind))
+                self._announce(CheckpointFailed(self._shard_id, error))
             else:
-                self._announce.succeeded(shard_id, kind)
+                self._announce.succeeded(self._shard_id, "checkpoint")
                 return result
             if await sleep_unless(self._stopping, self._clock, delay):
-                break
-            delay *= 2
-        return await operation()
+                return await operation()
+            delay = min(delay * 2, MAX_DELAY)

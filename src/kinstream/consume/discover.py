@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 
+import msgspec
+
 from kinstream.aws.client import Client
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.kinesis import ShardFilter, ShardFilterType
@@ -23,14 +25,23 @@ NOT_READY_TIMEOUT, NOT_READY_DELAY = 30.0, 0.5
 seconds between requests."""
 
 
-class Discoverer:
-    """Lists the stream's shards, and returns each once: when its parents are completed.
+class ShardListing(msgspec.Struct, frozen=True):
+    """All shards of a stream.
 
-    Shards that were created during reading, or since the last time, are read from their oldest record regardless of the start,
-    so that no record between two shards is lost.
+    Attributes:
+        shards: The shards.
+        open_since: IDs of the shards with records since the time that was requested. None: no time was requested.
+    """
+
+    shards: list[Shard]
+    open_since: set[str] | None = None
+
+
+class StreamShards:
+    """Describes the stream and lists its shards.
 
     Args:
-        client: Lists the shards.
+        client: Sends the requests.
         stream: The stream.
         announce: Receives failures.
         stopping: Set when reading is to stop.
@@ -38,21 +49,20 @@ class Discoverer:
     Attributes:
         retention: Seconds for which the stream keeps records. None: unknown.
         accepts_any_key: True if the stream's shards accept records regardless of their hash keys.
+        created: Time at which the stream was created, in seconds since 1970. None: unknown.
+        account: Account ID in the stream's ARN. None: unknown.
     """
 
     def __init__(self, client: Client, stream: Stream, announce: Reporter, stopping: asyncio.Event) -> None:
         self.retention: float | None = None
         self.accepts_any_key: bool = False
+        self.created: float | None = None
+        self.account: str | None = None
         self._client = client
         self._stream = stream
-        self._start = Start()
         self._announce = announce
         self._stopping = stopping
-        self._stream_exists = False  # True if the last response about the stream confirmed it
-        self._lineage = Lineage()
-        self._starts: dict[str, Position] = {}
-        self._given: set[str] = set()
-        self._listed: set[str] = set()
+        self._exists = False  # True if the last response about the stream confirmed it
 
     async def describe(self) -> None:
         """Get the retention period of the stream, and how it distributes records.
@@ -68,15 +78,97 @@ class Discoverer:
             if isinstance(error, NotFound) or error.retry_safe:
                 raise
             return
-        self._stream_exists = True
+        self._exists = True
         summary = response.get("StreamDescriptionSummary")
         if isinstance(summary, dict):
             hours = summary.get("RetentionPeriodHours")
             self.retention = hours * 3600.0 if isinstance(hours, int) else None
             self.accepts_any_key = summary.get("RecordDistributionStrategy") == "AUTO"
+            created, arn = summary.get("StreamCreationTimestamp"), summary.get("StreamARN")
+            self.created = float(created) if isinstance(created, (int, float)) else None
+            self.account = arn.split(":")[4] if isinstance(arn, str) and arn.count(":") >= 5 else None
+
+    async def first(self, since: float | None = None) -> ShardListing:
+        """List the shards for the first time. Retries while the stream is created: part of the service may not know it yet.
+
+        Args:
+            since: A time in seconds since 1970, to list the shards with records since then as well.
+
+        Raises:
+            KinesisError: They could not be listed.
+        """
+        clock = self._client.clock
+        deadline = clock.monotonic() + NOT_READY_TIMEOUT
+        while True:
+            try:
+                listing = await self.list(since)
+            except (ResourceInUse, NotFound) as error:
+                unknown = isinstance(error, NotFound) and not self._exists
+                if unknown or clock.monotonic() >= deadline:
+                    raise
+                self._announce(DiscoveryFailed(error))
+                if await sleep_unless(self._stopping, clock, NOT_READY_DELAY):
+                    return ShardListing([])
+            else:
+                self._exists = True
+                self._announce.succeeded("", "list")
+                return listing
+
+    async def again(self) -> list[Shard] | None:
+        """List the shards again. Returns None after a failure, which is reported.
+
+        Raises:
+            NotFound: The stream does not exist: two responses in a row say so, since part of the service may be outdated.
+        """
+        while True:
+            try:
+                shards = (await self.list()).shards
+            except NotFound as error:
+                self._announce(DiscoveryFailed(error))
+                if not self._exists:
+                    raise
+                self._exists = False
+                if await sleep_unless(self._stopping, self._client.clock, NOT_READY_DELAY):
+                    return None
+            except KinesisError as error:
+                self._announce(DiscoveryFailed(error))
+                return None
+            else:
+                self._exists = True
+                return shards
+
+    async def list(self, since: float | None = None) -> ShardListing:
+        """List the shards, as `first`, without retries. Raises the same errors."""
+        shards = await all_shards(self._client, self._stream)
+        if since is None:
+            return ShardListing(shards)
+        # The service may refuse a future time. An earlier one returns more shards. Their records are skipped.
+        moment = min(since, self._client.service_time() - LATEST_MARGIN)
+        shard_filter = ShardFilter(ShardFilterType.FROM_TIMESTAMP, timestamp=moment)
+        recent = await all_shards(self._client, self._stream, shard_filter)
+        return ShardListing(shards, {shard.shard_id for shard in recent})
+
+
+class Discoverer:
+    """Returns each shard once: when its parents are completed.
+
+    Shards that were created during reading, or since the last time, are read from their oldest record regardless of the start,
+    so that no record between two shards is lost.
+
+    Args:
+        shards: Lists the shards.
+    """
+
+    def __init__(self, shards: StreamShards) -> None:
+        self._shards = shards
+        self._start = Start()
+        self._lineage = Lineage()
+        self._starts: dict[str, Position] = {}
+        self._given: set[str] = set()
+        self._listed: set[str] = set()
 
     async def begin(self, start: Start, known: Mapping[str, Position]) -> None:
-        """List the shards for the first time. Retries while the stream is created: part of the service may not know it yet.
+        """List the shards for the first time.
 
         Args:
             start: Start positions.
@@ -86,40 +178,13 @@ class Discoverer:
             KinesisError: They could not be listed.
         """
         self._start = start
-        clock = self._client.clock
-        deadline = clock.monotonic() + NOT_READY_TIMEOUT
-        while True:
-            try:
-                await self._begin(known)
-            except (ResourceInUse, NotFound) as error:
-                unknown = isinstance(error, NotFound) and not self._stream_exists
-                if unknown or clock.monotonic() >= deadline:
-                    raise
-                self._announce(DiscoveryFailed(error))
-            else:
-                self._stream_exists = True
-                self._announce.succeeded("", "list")
-                return
-            if await sleep_unless(self._stopping, clock, NOT_READY_DELAY):
-                return
-
-    async def _begin(self, known: Mapping[str, Position]) -> None:
-        shards = await all_shards(self._client, self._stream)
-        for shard_id in passed(shards, known, self._start, await self._open_since_start(known)):
+        listing = await self._shards.first(None if known else start.position.timestamp)
+        shards = listing.shards
+        for shard_id in passed(shards, known, start, listing.open_since):
             self._lineage.finish(shard_id)
-        self._starts = starts(shards, known, self._start)
+        self._starts = starts(shards, known, start)
         self._lineage.listed(shards)
         self._listed = {shard.shard_id for shard in shards}
-
-    async def _open_since_start(self, known: Mapping[str, Position]) -> set[str] | None:
-        """Return the shards with records since the start time. None if the start is not a time."""
-        moment = self._start.position.timestamp
-        if known or moment is None:
-            return None
-        # The service may refuse a future time. An earlier one returns more shards. Their records are skipped.
-        moment = min(moment, self._client.service_time() - LATEST_MARGIN)
-        shard_filter = ShardFilter(ShardFilterType.FROM_TIMESTAMP, timestamp=moment)
-        return {shard.shard_id for shard in await all_shards(self._client, self._stream, shard_filter)}
 
     async def refresh(self) -> list[str]:
         """List the shards again, and return the unread shards that have expired with all their records.
@@ -127,7 +192,9 @@ class Discoverer:
         Raises:
             KinesisError: They could not be listed.
         """
-        shards = await all_shards(self._client, self._stream)
+        return self._refreshed((await self._shards.list()).shards)
+
+    def _refreshed(self, shards: list[Shard]) -> list[str]:
         listed = {shard.shard_id for shard in shards}
         self._lineage.listed(shards)
         # An announced shard may be missing in an outdated listing. One that was listed before has expired.
@@ -141,24 +208,10 @@ class Discoverer:
         """List the shards again, as `refresh`. Returns None after a failure, which is reported.
 
         Raises:
-            NotFound: The stream does not exist: two responses in a row say so, since part of the service may be outdated.
+            NotFound: The stream does not exist.
         """
-        while True:
-            try:
-                gone = await self.refresh()
-            except NotFound as error:
-                self._announce(DiscoveryFailed(error))
-                if not self._stream_exists:
-                    raise
-                self._stream_exists = False
-                if await sleep_unless(self._stopping, self._client.clock, NOT_READY_DELAY):
-                    return None
-            except KinesisError as error:
-                self._announce(DiscoveryFailed(error))
-                return None
-            else:
-                self._stream_exists = True
-                return gone
+        shards = await self._shards.again()
+        return None if shards is None else self._refreshed(shards)
 
     def ended(self, shard_id: str, children: Iterable[ChildShard] = ()) -> None:
         """Mark a shard as completed, and add the children that its last page announced."""

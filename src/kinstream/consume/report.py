@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from kinstream.clock import Clock
 from kinstream.consume.fetch.fetcher import Page
+from kinstream.consume.fetch.position import TRIM_HORIZON, Position
 from kinstream.consume.statistics import ConsumerStatistics, Counts
 from kinstream.consume.withhold import exception_info
 from kinstream.errors import ResourceInUse
@@ -21,6 +22,7 @@ from kinstream.events import (
     MisroutedAggregateDropped,
     Observer,
     RecordsExpired,
+    ShardSkipped,
     ShardStalled,
 )
 from kinstream.failures import Failures, Report, described
@@ -106,6 +108,16 @@ class Reporter:
             self._aggregate("damaged", event.reason, event, "it was delivered as a plain record")
         if self._observe is not None:
             self._observe(event)
+
+    def expired_unread(self, shard_id: str, position: Position) -> None:
+        """Report a shard that expired before it was completed.
+
+        Args:
+            shard_id: The shard.
+            position: Position after its completed records.
+        """
+        self(ShardSkipped(shard_id))
+        self(RecordsExpired(shard_id, str(position), str(TRIM_HORIZON), True))
 
     def statistics(self) -> ConsumerStatistics:
         """Return the counters as they are now."""

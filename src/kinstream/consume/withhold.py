@@ -26,10 +26,14 @@ class WithheldError(Exception):
 def exception_info(error: BaseException, data: Sequence[bytes]) -> ExceptionInfo:
     """Return the `exc_info` of an exception for `logging`: its traceback, without the data of the records it was raised for."""
     if quotes(_texts(error), data):
-        error = WithheldError(
-            f"{type(error).__name__}: its text is withheld, because it quotes a record's data"
-        ).with_traceback(error.__traceback__)
+        return withheld(error, because="it quotes a record's data")
     return type(error), error, error.__traceback__
+
+
+def withheld(error: BaseException, because: str = "it may quote a record's data") -> ExceptionInfo:
+    """Return the `exc_info` of an exception for `logging`: its traceback, without its text."""
+    shown = WithheldError(f"{type(error).__name__}: its text is withheld, because {because}")
+    return WithheldError, shown.with_traceback(error.__traceback__), error.__traceback__
 
 
 def quotes(text: str, data: Sequence[bytes]) -> bool:

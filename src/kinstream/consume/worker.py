@@ -1,11 +1,10 @@
-"""Worker: reads all shards of a stream, with one reader for each shard. Read this module first.
+"""Worker: reads the shards of a stream that a keeper grants, with one reader for each. Read this module first.
 
-    discover -> lease -> fetch (poll | fan-out) -> deaggregate -> deliver -> checkpoint
+    lease -> fetch (poll | fan-out) -> deaggregate -> deliver -> checkpoint
 
-`discover.py` determines which shards may be read now: a shard only after its parents are completed. The worker starts a
-`shard/reader.py:ShardReader` for each, which reads that shard from its lease to its end:
+A keeper grants shards: `lease/sole_keeper.py` all of the stream, or `fleet/fleet_keeper.py` a share of them. The worker starts
+a `shard/reader.py:ShardReader` for each tenure, which reads that shard to its end, or until its tenure ends:
 
-- `lease/keep.py` grants the shard to this process and returns its start position.
 - `fetch/` reads pages ahead of the application, and `deaggregate.py` splits them into user records, lazily.
 - `deliver/` passes records to a handler, or the application requests them by `iterate.py`.
 - `checkpoint.py` stores checkpoints, as `shard/cursor.py` allows.
@@ -14,40 +13,28 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from kinstream.consume.checkpoint import STORE_ATTEMPTS, STORE_DELAY, Checkpointer
 from kinstream.consume.deaggregate import RecordList, Undeliverable
+from kinstream.consume.deliver.dead_letter import DeadLetters
 from kinstream.consume.deliver.dispatcher import Dispatcher
-from kinstream.consume.deliver.failure_policy import FailurePolicy
-from kinstream.consume.discover import Discoverer
 from kinstream.consume.fetch.ahead import Budget
-from kinstream.consume.fetch.position import LATEST_MARGIN, TRIM_HORIZON, Position, from_now_on
-from kinstream.consume.lease.keep import lease_lost
+from kinstream.consume.fetch.position import LATEST_MARGIN, Position, from_now_on
+from kinstream.consume.lease.keeper import Forgotten, Granted, KeeperEvent, Lost, Revoked
 from kinstream.consume.shard.context import ReaderContext, handled_for
 from kinstream.consume.shard.lifecycle import State
-from kinstream.consume.shard.reader import ShardReader, report_expired
-from kinstream.consume.stop import sleep_unless
+from kinstream.consume.shard.reader import ShardReader
 from kinstream.consume.turns import Turns
 from kinstream.consume.worker_plan import WorkerPlan
-from kinstream.errors import KinesisError, LeaseLost, NotFound, UsageError
-from kinstream.events import CheckpointFailed, DiscoveryFailed, ShardEnded, StartShardNotFound
+from kinstream.errors import KinesisError, LeaseLost, UsageError
+from kinstream.events import CheckpointFailed
 from kinstream.forking import end_before_forks
-from kinstream.record import ShardStatus
-
-DISCOVERY_INTERVAL = 60.0
-"""Seconds between ListShards requests. Children are mostly known earlier, from the last pages of their parents."""
-
-LEASE_CHECK_INTERVAL = 10.0
-"""Seconds between checks whether the leases still belong to this worker."""
+from kinstream.record import ConsumerStatus
 
 WATCH_INTERVAL = 1.0
 """Seconds between checks whether a shard is stalled, or blocked by the buffers of others."""
-
-_log = logging.getLogger("kinstream.consumer")
 
 
 class Worker:
@@ -57,7 +44,7 @@ class Worker:
         plan: Options and collaborators.
 
     Attributes:
-        readers: The shards that are being read or were read, by their ids.
+        readers: The readers of shards that are being read here, or were read to their end, by shard id.
         paused: True if all shards are paused, including shards that are not being read yet.
     """
 
@@ -68,10 +55,7 @@ class Worker:
         self._clock = plan.client.clock
         self._keeper = plan.keeper
         self._announce = plan.announce
-        self._stopping = asyncio.Event()
-        self._policy = FailurePolicy(plan.errors, self._clock, plan.announce, self._stopping, plan.stream.name)
-        self._checkpointer = Checkpointer(plan.keeper, self._clock, self._stopping, plan.announce)
-        self._discoverer = Discoverer(plan.client, plan.stream, plan.announce, self._stopping)
+        self._stopping = plan.stopping
         self._context: ReaderContext | None = None
         self._dispatcher_of: Callable[[ShardReader], Dispatcher] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -122,9 +106,7 @@ class Worker:
         self._turns.release(reader)
         reader.wake()
 
-    async def run(
-        self, dispatchers: Callable[[FailurePolicy, ThreadPoolExecutor], Callable[[ShardReader], Dispatcher]]
-    ) -> None:
+    async def run(self, dispatchers: Callable[[ThreadPoolExecutor], Callable[[ShardReader], Dispatcher]]) -> None:
         """Deliver the records of all shards to a handler, until `until` or `stop`.
 
         Raises:
@@ -134,7 +116,7 @@ class Worker:
         threads = ThreadPoolExecutor(
             self._plan.handling.threads, thread_name_prefix="kinstream-handler", initializer=end_before_forks
         )
-        self._dispatcher_of = dispatchers(self._policy, threads)
+        self._dispatcher_of = dispatchers(threads)
         try:
             await self._start()
             while await self._next() is not None:
@@ -167,88 +149,96 @@ class Worker:
 
     async def _start(self) -> None:
         plan = self._plan
-        await self._discoverer.describe()
+        await plan.shards.describe()
         until = plan.client.service_time() if plan.until == "now" else plan.until
         began = self._clock.monotonic()
         start = plan.start.mapped(lambda position: self._from_now_on("start", position))
-        known = await self._checkpointer.known()
-        await self._discoverer.begin(start, known)
-        for shard_id in self._discoverer.not_found(known):
-            _log.warning("start: the stream %s has no shard %s now", plan.stream.name, shard_id)
-            self._announce(StartShardNotFound(shard_id))
         # LATEST is stored with its time: if this ends before a record is completed, records that arrive until the next start
         # must be read.
         latest = plan.client.service_time() - LATEST_MARGIN, self._clock.monotonic()
-        await self._prepare(latest[0])
-        await self._give_up_expired(self._discoverer.expired(known))
+        await self._keeper.start(start, latest[0])
+        if plan.until is not None and self._keeper.others:
+            raise UsageError(
+                f"until: the stream is shared: {', '.join(sorted(self._keeper.others)[:3])} holds leases of the application, so"
+                " this worker cannot read all of it: stop the other workers first, or omit `until`"
+            )
         if self._stopping.is_set():
             return
         self._context = ReaderContext(
             coordinator=self,
-            stopping=self._stopping,
             fetcher=plan.fetcher,
             budget=Budget(plan.handling.read_ahead_bytes, plan.fetcher.first_page_bytes),
-            checkpointer=self._checkpointer,
-            policy=self._policy,
+            errors=plan.errors,
+            dead_letters=DeadLetters(plan.stream.name),
+            listener=plan.listener,
             dispatcher_of=self._dispatcher_of,
             clock=self._clock,
             service_time=plan.client.service_time,
             announce=plan.announce,
             max_batch_records=plan.handling.max_batch_records,
-            accepts_misrouted=self._discoverer.accepts_any_key or plan.accepts_misrouted,
+            accepts_misrouted=plan.shards.accepts_any_key or plan.accepts_misrouted,
             until=until,
             until_is_start=plan.until == "now",
             began=began,
             latest=latest,
-            retention=self._discoverer.retention,
+            retention=plan.shards.retention,
             manual=plan.manual,
         )
         self._begun = True
-        self._start_ready_shards()
-        for coroutine in (self._keep_discovering(), self._keep_checkpointing(), self._keep_watching()):
+        self._changed.set()
+        for coroutine in (
+            self._keep_reading(),
+            self._keeper.run(),
+            self._keep_checkpointing(),
+            self._keep_watching(),
+        ):
             self._background_tasks.append(self._spawn(coroutine))
 
     def _from_now_on(self, field: str, position: Position) -> Position:
         return from_now_on(field, position, self._plan.client.service_time())
 
-    async def _prepare(self, latest: float) -> None:
-        """Store the start positions of all shards before any is read, so that a restart begins at the same positions."""
-        outcomes = await asyncio.gather(
-            *(self._checkpointer.prepare(shard, start.since(latest)) for shard, start in self._discoverer.first()),
-            return_exceptions=True,
-        )
-        for error in outcomes:
-            if error is not None:
-                raise error
+    # The shards that are granted.
 
-    async def _give_up_expired(self, shard_ids: list[str]) -> None:
-        """Report shards that expired before they were completed, and remove their leases.
-
-        Otherwise each start would report them again.
-        """
-        self._report_expired(shard_ids)
-        for shard_id in shard_ids:
+    async def _keep_reading(self) -> None:
+        while True:
             try:
-                await self._keeper.forget(shard_id, unfinished=True)
+                event = await self._keeper.next_event()
             except KinesisError as error:
-                self._announce(CheckpointFailed(shard_id, error))
+                self.failed(error)
+                return
+            self._act_on(event)
+            self._changed.set()
 
-    def _report_expired(self, shard_ids: list[str]) -> None:
-        for shard_id in shard_ids:
-            lease = self._keeper.lease(shard_id)
-            report_expired(self._announce, shard_id, TRIM_HORIZON if lease is None else lease.checkpoint)
+    def _act_on(self, event: KeeperEvent) -> None:
+        """Start a reader for a granted shard, or end the reader of a revoked or lost one."""
+        if isinstance(event, Granted):
+            self._read(event)
+        elif isinstance(event, Forgotten):
+            reader = self.readers.get(event.shard_id)
+            if reader is not None and reader.state is State.ENDED and reader.cursor.may_end:
+                del self.readers[event.shard_id]
+        else:
+            reader = self.readers.get(event.tenure.shard.shard_id)
+            if reader is None or reader.tenure is not event.tenure:
+                return  # it has ended already
+            if isinstance(event, Lost):
+                reader.lose()
+            else:
+                self._leave(reader, event)
 
-    def _start_ready_shards(self) -> None:
-        """Start a reader for every shard with completed parents, unless the worker is stopping."""
+    def _read(self, granted: Granted) -> None:
+        assert self._context is not None
+        reader = ShardReader(granted.tenure, self._context)
+        self.readers[reader.shard_id] = reader
         if self._stopping.is_set():
-            return
-        for shard, start in self._discoverer.ready():
-            assert self._context is not None
-            reader = self.readers[shard.shard_id] = ShardReader(shard, self._context)
-            task = reader.start(start)
-            self._reader_tasks[task] = reader
-            self._track(task)
-        self._changed.set()
+            return  # `stop` releases it
+        task = reader.start()
+        self._reader_tasks[task] = reader
+        self._track(task)
+
+    def _leave(self, reader: ShardReader, revoked: Revoked) -> None:
+        if not self._stopping.is_set():  # otherwise `stop` releases it
+            self._spawn(reader.leave(revoked.successor, revoked.timeout))
 
     # Called by the readers (`Coordinator`).
 
@@ -271,26 +261,24 @@ class Worker:
         self._finishing.discard(reader)
         self._changed.set()
 
-    async def start_children(self, reader: ShardReader) -> None:
-        """Find the shards that follow a completed one, and start to read them."""
-        shard_id = reader.shard_id
-        self._discoverer.ended(shard_id, reader.children)
-        delay = STORE_DELAY
-        for _ in range(STORE_ATTEMPTS):
-            if self._discoverer.children(shard_id) and not self._discoverer.incomplete:
-                break
-            await self._discover()
-            self._start_ready_shards()
-            if await sleep_unless(self._stopping, self._clock, delay):
-                return
-            delay *= 2
-        self._announce(ShardEnded(shard_id, tuple(self._discoverer.children(shard_id))))
-        self._start_ready_shards()
+    def gone(self, reader: ShardReader) -> None:
+        """Remove a reader whose tenure has ended before the end of its shard."""
+        if self.readers.get(reader.shard_id) is reader:
+            del self.readers[reader.shard_id]
+        self._spawn(self._discard(reader))
+        self._changed.set()
+
+    async def _discard(self, reader: ShardReader) -> None:
+        await reader.stop()
+        await reader.notify_lost()
+
+    def write_soon(self, reader: ShardReader) -> None:
+        """Store the checkpoint of a reader without a delay."""
+        self._spawn(self._write_reported(reader))
 
     async def has_expired(self, shard_id: str) -> bool:
-        """Return True if a new listing lacks a shard. Raises as `Discoverer.refresh`."""
-        self._report_expired(await self._discoverer.refresh())
-        return not self._discoverer.listed(shard_id)
+        """Return True if a new listing lacks a shard. Raises as `Keeper.has_expired`."""
+        return await self._keeper.has_expired(shard_id)
 
     def ends_stored(self, shard_ids: tuple[str | None, ...]) -> bool:
         """Return True if the ends of shards are stored, as far as this worker has read them."""
@@ -302,62 +290,22 @@ class Worker:
 
     # Background tasks.
 
-    async def _keep_discovering(self) -> None:
-        while True:
-            await self._clock.sleep(DISCOVERY_INTERVAL)
-            await self._discover()
-            self._start_ready_shards()
-
-    async def _discover(self) -> None:
-        """List the shards again, and remove completed shards that are not listed any more."""
-        try:
-            gone = await self._discoverer.check()
-            if gone is None:
-                return
-            self._report_expired(gone)
-            for shard_id, reader in list(self.readers.items()):
-                if (
-                    reader.state is State.ENDED
-                    and reader.cursor.may_end
-                    # Before that, their parent shows that they were created later.
-                    and all(self._has_started(child) for child in self._discoverer.children(shard_id))
-                    and not self._discoverer.listed(shard_id)
-                ):
-                    await self._keeper.forget(shard_id)
-                    del self.readers[shard_id]
-            self._announce.succeeded("", "list")
-        except NotFound as error:
-            self.failed(error)
-        except KinesisError as error:
-            self._announce(DiscoveryFailed(error))
-
-    def _has_started(self, shard_id: str) -> bool:
-        return shard_id in self.readers and self.readers[shard_id].state is not State.WAITING
-
     async def _keep_checkpointing(self) -> None:
-        checked = self._clock.monotonic()
         while True:
             await self._clock.sleep(self._plan.checkpoint_every)
-            for shard_id, error in await self._write_all():
-                if not isinstance(error, KinesisError):
-                    raise error
-                if not isinstance(error, LeaseLost):  # which is reported already
-                    self._announce(CheckpointFailed(shard_id, error))
-            if self._clock.monotonic() - checked >= LEASE_CHECK_INTERVAL:
-                checked = self._clock.monotonic()
-                await self._check_leases()
+            await asyncio.gather(*(self._write_reported(reader) for reader in self._changed_readers()))
 
-    async def _check_leases(self) -> None:
-        """Detect a store that fails, and leases that another worker took, even if there is nothing to checkpoint."""
+    async def _write_reported(self, reader: ShardReader) -> None:
+        """Store the checkpoint of a reader, and report a failure. It is retried with the next checkpoint."""
         try:
-            lost = await self._keeper.lost()
+            await reader.write()
+        except LeaseLost:
+            pass  # which is reported already
         except KinesisError as error:
-            self._announce(CheckpointFailed("", error, "leases"))
-            return
-        self._announce.succeeded("", "leases")
-        for shard_id in lost:
-            if shard_id in self.readers and not self.readers[shard_id].state.final:
-                self.readers[shard_id].fail(lease_lost(shard_id))
+            self._announce(CheckpointFailed(reader.shard_id, error))
+
+    def _changed_readers(self) -> list[ShardReader]:
+        return [reader for reader in self.readers.values() if reader.has_changes]
 
     async def _keep_watching(self) -> None:
         limit = self._plan.handling.stall_timeout
@@ -390,14 +338,16 @@ class Worker:
         if shard_id is None:
             return list(self.readers.values())
         if shard_id not in self.readers:
-            raise UsageError(
-                f"shard_id={shard_id!r}: this shard is not being read: see status() for the shards that are"
-            )
+            owner = self._keeper.owner_of(shard_id)
+            by = "this shard is not being read" if owner is None else f"the worker {owner!r} reads this shard"
+            raise UsageError(f"shard_id={shard_id!r}: {by}: see status() for the shards that are read here")
         return [self.readers[shard_id]]
 
-    def status(self) -> list[ShardStatus]:
-        """Return the status of each shard, sorted by id."""
-        return [self.readers[shard_id].status(self._discoverer.retention) for shard_id in sorted(self.readers)]
+    def status(self) -> ConsumerStatus:
+        """Return the status of each shard, sorted by id, and of the workers that share the stream."""
+        retention = self._plan.shards.retention
+        shards = [self.readers[shard_id].status(retention) for shard_id in sorted(self.readers)]
+        return ConsumerStatus(shards, self._keeper.status())
 
     # The end.
 
@@ -408,7 +358,7 @@ class Worker:
             self._plan.until is not None
             and self._begun is True
             and not self._finishing
-            and not self._discoverer.waiting
+            and not self._keeper.waiting
             and all(reader.state.final for reader in self.readers.values())
         )
 
@@ -426,6 +376,7 @@ class Worker:
         """Request the end, and return immediately: after the records being handled, no more are delivered."""
         self._stopping.set()
         self._changed.set()
+        self._keeper.leave()
         for reader in self.readers.values():
             reader.end()
 
@@ -444,24 +395,20 @@ class Worker:
         waiting = [task for task, reader in self._reader_tasks.items() if reader.state is State.WAITING]
         for task in self._background_tasks + waiting:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+        readers = list(self.readers.values())
         try:
-            errors = [error for _, error in await self._write_all()]
-            await self._keeper.release()
+            outcomes = await asyncio.gather(*(reader.release() for reader in readers), return_exceptions=True)
+            await self._keeper.stop()
+            errors = [error for error in outcomes if error is not None and not isinstance(error, LeaseLost)]
             if errors and self._error is None:
                 raise errors[0]
         finally:
-            for reader in self.readers.values():
+            for reader in readers:
                 await reader.stop()
             await self._plan.fetcher.close()
             self._announce.stopped()
-
-    async def _write_all(self) -> list[tuple[str, BaseException]]:
-        """Store the changed checkpoints of all shards. Returns the shards for which this failed, with their errors."""
-        changed = [reader for reader in self.readers.values() if reader.has_changes]
-        outcomes = await asyncio.gather(*(reader.write() for reader in changed), return_exceptions=True)
-        return [(reader.shard_id, error) for reader, error in zip(changed, outcomes, strict=True) if error is not None]
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(coroutine, name="kinstream-consume")
@@ -485,7 +432,7 @@ class Worker:
                 "a task of the consumer was cancelled from outside: reading cannot continue"
             )
             self._changed.set()
-        elif reader is not None and not self._stopping.is_set() and not reader.state.final:
+        elif reader is not None and not reader.ending:
             error = RuntimeError(f"{reader.shard_id}: a handler cancelled the task that it runs in")
         if error is not None:
             self.failed(error if isinstance(error, Exception) else RuntimeError(str(error)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Literal
 
 import msgspec
@@ -9,8 +10,10 @@ import msgspec
 from kinstream.aws.client import Client
 from kinstream.aws.endpoint import Stream
 from kinstream.config import ErrorPolicy, Handling
+from kinstream.consume.deliver.listener import ShardListener
+from kinstream.consume.discover import StreamShards
 from kinstream.consume.fetch.fetcher import Fetcher
-from kinstream.consume.lease.keep import Keeper
+from kinstream.consume.lease.keeper import Keeper
 from kinstream.consume.report import Reporter
 from kinstream.consume.start import Start
 
@@ -25,7 +28,10 @@ class WorkerPlan(msgspec.Struct, frozen=True):
         until: Time at which reading ends, in seconds since 1970. "now": the time at which it begins. None: it does not end by
             itself.
         fetcher: Reads pages.
-        keeper: Grants shards, and writes checkpoints.
+        shards: Describes the stream.
+        keeper: Grants shards, and stores checkpoints.
+        stopping: Set when reading is to stop.
+        listener: The application's listener of shards. None: no listener.
         handling: Delivery of records to the application.
         errors: Retries of a failed handler, and the action after the last attempt.
         checkpoint_every: Seconds between checkpoints.
@@ -39,7 +45,10 @@ class WorkerPlan(msgspec.Struct, frozen=True):
     start: Start
     until: float | Literal["now"] | None
     fetcher: Fetcher
+    shards: StreamShards
     keeper: Keeper
+    stopping: asyncio.Event
+    listener: ShardListener | None
     handling: Handling
     errors: ErrorPolicy
     checkpoint_every: float

@@ -13,7 +13,7 @@ from tests.doubles.transport import ScriptedTransport, answer
 from kinstream import ChildShard, Client, Credentials, HashKeyRange
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.transport import Response
-from kinstream.consume.discover import Discoverer
+from kinstream.consume.discover import Discoverer, StreamShards
 from kinstream.consume.fetch.position import LATEST, SHARD_END, TRIM_HORIZON, Position
 from kinstream.consume.report import Reporter
 from kinstream.consume.start import Start
@@ -48,7 +48,7 @@ def discoverer(*script: Response) -> tuple[Discoverer, ScriptedTransport]:
         clock=VirtualClock(),
     )
     announce = Reporter("events", client.clock, None)
-    return Discoverer(client, Stream.parse("events"), announce, asyncio.Event()), transport
+    return Discoverer(StreamShards(client, Stream.parse("events"), announce, asyncio.Event())), transport
 
 
 async def readable(start: Start, known: Mapping[str, Position], *script: Response) -> dict[str, Position]:

@@ -22,24 +22,22 @@ from kinstream import (
     Handling,
     HashKeyRange,
     KinesisError,
-    LeaseLost,
     LeaseStoreFailed,
     NotFound,
     Position,
     ReceivedRecord,
     ResourceInUse,
-    SequenceNumberRange,
     Shard,
     events,
 )
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.transport import Response
 from kinstream.consume.deliver.dispatch import dispatchers
+from kinstream.consume.discover import Discoverer, StreamShards
 from kinstream.consume.fetch.fetcher import Page
 from kinstream.consume.fetch.position import LATEST, TRIM_HORIZON
-from kinstream.consume.lease.keep import SoleKeeper
-from kinstream.consume.lease.lease import Lease
-from kinstream.consume.lease.lease_store import MemoryLeaseTable
+from kinstream.consume.lease.keeper import Granted, KeeperEvent
+from kinstream.consume.lease.sole_keeper import SoleKeeper, SolePosition
 from kinstream.consume.report import Reporter
 from kinstream.consume.start import Start
 from kinstream.consume.worker import Worker
@@ -120,8 +118,9 @@ class Case:
         self.fetch = Fetch(script)
         self.service = Service(s0=None) if service is None else service
         self.events: list[events.Event] = []
-        self.table = MemoryLeaseTable()
+        self.positions: dict[str, SolePosition] = {}
         self.changes = changes
+        self.keeper = SoleKeeper
         self.numbers: list[int] = []
         self.worker: Worker
 
@@ -133,19 +132,25 @@ class Case:
             transport=self.service,  # type: ignore[arg-type]
             clock=LoopClock(),
         )
+        announce = Reporter("events", client.clock, self.events.append)
+        stopping = asyncio.Event()
+        shards = StreamShards(client, Stream.parse("events"), announce, stopping)
         plan: dict[str, Any] = {
             "client": client,
             "stream": Stream.parse("events"),
             "start": Start(),
             "until": None,
             "fetcher": self.fetch,
-            "keeper": SoleKeeper(self.table, "me", "s"),
+            "shards": shards,
+            "keeper": self.keeper(Discoverer(shards), self.positions, "events", client.clock, stopping, announce),
+            "stopping": stopping,
+            "listener": None,
             "handling": Handling(),
             "errors": ErrorPolicy(),
             "checkpoint_every": 1.0,
             "manual": False,
             "accepts_misrouted": False,
-            "announce": Reporter("events", client.clock, self.events.append),
+            "announce": announce,
         }
         self.worker = Worker(WorkerPlan(**(plan | self.changes)))
         return self.worker
@@ -167,7 +172,7 @@ class Case:
 
     async def run(self, handle: Callable[[ReceivedRecord[bytes]], Awaitable[object]], concurrency: int = 1) -> None:
         worker = self.create()
-        await worker.run(lambda policy, threads: dispatchers(handle, policy, threads, concurrency))
+        await worker.run(lambda threads: dispatchers(handle, threads, concurrency))
 
     def seen(self, kind: type[events.Event]) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]
@@ -251,8 +256,7 @@ def test_records_read_before_a_failure_are_delivered_before_it_is_raised() -> No
         simulate(lambda: case.take(99))
     assert case.numbers == [1, 2]
     assert isinstance(caught.value.__cause__, AccessDenied)
-    (lease,) = case.table._rows.values()
-    assert lease.checkpoint == Position.after("2", 0)
+    assert case.positions["0"].position == Position.after("2", 0)
 
 
 async def fails_unexpectedly(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
@@ -383,8 +387,8 @@ def test_reading_fails_after_a_stranger_cancelled_a_task_of_it(
 
     with pytest.raises(expected, match=message):
         simulate(cancelling)
-    (lease,) = case.table._rows.values()
-    assert lease.checkpoint == Position.after(str(case.numbers[-1]), 0)
+    position = case.positions["0"].position
+    assert position == Position.after(str(case.numbers[-1]), 0)
     assert case.fetch.now_open == 0
 
 
@@ -406,8 +410,8 @@ def test_end_waits_for_running_handlers_and_starts_no_more(concurrency: int) -> 
 
     simulate(scenario)
     assert sorted(begun) == sorted(case.numbers)
-    (lease,) = case.table._rows.values()
-    assert lease.checkpoint == Position.after(str(max(case.numbers)), 0)
+    position = case.positions["0"].position
+    assert position == Position.after(str(max(case.numbers)), 0)
 
 
 def test_record_that_is_backing_off_does_not_delay_the_end() -> None:
@@ -426,8 +430,7 @@ def test_record_that_is_backing_off_does_not_delay_the_end() -> None:
         return asyncio.get_running_loop().time()
 
     assert simulate(scenario) < 11
-    (lease,) = case.table._rows.values()
-    assert lease.checkpoint == Position.after("2", 0)
+    assert case.positions["0"].position == Position.after("2", 0)
 
 
 @pytest.mark.parametrize("way", ["iterate", "run", "side by side"])
@@ -457,10 +460,10 @@ def test_cancellation_at_any_await_leaves_no_task_and_checkpoints_only_completed
 
         waits = simulate(cancelled, lasts=1000)
         assert case.fetch.now_open == 0
-        for key, lease in case.table._rows.items():
-            if lease.checkpoint.is_number:
-                assert int(lease.checkpoint.sequence_number) in case.numbers
-            if lease.checkpoint.ended:
+        for key, saved in case.positions.items():
+            if saved.position.is_number:
+                assert int(saved.position.sequence_number) in case.numbers
+            if saved.position.ended:
                 assert key == "0"
                 assert {1, 2} <= set(case.numbers)
         return waits
@@ -501,8 +504,8 @@ def test_replay_skips_no_record_if_arrival_times_decrease() -> None:
     async def scenario() -> tuple[list[int], Position]:
         case = Case(times_that_go_back, until=10.0)
         await case.take(10)
-        (lease,) = case.table._rows.values()
-        return case.numbers, lease.checkpoint
+        position = case.positions["0"].position
+        return case.numbers, position
 
     assert simulate(scenario) == ([1, 2, 3, 4], Position.after("4", 0))
 
@@ -666,123 +669,25 @@ def test_listed_shard_that_is_not_found_is_retried_for_half_a_minute(times: int,
     assert times == 3 or 29 < seconds < 40
 
 
-def test_idle_worker_detects_that_another_one_took_its_lease() -> None:
-    async def scenario() -> float:
-        case = Case(idles)
-        taking = asyncio.create_task(case.take(1))
-        await asyncio.sleep(5)
-        await SoleKeeper(case.table, "other", "s").acquire(
-            Shard("0", EVERYTHING, SequenceNumberRange("1")), TRIM_HORIZON
-        )
-        with pytest.raises(LeaseLost, match="0: another worker has taken the lease"):
-            await taking
-        assert case.seen(events.ShardLeaseLost)
-        return asyncio.get_running_loop().time()
+class SlowKeeper(SoleKeeper):
+    """A keeper that is slow to store a checkpoint, and can fail to store an earlier position."""
 
-    assert simulate(scenario) < 30
+    fails = 0
 
+    async def next_event(self) -> KeeperEvent:
+        event = await super().next_event()
+        if isinstance(event, Granted):
+            stored = event.tenure.checkpoint
 
-class Broken(MemoryLeaseTable):
-    """A table that fails while it is configured to."""
+            async def checkpoint(position: Position, *, rewinds: bool = False) -> None:
+                await asyncio.sleep(2)
+                if self.fails and rewinds:
+                    self.fails -= 1
+                    raise LeaseStoreFailed("no answer")
+                await stored(position, rewinds=rewinds)
 
-    fails = False
-
-    async def list(self) -> list[Lease]:
-        if self.fails:
-            raise OSError("the store is gone")
-        return await super().list()
-
-
-def test_failing_store_is_reported_although_there_is_nothing_to_store() -> None:
-    async def scenario() -> list[events.CheckpointFailed]:
-        table = Broken()
-        case = Case(idles, keeper=SoleKeeper(table, "me", "s"))
-        taking = asyncio.create_task(case.take(1))
-        await asyncio.sleep(5)
-        table.fails = True
-        await asyncio.sleep(30)
-        table.fails = False
-        await taking
-        return case.seen(events.CheckpointFailed)
-
-    failed = simulate(scenario)
-    assert {(event.shard_id, event.operation) for event in failed} == {("", "leases")}
-    assert isinstance(failed[0].error, LeaseStoreFailed)
-
-
-def test_store_that_fails_when_reading_begins_is_retried() -> None:
-    async def scenario() -> list[int]:
-        table = Broken()
-        table.fails = True
-        case = Case(one_record, keeper=SoleKeeper(table, "me", "s"))
-        taking = asyncio.create_task(case.take(1))
-        await asyncio.sleep(10)
-        assert not taking.done()
-        table.fails = False
-        return await taking
-
-    assert simulate(scenario) == [1]
-
-
-class Holding(MemoryLeaseTable):
-    """A table that does not respond any more after some rows were created.
-
-    Args:
-        rows: How many.
-    """
-
-    def __init__(self, rows: int) -> None:
-        super().__init__()
-        self.left = rows
-
-    async def create(self, lease: Lease) -> bool:
-        if not self.left:
-            await asyncio.Event().wait()
-        self.left -= 1
-        return await super().create(lease)
-
-
-@pytest.mark.parametrize("rows_created", [0, 1, 2])
-def test_restart_after_a_kill_during_the_first_leases_begins_at_the_start_position(rows_created: int) -> None:
-    async def scenario() -> list[tuple[str, str]]:
-        service = Service(s0=None, s1=None, s2=None)
-        killed = Case(idles, service, start=Start(Position.parse("start", "LATEST")))
-        killed.table = Holding(rows_created)
-        taking = asyncio.create_task(killed.take(1))
-        await asyncio.sleep(100)
-        assert not killed.fetch.read_from, "a shard is read before all leases are stored"
-        rows = dict(killed.table._rows)
-        assert len(rows) == rows_created
-        taking.cancel()
-        await asyncio.wait([taking])
-        again = Case(idles, service, start=Start(Position.parse("start", "LATEST")))
-        again.table._rows = rows
-        taking = asyncio.create_task(again.take(1))
-        await asyncio.sleep(100)
-        taking.cancel()
-        await asyncio.wait([taking])
-        return sorted(again.fetch.read_from)
-
-    read_from = simulate(scenario)
-    assert [shard_id for shard_id, _ in read_from] == ["0", "1", "2"]
-    places = {position for _, position in read_from}
-    assert len(places) == 1
-    assert places.pop().startswith("LATEST(" if rows_created else "LATEST")
-
-
-class Slow(MemoryLeaseTable):
-    """A table that is slow to store a checkpoint, and can fail to store an earlier position."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fails = 0
-
-    async def checkpoint(self, lease: Lease) -> bool:
-        await asyncio.sleep(2)
-        if self.fails and lease.checkpoint < self._rows[lease.key].checkpoint:
-            self.fails -= 1
-            raise OSError("no answer")
-        return await super().checkpoint(lease)
+            event.tenure.checkpoint = checkpoint  # type: ignore[method-assign]
+        return event
 
 
 async def twenty(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
@@ -795,7 +700,7 @@ async def twenty(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenera
 def test_seek_is_not_undone_by_earlier_checkpoints(what: str) -> None:
     async def scenario() -> tuple[list[int], Position]:
         case = Case(twenty, checkpoint_every=1.0)
-        case.table = table = Slow()
+        case.keeper = SlowKeeper
         tasks: set[asyncio.Task[None]] = set()
 
         async def handle(record: ReceivedRecord[bytes]) -> None:
@@ -805,7 +710,9 @@ def test_seek_is_not_undone_by_earlier_checkpoints(what: str) -> None:
                 if what == "checkpoints wait":
                     tasks.update(asyncio.ensure_future(record.checkpoint()) for _ in range(3))
                     await asyncio.sleep(0)
-                table.fails = what == "the store fails"
+                keeper = case.worker._keeper
+                assert isinstance(keeper, SlowKeeper)
+                keeper.fails = what == "the store fails"
                 try:
                     await case.worker.seek("0", Position.at("5"))
                 except OSError:
@@ -817,10 +724,10 @@ def test_seek_is_not_undone_by_earlier_checkpoints(what: str) -> None:
 
         running = asyncio.create_task(case.run(handle))
         await asyncio.sleep(100)
-        (lease,) = table._rows.values()
+        position = case.positions["0"].position
         running.cancel()
         await asyncio.wait([running, *tasks])
-        return case.numbers, lease.checkpoint
+        return case.numbers, position
 
     numbers, checkpoint = simulate(scenario)
     assert numbers == [*range(1, 16), 5, 6, 7]
@@ -849,9 +756,9 @@ def test_pause_completes_running_handlers_and_starts_no_more(then: str) -> None:
             await asyncio.sleep(100)
         case.worker.end()
         await running
-        (lease,) = case.table._rows.values()
+        position = case.positions["0"].position
         last = {"resume": 20, "seek": 20, "end": len(at_pause)}[then]
-        assert lease.checkpoint == Position.after(str(last), 0)
+        assert position == Position.after(str(last), 0)
         return at_pause, case.numbers[len(at_pause) :]
 
     before, after = simulate(scenario)
@@ -877,65 +784,8 @@ def test_start_that_names_an_unknown_shard_is_reported(caplog: pytest.LogCapture
     ]
 
 
-class Hanging(MemoryLeaseTable):
-    """A table that creates no rows for child shards."""
-
-    async def create(self, lease: Lease) -> bool:
-        if lease.parents:
-            await asyncio.sleep(1e6)
-        return await super().create(lease)
-
-
 async def splits(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
     yield page(1, ended=True, children=("1",))
-
-
-def test_lease_of_a_completed_shard_is_not_removed_before_its_children_have_leases() -> None:
-    """Otherwise the store would be empty, and a restart would begin as for the first time, at LATEST."""
-
-    async def scenario() -> list[str]:
-        service = Service(s0=None)
-        case = Case(splits, service)
-        case.table = Hanging()
-        taking = asyncio.create_task(case.take(2))
-        await asyncio.sleep(50)
-        service.shards = {"1": "0"}  # the stream keeps it no longer
-        await asyncio.sleep(200)
-        left = list(case.table._rows)
-        taking.cancel()
-        await asyncio.wait([taking])
-        return left
-
-    assert simulate(scenario) == ["0"]
-
-
-class EndedElsewhere(MemoryLeaseTable):
-    """A table in which another worker stores a shard's end between the listing and the taking of its lease."""
-
-    async def list(self) -> list[Lease]:
-        before = await super().list()
-        if before and not before[0].checkpoint.ended:
-            self._rows["0"] = before[0].checkpointed(Position("SHARD_END"))
-        return before
-
-
-@pytest.mark.parametrize("manual", [False, True])
-def test_children_of_a_shard_that_another_worker_completed_are_read_before_reading_ends(manual: bool) -> None:
-    async def children(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
-        yield page(2)
-        yield page()
-
-    async def scenario() -> list[int]:
-        service = Service(s0=None)
-        case = Case(children, service, until="now", manual=manual)
-        case.table = EndedElsewhere()
-        await case.table.create(Lease("0", "other", 1, Position.after("1")))
-        taking = asyncio.create_task(case.take(2))
-        await asyncio.sleep(1)
-        service.shards["1"] = "0"  # it is listed late
-        return await taking
-
-    assert simulate(scenario) == [2]
 
 
 def test_worker_that_is_stopped_while_it_starts_leaves_no_task() -> None:
@@ -1014,7 +864,7 @@ def test_failed_record_is_raised_immediately_although_no_more_records_arrive() -
 @pytest.mark.parametrize("concurrency", [1, 4])
 @pytest.mark.parametrize("script", [one_alone, splits])
 def test_handler_that_cancels_its_own_task_ends_reading_with_an_error(script: Script, concurrency: int) -> None:
-    async def scenario() -> list[Lease]:
+    async def scenario() -> Position:
         async def handle(record: ReceivedRecord[bytes]) -> None:
             task = asyncio.current_task()
             assert task is not None
@@ -1024,10 +874,9 @@ def test_handler_that_cancels_its_own_task_ends_reading_with_an_error(script: Sc
         case = Case(script)
         with pytest.raises(RuntimeError, match=r"cancelled|CancelledError"):
             await case.run(handle, concurrency)
-        return await case.table.list()
+        return case.positions["0"].position
 
-    (lease,) = simulate(scenario)
-    assert lease.checkpoint == TRIM_HORIZON
+    assert simulate(scenario) == TRIM_HORIZON
 
 
 def test_seek_to_latest_does_not_become_later() -> None:
@@ -1039,11 +888,11 @@ def test_seek_to_latest_does_not_become_later() -> None:
         await asyncio.sleep(1)
         case.worker.pause("0")
         await case.worker.seek("0", LATEST)
-        (lease,) = case.table._rows.values()
+        position = case.positions["0"].position
         await asyncio.sleep(100)
         case.worker.resume("0")
         await taking
-        return lease.checkpoint, [position for _, position in case.fetch.read_from]
+        return position, [place for _, place in case.fetch.read_from]
 
     kept, read_from = simulate(scenario)
     assert kept.timestamp is not None

@@ -1,4 +1,4 @@
-"""FailurePolicy: retries failed records, and then stops the shard, skips them, or writes them to the dead letter."""
+"""FailurePolicy of one shard: retries failed records, and then stops the shard, skips them, or writes them to the dead letter."""
 
 from __future__ import annotations
 
@@ -40,17 +40,27 @@ class FailurePolicy:
         clock: Waits between attempts.
         announce: Reports failed calls, and each record after its last attempt.
         stopping: Set when delivery is to stop.
-        stream: Name of the stream that is read.
+        dead_letters: Writes dead letters to a stream.
     """
 
     def __init__(
-        self, option: ErrorPolicy, clock: Clock, announce: Reporter, stopping: asyncio.Event, stream: str
+        self,
+        option: ErrorPolicy,
+        clock: Clock,
+        announce: Reporter,
+        stopping: asyncio.Event,
+        dead_letters: DeadLetters,
     ) -> None:
         self._option = option
         self._clock = clock
         self._announce = announce
         self._stopping = stopping
-        self._dead_letters = DeadLetters(stream)
+        self._dead_letters = dead_letters
+        self._abandoned = False
+
+    def abandon(self) -> None:
+        """Ignore later failures: another worker handles the records of the shard."""
+        self._abandoned = True
 
     @property
     def stopping(self) -> bool:
@@ -72,6 +82,8 @@ class FailurePolicy:
             ConsumeError: They cannot be handled, and the shard stops before them.
             Interrupted: Delivery is to stop.
         """
+        if self._abandoned:
+            raise Interrupted
         delay = self._option.initial_delay
         for _ in range(self._option.max_attempts - 1):
             self._announce.handler_failed(shard_id, error, delay)
@@ -85,6 +97,8 @@ class FailurePolicy:
             else:
                 self._announce.handled(shard_id)
                 return
+        if self._abandoned:
+            raise Interrupted
         self._announce.last_attempt_failed()
         await self.decide(shard_id, records, error, self._option.max_attempts)
 

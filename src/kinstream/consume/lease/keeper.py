@@ -50,11 +50,14 @@ class Tenure(Protocol):
     async def idle(self, until: float) -> None:
         """Store that no record arrived after the checkpoint until a time. Raises as `checkpoint`."""
 
-    async def complete(self, children: Sequence[ChildShard]) -> list[str]:
-        """Note that every record was delivered: the shards that follow may be granted. Returns their ids. Raises as `checkpoint`.
+    async def complete(self, children: Sequence[ChildShard]) -> list[str] | None:
+        """Note that every record was delivered: the shards that follow may be granted. Raises as `checkpoint`.
 
         Args:
             children: Children that the last page announced. If it is empty, the shards are listed.
+
+        Returns:
+            The ids of the shards that follow. None: reading stops, and they are not known yet.
         """
 
     async def end(self, children: Sequence[str]) -> None:

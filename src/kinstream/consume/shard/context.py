@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from kinstream.clock import Clock
-from kinstream.consume.checkpoint import Checkpointer
+from kinstream.config import ErrorPolicy
+from kinstream.consume.deliver.dead_letter import DeadLetters
 from kinstream.consume.deliver.dispatcher import Dispatcher
-from kinstream.consume.deliver.failure_policy import FailurePolicy
+from kinstream.consume.deliver.listener import ShardListener
 from kinstream.consume.fetch.ahead import Budget
 from kinstream.consume.fetch.fetcher import Fetcher
 from kinstream.consume.report import Reporter
@@ -36,8 +36,11 @@ class Coordinator(Protocol):
     def finished(self, reader: ShardReader) -> None:
         """A reader no longer does that."""
 
-    async def start_children(self, reader: ShardReader) -> None:
-        """Start to read the shards that follow a completed one."""
+    def gone(self, reader: ShardReader) -> None:
+        """The tenure of a reader has ended before the end of its shard."""
+
+    def write_soon(self, reader: ShardReader) -> None:
+        """The checkpoint of a reader is to be stored without a delay."""
 
     @property
     def paused(self) -> bool:
@@ -59,11 +62,11 @@ class ReaderContext(msgspec.Struct, frozen=True):
 
     Attributes:
         coordinator: The worker.
-        stopping: Set when reading is to stop.
         fetcher: Reads pages.
         budget: Limits the bytes that are read ahead.
-        checkpointer: Takes leases, and stores checkpoints.
-        policy: Decides about records that cannot be handled.
+        errors: Retries of a failed handler, and the action after the last attempt.
+        dead_letters: Writes dead letters.
+        listener: The application's listener of shards. None: no listener.
         dispatcher_of: Returns the dispatcher of a shard. None: the application requests batches.
         clock: The clock.
         service_time: Returns the time by the service's clock.
@@ -79,11 +82,11 @@ class ReaderContext(msgspec.Struct, frozen=True):
     """
 
     coordinator: Coordinator
-    stopping: asyncio.Event
     fetcher: Fetcher
     budget: Budget
-    checkpointer: Checkpointer
-    policy: FailurePolicy
+    errors: ErrorPolicy
+    dead_letters: DeadLetters
+    listener: ShardListener | None
     dispatcher_of: Callable[[ShardReader], Dispatcher] | None
     clock: Clock
     service_time: Callable[[], float]

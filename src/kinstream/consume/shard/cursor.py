@@ -6,7 +6,7 @@ import msgspec
 
 from kinstream.consume.deaggregate import RecordList, Undeliverable
 from kinstream.consume.fetch.fetcher import Page
-from kinstream.consume.fetch.position import LATEST, LATEST_MARGIN, PROMPT_START, TRIM_HORIZON, Position
+from kinstream.consume.fetch.position import LATEST, LATEST_MARGIN, PROMPT_START, SHARD_END, TRIM_HORIZON, Position
 from kinstream.consume.shard.progress import Progress, after
 from kinstream.record import ReceivedRecord
 
@@ -48,6 +48,8 @@ class Cursor:
 
     Args:
         manual: True if only the application requests checkpoints.
+        pins: True if a start position that depends on the time is replaced by the position before the first record that is read,
+            so that a worker with another start position loses no record.
 
     Attributes:
         progress: The records completed since reading began here. The code that handles records updates it.
@@ -57,13 +59,15 @@ class Cursor:
         end_stored: True once the end of the shard is stored.
     """
 
-    def __init__(self, *, manual: bool) -> None:
+    def __init__(self, *, manual: bool, pins: bool = False) -> None:
         self.progress: Progress = Progress()
         self.started_from: Position = TRIM_HORIZON
         self.read_to: Position = TRIM_HORIZON
         self.restart_pending: bool = False
         self.end_stored: bool = False
         self._manual = manual
+        self._pins = pins
+        self._pinned: Position | None = None  # before the first record that was read after a start by time
         self._begun_at = TRIM_HORIZON  # `done` before the first record is completed
         self._delivered: Position | None = None
         self._skipping = True  # no record after the start position was delivered yet
@@ -91,6 +95,7 @@ class Cursor:
         self._idle_known = self._idle_written = idle_until
         beginning = self._begin_at(position, position.since(now - LATEST_MARGIN), now)
         self._acquired = beginning.late
+        self._pins = self._pins and position not in (TRIM_HORIZON, SHARD_END) and not position.is_number
         return beginning
 
     def restart(self, now: float, monotonic: float) -> Beginning:
@@ -118,6 +123,8 @@ class Cursor:
         if page.records:
             self._active_at = page.records[-1].arrival_time
             self.read_to = Position.after(page.records[-1].sequence_number)
+            if self._pins:
+                self._pins, self._pinned = False, Position.at(page.records[0].sequence_number)
         if page.millis_behind_latest == 0 and page.as_of is not None:
             self._caught_up_at = page.as_of
 
@@ -163,6 +170,7 @@ class Cursor:
         self._latest_until = monotonic + PROMPT_START if prompt and position == LATEST else -1.0
         self._idle_known = None
         self._seek_to = self._unsaved_seek = position.since(now - LATEST_MARGIN)
+        self._pinned = None
         self._requested = None
 
     @property
@@ -209,7 +217,14 @@ class Cursor:
         if self._unsaved_seek is not None:
             return Write(self._unsaved_seek, True)
         position = self.checkpoint
+        if self._pinned is not None and (position is None or position < self._pinned):
+            position = self._pinned
         return None if position is None or position == self._written else Write(position, False)
+
+    @property
+    def pin_pending(self) -> bool:
+        """True if the position before the first record is to be stored in place of a start by time."""
+        return self._pinned is not None and self._written is None
 
     def stored(self, write: Write) -> None:
         """Record that a checkpoint is stored."""

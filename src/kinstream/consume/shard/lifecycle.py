@@ -9,7 +9,7 @@ class State(StrEnum):
     """State of a shard."""
 
     WAITING = "WAITING"
-    """Waiting until its parents are completed and a lease is acquired. `ShardStatus` also reports it until the first response."""
+    """Not begun yet. `ShardStatus` also reports it until the first response."""
     READING = "READING"
     """Its records are read and delivered."""
     PAUSED = "PAUSED"
@@ -22,8 +22,12 @@ class State(StrEnum):
     """Its records up to `until` are completed."""
     STOPPED = "STOPPED"
     """Reading failed, or a record in it could not be handled."""
+    RELEASING = "RELEASING"
+    """The records being handled are completed, then another worker continues."""
+    RELEASED = "RELEASED"
+    """Its checkpoint is stored and its lease released: another worker may read it."""
     LOST = "LOST"
-    """Another worker reads it."""
+    """The lease was lost: another worker may read it."""
 
     @property
     def final(self) -> bool:
@@ -35,7 +39,7 @@ class Transition(StrEnum):
     """Change of a shard's state, by its cause."""
 
     GRANTED = "GRANTED"
-    """Its parents are completed, and its lease is acquired."""
+    """Its lease is held, and its parents are completed."""
     PAUSE = "PAUSE"
     RESUME = "RESUME"
     SEEK = "SEEK"
@@ -48,14 +52,18 @@ class Transition(StrEnum):
     EXPIRED = "EXPIRED"
     """The shard has expired together with its records, or it was completed before."""
     FAILED = "FAILED"
+    REVOKED = "REVOKED"
+    """Another worker is to continue."""
+    RELEASED = "RELEASED"
+    """The last checkpoint is stored."""
     LEASE_LOST = "LEASE_LOST"
 
 
 TABLE: dict[State, dict[Transition, State]] = {
     State.WAITING: {
         Transition.GRANTED: State.READING,
-        Transition.EXPIRED: State.ENDED,
         Transition.FAILED: State.STOPPED,
+        Transition.REVOKED: State.RELEASING,
         Transition.LEASE_LOST: State.LOST,
     },
     State.READING: {
@@ -64,6 +72,7 @@ TABLE: dict[State, dict[Transition, State]] = {
         Transition.END_READ: State.ENDING,
         Transition.EXPIRED: State.ENDED,
         Transition.FAILED: State.STOPPED,
+        Transition.REVOKED: State.RELEASING,
         Transition.LEASE_LOST: State.LOST,
     },
     State.PAUSED: {
@@ -71,6 +80,7 @@ TABLE: dict[State, dict[Transition, State]] = {
         Transition.RESUME: State.READING,
         Transition.SEEK: State.PAUSED,
         Transition.FAILED: State.STOPPED,
+        Transition.REVOKED: State.RELEASING,
         Transition.LEASE_LOST: State.LOST,
     },
     State.ENDING: {
@@ -79,11 +89,18 @@ TABLE: dict[State, dict[Transition, State]] = {
         Transition.COMPLETED: State.ENDED,
         Transition.UNTIL_REACHED: State.REACHED,
         Transition.FAILED: State.STOPPED,
+        Transition.REVOKED: State.RELEASING,
+        Transition.LEASE_LOST: State.LOST,
+    },
+    State.RELEASING: {
+        Transition.RELEASED: State.RELEASED,
+        Transition.FAILED: State.STOPPED,
         Transition.LEASE_LOST: State.LOST,
     },
     State.ENDED: {},
     State.REACHED: {},
     State.STOPPED: {},
+    State.RELEASED: {},
     State.LOST: {},
 }
 """The following states by state and transition. A transition without an entry cannot happen in that state."""

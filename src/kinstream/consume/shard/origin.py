@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from kinstream.background import across
+from kinstream.consume.lease.keeper import lease_lost
 from kinstream.errors import ClosedError
 from kinstream.record import ReceivedRecord
 
@@ -19,12 +20,14 @@ class Origin:
 
     Attributes:
         shard_id: The shard.
+        lost: True once the shard is lost or released: its records can no longer be checkpointed here.
     """
 
-    __slots__ = ("_reader", "shard_id")
+    __slots__ = ("_reader", "lost", "shard_id")
 
     def __init__(self, shard_id: str, reader: ShardReader | None = None) -> None:
         self.shard_id: str = shard_id
+        self.lost: bool = False
         self._reader = None if reader is None else weakref.ref(reader)
 
     def checkpoint(self, record: ReceivedRecord[bytes]) -> Awaitable[None]:
@@ -32,9 +35,11 @@ class Origin:
 
         Raises:
             ClosedError: Reading has ended.
-            LeaseLost: Another worker reads the shard now.
+            LeaseLost: This worker no longer holds the lease of the shard.
             KinesisError: The store failed, or the process was forked.
         """
+        if self.lost:
+            raise lease_lost(self.shard_id)
         reader = None if self._reader is None else self._reader()
         if reader is None:
             raise ClosedError(

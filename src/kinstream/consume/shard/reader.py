@@ -1,6 +1,6 @@
-"""ShardReader: reads one shard, from acquiring its lease to storing its end.
+"""ShardReader: reads one shard during one tenure, from its grant to the shard's end or to its release.
 
-    acquire -> begin -> dispatch -> finish
+    begin -> dispatch -> finish | leave | lose
 
 A reader has the only task of its shard, and each piece of the shard's state has one owner:
 
@@ -8,8 +8,7 @@ A reader has the only task of its shard, and each piece of the shard's state has
 - `buffer.py` has the pages that were read ahead, and `receive.py` inspects each page as it arrives.
 - `lifecycle.py` has the states and the transitions between them.
 
-The reader connects them. If it loses the lease, it stops its handlers and stores nothing more. It ends no other reader: the
-worker decides whether reading continues.
+The reader connects them. If its tenure ends, it ends no other reader: the worker continues with the other shards.
 """
 
 from __future__ import annotations
@@ -17,18 +16,19 @@ from __future__ import annotations
 import asyncio
 import os
 
+from kinstream.consume.checkpoint import Checkpointer
 from kinstream.consume.deaggregate import Deaggregator, RecordList, Undeliverable
 from kinstream.consume.deliver.dispatcher import Dispatcher
-from kinstream.consume.deliver.failure_policy import Interrupted
+from kinstream.consume.deliver.failure_policy import FailurePolicy, Interrupted
+from kinstream.consume.deliver.listener import notify
 from kinstream.consume.deliver.record_batch import RecordBatch
 from kinstream.consume.discover import NOT_READY_DELAY, NOT_READY_TIMEOUT
 from kinstream.consume.fetch.fetcher import Page
-from kinstream.consume.fetch.position import PROMPT_START, TRIM_HORIZON, Position
-from kinstream.consume.lease.keep import lease_lost
-from kinstream.consume.report import Reporter
+from kinstream.consume.fetch.position import LATEST, PROMPT_START, Position
+from kinstream.consume.lease.keeper import Tenure, lease_lost
 from kinstream.consume.shard.buffer import ShardBuffer
 from kinstream.consume.shard.context import ReaderContext, handled_for
-from kinstream.consume.shard.cursor import Beginning, Cursor
+from kinstream.consume.shard.cursor import Beginning, Cursor, Write
 from kinstream.consume.shard.lifecycle import State, Transition, after_transition
 from kinstream.consume.shard.origin import Origin
 from kinstream.consume.shard.progress import Progress
@@ -36,20 +36,30 @@ from kinstream.consume.shard.receive import Receiver
 from kinstream.consume.shard.until import Until
 from kinstream.consume.stop import sleep_unless
 from kinstream.errors import ConsumeError, KinesisError, LeaseLost, NotFound, UsageError
-from kinstream.events import RecordsExpired, ShardLeaseLost, ShardSkipped, ShardStalled
+from kinstream.events import (
+    CheckpointFailed,
+    ShardAssigned,
+    ShardEnded,
+    ShardLeaseLost,
+    ShardReleased,
+    ShardRevoked,
+    ShardStalled,
+)
 from kinstream.failures import described
-from kinstream.record import ChildShard, ReceivedRecord, Shard, ShardStatus
+from kinstream.record import ChildShard, ReceivedRecord, Shard, ShardAssignment, ShardStatus
 
 
 class ShardReader:
-    """Reads one shard.
+    """Reads one shard during one tenure.
 
     Args:
-        shard: The shard.
+        tenure: Ownership of the shard.
         context: Shared by all readers.
 
     Attributes:
         shard: The shard.
+        tenure: Ownership of the shard.
+        policy: Decides about records that cannot be handled.
         state: State in its lifecycle.
         cursor: Positions, and completed records.
         children: Child shards that the shard's last page announced.
@@ -57,18 +67,28 @@ class ShardReader:
         process: The id of its process.
     """
 
-    def __init__(self, shard: Shard, context: ReaderContext) -> None:
+    def __init__(self, tenure: Tenure, context: ReaderContext) -> None:
+        shard = tenure.shard
         self.shard: Shard = shard
+        self.tenure: Tenure = tenure
         self.shard_id: str = shard.shard_id
         self.state: State = State.WAITING
-        self.cursor: Cursor = Cursor(manual=context.manual)
+        self.cursor: Cursor = Cursor(manual=context.manual, pins=tenure.shared)
         self.children: list[ChildShard] = []
+        self._child_ids: list[str] | None = None
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.process: int = os.getpid()
         self._context = context
         self._clock = context.clock
         self._announce = context.announce
+        self._stopping = asyncio.Event()
+        self.policy: FailurePolicy = FailurePolicy(
+            context.errors, context.clock, context.announce, self._stopping, context.dead_letters
+        )
+        self._checkpointer = Checkpointer(tenure, context.clock, self._stopping, context.announce)
         self._task: asyncio.Task[None] | None = None
+        self._settled = asyncio.Event()  # no record of an iteration is being handled
+        self._settled.set()
         self._arrived = asyncio.Event()
         self._current_batch: RecordList = []
         self._error: Exception | None = None
@@ -94,46 +114,38 @@ class ShardReader:
 
     # The path of the shard.
 
-    def start(self, position: Position) -> asyncio.Task[None]:
-        """Start to read the shard in a task of its own, which is returned.
-
-        Args:
-            position: Start position if the shard has no checkpoint.
-        """
-        self._task = asyncio.create_task(self._read(position), name="kinstream-consume")
+    def start(self) -> asyncio.Task[None]:
+        """Start to read the shard in a task of its own, which is returned."""
+        self._task = asyncio.create_task(self._read(), name="kinstream-consume")
         return self._task
 
-    async def _read(self, start: Position) -> None:
+    async def _read(self) -> None:
         """Read the shard from its stored checkpoint to its end."""
         handled_for.set(self._context.coordinator)
         try:
-            position = await self._acquire(start)
-            if position.ended:
-                await self._finish_completed()
-                # After its children are known: with `until`, reading ends if no shard is left.
-                self._change(Transition.EXPIRED)
-                self._context.coordinator.finished(self)
-                return
-            self._begin(position)
+            await notify(self._context.listener, "assigned", self._assignment(None))
+            self._begin()
             if self._context.dispatcher_of is not None:
                 await self._dispatch(self._context.dispatcher_of(self))
         except KinesisError as error:
             self.fail(error)
 
-    async def _acquire(self, start: Position) -> Position:
-        """Take the lease, and return the position to begin at: the stored checkpoint, or else the start position."""
-        latest, at = self._context.latest
-        resume_at = start.since(latest)
-        position = await self._context.checkpointer.acquire(self.shard, resume_at)
-        return start if position == resume_at and self._clock.monotonic() - at < PROMPT_START else position
-
-    def _begin(self, position: Position) -> None:
-        """Begin to fetch pages."""
+    def _begin(self) -> None:
+        """Begin to fetch pages, at the stored checkpoint or at the start position."""
         self._change(Transition.GRANTED)
-        idle_until = self._context.checkpointer.idle_until(self.shard_id)
-        self._fetch(self.cursor.begin(position, idle_until, self._context.service_time()))
+        position = self.tenure.position
+        if self.tenure.shared:
+            self._announce(ShardAssigned(self.shard_id, str(position)))
+        latest, at = self._context.latest
+        if position == LATEST.since(latest) and self._clock.monotonic() - at < PROMPT_START:
+            position = LATEST
+        self._fetch(self.cursor.begin(position, self.tenure.idle_until, self._context.service_time()))
         if self._context.coordinator.paused:
             self.pause()
+
+    def _assignment(self, successor: str | None) -> ShardAssignment:
+        position = self.tenure.position if self.state is State.WAITING else self.cursor.done
+        return ShardAssignment(self.shard_id, str(position), successor, self.tenure.pending)
 
     def _fetch(self, beginning: Beginning) -> None:
         self._error = None
@@ -143,7 +155,7 @@ class ShardReader:
     async def _dispatch(self, dispatcher: Dispatcher) -> None:
         """Deliver the records to a handler, until the end of the shard or until delivery is to stop."""
         try:
-            while not self._context.stopping.is_set() and not self.state.final:
+            while not self.ending:
                 if self.restart_pending or dispatcher.failed:
                     await dispatcher.drain()
                     self.settle()
@@ -170,7 +182,9 @@ class ShardReader:
     async def decide(self, found: Undeliverable) -> None:
         """Apply the failure policy to a record that cannot be deaggregated."""
         try:
-            await self._context.policy.decide(self.shard_id, [found.record], found.error, 1)
+            await self.policy.decide(self.shard_id, [found.record], found.error, 1)
+        except Interrupted:
+            return
         except ConsumeError as error:
             self.fail(error)
             return
@@ -187,7 +201,7 @@ class ShardReader:
                 await self._finish_failed()
             elif self._until.reached:
                 self._change(Transition.UNTIL_REACHED)
-                await self._context.checkpointer.with_retries(self.shard_id, self.write)
+                await self._checkpointer.with_retries(self.write)
             else:
                 self._change(Transition.COMPLETED)
                 await self._finish_completed()
@@ -206,44 +220,151 @@ class ShardReader:
         if not isinstance(error, NotFound):
             self.fail(error)
         elif await self._context.coordinator.has_expired(self.shard_id):
+            if self.state is not State.READING:
+                return  # its tenure ended in the meantime
             self._change(Transition.EXPIRED)
-            report_expired(self._announce, self.shard_id, self.cursor.done)
+            self._announce.expired_unread(self.shard_id, self.cursor.done)
             await self._finish_completed()
         elif self._receiver.not_found_for >= NOT_READY_TIMEOUT:
             self.fail(error)
         else:
-            stops = await sleep_unless(self._context.stopping, self._clock, NOT_READY_DELAY)
+            stops = await sleep_unless(self._stopping, self._clock, NOT_READY_DELAY)
             if self._failed and not self.restart_pending and not stops:  # otherwise it restarts at another position
                 self._refetch()
 
     async def _finish_completed(self) -> None:
-        """Store the end of the shard, and start its children."""
+        """Start the children, and store the end of the shard."""
+        children = await self._checkpointer.with_retries(lambda: self.tenure.complete(self.children))
+        if children is None:
+            return  # reading stops: the next reader finds the end again
+        self._child_ids = children
         if self._end_may_be_stored:
-            await self._context.checkpointer.with_retries(self.shard_id, self._write_end)
-        await self._context.coordinator.start_children(self)
+            await self._checkpointer.with_retries(self._write_end)
+        self._announce(ShardEnded(self.shard_id, tuple(children)))
 
     def fail(self, error: Exception) -> None:
-        """Stop reading the shard after a failure, or because its lease is lost, and report this to the worker."""
-        lost = isinstance(error, LeaseLost)
-        if lost:
-            self._announce(ShardLeaseLost(self.shard_id))
+        """Stop reading the shard after a failure, and report this to the worker. A lost lease ends only this reader."""
+        if isinstance(error, LeaseLost):
+            self.lose()
+            return
+        if self.state in (State.LOST, State.RELEASED):
+            return  # the failure of a handler whose record belongs to another worker now
         if not isinstance(error, ConsumeError):
             why = error.details if isinstance(error, KinesisError) else f"{type(error).__name__}: {error}"
             cause, error = error, ConsumeError(f"{self.shard_id}: reading failed: {why}", shard_id=self.shard_id)
             error.__cause__ = cause
         if not self.state.final:
-            self._change(Transition.LEASE_LOST if lost else Transition.FAILED)
+            self._change(Transition.FAILED)
         self._error = error
         self.interrupt()
         self._announce.left(self.shard_id)
-        if lost and self._task is not None and self._task is not asyncio.current_task():
-            self._task.cancel()  # the new owner of the lease handles the same records
         self._context.coordinator.failed(error)
+
+    @property
+    def ending(self) -> bool:
+        """True if no further record is delivered: the shard is completed, or its tenure or the reading ends."""
+        return self._stopping.is_set() or self.state.final
 
     def end(self) -> None:
         """Deliver no more records, after those being handled."""
+        self._stopping.set()
         self.interrupt()
         self._arrived.set()
+
+    # The end of the tenure before the end of the shard.
+
+    async def leave(self, successor: str | None, within: float) -> None:
+        """Complete the records being handled, store the checkpoint, and release the shard to another worker.
+
+        Args:
+            successor: The worker that continues. None: unknown.
+            within: Seconds after which the shard is released in any case. Records that are still being handled then are
+                delivered again by the successor.
+        """
+        if self.state in (State.RELEASING, State.RELEASED, State.LOST):
+            return
+        waiting = self.state is State.WAITING
+        if not self.state.final:
+            self._change(Transition.REVOKED)
+        self._announce(ShardRevoked(self.shard_id, successor))
+        self.end()
+        self._buffer.discard()
+        if waiting and self._task is not None:
+            self._task.cancel()
+        elif not await self._quiet(within) and self._task is not None:
+            self._task.cancel()  # a handler still runs: its record is not completed
+        await notify(self._context.listener, "revoked", self._assignment(successor))
+        try:
+            await self._checkpointer.with_retries(self.release)
+        except LeaseLost:
+            self.lose()
+        except KinesisError as error:  # the lease expires
+            self._announce(CheckpointFailed(self.shard_id, error))
+            self.lose()
+
+    async def _quiet(self, within: float) -> bool:
+        """Wait until no record is being handled. Returns False after `within` seconds."""
+        if self._context.dispatcher_of is not None and self._task is not None:
+            handled: asyncio.Future[object] = self._task  # type: ignore[assignment]
+        else:
+            handled = asyncio.ensure_future(self._settled.wait())  # type: ignore[assignment]
+        limit = asyncio.ensure_future(self._clock.sleep(within))
+        try:
+            await asyncio.wait({handled, limit}, return_when=asyncio.FIRST_COMPLETED)
+            return handled.done()
+        finally:
+            limit.cancel()
+            if handled is not self._task:
+                handled.cancel()
+
+    async def release(self) -> None:
+        """Store the last checkpoint and end the tenure. Called when no record is being handled. Raises as `write`.
+
+        The lease is released even if the checkpoint cannot be stored, so that another worker need not wait until it expires.
+        """
+        if self.state in (State.LOST, State.RELEASED):
+            return
+        failed: KinesisError | None = None
+        write: Write | None = None
+        if self.state is State.ENDED or self._idle_to_write is not None:
+            try:
+                await self.write()
+            except KinesisError as error:
+                failed = error
+        else:
+            write = self.cursor.to_write
+        await self._checkpointer.release(write)
+        if write is not None:
+            self.cursor.stored(write)
+        if failed is not None:
+            raise failed
+        self._origin.lost = True
+        if self.state is State.RELEASING:
+            self._change(Transition.RELEASED)
+            self._announce(ShardReleased(self.shard_id, str(self.cursor.done)))
+            self._context.coordinator.gone(self)
+
+    def lose(self) -> None:
+        """End the reader because its tenure has ended: nothing more is delivered or stored."""
+        if self.state in (State.LOST, State.RELEASED):
+            return
+        if not self.state.final:
+            self._change(Transition.LEASE_LOST)
+        self._error = lease_lost(self.shard_id)
+        self._origin.lost = True
+        self.policy.abandon()
+        self.end()
+        self._buffer.discard()
+        self._announce(ShardLeaseLost(self.shard_id))
+        self._announce.left(self.shard_id)
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()  # the new owner of the lease handles the same records
+        self._context.coordinator.gone(self)
+
+    async def notify_lost(self) -> None:
+        """Tell the application that the shard is lost, after `lose`."""
+        if self.state is State.LOST:
+            await notify(self._context.listener, "lost", self._assignment(None))
 
     async def stop(self) -> None:
         """Stop fetching, and discard the records that were not delivered."""
@@ -254,6 +375,9 @@ class ShardReader:
 
     def _received(self, page: Page) -> Page | None:
         page = self._receiver.receive(page)
+        self.tenure.received(page.size_bytes)
+        if self.cursor.pin_pending:
+            self._context.coordinator.write_soon(self)
         if page.ended:
             self.children = page.child_shards
             self._change(Transition.END_READ)
@@ -292,6 +416,8 @@ class ShardReader:
 
         The caller calls `settle` when it has completed or discarded the batch, before it requests the next one.
         """
+        if self.tenure.expired:
+            self.lose()
         while self.state in (State.READING, State.ENDING):
             found = self._buffer.next()
             if found is None:
@@ -302,6 +428,7 @@ class ShardReader:
                 return found
             if found is not None:
                 self.cursor.delivered(found[-1])
+                self._settled.clear()
                 self._announce.delivered(len(found))
                 return found
         return None
@@ -321,6 +448,7 @@ class ShardReader:
     def settle(self) -> None:
         """Note that no record of the shard is being handled, and restart at another position if a restart is pending."""
         self._current_batch = []
+        self._settled.set()
         if self.restart_pending:
             self._fetch(self.cursor.restart(self._context.service_time(), self._clock.monotonic()))
 
@@ -402,35 +530,37 @@ class ShardReader:
     @property
     def has_changes(self) -> bool:
         """True if a checkpoint is to be stored."""
-        return self.state is not State.LOST and (self.cursor.to_write is not None or self._idle_to_write is not None)
+        if self.state in (State.RELEASING, State.RELEASED, State.LOST):
+            return False
+        return self.cursor.to_write is not None or self._idle_to_write is not None
 
     async def write(self) -> None:
-        """Store the checkpoint, if it has changed. Raises as `Keeper.checkpoint`."""
-        if self.state is State.LOST:
+        """Store the checkpoint, if it has changed. Raises as `Tenure.checkpoint`."""
+        if self.state in (State.RELEASED, State.LOST):
             raise lease_lost(self.shard_id)
-        checkpointer, cursor = self._context.checkpointer, self.cursor
+        checkpointer, cursor = self._checkpointer, self.cursor
         try:
             if self.state is State.ENDED and not cursor.end_stored and self._end_may_be_stored:
                 await self._write_end()
             elif (write := cursor.to_write) is not None:
-                await checkpointer.store(self.shard_id, write)
+                await checkpointer.store(write)
                 cursor.stored(write)
             if (idle_until := self._idle_to_write) is not None:
-                await checkpointer.store_idle(self.shard_id, idle_until)
+                await checkpointer.store_idle(idle_until)
                 cursor.idle_stored(idle_until)
         except LeaseLost as error:
             self.fail(error)
             raise
 
     async def _write_end(self) -> None:
-        await self._context.checkpointer.store_end(self.shard_id, tuple(child.shard_id for child in self.children))
+        await self._checkpointer.store_end(self._child_ids)
         self.cursor.store_end()
 
     @property
     def _end_may_be_stored(self) -> bool:
         """True if the end may be stored. The ends of its parents come first, or the parents would be read after it."""
         parents = self.shard.parent_shard_id, self.shard.adjacent_parent_shard_id
-        return self.cursor.may_end and self._context.coordinator.ends_stored(parents)
+        return self._child_ids is not None and self.cursor.may_end and self._context.coordinator.ends_stored(parents)
 
     @property
     def _idle_to_write(self) -> float | None:
@@ -473,15 +603,3 @@ class ShardReader:
             error,
             receiver.last_success,
         )
-
-
-def report_expired(announce: Reporter, shard_id: str, position: Position) -> None:
-    """Report a shard that expired before it was completed.
-
-    Args:
-        announce: Receives the events.
-        shard_id: The shard.
-        position: Position after its completed records.
-    """
-    announce(ShardSkipped(shard_id))
-    announce(RecordsExpired(shard_id, str(position), str(TRIM_HORIZON), True))

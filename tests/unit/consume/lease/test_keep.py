@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
+from kinstream.consume.lease.keep import SoleKeeper
 
 from kinstream import (
     HashKeyRange,
@@ -19,7 +20,6 @@ from kinstream import (
     SQLiteLeaseStore,
 )
 from kinstream.consume.fetch.position import TRIM_HORIZON
-from kinstream.consume.lease.keep import SoleKeeper
 from kinstream.consume.lease.lease import Lease
 from kinstream.consume.lease.lease_store import MemoryLeaseTable
 from kinstream.consume.lease.owner import owner_name

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from kinstream.consume.lease.keep import SoleKeeper
 
 from kinstream.consume.fetch.position import SHARD_END, TRIM_HORIZON, Position
-from kinstream.consume.lease.keep import SoleKeeper
 from kinstream.consume.lease.lease import Lease
 from kinstream.consume.lease.lease_store import MemoryLeaseTable
 from kinstream.errors import LeaseLost

@@ -20,7 +20,8 @@ def test_every_state_is_reachable() -> None:
 
 
 def test_no_state_follows_a_final_state() -> None:
-    assert {state for state in State if state.final} == {State.ENDED, State.REACHED, State.STOPPED, State.LOST}
+    final = {State.ENDED, State.REACHED, State.STOPPED, State.RELEASED, State.LOST}
+    assert {state for state in State if state.final} == final
 
 
 def test_only_a_completed_or_expired_shard_has_ended() -> None:
@@ -29,7 +30,6 @@ def test_only_a_completed_or_expired_shard_has_ended() -> None:
     }
     assert ways == {
         (State.ENDING, Transition.COMPLETED),
-        (State.WAITING, Transition.EXPIRED),
         (State.READING, Transition.EXPIRED),
     }
 

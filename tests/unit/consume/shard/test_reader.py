@@ -1,4 +1,4 @@
-"""ShardReader with a scripted fetcher: one shard from its lease to its end, without a worker."""
+"""ShardReader with a scripted fetcher: one shard from its grant to the end of its tenure, without a worker."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from tests.doubles.tenure import ScriptedTenure
 from tests.doubles.virtual_loop import LoopClock, simulate
 
 from kinstream import (
@@ -15,24 +16,24 @@ from kinstream import (
     ErrorPolicy,
     HashKeyRange,
     LeaseLost,
+    LeaseStoreFailed,
     Position,
     ReceivedRecord,
-    SequenceNumberRange,
     Shard,
     UsageError,
+    events,
 )
-from kinstream.consume.checkpoint import Checkpointer
+from kinstream.consume.deliver.dead_letter import DeadLetters
 from kinstream.consume.deliver.dispatch import dispatchers
-from kinstream.consume.deliver.failure_policy import FailurePolicy
+from kinstream.consume.deliver.listener import ShardListener
 from kinstream.consume.fetch.ahead import Budget
 from kinstream.consume.fetch.fetcher import Page
 from kinstream.consume.fetch.position import SHARD_END, TRIM_HORIZON
-from kinstream.consume.lease.keep import SoleKeeper, lease_lost
-from kinstream.consume.lease.lease_store import MemoryLeaseTable
 from kinstream.consume.report import Reporter
 from kinstream.consume.shard.context import ReaderContext
 from kinstream.consume.shard.lifecycle import State
 from kinstream.consume.shard.reader import ShardReader
+from kinstream.record import ShardAssignment
 
 RANGE = HashKeyRange("0", str(2**128 - 1))
 
@@ -64,7 +65,8 @@ class Calls:
 
     def __init__(self) -> None:
         self.errors: list[Exception] = []
-        self.completed: list[tuple[str, list[str]]] = []
+        self.left: list[str] = []
+        self.written_soon: list[str] = []
         self.finishing_now = 0
 
     def woken(self, reader: ShardReader) -> None:
@@ -79,8 +81,11 @@ class Calls:
     def finished(self, reader: ShardReader) -> None:
         self.finishing_now -= 1
 
-    async def start_children(self, reader: ShardReader) -> None:
-        self.completed.append((reader.shard_id, [child.shard_id for child in reader.children]))
+    def gone(self, reader: ShardReader) -> None:
+        self.left.append(reader.shard_id)
+
+    def write_soon(self, reader: ShardReader) -> None:
+        self.written_soon.append(reader.shard_id)
 
     async def has_expired(self, shard_id: str) -> bool:
         return False
@@ -100,26 +105,31 @@ def page(*numbers: int, ended: bool = False, children: tuple[str, ...] = ()) -> 
 
 
 class Case:
-    """Readers of one worker, and the leases."""
+    """Readers of one worker, and their tenures."""
 
-    def __init__(self, fetcher: Pages, handle: Callable[[ReceivedRecord[bytes]], Awaitable[object]]) -> None:
+    def __init__(
+        self,
+        fetcher: Pages,
+        handle: Callable[[ReceivedRecord[bytes]], Awaitable[object]] | None,
+        *,
+        errors: ErrorPolicy | None = None,
+        listener: ShardListener | None = None,
+        concurrency: int = 1,
+    ) -> None:
         clock = LoopClock()
         self.calls = Calls()
-        self.table = MemoryLeaseTable()
-        announce = Reporter("events", clock, None)
-        stopping = asyncio.Event()
-        policy = FailurePolicy(ErrorPolicy(), clock, announce, stopping, "events")
+        self.events: list[events.Event] = []
         self.context = ReaderContext(
             coordinator=self.calls,
-            stopping=stopping,
             fetcher=fetcher,
             budget=Budget(1 << 24),
-            checkpointer=Checkpointer(SoleKeeper(self.table, "me", "events"), clock, stopping, announce),
-            policy=policy,
-            dispatcher_of=dispatchers(handle, policy, ThreadPoolExecutor(1), 1),
+            errors=errors or ErrorPolicy(),
+            dead_letters=DeadLetters("events"),
+            listener=listener,
+            dispatcher_of=None if handle is None else dispatchers(handle, ThreadPoolExecutor(1), concurrency),
             clock=clock,
             service_time=clock.wall,
-            announce=announce,
+            announce=Reporter("events", clock, self.events.append),
             max_batch_records=100,
             accepts_misrouted=False,
             until=None,
@@ -130,30 +140,28 @@ class Case:
             manual=False,
         )
 
-    def reader(self, shard_id: str) -> tuple[ShardReader, asyncio.Task[None]]:
-        reader = ShardReader(Shard(shard_id, RANGE, SequenceNumberRange("1")), self.context)
-        return reader, reader.start(TRIM_HORIZON)
-
-    async def checkpoints(self) -> dict[str, Position]:
-        return {lease.key: lease.checkpoint for lease in await self.table.list()}
+    def reader(self, shard_id: str) -> tuple[ShardReader, ScriptedTenure, asyncio.Task[None]]:
+        tenure = ScriptedTenure(shard_id)
+        reader = ShardReader(tenure, self.context)
+        return reader, tenure, reader.start()
 
 
-def test_end_is_stored_after_the_last_record_and_then_the_children_are_started() -> None:
+def test_end_is_stored_after_the_last_record_and_after_the_children_are_known() -> None:
     async def scenario() -> None:
         async def handle(record: ReceivedRecord[bytes]) -> None:
-            assert (await case.checkpoints())["0"] == TRIM_HORIZON
+            assert tenure.stored == []
             await asyncio.sleep(10)
-            assert case.calls.completed == []
+            assert tenure.completed is None
 
         case = Case(Pages(page(1, 2), page(3, ended=True, children=("1", "2"))), handle)
-        reader, task = case.reader("0")
+        reader, tenure, task = case.reader("0")
         states = [reader.state]
         await task
         assert [*states, reader.state] == [State.WAITING, State.ENDED]
-        assert case.calls.completed == [("0", ["1", "2"])]
+        assert tenure.completed == ["1", "2"]
         assert case.calls.finishing_now == 0
         assert case.calls.errors == []
-        assert await case.checkpoints() == {"0": SHARD_END}
+        assert tenure.stored == [SHARD_END]
 
     simulate(scenario)
 
@@ -170,10 +178,10 @@ def test_reader_that_loses_its_lease_cancels_its_handler_and_stores_nothing_more
                 raise
 
         case = Case(Pages(page(1, 2, 3)), handle)
-        reader, task = case.reader("0")
+        reader, tenure, task = case.reader("0")
         await asyncio.sleep(20)
         changed = [reader.has_changes]
-        reader.fail(lease_lost("0"))
+        reader.lose()
         await asyncio.wait([task])
         assert task.cancelled()
         assert cancelled == [b"2"]
@@ -181,8 +189,9 @@ def test_reader_that_loses_its_lease_cancels_its_handler_and_stores_nothing_more
         assert [*changed, reader.has_changes] == [True, False]
         with pytest.raises(LeaseLost):
             await reader.write()
-        assert await case.checkpoints() == {"0": TRIM_HORIZON}
-        assert [type(error) for error in case.calls.errors] == [LeaseLost]
+        assert tenure.stored == []
+        assert case.calls.errors == []
+        assert case.calls.left == ["0"]
         await reader.stop()
 
     simulate(scenario)
@@ -197,20 +206,181 @@ def test_other_readers_continue_after_one_has_lost_its_lease() -> None:
             handled.append((record.shard_id, record.data))
 
         case = Case(Pages(page(1), page(2)), handle)
-        lost, lost_task = case.reader("0")
-        other, other_task = case.reader("1")
+        lost, _, lost_task = case.reader("0")
+        other, tenure, other_task = case.reader("1")
         await asyncio.sleep(15)
-        lost.fail(lease_lost("0"))
+        lost.lose()
         await asyncio.sleep(15)
         assert handled == [("0", b"1"), ("1", b"1"), ("1", b"2")]
         assert (lost.state, other.state) == (State.LOST, State.READING)
         await other.write()
-        assert await case.checkpoints() == {"0": TRIM_HORIZON, "1": Position.after("2", 0)}
-        case.context.stopping.set()
+        assert tenure.stored == [Position.after("2", 0)]
         other.end()
         await asyncio.wait([lost_task, other_task])
         for reader in (lost, other):
             await reader.stop()
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_revoked_reader_completes_the_records_being_handled_and_releases_the_rest(concurrency: int) -> None:
+    async def scenario() -> None:
+        handled: list[bytes] = []
+
+        async def handle(record: ReceivedRecord[bytes]) -> None:
+            await asyncio.sleep(10)
+            handled.append(record.data)
+
+        case = Case(Pages(page(1, 2, 3)), handle, concurrency=concurrency)
+        reader, tenure, task = case.reader("0")
+        await asyncio.sleep(15)
+        await reader.leave("other", 30)
+        assert handled == [b"1", b"2"]
+        assert tenure.stored == [Position.after("2", 0)]
+        assert tenure.released
+        assert reader.state is State.RELEASED
+        assert task.done()
+        assert case.calls.left == ["0"]
+        kinds = [type(event) for event in case.events]
+        assert kinds[-2:] == [events.ShardRevoked, events.ShardReleased]
+        await reader.stop()
+
+    simulate(scenario)
+
+
+def test_handler_that_exceeds_the_timeout_of_a_handoff_is_cancelled_and_its_record_is_not_checkpointed() -> None:
+    async def scenario() -> None:
+        async def handle(record: ReceivedRecord[bytes]) -> None:
+            await asyncio.sleep(1 if record.data == b"1" else 1e6)
+
+        case = Case(Pages(page(1, 2, 3)), handle)
+        reader, tenure, task = case.reader("0")
+        await asyncio.sleep(5)
+        began = asyncio.get_running_loop().time()
+        await reader.leave("other", 30)
+        assert asyncio.get_running_loop().time() - began == pytest.approx(30)
+        assert tenure.stored == [Position.after("1", 0)]
+        assert tenure.released
+        await asyncio.wait([task])
+        assert task.cancelled()
+        await reader.stop()
+
+    simulate(scenario)
+
+
+def test_iteration_keeps_the_record_in_hand_until_the_next_is_requested_or_the_handoff_times_out() -> None:
+    async def scenario(requests_next: bool) -> None:
+        case = Case(Pages(page(1, 2, 3)), None)
+        reader, tenure, task = case.reader("0")
+        await task
+        await asyncio.sleep(1)
+        batch = reader.next_batch()
+        assert isinstance(batch, list)
+        assert len(batch) == 3
+        reader.deliver_from(batch)
+        first = batch[0]
+        leaving = asyncio.create_task(reader.leave("other", 30))
+        await asyncio.sleep(10)
+        assert batch == []  # the iterator delivers no further record of it
+        assert not tenure.released
+        if requests_next:
+            reader.progress.last = first
+            reader.settle()
+        await leaving
+        assert tenure.stored == ([Position.after("1", 0)] if requests_next else [])
+        assert tenure.released
+        assert reader.next_batch() is None
+        await reader.stop()
+
+    simulate(lambda: scenario(True))
+    simulate(lambda: scenario(False))
+
+
+def test_batch_is_not_begun_after_the_lease_has_expired() -> None:
+    async def scenario() -> None:
+        case = Case(Pages(page(1), page(2)), None)
+        reader, tenure, task = case.reader("0")
+        await task
+        await asyncio.sleep(1)
+        assert reader.next_batch() is not None
+        tenure.expired = True
+        assert reader.next_batch() is None
+        assert reader.state is State.LOST
+        await reader.stop()
+
+    simulate(scenario)
+
+
+def test_lost_lease_that_a_handler_finds_by_its_checkpoint_is_not_a_failure_of_its_record() -> None:
+    async def scenario() -> None:
+        skipped: list[object] = []
+
+        async def handle(record: ReceivedRecord[bytes]) -> None:
+            tenure.lost = True
+            await record.checkpoint()
+
+        policy = ErrorPolicy(max_attempts=3, then=lambda record, error: skipped.append(record))
+        case = Case(Pages(page(1, 2)), handle, errors=policy)
+        reader, tenure, task = case.reader("0")
+        await asyncio.wait([task])
+        assert skipped == []
+        assert case.calls.errors == []
+        assert reader.state is State.LOST
+        assert [event for event in case.events if isinstance(event, events.HandlerFailed)] == []
+        await reader.stop()
+
+    simulate(scenario)
+
+
+def test_listener_is_called_before_the_first_record_and_after_the_last() -> None:
+    async def scenario() -> None:
+        calls: list[str] = []
+
+        class Listener:
+            async def assigned(self, shard: ShardAssignment) -> None:
+                await asyncio.sleep(3)
+                calls.append(f"assigned {shard.shard_id} {shard.position}")
+
+            async def revoked(self, shard: ShardAssignment) -> None:
+                assert not tenure.released
+                calls.append(f"revoked {shard.shard_id} {shard.position} for {shard.successor}")
+
+            async def lost(self, shard: ShardAssignment) -> None:
+                raise ZeroDivisionError  # logged only
+
+        async def handle(record: ReceivedRecord[bytes]) -> None:
+            calls.append(record.data.decode())
+
+        case = Case(Pages(page(1)), handle, listener=Listener())
+        reader, tenure, _ = case.reader("0")
+        await asyncio.sleep(10)
+        await reader.leave("other", 30)
+        assert calls == ["assigned 0 TRIM_HORIZON", "1", "revoked 0 after 1/0 for other"]
+        other, _, task = case.reader("1")
+        await asyncio.sleep(10)
+        other.lose()
+        await other.notify_lost()
+        await asyncio.wait([task])
+        for one in (reader, other):
+            await one.stop()
+
+    simulate(scenario)
+
+
+def test_failing_store_delays_the_release_but_not_for_ever() -> None:
+    async def scenario() -> None:
+        async def handle(record: ReceivedRecord[bytes]) -> None:
+            pass
+
+        case = Case(Pages(page(1)), handle)
+        reader, tenure, _ = case.reader("0")
+        await asyncio.sleep(10)
+        tenure.failing = [LeaseStoreFailed("no")]
+        await reader.leave("other", 30)
+        assert tenure.stored == [Position.after("1", 0)]
+        assert [type(event) for event in case.events].count(events.CheckpointFailed) == 1
+        await reader.stop()
 
     simulate(scenario)
 
@@ -224,13 +394,13 @@ def test_records_before_a_failure_are_handled_before_the_reader_stops() -> None:
             handled.append(record.data)
 
         case = Case(Pages(page(1, 2), error=AccessDenied("no")), handle)
-        reader, task = case.reader("0")
+        reader, tenure, task = case.reader("0")
         await task
         assert handled == [b"1", b"2"]
         assert reader.state is State.STOPPED
         assert [str(error) for error in case.calls.errors] == ["0: reading failed: no"]
         await reader.write()
-        assert await case.checkpoints() == {"0": Position.after("2", 0)}
+        assert tenure.stored == [Position.after("2", 0)]
 
     simulate(scenario)
 
@@ -241,10 +411,10 @@ def test_position_of_a_shard_that_is_not_being_read_cannot_change() -> None:
             pass
 
         case = Case(Pages(page(1, ended=True)), handle)
-        reader, task = case.reader("0")
+        reader, tenure, task = case.reader("0")
         await task
         with pytest.raises(UsageError, match="this shard is ENDED and its position cannot change"):
             await reader.seek(TRIM_HORIZON)
-        assert await case.checkpoints() == {"0": SHARD_END}
+        assert tenure.stored == [SHARD_END]
 
     simulate(scenario)
