@@ -506,6 +506,51 @@ class Checkpoints:
         number("Checkpoints.interval", self.interval, 0.05, 3600, "seconds")
 
 
+@checks_options
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fleet:
+    """Workers that share a stream, in applications of several processes.
+
+    All workers of an application should have the same `failover`. The defaults are those of the Kinesis Client Library (KCL).
+
+    Attributes:
+        failover: Seconds without a renewal after which other workers take a lease over. A worker renews its leases three times in
+            this interval. Range: 1 to 3600 (the KCL's `failoverTimeMillis`).
+        handoff_timeout: Maximum seconds for which a worker finishes the records being handled before it releases a shard to
+            another worker. After this time the shard is released without them, and they are delivered again. Range: 0 to 3600
+            (the KCL's `gracefulLeaseHandoffTimeoutMillis`).
+        weight: Share of the shards that this worker takes, relative to the other workers. Applies if a kinstream worker assigns
+            the leases. Range: above 0, up to 1000.
+        max_leases: Maximum number of shards that this worker takes. None: no limit. Range: 1 to 1,000,000.
+        worker_id: ID of this worker, unique in the application and the same after a restart, such as the name of a pod of a
+            StatefulSet: after a restart, the worker continues its shards at once. None: a new ID for each worker. Range: 1 to 256
+            characters.
+        compatible: "2x" if workers of the KCL 1.x or 2.x may join: leases are then shared by their protocol, in a table with no
+            other rows. None: the protocol that the table shows. A new application uses the protocol of the KCL 3.x.
+    """
+
+    failover: float = 10.0
+    handoff_timeout: float = 30.0
+    weight: float = 1.0
+    max_leases: int | None = None
+    worker_id: str | None = None
+    compatible: Literal["2x"] | None = None
+
+    def __post_init__(self) -> None:
+        number("Fleet.failover", self.failover, 1, 3600, "seconds")
+        number("Fleet.handoff_timeout", self.handoff_timeout, 0, 3600, "seconds")
+        number("Fleet.weight", self.weight, 0, 1000)
+        if self.weight == 0:
+            raise ConfigError("Fleet.weight=0: must be above 0: a worker that takes no shard has no use for a consumer")
+        if self.max_leases is not None:
+            whole_number("Fleet.max_leases", self.max_leases, 1, 1_000_000)
+        name = self.worker_id
+        if name is not None and not (isinstance(name, str) and 0 < len(name) <= 256 and name.isprintable()):
+            raise ConfigError(f"Fleet.worker_id={name!r}: must be text of 1 to 256 printable characters")
+        if self.compatible not in (None, "2x"):
+            raise ConfigError(f"Fleet.compatible={self.compatible!r}: must be '2x' or None")
+
+
 DeadLetterHandler: TypeAlias = Callable[[ReceivedRecord[Any], Exception], object]
 """A function, plain or async, that receives each record that could not be handled, and the handler's error."""
 

@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar, Un
 from kinstream.aws import kinesis
 from kinstream.aws.client import Client, ClientOptions
 from kinstream.aws.list_shards import all_shards
-from kinstream.config import Checkpoints, EnhancedFanOut, ErrorPolicy, Handling, Polling, PreferFanOut, function, text
+from kinstream.config import (
+    Checkpoints,
+    EnhancedFanOut,
+    ErrorPolicy,
+    Fleet,
+    Handling,
+    Polling,
+    PreferFanOut,
+    function,
+    text,
+)
 from kinstream.consume.deliver.dispatch import batch_dispatchers, dispatchers
 from kinstream.consume.deliver.dispatcher import Dispatcher
 from kinstream.consume.deliver.handler import BatchHandler, RecordHandler
@@ -80,9 +90,11 @@ class Consumer(StreamAccess):
     key is kept.
 
     Checkpoints are written every `Checkpoints.interval` seconds and at the end, for each shard up to the first record that is
-    not completed. They are kept in `lease_store` under the name `application`, which a new process needs to resume. Workers do
-    not share a stream: run one consumer for each application and stream. If a second one starts with the same names, it takes
-    the leases, and reading in the first one fails with LeaseLost.
+    not completed. They are kept in `lease_store` under the name `application`, which a new process needs to resume.
+
+    Consumers with the same `application` and `lease_store` share the stream: each reads some of its shards, by leases. They find
+    each other, hand shards over when one joins or leaves, and take over the shards of one that was killed. Losing a shard is
+    ordinary and ends nothing: the other shards continue (`ShardRevoked`, `ShardLeaseLost`, `listener`).
 
     SIGTERM stops reading before the next record, after the current one was completed and checkpointed, if reading began in the
     main thread and the application has no handler of its own for that signal. A second SIGTERM has the default effect.
@@ -91,8 +103,9 @@ class Consumer(StreamAccess):
         stream: The stream's name or ARN.
         application: Name of the checkpoints in `lease_store`. A consumer with the same name resumes after the last checkpoint.
             Requires `lease_store`. None keeps checkpoints in this object only.
-        lease_store: Store of the checkpoints, such as `SQLiteLeaseStore("checkpoints.db")`. Requires `application`. None: no
-            store.
+        lease_store: Store of the checkpoints and of the leases by which workers share the stream: `DynamoDBLeaseStore()`, or
+            `SQLiteLeaseStore("checkpoints.db")` for the processes of one machine. Requires `application`. None: no store.
+        fleet: Workers of the same `application` share the stream: failover, handoff, worker id, weight.
         start: Start position in shards without a checkpoint: "TRIM_HORIZON", "LATEST", a time (seconds since 1970 or a
             datetime), or a dict of shard ids and positions. None: TRIM_HORIZON if `application` is given, else LATEST. A time
             up to 5 minutes in the future means LATEST. A later one is an error. Shards that are created later are read from
@@ -147,6 +160,7 @@ class Consumer(StreamAccess):
         *,
         application: str | None = None,
         lease_store: LeaseStore | None = None,
+        fleet: Fleet = Fleet(),
         start: StartLike | None = None,
         until: float | datetime | Literal["now"] | None = None,
         fetch: Polling | EnhancedFanOut | PreferFanOut = Polling(),
@@ -166,6 +180,7 @@ class Consumer(StreamAccess):
             )
         self.application: str | None = None if application is None else text("application", application)
         self._lease_store = None if lease_store is None else _store(lease_store)
+        self._sharing: Fleet = _checked("fleet", fleet, Fleet)
         self._positions: dict[str, SolePosition] = {}  # of a consumer without an application
         self._start = _start(("LATEST" if application is None else "TRIM_HORIZON") if start is None else start)
         self._until_now = until == "now"
@@ -278,7 +293,10 @@ class Consumer(StreamAccess):
         await self._running("seek").seek(shard_id, target)
 
     def status(self) -> ConsumerStatus:
-        """Return the state of each shard that is being read or was read, sorted by id. Empty before reading begins."""
+        """Return the state of each shard that is read here, sorted by id. Empty before reading begins.
+
+        Its attribute `fleet` shows the workers that share the stream: mode, leader, owners, handoffs, shards without an owner.
+        """
         return ConsumerStatus() if self._worker is None else self._worker.status()
 
     def statistics(self) -> ConsumerStatistics:

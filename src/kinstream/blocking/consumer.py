@@ -14,8 +14,9 @@ from kinstream.aws.client import ClientOptions
 from kinstream.blocking.client import Client, OnStream
 from kinstream.blocking.iterate import Batches, Records
 from kinstream.blocking.producer import Producer
-from kinstream.config import Checkpoints, EnhancedFanOut, ErrorPolicy, Handling, Polling, PreferFanOut
+from kinstream.config import Checkpoints, EnhancedFanOut, ErrorPolicy, Fleet, Handling, Polling, PreferFanOut
 from kinstream.consume.deliver.handler import BatchHandler, RecordHandler, is_async
+from kinstream.consume.deliver.listener import ShardListener
 from kinstream.consume.fetch.position import PositionLike
 from kinstream.consume.lease.lease_store import LeaseStore
 from kinstream.consume.statistics import ConsumerStatistics
@@ -23,7 +24,7 @@ from kinstream.consume.terminate import ended_at_sigterm, restore
 from kinstream.consumer import StartLike
 from kinstream.errors import ClosedError, ConfigError
 from kinstream.events import Observer
-from kinstream.record import GetRecordsResult, ReceivedRecord, Record, Shard, ShardIteratorType, ShardStatus
+from kinstream.record import ConsumerStatus, GetRecordsResult, ReceivedRecord, Record, Shard, ShardIteratorType
 from kinstream.usage import checks_options, wrong_style
 
 T = TypeVar("T")
@@ -54,6 +55,7 @@ class Consumer(OnStream):
         stream: The stream's name or ARN.
         application: Name of the checkpoints in `lease_store`. This and all options below are those of `kinstream.Consumer`.
         lease_store: Store of the checkpoints. Requires `application`.
+        fleet: Workers of the same `application` share the stream: failover, handoff, worker id, weight.
         start: Start position in shards without a checkpoint.
         until: Time at which reading ends, or "now".
         fetch: `Polling()`, `EnhancedFanOut()` or `PreferFanOut()`.
@@ -62,6 +64,7 @@ class Consumer(OnStream):
             called in a thread, an async function, or a `kinstream.blocking.Producer`.
         checkpoints: `Checkpoints()`, or "manual".
         misrouted: Action on an aggregate with a record that belongs to another shard by its hash key: "drop" or "keep".
+        listener: A `ShardListener`, which is called when a shard is assigned, revoked or lost. None: no listener.
         observer: Receives events, in the event loop's thread.
         client: A `kinstream.blocking.Client` to share. None: a client of its own, created from `options`.
         options: Options of a `kinstream.Client`.
@@ -83,6 +86,7 @@ class Consumer(OnStream):
         *,
         application: str | None = None,
         lease_store: LeaseStore | None = None,
+        fleet: Fleet = Fleet(),
         start: StartLike | None = None,
         until: float | datetime | Literal["now"] | None = None,
         fetch: Polling | EnhancedFanOut | PreferFanOut = Polling(),
@@ -90,6 +94,7 @@ class Consumer(OnStream):
         errors: ErrorPolicy = ErrorPolicy(),
         checkpoints: Checkpoints | Literal["manual"] = Checkpoints(),
         misrouted: Literal["drop", "keep"] = "drop",
+        listener: ShardListener | None = None,
         observer: Observer | None = None,
         client: Client | None = None,
         **options: Unpack[ClientOptions],
@@ -101,6 +106,7 @@ class Consumer(OnStream):
             stream,
             application=application,
             lease_store=lease_store,
+            fleet=fleet,
             start=start,
             until=until,
             fetch=fetch,
@@ -108,6 +114,7 @@ class Consumer(OnStream):
             errors=errors,
             checkpoints=checkpoints,
             misrouted=misrouted,
+            listener=listener,
             observer=observer,
             client=self._shared_client,
             **options,
@@ -179,7 +186,7 @@ class Consumer(OnStream):
         """Continue reading a shard at another position, as `kinstream.Consumer.seek`."""
         self._background.run(self._consumer.seek(shard_id, position))
 
-    def status(self) -> list[ShardStatus]:
+    def status(self) -> ConsumerStatus:
         """Return the state of each shard that is being read or was read, sorted by id. Empty before reading begins."""
         if self._background.stopped or not self._background.started:
             return self._consumer.status()

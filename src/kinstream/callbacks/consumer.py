@@ -17,12 +17,14 @@ from kinstream.config import (
     Checkpoints,
     EnhancedFanOut,
     ErrorPolicy,
+    Fleet,
     Handling,
     Polling,
     PreferFanOut,
     choice,
     whole_number,
 )
+from kinstream.consume.deliver.listener import ShardListener
 from kinstream.consume.fetch.position import PositionLike
 from kinstream.consume.lease.lease_store import LeaseStore
 from kinstream.consume.statistics import ConsumerStatistics
@@ -30,7 +32,7 @@ from kinstream.consumer import StartLike
 from kinstream.errors import ConfigError, KinesisError, UnexpectedResponse
 from kinstream.events import Observer
 from kinstream.kpl.container import is_container
-from kinstream.record import GetRecordsResult, ReceivedRecord, ShardIteratorType, ShardStatus, parse_json
+from kinstream.record import ConsumerStatus, GetRecordsResult, ReceivedRecord, ShardIteratorType, parse_json
 from kinstream.stream import StreamAccess
 from kinstream.usage import checks_options
 
@@ -41,7 +43,7 @@ GetRecordsCallback: TypeAlias = Callable[
 ]
 RecordCallback: TypeAlias = Callable[[KinesisError | None, ReceivedRecord[Any] | None], object]
 DoneCallback: TypeAlias = Callable[[KinesisError | None], object]
-StatusCallback: TypeAlias = Callable[[KinesisError | None, list[ShardStatus]], object]
+StatusCallback: TypeAlias = Callable[[KinesisError | None, ConsumerStatus], object]
 StatisticsCallback: TypeAlias = Callable[[KinesisError | None, ConsumerStatistics | None], object]
 
 POLL_INTERVAL = 0.01
@@ -64,6 +66,7 @@ class Consumer(Face):
         application: Name of the checkpoints in `lease_store`. This and all options below apply to `subscribe`, and are those of
             `kinstream.Consumer`.
         lease_store: Store of the checkpoints. Requires `application`.
+        fleet: Workers of the same `application` share the stream: failover, handoff, worker id, weight.
         start: Start position in shards without a checkpoint.
         until: Time at which reading ends, or "now".
         fetch: `Polling()`, `EnhancedFanOut()` or `PreferFanOut()`.
@@ -71,6 +74,7 @@ class Consumer(Face):
         errors: Retries of a callback that raises, and the action after the last attempt.
         checkpoints: `Checkpoints()`, or "manual" to write a checkpoint only if the method `checkpoint` is called.
         misrouted: Action on an aggregate with a record that belongs to another shard by its hash key: "drop" or "keep".
+        listener: A `ShardListener`, which is called when a shard is assigned, revoked or lost. None: no listener.
         observer: Receives events (`kinstream.events`), on the object's own thread.
     """
 
@@ -85,6 +89,7 @@ class Consumer(Face):
         endpoint_url: str | None = None,
         application: str | None = None,
         lease_store: LeaseStore | None = None,
+        fleet: Fleet = Fleet(),
         start: StartLike | None = None,
         until: float | datetime | Literal["now"] | None = None,
         fetch: Polling | EnhancedFanOut | PreferFanOut = Polling(),
@@ -92,6 +97,7 @@ class Consumer(Face):
         errors: ErrorPolicy = ErrorPolicy(),
         checkpoints: Checkpoints | Literal["manual"] = Checkpoints(),
         misrouted: Literal["drop", "keep"] = "drop",
+        listener: ShardListener | None = None,
         observer: Observer | None = None,
     ) -> None:
         def opened() -> kinstream.consumer.Consumer:
@@ -102,6 +108,7 @@ class Consumer(Face):
                 stream_name,
                 application=application,
                 lease_store=lease_store,
+                fleet=fleet,
                 start=start,
                 until=until,
                 fetch=fetch,
@@ -109,6 +116,7 @@ class Consumer(Face):
                 errors=errors,
                 checkpoints=checkpoints,
                 misrouted=misrouted,
+                listener=listener,
                 observer=observer,
                 region=region,
                 credentials=credentials,

@@ -113,13 +113,14 @@ class Keeper(Protocol):
     """Grants shards to this worker.
 
     Attributes:
-        waiting: True if a shard may be granted without a change from outside, such as a child of a shard that is being read.
-            Reading up to `until` continues while it is True.
         others: Ids of other workers that hold leases.
     """
 
-    waiting: bool
     others: frozenset[str]
+
+    @property
+    def waiting(self) -> bool:
+        """True if a shard may be granted to this worker although none that it reads ends: reading up to `until` continues."""
 
     async def start(self, start: Start, latest: float) -> None:
         """Begin: determine the shards and their start positions.

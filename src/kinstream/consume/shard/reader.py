@@ -304,18 +304,15 @@ class ShardReader:
 
     async def _quiet(self, within: float) -> bool:
         """Wait until no record is being handled. Returns False after `within` seconds."""
-        if self._context.dispatcher_of is not None and self._task is not None:
-            handled: asyncio.Future[object] = self._task  # type: ignore[assignment]
-        else:
-            handled = asyncio.ensure_future(self._settled.wait())  # type: ignore[assignment]
+        task = None if self._context.dispatcher_of is None else self._task
+        handled = asyncio.ensure_future(self._settled.wait() if task is None else asyncio.wait([task]))
         limit = asyncio.ensure_future(self._clock.sleep(within))
         try:
-            await asyncio.wait({handled, limit}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([handled, limit], return_when=asyncio.FIRST_COMPLETED)
             return handled.done()
         finally:
             limit.cancel()
-            if handled is not self._task:
-                handled.cancel()
+            handled.cancel()
 
     async def release(self) -> None:
         """Store the last checkpoint and end the tenure. Called when no record is being handled. Raises as `write`.
@@ -553,7 +550,7 @@ class ShardReader:
             raise
 
     async def _write_end(self) -> None:
-        await self._checkpointer.store_end(self._child_ids)
+        await self._checkpointer.store_end(self._child_ids or ())
         self.cursor.store_end()
 
     @property
