@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kinstream import SQLiteLeaseStore
 from kinstream.consume.lease import changes
 from kinstream.consume.lease.lease import Lease, lease_of
 from kinstream.consume.lease.lease_store import LeaseStore, LeaseTable, MemoryLeaseStore
@@ -29,9 +31,9 @@ VALUES: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def store() -> LeaseStore:
-    return MemoryLeaseStore()
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> LeaseStore:
+    return MemoryLeaseStore() if request.param == "memory" else SQLiteLeaseStore(tmp_path / "leases.db")
 
 
 @pytest.fixture
@@ -123,6 +125,29 @@ async def test_deleted_row_is_gone_and_deleting_it_twice_is_not_an_error(table: 
     assert await table.write(changes.delete("a")) == Written(True, None)
     assert await table.write(changes.delete("a")) == Written(True, None)
     assert (await table.list()).rows == []
+
+
+async def test_applications_and_streams_do_not_see_each_other(store: LeaseStore, table: LeaseTable) -> None:
+    await table.write(put("a", leaseOwner="me"))
+    for application, stream in (("app", "other"), ("other", "events")):
+        other = store.table(application, stream)
+        await other.open("me")
+        assert (await other.list()).rows == []
+        assert await other.get(RowKind.LEASE, "a") is None
+        assert await other.owned("me") == frozenset()
+        await other.close()
+
+
+async def test_write_that_a_cancelled_caller_began_is_applied_or_not_as_a_whole(table: LeaseTable) -> None:
+    writing = asyncio.create_task(table.write(put("a", leaseOwner="me")))
+    await asyncio.sleep(0)
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    assert (await table.write(put("b"))).applied
+    assert await table.get(RowKind.LEASE, "a") in (
+        None,
+        Row(RowKind.LEASE, "a", {"leaseCounter": 0, "leaseOwner": "me"}),
+    )
 
 
 async def test_leases_of_an_owner_are_found(table: LeaseTable) -> None:
