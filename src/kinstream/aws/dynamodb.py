@@ -499,12 +499,18 @@ def _write(
         if item_if_refused:
             params["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
     using.add_to(params)
-    request = _request(operation, table, params, partial(_read, _WROTE, _applied))
-    return replace(request, counted=_counted, expected=(CONDITION_REFUSED, partial(_read, _REFUSED, _refused)))
+    body = _body(operation, table, params)
+    return Request(
+        operation, body, _PARSE_WRITE, counted=_counted, content_type=CONTENT_TYPE, table=table, expected=_EXPECTED
+    )
 
 
 def _request(operation: str, table: str, params: dict[str, Any], parse: Callable[[bytes], T]) -> Request[T]:
-    """Return the request for parameters and a table.
+    return Request(operation, _body(operation, table, params), parse, content_type=CONTENT_TYPE, table=table)
+
+
+def _body(operation: str, table: str, params: dict[str, Any]) -> bytes:
+    """Return the encoded parameters and table of a request.
 
     Raises:
         ConfigError: The table's name is invalid, or a text has lone surrogates.
@@ -512,12 +518,11 @@ def _request(operation: str, table: str, params: dict[str, Any], parse: Callable
     if not isinstance(table, str) or not _TABLE.fullmatch(table):
         raise ConfigError(f"table={table!r}: must be a table name (3 to 255 of a-z, A-Z, 0-9, '_', '.', '-')")
     try:
-        body = msgspec.json.encode({"TableName": table, **params})
-    except (UnicodeEncodeError, TypeError):  # the error holds the text
-        body = b""
-    if not body:
-        raise ConfigError(f"{operation}: a name or text is not a str without lone surrogates")
-    return Request(operation, body, parse, content_type=CONTENT_TYPE, table=table)
+        return msgspec.json.encode({"TableName": table, **params})
+    except (UnicodeEncodeError, TypeError):
+        pass
+    # Raised outside the handler above, because the encoder's error may quote a value.
+    raise ConfigError(f"{operation}: a name or text is not a str without lone surrogates")
 
 
 # Responses.
@@ -562,7 +567,6 @@ class _Described(msgspec.Struct, frozen=True):
 
 _GOT = msgspec.json.Decoder(_Got)
 _WROTE = msgspec.json.Decoder(_Wrote)
-_REFUSED = _GOT
 _PAGE = msgspec.json.Decoder(_Paged)
 _CREATED = msgspec.json.Decoder(_Created)
 _DESCRIBED = msgspec.json.Decoder(_Described)
@@ -590,6 +594,10 @@ def _applied(response: _Wrote) -> Written:
 
 def _refused(response: _Got) -> Written:
     return Written(False, _item_of(response))
+
+
+_PARSE_WRITE = partial(_read, _WROTE, _applied)
+_EXPECTED = (CONDITION_REFUSED, partial(_read, _GOT, _refused))
 
 
 def _counted(written: Written, attempts: int, maybe_applied_before: bool) -> Written:
