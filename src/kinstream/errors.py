@@ -307,6 +307,9 @@ THROTTLE_CODES = frozenset({
 TRANSIENT_CODES = frozenset({"RequestTimeout", "RequestTimeoutException"})
 """Codes of transient errors, whatever the status (botocore `retries/standard.py`): the request did not arrive in time."""
 
+CONFLICT_CODES = frozenset({"ReplicatedWriteConflictException"})
+"""Codes of writes that were rejected and can be retried (DynamoDB's service model, `retryable`)."""
+
 CLOCK_SKEW_CODES = frozenset({
     "InvalidSignatureException", "RequestExpired", "RequestInTheFuture", "RequestTimeTooSkewed", "SignatureDoesNotMatch",
 })  # fmt: skip
@@ -417,6 +420,6 @@ def service_error(
         http_response=http_response,
     )
     error.throttled = throttled
-    error.retry_safe = True if throttled else None if server_error else False
+    error.retry_safe = True if throttled or code in CONFLICT_CODES else None if server_error else False
     error.maybe_written = server_error
     return error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
 
@@ -13,8 +15,9 @@ from bench.ground import NotPossible
 from boto3.dynamodb.types import TypeDeserializer
 from botocore.exceptions import ClientError
 from tests.contract.servers.processes import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, Running, install, running
+from tests.doubles.server import Peer, serving
 
-from kinstream import Credentials, InvalidArgument, NotFound, ResourceInUse
+from kinstream import Credentials, InvalidArgument, NotFound, RequestTimedOut, ResourceInUse, Timeouts
 from kinstream.aws import dynamodb
 from kinstream.aws.dynamodb import Index, Item, Table, Written, absent, equals, exists
 from kinstream.aws.dynamodb_client import DynamoDBClient
@@ -234,3 +237,69 @@ async def test_wrong_key_raises_invalid_argument(client: DynamoDBClient, table: 
 async def test_time_of_the_service_is_known_after_a_response(client: DynamoDBClient, table: str) -> None:
     await read(client, table)
     assert abs(client.service_time() - time.time()) < 60
+
+
+@asynccontextmanager
+async def losing(moto: Running, *, silent: bool) -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """Run a relay to the server that loses the response of its first connection.
+
+    Yields its URL, and an event that is set once the server has responded.
+
+    Args:
+        silent: True to leave that connection open without a response. False to close it.
+    """
+
+    responded = asyncio.Event()
+
+    async def relay(peer: Peer) -> None:
+        first = peer.number == 0
+        while True:
+            request = await peer.request()
+            reader, writer = await asyncio.open_connection("127.0.0.1", moto.port)
+            writer.write(request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
+            response = await reader.read()
+            writer.close()
+            await writer.wait_closed()
+            responded.set()
+            if first and silent:
+                await asyncio.Event().wait()
+            if first:
+                return
+            await peer.send(response)
+
+    async with serving(relay) as server:
+        yield f"http://127.0.0.1:{server.port}", responded
+
+
+RENEW: dict[str, Any] = {"sets": {"leaseCounter": 13}, "condition": equals("leaseCounter", 12)}
+
+
+async def test_retry_of_an_applied_update_is_refused_by_its_own_success(
+    client: DynamoDBClient, moto: Running, table: str
+) -> None:
+    await client.send(dynamodb.put_item(table, LEASE))
+    credentials = Credentials(ACCESS_KEY_ID, SECRET_ACCESS_KEY)
+    async with (
+        losing(moto, silent=False) as (url, _),
+        DynamoDBClient(region=REGION, credentials=credentials, endpoint_url=url) as unlucky,
+    ):
+        written = await unlucky.send(dynamodb.update_item(table, KEY, **RENEW))
+    renewed = {**READ, "leaseCounter": 13}
+    assert written == Written(applied=False, item=renewed, attempts=2, maybe_applied_before=True)
+    assert await read(client, table) == renewed
+
+
+async def test_update_without_a_response_may_have_been_applied(
+    client: DynamoDBClient, moto: Running, table: str
+) -> None:
+    await client.send(dynamodb.put_item(table, LEASE))
+    credentials, timeouts = Credentials(ACCESS_KEY_ID, SECRET_ACCESS_KEY), Timeouts(call=2)
+    async with (
+        losing(moto, silent=True) as (url, responded),
+        DynamoDBClient(region=REGION, credentials=credentials, endpoint_url=url, timeouts=timeouts) as unlucky,
+    ):
+        with pytest.raises(RequestTimedOut, match=f"^DynamoDB UpdateItem of table '{table}': ") as late:
+            await unlucky.send(dynamodb.update_item(table, KEY, **RENEW))
+        await responded.wait()
+    assert (late.value.attempts, late.value.maybe_written, late.value.retry_safe) == (1, True, None)
+    assert await read(client, table) == {**READ, "leaseCounter": 13}

@@ -234,6 +234,15 @@ async def test_throttled_request_is_retried_after_a_longer_delay(code: str) -> N
     assert client.quota.available == 500 - 5
 
 
+async def test_conflict_of_replicas_is_retried_and_was_not_applied() -> None:
+    client, _ = client_of(refusal(named("ReplicatedWriteConflictException")), WRITTEN)
+    assert await client.send(RENEW) == Written(applied=True, attempts=2)
+    client, transport = client_of(refusal(named("ReplicatedWriteConflictException")))
+    with pytest.raises(ResourceInUse) as caught:
+        await client.send(RENEW)
+    assert (len(transport.sent), caught.value.maybe_written) == (4, False)
+
+
 # Errors
 
 
@@ -248,7 +257,6 @@ async def test_throttled_request_is_retried_after_a_longer_delay(code: str) -> N
         ("TableAlreadyExistsException", ResourceInUse, ""),
         ("TableInUseException", ResourceInUse, ""),
         ("TransactionConflictException", ResourceInUse, ""),
-        ("ReplicatedWriteConflictException", ResourceInUse, ""),
         ("ItemCollectionSizeLimitExceededException", LimitExceeded, ""),
         ("ValidationException", InvalidArgument, ""),
         ("SerializationException", InvalidArgument, ""),
