@@ -10,13 +10,13 @@
     │   ├── ConnectionFailed          no connection could be established
     │   ├── ConnectionLost            the connection broke
     │   └── RequestTimedOut           no progress, or the time limit was reached
-    ├── ServiceError                  Kinesis responded with an error; `.code`, `.request_id`, `.operation`
+    ├── ServiceError                  the service responded with an error; `.code`, `.request_id`, `.operation`
     │   ├── Throttled                 a quota of a shard or an account was exceeded
-    │   ├── NotFound                  the stream, shard or consumer does not exist
+    │   ├── NotFound                  the stream, shard, consumer or table does not exist
     │   ├── AccessDenied              signature, credentials or permissions were rejected
     │   ├── ExpiredIterator           a shard iterator older than five minutes
-    │   ├── InvalidArgument           Kinesis rejected an argument
-    │   ├── ResourceInUse             the stream exists, or is not in the required state
+    │   ├── InvalidArgument           the service rejected an argument
+    │   ├── ResourceInUse             the stream or table exists, or is not in the required state
     │   ├── LimitExceeded             an account limit was reached
     │   └── ServiceUnavailable        an internal error of the service (HTTP 5xx)
     ├── ConsumeError                  a shard cannot be read any further; `.shard_id`
@@ -27,16 +27,17 @@
     │   └── BufferFull                the buffer had no space for it
     ├── Undelivered                   unobserved failures when a producer is closed; `.exceptions`, `.count`
     ├── FanOutRefused                 enhanced fan-out is not available; polling may work
-    └── UnexpectedResponse            a response that Kinesis does not send, or data that does not decode
+    └── UnexpectedResponse            a response that the service does not send, or data that does not decode
 
 `ProduceError`, its subclasses and `Undelivered` are in `produce_errors`, because they refer to records.
 A policy reads attributes (`type`, `retry_safe`, `throttled`, `maybe_written`), never a class name or a message.
-Exceptions of other libraries are converted to these in two modules, `aws.transport` and `aws.client`.
+Exceptions of other libraries are converted to these in two modules, `aws.transport` and `aws.service_client`.
 """
 
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
@@ -192,7 +193,7 @@ class RequestTimedOut(TransportError):
 
 
 class ServiceError(KinesisError):
-    """Kinesis responded with an error.
+    """The service, Kinesis or DynamoDB, responded with an error.
 
     Attributes:
         code: Error code of the service, such as "ResourceNotFoundException".
@@ -222,15 +223,15 @@ class ServiceError(KinesisError):
 
 
 class Throttled(ServiceError):
-    """A throughput or rate quota of a shard, a stream or the account was exceeded. Kinesis did not execute the request."""
+    """A throughput or rate quota of a shard, a stream or the account was exceeded. The request was not executed."""
 
 
 class NotFound(ServiceError):
-    """The stream, shard or consumer does not exist in this region and account."""
+    """The stream, shard, consumer or table does not exist in this region and account."""
 
 
 class AccessDenied(ServiceError):
-    """Kinesis rejected the signature, the credentials or the permissions."""
+    """The service rejected the signature, the credentials or the permissions."""
 
 
 class ExpiredIterator(ServiceError):
@@ -238,7 +239,7 @@ class ExpiredIterator(ServiceError):
 
 
 class InvalidArgument(ServiceError):
-    """Kinesis rejected an argument."""
+    """The service rejected an argument."""
 
 
 class ResourceInUse(ServiceError):
@@ -306,6 +307,9 @@ THROTTLE_CODES = frozenset({
 TRANSIENT_CODES = frozenset({"RequestTimeout", "RequestTimeoutException"})
 """Codes of transient errors, whatever the status (botocore `retries/standard.py`): the request did not arrive in time."""
 
+CONFLICT_CODES = frozenset({"ReplicatedWriteConflictException"})
+"""Codes of writes that were rejected and can be retried (DynamoDB's service model, `retryable`)."""
+
 CLOCK_SKEW_CODES = frozenset({
     "InvalidSignatureException", "RequestExpired", "RequestInTheFuture", "RequestTimeTooSkewed", "SignatureDoesNotMatch",
 })  # fmt: skip
@@ -336,9 +340,15 @@ _CLASSES: dict[str, type[ServiceError]] = {
     "KMSAccessDeniedException": AccessDenied,
     "SignatureDoesNotMatch": AccessDenied,
     "UnrecognizedClientException": AccessDenied,
+    "ItemCollectionSizeLimitExceededException": LimitExceeded,
+    "ReplicatedWriteConflictException": ResourceInUse,
+    "TableAlreadyExistsException": ResourceInUse,
+    "TableInUseException": ResourceInUse,
+    "TableNotFoundException": NotFound,
+    "TransactionConflictException": ResourceInUse,
 }
 
-_ADVICE: dict[str, str] = {
+STREAM_ADVICE: dict[str, str] = {
     "UnrecognizedClientException": "check the access key id, and the session token if there is one",
     "InvalidSignatureException": "check the secret access key and this machine's clock",
     "ExpiredTokenException": "fetch new credentials",
@@ -348,6 +358,16 @@ _ADVICE: dict[str, str] = {
     "ProvisionedThroughputExceededException": "reduce the rate, or add shards",
     "KMSAccessDeniedException": "grant the caller the use of the stream's KMS key",
 }
+"""Remedies for the errors of Kinesis, by code."""
+
+TABLE_ADVICE: dict[str, str] = {
+    **STREAM_ADVICE,
+    "AccessDeniedException": "grant the caller this action on the table and its indexes",
+    "ResourceNotFoundException": "check the table's name, region and account",
+    "ProvisionedThroughputExceededException": "reduce the rate, or raise the table's capacity",
+    "KMSAccessDeniedException": "grant the caller the use of the table's KMS key",
+}
+"""Remedies for the errors of DynamoDB, by code."""
 
 
 def service_error(
@@ -358,8 +378,10 @@ def service_error(
     *,
     request_id: str | None = None,
     http_response: dict[str, Any] | str | None = None,
+    title: str | None = None,
+    advice: Mapping[str, str] = STREAM_ADVICE,
 ) -> ServiceError:
-    """Return the error for an error response of Kinesis, with the class of its code and all attributes for a policy.
+    """Return the error for an error response, with the class of its code and all attributes for a policy.
 
     Args:
         operation: Name of the operation, such as "PutRecords".
@@ -368,6 +390,8 @@ def service_error(
         message: Message of the service.
         request_id: `x-amzn-RequestId`.
         http_response: Parsed body.
+        title: The operation in the error's text. None: its name.
+        advice: Remedies by code.
     """
     throttled = code in THROTTLE_CODES or status == 429
     server_error = (status >= 500 or code in TRANSIENT_CODES) and not throttled
@@ -380,12 +404,12 @@ def service_error(
         if status in (401, 403)
         else ServiceError
     )
-    advice = _ADVICE.get(code)
-    details = f"{operation}: {code or 'HTTP ' + str(status)}"
+    remedy = advice.get(code)
+    details = f"{title or operation}: {code or 'HTTP ' + str(status)}"
     if message:
         details += f": {message}"
-    if advice:
-        details += f" ({advice})"
+    if remedy:
+        details += f" ({remedy})"
     error = cls(
         details,
         code=code,
@@ -396,6 +420,6 @@ def service_error(
         http_response=http_response,
     )
     error.throttled = throttled
-    error.retry_safe = True if throttled else None if server_error else False
+    error.retry_safe = True if throttled or code in CONFLICT_CODES else None if server_error else False
     error.maybe_written = server_error
     return error

@@ -8,7 +8,7 @@ from typing import Self, TypeVar
 
 from kinstream.aws.client import Client, ClientOptions
 from kinstream.aws.endpoint import Stream
-from kinstream.aws.kinesis import Request
+from kinstream.aws.request import Request
 from kinstream.errors import ClosedError, ConfigError, KinesisError
 from kinstream.leave import add_problem
 from kinstream.usage import ForAsyncio, public_name

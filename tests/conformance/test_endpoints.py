@@ -1,4 +1,4 @@
-"""Our endpoints compared with those of botocore's own rule-set engine, with the rules of the Kinesis service model."""
+"""Our endpoints compared with those of botocore's own rule-set engine, with the rules of the service models."""
 
 import itertools
 from typing import Any
@@ -16,6 +16,7 @@ LOADER = SESSION.get_component("data_loader")
 MODEL: dict[str, Any] = LOADER.load_service_model("kinesis", "service-2")
 PARTITIONS: dict[str, Any] = LOADER.load_data("partitions")
 RULES = EndpointProvider(LOADER.load_service_model("kinesis", "endpoint-rule-set-1"), PARTITIONS)
+DYNAMODB_RULES = EndpointProvider(LOADER.load_service_model("dynamodb", "endpoint-rule-set-1"), PARTITIONS)
 REGIONS = sorted(
     (region, partition["id"])
     for partition in PARTITIONS["partitions"]
@@ -47,6 +48,14 @@ def test_endpoint_is_botocores(region: str, partition: str) -> None:
             ours = aws_endpoint(region, operation=operation, account=account, fips=fips, dual_stack=dual_stack)
             theirs = botocore_endpoint(region, operation, arns, fips=fips, dual_stack=dual_stack)
             assert ours == theirs, (operation, arns)
+
+
+@pytest.mark.parametrize("region", [region for region, _ in REGIONS])
+def test_dynamodb_endpoint_is_botocores(region: str) -> None:
+    for fips, dual_stack in itertools.product((False, True), (False, True)):
+        ours = aws_endpoint(region, service="dynamodb", fips=fips, dual_stack=dual_stack)
+        theirs = DYNAMODB_RULES.resolve_endpoint(Region=region, UseFIPS=fips, UseDualStack=dual_stack)
+        assert ours == theirs.url
 
 
 @pytest.mark.parametrize("operation", MODEL["operations"])

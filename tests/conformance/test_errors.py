@@ -13,6 +13,7 @@ from kinstream.aws.credentials import Credentials
 from kinstream.aws.transport import Response
 from kinstream.config import RetryPolicy
 from kinstream.errors import (
+    CONFLICT_CODES,
     THROTTLE_CODES,
     TRANSIENT_CODES,
     ExpiredIterator,
@@ -24,6 +25,7 @@ from kinstream.errors import (
 )
 
 MODEL = botocore.session.Session().get_component("data_loader").load_service_model("kinesis", "service-2")
+TABLES = botocore.session.Session().get_component("data_loader").load_service_model("dynamodb", "service-2")
 ERROR_CODES = sorted(name for name, shape in MODEL["shapes"].items() if shape.get("exception"))
 
 # Smithy, "AWS JSON 1.1 protocol", "Operation error serialization": each of these names FooError.
@@ -119,3 +121,23 @@ def test_timeout_of_the_service_is_unknown_and_repeated(code: str) -> None:
 @pytest.mark.parametrize("code", ["InvalidArgumentException", "ValidationException", "SerializationException"])
 def test_refused_arguments_are_one_class(code: str) -> None:
     assert type(service_error("PutRecord", 400, code, "")) is InvalidArgument
+
+
+TABLE_OPERATIONS = (
+    "GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query", "Scan", "CreateTable", "DescribeTable", "DeleteTable",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("operation", TABLE_OPERATIONS)
+def test_every_error_of_the_dynamodb_operations_is_typed(operation: str) -> None:
+    for error in TABLES["operations"][operation]["errors"]:
+        code = error["shape"]
+        if code == "ConditionalCheckFailedException":
+            continue  # a result
+        status = 500 if code == "InternalServerError" else 400
+        found = service_error(operation, status, code, "")
+        assert type(found) is not ServiceError, code
+
+
+def test_conflicts_are_the_errors_that_the_dynamodb_model_marks_as_retryable() -> None:
+    assert {name for name, shape in TABLES["shapes"].items() if "retryable" in shape} == CONFLICT_CODES

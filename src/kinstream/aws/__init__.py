@@ -1,1 +1,1 @@
-"""Client of the Kinesis API: endpoints, credentials, signatures, wire formats, HTTP, retries."""
+"""Clients of the Kinesis and DynamoDB APIs: endpoints, credentials, signatures, wire formats, HTTP, retries."""

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar
 
+from kinstream.aws.service import KINESIS, Service
 from kinstream.clock import Clock
 from kinstream.config import number, secretive, text
 from kinstream.errors import ClosedError, ConfigError, CredentialsError, KinesisError
@@ -238,10 +239,12 @@ class AwsChain:
 
     Args:
         profile: Profile of `~/.aws/config`. None: `AWS_PROFILE`, else the default profile.
+        service: Service whose endpoint is read.
     """
 
-    def __init__(self, profile: str | None = None) -> None:
+    def __init__(self, profile: str | None = None, service: Service = KINESIS) -> None:
         self.profile = profile
+        self.service = service
         self._session: Any = None
         self._found: Any = None
 
@@ -288,7 +291,7 @@ class AwsChain:
             return Setting(
                 # AWS_REGION is the SDKs' name; botocore reads AWS_DEFAULT_REGION and the profile.
                 region=os.environ.get("AWS_REGION") or session.get_config_variable("region") or None,
-                endpoint_url=_configured_endpoint(session),
+                endpoint_url=_configured_endpoint(session, self.service),
                 ca_bundle=session.get_config_variable("ca_bundle") or None,
                 fips=bool(session.get_config_variable("use_fips_endpoint")),
                 dual_stack=bool(session.get_config_variable("use_dualstack_endpoint")),
@@ -365,22 +368,22 @@ def source_of(credentials: Credentials | Provider | None, chain: AwsChain, clock
     )
 
 
-def _configured_endpoint(session: Any) -> str | None:
+def _configured_endpoint(session: Any, service: Service) -> str | None:
     """Return the endpoint from the environment or the profile (SDKs guide, "Service-specific endpoints")."""
     if session.get_config_variable("ignore_configured_endpoint_urls"):
         return None
-    if in_environment := os.environ.get("AWS_ENDPOINT_URL_KINESIS") or os.environ.get("AWS_ENDPOINT_URL"):
+    if in_environment := os.environ.get(service.endpoint_variable) or os.environ.get("AWS_ENDPOINT_URL"):
         return in_environment
     profile = session.get_scoped_config()
-    kinesis = None
+    own = None
     if "services" in profile:
         section = session.full_config.get("services", {}).get(profile["services"])
         if not section:
             raise ConfigError(
                 f"the AWS configuration has no section [services {profile['services']}], which the profile refers to"
             )
-        kinesis = section.get("kinesis")
-    return (isinstance(kinesis, dict) and kinesis.get("endpoint_url")) or profile.get("endpoint_url") or None
+        own = section.get(service.name)
+    return (isinstance(own, dict) and own.get("endpoint_url")) or profile.get("endpoint_url") or None
 
 
 def _named(error: BaseException) -> str:

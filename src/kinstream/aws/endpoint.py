@@ -1,7 +1,7 @@
 """Stream names and endpoints: the host that a request is sent to, by AWS's endpoint rules.
 
-Source: the endpoint rule set of the Kinesis service model (botocore's
-`data/kinesis/2013-12-02/endpoint-rule-set-1.json`), which the conformance tests compare with this file.
+Source: the endpoint rule sets of the service models (botocore's `data/kinesis/2013-12-02/endpoint-rule-set-1.json` and
+`data/dynamodb/2012-08-10/endpoint-rule-set-1.json`), which the conformance tests compare with this file.
 """
 
 from __future__ import annotations
@@ -108,15 +108,17 @@ def check_region(region: str) -> str:
 def aws_endpoint(
     region: str,
     *,
+    service: str = "kinesis",
     operation: str = "",
     account: str | None = None,
     fips: bool = False,
     dual_stack: bool = False,
 ) -> str:
-    """Return the URL of Kinesis in a region.
+    """Return the URL of a service in a region.
 
     Args:
         region: Region such as "eu-central-1".
+        service: "kinesis" or "dynamodb". For DynamoDB the region's endpoint is used, never that of an account.
         operation: Operation, which selects the data plane, the control plane or the host of queues.
         account: Account of the stream's ARN, which has its own endpoints. None: the region's endpoint.
         fips: Whether to use a FIPS 140 endpoint.
@@ -126,14 +128,14 @@ def aws_endpoint(
     if dual_stack:
         suffix = dual_suffix
     if QUEUE in operation:
-        service = "kinesis-queues"
+        host = "kinesis-queues"
     elif account is not None and not region.startswith(_NO_ACCOUNT_ENDPOINTS):
-        service = f"{account}.{'data' if operation in DATA_OPERATIONS else 'control'}-kinesis"
+        host = f"{account}.{'data' if operation in DATA_OPERATIONS else 'control'}-kinesis"
     else:
-        service = "kinesis"
+        host = service
         if region.startswith("us-gov-") and not dual_stack:
             fips = False  # GovCloud's plain name is its FIPS endpoint
-    return f"https://{service}{'-fips' if fips else ''}.{region}.{suffix}"
+    return f"https://{host}{'-fips' if fips else ''}.{region}.{suffix}"
 
 
 def check_endpoint_url(field: str, url: str, *, allow_http: bool) -> str:

@@ -1,14 +1,16 @@
-"""Errors built from responses: a refusal of the request, or a response that is not one of Kinesis."""
+"""Errors built from responses: a refusal of the request, or a response that is not one of the service."""
 
 from __future__ import annotations
 
 import re
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from kinstream.aws.codec import CborCodec, Codec, JsonCodec
-from kinstream.aws.kinesis import Malformed
+from kinstream.aws.request import Malformed
+from kinstream.aws.service import Service
 from kinstream.errors import ServiceError, UnexpectedResponse, service_error
 
 if TYPE_CHECKING:
@@ -25,12 +27,14 @@ _TOO_LARGE = re.compile(
 """The service's message about data that is too large. It quotes a Java object and counts records from 1."""
 
 
-def refusal(operation: str, response: Response) -> ServiceError:
+def refusal(operation: str, response: Response, service: Service, title: str) -> ServiceError:
     """Return the error for a response with another status than 200.
 
     Args:
         operation: Operation of the request.
         response: The response.
+        service: The service.
+        title: The operation in the error's text.
     """
     body = readable_body(response)
     code = message = ""
@@ -42,7 +46,7 @@ def refusal(operation: str, response: Response) -> ServiceError:
     if 300 <= response.status < 400:
         message = "the response is a redirect, which is not followed: check the endpoint"
     elif not code and (isinstance(body, str) or (not response.body and response.status < 500)):
-        message = "the response is not from Kinesis: check the endpoint and the proxy"
+        message = f"the response is not from {service.title}: check the endpoint and the proxy"
         if response.status == 400 and isinstance(body, str) and "https" in body.lower():
             message = "the port seems to expect TLS: use https://"  # nginx and Go reply like this to plain HTTP
     elif too_large := _TOO_LARGE.search(message):
@@ -54,20 +58,20 @@ def refusal(operation: str, response: Response) -> ServiceError:
         message,
         request_id=response.headers.get("x-amzn-requestid"),
         http_response=body,
+        title=title,
+        advice=service.advice,
     )
 
 
-def unexpected(operation: str, response: Response, problem: str) -> UnexpectedResponse:
-    """Return the error for a response with the status 200 that is not one of Kinesis.
+def unexpected(title: str, response: Response, problem: str) -> UnexpectedResponse:
+    """Return the error for a response with a result that is not one of the service.
 
     Args:
-        operation: Operation of the request.
+        title: Operation of the request.
         response: The response.
-        problem: Difference from a response of Kinesis, without a quotation of the response.
+        problem: Difference from a response of the service, without a quotation of the response.
     """
-    return UnexpectedResponse(
-        f"{operation}: {problem}", http_status=response.status, http_response=readable_body(response)
-    )
+    return UnexpectedResponse(f"{title}: {problem}", http_status=response.status, http_response=readable_body(response))
 
 
 def readable_body(response: Response) -> dict[str, Any] | str:
@@ -89,6 +93,17 @@ def mismatch(error: Exception) -> str:
     """
     message = str(error)
     return message if isinstance(error, (msgspec.ValidationError, Malformed)) else "its body cannot be decoded"
+
+
+def check_checksum(response: Response) -> None:
+    """Check a body by the `x-amz-crc32` header of DynamoDB, if the response has one.
+
+    Raises:
+        Malformed: The checksum does not match.
+    """
+    header = response.headers.get("x-amz-crc32")
+    if header is not None and header != str(zlib.crc32(response.body)):
+        raise Malformed("its checksum (x-amz-crc32) does not match its body")
 
 
 def retry_after(response: Response) -> float | None:

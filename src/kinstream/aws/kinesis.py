@@ -6,17 +6,18 @@ One function per operation. They do no I/O: `Client.send` sends the request that
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from kinstream.aws.codec import Codec, Entry, is_timestamp
 from kinstream.aws.endpoint import Stream
+from kinstream.aws.request import Malformed, Request
 from kinstream.config import choice, text, whole_number
 from kinstream.errors import ConfigError
 from kinstream.record import (
@@ -44,43 +45,6 @@ _SHARD_ID = re.compile(SHARD_ID_PATTERN)
 _NUMBER_OF_A_RECORD = re.compile(r"[0-9]{1,129}")  # some Kinesis-compatible servers return leading zeros
 _CONSUMER_ARN = re.compile(r"arn:aws[a-z-]*:kinesis:([a-z0-9-]+):([0-9]{12}):.+/consumer/.+")
 _SEQUENCE_NUMBER = re.compile(SEQUENCE_NUMBER_PATTERN)
-
-
-class Malformed(ValueError):
-    """A response that decodes but lacks a required value. The message quotes no part of the response."""
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Request(Generic[T]):
-    """A request, ready to be signed.
-
-    Attributes:
-        operation: Operation such as "PutRecords".
-        body: The encoded parameters.
-        parse: Returns the result for the body of a 200 response. Raises ValueError if the body is not valid.
-        region: Region of the ARN in the parameters, which must be the client's. None: no ARN.
-        account: Account of the ARN in the parameters, which has its own endpoints. None: no ARN.
-        counted: Sets in a result the number of attempts, and whether an earlier one may have been written.
-        content_type: Format of the body. None: the client's format.
-    """
-
-    operation: str
-    body: bytes
-    parse: Callable[[bytes], T]
-    region: str | None = None
-    account: str | None = None
-    counted: Callable[[T, int, bool], T] | None = None
-    content_type: str | None = None
-
-    @property
-    def reads(self) -> bool:
-        """True if the operation changes nothing."""
-        return self.operation.startswith(("Get", "List", "Describe", "Subscribe"))
-
-    @property
-    def writes(self) -> bool:
-        """True if records may have been written when the outcome is unknown."""
-        return self.operation in ("PutRecord", "PutRecords")
 
 
 class ShardPage(msgspec.Struct, frozen=True):

@@ -1,6 +1,6 @@
 """AWS Signature Version 4: the headers that authenticate a request.
 
-Source: "Create a signed AWS API request", AWS IAM User Guide. Only the part that Kinesis needs: path "/", no query, no
+Source: "Create a signed AWS API request", AWS IAM User Guide. Only the part that JSON services need: path "/", no query, no
 presigned URLs, no chunks. The signature takes 4 microseconds per request, because the day's key is cached. The rest is the
 body's SHA-256.
 """
@@ -47,7 +47,7 @@ class Signer:
     def sign(
         self, credentials: Credentials, now: float, *, host: str, target: str, content_type: str, body: bytes
     ) -> list[tuple[str, str]]:
-        """Return all headers of a POST to Kinesis, including the signature.
+        """Return all headers of a POST, including the signature.
 
         Args:
             credentials: Credentials to sign with.

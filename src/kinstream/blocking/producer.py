@@ -13,6 +13,7 @@ from typing import Literal, TypeVar, Unpack
 import kinstream.producer
 from kinstream.aws import kinesis
 from kinstream.aws.client import ClientOptions
+from kinstream.aws.request import Request
 from kinstream.background import BackgroundLoop
 from kinstream.blocking.client import Client, OnStream
 from kinstream.blocking.delivery import Deliveries, Delivery
@@ -294,7 +295,7 @@ class Producer(OnStream):
             raise
         return self._send(request)
 
-    def _send(self, request: kinesis.Request[T]) -> T:
+    def _send(self, request: Request[T]) -> T:
         # The request was encoded in the caller's thread. Encoders and iterables may belong to it, as database cursors do.
         return self._background.run(self._producer._send(request))
 

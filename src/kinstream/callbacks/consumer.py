@@ -12,6 +12,7 @@ import msgspec
 
 import kinstream.consumer
 from kinstream.aws import kinesis
+from kinstream.aws.request import Malformed
 from kinstream.callbacks.face import TURN, Face, Prepared, account, reached, sent
 from kinstream.config import (
     Checkpoints,
@@ -376,7 +377,7 @@ def _parsed(response: GetRecordsResult[bytes]) -> GetRecordsResult[Any]:
             wrong = _not_json(record, error)
             break
     if wrong is not None:
-        raise kinesis.Malformed(wrong)
+        raise Malformed(wrong)
     return response
 
 

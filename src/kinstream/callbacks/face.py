@@ -15,10 +15,10 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 import kinstream.producer
-from kinstream.aws import kinesis
 from kinstream.aws.client import Client
 from kinstream.aws.credentials import Credentials
 from kinstream.aws.endpoint import Stream
+from kinstream.aws.request import Request
 from kinstream.background import BackgroundLoop
 from kinstream.clock import SYSTEM_CLOCK
 from kinstream.config import text
@@ -347,7 +347,7 @@ def reached(access: StreamAccess | None) -> tuple[Client, Stream]:
     return access.client, access.stream
 
 
-async def sent(client: Client, request: kinesis.Request[Any]) -> tuple[object, ...]:
+async def sent(client: Client, request: Request[Any]) -> tuple[object, ...]:
     """Send a request, and return its result as the callback's arguments."""
     return (await client.send(request),)
 

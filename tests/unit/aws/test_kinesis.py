@@ -13,7 +13,8 @@ from kinstream import ConfigError, EncryptionType, InvalidRecord, Record
 from kinstream.aws import kinesis
 from kinstream.aws.codec import CborCodec, Codec, JsonCodec
 from kinstream.aws.endpoint import Stream
-from kinstream.aws.kinesis import Malformed, ShardFilter, ShardFilterType
+from kinstream.aws.kinesis import ShardFilter, ShardFilterType
+from kinstream.aws.request import Malformed
 
 STREAM = Stream("events")
 ARN = Stream.parse("arn:aws:kinesis:eu-west-1:123456789012:stream/events")
