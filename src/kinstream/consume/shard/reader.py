@@ -293,6 +293,8 @@ class ShardReader:
             self._task.cancel()
         elif not await self._quiet(within) and self._task is not None:
             self._task.cancel()  # a handler still runs: its record is not completed
+        if self.state is State.LOST:
+            return
         await notify(self._context.listener, "revoked", self._assignment(successor))
         try:
             await self._checkpointer.with_retries(self.release)
