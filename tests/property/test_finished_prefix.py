@@ -7,13 +7,14 @@ import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kinstream.consume.lease.keep import SoleKeeper
 
-from kinstream import LeaseLost, Position, ReceivedRecord, Shard
+from kinstream import Position, ReceivedRecord
 from kinstream.consume.fetch.position import SHARD_END, TRIM_HORIZON
+from kinstream.consume.lease import changes
+from kinstream.consume.lease.lease import Lease, lease_of
 from kinstream.consume.lease.lease_store import MemoryLeaseTable
+from kinstream.consume.lease.row import RowKind
 from kinstream.consume.shard.progress import Progress, RunningRecord
-from kinstream.record import HashKeyRange, SequenceNumberRange
 
 Steps = st.lists(
     st.tuples(st.sampled_from(["begin", "finish", "finish_record"]), st.integers(0, 1 << 16)), max_size=200
@@ -54,32 +55,36 @@ POSITIONS = st.one_of(
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), POSITIONS), max_size=40), st.integers(0, 1 << 16))
-def test_checkpoints_of_workers_that_compete_for_a_shard_never_go_back(
+def test_checkpoints_of_workers_that_compete_for_a_shard_follow_the_owner(
     steps: list[tuple[int, Position]], seed: int
 ) -> None:
-    shard = Shard("shardId-000000000000", HashKeyRange("0", "1"), SequenceNumberRange("1"))
     chance = random.Random(seed)
 
     async def fight() -> None:
         table = MemoryLeaseTable()
-        keepers = [SoleKeeper(table, f"worker-{number}", "s") for number in range(3)]
+        await table.write(changes.create(Lease("s"), one_table=True))
+        known = [Lease("s", owner="nobody")] * 3
         holder: int | None = None
         stored = TRIM_HORIZON
         for worker, position in steps:
             if holder is None or chance.random() < 0.3:
-                assert await keepers[worker].acquire(shard, TRIM_HORIZON) == stored
+                row = await table.get(RowKind.LEASE, "s")
+                assert row is not None
+                taken = await table.write(changes.take(lease_of(row), f"worker-{worker}"))
+                assert taken.applied
+                assert taken.row is not None
+                known[worker] = lease_of(taken.row)
                 holder = worker
             elif chance.random() < 0.5:
                 worker = holder
-            try:
-                await keepers[worker].checkpoint(shard.shard_id, position)
-            except (LeaseLost, KeyError):
-                assert worker != holder
-            (lease,) = await table.list()
-            assert lease.checkpoint >= stored
-            if worker == holder:
-                assert lease.checkpoint == max(stored, position)
-            stored = lease.checkpoint
+            written = await table.write(changes.checkpoint(known[worker], position))
+            assert written.applied is (worker == holder)
+            if written.applied and written.row is not None:
+                known[worker] = lease_of(written.row)
+                stored = position
+            row = await table.get(RowKind.LEASE, "s")
+            assert row is not None
+            assert lease_of(row).checkpoint == stored
 
     asyncio.run(fight())
 

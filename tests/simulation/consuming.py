@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.doubles.kinesis import Kinesis
+from tests.doubles.leases import StoreOf
 from tests.doubles.network import Faults, Network
 from tests.doubles.pushing import PushFaults
 from tests.doubles.virtual_loop import LoopClock, VirtualLoop, simulate
@@ -35,8 +36,9 @@ from kinstream import (
     WireFormat,
 )
 from kinstream.consume.fetch.position import Position
-from kinstream.consume.lease.lease import Lease
-from kinstream.consume.lease.lease_store import MemoryLeaseStore, MemoryLeaseTable
+from kinstream.consume.lease.lease import lease_of
+from kinstream.consume.lease.lease_store import MemoryLeaseTable
+from kinstream.consume.lease.row import Listing, Row, RowKind, Write, Written
 
 STREAM = "orders"
 
@@ -171,11 +173,11 @@ class SpiedTable(MemoryLeaseTable):
     """The leases of all workers, one after another; it notes each checkpoint, and fails as planned."""
 
     def __init__(self, life: Life) -> None:
-        super().__init__()
+        super().__init__(clock=LoopClock())
         self._life = life
         self._random = random.Random(life.plan.seed)
 
-    async def list(self) -> list[Lease]:
+    async def list(self) -> Listing:
         self._fail()
         return await super().list()
 
@@ -183,13 +185,14 @@ class SpiedTable(MemoryLeaseTable):
         if self._random.random() < self._life.plan.store_fails:
             raise OSError("the store failed: it was drawn")
 
-    def _write(self, lease: Lease) -> Lease | None:
-        before = self._rows.get(lease.key)
+    async def write(self, write: Write) -> Written:
+        before = await self.get(RowKind.LEASE, write.key)
         self._fail()
-        written = super()._write(lease)
-        if written is not None and before is not None and written.checkpoint != before.checkpoint:
-            position = written.checkpoint
-            self._life.note("wrote", lease.key, None if position.ended else place_of(position))
+        written = await super().write(write)
+        if written.applied and before is not None and written.row is not None and write.kind is RowKind.LEASE:
+            stored, position = lease_of(before).checkpoint, lease_of(written.row).checkpoint
+            if position != stored:
+                self._life.note("wrote", write.key, None if position.ended else place_of(position))
         self._fail()  # written, and yet it failed
         return written
 
@@ -197,37 +200,50 @@ class SpiedTable(MemoryLeaseTable):
 class DeadTable(MemoryLeaseTable):
     """Lease table of a killed worker. Writes have no effect."""
 
-    def _write(self, lease: Lease) -> Lease | None:
-        return lease
+    async def write(self, write: Write) -> Written:
+        raise OSError("the worker was killed")
 
 
-class Store(MemoryLeaseStore):
-    """One worker's way to the leases."""
+class WorkerTable(MemoryLeaseTable):
+    """The table as one worker reaches it, until it is killed. The next worker knows that it has ended.
 
-    def __init__(self, table: SpiedTable) -> None:
-        super().__init__()
-        self._proxy = _Proxy(table)
+    Args:
+        table: The table of all workers.
+        killed: Ids of killed workers.
+    """
 
-    def table(self, application: str, stream: str) -> Any:
-        return self._proxy
+    def __init__(self, table: MemoryLeaseTable, killed: set[str]) -> None:
+        super().__init__(clock=LoopClock())
+        self._target = table
+        self._killed = killed
+        self._worker_id = ""
 
     def kill(self) -> None:
-        """Let nothing arrive any more."""
-        self._proxy.target = DeadTable()
+        """Let no write arrive any more."""
+        self._target = DeadTable()
+        self._killed.add(self._worker_id)
 
+    async def open(self, worker_id: str) -> None:
+        self._worker_id = worker_id
 
-class _Proxy:
-    """Stands for a table until its worker is killed."""
+    async def list(self) -> Listing:
+        await asyncio.sleep(0.002)
+        return await self._target.list()
 
-    def __init__(self, target: MemoryLeaseTable) -> None:
-        self.target = target
+    async def get(self, kind: RowKind, key: str) -> Row | None:
+        await asyncio.sleep(0.002)
+        return await self._target.get(kind, key)
 
-    def __getattr__(self, name: str) -> Any:
-        async def call(*args: Any) -> Any:
-            await asyncio.sleep(0.002)
-            return await getattr(self.target, name)(*args)
+    async def owned(self, owner: str) -> frozenset[str] | None:
+        await asyncio.sleep(0.002)
+        return await self._target.owned(owner)
 
-        return call
+    async def write(self, write: Write) -> Written:
+        await asyncio.sleep(0.002)
+        return await self._target.write(write)
+
+    async def dead(self, workers: frozenset[str]) -> frozenset[str]:
+        return workers & self._killed
 
 
 def live(plan: Plan) -> Story:
@@ -255,6 +271,7 @@ class Life:
             lambda now, operation: nothing if any(start <= now < start + 350 for start in starts) else faults,
         )
         self.table = SpiedTable(self)
+        self.killed: set[str] = set()
         self.steps: list[Step] = []
         self.lives = 0
         self.endings: Counter[str] = Counter()
@@ -284,14 +301,14 @@ class Life:
         while not self.all_is_done:
             self.dead = False
             self.in_work.clear()
-            store = Store(self.table)
-            consumer = self.consumer(store)
+            table = WorkerTable(self.table, self.killed)
+            consumer = self.consumer(StoreOf(table))
             working = asyncio.create_task(self.use(consumer))
             if kills:
                 kills -= 1
                 await asyncio.wait([working], timeout=self.random.expovariate(1 / 10))
                 self.dead = True
-                store.kill()
+                table.kill()
             else:
                 await self.wait_until_all_is_done(writing, working)
             await self.end(working, consumer)
@@ -335,7 +352,7 @@ class Life:
             await consumer.close()
         await consumer.client.close()
 
-    def consumer(self, store: Store) -> Consumer:
+    def consumer(self, store: StoreOf) -> Consumer:
         plan = self.plan
         client = Client(
             region="us-east-1",

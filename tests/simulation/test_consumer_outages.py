@@ -8,8 +8,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from tests.doubles.leases import StoreOf
 from tests.doubles.network import Fate, Faults
-from tests.doubles.virtual_loop import simulate
+from tests.doubles.virtual_loop import LoopClock, simulate
 from tests.simulation.failing import STREAM, FailingService
 
 from kinstream import (
@@ -29,8 +30,8 @@ from kinstream import (
     ShardStatus,
     Throttled,
 )
-from kinstream.consume.lease.lease import Lease
 from kinstream.consume.lease.lease_store import MemoryLeaseTable
+from kinstream.consume.lease.row import Write, Written
 from kinstream.kpl.builder import Builder
 
 
@@ -274,31 +275,16 @@ class FailingTable(MemoryLeaseTable):
     """
 
     def __init__(self, start: float, end: float) -> None:
-        super().__init__()
+        super().__init__(clock=LoopClock())
         self.start, self.end = start, end
 
     def check(self) -> None:
         if self.start <= asyncio.get_running_loop().time() < self.end:
             raise OSError("lease store 'checkpoints.db': database is locked")
 
-    async def checkpoint(self, lease: Lease) -> bool:
+    async def write(self, write: Write) -> Written:
         self.check()
-        return await super().checkpoint(lease)
-
-    async def create(self, lease: Lease) -> bool:
-        self.check()
-        return await super().create(lease)
-
-
-class Store(MemoryLeaseStore):
-    """Keeps leases in one table."""
-
-    def __init__(self, table: MemoryLeaseTable) -> None:
-        super().__init__()
-        self._table = table
-
-    def table(self, application: str, stream: str) -> MemoryLeaseTable:
-        return self._table
+        return await super().write(write)
 
 
 @pytest.mark.parametrize("program", [run, iterate])
@@ -306,7 +292,7 @@ def test_store_that_is_locked(caplog: pytest.LogCaptureFixture, program: Program
     async def story() -> tuple[list[ShardStatus], ConsumerStatistics]:
         ground = Ground({}, shards=2)
         ground.write(4)
-        consumer = ground.consumer(lease_store=Store(FailingTable(5.0, 25.0)), checkpoints=Checkpoints(interval=0.5))
+        consumer = ground.consumer(lease_store=StoreOf(FailingTable(5.0, 25.0)), checkpoints=Checkpoints(interval=0.5))
         running = asyncio.create_task(program(consumer))
         await asyncio.sleep(5.2)
         ground.write(10)
@@ -337,7 +323,7 @@ def test_store_that_is_locked(caplog: pytest.LogCaptureFixture, program: Program
 def test_lease_that_cannot_be_taken_at_first(caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         ground = Ground({}, shards=3)
-        await read(ground, 30, lease_store=Store(FailingTable(0.0, 5.0)))
+        await read(ground, 30, lease_store=StoreOf(FailingTable(0.0, 5.0)))
 
     with caplog.at_level(logging.INFO, "kinstream"):
         simulate(story)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.doubles.leases import store_leases, stored_leases, take_lease
 from tests.doubles.river import Catch, River, river
 
 from kinstream import (
@@ -33,7 +34,6 @@ from kinstream import (
     UsageError,
     events,
 )
-from kinstream.consume.lease.lease import Lease
 from kinstream.kpl.builder import Builder
 
 
@@ -47,10 +47,6 @@ def consumer(stream: River, store: Any, **options: Any) -> Consumer:
     return Consumer(
         "events", application="app", lease_store=store, client=stream.client, **({"until": "now"} | options)
     )
-
-
-async def rows(store: Any) -> dict[str, Lease]:
-    return {lease.key: lease for lease in await store.table("app", "events").list()}
 
 
 async def taken(reader: Consumer, count: int) -> list[int]:
@@ -89,7 +85,7 @@ async def test_restarted_before_anything_is_done_it_begins_with_the_record_that_
     store = MemoryLeaseStore() if kind is MemoryLeaseStore else SQLiteLeaseStore(tmp_path / "checkpoints.db")
     async with consumer(stream, store, start={shard_id: Position.at(numbers[2])}) as reader:
         assert await taken(reader, 1) == [2]
-    assert (await rows(store))[shard_id].checkpoint == Position.at(numbers[2])
+    assert (await stored_leases(store))[shard_id].checkpoint == Position.at(numbers[2])
     async with consumer(stream, store) as reader:
         assert [int(record.data) async for record in reader] == [2, 3, 4]
     await store.close()
@@ -116,7 +112,7 @@ async def test_checkpoint_inside_an_aggregate_is_exact(stream: River) -> None:
     store = MemoryLeaseStore()
     async with consumer(stream, store) as reader:
         assert await taken(reader, 3) == [0, 1, 2]
-    (lease,) = (await rows(store)).values()
+    (lease,) = (await stored_leases(store)).values()
     assert lease.checkpoint.subsequence_number == 1
     async with consumer(stream, store) as reader:
         records = [record async for record in reader]
@@ -135,10 +131,10 @@ async def test_end_of_a_shard_is_written_once_its_last_record_is_done_and_names_
     store = MemoryLeaseStore()
     async with consumer(stream, store) as reader:
         await taken(reader, 20)
-    assert not (await rows(store))["shardId-000000000000"].checkpoint.ended
+    assert not (await stored_leases(store))["shardId-000000000000"].checkpoint.ended
     async with consumer(stream, store) as reader:
         assert [int(record.data) async for record in reader] == [19]
-    leases = await rows(store)
+    leases = await stored_leases(store)
     assert leases["shardId-000000000000"].checkpoint.ended
     assert leases["shardId-000000000000"].children == ("shardId-000000000001", "shardId-000000000002")
     assert leases["shardId-000000000001"].parents == ("shardId-000000000000",)
@@ -171,13 +167,13 @@ async def test_manually_checkpointed_shard_ends_only_with_its_last_record(stream
         async for record in reader:
             kept.append(record)
             if len(kept) == 20:
-                assert not (await rows(store))["shardId-000000000000"].checkpoint.ended
+                assert not (await stored_leases(store))["shardId-000000000000"].checkpoint.ended
                 await kept[8].checkpoint()
-                assert (await rows(store))["shardId-000000000000"].checkpoint == Position.after(
+                assert (await stored_leases(store))["shardId-000000000000"].checkpoint == Position.after(
                     kept[8].sequence_number, 0
                 )
                 await kept[9].checkpoint()
-                ended = (await rows(store))["shardId-000000000000"]
+                ended = (await stored_leases(store))["shardId-000000000000"]
                 assert ended.checkpoint.ended
                 assert len(ended.children) == 2
                 break
@@ -193,7 +189,7 @@ async def test_manual_checkpoint_never_passes_records_that_are_still_being_handl
             await free.wait()
         if int(record.data) == 15:
             await record.checkpoint()
-            (lease,) = (await rows(store)).values()
+            (lease,) = (await stored_leases(store)).values()
             assert not lease.checkpoint.is_number or int(lease.checkpoint.sequence_number) < int(record.sequence_number)
             free.set()
 
@@ -203,24 +199,38 @@ async def test_manual_checkpoint_never_passes_records_that_are_still_being_handl
         assert [int(record.data) async for record in reader] == list(range(16, 20))
 
 
-async def test_second_reader_takes_over_and_the_first_finds_out_when_it_writes(stream: River) -> None:
+async def test_lost_lease_ends_its_shard_but_not_the_iteration(stream: River) -> None:
     await stream.write(50)
+    await stream.split("shardId-000000000000")
     store = MemoryLeaseStore()
-    lost: list[events.Event] = []
-    first = consumer(stream, store, until=None, observer=lost.append)
+    seen: list[events.Event] = []
+    first = consumer(stream, store, until=None, observer=seen.append)
     records = aiter(first)
     for _ in range(10):
         record = await anext(records)
-    async with consumer(stream, store) as second:
-        assert len([each async for each in second]) == 50
+    await take_lease(store, "shardId-000000000000")
     with pytest.raises(LeaseLost):
         await record.checkpoint()
-    with pytest.raises(LeaseLost):
-        [each async for each in records]
+    assert events.ShardLeaseLost("shardId-000000000000") in seen
+    following = asyncio.ensure_future(anext(records))
+    done, _ = await asyncio.wait([following], timeout=0.2)
+    assert not done, "reading continues with other shards, of which there is none"
     await first.close()
-    assert events.ShardLeaseLost("shardId-000000000000") in lost
-    async with consumer(stream, store) as third:
-        assert [each async for each in third] == []
+    with pytest.raises(StopAsyncIteration):
+        await following
+
+
+async def test_end_time_is_refused_while_another_worker_holds_leases(stream: River) -> None:
+    await stream.write(5)
+    store = MemoryLeaseStore()
+    first = consumer(stream, store, until=None)
+    records = aiter(first)
+    await anext(records)
+    second = consumer(stream, store)
+    with pytest.raises(UsageError, match=r"until: the stream is shared: .* holds leases"):
+        await anext(aiter(second))
+    await second.close()
+    await first.close()
 
 
 async def test_time_of_a_latest_start_is_kept(stream: River) -> None:
@@ -249,8 +259,7 @@ async def test_killed_before_its_first_checkpoint_it_continues_from_its_start_an
     running = asyncio.create_task(reader.run(lambda record: None))
     await begun.wait()
     kept = MemoryLeaseStore()  # its leases as a SIGKILL leaves them
-    for lease in (await rows(store)).values():
-        await kept.table("app", "events").create(lease)
+    await store_leases(kept, (await stored_leases(store)).values())
     await reader.close()
     await running
     await stream.write(10)
@@ -273,7 +282,7 @@ async def test_checkpoints_are_stored_while_reading_continues(stream: River) -> 
     async with consumer(stream, store, until=None, checkpoints=Checkpoints(interval=0.05)) as reader:
         async for record in reader:
             if int(record.data) == 9:
-                while not (lease := (await rows(store))["shardId-000000000000"]).checkpoint.is_number:  # noqa: ASYNC110
+                while not (lease := (await stored_leases(store))["shardId-000000000000"]).checkpoint.is_number:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
                 break
     assert int(lease.checkpoint.sequence_number) < int(record.sequence_number)
@@ -363,7 +372,7 @@ async def test_seek_reads_again_from_there_and_moves_the_checkpoint(stream: Rive
             places[number] = record.sequence_number
             if len(numbers) == 30:
                 await reader.seek(record.shard_id, Position.at(places[10]))
-                assert (await rows(store))[record.shard_id].checkpoint == Position.at(places[10])
+                assert (await stored_leases(store))[record.shard_id].checkpoint == Position.at(places[10])
     assert numbers == [*range(30), *range(10, 60)]
 
 
@@ -494,8 +503,7 @@ async def test_checkpoint_by_hand_is_written_or_raises(stream: River) -> None:
     reader = consumer(stream, store, until=None, checkpoints="manual")
     records = aiter(reader)
     record = await anext(records)
-    async with consumer(stream, store) as second:
-        assert len([each async for each in second]) == 10
+    await take_lease(store, record.shard_id)
     for _ in range(2):
         with pytest.raises(LeaseLost):
             await record.checkpoint()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.doubles.leases import StoreOf, stored_leases
 from tests.doubles.proxy import Break, Trouble, fault_proxy
 from tests.doubles.river import Catch, River, river
 
@@ -35,8 +36,8 @@ from kinstream import (
     SQLiteLeaseStore,
     events,
 )
-from kinstream.consume.lease.lease import Lease
 from kinstream.consume.lease.lease_store import MemoryLeaseTable
+from kinstream.consume.lease.row import Update, Write, Written
 from kinstream.kpl.message import MAGIC
 
 QUICK: dict[str, Any] = {"max_attempts": 3, "initial_delay": 0.01}
@@ -392,25 +393,22 @@ async def test_store_that_fails_for_a_while_costs_no_checkpoint(stream: River) -
     class Moody(MemoryLeaseTable):
         left = 2
 
-        async def checkpoint(self, lease: Lease) -> bool:
-            self.left -= 1
-            if self.left >= 0:
-                raise OSError("no space left")
-            return await super().checkpoint(lease)
+        async def write(self, write: Write) -> Written:
+            if isinstance(write.change, Update) and "checkpoint" in write.change.set:
+                self.left -= 1
+                if self.left >= 0:
+                    raise OSError("no space left")
+            return await super().write(write)
 
-    class Store(MemoryLeaseStore):
-        def table(self, application: str, stream: str) -> MemoryLeaseTable:
-            return moody
-
-    moody = Moody()
+    store = StoreOf(Moody())
     seen: list[events.Event] = []
     await stream.write(20)
-    async with consumer(stream, ErrorPolicy(), Store(), observer=seen.append) as reader:
+    async with consumer(stream, ErrorPolicy(), store, observer=seen.append) as reader:
         assert len([record async for record in reader]) == 20
     assert [type(event) for event in seen if isinstance(event, events.CheckpointFailed)] == [
         events.CheckpointFailed
     ] * 2
-    (lease,) = await moody.list()
+    (lease,) = (await stored_leases(store)).values()
     assert lease.checkpoint.is_number
 
 
@@ -474,7 +472,7 @@ async def test_record_whose_handler_raises_what_is_no_plain_exception_is_not_don
     store = MemoryLeaseStore()
     raised = await ends_by(stream, shape, Raises(error), store)
     assert isinstance(raised, ConsumeError if error in (asyncio.CancelledError, StopIteration) else RuntimeError)
-    (lease,) = await store.table("app", "events").list()
+    lease = (await stored_leases(store))["shardId-000000000000"]
     assert not lease.checkpoint.ended
     async with consumer(stream, ErrorPolicy(), store) as reader:
         assert min([int(record.data) async for record in reader]) == 7

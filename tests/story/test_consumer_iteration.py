@@ -9,6 +9,7 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
+from tests.doubles.leases import stored_leases
 from tests.doubles.river import River, river
 
 from kinstream import Consumer, Handling, MemoryLeaseStore, Polling, Position, ReceivedRecord, Record, UsageError
@@ -25,7 +26,7 @@ def consumer(stream: River, store: MemoryLeaseStore, **options: Any) -> Consumer
 
 
 async def checkpoint(store: MemoryLeaseStore) -> Position:
-    (lease,) = await store.table("app", "events").list()
+    (lease,) = (await stored_leases(store)).values()
     return lease.checkpoint
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.doubles.leases import store_leases
 from tests.doubles.river import River, river
 from tests.simulation.reader import pack
 
@@ -105,9 +106,8 @@ async def test_shard_that_expired_unfinished_was_lost_and_its_finished_sibling_w
     async with Consumer("events", start="TRIM_HORIZON", until="now", client=stream.client) as consumer:
         read = [record async for record in consumer if record.shard_id == SECOND]
     position = Position.after(read[3].sequence_number, 0)
-    table = reader.options["lease_store"].table("app", "events")
-    await table.create(Lease(FINISHED, checkpoint=SHARD_END))
-    await table.create(Lease(SECOND, checkpoint=position))
+    leases = [Lease(FINISHED, checkpoint=SHARD_END), Lease(SECOND, checkpoint=position)]
+    await store_leases(reader.options["lease_store"], leases)
     await stream.merge(FINISHED, SECOND)
     stream.server.advance(DAY)
     await stream.write(3)

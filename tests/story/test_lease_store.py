@@ -6,22 +6,28 @@ import asyncio
 import multiprocessing
 from pathlib import Path
 
+from tests.doubles.leases import store_leases, stored_leases
+
 from kinstream import Position, SQLiteLeaseStore
-from kinstream.consume.lease.lease import Lease
+from kinstream.consume.lease import changes
+from kinstream.consume.lease.lease import Lease, lease_of
+from kinstream.consume.lease.row import RowKind
 
 
-def _take_and_write(path: str, worker: int) -> int:
-    """Try to write a hundred checkpoints. Return how many were written."""
+def _write_checkpoints(path: str, worker: int) -> int:
+    """Try to write a hundred checkpoints, in competition with others. Return how many were written."""
 
     async def work() -> int:
-        store = SQLiteLeaseStore(path)
-        table = store.table("app", "events")
+        table = SQLiteLeaseStore(path).table("app", "events")
+        await table.open(f"worker-{worker}")
         written = 0
         for _ in range(100):
-            (lease,) = await table.list()
+            row = await table.get(RowKind.LEASE, "s")
+            assert row is not None
+            lease = lease_of(row)
             step = int(lease.checkpoint.sequence_number) + 1 if lease.checkpoint.is_number else 1
-            written += await table.checkpoint(lease.checkpointed(Position.after(str(step), 0)))
-        await store.close()
+            written += (await table.write(changes.checkpoint(lease, Position.after(str(step), 0)))).applied
+        await table.close()
         return written
 
     return asyncio.run(work())
@@ -30,11 +36,10 @@ def _take_and_write(path: str, worker: int) -> int:
 async def test_processes_share_a_file_and_no_write_is_lost(tmp_path: Path) -> None:
     path = str(tmp_path / "leases.db")
     store = SQLiteLeaseStore(path)
-    await store.table("app", "events").create(Lease("s", "me", 0))
+    await store_leases(store, [Lease("s", owner="me")])
     spawn = multiprocessing.get_context("spawn")
     with spawn.Pool(2) as pool:
-        written = await asyncio.to_thread(pool.starmap, _take_and_write, [(path, 0), (path, 1)])
-    (lease,) = await store.table("app", "events").list()
+        written = await asyncio.to_thread(pool.starmap, _write_checkpoints, [(path, 0), (path, 1)])
+    (lease,) = (await stored_leases(store)).values()
     assert lease.counter == sum(written) > 100
     assert lease.checkpoint == Position.after(str(sum(written)), 0)
-    await store.close()

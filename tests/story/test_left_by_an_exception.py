@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from tests.doubles.leases import StoreOf
 from tests.doubles.streams import Place, local_stream
 
 from kinstream import Consumer, Credentials, DeliveryPolicy, blocking, callbacks
-from kinstream.consume.lease.lease import Lease
-from kinstream.consume.lease.lease_store import MemoryLeaseStore, MemoryLeaseTable
+from kinstream.consume.lease.lease_store import MemoryLeaseTable
+from kinstream.consume.lease.row import Update, Write, Written
 
 NOWHERE = "http://127.0.0.1:1"
 """No server listens there."""
@@ -96,24 +97,20 @@ def test_ctrl_c_drains_for_five_seconds_at_most_and_a_second_one_not_at_all(styl
     assert "30 records were not written" in raised.__notes__[0]
 
 
-class _Failing(MemoryLeaseStore):
-    """A store in which no checkpoint can be written."""
+class _Failing(MemoryLeaseTable):
+    """A table in which no checkpoint can be written."""
 
-    def table(self, application: str, stream: str) -> MemoryLeaseTable:
-        table = super().table(application, stream)
-
-        async def fail(lease: Lease) -> bool:
+    async def write(self, write: Write) -> Written:
+        if isinstance(write.change, Update) and "checkpoint" in write.change.set:
             raise OSError("the disk is full")
-
-        table.checkpoint = fail  # type: ignore[method-assign]
-        return table
+        return await super().write(write)
 
 
 def test_last_checkpoints_of_a_blocking_consumer_that_cannot_be_written_become_a_note(place: Place) -> None:
     with blocking.Producer(place.stream, **place.options) as producer:
         producer.put_many([(b"data", "key")] * 3).results()
     own = LookupError()
-    options: dict[str, Any] = {"application": "app", "lease_store": _Failing(), "start": "TRIM_HORIZON"}
+    options: dict[str, Any] = {"application": "app", "lease_store": StoreOf(_Failing()), "start": "TRIM_HORIZON"}
     with pytest.raises(LookupError) as raised, blocking.Consumer(place.stream, **options, **place.options) as consumer:  # noqa: PT012
         records = iter(consumer)
         next(records)
@@ -125,7 +122,7 @@ def test_last_checkpoints_of_a_blocking_consumer_that_cannot_be_written_become_a
 
 async def test_last_checkpoints_of_an_asyncio_consumer_that_cannot_be_written_become_a_note(place: Place) -> None:
     own = LookupError()
-    options: dict[str, Any] = {"application": "app", "lease_store": _Failing(), "start": "TRIM_HORIZON"}
+    options: dict[str, Any] = {"application": "app", "lease_store": StoreOf(_Failing()), "start": "TRIM_HORIZON"}
     with pytest.raises(LookupError) as raised:  # noqa: PT012
         async with Consumer(place.stream, **options, **place.options) as consumer:
             records = aiter(consumer)
