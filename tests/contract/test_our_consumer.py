@@ -148,5 +148,4 @@ async def test_restarted_consumer_continues_after_the_last_completed_record(
         found = (await take(reader, 8))[:-1]  # the last one is being handled
     async with Consumer(stream.name, **options) as reader:
         found += await take(reader, 13)
-    await store.close()
     assert [int(record.data) for record in found] == list(range(20))

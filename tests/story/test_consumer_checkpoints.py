@@ -88,7 +88,6 @@ async def test_restarted_before_anything_is_done_it_begins_with_the_record_that_
     assert (await stored_leases(store))[shard_id].checkpoint == Position.at(numbers[2])
     async with consumer(stream, store) as reader:
         assert [int(record.data) async for record in reader] == [2, 3, 4]
-    await store.close()
 
 
 async def test_stored_checkpoint_wins_over_the_start(stream: River) -> None:
@@ -529,9 +528,9 @@ async def test_checkpoint_file_that_was_deleted_under_a_running_consumer_is_noti
     for _ in range(5):
         await seen.get()
     other = SQLiteLeaseStore(path)
-    while not (await rows(other))["shardId-000000000000"].checkpoint.is_number:  # noqa: ASYNC110
+    while not (await stored_leases(other))["shardId-000000000000"].checkpoint.is_number:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
-    await other.close()
+
     path.unlink()
     if busy:
         await stream.write(1)

@@ -147,7 +147,7 @@ def in_threads() -> None:
                 batch.checkpoint()
             consumer.run(lambda record: print(record.data))
             consumer.run_batches(lambda batch: print(len(batch)))
-            assert_type(consumer.status(), list[ShardStatus])
+            assert_type(consumer.status(), ConsumerStatus)
 
 
 def written(error: KinesisError | None, result: PutRecordResult | None) -> None: ...
@@ -268,7 +268,7 @@ async def reading_whole_streams() -> None:
     await consumer.run(handle)
     await consumer.run_batches(in_threads)
     await consumer.seek("shardId-000000000000", "LATEST")
-    assert_type(consumer.status(), list[ShardStatus])
+    assert_type(consumer.status(), ConsumerStatus)
     ErrorPolicy(then=Producer("dead-letters"))
     ErrorPolicy(then=blocking.Producer("dead-letters"))
     ErrorPolicy(then=lambda record, error: print(record.data, error))
