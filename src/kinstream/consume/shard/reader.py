@@ -293,8 +293,8 @@ class ShardReader:
             self._task.cancel()
         elif not await self._quiet(within) and self._task is not None:
             self._task.cancel()  # a handler still runs: its record is not completed
-        if self.state is State.LOST:
-            return
+        if self._origin.lost:
+            return  # the tenure ended in the meantime
         await notify(self._context.listener, "revoked", self._assignment(successor))
         try:
             await self._checkpointer.with_retries(self.release)
