@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from fractions import Fraction
 
 import msgspec
 
-from kinstream.consume.fleet.view import View
-from kinstream.consume.lease.row import Write
+from kinstream.consume.fleet.leader import leads
+from kinstream.consume.fleet.view import MOVES, REMEMBERED_MOVES, ObservedLease, ObservedWorker, View
+from kinstream.consume.lease import changes
+from kinstream.consume.lease.lease import Lease
+from kinstream.consume.lease.row import Update, Write
+
+CALM = 3
+"""Failovers without a worker that joins or leaves, after which a lease may be moved again regardless of its earlier moves."""
+MOVES_IN_UNREST = 2
+"""Maximum number of moves of a lease during `RECENT`, while workers join and leave. Then only a worker that leaves moves it."""
+RECENT = 60
+"""Failovers for which an earlier move of a lease counts."""
 
 
 class MoveKind(StrEnum):
@@ -50,17 +63,89 @@ def moves(view: View, me: str, *, handoff_timeout: float) -> list[Move]:
         me: Id of this worker.
         handoff_timeout: Seconds for which a worker may complete the records being handled.
     """
-    raise NotImplementedError
+    if not leads(view, me):
+        return []
+    plan = _Plan(view, view.members())
+    leavers = {worker_id for worker_id, worker in view.workers.items() if worker.leaving}
+    available, leaving = [], []
+    for key, lease in sorted(view.leases.items()):
+        if lease.finished:
+            continue
+        if view.available(key):
+            available.append(lease)
+        elif lease.lease.owner in plan.members:
+            plan.add(lease, lease.lease.owner)
+        elif lease.handoff_since is not None:
+            available.append(lease)  # its next owner has ended, and it is transferred if the handoff takes too long
+        elif lease.reader in leavers:
+            leaving.append(lease)
+    plan.set_targets(len(available) + len(leaving))
+    found: list[Move] = []
+    overdue = handoff_timeout + view.failover
+    for lease in sorted(available, key=plan.order):
+        to = plan.place(lease, lease.lease.owner, lease.reader)
+        if to is None:
+            continue
+        if view.available(lease.lease.key):
+            write = _noted(view, lease, to, changes.assign(lease.lease, to))
+            found.append(Move(lease.lease.key, MoveKind.ASSIGN, lease.reader, to, write))
+        elif _handoff_lasts(lease) > overdue:
+            write = _noted(view, lease, to, changes.assign(lease.lease, to))
+            found.append(Move(lease.lease.key, MoveKind.FORCE, lease.reader, to, write))
+    for lease in plan.owned():
+        if _handoff_lasts(lease) > overdue:
+            to = str(lease.lease.owner)
+            write = changes.force_handoff(lease.lease)
+            found.append(Move(lease.lease.key, MoveKind.FORCE, lease.reader, to, write))
+    for lease in sorted([*leaving, *plan.surplus()], key=plan.order):
+        to = plan.place(lease)
+        if to is not None:
+            write = _noted(view, lease, to, changes.hand_off(lease.lease, to))
+            found.append(Move(lease.lease.key, MoveKind.HAND_OFF, lease.reader, to, write))
+    return found
 
 
 def successors(view: View, me: str) -> dict[str, str | None]:
-    """Return the next owner of each lease that a worker reads, so that the remaining workers are in balance. None: no worker.
+    """Return the next owner of each lease of a worker, so that the remaining workers are in balance. None: no worker.
+
+    They include leases that are being handed off to it. It must pass them to the next owner when it gets them.
 
     Args:
         view: The rows.
         me: Id of the worker that leaves.
     """
-    raise NotImplementedError
+    plan = _Plan(view, {worker_id: worker for worker_id, worker in view.members().items() if worker_id != me}, me)
+    own: list[ObservedLease] = []
+    found: dict[str, str | None] = {}
+    for key, lease in sorted(view.leases.items()):
+        if lease.finished:
+            continue
+        if lease.lease.owner in plan.members and not view.available(key):
+            plan.add(lease, lease.lease.owner)
+            if lease.reader == me:
+                found[key] = lease.lease.owner  # its handoff is in progress
+        elif me in (lease.reader, lease.lease.owner):
+            own.append(lease)
+    plan.set_targets(len(own))
+    return found | {lease.lease.key: plan.place(lease) for lease in sorted(own, key=plan.order)}
+
+
+def departure(view: View, lease: Lease, me: str) -> tuple[Write, str | None]:
+    """Return the write by which a worker that leaves begins to give up a lease, and its next owner.
+
+    Args:
+        view: The rows.
+        lease: The lease as its owner knows it. No handoff of it is in progress.
+        me: Id of the worker that leaves.
+
+    Returns:
+        A handoff to the next owner, after which the worker completes the records being handled. None as the next owner: there is
+        no other worker, and the write releases the lease, so it must follow the last checkpoint.
+    """
+    to = successors(view, me).get(lease.key)
+    if to is None:
+        return changes.release(lease), None
+    return _noted(view, view.leases[lease.key], to, changes.hand_off(lease, to)), to
 
 
 def successor(view: View, key: str, me: str) -> str | None:
@@ -71,9 +156,163 @@ def successor(view: View, key: str, me: str) -> str | None:
         key: Key of the lease.
         me: Id of the worker that leaves.
     """
-    raise NotImplementedError
+    return successors(view, me).get(key)
 
 
 def uneven(view: View) -> bool:
-    """Return True if a worker has more or fewer leases than its share, rounded up or down, or a lease has no reader."""
-    raise NotImplementedError
+    """Return True if a worker has more or fewer leases than its share, rounded up or down, or a lease has no reader.
+
+    Leases of workers without a row are not counted: a leader cannot move them.
+    """
+    plan = _Plan(view, view.members())
+    for key, lease in view.leases.items():
+        if not lease.finished:
+            if view.available(key):
+                return True
+            if lease.lease.owner in plan.members:
+                plan.add(lease, lease.lease.owner)
+    plan.set_targets(0)
+    return any(True for _ in plan.surplus(all_of_them=True))
+
+
+class _Plan:
+    """Targets of the members, and their leases as they will be.
+
+    Args:
+        view: The rows.
+        members: Workers that may get leases.
+        salt: Decides between equal workers.
+    """
+
+    def __init__(self, view: View, members: Mapping[str, ObservedWorker], salt: str = "") -> None:
+        self.members = members
+        self._view = view
+        self._salt = salt
+        self._owned: dict[str, list[ObservedLease]] = {member: [] for member in members}
+        self._loads: dict[str, int] = {}
+        self._targets: dict[str, int] = {}
+
+    def add(self, lease: ObservedLease, owner: str | None) -> None:
+        """Add a lease that a member has, or that is handed off to it."""
+        assert owner is not None
+        self._owned[owner].append(lease)
+
+    def set_targets(self, others: int) -> None:
+        """Compute the targets, once all owned leases are added. `others` is the number of leases to be placed."""
+        self._loads = {member: len(leases) for member, leases in self._owned.items()}
+        self._targets = _targets(self.members, self._loads, others)
+
+    def owned(self) -> Iterable[ObservedLease]:
+        """Return the leases that were added."""
+        return (lease for leases in self._owned.values() for lease in leases)
+
+    def place(self, lease: ObservedLease, *preferred: str | None) -> str | None:
+        """Return the member that gets a lease: a preferred one, or the one furthest below its target. None: all have theirs."""
+        able = [one for one in self.members if self._below(one) > 0]
+        to = next((one for one in preferred if one in able), None)
+        to = to or max(able, key=lambda one: self._rank(one, lease), default=None)
+        if to is not None:
+            self._loads[to] += 1
+        return to
+
+    def surplus(self, *, all_of_them: bool = False) -> list[ObservedLease]:
+        """Return the leases above the targets of their owners, without those that are not to be moved now.
+
+        The lease that came last leaves first. So a worker that returns gets back the leases that it had, and all others stay.
+
+        Args:
+            all_of_them: True to include those that are not to be moved now.
+        """
+        view = self._view
+        calm = view.seen - view.unrest > CALM * view.failover
+        found: list[ObservedLease] = []
+        for member, leases in self._owned.items():
+            above = len(leases) - self._targets[member]
+            if above <= 0:
+                continue
+            recent = {lease.lease.key: _recent_moves(view, lease) for lease in leases}
+            movable = [
+                lease
+                for lease in leases
+                if all_of_them
+                or (lease.lease.checkpoint_owner is None and (calm or recent[lease.lease.key] < MOVES_IN_UNREST))
+            ]
+            movable.sort(key=lambda lease: (recent[lease.lease.key] >= MOVES_IN_UNREST, *_latest_first(lease)))
+            found += movable[:above]
+        return found
+
+    def _below(self, member: str) -> int:
+        return self._targets[member] - self._loads[member]
+
+    def order(self, lease: ObservedLease) -> tuple[int, str]:
+        """Return the order in which leases are placed: those that have moved most may choose first."""
+        return -_recent_moves(self._view, lease), lease.lease.key
+
+    def _rank(self, member: str, lease: ObservedLease) -> tuple[float, float, int]:
+        # When all workers are replaced one by one, the worker that was started last is the last one to be stopped.
+        below, started = self._below(member) / self.members[member].weight, self.members[member].started
+        digest = zlib.crc32(f"{self._salt}/{member}/{lease.lease.key}".encode())
+        return (started, below, digest) if _recent_moves(self._view, lease) else (below, started, digest)
+
+
+def _targets(members: Mapping[str, ObservedWorker], loads: Mapping[str, int], others: int) -> dict[str, int]:
+    """Return the number of leases for each member: its share by weight, rounded down or up, within its maximum.
+
+    Of the members that are equal, those with more leases now get the larger number, so that few leases move.
+    """
+    total = sum(loads.values()) + others
+    targets: dict[str, int] = {}
+    open_members = set(members)
+    while open_members:
+        weights = sum(Fraction(members[one].weight) for one in open_members)
+        shares = {one: Fraction(members[one].weight) * total / weights for one in open_members}
+        full = {one for one, share in shares.items() if share > _most(members[one], total)}
+        if not full:
+            break
+        for one in full:
+            targets[one] = _most(members[one], total)
+            total -= targets[one]
+        open_members -= full
+    else:
+        return targets
+    targets |= {one: int(share) for one, share in shares.items()}
+    remaining = total - sum(int(share) for share in shares.values())
+
+    def order(one: str) -> tuple[bool, Fraction, float, str]:
+        share = shares[one]
+        return loads[one] <= int(share), int(share) - share, -members[one].started, one
+
+    candidates = sorted((one for one in open_members if shares[one] > int(shares[one])), key=order)
+    for one in candidates[:remaining]:
+        targets[one] += 1
+    return targets
+
+
+def _most(member: ObservedWorker, total: int) -> int:
+    return total if member.max_leases is None else member.max_leases
+
+
+def _noted(view: View, lease: ObservedLease, to: str, write: Write) -> Write:
+    """Return a write of the leader that also stores the time of the move."""
+    assert isinstance(write.change, Update)
+    if lease.last_reader in (None, to):
+        return write
+    times: list[float] = [round(moved - view.seen + view.time) for moved in lease.moves if _is_recent(view, moved)]
+    columns = {**write.change.set, MOVES: [*times, round(view.time)][-REMEMBERED_MOVES:]}
+    return msgspec.structs.replace(write, change=msgspec.structs.replace(write.change, set=columns))
+
+
+def _is_recent(view: View, moved: float) -> bool:
+    return view.seen - moved <= RECENT * view.failover
+
+
+def _handoff_lasts(lease: ObservedLease) -> float:
+    return 0.0 if lease.handoff_since is None else lease.seen - lease.handoff_since
+
+
+def _recent_moves(view: View, lease: ObservedLease) -> int:
+    return sum(_is_recent(view, moved) for moved in lease.moves)
+
+
+def _latest_first(lease: ObservedLease) -> tuple[float, str]:
+    return -lease.moves[-1] if lease.moves else 0.0, lease.lease.key

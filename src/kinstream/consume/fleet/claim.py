@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from kinstream.consume.fleet.view import View
+from kinstream.consume.fleet.view import INSTANCE, ObservedLease, View
+from kinstream.consume.lease import changes
 from kinstream.consume.lease.row import Row, Write
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ def claims(view: View, me: str, random: Random, *, max_leases: int | None = None
 
     If a lease was not renewed for three failovers, only such leases are taken, without regard to the share. Else leases without
     owner and expired ones are taken up to the share. If there are none, one lease is stolen from the worker with the most.
+    Finished leases are not taken. A worker that has only finished leases counts as one of the workers.
 
     Args:
         view: The rows.
@@ -31,7 +34,45 @@ def claims(view: View, me: str, random: Random, *, max_leases: int | None = None
         random: Decides between leases.
         max_leases: Maximum number of leases of this worker. None: no maximum.
     """
-    raise NotImplementedError
+    unfinished = {key: lease for key, lease in view.leases.items() if not lease.finished}
+    held = Counter(lease.reader for key, lease in unfinished.items() if not view.available(key))
+    most = len(unfinished) if max_leases is None else max_leases
+    capacity = max(0, most - held[me])
+    available = [lease for key, lease in sorted(unfinished.items()) if view.available(key)]
+    random.shuffle(available)
+    expired_long = [lease for lease in available if lease.seen - lease.moved > LONG_EXPIRED * view.failover]
+    if expired_long:
+        return _take(expired_long[:capacity], me)
+    share = _share(view, len(unfinished), me)
+    need = min(share - held[me], capacity)
+    if need <= 0:
+        return []
+    if available:
+        return _take(available[:need], me)
+    return _take(_stolen(view, me, need, share, held, random), me)
+
+
+def _stolen(
+    view: View, me: str, need: int, share: int, held: Counter[str | None], random: Random
+) -> list[ObservedLease]:
+    others = [(count, str(owner)) for owner, count in held.items() if owner != me]
+    if not others:
+        return []
+    count, owner = max(others)
+    steals = min(need, max(0, count - share), MAX_STEALS)
+    if steals == 0 and need > 1 and count == share:
+        steals = 1
+    return random.sample(sorted(view.held_by(owner), key=lambda lease: lease.lease.key), steals)
+
+
+def _share(view: View, leases: int, me: str) -> int:
+    """Return the number of leases of each worker, rounded up. The workers are the owners that renew a lease, and this one."""
+    workers = {me} | {lease.reader for key, lease in view.leases.items() if not view.expired(key)} - {None}
+    return 1 if len(workers) >= leases else -(-leases // len(workers))
+
+
+def _take(leases: list[ObservedLease], me: str) -> list[Write]:
+    return [changes.take(lease.lease, me) for lease in leases]
 
 
 def claim_interval(failover: float) -> float:
@@ -42,18 +83,32 @@ def claim_interval(failover: float) -> float:
 def adoptions(view: View, me: str, random: Random, *, max_leases: int | None = None) -> list[Write]:
     """Return available leases that no leader has assigned for a long time, and that this worker claims. 3X modes.
 
+    It claims its share of them at a time, since other workers may adopt too. A worker that leaves adopts none.
+
     Args:
         view: The rows.
         me: Id of the worker.
         random: Decides between leases.
         max_leases: Maximum number of leases of this worker. None: no maximum.
     """
-    raise NotImplementedError
+    own = view.workers.get(me)
+    if own is not None and own.leaving:
+        return []
+    unfinished = [lease for lease in view.leases.values() if not lease.finished]
+    left = [lease for lease in unfinished if view.available_for(lease.lease.key) > ADOPTION * view.failover]
+    held = sum(lease.reader == me for lease in unfinished)
+    most = len(unfinished) if max_leases is None else max_leases
+    count = min(max(1, _share(view, len(unfinished), me) - held), max(0, most - held), len(left))
+    chosen = random.sample(sorted(left, key=lambda lease: lease.lease.key), count)
+    return [changes.assign(lease.lease, me) for lease in chosen]
 
 
 def retained(view: View, me: str) -> list[Write]:
-    """Return the renewals of unfinished leases that name this worker as owner when it starts, expired or not."""
-    raise NotImplementedError
+    """Return the renewals of unfinished leases that name this worker as owner when it starts, expired or not.
+
+    A lease that an earlier process of this id was handing off is left to its next owner.
+    """
+    return [changes.renew(lease.lease) for lease in view.held_by(me) if lease.lease.checkpoint_owner is None]
 
 
 def replaced_by(row: Row | None, instance: str) -> str | None:
@@ -66,4 +121,5 @@ def replaced_by(row: Row | None, instance: str) -> str | None:
         row: The worker's row. None: it is missing.
         instance: Token of this process.
     """
-    raise NotImplementedError
+    found = None if row is None else row.values.get(INSTANCE)
+    return found if isinstance(found, str) and found != instance else None

@@ -10,23 +10,42 @@ from typing import TYPE_CHECKING
 
 from kinstream.consume.fleet.mode import Mode
 from kinstream.consume.fleet.view import View
+from kinstream.consume.lease import changes
 from kinstream.consume.lease.row import Write
 
 if TYPE_CHECKING:
     from random import Random
 
+ROW_LIFETIME = 86_400.0
+"""Seconds after which the row of a worker that has stopped is deleted (KCL, `LeaseAssignmentManager`)."""
+_ROLLBACK = "CLIENT_VERSION_3X_WITH_ROLLBACK"
+
 
 def version(random: Random) -> str:
     """Return a new version of the lock: a random UUID, as the Amazon DynamoDB Lock Client writes."""
-    raise NotImplementedError
+    # RFC 9562, version 4: 122 random bits, with the version in the 13th digit and the variant in the 17th.
+    digits = f"{random.getrandbits(128):032x}"
+    variant = "89ab"[int(digits[16], 16) % 4]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def may_lead(view: View, me: str, mode: Mode) -> bool:
     """Return True if a worker may hold the lock: in 3X, not while a KCL migrates, and not leaving.
 
-    In an application with three tables, only a KCL 3.5 worker may migrate them while it leads. So we do not lead if one is alive.
+    Only the leader of a KCL completes a migration: to protocol 3X, or of three tables to one. So no kinstream worker leads while
+    a KCL worker that could complete it is alive.
     """
-    raise NotImplementedError
+    if not mode.assigns:
+        return False
+    own = view.workers.get(me)
+    if own is not None and own.leaving:
+        return False
+    return not any(
+        view.alive(worker_id)
+        for worker_id, worker in view.workers.items()
+        if (mode is Mode.THREE_TABLES and worker.migrates_tables)
+        or (view.client_version == _ROLLBACK and not worker.ours)
+    )
 
 
 def take(view: View, me: str, mode: Mode, random: Random) -> Write | None:
@@ -35,37 +54,66 @@ def take(view: View, me: str, mode: Mode, random: Random) -> Write | None:
     The lock may be taken if there is none, if it was released, if its holder is dead or has the id of this worker, or if it
     has not changed for its own duration. Call it only while this worker does not lead.
     """
-    raise NotImplementedError
+    leader = view.leader
+    if not may_lead(view, me, mode):
+        return None
+    if leader is not None and not (
+        leader.expired or leader.released or leader.owner in view.dead or leader.owner == me
+    ):
+        return None
+    stored = None if leader is None else leader.row
+    return changes.take_lead(me, view.failover, version(random), one_table=mode.one_table, stored=stored)
 
 
 def heartbeat(view: View, me: str, mode: Mode, random: Random) -> Write | None:
-    """Return the write that renews the lock. None: it is held by another worker, or this worker may no longer lead."""
-    raise NotImplementedError
+    """Return the write that renews the lock. None: it is held by another worker, or this worker may no longer lead.
+
+    In the latter case, `release` returns the write that releases it.
+    """
+    leader = view.leader
+    if leader is None or leader.owner != me or not may_lead(view, me, mode):
+        return None
+    return changes.heartbeat(leader.row, view.failover, version(random))
 
 
 def release(view: View, me: str) -> Write | None:
     """Return the write that releases the lock. None: it is held by another worker."""
-    raise NotImplementedError
+    leader = view.leader
+    return None if leader is None or leader.owner != me else changes.release_lead(leader.row)
 
 
 def leads(view: View, me: str) -> bool:
     """Return True if a worker holds the lock as it was last read, and the lock is not expired."""
-    raise NotImplementedError
+    leader = view.leader
+    return leader is not None and leader.owner == me and not leader.expired and not leader.released
 
 
 def foreign_leader(view: View) -> bool:
     """Return True if a KCL worker holds the lock. Nothing that has an owner is moved while it leads."""
-    raise NotImplementedError
+    leader = view.leader
+    if leader is None or leader.expired or leader.released:
+        return False
+    worker = view.workers.get(leader.owner)
+    return worker is None or not worker.ours
 
 
 def stands_by(view: View, me: str, mode: Mode) -> bool:
-    """Return True if a worker is the standby: of the kinstream workers that may lead, the lowest id besides the leader."""
-    raise NotImplementedError
+    """Return True if a worker is the standby: of the kinstream workers that may lead, the lowest id except the leader's."""
+    if not may_lead(view, me, mode):
+        return False
+    leader = None if view.leader is None else view.leader.owner
+    others = (
+        worker_id for worker_id, worker in view.members().items() if worker.ours and worker_id not in (leader, me)
+    )
+    return me != leader and all(me < other for other in others)
 
 
 def nudge(view: View, me: str) -> Write | None:
     """Return the write that makes the leader scan at once. None: there is no other leader, or it is a KCL worker."""
-    raise NotImplementedError
+    leader = view.leader
+    if leader is None or leader.owner == me or leader.expired or leader.released or foreign_leader(view):
+        return None
+    return changes.nudge(leader.owner)
 
 
 def heartbeat_interval(failover: float) -> float:
@@ -80,9 +128,18 @@ def announce_interval(failover: float) -> float:
 
 def scan_interval(view: View, me: str, mode: Mode) -> float:
     """Return the seconds between two complete listings: short for the leader and the standby, long for all others."""
-    raise NotImplementedError
+    if mode is Mode.UNDECIDED or leads(view, me) or stands_by(view, me, mode):
+        return view.failover / 6
+    return 2 * view.failover
 
 
 def stale_workers(view: View) -> list[Write]:
     """Return the writes that delete rows of workers that have not changed for a day, and own no leases."""
-    raise NotImplementedError
+    owners = {owner for lease in view.leases.values() for owner in (lease.lease.owner, lease.lease.checkpoint_owner)}
+    stale = []
+    for worker_id, worker in view.workers.items():
+        written = worker.row.values.get("lut")
+        old = isinstance(written, (int, float)) and view.time - written > ROW_LIFETIME
+        if old and worker_id not in owners and not view.alive(worker_id):
+            stale.append(changes.forget_worker(worker.row))
+    return stale

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
-from kinstream.consume.lease.lease import Lease
+from kinstream.consume.lease.lease import EXTRAS, EXTRAS_VERSION, Lease, lease_of
 from kinstream.consume.lease.row import Listing, Row, RowKind
+from kinstream.errors import LeaseStoreFailed
 
 NEVER = -math.inf
 """Time of a change that was not observed."""
@@ -21,6 +23,15 @@ ANNOUNCEMENTS = 2
 FOREIGN_WINDOW = 60.0
 """Seconds without a change of its row after which a KCL worker is not eligible for leases: two of its intervals of 30 s
 (KCL, `MigrationAwareLAMDataManager`)."""
+
+
+INSTANCE = "kinstreamInstance"
+"""Column of a worker's row: distinguishes two processes with the same worker id."""
+MOVES = "kinstreamMoves"
+"""Column of a lease: times of the store at which it was last given to another worker, in seconds since 1970, newest last. It lets
+a new leader see the moves under earlier leaders."""
+REMEMBERED_MOVES = 4
+"""Number of changes of its reader that are remembered of each lease."""
 
 
 class ObservedLease(msgspec.Struct, frozen=True):
@@ -33,7 +44,8 @@ class ObservedLease(msgspec.Struct, frozen=True):
             now, and a lease without owner as never renewed.
         free_since: Time at which it was first seen without owner. None: it has an owner.
         handoff_since: Time at which its handoff was first seen. None: no handoff.
-        moves: Times of the last changes of its reader, newest last.
+        last_reader: The worker that read the shard last, or reads it now. None: unknown.
+        moves: Times of the last changes from one reader to another, newest last. Those before the first sight are from the row.
     """
 
     lease: Lease
@@ -41,6 +53,7 @@ class ObservedLease(msgspec.Struct, frozen=True):
     moved: float
     free_since: float | None = None
     handoff_since: float | None = None
+    last_reader: str | None = None
     moves: tuple[float, ...] = ()
 
     @property
@@ -67,6 +80,7 @@ class ObservedWorker(msgspec.Struct, frozen=True):
         weight: Share of the leases that the worker gets, compared to the others.
         max_leases: Maximum number of leases that it reads. None: no maximum.
         leaving: True if the worker has begun to stop, and gets no more leases.
+        ended: True if the worker has stopped in good order. It reads none of the leases that still name it.
         failing: True if a KCL worker reports that it cannot measure its load, and gets no more leases.
         migrates_tables: True if the worker is a KCL 3.5 that can move an application to one table (sup).
     """
@@ -79,6 +93,7 @@ class ObservedWorker(msgspec.Struct, frozen=True):
     weight: float = 1.0
     max_leases: int | None = None
     leaving: bool = False
+    ended: bool = False
     failing: bool = False
     migrates_tables: bool = False
 
@@ -135,6 +150,7 @@ class View(msgspec.Struct, frozen=True):
         table_migration: State in the row `TableMigration3.5`. None: there is no such row.
         separate_tables: True if the application has the separate tables of KCL 3.0 to 3.4.
         dead: Workers that have ended for certain, by the store.
+        unrest: Time of the lease clock at which a worker was last seen to join or to leave.
     """
 
     seen: float
@@ -148,30 +164,56 @@ class View(msgspec.Struct, frozen=True):
     table_migration: str | None = None
     separate_tables: bool = False
     dead: frozenset[str] = frozenset()
+    unrest: float = NEVER
 
     def expired(self, key: str) -> bool:
         """Return True if a lease has an owner that no longer renews it: its reader is dead, or its counter has not changed."""
-        raise NotImplementedError
+        return self._expired(self.leases[key])
 
     def available(self, key: str) -> bool:
         """Return True if a worker may take a lease: it has no owner or is expired, and its shard is not finished."""
-        raise NotImplementedError
+        lease = self.leases[key]
+        return not lease.finished and (lease.reader is None or self._expired(lease))
 
     def available_for(self, key: str) -> float:
         """Return the seconds for which a lease was available when it was last read. 0 if it is not."""
-        raise NotImplementedError
+        lease = self.leases[key]
+        if not self.available(key):
+            return 0.0
+        since = lease.moved + self.failover if lease.free_since is None else lease.free_since
+        return max(0.0, lease.seen - since)
 
     def alive(self, worker_id: str) -> bool:
         """Return True if a worker renews a lease, or changes its row and none of its leases expired since."""
-        raise NotImplementedError
+        worker = self.workers.get(worker_id)
+        if worker_id in self.dead or (worker is not None and worker.ended):
+            return False
+        activity = self.activity.get(worker_id, _NO_ACTIVITY)
+        if self.seen - activity.renewed <= self.failover:
+            return True
+        if worker is None:
+            return False
+        return worker.moved > activity.lapsed and self.seen - worker.moved <= _window(worker.ours, self.failover)
 
     def members(self) -> dict[str, ObservedWorker]:
         """Return the workers that may get leases from a leader: alive, with a row, and not leaving."""
-        raise NotImplementedError
+        return {
+            worker_id: worker
+            for worker_id, worker in self.workers.items()
+            if not worker.leaving and not worker.failing and self.alive(worker_id)
+        }
 
     def held_by(self, worker_id: str) -> list[ObservedLease]:
         """Return the unfinished leases that a worker reads."""
-        raise NotImplementedError
+        return [lease for lease in self.leases.values() if lease.reader == worker_id and not lease.finished]
+
+    def _expired(self, lease: ObservedLease) -> bool:
+        if lease.reader is None:
+            return False
+        if lease.reader in self.dead or lease.seen - lease.moved > self.failover:
+            return True
+        worker = self.workers.get(lease.reader)
+        return worker is not None and worker.ended
 
 
 def observe(
@@ -197,7 +239,41 @@ def observe(
     Raises:
         LeaseStoreFailed: A row is damaged. The message names its key and column.
     """
-    raise NotImplementedError
+    before = View(now, time, failover) if view is None else view
+    leases: dict[str, ObservedLease] = {}
+    workers: dict[str, ObservedWorker] = {}
+    activity = dict(before.activity)
+    leader: ObservedLeader | None = None
+    texts: dict[RowKind, str | None] = {}
+    for row in listing.rows:
+        if row.kind is RowKind.LEASE:
+            previous = before.leases.get(row.key)
+            leases[row.key] = lease = _lease(previous, row, now, time)
+            _note_activity(activity, previous, lease, failover)
+        elif row.kind is RowKind.WORKER:
+            workers[row.key] = _worker(before.workers.get(row.key), row, now, time, failover)
+        elif row.kind is RowKind.LEADER:
+            leader = _leader(before.leader, row, now)
+        else:
+            texts[row.kind] = _text(row)
+    known = workers.keys() | {lease.reader for lease in leases.values()}
+    after = View(
+        seen=now,
+        time=time,
+        failover=failover,
+        leases=leases,
+        workers=workers,
+        activity={worker_id: one for worker_id, one in activity.items() if worker_id in known},
+        leader=leader,
+        client_version=texts.get(RowKind.MIGRATION),
+        table_migration=texts.get(RowKind.TABLE_MIGRATION),
+        separate_tables=listing.separate_tables,
+        dead=dead,
+        unrest=before.unrest,
+    )
+    if view is None or view.members().keys() != after.members().keys():
+        return msgspec.structs.replace(after, unrest=now)
+    return after
 
 
 def observe_row(view: View, row: Row, now: float) -> View:
@@ -211,9 +287,159 @@ def observe_row(view: View, row: Row, now: float) -> View:
     Raises:
         LeaseStoreFailed: The row is damaged. The message names its key and column.
     """
-    raise NotImplementedError
+    replace = msgspec.structs.replace
+    if row.kind is RowKind.LEASE:
+        previous = view.leases.get(row.key)
+        lease = _lease(previous, row, now, view.time + now - view.seen)
+        activity = dict(view.activity)
+        renewed = _note_activity(activity, previous, lease, view.failover)
+        dead = view.dead - {lease.reader} if renewed else view.dead  # another process with its id has started since
+        return replace(view, leases={**view.leases, row.key: lease}, activity=activity, dead=dead)
+    if row.kind is RowKind.WORKER:
+        time = view.time + now - view.seen
+        worker = _worker(view.workers.get(row.key), row, now, time, view.failover)
+        return replace(view, workers={**view.workers, row.key: worker})
+    if row.kind is RowKind.LEADER:
+        return replace(view, leader=_leader(view.leader, row, now))
+    if row.kind is RowKind.MIGRATION:
+        return replace(view, client_version=_text(row))
+    if row.kind is RowKind.TABLE_MIGRATION:
+        return replace(view, table_migration=_text(row))
+    return view
 
 
 def forget_row(view: View, kind: RowKind, key: str) -> View:
     """Return the view after a row was found to be missing, or was deleted."""
-    raise NotImplementedError
+    replace = msgspec.structs.replace
+    if kind is RowKind.LEASE:
+        return replace(view, leases={name: lease for name, lease in view.leases.items() if name != key})
+    if kind is RowKind.WORKER:
+        return replace(view, workers={name: worker for name, worker in view.workers.items() if name != key})
+    if kind is RowKind.LEADER:
+        return replace(view, leader=None)
+    if kind is RowKind.MIGRATION:
+        return replace(view, client_version=None)
+    if kind is RowKind.TABLE_MIGRATION:
+        return replace(view, table_migration=None)
+    return view
+
+
+_NO_ACTIVITY = Activity()
+
+
+def _lease(previous: ObservedLease | None, row: Row, now: float, time: float) -> ObservedLease:
+    lease = lease_of(row)
+    reader = lease.checkpoint_owner or lease.owner
+    free_since = now if reader is None else None
+    handoff_since = None if lease.checkpoint_owner is None else now
+    if previous is None:
+        moved = NEVER if reader is None else now
+        return ObservedLease(lease, now, moved, free_since, handoff_since, reader, _stored_moves(row, now - time))
+    if free_since is not None and previous.free_since is not None:
+        free_since = previous.free_since
+    if handoff_since is not None and previous.handoff_since is not None and previous.reader == reader:
+        handoff_since = previous.handoff_since
+    changed = lease.counter != previous.lease.counter or reader != previous.reader
+    moves = previous.moves
+    if None not in (reader, previous.last_reader) and reader != previous.last_reader:
+        moves = (*moves, now)[-REMEMBERED_MOVES:]
+    moved = now if changed else previous.moved
+    return ObservedLease(lease, now, moved, free_since, handoff_since, reader or previous.last_reader, moves)
+
+
+def _stored_moves(row: Row, clock_difference: float) -> tuple[float, ...]:
+    found = row.values.get(MOVES)
+    times = [_number(one) for one in found] if isinstance(found, list) else []
+    return tuple(one + clock_difference for one in times if one is not None)[-REMEMBERED_MOVES:]
+
+
+def _note_activity(
+    activity: dict[str, Activity], previous: ObservedLease | None, lease: ObservedLease, failover: float
+) -> bool:
+    """Store the signs of life that a lease shows. Returns True if its reader has renewed it."""
+    reader = lease.reader
+    if reader is None:
+        return False
+    before = activity.get(reader, _NO_ACTIVITY)
+    renewed = previous is not None and previous.reader == reader and previous.lease.counter != lease.lease.counter
+    lapsed = not lease.finished and lease.seen - lease.moved > failover
+    activity[reader] = Activity(
+        lease.seen if renewed else before.renewed,
+        max(before.lapsed, lease.moved + failover) if lapsed else before.lapsed,
+    )
+    return renewed
+
+
+def _window(ours: bool, failover: float) -> float:
+    return ANNOUNCEMENTS * failover if ours else FOREIGN_WINDOW
+
+
+def _worker(previous: ObservedWorker | None, row: Row, now: float, time: float, failover: float) -> ObservedWorker:
+    values = row.values
+    extras = values.get(EXTRAS)
+    found = extras if isinstance(extras, dict) and extras.get("v") == EXTRAS_VERSION else {}
+    ours = isinstance(values.get(INSTANCE), str) and bool(found)
+    written = _number(values.get("lut"))
+    if written is None:
+        moved = NEVER
+    elif previous is None:
+        # A worker's clock may be wrong. Then it counts from the first change of its row, one announcement later.
+        moved = now if abs(time - written) <= _window(ours, failover) else NEVER
+    else:
+        moved = previous.moved if values == previous.row.values else now
+    weight, most = _number(found.get("weight")), found.get("max_leases")
+    statistics = values.get("sts")
+    return ObservedWorker(
+        row=row,
+        moved=moved,
+        ours=ours,
+        instance=str(values[INSTANCE]) if ours else None,
+        started=_number(found.get("started")) or 0.0,
+        weight=weight if weight is not None and 0 < weight < math.inf else 1.0,
+        max_leases=most if isinstance(most, int) and not isinstance(most, bool) and most >= 0 else None,
+        leaving=found.get("leaving") is True,
+        ended=found.get("ended") is True,
+        failing=isinstance(statistics, dict) and any(_failed(one) for one in statistics.values()),
+        migrates_tables="sup" in values,
+    )
+
+
+def _failed(measured: Any) -> bool:
+    """Return True if the newest value of a metric says that it could not be measured (KCL, `WorkerMetricStats`)."""
+    return isinstance(measured, list) and bool(measured) and measured[-1] == -1
+
+
+def _leader(previous: ObservedLeader | None, row: Row, now: float) -> ObservedLeader:
+    owner, duration = row.values.get("ownerName"), row.values.get("leaseDuration")
+    if not isinstance(owner, str):
+        raise _damaged(row, "ownerName")
+    if not isinstance(duration, str) or not duration.isdecimal():
+        raise _damaged(row, "leaseDuration")
+    same = previous is not None and _lock(previous.row) == _lock(row)
+    moved = previous.moved if same and previous is not None else now
+    return ObservedLeader(row, owner, int(duration) / 1000, now, moved, row.values.get("isReleased") is not None)
+
+
+def _lock(row: Row) -> tuple[Any, Any]:
+    return row.values.get("ownerName"), row.values.get("recordVersionNumber")
+
+
+def _text(row: Row) -> str | None:
+    """Return the state in a row of a migration. Empty if it is missing. None: a row of another kind."""
+    column = {RowKind.MIGRATION: "cv", RowKind.TABLE_MIGRATION: "tm"}.get(row.kind)
+    if column is None:
+        return None
+    found = row.values.get(column)
+    return found if isinstance(found, str) else ""
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _damaged(row: Row, column: str) -> LeaseStoreFailed:
+    found = row.values.get(column)
+    cause = "is missing" if found is None else f"has an invalid value ({type(found).__name__})"
+    return LeaseStoreFailed(
+        f"row {row.key!r}: column {column!r} {cause}. The row is not one of a lease table, or was damaged"
+    )
