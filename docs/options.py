@@ -36,6 +36,7 @@ ARGUMENTS = {
         "handling": "Handling",
         "errors": "ErrorPolicy",
         "checkpoints": "Checkpoints",
+        "fleet": "Fleet",
     },
     "Client": {"timeouts": "Timeouts", "retry": "RetryPolicy", "connection": "ConnectionOptions"},
 }

@@ -15,6 +15,9 @@ GRACES = 10
 """Maximum extensions in a row if the loop is blocked again. Reading a response takes several iterations of the loop."""
 
 
+_LEASE_CLOCKS = [getattr(time, name) for name in ("CLOCK_MONOTONIC", "CLOCK_BOOTTIME") if hasattr(time, name)]
+
+
 class Clock(Protocol):
     """Source of time, sleeps and timeouts. All values are seconds as floats."""
 
@@ -97,3 +100,14 @@ class _Deadline:
 
 
 SYSTEM_CLOCK: Clock = SystemClock()
+
+
+def lease_time(clock: Clock) -> float:
+    """Return the time by which a lease expires, in seconds since an arbitrary start.
+
+    With the system time, this includes the time for which the machine was suspended, unlike `time.monotonic` on Linux
+    (CLOCK_BOOTTIME, man page `clock_gettime`). A worker that was suspended must know that its leases have expired.
+    """
+    if isinstance(clock, SystemClock) and _LEASE_CLOCKS:
+        return max(map(time.clock_gettime, _LEASE_CLOCKS))
+    return clock.monotonic()

@@ -247,6 +247,16 @@ class ShardRevoked(Event, frozen=True):
     successor: str | None
 
 
+class LeaderChanged(Event, frozen=True):
+    """Another worker assigns the leases of the application from now on.
+
+    Attributes:
+        leader: ID of the worker. None: no worker leads now.
+    """
+
+    leader: str | None
+
+
 class ShardReleased(Event, frozen=True):
     """This worker has finished a shard after `ShardRevoked`, and has stored its checkpoint.
 

@@ -403,7 +403,7 @@ class ShardAssignment(msgspec.Struct, frozen=True):
 
 
 class Handoff(msgspec.Struct, frozen=True):
-    """A lease that one worker is handing over to another.
+    """A lease that one worker is releasing to another.
 
     Attributes:
         shard_id: The shard's ID.

@@ -1,0 +1,111 @@
+"""Access to a lease table with time limits. Errors of the operating system become LeaseStoreFailed here."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from kinstream.clock import Clock
+from kinstream.consume.lease.lease_store import LeaseTable
+from kinstream.consume.lease.row import Listing, Row, RowKind, Write, Written
+from kinstream.errors import AccessDenied, ConfigError, KinesisError, LeaseStoreFailed, NotFound
+
+T = TypeVar("T")
+
+
+class CheckedTable:
+    """A lease table with a time limit for each operation. All errors are of the class KinesisError.
+
+    Args:
+        table: The table.
+        clock: Measures the time limits.
+        limit: Maximum seconds of a read or write of one row. A scan may take ten times as long.
+    """
+
+    def __init__(self, table: LeaseTable, clock: Clock, limit: float) -> None:
+        self.poll_interval: float = table.poll_interval
+        self._table = table
+        self._clock = clock
+        self._limit = limit
+        self._refused: dict[str, tuple[float, float, KinesisError]] = {}
+
+    def refusal(self, lasting: float) -> KinesisError | None:
+        """Return the error of an operation that the store has refused for a time, and that no retry can make succeed.
+
+        Args:
+            lasting: Minimum seconds from the first to the last refusal.
+        """
+        return next((error for first, last, error in self._refused.values() if last - first >= lasting), None)
+
+    async def open(self, worker_id: str) -> None:
+        """Create the table if it does not exist. Has no time limit: the creation of a table may take minutes.
+
+        Raises:
+            KinesisError: The store failed.
+        """
+        await _checked(self._table.open(worker_id))
+
+    async def list(self) -> Listing:
+        """Return all rows. Raises as `get`."""
+        return await self._within(10 * self._limit, self._table.list(), "list")
+
+    async def get(self, kind: RowKind, key: str) -> Row | None:
+        """Return a row.
+
+        Raises:
+            KinesisError: The store failed, or did not respond in time.
+        """
+        return await self._within(self._limit, self._table.get(kind, key), "get")
+
+    async def owned(self, owner: str) -> frozenset[str] | None:
+        """Return the keys of an owner's leases. None: use `list`. Raises as `get`."""
+        return await self._within(self._limit, self._table.owned(owner))
+
+    async def write(self, write: Write, within: float | None = None) -> Written:
+        """Apply a write. After an error, it may have been applied.
+
+        Args:
+            write: The write.
+            within: Further limit of its seconds. None: none.
+
+        Raises:
+            KinesisError: The store failed, or did not respond in time.
+        """
+        limit = self._limit if within is None else min(self._limit, within)
+        return await self._within(limit, self._table.write(write), "write")
+
+    async def time(self) -> float:
+        """Return the store's time. Raises as `get`."""
+        return await self._within(self._limit, self._table.time())
+
+    async def dead(self, workers: frozenset[str]) -> frozenset[str]:
+        """Return the workers that are known to have stopped. Raises as `get`."""
+        return await self._within(self._limit, self._table.dead(workers))
+
+    async def close(self) -> None:
+        """Close the table. Raises as `get`."""
+        await self._within(self._limit, self._table.close())
+
+    async def _within(self, seconds: float, operation: Awaitable[T], name: str = "") -> T:
+        """Await an operation for a maximum time. Refusals are remembered by name: reads and writes may be refused apart."""
+        try:
+            async with self._clock.timeout(seconds):
+                result = await _checked(operation)
+        except TimeoutError as error:
+            raise LeaseStoreFailed(f"lease store: no response within {seconds:.3g} s") from error
+        except (AccessDenied, NotFound, ConfigError) as error:
+            if name:
+                now = self._clock.monotonic()
+                self._refused[name] = (self._refused.get(name, (now,))[0], now, error)
+            raise
+        self._refused.pop(name, None)
+        return result
+
+
+async def _checked(operation: Awaitable[T]) -> T:
+    try:
+        return await operation
+    except KinesisError:
+        raise
+    except OSError as error:
+        raise LeaseStoreFailed(f"lease store: {type(error).__name__}: {error}") from error

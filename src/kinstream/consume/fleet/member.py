@@ -1,0 +1,628 @@
+"""One worker that shares the shards of a stream with others: reads the table of leases, and executes decisions.
+
+The decisions are in the pure modules of this package. `Holdings` owns the leases that this worker holds, `Scanner` its view
+of the table, and `Upkeep` the leases that follow the shards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
+from random import Random
+from typing import Any
+
+from kinstream.clock import Clock, lease_time
+from kinstream.config import Fleet
+from kinstream.consume.discover import ShardListing
+from kinstream.consume.fetch.position import Position
+from kinstream.consume.fleet import balance, claim, leader
+from kinstream.consume.fleet.balance import Move, MoveKind
+from kinstream.consume.fleet.checked_table import CheckedTable
+from kinstream.consume.fleet.fleet_status import fleet_status
+from kinstream.consume.fleet.held_lease import HeldLease, Terms
+from kinstream.consume.fleet.holdings import Holdings, MemberEvent, StoreRecovered
+from kinstream.consume.fleet.known_shards import KnownShards
+from kinstream.consume.fleet.mode import announcement, announces
+from kinstream.consume.fleet.scanner import Scanner
+from kinstream.consume.fleet.upkeep import CONCURRENT_WRITES, Upkeep
+from kinstream.consume.lease import changes
+from kinstream.consume.lease.changes import LEADER_KEY, NUDGE
+from kinstream.consume.lease.lease import lease_key, lease_of
+from kinstream.consume.lease.lease_store import LeaseTable
+from kinstream.consume.lease.row import RowKind, Write
+from kinstream.consume.start import Start
+from kinstream.errors import AccessDenied, ConfigError, KinesisError, LeaseLost, UsageError
+from kinstream.events import CheckpointFailed, LeaderChanged
+from kinstream.record import ChildShard, FleetStatus
+
+HANDOFF_POLL = 0.1
+"""Maximum seconds between two reads of a lease that another worker releases to this one."""
+UNDECIDED_DELAY = 1.0
+"""Seconds between two scans while a KCL worker creates the application."""
+INDEX_RETRY = 30.0
+"""Seconds until the index of owners is tried again after it was not usable. Until then, the table is scanned."""
+DEAD_POLL = 0.25
+"""Seconds between two checks for workers that the store knows to have ended."""
+RECHECK_DELAY, LONGEST_RECHECK = 0.5, 4.0
+"""Seconds until a lease that the index of owners lacks is read again, since the index may be outdated. The delay is doubled."""
+STOP_TIMEOUT = 5.0
+"""Maximum seconds of the last writes of a worker that stops."""
+MAX_BACKOFF = 8
+"""Maximum factor by which an interval grows while the table fails."""
+
+
+class Member:
+    """One worker of an application. All of it runs in one event loop, which need not be the loop of the consumer.
+
+    Args:
+        table: The leases of the application.
+        worker_id: ID of this worker.
+        options: Options of the fleet.
+        clock: The time.
+        random: Jitter, and decisions between equal leases.
+        shards: Lists the shards. Raises NotFound only if the stream does not exist any more.
+        start: Start positions in a stream without leases.
+        emit: Receives each event.
+
+    Attributes:
+        begun: True once this worker has joined the application.
+        holdings: The leases that it holds.
+    """
+
+    def __init__(
+        self,
+        table: LeaseTable,
+        worker_id: str,
+        options: Fleet,
+        clock: Clock,
+        random: Random,
+        shards: Callable[[], Awaitable[ShardListing]],
+        start: Start,
+        emit: Callable[[MemberEvent], None],
+    ) -> None:
+        self.worker_id = worker_id
+        self._options = options
+        self._clock = clock
+        self._random = random
+        self._emit = emit
+        self._terms = Terms(worker_id, options.failover, lambda: lease_time(clock))
+        self._table = CheckedTable(table, clock, options.failover / 3)
+        self._scanner = Scanner(self._table, self._terms, options.compatible)
+        self._shards = KnownShards(shards)
+        self.holdings = Holdings(
+            self._table,
+            self._scanner,
+            self._terms,
+            options.handoff_timeout,
+            clock,
+            random,
+            self._shards.of,
+            emit,
+        )
+        self._upkeep = Upkeep(self._scanner, self.holdings, self._shards, start, clock, self._terms.now)
+        self._instance = str(uuid.UUID(int=random.getrandbits(128), version=4))
+        self._started = 0.0
+        self._announced = False
+        self._leader: str | None = None
+        self._leaving = False
+        self.begun: bool = False
+        self._failing: set[str] = set()
+        self._following: set[str] = set()
+        self._foreign: set[str] = set()
+        self._rechecks: dict[HeldLease, tuple[float, float]] = {}
+        self._index_after = 0.0
+        self._scan_now = asyncio.Event()
+        self._executing = asyncio.Semaphore(CONCURRENT_WRITES)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._keeping: asyncio.Task[None] | None = None
+        self._leave_task: asyncio.Task[None] | None = None
+
+    # The beginning.
+
+    async def begin(self) -> None:
+        """Join the application: read it, create its leases if there are none, and take the leases that this worker may take now.
+
+        Raises:
+            ConfigError: The application's mode is not supported, or the stream was created again. Nothing was written.
+            KinesisError: The store failed or refuses, or the shards could not be listed.
+        """
+        listing = asyncio.create_task(self._shards.refresh(), name="kinstream-fleet")
+        try:
+            await self._table.open(self.worker_id)
+            view = await self._scanner.scan()
+            while not self._scanner.mode.writes:
+                await self._clock.sleep(UNDECIDED_DELAY)
+                view = await self._scanner.scan()
+            self._started = view.time
+            shards = await listing
+        finally:
+            listing.cancel()
+            with suppress(asyncio.CancelledError, KinesisError):
+                await listing
+        self._upkeep.check(shards)
+        self._keeping = asyncio.create_task(self.holdings.keep(), name="kinstream-fleet")
+        await self._announce()
+        await self._upkeep.create_missing(shards)
+        await self._all(self.holdings.acquire(write) for write in claim.retained(self._scanner.view, self.worker_id))
+        await self._decide()
+        self.begun = True
+
+    async def run(self) -> None:
+        """Take part in the application until cancelled. Called after `begin`.
+
+        Raises:
+            ConfigError: The application has changed to a mode that this worker cannot follow.
+            UsageError: Another process has the same worker id.
+            KinesisError: The store refuses, or the stream does not exist any more.
+        """
+        failover = self._options.failover
+        tasks = [
+            self._create_task(loop)
+            for loop in (
+                self._every(self._scan, self._scan_interval, "scan", self._scan_now),
+                self._every(self._poll, lambda: self._table.poll_interval, "poll"),
+                self._every(self._announce, lambda: leader.announce_interval(failover), "announce"),
+                self._every(self._heartbeat, lambda: leader.heartbeat_interval(failover), "heartbeat"),
+                self._every(self._watch, lambda: self._table.poll_interval, "watch"),
+                self._every(self._check_dead, lambda: DEAD_POLL, "dead"),
+            )
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    # Loops.
+
+    async def _every(
+        self,
+        step: Callable[[], Awaitable[None]],
+        interval: Callable[[], float],
+        name: str,
+        wake: asyncio.Event | None = None,
+    ) -> None:
+        """Repeat a step at intervals. While the table fails, the intervals grow."""
+        factor = 1
+        while True:
+            seconds = interval()
+            if factor > 1:
+                # Jitter, so that the workers of a throttled table do not return together.
+                seconds = min(seconds * factor, max(seconds, self._options.failover / 3)) * self._random.uniform(0.5, 1)
+            if wake is None or factor > 1:
+                await self._clock.sleep(seconds)
+            else:
+                await self._wait(wake, seconds)
+            if wake is not None:
+                wake.clear()
+            try:
+                await step()
+            except (ConfigError, UsageError):
+                raise
+            except KinesisError as error:
+                factor = min(2 * factor, MAX_BACKOFF)
+                self._failed(name, error)
+            else:
+                factor = 1
+                self._succeeded(name)
+
+    def _failed(self, name: str, error: KinesisError) -> None:
+        """Report an error of the table.
+
+        Raises:
+            KinesisError: The stream does not exist any more, or the table has refused for longer than a lease lasts.
+        """
+        self._emit(CheckpointFailed("", error, "leases"))
+        self._failing.add(name)
+        if self._shards.lost is not None:
+            raise self._shards.lost
+        refusal = self._table.refusal(self._options.failover)
+        if refusal is not None and not self.holdings.held():
+            raise refusal
+
+    def _succeeded(self, name: str) -> None:
+        if name in self._failing:
+            self._failing.discard(name)
+            if not self._failing:
+                self._emit(StoreRecovered("", "leases"))
+
+    async def _scan(self) -> None:
+        await self._scanner.scan()
+        await self._decide()
+
+    def _scan_interval(self) -> float:
+        if self._leaving:
+            return self._options.failover
+        if not self._scanner.mode.writes:
+            return UNDECIDED_DELAY
+        return leader.scan_interval(self._scanner.view, self.worker_id, self._scanner.mode)
+
+    async def _decide(self) -> None:
+        """Execute the decisions that follow from the last scan."""
+        me, mode = self.worker_id, self._scanner.mode
+        self._notice_leader()
+        if self._leaving or not mode.writes:
+            return
+        if mode.assigns:
+            await self._take_lead()
+            if leader.leads(self._scanner.view, me):
+                timeout = self._options.handoff_timeout
+                await self._all(map(self._execute, balance.moves(self._scanner.view, me, handoff_timeout=timeout)))
+                await self._all([self._write(write) for write in leader.stale_workers(self._scanner.view)])
+            view, most = self._scanner.view, self._options.max_leases
+            await self._claim(claim.adoptions(view, me, self._random, max_leases=most))
+        else:
+            view, most = self._scanner.view, self._options.max_leases
+            await self._claim(claim.claims(view, me, self._random, max_leases=most))
+        await self._resolve()
+        if self._looks_after():
+            await self._upkeep.look_after()
+        self._upkeep.forget_deleted()
+
+    async def _take_lead(self) -> None:
+        view, mode = self._scanner.view, self._scanner.mode
+        if not leader.leads(view, self.worker_id):
+            lock = leader.take(view, self.worker_id, mode, self._random)
+            if lock is not None:
+                await self._scanner.write(lock)
+                self._notice_leader()
+
+    def _looks_after(self) -> bool:
+        """True if this worker creates and deletes leases for all: the leader, or without one the owner with the lowest id."""
+        view = self._scanner.view
+        if self._scanner.mode.assigns:
+            return leader.leads(view, self.worker_id)
+        owners = {observed.reader for observed in view.leases.values() if not view.expired(observed.lease.key)}
+        return self.worker_id == min((owner for owner in owners if owner is not None), default=None)
+
+    async def _resolve(self) -> None:
+        """Follow the leases that name this worker and that it does not hold: new ones, and handoffs of an earlier process."""
+        for key, observed in self._scanner.view.leases.items():
+            lease = observed.lease
+            if key in self.holdings or observed.finished:
+                continue
+            if lease.checkpoint_owner == self.worker_id and lease.owner not in (None, self.worker_id):
+                await self._scanner.write(changes.end_handoff(lease, None))
+            elif lease.owner == self.worker_id:
+                self._follow(key)
+
+    async def _execute(self, move: Move) -> None:
+        held = self.holdings.get(move.key)
+        if move.kind is MoveKind.HAND_OFF and held is not None:
+            with suppress(LeaseLost):
+                await self.holdings.hand_off(held, move.to)
+        elif move.kind is not MoveKind.HAND_OFF and move.to == self.worker_id:
+            await self.holdings.acquire(move.write)
+        else:
+            written = await self._scanner.write(move.write)
+            if written.applied and move.to == self.worker_id:
+                self._follow(move.key)
+            elif held is not None:
+                await self.holdings.inspect(held)
+
+    async def _claim(self, writes: Iterable[Write]) -> None:
+        await self._all(self.holdings.acquire(write) for write in writes)
+
+    async def _write(self, write: Write) -> None:
+        await self._scanner.write(write)
+
+    async def _all(self, operations: Iterable[Awaitable[object]]) -> None:
+        """Await operations, some at a time, and raise the first error after all have ended."""
+
+        async def one(operation: Awaitable[object]) -> None:
+            async with self._executing:
+                await operation
+
+        outcomes = await asyncio.gather(*map(one, operations), return_exceptions=True)
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
+
+    def _notice_leader(self) -> None:
+        lock = self._scanner.view.leader
+        owner = None if lock is None or lock.released else lock.owner
+        if owner != self._leader:
+            self._leader = owner
+            self._emit(LeaderChanged(owner))
+
+    async def _poll(self) -> None:
+        """Find leases that were given to this worker, and held ones that are being handed off."""
+        if self._leaving:
+            return
+        keys = await self._owned()
+        for key in keys:
+            if key not in self.holdings and not self.holdings.finished(key) and key not in self._foreign:
+                self._follow(key)
+        now = self._terms.now()
+        for held in self.holdings.held():
+            if held.key in keys or held.handoff is not None:
+                self._rechecks.pop(held, None)
+                continue
+            due, delay = self._rechecks.get(held, (now, RECHECK_DELAY))
+            if now >= due:
+                self._rechecks[held] = now + delay, min(2 * delay, LONGEST_RECHECK)
+                await self.holdings.inspect(held)
+        self._rechecks = {held: times for held, times in self._rechecks.items() if not held.ended}
+
+    async def _owned(self) -> frozenset[str]:
+        """Return the keys of the leases of this worker: by the index, or by a scan while the index is not usable."""
+        if self._terms.now() >= self._index_after:
+            try:
+                keys = await self._table.owned(self.worker_id)
+            except AccessDenied as error:
+                self._emit(CheckpointFailed("", error, "leases"))
+                keys = None
+            if keys is not None:
+                return keys
+            self._index_after = self._terms.now() + INDEX_RETRY
+        view = await self._scanner.scan(older_than=self._options.failover / 6)
+        return frozenset(key for key, observed in view.leases.items() if observed.lease.owner == self.worker_id)
+
+    def _follow(self, key: str) -> None:
+        """Take a lease over as soon as the handoff to this worker has ended."""
+        if key not in self._following and not self._leaving:
+            self._following.add(key)
+            self._create_task(self._take_over(key))
+
+    async def _take_over(self, key: str) -> None:
+        delay = min(HANDOFF_POLL, self._table.poll_interval)
+        try:
+            while not self._leaving and key not in self.holdings:
+                try:
+                    async with self._executing:
+                        row = await self._scanner.get(RowKind.LEASE, key)
+                        lease = None if row is None else lease_of(row)
+                        if row is None or lease is None or lease.owner != self.worker_id:
+                            return
+                        if lease.stream is not None:
+                            self._foreign.add(key)
+                            return
+                        if lease.checkpoint_owner in (None, self.worker_id):
+                            await self.holdings.accept(row)
+                            return
+                except KinesisError as error:
+                    self._emit(CheckpointFailed("", error, "leases"))
+                    self._failing.add("take over")
+                    delay = min(2 * delay, self._options.failover / 3)
+                else:
+                    self._succeeded("take over")
+                await self._clock.sleep(delay)
+        finally:
+            self._following.discard(key)
+
+    async def _announce(self) -> None:
+        """Write this worker's row, which makes it eligible for leases, and make the leader scan."""
+        view, mode, me = self._scanner.view, self._scanner.mode, self.worker_id
+        if not mode.writes or not announces(mode, view, me):
+            return
+        while True:
+            time = await self._table.time()
+            written = await self._scanner.write(
+                announcement(
+                    mode,
+                    self._scanner.view,
+                    me,
+                    time,
+                    instance=self._instance,
+                    started=self._started,
+                    weight=self._options.weight,
+                    max_leases=self._options.max_leases,
+                    leaving=self._leaving,
+                    first=not self._announced,
+                )
+            )
+            if written.applied:
+                self._announced = True
+                break
+            if self._announced and claim.replaced_by(written.row, self._instance) is None:
+                self._announced = False  # the row was deleted
+                continue
+            raise UsageError(
+                f"worker_id={me!r}: another process of the application has started with the same id and continues its shards."
+                " Give each process an id of its own"
+            )
+        await self._nudge()
+
+    async def _nudge(self) -> None:
+        nudge = leader.nudge(self._scanner.view, self.worker_id)
+        if nudge is not None:
+            await self._scanner.write(nudge)
+
+    async def _heartbeat(self) -> None:
+        if self._leaving:
+            return
+        view, me = self._scanner.view, self.worker_id
+        if not leader.leads(view, me):
+            return
+        write = leader.heartbeat(view, me, self._scanner.mode, self._random) or leader.release(view, me)
+        if write is not None:
+            await self._scanner.write(write)
+            self._notice_leader()
+
+    async def _watch(self) -> None:
+        """As the leader: scan if another worker has nudged."""
+        view = self._scanner.view
+        if self._leaving or not self._scanner.mode.assigns or not leader.leads(view, self.worker_id):
+            return
+        before = None if view.leader is None else view.leader.row.values.get(NUDGE)
+        row = await self._scanner.get(RowKind.LEADER, LEADER_KEY)
+        if row is not None and row.values.get(NUDGE) != before:
+            self._scan_now.set()
+
+    async def _check_dead(self) -> None:
+        if not self._leaving and await self._scanner.newly_dead():
+            self._scan_now.set()
+
+    # Tenures. Each raises LeaseLost if the tenure has ended, or KinesisError: the call may be repeated.
+
+    async def checkpoint(self, held: HeldLease, position: Position, *, rewinds: bool = False) -> None:
+        """Store the position after the completed records."""
+        await self.holdings.checkpoint(held, position, rewinds=rewinds)
+
+    async def idle(self, held: HeldLease, until: float) -> None:
+        """Store that no record arrived after the checkpoint until a time."""
+        await self.holdings.idle(held, until)
+
+    async def complete(self, held: HeldLease, children: Sequence[ChildShard]) -> list[str] | None:
+        """Create the leases of the shards that follow a shard, adopt them, and return their ids. None: this worker stops.
+
+        Args:
+            held: Lease of the shard. All of its records were delivered.
+            children: Its children. If it is empty, the shards are listed.
+        """
+        ids = await self._upkeep.complete(held, children)
+        if ids and self._may_adopt():
+            stream = held.lease.stream
+            await self._all(self._adopt(lease_key(shard_id, stream)) for shard_id in ids)
+        return ids
+
+    def _may_adopt(self) -> bool:
+        """True if this worker may take unowned leases at once: each worker may in 2.x, and any if a kinstream worker leads."""
+        if self._leaving:
+            return False
+        return self._scanner.mode.takes or not leader.foreign_leader(self._scanner.view)
+
+    async def _adopt(self, key: str) -> None:
+        row = await self._scanner.get(RowKind.LEASE, key)
+        if row is None:
+            return
+        lease = lease_of(row)
+        if lease.owner is None and lease.checkpoint_owner is None and not lease.checkpoint.ended:
+            take = changes.take if self._scanner.mode.takes else changes.assign
+            await self.holdings.acquire(take(lease, self.worker_id))
+
+    async def end(self, held: HeldLease, children: Sequence[str]) -> None:
+        """Store that a shard is completed."""
+        await self.holdings.name_children(held, children)
+        await self.holdings.end(held)
+
+    async def release(self, held: HeldLease, position: Position | None = None) -> None:
+        """Store the last checkpoint and end the tenure, in one write if a successor waits."""
+        await self.holdings.release(held, position)
+
+    # The end.
+
+    def leave(self) -> None:
+        """Take no further leases, and name the successors of those that are held, so that they prepare. May be repeated."""
+        if self._leave_task is None:
+            self._leaving = True
+            self.holdings.close()
+            self._leave_task = asyncio.create_task(self._leave(), name="kinstream-fleet")
+
+    async def _leave(self) -> None:
+        if not self.begun:
+            return
+        for step in (self._announce, self._name_successors, self._give_up_lead):
+            try:
+                await step()
+            except KinesisError as error:
+                self._emit(CheckpointFailed("", error, "leases"))
+
+    async def _name_successors(self) -> None:
+        if not self._scanner.mode.assigns:
+            return
+        with suppress(KinesisError):
+            await self._scanner.scan(older_than=self._options.failover / 3)
+        successors = balance.successors(self._scanner.view, self.worker_id)
+        await self._all(
+            self.holdings.hand_off(held, successor)
+            for held in self.holdings.held()
+            if (successor := successors.get(held.key)) is not None
+        )
+
+    async def _give_up_lead(self) -> None:
+        write = leader.release(self._scanner.view, self.worker_id)
+        if write is not None:
+            await self._scanner.write(write)
+
+    async def stop(self) -> None:
+        """Release the leases that are still held, delete this worker's row, and end. Takes `STOP_TIMEOUT` seconds at most."""
+        self.leave()
+        try:
+            async with self._clock.timeout(STOP_TIMEOUT):
+                await self._stop()
+        except (TimeoutError, KinesisError) as error:
+            self._emit(CheckpointFailed("", error, "leases"))
+        await self.abandon()
+
+    async def abandon(self) -> None:
+        """End without a write: the leases are left to expire."""
+        tasks = {task for task in (*self._tasks, self._keeping, self._leave_task) if task is not None}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        with suppress(KinesisError):
+            await self._table.close()
+
+    async def _stop(self) -> None:
+        assert self._leave_task is not None
+        await asyncio.shield(self._leave_task)
+        released = await asyncio.gather(*map(self.holdings.release, self.holdings.held()), return_exceptions=True)
+        del released  # failures were reported, and the leases expire
+        if self.begun:
+            row = self._scanner.view.workers.get(self.worker_id)
+            if self._announced and row is not None:
+                await self._scanner.write(changes.forget_worker(row.row))
+            await self._nudge()
+
+    # Status. May be called from any thread.
+
+    @property
+    def others(self) -> frozenset[str]:
+        """Ids of other workers that hold leases, as last seen."""
+        view = self._scanner.known
+        found = set() if view is None else {each.reader for each in view.leases.values() if not each.finished}
+        return frozenset(worker for worker in found if worker is not None and worker != self.worker_id)
+
+    @property
+    def lease_shards(self) -> frozenset[str]:
+        """Ids of the shards that have leases, as last seen."""
+        view = self._scanner.known
+        return frozenset() if view is None else frozenset(each.lease.shard_id for each in view.leases.values())
+
+    @property
+    def waiting(self) -> bool:
+        """True if this worker may be granted a further shard without a change from outside."""
+        view = self._scanner.known
+        if not self.begun or view is None or self._following or any(not held.granted for held in self.holdings.held()):
+            return True
+        return any(
+            not observed.finished and observed.reader in (None, self.worker_id)
+            for key, observed in list(view.leases.items())
+            if key not in self.holdings and not self.holdings.finished(key)
+        )
+
+    def owner_of(self, shard_id: str) -> str | None:
+        """Return the worker that reads a shard, as last seen. None: none, or unknown."""
+        view = self._scanner.known
+        if view is None:
+            return None
+        return next((o.reader for o in view.leases.values() if o.lease.shard_id == shard_id), None)
+
+    def snapshot(self) -> FleetStatus | None:
+        """Return the status of the application, as last seen. None before the first scan."""
+        view = self._scanner.known
+        if view is None:
+            return None
+        return fleet_status(
+            view, self._scanner.mode, self.worker_id, self._terms.now(), self._scanner.scanned_at, self.holdings.held()
+        )
+
+    async def _wait(self, event: asyncio.Event, seconds: float) -> None:
+        try:
+            async with self._clock.timeout(seconds):
+                await event.wait()
+        except TimeoutError:
+            pass
+
+    def _create_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(coroutine, name="kinstream-fleet")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

@@ -1,0 +1,189 @@
+"""Leases that follow the shards: created at the start and at the end of a shard, audited, and deleted once they are finished."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from kinstream.clock import Clock
+from kinstream.consume.discover import ShardListing
+from kinstream.consume.fleet import shard_sync
+from kinstream.consume.fleet.held_lease import HeldLease
+from kinstream.consume.fleet.holdings import Holdings
+from kinstream.consume.fleet.known_shards import KnownShards
+from kinstream.consume.fleet.scanner import Scanner
+from kinstream.consume.lease import changes
+from kinstream.consume.lease.lease import Lease, lease_key, lease_of
+from kinstream.consume.lease.row import RowKind
+from kinstream.consume.start import Start
+from kinstream.errors import ConfigError
+from kinstream.record import ChildShard
+
+CONCURRENT_WRITES = 32
+"""Maximum concurrent writes of leases of other workers, or of none."""
+CHILDREN_ATTEMPTS, CHILDREN_DELAY = 6, 0.5
+"""Maximum listings in which the children of a completed shard are searched, and the seconds after the first. Each further delay
+is doubled."""
+
+
+class Upkeep:
+    """Creates and deletes leases.
+
+    Args:
+        scanner: The rows.
+        holdings: The leases of this worker.
+        shards: The shards.
+        start: Start positions in a stream without leases.
+        clock: Sleeps.
+        now: The lease clock.
+    """
+
+    def __init__(
+        self,
+        scanner: Scanner,
+        holdings: Holdings,
+        shards: KnownShards,
+        start: Start,
+        clock: Clock,
+        now: Callable[[], float],
+    ) -> None:
+        self._scanner = scanner
+        self._holdings = holdings
+        self._shards = shards
+        self._start = start
+        self._clock = clock
+        self._now = now
+        self._audit = shard_sync.Audit()
+        self._audited = self._cleaned = now()
+
+    def check(self, listing: ShardListing) -> None:
+        """Check that the checkpoints are positions in the shards of this stream.
+
+        Raises:
+            ConfigError: The stream was deleted and created again under the same name.
+        """
+        recreated = shard_sync.recreated(self._leases(), listing.shards)
+        if recreated:
+            lease = recreated[0]
+            raise ConfigError(
+                f"lease {lease.key!r}: its checkpoint, {lease.checkpoint}, is not a position in this shard: the stream was"
+                " deleted and created again under the same name. Use another application name, or delete the leases"
+            )
+
+    async def create_missing(self, listing: ShardListing) -> None:
+        """Create the leases of shards that have none, parents first. A lease is not created again after its row was deleted.
+
+        Raises:
+            KinesisError: The store failed.
+        """
+        leases = self._leases()
+        missing = shard_sync.missing(listing.shards, leases, self._start, listing.open_since)
+        missing = [lease for lease in missing if not self._holdings.row_deleted(lease.key)]
+        created: set[str] = set()
+        while missing:
+            # Parents first: a lease may be granted if its parents have none.
+            waiting = {lease.shard_id for lease in missing}
+            ready = [lease for lease in missing if waiting.isdisjoint(lease.parents)] or missing
+            await self._create(ready)
+            created.update(lease.key for lease in ready)
+            missing = [lease for lease in missing if lease.key not in created]
+
+    async def complete(self, held: HeldLease, children: Sequence[ChildShard]) -> list[str] | None:
+        """Create the leases of the children of a shard after all of its records were delivered.
+
+        Args:
+            held: Its lease.
+            children: The children. If it is empty, the shards are listed.
+
+        Returns:
+            The ids of the children. None: this worker stops before they are known.
+
+        Raises:
+            LeaseLost: The tenure has ended.
+            KinesisError: The shards could not be listed, or the store failed. The call may be repeated.
+        """
+        lease = held.lease
+        if not children:
+            found_children = await self._search(lease.shard_id)
+            if found_children is None:
+                return None
+            children = found_children
+        self._shards.announced(children)
+        found = await self._family(lease, children)
+        if shard_sync.incomplete(lease, children, found):
+            await self.create_missing(await self._shards.refresh())
+            found = await self._family(lease, children)
+        await self._create(shard_sync.children_of(lease, children, found))
+        ids = sorted(child.shard_id for child in children)
+        await self._holdings.name_children(held, ids)
+        self._holdings.complete(held)
+        return ids
+
+    async def _search(self, shard_id: str) -> list[ChildShard] | None:
+        """List the children of a shard, several times if need be: a listing may be outdated. None: this worker stops."""
+        delay = CHILDREN_DELAY
+        for _ in range(CHILDREN_ATTEMPTS - 1):
+            children = await self._shards.children_of(shard_id)
+            if children:
+                return children
+            if self._holdings.closing:
+                return None
+            await self._clock.sleep(delay)
+            delay *= 2
+        return await self._shards.children_of(shard_id)
+
+    async def _family(self, lease: Lease, children: Sequence[ChildShard]) -> dict[str, Lease]:
+        """Return the existing leases of some children of a shard, and of all parents of these."""
+        names = {parent for child in children for parent in child.parent_shards} | {c.shard_id for c in children}
+        keys = [lease_key(name, lease.stream) for name in sorted(names)]
+        rows = await asyncio.gather(*(self._scanner.get(RowKind.LEASE, key) for key in keys))
+        return {row.key: lease_of(row) for row in rows if row is not None}
+
+    def forget_deleted(self) -> None:
+        """Forget the completed shards if another worker has deleted their leases. Called after a scan."""
+        leases = self._scanner.view.leases
+        for key in [key for key in self._holdings.completed if key not in leases]:
+            self._holdings.forget(key)
+
+    async def look_after(self) -> None:
+        """Delete finished leases, and search for shards without a lease, at intervals. Called after a scan.
+
+        Raises:
+            KinesisError: The shards could not be listed, or the store failed.
+        """
+        now = self._now()
+        if now - self._cleaned >= shard_sync.CLEANUP_INTERVAL:
+            self._cleaned = now
+            await self._clean_up()
+        if now - self._audited >= shard_sync.AUDIT_INTERVAL:
+            self._audited = now
+            self._audit = shard_sync.audit(self._leases().values(), self._audit)
+            if self._audit.list_shards:
+                self._audit = shard_sync.Audit()
+                await self.create_missing(await self._shards.refresh())
+
+    async def _clean_up(self) -> None:
+        leases = self._leases()
+        finished = [lease for lease in leases.values() if lease.checkpoint.ended]
+        listed = None
+        if any(not lease.children for lease in finished):
+            await self._shards.refresh()
+            listed = {"": self._shards.listed or set()}
+        for key in shard_sync.deletable(leases, listed):
+            await self._scanner.write(changes.delete(key))
+            self._holdings.forget(key)
+
+    async def _create(self, leases: list[Lease]) -> None:
+        one_table, gate = self._scanner.mode.one_table, asyncio.Semaphore(CONCURRENT_WRITES)
+
+        async def create(lease: Lease) -> None:
+            async with gate:
+                await self._scanner.write(changes.create(lease, one_table=one_table))
+
+        outcomes = await asyncio.gather(*map(create, leases), return_exceptions=True)
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
+
+    def _leases(self) -> dict[str, Lease]:
+        return {key: observed.lease for key, observed in self._scanner.view.leases.items()}
