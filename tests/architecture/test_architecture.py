@@ -75,7 +75,7 @@ PURE = {
     "consume.fleet.view",
     "consume.deliver.record_batch", "consume.fetch.fetcher", "consume.fetch.page_size", "consume.fetch.polling_pace",
     "consume.fetch.position", "consume.fetch.subscribing_pace", "consume.lease.changes", "consume.lease.lease",
-    "consume.lease.row",
+    "consume.lease.iam_policy", "consume.lease.kcl_tables", "consume.lease.row",
     "consume.shard.cursor", "consume.shard.lifecycle", "consume.shard.progress", "consume.shard.retention",
     "consume.shard.until", "consume.shard.watch",
     "local.wire.event_encoder", "local.operations.requests", "local.operations.responses", "local.operations.constraints",

@@ -75,7 +75,7 @@ def take(lease: Lease, by: str) -> Write:
 
 
 def assign(lease: Lease, to: str) -> Write:
-    """Assign a lease that has no owner, or whose owner has stopped renewing it.
+    """Assign a lease that has no owner, or is not renewed any more.
 
     Args:
         lease: The lease as it was listed. Any write in the meantime makes the assignment fail.

@@ -25,6 +25,8 @@ EXTRAS = "kinstream"
 """Column with further properties of a row, which the KCL leaves unchanged. A map with its version in `v`."""
 EXTRAS_VERSION = 1
 """Version of the map in `EXTRAS`. A map of another version is ignored."""
+EXTRAS_DIGITS = 6
+"""Decimals of the times in `EXTRAS`, so that each store returns the number that was written."""
 
 _SENTINELS = frozenset({"TRIM_HORIZON", "LATEST", "AT_TIMESTAMP", "SHARD_END"})
 _SEQUENCE_NUMBER = re.compile(r"[0-9]{1,129}")  # service model, `SequenceNumber`
@@ -193,9 +195,9 @@ def extras_of(position: Position, idle_until: float | None) -> dict[str, Any] | 
     """
     extras: dict[str, Any] = {}
     if position.timestamp is not None:
-        extras["time"] = position.timestamp
+        extras["time"] = round(position.timestamp, EXTRAS_DIGITS)
     if idle_until is not None:
-        extras["idle_until"] = idle_until
+        extras["idle_until"] = round(idle_until, EXTRAS_DIGITS)
     return {"v": EXTRAS_VERSION, "of": _checkpoint_text(*_stored(position)), **extras} if extras else None
 
 

@@ -16,8 +16,9 @@ class LeaseTable(Protocol):
     single rows. `MemoryLeaseTable` is the shortest example.
 
     Requirements:
-        Rows: A row is identified by its kind and key. Its other columns have the types of `Value`. Each comes back with the type
-            and the value it was written with: text, whole numbers (at least 64 bits), floats, bytes, sets of text, lists, maps.
+        Rows: A row is identified by its kind and key. Its other columns have the types of `Value`. Each comes back as it was
+            written: text, whole numbers of at least 64 bits, floats with at least 6 decimals, bytes, sets of text that are not
+            empty, lists, maps. A float without a fraction may come back as a whole number.
         Writes: `write` checks the condition and applies the change in one atomic step, for all processes that use the table. A
             write that has returned is durable.
         Reads: `get` returns the result of the last write that has completed. `owned` may be seconds behind. `list` may see
@@ -63,7 +64,7 @@ class LeaseTable(Protocol):
         """
 
     async def owned(self, owner: str) -> frozenset[str] | None:
-        """Return the keys of the leases whose `leaseOwner` is a worker. The result may be seconds old.
+        """Return the keys of the leases that have a worker as `leaseOwner`. The result may be seconds old.
 
         Returns:
             The keys. None if the table cannot tell now, such as without an index. The caller then waits for its next `list`.
@@ -181,7 +182,7 @@ class MemoryLeaseTable:
         return self._rows.get((kind, key))
 
     async def owned(self, owner: str) -> frozenset[str] | None:
-        """Return the keys of the leases whose owner is a worker."""
+        """Return the keys of the leases of a worker."""
         rows = (await self.list()).rows
         return frozenset(row.key for row in rows if row.kind is RowKind.LEASE and row.values.get("leaseOwner") == owner)
 

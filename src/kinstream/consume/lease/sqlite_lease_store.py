@@ -160,7 +160,7 @@ class SQLiteLeaseTable:
         return await self.run(Effect.READ, lambda connection: self._stored(connection, kind, key))  # type: ignore[no-any-return]
 
     async def owned(self, owner: str) -> frozenset[str] | None:
-        """Return the keys of the leases whose owner is a worker."""
+        """Return the keys of the leases of a worker."""
         place = (*self._place, owner)
         rows = await self.run(Effect.READ, lambda connection: connection.execute(_OWNED, place).fetchall())
         return frozenset(key for (key,) in rows)
@@ -186,7 +186,7 @@ class SQLiteLeaseTable:
         return self._clock.wall()
 
     async def dead(self, workers: frozenset[str]) -> frozenset[str]:
-        """Return those of some workers whose lock is free, because their process has ended."""
+        """Return those of some workers that have ended, because their lock is free."""
         named = {self._name(worker): worker for worker in workers}
         file = self._used_file()
         ended = await self.run(Effect.READ, lambda _: file.locks.ended(named))

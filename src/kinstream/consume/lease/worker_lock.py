@@ -71,7 +71,7 @@ class WorkerLocks:
             held.close()
 
     def ended(self, workers: Iterable[str]) -> frozenset[str]:
-        """Return those of some workers whose lock is free. A worker without a file is not among them.
+        """Return those of some workers that have ended, because their lock is free. A worker without a file is not among them.
 
         Raises:
             OSError: A file cannot be used.

@@ -35,7 +35,7 @@ def row(lease: Lease) -> Row:
 
 
 def after(write: Write, stored: Lease) -> Lease:
-    """Return the lease after a write whose condition holds."""
+    """Return the lease after a write that is applied."""
     assert write.condition.holds(row(stored))
     found = write.applied(row(stored))
     assert found is not None

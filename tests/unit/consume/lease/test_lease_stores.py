@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.ground import NotPossible
 
-from kinstream import SQLiteLeaseStore
+from kinstream import Credentials, SQLiteLeaseStore
 from kinstream.consume.lease import changes
+from kinstream.consume.lease.dynamodb_lease_store import DynamoDBLeaseStore
 from kinstream.consume.lease.lease import Lease, lease_of
 from kinstream.consume.lease.lease_store import LeaseStore, LeaseTable, MemoryLeaseStore
 from kinstream.consume.lease.row import Condition, Delete, Put, Row, RowKind, Update, Write, Written
 
+NUMBERS = count(1)
 VALUES: dict[str, Any] = {
     "text": "x",
     "empty": "",
@@ -31,14 +35,40 @@ VALUES: dict[str, Any] = {
 }
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(scope="module")
+def moto() -> Iterator[DynamoDBLeaseStore]:
+    """A store in DynamoDB of moto, which runs in a process of its own."""
+    # Not imported on systems that have no fcntl.
+    processes = pytest.importorskip("tests.contract.servers.processes")
+    try:
+        processes.install("moto")
+        with processes.running("moto") as server:
+            credentials = Credentials(processes.ACCESS_KEY_ID, processes.SECRET_ACCESS_KEY)
+            yield DynamoDBLeaseStore(endpoint_url=server.url, region=processes.REGION, credentials=credentials)
+    except NotPossible as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(params=["memory", "sqlite", pytest.param("dynamodb", marks=pytest.mark.enable_socket)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> LeaseStore:
-    return MemoryLeaseStore() if request.param == "memory" else SQLiteLeaseStore(tmp_path / "leases.db")
+    if request.param == "memory":
+        return MemoryLeaseStore()
+    if request.param == "sqlite":
+        return SQLiteLeaseStore(tmp_path / "leases.db")
+    found = request.getfixturevalue("moto")
+    assert isinstance(found, DynamoDBLeaseStore)
+    return found
 
 
 @pytest.fixture
-async def table(store: LeaseStore) -> AsyncIterator[LeaseTable]:
-    opened = store.table("app", "events")
+def app() -> str:
+    """A new application: a DynamoDB table holds one."""
+    return f"app-{next(NUMBERS)}"
+
+
+@pytest.fixture
+async def table(store: LeaseStore, app: str) -> AsyncIterator[LeaseTable]:
+    opened = store.table(app, "events")
     await opened.open("me")
     yield opened
     await opened.close()
@@ -127,9 +157,10 @@ async def test_deleted_row_is_gone_and_deleting_it_twice_is_not_an_error(table: 
     assert (await table.list()).rows == []
 
 
-async def test_applications_and_streams_do_not_see_each_other(store: LeaseStore, table: LeaseTable) -> None:
+async def test_applications_and_streams_do_not_see_each_other(store: LeaseStore, app: str, table: LeaseTable) -> None:
     await table.write(put("a", leaseOwner="me"))
-    for application, stream in (("app", "other"), ("other", "events")):
+    places = [(f"{app}-other", "events"), (app, "other")]
+    for application, stream in places[:1] if isinstance(store, DynamoDBLeaseStore) else places:
         other = store.table(application, stream)
         await other.open("me")
         assert (await other.list()).rows == []
@@ -162,9 +193,9 @@ async def test_leases_of_an_owner_are_found(table: LeaseTable) -> None:
 
 
 async def test_of_concurrent_writes_with_the_same_condition_one_is_applied(
-    store: LeaseStore, table: LeaseTable
+    store: LeaseStore, app: str, table: LeaseTable
 ) -> None:
-    other = store.table("app", "events")
+    other = store.table(app, "events")
     await other.open("other")
     await table.write(changes.create(Lease("a"), one_table=True))
     found = await table.get(RowKind.LEASE, "a")
@@ -178,8 +209,8 @@ async def test_of_concurrent_writes_with_the_same_condition_one_is_applied(
     await other.close()
 
 
-async def test_concurrent_counts_are_all_applied(store: LeaseStore, table: LeaseTable) -> None:
-    other = store.table("app", "events")
+async def test_concurrent_counts_are_all_applied(store: LeaseStore, app: str, table: LeaseTable) -> None:
+    other = store.table(app, "events")
     await other.open("other")
     await table.write(put("a"))
     count = Write(RowKind.LEASE, "a", Update(add={"leaseCounter": 1}))
@@ -188,8 +219,8 @@ async def test_concurrent_counts_are_all_applied(store: LeaseStore, table: Lease
     await other.close()
 
 
-async def test_worker_that_runs_is_never_reported_as_ended(store: LeaseStore, table: LeaseTable) -> None:
-    other = store.table("app", "events")
+async def test_worker_that_runs_is_never_reported_as_ended(store: LeaseStore, app: str, table: LeaseTable) -> None:
+    other = store.table(app, "events")
     await other.open("other")
     workers = frozenset({"me", "other", "elsewhere"})
     assert await table.dead(workers) == frozenset()
@@ -202,11 +233,11 @@ async def test_time_is_the_current_time(table: LeaseTable) -> None:
     assert table.poll_interval > 0
 
 
-async def test_table_may_be_closed_twice_and_its_rows_remain(store: LeaseStore, table: LeaseTable) -> None:
+async def test_table_may_be_closed_twice_and_its_rows_remain(store: LeaseStore, app: str, table: LeaseTable) -> None:
     await table.write(put("a"))
     await table.close()
     await table.close()
-    again = store.table("app", "events")
+    again = store.table(app, "events")
     await again.open("me")
     assert [row.key for row in (await again.list()).rows] == ["a"]
     await again.close()

@@ -1,4 +1,4 @@
-"""Locks of the workers of one machine: who runs, who has ended, in one process and in several."""
+"""Locks of the workers of one machine, in one process and in several."""
 
 from __future__ import annotations
 
