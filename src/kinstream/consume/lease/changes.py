@@ -110,7 +110,7 @@ def end_handoff(lease: Lease, position: Position | None, *, idle_until: float | 
     """
     columns, remove = ({}, frozenset()) if position is None else _checkpoint(lease, position, idle_until)
     update = Update(
-        set={"leaseOwner": lease.owner, **columns},
+        set={**_next_owner(lease), **columns},
         add={"leaseCounter": 1},
         remove=frozenset({"checkpointOwner"}) | remove,
     )
@@ -123,7 +123,7 @@ def force_handoff(lease: Lease) -> Write:
     Args:
         lease: The lease as it was listed. It may be renewed in the meantime.
     """
-    update = Update(set={"leaseOwner": lease.owner}, add={"leaseCounter": 1}, remove=frozenset({"checkpointOwner"}))
+    update = Update(set=_next_owner(lease), add={"leaseCounter": 1}, remove=frozenset({"checkpointOwner"}))
     return _update(lease, update, _owners(lease))
 
 
@@ -354,6 +354,11 @@ def _fence(lease: Lease) -> dict[str, Value]:
 
 def _owners(lease: Lease) -> dict[str, Value]:
     return {"leaseOwner": lease.owner, "checkpointOwner": lease.checkpoint_owner}
+
+
+def _next_owner(lease: Lease) -> dict[str, Value]:
+    """Return the owner after a handoff, which the KCL writes again. A lease of which another worker removed it has none."""
+    return {} if lease.owner is None else {"leaseOwner": lease.owner}
 
 
 def _switches(lease: Lease, owner: str) -> dict[str, int]:

@@ -13,6 +13,7 @@ from kinstream.aws.dynamodb_client import DynamoDBClient
 from kinstream.aws.request import Request
 from kinstream.aws.service_client import ServiceClientOptions
 from kinstream.config import text
+from kinstream.consume.lease.changes import recognized
 from kinstream.consume.lease.kcl_tables import (
     COORDINATOR_KEY,
     COORDINATOR_TABLE,
@@ -232,11 +233,12 @@ class DynamoDBLeaseTable:
                 returns=ReturnValues.ALL_NEW,
             )
         written = await self._send(request, table)
-        if written.applied and not isinstance(change, Put):
-            return Written(True, None if written.item is None else _row(written.item, key_name, write.kind))
-        if written.applied:
+        if written.applied and isinstance(change, Put):
             return Written(True, write.applied(None))
-        return Written(False, None if written.item is None else _row(written.item, key_name, write.kind))
+        row = None if written.item is None else _row(written.item, key_name, write.kind)
+        if not written.applied and written.maybe_applied_before and recognized(write, row):
+            return Written(True, row)  # the retry met the result of its own first attempt
+        return Written(written.applied, row)
 
     async def time(self) -> float:
         """Return the time of DynamoDB by the date of its responses, in seconds since 1970."""

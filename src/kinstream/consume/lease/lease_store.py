@@ -26,8 +26,9 @@ class LeaseTable(Protocol):
         Failures: A method raises KinesisError or OSError if it fails, and may be called again. A write that raised, or was
             cancelled, may still be applied, also later. NotFound from `list` or `write` after `open` says that the table was
             deleted: it must not be created again without being asked.
-        Retries: A store may retry a write by itself. The first attempt may have been applied. Then the condition refuses the
-            second one, and the caller recognizes its own change in the returned row.
+        Retries: A store may retry a write by itself, such as after a lost response. The first attempt may have been applied, and
+            the condition then refuses the second one. The store must return such a write as applied.
+            `kinstream.consume.lease.changes.recognized` compares the write with the stored row.
         Threads: All methods of one table are called in one event loop. Several may run at the same time.
 
     Attributes:

@@ -165,6 +165,13 @@ def test_handoff_that_the_leader_ended_is_not_ended_again() -> None:
     assert refused(forced, ended)
 
 
+def test_handoff_without_a_next_owner_ends_with_a_free_lease() -> None:
+    stored = msgspec.structs.replace(HANDED_OFF, owner=None)
+    free = msgspec.structs.replace(stored, checkpoint_owner=None, counter=8)
+    assert after(changes.end_handoff(stored, None), stored) == free
+    assert after(changes.force_handoff(stored), stored) == free
+
+
 def test_released_lease_has_no_owner_but_the_next_one_of_a_handoff() -> None:
     assert after(changes.release(LEASE), LEASE) == msgspec.structs.replace(LEASE, owner=None, counter=8)
     assert after(changes.release(HANDED_OFF), HANDED_OFF) == msgspec.structs.replace(

@@ -60,7 +60,9 @@ class Service:
         return [operation for operation, _, _ in self.asked]
 
 
-def table_of(service: Service, clock: VirtualClock | None = None, name: str | None = None) -> DynamoDBLeaseTable:
+def table_of(
+    service: Service, clock: VirtualClock | None = None, name: str | None = None, attempts: int = 1
+) -> DynamoDBLeaseTable:
     store = DynamoDBLeaseStore(
         name,
         region="us-east-1",
@@ -68,7 +70,7 @@ def table_of(service: Service, clock: VirtualClock | None = None, name: str | No
         endpoint_url="http://127.0.0.1:4567",
         clock=clock or VirtualClock(),
         transport=ScriptedTransport(service.respond),
-        retry=RetryPolicy(max_attempts=1),
+        retry=RetryPolicy(max_attempts=attempts),
     )
     return store.table("billing", "orders")
 
@@ -333,6 +335,28 @@ async def test_condition_and_change_are_one_request() -> None:
     assert readable == (
         "attribute_exists(leaseKey) AND leaseCounter = 3 AND leaseOwner = me AND attribute_not_exists(checkpointOwner)"
     )
+
+
+@pytest.mark.parametrize(("counter", "applied"), [("4", True), ("5", False)])
+async def test_retry_that_meets_the_result_of_its_first_attempt_is_applied(counter: str, applied: bool) -> None:
+    """1. The renewal is applied, and its response is lost. 2. The client retries it, and its condition is refused."""
+    item = {**ITEM, "leaseCounter": {"N": counter}}
+    refused = answer({"__type": "ConditionalCheckFailedException", "message": "no", "Item": item}, 400)
+    service = Service(UpdateItem=[refusal("InternalServerError", 500), refused])
+    written = await table_of(service, attempts=2).write(changes.renew(LEASE))
+    assert len(service.asked) == 2
+    assert written.applied is applied
+    assert written.row is not None
+    assert written.row.values["leaseCounter"] == int(counter)
+
+
+async def test_refused_write_that_was_sent_once_is_not_taken_for_applied() -> None:
+    """Another process with the same worker id has renewed the lease."""
+    item = {**ITEM, "leaseCounter": {"N": "4"}}
+    service = Service(
+        UpdateItem=[answer({"__type": "ConditionalCheckFailedException", "message": "no", "Item": item}, 400)]
+    )
+    assert not (await table_of(service).write(changes.renew(LEASE))).applied
 
 
 Call = Callable[[DynamoDBLeaseTable], Any]
