@@ -423,8 +423,12 @@ class Holdings:
         await self._noticing(held, held.hand_off(change))
 
     async def release(self, held: HeldLease, position: Position | None = None) -> None:
-        """Store the last checkpoint and end the tenure. Repeated until the lease expires, since no other task does it."""
-        await self._persist(held, lambda: held.release(position))
+        """Store the last checkpoint and end the tenure."""
+        await self._noticing(held, held.release(position))
+
+    async def surrender(self, held: HeldLease) -> None:
+        """End a tenure that the application did not release. Repeated until the lease expires."""
+        await self._persist(held, held.release)
 
     async def _noticing(self, held: HeldLease, operation: Coroutine[Any, Any, None]) -> None:
         try:

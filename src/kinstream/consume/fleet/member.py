@@ -621,7 +621,7 @@ class Member:
     async def _stop(self) -> None:
         assert self._leave_task is not None
         await asyncio.shield(self._leave_task)
-        released = await asyncio.gather(*map(self.holdings.release, self.holdings.held()), return_exceptions=True)
+        released = await asyncio.gather(*map(self.holdings.surrender, self.holdings.held()), return_exceptions=True)
         del released  # failures were reported, and the leases expire
         if self._announced:
             await self._announce(ended=True)
