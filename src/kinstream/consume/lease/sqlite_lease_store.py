@@ -9,7 +9,7 @@ from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -60,6 +60,7 @@ _PUT = (
     "INSERT OR REPLACE INTO lease_rows (application, stream, kind, key, leaseOwner, leaseCounter, columns)"
     " VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
+_APPLICATIONS = "SELECT DISTINCT application, stream FROM lease_rows ORDER BY application, stream"
 _DELETE = "DELETE FROM lease_rows WHERE application = ? AND stream = ? AND kind = ? AND key = ?"
 _FORMER = (
     "SELECT application, stream, leaseKey, leaseCounter, checkpoint, checkpointSubSequenceNumber, checkpointTimestamp,"
@@ -352,6 +353,34 @@ class _File:
             with suppress(sqlite3.Error):
                 self.locks.sweep(_named(connection))
             connection.close()
+
+
+def applications(path: str | Path) -> list[tuple[str, str]]:
+    """Return the applications in a file, each with a stream that it reads, in the order of their names. Nothing is created.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ConfigError: The file does not exist, or is not one of a lease store.
+        LeaseStoreFailed: It cannot be read now.
+    """
+    import sqlite3
+
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigError(f"SQLiteLeaseStore({str(path)!r}): the file does not exist")
+    try:
+        with closing(
+            sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", timeout=BUSY_TIMEOUT, uri=True)
+        ) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if "lease_rows" in tables:
+                return connection.execute(_APPLICATIONS).fetchall()
+    except sqlite3.DatabaseError as error:
+        raise cannot_open(file, error) from error
+    earlier = " of this version: start a consumer with it once" if "leases" in tables else ""
+    raise ConfigError(f"SQLiteLeaseStore({str(path)!r}): is not the file of a lease store{earlier}")
 
 
 def cannot_open(path: Path, error: sqlite3.DatabaseError) -> KinesisError:

@@ -18,7 +18,7 @@ from kinstream.consume.fetch.position import LATEST, SHARD_END, TRIM_HORIZON
 from kinstream.consume.lease import changes, worker_lock
 from kinstream.consume.lease.lease import Lease, columns_of, lease_of
 from kinstream.consume.lease.row import Condition, Put, Row, RowKind, Update, Value, Write
-from kinstream.consume.lease.sqlite_lease_store import Effect, SQLiteLeaseTable, cannot_open
+from kinstream.consume.lease.sqlite_lease_store import Effect, SQLiteLeaseTable, applications, cannot_open
 
 LEASE = Lease("a", owner="me", counter=1)
 ROW = Row(RowKind.LEASE, "a", columns_of(LEASE))
@@ -412,3 +412,32 @@ async def test_file_of_an_earlier_version_is_converted_when_it_is_opened(tmp_pat
     await again.close()
     with closing(sqlite3.connect(path)) as file:
         assert file.execute("SELECT name FROM sqlite_master WHERE name = 'leases'").fetchall() == []
+
+
+async def test_applications_of_a_file_are_listed_with_their_streams(tmp_path: Path) -> None:
+    path = tmp_path / "leases.db"
+    for application, stream in (("b", "events"), ("a", "orders"), ("a", "events")):
+        table = SQLiteLeaseStore(path).table(application, stream)
+        await table.write(create("1"))
+        await table.write(create("2"))
+        await table.close()
+    assert applications(path) == [("a", "events"), ("a", "orders"), ("b", "events")]
+    assert applications(str(path)) == applications(path)
+
+
+def test_file_without_a_lease_store_has_no_applications_and_is_left_unchanged(tmp_path: Path) -> None:
+    missing, text, other, former = (tmp_path / name for name in ("missing.db", "text.db", "other.db", "former.db"))
+    text.write_text("not a database, but long enough to be one " * 20)
+    for path, statement in ((other, "CREATE TABLE users (id)"), (former, FORMER)):
+        with closing(sqlite3.connect(path)) as file, file:
+            file.execute(statement)
+    for path, problem in (
+        (missing, "the file does not exist"),
+        (text, "file is not a database"),
+        (other, "is not the file of a lease store$"),
+        (former, "is not the file of a lease store of this version: start a consumer with it once"),
+    ):
+        before = path.read_bytes() if path.exists() else None
+        with pytest.raises(ConfigError, match=problem):
+            applications(path)
+        assert (path.read_bytes() if path.exists() else None) == before
