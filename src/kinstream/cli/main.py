@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from kinstream.cli import demo, local
+from kinstream.cli import demo, iam, lag, leases, local
 from kinstream.cli.printable import printable
 from kinstream.errors import KinesisError
 from kinstream.extra import ExtraMissing, needs_local
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: After `--help` and `--version`, and with status 2 if the arguments are not valid.
     """
-    arguments, unknown = _parser().parse_known_args(argv)
+    arguments, unknown = _parser().parse_known_args(leases.with_action(sys.argv[1:] if argv is None else argv))
     if unknown:  # the command's usage, which lists its options; `parse_args` would show that of `kinstream`
         arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     return status_of(arguments)
@@ -67,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     demo.add_parser(subparsers)
     local.add_parser(subparsers)
+    leases.add_parser(subparsers)
+    lag.add_parser(subparsers)
+    iam.add_parser(subparsers)
     return parser
 
 

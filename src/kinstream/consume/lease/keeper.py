@@ -110,11 +110,13 @@ KeeperEvent: TypeAlias = Granted | Revoked | Lost | Forgotten
 
 
 class Keeper(Protocol):
-    """Grants shards to this worker."""
+    """Grants shards to this worker.
 
-    @property
-    def others(self) -> frozenset[str]:
-        """Ids of other workers that hold leases."""
+    Attributes:
+        others: Ids of other workers that hold leases.
+    """
+
+    others: frozenset[str]
 
     @property
     def waiting(self) -> bool:

@@ -1,0 +1,54 @@
+"""Options of commands that call AWS: application, lease table, stream, region, profile and endpoints."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+
+def add_application(parser: argparse.ArgumentParser) -> None:
+    """Add the application and the place of its lease table."""
+    parser.add_argument("application", metavar="APPLICATION", help="name of the application")
+    parser.add_argument("--table", metavar="NAME", help="DynamoDB table of its leases (default: APPLICATION)")
+    parser.add_argument("--sqlite", metavar="FILE", help="read the leases from the file of a SQLiteLeaseStore instead")
+
+
+def add_aws(parser: argparse.ArgumentParser) -> None:
+    """Add the options that select the account, the region and the endpoints. Without them, those of the SDKs are used."""
+    add = parser.add_argument_group("AWS").add_argument
+    add("--region", help="AWS region (default: from the AWS configuration)")
+    add("--profile", help="profile of ~/.aws/config (default: from the AWS configuration)")
+    add("--endpoint-url", metavar="URL", help="endpoint of Kinesis (default: that of the region)")
+    add("--dynamodb-endpoint-url", metavar="URL", help="endpoint of DynamoDB (default: that of the region)")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add the option for output as JSON."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+
+
+def seconds(text: str) -> float:
+    """Return the value of an option in seconds, from 0.
+
+    Raises:
+        argparse.ArgumentTypeError: It is not a number from 0.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds from 0, not {text!r}")
+    return number
+
+
+def failover(text: str) -> float:
+    """Return the value of an option for the failover time, 1 to 3600 seconds.
+
+    Raises:
+        argparse.ArgumentTypeError: It is out of range.
+    """
+    number = seconds(text)
+    if not 1 <= number <= 3600:
+        raise argparse.ArgumentTypeError(f"must be 1 to 3600 seconds, not {text!r}")
+    return number
