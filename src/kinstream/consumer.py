@@ -42,9 +42,11 @@ from kinstream.consume.fetch.position import (
     seconds_since_1970,
     time_text,
 )
+from kinstream.consume.fleet.fleet_keeper import FleetKeeper
 from kinstream.consume.iterate import Batches, Records
 from kinstream.consume.lease.keeper import Keeper
 from kinstream.consume.lease.lease_store import LeaseStore
+from kinstream.consume.lease.owner import owner_name
 from kinstream.consume.lease.sole_keeper import SoleKeeper, SolePosition
 from kinstream.consume.report import Reporter
 from kinstream.consume.shard.reader import ShardReader
@@ -181,6 +183,7 @@ class Consumer(StreamAccess):
         self.application: str | None = None if application is None else text("application", application)
         self._lease_store = None if lease_store is None else _store(lease_store)
         self._sharing: Fleet = _checked("fleet", fleet, Fleet)
+        self._worker_id = self._sharing.worker_id or owner_name()
         self._positions: dict[str, SolePosition] = {}  # of a consumer without an application
         self._start = _start(("LATEST" if application is None else "TRIM_HORIZON") if start is None else start)
         self._until_now = until == "now"
@@ -378,7 +381,14 @@ class Consumer(StreamAccess):
             return SoleKeeper(
                 Discoverer(shards), self._positions, self.stream.name, self.client.clock, stopping, self._report
             )
-        raise NotImplementedError
+        return FleetKeeper(
+            self._lease_store.table(self.application or "", self.stream.name),
+            self._worker_id,
+            self._sharing,
+            shards,
+            self.client.clock,
+            self._report,
+        )
 
     def _running(self, method: str) -> Worker:
         if self._worker is None or self._worker.ended:

@@ -534,6 +534,7 @@ async def test_checkpoint_file_that_was_deleted_under_a_running_consumer_is_noti
     path.unlink()
     if busy:
         await stream.write(1)
+        await seen.get()
         while not any(isinstance(event, events.CheckpointFailed) for event in failed):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         with pytest.raises(LeaseStoreFailed, match="deleted or replaced"):

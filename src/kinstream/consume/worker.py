@@ -399,7 +399,7 @@ class Worker:
             await asyncio.wait(set(self._tasks))
         readers = list(self.readers.values())
         try:
-            outcomes = await asyncio.gather(*(reader.release() for reader in readers), return_exceptions=True)
+            outcomes = await asyncio.gather(*(reader.release_at_end() for reader in readers), return_exceptions=True)
             await self._keeper.stop()
             errors = [error for error in outcomes if error is not None and not isinstance(error, LeaseLost)]
             if errors and self._error is None:

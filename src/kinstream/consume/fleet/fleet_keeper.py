@@ -109,8 +109,9 @@ class FleetKeeper:
     async def _run(self, host: MemberHost, member: Member) -> None:
         try:
             await host.call(member.run())
-        except ClosedError:
-            pass  # `stop`
+        except ClosedError as error:
+            if self._stopping is None:
+                self._events.put_nowait(error)  # an exception that ends the application ended the thread
         except KinesisError as error:
             self._events.put_nowait(error)
 

@@ -199,10 +199,14 @@ class HeldLease:
             )
             self.ended = True
 
-    async def hand_off(self, successor: str) -> None:
-        """Name the next owner, which then prepares. Has no effect during a handoff. Raises as `renew`."""
+    async def hand_off(self, change: Callable[[Lease], Write]) -> None:
+        """Begin a handoff, for which the next owner then prepares. Has no effect during a handoff. Raises as `renew`.
+
+        Args:
+            change: Returns the write that names the next owner.
+        """
         async with self._lock:
-            await self._write(lambda lease: None if self.handoff else changes.hand_off(lease, successor))
+            await self._write(lambda lease: None if self.handoff else change(lease))
 
     async def release(self, position: Position | None = None) -> None:
         """Store the last checkpoint and end the tenure. During a handoff, one write does both. Raises as `renew`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from random import Random
@@ -279,7 +280,7 @@ class Holdings:
                 continue
             forced = self._revoked.get(held)
             if forced is not None and now >= forced:
-                self._revoked.pop(held)
+                self._revoked[held] = math.inf
                 self._spawn(self._force(held))
             elif held not in self._renewing:
                 if now >= held.due - EARLY * interval:
@@ -287,7 +288,7 @@ class Holdings:
                     self._spawn(self._renew(held))
                 else:
                     next_time = min(next_time, held.due)
-            next_time = min(next_time, held.expires, forced or next_time)
+            next_time = min(next_time, held.expires, self._revoked.get(held, math.inf))
         return max(0.0, next_time - now)
 
     async def _renew(self, held: HeldLease) -> None:
@@ -401,6 +402,15 @@ class Holdings:
         self.completed[held.key] = held.shard.shard_id
         self._parent_completed.set()
 
+    def may_be_granted(self, lease: Lease) -> bool:
+        """Return True if a lease may be granted although no shard that is being read here ends. May be called from any thread."""
+        for parent in lease.parents:
+            key = lease_key(parent, lease.stream)
+            held = self._held.get(key)
+            if held is not None and key not in self.completed and (held.granted or not self.may_be_granted(held.lease)):
+                return False
+        return True
+
     def forget(self, key: str) -> None:
         """Note that the lease of a completed shard is deleted."""
         self._finished.discard(key)
@@ -408,13 +418,17 @@ class Holdings:
         if shard_id is not None:
             self._emit(LeaseForgotten(shard_id))
 
-    async def hand_off(self, held: HeldLease, successor: str) -> None:
-        """Name the next owner of a lease."""
-        await self._noticing(held, held.hand_off(successor))
+    async def hand_off(self, held: HeldLease, change: Callable[[Lease], Write]) -> None:
+        """Begin a handoff of a lease by a write that names the next owner."""
+        await self._noticing(held, held.hand_off(change))
 
     async def release(self, held: HeldLease, position: Position | None = None) -> None:
-        """Store the last checkpoint and end the tenure. Repeated until the lease expires, since no other task does it."""
-        await self._persist(held, lambda: held.release(position))
+        """Store the last checkpoint and end the tenure."""
+        await self._noticing(held, held.release(position))
+
+    async def surrender(self, held: HeldLease) -> None:
+        """End a tenure that the application did not release. Repeated until the lease expires."""
+        await self._persist(held, held.release)
 
     async def _noticing(self, held: HeldLease, operation: Coroutine[Any, Any, None]) -> None:
         try:

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from kinstream.clock import Clock, lease_time
 from kinstream.config import Fleet
@@ -31,16 +31,22 @@ from kinstream.consume.lease import changes
 from kinstream.consume.lease.changes import LEADER_KEY, NUDGE
 from kinstream.consume.lease.lease import lease_key, lease_of
 from kinstream.consume.lease.lease_store import LeaseTable
-from kinstream.consume.lease.row import RowKind, Write
+from kinstream.consume.lease.row import RowKind
 from kinstream.consume.start import Start
-from kinstream.errors import AccessDenied, ConfigError, KinesisError, LeaseLost, UsageError
+from kinstream.errors import AccessDenied, ConfigError, KinesisError, LeaseLost, NotFound, UsageError
 from kinstream.events import CheckpointFailed, LeaderChanged
 from kinstream.record import ChildShard, FleetStatus
+
+T = TypeVar("T")
 
 HANDOFF_POLL = 0.1
 """Maximum seconds between two reads of a lease that another worker releases to this one."""
 UNDECIDED_DELAY = 1.0
 """Seconds between two scans while a KCL worker creates the application."""
+UNDECIDED_TIMEOUT = 60.0
+"""Maximum seconds to wait for it."""
+RETRIES, FIRST_RETRY = 5, 0.5
+"""Maximum retries of an operation at the beginning, and the seconds of backoff before the first. Each delay is doubled."""
 INDEX_RETRY = 30.0
 """Seconds until the index of owners is tried again after it was not usable. Until then, the table is scanned."""
 DEAD_POLL = 0.25
@@ -114,6 +120,7 @@ class Member:
         self._rechecks: dict[HeldLease, tuple[float, float]] = {}
         self._index_after = 0.0
         self._scan_now = asyncio.Event()
+        self._nudges: object = None
         self._executing = asyncio.Semaphore(CONCURRENT_WRITES)
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeping: asyncio.Task[None] | None = None
@@ -130,11 +137,17 @@ class Member:
         """
         listing = asyncio.create_task(self._shards.refresh(), name="kinstream-fleet")
         try:
-            await self._table.open(self.worker_id)
-            view = await self._scanner.scan()
+            await self._firmly(lambda: self._table.open(self.worker_id))
+            view = await self._firmly(self._scanner.scan)
+            undecided = self._terms.now()
             while not self._scanner.mode.writes:
+                if self._terms.now() - undecided > UNDECIDED_TIMEOUT:
+                    raise ConfigError(
+                        f"the application's mode has not been decided for {UNDECIDED_TIMEOUT:.0f} s: a worker of the KCL has"
+                        " begun to create its tables and has not completed it. Start that worker again, or delete the tables"
+                    )
                 await self._clock.sleep(UNDECIDED_DELAY)
-                view = await self._scanner.scan()
+                view = await self._firmly(self._scanner.scan)
             self._started = view.time
             shards = await listing
         finally:
@@ -143,11 +156,29 @@ class Member:
                 await listing
         self._upkeep.check(shards)
         self._keeping = asyncio.create_task(self.holdings.keep(), name="kinstream-fleet")
-        await self._announce()
-        await self._upkeep.create_missing(shards)
-        await self._all(self.holdings.acquire(write) for write in claim.retained(self._scanner.view, self.worker_id))
-        await self._decide()
+        await self._firmly(self._announce)
+        await self._firmly(lambda: self._upkeep.create_missing(shards))
+        await self._firmly(self._take_first)
         self.begun = True
+
+    async def _take_first(self) -> None:
+        await self._all(self.holdings.acquire, claim.retained(self._scanner.view, self.worker_id))
+        await self._decide()
+
+    async def _firmly(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """Run an operation of the beginning, with retries if the table fails temporarily. Raises as `begin`."""
+        delay = FIRST_RETRY
+        for _ in range(RETRIES):
+            try:
+                return await operation()
+            except (ConfigError, UsageError, AccessDenied, NotFound):
+                raise
+            except KinesisError as error:
+                self._emit(CheckpointFailed("", error, "leases"))
+                self._failing.add("begin")
+            await self._clock.sleep(delay * self._random.uniform(0.5, 1))
+            delay *= 2
+        return await operation()
 
     async def run(self) -> None:
         """Take part in the application until cancelled. Called after `begin`.
@@ -232,6 +263,8 @@ class Member:
                 self._emit(StoreRecovered("", "leases"))
 
     async def _scan(self) -> None:
+        # As of before the scan, which may miss the change for which another worker nudges during it.
+        self._nudges = self._nudges_counted()
         await self._scanner.scan()
         await self._decide()
 
@@ -252,13 +285,13 @@ class Member:
             await self._take_lead()
             if leader.leads(self._scanner.view, me):
                 timeout = self._options.handoff_timeout
-                await self._all(map(self._execute, balance.moves(self._scanner.view, me, handoff_timeout=timeout)))
-                await self._all([self._write(write) for write in leader.stale_workers(self._scanner.view)])
+                await self._all(self._execute, balance.moves(self._scanner.view, me, handoff_timeout=timeout))
+                await self._all(self._scanner.write, leader.stale_workers(self._scanner.view))
             view, most = self._scanner.view, self._options.max_leases
-            await self._claim(claim.adoptions(view, me, self._random, max_leases=most))
+            await self._all(self.holdings.acquire, claim.adoptions(view, me, self._random, max_leases=most))
         else:
             view, most = self._scanner.view, self._options.max_leases
-            await self._claim(claim.claims(view, me, self._random, max_leases=most))
+            await self._all(self.holdings.acquire, claim.claims(view, me, self._random, max_leases=most))
         await self._resolve()
         if self._looks_after():
             await self._upkeep.look_after()
@@ -295,7 +328,7 @@ class Member:
         held = self.holdings.get(move.key)
         if move.kind is MoveKind.HAND_OFF and held is not None:
             with suppress(LeaseLost):
-                await self.holdings.hand_off(held, move.to)
+                await self.holdings.hand_off(held, lambda lease: move.write)
         elif move.kind is not MoveKind.HAND_OFF and move.to == self.worker_id:
             await self.holdings.acquire(move.write)
         else:
@@ -305,20 +338,14 @@ class Member:
             elif held is not None:
                 await self.holdings.inspect(held)
 
-    async def _claim(self, writes: Iterable[Write]) -> None:
-        await self._all(self.holdings.acquire(write) for write in writes)
+    async def _all(self, operation: Callable[[T], Awaitable[object]], items: Iterable[T]) -> None:
+        """Await an operation on each item, some at a time, and raise the first error after all have ended."""
 
-    async def _write(self, write: Write) -> None:
-        await self._scanner.write(write)
-
-    async def _all(self, operations: Iterable[Awaitable[object]]) -> None:
-        """Await operations, some at a time, and raise the first error after all have ended."""
-
-        async def one(operation: Awaitable[object]) -> None:
+        async def one(item: T) -> None:
             async with self._executing:
-                await operation
+                await operation(item)
 
-        outcomes = await asyncio.gather(*map(one, operations), return_exceptions=True)
+        outcomes = await asyncio.gather(*map(one, items), return_exceptions=True)
         for outcome in outcomes:
             if outcome is not None:
                 raise outcome
@@ -332,9 +359,10 @@ class Member:
 
     async def _poll(self) -> None:
         """Find leases that were given to this worker, and held ones that are being handed off."""
-        if self._leaving:
-            return
         keys = await self._owned()
+        if self._leaving:
+            await self._all(self._pass_on, [key for key in keys if key not in self.holdings])
+            return
         for key in keys:
             if key not in self.holdings and not self.holdings.finished(key) and key not in self._foreign:
                 self._follow(key)
@@ -349,6 +377,20 @@ class Member:
                 await self.holdings.inspect(held)
         self._rechecks = {held: times for held, times in self._rechecks.items() if not held.ended}
 
+    async def _pass_on(self, key: str) -> None:
+        """Assign a lease that was given to this worker after it began to leave."""
+        row = await self._scanner.get(RowKind.LEASE, key)
+        lease = None if row is None else lease_of(row)
+        if (
+            lease is None
+            or lease.owner != self.worker_id
+            or lease.checkpoint_owner is not None
+            or lease.checkpoint.ended
+        ):
+            return
+        successor = balance.successors(self._scanner.view, self.worker_id).get(key)
+        await self._scanner.write(changes.release(lease) if successor is None else changes.assign(lease, successor))
+
     async def _owned(self) -> frozenset[str]:
         """Return the keys of the leases of this worker: by the index, or by a scan while the index is not usable."""
         if self._terms.now() >= self._index_after:
@@ -360,6 +402,9 @@ class Member:
             if keys is not None:
                 return keys
             self._index_after = self._terms.now() + INDEX_RETRY
+        if self._scanner.mode.takes:
+            # No other worker gives leases to this one, and a renewal notices if one is taken.
+            return frozenset(held.key for held in self.holdings.held())
         view = await self._scanner.scan(older_than=self._options.failover / 6)
         return frozenset(key for key, observed in view.leases.items() if observed.lease.owner == self.worker_id)
 
@@ -395,12 +440,17 @@ class Member:
         finally:
             self._following.discard(key)
 
-    async def _announce(self) -> None:
-        """Write this worker's row, which makes it eligible for leases, and make the leader scan."""
+    async def _announce(self, *, ended: bool = False) -> None:
+        """Write this worker's row, which makes it eligible for leases. After a change, make the leader scan.
+
+        Args:
+            ended: True at the end of this worker.
+        """
         view, mode, me = self._scanner.view, self._scanner.mode, self.worker_id
         if not mode.writes or not announces(mode, view, me):
             return
         while True:
+            first = not self._announced
             time = await self._table.time()
             written = await self._scanner.write(
                 announcement(
@@ -413,20 +463,22 @@ class Member:
                     weight=self._options.weight,
                     max_leases=self._options.max_leases,
                     leaving=self._leaving,
-                    first=not self._announced,
+                    ended=ended,
+                    first=first,
                 )
             )
             if written.applied:
                 self._announced = True
                 break
-            if self._announced and claim.replaced_by(written.row, self._instance) is None:
+            if not first and claim.replaced_by(written.row, self._instance) is None:
                 self._announced = False  # the row was deleted
                 continue
             raise UsageError(
                 f"worker_id={me!r}: another process of the application has started with the same id and continues its shards."
                 " Give each process an id of its own"
             )
-        await self._nudge()
+        if first or self._leaving:
+            await self._nudge()
 
     async def _nudge(self) -> None:
         nudge = leader.nudge(self._scanner.view, self.worker_id)
@@ -449,10 +501,13 @@ class Member:
         view = self._scanner.view
         if self._leaving or not self._scanner.mode.assigns or not leader.leads(view, self.worker_id):
             return
-        before = None if view.leader is None else view.leader.row.values.get(NUDGE)
-        row = await self._scanner.get(RowKind.LEADER, LEADER_KEY)
-        if row is not None and row.values.get(NUDGE) != before:
+        await self._scanner.get(RowKind.LEADER, LEADER_KEY)
+        if self._nudges_counted() != self._nudges:
             self._scan_now.set()
+
+    def _nudges_counted(self) -> object:
+        lock = self._scanner.view.leader
+        return None if lock is None else lock.row.values.get(NUDGE)
 
     async def _check_dead(self) -> None:
         if not self._leaving and await self._scanner.newly_dead():
@@ -478,7 +533,7 @@ class Member:
         ids = await self._upkeep.complete(held, children)
         if ids and self._may_adopt():
             stream = held.lease.stream
-            await self._all(self._adopt(lease_key(shard_id, stream)) for shard_id in ids)
+            await self._all(self._adopt, [lease_key(shard_id, stream) for shard_id in ids])
         return ids
 
     def _may_adopt(self) -> bool:
@@ -528,12 +583,15 @@ class Member:
             return
         with suppress(KinesisError):
             await self._scanner.scan(older_than=self._options.failover / 3)
-        successors = balance.successors(self._scanner.view, self.worker_id)
-        await self._all(
-            self.holdings.hand_off(held, successor)
-            for held in self.holdings.held()
-            if (successor := successors.get(held.key)) is not None
-        )
+        view, me = self._scanner.view, self.worker_id
+        successors = balance.successors(view, me)
+
+        async def hand_off(held: HeldLease) -> None:
+            with suppress(LeaseLost):
+                await self.holdings.hand_off(held, lambda lease: balance.departure(view, lease, me)[0])
+
+        named = [held for held in self.holdings.held() if successors.get(held.key) is not None]
+        await self._all(hand_off, named)
 
     async def _give_up_lead(self) -> None:
         write = leader.release(self._scanner.view, self.worker_id)
@@ -541,7 +599,7 @@ class Member:
             await self._scanner.write(write)
 
     async def stop(self) -> None:
-        """Release the leases that are still held, delete this worker's row, and end. Takes `STOP_TIMEOUT` seconds at most."""
+        """Release the leases that are still held, announce the end, and end. Takes `STOP_TIMEOUT` seconds at most."""
         self.leave()
         try:
             async with self._clock.timeout(STOP_TIMEOUT):
@@ -563,13 +621,10 @@ class Member:
     async def _stop(self) -> None:
         assert self._leave_task is not None
         await asyncio.shield(self._leave_task)
-        released = await asyncio.gather(*map(self.holdings.release, self.holdings.held()), return_exceptions=True)
+        released = await asyncio.gather(*map(self.holdings.surrender, self.holdings.held()), return_exceptions=True)
         del released  # failures were reported, and the leases expire
-        if self.begun:
-            row = self._scanner.view.workers.get(self.worker_id)
-            if self._announced and row is not None:
-                await self._scanner.write(changes.forget_worker(row.row))
-            await self._nudge()
+        if self._announced:
+            await self._announce(ended=True)
 
     # Status. May be called from any thread.
 
@@ -590,13 +645,16 @@ class Member:
     def waiting(self) -> bool:
         """True if this worker may be granted a further shard without a change from outside."""
         view = self._scanner.known
-        if not self.begun or view is None or self._following or any(not held.granted for held in self.holdings.held()):
+        if not self.begun or view is None or self._following:
             return True
-        return any(
-            not observed.finished and observed.reader in (None, self.worker_id)
-            for key, observed in list(view.leases.items())
+        leases = [held.lease for held in self.holdings.held() if not held.granted]
+        leases += [
+            observed.lease
+            for key, observed in view.leases.items()
+            if not observed.finished and observed.reader in (None, self.worker_id)
             if key not in self.holdings and not self.holdings.finished(key)
-        )
+        ]
+        return any(map(self.holdings.may_be_granted, leases))
 
     def owner_of(self, shard_id: str) -> str | None:
         """Return the worker that reads a shard, as last seen. None: none, or unknown."""

@@ -189,7 +189,9 @@ class View(msgspec.Struct, frozen=True):
         if worker_id in self.dead or (worker is not None and worker.ended):
             return False
         activity = self.activity.get(worker_id, _NO_ACTIVITY)
-        if self.seen - activity.renewed <= self.failover:
+        # A worker that is alive renews all of its leases several times in this interval. A dead one has renewed them a little
+        # one after another, so the first of them expires while the last still counts.
+        if self.seen - activity.renewed <= self.failover and activity.renewed >= activity.lapsed - self.failover / 2:
             return True
         if worker is None:
             return False
@@ -361,7 +363,13 @@ def _note_activity(
     if reader is None:
         return False
     before = activity.get(reader, _NO_ACTIVITY)
-    renewed = previous is not None and previous.reader == reader and previous.lease.counter != lease.lease.counter
+    renewed = (
+        previous is not None
+        and previous.reader == reader
+        and previous.lease.counter != lease.lease.counter
+        # After it has expired, a leader may have assigned it to the same worker.
+        and lease.seen - previous.moved <= failover
+    )
     lapsed = not lease.finished and lease.seen - lease.moved > failover
     activity[reader] = Activity(
         lease.seen if renewed else before.renewed,

@@ -110,13 +110,11 @@ KeeperEvent: TypeAlias = Granted | Revoked | Lost | Forgotten
 
 
 class Keeper(Protocol):
-    """Grants shards to this worker.
+    """Grants shards to this worker."""
 
-    Attributes:
-        others: Ids of other workers that hold leases.
-    """
-
-    others: frozenset[str]
+    @property
+    def others(self) -> frozenset[str]:
+        """Ids of other workers that hold leases."""
 
     @property
     def waiting(self) -> bool:

@@ -343,6 +343,10 @@ class ShardReader:
             self._announce(ShardReleased(self.shard_id, str(self.cursor.done)))
             self._context.coordinator.gone(self)
 
+    async def release_at_end(self) -> None:
+        """Release the shard because reading stops, with one retry. Raises as `write`."""
+        await self._checkpointer.with_retries(self.release)
+
     def lose(self) -> None:
         """End the reader because its tenure has ended: nothing more is delivered or stored."""
         if self.state in (State.LOST, State.RELEASED):

@@ -217,7 +217,7 @@ def test_a_handoff_is_noticed_by_a_read_and_does_not_extend_the_lease() -> None:
         assert held.handoff is not None
         assert held.handoff.successor == "next"
         assert held.expires == 10.0
-        await held.hand_off("another")  # has no effect
+        await held.hand_off(lambda lease: changes.hand_off(lease, "another"))  # has no effect
         assert (await ground.stored()).owner == "next"
 
     on(program)
@@ -226,7 +226,7 @@ def test_a_handoff_is_noticed_by_a_read_and_does_not_extend_the_lease() -> None:
 def test_the_end_of_a_handoff_whose_response_was_lost_is_recognized_after_the_next_owner_has_begun() -> None:
     async def program(ground: Ground) -> None:
         held = await ground.hold()
-        await held.hand_off("next")
+        await held.hand_off(lambda lease: changes.hand_off(lease, "next"))
         ground.table.lost = lambda write: True
         with pytest.raises(LeaseStoreFailed):
             await held.release(Position.after("5"))
@@ -243,7 +243,7 @@ def test_the_end_of_a_handoff_whose_response_was_lost_is_recognized_after_the_ne
 def test_a_handoff_that_the_leader_forced_is_a_loss() -> None:
     async def program(ground: Ground) -> None:
         held = await ground.hold()
-        await held.hand_off("next")
+        await held.hand_off(lambda lease: changes.hand_off(lease, "next"))
         await ground.fleet.change(changes.force_handoff(await ground.stored()))
         with pytest.raises(LeaseLost):
             await held.release(Position.after("5"))
@@ -271,7 +271,7 @@ def test_a_completed_shard_ends_its_handoff_in_the_same_write() -> None:
         await held.name_children(["c", "d"])
         await held.name_children(["c", "d"])
         assert ground.table.calls["write"] == 1
-        await held.hand_off("next")
+        await held.hand_off(lambda lease: changes.hand_off(lease, "next"))
         await held.end()
         stored = await ground.stored()
         assert (stored.owner, stored.checkpoint_owner, stored.checkpoint) == ("next", None, SHARD_END)

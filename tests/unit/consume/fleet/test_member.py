@@ -45,7 +45,11 @@ def test_a_worker_that_leaves_is_continued_by_its_successor_within_a_second_of_t
         assert len(first.reading) == 2
         await second.leave()
         await fleet.until(lambda: len(first.reading) == 4, 1)
-        assert await fleet.row(RowKind.WORKER, "b") is None
+        row = await fleet.row(RowKind.WORKER, "b")
+        assert row is not None
+        extras = row.values["kinstream"]
+        assert isinstance(extras, dict)
+        assert extras["ended"] is True
         await fleet.end()
 
     simulate(program)

@@ -136,7 +136,7 @@ def test_a_worker_that_dies_between_the_children_and_the_end_of_a_shard_is_conti
         await fleet.until(lambda: FIRST in other.reading, 25)
         assert set(other.reading) == {FIRST}
         await finish(other, FIRST, children)
-        await fleet.until(fleet.all_read, 2)
+        await fleet.until(fleet.all_read, 10)  # the dead worker had adopted the children a little later
         await fleet.end()
 
     simulate(program)
