@@ -145,7 +145,18 @@ def departure(view: View, lease: Lease, me: str) -> tuple[Write, str | None]:
     to = successors(view, me).get(lease.key)
     if to is None:
         return changes.release(lease), None
-    return _noted(view, view.leases[lease.key], to, changes.hand_off(lease, to)), to
+    return passed_on(view, lease, to), to
+
+
+def passed_on(view: View, lease: Lease, to: str) -> Write:
+    """Return the write by which a worker that leaves begins a handoff of a lease to one of its `successors`.
+
+    Args:
+        view: The rows.
+        lease: The lease as its owner knows it. No handoff of it is in progress.
+        to: The next owner.
+    """
+    return _noted(view, view.leases[lease.key], to, changes.hand_off(lease, to))
 
 
 def successor(view: View, key: str, me: str) -> str | None:

@@ -298,7 +298,6 @@ class Holdings:
             pass  # it has expired, or was taken by another worker
         finally:
             self._renewing.discard(held)
-            self._changed.set()
 
     async def _persist(self, held: HeldLease, operation: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Repeat an operation until it succeeds or the tenure ends.
@@ -364,7 +363,6 @@ class Holdings:
                 del self._held[held.key]
                 self._revoked.pop(held, None)
                 self._failing.discard(held)
-                self._changed.set()
                 if held.row_missing:
                     self._deleted.add(held.key)
                 if held.lost and held.granted:

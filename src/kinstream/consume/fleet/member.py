@@ -20,11 +20,12 @@ from kinstream.consume.fetch.position import Position
 from kinstream.consume.fleet import balance, claim, leader
 from kinstream.consume.fleet.balance import Move, MoveKind
 from kinstream.consume.fleet.checked_table import CheckedTable
+from kinstream.consume.fleet.cpu_usage import CpuUsage
 from kinstream.consume.fleet.fleet_status import fleet_status
 from kinstream.consume.fleet.held_lease import HeldLease, Terms
 from kinstream.consume.fleet.holdings import Holdings, MemberEvent, StoreRecovered
 from kinstream.consume.fleet.known_shards import KnownShards
-from kinstream.consume.fleet.mode import announcement, announces
+from kinstream.consume.fleet.mode import announcement, announces, measures_cpu
 from kinstream.consume.fleet.scanner import Scanner
 from kinstream.consume.fleet.upkeep import CONCURRENT_WRITES, Upkeep
 from kinstream.consume.lease import changes
@@ -49,6 +50,8 @@ RETRIES, FIRST_RETRY = 5, 0.5
 """Maximum retries of an operation at the beginning, and the seconds of backoff before the first. Each delay is doubled."""
 INDEX_RETRY = 30.0
 """Seconds until the index of owners is tried again after it was not usable. Until then, the table is scanned."""
+WATCH_INTERVAL = 0.25
+"""Minimum seconds between two checks of the leader whether another worker has nudged."""
 DEAD_POLL = 0.25
 """Seconds between two checks for workers that the store knows to have ended."""
 RECHECK_DELAY, LONGEST_RECHECK = 0.5, 4.0
@@ -109,6 +112,7 @@ class Member:
         )
         self._upkeep = Upkeep(self._scanner, self.holdings, self._shards, start, clock, self._terms.now)
         self._instance = str(uuid.UUID(int=random.getrandbits(128), version=4))
+        self._cpu = CpuUsage()
         self._started = 0.0
         self._announced = False
         self._leader: str | None = None
@@ -196,7 +200,7 @@ class Member:
                 self._every(self._poll, lambda: self._table.poll_interval, "poll"),
                 self._every(self._announce, lambda: leader.announce_interval(failover), "announce"),
                 self._every(self._heartbeat, lambda: leader.heartbeat_interval(failover), "heartbeat"),
-                self._every(self._watch, lambda: self._table.poll_interval, "watch"),
+                self._every(self._watch, lambda: max(WATCH_INTERVAL, self._table.poll_interval), "watch"),
                 self._every(self._check_dead, lambda: DEAD_POLL, "dead"),
             )
         ]
@@ -361,7 +365,7 @@ class Member:
         """Find leases that were given to this worker, and held ones that are being handed off."""
         keys = await self._owned()
         if self._leaving:
-            await self._all(self._pass_on, [key for key in keys if key not in self.holdings])
+            await self._pass_on([key for key in keys if key not in self.holdings and not self.holdings.finished(key)])
             return
         for key in keys:
             if key not in self.holdings and not self.holdings.finished(key) and key not in self._foreign:
@@ -377,19 +381,16 @@ class Member:
                 await self.holdings.inspect(held)
         self._rechecks = {held: times for held, times in self._rechecks.items() if not held.ended}
 
-    async def _pass_on(self, key: str) -> None:
-        """Assign a lease that was given to this worker after it began to leave."""
-        row = await self._scanner.get(RowKind.LEASE, key)
-        lease = None if row is None else lease_of(row)
-        if (
-            lease is None
-            or lease.owner != self.worker_id
-            or lease.checkpoint_owner is not None
-            or lease.checkpoint.ended
-        ):
+    async def _pass_on(self, keys: list[str]) -> None:
+        """Assign leases that were given to this worker after it began to leave."""
+        if not keys:
             return
-        successor = balance.successors(self._scanner.view, self.worker_id).get(key)
-        await self._scanner.write(changes.release(lease) if successor is None else changes.assign(lease, successor))
+        rows = await asyncio.gather(*(self._scanner.get(RowKind.LEASE, key) for key in keys))
+        successors = balance.successors(self._scanner.view, self.worker_id)
+        for lease in [lease_of(row) for row in rows if row is not None]:
+            if lease.owner == self.worker_id and lease.checkpoint_owner is None and not lease.checkpoint.ended:
+                to = successors.get(lease.key)
+                await self._scanner.write(changes.release(lease) if to is None else changes.assign(lease, to))
 
     async def _owned(self) -> frozenset[str]:
         """Return the keys of the leases of this worker: by the index, or by a scan while the index is not usable."""
@@ -451,6 +452,7 @@ class Member:
             return
         while True:
             first = not self._announced
+            cpu = self._cpu.sample(self._terms.now()) if measures_cpu(self._scanner.view) else None
             time = await self._table.time()
             written = await self._scanner.write(
                 announcement(
@@ -465,6 +467,7 @@ class Member:
                     leaving=self._leaving,
                     ended=ended,
                     first=first,
+                    cpu=cpu,
                 )
             )
             if written.applied:
@@ -587,11 +590,12 @@ class Member:
         successors = balance.successors(view, me)
 
         async def hand_off(held: HeldLease) -> None:
-            with suppress(LeaseLost):
-                await self.holdings.hand_off(held, lambda lease: balance.departure(view, lease, me)[0])
+            to = successors.get(held.key)
+            if to is not None:
+                with suppress(LeaseLost):
+                    await self.holdings.hand_off(held, lambda lease: balance.passed_on(view, lease, to))
 
-        named = [held for held in self.holdings.held() if successors.get(held.key) is not None]
-        await self._all(hand_off, named)
+        await self._all(hand_off, self.holdings.held())
 
     async def _give_up_lead(self) -> None:
         write = leader.release(self._scanner.view, self.worker_id)
