@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from fractions import Fraction
@@ -10,17 +12,18 @@ from fractions import Fraction
 import msgspec
 
 from kinstream.consume.fleet.leader import leads
-from kinstream.consume.fleet.view import MOVES, REMEMBERED_MOVES, ObservedLease, ObservedWorker, View
+from kinstream.consume.fleet.view import MOVES, QUIET, REMEMBERED_MOVES, ObservedLease, ObservedWorker, View
 from kinstream.consume.lease import changes
 from kinstream.consume.lease.lease import Lease
 from kinstream.consume.lease.row import Update, Write
 
 CALM = 3
-"""Failovers without a worker that joins or leaves, after which a lease may be moved again regardless of its earlier moves."""
+"""Failovers without a worker that joins or leaves, after which leases are moved between workers that were there before, too."""
 MOVES_IN_UNREST = 2
-"""Maximum number of moves of a lease during `RECENT`, while workers join and leave. Then only a worker that leaves moves it."""
+"""Maximum number of moves of a lease while workers join and leave. After that, only a worker that leaves moves it, until no
+worker has joined or left for `QUIET` failovers."""
 RECENT = 60
-"""Failovers for which an earlier move of a lease counts."""
+"""Maximum number of failovers for which an earlier move of a lease counts."""
 
 
 class MoveKind(StrEnum):
@@ -55,7 +58,7 @@ class Move(msgspec.Struct, frozen=True):
 def moves(view: View, me: str, *, handoff_timeout: float) -> list[Move]:
     """Return the decisions of the leader after a scan. Empty if this worker does not lead.
 
-    Leases without a reader that is alive come first. A lease whose handoff has lasted for `handoff_timeout` and one failover is
+    Leases without a reader that is alive come first. If a handoff has lasted for `handoff_timeout` and one failover, its lease is
     transferred by force. Then leases are handed off until each worker has its share, rounded down or up. At rest there are none.
 
     Args:
@@ -77,9 +80,9 @@ def moves(view: View, me: str, *, handoff_timeout: float) -> list[Move]:
             plan.add(lease, lease.lease.owner)
         elif lease.handoff_since is not None:
             available.append(lease)  # its next owner has ended, and it is transferred if the handoff takes too long
-        elif lease.reader in leavers:
+        elif lease.reader in leavers and lease.last_reader == lease.reader:
             leaving.append(lease)
-    plan.set_targets(len(available) + len(leaving))
+    plan.set_targets(len(available) + len(leaving), [lease.lease.owner or lease.reader for lease in available])
     found: list[Move] = []
     overdue = handoff_timeout + view.failover
     for lease in sorted(available, key=plan.order):
@@ -97,8 +100,9 @@ def moves(view: View, me: str, *, handoff_timeout: float) -> list[Move]:
             to = str(lease.lease.owner)
             write = changes.force_handoff(lease.lease)
             found.append(Move(lease.lease.key, MoveKind.FORCE, lease.reader, to, write))
-    for lease in sorted([*leaving, *plan.surplus()], key=plan.order):
-        to = plan.place(lease)
+    surplus = plan.surplus()
+    for lease in [*sorted(leaving, key=plan.order), *sorted(surplus, key=plan.order)]:
+        to = plan.place(lease, joined=lease in surplus and not plan.calm(CALM))
         if to is not None:
             write = _noted(view, lease, to, changes.hand_off(lease.lease, to))
             found.append(Move(lease.lease.key, MoveKind.HAND_OFF, lease.reader, to, write))
@@ -208,18 +212,35 @@ class _Plan:
         assert owner is not None
         self._owned[owner].append(lease)
 
-    def set_targets(self, others: int) -> None:
-        """Compute the targets, once all owned leases are added. `others` is the number of leases to be placed."""
+    def set_targets(self, others: int, named: Iterable[str | None] = ()) -> None:
+        """Compute the targets, once all owned leases are added.
+
+        Args:
+            others: Number of leases to be placed.
+            named: Owners that some of them name. Such an owner gets its own lease back if it has space.
+        """
         self._loads = {member: len(leases) for member, leases in self._owned.items()}
-        self._targets = _targets(self.members, self._loads, others)
+        counts = Counter(named)
+        has = {member: load + counts[member] for member, load in self._loads.items()}
+        self._targets = _targets(self.members, has, sum(self._loads.values()) + others)
 
     def owned(self) -> Iterable[ObservedLease]:
         """Return the leases that were added."""
         return (lease for leases in self._owned.values() for lease in leases)
 
-    def place(self, lease: ObservedLease, *preferred: str | None) -> str | None:
-        """Return the member that gets a lease: a preferred one, or the one furthest below its target. None: all have theirs."""
-        able = [one for one in self.members if self._below(one) > 0]
+    def calm(self, failovers: int) -> bool:
+        """Return True if no worker has joined or left for a number of failovers."""
+        return self._view.seen - self._view.unrest > failovers * self._view.failover
+
+    def place(self, lease: ObservedLease, *preferred: str | None, joined: bool = False) -> str | None:
+        """Return the member that gets a lease: a preferred one, or the one furthest below its target. None: all have theirs.
+
+        Args:
+            lease: The lease.
+            preferred: Members that get it if they are below their targets.
+            joined: True to place it only on a worker that was started since the unrest began. An older one may be stopped next.
+        """
+        able = [one for one in self.members if self._below(one) > 0 and (not joined or self._view.joined(one))]
         to = next((one for one in preferred if one in able), None)
         to = to or max(able, key=lambda one: self._rank(one, lease), default=None)
         if to is not None:
@@ -235,7 +256,6 @@ class _Plan:
             all_of_them: True to include those that are not to be moved now.
         """
         view = self._view
-        calm = view.seen - view.unrest > CALM * view.failover
         found: list[ObservedLease] = []
         for member, leases in self._owned.items():
             above = len(leases) - self._targets[member]
@@ -246,10 +266,14 @@ class _Plan:
                 lease
                 for lease in leases
                 if all_of_them
-                or (lease.lease.checkpoint_owner is None and (calm or recent[lease.lease.key] < MOVES_IN_UNREST))
+                or (
+                    lease.lease.checkpoint_owner is None
+                    and (self.calm(QUIET) or recent[lease.lease.key] < MOVES_IN_UNREST)
+                )
             ]
             movable.sort(key=lambda lease: (recent[lease.lease.key] >= MOVES_IN_UNREST, *_latest_first(lease)))
-            found += movable[:above]
+            # A worker that has not renewed a lease yet does not know it, so it could not end its handoff.
+            found += [lease for lease in movable[:above] if all_of_them or lease.last_reader == lease.reader]
         return found
 
     def _below(self, member: str) -> int:
@@ -259,19 +283,19 @@ class _Plan:
         """Return the order in which leases are placed: those that have moved most may choose first."""
         return -_recent_moves(self._view, lease), lease.lease.key
 
-    def _rank(self, member: str, lease: ObservedLease) -> tuple[float, float, int]:
+    def _rank(self, member: str, lease: ObservedLease) -> tuple[bool, float, float, int]:
         # When all workers are replaced one by one, the worker that was started last is the last one to be stopped.
         below, started = self._below(member) / self.members[member].weight, self.members[member].started
         digest = zlib.crc32(f"{self._salt}/{member}/{lease.lease.key}".encode())
-        return (started, below, digest) if _recent_moves(self._view, lease) else (below, started, digest)
+        prefers_joined = self._view.joined(member) and _recent_moves(self._view, lease) > 0
+        return prefers_joined, below, started, digest
 
 
-def _targets(members: Mapping[str, ObservedWorker], loads: Mapping[str, int], others: int) -> dict[str, int]:
+def _targets(members: Mapping[str, ObservedWorker], loads: Mapping[str, int], total: int) -> dict[str, int]:
     """Return the number of leases for each member: its share by weight, rounded down or up, within its maximum.
 
     Of the members that are equal, those with more leases now get the larger number, so that few leases move.
     """
-    total = sum(loads.values()) + others
     targets: dict[str, int] = {}
     open_members = set(members)
     while open_members:
@@ -306,15 +330,17 @@ def _most(member: ObservedWorker, total: int) -> int:
 def _noted(view: View, lease: ObservedLease, to: str, write: Write) -> Write:
     """Return a write of the leader that also stores the time of the move."""
     assert isinstance(write.change, Update)
-    if lease.last_reader in (None, to):
+    if (lease.last_reader or lease.reader) in (None, to):
         return write
-    times: list[float] = [round(moved - view.seen + view.time) for moved in lease.moves if _is_recent(view, moved)]
+    times: list[float] = [
+        round(moved - view.seen + view.time) for moved in lease.moves_so_far if _is_recent(view, moved)
+    ]
     columns = {**write.change.set, MOVES: [*times, round(view.time)][-REMEMBERED_MOVES:]}
     return msgspec.structs.replace(write, change=msgspec.structs.replace(write.change, set=columns))
 
 
 def _is_recent(view: View, moved: float) -> bool:
-    return view.seen - moved <= RECENT * view.failover
+    return moved >= max(view.unrest_since, view.seen - RECENT * view.failover)
 
 
 def _handoff_lasts(lease: ObservedLease) -> float:
@@ -322,8 +348,9 @@ def _handoff_lasts(lease: ObservedLease) -> float:
 
 
 def _recent_moves(view: View, lease: ObservedLease) -> int:
-    return sum(_is_recent(view, moved) for moved in lease.moves)
+    return sum(_is_recent(view, moved) for moved in lease.moves_so_far)
 
 
 def _latest_first(lease: ObservedLease) -> tuple[float, str]:
-    return -lease.moves[-1] if lease.moves else 0.0, lease.lease.key
+    moves = lease.moves_so_far
+    return -moves[-1] if moves else math.inf, lease.lease.key

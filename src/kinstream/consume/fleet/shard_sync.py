@@ -23,7 +23,7 @@ CLEANUP_INTERVAL = 60.0
 
 
 _UNREAD = ("TRIM_HORIZON", "AT_TIMESTAMP")
-"""Checkpoints of a lease whose shard may not have been read yet (KCL, `LeaseCleanupManager`)."""
+"""Checkpoints of a lease if its shard was perhaps not read yet (KCL, `LeaseCleanupManager`)."""
 
 
 def missing(
@@ -35,7 +35,7 @@ def missing(
 ) -> list[Lease]:
     """Return the leases to create after a complete listing of the shards.
 
-    These are the shards that may be read now and have no lease. A shard whose parents are being read gets its lease when they
+    These are the shards that may be read now and have no lease. The children of a shard that is being read get theirs at its
     end (`children_of`).
 
     Args:
@@ -195,7 +195,7 @@ def deletable(leases: Mapping[str, Lease], listed: Mapping[str, set[str]] | None
     Args:
         leases: All leases by key.
         listed: Ids of the listed shards, by stream (None as "" if the application reads one stream). A finished lease without
-            children whose shard is no longer listed is deleted too. None: shards were not listed.
+            children is deleted too if its shard is no longer listed. None: shards were not listed.
     """
     found: list[str] = []
     for key, lease in sorted(leases.items()):
@@ -211,7 +211,7 @@ def deletable(leases: Mapping[str, Lease], listed: Mapping[str, set[str]] | None
 
 
 def expired_unread(leases: Mapping[str, Lease], shards: list[Shard], stream: str | None = None) -> list[Lease]:
-    """Return the unfinished leases whose shards the stream no longer has: their records expired before they were read.
+    """Return the unfinished leases of shards that the stream no longer has: their records expired before they were read.
 
     Args:
         leases: All leases by key.
@@ -227,7 +227,7 @@ def expired_unread(leases: Mapping[str, Lease], shards: list[Shard], stream: str
 
 
 def recreated(leases: Mapping[str, Lease], shards: list[Shard], stream: str | None = None) -> list[Lease]:
-    """Return the leases whose checkpoints cannot be of this stream: a stream was deleted and created again under its name.
+    """Return the leases with checkpoints that cannot be of this stream: a stream was deleted and created again under its name.
 
     A checkpoint must not be before its shard's first sequence number, nor after its last one.
 

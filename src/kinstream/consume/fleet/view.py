@@ -30,6 +30,8 @@ INSTANCE = "kinstreamInstance"
 MOVES = "kinstreamMoves"
 """Column of a lease: times of the store at which it was last given to another worker, in seconds since 1970, newest last. It lets
 a new leader see the moves under earlier leaders."""
+QUIET = 10
+"""Failovers without a worker that joins or leaves, after which the next one begins another restart of the workers."""
 REMEMBERED_MOVES = 4
 """Number of changes of its reader that are remembered of each lease."""
 
@@ -44,8 +46,9 @@ class ObservedLease(msgspec.Struct, frozen=True):
             now, and a lease without owner as never renewed.
         free_since: Time at which it was first seen without owner. None: it has an owner.
         handoff_since: Time at which its handoff was first seen. None: no handoff.
-        last_reader: The worker that read the shard last, or reads it now. None: unknown.
+        last_reader: The worker that renewed the lease last. None: unknown.
         moves: Times of the last changes from one reader to another, newest last. Those before the first sight are from the row.
+            A new reader counts once it renews the lease.
     """
 
     lease: Lease
@@ -62,6 +65,11 @@ class ObservedLease(msgspec.Struct, frozen=True):
         return self.lease.checkpoint_owner or self.lease.owner
 
     @property
+    def moves_so_far(self) -> tuple[float, ...]:
+        """The last moves, including one to a new reader that has not renewed the lease yet."""
+        return self.moves if self.last_reader in (None, self.reader) else (*self.moves, self.moved)
+
+    @property
     def finished(self) -> bool:
         """True if the shard was read to its end."""
         return self.lease.checkpoint.ended
@@ -76,6 +84,7 @@ class ObservedWorker(msgspec.Struct, frozen=True):
             is close to the store's, else never.
         ours: True if a kinstream worker wrote it. False: a KCL worker.
         instance: Distinguishes two processes with the same worker id. None: unknown.
+        first_seen: Time of this worker's lease clock at which the row appeared. Never: in the first listing.
         started: Time of the store at which the worker was started, in seconds since 1970. 0: unknown.
         weight: Share of the leases that the worker gets, compared to the others.
         max_leases: Maximum number of leases that it reads. None: no maximum.
@@ -89,6 +98,7 @@ class ObservedWorker(msgspec.Struct, frozen=True):
     moved: float
     ours: bool = False
     instance: str | None = None
+    first_seen: float = NEVER
     started: float = 0.0
     weight: float = 1.0
     max_leases: int | None = None
@@ -151,6 +161,8 @@ class View(msgspec.Struct, frozen=True):
         separate_tables: True if the application has the separate tables of KCL 3.0 to 3.4.
         dead: Workers that have ended for certain, by the store.
         unrest: Time of the lease clock at which a worker was last seen to join or to leave.
+        unrest_since: Time at which the first of them was seen, of those without `QUIET` failovers between two. At first sight, it
+            is computed from the times at which the workers were started.
     """
 
     seen: float
@@ -165,6 +177,7 @@ class View(msgspec.Struct, frozen=True):
     separate_tables: bool = False
     dead: frozenset[str] = frozenset()
     unrest: float = NEVER
+    unrest_since: float = NEVER
 
     def expired(self, key: str) -> bool:
         """Return True if a lease has an owner that no longer renews it: its reader is dead, or its counter has not changed."""
@@ -204,6 +217,12 @@ class View(msgspec.Struct, frozen=True):
             for worker_id, worker in self.workers.items()
             if not worker.leaving and not worker.failing and self.alive(worker_id)
         }
+
+    def joined(self, worker_id: str) -> bool:
+        """Return True if a worker was started since the current unrest began, in which workers join and leave."""
+        worker = self.workers[worker_id]
+        started = max(worker.first_seen, worker.started - self.time + self.seen + self.failover)
+        return started >= self.unrest_since
 
     def held_by(self, worker_id: str) -> list[ObservedLease]:
         """Return the unfinished leases that a worker reads."""
@@ -253,7 +272,7 @@ def observe(
             leases[row.key] = lease = _lease(previous, row, now, time)
             _note_activity(activity, previous, lease, failover)
         elif row.kind is RowKind.WORKER:
-            workers[row.key] = _worker(before.workers.get(row.key), row, now, time, failover)
+            workers[row.key] = _worker(before.workers.get(row.key), row, now, time, failover, first=view is None)
         elif row.kind is RowKind.LEADER:
             leader = _leader(before.leader, row, now)
         else:
@@ -272,10 +291,14 @@ def observe(
         separate_tables=listing.separate_tables,
         dead=dead,
         unrest=before.unrest,
+        unrest_since=before.unrest_since,
     )
-    if view is None or view.members().keys() != after.members().keys():
-        return msgspec.structs.replace(after, unrest=now)
-    return after
+    if view is None:
+        return msgspec.structs.replace(after, unrest=now, unrest_since=now - time + _first_start(after))
+    if view.members().keys() == after.members().keys():
+        return after
+    since = now if now - view.unrest > QUIET * failover else view.unrest_since
+    return msgspec.structs.replace(after, unrest=now, unrest_since=since)
 
 
 def observe_row(view: View, row: Row, now: float) -> View:
@@ -336,17 +359,19 @@ def _lease(previous: ObservedLease | None, row: Row, now: float, time: float) ->
     handoff_since = None if lease.checkpoint_owner is None else now
     if previous is None:
         moved = NEVER if reader is None else now
-        return ObservedLease(lease, now, moved, free_since, handoff_since, reader, _stored_moves(row, now - time))
+        return ObservedLease(lease, now, moved, free_since, handoff_since, None, _stored_moves(row, now - time))
     if free_since is not None and previous.free_since is not None:
         free_since = previous.free_since
     if handoff_since is not None and previous.handoff_since is not None and previous.reader == reader:
         handoff_since = previous.handoff_since
     changed = lease.counter != previous.lease.counter or reader != previous.reader
-    moves = previous.moves
-    if None not in (reader, previous.last_reader) and reader != previous.last_reader:
-        moves = (*moves, now)[-REMEMBERED_MOVES:]
     moved = now if changed else previous.moved
-    return ObservedLease(lease, now, moved, free_since, handoff_since, reader or previous.last_reader, moves)
+    last_reader, moves = previous.last_reader, previous.moves
+    if reader == previous.reader and changed and reader != last_reader:
+        # A worker that leaves passes a lease on without having read the shard: only a renewal counts.
+        moves = moves if last_reader is None else (*moves, now)[-REMEMBERED_MOVES:]
+        last_reader = reader
+    return ObservedLease(lease, now, moved, free_since, handoff_since, last_reader, moves)
 
 
 def _stored_moves(row: Row, clock_difference: float) -> tuple[float, ...]:
@@ -363,12 +388,12 @@ def _note_activity(
     if reader is None:
         return False
     before = activity.get(reader, _NO_ACTIVITY)
+    # A worker does not renew an expired lease: a leader has assigned it to the same worker again, which shows nothing.
     renewed = (
         previous is not None
         and previous.reader == reader
         and previous.lease.counter != lease.lease.counter
-        # After it has expired, a leader may have assigned it to the same worker.
-        and lease.seen - previous.moved <= failover
+        and previous.seen - previous.moved <= failover
     )
     lapsed = not lease.finished and lease.seen - lease.moved > failover
     activity[reader] = Activity(
@@ -378,11 +403,23 @@ def _note_activity(
     return renewed
 
 
+def _first_start(view: View) -> float:
+    """Return the time of the store before which no worker was started for some time. An earlier worker may have left first."""
+    first = view.time
+    for started in sorted((worker.started for worker in view.members().values()), reverse=True):
+        if first - started > QUIET * view.failover:
+            break
+        first = min(first, started)
+    return first - QUIET / 2 * view.failover
+
+
 def _window(ours: bool, failover: float) -> float:
     return ANNOUNCEMENTS * failover if ours else FOREIGN_WINDOW
 
 
-def _worker(previous: ObservedWorker | None, row: Row, now: float, time: float, failover: float) -> ObservedWorker:
+def _worker(
+    previous: ObservedWorker | None, row: Row, now: float, time: float, failover: float, *, first: bool = False
+) -> ObservedWorker:
     values = row.values
     extras = values.get(EXTRAS)
     found = extras if isinstance(extras, dict) and extras.get("v") == EXTRAS_VERSION else {}
@@ -395,6 +432,7 @@ def _worker(previous: ObservedWorker | None, row: Row, now: float, time: float, 
         moved = now if abs(time - written) <= _window(ours, failover) else NEVER
     else:
         moved = previous.moved if values == previous.row.values else now
+    first_seen = previous.first_seen if previous is not None else NEVER if first else now
     weight, most = _number(found.get("weight")), found.get("max_leases")
     statistics = values.get("sts")
     return ObservedWorker(
@@ -402,6 +440,7 @@ def _worker(previous: ObservedWorker | None, row: Row, now: float, time: float, 
         moved=moved,
         ours=ours,
         instance=str(values[INSTANCE]) if ours else None,
+        first_seen=first_seen,
         started=_number(found.get("started")) or 0.0,
         weight=weight if weight is not None and 0 < weight < math.inf else 1.0,
         max_leases=most if isinstance(most, int) and not isinstance(most, bool) and most >= 0 else None,

@@ -298,6 +298,11 @@ class Fleet:
     def present(self) -> list[Worker | Taker]:
         return [worker for worker in self.workers if not worker.gone]
 
+    @property
+    def leader(self) -> str | None:
+        row = self.table.rows.get((RowKind.LEADER, changes.LEADER_KEY))
+        return None if row is None else str(row.values["ownerName"])
+
     def join(self, *, weight: float = 1.0, max_leases: int | None = None, drain: int = 1) -> Worker:
         self._count += 1
         name = f"worker-{self.random.randrange(1000):03d}-{self._count}"
@@ -324,7 +329,7 @@ class Fleet:
             self._check()
 
     def index(self, worker_id: str) -> dict[str, Row]:
-        """Return the rows whose owner is the worker, or whose checkpoint owner is, as of the begin of the step."""
+        """Return the leases that name a worker as owner, as of the begin of the step."""
         return self._index.get(worker_id, {})
 
     def note(self, key: str, reader: str) -> None:
