@@ -84,20 +84,23 @@ def _leader(survey: Survey) -> str:
 def _observed(survey: Survey) -> str:
     if not survey.observed:
         return "Not observed: a renewal of a lease shows that its owner is alive (--observe SECONDS)."
-    owned = [lease for lease in survey.leases if lease.renewed is not None]
+    owned = [lease for lease in survey.leases if lease.renewed is not None and lease.state is not LeaseState.FINISHED]
     renewed = sum(lease.renewed is True for lease in owned)
-    return f"Observed for {survey.observed:.1f} s: {renewed:,} of {len(owned):,} owned leases were renewed."
+    return f"Observed for {survey.observed:.1f} s: {renewed:,} of {len(owned):,} unfinished leases with an owner were renewed."
 
 
 def _worker(worker: WorkerReport, observed: float) -> tuple[str, ...]:
     state = {True: "alive", False: "not alive", None: "silent" if observed else "?"}[worker.alive]
-    extra = " (leaving)" if worker.leaving else ""
+    if worker.ended:
+        state = "stopped"
+    elif worker.leaving:
+        state += " (leaving)"
     announced = "-" if worker.announced is None else f"{time_span(worker.announced)} ago"
     if worker.metrics:
         announced += " (" + ", ".join(f"{name} {value:g}" for name, value in sorted(worker.metrics.items())) + ")"
     if worker.weight != 1:
         announced += f", weight {worker.weight:g}"
-    return worker.worker, worker.kind, state + extra, f"{worker.leases:,}", announced
+    return worker.worker, worker.kind, state, f"{worker.leases:,}", announced
 
 
 def _leases(leases: list[LeaseReport], width: int | None) -> Iterator[str]:

@@ -135,6 +135,7 @@ class WorkerReport(msgspec.Struct, frozen=True):
         announced: Seconds since it wrote its row, by its own clock. None: no row.
         weight: Share of the leases that it gets, compared to the others. Only kinstream workers have one.
         leaving: True if it has begun to stop.
+        ended: True if it has stopped in good order. It reads no shard any more.
         metrics: Latest value of each metric in its row, by the KCL's short name, such as C for CPU in percent.
     """
 
@@ -146,6 +147,7 @@ class WorkerReport(msgspec.Struct, frozen=True):
     announced: float | None
     weight: float
     leaving: bool
+    ended: bool
     metrics: dict[str, float]
 
 
@@ -269,8 +271,12 @@ class Observation(msgspec.Struct, frozen=True):
 
     @property
     def all_renewed(self) -> bool:
-        """True if each worker that reads a lease has renewed one, so that more time shows nothing new."""
-        return all(self.renews(reader) for reader in {lease.reader for lease in self.view.leases.values()} - {None})
+        """True if each worker that reads a shard has renewed a lease, so that more time shows nothing new.
+
+        A finished lease does not count: a kinstream worker does not renew it.
+        """
+        readers = {lease.reader for lease in self.view.leases.values() if not lease.finished}
+        return all(self.renews(reader) for reader in readers - {None})
 
     @property
     def signs_of_life(self) -> list[str]:
@@ -419,11 +425,11 @@ def _worker(observation: Observation, worker_id: str) -> WorkerReport:
     held = [lease for lease in view.leases.values() if lease.reader == worker_id]
     finished = sum(lease.finished for lease in held)
     alive: bool | None
-    if worker_id in view.dead:
+    if worker_id in view.dead or (row is not None and row.ended):
         alive = False
     elif observation.renews(worker_id):
         alive = True
-    elif held:
+    elif len(held) > finished:
         alive = False if observation.seconds >= view.failover else None
     else:
         alive = None if row is None else view.alive(worker_id)
@@ -436,6 +442,7 @@ def _worker(observation: Observation, worker_id: str) -> WorkerReport:
         announced=None if row is None else _announced(row, view.time),
         weight=1.0 if row is None else row.weight,
         leaving=row is not None and row.leaving,
+        ended=row is not None and row.ended,
         metrics={} if row is None else _metrics(row.row.values.get("sts")),
     )
 

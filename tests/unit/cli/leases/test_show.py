@@ -81,6 +81,7 @@ def test_workers_and_the_leader_are_shown() -> None:
         worker_row("w1", weight=2.5),
         Row(RowKind.WORKER, "w2", {"lut": 0, "sts": {"C": [12.5]}, "opr": {"C": [100]}}),
         worker_row("w3", leaving=True),
+        worker_row("w4", leaving=True, ended=True),
         leader_row("w1", isReleased="1"),
     ]
     shown = text(report(watched(rows)))
@@ -91,6 +92,7 @@ WORKER  KIND       STATE            SHARDS  ANNOUNCED
 w1      kinstream  ?                1       0.0 s ago, weight 2.5
 w2      KCL        not alive        0       20833.3 d ago (C 12.5)
 w3      kinstream  alive (leaving)  0       0.0 s ago
+w4      kinstream  stopped          0       0.0 s ago
 """
         in shown
     )
@@ -101,7 +103,7 @@ def test_observation_is_summarized() -> None:
     rows = [lease_row(a), lease_row(b), lease_row(Lease("c")), leader_row("w1", "1")]
     renewed = [lease_row(msgspec.structs.replace(a, counter=1)), *rows[1:3], leader_row("w1", "2")]
     shown = text(report(watched(rows, renewed)))
-    assert "Observed for 4.0 s: 1 of 2 owned leases were renewed." in shown
+    assert "Observed for 4.0 s: 1 of 2 unfinished leases with an owner were renewed." in shown
     assert "renewed during the observation" in shown
     assert "w2      unknown  silent" in shown
     assert "not renewed during the observation" in text(report(watched(rows, rows)))

@@ -120,6 +120,7 @@ def test_worker_is_described_by_its_row() -> None:
             {"lut": NOW - 999, "sts": {"C": [40, 50.5], "M": [], "x": ["?"]}, "opr": {"C": [100]}},
         ),
         Row(RowKind.WORKER, "odd", {"sts": 3}),
+        worker_row("ended", leaving=True, ended=True),
     ]
     found = {worker.worker: worker for worker in report(watched(rows)).workers}
     assert (found["ours"].kind, found["ours"].weight, found["ours"].leaving, found["ours"].alive) == (
@@ -130,6 +131,7 @@ def test_worker_is_described_by_its_row() -> None:
     )
     assert (found["theirs"].kind, found["theirs"].announced, found["theirs"].alive) == ("KCL", 30.0, True)
     assert (found["measuring"].metrics, found["measuring"].alive) == ({"C": 50.5}, False)
+    assert (found["ended"].ended, found["ended"].alive, found["ours"].ended) == (True, False, False)
     assert (found["odd"].announced, found["odd"].metrics, found["odd"].alive) == (None, {}, False)
 
 
@@ -249,3 +251,5 @@ def test_observation_is_complete_when_each_owner_has_renewed_a_lease() -> None:
     rows = [lease_row(A), lease_row(second), lease_row(Lease("d"))]
     assert watched(rows, [lease_row(renewed(A)), lease_row(second), lease_row(Lease("d"))]).all_renewed
     assert not watched(rows, rows).all_renewed
+    finished = [lease_row(Lease("a", owner="w1", checkpoint=SHARD_END))]
+    assert watched(finished, finished).all_renewed
