@@ -112,13 +112,16 @@ class Worker:
         for key, held in list(self.held.items()):
             if held.ends_at is not None:
                 continue
-            write, to = balance.departure(self.view, held.lease, self.worker_id)
+            write, _ = balance.departure(self.view, held.lease, self.worker_id)
             written = self.fleet.table.write(write)
-            if not written.applied or to is None:
-                del self.held[key]
-            elif written.row is not None:
-                held.lease = lease_of(written.row)
+            stored = None if written.row is None else lease_of(written.row)
+            if (
+                stored is not None and stored.checkpoint_owner == self.worker_id
+            ):  # begun by this write, or by a leader's
+                held.lease = stored
                 held.ends_at = self.fleet.now + self.drain
+            else:
+                del self.held[key]
 
     def _announce(self, now: float) -> None:
         view = self.view or View(now, self.fleet.time, FAILOVER)

@@ -51,16 +51,17 @@ def may_lead(view: View, me: str, mode: Mode) -> bool:
 def take(view: View, me: str, mode: Mode, random: Random) -> Write | None:
     """Return the write that takes the lock. None: it has a leader, or this worker may not lead.
 
-    The lock may be taken if there is none, if it was released, if its holder is dead or has the id of this worker, or if it
+    The lock may be taken if there is none, if it was released, if its holder has ended or has the id of this worker, or if it
     has not changed for its own duration. Call it only while this worker does not lead.
     """
     leader = view.leader
     if not may_lead(view, me, mode):
         return None
-    if leader is not None and not (
-        leader.expired or leader.released or leader.owner in view.dead or leader.owner == me
-    ):
-        return None
+    if leader is not None:
+        holder = view.workers.get(leader.owner)
+        ended = leader.owner in view.dead or (holder is not None and holder.ended)
+        if not (leader.expired or leader.released or ended or leader.owner == me):
+            return None
     stored = None if leader is None else leader.row
     return changes.take_lead(me, view.failover, version(random), one_table=mode.one_table, stored=stored)
 

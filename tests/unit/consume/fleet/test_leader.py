@@ -55,6 +55,8 @@ def test_lock_of_another_worker_is_taken_once_it_has_not_changed_for_its_duratio
 def test_lock_that_is_released_or_of_a_dead_worker_or_our_own_is_taken_at_once() -> None:
     assert take(seen([leader_row("x", isReleased="1")])) is not None
     assert take(seen([leader_row("x")], dead=frozenset({"x"}))) is not None
+    assert take(seen([leader_row("x"), worker_row("x", ended=True)])) is not None
+    assert take(seen([leader_row("x"), worker_row("x")])) is None
     assert take(seen([leader_row("w")])) is not None
 
 
