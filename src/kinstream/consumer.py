@@ -479,10 +479,10 @@ def _store(store: Any) -> LeaseStore:
 
 
 def _listener(listener: Any) -> ShardListener | None:
-    methods = ("assigned", "revoked", "lost")
+    methods = ("assigned", "revoked", "ended", "lost")
     if listener is not None and not any(callable(getattr(listener, name, None)) for name in methods):
         raise ConfigError(
-            f"listener: must have a method named assigned, revoked or lost, or be None, not {type(listener).__name__}"
+            f"listener: must have a method named assigned, revoked, ended or lost, or be None, not {type(listener).__name__}"
         )
     return listener  # type: ignore[no-any-return]
 

@@ -8,11 +8,13 @@ from collections import Counter
 
 import pytest
 from tests.doubles.kinesis import Kinesis
+from tests.doubles.leases import StoreOf
 from tests.doubles.network import Faults, Network
 from tests.doubles.virtual_loop import LoopClock, simulate
 from tests.simulation.seeds import SEEDS, summed
 
-from kinstream import Checkpoints, Client, Consumer, Credentials, EnhancedFanOut, MemoryLeaseStore, Polling, events
+from kinstream import Checkpoints, Client, Consumer, Credentials, EnhancedFanOut, Fleet, Polling, events
+from kinstream.consume.lease.lease_store import MemoryLeaseTable
 
 STREAM = "orders"
 MINUTE, HOUR = 60.0, 3600.0
@@ -27,6 +29,12 @@ def test_records_that_expire_unread_are_reported_and_ordinary_restarts_are_not(p
     assert sums["lives that lost none"] >= lives / 10
 
 
+class SlowPoll(MemoryLeaseTable):
+    """A table that workers poll seldom, since days pass."""
+
+    poll_interval = 600.0
+
+
 class Life:
     """One application over days: its consumers run and stop, records come seldom, and shards split and merge."""
 
@@ -36,7 +44,7 @@ class Life:
         self.service = Kinesis(self.clock)
         self.service.ask("CreateStream", StreamName=STREAM, ShardCount=self.chance.choice([1, 2]))
         self.network = Network(self.service, seed, Faults())
-        self.store = MemoryLeaseStore()
+        self.store = StoreOf(SlowPoll(clock=self.clock))
         self.pushed = pushed
         # Half of the applications are never stopped for long: they must lose nothing, and no loss may be reported.
         self.short = self.chance.random() < 0.5
@@ -91,6 +99,7 @@ class Life:
             STREAM,
             application="billing",
             lease_store=self.store,
+            fleet=Fleet(failover=3600),
             checkpoints=Checkpoints(interval=MINUTE),
             fetch=EnhancedFanOut(idle_timeout=60) if self.pushed else Polling(idle_interval=60),
             observer=self.observe,

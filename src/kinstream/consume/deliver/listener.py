@@ -23,9 +23,16 @@ class ShardListener(Protocol):
         """A shard was assigned to this worker. Its first record is delivered when this has returned."""
 
     def revoked(self, shard: ShardAssignment) -> object:
-        """Another worker continues with a shard. No record of it is being handled, and none follows.
+        """Another worker continues with a shard, or this worker stops. No record of it is being handled, and none follows.
 
         The application may store its state here, and checkpoint completed records. The shard is released when this has returned.
+        """
+
+    def ended(self, shard: ShardAssignment) -> object:
+        """The last record of a closed shard was handled.
+
+        The application may store its state here. With manual checkpoints it checkpoints the last record here: before that, the
+        end of the shard is not stored, and other workers do not read the shards that follow.
         """
 
     def lost(self, shard: ShardAssignment) -> object:
@@ -33,7 +40,7 @@ class ShardListener(Protocol):
 
 
 async def notify(
-    listener: ShardListener | None, method: Literal["assigned", "revoked", "lost"], shard: ShardAssignment
+    listener: ShardListener | None, method: Literal["assigned", "revoked", "ended", "lost"], shard: ShardAssignment
 ) -> None:
     """Call a method of the listener, if there is one. An exception is logged."""
     function: Any = getattr(listener, method, None)

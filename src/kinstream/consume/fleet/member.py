@@ -201,7 +201,7 @@ class Member:
                 self._every(self._announce, lambda: leader.announce_interval(failover), "announce"),
                 self._every(self._heartbeat, lambda: leader.heartbeat_interval(failover), "heartbeat"),
                 self._every(self._watch, lambda: max(WATCH_INTERVAL, self._table.poll_interval), "watch"),
-                self._every(self._check_dead, lambda: DEAD_POLL, "dead"),
+                self._every(self._check_dead, lambda: max(DEAD_POLL, self._table.poll_interval), "dead"),
             )
         ]
         try:

@@ -234,6 +234,7 @@ class ShardReader:
 
     async def _finish_completed(self) -> None:
         """Start the children, and store the end of the shard."""
+        await notify(self._context.listener, "ended", self._assignment(None))
         children = await self._checkpointer.with_retries(lambda: self.tenure.complete(self.children))
         if children is None:
             return  # reading stops: the next reader finds the end again
@@ -345,6 +346,8 @@ class ShardReader:
 
     async def release_at_end(self) -> None:
         """Release the shard because reading stops, with one retry. Raises as `write`."""
+        if self.state in (State.READING, State.PAUSED, State.ENDING):
+            await notify(self._context.listener, "revoked", self._assignment(None))
         await self._checkpointer.with_retries(self.release)
 
     def lose(self) -> None:

@@ -115,6 +115,7 @@ class Case:
         errors: ErrorPolicy | None = None,
         listener: ShardListener | None = None,
         concurrency: int = 1,
+        manual: bool = False,
     ) -> None:
         clock = LoopClock()
         self.calls = Calls()
@@ -137,7 +138,7 @@ class Case:
             began=clock.monotonic(),
             latest=(clock.wall(), clock.monotonic()),
             retention=None,
-            manual=False,
+            manual=manual,
         )
 
     def reader(self, shard_id: str) -> tuple[ShardReader, ScriptedTenure, asyncio.Task[None]]:
@@ -364,6 +365,50 @@ def test_listener_is_called_before_the_first_record_and_after_the_last() -> None
         await asyncio.wait([task])
         for one in (reader, other):
             await one.stop()
+
+    simulate(scenario)
+
+
+def test_listener_may_checkpoint_the_last_record_before_the_end_of_the_shard_is_stored() -> None:
+    async def scenario() -> None:
+        last: list[ReceivedRecord[bytes]] = []
+
+        class Listener:
+            async def ended(self, shard: ShardAssignment) -> None:
+                assert tenure.completed is None
+                await last[-1].checkpoint()
+
+        async def handle(record: ReceivedRecord[bytes]) -> None:
+            last.append(record)
+
+        case = Case(Pages(page(1, 2, ended=True, children=("1",))), handle, listener=Listener(), manual=True)
+        _, tenure, task = case.reader("0")
+        await task
+        assert tenure.stored == [Position.after("2", 0), SHARD_END]
+
+    simulate(scenario)
+
+
+def test_listener_is_called_before_the_release_if_reading_stops() -> None:
+    async def scenario() -> None:
+        calls: list[str] = []
+
+        class Listener:
+            def revoked(self, shard: ShardAssignment) -> None:
+                calls.append(f"revoked {shard.shard_id}, released: {tenure.released}")
+
+        async def handle(record: ReceivedRecord[bytes]) -> None:
+            pass
+
+        case = Case(Pages(page(1)), handle, listener=Listener())
+        reader, tenure, task = case.reader("0")
+        await asyncio.sleep(10)
+        reader.end()
+        await task
+        await reader.release_at_end()
+        assert calls == ["revoked 0, released: False"]
+        assert tenure.released
+        await reader.stop()
 
     simulate(scenario)
 
