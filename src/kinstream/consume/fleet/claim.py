@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kinstream.consume.fleet.view import INSTANCE, ObservedLease, View
 from kinstream.consume.lease import changes
+from kinstream.consume.lease.lease import EXTRAS
 from kinstream.consume.lease.row import Row, Write
 
 if TYPE_CHECKING:
@@ -111,15 +112,21 @@ def retained(view: View, me: str) -> list[Write]:
     return [changes.renew(lease.lease) for lease in view.held_by(me) if lease.lease.checkpoint_owner is None]
 
 
-def replaced_by(row: Row | None, instance: str) -> str | None:
+def replaced_by(row: Row | None, instance: str, started: float = 0.0) -> str | None:
     """Return the instance token of a newer process with the same worker id, which has written the worker's row. None: no other.
 
     Call it with the stored row if an announcement that is not the first was refused. The newer process continues. The older one
-    must stop.
+    must stop. The first announcement of an older process may be applied late, and replaces the row of the newer one.
 
     Args:
         row: The worker's row. None: it is missing.
         instance: Token of this process.
+        started: Time of the store at which this process was started, in seconds since 1970. 0: unknown.
     """
     found = None if row is None else row.values.get(INSTANCE)
-    return found if isinstance(found, str) and found != instance else None
+    if row is None or not isinstance(found, str) or found == instance:
+        return None
+    extras = row.values.get(EXTRAS)
+    other = extras.get("started") if isinstance(extras, dict) else None
+    older = isinstance(other, (int, float)) and (other, found) < (started, instance)
+    return None if older else found

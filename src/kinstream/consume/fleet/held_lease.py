@@ -82,6 +82,7 @@ class HeldLease:
         ended: True once the tenure is over: released, completed or lost.
         lost: True if it ended without a release.
         row_missing: True if the row was deleted.
+        rival: True if it was lost to another process with the same worker id.
     """
 
     def __init__(self, row: Row, sent: float, shard: Shard, terms: Terms, table: CheckedTable) -> None:
@@ -91,6 +92,7 @@ class HeldLease:
         self.ended = False
         self.lost = False
         self.row_missing = False
+        self.rival = False
         self._lease = lease_of(row)
         self._terms = terms
         self._table = table
@@ -304,6 +306,7 @@ class HeldLease:
         ended = stored.owner is None or stored.owner == stored.checkpoint_owner
         if holder != me or ended or not 0 <= stored.counter - self._lease.counter <= own_writes:
             self._final = stored
+            self.rival = holder == me and not ended
             self.lose()
             raise lease_lost(self.shard.shard_id)
         self._known(row, self._sent if self._unresolved is None else self._unresolved)

@@ -97,6 +97,7 @@ class Holdings:
         random: Jitter of retries.
         shard_of: Returns the shard of a lease.
         emit: Receives the events.
+        rival: Called if a lease is lost to another process with the same worker id.
 
     Attributes:
         closing: True once this worker stops.
@@ -113,6 +114,7 @@ class Holdings:
         random: Random,
         shard_of: Callable[[Lease], Shard],
         emit: Callable[[MemberEvent], None],
+        rival: Callable[[], None],
     ) -> None:
         self.completed: dict[str, str] = {}
         self._table = table
@@ -123,6 +125,7 @@ class Holdings:
         self._random = random
         self._shard_of = shard_of
         self._emit = emit
+        self._rival = rival
         self._failing: set[HeldLease] = set()
         self._held: dict[str, HeldLease] = {}
         self._accepting: set[str] = set()
@@ -154,6 +157,13 @@ class Holdings:
     def finished(self, key: str) -> bool:
         """Return True if a lease is known to be at the end of its shard. It is not held then, although this worker may own it."""
         return key in self._finished
+
+    def lose(self) -> None:
+        """End all tenures without a write, and begin no further ones: another process with the same worker id continues them."""
+        self.close()
+        for held in self.held():
+            held.lose()
+            self._notice(held)
 
     def close(self) -> None:
         """Begin no further tenures, and grant no further shards."""
@@ -365,6 +375,8 @@ class Holdings:
                 self._failing.discard(held)
                 if held.row_missing:
                     self._deleted.add(held.key)
+                if held.rival:
+                    self._rival()
                 if held.lost and held.granted:
                     self._emit(LeaseGone(held))
         elif held.handoff is not None and held not in self._revoked and self._held.get(held.key) is held:

@@ -109,12 +109,16 @@ class Member:
             random,
             self._shards.of,
             emit,
+            self._notice_rival,
         )
         self._upkeep = Upkeep(self._scanner, self.holdings, self._shards, start, clock, self._terms.now)
         self._instance = str(uuid.UUID(int=random.getrandbits(128), version=4))
         self._cpu = CpuUsage()
         self._started = 0.0
         self._announced = False
+        self._announce_now = asyncio.Event()
+        self._rival = False
+        self._replaced = False
         self._leader: str | None = None
         self._leaving = False
         self.begun: bool = False
@@ -198,7 +202,7 @@ class Member:
             for loop in (
                 self._every(self._scan, self._scan_interval, "scan", self._scan_now),
                 self._every(self._poll, lambda: self._table.poll_interval, "poll"),
-                self._every(self._announce, lambda: leader.announce_interval(failover), "announce"),
+                self._every(self._announce, lambda: leader.announce_interval(failover), "announce", self._announce_now),
                 self._every(self._heartbeat, lambda: leader.heartbeat_interval(failover), "heartbeat"),
                 self._every(self._watch, lambda: max(WATCH_INTERVAL, self._table.poll_interval), "watch"),
                 self._every(self._check_dead, lambda: max(DEAD_POLL, self._table.poll_interval), "dead"),
@@ -446,9 +450,15 @@ class Member:
 
         Args:
             ended: True at the end of this worker.
+
+        Raises:
+            UsageError: Another process with the same worker id has started.
+            KinesisError: The store failed.
         """
         view, mode, me = self._scanner.view, self._scanner.mode, self.worker_id
         if not mode.writes or not announces(mode, view, me):
+            if self._rival:  # no row shows which process is newer
+                raise self._replace()
             return
         while True:
             first = not self._announced
@@ -473,15 +483,26 @@ class Member:
             if written.applied:
                 self._announced = True
                 break
-            if not first and claim.replaced_by(written.row, self._instance) is None:
-                self._announced = False  # the row was deleted
+            if not first and claim.replaced_by(written.row, self._instance, self._started) is None:
+                self._announced = False  # the row was deleted, or replaced by a late write of an older process
                 continue
-            raise UsageError(
-                f"worker_id={me!r}: another process of the application has started with the same id and continues its shards."
-                " Give each process an id of its own"
-            )
+            raise self._replace()
         if first or self._leaving:
             await self._nudge()
+
+    def _notice_rival(self) -> None:
+        """Check at once if a newer process has the same worker id. Otherwise both take the leases from each other."""
+        self._rival = True
+        self._announce_now.set()
+
+    def _replace(self) -> UsageError:
+        """End all tenures, since another process with the same worker id continues them, and return the error."""
+        self._replaced = True
+        self.holdings.lose()
+        return UsageError(
+            f"worker_id={self.worker_id!r}: another process of the application has started with the same id and continues its"
+            " shards. Give each process an id of its own"
+        )
 
     async def _nudge(self) -> None:
         nudge = leader.nudge(self._scanner.view, self.worker_id)
@@ -573,11 +594,14 @@ class Member:
             self._leave_task = asyncio.create_task(self._leave(), name="kinstream-fleet")
 
     async def _leave(self) -> None:
-        if not self.begun:
+        if not self.begun or self._replaced:
             return
         for step in (self._announce, self._name_successors, self._give_up_lead):
             try:
                 await step()
+            except UsageError as error:
+                self._emit(CheckpointFailed("", error, "leases"))
+                return
             except KinesisError as error:
                 self._emit(CheckpointFailed("", error, "leases"))
 
@@ -627,7 +651,7 @@ class Member:
         await asyncio.shield(self._leave_task)
         released = await asyncio.gather(*map(self.holdings.surrender, self.holdings.held()), return_exceptions=True)
         del released  # failures were reported, and the leases expire
-        if self._announced:
+        if self._announced and not self._replaced:
             await self._announce(ended=True)
 
     # Status. May be called from any thread.

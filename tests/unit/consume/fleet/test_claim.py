@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from random import Random
 
-from tests.doubles.fleet_rows import FAILOVER, lease_row, owned, seen, worker_row
+from tests.doubles.fleet_rows import FAILOVER, TIME, lease_row, owned, seen, worker_row
 
 from kinstream.consume.fetch.position import SHARD_END
 from kinstream.consume.fleet.claim import adoptions, claim_interval, claims, replaced_by, retained
-from kinstream.consume.fleet.view import View
+from kinstream.consume.fleet.view import INSTANCE, View
 from kinstream.consume.lease.lease import Lease
 from kinstream.consume.lease.row import Row, RowKind
 
@@ -139,3 +139,12 @@ def test_newer_process_with_the_same_id_is_found_in_the_row() -> None:
     assert replaced_by(worker_row("w"), "i-w") is None
     assert replaced_by(None, "mine") is None
     assert replaced_by(Row(RowKind.WORKER, "w", {}), "mine") is None
+
+
+def test_row_of_an_older_process_with_the_same_id_replaces_no_process() -> None:
+    row = worker_row("w", started=5.0)
+    assert replaced_by(row, "mine", TIME + 4.0) == "i-w"
+    assert replaced_by(row, "mine", TIME + 6.0) is None
+    assert replaced_by(row, "a", TIME + 5.0) == "i-w"
+    assert replaced_by(row, "z", TIME + 5.0) is None
+    assert replaced_by(Row(RowKind.WORKER, "w", {INSTANCE: "other"}), "mine", TIME) == "other"

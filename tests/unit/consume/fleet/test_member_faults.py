@@ -376,3 +376,61 @@ def test_a_pending_checkpoint_is_part_of_the_tenure_and_removed_by_the_first_che
         await fleet.end()
 
     simulate(program)
+
+
+def test_the_older_of_two_processes_with_one_id_writes_no_lease_once_it_knows() -> None:
+    async def program() -> None:
+        fleet = Fleets(2)
+        first = await fleet.join("a")
+        other = await fleet.join("b")
+        await fleet.clock.sleep(30)
+        second = await fleet.join("a")
+        await fleet.until(lambda: first.error is not None, 2 * FAILOVER)
+        assert isinstance(first.error, UsageError)
+        known = len(first.table.writes)
+        held = set(second.reading)
+        await first.end()
+        assert [write for _, write, _ in first.table.writes[known:] if write.kind is not RowKind.LEADER] == []
+        await fleet.clock.sleep(30)
+        assert set(second.reading) == held
+        assert second.error is other.error is None
+        await fleet.end()
+
+    simulate(program)
+
+
+@pytest.mark.parametrize("compatible", [None, "2x"])
+def test_two_processes_with_one_id_are_noticed_at_the_first_lease_that_both_renew(compatible: str | None) -> None:
+    async def program() -> None:
+        fleet = Fleets(2)
+        first = await fleet.join("a", compatible=compatible)
+        await fleet.clock.sleep(5)
+        second = await fleet.join("a", compatible=compatible)
+        await fleet.until(lambda: first.error is not None, FAILOVER / 3 + 1)
+        assert isinstance(first.error, UsageError)
+        assert len(second.reading) == 2
+        await fleet.clock.sleep(30)
+        assert second.error is None
+        await first.end()
+        await fleet.end()
+
+    simulate(program)
+
+
+def test_a_late_first_announcement_of_an_older_process_does_not_end_the_newer_one() -> None:
+    async def program() -> None:
+        fleet = Fleets(2)
+        first = await fleet.join("a")
+        announced = next(write for _, write, _ in first.table.writes if write.kind is RowKind.WORKER)
+        await first.die()
+        await fleet.clock.sleep(5)
+        second = await fleet.join("a")
+        assert await fleet.change(announced)
+        await fleet.clock.sleep(3 * FAILOVER)
+        assert second.error is None
+        row = await fleet.row(RowKind.WORKER, "a")
+        assert row is not None
+        assert row.values != announced.change.set  # type: ignore[union-attr]
+        await fleet.end()
+
+    simulate(program)
