@@ -1,4 +1,4 @@
-"""The commands `kinstream leases` and `kinstream lag` as processes, beside a worker process that renews its leases."""
+"""The commands `kinstream leases` and `kinstream lag` as processes, while a worker process renews its leases."""
 
 from __future__ import annotations
 
