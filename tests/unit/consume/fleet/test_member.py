@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
 from tests.doubles.fleet import Fleets
 from tests.doubles.virtual_loop import simulate
 
+from kinstream.consume.fleet.holdings import LeaseGone, LeaseRevoked
 from kinstream.consume.lease.row import RowKind
 
 FAILOVER = 10.0
@@ -94,5 +98,138 @@ def test_the_shards_of_a_dead_leader_are_read_within_twice_failover() -> None:
         del fleet.workers["a"]
         await fleet.until(lambda: len(second.reading) == 4, 2 * FAILOVER)
         await fleet.end()
+
+    simulate(program)
+
+
+def test_a_worker_that_leaves_alone_releases_its_leases() -> None:
+    async def program() -> None:
+        fleet = Fleets(4)
+        worker = await fleet.join("a")
+        await fleet.clock.sleep(5)
+        await worker.leave()
+        leases = await fleet.leases()
+        assert {lease.owner for lease in leases.values()} == {None}
+        assert await fleet.row(RowKind.LEADER, "Leader") is None
+        again = await fleet.join("b")
+        assert len(again.reading) == 4
+        assert fleet.clock.monotonic() < 6
+        await fleet.end()
+
+    simulate(program)
+
+
+def test_workers_share_the_shards_by_their_weights_and_limits() -> None:
+    async def program() -> None:
+        fleet = Fleets(8)
+        await fleet.join("a", weight=2.0)
+        await fleet.join("b")
+        limited = await fleet.join("c", max_leases=1)
+        await fleet.clock.sleep(120)
+        counts = {name: len(worker.reading) for name, worker in fleet.workers.items()}
+        assert counts["c"] == 1
+        assert counts["a"] > counts["b"]
+        assert sum(counts.values()) == 8
+        assert not limited.of(LeaseGone)
+        await fleet.end()
+
+    simulate(program)
+
+
+def test_workers_that_are_compatible_with_2x_write_lease_rows_only() -> None:
+    async def program() -> None:
+        fleet = Fleets(4)
+        first = await fleet.join("a", compatible="2x")
+        assert len(first.reading) == 4
+        second = await fleet.join("b", compatible="2x")
+        await fleet.until(lambda: len(first.reading) == len(second.reading) == 2, 6 * FAILOVER)
+        await fleet.clock.sleep(60)
+        assert {write.kind for worker in (first, second) for _, write, _ in worker.table.writes} == {RowKind.LEASE}
+        await second.leave()
+        await fleet.until(lambda: len(first.reading) == 4, 3 * FAILOVER)
+        await fleet.end()
+
+    simulate(program)
+
+
+def test_the_status_shows_owners_and_shards_that_no_worker_has() -> None:
+    async def program() -> None:
+        fleet = Fleets(2)
+        first, second = await fleet.join("a"), await fleet.join("b")
+        await fleet.clock.sleep(30)
+        status = first.member.snapshot()
+        assert status is not None
+        assert (status.worker_id, status.mode, status.leader) == ("a", "3X", "a")
+        assert sorted(len(shard_ids) for shard_ids in status.owners.values()) == [1, 1]
+        assert status.owners.keys() == {"a", "b"}
+        assert (status.handoffs, status.unowned) == ([], {})
+        assert status.last_scan is not None
+        assert status.last_scan < 3
+        assert first.member.others == {"b"}
+        assert not first.member.waiting
+        (shard_id,) = second.reading
+        assert first.member.owner_of(shard_id) == "b"
+        await second.die()
+        del fleet.workers["b"]
+        await fleet.until(lambda: len(first.reading) == 2, 14)
+        status = first.member.snapshot()
+        assert status is not None
+        assert status.owners == {"a": sorted(first.reading)}
+        await fleet.end()
+
+    simulate(program)
+
+
+def test_a_handoff_in_progress_is_in_the_status_of_both_workers() -> None:
+    async def program() -> None:
+        fleet = Fleets(2)
+        first = await fleet.join("a", drain=5.0)
+        second = await fleet.join("b")
+        await fleet.until(lambda: bool(first.of(LeaseRevoked)), 5)
+        await fleet.clock.sleep(3)
+        for worker in (first, second):
+            status = worker.member.snapshot()
+            assert status is not None
+            (handoff,) = status.handoffs
+            assert (handoff.owner, handoff.successor) == ("a", "b")
+            assert 1 < handoff.seconds < 6
+        await fleet.end()
+
+    simulate(program)
+
+
+@pytest.mark.parametrize("moment", range(0, 60, 2))
+def test_a_worker_may_leave_at_any_moment_while_leases_move(moment: int) -> None:
+    async def program() -> None:
+        fleet = Fleets(6)
+        first = await fleet.join("a")
+        await fleet.clock.sleep(20)
+        second = fleet.worker("b")
+        joining = asyncio.create_task(second.begin())
+        await asyncio.sleep(moment / 20)
+        leaver, stays = (first, second) if moment % 4 else (second, first)
+        if not joining.done():
+            leaver, stays = first, second
+        await leaver.leave()
+        del fleet.workers[leaver.name]
+        await joining
+        await fleet.until(lambda: len(stays.reading) == 6, 2 * FAILOVER)
+        assert not stays.of(LeaseGone)
+        await fleet.end()
+
+    simulate(program)
+
+
+def test_the_leader_scans_when_a_worker_nudges_right_after_a_heartbeat() -> None:
+    async def program() -> None:
+        for delay in range(0, 100, 7):
+            fleet = Fleets(2)
+            first = await fleet.join("a")
+            await fleet.clock.sleep(20 + delay / 40)
+            began = fleet.clock.monotonic()
+            second = await fleet.join("b")
+            await fleet.until(lambda: len(second.reading) == 1, 1.9 - (fleet.clock.monotonic() - began))  # noqa: B023
+            assert len(first.reading) == 1
+            await fleet.end()
 
     simulate(program)
