@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 JOIN_TIMEOUT = 5.0
 """Maximum seconds to wait for the end of the thread, after its last task has ended."""
+WATCH_INTERVAL = 0.5
+"""Seconds between two checks whether the loop of the consumer is closed."""
 
 
 class MemberHost(Protocol):
@@ -98,14 +100,21 @@ class MemberInline:
 
 
 class MemberThread:
-    """Runs a member in a thread of its own. To be created in the loop of the consumer."""
+    """Runs a member in a thread of its own. To be created in the loop of the consumer.
+
+    If that loop is closed and the consumer was not, the thread ends: its leases must expire, since no task reads the shards.
+    """
 
     def __init__(self) -> None:
         self._background = BackgroundLoop("kinstream-leases")
         self._loop = asyncio.get_running_loop()
+        self._watched = False
 
     async def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the thread."""
+        if not self._watched:
+            self._watched = True
+            self._background.call(self._watch)
         return await _result(asyncio.wrap_future(self._background.submit(coroutine)))
 
     def post(self, function: Callable[..., object], *arguments: object) -> None:
@@ -130,6 +139,13 @@ class MemberThread:
             coroutine.close()
             raise _ended() from None
         return await _result(asyncio.wrap_future(future))
+
+    def _watch(self) -> None:
+        """End the thread if the loop of the consumer is closed. Runs in the thread."""
+        if self._loop.is_closed():
+            self._background.stop()
+        else:
+            asyncio.get_running_loop().call_later(WATCH_INTERVAL, self._watch)
 
     async def stop(self) -> None:
         """End the thread."""

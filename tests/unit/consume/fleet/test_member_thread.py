@@ -129,6 +129,26 @@ def test_an_inline_host_leaves_no_task_behind() -> None:
     simulate(program)
 
 
+def test_the_thread_ends_with_the_loop_of_a_consumer_that_was_not_closed() -> None:
+    ended = threading.Event()
+
+    async def program() -> None:
+        host = MemberThread()
+
+        async def renew() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        renewing = asyncio.ensure_future(host.call(renew()))
+        await asyncio.sleep(0.01)
+        renewing.cancel()
+
+    asyncio.run(program())
+    assert ended.wait(30)
+
+
 def test_events_for_a_consumer_whose_loop_has_ended_are_dropped() -> None:
     hosts: list[MemberThread] = []
 
