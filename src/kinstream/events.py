@@ -214,7 +214,7 @@ class CheckpointFailed(Event, frozen=True):
     Attributes:
         shard_id: ID of the shard, or "" if listing the leases of all shards failed.
         error: The error of the store.
-        operation: The operation that failed: "checkpoint", "lease" (taking the lease of the shard) or "leases" (listing the
+        operation: The operation that failed: "checkpoint", "lease" (renewing the lease of the shard) or "leases" (listing the
             leases of all shards).
     """
 

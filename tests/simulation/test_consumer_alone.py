@@ -217,5 +217,5 @@ def test_reading_through_many_reshards_leaves_no_objects_behind(fetch: str) -> N
     print(f"{fetch}: shards, records, pages, tasks, bytes of the consumer's own: {samples}")
     for shards, records, pages, tasks, size in samples[1:]:
         assert records == pages == 0
-        assert tasks <= 8
+        assert tasks <= 16  # 8 of them belong to the worker of the fleet
         assert size / shards < 1.2 * samples[1][-1] / samples[1][0]  # a shard is known as long as it is listed

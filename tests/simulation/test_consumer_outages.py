@@ -29,6 +29,7 @@ from kinstream import (
     ServiceUnavailable,
     ShardStatus,
     Throttled,
+    events,
 )
 from kinstream.consume.lease.lease_store import MemoryLeaseTable
 from kinstream.consume.lease.row import Write, Written
@@ -45,6 +46,10 @@ class Ground(FailingService):
     def consumer(self, **options: Any) -> Consumer:
         usual: dict[str, Any] = {"application": "billing", "lease_store": MemoryLeaseStore(), "start": "TRIM_HORIZON"}
         return Consumer(STREAM, client=self.client(), **(usual | options))
+
+
+ALONE: dict[str, Any] = {"application": None, "lease_store": None}
+"""Options of a consumer that reads the stream alone, and therefore lists its shards regularly."""
 
 
 class Seen:
@@ -151,7 +156,7 @@ def test_endpoint_that_is_gone_for_half_a_minute(
 def test_outage_of_minutes_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         ground = Ground({"all": (5.0, 605.0, Fate.UNSENT)}, shards=8)
-        await read(ground, 700)
+        await read(ground, 700, **ALONE)
 
     with caplog.at_level(logging.INFO, "kinstream"):
         simulate(story)
@@ -180,7 +185,7 @@ def test_listing_that_fails_while_records_come(caplog: pytest.LogCaptureFixture)
     async def story() -> list[ShardStatus]:
         ground = Ground({"ListShards": (30.0, 400.0, Fate.BROKEN_BEFORE)})
         ground.write(5)
-        status, _ = await read(ground, 350)
+        status, _ = await read(ground, 350, **ALONE)
         return status
 
     with caplog.at_level(logging.INFO, "kinstream"):
@@ -288,15 +293,23 @@ class FailingTable(MemoryLeaseTable):
 
 
 @pytest.mark.parametrize("program", [run, iterate])
-def test_store_that_is_locked(caplog: pytest.LogCaptureFixture, program: Program) -> None:
+def test_store_that_is_locked_for_less_than_the_failover_interval_costs_no_lease(
+    caplog: pytest.LogCaptureFixture, program: Program
+) -> None:
+    seen_events: list[events.Event] = []
+
     async def story() -> tuple[list[ShardStatus], ConsumerStatistics]:
         ground = Ground({}, shards=2)
         ground.write(4)
-        consumer = ground.consumer(lease_store=StoreOf(FailingTable(5.0, 25.0)), checkpoints=Checkpoints(interval=0.5))
+        consumer = ground.consumer(
+            lease_store=StoreOf(FailingTable(5.0, 11.0)),
+            checkpoints=Checkpoints(interval=0.5),
+            observer=seen_events.append,
+        )
         running = asyncio.create_task(program(consumer))
         await asyncio.sleep(5.2)
         ground.write(10)
-        await asyncio.sleep(14.8)
+        await asyncio.sleep(4.8)
         during = consumer.status()
         await asyncio.sleep(20)
         assert all(status.last_error is None for status in consumer.status())
@@ -304,23 +317,55 @@ def test_store_that_is_locked(caplog: pytest.LogCaptureFixture, program: Program
         await consumer.close()
         await running
         await consumer.client.close()
-        return during, statistics
+        return list(during), statistics
 
     with caplog.at_level(logging.INFO, "kinstream"):
         during, statistics = simulate(story)
     seen = Seen(caplog)
-    (warning,) = seen.warnings
-    assert "orders: writing the checkpoint of shardId-00000000000" in warning
-    assert "database is locked" in warning
-    assert "records since the last checkpoint are delivered again" in warning
-    (info,) = seen.infos
-    assert "writing the checkpoint of" in info
+    failed = ["writing the checkpoint of", "renewing the lease of", "reading the leases"]
+    for operation in failed:
+        (warning,) = [line for line in seen.warnings if operation in line]
+        assert "database is locked" in warning
+        assert [operation in line for line in seen.infos].count(True) == 1
+    assert any("records since the last checkpoint are delivered again" in line for line in seen.warnings)
+    assert len(seen.warnings) == len(failed)
     assert any("database is locked" in str(status.last_error) for status in during)
     assert statistics.checkpoints > 0
     assert statistics.failures > 10
+    assert not any(isinstance(event, events.ShardLeaseLost) for event in seen_events)
 
 
-def test_lease_that_cannot_be_taken_at_first(caplog: pytest.LogCaptureFixture) -> None:
+def test_store_that_is_locked_for_longer_than_the_failover_interval_ends_no_reading() -> None:
+    seen_events: list[events.Event] = []
+    handled: list[tuple[str, str]] = []
+
+    async def story() -> None:
+        async def handle(record: ReceivedRecord[bytes]) -> None:
+            handled.append((record.shard_id, record.sequence_number))
+
+        ground = Ground({}, shards=2)
+        ground.write(4)
+        consumer = ground.consumer(
+            lease_store=StoreOf(FailingTable(5.0, 45.0)),
+            checkpoints=Checkpoints(interval=0.5),
+            observer=seen_events.append,
+        )
+        running = asyncio.create_task(consumer.run(handle))
+        await asyncio.sleep(30)
+        ground.write(10)
+        assert len(consumer.status()) == 0
+        await asyncio.sleep(60)
+        assert len(consumer.status()) == 2
+        await consumer.close()
+        await running
+        await consumer.client.close()
+
+    simulate(story)
+    assert len(set(handled)) == 14
+    assert [type(event) for event in seen_events].count(events.ShardLeaseLost) == 2
+
+
+def test_store_that_cannot_be_written_at_first(caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         ground = Ground({}, shards=3)
         await read(ground, 30, lease_store=StoreOf(FailingTable(0.0, 5.0)))
@@ -329,9 +374,9 @@ def test_lease_that_cannot_be_taken_at_first(caplog: pytest.LogCaptureFixture) -
         simulate(story)
     seen = Seen(caplog)
     (warning,) = seen.warnings
-    assert "taking the lease of shardId-00000000000" in warning
+    assert "reading the leases failed" in warning
     (info,) = seen.infos
-    assert "taking the lease of" in info
+    assert "reading the leases works again" in info
 
 
 @pytest.mark.parametrize("then", ["stop", "skip", "letter"])

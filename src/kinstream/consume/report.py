@@ -51,7 +51,7 @@ _KINDS = {
     "subscription": "the subscription to",
     "list": "listing the shards",
     "checkpoint": "writing the checkpoint of",
-    "lease": "taking the lease of",
+    "lease": "renewing the lease of",
     "leases": "reading the leases",
     "handler": "the handler of records of",
     "stalled": "reading",
@@ -262,7 +262,7 @@ class Reporter:
         if event.operation == "leases":
             self._failed("leases", event.error, "", "it is retried")
         elif event.operation == "lease":
-            self._failed("lease", event.error, event.shard_id, "it is retried; the shard is not read until then")
+            self._failed("lease", event.error, event.shard_id, "it is retried until the lease expires")
         else:
             then = "it is retried; after a restart, records since the last checkpoint are delivered again"
             self._failed("checkpoint", event.error, event.shard_id, then)

@@ -167,6 +167,7 @@ class Member:
         await self._firmly(self._announce)
         await self._firmly(lambda: self._upkeep.create_missing(shards))
         await self._firmly(self._take_first)
+        self._succeeded("begin")
         self.begun = True
 
     async def _take_first(self) -> None:
