@@ -88,8 +88,7 @@ def release_plan(
         if not chosen:
             refusals.append(f"worker {worker}: reads no shard")
     readers = {lease.reader for lease in chosen}
-    alive = sorted(str(reader) for reader in readers if reader is not None and observation.renews(reader))
-    for reader in alive:
+    for reader in sorted(observation.renewing() & readers):
         said = f"worker {reader}: renewed its leases during the observation, so it is alive"
         if force:
             notes.append(
@@ -179,12 +178,17 @@ def _deleted(
             reasons[key] = "is created again when its parents were read"
         elif not lease.checkpoint.ended:
             reasons[key] = "has no records to read" if lease.shard_id in listed else "its shard has expired"
+    children = {key: set(lease.children) for key, lease in leases.items()}
+    by_shard = {lease.shard_id: key for key, lease in leases.items()}
+    for shard in listed.values():
+        for parent in _parents(shard) & by_shard.keys():
+            children[by_shard[parent]].add(shard.shard_id)
     kept = {lease.shard_id for key, lease in leases.items() if key not in reasons} | positions.keys()
     while True:
         orphaned = [
             key
             for key, lease in sorted(leases.items(), reverse=True)
-            if key not in reasons and lease.shard_id not in positions and not _children(lease, listed) <= kept
+            if key not in reasons and lease.shard_id not in positions and not children[key] <= kept
         ]
         if not orphaned:
             return reasons
@@ -193,40 +197,30 @@ def _deleted(
             kept.discard(leases[key].shard_id)
 
 
-def _children(lease: Lease, listed: Mapping[str, Shard]) -> set[str]:
-    """Return the children of a shard, as stored and as listed."""
-    return set(lease.children) | {
-        shard.shard_id
-        for shard in listed.values()
-        if lease.shard_id in (shard.parent_shard_id, shard.adjacent_parent_shard_id)
-    }
-
-
 def _descendants(listed: Mapping[str, Shard], positions: Mapping[str, Position]) -> set[str]:
     """Return all shards that follow the shards with positions."""
     found: set[str] = set()
     growing = True
     while growing:
         sources = found | positions.keys()
-        following = {
-            shard.shard_id
-            for shard in listed.values()
-            if {shard.parent_shard_id, shard.adjacent_parent_shard_id} & sources
-        }
+        following = {shard.shard_id for shard in listed.values() if _parents(shard) & sources}
         growing = not following <= found
         found |= following
     return found
 
 
 def _new(shard: Shard, position: Position, stream: str | None) -> Lease:
-    parents = sorted({shard.parent_shard_id, shard.adjacent_parent_shard_id} - {None}, key=str)
     return Lease(
         key=lease_key(shard.shard_id, stream),
         stream=stream,
         checkpoint=position,
-        parents=tuple(str(parent) for parent in parents),
+        parents=tuple(sorted(_parents(shard))),
         hash_key_range=shard.hash_key_range,
     )
+
+
+def _parents(shard: Shard) -> set[str]:
+    return {parent for parent in (shard.parent_shard_id, shard.adjacent_parent_shard_id) if parent is not None}
 
 
 def _deletion(lease: Lease, reason: str) -> Step:

@@ -263,11 +263,11 @@ class Observation(msgspec.Struct, frozen=True):
         """Return True if the counter or the reader of a lease changed during the observation."""
         return self.view.leases[key].moved > self.began
 
-    def renews(self, worker: str | None) -> bool:
-        """Return True if a worker renewed any lease during the observation."""
-        return worker is not None and any(
-            lease.reader == worker and lease.moved > self.began for lease in self.view.leases.values()
-        )
+    def renewing(self) -> set[str]:
+        """Return the workers that renewed any lease during the observation."""
+        return {
+            lease.reader for lease in self.view.leases.values() if lease.reader is not None and lease.moved > self.began
+        }
 
     @property
     def all_renewed(self) -> bool:
@@ -276,7 +276,7 @@ class Observation(msgspec.Struct, frozen=True):
         A finished lease does not count: a kinstream worker does not renew it.
         """
         readers = {lease.reader for lease in self.view.leases.values() if not lease.finished}
-        return all(self.renews(reader) for reader in readers - {None})
+        return readers - {None} <= self.renewing()
 
     @property
     def signs_of_life(self) -> list[str]:
@@ -416,18 +416,22 @@ def _leader(observation: Observation) -> LeaderReport | None:
 def _workers(observation: Observation) -> list[WorkerReport]:
     view = observation.view
     owners = {worker for lease in view.leases.values() for worker in (lease.lease.owner, lease.reader)} - {None}
-    return [_worker(observation, str(one)) for one in sorted(view.workers.keys() | {str(owner) for owner in owners})]
+    held: dict[str | None, list[ObservedLease]] = {}
+    for lease in view.leases.values():
+        held.setdefault(lease.reader, []).append(lease)
+    renewing = observation.renewing()
+    names = sorted(view.workers.keys() | {str(owner) for owner in owners})
+    return [_worker(observation, name, held.get(name, []), renews=name in renewing) for name in names]
 
 
-def _worker(observation: Observation, worker_id: str) -> WorkerReport:
+def _worker(observation: Observation, worker_id: str, held: list[ObservedLease], *, renews: bool) -> WorkerReport:
     view = observation.view
     row = view.workers.get(worker_id)
-    held = [lease for lease in view.leases.values() if lease.reader == worker_id]
     finished = sum(lease.finished for lease in held)
     alive: bool | None
     if worker_id in view.dead or (row is not None and row.ended):
         alive = False
-    elif observation.renews(worker_id):
+    elif renews:
         alive = True
     elif len(held) > finished:
         alive = False if observation.seconds >= view.failover else None
