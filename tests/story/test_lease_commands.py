@@ -92,6 +92,12 @@ class Stand:
             records = client.call("GetRecords", {"ShardIterator": iterator})["Records"]
         return [bytes(record["Data"]) for record in records]
 
+    def consumed(self) -> list[bytes]:
+        """Run a consumer of the application up to the newest record. Returns the records that it read."""
+        options = {**self.place.options, "application": "billing", "lease_store": SQLiteLeaseStore(self.path)}
+        with blocking.Consumer("events", start="TRIM_HORIZON", until="now", **options) as consumer:
+            return [record.data for record in consumer]
+
     def store(self, *leases: Lease) -> None:
         asyncio.run(store_leases(SQLiteLeaseStore(self.path), leases, "billing"))
 
@@ -203,6 +209,22 @@ def test_reset_goes_back_before_a_split_to_the_records_of_a_time(stand: Stand) -
     assert stand.data_from(stored[S0].checkpoint, S0) == [b"new"]
     assert stand.data_from(stored[S1].checkpoint, S1) == [b"new"]
     assert stored[S0].checkpoint.inclusive
+
+
+@pytest.mark.parametrize(("to", "expected"), [("TRIM_HORIZON", [b"0", b"1", b"2", b"3", b"4", b"5"]), ("LATEST", [])])
+def test_consumer_reads_again_from_the_position_of_a_reset(stand: Stand, to: str, expected: list[bytes]) -> None:
+    for number, shard_id in enumerate((S0, S1, S0, S1)):
+        stand.put(shard_id, b"%d" % number)
+    split(stand.place, S0, str(2**126))
+    for number, shard_id in enumerate((S2, S3), 4):
+        stand.put(shard_id, b"%d" % number)
+    assert sorted(stand.consumed()) == [b"0", b"1", b"2", b"3", b"4", b"5"]
+    assert stand.consumed() == []
+    reset = stand.leases("reset", "billing", "--stream", "events", "--to", to, "--failover", "1", "--yes")
+    assert reset.returncode == 0
+    later = stand.put(S1, b"6")
+    assert later
+    assert sorted(stand.consumed()) == [*expected, b"6"]
 
 
 def test_reset_to_latest_delivers_only_records_that_are_written_after_it(stand: Stand) -> None:

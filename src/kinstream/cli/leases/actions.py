@@ -43,7 +43,7 @@ async def release(args: argparse.Namespace) -> int:
     async with lease_table(args) as opened:
         observation = await _at_rest(opened.table, args)
         plan = release_plan(observation, shards=frozenset(args.shard), worker=args.worker, force=args.force)
-        return await _carry_out(opened.table, plan, args)
+        return await carry_out(opened.table, plan, args)
 
 
 async def reset(args: argparse.Namespace) -> int:
@@ -58,7 +58,7 @@ async def reset(args: argparse.Namespace) -> int:
         positions = await positions_at(client, stream, args.to)
         mode = mode_of(observation.view)
         plan = reset_plan(observation, mode, shards, positions, stream=identifier, force=args.force)
-        return await _carry_out(opened.table, plan, args)
+        return await carry_out(opened.table, plan, args)
 
 
 def document(value: object) -> str:
@@ -77,7 +77,7 @@ async def _at_rest(table: LeaseTable, args: argparse.Namespace) -> Observation:
     return await observe_table(table, args.failover, failover=args.failover, whole=True)
 
 
-async def _carry_out(table: LeaseTable, plan: Plan, args: argparse.Namespace) -> int:
+async def carry_out(table: LeaseTable, plan: Plan, args: argparse.Namespace) -> int:
     """Show a plan, and execute it if this was requested. Returns the exit status."""
     executes = args.yes and not plan.refusals
     done = 0
