@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from kinstream.cli.demo.fleet.journey import FleetOutcome
     from kinstream.cli.demo.flights import Event
     from kinstream.cli.demo.journey import Outcome
     from kinstream.cli.demo.show import Show
@@ -29,10 +30,13 @@ def add_parser(subparsers: Any) -> None:
         help="write a month of flights to a local Kinesis, read them back and check them",
         description="Start a local Kinesis in memory, write a month of real flights to it, split a shard during the writing,"
         " read all records back and check them. No other machine is contacted. The exit status is 0 if every record was read"
-        " once, unchanged and in the order of its key, otherwise 1.",
+        " once, unchanged and in the order of its key, otherwise 1. With --fleet, worker processes share the stream: some join,"
+        " one is killed and one leaves while records arrive. Only records that the killed worker had handled may be read twice.",
     )
     parser.add_argument("--records", type=_count, metavar="N", help="use only the first N flights (default: all)")
-    parser.add_argument("--fan-out", action="store_true", help="read by enhanced fan-out (default: by polling)")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--fan-out", action="store_true", help="read by enhanced fan-out (default: by polling)")
+    how.add_argument("--fleet", action="store_true", help="read by worker processes that share the stream")
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -58,6 +62,8 @@ def run_on(server: Server, args: argparse.Namespace) -> int:
     )
     show.say(f"server: local Kinesis in memory at {server.url}")
     try:
+        if args.fleet:
+            return _run_fleet(server, chosen, show, console)
         with show:
             outcome = asyncio.run(_journey(server, chosen, show, fan_out=args.fan_out))
     except Stuck as stuck:
@@ -73,6 +79,37 @@ def conclude(outcome: Outcome, console: Console) -> int:
     console.print(shard_table(outcome.shards, console))
     console.print(verdict_line(outcome.verdict))
     return 0 if outcome.verdict.good else 1
+
+
+def _run_fleet(server: Server, events: Sequence[Event], show: Show, console: Console) -> int:
+    from tempfile import TemporaryDirectory
+
+    from kinstream.cli.demo.fleet.tables import passage_lines, worker_table
+    from kinstream.cli.demo.show import verdict_line
+
+    with TemporaryDirectory(prefix="kinstream-demo-") as folder:
+        show.say("leases: SQLite file in a temporary folder")
+        with show:
+            outcome = asyncio.run(_fleet_journey(server, events, show, folder))
+    console.print(worker_table(outcome.workers))
+    for line in passage_lines(outcome.passages):
+        console.print(line)
+    console.print(f"duplicates: {outcome.verdict.explained:,} records that the killed worker had handled")
+    console.print(verdict_line(outcome.verdict))
+    return 0 if outcome.verdict.good else 1
+
+
+async def _fleet_journey(server: Server, events: Sequence[Event], show: Show, folder: str) -> FleetOutcome:
+    from pathlib import Path
+
+    from kinstream import Client, Credentials
+    from kinstream.cli.demo.fleet.journey import fleet_journey
+    from kinstream.cli.demo.fleet.process import Place
+
+    place = Place(server.url, server.region, server.access_key_id, server.secret_access_key, Path(folder) / "leases.db")
+    credentials = Credentials(server.access_key_id, server.secret_access_key)
+    async with Client(region=server.region, credentials=credentials, endpoint_url=server.url) as client:
+        return await fleet_journey(client, place, events, show)
 
 
 async def _journey(server: Server, events: Sequence[Event], show: Show, *, fan_out: bool) -> Outcome:

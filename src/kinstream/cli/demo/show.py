@@ -55,6 +55,9 @@ class Show(Protocol):
     def advance(self, work: str, count: int) -> None:
         """Add `count` completed records to a task."""
 
+    def label(self, work: str, text: str) -> None:
+        """Show a text as the name of a task."""
+
 
 def standard_output() -> Console:
     """Return the console on standard output."""
@@ -106,6 +109,10 @@ class Bars:
         """Advance a bar."""
         self._progress.advance(self._tasks[work], count)
 
+    def label(self, work: str, text: str) -> None:
+        """Change the name next to a bar."""
+        self._progress.update(self._tasks[work], description=printable(text))
+
 
 class Lines:
     """Progress lines for a pipe or a log: one per `every` records, and one at the end of each task."""
@@ -138,6 +145,9 @@ class Lines:
         self._works[work] = done, total
         if done // self._every > before // self._every or (done == total and count):
             self.say(f"{work}: {done:,} of {total:,} records")
+
+    def label(self, work: str, text: str) -> None:
+        """Do nothing: lines have the first name of a task."""
 
 
 COLUMNS = (
@@ -184,7 +194,7 @@ def _table(found: Sequence[ShardRead], columns: Sequence[str]) -> Table:
         cells = {
             "shard": Text(printable(shard.shard_id)),
             "state": "closed" if shard.closed else "open",
-            "from": Text("" if shard.parent_shard_id is None else printable(_short(shard.parent_shard_id))),
+            "from": Text("" if shard.parent_shard_id is None else printable(short_id(shard.parent_shard_id))),
             "keys": f"{100 * (high - low + 1) / (MAX_HASH_KEY + 1):.1f}%",
             "records": f"{each.records:,}",
             "KiB": f"{each.size / KIB:,.0f}",
@@ -209,7 +219,7 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.0f}/s".rjust(8), style="cyan")
 
 
-def _short(shard_id: str) -> str:
+def short_id(shard_id: str) -> str:
     """Return a shard's number without leading zeros, for a narrow column."""
     return shard_id.removeprefix("shardId-").lstrip("0") or "0"
 

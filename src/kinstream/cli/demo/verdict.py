@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from kinstream.cli.demo.flights import Event
@@ -18,6 +18,7 @@ class Verdict:
         read: Records that were read.
         lost: Events that were not read.
         duplicated: Records of an event that had been read before.
+        explained: Those of `duplicated` that a killed worker had handled.
         foreign: Records that match no event, because they were changed or never sent.
         disordered: Partition keys with an event that was read after a later one of the same key.
     """
@@ -29,12 +30,15 @@ class Verdict:
     duplicated: int
     foreign: int
     disordered: int
+    explained: int = 0
 
     @property
     def good(self) -> bool:
-        """True if every event was read once, unchanged, and in the order of its key."""
-        return self.sent == self.taken == self.read and not (
-            self.lost or self.duplicated or self.foreign or self.disordered
+        """True if every event was read once, except for explained duplicates, unchanged, and in the order of its key."""
+        return (
+            self.sent == self.taken == self.read - self.explained
+            and self.duplicated == self.explained
+            and not (self.lost or self.foreign or self.disordered)
         )
 
     def __str__(self) -> str:
@@ -52,7 +56,7 @@ class Verdict:
         return ", ".join(parts)
 
 
-def judge(sent: Sequence[Event], taken: int, read: Sequence[Event]) -> Verdict:
+def judge(sent: Sequence[Event], taken: int, read: Sequence[Event], repeatable: Set[Event] = frozenset()) -> Verdict:
     """Compare the events sent with the records read.
 
     An event is identified by key and data, so a changed byte counts as one lost and one foreign event.
@@ -61,6 +65,7 @@ def judge(sent: Sequence[Event], taken: int, read: Sequence[Event]) -> Verdict:
         sent: Events in the order required within each key. No two are equal.
         taken: Number of events that Kinesis acknowledged.
         read: Records in the order of reading, parent shards before their children.
+        repeatable: Events that a killed worker had handled. Duplicates of these are explained.
     """
     place = {event: i for i, event in enumerate(sent)}
     if len(place) != len(sent):
@@ -68,12 +73,13 @@ def judge(sent: Sequence[Event], taken: int, read: Sequence[Event]) -> Verdict:
     seen: set[Event] = set()
     newest: dict[str, int] = {}
     disordered: set[str] = set()
-    duplicated = foreign = 0
+    duplicated = explained = foreign = 0
     for event in read:
         if event not in place:
             foreign += 1
         elif event in seen:
             duplicated += 1
+            explained += event in repeatable
         else:
             seen.add(event)
             if place[event] < newest.get(event.key, -1):
@@ -87,4 +93,5 @@ def judge(sent: Sequence[Event], taken: int, read: Sequence[Event]) -> Verdict:
         duplicated=duplicated,
         foreign=foreign,
         disordered=len(disordered),
+        explained=explained,
     )

@@ -1,0 +1,117 @@
+"""Steps of the demo's fleet: workers join, a shard is split, one worker is killed and one leaves, while records arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import NamedTuple
+
+from kinstream import Client
+from kinstream.cli.demo.fleet.crew import Crew, WorkerRead
+from kinstream.cli.demo.fleet.flow import Flow
+from kinstream.cli.demo.fleet.ledger import Passage
+from kinstream.cli.demo.fleet.process import Place
+from kinstream.cli.demo.flights import Event
+from kinstream.cli.demo.read import ShardRead
+from kinstream.cli.demo.reshard import Stuck, create, shards_of, split
+from kinstream.cli.demo.show import Show
+from kinstream.cli.demo.verdict import Verdict, judge
+
+SHARDS = 4
+STEPS = 7
+STEP_SECONDS = 3.0
+"""Seconds in which the records of a step are written. A step takes longer if the fleet does."""
+
+
+class FleetOutcome(NamedTuple):
+    """Result of the demo's fleet."""
+
+    workers: list[WorkerRead]
+    shards: list[ShardRead]
+    passages: list[Passage]
+    verdict: Verdict
+
+
+async def fleet_journey(
+    client: Client, place: Place, events: Sequence[Event], show: Show, *, step_seconds: float = STEP_SECONDS
+) -> FleetOutcome:
+    """Write the events, and read them by a changing number of workers.
+
+    Args:
+        client: Client of a Kinesis in which the demo's stream does not exist yet.
+        place: Address of that Kinesis for the workers.
+        events: Events to write, ordered. No two are equal.
+        show: Progress display.
+        step_seconds: Seconds in which the records of a step are written.
+
+    Raises:
+        KinesisError: A request or a record failed.
+        Stuck: A worker ended with an error, or a step was not completed in time.
+    """
+    await create(client, SHARDS)
+    show.begin("write", len(events))
+    async with AsyncExitStack() as stack:
+        crew = await stack.enter_async_context(Crew(client.clock, place, len(events), show))
+        flow = await stack.enter_async_context(Flow(client, show))
+        parts = [events[len(events) * i // STEPS : len(events) * (i + 1) // STEPS] for i in range(STEPS)]
+
+        async def step(number: int, action: Callable[[], Awaitable[None]]) -> None:
+            """Write a part of the events, and change the fleet after a fifth of the time."""
+            writing = asyncio.create_task(flow.write(parts[number], step_seconds))
+            try:
+                await client.clock.sleep(step_seconds / 5)
+                await action()
+                crew.say_holders()
+                await writing
+            finally:
+                writing.cancel()
+
+        async def one_starts() -> None:
+            await crew.start("worker-1")
+            await crew.until(lambda: len(crew.ledger.read_by("worker-1")) == SHARDS, "worker-1 to read all shards")
+
+        async def two_join() -> None:
+            await asyncio.gather(crew.start("worker-2"), crew.start("worker-3"))
+            await crew.until(lambda: all(map(crew.ledger.read_by, crew.running)), "three workers to share the shards")
+
+        async def shard_splits() -> None:
+            crew.say(await split(client, {shard_id: len(found) for shard_id, found in crew.ledger.by_shard().items()}))
+            children = [s.shard_id for s in await shards_of(client) if s.parent_shard_id is not None]
+            await crew.until(lambda: crew.reads(children), "the children of the split to be read")
+
+        async def one_is_killed() -> None:
+            await taken_from("worker-2", signal.SIGKILL)
+
+        async def one_joins() -> None:
+            await crew.start("worker-4")
+            await crew.until(lambda: bool(crew.ledger.read_by("worker-4")), "worker-4 to read a shard")
+
+        async def one_leaves() -> None:
+            await taken_from("worker-3", signal.SIGTERM)
+
+        async def taken_from(name: str, number: signal.Signals) -> None:
+            shards = crew.ledger.holders().get(name, [])
+            crew.send(name, number)
+            await crew.ended(name)
+            await crew.until(lambda: crew.reads(shards), f"the shards of {name} to be read by others")
+
+        actions = (one_starts, two_join, shard_splits, one_is_killed, one_joins, one_leaves)
+        for number, action in enumerate(actions):
+            await step(number, action)
+        await flow.write(parts[-1], step_seconds)
+        taken = await flow.written()
+        try:
+            await crew.until(lambda: crew.ledger.distinct >= len(events), "all records to be read")
+        except Stuck as stuck:
+            crew.say(str(stuck))  # the verdict counts the lost records
+        await crew.stop()
+        found = await shards_of(client)
+    ledger = crew.ledger
+    repeatable = {event for name in ledger.killed for event in ledger.records_of(name)}
+    shards = {shard.shard_id: ShardRead(shard) for shard in found}
+    for shard_id, records in ledger.by_shard().items():
+        shards[shard_id].add([event for _, event in records])
+    verdict = judge(events, taken.total(), ledger.records(), repeatable)
+    return FleetOutcome(crew.report(), list(shards.values()), ledger.passages, verdict)
