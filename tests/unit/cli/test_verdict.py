@@ -57,3 +57,14 @@ def test_an_event_that_kinesis_never_acknowledged_is_reported() -> None:
 def test_equal_events_are_refused() -> None:
     with pytest.raises(ValueError, match="same"):
         judge([SENT[0], SENT[0]], 2, [])
+
+
+def test_duplicates_of_records_that_a_killed_worker_had_handled_are_counted_and_good() -> None:
+    verdict = judge(SENT, 9, [*SENT, SENT[0], SENT[1]], repeatable={SENT[0], SENT[1]})
+    assert (verdict.good, verdict.explained) == (True, 2)
+    assert str(verdict) == "9 written, 11 read, 0 lost, 2 duplicated, order per key kept"
+
+
+def test_another_duplicate_is_not_good() -> None:
+    verdict = judge(SENT, 9, [*SENT, SENT[0], SENT[2]], repeatable={SENT[0], SENT[1]})
+    assert (verdict.good, verdict.duplicated, verdict.explained) == (False, 2, 1)

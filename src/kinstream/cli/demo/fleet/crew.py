@@ -87,12 +87,10 @@ class Crew:
 
     def send(self, name: str, number: signal.Signals) -> None:
         """Send a signal to a worker."""
-        held = _ids(self.ledger.holders().get(name, []))
-        self.say(f"{number.name} to {name}, which reads {held}")
-        self._workers[name].send(number)
+        self.say(f"{number.name} to {name}, which reads {_ids(self.ledger.holders().get(name, []))}")
         if number is signal.SIGKILL:
-            _, time = self._workers[name].ended_by or (0.0, 0.0)
-            self.ledger.kill(name, time)
+            self.ledger.kill(name, self._clock.monotonic())
+        self._workers[name].send(number)
 
     async def ended(self, name: str) -> None:
         """Wait until a worker has ended.
@@ -131,7 +129,7 @@ class Crew:
     def say_holders(self) -> None:
         """Print which worker reads which shards."""
         holders = sorted(self.ledger.holders().items())
-        self.say("         " + "   ".join(f"{name}: {_ids(shards)}" for name, shards in holders))
+        self.say("    " + "   ".join(f"{name}: {_ids(shards)}" for name, shards in holders))
 
     def reads(self, shard_ids: Collection[str]) -> bool:
         """Return True if running workers have handled records of all of some shards, or have completed them."""
@@ -184,10 +182,9 @@ class Crew:
 
     def _report(self, passages: list[Passage]) -> None:
         for passage in passages:
-            of = "after the kill" if passage.killed else "between two records"
-            self.say(
-                f"  shard {short_id(passage.shard_id)}: {passage.giver} -> {passage.taker}, {1000 * passage.gap:,.0f} ms {of}"
-            )
+            of = "after the kill" if passage.killed else "without a record"
+            shard = short_id(passage.shard_id)
+            self.say(f"  shard {shard}: {passage.giver} -> {passage.taker}, {1000 * passage.gap:,.0f} ms {of}")
 
     def _show_holders(self) -> None:
         holders = self.ledger.holders()
@@ -196,4 +193,4 @@ class Crew:
 
 
 def _ids(shard_ids: Collection[str]) -> str:
-    return ", ".join(map(short_id, shard_ids)) or "no shard"
+    return ", ".join(map(short_id, shard_ids)) or "-"

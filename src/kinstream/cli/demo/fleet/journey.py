@@ -16,7 +16,7 @@ from kinstream.cli.demo.fleet.process import Place
 from kinstream.cli.demo.flights import Event
 from kinstream.cli.demo.read import ShardRead
 from kinstream.cli.demo.reshard import Stuck, create, shards_of, split
-from kinstream.cli.demo.show import Show
+from kinstream.cli.demo.show import Show, short_id
 from kinstream.cli.demo.verdict import Verdict, judge
 
 SHARDS = 4
@@ -77,9 +77,15 @@ async def fleet_journey(
             await crew.until(lambda: all(map(crew.ledger.read_by, crew.running)), "three workers to share the shards")
 
         async def shard_splits() -> None:
-            crew.say(await split(client, {shard_id: len(found) for shard_id, found in crew.ledger.by_shard().items()}))
-            children = [s.shard_id for s in await shards_of(client) if s.parent_shard_id is not None]
-            await crew.until(lambda: crew.reads(children), "the children of the split to be read")
+            await split(client, {shard_id: len(found) for shard_id, found in crew.ledger.by_shard().items()})
+            children = [shard for shard in await shards_of(client) if shard.parent_shard_id is not None]
+            parent, *others = (
+                short_id(name) for name in (str(children[0].parent_shard_id), *(s.shard_id for s in children))
+            )
+            crew.say(f"shard {parent} is split into {' and '.join(others)}")
+            await crew.until(
+                lambda: crew.reads([shard.shard_id for shard in children]), "the children of the split to be read"
+            )
 
         async def one_is_killed() -> None:
             await taken_from("worker-2", signal.SIGKILL)

@@ -38,8 +38,8 @@ def passage_lines(passages: Sequence[Passage]) -> list[str]:
     """Return a line about the handoffs, and one about the shards of killed workers."""
     lines: list[str] = []
     for killed, name, of in (
-        (False, "handoffs", "between the last record of one worker and the first one of the next"),
-        (True, "taken over", "from the kill to the first record of the next worker"),
+        (False, "handoffs", "from the last record to the next worker's first"),
+        (True, "takeovers", "from the kill to the next worker's first record"),
     ):
         gaps = [1000 * passage.gap for passage in passages if passage.killed is killed]
         if gaps:
