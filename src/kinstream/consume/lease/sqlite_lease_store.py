@@ -54,7 +54,9 @@ _LIST = f"{_ROWS} ORDER BY kind, key"
 _GET = f"{_ROWS} AND kind = ? AND key = ?"
 _OWNED = "SELECT key FROM lease_rows WHERE application = ? AND stream = ? AND leaseOwner = ? AND kind = 'LEASE'"
 _OWNERS = """
-SELECT DISTINCT application, stream, leaseOwner, json_extract(columns, '$.checkpointOwner') FROM lease_rows WHERE kind = 'LEASE'
+SELECT application, stream, leaseOwner, json_extract(columns, '$.checkpointOwner') FROM lease_rows WHERE kind = 'LEASE'
+UNION SELECT application, stream, key, NULL FROM lease_rows WHERE kind = 'WORKER_METRIC_STATS'
+UNION SELECT application, stream, json_extract(columns, '$.ownerName'), NULL FROM lease_rows WHERE kind = 'LEADER'
 """
 _PUT = (
     "INSERT OR REPLACE INTO lease_rows (application, stream, kind, key, leaseOwner, leaseCounter, columns)"
@@ -414,7 +416,7 @@ def _lock_name(application: str, stream: str, worker_id: str) -> str:
 
 
 def _named(connection: sqlite3.Connection) -> frozenset[str]:
-    """Return the names of the locks of all workers that own a lease."""
+    """Return the names of the locks of all workers that own a lease or the leader's lock, or have a row."""
     return frozenset(
         _lock_name(application, stream, owner)
         for application, stream, *owners in connection.execute(_OWNERS)

@@ -79,10 +79,10 @@ class WorkerLocks:
         return frozenset(worker for worker in workers if _is_free(self._path(worker)))
 
     def sweep(self, named: frozenset[str]) -> None:
-        """Remove the files of ended workers that have no lease any more.
+        """Remove the files of ended workers that no row names any more. Without its file, a worker is not known to have ended.
 
         Args:
-            named: Workers that own a lease.
+            named: Workers that a row names.
         """
         if not AVAILABLE:
             return

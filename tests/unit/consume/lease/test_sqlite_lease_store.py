@@ -17,7 +17,7 @@ from kinstream import ConfigError, HashKeyRange, LeaseStoreFailed, Position, SQL
 from kinstream.consume.fetch.position import LATEST, SHARD_END, TRIM_HORIZON
 from kinstream.consume.lease import changes, worker_lock
 from kinstream.consume.lease.lease import Lease, columns_of, lease_of
-from kinstream.consume.lease.row import Condition, Put, Row, RowKind, Update, Value, Write
+from kinstream.consume.lease.row import Condition, Delete, Put, Row, RowKind, Update, Value, Write
 from kinstream.consume.lease.sqlite_lease_store import Effect, SQLiteLeaseTable, applications, cannot_open
 
 LEASE = Lease("a", owner="me", counter=1)
@@ -324,6 +324,29 @@ async def test_worker_of_a_killed_process_has_ended_and_its_file_is_removed_with
     await table.close()
     assert await fourth.dead(workers) == frozenset({"me"})  # it left without releasing its lease
     await fourth.close()
+
+
+@pytest.mark.skipif(not worker_lock.AVAILABLE, reason="requires flock")
+async def test_ended_worker_without_a_lease_is_known_to_have_ended_until_its_rows_are_deleted(tmp_path: Path) -> None:
+    path = tmp_path / "leases.db"
+    ended = await opened(path)
+    for write in (
+        changes.announce("me", 1.5, one_table=True, instance="i"),
+        changes.take_lead("me", 10.0, "v", one_table=True),
+    ):
+        await ended.write(write)
+    await ended.close()
+    for write in (
+        Write(RowKind.WORKER, "me", Delete()),
+        Write(RowKind.LEADER, changes.LEADER_KEY, Delete()),
+    ):
+        other = await opened(path, "other")  # which removes the files of workers that no row names
+        assert await other.dead(frozenset({"me"})) == frozenset({"me"})
+        await other.write(write)
+        await other.close()
+    last = await opened(path, "last")
+    assert await last.dead(frozenset({"me"})) == frozenset()
+    await last.close()
 
 
 @pytest.mark.skipif(not worker_lock.AVAILABLE, reason="requires flock")
