@@ -1,7 +1,7 @@
 """A fleet worker that collects the records of each shard into files, and checkpoints only what a file holds.
 
 A listener writes the file of a shard before another worker continues with it, so a handoff repeats no record. After a crash, the
-next worker reads the records again that are in no file. End it by SIGTERM. The environment variables are those of `fleet_worker.py`,
+next worker reads the records again that are in no file. End it by SIGTERM. It has the environment variables of `fleet_worker.py`,
 and `FOLDER`, the folder of the files.
 """
 
@@ -70,7 +70,6 @@ class Files:
 
 
 async def main() -> None:
-    FOLDER.mkdir(exist_ok=True)
     files = Files()
     consumer = Consumer(
         STREAM_NAME,
@@ -88,4 +87,5 @@ async def main() -> None:
         writing.cancel()
 
 
+FOLDER.mkdir(exist_ok=True)
 asyncio.run(main())

@@ -1,11 +1,12 @@
 """A worker that shares a stream with others. Start it in several terminals, and end any of them by Ctrl-C, SIGTERM or SIGKILL.
 
-By default it reads the stream `events` of `kinstream local`, and keeps leases and checkpoints in `leases.db`, which the workers of
-one machine share. Set the environment variables below to read from AWS. Workers on several machines need `DynamoDBLeaseStore()`.
+By default it reads the stream `events` of `kinstream local`, and stores leases and checkpoints in `leases.db`, which the workers
+of one machine share. Set the environment variables below to read from AWS. Several machines need `DynamoDBLeaseStore()`.
 """
 
 import asyncio
 import os
+from contextlib import suppress
 
 from kinstream import Consumer, Credentials, Fleet, ReceivedRecord, SQLiteLeaseStore
 from kinstream.events import Event, LeaderChanged, ShardAssigned, ShardLeaseLost, ShardReleased, ShardRevoked
@@ -50,10 +51,10 @@ async def main() -> None:
         endpoint_url=ENDPOINT_URL,
     )
     async with consumer:
-        await consumer.run(handle)  # until SIGTERM. It completes the current records, and hands its shards to the others.
+        await consumer.run(
+            handle
+        )  # until SIGTERM. It completes the current records, and hands its shards to the others.
 
 
-try:
+with suppress(KeyboardInterrupt):  # the shards are released
     asyncio.run(main())
-except KeyboardInterrupt:
-    pass  # the shards were released
