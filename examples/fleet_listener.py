@@ -35,7 +35,11 @@ class Files:
         self._records[shard.shard_id] = []
 
     async def revoked(self, shard: ShardAssignment) -> None:
-        """Write the last file. The next worker begins when this has returned."""
+        """Write the last file, also when this worker stops. The next worker begins when this has returned."""
+        await self.write(shard.shard_id)
+
+    async def ended(self, shard: ShardAssignment) -> None:
+        """Write the last file of a shard that was split or merged. Its children are read once this is checkpointed."""
         await self.write(shard.shard_id)
 
     def lost(self, shard: ShardAssignment) -> None:
@@ -62,7 +66,7 @@ class Files:
             print(f"{path.name}: {len(records)} records", flush=True)
 
     async def write_often(self) -> None:
-        """Write the records of all shards every minute, also those of a shard that has come to its end."""
+        """Write the records of all shards every minute."""
         while True:
             await asyncio.sleep(FILE_SECONDS)
             for shard_id in list(self._records):
