@@ -45,7 +45,7 @@ def run(args):
         server.every(sys.argv[1]).hold()
         return run_on(server, args)
 
-sys.exit(status_of(argparse.Namespace(command="demo", records=None, fan_out=False, run=run)))
+sys.exit(status_of(argparse.Namespace(command="demo", records=None, fan_out=False, fleet=False, run=run)))
 """,
 ]
 """The demo on a server that holds one operation, named as the argument, so that the demo cannot end by itself."""

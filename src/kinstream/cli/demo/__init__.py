@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from kinstream.local import Server
 
 
+STEP_SECONDS = 3.0
+"""Usual seconds between two changes of the fleet."""
+
+
 def add_parser(subparsers: Any) -> None:
     """Add this command to the command line.
 
@@ -37,7 +41,7 @@ def add_parser(subparsers: Any) -> None:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--fan-out", action="store_true", help="read by enhanced fan-out (default: by polling)")
     how.add_argument("--fleet", action="store_true", help="read by worker processes that share the stream")
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run, parser=parser, step_seconds=STEP_SECONDS)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -63,7 +67,7 @@ def run_on(server: Server, args: argparse.Namespace) -> int:
     show.say(f"server: local Kinesis in memory at {server.url}")
     try:
         if args.fleet:
-            return _run_fleet(server, chosen, show, console)
+            return _run_fleet(server, chosen, show, console, args.step_seconds)
         with show:
             outcome = asyncio.run(_journey(server, chosen, show, fan_out=args.fan_out))
     except Stuck as stuck:
@@ -81,7 +85,7 @@ def conclude(outcome: Outcome, console: Console) -> int:
     return 0 if outcome.verdict.good else 1
 
 
-def _run_fleet(server: Server, events: Sequence[Event], show: Show, console: Console) -> int:
+def _run_fleet(server: Server, events: Sequence[Event], show: Show, console: Console, step_seconds: float) -> int:
     from tempfile import TemporaryDirectory
 
     from kinstream.cli.demo.fleet.tables import passage_lines, worker_table
@@ -90,7 +94,7 @@ def _run_fleet(server: Server, events: Sequence[Event], show: Show, console: Con
     with TemporaryDirectory(prefix="kinstream-demo-") as folder:
         show.say("leases: SQLite file in a temporary folder")
         with show:
-            outcome = asyncio.run(_fleet_journey(server, events, show, folder))
+            outcome = asyncio.run(_fleet_journey(server, events, show, folder, step_seconds))
     console.print(worker_table(outcome.workers))
     for line in passage_lines(outcome.passages):
         console.print(line)
@@ -99,7 +103,9 @@ def _run_fleet(server: Server, events: Sequence[Event], show: Show, console: Con
     return 0 if outcome.verdict.good else 1
 
 
-async def _fleet_journey(server: Server, events: Sequence[Event], show: Show, folder: str) -> FleetOutcome:
+async def _fleet_journey(
+    server: Server, events: Sequence[Event], show: Show, folder: str, step_seconds: float
+) -> FleetOutcome:
     from pathlib import Path
 
     from kinstream import Client, Credentials
@@ -109,7 +115,7 @@ async def _fleet_journey(server: Server, events: Sequence[Event], show: Show, fo
     place = Place(server.url, server.region, server.access_key_id, server.secret_access_key, Path(folder) / "leases.db")
     credentials = Credentials(server.access_key_id, server.secret_access_key)
     async with Client(region=server.region, credentials=credentials, endpoint_url=server.url) as client:
-        return await fleet_journey(client, place, events, show)
+        return await fleet_journey(client, place, events, show, step_seconds=step_seconds)
 
 
 async def _journey(server: Server, events: Sequence[Event], show: Show, *, fan_out: bool) -> Outcome:

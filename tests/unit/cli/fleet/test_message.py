@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from kinstream.cli.demo.fleet.message import Assigned, Completed, Handled, Released, decode, encode
+from kinstream.cli.demo.fleet.message import Assigned, Completed, Handled, Message, Released, decode, encode
 
-MESSAGES = [Assigned(1.5, "0"), Handled(2.0, "0", "key\n", b"\x00\xff\n"), Released(3.0, "0"), Completed(4.0, "0")]
+MESSAGES: list[Message] = [
+    Assigned(1.5, "0"),
+    Handled(2.0, "0", "key\n", b"\x00\xff\n"),
+    Released(3.0, "0"),
+    Completed(4.0, "0"),
+]
 
 
 def test_each_message_is_one_line() -> None:

@@ -22,8 +22,6 @@ from kinstream.cli.demo.verdict import Verdict, judge
 SHARDS = 4
 STEPS = 7
 """Changes of the fleet, and a last step without one."""
-STEP_SECONDS = 3.0
-"""Seconds of a step. It takes longer if the fleet does."""
 
 
 class FleetOutcome(NamedTuple):
@@ -36,7 +34,7 @@ class FleetOutcome(NamedTuple):
 
 
 async def fleet_journey(
-    client: Client, place: Place, events: Sequence[Event], show: Show, *, step_seconds: float = STEP_SECONDS
+    client: Client, place: Place, events: Sequence[Event], show: Show, *, step_seconds: float
 ) -> FleetOutcome:
     """Write the events, and read them by a changing number of workers.
 
@@ -45,7 +43,7 @@ async def fleet_journey(
         place: Address of that Kinesis for the workers.
         events: Events to write, ordered. No two are equal.
         show: Progress display.
-        step_seconds: Usual seconds of a step.
+        step_seconds: Usual seconds of a step. It takes longer if the fleet does.
 
     Raises:
         KinesisError: A request or a record failed.
