@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kinstream.config import Checkpoints, Fleet
+from kinstream.consume.fleet.held_lease import RENEWAL_MARGIN
 from kinstream.consume.fleet.leader import announce_interval, heartbeat_interval
 from kinstream.consume.lease.dynamodb_lease_store import POLL_INTERVAL
 
@@ -79,7 +80,7 @@ def costs(shards: int, workers: int, *, failover: float, checkpoint_every: float
         checkpoint_every: `Checkpoints.interval`.
         prices: Prices.
     """
-    renewal = failover / 3
+    renewal = failover / 3 - RENEWAL_MARGIN
     # A checkpoint renews the lease too: between two of them, only the remaining renewals are written.
     busy_writes = ceil(checkpoint_every / renewal) / checkpoint_every
     announcements = (2 * workers - 1) / announce_interval(failover)  # of each worker, and a nudge of the leader
