@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,13 @@ def everything(place: Place) -> list[bytes]:
 
 
 def test_every_example_is_tested() -> None:
-    assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == {"writing_data.py", "reading_data.py"}
+    assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == {
+        "writing_data.py",
+        "reading_data.py",
+        "fleet_worker.py",
+        "fleet_listener.py",
+        "folder_lease_store.py",  # tests/unit/consume/lease/test_lease_stores.py
+    }
 
 
 def test_writing_data_writes_what_it_says(place: Place) -> None:
@@ -125,3 +132,90 @@ def test_reading_data_says_what_went_wrong(place: Place) -> None:
         program.send_signal(signal.SIGINT)
         assert program.wait(10) == 0
     assert line.startswith("get_shards failed: ListShards: ResourceNotFoundException")
+
+
+def start(example: str, environment: dict[str, str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-W", "error", str(EXAMPLES / example)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def put(place: Place, numbers: Iterable[int]) -> None:
+    """Write records to both shards."""
+    with blocking.Producer(place.stream, **place.options) as producer:
+        for number in numbers:
+            producer.put_record(Record(number, "key", MIDDLE if number % 2 else "0"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGTERM")
+def test_two_fleet_workers_share_the_shards_and_one_continues_when_the_other_leaves(
+    place: Place, tmp_path: Path
+) -> None:
+    def worker(name: str) -> subprocess.Popen[str]:
+        return start("fleet_worker.py", environment(place, LEASES=str(tmp_path / "leases.db"), WORKER_ID=name))
+
+    def until(process: subprocess.Popen[str], text: str) -> str:
+        """Return the lines up to one with a text."""
+        assert process.stdout is not None
+        lines = ""
+        while text not in lines.rpartition("\n")[2]:
+            line = process.stdout.readline()
+            assert line, lines
+            lines = (lines + "\n" + line.strip()).strip()
+        return lines
+
+    with worker("one") as one:
+        try:
+            put(place, range(2))
+            first = until(one, "key: b'1'")
+            assert "leader: one" in first
+            assert first.count("assigned, from TRIM_HORIZON") == 2
+            with worker("two") as two:
+                try:
+                    assert "continues at two" in until(one, "released")
+                    assert "assigned" in until(two, "assigned")
+                finally:
+                    two.send_signal(signal.SIGTERM)
+                assert two.wait(10) == 0
+                assert two.stderr is not None
+                assert two.stderr.read() == ""
+            assert "assigned, from" in until(one, "assigned")
+            put(place, range(2, 4))
+            until(one, "key: b'")
+        finally:
+            one.send_signal(signal.SIGINT)
+        assert one.wait(10) == 0
+        assert one.stderr is not None
+        assert one.stderr.read() == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGTERM")
+def test_fleet_listener_writes_each_record_into_one_file_across_workers_and_a_split(
+    place: Place, tmp_path: Path
+) -> None:
+    files = tmp_path / "files"
+
+    def run_until(records: int) -> None:
+        """Let a worker run until the files have a number of records, or it has collected more and is stopped."""
+        options = environment(place, LEASES=str(tmp_path / "leases.db"), FOLDER=str(files), FILE_RECORDS="10")
+        with start("fleet_listener.py", options) as worker:
+            try:
+                while sum(path.read_text().count("\n") for path in files.glob("*")) < records:
+                    assert worker.poll() is None
+                    time.sleep(0.05)
+            finally:
+                worker.send_signal(signal.SIGTERM)
+            assert worker.wait(10) == 0
+            assert worker.stderr is not None
+            assert worker.stderr.read() == ""
+
+    put(place, range(24))
+    run_until(20)  # of 24: SIGTERM writes the others
+    assert sorted(written(files)) == list(range(24))
+    split(place, "shardId-000000000000", str(2**126))
+    put(place, range(24, 50))
+    run_until(44)
+    assert sorted(written(files)) == list(range(50))
+
+
+def written(folder: Path) -> list[int]:
+    return [int(json.loads(line)[1]) for path in folder.glob("*.jsonl") for line in path.read_text().splitlines()]

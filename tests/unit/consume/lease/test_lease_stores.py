@@ -49,10 +49,14 @@ def moto() -> Iterator[DynamoDBLeaseStore]:
         pytest.skip(str(reason))
 
 
-@pytest.fixture(params=["memory", "sqlite", pytest.param("dynamodb", marks=pytest.mark.enable_socket)])
+@pytest.fixture(params=["memory", "sqlite", "example", pytest.param("dynamodb", marks=pytest.mark.enable_socket)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> LeaseStore:
     if request.param == "memory":
         return MemoryLeaseStore()
+    if request.param == "example":
+        # Not imported on systems that have no fcntl.
+        example = pytest.importorskip("examples.folder_lease_store")
+        return example.FolderLeaseStore(tmp_path)  # type: ignore[no-any-return]
     if request.param == "sqlite":
         return SQLiteLeaseStore(tmp_path / "leases.db")
     found = request.getfixturevalue("moto")
