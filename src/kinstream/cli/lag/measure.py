@@ -16,6 +16,7 @@ from kinstream.aws.list_shards import all_shards
 from kinstream.cli.lag.report import LagReport, ShardLag, alarms, lines, measured, report, unreadable, waits
 from kinstream.cli.leases.access import kinesis, lease_table, observe_table
 from kinstream.cli.leases.actions import document, identifier_of, width
+from kinstream.cli.leases.locate import retention_of
 from kinstream.cli.leases.survey import leases_of, stream_names
 from kinstream.cli.printable import printable
 from kinstream.consume.fetch.position import Position
@@ -58,8 +59,7 @@ async def _measure(
     identifier: str | None,
     unreadable_shards: list[ShardLag],
 ) -> LagReport:
-    summary = (await client.call("DescribeStreamSummary", stream.parameter))["StreamDescriptionSummary"]
-    retention = summary["RetentionPeriodHours"] * 3600.0
+    retention, _ = await retention_of(client, stream)
     shards = await all_shards(client, stream)
     limit = asyncio.Semaphore(CONCURRENT)
 

@@ -10,7 +10,7 @@ from kinstream.aws.endpoint import Stream
 from kinstream.aws.kinesis import ShardFilter, ShardFilterType
 from kinstream.aws.list_shards import all_shards
 from kinstream.consume.fetch.position import TRIM_HORIZON, Position, time_text
-from kinstream.errors import ConfigError
+from kinstream.errors import ConfigError, UnexpectedResponse
 from kinstream.record import GetRecordsResult, Shard
 
 CONCURRENT = 16
@@ -37,9 +37,9 @@ async def positions_at(client: Client, stream: Stream, to: str | float) -> dict[
         ConfigError: The time is in the future.
         KinesisError: The shards cannot be read.
     """
-    summary = (await client.call("DescribeStreamSummary", stream.parameter))["StreamDescriptionSummary"]
+    retention, created = await retention_of(client, stream)
     now = client.service_time()
-    oldest = max(now - summary["RetentionPeriodHours"] * 3600, float(summary["StreamCreationTimestamp"]))
+    oldest = max(now - retention, created)
     if isinstance(to, float) and to > now:
         raise ConfigError(f"--to: {time_text(to)} is in the future. Use LATEST for records written from now on")
     if to == "TRIM_HORIZON" or (isinstance(to, float) and to <= oldest):
@@ -59,6 +59,22 @@ async def positions_at(client: Client, stream: Stream, to: str | float) -> dict[
 
     found = await asyncio.gather(*map(one, shards))
     return {shard.shard_id: position for shard, position in zip(shards, found, strict=True)}
+
+
+async def retention_of(client: Client, stream: Stream) -> tuple[float, float]:
+    """Return the seconds for which a stream keeps records, and the time at which it was created, in seconds since 1970.
+
+    Raises:
+        UnexpectedResponse: The response does not contain the retention.
+        KinesisError: The stream cannot be described.
+    """
+    response = await client.call("DescribeStreamSummary", stream.parameter)
+    summary = response.get("StreamDescriptionSummary")
+    hours = summary.get("RetentionPeriodHours") if isinstance(summary, dict) else None
+    if not isinstance(summary, dict) or not isinstance(hours, int):
+        raise UnexpectedResponse("DescribeStreamSummary: unexpected response: it has no RetentionPeriodHours")
+    created = summary.get("StreamCreationTimestamp")
+    return hours * 3600.0, float(created) if isinstance(created, (int, float)) else 0.0
 
 
 class _ShardSearch:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from kinstream.consume.fleet.fleet_status import MODES
 from kinstream.consume.fleet.mode import Mode, limits, mode_of
 from kinstream.consume.fleet.shard_sync import deletable, expired_unread, holes, missing, recreated, waits_for
 from kinstream.consume.fleet.view import ObservedLease, ObservedWorker, View, observe
@@ -28,14 +29,6 @@ MEANINGS = {
     Mode.UNDECIDED: "a KCL worker is creating the application",
 }
 """Explanation of each mode."""
-MODE_NAMES = {
-    Mode.TAKE: "2X",
-    Mode.UPGRADE: "UPGRADE_FROM_2X",
-    Mode.THREE_TABLES: "3X_TABLES",
-    Mode.ONE_TABLE: "3X",
-    Mode.UNDECIDED: "UNDECIDED",
-}
-"""Names of the modes, as in `FleetStatus.mode`."""
 OTHER_ROWS = (
     "The table has other rows than leases. KCL workers before 3.5 fail to start with it, and a running KCL 2.x worker takes no"
     " more leases."
@@ -215,7 +208,8 @@ class Survey(msgspec.Struct, frozen=True):
     Attributes:
         application: Name of the application.
         store: The table or file.
-        mode: Mode of the application. None: it has no rows, or its state is not supported, which is in `notes`.
+        mode: Mode of the application, as in `FleetStatus.mode`. None: it has no rows, or its state is not supported, which is in
+            `notes`.
         mode_meaning: Explanation of the mode.
         leader: Holder of the leader's lock. None: no worker has it.
         observed: Seconds for which the table was observed.
@@ -355,7 +349,7 @@ def survey(
     return Survey(
         application=application,
         store=store,
-        mode=None if mode is None else MODE_NAMES[mode],
+        mode=None if mode is None else MODES[mode],
         mode_meaning="" if mode is None else MEANINGS[mode],
         leader=_leader(observation),
         observed=round(observation.seconds, 3),
