@@ -56,6 +56,8 @@ DEAD_POLL = 0.25
 """Seconds between two checks for workers that the store knows to have ended."""
 RECHECK_DELAY, LONGEST_RECHECK = 0.5, 4.0
 """Seconds until a lease that the index of owners lacks is read again, since the index may be outdated. The delay is doubled."""
+NAMING_TIMEOUT = 2.0
+"""Maximum seconds for which a worker that leaves delays the release of a lease until its successor is named."""
 STOP_TIMEOUT = 5.0
 """Maximum seconds of the last writes of a worker that stops."""
 MAX_BACKOFF = 8
@@ -117,6 +119,8 @@ class Member:
         self._started = 0.0
         self._announced = False
         self._announce_now = asyncio.Event()
+        self._announcing = asyncio.Lock()
+        self._ended = False
         self._rival = False
         self._replaced = False
         self._leader: str | None = None
@@ -133,6 +137,7 @@ class Member:
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeping: asyncio.Task[None] | None = None
         self._leave_task: asyncio.Task[None] | None = None
+        self._named = asyncio.Event()
 
     # The beginning.
 
@@ -461,33 +466,37 @@ class Member:
             if self._rival:  # no row shows which process is newer
                 raise self._replace()
             return
-        while True:
-            first = not self._announced
-            cpu = self._cpu.sample(self._terms.now()) if measures_cpu(self._scanner.view) else None
-            time = await self._table.time()
-            written = await self._scanner.write(
-                announcement(
-                    mode,
-                    self._scanner.view,
-                    me,
-                    time,
-                    instance=self._instance,
-                    started=self._started,
-                    weight=self._options.weight,
-                    max_leases=self._options.max_leases,
-                    leaving=self._leaving,
-                    ended=ended,
-                    first=first,
-                    cpu=cpu,
+        async with self._announcing:  # the end is announced last
+            if self._ended:
+                return
+            self._ended = ended
+            while True:
+                first = not self._announced
+                cpu = self._cpu.sample(self._terms.now()) if measures_cpu(self._scanner.view) else None
+                time = await self._table.time()
+                written = await self._scanner.write(
+                    announcement(
+                        mode,
+                        self._scanner.view,
+                        me,
+                        time,
+                        instance=self._instance,
+                        started=self._started,
+                        weight=self._options.weight,
+                        max_leases=self._options.max_leases,
+                        leaving=self._leaving,
+                        ended=ended,
+                        first=first,
+                        cpu=cpu,
+                    )
                 )
-            )
-            if written.applied:
-                self._announced = True
-                break
-            if not first and claim.replaced_by(written.row, self._instance, self._started) is None:
-                self._announced = False  # the row was deleted, or replaced by a late write of an older process
-                continue
-            raise self._replace()
+                if written.applied:
+                    self._announced = True
+                    break
+                if not first and claim.replaced_by(written.row, self._instance, self._started) is None:
+                    self._announced = False  # the row was deleted, or replaced by a late write of an older process
+                    continue
+                raise self._replace()
         if first or self._leaving:
             await self._nudge()
 
@@ -515,11 +524,23 @@ class Member:
             return
         view, me = self._scanner.view, self.worker_id
         if not leader.leads(view, me):
+            await self._replace_leader()
             return
         write = leader.heartbeat(view, me, self._scanner.mode, self._random) or leader.release(view, me)
         if write is not None:
             await self._scanner.write(write)
             self._notice_leader()
+
+    async def _replace_leader(self) -> None:
+        """Take the lock if it is free or expired. The standby takes it with its scans, but may have left too."""
+        me, mode = self.worker_id, self._scanner.mode
+        if not mode.assigns or leader.stands_by(self._scanner.view, me, mode):
+            return
+        await self._scanner.get(RowKind.LEADER, LEADER_KEY)
+        write = leader.take(self._scanner.view, me, mode, self._random)
+        if write is not None and (await self._scanner.write(write)).applied:
+            self._scan_now.set()
+        self._notice_leader()
 
     async def _watch(self) -> None:
         """As the leader: scan if another worker has nudged."""
@@ -582,7 +603,12 @@ class Member:
         await self.holdings.end(held)
 
     async def release(self, held: HeldLease, position: Position | None = None) -> None:
-        """Store the last checkpoint and end the tenure, in one write if a successor waits."""
+        """Store the last checkpoint and end the tenure, in one write if a successor waits.
+
+        A worker that leaves first names the successor, which then begins at once instead of after an assignment by the leader.
+        """
+        if self._leave_task is not None:
+            await self._wait(self._named, NAMING_TIMEOUT)
         await self.holdings.release(held, position)
 
     # The end.
@@ -595,16 +621,19 @@ class Member:
             self._leave_task = asyncio.create_task(self._leave(), name="kinstream-fleet")
 
     async def _leave(self) -> None:
-        if not self.begun or self._replaced:
-            return
-        for step in (self._announce, self._name_successors, self._give_up_lead):
-            try:
-                await step()
-            except UsageError as error:
-                self._emit(CheckpointFailed("", error, "leases"))
+        try:
+            if not self.begun or self._replaced:
                 return
-            except KinesisError as error:
-                self._emit(CheckpointFailed("", error, "leases"))
+            for step in (self._announce, self._name_successors, self._give_up_lead):
+                try:
+                    await step()
+                except UsageError as error:
+                    self._emit(CheckpointFailed("", error, "leases"))
+                    return
+                except KinesisError as error:
+                    self._emit(CheckpointFailed("", error, "leases"))
+        finally:
+            self._named.set()
 
     async def _name_successors(self) -> None:
         if not self._scanner.mode.assigns:
@@ -621,6 +650,7 @@ class Member:
                     await self.holdings.hand_off(held, lambda lease: balance.passed_on(view, lease, to))
 
         await self._all(hand_off, self.holdings.held())
+        self._named.set()
 
     async def _give_up_lead(self) -> None:
         write = leader.release(self._scanner.view, self.worker_id)

@@ -233,3 +233,42 @@ def test_the_leader_scans_when_a_worker_nudges_right_after_a_heartbeat() -> None
             await fleet.end()
 
     simulate(program)
+
+
+def test_a_shard_that_is_released_as_soon_as_its_worker_leaves_goes_to_a_named_successor() -> None:
+    async def program() -> None:
+        fleet = Fleets(2)
+        first, second = await fleet.join("a", drain=0.0), await fleet.join("b", drain=0.0)
+        await fleet.clock.sleep(60)
+        assert len(first.reading) == len(second.reading) == 1
+        lock = await fleet.row(RowKind.LEADER, "Leader")
+        assert lock is not None
+        leader, other = (first, second) if lock.values["ownerName"] == "a" else (second, first)
+        await leader.leave()
+        assert await fleet.until(lambda: len(other.reading) == 2, 1.0) < 1.0
+        await fleet.end()
+
+    simulate(program)
+
+
+def test_a_worker_leads_soon_after_the_leader_and_the_standby_have_left() -> None:
+    async def program() -> None:
+        fleet = Fleets(3)
+        workers = [await fleet.join(name) for name in "abc"]
+        await fleet.clock.sleep(60)
+        await workers[0].leave()
+        await workers[1].leave()
+        row: list[object] = []
+
+        async def look() -> None:
+            while True:
+                lock = await fleet.row(RowKind.LEADER, "Leader")
+                row[:] = [None if lock is None else lock.values["ownerName"]]
+                await fleet.clock.sleep(0.1)
+
+        looking = asyncio.create_task(look())
+        await fleet.until(lambda: row == ["c"], 10.0 / 4 + 0.5)
+        looking.cancel()
+        await fleet.end()
+
+    simulate(program)
