@@ -218,6 +218,7 @@ def test_wrong_option_is_refused_at_once_and_the_message_says_what_goes(options:
 
 
 CHOICES = {
+    "fleet": "a kinstream.Fleet",
     "fetch": "a kinstream.Polling, a kinstream.EnhancedFanOut or a kinstream.PreferFanOut",
     "handling": "a kinstream.Handling",
     "errors": "a kinstream.ErrorPolicy",

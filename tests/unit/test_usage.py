@@ -49,7 +49,7 @@ ARGUMENTS: dict[Any, tuple[str, ...]] = {
         (Client, "max_attempts", "max_attempts is an option of RetryPolicy: retry=RetryPolicy(max_attempts=1)"),
         (Client, "wire", "kinstream.Client: unknown option 'wire'. Did you mean wire_format=...?"),
         (Consumer, "store", "kinstream.Consumer: unknown option 'store'. Did you mean lease_store=...?"),
-        (Consumer, "linger", "kinstream.Consumer: unknown option 'linger'. The options are stream, "),
+        (Consumer, "topic", "kinstream.Consumer: unknown option 'topic'. The options are stream, "),
         (callbacks.Producer, "retry", "kinstream.callbacks.Producer: unknown option 'retry'. The options are region, "),
         (Client, "zzz", "The options are region, credentials, endpoint_url, "),
         (Producer, "linger", "kinstream.Producer: linger is an option of Batching: batch=Batching(linger=1)"),

@@ -270,7 +270,7 @@ def test_handler_that_exceeds_the_timeout_of_a_handoff_is_cancelled_and_its_reco
     simulate(scenario)
 
 
-def test_iteration_keeps_the_record_in_hand_until_the_next_is_requested_or_the_handoff_times_out() -> None:
+def test_iteration_completes_its_record_before_a_handoff_if_the_next_is_requested_in_time() -> None:
     async def scenario(requests_next: bool) -> None:
         case = Case(Pages(page(1, 2, 3)), None)
         reader, tenure, task = case.reader("0")
