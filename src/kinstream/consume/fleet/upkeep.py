@@ -74,9 +74,13 @@ class Upkeep:
         """Create the leases of shards that have none, parents first. A lease is not created again after its row was deleted.
 
         Raises:
-            KinesisError: The store failed.
+            KinesisError: The store failed, or the shards could not be listed.
         """
         leases = self._leases()
+        newest = max((lease.shard_id for lease in leases.values() if lease.stream is None), default="")
+        if newest > max((shard.shard_id for shard in listing.shards), default=""):
+            # The shards were listed before a split or a merge. The lease of a finished parent may be deleted, and is not missing.
+            listing = await self._shards.refresh()
         missing = shard_sync.missing(listing.shards, leases, self._start, listing.open_since)
         missing = [lease for lease in missing if not self._holdings.row_deleted(lease.key)]
         created: set[str] = set()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from tests.doubles.fleet import EVERYTHING, Fleets, Worker
 from tests.doubles.virtual_loop import simulate
@@ -10,6 +12,7 @@ from kinstream.consume.fetch.position import SHARD_END, Position
 from kinstream.consume.fleet.holdings import LeaseForgotten
 from kinstream.consume.lease import changes
 from kinstream.consume.lease.lease import Lease
+from kinstream.errors import Throttled
 from kinstream.record import ChildShard, HashKeyRange, SequenceNumberRange, Shard
 
 FIRST, SECOND = "shardId-000000000000", "shardId-000000000001"
@@ -171,6 +174,28 @@ def test_a_shard_without_a_lease_is_found_by_the_audit() -> None:
         held = worker.reading.pop(FIRST)
         await worker.member.end(held, [])  # a worker died before it created the leases of the children
         await fleet.until(fleet.all_read, 500)
+        await fleet.end()
+
+    simulate(program)
+
+
+def test_a_finished_shard_is_not_read_again_by_a_worker_that_listed_the_shards_before_its_split() -> None:
+    async def program() -> None:
+        fleet = Fleets(1)
+        first = await fleet.join("a")
+        second = fleet.worker("b")
+        second.table.fails = lambda name, write: Throttled("slow down") if name == "list" else None
+        beginning = asyncio.create_task(second.begin())
+        await fleet.clock.sleep(0.2)
+        close(fleet, FIRST)
+        children = [child(1, FIRST, high=99), child(2, FIRST, low=100)]
+        fleet.shards += listed(children)
+        await finish(first, FIRST, children)
+        await fleet.change(changes.delete(FIRST))
+        second.table.fails = lambda name, write: None
+        await beginning
+        await fleet.clock.sleep(5)
+        assert set(await fleet.leases()) == {each.shard_id for each in children}
         await fleet.end()
 
     simulate(program)
