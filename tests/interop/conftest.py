@@ -15,10 +15,9 @@ from pathlib import Path
 
 import pytest
 from bench.ground import NotPossible
-from tests.interop import java_build
 from tests.interop.application import Application
 from tests.interop.services import Services, running_services
-from tests.interop.worker_process import JAVA, unavailable
+from tests.interop.worker_process import JAVA, java_classpath, unavailable
 
 HERE = Path(__file__).parent
 
@@ -62,8 +61,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     }
     for kind in sorted(wanted):
         try:
-            java_build.command(kind.removeprefix("java-"))
-        except java_build.NotPossible as reason:
+            java_classpath(kind)
+        except NotPossible as reason:
             UNBUILT[kind] = str(reason)
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.interop import java_build
+from bench import java_build
 from tests.interop.services import REGION, Services
 from tests.interop.workers.protocol import EventLine, RecordLine, parse
 
@@ -19,7 +19,14 @@ import kinstream
 
 ROOT = Path(__file__).parents[2]
 
-JAVA = tuple(f"java-{version}" for version in java_build.SETTINGS)
+JAVA_SOURCES = Path(__file__).parent / "java"
+SETTINGS = {"2.7.2": "2.x", "3.4.2": "3.4", "3.5.1": "3.5"}
+"""The versions of the Java library, and the folder with the settings that only such a version has."""
+
+JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx512m", "-XX:+ExitOnOutOfMemoryError")
+"""Flags with which two JVMs and the Python side fit in two cores and 2 GiB."""
+
+JAVA = tuple(f"java-{version}" for version in SETTINGS)
 KINDS = (*JAVA, "kcl-rs", "kinstream")
 
 QUICK = ("java-2.7.2", "java-3.5.1")
@@ -146,9 +153,20 @@ class WorkerProcess:
         self.read()
 
 
+def java_classpath(kind: str) -> str:
+    """Return the classpath of a Java worker. Builds it if necessary.
+
+    Raises:
+        NotPossible: It cannot be built here.
+    """
+    version = kind.removeprefix("java-")
+    sources = [source for folder in ("worker", SETTINGS[version]) for source in (JAVA_SOURCES / folder).glob("*.java")]
+    return java_build.classpath(java_build.KCL, sorted(sources), kcl_version=version)
+
+
 def _command(kind: str) -> list[str]:
     if kind in JAVA:
-        return java_build.command(kind.removeprefix("java-"))
+        return ["java", *JVM, "-cp", java_classpath(kind), "Worker"]
     return [sys.executable, "-m", f"tests.interop.workers.{kind.replace('-', '_')}_worker"]
 
 
