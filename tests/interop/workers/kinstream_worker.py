@@ -24,19 +24,20 @@ class Listener:
     def __init__(self, log: Log) -> None:
         self._log = log
 
-    def assigned(self, assignment: Any) -> None:
-        self._log.event("initialized", assignment.shard_id, _text(assignment.position))
+    def assigned(self, shard: Any) -> None:
+        self._log.event("initialized", shard.shard_id, _as_the_kcl_logs(shard.position))
 
-    def revoked(self, assignment: Any) -> None:
-        self._log.event("shutdown-requested", assignment.shard_id)
+    def revoked(self, shard: Any) -> None:
+        self._log.event("shutdown-requested", shard.shard_id)
 
-    def lost(self, assignment: Any) -> None:
-        self._log.event("lease-lost", assignment.shard_id)
+    def lost(self, shard: Any) -> None:
+        self._log.event("lease-lost", shard.shard_id)
 
 
-def _text(position: Any) -> str:
-    """Return a position as the KCL logs it: sequence number or sentinel, and subsequence number."""
-    return f"{position.checkpoint}/{position.subsequence_number or 0}"
+def _as_the_kcl_logs(position: str) -> str:
+    """Return a position such as "after 4956/12" or "TRIM_HORIZON" as sequence number or sentinel, and subsequence number."""
+    sequence, _, subsequence = position.removeprefix("after ").partition("/")
+    return f"{sequence}/{subsequence or 0}"
 
 
 async def run(given: dict[str, str], log: Log) -> None:
