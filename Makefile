@@ -1,6 +1,6 @@
 # Every command sets up what it needs; nothing is done by hand.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-fleet flights-year bulk-loads outages test check coverage sanitize test-all dist changelog soak-local fuzz-local simulate soak-produce bench-wire bench-produce bench-consume compare-servers clean
+.PHONY: help demo demo-fleet flights-year bulk-loads outages test check coverage sanitize test-all dist changelog soak-local fuzz-local simulate soak-produce interop bench-wire bench-produce bench-consume compare-servers clean
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3.15 python3 python,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 BIN := .venv/bin
@@ -81,6 +81,9 @@ simulate: .venv/.dev ## thousands of runs of producers and consumers under fault
 
 soak-produce: .venv/.dev ## a million records through a proxy that cuts and delays connections: no acknowledged record may be lost
 	KINSTREAM_SOAK_RECORDS=1000000 $(BIN)/python -m pytest -s tests/simulation/test_sockets.py
+
+interop: .venv/.dev ## workers of the real KCL (needs Java and Maven) and kcl-rs in shared lease tables (KINSTREAM_INTEROP=quick runs half of them)
+	KINSTREAM_INTEROP=$${KINSTREAM_INTEROP:-all} $(BIN)/python -m pytest -s tests/interop
 
 bulk-loads: .venv/.demo ## three bulk loads in real time with default options, in all styles, in two minutes: no record may fail
 	$(BIN)/python scripts/bulk_loads.py

@@ -5,6 +5,8 @@ shards that never end, with increasing sequence numbers. The figure is the user 
 client's process per million user records that were delivered, after a warm-up. It is the median of several rounds in which the
 clients take turns. Every client reads the data of each record. kinstream tracks positions, has an observer, and polls with
 rate limits that one process cannot reach. Clients without a consumer call get_records in a loop.
+The Kinesis Client Library (KCL) and kcl-rs poll each shard five times a second and share leases in a DynamoDB, a moto in another
+process. The figure of the KCL is that of its JVM after a longer warm-up.
 
 Fan-out: one subscription over TLS is received, and its event-stream frames are decoded with both checksums. All transports use
 kinstream's decoder, so the comparison is that of the transports. They use HTTP/2. aiohttp, which does not support it, uses
@@ -22,9 +24,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import canned, picture
+from bench import canned, java_build, picture
 from bench.ground import BENCH, Endpoint, NotPossible, alone, endpoint
-from bench.produce import AIOBOTOCORE, ASYNC_KINESIS, BOTO3, CAPO, GROWN_SHARDS, KINSTREAM, PURE_WIRE, SHARDS, SIZES
+from bench.produce import (
+    AIOBOTOCORE,
+    ASYNC_KINESIS,
+    BOTO3,
+    CAPO,
+    GROWN_SHARDS,
+    JVM_SECONDS,
+    JVM_WARM_UP,
+    KINSTREAM,
+    PURE_WIRE,
+    SHARDS,
+    SIZES,
+)
 from bench.rounds import (
     OURS,
     Case,
@@ -42,6 +56,7 @@ from bench.rounds import (
     report,
     write,
 )
+from tests.contract.servers.processes import running
 
 PAGE = 500
 PUSHED_SIZE = 1024
@@ -59,6 +74,10 @@ TRANSPORTS = [
 ]
 
 GET, DEAGGREGATED, FRAMES, PUSHED = "get", "get and de-aggregate", "fan-out, frames", "fan-out, records"
+KCL_VERSION = "3.5.1"
+KCL = Peer(f"KCL {KCL_VERSION}", "flow_java.py", (), "java")
+KCL_RS = Peer("kcl-rs", "flow_kcl_rs.py", ("kcl-rs==0.1.4",))
+
 WAYS = ("get_records", "batches", "run", "async for")
 DEAGGREGATING_WAYS = ("batches deaggregated", "run deaggregated", "async for deaggregated")
 
@@ -96,6 +115,34 @@ def rows_of(case: Case) -> list[Row]:
         rows += [row(KINSTREAM, way, wire) for wire in ("json", "cbor")]
         rows.append(row(KINSTREAM, way, PURE_WIRE[case.size], True))
     return rows
+
+
+def lease_rows(case: Case, dynamodb: str, command: tuple[str, ...]) -> list[Row]:
+    """Return the rows of consumers that share leases.
+
+    Args:
+        case: A case of polling.
+        dynamodb: URL of a DynamoDB.
+        command: Command that runs the KCL. Empty if it cannot run here.
+    """
+    kind = "plain" if case.what == GET else "packed"
+    stream = canned.consume_stream(kind, case.size, SHARDS)
+    options: tuple[tuple[str, Any], ...] = (("stream", stream), ("shards", SHARDS), ("dynamodb", dynamodb))
+    rows = [Row(case, KCL_RS, "polling", options=(*options, ("warm_up", 2.0), ("seconds", JVM_SECONDS)))]
+    if command:
+        java = (("command", command), ("version", KCL_VERSION), ("warm_up", JVM_WARM_UP), ("seconds", JVM_SECONDS))
+        rows.append(Row(case, KCL, "polling", options=options + java))
+    return rows
+
+
+def kcl_command() -> tuple[str, ...]:
+    """Return the command that runs the KCL, without its arguments. Builds it if necessary.
+
+    Raises:
+        NotPossible: It cannot be built here.
+    """
+    sources = sorted((java_build.JAVA / "consume").glob("*.java"))
+    return "java", "-cp", java_build.classpath(java_build.KCL, sources, kcl_version=KCL_VERSION), "Consume"
 
 
 def fan_out_rows(at: Endpoint, size: int, records: int) -> list[Row]:
@@ -189,9 +236,12 @@ def main() -> int:
 
     with alone():
         try:
-            with endpoint(answers) as at:
+            with endpoint(answers) as at, running("moto") as dynamodb:
                 rounds = Rounds(at, options.runs, options.seconds)
-                results = rounds.measure(_rows(options, at, pushed))
+                rows = _rows(options, at, pushed)
+                if not options.growth:
+                    rows += _lease_rows(options, rounds, dynamodb.url)
+                results = rounds.measure(rows)
         except NotPossible as reason:
             print(f"not measured: {reason}", file=sys.stderr)
             return 1
@@ -240,6 +290,16 @@ def _rows(options: argparse.Namespace, at: Endpoint, pushed: dict[str, int]) -> 
             cases = [Case(GET, SIZES[0], False), Case(DEAGGREGATED, SIZES[1], True)]
         rows = [row for case in cases for row in rows_of(case)] + fan_out_rows(at, pushed["bytes"], pushed["records"])
     return chosen(rows, options)
+
+
+def _lease_rows(options: argparse.Namespace, rounds: Rounds, dynamodb: str) -> list[Row]:
+    command: tuple[str, ...] = ()
+    try:
+        command = kcl_command()
+    except NotPossible as reason:
+        rounds.left_out[KCL.name] = str(reason)
+    cases = [Case(what, SIZES[0], False) for what in (GET, DEAGGREGATED)]
+    return chosen([row for case in cases for row in lease_rows(case, dynamodb, command)], options)
 
 
 def _options() -> argparse.Namespace:

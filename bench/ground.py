@@ -145,10 +145,8 @@ def environment(peer: str, requirements: list[str]) -> str:
     if stamp.exists() and stamp.read_text(encoding="ascii") == holds:
         return str(python)
     print(f"installing {peer} ...", flush=True)
-    for command in (
-        [sys.executable, "-m", "venv", "--clear", str(place)],
-        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements],
-    ):
+    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements]
+    for command in ([sys.executable, "-m", "venv", "--clear", str(place)], *([install] if requirements else [])):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise NotPossible((done.stderr.strip() or "pip failed").splitlines()[-1])

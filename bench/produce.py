@@ -5,8 +5,9 @@ of all threads of the client's process per million user records, after a warm-up
 the clients take turns. Data and keys are the same for all clients and are created in advance. kinstream has retries, rate
 limits, results of each record and an observer. Its rate limits and its buffer are larger than one process can reach.
 async-kinesis is measured as released, with its limit of 1,000 records a second and shard, and with throttlers that pass
-everything. aws-kinesis-agg and async-kinesis do not predict shards, so a KCL reader may drop their aggregates. kinstream's
-aggregates are stored in the right shard.
+everything. The Kinesis Producer Library (KPL) is measured with its child process, after a longer warm-up, with the result of each
+record, over TLS, which it always uses. aws-kinesis-agg and async-kinesis do not predict shards, so a KCL reader may drop their
+aggregates. kinstream's aggregates are stored in the right shard.
 
 Writes produce.json and produce.svg in this folder, except with --quick or --only. With --growth it measures how the cost grows
 with the number of shards and keys, and writes produce_growth.json and produce_growth.svg.
@@ -18,7 +19,7 @@ import argparse
 import sys
 from typing import Any
 
-from bench import canned, picture
+from bench import canned, java_build, picture
 from bench.ground import BENCH, NotPossible, alone, endpoint
 from bench.rounds import (
     Case,
@@ -46,6 +47,11 @@ CAPO = Peer("capo-kinesis", "flow_capo.py", ("capo-kinesis", "uvloop"))
 ASYNC_KINESIS = Peer(
     "async-kinesis", "flow_async_kinesis.py", ("async-kinesis==3.0.1", "aws-kinesis-agg==1.2.3", "uvloop")
 )
+AIOKPL = Peer("aiokpl", "flow_aiokpl.py", ("aiokpl==0.2.0", "uvloop"))
+KPL_VERSION = "1.1.1"
+KPL = Peer(f"KPL {KPL_VERSION}", "flow_java.py", (), "java")
+JVM_WARM_UP, JVM_SECONDS = 20.0, 8.0
+"""A JVM compiles while it runs: with half of this warm-up its figures are up to three times as high."""
 KINSTREAM = Peer("kinstream", "flow_kinstream.py", ("-e", str(BENCH.parent), "uvloop"))
 
 PUT, AGGREGATED = "put", "aggregated put"
@@ -85,15 +91,40 @@ def rows_of(case: Case) -> list[Row]:
         ways: tuple[str, ...] = PLAIN_WAYS
         rows = [row(peer, "put_records") for peer in (BOTO3, AIOBOTOCORE, CAPO)]
         rows += [row(ASYNC_KINESIS, way) for way in ("as shipped", "unthrottled")]
+        rows += [row(AIOKPL, "put")] if not case.tls else []  # it trusts the machine's authorities only
     else:
         ways = AGGREGATED_WAYS
         rows = [row(peer, "aggregated") for peer in (BOTO3, ASYNC_KINESIS)]
+        rows += [row(AIOKPL, "aggregated")] if not case.tls else []
     for way in ways:
         rows += [row(KINSTREAM, way, wire) for wire in ("json", "cbor")]
         rows.append(row(KINSTREAM, way, PURE_WIRE[case.size], True))
         if way.startswith("put_many"):
             rows.append(row(KINSTREAM, way, "auto"))
     return rows
+
+
+def kpl_row(case: Case, command: tuple[str, ...]) -> Row:
+    """Return the row of the KPL in a case. `command` is the one that runs it."""
+    options: tuple[tuple[str, Any], ...] = (
+        ("stream", canned.produce_stream(SHARDS)),
+        ("shards", SHARDS),
+        ("command", command),
+        ("version", KPL_VERSION),
+        ("warm_up", JVM_WARM_UP),
+        ("seconds", JVM_SECONDS),
+    )
+    return Row(case, KPL, "put" if case.what == PUT else "aggregated", options=options)
+
+
+def kpl_command() -> tuple[str, ...]:
+    """Return the command that runs the KPL, without its arguments. Builds it if necessary.
+
+    Raises:
+        NotPossible: It cannot be built here.
+    """
+    sources = sorted((java_build.JAVA / "produce").glob("*.java"))
+    return "java", "-cp", java_build.classpath(java_build.KPL, sources, kpl_version=KPL_VERSION), "Produce"
 
 
 def ratios_of(results: Results) -> list[Ratio]:
@@ -117,7 +148,9 @@ def _target(row: Row, other: Row, best: bool) -> float | None:
     if row.case.what == AGGREGATED:
         if not best:
             return None
-        return AGGREGATED_AGAINST_KPL if other.peer == ASYNC_KINESIS else AGGREGATED_AGAINST_AGG[size]
+        if other.peer == ASYNC_KINESIS:
+            return AGGREGATED_AGAINST_KPL
+        return AGGREGATED_AGAINST_AGG[size] if other.peer == BOTO3 else None
     if row.pure or row.wire == "auto":
         return None
     if other.peer == CAPO:
@@ -162,7 +195,10 @@ def main() -> int:
         try:
             with endpoint(lambda place: canned.for_producers(place, sorted({SHARDS, *GROWN_SHARDS}))) as at:
                 rounds = Rounds(at, options.runs, options.seconds)
-                results = rounds.measure(_rows(options))
+                rows = _rows(options)
+                if not options.growth:
+                    rows += _kpl_rows(options, rounds)
+                results = rounds.measure(rows)
         except NotPossible as reason:
             print(f"not measured: {reason}", file=sys.stderr)
             return 1
@@ -198,6 +234,16 @@ def _rows(options: argparse.Namespace) -> list[Row]:
             cases = [Case(PUT, SIZES[0], False), Case(AGGREGATED, SIZES[1], True)]
         rows = [row for case in cases for row in rows_of(case)]
     return chosen(rows, options)
+
+
+def _kpl_rows(options: argparse.Namespace, rounds: Rounds) -> list[Row]:
+    try:
+        command = kpl_command()
+    except NotPossible as reason:
+        rounds.left_out[KPL.name] = str(reason)
+        return []
+    cases = [Case(what, SIZES[0], True) for what in (PUT, AGGREGATED)]
+    return chosen([kpl_row(case, command) for case in cases], options)
 
 
 def _options() -> argparse.Namespace:

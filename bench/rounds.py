@@ -96,6 +96,7 @@ class Measured:
     rate: list[float] = field(default_factory=list)  # thousand records a second
     megabytes: list[float] = field(default_factory=list)  # of data a second
     endpoint_busy: list[float] = field(default_factory=list)  # the endpoint's share of one core
+    memory: list[float] = field(default_factory=list)  # peak resident megabytes of the client's processes
     compiled: bool | None = None  # whether our compiled hot path ran
     in_one: float | None = None  # user records in a Kinesis record, if we aggregate or could
 
@@ -194,6 +195,7 @@ class Rounds:
         measured.rate.append(done["records"] / done["wall"] / 1e3)
         measured.megabytes.append((done["bytes"] or done["records"] * row.case.size) / done["wall"] / 1e6)
         measured.endpoint_busy.append((self.at.cpu() - before) / (done["wall"] + self.warm_up))
+        measured.memory.append(done["memory"] / 1e6)
         measured.compiled = done.get("compiled")
         measured.in_one = done.get("in_one")
 
@@ -217,7 +219,8 @@ class Rounds:
             "seconds": self.seconds,
             **options,
         }
-        return run_peer(python, row.peer.script, flow, timeout=60 + 5 * self.seconds, pure=row.pure)
+        timeout = 60 + 5 * max(self.seconds, flow["warm_up"], flow["seconds"])
+        return run_peer(python, row.peer.script, flow, timeout=timeout, pure=row.pure)
 
 
 def compared(results: Results, row: Row, other: Row, target: float | None, by: str = "cpu") -> Ratio:
@@ -233,7 +236,7 @@ def compared(results: Results, row: Row, other: Row, target: float | None, by: s
 def print_figures(results: Results) -> None:
     """Print the measurements, case by case."""
     print("CPU seconds of the client for a million records (median, lowest to highest), and records a second\n")
-    print(f"{'':34}  {'':40}  {'CPU s/M':>8}  {'':15}  {'k rec/s':>8}  {'endpoint busy':>13}")
+    print(f"{'':34}  {'':40}  {'CPU s/M':>8}  {'':15}  {'k rec/s':>8}  {'endpoint busy':>13}  {'peak MB':>7}")
     previous = None
     for row, measured in sorted(results.items(), key=lambda item: _order(item[0], results)):
         if previous not in (None, row.case):
@@ -244,7 +247,10 @@ def print_figures(results: Results) -> None:
         rate, busy = statistics.median(measured.rate), statistics.median(measured.endpoint_busy)
         note = "  nothing compiled here" if measured.compiled is False and not row.pure else ""
         note += f"  {measured.in_one:.0f} in one" if measured.in_one and measured.in_one > 1 else ""
-        print(f"{name:34}  {row.label:40}  {measured.figure:8.2f}  {spread:15}  {rate:8.0f}  {busy:13.0%}{note}")
+        memory = f"{statistics.median(measured.memory):7.0f}" if measured.memory else ""
+        print(
+            f"{name:34}  {row.label:40}  {measured.figure:8.2f}  {spread:15}  {rate:8.0f}  {busy:13.0%}  {memory:>7}{note}"
+        )
 
 
 def _order(row: Row, results: Results) -> int:
@@ -297,6 +303,7 @@ def report(rounds: Rounds, results: Results, ratios: Iterable[Ratio], method: di
                 "cpu_seconds_per_million": round(measured.figure, 3),
                 "thousand_records_per_second": round(statistics.median(measured.rate), 1),
                 "megabytes_per_second": round(statistics.median(measured.megabytes), 1),
+                "peak_memory_megabytes": round(statistics.median(measured.memory), 1) if measured.memory else None,
                 "endpoint_busy": round(statistics.median(measured.endpoint_busy), 2),
                 "compiled": measured.compiled,
                 "records_in_one": None if measured.in_one is None else round(measured.in_one, 1),

@@ -16,7 +16,7 @@ import random
 import resource
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -60,6 +60,9 @@ class Flow:
         bytes: Bytes that a subscription gives.
         records: Records that it gives.
         event_records: Records in each of its events.
+        dynamodb: URL of a DynamoDB for the lease tables of clients that have one.
+        command: Command that runs a client that is not written in Python, without its arguments.
+        version: Version of that client.
     """
 
     client: str
@@ -78,6 +81,9 @@ class Flow:
     bytes: int = 0
     records: int = 0
     event_records: int = 0
+    dynamodb: str = ""
+    command: Sequence[str] = ()
+    version: str = ""
 
     def chunks(self) -> list[list[Pair]]:
         """Return data and partition keys to put, `CHUNK` at a time, the same in each process. Data is ASCII text."""
@@ -147,7 +153,8 @@ class Meter:
         """Print what was measured."""
         used, wall = cpu() - self._cpu, time.perf_counter() - self._wall
         records, size = self.count - self._from_count, self.size - self._from_size
-        said = {"records": records, "bytes": size, "wall": wall, "cpu": used, "version": version(distribution), **more}
+        said = {"records": records, "bytes": size, "wall": wall, "cpu": used, "version": version(distribution)}
+        said |= {"memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, **more}
         print(json.dumps(said), flush=True)
 
 

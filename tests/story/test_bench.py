@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import random
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from bench import canned, consume, picture, produce
 from bench.ground import Endpoint, NotPossible, endpoint
 from bench.rounds import Case, Measured, Results, Rounds, Row, compared, report
+from tests.contract.servers.processes import running
 
 from kinstream import Client, ConnectionOptions, Consumer, Credentials, Producer, Record, WireFormat
 
@@ -125,6 +128,18 @@ def test_a_cell_of_ours_measures(at: Endpoint, row: Row) -> None:
     assert isinstance(done, dict), done
     assert done["records"] > 0
     assert done["cpu"] > 0
+
+
+def test_a_cell_of_kcl_rs_measures_with_leases_of_its_own(at: Endpoint) -> None:
+    if importlib.util.find_spec("kcl_rs") is None:
+        pytest.skip("kcl-rs is not installed")
+    with running("moto") as dynamodb:
+        (row,) = consume.lease_rows(Case(consume.DEAGGREGATED, SIZE, False), dynamodb.url, ())
+        brief = tuple(option for option in row.options if option[0] not in ("warm_up", "seconds"))
+        done = Rounds(at, 1, 0.5).run(replace(row, options=brief), sys.executable)
+    assert isinstance(done, dict), done
+    assert done["records"] > 0
+    assert done["memory"] > 0
 
 
 def test_a_subscription_is_measured_but_for_its_first_tenth(at: Endpoint) -> None:

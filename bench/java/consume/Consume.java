@@ -1,0 +1,131 @@
+import java.io.BufferedReader;
+import java.io.InputStream;
+import java.io.InputStreamReader;
+import java.net.URI;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.security.KeyStore;
+import java.security.cert.CertificateFactory;
+import java.util.concurrent.atomic.AtomicLong;
+import javax.net.ssl.TrustManager;
+import javax.net.ssl.TrustManagerFactory;
+import software.amazon.awssdk.auth.credentials.AwsBasicCredentials;
+import software.amazon.awssdk.auth.credentials.StaticCredentialsProvider;
+import software.amazon.awssdk.http.Protocol;
+import software.amazon.awssdk.http.nio.netty.NettyNioAsyncHttpClient;
+import software.amazon.awssdk.regions.Region;
+import software.amazon.awssdk.services.cloudwatch.CloudWatchAsyncClient;
+import software.amazon.awssdk.services.dynamodb.DynamoDbAsyncClient;
+import software.amazon.awssdk.services.kinesis.KinesisAsyncClient;
+import software.amazon.kinesis.common.ConfigsBuilder;
+import software.amazon.kinesis.common.InitialPositionInStream;
+import software.amazon.kinesis.common.InitialPositionInStreamExtended;
+import software.amazon.kinesis.coordinator.Scheduler;
+import software.amazon.kinesis.leases.LeaseManagementConfig;
+import software.amazon.kinesis.lifecycle.events.InitializationInput;
+import software.amazon.kinesis.lifecycle.events.LeaseLostInput;
+import software.amazon.kinesis.lifecycle.events.ProcessRecordsInput;
+import software.amazon.kinesis.lifecycle.events.ShardEndedInput;
+import software.amazon.kinesis.lifecycle.events.ShutdownRequestedInput;
+import software.amazon.kinesis.metrics.NullMetricsFactory;
+import software.amazon.kinesis.processor.ShardRecordProcessor;
+import software.amazon.kinesis.processor.SingleStreamTracker;
+import software.amazon.kinesis.retrieval.KinesisClientRecord;
+import software.amazon.kinesis.retrieval.polling.PollingConfig;
+
+/**
+ * Reads a stream by the Kinesis Client Library. It prints the number of records and their bytes so far for each line of its input.
+ * Arguments: URL of Kinesis, file of its authority or "-", URL of DynamoDB, stream, application.
+ */
+public final class Consume {
+    private static final AtomicLong RECORDS = new AtomicLong();
+    private static final AtomicLong BYTES = new AtomicLong();
+    private static final InitialPositionInStreamExtended TRIM_HORIZON =
+            InitialPositionInStreamExtended.newInitialPosition(InitialPositionInStream.TRIM_HORIZON);
+
+    private Consume() {}
+
+    public static void main(String[] arguments) throws Exception {
+        StaticCredentialsProvider credentials = StaticCredentialsProvider.create(
+                AwsBasicCredentials.create("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"));
+        NettyNioAsyncHttpClient.Builder http = NettyNioAsyncHttpClient.builder().protocol(Protocol.HTTP1_1);
+        if (!arguments[1].equals("-")) {
+            TrustManager[] trusted = trusted(Path.of(arguments[1]));
+            http.tlsTrustManagersProvider(() -> trusted);
+        }
+        KinesisAsyncClient kinesis = KinesisAsyncClient.builder()
+                .region(Region.US_EAST_1)
+                .credentialsProvider(credentials)
+                .endpointOverride(URI.create(arguments[0]))
+                .httpClientBuilder(http)
+                .build();
+        DynamoDbAsyncClient dynamo = DynamoDbAsyncClient.builder()
+                .region(Region.US_EAST_1)
+                .credentialsProvider(credentials)
+                .endpointOverride(URI.create(arguments[2]))
+                .build();
+        CloudWatchAsyncClient cloudWatch = CloudWatchAsyncClient.builder()
+                .region(Region.US_EAST_1)
+                .credentialsProvider(credentials)
+                .endpointOverride(URI.create(arguments[2]))
+                .build();
+        ConfigsBuilder builder = new ConfigsBuilder(
+                new SingleStreamTracker(arguments[3], TRIM_HORIZON), arguments[4], kinesis, dynamo, cloudWatch, "worker",
+                Counter::new);
+        LeaseManagementConfig leases = builder.leaseManagementConfig().initialPositionInStream(TRIM_HORIZON);
+        PollingConfig polling = new PollingConfig(arguments[3], kinesis);
+        polling.idleTimeBetweenReadsInMillis(200);
+        Scheduler scheduler = new Scheduler(
+                builder.checkpointConfig(),
+                builder.coordinatorConfig(),
+                leases,
+                builder.lifecycleConfig(),
+                builder.metricsConfig().metricsFactory(new NullMetricsFactory()),
+                builder.processorConfig(),
+                builder.retrievalConfig().retrievalSpecificConfig(polling));
+        Thread running = new Thread(scheduler, "scheduler");
+        running.setDaemon(true);
+        running.start();
+        BufferedReader requests = new BufferedReader(new InputStreamReader(System.in));
+        while (requests.readLine() != null) {
+            System.out.println(RECORDS.get() + " " + BYTES.get());
+        }
+        Runtime.getRuntime().halt(0);
+    }
+
+    private static TrustManager[] trusted(Path caFile) throws Exception {
+        KeyStore store = KeyStore.getInstance(KeyStore.getDefaultType());
+        store.load(null, null);
+        try (InputStream pem = Files.newInputStream(caFile)) {
+            store.setCertificateEntry("ca", CertificateFactory.getInstance("X.509").generateCertificate(pem));
+        }
+        TrustManagerFactory factory = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
+        factory.init(store);
+        return factory.getTrustManagers();
+    }
+
+    /** Counts the records of a shard. */
+    private static final class Counter implements ShardRecordProcessor {
+        @Override
+        public void initialize(InitializationInput input) {}
+
+        @Override
+        public void processRecords(ProcessRecordsInput input) {
+            long bytes = 0;
+            for (KinesisClientRecord record : input.records()) {
+                bytes += record.data().remaining();
+            }
+            RECORDS.addAndGet(input.records().size());
+            BYTES.addAndGet(bytes);
+        }
+
+        @Override
+        public void leaseLost(LeaseLostInput input) {}
+
+        @Override
+        public void shardEnded(ShardEndedInput input) {}
+
+        @Override
+        public void shutdownRequested(ShutdownRequestedInput input) {}
+    }
+}

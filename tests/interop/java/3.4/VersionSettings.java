@@ -1,0 +1,23 @@
+import software.amazon.kinesis.coordinator.CoordinatorConfig;
+import software.amazon.kinesis.leases.LeaseManagementConfig;
+
+/** Settings that only some versions have. Without a strategy by count, limits on throughput make leases move to a new worker. */
+final class VersionSettings {
+    private VersionSettings() {}
+
+    static void apply(CoordinatorConfig config, Options options) {
+        config.clientVersionConfig(CoordinatorConfig.ClientVersionConfig.valueOf(
+                options.text("client_version", "CLIENT_VERSION_CONFIG_3X")));
+    }
+
+    static void apply(LeaseManagementConfig config, Options options) {
+        config.leaseAssignmentIntervalMillis(options.number("assignment_millis", 4000));
+        config.dynamoDbLockBasedLeaderLeaseDurationInMillis(options.number("leader_lease_millis", 5000));
+        config.dynamoDbLockBasedLeaderHeartbeatPeriodInMillis(options.number("leader_heartbeat_millis", 1000));
+        config.workerUtilizationAwareAssignmentConfig()
+                .workerMetricsReporterFreqInMillis(options.number("metrics_millis", 1000));
+        config.workerUtilizationAwareAssignmentConfig()
+                .maxThroughputPerHostKBps(options.number("max_throughput_kbps", 50));
+        config.workerUtilizationAwareAssignmentConfig().varianceBalancingFrequency(1);
+    }
+}
