@@ -72,6 +72,7 @@ PURE = {
     "aws.sign", "aws.codec",
     "consume.deaggregate", "consume.start", "consume.statistics", "consume.turns", "consume.withhold",
     "consume.fleet.balance", "consume.fleet.claim", "consume.fleet.leader", "consume.fleet.mode", "consume.fleet.shard_sync",
+    "consume.fleet.streams",
     "consume.fleet.view",
     "consume.deliver.record_batch", "consume.fetch.fetcher", "consume.fetch.page_size", "consume.fetch.polling_pace",
     "consume.fetch.position", "consume.fetch.subscribing_pace", "consume.lease.changes", "consume.lease.lease",

@@ -20,10 +20,14 @@ class CheckedTable:
         table: The table.
         clock: Measures the time limits.
         limit: Maximum seconds of a read or write of one row. A scan may take ten times as long.
+
+    Attributes:
+        name: Description of the table, for errors.
     """
 
     def __init__(self, table: LeaseTable, clock: Clock, limit: float) -> None:
         self.poll_interval: float = table.poll_interval
+        self.name: str = repr(table)
         self._table = table
         self._clock = clock
         self._limit = limit

@@ -8,6 +8,7 @@ from typing import Literal
 from kinstream.consume.fleet.checked_table import CheckedTable
 from kinstream.consume.fleet.held_lease import Terms
 from kinstream.consume.fleet.mode import Mode, follow, mode_of
+from kinstream.consume.fleet.streams import check_format
 from kinstream.consume.fleet.view import View, forget_row, observe, observe_row
 from kinstream.consume.lease.row import Row, RowKind, Write, Written
 
@@ -52,7 +53,7 @@ class Scanner:
             older_than: Return the last view instead if it is at most this old, in seconds.
 
         Raises:
-            ConfigError: The application has a mode that this worker does not support.
+            ConfigError: The application has a mode that this worker does not support, or leases of another format.
             KinesisError: The store failed.
         """
         async with self._lock:
@@ -61,8 +62,10 @@ class Scanner:
             listing, time = await asyncio.gather(self._table.list(), self._table.time())
             dead = await self._table.dead(self._workers())
             now = self._terms.now()
-            self._view = observe(self._view, listing, now, time, failover=self._terms.failover, dead=dead)
-            mode = mode_of(self._view, self._compatible)
+            view = observe(self._view, listing, now, time, failover=self._terms.failover, dead=dead)
+            check_format(view, self._table.name, several=False)
+            mode = mode_of(view, self._compatible)
+            self._view = view
             self.mode = mode if self.scanned_at is None else follow(self.mode, mode)
             self.scanned_at = now
             return self._view

@@ -118,6 +118,9 @@ class DynamoDBLeaseTable:
         self._segments = 1
         self._index_refused_at: float | None = None
 
+    def __repr__(self) -> str:
+        return f"<DynamoDB table {self._name!r}>"
+
     async def open(self, worker_id: str) -> None:
         """Create the table if it does not exist, and wait until it is usable. The index may be built later.
 

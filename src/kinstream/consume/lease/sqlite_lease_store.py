@@ -138,6 +138,10 @@ class SQLiteLeaseTable:
         self._pending: deque[_Operation] = deque()
         self._clock = SystemClock()
 
+    def __repr__(self) -> str:
+        application, stream = self._place
+        return f"<rows of application {application!r} on stream {stream!r} in {str(self._path)!r}>"
+
     async def open(self, worker_id: str) -> None:
         """Create the file if it does not exist, and lock the file of the worker.
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.conformance.test_kcl_tables import leases
 from tests.doubles.fleet import Fleets
 from tests.doubles.virtual_loop import simulate
 
 from kinstream.consume.fleet.holdings import LeaseGone, LeaseRevoked
+from kinstream.consume.lease import changes
+from kinstream.consume.lease.lease import Lease, lease_of
 from kinstream.consume.lease.row import RowKind
+from kinstream.errors import ConfigError
 
 FAILOVER = 10.0
 
@@ -270,5 +274,37 @@ def test_a_worker_leads_soon_after_the_leader_and_the_standby_have_left() -> Non
         await fleet.until(lambda: row == ["c"], 10.0 / 4 + 0.5)
         looking.cancel()
         await fleet.end()
+
+    simulate(program)
+
+
+@pytest.mark.parametrize("version", ["2.7.2", "3.4.2", "3.5.1"])
+def test_a_worker_of_one_stream_does_not_write_to_a_table_of_several(version: str) -> None:
+    async def program() -> None:
+        fleet = Fleets(4)
+        for row in leases(f"kcl-{version}-multi-stream"):
+            assert await fleet.change(changes.create(lease_of(row), one_table=False))
+        worker = fleet.worker("a")
+        with pytest.raises(ConfigError, match=r"Table.*clicks.*streams as a list"):
+            await worker.begin()
+        await worker.end()
+        assert not worker.table.writes
+        assert not worker.reading
+
+    simulate(program)
+
+
+def test_a_worker_ends_if_another_one_creates_leases_of_several_streams() -> None:
+    async def program() -> None:
+        fleet = Fleets(4)
+        worker = await fleet.join("a")
+        key = "1:orders:2:shardId-000000000000"
+        assert await fleet.change(changes.create(Lease(key, "1:orders:2"), one_table=True))
+        await fleet.until(lambda: worker.error is not None, FAILOVER)
+        assert isinstance(worker.error, ConfigError)
+        stored = (await fleet.leases())[key]
+        assert (stored.owner, stored.counter) == (None, 0)
+        await worker.leave()
+        assert (await fleet.leases())[key] == stored
 
     simulate(program)

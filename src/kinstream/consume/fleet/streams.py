@@ -1,0 +1,36 @@
+"""Streams of an application: a lease table has the leases of one stream, or those of several, in another format. Pure.
+
+The keys of both formats differ, as in the Kinesis Client Library (KCL, `Lease` and `MultiStreamLease`). A worker of one format
+that wrote to a table of the other would create leases that the other workers cannot read.
+"""
+
+from __future__ import annotations
+
+from kinstream.consume.fleet.view import View
+from kinstream.errors import ConfigError
+
+
+def check_format(view: View, table: str, *, several: bool) -> None:
+    """Check that all leases of an application have the format of this worker. Called before the first write.
+
+    Args:
+        view: The rows.
+        table: Description of the table, for the error.
+        several: True if this worker reads several streams.
+
+    Raises:
+        ConfigError: A lease has the other format. The message names the table, the lease, and the remedy.
+    """
+    foreign = sorted(key for key, observed in view.leases.items() if (observed.lease.stream is not None) is not several)
+    if not foreign:
+        return
+    if several:
+        raise ConfigError(
+            f"{table}: the lease {foreign[0]!r} is that of an application that reads one stream, and this consumer reads"
+            " several, as a list. Nothing was written. Give the stream as text instead of a list, or use another application"
+            " name and another table"
+        )
+    raise ConfigError(
+        f"{table}: the lease {foreign[0]!r} is that of an application that reads several streams, and this consumer reads one."
+        " Nothing was written. Give the streams as a list, or use another application name and another table"
+    )

@@ -1,0 +1,44 @@
+"""Streams of an application: tables of one stream and of several, which are refused by workers of the other kind."""
+
+from __future__ import annotations
+
+import pytest
+from tests.conformance.test_kcl_modes import view_of
+from tests.doubles.fleet_rows import owned, seen
+
+from kinstream.consume.fleet.streams import check_format
+from kinstream.errors import ConfigError
+
+VERSIONS = ("2.7.2", "3.4.2", "3.5.1")
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_empty_table_is_accepted(several: bool) -> None:
+    check_format(seen([]), "<table>", several=several)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_recorded_table_of_several_streams_is_refused_by_a_consumer_of_one(version: str) -> None:
+    view = view_of(f"kcl-{version}-multi-stream")
+    check_format(view, "<table>", several=True)
+    with pytest.raises(
+        ConfigError, match=r"<table>: the lease '000000000000:clicks:\d+:shardId-000000000000' .* as a list, or"
+    ):
+        check_format(view, "<table>", several=False)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_recorded_table_of_one_stream_is_refused_by_a_consumer_of_several(version: str) -> None:
+    view = view_of(f"kcl-{version}-all-stopped")
+    check_format(view, "<table>", several=False)
+    with pytest.raises(
+        ConfigError, match=r"<table>: the lease 'shardId-000000000000' .* as text instead of a list, or"
+    ):
+        check_format(view, "<table>", several=True)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_table_with_leases_of_both_kinds_is_refused(several: bool) -> None:
+    view = seen(owned({"shardId-000000000000": "w", "1:orders:2:shardId-000000000000": "w"}))
+    with pytest.raises(ConfigError, match="Nothing was written"):
+        check_format(view, "<table>", several=several)
