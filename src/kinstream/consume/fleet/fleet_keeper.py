@@ -144,7 +144,7 @@ class FleetKeeper:
         if isinstance(event, LeaseGranted):
             assert self._host is not None
             assert self._member is not None
-            granted = FleetTenure(event.held, self._member, self._host, self._table.shared)
+            granted = FleetTenure(event.held, self._member, self._host)
             self._tenures[event.held] = granted
             self._events.put_nowait(Granted(granted))
         elif isinstance(event, LeaseRevoked):
@@ -204,16 +204,16 @@ class FleetTenure:
         held: The lease.
         member: The member that holds it.
         host: Runs the member.
-        shared: True if other workers may take the shard over.
     """
 
-    def __init__(self, held: HeldLease, member: Member, host: MemberHost, shared: bool) -> None:
+    shared = True
+
+    def __init__(self, held: HeldLease, member: Member, host: MemberHost) -> None:
         lease = held.lease
         self.shard: Shard = held.shard
         self.position: Position = lease.checkpoint
         self.idle_until: float | None = lease.idle_until
         self.pending: PendingCheckpoint | None = None
-        self.shared: bool = shared
         if lease.pending is not None:
             at = lease.pending.checkpoint
             self.pending = PendingCheckpoint(at.sequence_number, at.subsequence_number or 0, lease.pending.state)

@@ -219,7 +219,7 @@ class Cursor:
         position = self.checkpoint
         if self._pinned is not None and (position is None or position < self._pinned):
             position = self._pinned
-        return None if position is None or position == self._written else Write(position, False)
+        return None if position in (None, self._written or self._acquired) else Write(position, False)
 
     @property
     def pin_pending(self) -> bool:

@@ -348,7 +348,13 @@ class ShardReader:
         """Release the shard because reading stops, with one retry. Raises as `write`."""
         if self.state in (State.READING, State.PAUSED, State.ENDING):
             await notify(self._context.listener, "revoked", self._assignment(None))
-        await self._checkpointer.with_retries(self.release)
+        unsaved = self.has_changes
+        try:
+            await self._checkpointer.with_retries(self.release)
+        except KinesisError:
+            if unsaved:
+                raise
+            # It is reported. The lease expires, and no checkpoint is missing.
 
     def lose(self) -> None:
         """End the reader because its tenure has ended: nothing more is delivered or stored."""
