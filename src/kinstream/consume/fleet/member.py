@@ -41,7 +41,7 @@ from kinstream.record import ChildShard, FleetStatus
 T = TypeVar("T")
 
 HANDOFF_POLL = 0.1
-"""Maximum seconds between two reads of a lease that another worker releases to this one."""
+"""Maximum seconds between two reads of a lease that another worker releases to this one, or a quarter of the poll interval."""
 UNDECIDED_DELAY = 1.0
 """Seconds between two scans while a KCL worker creates the application."""
 UNDECIDED_TIMEOUT = 60.0
@@ -50,10 +50,8 @@ RETRIES, FIRST_RETRY = 5, 0.5
 """Maximum retries of an operation at the beginning, and the seconds of backoff before the first. Each delay is doubled."""
 INDEX_RETRY = 30.0
 """Seconds until the index of owners is tried again after it was not usable. Until then, the table is scanned."""
-WATCH_INTERVAL = 0.25
-"""Minimum seconds between two checks of the leader whether another worker has nudged."""
-DEAD_POLL = 0.25
-"""Seconds between two checks for workers that the store knows to have ended."""
+WATCH_INTERVAL = 0.2
+"""Minimum seconds between two checks whether another worker has nudged the leader, and for workers known to have ended."""
 RECHECK_DELAY, LONGEST_RECHECK = 0.5, 4.0
 """Seconds until a lease that the index of owners lacks is read again, since the index may be outdated. The delay is doubled."""
 NAMING_TIMEOUT = 2.0
@@ -133,6 +131,7 @@ class Member:
         self._index_after = 0.0
         self._scan_now = asyncio.Event()
         self._nudges: object = None
+        self._checks = 0
         self._executing = asyncio.Semaphore(CONCURRENT_WRITES)
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeping: asyncio.Task[None] | None = None
@@ -207,11 +206,9 @@ class Member:
             self._create_task(loop)
             for loop in (
                 self._every(self._scan, self._scan_interval, "scan", self._scan_now),
-                self._every(self._poll, lambda: self._table.poll_interval, "poll"),
+                self._every(self._check, lambda: self._table.poll_interval, "poll"),
                 self._every(self._announce, lambda: leader.announce_interval(failover), "announce", self._announce_now),
                 self._every(self._heartbeat, lambda: leader.heartbeat_interval(failover), "heartbeat"),
-                self._every(self._watch, lambda: max(WATCH_INTERVAL, self._table.poll_interval), "watch"),
-                self._every(self._check_dead, lambda: max(DEAD_POLL, self._table.poll_interval), "dead"),
             )
         ]
         try:
@@ -371,6 +368,20 @@ class Member:
             self._leader = owner
             self._emit(LeaderChanged(owner))
 
+    async def _check(self) -> None:
+        """Find changes by other workers that concern this one. One timer for all checks: an idle worker rarely wakes the CPU."""
+        every = max(1, round(WATCH_INTERVAL / self._table.poll_interval))
+        self._checks += 1
+        steps = [self._poll, self._watch, self._check_dead] if self._checks % every == 0 else [self._poll]
+        failed: KinesisError | None = None
+        for step in steps:
+            try:
+                await step()
+            except KinesisError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
     async def _poll(self) -> None:
         """Find leases that were given to this worker, and held ones that are being handed off."""
         keys = await self._owned()
@@ -426,7 +437,7 @@ class Member:
             self._create_task(self._take_over(key))
 
     async def _take_over(self, key: str) -> None:
-        delay = min(HANDOFF_POLL, self._table.poll_interval)
+        delay = min(HANDOFF_POLL, self._table.poll_interval / 4)
         try:
             while not self._leaving and key not in self.holdings:
                 try:

@@ -19,6 +19,7 @@ from kinstream.config import text
 from kinstream.consume.fetch.position import Position
 from kinstream.consume.lease.lease import Lease, columns_of
 from kinstream.consume.lease.row import Listing, Row, RowKind, Update, Write, Written
+from kinstream.consume.lease.sqlite_commits import CommitWatch, file_identity
 from kinstream.consume.lease.worker_lock import WorkerLocks
 from kinstream.errors import ConfigError, KinesisError, LeaseStoreFailed
 from kinstream.record import HashKeyRange
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT = 10.0
 """Maximum seconds that a write waits for a write of another process."""
-POLL_INTERVAL = 0.05
-"""Seconds between two calls of `owned`. One takes microseconds and reads no disk."""
+POLL_INTERVAL = 0.2
+"""Seconds between two calls of `owned`. One takes microseconds while the file does not change."""
 
 _PASSING = frozenset({5, 6, 7, 9, 10, 13})
 """Primary result codes of temporary failures: BUSY, LOCKED, NOMEM, INTERRUPT, IOERR, FULL (SQLite, "Result Codes")."""
@@ -120,7 +121,8 @@ class _Operation(NamedTuple):
 class SQLiteLeaseTable:
     """A lease table in an SQLite file.
 
-    The file is accessed in a thread of its own. Operations that are pending at the same time share a transaction.
+    The file is accessed in a thread of its own. Operations that are pending at the same time share a transaction. Reads of rows
+    are repeated only after the file has changed: a worker without work polls it several times a second.
 
     Args:
         path: The file.
@@ -136,6 +138,8 @@ class SQLiteLeaseTable:
         self._place = (application, stream)
         self._file: _File | None = None
         self._pending: deque[_Operation] = deque()
+        self._reads: dict[tuple[str, ...], Any] = {}
+        self._reads_version: int | None = None
         self._clock = SystemClock()
 
     def __repr__(self) -> str:
@@ -164,13 +168,14 @@ class SQLiteLeaseTable:
 
     async def get(self, kind: RowKind, key: str) -> Row | None:
         """Return a row. None: there is no row."""
-        return await self.run(Effect.READ, lambda connection: self._stored(connection, kind, key))  # type: ignore[no-any-return]
+        return await self._read((kind.value, key), lambda connection: self._stored(connection, kind, key))  # type: ignore[no-any-return]
 
     async def owned(self, owner: str) -> frozenset[str] | None:
         """Return the keys of the leases of a worker."""
         place = (*self._place, owner)
-        rows = await self.run(Effect.READ, lambda connection: connection.execute(_OWNED, place).fetchall())
-        return frozenset(key for (key,) in rows)
+        return await self._read(  # type: ignore[no-any-return]
+            (owner,), lambda connection: frozenset(key for (key,) in connection.execute(_OWNED, place))
+        )
 
     async def write(self, write: Write) -> Written:
         """Change one row if a condition holds."""
@@ -195,14 +200,17 @@ class SQLiteLeaseTable:
     async def dead(self, workers: frozenset[str]) -> frozenset[str]:
         """Return those of some workers that have ended, because their lock is free."""
         named = {self._name(worker): worker for worker in workers}
-        file = self._used_file()
-        ended = await self.run(Effect.READ, lambda _: file.locks.ended(named))
+        try:
+            ended = self._used_file().locks.ended(named)  # a few system calls that do not block
+        except OSError as error:
+            raise self._failed(error) from error
         return frozenset(named[name] for name in ended)
 
     async def close(self) -> None:
         """Complete pending writes, close the file and release the worker's lock. The next operation opens it again."""
         file, self._file = self._file, None
         if file is not None:
+            file.commits.close()
             await asyncio.get_running_loop().run_in_executor(file.thread, file.close)
             file.thread.shutdown(wait=False)
 
@@ -224,9 +232,28 @@ class SQLiteLeaseTable:
             file.thread.submit(self._work, file)
         return await result
 
+    async def _read(self, name: tuple[str, ...], work: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Return the result of a function that reads rows: the last one, if the file has not changed since before it ran.
+
+        Args:
+            name: Identifies the function.
+            work: The function. Raises as `run`.
+        """
+        version = self._used_file().version()
+        if version is not None and version == self._reads_version and name in self._reads:
+            return self._reads[name]
+        value = await self.run(Effect.READ, work)
+        if version != self._reads_version:
+            self._reads_version = version
+            self._reads.clear()
+        if version is not None:
+            self._reads[name] = value
+        return value
+
     def _used_file(self) -> _File:
         if self._file is None:
             self._file = _File(self._path)
+            self._reads_version = None  # the versions of different connections are not comparable
         return self._file
 
     def _name(self, worker_id: str) -> str:
@@ -286,6 +313,7 @@ class _File:
     Attributes:
         thread: Runs all operations.
         locks: Locks of the workers of this machine.
+        commits: Tells whether the file has changed. Belongs to the event loop.
     """
 
     def __init__(self, path: Path) -> None:
@@ -293,9 +321,14 @@ class _File:
         self._path = path
         self._place = os.path.abspath(path)  # noqa: PTH100 - the working directory may change, and links must stay
         self.locks: WorkerLocks = WorkerLocks(Path(f"{self._place}-workers"))
+        self.commits: CommitWatch = CommitWatch(path, self._place)
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._durable = True
+
+    def version(self) -> int | None:
+        """Return a number that differs after each commit. None: the file may have changed, or is not open yet."""
+        return self.commits.version(self._identity)
 
     def prepared(self, effect: Effect) -> sqlite3.Connection:
         """Return the connection, ready for operations of an effect. Called in its thread.
@@ -334,7 +367,7 @@ class _File:
                 failing.pop_all()
             self._connection = connection
             self._durable = True
-            self._identity = _identity(self._place)
+            self._identity = file_identity(self._place)
         return self._connection
 
     def check(self) -> None:
@@ -343,7 +376,7 @@ class _File:
         Raises:
             LeaseStoreFailed: The file was deleted or replaced.
         """
-        if self._identity is not None and _identity(self._place) != self._identity:
+        if self._identity is not None and file_identity(self._place) != self._identity:
             raise LeaseStoreFailed(
                 f"lease store {str(self._path)!r}: the file was deleted or replaced while in use. Checkpoints are not stored"
                 " any more. Restore the same file, or restart; without the file, reading begins at `start`"
@@ -394,15 +427,6 @@ def cannot_open(path: Path, error: sqlite3.DatabaseError) -> KinesisError:
     if error.sqlite_errorcode & 0xFF in _PASSING:
         return LeaseStoreFailed(f"lease store {str(path)!r}: {error}")
     return ConfigError(f"SQLiteLeaseStore({str(path)!r}): cannot be used ({error})")
-
-
-def _identity(place: str) -> tuple[int, int] | None:
-    """Return the device and inode of a file. None if it does not exist, such as a database in memory."""
-    try:
-        found = os.stat(place)  # noqa: PTH116 - resolved when the file was opened
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _settle(result: asyncio.Future[Any], outcome: Any, error: Exception | None) -> None:

@@ -464,3 +464,75 @@ def test_file_without_a_lease_store_has_no_applications_and_is_left_unchanged(tm
         with pytest.raises(ConfigError, match=problem):
             applications(path)
         assert (path.read_bytes() if path.exists() else None) == before
+
+
+async def test_rows_that_another_connection_has_written_are_found_at_once(tmp_path: Path) -> None:
+    mine, other = await opened(tmp_path / "leases.db"), await opened(tmp_path / "leases.db", "other")
+    for number in range(3):
+        key = str(number)
+        assert await mine.get(RowKind.LEASE, key) is None
+        before = await mine.owned("me")
+        assert before is not None
+        await other.write(create(key))
+        assert await mine.owned("me") == before | frozenset({key})
+        assert await mine.get(RowKind.LEASE, key) is not None
+        await mine.write(create(f"own-{key}"))
+        assert await mine.owned("me") == before | frozenset({key, f"own-{key}"})
+    await mine.close()
+    await other.write(create("last"))
+    assert await mine.get(RowKind.LEASE, "last") is not None
+    await mine.close()
+    await other.close()
+
+
+async def test_rows_are_read_once_until_the_file_changes(tmp_path: Path) -> None:
+    table = await opened(tmp_path / "leases.db")
+    await table.write(create("a"))
+    statements: list[str] = []
+    await table.run(Effect.READ, lambda connection: connection.set_trace_callback(statements.append))
+    for _ in range(10):
+        assert await table.owned("me") == frozenset({"a"})
+        assert await table.get(RowKind.LEASE, "a") == ROW
+    assert len(statements) == 2
+    await table.write(create("b"))
+    assert await table.owned("me") == frozenset({"a", "b"})
+    await table.close()
+
+
+async def test_rows_are_read_while_another_connection_writes(tmp_path: Path) -> None:
+    table = await opened(tmp_path / "leases.db")
+    await table.write(create("a"))
+    with closing(sqlite3.connect(tmp_path / "leases.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert await table.owned("me") == frozenset({"a"})
+        assert await table.owned("me") == frozenset({"a"})
+        other.execute("DELETE FROM lease_rows")
+        assert await table.owned("me") == frozenset({"a"})
+        other.execute("COMMIT")
+    assert await table.owned("me") == frozenset()
+    await table.close()
+
+
+async def test_rows_in_memory_are_read_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # for the folder of the locks
+    table = await opened(":memory:")
+    for number in range(3):
+        await table.write(create(str(number)))
+        assert len(await table.owned("me") or ()) == number + 1
+    await table.close()
+
+
+async def test_rows_of_a_file_without_a_write_ahead_log_are_read_while_it_is_locked_or_free(tmp_path: Path) -> None:
+    table = await opened(tmp_path / "leases.db")
+    await table.write(create("a"))
+    await table.run(Effect.READ, lambda connection: connection.execute("PRAGMA journal_mode = DELETE").fetchone())
+    assert await table.owned("me") == frozenset({"a"})
+    with closing(sqlite3.connect(tmp_path / "leases.db", isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        other.execute("DELETE FROM lease_rows")
+        other.execute("COMMIT")
+        reading = asyncio.create_task(table.owned("me"))
+        await asyncio.sleep(0.05)
+    assert await reading == frozenset()
+    await table.close()
