@@ -1,6 +1,6 @@
 # Every command sets up what it needs; nothing is done by hand.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-fleet flights-year bulk-loads outages test check coverage sanitize test-all dist changelog soak-local fuzz-local simulate soak-produce interop bench-wire bench-produce bench-consume compare-servers clean
+.PHONY: help demo demo-fleet flights-year bulk-loads outages test check coverage sanitize test-all dist changelog soak-local fuzz-local simulate soak-produce interop bench-wire bench-produce bench-consume bench-handover compare-servers clean
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3.15 python3 python,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 BIN := .venv/bin
@@ -102,6 +102,9 @@ bench-produce: .venv/.dev ## CPU time of a producer per million records, compare
 bench-consume: .venv/.dev ## CPU time of a consumer per million records, also by fan-out, compared with other clients, then by number of shards
 	$(BIN)/python -m bench.consume
 	$(BIN)/python -m bench.consume --growth
+
+bench-handover: .venv/.dev ## seconds in which shards pass between the workers of a fleet, at a start, SIGTERM and SIGKILL
+	$(BIN)/python -m bench.handover
 
 compare-servers: .venv/.dev ## features and CPU time of local Kinesis servers (docs/local.md)
 	$(BIN)/python -m bench.servers

@@ -39,6 +39,9 @@ ROW_BYTES = 450
 SCANS_PER_FAILOVER = 6
 """Scans of the leader, and of its standby, in the time of a failover."""
 
+FAILOVERS_PER_SCAN = 2
+"""Failovers between two scans of each other worker."""
+
 DAY = 86_400.0
 
 
@@ -50,7 +53,7 @@ class Costs(NamedTuple):
         busy: Renewals and checkpoints, if all shards have records all the time.
         workers: Announcements of the workers, and the leader's lock.
         polls: Queries of all workers for their leases, and the leader's checks of its row.
-        scans: Complete scans of the leader and the standby.
+        scans: Complete scans, mainly of the leader and the standby.
     """
 
     renewals: float
@@ -83,17 +86,15 @@ def costs(shards: int, workers: int, *, failover: float, checkpoint_every: float
     renewal = failover / 3 - RENEWAL_MARGIN
     # A checkpoint renews the lease too: between two of them, only the remaining renewals are written.
     busy_writes = ceil(checkpoint_every / renewal) / checkpoint_every
-    announcements = (2 * workers - 1) / announce_interval(failover)  # of each worker, and a nudge of the leader
     polls = workers / POLL_INTERVAL * 0.5 + 1 / POLL_INTERVAL
-    # A nudge makes the leader scan at once, but not more often than it checks its row.
-    leader_scans = min(SCANS_PER_FAILOVER / failover + (workers - 1) / announce_interval(failover), 1 / POLL_INTERVAL)
+    scans = (2 * SCANS_PER_FAILOVER + max(workers - 2, 0) / FAILOVERS_PER_SCAN) / failover
     scan = ceil((shards + workers + 1) * ROW_BYTES / 4096) * 0.5
     return Costs(
         DAY * prices.write * shards / renewal,
         DAY * prices.write * shards * max(busy_writes, 1 / renewal),
-        DAY * prices.write * (announcements + 1 / heartbeat_interval(failover)),
+        DAY * prices.write * (workers / announce_interval(failover) + 1 / heartbeat_interval(failover)),
         DAY * prices.read * polls,
-        DAY * prices.read * scan * (leader_scans + SCANS_PER_FAILOVER / failover),
+        DAY * prices.read * scan * scans,
     )
 
 

@@ -75,6 +75,10 @@ class Crew:
         """Names of the workers that were started and not ended."""
         return [name for name, worker in self._workers.items() if worker.ended_by is None]
 
+    def started(self, name: str) -> float:
+        """Return the time at which a worker's process was started, in seconds of the monotonic clock."""
+        return self._workers[name].started
+
     def say(self, text: str) -> None:
         """Print a line with the seconds since the beginning."""
         self._show.say(f"{self._clock.monotonic() - self._began:5.1f} s  {text}")
