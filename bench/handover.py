@@ -85,7 +85,7 @@ async def round_of(server: Server, folder: str) -> dict[str, list[float]]:
                     for name in "abc"
                 }
                 found |= {"leaves": gaps["b"], "killed": gaps["c"], "leader_killed": gaps["a"]}
-                found["joins"] = [p.gap for p in ledger.passages if p.giver == "a" and not p.killed]
+                found["joins"] = [p.gap for p in ledger.passages if p.giver == "a" != p.taker and not p.killed]
     return found
 
 

@@ -45,57 +45,76 @@ FAILOVERS_PER_SCAN = 2
 DAY = 86_400.0
 
 
-class Costs(NamedTuple):
-    """Costs of a fleet in dollars a day.
+class Rates(NamedTuple):
+    """Calls of all workers of a fleet at rest, per second.
 
     Attributes:
-        renewals: Renewals of all leases, without records. They need one write each.
-        busy: Renewals and checkpoints, if all shards have records all the time.
-        workers: Announcements of the workers, and the leader's lock.
-        polls: Queries of all workers for their leases, and the leader's checks of its row.
+        renewals: Renewals of the leases, without records.
+        busy_renewals: Renewals and checkpoints, if all shards have records all the time.
+        workers: Announcements of the workers, and renewals of the leader's lock.
+        polls: Queries for the leases of a worker.
+        checks: Strongly consistent reads of the leader's row: by the leader, and by all workers except the standby.
         scans: Complete scans, mainly of the leader and the standby.
     """
 
     renewals: float
-    busy: float
+    busy_renewals: float
     workers: float
     polls: float
+    checks: float
+    scans: float
+
+
+def rates(shards: int, workers: int, *, failover: float, checkpoint_every: float) -> Rates:
+    """Return the calls of a fleet in mode 3x in one table, without handoffs and reshards.
+
+    Args:
+        shards: Number of leases.
+        workers: Number of workers, 2 or more.
+        failover: `Fleet.failover`.
+        checkpoint_every: `Checkpoints.interval`.
+    """
+    renewal = failover / 3 - RENEWAL_MARGIN
+    # A checkpoint renews the lease too: between two of them, only the remaining renewals are written.
+    busy = max(ceil(checkpoint_every / renewal) / checkpoint_every, 1 / renewal)
+    return Rates(
+        shards / renewal,
+        shards * busy,
+        workers / announce_interval(failover) + 1 / heartbeat_interval(failover),
+        workers / POLL_INTERVAL,
+        1 / POLL_INTERVAL + (workers - 2) / heartbeat_interval(failover),
+        (2 * SCANS_PER_FAILOVER + (workers - 2) / FAILOVERS_PER_SCAN) / failover,
+    )
+
+
+class Costs(NamedTuple):
+    """Costs of a fleet in dollars a day. The names are those of `Rates`."""
+
+    renewals: float
+    busy_renewals: float
+    workers: float
+    polls: float
+    checks: float
     scans: float
 
     @property
     def idle_total(self) -> float:
         """All costs, if no records arrive."""
-        return self.renewals + self.workers + self.polls + self.scans
+        return sum(self) - self.busy_renewals
 
     @property
     def busy_total(self) -> float:
         """All costs, if all shards have records all the time."""
-        return self.busy + self.workers + self.polls + self.scans
+        return sum(self) - self.renewals
 
 
 def costs(shards: int, workers: int, *, failover: float, checkpoint_every: float, prices: Prices = PRICES) -> Costs:
-    """Return the costs of a fleet at rest in mode 3x in one table, without the records, handoffs and reshards.
-
-    Args:
-        shards: Number of leases.
-        workers: Number of workers.
-        failover: `Fleet.failover`.
-        checkpoint_every: `Checkpoints.interval`.
-        prices: Prices.
-    """
-    renewal = failover / 3 - RENEWAL_MARGIN
-    # A checkpoint renews the lease too: between two of them, only the remaining renewals are written.
-    busy_writes = ceil(checkpoint_every / renewal) / checkpoint_every
-    polls = workers / POLL_INTERVAL * 0.5 + 1 / POLL_INTERVAL
-    scans = (2 * SCANS_PER_FAILOVER + max(workers - 2, 0) / FAILOVERS_PER_SCAN) / failover
-    scan = ceil((shards + workers + 1) * ROW_BYTES / 4096) * 0.5
-    return Costs(
-        DAY * prices.write * shards / renewal,
-        DAY * prices.write * shards * max(busy_writes, 1 / renewal),
-        DAY * prices.write * (workers / announce_interval(failover) + 1 / heartbeat_interval(failover)),
-        DAY * prices.read * polls,
-        DAY * prices.read * scan * scans,
-    )
+    """Return the costs of a fleet. The arguments are those of `rates`."""
+    called = rates(shards, workers, failover=failover, checkpoint_every=checkpoint_every)
+    scan = ceil((shards + workers + 1) * ROW_BYTES / 4096) * prices.read / 2
+    # Queries of an index and scans are eventually consistent.
+    each = Costs(prices.write, prices.write, prices.write, prices.read / 2, prices.read, scan)
+    return Costs(*(DAY * rate * price for rate, price in zip(called, each, strict=True)))
 
 
 def table() -> str:
@@ -106,7 +125,8 @@ def table() -> str:
     ]
     for shards, workers in CASES:
         found = costs(shards, workers, failover=Fleet().failover, checkpoint_every=Checkpoints().interval)
-        cells = (found.renewals, found.workers, found.polls, found.scans, found.idle_total, found.busy_total)
+        polls = found.polls + found.checks
+        cells = (found.renewals, found.workers, polls, found.scans, found.idle_total, found.busy_total)
         lines.append(f"| {shards:,} | {workers} | " + " | ".join(f"${cell:,.2f}" for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 

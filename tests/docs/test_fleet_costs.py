@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import pytest
 from tests.docs.test_file_map import ROOT, generator
+from tests.doubles.fleet import Fleets, Worker
+from tests.doubles.virtual_loop import simulate
+
+from kinstream.consume.lease.row import RowKind
 
 costs = generator("fleet_costs")
 PAGE = (ROOT / "docs" / "fleet.md").read_text()
@@ -35,5 +40,35 @@ def test_costs_fall_with_a_longer_failover() -> None:
 
 def test_shards_with_records_cost_more_writes_unless_they_are_checkpointed_rarely() -> None:
     often, rarely = (costs.costs(100, 10, failover=10, checkpoint_every=seconds) for seconds in (1, 10))
-    assert often.busy == pytest.approx(100 * 86_400 * 0.625e-6)
-    assert rarely.renewals <= rarely.busy < often.busy
+    assert often.busy_renewals == pytest.approx(100 * 86_400 * 0.625e-6)
+    assert rarely.renewals <= rarely.busy_renewals < often.busy_renewals
+
+
+@pytest.mark.parametrize(("shards", "workers", "failover"), [(10, 3, 10), (40, 8, 10), (10, 2, 30)])
+def test_a_fleet_at_rest_makes_the_calls_that_are_charged(shards: int, workers: int, failover: int) -> None:
+    async def program() -> None:
+        fleet = Fleets(shards)
+        running.extend([await fleet.join(f"w{number}", failover=float(failover)) for number in range(workers)])
+        await fleet.clock.sleep(20 * failover)
+        before = counted()
+        seconds = 40 * failover
+        await fleet.clock.sleep(seconds)
+        made = {name: count / seconds for name, count in (counted() - before).items()}
+        expected = costs.rates(shards, workers, failover=failover, checkpoint_every=5)
+        assert made[RowKind.LEASE] == pytest.approx(expected.renewals, rel=0.05)
+        assert made[RowKind.WORKER] + made[RowKind.LEADER] == pytest.approx(expected.workers, rel=0.05)
+        assert made["owned"] == pytest.approx(expected.polls, rel=0.05)
+        assert made["get"] == pytest.approx(expected.checks, rel=0.05)
+        assert made["list"] == pytest.approx(expected.scans, rel=0.05)
+        for worker in running:
+            await worker.leave()
+
+    def counted() -> Counter[str]:
+        found: Counter[str] = Counter()
+        for worker in running:
+            found.update(worker.table.calls)
+            found.update(write.kind for _, write, _ in worker.table.writes)
+        return found
+
+    running: list[Worker] = []
+    simulate(program)
