@@ -14,19 +14,21 @@ _log = logging.getLogger("kinstream.consumer")
 
 
 class ShardListener(Protocol):
-    """Listener of a consumer, for applications that keep state for each shard. Each method is optional.
+    """Listener of a consumer, for applications that keep state for each shard. Each method is optional: a subclass inherits it.
 
     Async methods run on the event loop, plain ones in a thread. An exception is logged and has no further effect.
     """
 
     def assigned(self, shard: ShardAssignment) -> object:
         """A shard was assigned to this worker. Its first record is delivered when this has returned."""
+        return None
 
     def revoked(self, shard: ShardAssignment) -> object:
         """Another worker continues with a shard, or this worker stops. No record of it is being handled, and none follows.
 
         The application may store its state here, and checkpoint completed records. The shard is released when this has returned.
         """
+        return None
 
     def ended(self, shard: ShardAssignment) -> object:
         """The last record of a closed shard was handled.
@@ -34,9 +36,11 @@ class ShardListener(Protocol):
         The application may store its state here. With manual checkpoints it checkpoints the last record here: before that, the
         end of the shard is not stored, and other workers do not read the shards that follow.
         """
+        return None
 
     def lost(self, shard: ShardAssignment) -> object:
         """The lease of a shard was lost. Its handlers are cancelled, and nothing of it can be checkpointed here."""
+        return None
 
 
 async def notify(

@@ -338,7 +338,7 @@ def test_listener_is_called_before_the_first_record_and_after_the_last() -> None
     async def scenario() -> None:
         calls: list[str] = []
 
-        class Listener:
+        class Listener(ShardListener):
             async def assigned(self, shard: ShardAssignment) -> None:
                 await asyncio.sleep(3)
                 calls.append(f"assigned {shard.shard_id} {shard.position}")
@@ -373,7 +373,7 @@ def test_listener_may_checkpoint_the_last_record_before_the_end_of_the_shard_is_
     async def scenario() -> None:
         last: list[ReceivedRecord[bytes]] = []
 
-        class Listener:
+        class Listener(ShardListener):
             async def ended(self, shard: ShardAssignment) -> None:
                 assert tenure.completed is None
                 await last[-1].checkpoint()
@@ -393,7 +393,7 @@ def test_listener_is_called_before_the_release_if_reading_stops() -> None:
     async def scenario() -> None:
         calls: list[str] = []
 
-        class Listener:
+        class Listener(ShardListener):
             def revoked(self, shard: ShardAssignment) -> None:
                 calls.append(f"revoked {shard.shard_id}, released: {tenure.released}")
 
