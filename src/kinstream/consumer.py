@@ -116,7 +116,8 @@ class Consumer(StreamAccess):
             few seconds before it may be. A fan-out start at LATEST that takes over a second, such as to register the consumer,
             also delivers the records of the last 5 seconds before the start.
         until: Time at which reading ends, or "now" for the time at which it begins. Every record that arrived up to then is
-            delivered, through every reshard. A time before `start` is an error. None: reading does not end by itself.
+            delivered, through every reshard. A time before `start` is an error, and so are other workers of the application that
+            run. None: reading does not end by itself.
         fetch: `Polling()`, `EnhancedFanOut()` or `PreferFanOut()`.
         handling: Delivery of records to the application: read-ahead, batch size, concurrency, threads.
         errors: Retries of a failed handler, and the action after the last attempt.

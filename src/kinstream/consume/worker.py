@@ -22,7 +22,7 @@ from kinstream.consume.deliver.dead_letter import DeadLetters
 from kinstream.consume.deliver.dispatcher import Dispatcher
 from kinstream.consume.fetch.ahead import Budget
 from kinstream.consume.fetch.position import LATEST_MARGIN, Position, from_now_on
-from kinstream.consume.lease.keeper import Forgotten, Granted, KeeperEvent, Lost, Revoked
+from kinstream.consume.lease.keeper import Forgotten, Granted, KeeperEvent, Lost, Revoked, not_alone
 from kinstream.consume.shard.context import ReaderContext, handled_for
 from kinstream.consume.shard.lifecycle import State
 from kinstream.consume.shard.reader import ShardReader
@@ -83,8 +83,7 @@ class Worker:
             KinesisError: The shards could not be listed.
         """
         if self._begun is None:
-            self._begun = False
-            self._background_tasks.append(self._spawn(self._start()))  # `_next` raises its exception
+            self._begin()
         if self._delivered is not None:
             self._delivered.wake()
             self._delivered = None
@@ -118,7 +117,7 @@ class Worker:
         )
         self._dispatcher_of = dispatchers(threads)
         try:
-            await self._start()
+            self._begin()
             while await self._next() is not None:
                 pass  # each reader delivers the records of its shard
         except asyncio.CancelledError:
@@ -138,7 +137,11 @@ class Worker:
         while True:
             if (error := self._error or self._interrupted) is not None:
                 raise error
-            if self._stopping.is_set() or self._until_reached:
+            if self._stopping.is_set():
+                return None
+            if self._until_reached:
+                if self._keeper.others:
+                    raise not_alone(self._keeper.others)
                 return None
             if (reader := self._turns.next()) is not None:
                 return reader
@@ -146,6 +149,11 @@ class Worker:
             await self._changed.wait()
 
     # The beginning.
+
+    def _begin(self) -> None:
+        """Start in a task, so that a stop need not wait for a slow store. `_next` raises its exception."""
+        self._begun = False
+        self._background_tasks.append(self._spawn(self._start()))
 
     async def _start(self) -> None:
         plan = self._plan
@@ -156,12 +164,7 @@ class Worker:
         # LATEST is stored with its time: if this ends before a record is completed, records that arrive until the next start
         # must be read.
         latest = plan.client.service_time() - LATEST_MARGIN, self._clock.monotonic()
-        await self._keeper.start(start, latest[0])
-        if plan.until is not None and self._keeper.others:
-            raise UsageError(
-                f"until: the stream is shared: {', '.join(sorted(self._keeper.others)[:3])} holds leases of the application, so"
-                " this worker cannot read all of it: stop the other workers first, or omit `until`"
-            )
+        await self._keeper.start(start, latest[0], alone=plan.until is not None)
         if self._stopping.is_set():
             return
         self._context = ReaderContext(
@@ -392,6 +395,9 @@ class Worker:
 
     async def _stop(self) -> None:
         self.end()
+        if self._dispatcher_of is None:
+            for reader in self.readers.values():
+                reader.abandon_batch()  # a handoff in progress must not wait for the next request
         waiting = [task for task, reader in self._reader_tasks.items() if reader.state is State.WAITING]
         for task in self._background_tasks + waiting:
             task.cancel()

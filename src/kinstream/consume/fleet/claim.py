@@ -104,6 +104,12 @@ def adoptions(view: View, me: str, random: Random, *, max_leases: int | None = N
     return [changes.assign(lease.lease, me) for lease in chosen]
 
 
+def holders(view: View, me: str) -> frozenset[str]:
+    """Return the other workers that hold unfinished leases, as far as these have not expired."""
+    held = {lease.reader for key, lease in view.leases.items() if not lease.finished and not view.expired(key)}
+    return frozenset(worker for worker in held if worker is not None and worker != me)
+
+
 def retained(view: View, me: str) -> list[Write]:
     """Return the renewals of unfinished leases that name this worker as owner when it starts, expired or not.
 

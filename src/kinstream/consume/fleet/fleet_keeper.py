@@ -80,10 +80,16 @@ class FleetKeeper:
         """True if a shard may be granted to this worker although none that it reads ends."""
         return not self._events.empty() or (self._member is not None and self._member.waiting)
 
-    async def start(self, start: Start, latest: float) -> None:
+    async def start(self, start: Start, latest: float, *, alone: bool = False) -> None:
         """Join the application, and take the leases that are free.
 
+        Args:
+            start: Start positions of shards without a checkpoint.
+            latest: Time that LATEST refers to after a delay, in seconds since 1970 by the service's clock.
+            alone: True if this worker must read all shards. Leases of workers that have ended must expire first.
+
         Raises:
+            UsageError: `alone` is True, and another worker holds leases. Nothing was written.
             ConfigError: The application's mode is not supported, or the stream was created again. Nothing was written.
             KinesisError: The store fails or refuses, or the shards could not be listed.
         """
@@ -100,7 +106,7 @@ class FleetKeeper:
             start.mapped(lambda position: position.since(latest)),
             act,
         )
-        await host.call(self._member.begin())
+        await host.call(self._member.begin(alone=alone))
         self._running = asyncio.create_task(self._run(host, self._member), name="kinstream-fleet")
         for shard_id in sorted(start.of_shards):
             if shard_id not in self._member.lease_shards:

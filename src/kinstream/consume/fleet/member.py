@@ -28,8 +28,10 @@ from kinstream.consume.fleet.known_shards import KnownShards
 from kinstream.consume.fleet.mode import announcement, announces, measures_cpu
 from kinstream.consume.fleet.scanner import Scanner
 from kinstream.consume.fleet.upkeep import CONCURRENT_WRITES, Upkeep
+from kinstream.consume.fleet.view import View
 from kinstream.consume.lease import changes
 from kinstream.consume.lease.changes import LEADER_KEY, NUDGE
+from kinstream.consume.lease.keeper import not_alone
 from kinstream.consume.lease.lease import lease_key, lease_of
 from kinstream.consume.lease.lease_store import LeaseTable
 from kinstream.consume.lease.row import RowKind
@@ -116,6 +118,7 @@ class Member:
         self._cpu = CpuUsage()
         self._started = 0.0
         self._announced = False
+        self._announcement_sent = False
         self._announce_now = asyncio.Event()
         self._announcing = asyncio.Lock()
         self._ended = False
@@ -134,19 +137,31 @@ class Member:
         self._checks = 0
         self._executing = asyncio.Semaphore(CONCURRENT_WRITES)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._beginning: asyncio.Task[Any] | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._leave_task: asyncio.Task[None] | None = None
         self._named = asyncio.Event()
 
     # The beginning.
 
-    async def begin(self) -> None:
+    async def begin(self, *, alone: bool = False) -> None:
         """Join the application: read it, create its leases if there are none, and take the leases that this worker may take now.
 
+        Args:
+            alone: True if this worker must read all shards. Leases of workers that have ended must expire first.
+
         Raises:
+            UsageError: `alone` is True, and another worker holds leases. Nothing was written.
             ConfigError: The application's mode is not supported, or the stream was created again. Nothing was written.
             KinesisError: The store failed or refuses, or the shards could not be listed.
         """
+        self._beginning = asyncio.current_task()
+        try:
+            await self._begin(alone)
+        finally:
+            self._beginning = None
+
+    async def _begin(self, alone: bool) -> None:
         listing = asyncio.create_task(self._shards.refresh(), name="kinstream-fleet")
         try:
             await self._firmly(lambda: self._table.open(self.worker_id))
@@ -160,6 +175,8 @@ class Member:
                     )
                 await self._clock.sleep(UNDECIDED_DELAY)
                 view = await self._firmly(self._scanner.scan)
+            if alone:
+                view = await self._wait_for_others(view)
             self._started = view.time
             shards = await listing
         finally:
@@ -173,6 +190,16 @@ class Member:
         await self._firmly(self._take_first)
         self._succeeded("begin")
         self.begun = True
+
+    async def _wait_for_others(self, view: View) -> View:
+        """Wait until the leases of other workers have expired. Raises UsageError if one of them renews its leases."""
+        while others := claim.holders(view, self.worker_id):
+            running = [worker for worker in others if view.seen_renewing(worker)]
+            if running:
+                raise not_alone(running)
+            await self._clock.sleep(self._options.failover / 10)
+            view = await self._firmly(self._scanner.scan)
+        return view
 
     async def _take_first(self) -> None:
         await self._all(self.holdings.acquire, claim.retained(self._scanner.view, self.worker_id))
@@ -485,6 +512,7 @@ class Member:
                 first = not self._announced
                 cpu = self._cpu.sample(self._terms.now()) if measures_cpu(self._scanner.view) else None
                 time = await self._table.time()
+                self._announcement_sent = True
                 written = await self._scanner.write(
                     announcement(
                         mode,
@@ -671,6 +699,9 @@ class Member:
     async def stop(self) -> None:
         """Release the leases that are still held, announce the end, and end. Takes `STOP_TIMEOUT` seconds at most."""
         self.leave()
+        if (beginning := self._beginning) is not None:
+            beginning.cancel()
+            await asyncio.wait([beginning])
         try:
             async with self._clock.timeout(STOP_TIMEOUT):
                 await self._stop()
@@ -693,7 +724,9 @@ class Member:
         await asyncio.shield(self._leave_task)
         released = await asyncio.gather(*map(self.holdings.surrender, self.holdings.held()), return_exceptions=True)
         del released  # failures were reported, and the leases expire
-        if self._announced and not self._replaced:
+        if not self.begun and self._scanner.known is not None:
+            await self._give_up_lead()  # `_leave` did not, as the beginning had not got that far
+        if self._announcement_sent and not self._replaced:
             await self._announce(ended=True)
 
     # Status. May be called from any thread.
@@ -702,8 +735,7 @@ class Member:
     def others(self) -> frozenset[str]:
         """Ids of other workers that hold leases, as last seen."""
         view = self._scanner.known
-        found = set() if view is None else {each.reader for each in view.leases.values() if not each.finished}
-        return frozenset(worker for worker in found if worker is not None and worker != self.worker_id)
+        return frozenset() if view is None else claim.holders(view, self.worker_id)
 
     @property
     def lease_shards(self) -> frozenset[str]:
@@ -721,7 +753,7 @@ class Member:
         leases += [
             observed.lease
             for key, observed in view.leases.items()
-            if not observed.finished and observed.reader in (None, self.worker_id)
+            if not observed.finished and (observed.reader in (None, self.worker_id) or view.expired(key))
             if key not in self.holdings and not self.holdings.finished(key)
         ]
         return any(map(self.holdings.may_be_granted, leases))

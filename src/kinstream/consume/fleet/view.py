@@ -210,6 +210,10 @@ class View(msgspec.Struct, frozen=True):
             return False
         return worker.moved > activity.lapsed and self.seen - worker.moved <= _window(worker.ours, self.failover)
 
+    def seen_renewing(self, worker_id: str) -> bool:
+        """Return True if a worker was seen to renew a lease. At first sight, owners that have ended look the same as others."""
+        return self.activity.get(worker_id, _NO_ACTIVITY).renewed > NEVER
+
     def members(self) -> dict[str, ObservedWorker]:
         """Return the workers that may get leases from a leader: alive, with a row, and not leaving."""
         return {

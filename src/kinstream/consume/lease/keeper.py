@@ -7,14 +7,14 @@ the workers of an application.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeAlias
 
 import msgspec
 
 from kinstream.consume.fetch.position import Position
 from kinstream.consume.start import Start
-from kinstream.errors import LeaseLost
+from kinstream.errors import LeaseLost, UsageError
 from kinstream.record import ChildShard, FleetStatus, PendingCheckpoint, Shard
 
 
@@ -114,20 +114,22 @@ class Keeper(Protocol):
 
     @property
     def others(self) -> frozenset[str]:
-        """Ids of other workers that hold leases."""
+        """Ids of other workers that hold leases of shards that are not completed."""
 
     @property
     def waiting(self) -> bool:
         """True if a shard may be granted to this worker although none that it reads ends: reading up to `until` continues."""
 
-    async def start(self, start: Start, latest: float) -> None:
+    async def start(self, start: Start, latest: float, *, alone: bool = False) -> None:
         """Begin: determine the shards and their start positions.
 
         Args:
             start: Start positions of shards without a checkpoint.
             latest: Time that LATEST refers to after a delay, in seconds since 1970 by the service's clock.
+            alone: True if this worker must read all shards. Leases of workers that have ended must expire first.
 
         Raises:
+            UsageError: `alone` is True, and another worker holds leases. Nothing was written.
             KinesisError: The shards could not be listed, or the store refuses or fails.
         """
 
@@ -159,6 +161,16 @@ class Keeper(Protocol):
 
     def status(self) -> FleetStatus | None:
         """Return the status of the workers that share the stream. None: the stream is not shared."""
+
+
+def not_alone(others: Iterable[str]) -> UsageError:
+    """Return the error for `until` in an application of several workers."""
+    names = sorted(others)
+    named = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return UsageError(
+        f"until: other workers of the application hold leases of the stream ({named}), so this worker cannot read all of it:"
+        " stop them first, or omit `until`"
+    )
 
 
 def lease_lost(shard_id: str) -> LeaseLost:

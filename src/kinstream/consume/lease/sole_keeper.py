@@ -78,7 +78,7 @@ class SoleKeeper:
         """True if a shard may be read and was not granted, or its grant was not received yet."""
         return bool(self._discoverer.waiting) or not self._events.empty()
 
-    async def start(self, start: Start, latest: float) -> None:
+    async def start(self, start: Start, latest: float, *, alone: bool = False) -> None:
         """Store the start positions of all shards before any is read, so that a later reading begins at the same positions."""
         known = {shard_id: saved.position for shard_id, saved in self._positions.items()}
         await self._discoverer.begin(start, known)

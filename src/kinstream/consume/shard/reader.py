@@ -272,6 +272,10 @@ class ShardReader:
         self.interrupt()
         self._arrived.set()
 
+    def abandon_batch(self) -> None:
+        """Note that the application requests no further record: the one that it handles is not completed."""
+        self._settled.set()
+
     # The end of the tenure before the end of the shard.
 
     async def leave(self, successor: str | None, within: float) -> None:
