@@ -17,11 +17,14 @@ from kinstream import (
     Data,
     Deliveries,
     Delivery,
+    DynamoDBLeaseStore,
     Encoder,
     EncryptionType,
     EnhancedFanOut,
     ErrorPolicy,
     ErrorType,
+    Fleet,
+    FleetStatus,
     FlushResult,
     GetRecordsResult,
     Handling,
@@ -41,7 +44,9 @@ from kinstream import (
     RetryPolicy,
     ServiceError,
     Shard,
+    ShardAssignment,
     ShardIteratorType,
+    ShardListener,
     SQLiteLeaseStore,
     Timeouts,
     TransportError,
@@ -282,3 +287,21 @@ async def reading_whole_streams() -> None:
         checkpoints="manual",
         fetch=PreferFanOut(fan_out=EnhancedFanOut()),
     )
+
+
+async def share_a_stream() -> None:
+    class State(ShardListener):
+        async def revoked(self, shard: ShardAssignment) -> None:
+            assert_type(shard.successor, str | None)
+
+    consumer = Consumer(
+        "events",
+        application="app",
+        lease_store=DynamoDBLeaseStore(region="eu-central-1"),
+        fleet=Fleet(failover=10, handoff_timeout=30, weight=2, max_leases=50, worker_id="events-0", compatible="2x"),
+        listener=State(),
+    )
+    fleet = consumer.status().fleet
+    assert_type(fleet, FleetStatus | None)
+    if fleet is not None:
+        assert_type(fleet.owners, dict[str, list[str]])
