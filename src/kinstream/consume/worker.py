@@ -61,6 +61,7 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._reader_tasks: dict[asyncio.Task[None], ShardReader] = {}
         self._background_tasks: list[asyncio.Task[None]] = []
+        self._granting: asyncio.Task[None] | None = None
         self._finishing: set[ShardReader] = set()
         self._begun: bool | None = None
         self._turns: Turns[ShardReader] = Turns()
@@ -189,8 +190,8 @@ class Worker:
         )
         self._begun = True
         self._changed.set()
+        self._granting = self._spawn(self._keep_reading())
         for coroutine in (
-            self._keep_reading(),
             self._keeper.run(),
             self._keep_checkpointing(),
             self._keep_watching(),
@@ -401,8 +402,12 @@ class Worker:
         waiting = [task for task, reader in self._reader_tasks.items() if reader.state is State.WAITING]
         for task in self._background_tasks + waiting:
             task.cancel()
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
+        # A shard may be lost until its handlers have ended.
+        while tasks := self._tasks - {self._granting}:
+            await asyncio.wait(tasks)
+        if self._granting is not None:
+            self._granting.cancel()
+            await asyncio.wait([self._granting])
         readers = list(self.readers.values())
         try:
             outcomes = await asyncio.gather(*(reader.release_at_end() for reader in readers), return_exceptions=True)

@@ -36,7 +36,7 @@ from kinstream.consume.deliver.dispatch import dispatchers
 from kinstream.consume.discover import Discoverer, StreamShards
 from kinstream.consume.fetch.fetcher import Page
 from kinstream.consume.fetch.position import LATEST, TRIM_HORIZON
-from kinstream.consume.lease.keeper import Granted, KeeperEvent
+from kinstream.consume.lease.keeper import Granted, KeeperEvent, Lost
 from kinstream.consume.lease.sole_keeper import SoleKeeper, SolePosition
 from kinstream.consume.report import Reporter
 from kinstream.consume.start import Start
@@ -803,6 +803,33 @@ def test_worker_that_is_stopped_while_it_starts_leaves_no_task() -> None:
 
     for step in range(8):
         simulate(lambda moment=step * 0.004: scenario(moment))  # type: ignore[misc]
+
+
+def test_handler_of_a_shard_that_is_lost_while_reading_stops_is_cancelled() -> None:
+    async def scenario() -> float:
+        case = Case(one_alone)
+        cancelled: list[bytes] = []
+
+        async def handle(record: ReceivedRecord[bytes]) -> None:
+            try:
+                await asyncio.sleep(1e5)
+            except asyncio.CancelledError:
+                cancelled.append(record.data)
+                raise
+
+        running = asyncio.create_task(case.run(handle))
+        await asyncio.sleep(1)
+        keeper, tenure = case.worker._keeper, case.worker.readers["0"].tenure
+        assert isinstance(keeper, SoleKeeper)
+        case.worker.end()
+        await asyncio.sleep(1)
+        keeper._events.put_nowait(Lost(tenure))
+        await running
+        assert cancelled == [b"1"]
+        assert len(case.seen(events.ShardLeaseLost)) == 1
+        return asyncio.get_running_loop().time()
+
+    assert simulate(scenario) < 10
 
 
 async def one_of_a_key_ahead(fetch: Fetch, shard_id: str, position: Position) -> AsyncGenerator[Page, None]:
