@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kinstream.consume.lease.row import Listing, Row, RowKind, Write, Written
-from kinstream.errors import NotFound
+from kinstream import NotFound
+from kinstream.leases import Listing, Row, RowKind, Write, Written
 
 
 class FolderLeaseStore:

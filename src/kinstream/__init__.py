@@ -1,7 +1,7 @@
 """kinstream: Amazon Kinesis Data Streams for Python.
 
 This package has the asyncio API. `kinstream.blocking` has the same classes for threads, and `kinstream.callbacks` for
-callbacks. `kinstream.local` is a local Kinesis server.
+callbacks. `kinstream.local` is a local Kinesis server, and `kinstream.leases` the interface of lease stores.
 """
 
 import kinstream.interpreter  # noqa: F401 - first: it refuses other interpreters before a dependency is loaded
@@ -73,6 +73,7 @@ from kinstream.events import (
     FellBackToPolling,
     FetchFailed,
     HandlerFailed,
+    LeaderChanged,
     MisroutedAggregateAccepted,
     MisroutedAggregateDropped,
     Observer,
@@ -180,6 +181,7 @@ __all__ = [  # noqa: RUF022 - in plain ASCII order
     "JSON",
     "KinesisError",
     "LATEST",
+    "LeaderChanged",
     "LeaseLost",
     "LeaseStore",
     "LeaseStoreFailed",

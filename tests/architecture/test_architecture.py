@@ -25,7 +25,7 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"testing"},
-    {"__init__", "blocking", "callbacks"},
+    {"__init__", "blocking", "callbacks", "leases"},
     {"producer", "consumer"},
     {"stream"},
     {"produce", "consume"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import os
 import signal
@@ -17,6 +19,7 @@ from tests.doubles.streams import MIDDLE, Place, local_stream, split
 from kinstream import Record, blocking
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+PUBLIC = {"kinstream", "kinstream.blocking", "kinstream.callbacks", "kinstream.events", "kinstream.leases"}
 
 
 @pytest.fixture
@@ -219,3 +222,16 @@ def test_fleet_listener_writes_each_record_into_one_file_across_workers_and_a_sp
 
 def written(folder: Path) -> list[int]:
     return [int(json.loads(line)[1]) for path in folder.glob("*.jsonl") for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_example_imports_public_names_only(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [str(node.module)]
+            if str(node.module).startswith("kinstream"):
+                module = importlib.import_module(str(node.module))
+                public = getattr(module, "__all__", vars(module))
+                assert {alias.name for alias in node.names} <= set(public)
+        assert all(name.partition(".")[0] != "kinstream" or name in PUBLIC for name in names), names

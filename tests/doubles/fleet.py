@@ -90,7 +90,7 @@ class FaultyTable:
         self.poll_interval = poll_interval
         self.shared = shared
         self.seconds = 0.005
-        self.fails: Callable[[str, Write | None], KinesisError | OSError | None] = lambda name, write: None
+        self.fails: Callable[[str, Write | None], Exception | None] = lambda name, write: None
         self.lost: Callable[[Write], bool] = lambda write: False
         self.index = True
         self.ended: frozenset[str] = frozenset()

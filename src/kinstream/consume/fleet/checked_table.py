@@ -1,4 +1,4 @@
-"""Access to a lease table with time limits. Errors of the operating system become LeaseStoreFailed here."""
+"""Access to a lease table with time limits. Errors of other kinds than KinesisError become LeaseStoreFailed here."""
 
 from __future__ import annotations
 
@@ -111,5 +111,5 @@ async def _checked(operation: Awaitable[T]) -> T:
         return await operation
     except KinesisError:
         raise
-    except OSError as error:
+    except Exception as error:  # of the operating system, or of the driver of a store that is not ours
         raise LeaseStoreFailed(f"lease store: {type(error).__name__}: {error}") from error

@@ -13,7 +13,7 @@ class LeaseTable(Protocol):
     """Rows of one application on one stream: leases with their checkpoints, workers, and the leader's lock.
 
     Workers coordinate by these rows alone. To write a store, implement this interface on any database with conditional writes of
-    single rows. `MemoryLeaseTable` is the shortest example.
+    single rows. `kinstream.leases` has all names that it uses, and `MemoryLeaseTable` is the shortest example.
 
     Requirements:
         Rows: A row is identified by its kind and key. Its other columns have the types of `Value`. Each comes back as it was
@@ -23,12 +23,13 @@ class LeaseTable(Protocol):
             write that has returned is durable.
         Reads: `get` returns the result of the last write that has completed. `owned` may be seconds behind. `list` may see
             different rows at different moments.
-        Failures: A method raises KinesisError or OSError if it fails, and may be called again. A write that raised, or was
-            cancelled, may still be applied, also later. NotFound from `list` or `write` after `open` says that the table was
-            deleted: it must not be created again without being asked.
+        Failures: A method raises KinesisError or OSError if it fails, and may be called again. Any other exception counts as a
+            failure too, and is reported with its type. A write that raised, or was cancelled, may still be applied, also later.
+            NotFound from `list` or `write` after `open` says that the table was deleted: it must not be created again without
+            being asked.
         Retries: A store may retry a write by itself, such as after a lost response. The first attempt may have been applied, and
             the condition then refuses the second one. The store must return such a write as applied.
-            `kinstream.consume.lease.changes.recognized` compares the write with the stored row.
+            `kinstream.leases.recognized` compares the write with the stored row.
         Threads: All methods of one table are called in one event loop. Several may run at the same time.
 
     Attributes:

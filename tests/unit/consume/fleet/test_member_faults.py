@@ -104,14 +104,15 @@ def test_no_lease_is_lost_if_the_responses_of_writes_are_lost() -> None:
     simulate(program)
 
 
-def test_a_lease_is_lost_when_it_expires_and_not_before() -> None:
+@pytest.mark.parametrize("error", [OSError("no network"), LookupError("the driver of a store that is not ours")])
+def test_a_lease_is_lost_when_it_expires_and_not_before(error: Exception) -> None:
     async def program() -> None:
         fleet = Fleets(1)
         worker = await fleet.join("a")
         held = worker.reading[SHARD]
         await fleet.clock.sleep(60)
         last = max(time for time, write, applied in worker.table.writes if write.key == SHARD and applied)
-        worker.table.fails = lambda op, _: OSError("no network")
+        worker.table.fails = lambda op, _: error
         await fleet.until(lambda: bool(worker.of(LeaseGone)), 2 * FAILOVER)
         lost, _ = worker.of(LeaseGone)[0]
         assert last + FAILOVER - 0.1 < lost <= last + FAILOVER
