@@ -19,7 +19,10 @@ from kinstream.cli.demo.flights import events
 from kinstream.cli.demo.show import Lines, standard_output
 from kinstream.local import Server
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGTERM and SIGKILL")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="needs SIGTERM and SIGKILL"),
+    pytest.mark.timeout(180),  # of six processes on a loaded machine
+]
 
 COUNT = 4000
 QUICK = [
@@ -57,7 +60,7 @@ async def test_no_record_is_lost_and_only_those_of_the_killed_worker_are_repeate
 
 
 def test_the_command_prints_lines_of_at_most_80_columns_and_ends_with_the_verdict() -> None:
-    ended = subprocess.run(QUICK, capture_output=True, text=True, timeout=55, check=False)
+    ended = subprocess.run(QUICK, capture_output=True, text=True, timeout=170, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
     lines = ended.stdout.splitlines()
     assert re.fullmatch(r"demo: 2,000 written, 2,\d{3} read, 0 lost, \d+ duplicated, order per key kept", lines[-1])
