@@ -1,0 +1,179 @@
+"""The ground of simulated fleets: faults of the table, stopped processes, and rules that notice what breaks them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import replace
+
+import pytest
+from tests.doubles.gated_clock import GRACE, Gate, GatedClock
+from tests.doubles.simulated_table import FINE, SimulatedTable, TableClient, Weather
+from tests.doubles.virtual_loop import simulate
+from tests.simulation.fleet_life import draw, live
+from tests.simulation.sharded_stream import ShardedStream
+
+from kinstream.consume.lease.row import Condition, Put, RowKind, Update, Write
+from kinstream.errors import AccessDenied, NotFound, Throttled
+
+PUT = Write(RowKind.LEASE, "a", Put({"leaseCounter": 0, "leaseOwner": "w"}), Condition(exists=False))
+ADD = Write(RowKind.LEASE, "a", Update(add={"leaseCounter": 1}), Condition(equal={"leaseCounter": 0}))
+
+
+def test_a_write_is_applied_although_its_response_is_lost() -> None:
+    async def program() -> None:
+        table = SimulatedTable(random.Random(1), weather=Weather(lost=1.0))
+        with pytest.raises(TimeoutError):
+            await TableClient(table, "p", Gate()).write(PUT)
+        assert len(table.leases()) == 1
+
+    simulate(program)
+
+
+def test_a_late_write_is_applied_after_it_has_failed_and_may_be_overtaken() -> None:
+    async def program() -> None:
+        table = SimulatedTable(random.Random(1))
+        client = TableClient(table, "p", Gate())
+        await client.write(PUT)
+        table.weather = Weather(late=1.0, late_seconds=30.0)
+        with pytest.raises(TimeoutError):
+            await client.write(replace_counter(5))
+        table.weather = FINE
+        assert (await client.write(replace_counter(7))).applied
+        await asyncio.sleep(60)
+        assert table.leases()[0].values["leaseCounter"] == 5
+
+    simulate(program)
+
+
+def replace_counter(number: int) -> Write:
+    return Write(RowKind.LEASE, "a", Update(set={"leaseCounter": number}))
+
+
+def test_a_retry_of_the_client_that_meets_its_own_result_counts_as_applied() -> None:
+    async def program() -> None:
+        table = SimulatedTable(random.Random(1), weather=Weather(retried=1.0))
+        client = TableClient(table, "p", Gate())
+        assert (await client.write(PUT)).applied
+        assert (await client.write(ADD)).applied
+        assert table.leases()[0].values["leaseCounter"] == 1
+        assert table.calls["refused"] == 2
+
+    simulate(program)
+
+
+def test_reads_and_writes_are_throttled_apart_and_the_index_may_fail_alone() -> None:
+    async def program() -> None:
+        table = SimulatedTable(random.Random(1), weather=Weather(throttled_reads=1.0))
+        client = TableClient(table, "p", Gate())
+        with pytest.raises(Throttled):
+            await client.list()
+        assert (await client.write(PUT)).applied
+        table.weather = Weather(throttled_writes=1.0)
+        with pytest.raises(Throttled):
+            await client.write(ADD)
+        assert len((await client.list()).rows) == 1
+        assert await client.owned("w") == frozenset({"a"})
+        table.weather = Weather(index="denied")
+        with pytest.raises(AccessDenied):
+            await client.owned("w")
+        table.weather = Weather(index="backfilling")
+        assert await client.owned("w") is None
+        table.exists = False
+        with pytest.raises(NotFound):
+            await client.list()
+
+    simulate(program)
+
+
+def test_the_index_of_owners_is_behind_the_rows() -> None:
+    async def program() -> None:
+        table = SimulatedTable(random.Random(1), weather=Weather(index_lag=(5.0, 5.0)))
+        client = TableClient(table, "p", Gate())
+        await client.write(PUT)
+        assert await client.owned("w") == frozenset()
+        await asyncio.sleep(6)
+        assert await client.owned("w") == frozenset({"a"})
+
+    simulate(program)
+
+
+def test_a_scan_is_no_snapshot() -> None:
+    async def program() -> None:
+        table = SimulatedTable(random.Random(1))
+        client = TableClient(table, "p", Gate())
+        for number in range(100):
+            table.apply(Write(RowKind.LEASE, f"{number:03}", Put({"leaseCounter": 0})), "p", "p", 0.0)
+        scan = asyncio.create_task(client.list())
+        await asyncio.sleep(0.06)
+        for number in range(100):
+            table.apply(Write(RowKind.LEASE, f"{number:03}", Put({"leaseCounter": 1})), "p", "p", 0.0)
+        counters = {row.values["leaseCounter"] for row in (await scan).rows}
+        assert counters == {0, 1}
+
+    simulate(program)
+
+
+@pytest.mark.parametrize("suspended", [False, True])
+def test_timers_of_a_stopped_process_fire_after_it_continues(suspended: bool) -> None:
+    async def program() -> None:
+        gate, loop = Gate(), asyncio.get_running_loop()
+        clock = GatedClock(gate)
+
+        async def limited() -> None:
+            async with clock.timeout(5):
+                await asyncio.sleep(1000)
+
+        sleeping, waiting = asyncio.create_task(clock.sleep(3)), asyncio.create_task(limited())
+        await asyncio.sleep(1)
+        gate.close(suspended=suspended)
+        await asyncio.sleep(20)
+        assert not sleeping.done()
+        assert not waiting.done()
+        gate.open()
+        await sleeping
+        assert loop.time() == pytest.approx(23 if suspended else 21)
+        with pytest.raises(TimeoutError):
+            await waiting
+        assert loop.time() == pytest.approx(25 if suspended else 21 + GRACE, abs=GRACE)
+
+    simulate(program)
+
+
+def test_shards_split_and_merge_and_keep_their_records() -> None:
+    now = 0.0
+    stream = ShardedStream(2, 10.0, lambda: now)
+    first, second = stream.open()
+    now = 5.0
+    stream.split(first)
+    left, right = stream.open()[:2]
+    assert (left.parents, first.children) == ((first.id,), (left.id, right.id))
+    now = 8.0
+    stream.merge(right, second)
+    assert stream.available(first.id) == 50
+    assert stream.available(second.id) == 80
+    assert stream.available(left.id) == 30
+    merged = stream.shards[second.children[0]]
+    assert merged.parents == (right.id, second.id)
+    assert first.completed_at(first.after(50)) == 50
+
+
+def test_a_simulation_is_the_same_each_time() -> None:
+    stories = [live(draw(3)) for _ in range(2)]
+    assert stories[0].log.trace == stories[1].log.trace
+    assert len(stories[0].log.trace) > 100
+
+
+def test_a_broken_rule_is_found() -> None:
+    story = live(replace(draw(1), faults=(), reshards=0, weather="fine"))
+    log = story.log
+    assert not log.violations
+    turn = next(iter(log.turns.values()))[0]
+
+    async def program() -> None:
+        log._loop = asyncio.get_running_loop()
+        log.begun(turn, log.done(turn.shard_id) + 1)
+
+    asyncio.run(program())
+    rules = {violation.split(": ")[1] for violation in log.violations}
+    assert rules >= {"records are skipped"}
