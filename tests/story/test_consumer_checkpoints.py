@@ -22,10 +22,11 @@ from kinstream import (
     ConfigError,
     ConsumeError,
     Consumer,
+    Fleet,
     Handling,
     LeaseLost,
-    LeaseStoreFailed,
     MemoryLeaseStore,
+    NotFound,
     Polling,
     Position,
     ReceivedRecord,
@@ -226,7 +227,7 @@ async def test_end_time_is_refused_while_another_worker_holds_leases(stream: Riv
     records = aiter(first)
     await anext(records)
     second = consumer(stream, store)
-    with pytest.raises(UsageError, match=r"until: the stream is shared: .* holds leases"):
+    with pytest.raises(UsageError, match="until: other workers of the application hold leases"):
         await anext(aiter(second))
     await second.close()
     await first.close()
@@ -537,11 +538,29 @@ async def test_checkpoint_file_that_was_deleted_under_a_running_consumer_is_noti
         await seen.get()
         while not any(isinstance(event, events.CheckpointFailed) for event in failed):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        with pytest.raises(LeaseStoreFailed, match="deleted or replaced"):
+        with pytest.raises(NotFound, match="deleted or replaced"):
             await reader.close()
     else:
         await reader.close()
-    with suppress(LeaseStoreFailed):
+    with suppress(NotFound):
         await running
     warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert any("deleted or replaced while in use" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_reading_ends_with_an_error_if_the_checkpoint_file_stays_deleted(
+    stream: River, tmp_path: Path, replaced: bool
+) -> None:
+    path = tmp_path / "checkpoints.db"
+    reader = consumer(stream, SQLiteLeaseStore(path), until=None, fleet=Fleet(failover=1))
+    running = asyncio.create_task(reader.run(lambda record: None))
+    while not reader.status():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    path.unlink()
+    if replaced:
+        path.write_bytes(b"")
+    with pytest.raises(NotFound, match="deleted or replaced"):
+        await running
+    with suppress(NotFound):
+        await reader.close()

@@ -21,7 +21,7 @@ from kinstream.consume.lease.lease import Lease, columns_of
 from kinstream.consume.lease.row import Listing, Row, RowKind, Update, Write, Written
 from kinstream.consume.lease.sqlite_commits import CommitWatch, file_identity
 from kinstream.consume.lease.worker_lock import WorkerLocks
-from kinstream.errors import ConfigError, KinesisError, LeaseStoreFailed
+from kinstream.errors import ConfigError, KinesisError, LeaseStoreFailed, NotFound
 from kinstream.record import HashKeyRange
 
 if TYPE_CHECKING:
@@ -100,6 +100,10 @@ class SQLiteLeaseStore:
     def __init__(self, path: str | Path) -> None:
         if not isinstance(path, Path):
             text("path", path)
+        if str(path) == ":memory:":
+            raise ConfigError(
+                "SQLiteLeaseStore(':memory:'): is a database of its own for each worker: use MemoryLeaseStore()"
+            )
         self.path: Path = Path(path)
 
     def __repr__(self) -> str:
@@ -223,7 +227,8 @@ class SQLiteLeaseTable:
 
         Raises:
             ConfigError: The file cannot be used.
-            LeaseStoreFailed: The function failed, or the whole transaction, or the file was deleted.
+            LeaseStoreFailed: The function failed, or the whole transaction.
+            NotFound: The file was deleted or replaced.
         """
         file = self._used_file()
         result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -282,7 +287,7 @@ class SQLiteLeaseTable:
                     connection.execute("BEGIN IMMEDIATE")
                 outcomes = [self._outcome(operation, connection) for operation in batch]
             file.check()
-        except (ConfigError, LeaseStoreFailed) as failed:
+        except KinesisError as failed:
             error = failed
         except (sqlite3.Error, OSError) as failed:
             error = self._failed(failed)
@@ -374,12 +379,13 @@ class _File:
         """Check that the last write went to a file that can be opened again. Called in its thread.
 
         Raises:
-            LeaseStoreFailed: The file was deleted or replaced.
+            NotFound: The file was deleted or replaced.
         """
         if self._identity is not None and file_identity(self._place) != self._identity:
-            raise LeaseStoreFailed(
+            raise NotFound(
                 f"lease store {str(self._path)!r}: the file was deleted or replaced while in use. Checkpoints are not stored"
-                " any more. Restore the same file, or restart; without the file, reading begins at `start`"
+                " any more. Restore the same file, or restart; without the file, reading begins at `start`",
+                operation="write",
             )
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kinstream import ConfigError, HashKeyRange, LeaseStoreFailed, Position, SQLiteLeaseStore
+from kinstream import ConfigError, HashKeyRange, LeaseStoreFailed, NotFound, Position, SQLiteLeaseStore
 from kinstream.consume.fetch.position import LATEST, SHARD_END, TRIM_HORIZON
 from kinstream.consume.lease import changes, worker_lock
 from kinstream.consume.lease.lease import Lease, columns_of, lease_of
@@ -29,7 +29,7 @@ def create(key: str, owner: str | None = "me") -> Write:
 
 
 async def opened(path: Path | str, worker: str = "me") -> SQLiteLeaseTable:
-    table = SQLiteLeaseStore(path).table("app", "events")
+    table = SQLiteLeaseTable(Path(path), "app", "events")
     await table.open(worker)
     return table
 
@@ -155,6 +155,8 @@ async def test_file_that_is_not_a_database_is_refused_with_its_name(tmp_path: Pa
 
 
 async def test_invalid_path_is_refused() -> None:
+    with pytest.raises(ConfigError, match="MemoryLeaseStore"):
+        SQLiteLeaseStore(":memory:")
     with pytest.raises(ConfigError, match="path"):
         SQLiteLeaseStore("")
 
@@ -221,7 +223,7 @@ async def test_file_that_was_deleted_or_replaced_while_it_is_open_is_noticed(tmp
     if replaced:
         path.write_bytes(b"")
     for work in (table.write(create("b")), table.list(), table.write(changes.delete("x")), table.owned("me")):
-        with pytest.raises(LeaseStoreFailed, match="deleted or replaced"):
+        with pytest.raises(NotFound, match="deleted or replaced"):
             await work
     aside.replace(path)
     assert len((await table.list()).rows) == 2
