@@ -33,7 +33,7 @@ WEATHERS: dict[str, Weather] = {
 }  # fmt: skip
 
 MAX_KCL_SKEW = 20.0
-"""Seconds by which the wall clocks of KCL models are wrong, at most: a leader ignores workers whose time is a minute old."""
+"""Seconds by which the wall clocks of KCL models are wrong, at most: a leader ignores workers with a time a minute ago."""
 
 FAULTS = [
     "stop", "suspend", "block", "kill", "kill_leader", "stop_leader", "restart", "join", "leave", "leave_leader",
@@ -436,7 +436,7 @@ class FleetLife:
         self.world.habits.dies_at_end = False
 
     async def fault_clean_parents(self) -> None:
-        """Delete finished leases, also of a parent whose child waits for the other parent."""
+        """Delete finished leases, also of a parent of a child that waits for the other parent."""
         for row in self.table.leases():
             lease = lease_of(row)
             children = self.stream.shards[lease.shard_id].children

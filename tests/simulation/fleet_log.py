@@ -114,7 +114,7 @@ class FleetLog:
         self.trace.append(f"{self._loop.time():9.3f} {text}")
 
     def forgive(self, shard_id: str) -> None:
-        """Stop judging a shard whose row an operator deletes."""
+        """Stop judging a shard, since an operator deletes its row."""
         self._unruled.add(shard_id)
 
     def done(self, shard_id: str) -> int:

@@ -1,4 +1,4 @@
-"""Single faults in a fleet with a table that works: how long no worker reads a shard, by the kind of the fault, in virtual seconds."""
+"""Single faults in a fleet at rest: for how long no worker reads a shard, by the kind of the fault, in virtual seconds."""
 
 from __future__ import annotations
 
