@@ -160,6 +160,7 @@ class DynamoDBLeaseTable:
         From then on, rows of workers and of the leader are read from and written to these tables.
 
         Raises:
+            ConfigError: A table has the name of a table of the KCL, and is another one.
             NotFound: The table was deleted.
             KinesisError: A request failed.
         """
@@ -307,11 +308,18 @@ class DynamoDBLeaseTable:
         return items, pages
 
     async def _other_items(self, table: str) -> Items | None:
-        """Return the items of a separate table. None: it does not exist."""
+        """Return the items of a separate table. None: it does not exist. Raises ConfigError if it is not one of the KCL."""
         try:
-            return await self._client.all_items(dynamodb.scan(table))
+            items = await self._client.all_items(dynamodb.scan(table))
         except NotFound:
             return None
+        key = COORDINATOR_KEY if table == self._coordinator else WORKERS_KEY
+        if any(key not in item for item in items):
+            raise ConfigError(
+                f"table {table!r}: is not a table of the KCL, whose key is {key}, although it has the name of one. Use another"
+                " application name"
+            )
+        return items
 
 
 def _condition(condition: Condition, key: str) -> dynamodb.Condition | None:

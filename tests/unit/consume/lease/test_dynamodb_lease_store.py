@@ -292,6 +292,13 @@ async def test_separate_tables_that_may_not_be_read_are_an_error() -> None:
         await table_of(service).list()
 
 
+@pytest.mark.parametrize("name", ["billing-CoordinatorState", "billing-WorkerMetricStats"])
+async def test_separate_table_of_another_purpose_is_refused(name: str) -> None:
+    service = Service(Scan={"billing": [items()], **NOT_FOUND, name: [items({"id": {"S": "order"}})]})
+    with pytest.raises(ConfigError, match=f"{name}.*not a table of the KCL"):
+        await table_of(service).list()
+
+
 async def test_large_table_is_scanned_in_segments() -> None:
     pages = [items(ITEM, last="a"), items(last="b"), items()]
 
