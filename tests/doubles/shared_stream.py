@@ -65,6 +65,12 @@ class SharedStream:
         for data in records:
             self.service.ask("PutRecord", StreamName=STREAM, PartitionKey="k", ExplicitHashKey=str(low), Data=data)
 
+    def split(self, shard: int) -> None:
+        """Split a shard in the middle."""
+        found = self.service.shards(STREAM)[shard]
+        middle = (int.from_bytes(found.start, "big") + int.from_bytes(found.end, "big") + 1) // 2
+        self.service.ask("SplitShard", StreamName=STREAM, ShardToSplit=found.id, NewStartingHashKey=str(middle))
+
     def seen(self, kind: type[E], worker_id: str) -> list[E]:
         """Return the events of a kind that a worker has announced."""
         return [event for _, worker, event in self.events if worker == worker_id and isinstance(event, kind)]

@@ -170,3 +170,39 @@ def test_until_fails_at_the_end_if_another_worker_has_joined_and_taken_shards() 
         await joined
 
     simulate(case)
+
+
+def test_completed_shard_without_manual_checkpoint_that_is_handed_over_does_not_hold_back_the_ends_of_its_children() -> (
+    None
+):
+    async def case() -> None:
+        stream = SharedStream(1)
+        stream.put(b"parent")
+
+        async def checkpoint_children(record: ReceivedRecord[bytes]) -> None:
+            if record.data != b"parent":
+                await record.checkpoint()
+
+        consumers = [stream.consumer("a", checkpoints="manual")]
+        reading = [asyncio.create_task(consumers[0].run(checkpoint_children))]
+        await asyncio.sleep(2)
+        stream.split(0)
+        stream.put(b"1", shard=1)
+        stream.put(b"2", shard=2)
+        await asyncio.sleep(5)
+        for name in ("b", "c"):
+            consumers.append(stream.consumer(name, checkpoints="manual"))
+            reading.append(asyncio.create_task(consumers[-1].run(ignore)))
+        parent = "shardId-000000000000"
+        while parent not in [event.shard_id for event in stream.seen(events.ShardRevoked, "a")]:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(20)
+        child = consumers[0].status()[-1]
+        stream.split(int(child.shard_id[-1]))
+        await asyncio.sleep(10)
+        assert (await stream.leases())[child.shard_id].checkpoint.ended
+        for consumer, task in zip(consumers, reading, strict=True):
+            await consumer.close()
+            await task
+
+    simulate(case)

@@ -303,6 +303,8 @@ class ShardReader:
         await notify(self._context.listener, "revoked", self._assignment(successor))
         try:
             await self._checkpointer.with_retries(self.release)
+            if self.state is State.ENDED and not self.cursor.end_stored:
+                self._released()  # its records were handled, but manual checkpoints are missing: the successor continues
         except LeaseLost:
             self.lose()
         except KinesisError as error:  # the lease expires
@@ -345,8 +347,11 @@ class ShardReader:
         self._origin.lost = True
         if self.state is State.RELEASING:
             self._change(Transition.RELEASED)
-            self._announce(ShardReleased(self.shard_id, str(self.cursor.done)))
-            self._context.coordinator.gone(self)
+            self._released()
+
+    def _released(self) -> None:
+        self._announce(ShardReleased(self.shard_id, str(self.cursor.done)))
+        self._context.coordinator.gone(self)
 
     async def release_at_end(self) -> None:
         """Release the shard because reading stops, with one retry. Raises as `write`."""
