@@ -16,7 +16,7 @@ from tests.interop.worker_process import WorkerProcess
 
 from kinstream import Aggregation, Batching, Delivery, Producer
 
-PATIENCE = 150.0
+PATIENCE = 240.0
 """Seconds after which a state that does not come is a failure. A guard only: no test depends on a time."""
 
 KEYS = 40
