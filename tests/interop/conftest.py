@@ -21,7 +21,7 @@ from tests.interop.worker_process import JAVA, java_classpath, unavailable
 
 HERE = Path(__file__).parent
 
-LIMIT = 400
+LIMIT = 600
 """Maximum seconds of a test, a guard against hanging."""
 
 UNBUILT: dict[str, str] = {}

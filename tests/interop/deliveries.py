@@ -55,6 +55,14 @@ class Deliveries:
         """Number of deliveries that repeat an earlier one of the same user record."""
         return len(self._lines) - len(self.positions)
 
+    def repeated(self) -> list[tuple[str, int, int, str, float]]:
+        """Return the deliveries of records that were delivered twice or more: position, worker and time."""
+        return [
+            (*record.position, worker, record.time)
+            for record, worker in self._lines
+            if self.positions[record.position] > 1
+        ]
+
     @property
     def written_twice(self) -> int:
         """Number of user records that the stream has more than once: the producer retried them."""

@@ -21,7 +21,7 @@ STEALING = {"java-2.7.2", "kcl-rs"}
 def check_duplicates(found: Deliveries, kinds: Kinds) -> None:
     """Check that no record was delivered twice, unless leases were stolen."""
     if not STEALING.intersection(kinds):
-        assert found.duplicates == 0
+        assert found.duplicates == 0, f"delivered twice, without a kill or a steal: {found.repeated()}"
 
 
 async def begin(application: Application, kinds: Kinds) -> WorkerProcess:

@@ -15,7 +15,7 @@ from typing import Any
 from tests.interop.workers.protocol import Log, on_stop, options
 
 import kinstream
-from kinstream import Credentials, Event, LeaseLost, Polling, ReceivedRecord
+from kinstream import Credentials, Event, KinesisError, LeaseLost, Polling, ReceivedRecord
 
 
 class Listener:
@@ -60,6 +60,8 @@ async def run(given: dict[str, str], log: Log) -> None:
                 await record.checkpoint()
             except LeaseLost as error:
                 log.event("checkpoint-refused", shard, type(error).__name__)
+            except KinesisError as error:  # it must not fail the record, which would be handled again
+                log.event("checkpoint-failed", shard, type(error).__name__)
             else:
                 log.event("checkpointed", shard, f"{record.sequence_number}/{subsequence}")
 

@@ -14,8 +14,9 @@ final class VersionSettings {
         config.leaseAssignmentIntervalMillis(options.number("assignment_millis", 4000));
         config.dynamoDbLockBasedLeaderLeaseDurationInMillis(options.number("leader_lease_millis", 5000));
         config.dynamoDbLockBasedLeaderHeartbeatPeriodInMillis(options.number("leader_heartbeat_millis", 1000));
+        // Twice this time is the validity of the rows of all workers. Those of kinstream are written once in a failover time.
         config.workerUtilizationAwareAssignmentConfig()
-                .workerMetricsReporterFreqInMillis(options.number("metrics_millis", 1000));
+                .workerMetricsReporterFreqInMillis(options.number("metrics_millis", 4000));
         config.workerUtilizationAwareAssignmentConfig()
                 .maxThroughputPerHostKBps(options.number("max_throughput_kbps", 50));
         config.workerUtilizationAwareAssignmentConfig().varianceBalancingFrequency(1);

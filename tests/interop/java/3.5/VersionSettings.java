@@ -17,7 +17,8 @@ final class VersionSettings {
                 LeaseAssignmentStrategy.valueOf(options.text("assignment_strategy", "LEASE_COUNT_BASED")));
         config.dynamoDbLockBasedLeaderLeaseDurationInMillis(options.number("leader_lease_millis", 5000));
         config.dynamoDbLockBasedLeaderHeartbeatPeriodInMillis(options.number("leader_heartbeat_millis", 1000));
+        // Twice this time is the validity of the rows of all workers. Those of kinstream are written once in a failover time.
         config.workerUtilizationAwareAssignmentConfig()
-                .workerMetricsReporterFreqInMillis(options.number("metrics_millis", 1000));
+                .workerMetricsReporterFreqInMillis(options.number("metrics_millis", 4000));
     }
 }
