@@ -17,6 +17,25 @@ Value: TypeAlias = str | int | float | bytes | bool | frozenset[str] | list[Any]
 """Value of a column, as DynamoDB's types: S, N (int and float), B, BOOL, SS, L, M, NULL."""
 
 
+class _Hidden:
+    """Placeholder for bytes in a repr: they may be state of an application (`pendingCheckpointState`)."""
+
+    def __init__(self, data: bytes) -> None:
+        self._size = len(data)
+
+    def __repr__(self) -> str:
+        return f"<{self._size} bytes>"
+
+
+def _shown(value: Any) -> Any:
+    """Return a value for a repr, without the content of bytes."""
+    if isinstance(value, bytes):
+        return _Hidden(value)
+    if isinstance(value, Mapping):
+        return {name: _shown(inner) for name, inner in value.items()}
+    return [_shown(inner) for inner in value] if isinstance(value, list) else value
+
+
 class RowKind(StrEnum):
     """Kind of a row. The values are those of the column `entityType` (KCL 3.5)."""
 
@@ -41,6 +60,9 @@ class Row(msgspec.Struct, frozen=True):
     key: str
     values: Mapping[str, Value]
 
+    def __repr__(self) -> str:
+        return f"Row({self.kind.name}, {self.key!r}, {_shown(self.values)!r})"
+
 
 class Put(msgspec.Struct, frozen=True):
     """Replace the whole row, or insert it.
@@ -50,6 +72,9 @@ class Put(msgspec.Struct, frozen=True):
     """
 
     values: Mapping[str, Value]
+
+    def __repr__(self) -> str:
+        return f"Put({_shown(self.values)!r})"
 
 
 class Update(msgspec.Struct, frozen=True):
@@ -64,6 +89,9 @@ class Update(msgspec.Struct, frozen=True):
     set: Mapping[str, Value] = {}
     add: Mapping[str, int] = {}
     remove: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        return f"Update(set={_shown(self.set)!r}, add={dict(self.add)!r}, remove={sorted(self.remove)!r})"
 
 
 class Delete(msgspec.Struct, frozen=True):
@@ -83,6 +111,9 @@ class Condition(msgspec.Struct, frozen=True):
 
     exists: bool | None = None
     equal: Mapping[str, Value] = {}
+
+    def __repr__(self) -> str:
+        return f"Condition(exists={self.exists!r}, equal={_shown(self.equal)!r})"
 
     def holds(self, row: Row | None) -> bool:
         """Return True if the stored row fulfills the condition."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kinstream.consume.lease.row import Condition, Delete, Put, Row, RowKind, Update, Write
+from kinstream.consume.lease.row import Condition, Delete, Listing, Put, Row, RowKind, Update, Write, Written
 
 STORED = Row(RowKind.LEASE, "a", {"x": 1, "y": "text"})
 
@@ -51,3 +51,18 @@ def test_deleted_row_is_missing() -> None:
 def test_kind_of_a_row_is_not_among_its_values() -> None:
     for change in (Put({"entityType": "LEASE", "x": 1}), Update(set={"entityType": "LEASE", "x": 1})):
         assert write(change).applied(None) == Row(RowKind.LEASE, "a", {"x": 1})
+
+
+def test_bytes_are_not_in_a_repr() -> None:
+    values = {"state": b"secret", "name": "a", "map": {"b": [b"secret"]}}
+    row = Row(RowKind.LEASE, "a", values)
+    shown = "{'state': <6 bytes>, 'name': 'a', 'map': {'b': [<6 bytes>]}}"
+    assert repr(row) == f"Row(LEASE, 'a', {shown})"
+    assert repr(Put(values)) == f"Put({shown})"
+    assert (
+        repr(Update(set=values, add={"n": 1}, remove=frozenset({"x"})))
+        == f"Update(set={shown}, add={{'n': 1}}, remove=['x'])"
+    )
+    assert repr(Condition(equal=values)) == f"Condition(exists=None, equal={shown})"
+    for thing in (write(Put(values)), Written(False, row), Listing([row])):
+        assert "secret" not in repr(thing)
