@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kinstream.consume.lease.row import Condition, Delete, Listing, Put, Row, RowKind, Update, Write, Written
+from kinstream.consume.lease.row import Condition, Delete, Listing, Put, Row, RowKind, Update, Value, Write, Written
 
 STORED = Row(RowKind.LEASE, "a", {"x": 1, "y": "text"})
 
@@ -54,7 +54,7 @@ def test_kind_of_a_row_is_not_among_its_values() -> None:
 
 
 def test_bytes_are_not_in_a_repr() -> None:
-    values = {"state": b"secret", "name": "a", "map": {"b": [b"secret"]}}
+    values: dict[str, Value] = {"state": b"secret", "name": "a", "map": {"b": [b"secret"]}}
     row = Row(RowKind.LEASE, "a", values)
     shown = "{'state': <6 bytes>, 'name': 'a', 'map': {'b': [<6 bytes>]}}"
     assert repr(row) == f"Row(LEASE, 'a', {shown})"
