@@ -1,11 +1,11 @@
-"""Consumer for asyncio: reads records from one stream."""
+"""Consumer for asyncio: reads records from one stream or several."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar, Un
 
 from kinstream.aws import kinesis
 from kinstream.aws.client import Client, ClientOptions
+from kinstream.aws.endpoint import Stream
 from kinstream.aws.list_shards import all_shards
 from kinstream.config import (
     Checkpoints,
@@ -54,7 +55,7 @@ from kinstream.consume.start import Start
 from kinstream.consume.statistics import ConsumerStatistics
 from kinstream.consume.terminate import ended_at_sigterm, release
 from kinstream.consume.worker import Worker
-from kinstream.consume.worker_plan import WorkerPlan
+from kinstream.consume.worker_plan import StreamPlan, WorkerPlan
 from kinstream.errors import ClosedError, ConfigError, UsageError
 from kinstream.events import Observer
 from kinstream.record import ConsumerStatus, GetRecordsResult, Shard, ShardIteratorType
@@ -71,7 +72,7 @@ MANUAL_CHECKPOINT_INTERVAL = 1.0
 
 @checks_options
 class Consumer(StreamAccess):
-    """Reads records from one stream, as an iterator, through a handler, or by single requests.
+    """Reads records from one stream or several, as an iterator, through a handler, or by single requests.
 
     There are five ways to read. The first four read the whole stream: all shards, through every reshard, with checkpoints,
     retries and deaggregation.
@@ -98,11 +99,17 @@ class Consumer(StreamAccess):
     each other, hand shards over when one joins or leaves, and take over the shards of one that was killed. Losing a shard is
     ordinary and ends nothing: the other shards continue (`ShardRevoked`, `ShardLeaseLost`, `listener`).
 
+    A list of streams is read by one application, whose workers share the shards of all streams. Its leases have the keys of the
+    multi-stream mode of the Kinesis Client Library, also if the list has one stream. Shard ids then have the names of their
+    streams before them in records, events, `status`, `pause`, `resume`, `seek` and `start`: "orders:shardId-000000000000".
+    `record.stream_name` is the stream. All workers of the application should read the same streams: a worker gets only leases of
+    streams that it reads, and never changes leases of other streams.
+
     SIGTERM stops reading before the next record, after the current one was completed and checkpointed, if reading began in the
     main thread and the application has no handler of its own for that signal. A second SIGTERM has the default effect.
 
     Args:
-        stream: The stream's name or ARN.
+        stream: The stream's name or ARN, or a list of them, which requires `application`.
         application: Name of the checkpoints in `lease_store`. A consumer with the same name resumes after the last checkpoint.
             Requires `lease_store`. None keeps checkpoints in this object only.
         lease_store: Store of the checkpoints and of the leases by which workers share the stream: `DynamoDBLeaseStore()`, or
@@ -159,7 +166,7 @@ class Consumer(StreamAccess):
 
     def __init__(
         self,
-        stream: str,
+        stream: str | Sequence[str],
         *,
         application: str | None = None,
         lease_store: LeaseStore | None = None,
@@ -186,6 +193,13 @@ class Consumer(StreamAccess):
         self._sharing: Fleet = _checked("fleet", fleet, Fleet)
         self._worker_id = self._sharing.worker_id or owner_name()
         self._positions: dict[str, SolePosition] = {}  # of a consumer without an application
+        streams = _streams(stream)
+        self._several = isinstance(stream, (list, tuple))
+        if self._several and application is None:
+            raise ConfigError(
+                "application, lease_store: must be given with a list of streams: the positions in several streams are kept as the"
+                " leases of an application"
+            )
         self._start = _start(("LATEST" if application is None else "TRIM_HORIZON") if start is None else start)
         self._until_now = until == "now"
         self._until = None if until is None or self._until_now else _until(until, self._start)
@@ -207,9 +221,12 @@ class Consumer(StreamAccess):
             function("observer", observer, "a function of an event or None")
         self._worker: Worker | None = None
         self._reader: weakref.ref[Any] | None = None
-        super().__init__(stream, client, options)
-        self._report = Reporter(self.stream.name, self.client.clock, observer)
-        self._fetcher()  # an invalid option must fail here, not at the first record
+        super().__init__(streams[0], client, options)
+        self.streams: tuple[Stream, ...] = tuple(map(Stream.parse, streams))
+        self._check_streams()
+        name = self.application if self._several and self.application is not None else self.stream.name
+        self._report = Reporter(name, self.client.clock, observer)
+        self._fetcher(self.stream)  # an invalid option must fail here, not at the first record
 
     # Read the whole stream.
 
@@ -354,17 +371,20 @@ class Consumer(StreamAccess):
                 raise UsageError("this Consumer is being read already: create another one, or stop that reading first")
             await previous.stop()
         stopping = asyncio.Event()
-        shards = StreamShards(self.client, self.stream, self._report, stopping)
+        streams = {
+            stream.name if self._several else None: StreamPlan(
+                stream, self._fetcher(stream), StreamShards(self.client, stream, self._report, stopping)
+            )
+            for stream in self.streams
+        }
         self._reader = reader
         self._worker = Worker(
             WorkerPlan(
                 client=self.client,
-                stream=self.stream,
+                streams=streams,
                 start=self._start,
                 until="now" if self._until_now else self._until,
-                fetcher=self._fetcher(),
-                shards=shards,
-                keeper=self._keeper(shards, stopping),
+                keeper=self._keeper({name: each.shards for name, each in streams.items()}, stopping),
                 stopping=stopping,
                 listener=self._listener,
                 handling=self._handling,
@@ -377,13 +397,13 @@ class Consumer(StreamAccess):
         )
         return self._worker
 
-    def _keeper(self, shards: StreamShards, stopping: asyncio.Event) -> Keeper:
+    def _keeper(self, shards: Mapping[str | None, StreamShards], stopping: asyncio.Event) -> Keeper:
         if self._lease_store is None:
             return SoleKeeper(
-                Discoverer(shards), self._positions, self.stream.name, self.client.clock, stopping, self._report
+                Discoverer(shards[None]), self._positions, self.stream.name, self.client.clock, stopping, self._report
             )
         return FleetKeeper(
-            self._lease_store.table(self.application or "", self.stream.name),
+            self._lease_store.table(self.application or "", "" if self._several else self.stream.name),
             self._worker_id,
             self._sharing,
             shards,
@@ -396,15 +416,35 @@ class Consumer(StreamAccess):
             raise UsageError(f"{method}: this Consumer is not being read: call it after run() or iteration has begun")
         return self._worker
 
-    def _fetcher(self) -> Fetcher:
-        option, common = self._fetch, (self.client, self.stream)
+    def _fetcher(self, stream: Stream) -> Fetcher:
+        option, common = self._fetch, (self.client, stream)
+        report = self._report.of_stream(stream.name if self._several else None)
         if isinstance(option, Polling):
-            return PollingFetcher(*common, option, self._report)
+            return PollingFetcher(*common, option, report)
         if isinstance(option, EnhancedFanOut):
-            return FanOutFetcher(*common, option, self._report, application=self.application)
-        pushed = FanOutFetcher(*common, option.fan_out, self._report, application=self.application)
-        polled = PollingFetcher(*common, option.polling, self._report)
-        return AutoFetcher(pushed, polled, self._report, self.client.service_time)
+            return FanOutFetcher(*common, option, report, application=self.application)
+        pushed = FanOutFetcher(*common, option.fan_out, report, application=self.application)
+        polled = PollingFetcher(*common, option.polling, report)
+        return AutoFetcher(pushed, polled, report, self.client.service_time)
+
+    def _check_streams(self) -> None:
+        """Check the options that refer to the streams. Raises ConfigError."""
+        for stream in self.streams:
+            self.client.check_region_of(stream.region)
+        names = [stream.name for stream in self.streams]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"stream: the streams of one consumer must have different names, not {', '.join(names)}")
+        unknown = [key for key in self._start.of_shards if self._several and key.partition(":")[0] not in names]
+        if unknown:
+            raise ConfigError(
+                f"start[{unknown[0]!r}]: must be the name of one of the streams, a colon and a shard's id, such as"
+                f" '{names[0]}:shardId-000000000000'"
+            )
+
+    def __repr__(self) -> str:
+        if not getattr(self, "_several", False) or not hasattr(self, "streams"):
+            return super().__repr__()
+        return f"{type(self).__name__}({[stream.arn or stream.name for stream in self.streams]!r})"
 
     # Single requests.
 
@@ -419,8 +459,10 @@ class Consumer(StreamAccess):
             TransportError: No response arrived.
             UnexpectedResponse: The response is not one of Kinesis.
             ClosedError: The consumer is closed.
+            UsageError: The consumer reads a list of streams.
         """
         self._check_open("ListShards")
+        self._check_one_stream("get_shards")
         return await all_shards(self.client, self.stream)
 
     async def get_shard_iterator(
@@ -443,7 +485,9 @@ class Consumer(StreamAccess):
         Raises:
             ConfigError: An argument is invalid, missing, or not allowed with the type. Nothing was sent.
             KinesisError: As `get_shards`.
+            UsageError: The consumer reads a list of streams.
         """
+        self._check_one_stream("get_shard_iterator")
         request = kinesis.get_shard_iterator(
             self.client.codec, self.stream, shard_id, type, starting_sequence_number, timestamp
         )
@@ -467,8 +511,25 @@ class Consumer(StreamAccess):
             ConfigError: An argument is invalid. Nothing was sent.
             ExpiredIterator: The iterator is older than five minutes.
             KinesisError: As `get_shards`.
+            UsageError: The consumer reads a list of streams.
         """
+        self._check_one_stream("get_records")
         return await self._send(kinesis.get_records(self.client.codec, self.stream, shard_iterator, limit))
+
+    def _check_one_stream(self, method: str) -> None:
+        if self._several:
+            raise UsageError(
+                f"{method}: this Consumer reads a list of streams: create a Consumer of one stream for requests"
+            )
+
+
+def _streams(stream: Any) -> Sequence[str]:
+    """Return the streams of a consumer, which are checked later. Raises ConfigError."""
+    if not isinstance(stream, (list, tuple)):
+        return [stream]
+    if not stream:
+        raise ConfigError("stream=[]: must be the name or ARN of a stream, or a list of at least one")
+    return stream
 
 
 def _store(store: Any) -> LeaseStore:

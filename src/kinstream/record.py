@@ -157,8 +157,16 @@ class ReceivedRecord(msgspec.Struct, Generic[Payload], frozen=True, gc=False):
 
     @property
     def shard_id(self) -> str:
-        """ID of the shard that the record was read from. Empty if `get_records` returned the record."""
+        """ID of the shard that the record was read from. Empty if `get_records` returned the record.
+
+        If the consumer reads several streams, it has the stream's name before it, such as "orders:shardId-000000000000".
+        """
         return "" if self.origin is None else self.origin.shard_id
+
+    @property
+    def stream_name(self) -> str:
+        """Name of the stream that the record was read from. Empty if `get_records` returned the record."""
+        return "" if self.origin is None else self.origin.stream_name
 
     def checkpoint(self) -> Awaitable[None]:
         """Checkpoint this record: it and all records before it in its shard are completed, and reading resumes after it.
@@ -341,7 +349,8 @@ class ShardStatus(msgspec.Struct, frozen=True):
     """Progress of a consumer in one shard.
 
     Attributes:
-        shard_id: The shard's ID.
+        shard_id: The shard's ID. If the consumer reads several streams, with the name of its stream before it, such as
+            "orders:shardId-000000000000".
         state: "WAITING" (for its parents, for its turn, or for its first response), "READING", "PAUSED", "ENDING" (the end of the
             shard was read, but records are not completed), "ENDED", "REACHED" (the time `until`), "STOPPED" (by an error),
             "RELEASING" (it finishes, and another worker continues), "RELEASED", or "LOST" (to another worker).

@@ -16,6 +16,7 @@ from kinstream.consume.discover import ShardListing
 from kinstream.consume.fetch.position import Position
 from kinstream.consume.fleet.held_lease import HeldLease
 from kinstream.consume.fleet.holdings import LeaseForgotten, LeaseGone, LeaseGranted, LeaseRevoked, MemberEvent
+from kinstream.consume.fleet.known_shards import StreamSource
 from kinstream.consume.fleet.member import Member
 from kinstream.consume.lease.lease import Lease, lease_of
 from kinstream.consume.lease.lease_store import MemoryLeaseStore, MemoryLeaseTable
@@ -169,8 +170,7 @@ class Worker:
             options,
             self.clock,
             Random(f"{name} {fleet.next_number()}"),
-            fleet.list_shards,
-            fleet.start,
+            {None: StreamSource(fleet.list_shards, fleet.start)},
             self._act_on,
         )
         self._tasks: set[asyncio.Task[None]] = set()

@@ -23,6 +23,7 @@ class ScriptedTenure:
 
     def __init__(self, shard_id: str, position: Position = TRIM_HORIZON, *, shared: bool = True) -> None:
         self.shard = Shard(shard_id, HashKeyRange("0", str(2**128 - 1)), SequenceNumberRange("1"))
+        self.stream_name: str | None = None
         self.position = position
         self.idle_until: float | None = None
         self.pending: PendingCheckpoint | None = None

@@ -1,10 +1,10 @@
-"""Consumer for threads: reads records from one stream."""
+"""Consumer for threads: reads records from one stream or several."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, Unpack
@@ -35,7 +35,7 @@ POLL_INTERVAL = 0.01
 
 @checks_options
 class Consumer(OnStream):
-    """Reads records from one stream in threads: as an iterator, through a handler, or by single requests.
+    """Reads records from one stream or several in threads: as an iterator, through a handler, or by single requests.
 
     Delivery, order and checkpoints are those of `kinstream.Consumer`. `for record in consumer` and `batches()` return records
     in the calling thread, while the next ones are read in the background. `run` and `run_batches` call their handler in threads
@@ -52,7 +52,7 @@ class Consumer(OnStream):
     delivered again the next time.
 
     Args:
-        stream: The stream's name or ARN.
+        stream: The stream's name or ARN, or a list of them, which requires `application`.
         application: Name of the checkpoints in `lease_store`. This and all options below are those of `kinstream.Consumer`.
         lease_store: Store of the checkpoints. Requires `application`.
         fleet: Workers of the same `application` share the stream: failover, handoff, worker id, weight.
@@ -82,7 +82,7 @@ class Consumer(OnStream):
 
     def __init__(
         self,
-        stream: str,
+        stream: str | Sequence[str],
         *,
         application: str | None = None,
         lease_store: LeaseStore | None = None,

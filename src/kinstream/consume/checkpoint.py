@@ -24,15 +24,18 @@ class Checkpointer:
     """Stores the checkpoints of one shard.
 
     Args:
+        shard_id: ID of the shard, for events.
         tenure: Ownership of the shard.
         clock: Waits between attempts.
         stopping: Set when delivery of the shard is to stop.
         announce: Receives failed and successful operations.
     """
 
-    def __init__(self, tenure: Tenure, clock: Clock, stopping: asyncio.Event, announce: Reporter) -> None:
+    def __init__(
+        self, shard_id: str, tenure: Tenure, clock: Clock, stopping: asyncio.Event, announce: Reporter
+    ) -> None:
         self._tenure = tenure
-        self._shard_id = tenure.shard.shard_id
+        self._shard_id = shard_id
         self._clock = clock
         self._stopping = stopping
         self._announce = announce

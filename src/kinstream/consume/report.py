@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import msgspec
 
 from kinstream.clock import Clock
 from kinstream.consume.fetch.fetcher import Page
 from kinstream.consume.fetch.position import TRIM_HORIZON, Position
+from kinstream.consume.lease.lease import qualified_id
 from kinstream.consume.statistics import ConsumerStatistics, Counts
 from kinstream.consume.withhold import exception_info
 from kinstream.errors import ResourceInUse
@@ -108,6 +111,21 @@ class Reporter:
             self._aggregate("damaged", event.reason, event, "it was delivered as a plain record")
         if self._observe is not None:
             self._observe(event)
+
+    def of_stream(self, name: str | None) -> Callable[[Event], None]:
+        """Return a reporter of events of one of several streams: their shards get the name of the stream before their ids.
+
+        Args:
+            name: Name of the stream. None: the application reads one stream, and events are reported as they are.
+        """
+        if name is None:
+            return self
+
+        def report(event: Event) -> None:
+            shard_id = getattr(event, "shard_id", None)
+            self(event if shard_id is None else msgspec.structs.replace(event, shard_id=qualified_id(shard_id, name)))
+
+        return report
 
     def expired_unread(self, shard_id: str, position: Position) -> None:
         """Report a shard that expired before it was completed.

@@ -28,6 +28,19 @@ class Start:
             change(self.position), {shard_id: change(position) for shard_id, position in self.of_shards.items()}
         )
 
+    def of_stream(self, name: str | None) -> Start:
+        """Return the start in one stream.
+
+        Args:
+            name: Its name, which is before the ids of its shards in `of_shards`. None: the application reads one stream, and the
+                ids have no names before them.
+        """
+        if name is None or not self.of_shards:
+            return self
+        prefix = f"{name}:"
+        named = {key: position for key, position in self.of_shards.items() if key.startswith(prefix)}
+        return Start(self.position, {key.removeprefix(prefix): position for key, position in named.items()})
+
 
 def passed(
     shards: list[Shard], known: Mapping[str, Position], start: Start, open_since_start: set[str] | None

@@ -1,4 +1,4 @@
-"""Worker: reads the shards of a stream that a keeper grants, with one reader for each. Read this module first.
+"""Worker: reads the shards that a keeper grants, of one stream or several, with one reader for each. Read this module first.
 
     lease -> fetch (poll | fan-out) -> deaggregate -> deliver -> checkpoint
 
@@ -13,7 +13,7 @@ a `shard/reader.py:ShardReader` for each tenure, which reads that shard to its e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,6 +23,7 @@ from kinstream.consume.deliver.dispatcher import Dispatcher
 from kinstream.consume.fetch.ahead import Budget
 from kinstream.consume.fetch.position import LATEST_MARGIN, Position, from_now_on
 from kinstream.consume.lease.keeper import Forgotten, Granted, KeeperEvent, Lost, Revoked, not_alone
+from kinstream.consume.lease.lease import qualified_id
 from kinstream.consume.shard.context import ReaderContext, handled_for
 from kinstream.consume.shard.lifecycle import State
 from kinstream.consume.shard.reader import ShardReader
@@ -38,13 +39,14 @@ WATCH_INTERVAL = 1.0
 
 
 class Worker:
-    """Reads a stream once.
+    """Reads one stream or several, once.
 
     Args:
         plan: Options and collaborators.
 
     Attributes:
-        readers: The readers of shards that are being read here, or were read to their end, by shard id.
+        readers: The readers of shards that are being read here, or were read to their end, by shard id. If several streams are
+            read, the ids have the names of their streams before them.
         paused: True if all shards are paused, including shards that are not being read yet.
     """
 
@@ -56,7 +58,7 @@ class Worker:
         self._keeper = plan.keeper
         self._announce = plan.announce
         self._stopping = plan.stopping
-        self._context: ReaderContext | None = None
+        self._contexts: dict[str | None, ReaderContext] = {}
         self._dispatcher_of: Callable[[ShardReader], Dispatcher] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._reader_tasks: dict[asyncio.Task[None], ShardReader] = {}
@@ -158,7 +160,7 @@ class Worker:
 
     async def _start(self) -> None:
         plan = self._plan
-        await plan.shards.describe()
+        await self._describe()
         until = plan.client.service_time() if plan.until == "now" else plan.until
         began = self._clock.monotonic()
         start = plan.start.mapped(lambda position: self._from_now_on("start", position))
@@ -168,26 +170,30 @@ class Worker:
         await self._keeper.start(start, latest[0], alone=plan.until is not None)
         if self._stopping.is_set():
             return
-        self._context = ReaderContext(
-            coordinator=self,
-            fetcher=plan.fetcher,
-            budget=Budget(plan.handling.read_ahead_bytes, plan.fetcher.first_page_bytes),
-            errors=plan.errors,
-            dead_letters=DeadLetters(plan.stream.name),
-            listener=plan.listener,
-            dispatcher_of=self._dispatcher_of,
-            clock=self._clock,
-            service_time=plan.client.service_time,
-            announce=plan.announce,
-            max_batch_records=plan.handling.max_batch_records,
-            accepts_misrouted=plan.shards.accepts_any_key or plan.accepts_misrouted,
-            until=until,
-            until_is_start=plan.until == "now",
-            began=began,
-            latest=latest,
-            retention=plan.shards.retention,
-            manual=plan.manual,
-        )
+        first_page_bytes = max(each.fetcher.first_page_bytes for each in plan.streams.values())
+        budget = Budget(plan.handling.read_ahead_bytes, first_page_bytes)
+        for name, each in plan.streams.items():
+            self._contexts[name] = ReaderContext(
+                coordinator=self,
+                stream_name=each.stream.name,
+                fetcher=each.fetcher,
+                budget=budget,
+                errors=plan.errors,
+                dead_letters=DeadLetters(each.stream.name),
+                listener=plan.listener,
+                dispatcher_of=self._dispatcher_of,
+                clock=self._clock,
+                service_time=plan.client.service_time,
+                announce=plan.announce,
+                max_batch_records=plan.handling.max_batch_records,
+                accepts_misrouted=each.shards.accepts_any_key or plan.accepts_misrouted,
+                until=until,
+                until_is_start=plan.until == "now",
+                began=began,
+                latest=latest,
+                retention=each.shards.retention,
+                manual=plan.manual,
+            )
         self._begun = True
         self._changed.set()
         self._granting = self._spawn(self._keep_reading())
@@ -197,6 +203,13 @@ class Worker:
             self._keep_watching(),
         ):
             self._background_tasks.append(self._spawn(coroutine))
+
+    async def _describe(self) -> None:
+        """Describe the streams. Raises the first error after all were described."""
+        described = [each.shards.describe() for each in self._plan.streams.values()]
+        for outcome in await asyncio.gather(*described, return_exceptions=True):
+            if outcome is not None:
+                raise outcome
 
     def _from_now_on(self, field: str, position: Position) -> Position:
         return from_now_on(field, position, self._plan.client.service_time())
@@ -222,8 +235,9 @@ class Worker:
             if reader is not None and reader.state is State.ENDED and reader.cursor.may_end:
                 del self.readers[event.shard_id]
         else:
-            reader = self.readers.get(event.tenure.shard.shard_id)
-            if reader is None or reader.tenure is not event.tenure:
+            tenure = event.tenure
+            reader = self.readers.get(qualified_id(tenure.shard.shard_id, tenure.stream_name))
+            if reader is None or reader.tenure is not tenure:
                 return  # it has ended already
             if isinstance(event, Lost):
                 reader.lose()
@@ -231,8 +245,7 @@ class Worker:
                 self._leave(reader, event)
 
     def _read(self, granted: Granted) -> None:
-        assert self._context is not None
-        reader = ShardReader(granted.tenure, self._context)
+        reader = ShardReader(granted.tenure, self._contexts[granted.tenure.stream_name])
         self.readers[reader.shard_id] = reader
         if self._stopping.is_set():
             return  # `stop` releases it
@@ -284,13 +297,9 @@ class Worker:
         """Return True if a new listing lacks a shard. Raises as `Keeper.has_expired`."""
         return await self._keeper.has_expired(shard_id)
 
-    def ends_stored(self, shard_ids: tuple[str | None, ...]) -> bool:
+    def ends_stored(self, shard_ids: Iterable[str]) -> bool:
         """Return True if the ends of shards are stored, as far as this worker has read them."""
-        return all(
-            self.readers[shard_id].cursor.end_stored
-            for shard_id in shard_ids
-            if shard_id is not None and shard_id in self.readers
-        )
+        return all(self.readers[shard_id].cursor.end_stored for shard_id in shard_ids if shard_id in self.readers)
 
     # Background tasks.
 
@@ -349,8 +358,7 @@ class Worker:
 
     def status(self) -> ConsumerStatus:
         """Return the status of each shard, sorted by id, and of the workers that share the stream."""
-        retention = self._plan.shards.retention
-        shards = [self.readers[shard_id].status(retention) for shard_id in sorted(self.readers)]
+        shards = [reader.status() for _, reader in sorted(self.readers.items())]
         return ConsumerStatus(shards, self._keeper.status())
 
     # The end.
@@ -418,7 +426,7 @@ class Worker:
         finally:
             for reader in readers:
                 await reader.stop()
-            await self._plan.fetcher.close()
+            await asyncio.gather(*(each.fetcher.close() for each in self._plan.streams.values()))
             self._announce.stopped()
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -18,17 +19,29 @@ from kinstream.consume.report import Reporter
 from kinstream.consume.start import Start
 
 
+class StreamPlan(msgspec.Struct, frozen=True):
+    """One stream that a worker reads.
+
+    Attributes:
+        stream: The stream.
+        fetcher: Reads pages.
+        shards: Describes the stream.
+    """
+
+    stream: Stream
+    fetcher: Fetcher
+    shards: StreamShards
+
+
 class WorkerPlan(msgspec.Struct, frozen=True):
     """Options and collaborators of a worker.
 
     Attributes:
         client: Sends requests, and has the clock.
-        stream: The stream.
+        streams: The streams by name, as in `Tenure.stream_name`: None is the only stream of a worker that reads one.
         start: Start positions in shards without a checkpoint.
         until: Time at which reading ends, in seconds since 1970. "now": the time at which it begins. None: it does not end by
             itself.
-        fetcher: Reads pages.
-        shards: Describes the stream.
         keeper: Grants shards, and stores checkpoints.
         stopping: Set when reading is to stop.
         listener: The application's listener of shards. None: no listener.
@@ -41,11 +54,9 @@ class WorkerPlan(msgspec.Struct, frozen=True):
     """
 
     client: Client
-    stream: Stream
+    streams: Mapping[str | None, StreamPlan]
     start: Start
     until: float | Literal["now"] | None
-    fetcher: Fetcher
-    shards: StreamShards
     keeper: Keeper
     stopping: asyncio.Event
     listener: ShardListener | None

@@ -41,7 +41,7 @@ from kinstream.consume.lease.sole_keeper import SoleKeeper, SolePosition
 from kinstream.consume.report import Reporter
 from kinstream.consume.start import Start
 from kinstream.consume.worker import Worker
-from kinstream.consume.worker_plan import WorkerPlan
+from kinstream.consume.worker_plan import StreamPlan, WorkerPlan
 
 EVERYTHING = HashKeyRange("0", str(2**128 - 1))
 Script: TypeAlias = Callable[["Fetch", str, Position], AsyncGenerator[Page, None]]
@@ -137,11 +137,9 @@ class Case:
         shards = StreamShards(client, Stream.parse("events"), announce, stopping)
         plan: dict[str, Any] = {
             "client": client,
-            "stream": Stream.parse("events"),
+            "streams": {None: StreamPlan(Stream.parse("events"), self.fetch, shards)},
             "start": Start(),
             "until": None,
-            "fetcher": self.fetch,
-            "shards": shards,
             "keeper": self.keeper(Discoverer(shards), self.positions, "events", client.clock, stopping, announce),
             "stopping": stopping,
             "listener": None,

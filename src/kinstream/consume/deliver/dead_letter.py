@@ -91,7 +91,7 @@ def letter_fields(
         "time": time,
         "attempts": attempts,
         "stream": stream,
-        "shard_id": record.shard_id,
+        "shard_id": record.shard_id.removeprefix(f"{stream}:"),  # as in requests
         "sequence_number": record.sequence_number,
         "subsequence_number": record.subsequence_number,
         "partition_key": None if key is None else key[:PARTITION_KEY_MAX_CHARACTERS],

@@ -12,15 +12,25 @@ class RecordBatch(Sequence[ReceivedRecord[bytes]]):
     """A sequence of records of one shard, in the shard's order.
 
     Attributes:
-        shard_id: The shard.
+        shard_id: The shard. If the consumer reads several streams, with the name of its stream before it, such as
+            "orders:shardId-000000000000".
+        stream_name: Name of the stream.
         millis_behind_latest: Milliseconds from these records to the shard's newest record when they were read. None: unknown.
     """
 
-    __slots__ = ("_records", "millis_behind_latest", "shard_id")
+    __slots__ = ("_records", "millis_behind_latest", "shard_id", "stream_name")
 
-    def __init__(self, records: list[ReceivedRecord[bytes]], shard_id: str, millis_behind_latest: int | None) -> None:
+    def __init__(
+        self,
+        records: list[ReceivedRecord[bytes]],
+        shard_id: str,
+        millis_behind_latest: int | None,
+        *,
+        stream_name: str = "",
+    ) -> None:
         self._records = records
         self.shard_id: str = shard_id
+        self.stream_name: str = stream_name
         self.millis_behind_latest: int | None = millis_behind_latest
 
     @overload

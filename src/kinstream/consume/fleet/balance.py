@@ -68,7 +68,21 @@ def moves(view: View, me: str, *, handoff_timeout: float) -> list[Move]:
     """
     if not leads(view, me):
         return []
-    plan = _Plan(view, view.members())
+    found: list[Move] = []
+    for part, members in _parts(view, view.members()):
+        found += _moves(part, members, handoff_timeout + view.failover)
+    return found
+
+
+def _moves(view: View, members: Mapping[str, ObservedWorker], overdue: float) -> list[Move]:
+    """Return the decisions about the leases of a part of the view.
+
+    Args:
+        view: The part.
+        members: Workers that may get its leases.
+        overdue: Seconds after which a handoff is ended by force.
+    """
+    plan = _Plan(view, members)
     leavers = {worker_id for worker_id, worker in view.workers.items() if worker.leaving}
     available, leaving = [], []
     for key, lease in sorted(view.leases.items()):
@@ -84,7 +98,6 @@ def moves(view: View, me: str, *, handoff_timeout: float) -> list[Move]:
             leaving.append(lease)
     plan.set_targets(len(available) + len(leaving), [lease.lease.owner or lease.reader for lease in available])
     found: list[Move] = []
-    overdue = handoff_timeout + view.failover
     for lease in sorted(available, key=plan.order):
         to = plan.place(lease, lease.lease.owner, lease.reader)
         if to is None:
@@ -118,7 +131,15 @@ def successors(view: View, me: str) -> dict[str, str | None]:
         view: The rows.
         me: Id of the worker that leaves.
     """
-    plan = _Plan(view, {worker_id: worker for worker_id, worker in view.members().items() if worker_id != me}, me)
+    others = {worker_id: worker for worker_id, worker in view.members().items() if worker_id != me}
+    found: dict[str, str | None] = {}
+    for part, members in _parts(view, others):
+        found |= _successors(part, members, me)
+    return found
+
+
+def _successors(view: View, members: Mapping[str, ObservedWorker], me: str) -> dict[str, str | None]:
+    plan = _Plan(view, members, me)
     own: list[ObservedLease] = []
     found: dict[str, str | None] = {}
     for key, lease in sorted(view.leases.items()):
@@ -179,7 +200,11 @@ def uneven(view: View) -> bool:
 
     Leases of workers without a row are not counted: a leader cannot move them.
     """
-    plan = _Plan(view, view.members())
+    return any(_uneven(part, members) for part, members in _parts(view, view.members()))
+
+
+def _uneven(view: View, members: Mapping[str, ObservedWorker]) -> bool:
+    plan = _Plan(view, members)
     for key, lease in view.leases.items():
         if not lease.finished:
             if view.available(key):
@@ -188,6 +213,26 @@ def uneven(view: View) -> bool:
                 plan.add(lease, lease.lease.owner)
     plan.set_targets(0)
     return any(True for _ in plan.surplus(all_of_them=True))
+
+
+def _parts(view: View, members: Mapping[str, ObservedWorker]) -> list[tuple[View, Mapping[str, ObservedWorker]]]:
+    """Return parts of a view that are balanced apart, each with the workers that may get its leases.
+
+    There is one part if all workers read the same streams. Else the leases that the same workers may read are one part.
+    """
+    if len({member.streams for member in members.values()}) <= 1:
+        return [(view, members)]
+    readers = {
+        stream: frozenset(member for member in members if view.reads(member, stream))
+        for stream in {lease.lease.stream for lease in view.leases.values()}
+    }
+    parts: dict[frozenset[str], dict[str, ObservedLease]] = {}
+    for key, lease in view.leases.items():
+        parts.setdefault(readers[lease.lease.stream], {})[key] = lease
+    return [
+        (msgspec.structs.replace(view, leases=leases), {name: members[name] for name in sorted(names)})
+        for names, leases in parts.items()
+    ]
 
 
 class _Plan:

@@ -84,6 +84,8 @@ def claim_interval(failover: float) -> float:
 def adoptions(view: View, me: str, random: Random, *, max_leases: int | None = None) -> list[Write]:
     """Return available leases that no leader has assigned for a long time, and that this worker claims. 3X modes.
 
+    A lease of a stream that the leader does not read is claimed at once.
+
     It claims its share of them at a time, since other workers may adopt too. A worker that leaves adopts none.
 
     Args:
@@ -96,7 +98,13 @@ def adoptions(view: View, me: str, random: Random, *, max_leases: int | None = N
     if own is not None and own.leaving:
         return []
     unfinished = [lease for lease in view.leases.values() if not lease.finished]
-    left = [lease for lease in unfinished if view.available_for(lease.lease.key) > ADOPTION * view.failover]
+    leader = None if view.leader is None else view.leader.owner
+    left = [
+        lease
+        for lease in unfinished
+        if view.available_for(lease.lease.key) > ADOPTION * view.failover
+        or (leader is not None and view.available(lease.lease.key) and not view.reads(leader, lease.lease.stream))
+    ]
     held = sum(lease.reader == me for lease in unfinished)
     most = len(unfinished) if max_leases is None else max_leases
     count = min(max(1, _share(view, len(unfinished), me) - held), max(0, most - held), len(left))

@@ -1,9 +1,10 @@
-"""FleetKeeper: grants a worker its share of the shards of a stream, and connects the consumer's loop with the member's."""
+"""FleetKeeper: grants a worker its share of the shards, and connects the consumer's loop with the member's."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from functools import partial
 from random import Random
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -21,13 +22,15 @@ from kinstream.consume.fleet.holdings import (
     MemberEvent,
     StoreRecovered,
 )
+from kinstream.consume.fleet.known_shards import StreamSource
 from kinstream.consume.fleet.member import Member
 from kinstream.consume.fleet.member_thread import MemberHost, host_for
 from kinstream.consume.lease.keeper import Forgotten, Granted, KeeperEvent, Lost, Revoked
+from kinstream.consume.lease.lease import name_of, stream_identifier
 from kinstream.consume.lease.lease_store import LeaseTable
 from kinstream.consume.report import Reporter
 from kinstream.consume.start import Start
-from kinstream.errors import ClosedError, KinesisError
+from kinstream.errors import ClosedError, ConfigError, KinesisError
 from kinstream.events import StartShardNotFound
 from kinstream.record import ChildShard, FleetStatus, PendingCheckpoint, Shard
 
@@ -41,7 +44,7 @@ class FleetKeeper:
         table: The leases. It is used in the loop of the member only.
         worker_id: ID of this worker.
         options: Options of the fleet.
-        shards: Lists the shards.
+        streams: Lists the shards of each stream, by its name. None is the only stream of an application that reads one.
         clock: The clock of the consumer.
         announce: Receives events.
     """
@@ -51,14 +54,14 @@ class FleetKeeper:
         table: LeaseTable,
         worker_id: str,
         options: Fleet,
-        shards: StreamShards,
+        streams: Mapping[str | None, StreamShards],
         clock: Clock,
         announce: Reporter,
     ) -> None:
         self._table = table
         self._worker_id = worker_id
         self._options = options
-        self._shards = shards
+        self._streams = streams
         self._clock = clock
         self._announce = announce
         self._since: float | None = None
@@ -90,10 +93,12 @@ class FleetKeeper:
 
         Raises:
             UsageError: `alone` is True, and another worker holds leases. Nothing was written.
-            ConfigError: The application's mode is not supported, or the stream was created again. Nothing was written.
+            ConfigError: The application's mode is not supported, the stream was created again, or the identifiers of several
+                streams are not known. Nothing was written.
             KinesisError: The store fails or refuses, or the shards could not be listed.
         """
         self._since = start.position.timestamp
+        identifiers = {name: self._identifier(name) for name in self._streams}
         host = self._host = host_for(self._clock, shared=self._table.shared)
         act = host.here(self._act_on)
         self._member = Member(
@@ -102,8 +107,13 @@ class FleetKeeper:
             self._options,
             self._clock,
             Random(),
-            lambda: host.ask(self._list()),
-            start.mapped(lambda position: position.since(latest)),
+            {
+                identifier: StreamSource(
+                    partial(self._listed, host, name),
+                    start.of_stream(name).mapped(lambda position: position.since(latest)),
+                )
+                for name, identifier in identifiers.items()
+            },
             act,
         )
         await host.call(self._member.begin(alone=alone))
@@ -121,11 +131,27 @@ class FleetKeeper:
         except KinesisError as error:
             self._events.put_nowait(error)
 
-    async def _list(self) -> ShardListing:
+    def _identifier(self, name: str | None) -> str | None:
+        """Return the identifier of a stream in the keys of its leases. None: the application reads one stream."""
+        if name is None:
+            return None
+        shards = self._streams[name]
+        if shards.account is None or shards.created is None:
+            raise ConfigError(
+                f"stream {name!r}: its account and its time of creation are not known, which the keys of the leases of several"
+                " streams have: allow the action kinesis:DescribeStreamSummary"
+            )
+        return stream_identifier(shards.account, name, shards.created)
+
+    async def _listed(self, host: MemberHost, name: str | None) -> ShardListing:
+        """List the shards of a stream. Called in the loop of the member."""
+        return await host.ask(self._list(self._streams[name]))
+
+    async def _list(self, stream: StreamShards) -> ShardListing:
         if self._member is None or not self._member.begun:
-            return await self._shards.first(self._since)
-        shards = await self._shards.again()
-        return await self._shards.list() if shards is None else ShardListing(shards)
+            return await stream.first(self._since)
+        shards = await stream.again()
+        return await stream.list() if shards is None else ShardListing(shards)
 
     async def run(self) -> None:
         """Wait for the end of the member, which `stop` causes. Its leases are renewed until then, even after a cancellation."""
@@ -192,7 +218,10 @@ class FleetKeeper:
 
     async def has_expired(self, shard_id: str) -> bool:
         """Return True if a new listing lacks a shard."""
-        return all(shard.shard_id != shard_id for shard in (await self._shards.list()).shards)
+        name: str | None = None
+        if None not in self._streams:
+            name, _, shard_id = shard_id.partition(":")
+        return all(shard.shard_id != shard_id for shard in (await self._streams[name].list()).shards)
 
     def owner_of(self, shard_id: str) -> str | None:
         """Return the id of the worker that holds a shard's lease, as last seen."""
@@ -217,6 +246,7 @@ class FleetTenure:
     def __init__(self, held: HeldLease, member: Member, host: MemberHost) -> None:
         lease = held.lease
         self.shard: Shard = held.shard
+        self.stream_name: str | None = None if lease.stream is None else name_of(lease.stream)
         self.position: Position = lease.checkpoint
         self.idle_until: float | None = lease.idle_until
         self.pending: PendingCheckpoint | None = None

@@ -37,7 +37,7 @@ def fleet_status(
     owners: defaultdict[str, list[str]] = defaultdict(list)
     handoffs, unowned = [], {}
     for key, observed in sorted(view.leases.items()):
-        shard_id = observed.lease.shard_id
+        shard_id = observed.lease.qualified_id
         if key in mine:
             owners[me].append(shard_id)
         elif observed.finished or observed.reader == me:

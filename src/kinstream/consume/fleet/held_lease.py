@@ -258,7 +258,7 @@ class HeldLease:
         if not self.ended and self._terms.now() >= self.expires:
             self.lose()
         if self.ended:
-            raise lease_lost(self.shard.shard_id)
+            raise lease_lost(self._lease.qualified_id)
 
     def _left(self) -> float:
         """Return the seconds until the lease expires. A write must not be in flight for longer."""
@@ -308,7 +308,7 @@ class HeldLease:
             self._final = stored
             self.rival = holder == me and not ended
             self.lose()
-            raise lease_lost(self.shard.shard_id)
+            raise lease_lost(self._lease.qualified_id)
         self._known(row, self._sent if self._unresolved is None else self._unresolved)
 
     def _known(self, row: Row, sent: float) -> None:

@@ -337,12 +337,12 @@ class Holdings:
 
     def _failed(self, held: HeldLease, error: KinesisError) -> None:
         self._failing.add(held)
-        self._emit(CheckpointFailed(held.shard.shard_id, error, "lease"))
+        self._emit(CheckpointFailed(held.lease.qualified_id, error, "lease"))
 
     def _succeeded(self, held: HeldLease) -> None:
         if held in self._failing:
             self._failing.discard(held)
-            self._emit(StoreRecovered(held.shard.shard_id, "lease"))
+            self._emit(StoreRecovered(held.lease.qualified_id, "lease"))
 
     async def inspect(self, held: HeldLease) -> None:
         """Read the row of a held lease, and notice a handoff or another owner.
@@ -409,7 +409,7 @@ class Holdings:
 
     def complete(self, held: HeldLease) -> None:
         """Note that all records of a shard were delivered, so that its children may be granted."""
-        self.completed[held.key] = held.shard.shard_id
+        self.completed[held.key] = held.lease.qualified_id
         self._parent_completed.set()
 
     def may_be_granted(self, lease: Lease) -> bool:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 
+import msgspec
+
 from kinstream.consume.discover import ShardListing
 from kinstream.consume.lease.lease import Lease
+from kinstream.consume.start import Start
 from kinstream.errors import NotFound
 from kinstream.record import ChildShard, HashKeyRange, SequenceNumberRange, Shard
 
@@ -13,8 +16,20 @@ EVERY_HASH_KEY = HashKeyRange("0", str(2**128 - 1))
 """Range of a shard if its lease has none, as in early versions of the KCL."""
 
 
+class StreamSource(msgspec.Struct, frozen=True):
+    """One stream that a worker reads.
+
+    Attributes:
+        list_shards: Lists its shards. Raises NotFound only if the stream does not exist any more.
+        start: Start positions if it has no leases.
+    """
+
+    list_shards: Callable[[], Awaitable[ShardListing]]
+    start: Start
+
+
 class KnownShards:
-    """Lists the shards, and returns the shard of a lease.
+    """Lists the shards of one stream, and returns the shard of a lease.
 
     Args:
         list_shards: Lists the shards.

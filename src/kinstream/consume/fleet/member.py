@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from random import Random
 from typing import Any, TypeVar
 
@@ -24,9 +25,10 @@ from kinstream.consume.fleet.cpu_usage import CpuUsage
 from kinstream.consume.fleet.fleet_status import fleet_status
 from kinstream.consume.fleet.held_lease import HeldLease, Terms
 from kinstream.consume.fleet.holdings import Holdings, MemberEvent, StoreRecovered
-from kinstream.consume.fleet.known_shards import KnownShards
+from kinstream.consume.fleet.known_shards import KnownShards, StreamSource
 from kinstream.consume.fleet.mode import announcement, announces, measures_cpu
 from kinstream.consume.fleet.scanner import Scanner
+from kinstream.consume.fleet.streams import of_streams
 from kinstream.consume.fleet.upkeep import CONCURRENT_WRITES, Upkeep
 from kinstream.consume.fleet.view import View
 from kinstream.consume.lease import changes
@@ -35,7 +37,6 @@ from kinstream.consume.lease.keeper import not_alone
 from kinstream.consume.lease.lease import lease_key, lease_of
 from kinstream.consume.lease.lease_store import LeaseTable
 from kinstream.consume.lease.row import RowKind
-from kinstream.consume.start import Start
 from kinstream.errors import AccessDenied, ConfigError, KinesisError, LeaseLost, NotFound, UsageError
 from kinstream.events import CheckpointFailed, LeaderChanged
 from kinstream.record import ChildShard, FleetStatus
@@ -73,8 +74,7 @@ class Member:
         options: Options of the fleet.
         clock: The time.
         random: Jitter, and decisions between equal leases.
-        shards: Lists the shards. Raises NotFound only if the stream does not exist any more.
-        start: Start positions in a stream without leases.
+        streams: The streams by identifier. None is the only stream of an application that reads one.
         emit: Receives each event.
 
     Attributes:
@@ -89,8 +89,7 @@ class Member:
         options: Fleet,
         clock: Clock,
         random: Random,
-        shards: Callable[[], Awaitable[ShardListing]],
-        start: Start,
+        streams: Mapping[str | None, StreamSource],
         emit: Callable[[MemberEvent], None],
     ) -> None:
         self.worker_id = worker_id
@@ -100,8 +99,9 @@ class Member:
         self._emit = emit
         self._terms = Terms(worker_id, options.failover, lambda: lease_time(clock))
         self._table = CheckedTable(table, clock, options.failover / 3)
-        self._scanner = Scanner(self._table, self._terms, options.compatible)
-        self._shards = KnownShards(shards)
+        names = None if None in streams else frozenset(name for name in streams if name is not None)
+        self._scanner = Scanner(self._table, self._terms, options.compatible, names)
+        self._shards = {name: KnownShards(source.list_shards) for name, source in streams.items()}
         self.holdings = Holdings(
             self._table,
             self._scanner,
@@ -109,11 +109,14 @@ class Member:
             options.handoff_timeout,
             clock,
             random,
-            self._shards.of,
+            lambda lease: self._shards[lease.stream].of(lease),
             emit,
             self._notice_rival,
         )
-        self._upkeep = Upkeep(self._scanner, self.holdings, self._shards, start, clock, self._terms.now)
+        self._upkeep = {
+            name: Upkeep(self._scanner, self.holdings, self._shards[name], source.start, name, clock, self._terms.now)
+            for name, source in streams.items()
+        }
         self._instance = str(uuid.UUID(int=random.getrandbits(128), version=4))
         self._cpu = CpuUsage()
         self._started = 0.0
@@ -162,7 +165,7 @@ class Member:
             self._beginning = None
 
     async def _begin(self, alone: bool) -> None:
-        listing = asyncio.create_task(self._shards.refresh(), name="kinstream-fleet")
+        listing = asyncio.create_task(self._list(), name="kinstream-fleet")
         try:
             await self._firmly(lambda: self._table.open(self.worker_id))
             view = await self._firmly(self._scanner.scan)
@@ -183,17 +186,19 @@ class Member:
             listing.cancel()
             with suppress(asyncio.CancelledError, KinesisError):
                 await listing
-        self._upkeep.check(shards)
+        for stream, upkeep in self._upkeep.items():
+            upkeep.check(shards[stream])
         self._keeping = asyncio.create_task(self.holdings.keep(), name="kinstream-fleet")
         await self._firmly(self._announce)
-        await self._firmly(lambda: self._upkeep.create_missing(shards))
+        for stream in self._upkeep:
+            await self._firmly(partial(self._upkeep[stream].create_missing, shards[stream]))
         await self._firmly(self._take_first)
         self._succeeded("begin")
         self.begun = True
 
     async def _wait_for_others(self, view: View) -> View:
         """Wait until the leases of other workers have expired. Raises UsageError if one of them renews its leases."""
-        while others := claim.holders(view, self.worker_id):
+        while others := claim.holders(self._scanner.own, self.worker_id):
             running = [worker for worker in others if view.seen_renewing(worker)]
             if running:
                 raise not_alone(running)
@@ -201,8 +206,18 @@ class Member:
             view = await self._firmly(self._scanner.scan)
         return view
 
+    async def _list(self) -> dict[str | None, ShardListing]:
+        """List the shards of all streams. Raises the first error after all were listed."""
+        found = await asyncio.gather(*(shards.refresh() for shards in self._shards.values()), return_exceptions=True)
+        listings: dict[str | None, ShardListing] = {}
+        for stream, listing in zip(self._shards, found, strict=True):
+            if isinstance(listing, BaseException):
+                raise listing
+            listings[stream] = listing
+        return listings
+
     async def _take_first(self) -> None:
-        await self._all(self.holdings.acquire, claim.retained(self._scanner.view, self.worker_id))
+        await self._all(self.holdings.acquire, claim.retained(self._scanner.own, self.worker_id))
         await self._decide()
 
     async def _firmly(self, operation: Callable[[], Awaitable[T]]) -> T:
@@ -288,8 +303,9 @@ class Member:
         """
         self._emit(CheckpointFailed("", error, "leases"))
         self._failing.add(name)
-        if self._shards.lost is not None:
-            raise self._shards.lost
+        lost = next((shards.lost for shards in self._shards.values() if shards.lost is not None), None)
+        if lost is not None:
+            raise lost
         refusal = self._table.refusal(self._options.failover)
         if refusal is not None and not self.holdings.held():
             raise refusal
@@ -323,17 +339,18 @@ class Member:
             await self._take_lead()
             if leader.leads(self._scanner.view, me):
                 timeout = self._options.handoff_timeout
-                await self._all(self._execute, balance.moves(self._scanner.view, me, handoff_timeout=timeout))
+                await self._all(self._execute, balance.moves(self._scanner.own, me, handoff_timeout=timeout))
                 await self._all(self._scanner.write, leader.stale_workers(self._scanner.view))
-            view, most = self._scanner.view, self._options.max_leases
+            view, most = self._scanner.own, self._options.max_leases
             await self._all(self.holdings.acquire, claim.adoptions(view, me, self._random, max_leases=most))
         else:
-            view, most = self._scanner.view, self._options.max_leases
+            view, most = self._scanner.own, self._options.max_leases
             await self._all(self.holdings.acquire, claim.claims(view, me, self._random, max_leases=most))
         await self._resolve()
-        if self._looks_after():
-            await self._upkeep.look_after()
-        self._upkeep.forget_deleted()
+        for stream, upkeep in self._upkeep.items():
+            if self._looks_after(stream):
+                await upkeep.look_after()
+            upkeep.forget_deleted()
 
     async def _take_lead(self) -> None:
         view, mode = self._scanner.view, self._scanner.mode
@@ -343,17 +360,21 @@ class Member:
                 await self._scanner.write(lock)
                 self._notice_leader()
 
-    def _looks_after(self) -> bool:
-        """True if this worker creates and deletes leases for all: the leader, or without one the owner with the lowest id."""
+    def _looks_after(self, stream: str | None) -> bool:
+        """Return True if this worker creates and deletes the leases of a stream for all workers.
+
+        It is the leader, or without one the owner of leases of the stream with the lowest id.
+        """
         view = self._scanner.view
         if self._scanner.mode.assigns:
             return leader.leads(view, self.worker_id)
-        owners = {observed.reader for observed in view.leases.values() if not view.expired(observed.lease.key)}
+        leases = [observed for observed in view.leases.values() if observed.lease.stream == stream]
+        owners = {observed.reader for observed in leases if not view.expired(observed.lease.key)}
         return self.worker_id == min((owner for owner in owners if owner is not None), default=None)
 
     async def _resolve(self) -> None:
         """Follow the leases that name this worker and that it does not hold: new ones, and handoffs of an earlier process."""
-        for key, observed in self._scanner.view.leases.items():
+        for key, observed in self._scanner.own.leases.items():
             lease = observed.lease
             if key in self.holdings or observed.finished:
                 continue
@@ -434,8 +455,10 @@ class Member:
         if not keys:
             return
         rows = await asyncio.gather(*(self._scanner.get(RowKind.LEASE, key) for key in keys))
-        successors = balance.successors(self._scanner.view, self.worker_id)
+        successors = balance.successors(self._scanner.own, self.worker_id)
         for lease in [lease_of(row) for row in rows if row is not None]:
+            if lease.stream not in self._upkeep:
+                continue
             if lease.owner == self.worker_id and lease.checkpoint_owner is None and not lease.checkpoint.ended:
                 to = successors.get(lease.key)
                 await self._scanner.write(changes.release(lease) if to is None else changes.assign(lease, to))
@@ -473,7 +496,7 @@ class Member:
                         lease = None if row is None else lease_of(row)
                         if row is None or lease is None or lease.owner != self.worker_id:
                             return
-                        if lease.stream is not None:
+                        if lease.stream not in self._upkeep:
                             self._foreign.add(key)
                             return
                         if lease.checkpoint_owner in (None, self.worker_id):
@@ -521,6 +544,7 @@ class Member:
                         time,
                         instance=self._instance,
                         started=self._started,
+                        streams=self._scanner.streams,
                         weight=self._options.weight,
                         max_leases=self._options.max_leases,
                         leaving=self._leaving,
@@ -615,9 +639,9 @@ class Member:
             held: Lease of the shard. All of its records were delivered.
             children: Its children. If it is empty, the shards are listed.
         """
-        ids = await self._upkeep.complete(held, children)
+        stream = held.lease.stream
+        ids = await self._upkeep[stream].complete(held, children)
         if ids and self._may_adopt():
-            stream = held.lease.stream
             await self._all(self._adopt, [lease_key(shard_id, stream) for shard_id in ids])
         return ids
 
@@ -679,7 +703,7 @@ class Member:
             return
         with suppress(KinesisError):
             await self._scanner.scan(older_than=self._options.failover / 3)
-        view, me = self._scanner.view, self.worker_id
+        view, me = self._scanner.own, self.worker_id
         successors = balance.successors(view, me)
 
         async def hand_off(held: HeldLease) -> None:
@@ -739,9 +763,9 @@ class Member:
 
     @property
     def lease_shards(self) -> frozenset[str]:
-        """Ids of the shards that have leases, as last seen."""
+        """Ids of the shards that have leases, as last seen. With the names of their streams, if there are several."""
         view = self._scanner.known
-        return frozenset() if view is None else frozenset(each.lease.shard_id for each in view.leases.values())
+        return frozenset() if view is None else frozenset(each.lease.qualified_id for each in view.leases.values())
 
     @property
     def waiting(self) -> bool:
@@ -752,18 +776,22 @@ class Member:
         leases = [held.lease for held in self.holdings.held() if not held.granted]
         leases += [
             observed.lease
-            for key, observed in view.leases.items()
+            for key, observed in of_streams(view, self._scanner.streams).leases.items()
             if not observed.finished and (observed.reader in (None, self.worker_id) or view.expired(key))
             if key not in self.holdings and not self.holdings.finished(key)
         ]
         return any(map(self.holdings.may_be_granted, leases))
 
     def owner_of(self, shard_id: str) -> str | None:
-        """Return the worker that reads a shard, as last seen. None: none, or unknown."""
+        """Return the worker that reads a shard, as last seen. None: none, or unknown.
+
+        Args:
+            shard_id: ID of the shard, as `Lease.qualified_id`.
+        """
         view = self._scanner.known
         if view is None:
             return None
-        return next((o.reader for o in view.leases.values() if o.lease.shard_id == shard_id), None)
+        return next((o.reader for o in view.leases.values() if o.lease.qualified_id == shard_id), None)
 
     def snapshot(self) -> FleetStatus | None:
         """Return the status of the application, as last seen. None before the first scan."""

@@ -173,6 +173,7 @@ def announcement(
     *,
     instance: str,
     started: float,
+    streams: frozenset[str] | None = None,
     weight: float = 1.0,
     max_leases: int | None = None,
     leaving: bool = False,
@@ -189,6 +190,7 @@ def announcement(
         time: Time of the store, in seconds since 1970.
         instance: Distinguishes two processes with the same worker id.
         started: Time of the store at which this process was started, in seconds since 1970.
+        streams: Identifiers of the streams that the worker reads. None: the application reads one stream.
         weight: Share of the leases that the worker gets, compared to the others.
         max_leases: Maximum number of leases that it reads. None: no maximum.
         leaving: True if the worker has begun to stop.
@@ -214,6 +216,8 @@ def announcement(
     assert isinstance(extras, dict)
     # Milliseconds make each announcement differ, also if two of them are in the same second.
     extras = {**extras, "started": started, "at": round(time * 1000)}
+    if streams is not None:
+        extras["streams"] = sorted(streams)
     if max_leases is not None:
         extras["max_leases"] = max_leases
     if leaving or ended:

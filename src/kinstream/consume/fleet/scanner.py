@@ -8,7 +8,7 @@ from typing import Literal
 from kinstream.consume.fleet.checked_table import CheckedTable
 from kinstream.consume.fleet.held_lease import Terms
 from kinstream.consume.fleet.mode import Mode, follow, mode_of
-from kinstream.consume.fleet.streams import check_format
+from kinstream.consume.fleet.streams import check_format, of_streams
 from kinstream.consume.fleet.view import View, forget_row, observe, observe_row
 from kinstream.consume.lease.row import Row, RowKind, Write, Written
 
@@ -20,19 +20,25 @@ class Scanner:
         table: The table.
         terms: Properties of the worker.
         compatible: Mode of a new application, as `Fleet.compatible`.
+        streams: Identifiers of the streams that this worker reads. None: the application reads one stream.
 
     Attributes:
+        streams: As given.
         mode: Mode of the application as of the last scan.
         scanned_at: Time of the last scan, by the lease clock. None: not yet.
     """
 
-    def __init__(self, table: CheckedTable, terms: Terms, compatible: Literal["2x"] | None) -> None:
+    def __init__(
+        self, table: CheckedTable, terms: Terms, compatible: Literal["2x"] | None, streams: frozenset[str] | None
+    ) -> None:
+        self.streams: frozenset[str] | None = streams
         self.mode: Mode = Mode.UNDECIDED
         self.scanned_at: float | None = None
         self._table = table
         self._terms = terms
         self._compatible: Literal["2x"] | None = compatible
         self._view: View | None = None
+        self._own: tuple[View, View] | None = None
         self._lock = asyncio.Lock()
 
     @property
@@ -40,6 +46,14 @@ class Scanner:
         """The rows as last seen. It requires a scan."""
         assert self._view is not None
         return self._view
+
+    @property
+    def own(self) -> View:
+        """The rows as last seen, without the leases of streams that this worker does not read. Decisions are based on it."""
+        view = self.view
+        if self._own is None or self._own[0] is not view:
+            self._own = view, of_streams(view, self.streams)
+        return self._own[1]
 
     @property
     def known(self) -> View | None:
@@ -63,7 +77,7 @@ class Scanner:
             dead = await self._table.dead(self._workers())
             now = self._terms.now()
             view = observe(self._view, listing, now, time, failover=self._terms.failover, dead=dead)
-            check_format(view, self._table.name, several=False)
+            check_format(view, self._table.name, several=self.streams is not None)
             mode = mode_of(view, self._compatible)
             self._view = view
             self.mode = mode if self.scanned_at is None else follow(self.mode, mode)

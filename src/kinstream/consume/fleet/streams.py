@@ -6,6 +6,10 @@ that wrote to a table of the other would create leases that the other workers ca
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import msgspec
+
 from kinstream.consume.fleet.view import View
 from kinstream.errors import ConfigError
 
@@ -34,3 +38,21 @@ def check_format(view: View, table: str, *, several: bool) -> None:
         f"{table}: the lease {foreign[0]!r} is that of an application that reads several streams, and this consumer reads one."
         " Nothing was written. Give the streams as a list, or use another application name and another table"
     )
+
+
+def of_streams(view: View, streams: frozenset[str] | None) -> View:
+    """Return the view without the leases of streams that this worker does not read. They are never written.
+
+    Args:
+        view: The rows.
+        streams: Identifiers of the streams that this worker reads. None: the application reads one stream.
+    """
+    if streams is None or all(observed.lease.stream in streams for observed in view.leases.values()):
+        return view
+    leases = {key: observed for key, observed in view.leases.items() if observed.lease.stream in streams}
+    return msgspec.structs.replace(view, leases=leases)
+
+
+def others(view: View, streams: Iterable[str]) -> list[str]:
+    """Return the identifiers of the streams that have leases and that this worker does not read."""
+    return sorted({str(observed.lease.stream) for observed in view.leases.values()} - set(streams))

@@ -27,13 +27,14 @@ is doubled."""
 
 
 class Upkeep:
-    """Creates and deletes leases.
+    """Creates and deletes the leases of one stream.
 
     Args:
         scanner: The rows.
         holdings: The leases of this worker.
         shards: The shards.
         start: Start positions in a stream without leases.
+        stream: Identifier of the stream if the application reads several streams. None: it reads one.
         clock: Sleeps.
         now: The lease clock.
     """
@@ -44,6 +45,7 @@ class Upkeep:
         holdings: Holdings,
         shards: KnownShards,
         start: Start,
+        stream: str | None,
         clock: Clock,
         now: Callable[[], float],
     ) -> None:
@@ -51,6 +53,7 @@ class Upkeep:
         self._holdings = holdings
         self._shards = shards
         self._start = start
+        self._stream = stream
         self._clock = clock
         self._now = now
         self._audit = shard_sync.Audit()
@@ -62,7 +65,7 @@ class Upkeep:
         Raises:
             ConfigError: The stream was deleted and created again under the same name.
         """
-        recreated = shard_sync.recreated(self._leases(), listing.shards)
+        recreated = shard_sync.recreated(self._leases(), listing.shards, self._stream)
         if recreated:
             lease = recreated[0]
             raise ConfigError(
@@ -77,11 +80,11 @@ class Upkeep:
             KinesisError: The store failed, or the shards could not be listed.
         """
         leases = self._leases()
-        newest = max((lease.shard_id for lease in leases.values() if lease.stream is None), default="")
+        newest = max((lease.shard_id for lease in leases.values()), default="")
         if newest > max((shard.shard_id for shard in listing.shards), default=""):
             # The shards were listed before a split or a merge. The lease of a finished parent may be deleted, and is not missing.
             listing = await self._shards.refresh()
-        missing = shard_sync.missing(listing.shards, leases, self._start, listing.open_since)
+        missing = shard_sync.missing(listing.shards, leases, self._start, listing.open_since, self._stream)
         missing = [lease for lease in missing if not self._holdings.row_deleted(lease.key)]
         created: set[str] = set()
         while missing:
@@ -172,7 +175,7 @@ class Upkeep:
         listed = None
         if any(not lease.children for lease in finished):
             await self._shards.refresh()
-            listed = {"": self._shards.listed or set()}
+            listed = {self._stream or "": self._shards.listed or set()}
         for key in shard_sync.deletable(leases, listed):
             await self._scanner.write(changes.delete(key))
             self._holdings.forget(key)
@@ -190,4 +193,5 @@ class Upkeep:
                 raise outcome
 
     def _leases(self) -> dict[str, Lease]:
-        return {key: observed.lease for key, observed in self._scanner.view.leases.items()}
+        leases = self._scanner.view.leases
+        return {key: observed.lease for key, observed in leases.items() if observed.lease.stream == self._stream}

@@ -88,6 +88,7 @@ class ObservedWorker(msgspec.Struct, frozen=True):
         started: Time of the store at which the worker was started, in seconds since 1970. 0: unknown.
         weight: Share of the leases that the worker gets, compared to the others.
         max_leases: Maximum number of leases that it reads. None: no maximum.
+        streams: Identifiers of the streams that it reads. None: unknown, or the application reads one stream.
         leaving: True if the worker has begun to stop, and gets no more leases.
         ended: True if the worker has stopped in good order. It reads none of the leases that still name it.
         failing: True if a KCL worker reports that it cannot measure its load, and gets no more leases.
@@ -102,6 +103,7 @@ class ObservedWorker(msgspec.Struct, frozen=True):
     started: float = 0.0
     weight: float = 1.0
     max_leases: int | None = None
+    streams: frozenset[str] | None = None
     leaving: bool = False
     ended: bool = False
     failing: bool = False
@@ -221,6 +223,11 @@ class View(msgspec.Struct, frozen=True):
             for worker_id, worker in self.workers.items()
             if not worker.leaving and not worker.failing and self.alive(worker_id)
         }
+
+    def reads(self, worker_id: str, stream: str | None) -> bool:
+        """Return True if a worker reads a stream. A KCL worker is assumed to read all streams of the application."""
+        worker = self.workers.get(worker_id)
+        return worker is None or worker.streams is None or stream in worker.streams
 
     def joined(self, worker_id: str) -> bool:
         """Return True if a worker was started since the current unrest began, in which workers join and leave."""
@@ -438,7 +445,7 @@ def _worker(
         moved = previous.moved if values == previous.row.values else now
     first_seen = previous.first_seen if previous is not None else NEVER if first else now
     weight, most = _number(found.get("weight")), found.get("max_leases")
-    statistics = values.get("sts")
+    statistics, streams = values.get("sts"), found.get("streams")
     return ObservedWorker(
         row=row,
         moved=moved,
@@ -448,6 +455,7 @@ def _worker(
         started=_number(found.get("started")) or 0.0,
         weight=weight if weight is not None and 0 < weight < math.inf else 1.0,
         max_leases=most if isinstance(most, int) and not isinstance(most, bool) and most >= 0 else None,
+        streams=frozenset(filter(_is_text, streams)) if isinstance(streams, list) else None,
         leaving=found.get("leaving") is True,
         ended=found.get("ended") is True,
         failing=isinstance(statistics, dict) and any(_failed(one) for one in statistics.values()),
@@ -482,6 +490,10 @@ def _text(row: Row) -> str | None:
         return None
     found = row.values.get(column)
     return found if isinstance(found, str) else ""
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _number(value: Any) -> float | None:

@@ -23,6 +23,7 @@ class Tenure(Protocol):
 
     Attributes:
         shard: The shard.
+        stream_name: Name of its stream if the application reads several streams. None: it reads one.
         position: The stored checkpoint, or the start position.
         idle_until: As stored with the checkpoint: all records before this time are completed. None: unknown.
         pending: A checkpoint that another worker prepared and did not complete. None: there is none.
@@ -30,6 +31,7 @@ class Tenure(Protocol):
     """
 
     shard: Shard
+    stream_name: str | None
     position: Position
     idle_until: float | None
     pending: PendingCheckpoint | None
@@ -101,7 +103,11 @@ class Lost(msgspec.Struct, frozen=True):
 
 
 class Forgotten(msgspec.Struct, frozen=True):
-    """The lease of a shard that was completed here is deleted, because the shard has expired."""
+    """The lease of a shard that was completed here is deleted, because the shard has expired.
+
+    Attributes:
+        shard_id: ID of the shard. If the application reads several streams, with the name of its stream before it.
+    """
 
     shard_id: str
 
@@ -110,7 +116,10 @@ KeeperEvent: TypeAlias = Granted | Revoked | Lost | Forgotten
 
 
 class Keeper(Protocol):
-    """Grants shards to this worker."""
+    """Grants shards to this worker.
+
+    If the application reads several streams, the ids of shards here have the names of their streams before them.
+    """
 
     @property
     def others(self) -> frozenset[str]:

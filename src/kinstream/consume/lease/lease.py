@@ -94,6 +94,11 @@ class Lease(msgspec.Struct, frozen=True):
         """The shard's id (shardId)."""
         return self.key if self.stream is None else self.key.removeprefix(f"{self.stream}:")
 
+    @property
+    def qualified_id(self) -> str:
+        """The shard's id as the application sees it: with the stream's name before it if it reads several streams."""
+        return qualified_id(self.shard_id, None if self.stream is None else name_of(self.stream))
+
 
 def lease_key(shard_id: str, stream: str | None = None) -> str:
     """Return the key of a shard's lease.
@@ -103,6 +108,32 @@ def lease_key(shard_id: str, stream: str | None = None) -> str:
         stream: Identifier of the stream, if one application reads several streams.
     """
     return shard_id if stream is None else f"{stream}:{shard_id}"
+
+
+def stream_identifier(account: str, name: str, created: float) -> str:
+    """Return the identifier of a stream in the leases of an application that reads several (KCL, `StreamIdentifier`).
+
+    Args:
+        account: Account ID.
+        name: Name of the stream.
+        created: Time at which the stream was created, in seconds since 1970. A stream that is created again is another one.
+    """
+    return f"{account}:{name}:{int(created)}"
+
+
+def name_of(stream: str) -> str:
+    """Return the name of a stream from its identifier."""
+    return stream.split(":")[1]
+
+
+def qualified_id(shard_id: str, stream_name: str | None) -> str:
+    """Return the id of a shard as the application sees it, such as "orders:shardId-000000000000".
+
+    Args:
+        shard_id: The shard's id, which is unique in its stream only.
+        stream_name: Name of its stream if the application reads several streams. None: it reads one.
+    """
+    return shard_id if stream_name is None else f"{stream_name}:{shard_id}"
 
 
 def lease_of(row: Row) -> Lease:

@@ -192,6 +192,7 @@ class SoleTenure:
 
     def __init__(self, shard: Shard, saved: SolePosition, keeper: SoleKeeper) -> None:
         self.shard: Shard = shard
+        self.stream_name: str | None = None
         self.position: Position = saved.position
         self.idle_until: float | None = saved.idle_until
         self.pending: PendingCheckpoint | None = None

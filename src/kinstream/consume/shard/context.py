@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
 
@@ -49,7 +49,7 @@ class Coordinator(Protocol):
     async def has_expired(self, shard_id: str) -> bool:
         """Return True if a shard is not listed any more."""
 
-    def ends_stored(self, shard_ids: tuple[str | None, ...]) -> bool:
+    def ends_stored(self, shard_ids: Iterable[str]) -> bool:
         """Return True if the ends of shards are stored, as far as they are read here."""
 
 
@@ -58,10 +58,11 @@ handled_for: ContextVar[Coordinator | None] = ContextVar("kinstream_within", def
 
 
 class ReaderContext(msgspec.Struct, frozen=True):
-    """Objects and options shared by all readers of a worker.
+    """Objects and options shared by the readers of one stream. Those of several streams differ in a few.
 
     Attributes:
         coordinator: The worker.
+        stream_name: Name of the stream.
         fetcher: Reads pages.
         budget: Limits the bytes that are read ahead.
         errors: Retries of a failed handler, and the action after the last attempt.
@@ -82,6 +83,7 @@ class ReaderContext(msgspec.Struct, frozen=True):
     """
 
     coordinator: Coordinator
+    stream_name: str
     fetcher: Fetcher
     budget: Budget
     errors: ErrorPolicy

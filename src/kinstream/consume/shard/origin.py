@@ -20,13 +20,15 @@ class Origin:
 
     Attributes:
         shard_id: The shard.
+        stream_name: Name of its stream.
         lost: True once the shard is lost or released: its records can no longer be checkpointed here.
     """
 
-    __slots__ = ("_reader", "lost", "shard_id")
+    __slots__ = ("_reader", "lost", "shard_id", "stream_name")
 
-    def __init__(self, shard_id: str, reader: ShardReader | None = None) -> None:
+    def __init__(self, shard_id: str, reader: ShardReader | None = None, stream_name: str = "") -> None:
         self.shard_id: str = shard_id
+        self.stream_name: str = stream_name
         self.lost: bool = False
         self._reader = None if reader is None else weakref.ref(reader)
 
@@ -54,5 +56,5 @@ class Origin:
     def __hash__(self) -> int:
         return hash(self.shard_id)
 
-    def __reduce__(self) -> tuple[type[Origin], tuple[str]]:
-        return Origin, (self.shard_id,)
+    def __reduce__(self) -> tuple[type[Origin], tuple[str, None, str]]:
+        return Origin, (self.shard_id, None, self.stream_name)

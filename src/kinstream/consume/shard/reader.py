@@ -26,6 +26,7 @@ from kinstream.consume.discover import NOT_READY_DELAY, NOT_READY_TIMEOUT
 from kinstream.consume.fetch.fetcher import Page
 from kinstream.consume.fetch.position import LATEST, PROMPT_START, Position
 from kinstream.consume.lease.keeper import Tenure, lease_lost
+from kinstream.consume.lease.lease import qualified_id
 from kinstream.consume.shard.buffer import ShardBuffer
 from kinstream.consume.shard.context import ReaderContext, handled_for
 from kinstream.consume.shard.cursor import Beginning, Cursor, Write
@@ -58,6 +59,7 @@ class ShardReader:
 
     Attributes:
         shard: The shard.
+        shard_id: Its id. If the consumer reads several streams, with the name of its stream before it.
         tenure: Ownership of the shard.
         policy: Decides about records that cannot be handled.
         state: State in its lifecycle.
@@ -71,7 +73,7 @@ class ShardReader:
         shard = tenure.shard
         self.shard: Shard = shard
         self.tenure: Tenure = tenure
-        self.shard_id: str = shard.shard_id
+        self.shard_id: str = qualified_id(shard.shard_id, tenure.stream_name)
         self.state: State = State.WAITING
         self.cursor: Cursor = Cursor(manual=context.manual, pins=tenure.shared)
         self.children: list[ChildShard] = []
@@ -85,14 +87,14 @@ class ShardReader:
         self.policy: FailurePolicy = FailurePolicy(
             context.errors, context.clock, context.announce, self._stopping, context.dead_letters
         )
-        self._checkpointer = Checkpointer(tenure, context.clock, self._stopping, context.announce)
+        self._checkpointer = Checkpointer(self.shard_id, tenure, context.clock, self._stopping, context.announce)
         self._task: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()  # no record of an iteration is being handled
         self._settled.set()
         self._arrived = asyncio.Event()
         self._current_batch: RecordList = []
         self._error: Exception | None = None
-        self._origin = Origin(self.shard_id, self)
+        self._origin = Origin(self.shard_id, self, context.stream_name)
         self._until = Until(context.until, is_start=context.until_is_start, began=context.began, closed=shard.closed)
         self._receiver = Receiver(
             self.shard_id, self.cursor, self._until, context.clock, context.service_time, context.retention,
@@ -241,7 +243,7 @@ class ShardReader:
         self._child_ids = children
         if self._end_may_be_stored:
             await self._checkpointer.with_retries(self._write_end)
-        self._announce(ShardEnded(self.shard_id, tuple(children)))
+        self._announce(ShardEnded(self.shard_id, tuple(map(self._qualified, children))))
 
     def fail(self, error: Exception) -> None:
         """Stop reading the shard after a failure, and report this to the worker. A lost lease ends only this reader."""
@@ -456,7 +458,9 @@ class ShardReader:
 
     def as_batch(self, records: RecordList) -> RecordBatch:
         """Return records as the batch that the application receives."""
-        return RecordBatch(records, self.shard_id, self._buffer.millis_behind_latest)
+        return RecordBatch(
+            records, self.shard_id, self._buffer.millis_behind_latest, stream_name=self._context.stream_name
+        )
 
     def deliver_from(self, batch: RecordList) -> None:
         """Record the batch that is delivered one by one. `interrupt` clears this list, which stops its delivery."""
@@ -536,7 +540,7 @@ class ShardReader:
         # Records written during a pause are delivered.
         now, prompt = self._context.service_time(), self.state is State.READING
         self.cursor.seek(position, now, self._clock.monotonic(), prompt=prompt)
-        self._origin = Origin(self.shard_id, self)
+        self._origin = Origin(self.shard_id, self, self._context.stream_name)
         self._deaggregator.use_origin(self._origin)
         self.wake()
         await self.write()
@@ -581,7 +585,15 @@ class ShardReader:
     def _end_may_be_stored(self) -> bool:
         """True if the end may be stored. The ends of its parents come first, or the parents would be read after it."""
         parents = self.shard.parent_shard_id, self.shard.adjacent_parent_shard_id
-        return self._child_ids is not None and self.cursor.may_end and self._context.coordinator.ends_stored(parents)
+        if self._child_ids is None or not self.cursor.may_end:
+            return False
+        return self._context.coordinator.ends_stored(
+            [self._qualified(parent) for parent in parents if parent is not None]
+        )
+
+    def _qualified(self, shard_id: str) -> str:
+        """Return the id of another shard of the stream, in the form of `shard_id`."""
+        return qualified_id(shard_id, self.tenure.stream_name)
 
     @property
     def _idle_to_write(self) -> float | None:
@@ -601,13 +613,9 @@ class ShardReader:
 
     # Status.
 
-    def status(self, retention: float | None) -> ShardStatus:
-        """Return the public status.
-
-        Args:
-            retention: Seconds for which the stream keeps records. None: unknown.
-        """
-        receiver = self._receiver
+    def status(self) -> ShardStatus:
+        """Return the public status."""
+        receiver, retention = self._receiver, self._context.retention
         lag = receiver.lag(ended=self.state is State.ENDED)
         error = self._announce.last_error(self.shard_id)
         if error is None and self._failure is not None:

@@ -64,7 +64,7 @@ class Ground:
     def create(self, name: str, table: FaultyTable | None = None) -> FleetKeeper:
         table = table or FaultyTable(self.store.table("app", "events"), self.clock, poll_interval=0.05)
         announce = Reporter("events", self.clock, self.observed.append)
-        return FleetKeeper(table, name, self.options, self.shards, self.clock, announce)
+        return FleetKeeper(table, name, self.options, {None: self.shards}, self.clock, announce)
 
     async def granted(self, count: int, keeper: FleetKeeper | None = None) -> list[Tenure]:
         events = [await (keeper or self.keeper).next_event() for _ in range(count)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -90,7 +90,7 @@ class Calls:
     async def has_expired(self, shard_id: str) -> bool:
         return False
 
-    def ends_stored(self, shard_ids: tuple[str | None, ...]) -> bool:
+    def ends_stored(self, shard_ids: Iterable[str]) -> bool:
         return True
 
 
@@ -122,6 +122,7 @@ class Case:
         self.events: list[events.Event] = []
         self.context = ReaderContext(
             coordinator=self.calls,
+            stream_name="events",
             fetcher=fetcher,
             budget=Budget(1 << 24),
             errors=errors or ErrorPolicy(),
