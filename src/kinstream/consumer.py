@@ -46,7 +46,7 @@ from kinstream.consume.fetch.position import (
 from kinstream.consume.fleet.fleet_keeper import FleetKeeper
 from kinstream.consume.iterate import Batches, Records
 from kinstream.consume.lease.keeper import Keeper
-from kinstream.consume.lease.lease_store import LeaseStore
+from kinstream.consume.lease.lease_store import SEVERAL_STREAMS, LeaseStore
 from kinstream.consume.lease.owner import owner_name
 from kinstream.consume.lease.sole_keeper import SoleKeeper, SolePosition
 from kinstream.consume.report import Reporter
@@ -403,7 +403,7 @@ class Consumer(StreamAccess):
                 Discoverer(shards[None]), self._positions, self.stream.name, self.client.clock, stopping, self._report
             )
         return FleetKeeper(
-            self._lease_store.table(self.application or "", "" if self._several else self.stream.name),
+            self._lease_store.table(self.application or "", SEVERAL_STREAMS if self._several else self.stream.name),
             self._worker_id,
             self._sharing,
             shards,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from random import Random
 from typing import TypeVar
@@ -170,7 +170,7 @@ class Worker:
             options,
             self.clock,
             Random(f"{name} {fleet.next_number()}"),
-            {None: StreamSource(fleet.list_shards, fleet.start)},
+            fleet.sources(name),
             self._act_on,
         )
         self._tasks: set[asyncio.Task[None]] = set()
@@ -191,7 +191,7 @@ class Worker:
     def _act_on(self, event: MemberEvent) -> None:
         self.events.append((self._clock.monotonic(), event))
         if isinstance(event, LeaseGranted):
-            shard_id = event.held.shard.shard_id
+            shard_id = event.held.lease.qualified_id
             assert shard_id not in self.reading, "two tenures of one shard at a time"
             self.reading[shard_id] = event.held
         elif isinstance(event, LeaseRevoked):
@@ -216,8 +216,8 @@ class Worker:
         self._ended(held)
 
     def _ended(self, held: HeldLease) -> None:
-        if self.reading.get(held.shard.shard_id) is held:
-            del self.reading[held.shard.shard_id]
+        if self.reading.get(held.lease.qualified_id) is held:
+            del self.reading[held.lease.qualified_id]
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -284,6 +284,10 @@ class Fleets:
         """Return a number that distinguishes the processes of a simulation."""
         self._number += 1
         return self._number
+
+    def sources(self, worker: str) -> Mapping[str | None, StreamSource]:
+        """Return the streams that a worker reads."""
+        return {None: StreamSource(self.list_shards, self.start)}
 
     async def list_shards(self) -> ShardListing:
         """List the shards."""

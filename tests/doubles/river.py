@@ -25,11 +25,13 @@ class River:
         server: The server that has the stream.
         client: Writes to it; readers may share it.
         written: How many records were written; each one's data is its number.
+        name: The stream's name.
     """
 
-    def __init__(self, server: Server, client: Client) -> None:
+    def __init__(self, server: Server, client: Client, name: str = NAME) -> None:
         self.server = server
         self.client = client
+        self.name = name
         self.written = 0
 
     @property
@@ -47,12 +49,14 @@ class River:
 
     async def put(self, records: Iterable[Record]) -> None:
         """Write records as they are."""
-        result = await self.client.send(kinesis.put_records(self.client.codec, Stream.parse(NAME), records))
+        result = await self.client.send(kinesis.put_records(self.client.codec, Stream.parse(self.name), records))
         assert result.failed_record_count == 0
 
     async def split(self, shard_id: str) -> None:
         """Split a shard in the middle."""
-        (shard,) = [shard for shard in await all_shards(self.client, Stream.parse(NAME)) if shard.shard_id == shard_id]
+        (shard,) = [
+            shard for shard in await all_shards(self.client, Stream.parse(self.name)) if shard.shard_id == shard_id
+        ]
         low, high = (
             parse_hash_key(t) for t in (shard.hash_key_range.starting_hash_key, shard.hash_key_range.ending_hash_key)
         )
@@ -67,12 +71,12 @@ class River:
 
     async def change(self, operation: str, **params: Any) -> None:
         """Change the stream, and wait until that is done."""
-        await self.client.call(operation, {"StreamName": NAME, **params})
+        await self.client.call(operation, {"StreamName": self.name, **params})
         await self.until_active()
 
     async def until_active(self) -> None:
         while True:
-            summary = await self.client.call("DescribeStreamSummary", {"StreamName": NAME})
+            summary = await self.client.call("DescribeStreamSummary", {"StreamName": self.name})
             if summary["StreamDescriptionSummary"]["StreamStatus"] == "ACTIVE":
                 return
             await asyncio.sleep(0.01)
@@ -88,6 +92,19 @@ async def river(shards: int = 1) -> AsyncIterator[River]:
             stream = River(server, client)
             await stream.change("CreateStream", ShardCount=shards)
             yield stream
+
+
+@asynccontextmanager
+async def rivers(**shards: int) -> AsyncIterator[list[River]]:
+    """Run a local Kinesis with several streams: their names, and their numbers of shards."""
+    with Server(quotas=False) as server:
+        async with Client(
+            region="us-east-1", credentials=Credentials("local", "local"), endpoint_url=server.url
+        ) as client:
+            streams = [River(server, client, name) for name in shards]
+            for stream, count in zip(streams, shards.values(), strict=True):
+                await stream.change("CreateStream", ShardCount=count)
+            yield streams
 
 
 class Catch:

@@ -75,3 +75,12 @@ def test_each_position_of_a_start_can_be_replaced(start: Start) -> None:
     mapped = start.mapped(lambda position: Position.after(position.sequence_number) if position.is_number else LATEST)
     assert mapped.position == (Position.after("5") if start.position == AT_5 else LATEST)
     assert mapped.of_shards == {shard_id: Position.after("7") for shard_id in start.of_shards}
+
+
+def test_start_in_one_of_several_streams_has_the_positions_of_its_shards() -> None:
+    start = Start(of_shards={"orders:0": AT_5, "clicks:0": AT_7})
+    assert start.of_stream("orders") == Start(of_shards={"0": AT_5})
+    assert start.of_stream("clicks") == Start(of_shards={"0": AT_7})
+    assert start.of_stream("visits") == Start(TRIM_HORIZON)
+    assert start.of_stream(None) is start
+    assert Start(LATEST).of_stream("orders") == Start(LATEST)

@@ -16,7 +16,7 @@ from kinstream.cli.leases.survey import Observation, observed
 from kinstream.clock import SYSTEM_CLOCK, Clock
 from kinstream.consume.lease.dynamodb_lease_store import DynamoDBLeaseStore
 from kinstream.consume.lease.kcl_tables import KEY
-from kinstream.consume.lease.lease_store import LeaseTable
+from kinstream.consume.lease.lease_store import SEVERAL_STREAMS, LeaseTable
 from kinstream.consume.lease.sqlite_lease_store import SQLiteLeaseStore, applications
 from kinstream.errors import ConfigError
 
@@ -128,10 +128,14 @@ async def _sqlite(args: argparse.Namespace) -> OpenTable:
         raise ConfigError(
             f"{args.sqlite}: the application reads several streams. Select one with --stream: {', '.join(streams)}"
         )
+    if wanted is not None and wanted not in streams and SEVERAL_STREAMS in streams:
+        wanted = SEVERAL_STREAMS
     if wanted is not None and wanted not in streams:
         raise ConfigError(
             f"{args.sqlite}: the application does not read stream {wanted!r} (streams: {', '.join(streams)})"
         )
     stream = wanted or streams[0]
     table = SQLiteLeaseStore(args.sqlite).table(args.application, stream)
+    if stream == SEVERAL_STREAMS:
+        return OpenTable(table, f"SQLite file {args.sqlite}")
     return OpenTable(table, f"SQLite file {args.sqlite}, stream {stream}", stream)

@@ -218,14 +218,16 @@ def _uneven(view: View, members: Mapping[str, ObservedWorker]) -> bool:
 def _parts(view: View, members: Mapping[str, ObservedWorker]) -> list[tuple[View, Mapping[str, ObservedWorker]]]:
     """Return parts of a view that are balanced apart, each with the workers that may get its leases.
 
-    There is one part if all workers read the same streams. Else the leases that the same workers may read are one part.
+    There is one part if all workers read all streams. Else the leases that the same workers may read are one part.
     """
-    if len({member.streams for member in members.values()}) <= 1:
+    if all(member.streams is None for member in members.values()):
         return [(view, members)]
     readers = {
         stream: frozenset(member for member in members if view.reads(member, stream))
         for stream in {lease.lease.stream for lease in view.leases.values()}
     }
+    if all(len(names) == len(members) for names in readers.values()):
+        return [(view, members)]
     parts: dict[frozenset[str], dict[str, ObservedLease]] = {}
     for key, lease in view.leases.items():
         parts.setdefault(readers[lease.lease.stream], {})[key] = lease

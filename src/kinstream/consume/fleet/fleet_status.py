@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from kinstream.consume.fleet.held_lease import HeldLease
 from kinstream.consume.fleet.mode import Mode, limits
+from kinstream.consume.fleet.streams import unread
 from kinstream.consume.fleet.view import View
 from kinstream.record import FleetStatus, Handoff
 
@@ -21,7 +22,13 @@ MODES = {
 
 
 def fleet_status(
-    view: View, mode: Mode, me: str, now: float, scanned_at: float | None, held: Iterable[HeldLease]
+    view: View,
+    mode: Mode,
+    me: str,
+    now: float,
+    scanned_at: float | None,
+    held: Iterable[HeldLease],
+    streams: frozenset[str] | None = None,
 ) -> FleetStatus:
     """Return the status of an application.
 
@@ -32,6 +39,7 @@ def fleet_status(
         now: The lease clock.
         scanned_at: Time of the last complete listing, by the lease clock. None: not yet.
         held: The leases that this worker holds now. They replace older facts in the view.
+        streams: Identifiers of the streams that this worker reads. None: the application reads one stream.
     """
     mine = {lease.key: lease for lease in held}
     owners: defaultdict[str, list[str]] = defaultdict(list)
@@ -60,6 +68,6 @@ def fleet_status(
         owners=dict(owners),
         handoffs=handoffs,
         unowned=unowned,
-        notes=list(limits(mode, view, me)),
+        notes=[*limits(mode, view, me), *unread(view, streams)],
         last_scan=None if scanned_at is None else max(0.0, now - scanned_at),
     )

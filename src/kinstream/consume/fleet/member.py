@@ -799,7 +799,13 @@ class Member:
         if view is None:
             return None
         return fleet_status(
-            view, self._scanner.mode, self.worker_id, self._terms.now(), self._scanner.scanned_at, self.holdings.held()
+            view,
+            self._scanner.mode,
+            self.worker_id,
+            self._terms.now(),
+            self._scanner.scanned_at,
+            self.holdings.held(),
+            self._scanner.streams,
         )
 
     async def _wait(self, event: asyncio.Event, seconds: float) -> None:

@@ -9,7 +9,7 @@ import msgspec
 from kinstream.consume.fetch.position import TRIM_HORIZON, Position
 from kinstream.consume.lease.lease import Lease, lease_key
 from kinstream.consume.start import Start, passed, starts
-from kinstream.record import ChildShard, HashKeyRange, Shard
+from kinstream.record import ChildShard, HashKeyRange, SequenceNumberRange, Shard
 from kinstream.sharding.hashkey import MAX_HASH_KEY
 from kinstream.sharding.lineage import Lineage
 
@@ -237,11 +237,35 @@ def recreated(leases: Mapping[str, Lease], shards: list[Shard], stream: str | No
         stream: Identifier of the stream, if one application reads several streams.
     """
     ranges = {shard.shard_id: shard.sequence_number_range for shard in shards}
-    found: list[Lease] = []
-    for lease in leases.values():
-        numbers = ranges.get(lease.shard_id)
-        if lease.stream == stream and numbers is not None and lease.checkpoint.is_number:
-            number, last = int(lease.checkpoint.sequence_number), numbers.ending_sequence_number
-            if number < int(numbers.starting_sequence_number) or (last is not None and number > int(last)):
-                found.append(lease)
-    return found
+    return [lease for lease in leases.values() if lease.stream == stream and _lies_in(ranges, lease) is False]
+
+
+def misnamed(leases: Mapping[str, Lease], shards: list[Shard], stream: str | None) -> list[Lease]:
+    """Return the leases of this stream whose keys have another time of its creation: other workers are configured with that.
+
+    Their checkpoints are positions in this stream. A stream that was deleted and created again has other positions.
+
+    Args:
+        leases: All leases by key.
+        shards: All shards of the stream.
+        stream: Identifier of the stream. None: the application reads one stream, and there are none.
+    """
+    if stream is None:
+        return []
+    ranges = {shard.shard_id: shard.sequence_number_range for shard in shards}
+    same = f"{stream.rpartition(':')[0]}:"
+    return [
+        lease
+        for lease in leases.values()
+        if lease.stream is not None and lease.stream != stream and lease.stream.startswith(same)
+        if _lies_in(ranges, lease)
+    ]
+
+
+def _lies_in(ranges: Mapping[str, SequenceNumberRange], lease: Lease) -> bool | None:
+    """Return True if the checkpoint of a lease is a position in its shard. None: unknown."""
+    numbers = ranges.get(lease.shard_id)
+    if numbers is None or not lease.checkpoint.is_number:
+        return None
+    number, last = int(lease.checkpoint.sequence_number), numbers.ending_sequence_number
+    return number >= int(numbers.starting_sequence_number) and (last is None or number <= int(last))

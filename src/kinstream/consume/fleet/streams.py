@@ -6,8 +6,6 @@ that wrote to a table of the other would create leases that the other workers ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import msgspec
 
 from kinstream.consume.fleet.view import View
@@ -53,6 +51,18 @@ def of_streams(view: View, streams: frozenset[str] | None) -> View:
     return msgspec.structs.replace(view, leases=leases)
 
 
-def others(view: View, streams: Iterable[str]) -> list[str]:
-    """Return the identifiers of the streams that have leases and that this worker does not read."""
-    return sorted({str(observed.lease.stream) for observed in view.leases.values()} - set(streams))
+def unread(view: View, streams: frozenset[str] | None) -> list[str]:
+    """Return a sentence for a status report about the streams that have leases and that this worker does not read, if any.
+
+    Args:
+        view: The rows.
+        streams: Identifiers of the streams that this worker reads. None: the application reads one stream.
+    """
+    if streams is None:
+        return []
+    found = sorted({str(observed.lease.stream) for observed in view.leases.values()} - streams)
+    if not found:
+        return []
+    return [
+        f"This worker does not read these streams of the application, and leaves their leases alone: {', '.join(found)}."
+    ]

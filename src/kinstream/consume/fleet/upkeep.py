@@ -63,8 +63,18 @@ class Upkeep:
         """Check that the checkpoints are positions in the shards of this stream.
 
         Raises:
-            ConfigError: The stream was deleted and created again under the same name.
+            ConfigError: The stream was deleted and created again under the same name, or other workers have leases of it under
+                another time of creation.
         """
+        view = self._scanner.view
+        misnamed = shard_sync.misnamed({k: o.lease for k, o in view.leases.items()}, listing.shards, self._stream)
+        if misnamed:
+            lease = misnamed[0]
+            raise ConfigError(
+                f"lease {lease.key!r}: its checkpoint, {lease.checkpoint}, is a position in the stream {self._stream!r}, but its"
+                " key has another time of creation. The workers that use it would read the same records. Configure them with"
+                " StreamCreationTimestamp of DescribeStreamSummary, or use another application name"
+            )
         recreated = shard_sync.recreated(self._leases(), listing.shards, self._stream)
         if recreated:
             lease = recreated[0]

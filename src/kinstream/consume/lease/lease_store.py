@@ -8,9 +8,12 @@ from typing import Protocol
 from kinstream.clock import Clock, SystemClock
 from kinstream.consume.lease.row import Listing, Row, RowKind, Write, Written
 
+SEVERAL_STREAMS = ""
+"""Name of the stream in `LeaseStore.table` for the rows of an application that reads several streams."""
+
 
 class LeaseTable(Protocol):
-    """Rows of one application on one stream: leases with their checkpoints, workers, and the leader's lock.
+    """Rows of one application on its stream or streams: leases with their checkpoints, workers, and the leader's lock.
 
     Workers coordinate by these rows alone. To write a store, implement this interface on any database with conditional writes of
     single rows. `kinstream.leases` has all names that it uses, and `MemoryLeaseTable` is the shortest example.
@@ -125,7 +128,7 @@ class LeaseStore(Protocol):
 
         Args:
             application: Name of the application.
-            stream: Name of the stream.
+            stream: Name of the stream. Empty: the application reads several streams.
         """
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from random import Random
 
+import msgspec
 import pytest
 from tests.doubles.fleet_rows import TIME, kcl_row, leader_row, lease_row, owned, seen, worker_row
 
@@ -336,3 +337,56 @@ def test_decisions_do_not_depend_on_the_order_of_the_rows(seed: int) -> None:
     expected = brief(decided(seen(rows, seen(rows), 1)))
     Random(seed).shuffle(rows)
     assert brief(decided(seen(rows, seen(rows), 1))) == expected
+
+
+ORDERS, CLICKS = "1:orders:2", "1:clicks:3"
+
+
+def shards_of(stream: str, count: int, owner: str | None) -> list[Lease]:
+    return [Lease(f"{stream}:s{number}", stream, owner=owner) for number in range(count)]
+
+
+def streaming(leases: list[Lease], *workers: Row) -> View:
+    """Return a view in which each owner was seen to renew its leases, and `w` leads."""
+    rows = [*workers, leader_row("w")]
+    view = seen([*map(lease_row, leases), *rows])
+    renewed = [msgspec.structs.replace(lease, counter=1) for lease in leases]
+    return seen([*map(lease_row, renewed), *rows], view, 10.0)
+
+
+def test_leases_of_all_streams_are_balanced_together_if_all_workers_read_them() -> None:
+    both = frozenset({ORDERS, CLICKS})
+    readers = [worker_row(name, streams=both) for name in ("w", "x")]
+    found = decided(streaming([*shards_of(ORDERS, 3, None), *shards_of(CLICKS, 3, None)], *readers))
+    assert sorted(Counter(move.to for move in found).values()) == [3, 3]
+
+
+def test_leases_are_given_only_to_workers_that_read_their_stream() -> None:
+    old, new = worker_row("w", streams=frozenset({ORDERS, CLICKS})), worker_row("x", streams=frozenset({ORDERS}))
+    view = streaming([*shards_of(ORDERS, 4, None), *shards_of(CLICKS, 5, None)], old, new, kcl_row("j"))
+    found = decided(view)
+    assert len(found) == 9
+    assert {move.to for move in found if CLICKS in move.key} == {"w", "j"}
+    assert {move.to for move in found if ORDERS in move.key} == {"w", "x", "j"}
+    assert balance.uneven(view)
+
+
+def test_a_worker_is_not_relieved_of_leases_that_no_other_worker_reads() -> None:
+    readers = worker_row("w", streams=frozenset({ORDERS, CLICKS})), worker_row("x", streams=frozenset({ORDERS}))
+    view = streaming([*shards_of(ORDERS, 2, "x"), *shards_of(CLICKS, 5, "w")], *readers)
+    found = decided(view)
+    assert [(move.kind, move.to) for move in found] == [(HAND_OFF, "w")]
+    assert ORDERS in found[0].key
+    view = streaming([*shards_of(ORDERS, 1, "x"), *shards_of(CLICKS, 5, "w")], *readers)
+    assert decided(view) == []
+    assert not balance.uneven(view)
+
+
+def test_successors_read_the_stream_of_the_lease() -> None:
+    readers = [worker_row("w", streams=frozenset({ORDERS, CLICKS})), worker_row("x", streams=frozenset({ORDERS})),
+               worker_row("y", streams=frozenset({CLICKS}))]  # fmt: skip
+    found = balance.successors(streaming([*shards_of(ORDERS, 2, "w"), *shards_of(CLICKS, 2, "w")], *readers), "w")
+    assert {to for key, to in found.items() if ORDERS in key} == {"x"}
+    assert {to for key, to in found.items() if CLICKS in key} == {"y"}
+    alone = streaming([*shards_of(CLICKS, 1, "w")], *readers[:2])
+    assert set(balance.successors(alone, "w").values()) == {None}

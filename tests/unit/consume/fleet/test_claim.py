@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from tests.doubles.fleet_rows import FAILOVER, TIME, lease_row, owned, seen, worker_row
+from tests.doubles.fleet_rows import FAILOVER, TIME, leader_row, lease_row, owned, seen, worker_row
 
 from kinstream.consume.fetch.position import SHARD_END
 from kinstream.consume.fleet.claim import adoptions, claim_interval, claims, replaced_by, retained
@@ -107,6 +107,14 @@ def test_leases_that_no_leader_assigns_are_adopted_after_four_failovers() -> Non
     assert adopted(view) == ["a0", "a1", "a2", "a3", "b"]
     assert len(adopted(view, 3)) == 3
     assert adopted(view, 0) == []
+
+
+def test_lease_of_a_stream_that_the_leader_does_not_read_is_adopted_at_once() -> None:
+    orders, clicks = "1:orders:2", "1:clicks:3"
+    leases = [Lease(f"{stream}:s{number}", stream) for stream in (orders, clicks) for number in range(2)]
+    rows = [*map(lease_row, leases), leader_row("x"), worker_row("x", streams=frozenset({orders}))]
+    assert adopted(seen(rows)) == [f"{clicks}:s0", f"{clicks}:s1"]
+    assert adopted(seen([*map(lease_row, leases), leader_row("x")])) == []
 
 
 def test_worker_adopts_its_share_at_a_time_and_at_least_one_lease() -> None:

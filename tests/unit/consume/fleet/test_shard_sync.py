@@ -12,6 +12,7 @@ from kinstream.consume.fleet.shard_sync import (
     holes,
     incomplete,
     may_read,
+    misnamed,
     missing,
     recreated,
     waits_for,
@@ -174,3 +175,22 @@ def test_checkpoint_outside_of_its_shard_shows_that_the_stream_was_recreated() -
     shards = [shard(name, closed=name in "bd") for name in "abcde"]
     assert recreated(leases(early, late, *good, gone), shards) == [early, late]
     assert recreated(leases(early), shards, "s") == []
+
+
+def test_leases_of_this_stream_under_another_time_of_creation_are_found() -> None:
+    numbers = SequenceNumberRange("100")
+    listed = [Shard("s", HashKeyRange("0", "1"), numbers)]
+
+    def found(stream: str, checkpoint: Position, shard_id: str = "s") -> list[Lease]:
+        lease = Lease(f"{stream}:{shard_id}", stream, checkpoint=checkpoint)
+        return misnamed({lease.key: lease}, listed, "1:orders:5")
+
+    here, before = Position.after("150"), Position.after("50")
+    assert len(found("1:orders:4", here)) == 1
+    assert found("1:orders:5", here) == []
+    assert found("1:orders:4", before) == []
+    assert found("1:orders:4", TRIM_HORIZON) == []
+    assert found("1:orders:4", here, "another") == []
+    assert found("2:orders:4", here) == found("1:orders-2:4", here) == []
+    assert misnamed({"s": Lease("s", checkpoint=here)}, listed, "1:orders:5") == []
+    assert misnamed({"s": Lease("s", checkpoint=here)}, listed, None) == []

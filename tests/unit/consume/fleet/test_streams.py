@@ -6,7 +6,7 @@ import pytest
 from tests.conformance.test_kcl_modes import view_of
 from tests.doubles.fleet_rows import owned, seen
 
-from kinstream.consume.fleet.streams import check_format
+from kinstream.consume.fleet.streams import check_format, of_streams, unread
 from kinstream.errors import ConfigError
 
 VERSIONS = ("2.7.2", "3.4.2", "3.5.1")
@@ -42,3 +42,16 @@ def test_table_with_leases_of_both_kinds_is_refused(several: bool) -> None:
     view = seen(owned({"shardId-000000000000": "w", "1:orders:2:shardId-000000000000": "w"}))
     with pytest.raises(ConfigError, match="Nothing was written"):
         check_format(view, "<table>", several=several)
+
+
+def test_leases_of_streams_that_are_not_read_are_left_out_and_named() -> None:
+    view = view_of("kcl-3.5.1-multi-stream")
+    streams = {str(observed.lease.stream) for observed in view.leases.values()}
+    orders = next(stream for stream in streams if ":orders:" in stream)
+    (clicks,) = streams - {orders}
+    assert of_streams(view, None) is view
+    assert of_streams(view, frozenset(streams)) is view
+    assert {lease.lease.stream for lease in of_streams(view, frozenset({orders})).leases.values()} == {orders}
+    assert unread(view, None) == unread(view, frozenset(streams)) == []
+    (note,) = unread(view, frozenset({orders}))
+    assert note.endswith(f"leaves their leases alone: {clicks}.")

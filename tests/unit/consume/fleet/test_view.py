@@ -321,3 +321,10 @@ def test_new_observer_computes_the_begin_of_the_unrest_from_the_starts_of_the_wo
     assert view.unrest_since == -150 - 5 * FAILOVER
     assert view.joined("w150")
     assert not view.joined("w900")
+
+
+def test_a_worker_reads_the_streams_of_its_row_and_a_kcl_worker_all() -> None:
+    view = seen([worker_row("w", streams=frozenset({"1:orders:2"})), worker_row("x"), kcl_row("j")])
+    assert view.reads("w", "1:orders:2")
+    assert not view.reads("w", "1:clicks:3")
+    assert all(view.reads(worker, "1:clicks:3") for worker in ("x", "j", "unknown"))

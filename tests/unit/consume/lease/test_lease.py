@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from kinstream import HashKeyRange, LeaseStoreFailed, Position
 from kinstream.consume.fetch.position import LATEST, SHARD_END, TRIM_HORIZON
-from kinstream.consume.lease.lease import Lease, Pending, checkpoint_columns, columns_of, lease_key, lease_of
+from kinstream.consume.lease.lease import (
+    Lease,
+    Pending,
+    checkpoint_columns,
+    columns_of,
+    lease_key,
+    lease_of,
+    name_of,
+    stream_identifier,
+)
 from kinstream.consume.lease.row import Row, RowKind
 
 NUMBER = "49680673368926827850135038059041012970258601963264409602"
@@ -184,3 +193,15 @@ def test_incomplete_range_of_hash_keys_and_state_of_another_type_are_refused() -
         lease_of(row(startingHashKey="0", endingHashKey="x"))
     with pytest.raises(LeaseStoreFailed, match="'pendingCheckpointState'"):
         lease_of(row(pendingCheckpoint="5", pendingCheckpointState=["x"]))
+
+
+def test_identifier_of_a_stream_has_the_second_of_its_creation() -> None:
+    stream = stream_identifier("123456789012", "orders", 1795949125.9)
+    assert stream == "123456789012:orders:1795949125"
+    assert name_of(stream) == "orders"
+
+
+def test_id_of_a_shard_has_the_name_of_its_stream_if_there_are_several() -> None:
+    stream = "123456789012:orders:1795949125"
+    assert Lease(lease_key("shardId-1", stream), stream).qualified_id == "orders:shardId-1"
+    assert Lease("shardId-1").qualified_id == "shardId-1"
