@@ -8,10 +8,23 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.doubles.leases import stored_leases
 from tests.doubles.river import Catch, River, rivers
 
-from kinstream import Checkpoints, Consumer, Fleet, Polling, ReceivedRecord, RecordBatch, SQLiteLeaseStore, events
+from kinstream import (
+    Checkpoints,
+    Consumer,
+    EnhancedFanOut,
+    Fleet,
+    MemoryLeaseStore,
+    Polling,
+    ReceivedRecord,
+    RecordBatch,
+    SQLiteLeaseStore,
+    blocking,
+    events,
+)
 
 GUARD = 60.0
 
@@ -105,3 +118,39 @@ async def test_workers_share_the_shards_of_two_streams_through_a_split_handoffs_
             assert lease.key == f"{lease.stream}:{lease.shard_id}"
             assert lease.owner is None or lease.checkpoint.ended
         assert {lease.qualified_id for lease in leases.values()} >= {*children, "orders:shardId-000000000001"}
+
+
+@pytest.mark.parametrize("fetch", [Polling(idle_interval=0.05), EnhancedFanOut()], ids=["poll", "fan-out"])
+@pytest.mark.parametrize("batched", [False, True], ids=["records", "batches"])
+async def test_iteration_returns_the_records_of_all_streams(fetch: Any, batched: bool) -> None:
+    caught, seen = {"orders": Catch(), "clicks": Catch()}, list[events.Event]()
+    async with rivers(orders=2, clicks=1) as (orders, clicks):
+        await asyncio.gather(orders.write(100), clicks.write(100))
+        options: dict[str, Any] = {"application": "billing", "lease_store": MemoryLeaseStore(), **orders.options}
+        async with Consumer(
+            ["orders", "clicks"], until="now", fetch=fetch, observer=seen.append, **options
+        ) as consumer:
+            if batched:
+                async for batch in consumer.batches():
+                    for record in batch:
+                        caught[batch.stream_name].add(record)
+            else:
+                async for record in consumer:
+                    caught[record.stream_name].add(record)
+    for catch in caught.values():
+        catch.check(100)
+    shards = {"orders:shardId-000000000000", "orders:shardId-000000000001", "clicks:shardId-000000000000"}
+    assert {event.shard_id for event in seen if isinstance(event, events.ShardStarted)} == shards
+    assert {event.shard_id for event in seen if isinstance(event, events.Subscribed)} <= shards
+
+
+async def test_threads_read_a_list_of_streams() -> None:
+    async with rivers(orders=1, clicks=1) as (orders, clicks):
+        await asyncio.gather(orders.write(10), clicks.write(10))
+        options: dict[str, Any] = {"application": "billing", "lease_store": MemoryLeaseStore(), **orders.options}
+
+        def read() -> list[str]:
+            with blocking.Consumer(["orders", "clicks"], until="now", **options) as consumer:
+                return [record.stream_name for record in consumer]
+
+        assert sorted(await asyncio.to_thread(read)) == ["clicks"] * 10 + ["orders"] * 10

@@ -25,6 +25,7 @@ from kinstream import (
     Producer,
     ShardIteratorType,
     UnexpectedResponse,
+    UsageError,
     blocking,
 )
 from kinstream.aws.transport import Response
@@ -291,3 +292,35 @@ def test_coroutine_function_can_receive_dead_letters() -> None:
         pass
 
     assert ErrorPolicy(then=dead).then == dead
+
+
+@pytest.mark.parametrize(
+    ("streams", "options", "said"),
+    [
+        ([], {}, "stream=[]: must be the name or ARN of a stream, or a list of at least one"),
+        (["orders", "or/ders"], {}, "stream='or/ders': must be a stream name"),
+        (["orders", 5], {}, "stream=5: must be a stream name"),
+        (["orders", "orders"], {}, "stream: the streams of one consumer must have different names, not orders, orders"),
+        (["orders"], {"application": None, "lease_store": None}, "must be given with a list of streams"),
+        (["orders"], {"start": {FIRST: "LATEST"}}, "must be the name of one of the streams, a colon and a shard's id"),
+        (["orders"], {"start": {f"clicks:{FIRST}": "LATEST"}}, f"such as 'orders:{FIRST}'"),
+        (["orders", "arn:aws:kinesis:eu-west-1:123456789012:stream/clicks"], {}, "eu-west-1"),
+    ],
+)
+def test_wrong_list_of_streams_is_refused(streams: Any, options: dict[str, Any], said: str) -> None:
+    given = {"application": "app", "lease_store": MemoryLeaseStore(), "region": "us-east-1", **options}
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        Consumer(streams, **given)
+
+
+async def test_single_requests_are_refused_by_a_consumer_of_a_list() -> None:
+    options: dict[str, Any] = {"application": "app", "lease_store": MemoryLeaseStore(), "region": "us-east-1"}
+    async with Consumer(["orders", "clicks"], **options) as consumer:
+        assert repr(consumer) == "Consumer(['orders', 'clicks'])"
+        for request in (
+            consumer.get_shards(),
+            consumer.get_shard_iterator(FIRST, "LATEST"),
+            consumer.get_records("iterator"),
+        ):
+            with pytest.raises(UsageError, match=r"^get_\w+: this Consumer reads a list of streams"):
+                await request

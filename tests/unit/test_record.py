@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
 
 from kinstream import EncryptionType, PutRecordResult, ReceivedRecord, Record, UsageError
+from kinstream.consume.shard.origin import Origin
 from kinstream.record import json_text, parse_json
 
 
@@ -102,3 +104,10 @@ def test_repr_of_a_result_says_where_the_record_is_or_why_it_is_not_written() ->
     assert repr(retried).endswith("sequence_number='1', attempts=3, maybe_duplicate=True)")
     failed = PutRecordResult(error_code="InternalFailure", error_message="broken")
     assert repr(failed) == "PutRecordResult(error_code='InternalFailure', error_message='broken')"
+
+
+def test_record_has_the_name_of_its_stream_and_keeps_it_when_it_is_pickled() -> None:
+    record = ReceivedRecord(b"data", "1", 1.5, origin=Origin("orders:shardId-1", None, "orders"))
+    for each in (record, pickle.loads(pickle.dumps(record))):
+        assert (each.stream_name, each.shard_id) == ("orders", "orders:shardId-1")
+    assert ReceivedRecord(b"data", "1", 1.5).stream_name == ""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kinstream import ConnectionLost, InvalidArgument, InvalidRecord, KinesisError, ReceivedRecord, Record
-from kinstream.consume.deliver.dead_letter import ERROR_CHARACTERS, DeadLetters, error_text
+from kinstream.consume.deliver.dead_letter import ERROR_CHARACTERS, DeadLetters, error_text, letter_fields
 from kinstream.consume.shard.origin import Origin
 from kinstream.errors import ServiceError
 
@@ -134,3 +134,9 @@ async def test_dead_letter_has_a_valid_partition_key(key: str | None, letters_ke
     letter = await letter_of(box, b"data", partition_key=key)
     assert box.letters[0].partition_key == letters_key
     assert letter["partition_key"] == (letters_key if key else key)
+
+
+def test_dead_letter_has_the_stream_and_the_shard_as_requests_have_them() -> None:
+    record = ReceivedRecord(b"data", "1", 1.0, "key", origin=Origin("orders:shardId-7", None, "orders"))
+    fields = letter_fields("orders", record, ValueError("bad"), time=2.0, attempts=1)
+    assert (fields["stream"], fields["shard_id"]) == ("orders", "shardId-7")

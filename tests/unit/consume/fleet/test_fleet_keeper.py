@@ -13,7 +13,7 @@ from tests.doubles.virtual_loop import LoopClock, simulate
 from kinstream.clock import SYSTEM_CLOCK, Clock
 from kinstream.config import Fleet
 from kinstream.consume.discover import ShardListing, StreamShards
-from kinstream.consume.fetch.position import LATEST, SHARD_END, Position
+from kinstream.consume.fetch.position import LATEST, SHARD_END, TRIM_HORIZON, Position
 from kinstream.consume.fleet.fleet_keeper import FleetKeeper
 from kinstream.consume.lease import changes
 from kinstream.consume.lease.keeper import Granted, Lost, Revoked, Tenure
@@ -302,3 +302,50 @@ def test_a_mode_that_is_refused_in_a_thread_raises_its_error() -> None:
         await first.stop()
 
     asyncio.run(program())
+
+
+def test_shards_of_several_streams_have_the_names_of_their_streams() -> None:
+    async def program() -> None:
+        ground = Ground(LoopClock(), 1)
+        orders, clicks = ListedShards(1), ListedShards(1)
+        orders.account = clicks.account = "1"
+        orders.created, clicks.created = 5.9, 7.0
+        announce = Reporter("app", ground.clock, ground.observed.append)
+        streams = {"orders": orders, "clicks": clicks}
+        keeper = FleetKeeper(ground.table, "me", ground.options, streams, ground.clock, announce)
+        positions = {f"orders:{FIRST}": Position.after("5"), "clicks:shardId-9": Position.after("7")}
+        await keeper.start(Start(of_shards=positions), 1000.0)
+        assert [event for event in ground.observed if isinstance(event, StartShardNotFound)] == [
+            StartShardNotFound("clicks:shardId-9")
+        ]
+        granted = {tenure.stream_name: tenure for tenure in await ground.granted(2, keeper)}
+        assert granted["orders"].position == Position.after("5")
+        assert granted["clicks"].position == TRIM_HORIZON
+        assert {tenure.shard.shard_id for tenure in granted.values()} == {FIRST}
+        assert (await ground.lease(f"1:orders:5:{FIRST}")).owner == "me"
+        assert keeper.owner_of(f"clicks:{FIRST}") == "me"
+        assert not await keeper.has_expired(f"clicks:{FIRST}")
+        clicks.shards = []
+        assert await keeper.has_expired(f"clicks:{FIRST}")
+        assert not await keeper.has_expired(f"orders:{FIRST}")
+        orders.missing = NotFound("gone")
+        with pytest.raises(NotFound):
+            await keeper.has_expired(f"orders:{FIRST}")
+        await keeper.stop()
+
+    simulate(program)
+
+
+def test_several_streams_without_their_time_of_creation_are_refused_before_the_store_is_opened() -> None:
+    async def program() -> None:
+        ground = Ground(LoopClock(), 1)
+        orders = ListedShards(1)
+        orders.account, orders.created = "1", None
+        announce = Reporter("app", ground.clock, ground.observed.append)
+        keeper = FleetKeeper(ground.table, "me", ground.options, {"orders": orders}, ground.clock, announce)
+        with pytest.raises(ConfigError, match="DescribeStreamSummary"):
+            await keeper.start(Start(), 1000.0)
+        await keeper.stop()
+        assert ground.table.calls == {}
+
+    simulate(program)
