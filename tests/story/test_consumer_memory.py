@@ -51,7 +51,7 @@ async def main():
     while not begun:
         await asyncio.sleep(0.05)
     await asyncio.sleep(6)
-    used = reader._worker._context.budget.used_bytes
+    used = reader._worker._contexts[None].budget.used_bytes
     print(json.dumps([before, peak_bytes(), used, begun]), flush=True)
     os._exit(0)
 

@@ -311,7 +311,7 @@ def test_shards_of_several_streams_have_the_names_of_their_streams() -> None:
         orders.account = clicks.account = "1"
         orders.created, clicks.created = 5.9, 7.0
         announce = Reporter("app", ground.clock, ground.observed.append)
-        streams = {"orders": orders, "clicks": clicks}
+        streams: dict[str | None, StreamShards] = {"orders": orders, "clicks": clicks}
         keeper = FleetKeeper(ground.table, "me", ground.options, streams, ground.clock, announce)
         positions = {f"orders:{FIRST}": Position.after("5"), "clicks:shardId-9": Position.after("7")}
         await keeper.start(Start(of_shards=positions), 1000.0)
