@@ -99,7 +99,7 @@ class Consumer(StreamAccess):
     each other, hand shards over when one joins or leaves, and take over the shards of one that was killed. Losing a shard is
     ordinary and ends nothing: the other shards continue (`ShardRevoked`, `ShardLeaseLost`, `listener`).
 
-    A list of streams is read by one application, whose workers share the shards of all streams. Its leases have the keys of the
+    A list of streams is read by one application: its workers share the shards of all streams. Its leases have the keys of the
     multi-stream mode of the Kinesis Client Library, also if the list has one stream. Shard ids then have the names of their
     streams before them in records, events, `status`, `pause`, `resume`, `seek` and `start`: "orders:shardId-000000000000".
     `record.stream_name` is the stream. All workers of the application should read the same streams: a worker gets only leases of

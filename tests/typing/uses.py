@@ -264,11 +264,13 @@ async def reading_whole_streams() -> None:
         assert_type(record, ReceivedRecord[bytes])
         assert_type(record.subsequence_number, int | None)
         assert_type(record.shard_id, str)
+        assert_type(record.stream_name, str)
         await record.checkpoint()
     async for batch in consumer.batches():
         assert_type(batch, RecordBatch)
         assert_type(batch[0], ReceivedRecord[bytes])
         assert_type([each.data for each in batch], list[bytes])
+        assert_type(batch.stream_name, str)
         await batch.checkpoint()
     await consumer.run(handle)
     await consumer.run_batches(in_threads)
@@ -279,6 +281,8 @@ async def reading_whole_streams() -> None:
     ErrorPolicy(then=lambda record, error: print(record.data, error))
     Consumer("events", start=1_700_000_000.0)
     Consumer("events", start="LATEST")
+    Consumer(["orders", "clicks"], application="app", lease_store=SQLiteLeaseStore("checkpoints.db"))
+    blocking.Consumer(("orders", "clicks"), application="app", lease_store=SQLiteLeaseStore("checkpoints.db"))
     Consumer("events", start=Position.at_time(5))
     Consumer(
         "events",

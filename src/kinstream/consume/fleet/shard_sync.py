@@ -241,7 +241,7 @@ def recreated(leases: Mapping[str, Lease], shards: list[Shard], stream: str | No
 
 
 def misnamed(leases: Mapping[str, Lease], shards: list[Shard], stream: str | None) -> list[Lease]:
-    """Return the leases of this stream whose keys have another time of its creation: other workers are configured with that.
+    """Return the leases of this stream with another time of its creation in their keys: other workers are configured with it.
 
     Their checkpoints are positions in this stream. A stream that was deleted and created again has other positions.
 
