@@ -20,6 +20,7 @@ from kinstream.consume.discover import ShardListing
 from kinstream.consume.fetch.position import Position
 from kinstream.consume.fleet.held_lease import HeldLease
 from kinstream.consume.fleet.holdings import LeaseGone, LeaseGranted, LeaseRevoked, MemberEvent
+from kinstream.consume.fleet.known_shards import StreamSource
 from kinstream.consume.fleet.member import Member
 from kinstream.consume.start import Start
 from kinstream.errors import ConfigError, KinesisError, LeaseLost, ServiceUnavailable, UsageError
@@ -445,8 +446,7 @@ class KinstreamProcess(Process):
                 self.options,
                 self.clock,
                 self.random,
-                self._list_shards,
-                Start(),
+                {None: StreamSource(self._list_shards, Start())},
                 self._heard,
             )
             try:
