@@ -258,7 +258,7 @@ class Taker:
             for write in claim.claims(self.view, self.worker_id, self.fleet.random):
                 if self._write(write.key, write, now):
                     self.fleet.note(write.key, self.worker_id)
-            self.scan_at = now + claim.claim_interval(FAILOVER)
+            self.scan_at = now + claim.steal_interval(FAILOVER)
 
     def reads(self) -> set[str]:
         return {key for key, held in self.held.items() if self.fleet.now < held.expires}

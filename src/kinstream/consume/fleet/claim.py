@@ -17,12 +17,14 @@ MAX_STEALS = 1
 """Maximum number of leases stolen in one scan (KCL, `maxLeasesToStealAtOneTime`)."""
 LONG_EXPIRED = 3
 """Leases that no worker has renewed for this number of failovers are taken before all others (KCL 2.x, `DynamoDBLeaseTaker`)."""
+SCANS_PER_FAILOVER = 15
+"""Maximum number of scans in one failover, by all workers that take leases together, unless each scans as a KCL."""
 ADOPTION = 4
 """Number of failovers after which any worker may claim an available lease: two assignment intervals of a KCL 3.x leader, of two
 failovers each (`leaseAssignmentIntervalMillis`)."""
 
 
-def claims(view: View, me: str, random: Random, *, max_leases: int | None = None) -> list[Write]:
+def claims(view: View, me: str, random: Random, *, max_leases: int | None = None, steals: bool = True) -> list[Write]:
     """Return the leases to take after a scan, as a KCL 2.x does. Modes TAKE and UPGRADE.
 
     If a lease was not renewed for three failovers, only such leases are taken, without regard to the share. Else leases without
@@ -34,6 +36,7 @@ def claims(view: View, me: str, random: Random, *, max_leases: int | None = None
         me: Id of the worker.
         random: Decides between leases.
         max_leases: Maximum number of leases of this worker. None: no maximum.
+        steals: True if a lease may be stolen. A KCL steals at most once in `steal_interval`.
     """
     unfinished = {key: lease for key, lease in view.leases.items() if not lease.finished}
     held = Counter(lease.reader for key, lease in unfinished.items() if not view.available(key))
@@ -50,6 +53,8 @@ def claims(view: View, me: str, random: Random, *, max_leases: int | None = None
         return []
     if available:
         return _take(available[:need], me)
+    if not steals:
+        return []
     return _take(_stolen(view, me, need, share, held, random), me)
 
 
@@ -68,17 +73,31 @@ def _stolen(
 
 def _share(view: View, leases: int, me: str) -> int:
     """Return the number of leases of each worker, rounded up. The workers are the owners that renew a lease, and this one."""
-    workers = {me} | {lease.reader for key, lease in view.leases.items() if not view.expired(key)} - {None}
-    return 1 if len(workers) >= leases else -(-leases // len(workers))
+    workers = len(_workers(view, me))
+    return 1 if workers >= leases else -(-leases // workers)
+
+
+def _workers(view: View, me: str) -> set[str | None]:
+    return {me} | {lease.reader for key, lease in view.leases.items() if not view.expired(key)} - {None}
 
 
 def _take(leases: list[ObservedLease], me: str) -> list[Write]:
     return [changes.take(lease.lease, me) for lease in leases]
 
 
-def claim_interval(failover: float) -> float:
-    """Return the seconds between two scans of a worker that takes leases for itself (KCL 2.x, `LeaseCoordinator`)."""
+def steal_interval(failover: float) -> float:
+    """Return the seconds between two thefts of a worker (KCL 2.x, `LeaseCoordinator`: the interval of its scans)."""
     return 2 * failover
+
+
+def observe_interval(view: View, me: str) -> float:
+    """Return the seconds between two scans of a worker that takes leases for itself.
+
+    A KCL scans at `steal_interval` and needs several scans to see that a worker is dead. Small fleets scan more often, up to
+    once in a third of a failover, so that an expired lease is taken soon. Large ones scan as a KCL does, which bounds the reads.
+    """
+    workers = len(_workers(view, me))
+    return min(steal_interval(view.failover), max(view.failover / 3, workers * view.failover / SCANS_PER_FAILOVER))
 
 
 def adoptions(view: View, me: str, random: Random, *, max_leases: int | None = None) -> list[Write]:

@@ -128,6 +128,7 @@ class Member:
         self._rival = False
         self._replaced = False
         self._leader: str | None = None
+        self._steals_at = 0.0
         self._leaving = False
         self.begun: bool = False
         self._failing: set[str] = set()
@@ -327,6 +328,8 @@ class Member:
             return self._options.failover
         if not self._scanner.mode.writes:
             return UNDECIDED_DELAY
+        if self._scanner.mode.takes:
+            return claim.observe_interval(self._scanner.view, self.worker_id)
         return leader.scan_interval(self._scanner.view, self.worker_id, self._scanner.mode)
 
     async def _decide(self) -> None:
@@ -345,7 +348,11 @@ class Member:
             await self._all(self.holdings.acquire, claim.adoptions(view, me, self._random, max_leases=most))
         else:
             view, most = self._scanner.own, self._options.max_leases
-            await self._all(self.holdings.acquire, claim.claims(view, me, self._random, max_leases=most))
+            steals = self._terms.now() >= self._steals_at
+            if steals:
+                self._steals_at = self._terms.now() + claim.steal_interval(self._options.failover)
+            writes = claim.claims(view, me, self._random, max_leases=most, steals=steals)
+            await self._all(self.holdings.acquire, writes)
         await self._resolve()
         for stream, upkeep in self._upkeep.items():
             if self._looks_after(stream):

@@ -7,7 +7,7 @@ from random import Random
 from tests.doubles.fleet_rows import FAILOVER, TIME, leader_row, lease_row, owned, seen, worker_row
 
 from kinstream.consume.fetch.position import SHARD_END
-from kinstream.consume.fleet.claim import adoptions, claim_interval, claims, replaced_by, retained
+from kinstream.consume.fleet.claim import adoptions, claims, observe_interval, replaced_by, retained, steal_interval
 from kinstream.consume.fleet.view import INSTANCE, View
 from kinstream.consume.lease.lease import Lease
 from kinstream.consume.lease.row import Row, RowKind
@@ -87,8 +87,22 @@ def test_finished_leases_are_not_taken() -> None:
     assert claimed(seen([lease_row(Lease("a", checkpoint=SHARD_END))])) == []
 
 
-def test_scans_are_two_failovers_apart() -> None:
-    assert claim_interval(FAILOVER) == 2 * FAILOVER
+def test_nothing_is_stolen_between_two_thefts_but_free_leases_are_taken() -> None:
+    view = seen(owned(many("a", 5, "x") | many("b", 2, "y")))
+    assert claims(view, "w", Random(1), steals=False) == []
+    view = seen(owned(many("a", 4, "x") | many("b", 4, "y")))
+    view = seen(owned(many("a", 4, "x"), 2) + owned(many("b", 4, None), 2), view, 1)
+    assert len(claims(view, "w", Random(1), steals=False)) == 4
+    assert steal_interval(FAILOVER) == 2 * FAILOVER
+
+
+def test_small_fleets_observe_more_often_than_a_kcl_and_large_ones_as_often() -> None:
+    few = seen(owned({f"s{number}": f"x{number % 2}" for number in range(8)}))
+    assert observe_interval(few, "w") == FAILOVER / 3
+    some = seen(owned({f"s{number}": f"x{number}" for number in range(14)}))
+    assert observe_interval(some, "w") == FAILOVER
+    many_workers = seen(owned({f"s{number}": f"x{number}" for number in range(200)}))
+    assert observe_interval(many_workers, "w") == 2 * FAILOVER
 
 
 def adopted(view: View, most: int | None = None) -> list[str]:
