@@ -28,11 +28,13 @@ def worker_row(
     ended: bool = False,
     started: float = 0.0,
     streams: frozenset[str] | None = None,
+    only_stream: str | None = None,
 ) -> Row:
     """Return the row of a kinstream worker, as of `now` seconds after `TIME`."""
     write = announcement(
         Mode.ONE_TABLE, View(0.0, TIME, FAILOVER), worker_id, TIME + now, instance=f"i-{worker_id}", started=TIME + started,
         weight=weight, max_leases=max_leases, leaving=leaving, ended=ended, first=True, streams=streams,
+        only_stream=only_stream,
     )  # fmt: skip
     row = write.applied(None)
     assert row is not None

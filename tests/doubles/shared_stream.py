@@ -37,7 +37,9 @@ class SharedStream:
         self.events: list[tuple[float, str, events.Event]] = []
         self._network = Network(self.service, 1, lambda now, operation: Faults())
 
-    def consumer(self, worker_id: str, *, store: LeaseStore | None = None, **options: Any) -> Consumer:
+    def consumer(
+        self, worker_id: str, *, stream: str = STREAM, store: LeaseStore | None = None, **options: Any
+    ) -> Consumer:
         """Return a new consumer."""
         loop = asyncio.get_running_loop()
         client = Client(
@@ -47,7 +49,7 @@ class SharedStream:
             clock=LoopClock(),
         )
         return Consumer(
-            STREAM,
+            stream,
             **{
                 "application": "app",
                 "lease_store": self.store if store is None else store,

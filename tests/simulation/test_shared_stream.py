@@ -9,7 +9,7 @@ import pytest
 from tests.doubles.shared_stream import STREAM, SharedStream
 from tests.doubles.virtual_loop import simulate
 
-from kinstream import Consumer, MemoryLeaseStore, UsageError, events
+from kinstream import ConfigError, Consumer, MemoryLeaseStore, UsageError, events
 from kinstream.consume.fleet.fleet_keeper import FleetKeeper
 from kinstream.consume.lease.lease_store import MemoryLeaseTable
 from kinstream.consume.lease.row import Put, RowKind, Write, Written
@@ -172,9 +172,7 @@ def test_until_fails_at_the_end_if_another_worker_has_joined_and_taken_shards() 
     simulate(case)
 
 
-def test_completed_shard_without_manual_checkpoint_that_is_handed_over_does_not_hold_back_the_ends_of_its_children() -> (
-    None
-):
+def test_ends_of_children_are_stored_after_their_parent_was_handed_over_without_a_checkpoint() -> None:
     async def case() -> None:
         stream = SharedStream(1)
         stream.put(b"parent")
@@ -204,5 +202,32 @@ def test_completed_shard_without_manual_checkpoint_that_is_handed_over_does_not_
         for consumer, task in zip(consumers, reading, strict=True):
             await consumer.close()
             await task
+
+    simulate(case)
+
+
+class SingleTable(MemoryLeaseStore):
+    """A store that has one table for each application, regardless of the stream, as in DynamoDB."""
+
+    def table(self, application: str, stream: str) -> MemoryLeaseTable:
+        return super().table(application, "")
+
+
+def test_application_of_another_stream_is_refused_before_the_first_write_although_its_workers_have_ended() -> None:
+    async def case() -> None:
+        stream = SharedStream(2)
+        stream.service.ask("CreateStream", StreamName="clicks", ShardCount=2)
+        store = SingleTable(clock=stream.store._clock)
+        first = stream.consumer("a", store=store)
+        reading = asyncio.create_task(first.run(ignore))
+        await asyncio.sleep(5)
+        await first.close()
+        await reading
+        rows = (await store.table("app", "").list()).rows
+        second = stream.consumer("b", store=store, stream="clicks")
+        with pytest.raises(ConfigError, match=f"leases of the stream '{STREAM}', and this consumer reads 'clicks'"):
+            await second.run(ignore)
+        assert (await store.table("app", "").list()).rows == rows
+        await second.close()
 
     simulate(case)

@@ -51,6 +51,7 @@ class StreamShards:
         accepts_any_key: True if the stream's shards accept records regardless of their hash keys.
         created: Time at which the stream was created, in seconds since 1970. None: unknown.
         account: Account ID in the stream's ARN. None: unknown.
+        stream_name: Name of the stream.
     """
 
     def __init__(self, client: Client, stream: Stream, announce: Reporter, stopping: asyncio.Event) -> None:
@@ -58,6 +59,7 @@ class StreamShards:
         self.accepts_any_key: bool = False
         self.created: float | None = None
         self.account: str | None = None
+        self.stream_name: str = stream.name
         self._client = client
         self._stream = stream
         self._announce = announce

@@ -111,6 +111,7 @@ class FleetKeeper:
                 identifier: StreamSource(
                     partial(self._listed, host, name),
                     start.of_stream(name).mapped(lambda position: position.since(latest)),
+                    self._streams[name].stream_name,
                 )
                 for name, identifier in identifiers.items()
             },

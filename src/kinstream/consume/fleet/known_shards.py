@@ -22,10 +22,12 @@ class StreamSource(msgspec.Struct, frozen=True):
     Attributes:
         list_shards: Lists its shards. Raises NotFound only if the stream does not exist any more.
         start: Start positions if it has no leases.
+        name: Its name. None: unknown.
     """
 
     list_shards: Callable[[], Awaitable[ShardListing]]
     start: Start
+    name: str | None = None
 
 
 class KnownShards:

@@ -28,7 +28,7 @@ from kinstream.consume.fleet.holdings import Holdings, MemberEvent, StoreRecover
 from kinstream.consume.fleet.known_shards import KnownShards, StreamSource
 from kinstream.consume.fleet.mode import announcement, announces, measures_cpu
 from kinstream.consume.fleet.scanner import Scanner
-from kinstream.consume.fleet.streams import of_streams
+from kinstream.consume.fleet.streams import check_stream, of_streams
 from kinstream.consume.fleet.upkeep import CONCURRENT_WRITES, Upkeep
 from kinstream.consume.fleet.view import View
 from kinstream.consume.lease import changes
@@ -99,6 +99,7 @@ class Member:
         self._emit = emit
         self._terms = Terms(worker_id, options.failover, lambda: lease_time(clock))
         self._table = CheckedTable(table, clock, options.failover / 3)
+        self._only_stream = streams[None].name if None in streams else None
         names = None if None in streams else frozenset(name for name in streams if name is not None)
         self._scanner = Scanner(self._table, self._terms, options.compatible, names)
         self._shards = {name: KnownShards(source.list_shards) for name, source in streams.items()}
@@ -179,6 +180,7 @@ class Member:
                     )
                 await self._clock.sleep(UNDECIDED_DELAY)
                 view = await self._firmly(self._scanner.scan)
+            check_stream(view, self._table.name, self._only_stream)
             if alone:
                 view = await self._wait_for_others(view)
             self._started = view.time
@@ -552,6 +554,7 @@ class Member:
                         instance=self._instance,
                         started=self._started,
                         streams=self._scanner.streams,
+                        only_stream=self._only_stream,
                         weight=self._options.weight,
                         max_leases=self._options.max_leases,
                         leaving=self._leaving,

@@ -174,6 +174,7 @@ def announcement(
     instance: str,
     started: float,
     streams: frozenset[str] | None = None,
+    only_stream: str | None = None,
     weight: float = 1.0,
     max_leases: int | None = None,
     leaving: bool = False,
@@ -191,6 +192,7 @@ def announcement(
         instance: Distinguishes two processes with the same worker id.
         started: Time of the store at which this process was started, in seconds since 1970.
         streams: Identifiers of the streams that the worker reads. None: the application reads one stream.
+        only_stream: Name of the stream if the application reads one. None: unknown, or it reads several.
         weight: Share of the leases that the worker gets, compared to the others.
         max_leases: Maximum number of leases that it reads. None: no maximum.
         leaving: True if the worker has begun to stop.
@@ -218,6 +220,8 @@ def announcement(
     extras = {**extras, "started": started, "at": round(time * 1000)}
     if streams is not None:
         extras["streams"] = sorted(streams)
+    if only_stream is not None:
+        extras["stream"] = only_stream
     if max_leases is not None:
         extras["max_leases"] = max_leases
     if leaving or ended:

@@ -38,6 +38,30 @@ def check_format(view: View, table: str, *, several: bool) -> None:
     )
 
 
+def check_stream(view: View, table: str, stream: str | None) -> None:
+    """Check that the leases of an application are those of this worker's stream. Called before the first write.
+
+    A lease of an application that reads one stream does not name it, and shards of different streams have the same ids. So each
+    kinstream worker names its stream in its row, which stays for a day after it has ended.
+
+    Args:
+        view: The rows.
+        table: Description of the table, for the error.
+        stream: Name of the stream that this worker reads. None: it reads several, which the leases name.
+
+    Raises:
+        ConfigError: A worker reads another stream. The message names both, and the remedy.
+    """
+    others = sorted(
+        {worker.only_stream for worker in view.workers.values() if worker.only_stream is not None} - {stream}
+    )
+    if stream is not None and others:
+        raise ConfigError(
+            f"{table}: has the leases of the stream {others[0]!r}, and this consumer reads {stream!r}. Nothing was written. Use"
+            " an application name for each stream, or give the streams of one application as a list"
+        )
+
+
 def of_streams(view: View, streams: frozenset[str] | None) -> View:
     """Return the view without the leases of streams that this worker does not read. They are never written.
 

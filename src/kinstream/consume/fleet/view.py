@@ -89,6 +89,7 @@ class ObservedWorker(msgspec.Struct, frozen=True):
         weight: Share of the leases that the worker gets, compared to the others.
         max_leases: Maximum number of leases that it reads. None: no maximum.
         streams: Identifiers of the streams that it reads. None: unknown, or the application reads one stream.
+        only_stream: Name of the stream if the application reads one. None: unknown, or it reads several.
         leaving: True if the worker has begun to stop, and gets no more leases.
         ended: True if the worker has stopped in good order. It reads none of the leases that still name it.
         failing: True if a KCL worker reports that it cannot measure its load, and gets no more leases.
@@ -104,6 +105,7 @@ class ObservedWorker(msgspec.Struct, frozen=True):
     weight: float = 1.0
     max_leases: int | None = None
     streams: frozenset[str] | None = None
+    only_stream: str | None = None
     leaving: bool = False
     ended: bool = False
     failing: bool = False
@@ -445,7 +447,7 @@ def _worker(
         moved = previous.moved if values == previous.row.values else now
     first_seen = previous.first_seen if previous is not None else NEVER if first else now
     weight, most = _number(found.get("weight")), found.get("max_leases")
-    statistics, streams = values.get("sts"), found.get("streams")
+    statistics, streams, stream = values.get("sts"), found.get("streams"), found.get("stream")
     return ObservedWorker(
         row=row,
         moved=moved,
@@ -456,6 +458,7 @@ def _worker(
         weight=weight if weight is not None and 0 < weight < math.inf else 1.0,
         max_leases=most if isinstance(most, int) and not isinstance(most, bool) and most >= 0 else None,
         streams=frozenset(filter(_is_text, streams)) if isinstance(streams, list) else None,
+        only_stream=stream if isinstance(stream, str) else None,
         leaving=found.get("leaving") is True,
         ended=found.get("ended") is True,
         failing=isinstance(statistics, dict) and any(_failed(one) for one in statistics.values()),

@@ -32,6 +32,8 @@ FIRST = "shardId-000000000000"
 class ListedShards(StreamShards):
     """Shards of a stream, in memory."""
 
+    stream_name = "events"
+
     def __init__(self, count: int) -> None:
         self.shards: list[Shard] = shards(count)
         self.missing: NotFound | None = None

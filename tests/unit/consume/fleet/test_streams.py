@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from tests.conformance.test_kcl_modes import view_of
-from tests.doubles.fleet_rows import owned, seen
+from tests.doubles.fleet_rows import kcl_row, owned, seen, worker_row
 
-from kinstream.consume.fleet.streams import check_format, of_streams, unread
+from kinstream.consume.fleet.streams import check_format, check_stream, of_streams, unread
 from kinstream.errors import ConfigError
 
 VERSIONS = ("2.7.2", "3.4.2", "3.5.1")
@@ -55,3 +55,11 @@ def test_leases_of_streams_that_are_not_read_are_left_out_and_named() -> None:
     assert unread(view, None) == unread(view, frozenset(streams)) == []
     (note,) = unread(view, frozenset({orders}))
     assert note.endswith(f"leaves their leases alone: {clicks}.")
+
+
+def test_table_of_a_worker_that_reads_another_stream_is_refused() -> None:
+    view = seen([worker_row("a", only_stream="orders"), worker_row("b"), kcl_row("j")])
+    check_stream(view, "<table>", "orders")
+    check_stream(view, "<table>", None)
+    with pytest.raises(ConfigError, match=r"<table>: has the leases of the stream 'orders', .* 'clicks'"):
+        check_stream(view, "<table>", "clicks")
