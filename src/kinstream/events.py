@@ -203,9 +203,11 @@ class DiscoveryFailed(Event, frozen=True):
 
     Attributes:
         error: The error of the request.
+        stream_name: Name of the stream.
     """
 
     error: BaseException
+    stream_name: str = ""
 
 
 class CheckpointFailed(Event, frozen=True):
@@ -436,6 +438,8 @@ class FellBackToPolling(Event, frozen=True):
 
     Attributes:
         error: The error of the service.
+        stream_name: Name of the stream if the consumer reads several. Empty: it reads one.
     """
 
     error: BaseException
+    stream_name: str = ""

@@ -20,6 +20,7 @@ from tests.doubles.streams import Place, create, split
 from kinstream import HashKeyRange, Position, SQLiteLeaseStore, blocking
 from kinstream.consume.fetch.position import SHARD_END, TRIM_HORIZON
 from kinstream.consume.lease.lease import Lease
+from kinstream.consume.lease.lease_store import SEVERAL_STREAMS
 from kinstream.local import Server
 
 LOW, HIGH = HashKeyRange("0", str(2**127 - 1)), HashKeyRange(str(2**127), str(2**128 - 1))
@@ -276,6 +277,20 @@ def test_lag_is_the_age_of_the_first_record_that_is_not_completed(stand: Stand) 
     stand.path.unlink()
     stand.store(Lease(S0, checkpoint=Position.after(second, 0), hash_key_range=LOW), Lease(S1, hash_key_range=HIGH))
     assert json.loads(stand.lag("--json", "--max-lag", "0").stdout)["max_lag"] == 0
+
+
+def test_application_of_several_streams_in_a_file_is_shown_and_measured(stand: Stand) -> None:
+    stream = "000000000000:events:1795949125"
+    record = stand.put(S0, b"a")
+    leases = [
+        Lease(f"{stream}:{S0}", stream, checkpoint=Position.after(record, 0), hash_key_range=LOW),
+        Lease(f"{stream}:{S1}", stream, hash_key_range=HIGH),
+    ]
+    asyncio.run(store_leases(SQLiteLeaseStore(stand.path), leases, "billing", SEVERAL_STREAMS))
+    shown = stand.leases("show", "billing", "--json")
+    assert shown.returncode == 0, shown.stderr
+    assert [lease["stream"] for lease in json.loads(shown.stdout)["leases"]] == [stream, stream]
+    assert [shard["shard_id"] for shard in json.loads(stand.lag("--json").stdout)["shards"]] == [S0, S1]
 
 
 def test_shard_that_cannot_be_measured_is_an_alarm(stand: Stand) -> None:

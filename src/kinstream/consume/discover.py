@@ -108,12 +108,12 @@ class StreamShards:
                 unknown = isinstance(error, NotFound) and not self._exists
                 if unknown or clock.monotonic() >= deadline:
                     raise
-                self._announce(DiscoveryFailed(error))
+                self._announce(DiscoveryFailed(error, self._stream.name))
                 if await sleep_unless(self._stopping, clock, NOT_READY_DELAY):
                     return ShardListing([])
             else:
                 self._exists = True
-                self._announce.succeeded("", "list")
+                self._announce.listed(self._stream.name)
                 return listing
 
     async def again(self) -> list[Shard] | None:
@@ -126,17 +126,18 @@ class StreamShards:
             try:
                 shards = (await self.list()).shards
             except NotFound as error:
-                self._announce(DiscoveryFailed(error))
+                self._announce(DiscoveryFailed(error, self._stream.name))
                 if not self._exists:
                     raise
                 self._exists = False
                 if await sleep_unless(self._stopping, self._client.clock, NOT_READY_DELAY):
                     return None
             except KinesisError as error:
-                self._announce(DiscoveryFailed(error))
+                self._announce(DiscoveryFailed(error, self._stream.name))
                 return None
             else:
                 self._exists = True
+                self._announce.listed(self._stream.name)
                 return shards
 
     async def list(self, since: float | None = None) -> ShardListing:

@@ -90,13 +90,14 @@ class Reporter:
         elif isinstance(event, DiscoveryFailed):
             creating = isinstance(event.error, ResourceInUse)
             then = "known shards are still read, and it is retried"
-            self._failed("list", event.error, "", then, THROTTLED_FOR if creating else 0.0)
+            self._failed("list", event.error, self._place(event.stream_name), then, THROTTLED_FOR if creating else 0.0)
         elif isinstance(event, CheckpointFailed):
             self._store_failed(event)
         elif isinstance(event, ShardStalled):
             self._stalled(event)
         elif isinstance(event, FellBackToPolling):
-            _log.warning("%s: the stream is read by polling: %s", self._name, described(event.error))
+            stream = f"the stream {event.stream_name}".rstrip()
+            _log.warning("%s: %s is read by polling: %s", self._name, stream, described(event.error))
         elif isinstance(event, RecordsExpired):
             self._expired(event)
         elif isinstance(event, HandlerFailed):
@@ -123,9 +124,21 @@ class Reporter:
 
         def report(event: Event) -> None:
             shard_id = getattr(event, "shard_id", None)
-            self(event if shard_id is None else msgspec.structs.replace(event, shard_id=qualified_id(shard_id, name)))
+            if shard_id is not None:
+                event = msgspec.structs.replace(event, shard_id=qualified_id(shard_id, name))
+            elif isinstance(event, FellBackToPolling):
+                event = msgspec.structs.replace(event, stream_name=name)
+            self(event)
 
         return report
+
+    def listed(self, stream_name: str) -> None:
+        """Note that the shards of a stream were listed. Logs the recovery from a failure that was logged."""
+        self.succeeded(self._place(stream_name), "list")
+
+    def _place(self, stream_name: str) -> str:
+        """Return the place of a failure in a stream: empty if the log lines begin with its name anyway."""
+        return "" if stream_name in ("", self._name) else f"of {stream_name}"
 
     def expired_unread(self, shard_id: str, position: Position) -> None:
         """Report a shard that expired before it was completed.

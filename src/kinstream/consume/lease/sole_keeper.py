@@ -171,7 +171,6 @@ class SoleKeeper:
                 del self._positions[shard_id]
                 self._granted.discard(shard_id)
                 self._events.put_nowait(Forgotten(shard_id))
-        self._announce.succeeded("", "list")
 
     def _report_expired(self, shard_id: str) -> None:
         saved = self._positions.get(shard_id)
