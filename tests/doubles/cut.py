@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
+
+_OPERATION = re.compile(rb"x-amz-target: *\w+\.(\w+)", re.IGNORECASE)
 
 
 class Cut:
@@ -17,10 +21,12 @@ class Cut:
 
     Attributes:
         url: Its URL, in place of the server's.
+        requests: Number of requests to AWS operations, by the name of the operation.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self.url = ""
+        self.requests: Counter[str] = Counter()
         self._server = host, port
         self._carries = asyncio.Event()
         self._carries.set()
@@ -64,6 +70,7 @@ class Cut:
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while piece := await reader.read(16_384):
+                self.requests.update(name.decode() for name in _OPERATION.findall(piece))
                 await self._carries.wait()
                 writer.write(piece)
                 await writer.drain()

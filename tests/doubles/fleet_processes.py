@@ -79,6 +79,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 # The lines of a worker. Times are of the lease clock, in seconds.
 
 
+class Running(msgspec.Struct, frozen=True, tag=True):
+    """The worker begins to read the stream."""
+
+    time: float
+
+
 class Assigned(msgspec.Struct, frozen=True, tag=True):
     """The worker begins to read a shard."""
 
@@ -145,8 +151,8 @@ class Stopped(msgspec.Struct, frozen=True, tag=True):
     cpu: float
 
 
-Line: TypeAlias = Assigned | Revoked | Released | Lost | Ended | Led | Failing | Began | Stopped
-L = TypeVar("L", Assigned, Revoked, Released, Lost, Ended, Led, Failing, Began, Stopped)
+Line: TypeAlias = Running | Assigned | Revoked | Released | Lost | Ended | Led | Failing | Began | Stopped
+L = TypeVar("L", Running, Assigned, Revoked, Released, Lost, Ended, Led, Failing, Began, Stopped)
 _decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
 
 
@@ -198,6 +204,11 @@ class WorkerProcess:
     def batches(self) -> list[Began]:
         """Its batches, in order."""
         return [line for line in self.lines if isinstance(line, Began)]
+
+    @property
+    def first_record(self) -> float:
+        """Seconds from the time when it began to read the stream to its first record."""
+        return self.batches[0].time - self.of(Running)[0].time
 
     @property
     def running(self) -> bool:
@@ -268,6 +279,7 @@ class Crew:
         options: Options of each worker, except its id.
         client: A client of the local Kinesis.
         producer: Writes records.
+        writes: True if records are written.
 
     Attributes:
         workers: All processes, in the order of their start.
@@ -275,7 +287,7 @@ class Crew:
         checkpoints: Each checkpoint that was seen in the table, in order, by lease.
     """
 
-    def __init__(self, options: Options, client: Client, producer: Producer) -> None:
+    def __init__(self, options: Options, client: Client, producer: Producer, *, writes: bool) -> None:
         self.options = options
         self.workers: list[WorkerProcess] = []
         self.written: list[str] = []
@@ -283,7 +295,7 @@ class Crew:
         self._client = client
         self._producer = producer
         self._changed = asyncio.Event()
-        self._writing = asyncio.create_task(self._write())
+        self._writing = asyncio.create_task(self._write() if writes else asyncio.sleep(0))
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self, name: str, **changes: object) -> WorkerProcess:
@@ -482,7 +494,9 @@ class Crew:
 
 
 @asynccontextmanager
-async def crew(server: Server, store: str, name: str, shards: int, **options: object) -> AsyncIterator[Crew]:
+async def crew(
+    server: Server, store: str, name: str, shards: int, *, writes: bool = True, **options: object
+) -> AsyncIterator[Crew]:
     """Create a stream, and return a crew without workers for it.
 
     Args:
@@ -490,6 +504,7 @@ async def crew(server: Server, store: str, name: str, shards: int, **options: ob
         store: Place of the lease store.
         name: Name of the stream and of the application.
         shards: Number of shards.
+        writes: True if records are written.
         options: Further options of the workers.
     """
     account = {"region": "us-east-1", "credentials": Credentials("local", "local"), "endpoint_url": server.url}
@@ -502,7 +517,7 @@ async def crew(server: Server, store: str, name: str, shards: int, **options: ob
             await asyncio.sleep(0.01)
         async with Producer(name, batch=Batching(linger=0.01), order="key", **account) as producer:  # type: ignore[arg-type]
             base = Options(stream=name, application=name, kinesis=server.url, store=store, worker_id="")
-            found = Crew(msgspec.structs.replace(base, **options), client, producer)
+            found = Crew(msgspec.structs.replace(base, **options), client, producer, writes=writes)
             try:
                 yield found
             finally:

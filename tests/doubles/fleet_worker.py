@@ -26,6 +26,7 @@ from tests.doubles.fleet_processes import (
     Options,
     Released,
     Revoked,
+    Running,
     Stopped,
     encode,
     lease_store,
@@ -104,6 +105,7 @@ async def work(options: Options) -> None:
     )
     async with consumer:
         measuring = asyncio.create_task(measure(options.measures))
+        write(Running(now()))
         await consumer.run_batches(handle)
         measuring.cancel()
     write(Stopped(now(), time.process_time()))

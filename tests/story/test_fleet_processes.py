@@ -69,12 +69,12 @@ def show(text: str, *seconds: float) -> None:
 async def test_workers_join_and_leave_without_a_duplicate(fleet: Crew) -> None:
     one = await fleet.start("one")
     await fleet.until(lambda: one.batches)
-    show("start to the first record", one.batches[0].time - one.started)
+    show("start to the first record", one.first_record)
     await fleet.until(lambda: fleet.shared(one, shards=SHARDS))
 
     two = await fleet.start("two")
     await fleet.until(lambda: fleet.shared(one, two, shards=SHARDS) and two.batches)
-    show("start to the first record by handoff", two.batches[0].time - two.started)
+    show("start to the first record by handoff", two.first_record)
     await fleet.until(lambda: {batch.shard for batch in two.batches} == two.shards)
     assert {line.shard for line in one.of(Revoked)} == {line.shard for line in one.of(Released)} == two.shards
     assert {line.successor for line in one.of(Revoked)} == {"two"}
@@ -127,7 +127,7 @@ async def test_worker_that_is_started_again_with_its_id_continues_its_shards(fle
     await one.wait()
     again = await fleet.start("one", failover=30.0)
     await fleet.until(lambda: again.batches, within=28)  # before its leases expire
-    show("start to the first record, with the leases of a killed process", again.batches[0].time - again.started)
+    show("start to the first record, with the leases of a killed process", again.first_record)
     await fleet.complete()
     assert {delivery.worker for delivery in fleet.repeated()} <= {one}
     assert fleet.disordered() == []

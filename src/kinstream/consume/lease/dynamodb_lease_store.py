@@ -41,6 +41,8 @@ TABLE_TIMEOUT = 120.0
 """Maximum seconds until a new table is usable. DynamoDB usually takes 5 to 20 s."""
 INDEX_CHECK_EVERY = 30.0
 """Seconds between two attempts to use an index that is missing, is being built, or may not be read."""
+OTHER_TABLES_EVERY = 10.0
+"""Seconds between two scans of the tables of KCL 3.0 to 3.4 while they do not exist. Such a worker may create them later."""
 MAX_SEGMENTS = 8
 """Maximum scans of a large table at the same time."""
 
@@ -117,6 +119,7 @@ class DynamoDBLeaseTable:
         self._separate = False
         self._segments = 1
         self._index_refused_at: float | None = None
+        self._others_missing_at: float | None = None
 
     def __repr__(self) -> str:
         return f"<DynamoDB table {self._name!r}>"
@@ -164,9 +167,18 @@ class DynamoDBLeaseTable:
             NotFound: The table was deleted.
             KinesisError: A request failed.
         """
-        own, coordinator, workers = await asyncio.gather(
-            self._own_items(), self._other_items(self._coordinator), self._other_items(self._workers)
-        )
+        now = self._client.clock.monotonic()
+        missing_at = self._others_missing_at
+        coordinator = workers = None
+        if missing_at is not None and now < missing_at + OTHER_TABLES_EVERY:
+            own = await self._own_items()
+        else:
+            own, coordinator, workers = await asyncio.gather(
+                self._own_items(), self._other_items(self._coordinator), self._other_items(self._workers)
+            )
+            # Another worker may just be creating an application that has no leases yet.
+            missing = coordinator is None and workers is None and bool(own)
+            self._others_missing_at = now if missing else None
         rows = [row for item in own if (row := _row(item, KEY, RowKind.LEASE)) is not None]
         migrated = any(row.kind is RowKind.TABLE_MIGRATION and row.values.get("tm") == MIGRATED for row in rows)
         self._separate = coordinator is not None and not migrated

@@ -15,7 +15,11 @@ from kinstream.aws.credentials import Credentials
 from kinstream.aws.transport import Response
 from kinstream.config import RetryPolicy
 from kinstream.consume.lease import changes
-from kinstream.consume.lease.dynamodb_lease_store import DynamoDBLeaseStore, DynamoDBLeaseTable
+from kinstream.consume.lease.dynamodb_lease_store import (
+    OTHER_TABLES_EVERY,
+    DynamoDBLeaseStore,
+    DynamoDBLeaseTable,
+)
 from kinstream.consume.lease.lease import Lease
 from kinstream.consume.lease.row import Row, RowKind
 from kinstream.errors import AccessDenied, ConfigError, LeaseStoreFailed, NotFound, Throttled
@@ -260,11 +264,37 @@ async def test_separate_tables_that_appear_later_are_noticed() -> None:
             "billing-WorkerMetricStats": [GONE],
         }
     )
-    table = table_of(service)
+    clock = VirtualClock()
+    table = table_of(service, clock)
     assert not (await table.list()).separate_tables
+    clock.move(OTHER_TABLES_EVERY)
     listing = await table.list()
     assert listing.separate_tables
     assert len(listing.rows) == 5
+
+
+async def test_missing_separate_tables_are_not_scanned_each_time() -> None:
+    service = Service(Scan={"billing": [items(ITEM)], **NOT_FOUND})
+    clock = VirtualClock()
+    table = table_of(service, clock)
+    for seconds in (0.0, 1.0, OTHER_TABLES_EVERY):
+        clock.move(seconds)
+        assert [row.key for row in (await table.list()).rows] == ["a"]
+    names = [name for _, name, _ in service.asked]
+    assert (names.count("billing"), names.count("billing-CoordinatorState")) == (3, 2)
+
+
+async def test_separate_tables_of_an_application_without_leases_are_noticed_at_once() -> None:
+    service = Service(
+        Scan={
+            "billing": [items()],
+            "billing-CoordinatorState": [GONE, COORDINATOR],
+            "billing-WorkerMetricStats": [GONE],
+        }
+    )
+    table = table_of(service)
+    assert not (await table.list()).separate_tables
+    assert (await table.list()).separate_tables
 
 
 async def test_separate_tables_are_ignored_once_all_rows_were_moved() -> None:
