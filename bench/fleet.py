@@ -92,7 +92,9 @@ async def idle(server: Server, store: str, workers: int, shards: int, seconds: f
             )
         await asyncio.sleep(5)
         began = now()
-        await fleet.until(lambda: all(w.of(Stopped)[-1].time > began + seconds for w in found), within=120)
+        await fleet.until(
+            lambda: all(any(line.time > began + seconds for line in w.of(Stopped)) for w in found), within=120
+        )
         shares = []
         for worker in found:
             lines = [line for line in worker.of(Stopped) if line.time >= began]

@@ -16,7 +16,7 @@ from typing import NamedTuple, Self, TypeAlias, TypeVar
 
 import msgspec
 
-from kinstream import Batching, Client, Credentials, DynamoDBLeaseStore, Producer, SQLiteLeaseStore
+from kinstream import Batching, Client, Credentials, DynamoDBLeaseStore, NotFound, Producer, SQLiteLeaseStore
 from kinstream.clock import SystemClock, lease_time
 from kinstream.consume.lease.lease import Lease, lease_of
 from kinstream.consume.lease.lease_store import LeaseStore, LeaseTable
@@ -375,9 +375,10 @@ class Crew:
     async def _watch(self, table: LeaseTable) -> None:
         try:
             while True:
-                for row in (await table.list()).rows:
-                    if row.kind is RowKind.LEASE:
-                        self.checkpoints[row.key].append(lease_of(row))
+                with suppress(NotFound):  # not created yet
+                    for row in (await table.list()).rows:
+                        if row.kind is RowKind.LEASE:
+                            self.checkpoints[row.key].append(lease_of(row))
                 await asyncio.sleep(0.1)
         finally:
             await table.close()
@@ -454,6 +455,7 @@ class Crew:
         for leases in self.checkpoints.values():
             pairs = pairwise(leases)
             found += [(one, two) for one, two in pairs if two.checkpoint < one.checkpoint]
+        assert self.checkpoints
         return found
 
     def gaps(self, workers: Iterable[WorkerProcess], since: float) -> list[float]:

@@ -134,6 +134,11 @@ class HeldLease:
         """Time of the next renewal, by the lease clock. Any write of the row is a renewal."""
         return self._sent + self._terms.renewal_interval
 
+    @property
+    def completed(self) -> bool:
+        """True once this worker has stored that the shard is completed."""
+        return self.ended and not self.lost and self._lease.checkpoint.ended
+
     def received(self, size_bytes: int) -> None:
         """Count the bytes of a page that was read. May be called from one other thread."""
         self._received_bytes += size_bytes
@@ -183,6 +188,8 @@ class HeldLease:
     async def name_children(self, children: Sequence[str]) -> None:
         """Store the ids of the child shards. Raises as `renew`."""
         async with self._lock:
+            if self.completed:
+                return
             self._check()
             if not children or self._named.issuperset(children):
                 return
@@ -192,8 +199,10 @@ class HeldLease:
             self._named = frozenset(children)
 
     async def end(self) -> None:
-        """Store that the shard is completed, and end the tenure. Raises as `renew`."""
+        """Store that the shard is completed, and end the tenure. May be repeated. Raises as `renew`."""
         async with self._lock:
+            if self.completed:
+                return
             await self._write(
                 lambda lease: (
                     changes.end_handoff(lease, SHARD_END) if self.handoff else changes.checkpoint(lease, SHARD_END)

@@ -53,7 +53,7 @@ RETRIES, FIRST_RETRY = 5, 0.5
 """Maximum retries of an operation at the beginning, and the seconds of backoff before the first. Each delay is doubled."""
 INDEX_RETRY = 30.0
 """Seconds until the index of owners is tried again after it was not usable. Until then, the table is scanned."""
-WATCH_INTERVAL = 0.2
+WATCH_INTERVAL = 0.25
 """Minimum seconds between two checks whether another worker has nudged the leader, and for workers known to have ended."""
 RECHECK_DELAY, LONGEST_RECHECK = 0.5, 4.0
 """Seconds until a lease that the index of owners lacks is read again, since the index may be outdated. The delay is doubled."""

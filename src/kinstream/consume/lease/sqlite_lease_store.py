@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT = 10.0
 """Maximum seconds that a write waits for a write of another process."""
-POLL_INTERVAL = 0.2
+POLL_INTERVAL = 0.25
 """Seconds between two calls of `owned`. One takes microseconds while the file does not change."""
 
 _PASSING = frozenset({5, 6, 7, 9, 10, 13})

@@ -281,6 +281,33 @@ def test_a_completed_shard_ends_its_handoff_in_the_same_write() -> None:
     on(program)
 
 
+def test_end_of_a_shard_that_two_tasks_store_is_stored_once_and_no_lease_is_lost() -> None:
+    async def program(ground: Ground) -> None:
+        held = await ground.hold()
+        await asyncio.gather(held.end(), held.end())
+        assert ground.table.calls["write"] == 1
+        await held.name_children(["c"])
+        await held.end()
+        assert ground.table.calls["write"] == 1
+        assert held.completed
+        assert not held.lost
+        with pytest.raises(LeaseLost):
+            await held.checkpoint(Position.after("1"))
+
+    on(program)
+
+
+def test_end_of_a_shard_is_not_stored_after_its_release() -> None:
+    async def program(ground: Ground) -> None:
+        held = await ground.hold()
+        await held.release()
+        assert not held.completed
+        with pytest.raises(LeaseLost):
+            await held.end()
+
+    on(program)
+
+
 def test_a_missing_row_fails_writes_and_ends_with_the_expiry() -> None:
     async def program(ground: Ground) -> None:
         held = await ground.hold()
