@@ -172,7 +172,7 @@ def test_until_fails_at_the_end_if_another_worker_has_joined_and_taken_shards() 
     simulate(case)
 
 
-def test_ends_of_children_are_stored_after_their_parent_was_handed_over_without_a_checkpoint() -> None:
+def test_ends_of_children_are_stored_although_their_parent_was_released_without_a_checkpoint() -> None:
     async def case() -> None:
         stream = SharedStream(1)
         stream.put(b"parent")
