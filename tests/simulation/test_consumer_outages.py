@@ -335,7 +335,9 @@ def test_store_that_is_locked_for_less_than_the_failover_interval_costs_no_lease
     assert not any(isinstance(event, events.ShardLeaseLost) for event in seen_events)
 
 
-def test_store_that_is_locked_for_longer_than_the_failover_interval_ends_no_reading() -> None:
+def test_store_that_is_locked_for_longer_than_the_failover_interval_ends_no_reading(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     seen_events: list[events.Event] = []
     handled: list[tuple[str, str]] = []
 
@@ -360,7 +362,9 @@ def test_store_that_is_locked_for_longer_than_the_failover_interval_ends_no_read
         await running
         await consumer.client.close()
 
-    simulate(story)
+    with caplog.at_level(logging.INFO, "kinstream"):
+        simulate(story)
+    assert [line for line in Seen(caplog).infos if "lost the lease of shardId-00000000000" in line]
     assert len(set(handled)) == 14
     assert [type(event) for event in seen_events].count(events.ShardLeaseLost) == 2
 

@@ -25,6 +25,7 @@ from kinstream.events import (
     MisroutedAggregateDropped,
     Observer,
     RecordsExpired,
+    ShardLeaseLost,
     ShardSkipped,
     ShardStalled,
 )
@@ -100,6 +101,8 @@ class Reporter:
             _log.warning("%s: %s is read by polling: %s", self._name, stream, described(event.error))
         elif isinstance(event, RecordsExpired):
             self._expired(event)
+        elif isinstance(event, ShardLeaseLost):
+            self._lease_lost(event)
         elif isinstance(event, HandlerFailed):
             self._counts.skipped += event.outcome == "skipped"
             self._counts.dead_letters += event.outcome == "dead-lettered"
@@ -274,6 +277,17 @@ class Reporter:
             _log.log(
                 _LEVELS.get(kind, logging.WARNING), "%s: %s: %s: %s; %s", self._name, event.shard_id, what, why, then
             )
+
+    def _lease_lost(self, event: ShardLeaseLost) -> None:
+        report = self._final.failed("leases lost", self._clock.monotonic())
+        if report is not None:
+            many = (
+                f"{report.unreported:,} leases were lost, the last one of"
+                if report.unreported > 1
+                else "lost the lease of"
+            )
+            then = "the next owner continues at its last checkpoint"
+            _log.info("%s: %s %s; %s", self._name, many, event.shard_id, then)
 
     def _expired(self, event: RecordsExpired) -> None:
         lost, why = "may have been lost", "the record there has expired"
