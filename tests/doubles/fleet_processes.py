@@ -24,7 +24,7 @@ from kinstream.consume.lease.row import RowKind
 from kinstream.local import Server
 
 ROOT = Path(__file__).parents[2]
-WAIT = 45.0
+WAIT = 90.0
 """Maximum seconds for an expected state, a guard against hanging."""
 CLOCK = SystemClock()
 
