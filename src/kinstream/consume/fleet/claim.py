@@ -103,7 +103,7 @@ def observe_interval(view: View, me: str) -> float:
 def adoptions(view: View, me: str, random: Random, *, max_leases: int | None = None) -> list[Write]:
     """Return available leases that no leader has assigned for a long time, and that this worker claims. 3X modes.
 
-    A lease of a stream that the leader does not read is claimed at once.
+    Leases of a stream that the leader does not read are claimed at once, since it assigns none of them.
 
     It claims its share of them at a time, since other workers may adopt too. A worker that leaves adopts none.
 
@@ -117,18 +117,35 @@ def adoptions(view: View, me: str, random: Random, *, max_leases: int | None = N
     if own is not None and own.leaving:
         return []
     unfinished = [lease for lease in view.leases.values() if not lease.finished]
-    leader = None if view.leader is None else view.leader.owner
-    left = [
-        lease
-        for lease in unfinished
-        if view.available_for(lease.lease.key) > ADOPTION * view.failover
-        or (leader is not None and view.available(lease.lease.key) and not view.reads(leader, lease.lease.stream))
-    ]
     held = sum(lease.reader == me for lease in unfinished)
-    most = len(unfinished) if max_leases is None else max_leases
-    count = min(max(1, _share(view, len(unfinished), me) - held), max(0, most - held), len(left))
-    chosen = random.sample(sorted(left, key=lambda lease: lease.lease.key), count)
+    capacity = max(0, (len(unfinished) if max_leases is None else max_leases) - held)
+    chosen: list[ObservedLease] = []
+    for leases in _without_leader(view, unfinished):
+        left = [lease for lease in leases if view.available(lease.lease.key)]
+        readers = {me} | {worker for worker in view.members() if view.reads(worker, leases[0].lease.stream)}
+        share = -(-len(leases) // len(readers)) - sum(lease.reader == me for lease in leases)
+        chosen += _some(left, min(max(1, share), capacity - len(chosen)), random)
+    left = [lease for lease in unfinished if view.available_for(lease.lease.key) > ADOPTION * view.failover]
+    left = [lease for lease in left if lease not in chosen]
+    share = _share(view, len(unfinished), me) - held - len(chosen)
+    chosen += _some(left, min(max(1, share), capacity - len(chosen)), random)
     return [changes.assign(lease.lease, me) for lease in chosen]
+
+
+def _without_leader(view: View, unfinished: list[ObservedLease]) -> list[list[ObservedLease]]:
+    """Return the leases of each stream that the leader does not read."""
+    leader = None if view.leader is None else view.workers.get(view.leader.owner)
+    if leader is None or leader.streams is None:
+        return []
+    found: dict[str | None, list[ObservedLease]] = {}
+    for lease in unfinished:
+        if lease.lease.stream not in leader.streams:
+            found.setdefault(lease.lease.stream, []).append(lease)
+    return list(found.values())
+
+
+def _some(leases: list[ObservedLease], count: int, random: Random) -> list[ObservedLease]:
+    return random.sample(sorted(leases, key=lambda lease: lease.lease.key), min(count, len(leases)))
 
 
 def holders(view: View, me: str) -> frozenset[str]:

@@ -129,6 +129,17 @@ def test_lease_of_a_stream_that_the_leader_does_not_read_is_adopted_at_once() ->
     rows = [*map(lease_row, leases), leader_row("x"), worker_row("x", streams=frozenset({orders}))]
     assert adopted(seen(rows)) == [f"{clicks}:s0", f"{clicks}:s1"]
     assert adopted(seen([*map(lease_row, leases), leader_row("x")])) == []
+    assert len(adopted(seen(rows), 1)) == 1
+    assert adopted(seen(rows), 0) == []
+
+
+def test_leases_of_a_stream_that_the_leader_does_not_read_are_divided_among_its_readers() -> None:
+    orders, clicks = "1:orders:2", "1:clicks:3"
+    leases = [Lease(f"{clicks}:s{number}", clicks) for number in range(5)]
+    leases += [Lease(f"{orders}:s{number}", orders, owner="x", counter=1) for number in range(5)]
+    streams = {"x": {orders}, "w": {clicks}, "y": {clicks, orders}}
+    rows = [leader_row("x"), *(worker_row(name, streams=frozenset(names)) for name, names in streams.items())]
+    assert len(adopted(seen([*map(lease_row, leases), *rows]))) == 3
 
 
 def test_worker_adopts_its_share_at_a_time_and_at_least_one_lease() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from random import Random
 
 import msgspec
 import pytest
@@ -296,5 +297,36 @@ def test_the_loss_of_one_stream_ends_the_worker() -> None:
         with pytest.raises(NotFound):
             await other.begin()
         await other.end()
+
+    simulate(program)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_workers_with_different_lists_that_join_leave_and_die_read_all_streams(seed: int) -> None:
+    async def program() -> None:
+        random = Random(seed)
+        fleet = Streams(random.randint(1, 6), random.randint(1, 6))
+        ended: list[Worker] = []
+        for number in range(random.randint(4, 12)):
+            if random.random() < 0.55 or not fleet.workers:
+                if random.random() < 0.5:
+                    fleet.lists[f"w{number}"] = [random.choice([ORDERS, CLICKS])]
+                await fleet.join(f"w{number}")
+            else:
+                worker = fleet.workers.pop(random.choice(list(fleet.workers)))
+                ended.append(worker)
+                await (worker.leave() if random.random() < 0.6 else worker.die())
+            await fleet.clock.sleep(random.choice([0, 0.5, 3, 15, 40]))
+        await fleet.join("all")
+        await fleet.until(fleet.all_read, 3 * FAILOVER)
+        await fleet.clock.sleep(30 * FAILOVER)
+        assert fleet.all_read()
+        at_rest = {name: sorted(worker.reading) for name, worker in fleet.workers.items()}
+        await fleet.clock.sleep(30 * FAILOVER)
+        assert {name: sorted(worker.reading) for name, worker in fleet.workers.items()} == at_rest
+        for worker in [*ended, *fleet.workers.values()]:
+            keys = {write.key for _, write, _ in worker.table.writes if write.kind is RowKind.LEASE}
+            assert {key.rpartition(":")[0] for key in keys} <= set(fleet.lists.get(worker.name, [ORDERS, CLICKS]))
+        await fleet.end()
 
     simulate(program)
