@@ -86,13 +86,13 @@ class HeldLease:
     """
 
     def __init__(self, row: Row, sent: float, shard: Shard, terms: Terms, table: CheckedTable) -> None:
-        self.shard = shard
+        self.shard: Shard = shard
         self.handoff: Succession | None = None
-        self.granted = False
-        self.ended = False
-        self.lost = False
-        self.row_missing = False
-        self.rival = False
+        self.granted: bool = False
+        self.ended: bool = False
+        self.lost: bool = False
+        self.row_missing: bool = False
+        self.rival: bool = False
         self._lease = lease_of(row)
         self._terms = terms
         self._table = table

@@ -103,7 +103,7 @@ class Member:
         names = None if None in streams else frozenset(name for name in streams if name is not None)
         self._scanner = Scanner(self._table, self._terms, options.compatible, names)
         self._shards = {name: KnownShards(source.list_shards) for name, source in streams.items()}
-        self.holdings = Holdings(
+        self.holdings: Holdings = Holdings(
             self._table,
             self._scanner,
             self._terms,

@@ -52,7 +52,7 @@ class Crew:
     """
 
     def __init__(self, clock: Clock, place: Place, total: int, show: Show) -> None:
-        self.ledger = Ledger()
+        self.ledger: Ledger = Ledger()
         self._clock = clock
         self._place = place
         self._total = total
