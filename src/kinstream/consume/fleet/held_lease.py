@@ -288,7 +288,8 @@ class HeldLease:
                 self._unresolved = self._unresolved if self._unresolved is not None else sent
                 raise
             if written.applied and written.row is not None:
-                self._known(written.row, sent)
+                # A store that retries takes the equal result of an unresolved write for its own. So the earlier time counts.
+                self._known(written.row, sent if self._unresolved is None else self._unresolved)
                 return
             if self._unresolved is not None and written.row is not None and changes.recognized(write, written.row):
                 self._known(written.row, self._unresolved)

@@ -345,3 +345,24 @@ def test_the_throughput_is_averaged_and_stored_with_the_renewal() -> None:
         assert (await ground.stored()).throughput_kbps == pytest.approx(first / 2, rel=0.01)
 
     on(program)
+
+
+def test_a_renewal_after_an_unresolved_one_counts_from_the_earlier_time() -> None:
+    """A store that retries cannot tell the result of the earlier write from that of its own first attempt."""
+
+    async def program(ground: Ground) -> None:
+        held = await ground.hold()
+        ground.table.seconds = 0.0
+        ground.table.fails = lambda name, write: LeaseStoreFailed("the network is down")
+        await ground.fleet.clock.sleep(4)
+        with pytest.raises(LeaseStoreFailed):
+            await held.checkpoint(Position.after("5"))
+        ground.table.fails = lambda name, write: None
+        await ground.fleet.clock.sleep(2)
+        await held.checkpoint(Position.after("5"))
+        assert held.expires == 14.0
+        assert held.due < ground.fleet.clock.monotonic() + 10 / 3
+        await held.checkpoint(Position.after("6"))
+        assert held.expires == 16.0
+
+    on(program)
