@@ -142,7 +142,8 @@ class FleetLog:
         self._judge_reader(change, before, after)
         if (after.checkpoint_owner or after.owner) == change.worker_id:
             place = change.process, key
-            self._sent[place] = max(self._sent.get(place, -1.0), change.sent)
+            if before is None or after.counter != before.counter:  # a renewal
+                self._sent[place] = max(self._sent.get(place, -1.0), change.sent)
             self._holders[key] = change.process
         elif before is None or (before.checkpoint_owner or before.owner) != (after.checkpoint_owner or after.owner):
             self._holders.pop(key, None)

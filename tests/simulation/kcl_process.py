@@ -148,8 +148,13 @@ class KclProcess(Process):
             await self._stopping.wait()
             for tenure in list(self.held.values()):
                 self.revoke(tenure, 30.0)
+            end = self.clock.monotonic() + 30
             while any(not reading.over and not reading.lost for reading in self.reading.values()):
                 await self.clock.sleep(0.1)
+                if self.clock.monotonic() > end:
+                    break
+            for tenure in list(self.held.values()):
+                self.drop(tenure, "given up")
         finally:
             for task in loops:
                 task.cancel()
