@@ -11,7 +11,7 @@ from tests.simulation.fleet_life import FleetLife, FleetPlan
 from tests.simulation.fleet_process import Habits
 from tests.simulation.seeds import WHOLE
 
-SIZES = [(3, 30), (6, 60), (12, 120), *([(50, 500), (200, 2_000), (1_000, 10_000)] if WHOLE else [])]
+SIZES = [(3, 30), (6, 60), (12, 120), *([(50, 500), (200, 2_000)] if WHOLE else [])]
 """Numbers of workers and of shards."""
 REST = 40.0
 """Seconds over which requests are counted."""
@@ -41,7 +41,7 @@ class Growing(FleetLife):
         """Keep the rest that was reached."""
 
 
-@pytest.mark.timeout(5_400)
+@pytest.mark.timeout(3_600)
 def test_requests_grow_linearly_with_the_shards() -> None:
     rates: list[float] = []
     print(f"\n{'workers':>8} {'shards':>8} {'at rest':>9} {'requests/s':>11} {'a shard':>9} {'of these':24}")

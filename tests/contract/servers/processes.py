@@ -150,8 +150,8 @@ def _moto_version() -> str:
 
 
 def _moto_start(settings: Settings) -> Start:
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(settings.port)]
-    surroundings = {"MOTO_ACCOUNT_ID": "000000000000"}
+    command = [sys.executable, str(Path(__file__).with_name("moto_process.py")), "127.0.0.1", str(settings.port)]
+    surroundings = {"MOTO_ACCOUNT_ID": "000000000000", "MOTO_PORT": str(settings.port)}
     if settings.check_signatures:
         surroundings["INITIAL_NO_AUTH_ACTION_COUNT"] = "0"
     return Start(command + (["--ssl"] if settings.tls else []), surroundings)
