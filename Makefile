@@ -106,8 +106,8 @@ bench-consume: .venv/.dev ## CPU time of a consumer per million records, also by
 bench-handover: .venv/.dev ## seconds in which shards pass between the workers of a fleet, at a start, SIGTERM and SIGKILL
 	$(BIN)/python -m bench.handover
 
-fleet-figures: .venv/.dev ## times of workers that join, leave and are killed, their idle cost and calls, on SQLite and DynamoDB (moto)
-	$(BIN)/python -m bench.fleet
+fleet-figures: .venv/.dev ## times of workers that join, leave and are killed, their idle cost and calls, on SQLite and DynamoDB (moto). ONLY=beside: times of kinstream, the KCL (needs Java and Maven) and kcl-rs
+	$(BIN)/python -m bench.fleet $(if $(ONLY),--only $(ONLY))
 
 compare-servers: .venv/.dev ## features and CPU time of local Kinesis servers (docs/local.md)
 	$(BIN)/python -m bench.servers

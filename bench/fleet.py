@@ -3,7 +3,7 @@
 Times are those of several rounds, each with a new stream: from `run` to the first record, the gap of a handoff between the last
 record of one worker and the first one of the next, and the time from a kill to the next record of each shard. The idle cost is
 the CPU time of workers without records in percent of a core. The calls of a fleet at rest are counted between it and DynamoDB,
-and compared with those that docs/fleet_costs.py expects.
+and compared with those that docs/fleet_costs.py expects. `--only beside` measures kinstream, the KCL and kcl-rs (libraries.py).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections import defaultdict
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
+from bench.libraries import show_libraries
 from docs.fleet_costs import rates
 from tests.contract.servers.processes import running
 from tests.doubles.cut import cut_proxy
@@ -179,17 +180,20 @@ def show_calls(server: Server, moto: str, seconds: float) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=("times", "idle", "calls"))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=("times", "idle", "calls", "beside"), help="(default: the first three)")
+    parser.add_argument("--rounds", type=int, help="of the times (default: 5, or 1 with other libraries)")
     parser.add_argument("--failover", type=float, default=3.0, help="of the times (default: 3)")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement of CPU time and calls")
     given = parser.parse_args()
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
+        if given.only == "beside":
+            show_libraries(Path(folder), given.rounds or 1)
+            return
         moto = stack.enter_context(running("moto")).url
         server = stack.enter_context(Server(quotas=False))
         if given.only in (None, "times"):
-            show_times(server, folder, moto, given.rounds, given.failover)
+            show_times(server, folder, moto, given.rounds or 5, given.failover)
         if given.only in (None, "idle"):
             show_idle(server, folder, moto, given.seconds)
         if given.only in (None, "calls"):

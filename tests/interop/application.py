@@ -51,11 +51,12 @@ class Application:
 
     # The stream.
 
-    async def create(self, shards: int) -> None:
-        """Create the stream, and the lease table with fresh leases."""
+    async def create(self, shards: int, *, leases: bool = True) -> None:
+        """Create the stream, and the lease table with fresh leases unless `leases` is False."""
         self._services.kinesis_client.create_stream(StreamName=self.name, ShardCount=shards)
         await self._active()
-        self.table.create(self._shards())
+        if leases:
+            self.table.create(self._shards())
 
     def _shards(self) -> list[dict[str, Any]]:
         return list(self._services.kinesis_client.list_shards(StreamName=self.name)["Shards"])

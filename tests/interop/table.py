@@ -103,6 +103,18 @@ class LeaseTable:
         self._last = rows
         return dict(sorted(rows.items()))
 
+    def leader(self) -> str | None:
+        """Return the worker that holds the leader's lock, or None."""
+        for name in (self.name, f"{self.name}-CoordinatorState"):
+            try:
+                found = self._dynamodb.scan(TableName=name, ConsistentRead=True)["Items"]
+            except self._dynamodb.exceptions.ResourceNotFoundException:
+                continue
+            for item in found:
+                if "ownerName" in item:
+                    return str(item["ownerName"]["S"])
+        return None
+
     def free(self, shard: str) -> None:
         """Remove the owner of a lease, as a worker does that releases it."""
         self._dynamodb.update_item(
@@ -111,6 +123,15 @@ class LeaseTable:
             UpdateExpression="REMOVE leaseOwner ADD leaseCounter :one",
             ExpressionAttributeValues={":one": {"N": "1"}},
         )
+
+    def vacate(self) -> None:
+        """Free all leases that have an owner, and delete the rows of all workers, as if they had ended long ago."""
+        for shard, row in self.rows().items():
+            if row.owner is not None:
+                self.free(shard)
+        for item in self.items():
+            if item.get("entityType") == {"S": "WORKER_METRIC_STATS"}:
+                self._dynamodb.delete_item(TableName=self.name, Key={"leaseKey": item["leaseKey"]})
 
 
 def _is_lease(item: dict[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import shutil
 import signal
@@ -118,6 +119,10 @@ class WorkerProcess:
     def seconds_until(self, name: str) -> float:
         """Return the seconds from its start to its first event of a name."""
         return next(event.time for event in self.events if event.name == name) - self._start
+
+    def seconds_until_record(self) -> float:
+        """Return the seconds from its start to its first record, or infinity if it has none so far."""
+        return self.records[0].time - self._start if self.records else math.inf
 
     def of(self, name: str, shard: str | None = None) -> list[EventLine]:
         """Return its events of a name, of one shard or of all."""

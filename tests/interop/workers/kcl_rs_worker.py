@@ -1,6 +1,7 @@
 """A worker of kcl-rs that logs its records and events by the line protocol.
 
-Options: stream, application, worker_id, region, checkpoint_every, record_micros, max_records, idle_millis. The endpoints
+Options: stream, application, worker_id, region, checkpoint_every, record_micros, max_records, idle_millis, shard_sync_millis. In
+the last three, 0 selects the default of kcl-rs. The endpoints
 come from the variables AWS_ENDPOINT_URL_KINESIS and AWS_ENDPOINT_URL, because its own option applies to all services at once.
 """
 
@@ -106,9 +107,9 @@ def main() -> int:
         region=given["region"],
         initial_position="TRIM_HORIZON",
         retrieval_mode="POLLING",
-        max_records=int(given.get("max_records", "10")),
-        idle_time_between_reads_millis=int(given.get("idle_millis", "250")),
-        shard_sync_interval_millis=1,
+        max_records=int(given.get("max_records", "10")) or None,
+        idle_time_between_reads_millis=int(given.get("idle_millis", "250")) or None,
+        shard_sync_interval_millis=int(given.get("shard_sync_millis", "1")) or None,
     )
 
     def stop() -> None:
