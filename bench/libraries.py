@@ -24,6 +24,9 @@ PER_SECOND = 100
 LIMIT = 150.0
 """Maximum seconds of one measurement."""
 
+SETTLE = 10.0
+"""Seconds before a worker joins or is killed, in which the leader takes its lock and sees renewals of all workers."""
+
 KCL, KCL_RS, OURS = "java-3.5.1", "kcl-rs", "kinstream"
 TITLES = {OURS: "kinstream", KCL: "KCL 3.5.1", KCL_RS: "kcl-rs 0.1.4"}
 COMMON = {"checkpoint_every": 50}
@@ -164,6 +167,7 @@ async def one_round(application: Application, kind: str, found: Found) -> None:
         if not await fleet.shared(one):
             raise NotPossible("the first worker does not read all shards")
 
+        await asyncio.sleep(SETTLE)
         since = time.time()
         two = await fleet.start()
         found.add(JOIN, await fleet.first_record(two))
@@ -179,7 +183,7 @@ async def one_round(application: Application, kind: str, found: Found) -> None:
 
         rest = [one, await fleet.start(), await fleet.start()]
         await fleet.shared(*rest)
-        await asyncio.sleep(10)  # the leader has seen renewals of all workers
+        await asyncio.sleep(SETTLE)
         for name in (KILL, KILL_LEADER):
             leader = next((worker for worker in rest if worker.worker_id == fleet.leader()), None)
             if name is KILL_LEADER and leader is None:
