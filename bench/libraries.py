@@ -25,7 +25,7 @@ LIMIT = 150.0
 """Maximum seconds of one measurement."""
 
 SETTLE = 10.0
-"""Seconds before a worker joins or is killed, in which the leader takes its lock and sees renewals of all workers."""
+"""Seconds before the second worker joins and before workers are killed, so that the start of the others is not measured too."""
 
 KCL, KCL_RS, OURS = "java-3.5.1", "kcl-rs", "kinstream"
 TITLES = {OURS: "kinstream", KCL: "KCL 3.5.1", KCL_RS: "kcl-rs 0.1.4"}
