@@ -212,6 +212,8 @@ class WorkerTable(MemoryLeaseTable):
         killed: Ids of killed workers.
     """
 
+    poll_interval = 0.5  # as in DynamoDB
+
     def __init__(self, table: MemoryLeaseTable, killed: set[str]) -> None:
         super().__init__(clock=LoopClock())
         self._target = table
