@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from tests.interop import scenarios
 from tests.interop.application import Application
@@ -11,6 +13,7 @@ MIXED = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.skipif(not os.environ.get("KINSTREAM_INTEROP"), reason="without kinstream: runs with `make interop`")
 @pytest.mark.parametrize("kinds", [("kcl-rs", "kcl-rs")], ids=["kcl-rs+kcl-rs"])
 async def test_kcl_rs_resumes_inside_an_aggregate_if_the_leases_are_free(
     application: Application, kinds: tuple[str, ...]
