@@ -340,10 +340,10 @@ class FleetLife:
             self.add(process.worker_id)
 
     async def fault_twin(self) -> None:
-        """Start a second process with the worker id of one that runs."""
-        process = self.one()
-        if process is not None:
-            self.add(process.worker_id)
+        """Start a second process with the worker id of a kinstream worker that runs. A KCL cannot notice it."""
+        alive = [process for process in self.alive() if process.worker_id not in self.log.foreign]
+        if alive:
+            self.add(self.random.choice(alive).worker_id)
 
     async def fault_join(self) -> None:
         for _ in range(self.random.randint(1, 3)):
