@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar, Unpack
@@ -25,11 +26,14 @@ from kinstream.consume.lease.kcl_tables import (
 )
 from kinstream.consume.lease.row import Condition, Delete, Listing, Put, Row, RowKind, Value, Write, Written
 from kinstream.errors import AccessDenied, ConfigError, InvalidArgument, LeaseStoreFailed, NotFound, ResourceInUse
+from kinstream.failures import described
 
 T = TypeVar("T")
 
 Items: TypeAlias = list[Item]
 """Items of a table."""
+
+_log = logging.getLogger("kinstream.consumer")
 
 INDEX = Index(INDEX_NAME, "leaseOwner", KEY)
 """Index of the leases by their owners."""
@@ -119,6 +123,7 @@ class DynamoDBLeaseTable:
         self._separate = False
         self._segments = 1
         self._index_refused_at: float | None = None
+        self._index_denied = False
         self._others_missing_at: float | None = None
 
     def __repr__(self) -> str:
@@ -218,6 +223,15 @@ class DynamoDBLeaseTable:
             if isinstance(error, NotFound):  # the table, or its index
                 await self._send(dynamodb.describe_table(self._name), self._name)
             self._index_refused_at = now
+            if isinstance(error, AccessDenied) and not self._index_denied:
+                self._index_denied = True  # one line is enough: it is denied until an administrator acts
+                _log.warning(
+                    "DynamoDB table %r: the index %s is not readable: %s; the whole table is scanned instead, which costs more:"
+                    " allow dynamodb:Query on the index (`kinstream iam` prints the policy)",
+                    self._name,
+                    INDEX.name,
+                    described(error),
+                )
             return None
         self._index_refused_at = None
         return frozenset(item[KEY] for item in items if isinstance(item.get(KEY), str))

@@ -180,6 +180,18 @@ async def test_index_that_cannot_be_read_is_tried_again_after_a_while(response: 
     assert service.operations.count("Query") == 3
 
 
+async def test_denied_index_is_logged_once_with_the_remedy(caplog: pytest.LogCaptureFixture) -> None:
+    clock = VirtualClock()
+    denied = refusal("AccessDeniedException", message="not authorized to perform: dynamodb:Query")
+    table = table_of(Service(Query=[denied, denied]), clock)
+    for _ in range(2):
+        assert await table.owned("me") is None
+        clock.move(30)
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "the index LeaseOwnerToLeaseKeyIndex is not readable: AccessDenied" in line
+    assert "allow dynamodb:Query on the index" in line
+
+
 async def test_throttled_index_is_an_error() -> None:
     with pytest.raises(Throttled):
         await table_of(Service(Query=[refusal("ProvisionedThroughputExceededException")])).owned("me")
