@@ -30,7 +30,7 @@ from kinstream.config import (
 from kinstream.consume.deaggregate import deaggregate
 from kinstream.consume.deliver.listener import ShardListener
 from kinstream.consume.deliver.record_batch import RecordBatch
-from kinstream.consume.fetch.position import LATEST, TRIM_HORIZON, Position
+from kinstream.consume.fetch.position import LATEST, SHARD_END, TRIM_HORIZON, Position
 from kinstream.consume.lease.dynamodb_lease_store import DynamoDBLeaseStore
 from kinstream.consume.lease.lease_store import LeaseStore, LeaseTable, MemoryLeaseStore
 from kinstream.consume.lease.sqlite_lease_store import SQLiteLeaseStore
@@ -218,6 +218,7 @@ __all__ = [  # noqa: RUF022 - in plain ASCII order
     "ResourceInUse",
     "Resubscribed",
     "RetryPolicy",
+    "SHARD_END",
     "SQLiteLeaseStore",
     "SequenceNumberRange",
     "ServiceError",

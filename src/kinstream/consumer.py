@@ -116,12 +116,13 @@ class Consumer(StreamAccess):
             `SQLiteLeaseStore("checkpoints.db")` for the processes of one machine. Requires `application`. None: no store.
         fleet: Workers of the same `application` share the stream: failover, handoff, worker id, weight.
         start: Start position in shards without a checkpoint: "TRIM_HORIZON", "LATEST", a time (seconds since 1970 or a
-            datetime), or a dict of shard ids and positions. None: TRIM_HORIZON if `application` is given, else LATEST. A time
-            up to 5 minutes in the future means LATEST. A later one is an error. Shards that are created later are read from
-            their first record. LATEST is the moment of a shard's first response, after the first record was requested or `run`
-            was called: every record written after the shard's `ShardStarted` event is delivered, and records written up to a
-            few seconds before it may be. A fan-out start at LATEST that takes over a second, such as to register the consumer,
-            also delivers the records of the last 5 seconds before the start.
+            datetime), or a dict of shard ids and positions. A position may be given as its text (`Position.from_text`). None:
+            TRIM_HORIZON if `application` is given, else LATEST. A time up to 5 minutes in the future means LATEST. A later one
+            is an error. Shards that are created later are read from their first record. LATEST is the moment of a shard's first
+            response, after the first record was requested or `run` was called: every record written after the shard's
+            `ShardStarted` event is delivered, and records written up to a few seconds before it may be. A fan-out start at
+            LATEST that takes over a second, such as to register the consumer, also delivers the records of the last 5 seconds
+            before the start.
         until: Time at which reading ends, or "now" for the time at which it begins. Every record that arrived up to then is
             delivered, through every reshard. A time before `start` is an error, and so are other workers of the application that
             run. None: reading does not end by itself.
@@ -300,7 +301,7 @@ class Consumer(StreamAccess):
 
         Args:
             shard_id: The shard. Its children are not read again.
-            position: "TRIM_HORIZON", "LATEST", a time, `Position.at(...)` or `Position.after(...)`.
+            position: "TRIM_HORIZON", "LATEST", a time, `Position.at(...)` or `Position.after(...)`, or the text of a position.
 
         Raises:
             ConfigError: The position is invalid.
@@ -574,7 +575,7 @@ def _start(start: StartLike) -> Start:
     position = Position.parse("start", start)
     if position not in (TRIM_HORIZON, LATEST) and position.timestamp is None:
         raise ConfigError(
-            f"start={start!r}: a sequence number is a position in one shard: give a dict of shard ids and positions"
+            f"start={str(position)!r}: is a position in one shard: give a dict of shard ids and positions"
         )
     return Start(position)
 

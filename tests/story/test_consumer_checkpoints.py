@@ -389,7 +389,7 @@ async def test_shards_that_cannot_be_paused_or_moved_are_refused(stream: River) 
             with pytest.raises(UsageError, match="shardId-7"):
                 reader.pause("shardId-7")
             with pytest.raises(ConfigError, match="SHARD_END"):
-                await reader.seek("shardId-000000000000", "SHARD_END")  # type: ignore[arg-type]
+                await reader.seek("shardId-000000000000", "SHARD_END")
             with pytest.raises(UsageError, match="already"):
                 await anext(aiter(reader))
 

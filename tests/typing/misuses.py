@@ -53,10 +53,10 @@ def writing_with_callbacks(producer: callbacks.Producer, data: bytes, key: str) 
 
 
 def options(producer: callbacks.Producer) -> None:
-    Consumer("s", start="latest")  # type: ignore[arg-type]
-    Consumer("s", start={"shardId-000000000000": "latest"})  # type: ignore[dict-item]
-    blocking.Consumer("s", start="latest")  # type: ignore[arg-type]
-    callbacks.Consumer("region", "id", "secret", "s", start="latest")  # type: ignore[arg-type]
+    Consumer("s", start=b"LATEST")  # type: ignore[arg-type]
+    Consumer("s", start={"shardId-000000000000": None})  # type: ignore[dict-item]
+    blocking.Consumer("s", start=b"LATEST")  # type: ignore[arg-type]
+    callbacks.Consumer("region", "id", "secret", "s", start=b"LATEST")  # type: ignore[arg-type]
     ErrorPolicy(then="skipp")  # type: ignore[arg-type]
     ErrorPolicy(then=producer)  # type: ignore[arg-type]
     ErrorPolicy(then=lambda record: print(record))  # type: ignore[arg-type, misc]

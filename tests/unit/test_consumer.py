@@ -194,7 +194,10 @@ class Nothing:
         ({"start": Position("AT_TIMESTAMP")}, "AT_TIMESTAMP requires a timestamp"),
         ({"start": Position("TRIM_HORIZON", timestamp=5.0)}, "AT_TIMESTAMP requires a timestamp"),
         ({"start": Position("LATEST", timestamp=-5.0)}, "start=-5.0: must be seconds since 1970"),
-        ({"start": "OLDEST"}, "start='OLDEST': must be 'TRIM_HORIZON', 'LATEST', a time, or a Position"),
+        (
+            {"start": "OLDEST"},
+            "start='OLDEST': must be the text of a position: 'TRIM_HORIZON', 'LATEST', 'SHARD_END', 'at SEQ",
+        ),
         ({"until": "tomorrow"}, "until='tomorrow': must be 'now', seconds since 1970, or a datetime"),
         ({"until": True}, "until=True: must be"),
         (

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -25,14 +26,23 @@ START_AHEAD = 300.0
 TOO_EARLY_DELAY = 0.25
 """Seconds before a time is requested again that the service refused because it is in the future."""
 
+LARGEST_SUBSEQUENCE_NUMBER = 2**63 - 1
+"""Largest subsequence number in a checkpoint (Amazon Kinesis Client Library: a `long`)."""
+
 # Service model, `SequenceNumber`; other servers use leading zeros.
 _SEQUENCE_NUMBER = re.compile(r"[0-9]{1,129}")
+_TEXT = re.compile(r"(at|after) ([0-9]{1,129})(?:/([0-9]{1,19}))?|(AT_TIMESTAMP|LATEST)\(([0-9.e+-]+)\)")
+_FORMS = (
+    "'TRIM_HORIZON', 'LATEST', 'SHARD_END', 'at SEQUENCE_NUMBER', 'at SEQUENCE_NUMBER/SUBSEQUENCE_NUMBER',"
+    " 'after SEQUENCE_NUMBER', 'after SEQUENCE_NUMBER/SUBSEQUENCE_NUMBER' or 'AT_TIMESTAMP(SECONDS_SINCE_1970)'"
+)
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):
     """A position between two records of a shard. Positions are ordered as the checkpoints of the Kinesis Client Library.
 
-    Use the constants `TRIM_HORIZON`, `LATEST` and `SHARD_END`, or `Position.at_time`, `Position.at`, `Position.after`.
+    Use the constants `TRIM_HORIZON`, `LATEST` and `SHARD_END`, or `Position.at_time`, `Position.at`, `Position.after`. A position
+    can be pickled, and `str` returns it as text, which `Position.from_text` reads.
 
     Attributes:
         sequence_number: A record's sequence number, or "TRIM_HORIZON", "LATEST", "AT_TIMESTAMP", "SHARD_END".
@@ -41,6 +51,13 @@ class Position(msgspec.Struct, frozen=True, gc=False):
         inclusive: True if the position is before the record (it is read next), False if after it (it was read).
         timestamp: Seconds since 1970. Required with AT_TIMESTAMP. With LATEST, the time that LATEST refers to, if it is in the
             past.
+
+    Example:
+        >>> from kinstream import Position
+        >>> str(Position.after("4959", 3))
+        'after 4959/3'
+        >>> Position.from_text("after 4959/3") == Position.after("4959", 3)
+        True
     """
 
     sequence_number: str
@@ -79,19 +96,49 @@ class Position(msgspec.Struct, frozen=True, gc=False):
         return cls("AT_TIMESTAMP", timestamp=seconds_since_1970("position", moment))
 
     @classmethod
+    def from_text(cls, text: str) -> Position:
+        """Return the position that `str` returned as text.
+
+        Args:
+            text: "TRIM_HORIZON", "LATEST", "SHARD_END", "at 4959", "at 4959/3", "after 4959", "after 4959/3",
+                "AT_TIMESTAMP(1700000000.5)" or "LATEST(1700000000.5)". "at 4959" is "at 4959/0".
+
+        Raises:
+            ConfigError: The text is invalid.
+        """
+        return cls._of_text("text", text)
+
+    @classmethod
     def parse(cls, field: str, value: PositionLike) -> Position:
-        """Return a position for `value`: a position, the name of a sentinel, or a time.
+        """Return a position for `value`: a position, its text as in `from_text`, or a time.
 
         Raises:
             ConfigError: `value` is invalid. The message names the field.
         """
         if isinstance(value, cls):
             return value._validated(field)
-        if isinstance(value, str) and value in ("TRIM_HORIZON", "LATEST", _SHARD_END):
-            return cls(str(value))
+        if isinstance(value, str):
+            return cls._of_text(field, value)
         if isinstance(value, (int, float, datetime)):
             return cls("AT_TIMESTAMP", timestamp=seconds_since_1970(field, value))
-        raise ConfigError(f"{field}={value!r}: must be 'TRIM_HORIZON', 'LATEST', a time, or a Position")
+        raise ConfigError(f"{field}={value!r}: must be a Position, a time, or the text of a position: {_FORMS}")
+
+    @classmethod
+    def _of_text(cls, field: str, text: str) -> Position:
+        if isinstance(text, str):
+            if text in ("TRIM_HORIZON", "LATEST", _SHARD_END):
+                return cls(str.__str__(text))  # of a subclass, such as an enumeration's member
+            if found := _TEXT.fullmatch(text):
+                side, number, index, name, moment = found.groups()
+                try:
+                    if name is not None:
+                        return cls(name, timestamp=seconds_since_1970(field, float(moment)))
+                    if side == "at":
+                        return cls.at(number, int(index or 0))
+                    return cls.after(number, None if index is None else int(index))
+                except ValueError:  # of `float`, or a ConfigError
+                    pass
+        raise ConfigError(f"{field}={text!r}: must be the text of a position: {_FORMS}")
 
     def _validated(self, field: str) -> Position:
         """Return this position after checking its fields, since an application can construct it with any values."""
@@ -104,6 +151,11 @@ class Position(msgspec.Struct, frozen=True, gc=False):
             )
         if moment is not None:
             seconds_since_1970(field, moment)
+        if self != Position.from_text(str(self)):
+            raise ConfigError(
+                f"{field}={self!r}: a position before a record requires a subsequence number, and one without a sequence number"
+                " has subsequence_number=0 and inclusive=True"
+            )
         return self
 
     def since(self, moment: float) -> Position:
@@ -176,8 +228,9 @@ class Position(msgspec.Struct, frozen=True, gc=False):
         return self._key >= other._key
 
     def __str__(self) -> str:
+        """Return the position as text, which `from_text` reads."""
         if self.timestamp is not None:
-            return f"{self.sequence_number}({self.timestamp:.3f})"
+            return f"{self.sequence_number}({self.timestamp!r})"
         if not self.is_number:
             return self.sequence_number
         index = "" if self.subsequence_number is None else f"/{self.subsequence_number}"
@@ -224,11 +277,8 @@ def time_text(seconds: float) -> str:
         return f"{seconds:g} s since 1970"
 
 
-PositionName: TypeAlias = Literal["TRIM_HORIZON", "LATEST"]
-"""Names of positions at which reading can start."""
-
-PositionLike: TypeAlias = Position | PositionName | float | datetime
-"""A position: a `Position`, its name, seconds since 1970, or a datetime with its time zone."""
+PositionLike: TypeAlias = Position | str | float | datetime
+"""A position: a `Position`, its text, seconds since 1970, or a datetime with its time zone."""
 
 TRIM_HORIZON = Position("TRIM_HORIZON")
 """At the oldest record that has not expired."""
@@ -248,7 +298,7 @@ def seconds_since_1970(field: str, moment: float | datetime) -> float:
         if moment.tzinfo is None:
             raise ConfigError(f"{field}={moment!r}: a datetime must have a time zone")
         return moment.timestamp()
-    if isinstance(moment, bool) or not isinstance(moment, (int, float)) or not 0 <= moment < math.inf:
+    if isinstance(moment, bool) or not isinstance(moment, (int, float)) or not 0 <= moment <= sys.float_info.max:
         raise ConfigError(f"{field}={moment!r}: must be seconds since 1970 or a datetime")
     return float(moment)
 
@@ -256,6 +306,8 @@ def seconds_since_1970(field: str, moment: float | datetime) -> float:
 def _checked(sequence_number: Any, subsequence_number: Any) -> str:
     if not isinstance(sequence_number, str) or _SEQUENCE_NUMBER.fullmatch(sequence_number) is None:
         raise ConfigError(f"sequence_number={sequence_number!r}: must be decimal text of at most 129 digits")
-    if subsequence_number is not None and (type(subsequence_number) is not int or subsequence_number < 0):
-        raise ConfigError(f"subsequence_number={subsequence_number!r}: must be a whole number from 0")
+    if subsequence_number is not None and (
+        type(subsequence_number) is not int or not 0 <= subsequence_number <= LARGEST_SUBSEQUENCE_NUMBER
+    ):
+        raise ConfigError(f"subsequence_number={subsequence_number!r}: must be a whole number from 0 to 2**63 - 1")
     return sequence_number

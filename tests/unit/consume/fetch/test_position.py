@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import pickle
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kinstream import ConfigError, ShardIteratorType
 from kinstream.consume.fetch.position import (
@@ -90,13 +94,18 @@ def test_nothing_is_read_from_the_end() -> None:
         (1.5, Position.at_time(1.5)),
         (datetime(1970, 1, 1, 0, 1, tzinfo=UTC), Position.at_time(60)),
         (Position.at("7"), Position.at("7")),
+        ("at 7", Position.at("7")),
+        ("after 7/2", Position.after("7", 2)),
+        ("AT_TIMESTAMP(1.5)", Position.at_time(1.5)),
     ],
 )
 def test_valid_positions_are_parsed(value: Any, position: Position) -> None:
     assert Position.parse("start", value) == position
 
 
-@pytest.mark.parametrize("value", ["AT_TIMESTAMP", "7", "", None, True, -1, float("nan"), float("inf"), b"7", []])
+@pytest.mark.parametrize(
+    "value", ["AT_TIMESTAMP", "7", "", "latest", None, True, -1, float("nan"), float("inf"), b"7", []]
+)
 def test_invalid_positions_are_refused_with_the_name_of_the_field(value: Any) -> None:
     with pytest.raises(ConfigError, match="start"):
         Position.parse("start", value)
@@ -107,7 +116,9 @@ def test_datetime_without_a_time_zone_is_refused() -> None:
         Position.parse("until", datetime(2026, 1, 1))  # noqa: DTZ001
 
 
-@pytest.mark.parametrize(("number", "index"), [("x", 0), ("", 0), ("1" * 130, 0), (7, 0), ("7", -1), ("7", True)])
+@pytest.mark.parametrize(
+    ("number", "index"), [("x", 0), ("", 0), ("1" * 130, 0), (7, 0), ("7", -1), ("7", True), ("7", 2**63)]
+)
 def test_invalid_numbers_are_refused(number: Any, index: Any) -> None:
     with pytest.raises(ConfigError):
         Position.at(number, index)
@@ -120,7 +131,65 @@ def test_positions_read_as_text() -> None:
         str(p)
         for p in (TRIM_HORIZON, Position.at("7"), Position.after("7", 2), Position.after("7"), Position.at_time(1))
     ]
-    assert texts == ["TRIM_HORIZON", "at 7/0", "after 7/2", "after 7", "AT_TIMESTAMP(1.000)"]
+    assert texts == ["TRIM_HORIZON", "at 7/0", "after 7/2", "after 7", "AT_TIMESTAMP(1.0)"]
+
+
+NUMBERS = st.integers(0, 10**129 - 1).map(str) | st.from_regex(r"[0-9]{1,129}", fullmatch=True)
+INDEXES = st.integers(0, 2**63 - 1)
+TIMES = st.floats(0, allow_infinity=False)
+POSITIONS = st.one_of(
+    st.sampled_from([TRIM_HORIZON, LATEST, SHARD_END]),
+    st.builds(Position.at, NUMBERS, INDEXES),
+    st.builds(Position.after, NUMBERS, INDEXES | st.none()),
+    st.builds(Position.at_time, TIMES),
+    TIMES.map(LATEST.since),
+)
+
+
+@given(POSITIONS)
+def test_every_position_is_read_from_its_text_and_from_a_pickle(position: Position) -> None:
+    text = str(position)
+    assert Position.from_text(text) == position
+    assert Position.parse("start", text) == position
+    assert Position.parse("start", position) is position
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        assert pickle.loads(pickle.dumps(position, protocol)) == position
+
+
+WRONG_TEXTS = ["at", "at ", "at -7", "at 7/", "at 7/-1", "at 7/0/0", "at 7/9223372036854775808", "After 7", " after 7",
+               "after 7\n", "before 7", "after \u0667", f"after {'1' * 130}", "LATEST()", "AT_TIMESTAMP(nan)",
+               "AT_TIMESTAMP(inf)", "AT_TIMESTAMP(-1)", "AT_TIMESTAMP(1e999)", "AT_TIMESTAMP(1.2.3)", "AT_TIMESTAMP(1)x",
+               "TRIM_HORIZON(1.0)", "SHARD_END ", None, 7, b"after 7"]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", WRONG_TEXTS)
+def test_invalid_text_is_refused_with_its_value_and_the_forms_of_text(text: Any) -> None:
+    with pytest.raises(ConfigError) as raised:
+        Position.from_text(text)
+    assert raised.value.details.startswith(f"text={text!r}: must be the text of a position: 'TRIM_HORIZON', ")
+    assert raised.value.details.endswith(" or 'AT_TIMESTAMP(SECONDS_SINCE_1970)'")
+
+
+@given(st.text())
+def test_any_text_is_a_position_or_refused(text: str) -> None:
+    with contextlib.suppress(ConfigError):
+        Position.from_text(text)
+
+
+@pytest.mark.parametrize(
+    "position",
+    [
+        Position("7", None),
+        Position("TRIM_HORIZON", 1),
+        Position("SHARD_END", 0, False),
+        Position("LATEST", None),
+        Position("7", timestamp=1.0),
+        Position("AT_TIMESTAMP"),
+    ],
+)
+def test_position_with_contradictory_fields_is_refused(position: Position) -> None:
+    with pytest.raises(ConfigError, match=r"^start=Position"):
+        Position.parse("start", position)
 
 
 NOW = 1_800_000_000.0
