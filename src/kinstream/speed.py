@@ -31,7 +31,7 @@ class Twin:
 
 
 TWINS: dict[str, Twin] = {}
-"""The functions that have a compiled twin, by name. Complete once the package is imported."""
+"""The functions that have a compiled twin, by name. Complete once all modules that have one are imported."""
 
 
 @overload

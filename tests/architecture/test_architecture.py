@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import kinstream
-from kinstream import config
+from kinstream import blocking, callbacks, config
 from kinstream.produce.lane import Lane
 
 SOURCE = Path(kinstream.__file__).parent
@@ -46,6 +46,7 @@ LAYERS = [
         "forking",
         "frames",
         "interpreter",
+        "lazy",
         "leave",
         "observe",
         "usage",
@@ -61,7 +62,8 @@ LOCAL_MAY_USE = {"local", "sharding.hashkey", *BASE} - {"background", "speed", "
 LOCAL_GROUPS = ["server", "http", "control", "wire", "operations", "storage", "state"]
 
 PURE = {
-    "errors", "produce_errors", "failures", "frames", "usage", "version", "extra", "config", "record", "events", "service_quotas",
+    "errors", "produce_errors", "failures", "frames", "usage", "version", "extra", "lazy",
+    "config", "record", "events", "service_quotas",
     "sharding.hashkey", "sharding.shardmap", "sharding.lineage",
     "kpl.message", "kpl.container", "kpl.builder", "validate",
     "produce.aggregate", "produce.batch", "produce.expire", "produce.lane", "produce.pace", "produce.route",
@@ -244,11 +246,42 @@ def test_a_module_says_its_role_in_its_first_line(module: str) -> None:
     assert len(first) > 20
 
 
-def test_public_names_are_exactly_what_is_exported() -> None:
-    tree = MODULES["__init__"]
-    imported = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert set(kinstream.__all__) == imported
-    assert kinstream.__all__ == sorted(kinstream.__all__)
+LAZY = {"__init__": kinstream, "blocking.__init__": blocking, "callbacks.__init__": callbacks}
+"""The packages whose public names are imported when they are first used."""
+
+
+def imported_for_types(module: str) -> dict[str, str]:
+    """Return the names that a package imports for type checkers, with their modules."""
+    blocks = [node for node in MODULES[module].body if isinstance(node, ast.If)]
+    found = [one for block in blocks for one in block.body if isinstance(one, ast.ImportFrom)]
+    return {alias.name: str(one.module) for one in found for alias in one.names}
+
+
+def resolved_when_used(module: str) -> dict[str, str]:
+    """Return the table of a package: the names that it imports when they are used, with their modules."""
+    (call,) = (
+        node
+        for node in ast.walk(MODULES[module])
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "names_of"
+    )
+    table: dict[str, str] = ast.literal_eval(call.args[1])
+    return table
+
+
+@pytest.mark.parametrize("module", LAZY)
+def test_public_names_are_those_that_are_imported_when_used_and_those_that_type_checkers_see(module: str) -> None:
+    table = resolved_when_used(module)
+    assert table == imported_for_types(module)
+    assert LAZY[module].__all__ == list(table) == sorted(table)
+    assert {name for name in table if not hasattr(LAZY[module], name)} == set()
+
+
+@pytest.mark.parametrize("module", LAZY)
+def test_no_public_name_is_that_of_a_submodule(module: str) -> None:
+    # Importing the submodule would bind the name to it, so that the name would depend on the order of imports.
+    package = module.removesuffix("__init__")
+    submodules = {name.removeprefix(package).split(".")[0] for name in MODULES if name.startswith(package)}
+    assert set(LAZY[module].__all__) & submodules == set()
 
 
 def test_each_option_stands_in_one_group_and_in_its_docstring() -> None:
@@ -286,7 +319,10 @@ def test_no_event_loop_policy_is_set_for_the_user() -> None:
 def test_the_client_does_not_import_what_only_some_need() -> None:
     import subprocess
 
-    code = "import sys, kinstream, kinstream.blocking, kinstream.callbacks; print(*sys.modules)"
+    every = "; ".join(
+        f"from {package} import *" for package in ("kinstream", "kinstream.blocking", "kinstream.callbacks")
+    )
+    code = f"{every}; import sys; assert 'kinstream.aws.transport' in sys.modules; print(*sys.modules)"
     loaded = set(
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     )

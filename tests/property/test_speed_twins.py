@@ -9,7 +9,7 @@ from tests.doubles.compiled import compiled_or_skip
 from tests.property import test_speed, test_speed_aggregates, test_speed_produce
 from tests.property.checks import CHECKS
 
-from kinstream import speed
+from kinstream import Consumer, Producer, speed  # noqa: F401 - all functions with twins
 from kinstream.speed import TWINS
 
 FAST = compiled_or_skip()

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-import kinstream  # noqa: F401 - all functions with twins
-from kinstream import speed
+from kinstream import Consumer, Producer, speed  # noqa: F401 - all functions with twins
 
 ROOT = Path(__file__).parents[2]
 CORE = ["tests/unit/aws/test_codec.py", "tests/unit/aws/test_kinesis.py", "tests/conformance/test_codec.py"]

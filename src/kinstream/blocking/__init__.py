@@ -5,9 +5,26 @@ may use an object at the same time. Options, errors and results are those of `ki
 thread.
 """
 
-from kinstream.blocking.client import Client
-from kinstream.blocking.consumer import Consumer
-from kinstream.blocking.delivery import Deliveries, Delivery
-from kinstream.blocking.producer import Producer
+from typing import TYPE_CHECKING
+
+from kinstream.lazy import names_of
+
+if TYPE_CHECKING:
+    from kinstream.blocking.client import Client
+    from kinstream.blocking.consumer import Consumer
+    from kinstream.blocking.delivery import Deliveries, Delivery
+    from kinstream.blocking.producer import Producer
 
 __all__ = ["Client", "Consumer", "Deliveries", "Delivery", "Producer"]
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = names_of(
+        globals(),
+        {
+            "Client": "kinstream.blocking.client",
+            "Consumer": "kinstream.blocking.consumer",
+            "Deliveries": "kinstream.blocking.delivery",
+            "Delivery": "kinstream.blocking.delivery",
+            "Producer": "kinstream.blocking.producer",
+        },
+    )

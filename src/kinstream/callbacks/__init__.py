@@ -8,7 +8,21 @@ Callbacks run on the object's own thread, one at a time, and may call further me
 affects no other call. Data is encoded before a method returns, so the application may change its objects afterwards.
 """
 
-from kinstream.callbacks.consumer import Consumer
-from kinstream.callbacks.producer import Producer
+from typing import TYPE_CHECKING
+
+from kinstream.lazy import names_of
+
+if TYPE_CHECKING:
+    from kinstream.callbacks.consumer import Consumer
+    from kinstream.callbacks.producer import Producer
 
 __all__ = ["Consumer", "Producer"]
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = names_of(
+        globals(),
+        {
+            "Consumer": "kinstream.callbacks.consumer",
+            "Producer": "kinstream.callbacks.producer",
+        },
+    )
