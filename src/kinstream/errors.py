@@ -36,7 +36,6 @@ Exceptions of other libraries are converted to these in two modules, `aws.transp
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
@@ -126,6 +125,8 @@ def _picklable(cause: BaseException | None) -> BaseException | None:
     """Return `cause` if it can be pickled, else a `KinesisError` that names its class."""
     if cause is None or isinstance(cause, KinesisError):
         return cause
+    import pickle
+
     try:
         pickle.loads(pickle.dumps(cause))  # noqa: S301 - bytes from this process
     except Exception:  # noqa: BLE001 - an exception of another library may raise anything here

@@ -11,6 +11,7 @@ import msgspec
 from kinstream.errors import ConfigError
 from kinstream.events import AggregateDamaged, Event, MisroutedAggregateDropped
 from kinstream.kpl.container import BadIndex, Damaged, UserRecords, unpack
+from kinstream.kpl.expand import user_records
 from kinstream.kpl.message import MAGIC
 from kinstream.record import NO_KEY, HashKeyRange, ReceivedRecord, Shard
 from kinstream.sharding.hashkey import md5, parse_hash_key
@@ -25,23 +26,6 @@ _put = msgspec.structs.force_setattr
 
 RecordList: TypeAlias = list[ReceivedRecord[bytes]]
 """Records of one shard, in the shard's order."""
-
-
-@accelerated
-def user_records(
-    record: ReceivedRecord[bytes], origin: object, low: bytes | None, high: bytes | None, /
-) -> RecordList | None:
-    """Return the user records of a valid aggregate if all are in the hash-key range. None: `Deaggregator` expands it lazily.
-
-    Only compiled code expands an aggregate at once, if it has few records.
-
-    Args:
-        record: The record as Kinesis stores it.
-        origin: Origin that is set in each user record.
-        low: Lowest hash key of the range. None: unlimited.
-        high: Highest hash key of the range. None: unlimited.
-    """
-    return None
 
 
 class Undeliverable(msgspec.Struct, frozen=True, gc=False):

@@ -14,9 +14,11 @@ from kinstream.kpl.message import (
     PARTITION_KEY_INDEX,
     PARTITION_KEY_TABLE,
     RECORDS,
-    SHORT_VARINTS,
     varint,
 )
+
+SHORT_VARINTS = tuple(varint(number) for number in range(2048))
+"""Varints of the numbers 0 to 2047, which cover the lengths and indexes of nearly all records."""
 
 # Encoded tags and numbers that precede a record, a key, and the data of a record, for all numbers below 2048. The tag of the data
 # follows the last index of a record directly, so _KEY_REFS includes it.

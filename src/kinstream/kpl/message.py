@@ -56,10 +56,6 @@ def varint(number: int) -> bytes:
     return bytes(groups)
 
 
-SHORT_VARINTS = tuple(varint(number) for number in range(2048))
-"""Varints of the numbers 0 to 2047, which cover the lengths and indexes of nearly all records."""
-
-
 class Malformed(Exception):
     """The bytes are not a valid protobuf message."""
 
