@@ -38,8 +38,8 @@ def track_tasks() -> None:
         task = asyncio.Task(coroutine, loop=loop, **options)
         process = _PROCESS.get()
         if process is not None:
-            process.tasks.add(task)
-            task.add_done_callback(process.tasks.discard)
+            process.tasks[task] = None
+            task.add_done_callback(process.tasks.pop)
         return task
 
     asyncio.get_running_loop().set_task_factory(create)  # type: ignore[arg-type]
@@ -104,7 +104,7 @@ class Process:
     Attributes:
         name: Its name, unique.
         worker_id: Its worker id.
-        tasks: Its running tasks.
+        tasks: Its running tasks, in the order of their creation.
         reading: Its turns.
         leaving: True once it stops in good order.
         over: True once it has ended.
@@ -123,7 +123,7 @@ class Process:
         self.clock = GatedClock(self.gate, ahead)
         self.application_clock = GatedClock(self.application_gate, ahead)
         self.client = TableClient(world.table, name, self.gate)
-        self.tasks: set[asyncio.Task[Any]] = set()
+        self.tasks: dict[asyncio.Task[Any], None] = {}
         self.reading: dict[object, Reading] = {}
         self.leaving = False
         self.over = False
@@ -450,7 +450,6 @@ class KinstreamProcess(Process):
                 self._heard,
             )
             try:
-                await self.member.begin()
                 await self._take_part(self.member)
             except (ConfigError, UsageError) as error:
                 self.failure = error
@@ -466,8 +465,8 @@ class KinstreamProcess(Process):
                 await self.clock.sleep(self.random.uniform(1, 3))
 
     async def _take_part(self, member: Member) -> None:
-        running = asyncio.create_task(member.run(), name=f"{self.name} runs")
-        leaving = asyncio.create_task(self._leave.wait(), name=f"{self.name} waits")
+        running = asyncio.create_task(self._begin_and_run(member), name=f"{self.name} runs")
+        leaving = asyncio.create_task(self._signalled(), name=f"{self.name} waits")
         try:
             await asyncio.wait([running, leaving], return_when=asyncio.FIRST_COMPLETED)
             if running.done():
@@ -477,6 +476,16 @@ class KinstreamProcess(Process):
             for task in (running, leaving):
                 task.cancel()
             await asyncio.wait([running, leaving])
+
+    async def _begin_and_run(self, member: Member) -> None:
+        await member.begin()
+        await member.run()
+
+    async def _signalled(self) -> None:
+        """Wait until the process handles a SIGTERM, as a worker does also while it begins."""
+        await self._leave.wait()
+        await self.gate.passes()
+        await self.application_gate.passes()
 
     async def _stop_in_good_order(self, member: Member) -> None:
         member.leave()

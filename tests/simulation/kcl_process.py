@@ -381,7 +381,7 @@ class JavaProcess(KclProcess):
         keys = await self.client.owned(self.worker_id)
         if keys is None:
             keys = frozenset(k for k, lease in (await self.list_leases()).items() if lease.owner == self.worker_id)
-        for key in keys - self.held.keys():
+        for key in sorted(keys - self.held.keys()):
             row = await self.client.get(RowKind.LEASE, key)
             lease = None if row is None else lease_of(row)
             if (

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 from tests.doubles.gated_clock import GRACE, Gate, GatedClock
 from tests.doubles.simulated_table import FINE, SimulatedTable, TableClient, Weather
 from tests.doubles.virtual_loop import simulate
-from tests.simulation.fleet_life import draw, live
+from tests.simulation.fleet_life import FleetLife, draw, live
 from tests.simulation.sharded_stream import ShardedStream
 
 from kinstream.consume.lease.row import Condition, Put, RowKind, Update, Write
@@ -162,6 +165,52 @@ def test_a_simulation_is_the_same_each_time() -> None:
     stories = [live(draw(3)) for _ in range(2)]
     assert stories[0].log.trace == stories[1].log.trace
     assert len(stories[0].log.trace) > 100
+
+
+LOG_OF_TWO_FLEETS = """
+from tests.simulation.fleet_life import draw, live
+
+for plan in (draw(0), draw(3, kcl=("3.x count", "3.x count"), cv="CLIENT_VERSION_3X")):
+    story = live(plan)
+    print(*story.log.trace, story.turns, sorted(story.table.calls.items()), sep="\\n")
+"""
+
+
+def test_a_simulation_is_the_same_in_each_process_whatever_the_order_of_its_sets() -> None:
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", LOG_OF_TWO_FLEETS],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for seed in ("0", "1")
+    ]
+    first, second = (process.communicate()[0].splitlines() for process in running)
+    assert [process.returncode for process in running] == [0, 0]
+    assert len(first) > 500
+    assert first == second
+
+
+def test_a_worker_that_is_stopped_while_it_begins_ends_soon_and_gets_no_shard() -> None:
+    async def program() -> None:
+        life = FleetLife(replace(draw(0), workers=1, shards=4, failover=10.0, faults=(), spread=0.0))
+        first = life.add()
+        await asyncio.sleep(5)
+        life.table.weathers["w002"] = Weather(lost=1.0)  # its first request takes 12 s
+        second = life.add()
+        await asyncio.sleep(1)
+        second.leave()
+        await asyncio.sleep(6)
+        assert second.over
+        assert second.first_grant is None
+        first.leave()
+        await first.wait_until_over()
+        await asyncio.sleep(30)
+        assert not life.log.violations
+        assert not any(f"{second.name} wrote" in line for line in life.log.trace)
+
+    simulate(program)
 
 
 def test_a_broken_rule_is_found() -> None:

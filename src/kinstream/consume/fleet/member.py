@@ -442,11 +442,12 @@ class Member:
     async def _poll(self) -> None:
         """Find leases that were given to this worker, and held ones that are being handed off."""
         keys = await self._owned()
+        added = sorted(key for key in keys if key not in self.holdings and not self.holdings.finished(key))
         if self._leaving:
-            await self._pass_on([key for key in keys if key not in self.holdings and not self.holdings.finished(key)])
+            await self._pass_on(added)
             return
-        for key in keys:
-            if key not in self.holdings and not self.holdings.finished(key) and key not in self._foreign:
+        for key in added:
+            if key not in self._foreign:
                 self._follow(key)
         now = self._terms.now()
         for held in self.holdings.held():
