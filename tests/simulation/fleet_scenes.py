@@ -102,6 +102,29 @@ async def kill_leader(stage: Stage) -> None:
     await asyncio.sleep(4 * stage.plan.failover)
 
 
+async def kill_standby_and_leader(stage: Stage) -> None:
+    """Kill the worker that stands by, and the leader soon after. The figure counts from then."""
+    leader = stage.leader()
+    assert leader is not None
+    min((each for each in stage.alive() if each is not leader), key=lambda each: each.worker_id).kill()
+    await asyncio.sleep(stage.random.uniform(0, 2 * stage.plan.failover))
+    stage.log.restart_gaps()
+    leader.kill()
+    await asyncio.sleep(4 * stage.plan.failover)
+
+
+async def kill_two_leaders(stage: Stage) -> None:
+    """Kill the leader, and its successor soon after all shards are read again."""
+    first = stage.leader()
+    assert first is not None
+    first.kill()
+    while (second := stage.leader()) is None or stage.log.uncovered():  # noqa: ASYNC110 - time is virtual
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(stage.random.uniform(0, stage.plan.failover))
+    second.kill()
+    await asyncio.sleep(4 * stage.plan.failover)
+
+
 async def stop(stage: Stage) -> None:
     process = stage.random.choice([each for each in stage.alive() if each is not stage.leader()])
     process.stop()
@@ -200,6 +223,8 @@ SCENES = [
     Scene("all are replaced, one by one", deploy, seconds(1.0), {}),
     Scene("a worker is killed", kill, failover(4 / 3), {}),
     Scene("the leader is killed", kill_leader, failover(2), {}),
+    Scene("the leader is killed after its standby", kill_standby_and_leader, failover(2), {"workers": 4}),
+    Scene("two leaders are killed, one by one", kill_two_leaders, failover(2), {"workers": 4}),
     Scene("a worker is killed, the store knows", kill, seconds(1.0), {"knows_dead": True}),
     Scene("the leader is killed, the store knows", kill_leader, seconds(1.0), {"knows_dead": True}),
     Scene("a worker is stopped", stop, failover(4 / 3), {}),

@@ -69,7 +69,7 @@ def moves(view: View, me: str, *, handoff_timeout: float) -> list[Move]:
     if not leads(view, me):
         return []
     found: list[Move] = []
-    for part, members in _parts(view, view.members()):
+    for part, members in _parts(view, _present(view, view.members())):
         found += _moves(part, members, handoff_timeout + view.failover)
     return found
 
@@ -131,7 +131,7 @@ def successors(view: View, me: str) -> dict[str, str | None]:
         view: The rows.
         me: Id of the worker that leaves.
     """
-    others = {worker_id: worker for worker_id, worker in view.members().items() if worker_id != me}
+    others = _present(view, {worker_id: worker for worker_id, worker in view.members().items() if worker_id != me})
     found: dict[str, str | None] = {}
     for part, members in _parts(view, others):
         found |= _successors(part, members, me)
@@ -235,6 +235,11 @@ def _parts(view: View, members: Mapping[str, ObservedWorker]) -> list[tuple[View
         (msgspec.structs.replace(view, leases=leases), {name: members[name] for name in sorted(names)})
         for names, leases in parts.items()
     ]
+
+
+def _present(view: View, members: Mapping[str, ObservedWorker]) -> Mapping[str, ObservedWorker]:
+    """Return the members that are not overdue, or all if none is left."""
+    return {worker_id: worker for worker_id, worker in members.items() if not view.overdue(worker_id)} or members
 
 
 class _Plan:

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 ROW_LIFETIME = 86_400.0
 """Seconds after which the row of a worker that has stopped is deleted (KCL, `LeaseAssignmentManager`)."""
+DEPUTIES = 5
+"""Number of kinstream workers that prepare to replace a leader that is silent, although they do not stand by. The standby may
+have ended too, which the workers that scan seldom do not know yet."""
+SILENCE = 0.35
+"""Part of the lock's duration without a change after which its holder counts as silent. A heartbeat is due after a quarter."""
 _ROLLBACK = "CLIENT_VERSION_3X_WITH_ROLLBACK"
 
 
@@ -100,13 +105,30 @@ def foreign_leader(view: View) -> bool:
 
 def stands_by(view: View, me: str, mode: Mode) -> bool:
     """Return True if a worker is the standby: of the kinstream workers that may lead, the lowest id except the leader's."""
-    if not may_lead(view, me, mode):
+    return _rank(view, me, mode) == 0
+
+
+def deputizes(view: View, me: str, mode: Mode) -> bool:
+    """Return True if a worker prepares to replace the leader, which is silent: it is one of the `DEPUTIES` with the lowest ids.
+
+    It scans as often as the standby. Otherwise it would see the last renewals of the leader's leases only when the lock has
+    expired, and count their failover from then on.
+    """
+    leader = view.leader
+    if leader is None or leader.seen - leader.moved < SILENCE * leader.duration:
         return False
+    rank = _rank(view, me, mode)
+    return rank is not None and rank < DEPUTIES
+
+
+def _rank(view: View, me: str, mode: Mode) -> int | None:
+    """Return the number of workers that replace the leader rather than this one. None: this worker leads, or may not."""
     leader = None if view.leader is None else view.leader.owner
-    others = (
-        worker_id for worker_id, worker in view.members().items() if worker.ours and worker_id not in (leader, me)
+    if me == leader or not may_lead(view, me, mode):
+        return None
+    return sum(
+        worker.ours and worker_id < me for worker_id, worker in view.members().items() if worker_id not in (leader, me)
     )
-    return me != leader and all(me < other for other in others)
 
 
 def nudge(view: View, me: str) -> Write | None:
@@ -122,14 +144,24 @@ def heartbeat_interval(failover: float) -> float:
     return failover / 4
 
 
+def watch_interval(view: View, me: str, mode: Mode) -> float:
+    """Return the seconds until a worker that does not lead reads the lock again: soon if a deputy found it unchanged."""
+    leader = view.leader
+    interval = heartbeat_interval(view.failover)
+    if leader is None or leader.seen == leader.moved:
+        return interval
+    rank = _rank(view, me, mode)
+    return interval / 2 if rank is not None and rank < DEPUTIES else interval
+
+
 def announce_interval(failover: float) -> float:
     """Return the seconds between two announcements of a worker."""
     return failover
 
 
 def scan_interval(view: View, me: str, mode: Mode) -> float:
-    """Return the seconds between two complete listings: short for the leader and the standby, long for all others."""
-    if mode is Mode.UNDECIDED or leads(view, me) or stands_by(view, me, mode):
+    """Return the seconds between two complete listings: short for the leader, the standby and deputies, long for all others."""
+    if mode is Mode.UNDECIDED or leads(view, me) or stands_by(view, me, mode) or deputizes(view, me, mode):
         return view.failover / 6
     return 2 * view.failover
 

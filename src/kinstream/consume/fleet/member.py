@@ -253,7 +253,7 @@ class Member:
                 self._every(self._scan, self._scan_interval, "scan", self._scan_now),
                 self._every(self._check, lambda: self._table.poll_interval, "poll"),
                 self._every(self._announce, lambda: leader.announce_interval(failover), "announce", self._announce_now),
-                self._every(self._heartbeat, lambda: leader.heartbeat_interval(failover), "heartbeat"),
+                self._every(self._heartbeat, self._heartbeat_interval, "heartbeat"),
             )
         ]
         try:
@@ -333,6 +333,9 @@ class Member:
         if self._scanner.mode.takes:
             return claim.observe_interval(self._scanner.view, self.worker_id)
         return leader.scan_interval(self._scanner.view, self.worker_id, self._scanner.mode)
+
+    def _heartbeat_interval(self) -> float:
+        return leader.watch_interval(self._scanner.view, self.worker_id, self._scanner.mode)
 
     async def _decide(self) -> None:
         """Execute the decisions that follow from the last scan."""
@@ -606,15 +609,19 @@ class Member:
             self._notice_leader()
 
     async def _replace_leader(self) -> None:
-        """Take the lock if it is free or expired. The standby takes it with its scans, but may have left too."""
+        """Take the lock if it is free or expired. The standby takes it with its scans, but may have ended too."""
         me, mode = self.worker_id, self._scanner.mode
-        if not mode.assigns or leader.stands_by(self._scanner.view, me, mode):
+        if not mode.assigns:
             return
-        await self._scanner.get(RowKind.LEADER, LEADER_KEY)
-        write = leader.take(self._scanner.view, me, mode, self._random)
-        if write is not None and (await self._scanner.write(write)).applied:
-            self._scan_now.set()
-        self._notice_leader()
+        if not leader.stands_by(self._scanner.view, me, mode):
+            await self._scanner.get(RowKind.LEADER, LEADER_KEY)
+            write = leader.take(self._scanner.view, me, mode, self._random)
+            if write is not None and (await self._scanner.write(write)).applied:
+                self._scan_now.set()
+            self._notice_leader()
+        scanned_at = self._scanner.scanned_at
+        if scanned_at is not None and self._terms.now() - scanned_at >= self._scan_interval():
+            self._scan_now.set()  # the interval has become shorter since the scan
 
     async def _watch(self) -> None:
         """As the leader: scan if another worker has nudged."""

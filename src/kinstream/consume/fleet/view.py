@@ -20,6 +20,9 @@ NEVER = -math.inf
 """Time of a change that was not observed."""
 ANNOUNCEMENTS = 2
 """Intervals without a change of its row after which a worker is not eligible for leases, unless it renews leases."""
+OVERDUE = 1.25
+"""Intervals without a sign of life after which a worker gets no further leases if there are others. A worker without leases shows
+none between two announcements, and may have ended."""
 FOREIGN_WINDOW = 60.0
 """Seconds without a change of its row after which a KCL worker is not eligible for leases: two of its intervals of 30 s
 (KCL, `MigrationAwareLAMDataManager`)."""
@@ -80,8 +83,8 @@ class ObservedWorker(msgspec.Struct, frozen=True):
 
     Attributes:
         row: The row as it was last read.
-        moved: Time of this worker's lease clock at which the row was first seen to differ. At first sight: now if its own time
-            is close to the store's, else never.
+        moved: Time of this worker's lease clock at which the row changed: when it was first seen to differ, or earlier, by the
+            time of the store in the row of a kinstream worker. At first sight: never if that time is far from the store's.
         ours: True if a kinstream worker wrote it. False: a KCL worker.
         instance: Distinguishes two processes with the same worker id. None: unknown.
         first_seen: Time of this worker's lease clock at which the row appeared. Never: in the first listing.
@@ -226,6 +229,14 @@ class View(msgspec.Struct, frozen=True):
             if not worker.leaving and not worker.failing and self.alive(worker_id)
         }
 
+    def overdue(self, worker_id: str) -> bool:
+        """Return True if a kinstream worker has neither renewed a lease nor announced itself when it should have."""
+        worker = self.workers.get(worker_id)
+        if worker is None or not worker.ours:
+            return False
+        last = max(worker.moved, self.activity.get(worker_id, _NO_ACTIVITY).renewed)
+        return self.seen - last > OVERDUE * self.failover
+
     def reads(self, worker_id: str, stream: str | None) -> bool:
         """Return True if a worker reads a stream. A KCL worker is assumed to read all streams of the application."""
         worker = self.workers.get(worker_id)
@@ -285,7 +296,8 @@ def observe(
             leases[row.key] = lease = _lease(previous, row, now, time)
             _note_activity(activity, previous, lease, failover)
         elif row.kind is RowKind.WORKER:
-            workers[row.key] = _worker(before.workers.get(row.key), row, now, time, failover, first=view is None)
+            previous_worker = before.workers.get(row.key)
+            workers[row.key] = _worker(previous_worker, row, before.seen, now, time, failover, first=view is None)
         elif row.kind is RowKind.LEADER:
             leader = _leader(before.leader, row, now)
         else:
@@ -335,7 +347,7 @@ def observe_row(view: View, row: Row, now: float) -> View:
         return replace(view, leases={**view.leases, row.key: lease}, activity=activity, dead=dead)
     if row.kind is RowKind.WORKER:
         time = view.time + now - view.seen
-        worker = _worker(view.workers.get(row.key), row, now, time, view.failover)
+        worker = _worker(view.workers.get(row.key), row, view.seen, now, time, view.failover)
         return replace(view, workers={**view.workers, row.key: worker})
     if row.kind is RowKind.LEADER:
         return replace(view, leader=_leader(view.leader, row, now))
@@ -431,20 +443,33 @@ def _window(ours: bool, failover: float) -> float:
 
 
 def _worker(
-    previous: ObservedWorker | None, row: Row, now: float, time: float, failover: float, *, first: bool = False
+    previous: ObservedWorker | None,
+    row: Row,
+    seen: float,
+    now: float,
+    time: float,
+    failover: float,
+    *,
+    first: bool = False,
 ) -> ObservedWorker:
     values = row.values
     extras = values.get(EXTRAS)
     found = extras if isinstance(extras, dict) and extras.get("v") == EXTRAS_VERSION else {}
     ours = isinstance(values.get(INSTANCE), str) and bool(found)
     written = _number(values.get("lut"))
+    if written is not None and ours:
+        written = (_number(found.get("at")) or written * 1000) / 1000  # not rounded
     if written is None:
         moved = NEVER
     elif previous is None:
         # A worker's clock may be wrong. Then it counts from the first change of its row, one announcement later.
-        moved = now if abs(time - written) <= _window(ours, failover) else NEVER
+        age = time - written
+        moved = now - (max(0.0, age) if ours else 0.0) if abs(age) <= _window(ours, failover) else NEVER
+    elif values == previous.row.values:
+        moved = previous.moved
     else:
-        moved = previous.moved if values == previous.row.values else now
+        # A kinstream worker writes the time of the store, which shows when the row changed since it was last read.
+        moved = max(seen, now - max(0.0, time - written)) if ours else now
     first_seen = previous.first_seen if previous is not None else NEVER if first else now
     weight, most = _number(found.get("weight")), found.get("max_leases")
     statistics, streams, stream = values.get("sts"), found.get("streams"), found.get("stream")

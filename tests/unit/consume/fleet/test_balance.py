@@ -55,6 +55,17 @@ def test_nothing_is_decided_while_a_kcl_worker_leads() -> None:
     assert decided(view) == []
 
 
+def test_worker_whose_announcement_is_overdue_gets_no_leases_if_there_is_another() -> None:
+    owners = {"a": None, "b": "w"}
+    view = seen([*owned(owners, 1), *workers("w", "x"), leader_row("w", "1")])
+    view = seen([*owned(owners, 2), *workers("w", "x"), leader_row("w", "2")], view, 13)
+    assert view.alive("x")
+    assert brief(decided(view)) == [("a", ASSIGN, "w")]
+    assert balance.successors(view, "w") == {"b": "x"}
+    renewed = [*owned(owners, 3), *workers("w", "x", now=14), leader_row("w", "3")]
+    assert brief(decided(seen(renewed, view, 15))) == [("a", ASSIGN, "x")]
+
+
 def test_leases_without_owner_are_assigned_evenly_and_at_once() -> None:
     view = settled({f"s{number}": None for number in range(7)}, workers("w", "x", "y"))
     found = decided(view)

@@ -132,6 +132,32 @@ def test_leader_and_standby_scan_often_and_all_others_seldom() -> None:
     assert leader.announce_interval(FAILOVER) == FAILOVER
 
 
+def test_workers_with_the_lowest_ids_prepare_when_the_leader_is_silent() -> None:
+    names = "abcdefgh"
+    rows = [leader_row("c"), kcl_row("0"), *(worker_row(name) for name in names)]
+    view = seen(rows)
+    assert not any(leader.deputizes(view, name, ONE) for name in names)
+    view = seen(rows, view, 3.4)
+    assert not any(leader.deputizes(view, name, ONE) for name in names)
+    view = seen(rows, view, 3.5)
+    assert [name for name in names if leader.deputizes(view, name, ONE)] == ["a", "b", "d", "e", "f"]
+    assert not any(leader.deputizes(view, name, Mode.TAKE) for name in names)
+    assert [leader.scan_interval(view, name, ONE) for name in "fg"] == [FAILOVER / 6, 2 * FAILOVER]
+    beating = seen([leader_row("c", "v2"), *rows[1:]], view, 4)
+    assert not any(leader.deputizes(beating, name, ONE) for name in names)
+
+
+def test_deputies_read_the_lock_again_soon_if_it_has_not_changed() -> None:
+    names = "abcdefgh"
+    rows = [leader_row("c"), *(worker_row(name) for name in names)]
+    view = seen(rows)
+    assert {leader.watch_interval(view, name, ONE) for name in names} == {FAILOVER / 4}
+    view = observe_row(view, leader_row("c"), 2.5)
+    assert [name for name in names if leader.watch_interval(view, name, ONE) == FAILOVER / 8] == list("abdef")
+    assert leader.watch_interval(view, "c", ONE) == FAILOVER / 4, "the leader's heartbeat"
+    assert leader.watch_interval(seen([]), "a", ONE) == FAILOVER / 4
+
+
 def test_only_another_leader_of_ours_is_nudged() -> None:
     ours = [worker_row("x")]
     write = leader.nudge(seen([leader_row("x"), *ours]), "w")

@@ -106,6 +106,23 @@ def test_the_shards_of_a_dead_leader_are_read_within_twice_failover() -> None:
     simulate(program)
 
 
+@pytest.mark.parametrize("after", [0.0, 6.0, 13.0, 25.0])
+def test_the_shards_of_a_leader_that_dies_after_its_standby_are_read_within_twice_failover(after: float) -> None:
+    async def program() -> None:
+        fleet = Fleets(4)
+        first, second, third = [await fleet.join(name) for name in "abc"]
+        await fleet.clock.sleep(60)
+        await second.die()
+        await fleet.clock.sleep(after)
+        await first.die()
+        await fleet.until(lambda: len(third.reading) == 4, 2 * FAILOVER)
+        for name in "ab":
+            del fleet.workers[name]
+        await fleet.end()
+
+    simulate(program)
+
+
 def test_a_worker_that_leaves_alone_releases_its_leases() -> None:
     async def program() -> None:
         fleet = Fleets(4)

@@ -103,8 +103,32 @@ def test_worker_is_alive_while_its_row_changes() -> None:
 
 
 def test_two_announcements_in_the_same_second_are_a_change() -> None:
-    view = seen([worker_row("w", 0.1)], seen([worker_row("w", 0.0)]), 5)
-    assert view.workers["w"].moved == 5
+    view = seen([worker_row("w", 0.5)], seen([worker_row("w", 0.25)]), 5)
+    assert view.workers["w"].moved == 0.5
+
+
+def test_time_of_the_store_in_a_row_shows_when_it_changed_between_two_listings() -> None:
+    first = seen([worker_row("w", -7)])
+    assert first.workers["w"].moved == -7
+    view = seen([worker_row("w", 3)], first, 20)
+    assert view.workers["w"].moved == 3
+    assert seen([worker_row("w", 3)], view, 23).alive("w")
+    assert not seen([worker_row("w", 3)], view, 23.5).alive("w")
+    assert seen([worker_row("w", -300)], first, 20).workers["w"].moved == 0, "not before the row was last read"
+    assert seen([worker_row("w", 300)], first, 20).workers["w"].moved == 20
+    kcl = seen([kcl_row("j", 3)], seen([kcl_row("j", -7)]), 20)
+    assert kcl.workers["j"].moved == 20, "the clock of another machine"
+
+
+def test_worker_is_overdue_if_it_neither_renews_nor_announces_itself() -> None:
+    rows = [worker_row("w"), worker_row("x"), kcl_row("j")]
+    view = seen([*rows, *owned({"a": "x"}, 1)])
+    view = seen([*rows, *owned({"a": "x"}, 2)], view, 12)
+    assert [name for name in ("w", "x", "j", "none") if view.overdue(name)] == []
+    view = seen([*rows, *owned({"a": "x"}, 3)], view, 13)
+    assert [name for name in ("w", "x", "j", "none") if view.overdue(name)] == ["w"]
+    assert view.alive("w")
+    assert not seen([worker_row("w", 13)], view, 14).overdue("w")
 
 
 def test_skewed_time_of_a_worker_does_not_matter_once_its_row_changes() -> None:
