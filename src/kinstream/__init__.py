@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         ConnectionLost,
         ConsumeError,
         CredentialsError,
+        DataExpired,
         ErrorType,
         ExpiredIterator,
         FanOutRefused,
@@ -110,6 +111,7 @@ if TYPE_CHECKING:
     from kinstream.produce.statistics import FlushResult, ProducerStatistics
     from kinstream.produce_errors import BufferFull, OrderBroken, ProduceError, Undelivered
     from kinstream.producer import Producer
+    from kinstream.ranges import positions, read_range
     from kinstream.record import (
         JSON,
         ChildShard,
@@ -160,6 +162,7 @@ __all__ = [  # noqa: RUF022 - in plain ASCII order
     "Credentials",
     "CredentialsError",
     "Data",
+    "DataExpired",
     "Deliveries",
     "Delivery",
     "DeliveryPolicy",
@@ -258,6 +261,8 @@ __all__ = [  # noqa: RUF022 - in plain ASCII order
     "WireFormat",
     "__version__",
     "deaggregate",
+    "positions",
+    "read_range",
 ]
 
 if not TYPE_CHECKING:
@@ -288,6 +293,7 @@ if not TYPE_CHECKING:
             "Credentials": "kinstream.aws.credentials",
             "CredentialsError": "kinstream.errors",
             "Data": "kinstream.record",
+            "DataExpired": "kinstream.errors",
             "Deliveries": "kinstream.produce.delivery",
             "Delivery": "kinstream.produce.delivery",
             "DeliveryPolicy": "kinstream.config",
@@ -386,5 +392,7 @@ if not TYPE_CHECKING:
             "WireFormat": "kinstream.config",
             "__version__": "kinstream.version",
             "deaggregate": "kinstream.consume.deaggregate",
+            "positions": "kinstream.ranges",
+            "read_range": "kinstream.ranges",
         },
     )

@@ -267,6 +267,10 @@ class ConsumeError(KinesisError):
         self.shard_id = shard_id
 
 
+class DataExpired(ConsumeError):
+    """Records of a range have expired before they were read: the record at its start, or later ones, no longer exist."""
+
+
 class LeaseLost(ConsumeError):
     """Another consumer reads the shard now. The checkpoint was rejected and the stored one is unchanged."""
 

@@ -130,6 +130,42 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
         return f"Record({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
 
+class Source:
+    """Shard that a record was read from, in records that no consumer reads: they have no checkpoint.
+
+    Attributes:
+        shard_id: The shard.
+        stream_name: Name of its stream. Empty: unknown.
+    """
+
+    __slots__ = ("shard_id", "stream_name")
+
+    def __init__(self, shard_id: str, stream_name: str = "") -> None:
+        self.shard_id: str = shard_id
+        self.stream_name: str = stream_name
+
+    def checkpoint(self, record: ReceivedRecord[bytes]) -> Awaitable[None]:
+        """Refuse to checkpoint a record.
+
+        Raises:
+            UsageError: Always.
+        """
+        raise UsageError(
+            "checkpoint: no Consumer read this record, so there is no checkpoint to store: store its position yourself, as"
+            " Position.after(record.sequence_number, record.subsequence_number or 0)"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        """Compare the shards only, so that records are equal regardless of their readers."""
+        return self.shard_id == other.shard_id if isinstance(other, Source) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.shard_id)
+
+    def __reduce__(self) -> tuple[type[Source], tuple[str, str]]:
+        return Source, (self.shard_id, self.stream_name)
+
+
 class ReceivedRecord(msgspec.Struct, Generic[Payload], frozen=True, gc=False):
     """A record that was read.
 
@@ -141,7 +177,7 @@ class ReceivedRecord(msgspec.Struct, Generic[Payload], frozen=True, gc=False):
             the stream, which for such a record is "kinstream-no-key", or None on a stream that distributes records itself.
         encryption_type: The stream's encryption of the record. NONE if the response does not contain it.
         subsequence_number: Index of a user record in its aggregate. None if the record was not aggregated.
-        origin: The shard reader that delivered the record. None if `get_records` returned it.
+        origin: The shard that the record was read from, and its reader. None if `get_records` returned the record.
     """
 
     data: Payload = msgspec.field(name="Data")

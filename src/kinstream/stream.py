@@ -16,6 +16,32 @@ from kinstream.usage import ForAsyncio, public_name
 T = TypeVar("T")
 
 
+def client_for(stream: Stream, client: Client | None, options: ClientOptions, user: str) -> Client:
+    """Return a shared client after checking it, or a new one.
+
+    Args:
+        stream: The stream that it is used for.
+        client: The client to share. None: a new one is created.
+        options: Options of a new client.
+        user: Class or function that was given the client, for the error.
+
+    Raises:
+        ConfigError: The client or an option is invalid, or the stream's ARN belongs to another region.
+    """
+    if client is None:
+        if stream.region is not None and options.get("region") is None:
+            options = {**options, "region": stream.region}
+        client = Client(**options)
+    elif not isinstance(client, Client):
+        raise ConfigError(f"client: must be a kinstream.Client for {user}, not a {public_name(type(client))}")
+    elif options:
+        raise ConfigError(
+            f"{', '.join(options)}: pass these options to the client: the options of a shared client cannot be changed"
+        )
+    client.check_region_of(stream.region)
+    return client
+
+
 class StreamAccess(ForAsyncio):
     """A stream, and the client that sends its requests.
 
@@ -30,21 +56,7 @@ class StreamAccess(ForAsyncio):
 
     def __init__(self, stream: str, client: Client | None, options: ClientOptions) -> None:
         self.stream: Stream = Stream.parse(stream)
-        if client is None:
-            if self.stream.region is not None and options.get("region") is None:
-                options = {**options, "region": self.stream.region}
-            self.client: Client = Client(**options)
-        elif not isinstance(client, Client):
-            raise ConfigError(
-                f"client: must be a kinstream.Client for a kinstream.{type(self).__name__}, not a {public_name(type(client))}"
-            )
-        elif options:
-            raise ConfigError(
-                f"{', '.join(options)}: pass these options to the client: the options of a shared client cannot be changed"
-            )
-        else:
-            self.client = client
-        self.client.check_region_of(self.stream.region)
+        self.client: Client = client_for(self.stream, client, options, f"a kinstream.{type(self).__name__}")
         self._shares_client = client is not None
         self._closed = False
 

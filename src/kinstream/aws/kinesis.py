@@ -107,7 +107,7 @@ class ShardFilter:
             raise ConfigError(f"timestamp: must {'' if by_time else 'not '}be given with type {kind.value}")
         parameter: dict[str, Any] = {"Type": kind.value}
         if after:
-            parameter["ShardId"] = _checked_shard_id(self.shard_id)
+            parameter["ShardId"] = checked_shard_id(self.shard_id)
         if by_time:
             parameter["Timestamp"] = _seconds(self.timestamp)
         return parameter
@@ -264,7 +264,7 @@ def get_shard_iterator(
     Raises:
         ConfigError: An argument is invalid, missing, or not allowed with the type.
     """
-    params: dict[str, Any] = {**stream.parameter, "ShardId": _checked_shard_id(shard_id)}
+    params: dict[str, Any] = {**stream.parameter, "ShardId": checked_shard_id(shard_id)}
     kind, moment = _start(type, starting_sequence_number, timestamp)
     params["ShardIteratorType"] = kind.value
     if starting_sequence_number is not None:
@@ -307,7 +307,7 @@ def subscribe_to_shard(
         position["SequenceNumber"] = starting_sequence_number
     if moment is not None:
         position["Timestamp"] = moment
-    params = {"ConsumerARN": consumer_arn, "ShardId": _checked_shard_id(shard_id), "StartingPosition": position}
+    params = {"ConsumerARN": consumer_arn, "ShardId": checked_shard_id(shard_id), "StartingPosition": position}
     return Request("SubscribeToShard", codec.encode(params), _no_response, arn.group(1), arn.group(2))
 
 
@@ -404,7 +404,12 @@ def get_records(
     return Request("GetRecords", codec.encode(params), codec.decode_get_records, stream.region, stream.account)
 
 
-def _checked_shard_id(shard_id: Any) -> str:
+def checked_shard_id(shard_id: Any) -> str:
+    """Return a shard id.
+
+    Raises:
+        ConfigError: It is not valid.
+    """
     if not isinstance(shard_id, str) or not _SHARD_ID.fullmatch(shard_id):
         raise ConfigError(f"shard_id={shard_id!r}: must be a shard id such as 'shardId-000000000000'")
     return shard_id

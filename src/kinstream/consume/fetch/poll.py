@@ -62,6 +62,8 @@ class PollingFetcher:
         option: Quotas and intervals.
         announce: Receives an event when reading fails temporarily.
         jitter: Returns numbers from 0 to 1, so that shards do not send requests at the same time.
+        awaits_time: True to wait until a start time that the service refuses is no longer in its future. False to raise
+            `InvalidArgument`.
 
     Attributes:
         first_page_bytes: As in `Fetcher`.
@@ -74,6 +76,8 @@ class PollingFetcher:
         option: Polling,
         announce: Callable[[Event], None],
         jitter: Callable[[], float] = random.random,
+        *,
+        awaits_time: bool = True,
     ) -> None:
         self.first_page_bytes: int = FIRST_PAGE_BYTES
         self._client = client
@@ -81,15 +85,22 @@ class PollingFetcher:
         self._option = option
         self._announce = announce
         self._jitter = jitter
+        self._awaits_time = awaits_time
         self._turns = asyncio.Semaphore(MAX_REQUESTS_IN_FLIGHT)
 
     async def close(self) -> None:
         """Do nothing: requests in flight end with their readers."""
 
-    async def read(self, shard: Shard, position: Position) -> AsyncGenerator[Page, None]:
-        """Yield pages, as `Fetcher.read`."""
+    async def read(self, shard: Shard, position: Position, pace: ReadPace | None = None) -> AsyncGenerator[Page, None]:
+        """Yield pages, as `Fetcher.read`.
+
+        Args:
+            shard: The shard.
+            position: The position.
+            pace: Pace of all requests for the shard, if it is read from several positions. None: a pace of its own.
+        """
         clock = self._client.clock
-        pace = ReadPace(self._option)
+        pace = ReadPace(self._option) if pace is None else pace
         size = PageSize(self._option.max_records)
         begun = clock.monotonic()
         resume = position.since(self._client.service_time() - LATEST_MARGIN)
@@ -115,7 +126,8 @@ class PollingFetcher:
                 iterator = None
                 continue
             except KinesisError as error:
-                if isinstance(error, InvalidArgument) and too_early(position, self._client.service_time()):
+                refused = isinstance(error, InvalidArgument) and too_early(position, self._client.service_time())
+                if refused and self._awaits_time:
                     await clock.sleep(TOO_EARLY_DELAY)
                     continue
                 if isinstance(error, ResourceInUse):  # the stream is being created
