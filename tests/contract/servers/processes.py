@@ -45,7 +45,7 @@ class Settings:
         tls: TLS on `port`, for servers that have but one port.
         data: Folder for the data, or None for memory.
         check_signatures: Refuse wrong signatures, for servers on which this is optional.
-        options: Additional command line options of our own server.
+        options: Additional command line options of our own server or of moto_process.py.
     """
 
     port: int
@@ -154,7 +154,7 @@ def _moto_start(settings: Settings) -> Start:
     surroundings = {"MOTO_ACCOUNT_ID": "000000000000", "MOTO_PORT": str(settings.port)}
     if settings.check_signatures:
         surroundings["INITIAL_NO_AUTH_ACTION_COUNT"] = "0"
-    return Start(command + (["--ssl"] if settings.tls else []), surroundings)
+    return Start([*command, *settings.options, *(["--ssl"] if settings.tls else [])], surroundings)
 
 
 def _ministack_version() -> str:
