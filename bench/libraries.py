@@ -227,9 +227,7 @@ async def measure(folder: Path, kinds: list[str], rounds: int, found: dict[str, 
             applications: list[Application] = []
             for kind in kinds:
                 name = f"{kind}-{number}"
-                place = folder / name
-                place.mkdir()
-                applications.append(Application(services, name, place))
+                applications.append(Application(services, name, folder))
                 steps.append(guarded(kind, one_round(applications[-1], kind, found[kind])))
             try:
                 await asyncio.gather(*steps)

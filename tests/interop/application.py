@@ -1,15 +1,15 @@
-"""One application under test: its stream, its lease table, its workers, and the records that are written to it."""
+"""One application under test: its streams, its lease table, its workers, and the records that are written to it."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tests.interop.deliveries import Deliveries
+from tests.interop.deliveries import Deliveries, Repeat
 from tests.interop.services import Services
 from tests.interop.table import LeaseRow, LeaseTable
 from tests.interop.worker_process import WorkerProcess
@@ -19,7 +19,12 @@ from kinstream import Aggregation, Batching, Delivery, Producer
 PATIENCE = 240.0
 """Seconds after which a state that does not come is a failure. A guard only: no test depends on a time."""
 
+FAILOVER = 3.0
+"""Seconds after which workers consider a lease expired, by default (`workers`, `java`). They renew it three times in it."""
+
 KEYS = 40
+"""Partition keys. A multiple of the number of streams, because the records go to the streams in turn."""
+
 AGGREGATED = 25
 """User records in a full aggregate. It is no multiple of the checkpoint interval, so that checkpoints fall inside aggregates."""
 
@@ -31,10 +36,11 @@ class Application:
 
     Args:
         services: The servers.
-        name: Name of the application, its lease table and its stream.
-        folder: Folder for the output of the workers.
+        name: Name of the application and its lease table, and of its stream if it has one.
+        folder: Folder in which a folder for the output of the workers is created.
 
     Attributes:
+        streams: Names of its streams.
         table: Its lease table.
         workers: All workers that were started, by id.
         written: Number of records that were acknowledged. Their ids are 0 to written - 1.
@@ -42,67 +48,92 @@ class Application:
 
     def __init__(self, services: Services, name: str, folder: Path) -> None:
         self._services = services
-        self._folder = folder
+        self._folder = folder / name
+        self._folder.mkdir()
         self.name = name
-        self.table = LeaseTable(services.dynamodb_client, name)
+        self.streams = [name]
+        self.table = LeaseTable(services.dynamodb_client, name, services.record)
         self.workers: dict[str, WorkerProcess] = {}
         self.written = 0
         self._begun = time.monotonic()
 
-    # The stream.
+    # The streams. With several of them, the names of shards are "stream:shard id", as in kinstream.
 
-    async def create(self, shards: int, *, leases: bool = True) -> None:
-        """Create the stream, and the lease table with fresh leases unless `leases` is False."""
-        self._services.kinesis_client.create_stream(StreamName=self.name, ShardCount=shards)
-        await self._active()
+    async def create(self, shards: int, *, leases: bool = True, streams: int = 1) -> None:
+        """Create the streams, and the lease table with fresh leases unless `leases` is False."""
+        if streams > 1:
+            self.streams = [f"{self.name}-stream-{number}" for number in range(streams)]
+        for stream in self.streams:
+            self._services.kinesis_client.create_stream(StreamName=stream, ShardCount=shards)
+            await self._active(stream)
         if leases:
-            self.table.create(self._shards())
+            self.table.create({self._identifier(stream): self._shards(stream) for stream in self.streams})
 
-    def _shards(self) -> list[dict[str, Any]]:
-        return list(self._services.kinesis_client.list_shards(StreamName=self.name)["Shards"])
+    @property
+    def _several(self) -> bool:
+        return len(self.streams) > 1
 
-    async def _active(self) -> None:
+    def _identifier(self, stream: str) -> str | None:
+        """Return the name of one of several streams in leases: account, stream, second of its creation."""
+        if not self._several:
+            return None
+        found = self._services.kinesis_client.describe_stream_summary(StreamName=stream)["StreamDescriptionSummary"]
+        created = int(found["StreamCreationTimestamp"].timestamp())
+        return f"{found['StreamARN'].split(':')[4]}:{stream}:{created}"
+
+    def _shards(self, stream: str) -> list[dict[str, Any]]:
+        return list(self._services.kinesis_client.list_shards(StreamName=stream)["Shards"])
+
+    async def _active(self, stream: str) -> None:
         describe = self._services.kinesis_client.describe_stream_summary
-        while describe(StreamName=self.name)["StreamDescriptionSummary"]["StreamStatus"] != "ACTIVE":  # noqa: ASYNC110
+        while describe(StreamName=stream)["StreamDescriptionSummary"]["StreamStatus"] != "ACTIVE":  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
     async def split(self, shard: str) -> None:
         """Split a shard in the middle."""
-        (found,) = (each for each in self._shards() if each["ShardId"] == shard)
+        stream, _, shard_id = shard.rpartition(":")
+        stream = stream or self.name
+        (found,) = (each for each in self._shards(stream) if each["ShardId"] == shard_id)
         low, high = (int(found["HashKeyRange"][name]) for name in ("StartingHashKey", "EndingHashKey"))
         self._services.kinesis_client.split_shard(
-            StreamName=self.name, ShardToSplit=shard, NewStartingHashKey=str((low + high) // 2 + 1)
+            StreamName=stream, ShardToSplit=shard_id, NewStartingHashKey=str((low + high) // 2 + 1)
         )
-        await self._active()
+        await self._active(stream)
 
     async def merge(self, shard: str, adjacent: str) -> None:
-        """Merge two adjacent shards."""
+        """Merge two adjacent shards of the only stream."""
         self._services.kinesis_client.merge_shards(
             StreamName=self.name, ShardToMerge=shard, AdjacentShardToMerge=adjacent
         )
-        await self._active()
+        await self._active(self.name)
 
     @asynccontextmanager
-    async def producer(self) -> AsyncIterator[Producer]:
-        """Open a producer that aggregates and keeps the order of each key."""
-        async with Producer(
-            self.name,
-            order="key",
-            aggregate=Aggregation(max_records=AGGREGATED),
-            batch=Batching(linger=0.05),
-            **self._services.client_options,
-        ) as producer:
-            yield producer
+    async def producers(self) -> AsyncIterator[list[Producer]]:
+        """Open a producer for each stream, which aggregates and keeps the order of each key."""
+        async with AsyncExitStack() as stack:
+            yield [
+                await stack.enter_async_context(
+                    Producer(
+                        stream,
+                        order="key",
+                        aggregate=Aggregation(max_records=AGGREGATED),
+                        batch=Batching(linger=0.05),
+                        **self._services.client_options,
+                    )
+                )
+                for stream in self.streams
+            ]
 
     async def write(self, count: int) -> None:
         """Write records and wait until all are acknowledged."""
-        async with self.producer() as producer:
-            await self._write(producer, count)
+        async with self.producers() as producers:
+            await self._write(producers, count)
 
-    async def _write(self, producer: Producer, count: int) -> None:
+    async def _write(self, producers: list[Producer], count: int) -> None:
         first, self.written = self.written, self.written + count
         deliveries: list[Delivery] = [
-            await producer.put(f"{number}{PADDING}", f"key-{number % KEYS}") for number in range(first, first + count)
+            await producers[number % len(producers)].put(f"{number}{PADDING}", f"key-{number % KEYS}")
+            for number in range(first, first + count)
         ]
         for delivery in deliveries:
             await delivery
@@ -112,9 +143,9 @@ class Application:
         """Write records all the time, until the end of the block."""
 
         async def write() -> None:
-            async with self.producer() as producer:
+            async with self.producers() as producers:
                 while not ended.is_set():
-                    await self._write(producer, max(1, per_second // 5))
+                    await self._write(producers, max(1, per_second // 5))
                     with suppress(TimeoutError):
                         await asyncio.wait_for(ended.wait(), 0.2)
 
@@ -131,7 +162,9 @@ class Application:
     async def start(self, kind: str, **options: object) -> WorkerProcess:
         """Start a worker, and wait until it reports that it has started."""
         worker_id = f"{kind}-{len(self.workers) + 1}"
-        given = {"stream": self.name, "application": self.name} | {name: str(value) for name, value in options.items()}
+        names = [self._identifier(stream) or stream for stream in self.streams]
+        given = {"stream": ",".join(names), "application": self.name}
+        given |= {name: str(value) for name, value in options.items()}
         worker = WorkerProcess(kind, worker_id, self._services, self._folder, given)
         self.workers[worker_id] = worker
         await self.until(lambda: worker.of("started"), f"{worker_id} has started")
@@ -208,6 +241,20 @@ class Application:
         self.read()
         return Deliveries({worker.worker_id: worker.records for worker in self.workers.values()})
 
+    def unexplained(self, found: Deliveries) -> list[Repeat]:
+        """Return the repeated deliveries without those of leases that expired: their running owner could not renew them in time.
+
+        This happens if the machine is so busy that the servers do not respond in time. The recorded writes show it.
+        """
+        return [repeat for repeat in found.repeated() if not self._expired(repeat)]
+
+    def _expired(self, repeat: Repeat) -> bool:
+        stopped = self.workers[repeat.old].stopped
+        return any(
+            begin < repeat.again and end > repeat.before - FAILOVER and (stopped is None or end < stopped)
+            for begin, end in self.table.silences(repeat.shard, FAILOVER * 2 / 3)
+        )
+
     def describe(self) -> str:
         """Return the state of the table and of the workers, for the message of a failure."""
         rows = [
@@ -239,5 +286,5 @@ class Application:
         assert lost == 0
         assert found.ids == set(range(self.written))
         assert found.out_of_order == 0, "records of a key came in another order"
-        assert not self.table.regressions, f"checkpoints went back: {self.table.regressions}"
+        assert not self.table.regressions, "checkpoints went back:\n" + "\n".join(self.table.regressions)
         return found

@@ -29,6 +29,29 @@ class Handoff:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Repeat:
+    """A delivery of a user record that was delivered before.
+
+    Attributes:
+        shard: The shard.
+        sequence: Its sequence number.
+        subsequence: Its subsequence number.
+        old: Worker of the delivery before.
+        before: Time of that delivery, in seconds since 1970.
+        new: Worker of this delivery.
+        again: Time of this delivery, in seconds since 1970.
+    """
+
+    shard: str
+    sequence: int
+    subsequence: int
+    old: str
+    before: float
+    new: str
+    again: float
+
+
 class Deliveries:
     """Records by worker, each worker's in the order in which it delivered them."""
 
@@ -55,13 +78,17 @@ class Deliveries:
         """Number of deliveries that repeat an earlier one of the same user record."""
         return len(self._lines) - len(self.positions)
 
-    def repeated(self) -> list[tuple[str, int, int, str, float]]:
-        """Return the deliveries of records that were delivered twice or more: position, worker and time."""
-        return [
-            (*record.position, worker, record.time)
-            for record, worker in self._lines
-            if self.positions[record.position] > 1
-        ]
+    def repeated(self) -> list[Repeat]:
+        """Return the deliveries that repeat an earlier one of the same user record."""
+        found: list[Repeat] = []
+        last: dict[tuple[str, int, int], tuple[float, str]] = {}
+        for record, worker in self._lines:
+            if self.positions[record.position] > 1:
+                before = last.get(record.position)
+                if before is not None:
+                    found.append(Repeat(*record.position, before[1], before[0], worker, record.time))
+                last[record.position] = record.time, worker
+        return found
 
     @property
     def written_twice(self) -> int:

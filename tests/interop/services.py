@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -25,12 +26,14 @@ class Services:
         dynamodb_url: URL of moto.
         kinesis_client: A boto3 client.
         dynamodb_client: A boto3 client.
+        record: File with the writes to DynamoDB, as moto_process.py records them, or None.
     """
 
     kinesis: Server
     dynamodb_url: str
     kinesis_client: Any
     dynamodb_client: Any
+    record: Path | None = None
 
     @property
     def client_options(self) -> dict[str, Any]:
@@ -51,13 +54,17 @@ class Services:
 
 
 @contextmanager
-def running_services() -> Iterator[Services]:
+def running_services(record: Path | None = None) -> Iterator[Services]:
     """Run both servers.
+
+    Args:
+        record: File for the writes to DynamoDB, or None.
 
     Raises:
         NotPossible: moto is not installed or does not start.
     """
-    with running("moto") as moto, Server(tls_port=0, transition=0) as kinesis:
+    options = () if record is None else ("--record", str(record))
+    with running("moto", options=options) as moto, Server(tls_port=0, transition=0) as kinesis:
         keys = {
             "region_name": REGION,
             "aws_access_key_id": kinesis.access_key_id,
@@ -68,4 +75,5 @@ def running_services() -> Iterator[Services]:
             moto.url,
             boto3.client("kinesis", endpoint_url=kinesis.url, **keys),
             boto3.client("dynamodb", endpoint_url=moto.url, **keys),
+            record,
         )

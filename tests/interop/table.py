@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 SENTINELS = {"TRIM_HORIZON": -2, "LATEST": -1, "AT_TIMESTAMP": -3, "SHARD_END": 1 << 200}
@@ -15,7 +19,7 @@ class LeaseRow:
     """One lease. The attributes are those of the table.
 
     Attributes:
-        shard: The key, a shard id.
+        shard: A shard id, or "stream:shard id" if the application has several streams.
         owner: `leaseOwner`, or None.
         old_owner: `checkpointOwner` of a graceful handoff in progress, or None.
         counter: `leaseCounter`.
@@ -56,37 +60,50 @@ class LeaseTable:
     Args:
         dynamodb: A boto3 client.
         name: Name of the table, which is the name of the application.
+        record: File with the writes to all tables, as moto_process.py records them, or None.
 
     Attributes:
-        regressions: Shards whose checkpoint was seen going back, with both positions.
+        regressions: Each checkpoint that was seen going back: the shard, both positions, and the latest writes to its row.
     """
 
-    def __init__(self, dynamodb: Any, name: str) -> None:
+    def __init__(self, dynamodb: Any, name: str, record: Path | None = None) -> None:
         self._dynamodb = dynamodb
+        self._record = record
         self.name = name
-        self.regressions: list[tuple[str, str, str]] = []
+        self.regressions: list[str] = []
         self._last: dict[str, LeaseRow] = {}
 
-    def create(self, shards: Iterable[Any]) -> None:
-        """Create the table with a fresh lease for each shard of a `ListShards` response, as a KCL of version 2 does."""
+    def create(self, shards: Mapping[str | None, Iterable[Any]]) -> None:
+        """Create the table with a fresh lease for each shard, as a KCL of version 2 does.
+
+        Args:
+            shards: The shards of each stream, as `ListShards` returns them. The keys are the names of the streams in leases,
+                or None for the only stream.
+        """
         self._dynamodb.create_table(
             TableName=self.name,
             KeySchema=[{"AttributeName": "leaseKey", "KeyType": "HASH"}],
             AttributeDefinitions=[{"AttributeName": "leaseKey", "AttributeType": "S"}],
             BillingMode="PAY_PER_REQUEST",
         )
-        for shard in shards:
-            hashes = shard["HashKeyRange"]
-            item = {
-                "leaseKey": {"S": shard["ShardId"]},
-                "leaseCounter": {"N": "0"},
-                "checkpoint": {"S": "TRIM_HORIZON"},
-                "checkpointSubSequenceNumber": {"N": "0"},
-                "ownerSwitchesSinceCheckpoint": {"N": "0"},
-                "startingHashKey": {"S": hashes["StartingHashKey"]},
-                "endingHashKey": {"S": hashes["EndingHashKey"]},
-            }
-            self._dynamodb.put_item(TableName=self.name, Item=item)
+        for stream, of_stream in shards.items():
+            for shard in of_stream:
+                self._put_lease(stream, shard)
+
+    def _put_lease(self, stream: str | None, shard: Any) -> None:
+        shard_id, hashes = shard["ShardId"], shard["HashKeyRange"]
+        item = {
+            "leaseKey": {"S": shard_id if stream is None else f"{stream}:{shard_id}"},
+            "leaseCounter": {"N": "0"},
+            "checkpoint": {"S": "TRIM_HORIZON"},
+            "checkpointSubSequenceNumber": {"N": "0"},
+            "ownerSwitchesSinceCheckpoint": {"N": "0"},
+            "startingHashKey": {"S": hashes["StartingHashKey"]},
+            "endingHashKey": {"S": hashes["EndingHashKey"]},
+        }
+        if stream is not None:
+            item |= {"streamName": {"S": stream}, "shardId": {"S": shard_id}}
+        self._dynamodb.put_item(TableName=self.name, Item=item)
 
     def items(self) -> list[dict[str, Any]]:
         """Return all items, also those that are not leases, in DynamoDB's JSON."""
@@ -99,9 +116,33 @@ class LeaseTable:
         for shard, row in rows.items():
             before = self._last.get(shard)
             if before is not None and row.position < before.position:
-                self.regressions.append((shard, before.text, row.text))
+                seen = f"{shard} went back from {before.text} to {row.text}. The latest writes to its row:"
+                self.regressions.append("\n  ".join([seen, *self.writes(shard)[-20:]]))
         self._last = rows
         return dict(sorted(rows.items()))
+
+    def writes(self, shard: str) -> list[str]:
+        """Return the writes to the row of a shard, in the order in which they were applied: time, client, status and content."""
+        return [
+            "{time:.3f} {operation} by {client}: {status} ".format(**write) + _content(write["request"])
+            for write in self._recorded(shard)
+        ]
+
+    def silences(self, shard: str, seconds: float) -> list[tuple[float, float]]:
+        """Return the times between two applied writes to the row of a shard, if they are longer than some seconds."""
+        times = [write["time"] for write in self._recorded(shard) if write["status"] == "200"]
+        return [(before, after) for before, after in pairwise(times) if after - before > seconds]
+
+    def _recorded(self, shard: str) -> list[dict[str, Any]]:
+        if self._record is None:
+            return []
+        with self._record.open(encoding="utf-8") as lines:
+            writes = [json.loads(line) for line in lines if self.name in line]
+        return [write for write in writes if self._is_to(write["request"], shard)]
+
+    def _is_to(self, request: dict[str, Any], shard: str) -> bool:
+        key = request.get("Key", request.get("Item", {})).get("leaseKey", {"S": ""})
+        return request.get("TableName") == self.name and _shard(key["S"]) == shard
 
     def leader(self) -> str | None:
         """Return the worker that holds the leader's lock, or None."""
@@ -138,9 +179,25 @@ def _is_lease(item: dict[str, Any]) -> bool:
     return item.get("entityType", {"S": "LEASE"}) == {"S": "LEASE"} and "checkpoint" in item
 
 
+def _content(request: dict[str, Any]) -> str:
+    """Return the changes and conditions of a write, with the names and values in the place of their placeholders."""
+    names, values = request.get("ExpressionAttributeNames", {}), request.get("ExpressionAttributeValues", {})
+    filled = names | {name: next(iter(value.values())) for name, value in values.items()}
+    expressions = [request[name] for name in ("UpdateExpression", "ConditionExpression") if name in request]
+    if expressions:
+        return re.sub(r"[#:]\w+", lambda found: str(filled[found[0]]), " IF ".join(expressions))
+    return json.dumps({name: value for name, value in request.items() if name not in ("TableName", "Key")})
+
+
+def _shard(key: str) -> str:
+    """Return the shard of a lease key: a shard id, or account, stream, second of its creation and shard id."""
+    parts = key.split(":")
+    return f"{parts[1]}:{parts[3]}" if len(parts) == 4 else key
+
+
 def _row(item: dict[str, Any]) -> LeaseRow:
     return LeaseRow(
-        shard=item["leaseKey"]["S"],
+        shard=_shard(item["leaseKey"]["S"]),
         owner=item.get("leaseOwner", {}).get("S"),
         old_owner=item.get("checkpointOwner", {}).get("S"),
         counter=int(item["leaseCounter"]["N"]),

@@ -24,6 +24,8 @@ MIXED = [
 ]
 """Each other implementation and kinstream. The first one starts the application."""
 
+SEVERAL_STREAMS = [("java-3.5.1", "java-3.5.1"), *(pair for pair in MIXED if "kcl-rs" not in pair)]
+
 MIGRATIONS = [
     ("kcl-rs", "java-2.7.2"),
     ("java-2.7.2", "kinstream", "java-2.7.2"),
@@ -73,6 +75,11 @@ async def test_a_worker_that_was_suspended_overwrites_no_checkpoint(
     application: Application, kinds: tuple[str, ...]
 ) -> None:
     await scenarios.pause(application, kinds)
+
+
+@each(SEVERAL_STREAMS)
+async def test_workers_share_several_streams(application: Application, kinds: tuple[str, ...]) -> None:
+    await scenarios.several_streams(application, kinds)
 
 
 @each(MIGRATIONS)

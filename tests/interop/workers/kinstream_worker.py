@@ -1,7 +1,8 @@
 """A worker of kinstream that logs its records and events by the line protocol.
 
 Options: stream, application, worker_id, region, kinesis, dynamodb, access_key_id, secret_access_key, checkpoint_every,
-record_micros, failover_seconds, idle_millis.
+record_micros, failover_seconds, idle_millis. Several streams are separated by commas, each with account, name and second of
+creation, as they are in leases.
 """
 
 from __future__ import annotations
@@ -70,8 +71,9 @@ async def run(given: dict[str, str], log: Log) -> None:
             log.event("shard-ended", event.shard_id)
 
     names: Any = kinstream  # the fleet's names, which older versions do not have
+    streams = [each.split(":")[1] for each in given["stream"].split(",")] if ":" in given["stream"] else given["stream"]
     consumer = names.Consumer(
-        given["stream"],
+        streams,
         application=given["application"],
         lease_store=names.DynamoDBLeaseStore(endpoint_url=given["dynamodb"], **client),
         fleet=names.Fleet(worker_id=given["worker_id"], failover=float(given.get("failover_seconds", "3"))),

@@ -15,19 +15,21 @@ final class Processor implements ShardRecordProcessor {
     private final Log log;
     private final long every;
     private final long recordMicros;
+    private final String prefix;
     private String shard = "";
     private long handled;
     private KinesisClientRecord last;
 
-    Processor(Log log, long every, long recordMicros) {
+    Processor(Log log, long every, long recordMicros, String prefix) {
         this.log = log;
         this.every = every;
         this.recordMicros = recordMicros;
+        this.prefix = prefix;
     }
 
     @Override
     public void initialize(InitializationInput input) {
-        shard = input.shardId();
+        shard = prefix + input.shardId();
         log.event("initialized", shard, input.extendedSequenceNumber().sequenceNumber() + "/"
                 + input.extendedSequenceNumber().subSequenceNumber());
     }

@@ -24,7 +24,6 @@ import software.amazon.kinesis.coordinator.CoordinatorConfig;
 import software.amazon.kinesis.coordinator.Scheduler;
 import software.amazon.kinesis.leases.LeaseManagementConfig;
 import software.amazon.kinesis.metrics.NullMetricsFactory;
-import software.amazon.kinesis.processor.SingleStreamTracker;
 import software.amazon.kinesis.retrieval.RetrievalConfig;
 import software.amazon.kinesis.retrieval.fanout.FanOutConfig;
 import software.amazon.kinesis.retrieval.polling.PollingConfig;
@@ -53,13 +52,13 @@ public final class Worker {
         long every = options.number("checkpoint_every", 7);
         long recordMicros = options.number("record_micros", 0);
         ConfigsBuilder builder = new ConfigsBuilder(
-                new SingleStreamTracker(options.text("stream"), TRIM_HORIZON),
+                Streams.tracker(options.text("stream"), TRIM_HORIZON),
                 options.text("application"),
                 kinesis,
                 dynamo,
                 cloudWatch,
                 options.text("worker_id"),
-                () -> new Processor(log, every, recordMicros));
+                new Processors(log, every, recordMicros));
         Scheduler scheduler = new Scheduler(
                 builder.checkpointConfig(),
                 coordinator(builder, options),
@@ -132,7 +131,9 @@ public final class Worker {
                     .streamName(options.text("stream"))
                     .applicationName(options.text("application")));
         }
-        PollingConfig polling = new PollingConfig(options.text("stream"), kinesis);
+        PollingConfig polling = Streams.several(options.text("stream"))
+                ? new PollingConfig(kinesis)
+                : new PollingConfig(options.text("stream"), kinesis);
         polling.maxRecords((int) options.number("max_records", 10));
         polling.idleTimeBetweenReadsInMillis(options.number("idle_millis", 250));
         return config.retrievalSpecificConfig(polling);
