@@ -21,6 +21,9 @@ BUILD = BENCH.parent / "build" / "java"
 KCL, KPL = JAVA / "kcl.xml", JAVA / "kpl.xml"
 """The Kinesis Client Library, in the version of the property `kcl.version`, and the Kinesis Producer Library."""
 
+ENVIRONMENT = dict(os.environ)
+"""The environment of Maven: that of the user, also if a test has changed its own."""
+
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:build-classpath"
 RESOLVE_SECONDS = 600
 COMPILE_SECONDS = 120
@@ -41,7 +44,8 @@ def classpath(project: Path, sources: list[Path], **properties: str) -> str:
         properties: Properties of the project, with `_` for a dot.
 
     Raises:
-        NotPossible: A program is missing, the dependencies cannot be resolved, or the sources do not compile.
+        NotPossible: A program is missing, or the dependencies cannot be resolved.
+        RuntimeError: The sources do not compile.
     """
     reason = missing()
     if reason is not None:
@@ -77,20 +81,25 @@ def _read_classpath(folder: Path) -> str | None:
 def _resolve(project: Path, given: list[str], folder: Path) -> str:
     found = folder / "resolved"
     command = ["mvn", "--batch-mode", "--quiet", "--file", str(project), PLUGIN, f"-Dmdep.outputFile={found}", *given]
-    _run(command, f"{project.name}: Maven cannot resolve the dependencies", RESOLVE_SECONDS)
+    failure = _run(command, RESOLVE_SECONDS)
+    if failure is not None:
+        raise NotPossible(f"{project.name}: Maven cannot resolve the dependencies: {failure}")
     return found.read_text(encoding="utf-8").strip()
 
 
 def _compile(jars: str, sources: list[Path], folder: Path) -> None:
     options = ["-Xlint:deprecation,unchecked", "-Werror", "-d", str(folder / "classes"), "-cp", jars]
-    _run(["javac", *options, *map(str, sources)], f"{sources[0].parent} does not compile", COMPILE_SECONDS)
+    failure = _run(["javac", *options, *map(str, sources)], COMPILE_SECONDS)
+    if failure is not None:
+        raise RuntimeError(f"{sources[0].parent} does not compile: {failure}")
 
 
-def _run(command: list[str], failure: str, seconds: float) -> None:
+def _run(command: list[str], seconds: float) -> str | None:
+    """Run a command, and return the reason of its failure, or None."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds, env=ENVIRONMENT)
     except subprocess.TimeoutExpired:
-        raise NotPossible(f"{failure} within {seconds:.0f} seconds") from None
-    if done.returncode != 0:
-        lines = (done.stdout + done.stderr).strip().splitlines() or ["no message"]
-        raise NotPossible(f"{failure}: {' | '.join(lines[:3])}")
+        return f"not completed within {seconds:.0f} seconds"
+    if done.returncode == 0:
+        return None
+    return " | ".join(((done.stdout + done.stderr).strip().splitlines() or ["no message"])[:3])

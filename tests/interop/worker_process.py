@@ -30,9 +30,6 @@ JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx512m", "-XX:+ExitOnOu
 JAVA = tuple(f"java-{version}" for version in SETTINGS)
 KINDS = (*JAVA, "kcl-rs", "kinstream")
 
-QUICK = ("java-2.7.2", "java-3.5.1")
-"""Java workers of `make interop` with KINSTREAM_INTEROP=quick."""
-
 
 def unavailable(kind: str) -> str | None:
     """Return the reason why no worker of a kind can run here, or None."""
@@ -40,8 +37,6 @@ def unavailable(kind: str) -> str | None:
         return None if hasattr(kinstream, "DynamoDBLeaseStore") else "this version has no DynamoDBLeaseStore"
     if kind == "kcl-rs":
         return None if importlib.util.find_spec("kcl_rs") else "not installed: kcl-rs"
-    if os.environ.get("KINSTREAM_INTEROP") == "quick" and kind not in QUICK:
-        return f"{kind} runs with KINSTREAM_INTEROP=all"
     return java_build.missing()
 
 
