@@ -1,6 +1,6 @@
 # Every command sets up what it needs; nothing is done by hand.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-fleet flights-year bulk-loads outages test check coverage sanitize test-all dist changelog soak-local fuzz-local simulate soak-produce interop bench-wire bench-produce bench-consume bench-handover compare-servers clean
+.PHONY: help demo demo-fleet flights-year bulk-loads outages test check coverage sanitize test-all dist changelog soak-local fuzz-local simulate soak-produce interop bench-wire bench-produce bench-consume bench-latency bench-tables bench-handover fleet-figures compare-servers clean
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3.15 python3 python,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 BIN := .venv/bin
@@ -95,13 +95,19 @@ outages: .venv/.demo ## three outages of 30 s, with the log lines, status and st
 bench-wire: .venv/.dev ## client CPU time per million records, compared with other clients (bench/)
 	$(BIN)/python bench/wire.py
 
-bench-produce: .venv/.dev ## CPU time of a producer per million records, compared with other clients, then by number of shards
-	$(BIN)/python -m bench.produce
+bench-produce: .venv/.dev ## CPU time of a producer per million records, compared with other clients, then by number of shards (ARGS=--all: all rows)
+	$(BIN)/python -m bench.produce $(ARGS)
 	$(BIN)/python -m bench.produce --growth
 
-bench-consume: .venv/.dev ## CPU time of a consumer per million records, also by fan-out, compared with other clients, then by number of shards
-	$(BIN)/python -m bench.consume
+bench-consume: .venv/.dev ## CPU time of a consumer per million records, also by fan-out, compared with other clients, then by number of shards (ARGS=--all: all rows)
+	$(BIN)/python -m bench.consume $(ARGS)
 	$(BIN)/python -m bench.consume --growth
+
+bench-latency: .venv/.dev ## latency, time to the first record and idle cost of consumers and producers, compared with other clients
+	$(BIN)/python -m bench.latency
+
+bench-tables: .venv/.dev ## write the tables of the README from the reports in bench/
+	$(BIN)/python -m bench.readme
 
 bench-handover: .venv/.dev ## seconds in which shards pass between the workers of a fleet, at a start, SIGTERM and SIGKILL
 	$(BIN)/python -m bench.handover

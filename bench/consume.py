@@ -6,14 +6,15 @@ client's process per million user records that were delivered, after a warm-up. 
 clients take turns. Every client reads the data of each record. kinstream tracks positions, has an observer, and polls with
 rate limits that one process cannot reach. Clients without a consumer call get_records in a loop.
 The Kinesis Client Library (KCL) and kcl-rs poll each shard five times a second and share leases in a DynamoDB, a moto in another
-process. The figure of the KCL is that of its JVM after a longer warm-up.
+process. Both are measured in one process, in as many windows as there are rounds, the KCL after a longer warm-up of its JVM.
 
 Fan-out: one subscription over TLS is received, and its event-stream frames are decoded with both checksums. All transports use
 kinstream's decoder, so the comparison is that of the transports. They use HTTP/2. aiohttp, which does not support it, uses
 HTTP/1.1 with one chunk for each frame. The endpoint sends frames as large as the client allows.
 
-Writes consume.json and consume.svg in this folder, except with --quick or --only. With --growth it measures how the cost grows
-with the number of shards, and the cost of idle shards, and writes consume_growth.json and consume_growth.svg.
+Measures the rows of the README's table, over TLS. --all measures all rows, also without TLS. Writes consume.json and consume.svg
+in this folder, and the table in the README, except with --quick or --only. With --growth it measures how the cost grows with the
+number of shards, and the cost of idle shards, and writes consume_growth.json and consume_growth.svg.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import canned, java_build, picture
+from bench import canned, java_build, picture, readme, tables
 from bench.ground import BENCH, Endpoint, NotPossible, alone, endpoint
 from bench.produce import (
     AIOBOTOCORE,
@@ -40,6 +41,7 @@ from bench.produce import (
     SIZES,
 )
 from bench.rounds import (
+    LIMITS,
     OURS,
     Case,
     Peer,
@@ -117,22 +119,30 @@ def rows_of(case: Case) -> list[Row]:
     return rows
 
 
-def lease_rows(case: Case, dynamodb: str, command: tuple[str, ...]) -> list[Row]:
+def lease_rows(case: Case, dynamodb: str, command: tuple[str, ...], windows: int) -> list[Row]:
     """Return the rows of consumers that share leases.
 
     Args:
         case: A case of polling.
         dynamodb: URL of a DynamoDB.
         command: Command that runs the KCL. Empty if it cannot run here.
+        windows: Number of windows in which a process is measured.
     """
     kind = "plain" if case.what == GET else "packed"
     stream = canned.consume_stream(kind, case.size, SHARDS)
-    options: tuple[tuple[str, Any], ...] = (("stream", stream), ("shards", SHARDS), ("dynamodb", dynamodb))
-    rows = [Row(case, KCL_RS, "polling", options=(*options, ("warm_up", 2.0), ("seconds", JVM_SECONDS)))]
+    options: tuple[tuple[str, Any], ...] = (
+        ("stream", stream),
+        ("shards", SHARDS),
+        ("dynamodb", dynamodb),
+        ("seconds", JVM_SECONDS),
+        ("windows", windows),
+    )
+    if not case.tls:  # it trusts the authorities of the machine only
+        return [Row(case, KCL_RS, "polling", options=(*options, ("warm_up", 2.0)))]
     if command:
-        java = (("command", command), ("version", KCL_VERSION), ("warm_up", JVM_WARM_UP), ("seconds", JVM_SECONDS))
-        rows.append(Row(case, KCL, "polling", options=options + java))
-    return rows
+        java = (("command", command), ("version", KCL_VERSION), ("warm_up", JVM_WARM_UP))
+        return [Row(case, KCL, "polling", "cbor", options=options + java)]
+    return []
 
 
 def kcl_command() -> tuple[str, ...]:
@@ -256,7 +266,7 @@ def main() -> int:
         "records_in_a_page": PAGE,
         "aggregates_in_a_page": canned.AGGREGATES_IN_A_PAGE,
         "shards": SHARDS,
-        "limits": "on, bounds above what one process reaches",
+        "limits": LIMITS,
         "fan_out": f"{options.megabytes} MB on one TLS stream, {canned.EVENT_RECORDS} records of 1 KiB an event",
     }
     said = report(rounds, results, ratios, method)
@@ -267,6 +277,7 @@ def main() -> int:
             write(
                 "consume", said, picture.flows(said, "A million records read: client CPU seconds", (GET, DEAGGREGATED))
             )
+            readme.write()
     return 0
 
 
@@ -286,10 +297,8 @@ def _rows(options: argparse.Namespace, at: Endpoint, pushed: dict[str, int]) -> 
         rows = growing_rows()
     else:
         cases = [Case(what, size, tls) for what in (GET, DEAGGREGATED) for size in SIZES for tls in (False, True)]
-        if options.quick:
-            cases = [Case(GET, SIZES[0], False), Case(DEAGGREGATED, SIZES[1], True)]
         rows = [row for case in cases for row in rows_of(case)] + fan_out_rows(at, pushed["bytes"], pushed["records"])
-    return chosen(rows, options)
+    return chosen(rows, options, tables.READ)
 
 
 def _lease_rows(options: argparse.Namespace, rounds: Rounds, dynamodb: str) -> list[Row]:
@@ -298,8 +307,9 @@ def _lease_rows(options: argparse.Namespace, rounds: Rounds, dynamodb: str) -> l
         command = kcl_command()
     except NotPossible as reason:
         rounds.left_out[KCL.name] = str(reason)
-    cases = [Case(what, SIZES[0], False) for what in (GET, DEAGGREGATED)]
-    return chosen([row for case in cases for row in lease_rows(case, dynamodb, command)], options)
+    cases = [Case(what, SIZES[0], tls) for what in (GET, DEAGGREGATED) for tls in (False, True)]
+    rows = [row for case in cases for row in lease_rows(case, dynamodb, command, options.runs)]
+    return chosen(rows, options, tables.READ)
 
 
 def _options() -> argparse.Namespace:

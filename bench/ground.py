@@ -154,6 +154,16 @@ def environment(peer: str, requirements: list[str]) -> str:
     return str(python)
 
 
+def surroundings() -> dict[str, str]:
+    """Return the environment of a client: the user's profile, proxy and certificates must not affect the measurement."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.upper().startswith(("AWS_", "KINSTREAM_", "SSL_CERT")) and "PROXY" not in name.upper()
+    }
+    return kept | {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+
+
 def run_peer(
     python: str, script: str, told: dict[str, Any], *, timeout: float, pure: bool = False
 ) -> dict[str, Any] | str:
@@ -166,22 +176,13 @@ def run_peer(
         timeout: Seconds after which it is ended.
         pure: Whether our compiled hot path is left out.
     """
-    # The user's profile, proxy and certificates must not affect the measurement.
-    surroundings = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.upper().startswith(("AWS_", "KINSTREAM_")) and "PROXY" not in name.upper()
-    }
-    surroundings |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
-    if pure:
-        surroundings["KINSTREAM_PURE"] = "1"
     try:
         done = subprocess.run(
             [python, str(BENCH / "peers" / script), json.dumps(told)],
             capture_output=True,
             text=True,
             check=False,
-            env=surroundings,
+            env=surroundings() | ({"KINSTREAM_PURE": "1"} if pure else {}),
             timeout=timeout,
         )
     except subprocess.TimeoutExpired:

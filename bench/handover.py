@@ -2,8 +2,8 @@
 
     python -m bench.handover [ROUNDS]
 
-Records are written at a steady rate during all of it, and read by polling with default options. Writes bench/handover.json, whose
-figures the README shows.
+Records are written at a steady rate during all of it, and read by polling with default options. Writes bench/handover.json and
+the table in the README.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from bench import readme
 from bench.ground import processor
 
 from kinstream import Client, Credentials
@@ -115,6 +116,7 @@ def main(rounds: int) -> None:
             f"{1000 * figure['median']:7,.0f} ms, at most {1000 * figure['max']:7,.0f} ms of {figure['count']:3}: {text}"
         )
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    readme.write()
 
 
 if __name__ == "__main__":

@@ -13,9 +13,15 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from bench import tables
+from bench.figures import with_range
 from bench.ground import BENCH, Endpoint, NotPossible, environment, processor, run_peer
 
 OURS = "kinstream"
+LIMITS = "on, with bounds that one process does not reach"
+CREATED = (
+    "The clock includes all that a client makes of the bytes and the key of a record, such as a dict or a `Record`."
+)
 GROWTH_SECONDS = 4.0
 """Long enough for the aggregates of 1,000 shards to fill several times."""
 
@@ -95,7 +101,9 @@ class Measured:
     cpu: list[float] = field(default_factory=list)  # seconds for a million records
     rate: list[float] = field(default_factory=list)  # thousand records a second
     megabytes: list[float] = field(default_factory=list)  # of data a second
-    endpoint_busy: list[float] = field(default_factory=list)  # the endpoint's share of one core
+    endpoint_busy: list[float] = field(
+        default_factory=list
+    )  # the endpoint's share of one core, if one round is one process
     memory: list[float] = field(default_factory=list)  # peak resident megabytes of the client's processes
     compiled: bool | None = None  # whether our compiled hot path ran
     in_one: float | None = None  # user records in a Kinesis record, if we aggregate or could
@@ -145,6 +153,7 @@ class Rounds:
         seconds: Measured seconds of a client in a cell.
         versions: By peer, as they were found.
         left_out: Rows that could not be measured, and why.
+        load_before: Load average of the machine at the start.
     """
 
     at: Endpoint
@@ -152,6 +161,7 @@ class Rounds:
     seconds: float
     versions: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    load_before: float = field(default_factory=lambda: round(os.getloadavg()[0], 1))
 
     def measure(self, rows: list[Row]) -> Results:
         """Run all rounds; a row that fails is reported and left out."""
@@ -160,7 +170,7 @@ class Rounds:
         results: Results = {row: Measured() for row in rows}
         for number in range(self.runs):
             for row in rows[:: 1 if number % 2 == 0 else -1]:
-                if row in results:
+                if row in results and len(results[row].cpu) <= number:
                     _progress(f"round {number + 1} of {self.runs}: {row.case}, {row.label}")
                     self._once(row, pythons[row.peer], results)
         _progress("")
@@ -191,10 +201,12 @@ class Rounds:
             return
         self.versions[row.peer.name] = done["version"]
         measured = results[row]
-        measured.cpu.append(done["cpu"] / done["records"] * 1e6)
-        measured.rate.append(done["records"] / done["wall"] / 1e3)
-        measured.megabytes.append((done["bytes"] or done["records"] * row.case.size) / done["wall"] / 1e6)
-        measured.endpoint_busy.append((self.at.cpu() - before) / (done["wall"] + self.warm_up))
+        for window in done.get("windows", [done]):
+            measured.cpu.append(window["cpu"] / window["records"] * 1e6)
+            measured.rate.append(window["records"] / window["wall"] / 1e3)
+            measured.megabytes.append((window["bytes"] or window["records"] * row.case.size) / window["wall"] / 1e6)
+        if "windows" not in done:
+            measured.endpoint_busy.append((self.at.cpu() - before) / (done["wall"] + self.warm_up))
         measured.memory.append(done["memory"] / 1e6)
         measured.compiled = done.get("compiled")
         measured.in_one = done.get("in_one")
@@ -202,7 +214,7 @@ class Rounds:
     @property
     def warm_up(self) -> float:
         """Seconds before the measured ones."""
-        return min(0.5, self.seconds)
+        return min(0.4, self.seconds)
 
     def run(self, row: Row, python: str) -> dict[str, Any] | str:
         """Run a client in a process of its own; return its measurements, or why it has none."""
@@ -219,7 +231,9 @@ class Rounds:
             "seconds": self.seconds,
             **options,
         }
-        timeout = 60 + 5 * max(self.seconds, flow["warm_up"], flow["seconds"])
+        timeout = (
+            60 + 5 * max(self.seconds, flow["warm_up"], flow["seconds"]) + flow.get("windows", 1) * flow["seconds"]
+        )
         return run_peer(python, row.peer.script, flow, timeout=timeout, pure=row.pure)
 
 
@@ -236,21 +250,19 @@ def compared(results: Results, row: Row, other: Row, target: float | None, by: s
 def print_figures(results: Results) -> None:
     """Print the measurements, case by case."""
     print("CPU seconds of the client for a million records (median, lowest to highest), and records a second\n")
-    print(f"{'':34}  {'':40}  {'CPU s/M':>8}  {'':15}  {'k rec/s':>8}  {'endpoint busy':>13}  {'peak MB':>7}")
+    print(f"{'':34}  {'':40}  {'CPU s/M':>22}  {'k rec/s':>8}  {'endpoint busy':>13}  {'peak MB':>7}")
     previous = None
     for row, measured in sorted(results.items(), key=lambda item: _order(item[0], results)):
         if previous not in (None, row.case):
             print()
         name = "" if row.case == previous else str(row.case)
         previous = row.case
-        spread = f"({min(measured.cpu):.2f} to {max(measured.cpu):.2f})"
-        rate, busy = statistics.median(measured.rate), statistics.median(measured.endpoint_busy)
+        rate = statistics.median(measured.rate)
+        busy = f"{statistics.median(measured.endpoint_busy):.0%}" if measured.endpoint_busy else ""
         note = "  nothing compiled here" if measured.compiled is False and not row.pure else ""
         note += f"  {measured.in_one:.0f} in one" if measured.in_one and measured.in_one > 1 else ""
         memory = f"{statistics.median(measured.memory):7.0f}" if measured.memory else ""
-        print(
-            f"{name:34}  {row.label:40}  {measured.figure:8.2f}  {spread:15}  {rate:8.0f}  {busy:13.0%}  {memory:>7}{note}"
-        )
+        print(f"{name:34}  {row.label:40}  {with_range(measured.cpu):>22}  {rate:8.0f}  {busy:>13}  {memory:>7}{note}")
 
 
 def _order(row: Row, results: Results) -> int:
@@ -289,6 +301,7 @@ def report(rounds: Rounds, results: Results, ratios: Iterable[Ratio], method: di
         "system": f"{platform.system()} {platform.machine()}",
         "processor": processor(),
         "cores": os.cpu_count(),
+        "load_before": rounds.load_before,
         "versions": rounds.versions,
         "method": {
             "figure": "client CPU seconds (user and system, all threads) for a million records, median of the rounds",
@@ -304,7 +317,9 @@ def report(rounds: Rounds, results: Results, ratios: Iterable[Ratio], method: di
                 "thousand_records_per_second": round(statistics.median(measured.rate), 1),
                 "megabytes_per_second": round(statistics.median(measured.megabytes), 1),
                 "peak_memory_megabytes": round(statistics.median(measured.memory), 1) if measured.memory else None,
-                "endpoint_busy": round(statistics.median(measured.endpoint_busy), 2),
+                "endpoint_busy": round(statistics.median(measured.endpoint_busy), 2)
+                if measured.endpoint_busy
+                else None,
                 "compiled": measured.compiled,
                 "records_in_one": None if measured.in_one is None else round(measured.in_one, 1),
                 "rounds": [round(value, 3) for value in measured.cpu],
@@ -340,10 +355,11 @@ def _named(row: Row) -> dict[str, Any]:
 def options_parser(about: str, growth: str) -> argparse.ArgumentParser:
     """Return a parser of the options of both benchmarks. `growth` describes the growth. `parsed` parses with it."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3, help="rounds to take the median of (default 3)")
+    parser.add_argument("--runs", type=int, default=5, help="rounds to take the median of (default 5)")
     parser.add_argument(
-        "--seconds", type=float, default=1.2, help="measured seconds of a client in a cell (default 1.2)"
+        "--seconds", type=float, default=0.8, help="measured seconds of a client in a cell (default 0.8)"
     )
+    parser.add_argument("--all", action="store_true", help="all rows, also without TLS, not only those of the README")
     parser.add_argument("--growth", action="store_true", help=growth)
     parser.add_argument("--quick", action="store_true", help="one short round, to see that everything works")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="only rows with all of these words in them")
@@ -360,9 +376,26 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return options
 
 
-def chosen(rows: Iterable[Row], options: argparse.Namespace) -> list[Row]:
-    """Return the rows that were asked for."""
-    return [row for row in rows if not options.only or all(word in f"{row.case}, {row.label}" for word in options.only)]
+def chosen(rows: Iterable[Row], options: argparse.Namespace, groups: tuple[tables.Group, ...]) -> list[Row]:
+    """Return the rows that were asked for: without options, those of a table of the README."""
+    if options.only:
+        return [row for row in rows if all(word in f"{row.case}, {row.label}" for word in options.only)]
+    if options.all or options.growth:
+        return list(rows)
+    return [
+        row
+        for row in rows
+        if tables.shown(
+            groups,
+            row.case.what,
+            row.case.size,
+            row.peer.name,
+            row.way,
+            row.wire,
+            pure=row.pure,
+            tls=row.case.tls,
+        )
+    ]
 
 
 def write(name: str, said: dict[str, Any], drawn: str) -> None:

@@ -29,6 +29,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bench import server_picture
+from bench.figures import median, with_range
 from bench.ground import BENCH, NotPossible, alone, processor
 from bench.server_probes import EXPIRY, EXPIRY_SECONDS, PROBES, UNKNOWN, Cell, Subject, expiry, probed
 from tests.contract.servers.processes import RECIPES, Running, install, running
@@ -104,8 +105,8 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="rounds to take the median of (default 3)")
-    parser.add_argument("--seconds", type=float, default=3, help="measured seconds of each operation (default 3)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds to take the median of (default 5)")
+    parser.add_argument("--seconds", type=float, default=2, help="measured seconds of each operation (default 2)")
     parser.add_argument("--quick", action="store_true", help="one short round, no iterator is waited for")
     parser.add_argument("--only", nargs="+", choices=list(RECIPES), help="only these servers")
     options = parser.parse_args()
@@ -212,10 +213,10 @@ def _print_cells(cells: dict[str, dict[str, Cell]]) -> None:
 
 
 def _print_speeds(speeds: Speeds) -> None:
-    print(f"\n{'':24} {'':26} {'driven by':10} {'CPU s/M':>9} {'k rec/s':>9}")
+    print(f"\n{'':24} {'':26} {'driven by':10} {'CPU s/M':>22} {'k rec/s':>22}")
     for (label, operation, client), speed in speeds.items():
-        cpu, rate = statistics.median(speed.cpu), statistics.median(speed.rate)
-        print(f"{OPERATIONS[operation]:24} {label:26} {client:10} {cpu:9.2f} {rate:9.1f}")
+        cpu, rate = with_range(speed.cpu), with_range(speed.rate)
+        print(f"{OPERATIONS[operation]:24} {label:26} {client:10} {cpu:>22} {rate:>22}")
     for operation in OPERATIONS:
         if (share := _share(speeds, operation)) is not None:
             verdict = "met" if share <= TARGET else "missed"
@@ -260,6 +261,7 @@ def _report(
                 "cpu_seconds_per_million": round(statistics.median(speed.cpu), 2),
                 "thousand_records_per_second": round(statistics.median(speed.rate), 1),
                 "rounds": [round(value, 2) for value in speed.cpu],
+                "rates": [round(value, 1) for value in speed.rate],
             }
             for (label, operation, client), speed in speeds.items()
         ],
@@ -276,6 +278,13 @@ def updated(page: str, report: dict[str, Any]) -> str:
     return head + BEGIN + tables(report) + END + rest.split(END)[1]
 
 
+def shown(speed: dict[str, Any]) -> str:
+    """Return the figures of a server in a table."""
+    rounds, rates = speed["rounds"], speed.get("rates", [speed["thousand_records_per_second"]])
+    cpu = with_range(rounds) if len(rounds) > 1 else median(rounds)
+    return f"{cpu}, {median(rates)}"
+
+
 def tables(report: dict[str, Any]) -> str:
     """Return the part of a report that docs/local.md shows."""
     names = list(report["cells"])
@@ -286,7 +295,8 @@ def tables(report: dict[str, Any]) -> str:
         lines.append(f"| {row} | {' | '.join(found)} |")
     lines += [
         "",
-        "Server CPU seconds for a million records, and thousand records a second in brackets:",
+        f"Server CPU seconds for a million records (median of {report['method']['rounds']} rounds, lowest and highest),",
+        "then thousand records a second. boto3 was measured in one round.",
         "",
         "| | driven by | " + " | ".join(OPERATIONS.values()) + " |",
         "|---|---|" + "---|" * len(OPERATIONS),
@@ -294,12 +304,7 @@ def tables(report: dict[str, Any]) -> str:
     figures = {(s["way"], s["operation"], s["client"]): s for s in report["speeds"]}
     for client in ("kinstream", "boto3"):
         for way in WAYS:
-            found = [
-                f"{s['cpu_seconds_per_million']} ({s['thousand_records_per_second']})"
-                if (s := figures.get((way.label, operation, client)))
-                else ""
-                for operation in OPERATIONS
-            ]
+            found = [shown(s) if (s := figures.get((way.label, operation, client))) else "" for operation in OPERATIONS]
             if any(found):
                 lines.append(f"| {way.label} | {client} | {' | '.join(found)} |")
     machine = f"{report['processor']}, {report['cores']} cores, Python {report['python']}, Node.js {report['node']}"

@@ -63,6 +63,7 @@ class Flow:
         dynamodb: URL of a DynamoDB for the lease tables of clients that have one.
         command: Command that runs a client that is not written in Python, without its arguments.
         version: Version of that client.
+        windows: Number of times that `seconds` are measured, one after the other. Clients that start slowly have more than one.
     """
 
     client: str
@@ -84,6 +85,7 @@ class Flow:
     dynamodb: str = ""
     command: Sequence[str] = ()
     version: str = ""
+    windows: int = 1
 
     def chunks(self) -> list[list[Pair]]:
         """Return data and partition keys to put, `CHUNK` at a time, the same in each process. Data is ASCII text."""
@@ -149,13 +151,25 @@ class Meter:
             self.begin()
         return self.count >= records
 
-    def end(self, distribution: str, **more: Any) -> None:
-        """Print what was measured."""
+    def measured(self) -> dict[str, Any]:
+        """Return what was measured since `begin`."""
         used, wall = cpu() - self._cpu, time.perf_counter() - self._wall
         records, size = self.count - self._from_count, self.size - self._from_size
-        said = {"records": records, "bytes": size, "wall": wall, "cpu": used, "version": version(distribution)}
-        said |= {"memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, **more}
+        return {"records": records, "bytes": size, "wall": wall, "cpu": used}
+
+    def memory(self) -> int:
+        """Return the peak resident bytes of this process."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def end(self, distribution: str, **more: Any) -> None:
+        """Print what was measured."""
+        said = self.measured() | {"version": version(distribution), "memory": self.memory(), **more}
         print(json.dumps(said), flush=True)
+
+
+def print_windows(windows: Sequence[dict[str, Any]], version: str, memory: int) -> None:
+    """Print the measurements of a process that was measured several times."""
+    print(json.dumps({"windows": windows, "version": version, "memory": memory}), flush=True)
 
 
 def put_blocking(

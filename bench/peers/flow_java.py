@@ -5,56 +5,26 @@ The Java process prints its counters for each line of its input. The warm-up is 
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import tempfile
 import time
-from pathlib import Path
 from urllib.parse import urlsplit
 
-from flow import asked
+from flow import asked, print_windows
 from lease_table import fresh_leases
+from process_tree import cpu_seconds, peak_bytes, processes
 
 flow = asked()
 START_SECONDS = 80
 """A KCL with default options takes its first lease after half a minute."""
 
 
-def processes(root: int) -> list[int]:
-    """Return a process and all its descendants."""
-    found = [root]
-    for parent in found:
-        children = Path(f"/proc/{parent}/task/{parent}/children")
-        threads = Path(f"/proc/{parent}/task").iterdir() if children.exists() else ()
-        for thread in threads:
-            found += [int(child) for child in (thread / "children").read_text(encoding="ascii").split()]
-    return found
-
-
-def cpu(root: int) -> float:
-    """Return the CPU seconds, user and system, of a process and its descendants."""
-    ticks = 0
-    for process in processes(root):
-        fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def peak_bytes(root: int) -> int:
-    """Return the sum of the peak resident memory of a process and its descendants."""
-    total = 0
-    for process in processes(root):
-        status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
-        total += int(status.partition("VmHWM:")[2].split()[0]) * 1024
-    return total
-
-
 def arguments() -> list[str]:
     """Return the arguments of the Java process."""
     if flow.way == "polling":
         application = fresh_leases(flow.dynamodb, flow.shards)
-        return [flow.url, flow.ca or "-", flow.dynamodb, flow.stream, application]
+        return [flow.url, flow.ca or "-", flow.dynamodb, flow.stream, application, "busy"]
     aggregates = "aggregate" if flow.way == "aggregated" else "plain"
     port = str(urlsplit(flow.url).port)
     return [port, flow.stream, str(flow.size), str(flow.window), str(flow.keys), aggregates]
@@ -85,9 +55,14 @@ with tempfile.TemporaryFile() as log:
             raise SystemExit(f"no record within {START_SECONDS} s: {' | '.join(said[-3:])}")
         time.sleep(0.1)
     time.sleep(flow.warm_up)
-    before, cpu_before, began = counters(), cpu(program.pid), time.perf_counter()
-    time.sleep(flow.seconds)
-    after, used, wall = counters(), cpu(program.pid) - cpu_before, time.perf_counter() - began
+    windows = []
+    for _ in range(flow.windows):
+        before, cpu_before, began = counters(), cpu_seconds(program.pid), time.perf_counter()
+        time.sleep(flow.seconds)
+        after, used, wall = counters(), cpu_seconds(program.pid) - cpu_before, time.perf_counter() - began
+        records, size = after[0] - before[0], after[1] - before[1]
+        flow.check(records > 0 and size == records * flow.size and not any(after[2:]))
+        windows.append({"records": records, "bytes": size, "wall": wall, "cpu": used})
     memory = peak_bytes(program.pid)
     program.stdin.close()
     try:
@@ -95,7 +70,4 @@ with tempfile.TemporaryFile() as log:
     except subprocess.TimeoutExpired:
         for process in reversed(processes(program.pid)):
             os.kill(process, 9)
-records, size = after[0] - before[0], after[1] - before[1]
-flow.check(records > 0 and size == records * flow.size and not any(after[2:]))
-report = {"records": records, "bytes": size, "wall": wall, "cpu": used, "version": flow.version, "memory": memory}
-print(json.dumps(report), flush=True)
+print_windows(windows, flow.version, memory)

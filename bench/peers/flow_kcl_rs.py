@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from importlib.metadata import version
 
-from flow import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, Meter, asked
+from flow import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, Meter, asked, print_windows
 from lease_table import fresh_leases
 
 flow = asked()
@@ -61,7 +62,10 @@ while meter.count == 0:
     flow.check(time.monotonic() < deadline)
     time.sleep(0.02)
 time.sleep(flow.warm_up)
-meter.begin()
-time.sleep(flow.seconds)
-meter.end("kcl-rs")
+windows = []
+for _ in range(flow.windows):
+    meter.begin()
+    time.sleep(flow.seconds)
+    windows.append(meter.measured())
+print_windows(windows, version("kcl-rs"), meter.memory())
 os._exit(0)

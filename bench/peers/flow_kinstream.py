@@ -60,11 +60,9 @@ async def main() -> None:
 
 async def put_in_requests(client: Client) -> None:
     producer = Producer(flow.stream, client=client)
-    records: dict[int, list[Record]] = {}
 
     async def put(chunk: list[Pair]) -> None:
-        batch = records.get(id(chunk)) or records.setdefault(id(chunk), [Record(data, key) for data, key in chunk])
-        answer = await producer.put_records(batch)
+        answer = await producer.put_records([Record(data, key) for data, key in chunk])
         flow.check(answer.failed_record_count == 0 and len(answer.results) == len(chunk))
 
     await put_in_lanes(flow, "kinstream", put)

@@ -19,7 +19,7 @@ from tests.contract.clients import aiobotocore_process
 from tests.contract.clients.aiobotocore_process import AiobotocoreProcess
 from tests.contract.clients.subscriber import Subscriber
 from tests.contract.servers.deviations import deviations
-from tests.contract.servers.processes import RECIPES, install, running
+from tests.contract.servers.processes import ONLY_COMPARED, RECIPES, install, running
 from tests.contract.servers.reach import Endpoint, Raw
 
 from kinstream.clock import SystemClock
@@ -60,7 +60,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     module = metafunc.module.__name__.rpartition(".")[2]
     places = list(OURS)
     if module in OUR_CLIENTS:
-        places += [name for name in RECIPES if name != "kinstream"]
+        places += [name for name in RECIPES if name != "kinstream" and name not in ONLY_COMPARED]
     elif not uses & OUR_MEANS and "endpoint" not in inspect.signature(metafunc.function).parameters:
         places += [AIOBOTOCORE] if "kinesis" in uses and module not in STREAMED else []
         places += OTHERS if module in EVERYWHERE else STREAMING if module in STREAMED else []

@@ -1,95 +1,64 @@
-"""The speed tables of the README have the figures of bench/*.json, with their date, machine and versions."""
+"""The tables of the README are those of the reports in bench/, with their dates, machines and versions."""
 
 from __future__ import annotations
 
-import datetime
-import json
-import re
-from pathlib import Path
 from typing import Any
 
 import pytest
+from bench import readme
+from bench.figures import median, with_range
+from bench.tables import READ, WRITE, Group, Line, found
 
-ROOT = Path(__file__).parents[2]
-SPEED = re.search(r"^## Speed\n(.*?)^## ", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-RUNS: dict[str, dict[str, Any]] = {
-    name: json.loads((ROOT / "bench" / f"{name}.json").read_text()) for name in ("produce", "consume")
-}
-# Row of a table: name of the measurement, and the way of each client.
-ROWS = {
-    "`put_records(500)`, 100 B": ("put", 100, "put_records", "put_records", "put_records"),
-    "`put_records(500)`, 1 KiB": ("put", 1024, "put_records", "put_records", "put_records"),
-    "`put_many`, 100 B": ("put", 100, "", "unthrottled", "put_many"),
-    "`put`, a delivery each, 100 B": ("put", 100, "", "", "put"),
-    "`put_many` aggregated, 100 B": ("aggregated put", 100, "aggregated", "aggregated", "put_many aggregated"),
-    "`put_many` aggregated, 1 KiB": ("aggregated put", 1024, "aggregated", "aggregated", "put_many aggregated"),
-    "`get_records`, 100 B": ("get", 100, "get_records", "", "get_records"),
-    "`get_records`, 1 KiB, CBOR": ("get", 1024, "get_records", "", "get_records"),
-    "`run`, a handler for each record, 100 B": ("get", 100, "", "async for", "run"),
-    "aggregated, in batches, 100 B": (
-        "get and de-aggregate", 100, "deaggregated", "deaggregated", "batches deaggregated",
-    ),
-    "aggregated, in batches, 1 KiB": (
-        "get and de-aggregate", 1024, "deaggregated", "deaggregated", "batches deaggregated",
-    ),
-    "fan-out, 1 KiB, TLS": ("fan-out, records", 1024, "subscribed", "", "subscribed"),
-}  # fmt: skip
-COLUMNS = ("boto3", "capo-kinesis", "async-kinesis", "kinstream", "kinstream, pure Python")
+PAGE = readme.PAGE.read_text(encoding="utf-8")
 
 
-def tables() -> list[Any]:
-    """Return each cell with figures: the label of its row, the column, and the text."""
-    assert SPEED
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in SPEED[1].splitlines() if line[:1] == "|"]
-    return [
-        pytest.param(label, column, text, id=f"{label} {column}")
-        for label, *cells in rows
-        if label in ROWS
-        for column, text in zip(COLUMNS, cells, strict=True)
-        if text
-    ]
+def test_tables_are_current() -> None:
+    assert readme.updated(PAGE) == PAGE, "run: python -m bench.readme"
 
 
-def measured(label: str, column: str, wire: str) -> dict[bool, float]:
-    """Return the CPU seconds of a cell, without and with TLS."""
-    what, size, boto3_way, other_way, own_way = ROWS[label]
-    client = column.split(",")[0]
-    way = {"boto3": boto3_way, "capo-kinesis": boto3_way, "async-kinesis": other_way}.get(client, own_way)
-    return {
-        cell["tls"]: cell["cpu_seconds_per_million"]
-        for run in RUNS.values()
-        for cell in run["cells"]
-        if (cell["what"], cell["size"], cell["client"], cell["way"], cell["wire"]) == (what, size, client, way, wire)
-        and cell["pure"] == ("pure" in column)
+@pytest.mark.parametrize("name", readme.SECTIONS)
+def test_an_edited_figure_is_replaced(name: str) -> None:
+    begin = f"<!-- {name} -->\n"
+    assert readme.updated(PAGE.replace(begin, begin + "0.01 s\n")) == PAGE
+
+
+@pytest.mark.parametrize(("groups", "report"), [(WRITE, "produce"), (READ, "consume")])
+def test_each_client_of_a_run_over_tls_is_in_a_table(groups: tuple[Group, ...], report: str) -> None:
+    cells = readme.read(report)["cells"]
+    shown = {
+        (group.what, cell["client"])
+        for group in groups
+        for line in group.lines
+        for size in line.wires
+        if (cell := found(line, group, size, cells))
     }
+    whats = {group.what for group in groups}
+    assert {(cell["what"], cell["client"]) for cell in cells if cell["what"] in whats and cell["tls"]} <= shown
 
 
-def test_every_row_is_in_the_tables() -> None:
-    assert {parameter.values[0] for parameter in tables()} == set(ROWS)
+def test_a_cell_is_found_by_all_of_its_names() -> None:
+    group = Group("work", "put", (line := Line("kinstream", "put", "`put`", {100: "json"}),))
+    cell: dict[str, Any] = {
+        "what": "put", "size": 100, "tls": True, "client": "kinstream", "way": "put", "wire": "json", "pure": False,
+    }  # fmt: skip
+    assert found(line, group, 100, [cell]) == cell
+    others = {"what": "get", "size": 1024, "tls": False, "client": "boto3", "way": "run", "wire": "cbor", "pure": True}
+    assert found(line, group, 100, [cell | {name: value} for name, value in others.items()]) is None
+    assert found(line, group, 1024, [cell]) is None
 
 
-@pytest.mark.parametrize(("label", "column", "text"), tables())
-def test_figure_is_that_of_the_run(label: str, column: str, text: str) -> None:
-    first, _, other = text.replace("**", "").partition(", CBOR ")
-    in_cbor = "CBOR" in first or ("CBOR" in label and "JSON" not in first)
-    figures = {"cbor" if in_cbor else "json": first} | ({"cbor": other} if other else {})
-    for wire, shown in figures.items():
-        numbers = re.findall(r"\d+\.\d+", shown)
-        cell = measured(label, column, wire)
-        expected = [cell[tls] for tls in sorted(cell)]
-        assert len(numbers) == len(expected) > 0
-        for number, value in zip(numbers, expected, strict=True):
-            assert abs(float(number) - value) <= 0.5 * 10 ** -len(number.split(".")[1]) + 1e-9, f"{number}: was {value}"
-
-
-def test_text_names_date_machine_and_versions_of_both_runs() -> None:
-    assert SPEED
-    text = " ".join(SPEED[1].split())
-    for run in RUNS.values():
-        day = datetime.date.fromisoformat(run["date"])
-        assert f"{day.day} {day:%B %Y}" in text
-        assert f"Python {run['python']}" in text
-        assert run["processor"] in text
-        assert f"medians of {run['method']['rounds']} rounds" in text
-        for peer in ("boto3", "capo-kinesis", "async-kinesis", "kinstream"):
-            assert f"{peer} {run['versions'][peer]}" in text
+@pytest.mark.parametrize(
+    ("rounds", "text"),
+    [
+        ([1.541, 1.482, 1.613], "1.54 (1.48-1.61)"),
+        ([16.71, 16.21, 17.24], "16.7 (16.2-17.2)"),
+        ([36.9, 30.1, 43.4], "37 (30-43)"),
+        ([812.0, 774.0, 861.0], "810 (770-860)"),
+        ([1589.0, 1420.0, 1911.0], "1,600 (1,400-1,900)"),
+        ([0.43, 0.43, 0.43], "0.43 (0.43-0.43)"),
+        ([0.0, 0.0], "0 (0-0)"),
+    ],
+)
+def test_figures_have_no_more_digits_than_the_rounds_agree_on(rounds: list[float], text: str) -> None:
+    assert with_range(rounds) == text
+    assert median(rounds) == text.partition(" ")[0]

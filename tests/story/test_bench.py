@@ -134,11 +134,12 @@ def test_a_cell_of_kcl_rs_measures_with_leases_of_its_own(at: Endpoint) -> None:
     if importlib.util.find_spec("kcl_rs") is None:
         pytest.skip("kcl-rs is not installed")
     with running("moto") as dynamodb:
-        (row,) = consume.lease_rows(Case(consume.DEAGGREGATED, SIZE, False), dynamodb.url, ())
+        (row,) = consume.lease_rows(Case(consume.DEAGGREGATED, SIZE, False), dynamodb.url, (), windows=2)
         brief = tuple(option for option in row.options if option[0] not in ("warm_up", "seconds"))
         done = Rounds(at, 1, 0.5).run(replace(row, options=brief), sys.executable)
     assert isinstance(done, dict), done
-    assert done["records"] > 0
+    assert len(done["windows"]) == 2
+    assert all(window["records"] > 0 for window in done["windows"])
     assert done["memory"] > 0
 
 

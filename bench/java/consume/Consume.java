@@ -2,10 +2,16 @@ import java.io.BufferedReader;
 import java.io.InputStream;
 import java.io.InputStreamReader;
 import java.net.URI;
+import java.nio.ByteBuffer;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.security.KeyStore;
 import java.security.cert.CertificateFactory;
+import java.time.Duration;
+import java.time.Instant;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.concurrent.atomic.AtomicLong;
 import javax.net.ssl.TrustManager;
 import javax.net.ssl.TrustManagerFactory;
@@ -31,15 +37,23 @@ import software.amazon.kinesis.metrics.NullMetricsFactory;
 import software.amazon.kinesis.processor.ShardRecordProcessor;
 import software.amazon.kinesis.processor.SingleStreamTracker;
 import software.amazon.kinesis.retrieval.KinesisClientRecord;
+import software.amazon.kinesis.retrieval.RetrievalConfig;
+import software.amazon.kinesis.retrieval.fanout.FanOutConfig;
 import software.amazon.kinesis.retrieval.polling.PollingConfig;
 
 /**
  * Reads a stream by the Kinesis Client Library. It prints the number of records and their bytes so far for each line of its input.
- * Arguments: URL of Kinesis, file of its authority or "-", URL of DynamoDB, stream, application.
+ * For the line "take" it prints the time of the first record and the latencies since the last such line, in microseconds.
+ * Arguments: URL of Kinesis, file of its authority or "-", URL of DynamoDB, stream, application, and how to read: "busy" polls each
+ * shard five times a second, "polling" and "fan-out" have the defaults of the library, and records begin with their time.
  */
 public final class Consume {
     private static final AtomicLong RECORDS = new AtomicLong();
     private static final AtomicLong BYTES = new AtomicLong();
+    private static final int STAMP = 20;
+    private static boolean stamped;
+    private static long first;
+    private static List<Long> latencies = new ArrayList<>();
     private static final InitialPositionInStreamExtended TRIM_HORIZON =
             InitialPositionInStreamExtended.newInitialPosition(InitialPositionInStream.TRIM_HORIZON);
 
@@ -48,7 +62,12 @@ public final class Consume {
     public static void main(String[] arguments) throws Exception {
         StaticCredentialsProvider credentials = StaticCredentialsProvider.create(
                 AwsBasicCredentials.create("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"));
-        NettyNioAsyncHttpClient.Builder http = NettyNioAsyncHttpClient.builder().protocol(Protocol.HTTP1_1);
+        String way = arguments[5];
+        stamped = !way.equals("busy");
+        NettyNioAsyncHttpClient.Builder http = NettyNioAsyncHttpClient.builder()
+                .protocol(way.equals("fan-out") ? Protocol.HTTP2 : Protocol.HTTP1_1)
+                .maxConcurrency(100)
+                .connectionAcquisitionTimeout(Duration.ofSeconds(20));
         if (!arguments[1].equals("-")) {
             TrustManager[] trusted = trusted(Path.of(arguments[1]));
             http.tlsTrustManagersProvider(() -> trusted);
@@ -73,8 +92,17 @@ public final class Consume {
                 new SingleStreamTracker(arguments[3], TRIM_HORIZON), arguments[4], kinesis, dynamo, cloudWatch, "worker",
                 Counter::new);
         LeaseManagementConfig leases = builder.leaseManagementConfig().initialPositionInStream(TRIM_HORIZON);
-        PollingConfig polling = new PollingConfig(arguments[3], kinesis);
-        polling.idleTimeBetweenReadsInMillis(200);
+        RetrievalConfig retrieval = builder.retrievalConfig();
+        if (way.equals("fan-out")) {
+            retrieval.retrievalSpecificConfig(
+                    new FanOutConfig(kinesis).streamName(arguments[3]).applicationName(arguments[4]));
+        } else {
+            PollingConfig polling = new PollingConfig(arguments[3], kinesis);
+            if (way.equals("busy")) {
+                polling.idleTimeBetweenReadsInMillis(200);
+            }
+            retrieval.retrievalSpecificConfig(polling);
+        }
         Scheduler scheduler = new Scheduler(
                 builder.checkpointConfig(),
                 builder.coordinatorConfig(),
@@ -82,15 +110,33 @@ public final class Consume {
                 builder.lifecycleConfig(),
                 builder.metricsConfig().metricsFactory(new NullMetricsFactory()),
                 builder.processorConfig(),
-                builder.retrievalConfig().retrievalSpecificConfig(polling));
+                retrieval);
         Thread running = new Thread(scheduler, "scheduler");
         running.setDaemon(true);
         running.start();
         BufferedReader requests = new BufferedReader(new InputStreamReader(System.in));
-        while (requests.readLine() != null) {
-            System.out.println(RECORDS.get() + " " + BYTES.get());
+        for (String line = requests.readLine(); line != null; line = requests.readLine()) {
+            System.out.println(line.equals("take") ? taken() : RECORDS.get() + " " + BYTES.get());
         }
         Runtime.getRuntime().halt(0);
+    }
+
+    private static synchronized String taken() {
+        StringBuilder line = new StringBuilder().append(first);
+        latencies.forEach(latency -> line.append(' ').append(latency));
+        latencies = new ArrayList<>();
+        return line.toString();
+    }
+
+    private static synchronized void received(ByteBuffer data) {
+        Instant now = Instant.now();
+        long micros = now.getEpochSecond() * 1_000_000 + now.getNano() / 1000;
+        byte[] stamp = new byte[STAMP];
+        data.duplicate().get(stamp);
+        latencies.add(micros - Long.parseLong(new String(stamp, StandardCharsets.US_ASCII)) / 1000);
+        if (first == 0) {
+            first = micros;
+        }
     }
 
     private static TrustManager[] trusted(Path caFile) throws Exception {
@@ -114,6 +160,9 @@ public final class Consume {
             long bytes = 0;
             for (KinesisClientRecord record : input.records()) {
                 bytes += record.data().remaining();
+                if (stamped) {
+                    received(record.data());
+                }
             }
             RECORDS.addAndGet(input.records().size());
             BYTES.addAndGet(bytes);

@@ -1,12 +1,19 @@
 import com.google.common.util.concurrent.FutureCallback;
 import com.google.common.util.concurrent.Futures;
+import com.google.common.util.concurrent.ListenableFuture;
 import com.google.common.util.concurrent.MoreExecutors;
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
 import java.nio.ByteBuffer;
+import java.nio.charset.StandardCharsets;
+import java.time.Instant;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
 import java.util.Random;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.concurrent.locks.LockSupport;
 import software.amazon.awssdk.auth.credentials.AwsBasicCredentials;
 import software.amazon.awssdk.auth.credentials.StaticCredentialsProvider;
 import software.amazon.kinesis.producer.KinesisProducer;
@@ -16,7 +23,9 @@ import software.amazon.kinesis.producer.UserRecordResult;
 /**
  * Writes records by the Kinesis Producer Library, each with its result, up to a number of them in flight. It prints the number of
  * acknowledged and of failed records so far for each line of its input.
- * Arguments: port of Kinesis with TLS, stream, size of a record, records in flight, number of keys, "aggregate" or "plain".
+ * Arguments: port of Kinesis with TLS, stream, size of a record, records in flight, number of keys, "aggregate" or "plain". With 0
+ * records in flight it has the limits of the library, and writes only for a line "put RATE SECONDS": records that begin with their
+ * time, at that rate. Then it prints their number.
  */
 public final class Produce {
     private static final AtomicLong WRITTEN = new AtomicLong();
@@ -36,9 +45,12 @@ public final class Produce {
                 .setVerifyCertificate(false)
                 .setMetricsLevel("none")
                 .setLogLevel("error")
-                .setRateLimit(1_000_000)
                 .setAggregationEnabled(arguments[5].equals("aggregate"));
         String stream = arguments[1];
+        if (arguments[3].equals("0")) {
+            putAtRates(new KinesisProducer(configuration), stream, Integer.parseInt(arguments[2]));
+        }
+        configuration.setRateLimit(1_000_000);
         int size = Integer.parseInt(arguments[2]);
         Semaphore inFlight = new Semaphore(Integer.parseInt(arguments[3]));
         int keys = Integer.parseInt(arguments[4]);
@@ -84,6 +96,32 @@ public final class Produce {
         BufferedReader requests = new BufferedReader(new InputStreamReader(System.in));
         while (requests.readLine() != null) {
             System.out.println(WRITTEN.get() + " " + WRITTEN.get() * size + " " + FAILED.get());
+        }
+        producer.destroy();
+        Runtime.getRuntime().halt(0);
+    }
+
+    private static void putAtRates(KinesisProducer producer, String stream, int size) throws Exception {
+        BufferedReader requests = new BufferedReader(new InputStreamReader(System.in));
+        for (String line = requests.readLine(); line != null; line = requests.readLine()) {
+            String[] words = line.split(" ");
+            double rate = Double.parseDouble(words[1]);
+            double records = rate * Double.parseDouble(words[2]);
+            long began = System.nanoTime();
+            List<ListenableFuture<UserRecordResult>> results = new ArrayList<>();
+            for (int n = 0; n < records; n++) {
+                LockSupport.parkNanos(began + (long) (n / rate * 1e9) - System.nanoTime());
+                Instant now = Instant.now();
+                String stamp = String.format("%020d", now.getEpochSecond() * 1_000_000_000 + now.getNano());
+                byte[] data = Arrays.copyOf(stamp.getBytes(StandardCharsets.US_ASCII), size);
+                results.add(producer.addUserRecord(stream, String.format("user-%07d", n % 10_000), ByteBuffer.wrap(data)));
+            }
+            for (ListenableFuture<UserRecordResult> result : results) {
+                if (!result.get().isSuccessful()) {
+                    throw new IllegalStateException("a record failed");
+                }
+            }
+            System.out.println(results.size());
         }
         producer.destroy();
         Runtime.getRuntime().halt(0);

@@ -210,13 +210,41 @@ def _kinesalite_start(settings: Settings) -> Start:
     return Start(command + (["--ssl"] if settings.tls else []), folder=folder)
 
 
+FERROKINESIS = "0.6.0"
+
+
+def _ferrokinesis_version() -> str:
+    """Build it with cargo, which takes several minutes once."""
+    folder = ENVIRONMENTS / "ferrokinesis"
+    stamp = folder / "bench.stamp"
+    if not stamp.exists() or stamp.read_text(encoding="ascii") != FERROKINESIS:
+        if shutil.which("cargo") is None:
+            raise NotPossible("needs cargo, which is not installed")
+        print("building ferrokinesis ...", flush=True)
+        command = ["cargo", "install", "ferrokinesis", "--version", FERROKINESIS, "--locked", "--root", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise NotPossible(f"cargo install failed: {(done.stderr.strip() or 'no reason given').splitlines()[-1]}")
+        stamp.write_text(FERROKINESIS, encoding="ascii")
+    return FERROKINESIS
+
+
+def _ferrokinesis_start(settings: Settings) -> Start:
+    command = [str(ENVIRONMENTS / "ferrokinesis" / "bin" / "ferrokinesis"), "--port", str(settings.port)]
+    command += [f"--{action}-stream-ms=50" for action in ("create", "delete", "update")]
+    return Start([*command, "--shard-limit", "5000", "--log-level", "error"])
+
+
 RECIPES = {
     "kinstream": Recipe(_our_version, _our_start),
     "kinesis-local": Recipe(_kinesis_local_version, _kinesis_local_start),
     "ministack": Recipe(_ministack_version, _ministack_start),
     "moto": Recipe(_moto_version, _moto_start),
     "kinesalite": Recipe(_kinesalite_version, _kinesalite_start),
+    "ferrokinesis": Recipe(_ferrokinesis_version, _ferrokinesis_start),
 }
+ONLY_COMPARED = {"ferrokinesis"}
+"""Servers that `make compare-servers` compares, and on which the contract does not run."""
 
 
 def install(name: str) -> str:

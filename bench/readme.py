@@ -1,0 +1,186 @@
+"""`python -m bench.readme`: writes the tables of times and speed in README.md from the reports in this folder."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench.figures import median, with_range
+from bench.tables import READ, RUNS_ON, SIZE_TITLES, SIZES, WRITE, Group, Line, found
+
+BENCH = Path(__file__).parent
+PAGE = BENCH.parent / "README.md"
+WIDTH = 128
+
+
+def read(name: str) -> dict[str, Any]:
+    """Return a report."""
+    return dict(json.loads((BENCH / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def paragraph(text: str) -> str:
+    """Return a paragraph in lines of the page's width."""
+    return textwrap.fill(" ".join(text.split()), WIDTH, break_long_words=False, break_on_hyphens=False) + "\n"
+
+
+def measured_on(report: dict[str, Any], command: str) -> str:
+    """Return the sentence with the date and the machine of a run."""
+    day = datetime.date.fromisoformat(report["date"])
+    load = f", load average {report['load_before']} before the run" if "load_before" in report else ""
+    return (
+        f"Measured on {day.day} {day:%B %Y} by `{command}` on {report['cores']} cores of an {report['processor']}, "
+        f"Python {report['python']}{load}."
+    )
+
+
+def speed() -> str:
+    """Return the tables of client CPU time, with the method of their runs."""
+    produce, consume = read("produce"), read("consume")
+    parts = [
+        paragraph(
+            "Client CPU time in seconds for a million records, over TLS, of all threads and child processes: the median of the "
+            "rounds, and the lowest and the highest in brackets. Lower is better. A local endpoint gives canned responses and is "
+            "faster than all clients, so this is the cost of a client, not the throughput of AWS. kinstream has its C extension, "
+            "retries, limits, results of each record and an observer, except for rows in pure Python, which lack the extension. "
+            "Rate limits are raised beyond the reach of one process for all clients that have them."
+        )
+    ]
+    for report, command, groups in ((produce, "make bench-produce", WRITE), (consume, "make bench-consume", READ)):
+        parts += [_cpu_table("write" if report is produce else "read", groups, report), _method(report, command)]
+    return "\n".join([*parts, paragraph(_growth(read("produce_growth")))])
+
+
+def _cpu_table(title: str, groups: tuple[Group, ...], report: dict[str, Any]) -> str:
+    lines = [
+        f"| {title} | runs on, format | " + " | ".join(SIZE_TITLES.values()) + " | peak MB |",
+        "|---|---|---|---|---|",
+    ]
+    for group in groups:
+        rows = [row for line in group.lines if (row := _cpu_row(line, group, report))]
+        if rows:
+            lines += [f"| **{group.title}** | | | | |", *rows]
+    return "\n".join(lines) + "\n"
+
+
+def _cpu_row(line: Line, group: Group, report: dict[str, Any]) -> str | None:
+    cells = {size: cell for size in SIZES if (cell := found(line, group, size, report["cells"]))}
+    if not cells:
+        return None
+    shown = [with_range(cells[size]["rounds"]) if size in cells else "" for size in SIZES]
+    if line.client == "kinstream" and not line.pure:
+        shown = [f"**{figure}**" if figure else "" for figure in shown]
+    wires = " / ".join(dict.fromkeys(line.wires[size].upper() for size in cells)) + ("" if line.tls else " without TLS")
+    peaks = [cell["peak_memory_megabytes"] for cell in cells.values() if cell.get("peak_memory_megabytes")]
+    peak = f"{max(peaks):.0f}" if peaks else ""
+    return f"| {line.title} | {RUNS_ON.get(line.client, 'uvloop')}, {wires} | {' | '.join(shown)} | {peak} |"
+
+
+def _method(report: dict[str, Any], command: str) -> str:
+    method = report["method"]
+    versions = ", ".join(f"{client} {version}" for client, version in report["versions"].items())
+    return paragraph(
+        f"{measured_on(report, command)} {method['rounds']} rounds of {method['seconds']} s for each row. "
+        f"{method.get('created', '')} {method.get('remark', '')} Versions: {versions}."
+    )
+
+
+def _growth(report: dict[str, Any]) -> str:
+    by_shards = {
+        cell["shards"]: with_range(cell["rounds"])
+        for cell in report["cells"]
+        if cell["what"].startswith("put_many, by")
+    }
+    fewest, most = min(by_shards), max(by_shards)
+    return (
+        f"The cost of a record depends on the number of shards: `put_many` of 100 B without TLS takes {by_shards[fewest]} s "
+        f"for a million with {fewest} shard and {by_shards[most]} s with {most:,} ({report['method']['rounds']} rounds)."
+    )
+
+
+def latency() -> str:
+    """Return the tables of latencies. Empty before the first run."""
+    if not (BENCH / "latency.json").exists():
+        return ""
+    report = read("latency")
+    method, rows = report["method"], report["rows"]
+    shards = method["shards"]
+    consumers = [
+        "| consumer | p50, ms | p99, ms | first record, s | idle shard, µs CPU a second | peak MB |",
+        "|---|---|---|---|---|---|",
+    ]
+    producers = [
+        "| producer | p50, ms | p99, ms | first record, s | idle process, µs CPU a second | peak MB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        unit = 1000 / (1 if row["writes"] else shards)
+        idle = [milliseconds * unit for milliseconds in row["idle_cpu_milliseconds_per_second"]]
+        first = row["first_record_seconds"]
+        figures = [
+            with_range(row["p50_milliseconds"]),
+            with_range(row["p99_milliseconds"]),
+            with_range(first) if len(first) > 1 else median(first),
+            with_range(idle),
+            f"{row['peak_memory_megabytes']:.0f}",
+        ]
+        if row["client"] == "kinstream":
+            figures = [f"**{figure}**" for figure in figures]
+        (producers if row["writes"] else consumers).append(f"| {row['client']}: {row['way']} | {' | '.join(figures)} |")
+    left_out = "".join(f" Not measured: {label}: {reason}." for label, reason in report["left_out"].items())
+    text = paragraph(
+        "Latency from the put of a record to the handler, with the defaults of each client, "
+        f"{method['records_per_second']:.0f} records of 100 B a second over {shards} shards of the local Kinesis: median of "
+        f"{method['rounds']} rounds of {method['seconds']:g} s, lowest and highest in brackets. Consumers read the records of "
+        "one writer, which makes a request for each. The records of producers are read by kinstream's fan-out. Requests use "
+        "TLS, except for kcl-rs. The first record counts from the start of the process, once if there is no range. Leases are "
+        "in a DynamoDB (moto). The KCL and kcl-rs find them there, and kinstream creates them. "
+        f"{measured_on(report, 'make bench-latency')}{left_out}"
+    )
+    return "\n".join([text, "\n".join(consumers) + "\n", "\n".join(producers) + "\n"])
+
+
+def handover() -> str:
+    """Return the table of times in which a shard passes between workers."""
+    report = read("handover")
+    names = {
+        "joins": "that worker joins",
+        "leaves": "its worker gets SIGTERM",
+        "killed": "its worker gets SIGKILL",
+        "leader_killed": "its worker, which leads the fleet, gets SIGKILL",
+    }
+    lines = ["| a shard passes to another worker because | median | maximum |", "|---|---|---|"]
+    for name, text in names.items():
+        figure = report["figures"][name]
+        lines.append(f"| {text} | {figure['median']:.2f} s | {figure['max']:.2f} s |")
+    text = paragraph(
+        "Seconds from the last record of a shard at one worker to its first one at the next, with an SQLite file, polling and "
+        "default options, while records arrive. After SIGKILL they count from the kill. "
+        f"{measured_on(report, 'make bench-handover')} {report['rounds']} rounds. "
+        "With `DynamoDBLeaseStore()`, a killed worker is noticed after `Fleet.failover` (10 s)."
+    )
+    return text + "\n" + "\n".join(lines) + "\n"
+
+
+SECTIONS: dict[str, Callable[[], str]] = {"handover": handover, "speed": speed, "latency": latency}
+
+
+def updated(page: str) -> str:
+    """Return README.md with the tables of the reports."""
+    for name, section in SECTIONS.items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        head, rest = page.split(begin)
+        page = head + begin + section() + end + rest.split(end)[1]
+    return page
+
+
+def write() -> None:
+    """Write the tables into README.md."""
+    PAGE.write_text(updated(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()
