@@ -70,16 +70,17 @@ def moves(view: View, me: str, *, handoff_timeout: float) -> list[Move]:
         return []
     found: list[Move] = []
     for part, members in _parts(view, _present(view, view.members())):
-        found += _moves(part, members, handoff_timeout + view.failover)
+        found += _moves(part, members, me, handoff_timeout + view.failover)
     return found
 
 
-def _moves(view: View, members: Mapping[str, ObservedWorker], overdue: float) -> list[Move]:
+def _moves(view: View, members: Mapping[str, ObservedWorker], me: str, overdue: float) -> list[Move]:
     """Return the decisions about the leases of a part of the view.
 
     Args:
         view: The part.
         members: Workers that may get its leases.
+        me: Id of this worker.
         overdue: Seconds after which a handoff is ended by force.
     """
     plan = _Plan(view, members)
@@ -113,7 +114,8 @@ def _moves(view: View, members: Mapping[str, ObservedWorker], overdue: float) ->
             to = str(lease.lease.owner)
             write = changes.force_handoff(lease.lease)
             found.append(Move(lease.lease.key, MoveKind.FORCE, lease.reader, to, write))
-    surplus = plan.surplus()
+    # A worker that has not renewed a lease yet does not know it, so it could not end its handoff. This worker knows its own.
+    surplus = [lease for lease in plan.surplus() if lease.reader in (me, lease.last_reader)]
     for lease in [*sorted(leaving, key=plan.order), *sorted(surplus, key=plan.order)]:
         to = plan.place(lease, joined=lease in surplus and not plan.calm(CALM))
         if to is not None:
@@ -324,8 +326,7 @@ class _Plan:
                 )
             ]
             movable.sort(key=lambda lease: (recent[lease.lease.key] >= MOVES_IN_UNREST, *_latest_first(lease)))
-            # A worker that has not renewed a lease yet does not know it, so it could not end its handoff.
-            found += [lease for lease in movable[:above] if all_of_them or lease.last_reader == lease.reader]
+            found += movable[:above]
         return found
 
     def _below(self, member: str) -> int:

@@ -44,6 +44,24 @@ def test_a_second_worker_reads_its_share_within_two_seconds_of_its_start() -> No
     simulate(program)
 
 
+@pytest.mark.parametrize("after", [0.0, 0.3, 1.0, 2.0, 3.0])
+def test_a_second_worker_reads_its_share_within_two_seconds_even_if_the_first_has_just_started(after: float) -> None:
+    async def program() -> None:
+        fleet = Fleets(4)
+        first = await fleet.join("a")
+        await fleet.clock.sleep(after)
+        began = fleet.clock.monotonic()
+        second = await fleet.join("b")
+        await fleet.until(lambda: len(second.reading) == 2, 2 - (fleet.clock.monotonic() - began))
+        third = await fleet.join("c")
+        await fleet.until(lambda: len(third.reading) == 1, 2)
+        assert fleet.all_read()
+        assert not first.of(LeaseGone)
+        await fleet.end()
+
+    simulate(program)
+
+
 def test_a_worker_that_leaves_is_continued_by_its_successor_within_a_second_of_the_drain() -> None:
     async def program() -> None:
         fleet = Fleets(4)
