@@ -172,11 +172,12 @@ def test_leases_of_a_worker_that_has_ended_are_assigned_at_once() -> None:
     assert brief(decided(view)) == [("x0", ASSIGN, "w")]
 
 
-def test_lease_that_its_reader_has_not_renewed_yet_is_not_handed_off() -> None:
+def test_lease_that_its_reader_has_not_renewed_yet_is_handed_off_only_by_that_reader() -> None:
     rows = [*workers("w", "x", "y"), leader_row("w")]
     view = seen([*owned(leased(w=3, x=3)), *rows])
-    assert decided(view) == []
+    assert brief(decided(view)) == [("w0", HAND_OFF, "y")]
     assert balance.uneven(view)
+    assert decided(seen([*owned(leased(w=2, x=4)), *rows])) == []
     leaver = [*workers("w"), worker_row("x", leaving=True), leader_row("w")]
     assert decided(seen([*owned(leased(x=1)), *leaver])) == []
 
