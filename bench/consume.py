@@ -137,12 +137,11 @@ def lease_rows(case: Case, dynamodb: str, command: tuple[str, ...], windows: int
         ("seconds", JVM_SECONDS),
         ("windows", windows),
     )
-    if not case.tls:  # it trusts the authorities of the machine only
-        return [Row(case, KCL_RS, "polling", options=(*options, ("warm_up", 2.0)))]
+    rows = [Row(case, KCL_RS, "polling", options=(*options, ("warm_up", 2.0)))]
     if command:
         java = (("command", command), ("version", KCL_VERSION), ("warm_up", JVM_WARM_UP))
-        return [Row(case, KCL, "polling", "cbor", options=options + java)]
-    return []
+        rows.append(Row(case, KCL, "polling", "cbor", options=options + java))
+    return rows
 
 
 def kcl_command() -> tuple[str, ...]:
@@ -307,7 +306,7 @@ def _lease_rows(options: argparse.Namespace, rounds: Rounds, dynamodb: str) -> l
         command = kcl_command()
     except NotPossible as reason:
         rounds.left_out[KCL.name] = str(reason)
-    cases = [Case(what, SIZES[0], tls) for what in (GET, DEAGGREGATED) for tls in (False, True)]
+    cases = [Case(what, SIZES[0], True) for what in (GET, DEAGGREGATED)]
     rows = [row for case in cases for row in lease_rows(case, dynamodb, command, options.runs)]
     return chosen(rows, options, tables.READ)
 

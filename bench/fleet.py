@@ -181,19 +181,19 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=("times", "idle", "calls", "beside"), help="(default: the first three)")
-    parser.add_argument("--rounds", type=int, help="of the times (default: 5, or 1 with other libraries)")
+    parser.add_argument("--rounds", type=int, default=5, help="of the times (default 5)")
     parser.add_argument("--failover", type=float, default=3.0, help="of the times (default: 3)")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement of CPU time and calls")
     given = parser.parse_args()
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         if given.only == "beside":
-            show_libraries(Path(folder), given.rounds or 1)
+            show_libraries(Path(folder), given.rounds)
             return
         moto = stack.enter_context(running("moto")).url
         server = stack.enter_context(Server(quotas=False))
         if given.only in (None, "times"):
-            show_times(server, folder, moto, given.rounds or 5, given.failover)
+            show_times(server, folder, moto, given.rounds, given.failover)
         if given.only in (None, "idle"):
             show_idle(server, folder, moto, given.seconds)
         if given.only in (None, "calls"):

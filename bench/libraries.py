@@ -1,22 +1,32 @@
 """`python -m bench.fleet --only beside`: times of fleets of kinstream, KCL 3.5.1 and kcl-rs, each in an application of its own.
 
-All run at the same time, on our local Kinesis and on DynamoDB (moto), at failover 10 s and the defaults of each library.
-One setting of the KCL is not its default. Its default strategy needs CPU metrics of EC2 or ECS to move a lease to a new worker.
+They run on our local Kinesis and on DynamoDB (moto), at failover 10 s and the defaults of each library. One setting of the KCL is
+not its default. Its default strategy needs CPU metrics of EC2 or ECS to move a lease to a new worker. The rounds of kinstream run
+at the same time, each on a stream and a table of its own, and after them those of the other two: most of their time is waiting.
+
+Writes fleet.json in this folder and the table in docs/fleet.md, unless a library was not measured.
 """
 
 from __future__ import annotations
 
 import asyncio
+import datetime
+import json
 import math
-import statistics
+import os
+import platform
+import shutil
+import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
+from typing import Any
 
-from bench.ground import NotPossible
+from bench import fleet_page
+from bench.ground import NotPossible, processor
 from tests.interop.application import Application
-from tests.interop.services import running_services
+from tests.interop.services import Services, running_services
 from tests.interop.worker_process import JAVA, WorkerProcess, java_classpath, unavailable
 
 SHARDS = 4
@@ -53,10 +63,21 @@ OPTIONS: dict[str, dict[str, object]] = {
 NEW, FREE, JOIN = (
     "new application, to the first record",
     "start on free leases, to the first record",
-    "join, to its first record",
+    "join, to the first record of the new worker",
 )
-HANDOFF, LEAVE = "join, gap of a moved shard", "orderly leave, gap"
-KILL, KILL_LEADER = "SIGKILL, to the next record", "SIGKILL of the leader, to the next record"
+HANDOFF, LEAVE = "join, gap of each shard that moves", "orderly leave, gap of each shard"
+KILL, KILL_LEADER = (
+    "SIGKILL, to the next record of each shard",
+    "SIGKILL of the leader, to the next record of each shard",
+)
+TIMES = (NEW, FREE, JOIN, HANDOFF, LEAVE, KILL, KILL_LEADER)
+
+ORDER = (
+    "The rounds of kinstream ran at the same time, and after them those of the KCL and of kcl-rs, because most of a round is "
+    "waiting."
+)
+STAGGER = 5.0
+"""Seconds between the starts of rounds, so that not all processes start at once."""
 
 
 class Found(defaultdict[str, list[float]]):
@@ -201,16 +222,6 @@ async def one_round(application: Application, kind: str, found: Found) -> None:
     await asyncio.to_thread(application.close)
 
 
-def cell(times: list[float]) -> str:
-    """Return the median, the maximum and the number of times."""
-    if not times:
-        return "not measured"
-    median, most = (
-        f"{each:.1f}" if each < math.inf else f"> {LIMIT:.0f}" for each in (statistics.median(times), max(times))
-    )
-    return f"{median} ({most}; n={len(times)})"
-
-
 async def guarded(kind: str, step: Awaitable[None]) -> None:
     """Await a measurement, and print the reason if it fails."""
     try:
@@ -219,25 +230,67 @@ async def guarded(kind: str, step: Awaitable[None]) -> None:
         print(f"{TITLES[kind]}: incomplete: {reason}", flush=True)
 
 
+async def one_application(services: Services, folder: Path, kind: str, number: int, found: Found) -> None:
+    """Measure one round of a library, with a stream and a table of its own."""
+    await asyncio.sleep(STAGGER * (number - 1))
+    name = f"{kind}-{number}"
+    place = folder / name
+    place.mkdir()
+    application = Application(services, name, place)
+    try:
+        await guarded(kind, one_round(application, kind, found))
+    finally:
+        await asyncio.to_thread(application.close)
+
+
 async def measure(folder: Path, kinds: list[str], rounds: int, found: dict[str, Found]) -> None:
-    """Measure all libraries at the same time, each with streams and tables of its own."""
+    """Measure all rounds of kinstream at the same time, then those of the others."""
     with running_services() as services:
-        for number in range(1, rounds + 1):
-            steps: list[Awaitable[None]] = []
-            applications: list[Application] = []
-            for kind in kinds:
-                name = f"{kind}-{number}"
-                applications.append(Application(services, name, folder))
-                steps.append(guarded(kind, one_round(applications[-1], kind, found[kind])))
-            try:
-                await asyncio.gather(*steps)
-            finally:
-                for application in applications:
-                    await asyncio.to_thread(application.close)
+        for together in ([OURS], [kind for kind in kinds if kind != OURS]):
+            await asyncio.gather(
+                *(
+                    one_application(services, folder, kind, number, found[kind])
+                    for kind in together
+                    for number in range(1, rounds + 1)
+                )
+            )
+
+
+def report(found: dict[str, Found], rounds: int, load_before: float) -> dict[str, Any]:
+    """Return all times, with the machine."""
+    libraries = [TITLES[kind] for kind in found]
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "python": platform.python_version(),
+        "java": _java_version(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "load_before": load_before,
+        "rounds": rounds,
+        "shards": SHARDS,
+        "records_per_second": PER_SECOND,
+        "limit": LIMIT,
+        "order": ORDER,
+        "libraries": libraries,
+        "times": {
+            name: {
+                TITLES[kind]: [None if time == math.inf else round(time, 2) for time in times[name]]
+                for kind, times in found.items()
+            }
+            for name in TIMES
+        },
+    }
+
+
+def _java_version() -> str:
+    if shutil.which("java") is None:
+        return "not installed"
+    said = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
+    return said.split('"')[1].split(".")[0] if '"' in said else "unknown"
 
 
 def show_libraries(folder: Path, rounds: int) -> None:
-    """Measure and print the times. Libraries that cannot run here are skipped, with the reason."""
+    """Measure, print and write the times. Libraries that cannot run here are skipped, with the reason."""
     kinds: list[str] = []
     for kind in TITLES:
         reason = unavailable(kind)
@@ -251,14 +304,15 @@ def show_libraries(folder: Path, rounds: int) -> None:
         else:
             print(f"{TITLES[kind]}: skipped: {reason}")
     found: dict[str, Found] = {kind: Found(TITLES[kind]) for kind in kinds}
+    load_before = round(os.getloadavg()[0], 1)
     try:
         asyncio.run(measure(folder, kinds, rounds, found))
     except NotPossible as reason:
         print(f"skipped: {reason}")
         return
-    print(
-        f"failover 10 s, {SHARDS} shards, {PER_SECOND} records/s, {rounds} rounds, seconds: median (maximum; number of times)"
-    )
-    print(f"{'':44}" + "".join(f"{TITLES[kind]:>24}" for kind in kinds))
-    for name in (NEW, FREE, JOIN, HANDOFF, LEAVE, KILL, KILL_LEADER):
-        print(f"{name:44}" + "".join(f"{cell(found[kind][name]):>24}" for kind in kinds))
+    result = report(found, rounds, load_before)
+    print(fleet_page.table(result))
+    if kinds == list(TITLES):
+        fleet_page.REPORT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        fleet_page.write()
+        print("written: bench/fleet.json, the table in docs/fleet.md")

@@ -73,7 +73,7 @@ def _cpu_row(line: Line, group: Group, report: dict[str, Any]) -> str | None:
     shown = [with_range(cells[size]["rounds"]) if size in cells else "" for size in SIZES]
     if line.client == "kinstream" and not line.pure:
         shown = [f"**{figure}**" if figure else "" for figure in shown]
-    wires = " / ".join(dict.fromkeys(line.wires[size].upper() for size in cells)) + ("" if line.tls else " without TLS")
+    wires = " / ".join(dict.fromkeys(line.wires[size].upper() for size in cells))
     peaks = [cell["peak_memory_megabytes"] for cell in cells.values() if cell.get("peak_memory_megabytes")]
     peak = f"{max(peaks):.0f}" if peaks else ""
     return f"| {line.title} | {RUNS_ON.get(line.client, 'uvloop')}, {wires} | {' | '.join(shown)} | {peak} |"
@@ -136,7 +136,7 @@ def latency() -> str:
         f"{method['records_per_second']:.0f} records of 100 B a second over {shards} shards of the local Kinesis: median of "
         f"{method['rounds']} rounds of {method['seconds']:g} s, lowest and highest in brackets. Consumers read the records of "
         "one writer, which makes a request for each. The records of producers are read by kinstream's fan-out. Requests use "
-        "TLS, except for kcl-rs. The first record counts from the start of the process, once if there is no range. Leases are "
+        "TLS. The first record counts from the start of the process, once if there is no range. Leases are "
         "in a DynamoDB (moto). The KCL and kcl-rs find them there, and kinstream creates them. "
         f"{measured_on(report, 'make bench-latency')}{left_out}"
     )

@@ -385,16 +385,8 @@ def chosen(rows: Iterable[Row], options: argparse.Namespace, groups: tuple[table
     return [
         row
         for row in rows
-        if tables.shown(
-            groups,
-            row.case.what,
-            row.case.size,
-            row.peer.name,
-            row.way,
-            row.wire,
-            pure=row.pure,
-            tls=row.case.tls,
-        )
+        if row.case.tls
+        and tables.shown(groups, row.case.what, row.case.size, row.peer.name, row.way, row.wire, pure=row.pure)
     ]
 
 

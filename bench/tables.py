@@ -26,7 +26,6 @@ class Line:
         text: Name of the way in the table.
         wires: Format of the requests for each size that is measured.
         pure: True for kinstream in pure Python.
-        tls: Whether it is measured over TLS.
     """
 
     client: str
@@ -34,7 +33,6 @@ class Line:
     text: str
     wires: Mapping[int, str]
     pure: bool = False
-    tls: bool = True
 
     @property
     def title(self) -> str:
@@ -115,7 +113,7 @@ READ = (
         "get",
         (
             Line("KCL 3.5.1", "polling", "batches, with leases", {100: "cbor"}),
-            Line("kcl-rs", "polling", "batches, with leases", {100: "json"}, tls=False),
+            Line("kcl-rs", "polling", "batches, with leases", {100: "json"}),
             Line("async-kinesis", "async for", "`async for`", JSON),
             Line("kinstream", "async for", "`async for`", JSON),
             Line("kinstream", "run", "`run`, a handler for each record", JSON),
@@ -127,7 +125,7 @@ READ = (
         "get and de-aggregate",
         (
             Line("KCL 3.5.1", "polling", "batches, with leases", {100: "cbor"}),
-            Line("kcl-rs", "polling", "batches, with leases", {100: "json"}, tls=False),
+            Line("kcl-rs", "polling", "batches, with leases", {100: "json"}),
             Line("boto3", "deaggregated", "`get_records`, aws-kinesis-agg", JSON),
             Line("async-kinesis", "deaggregated", "`async for`", JSON),
             Line("kinstream", "run deaggregated", "`run`, a handler for each record", JSON),
@@ -150,21 +148,18 @@ READ = (
 
 
 def found(line: Line, group: Group, size: int, cells: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the cell of a report for a row and a size. None: it was not measured."""
-    wanted = (group.what, size, line.tls, line.client, line.way, line.wires.get(size), line.pure)
+    """Return the cell of a report for a row and a size, over TLS. None: it was not measured."""
+    wanted = (group.what, size, True, line.client, line.way, line.wires.get(size), line.pure)
     for cell in cells:
         if (cell["what"], cell["size"], cell["tls"], cell["client"], cell["way"], cell["wire"], cell["pure"]) == wanted:
             return cell
     return None
 
 
-def shown(
-    groups: tuple[Group, ...], what: str, size: int, client: str, way: str, wire: str, *, pure: bool, tls: bool
-) -> bool:
-    """Return whether a table shows a cell."""
+def shown(groups: tuple[Group, ...], what: str, size: int, client: str, way: str, wire: str, *, pure: bool) -> bool:
+    """Return whether a table shows a cell, if it is measured over TLS."""
     return any(
-        group.what == what
-        and (line.client, line.way, line.pure, line.tls, line.wires.get(size)) == (client, way, pure, tls, wire)
+        group.what == what and (line.client, line.way, line.pure, line.wires.get(size)) == (client, way, pure, wire)
         for group in groups
         for line in group.lines
     )

@@ -72,6 +72,7 @@ def kcl_rs() -> None:
         retrieval_mode="FANOUT" if task.way.startswith("fan-out") else "POLLING",
     )
     scheduler.start()
+    received.serve()
 
 
 async def async_kinesis() -> None:
@@ -88,7 +89,6 @@ async def async_kinesis() -> None:
 
 if task.client == "kcl-rs":
     kcl_rs()
-    received.serve()
 else:
     import uvloop
 
