@@ -45,6 +45,8 @@ T = TypeVar("T")
 
 HANDOFF_POLL = 0.1
 """Maximum seconds between two reads of a lease that another worker releases to this one, or a quarter of the poll interval."""
+EAGER = 3.0
+"""Seconds after its start in which a worker without leases polls as often as `HANDOFF_POLL`: a leader hands some over soon."""
 UNDECIDED_DELAY = 1.0
 """Seconds between two scans while a KCL worker creates the application."""
 UNDECIDED_TIMEOUT = 60.0
@@ -137,6 +139,8 @@ class Member:
         self._foreign: set[str] = set()
         self._rechecks: dict[HeldLease, tuple[float, float]] = {}
         self._index_after = 0.0
+        self._handoff_poll = min(HANDOFF_POLL, self._table.poll_interval / 4)
+        self._eager_until = 0.0
         self._scan_now = asyncio.Event()
         self._nudges: object = None
         self._checks = 0
@@ -247,11 +251,12 @@ class Member:
             KinesisError: The store refuses, or the stream does not exist any more.
         """
         failover = self._options.failover
+        self._eager_until = self._terms.now() + EAGER
         tasks = [
             self._create_task(loop)
             for loop in (
                 self._every(self._scan, self._scan_interval, "scan", self._scan_now),
-                self._every(self._check, lambda: self._table.poll_interval, "poll"),
+                self._every(self._check, self._poll_interval, "poll"),
                 self._every(self._announce, lambda: leader.announce_interval(failover), "announce", self._announce_now),
                 self._every(self._heartbeat, self._heartbeat_interval, "heartbeat"),
             )
@@ -333,6 +338,10 @@ class Member:
         if self._scanner.mode.takes:
             return claim.observe_interval(self._scanner.view, self.worker_id)
         return leader.scan_interval(self._scanner.view, self.worker_id, self._scanner.mode)
+
+    def _poll_interval(self) -> float:
+        eager = self._terms.now() < self._eager_until and self._scanner.mode.assigns and not self.holdings.held()
+        return self._handoff_poll if eager else self._table.poll_interval
 
     def _heartbeat_interval(self) -> float:
         return leader.watch_interval(self._scanner.view, self.worker_id, self._scanner.mode)
@@ -433,14 +442,9 @@ class Member:
         every = max(1, round(WATCH_INTERVAL / self._table.poll_interval))
         self._checks += 1
         steps = [self._poll, self._watch, self._check_dead] if self._checks % every == 0 else [self._poll]
-        failed: KinesisError | None = None
-        for step in steps:
-            try:
-                await step()
-            except KinesisError as error:
-                failed = failed or error
-        if failed is not None:
-            raise failed
+        for outcome in await asyncio.gather(*(step() for step in steps), return_exceptions=True):
+            if outcome is not None:
+                raise outcome
 
     async def _poll(self) -> None:
         """Find leases that were given to this worker, and held ones that are being handed off."""
@@ -500,7 +504,7 @@ class Member:
             self._create_task(self._take_over(key))
 
     async def _take_over(self, key: str) -> None:
-        delay = min(HANDOFF_POLL, self._table.poll_interval / 4)
+        delay = self._handoff_poll
         try:
             while not self._leaving and key not in self.holdings:
                 try:
