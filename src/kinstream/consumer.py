@@ -66,6 +66,9 @@ T = TypeVar("T")
 StartLike: TypeAlias = PositionLike | Mapping[str, PositionLike]
 """A start position for all shards, or a dict of shard ids and their start positions."""
 
+OTHERS = "*"
+"""Key of the start position of all shards that a start does not name."""
+
 MANUAL_CHECKPOINT_INTERVAL = 1.0
 """Seconds between writes of manual checkpoints that had to wait until earlier records were completed."""
 
@@ -116,7 +119,8 @@ class Consumer(StreamAccess):
             `SQLiteLeaseStore("checkpoints.db")` for the processes of one machine. Requires `application`. None: no store.
         fleet: Workers of the same `application` share the stream: failover, handoff, worker id, weight.
         start: Start position in shards without a checkpoint: "TRIM_HORIZON", "LATEST", a time (seconds since 1970 or a
-            datetime), or a dict of shard ids and positions. A position may be given as its text (`Position.from_text`). None:
+            datetime), or a dict of shard ids and positions, which reads these shards and their descendants and nothing else.
+            Its key "*" stands for all other shards. A position may be given as its text (`Position.from_text`). None:
             TRIM_HORIZON if `application` is given, else LATEST. A time up to 5 minutes in the future means LATEST. A later one
             is an error. Shards that are created later are read from their first record. LATEST is the moment of a shard's first
             response, after the first record was requested or `run` was called: every record written after the shard's
@@ -563,21 +567,27 @@ def _until(until: float | datetime | str, start: Start) -> float:
 
 
 def _start(start: StartLike) -> Start:
-    if isinstance(start, Mapping):
-        if not start:
-            raise ConfigError("start={}: must name at least one shard")
-        return Start(
-            of_shards={
-                text("start: a shard's id", shard_id): Position.parse(f"start[{shard_id!r}]", position)
-                for shard_id, position in start.items()
-            }
-        )
-    position = Position.parse("start", start)
+    if not isinstance(start, Mapping):
+        return Start(_of_any_shard("start", start))
+    if not start:
+        raise ConfigError("start={}: must name at least one shard")
+    of_shards = {
+        text("start: a shard's id", shard_id): Position.parse(f"start[{shard_id!r}]", position)
+        for shard_id, position in start.items()
+        if shard_id != OTHERS
+    }
+    if OTHERS not in start:
+        return Start(of_shards=of_shards, only_named=True)
+    return Start(_of_any_shard(f"start[{OTHERS!r}]", start[OTHERS]), of_shards)
+
+
+def _of_any_shard(field: str, value: PositionLike) -> Position:
+    position = Position.parse(field, value)
     if position not in (TRIM_HORIZON, LATEST) and position.timestamp is None:
         raise ConfigError(
-            f"start={str(position)!r}: is a position in one shard: give a dict of shard ids and positions"
+            f"{field}={str(position)!r}: is a position in one shard: give a dict of shard ids and positions"
         )
-    return Start(position)
+    return position
 
 
 def _by_record(

@@ -13,7 +13,7 @@ from kinstream.aws.kinesis import ShardFilter, ShardFilterType
 from kinstream.aws.list_shards import all_shards
 from kinstream.consume.fetch.position import LATEST_MARGIN, TRIM_HORIZON, Position
 from kinstream.consume.report import Reporter
-from kinstream.consume.start import Start, passed, starts
+from kinstream.consume.start import Start, passed, starts, unread
 from kinstream.consume.stop import sleep_unless
 from kinstream.errors import KinesisError, NotFound, ResourceInUse, ServiceError
 from kinstream.events import DiscoveryFailed
@@ -168,6 +168,7 @@ class Discoverer:
         self._lineage = Lineage()
         self._starts: dict[str, Position] = {}
         self._given: set[str] = set()
+        self._known: frozenset[str] = frozenset()  # with a checkpoint at the beginning
         self._listed: set[str] = set()
 
     async def begin(self, start: Start, known: Mapping[str, Position]) -> None:
@@ -180,7 +181,7 @@ class Discoverer:
         Raises:
             KinesisError: They could not be listed.
         """
-        self._start = start
+        self._start, self._known = start, frozenset(known)
         listing = await self._shards.first(None if known else start.position.timestamp)
         shards = listing.shards
         for shard_id in passed(shards, known, start, listing.open_since):
@@ -199,6 +200,8 @@ class Discoverer:
 
     def _refreshed(self, shards: list[Shard]) -> list[str]:
         listed = {shard.shard_id for shard in shards}
+        for shard_id in unread(shards, self._known | self._given, self._start):
+            self._lineage.finish(shard_id)
         self._lineage.listed(shards)
         # An announced shard may be missing in an outdated listing. One that was listed before has expired.
         gone = [s.shard_id for s in self.waiting if s.shard_id in self._listed and s.shard_id not in listed]

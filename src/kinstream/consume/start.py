@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kinstream.consume.fetch.position import LATEST, TRIM_HORIZON, Position
 from kinstream.record import Shard
@@ -14,19 +14,20 @@ class Start:
     """Start positions in shards without a checkpoint.
 
     Attributes:
-        position: Position in every shard.
-        of_shards: Positions in single shards. Their ancestors are not read, and all other shards are read from their oldest
+        position: Position in every shard that `of_shards` does not name.
+        of_shards: Positions in single shards. Their ancestors are not read, and their descendants are read from their oldest
             record.
+        only_named: True to read only the shards in `of_shards` and their descendants.
     """
 
     position: Position = TRIM_HORIZON
     of_shards: Mapping[str, Position] = field(default_factory=dict)
+    only_named: bool = False
 
     def mapped(self, change: Callable[[Position], Position]) -> Start:
         """Return the same start with each position replaced."""
-        return Start(
-            change(self.position), {shard_id: change(position) for shard_id, position in self.of_shards.items()}
-        )
+        of_shards = {shard_id: change(position) for shard_id, position in self.of_shards.items()}
+        return replace(self, position=change(self.position), of_shards=of_shards)
 
     def of_stream(self, name: str | None) -> Start:
         """Return the start in one stream.
@@ -39,7 +40,21 @@ class Start:
             return self
         prefix = f"{name}:"
         named = {key: position for key, position in self.of_shards.items() if key.startswith(prefix)}
-        return Start(self.position, {key.removeprefix(prefix): position for key, position in named.items()})
+        return replace(self, of_shards={key.removeprefix(prefix): position for key, position in named.items()})
+
+
+def unread(shards: list[Shard], known: Iterable[str], start: Start) -> set[str]:
+    """Return the shards that are not read because the start names only others.
+
+    Args:
+        shards: All shards of the stream.
+        known: IDs of shards that are read or have a checkpoint. Their descendants are read too.
+        start: Start positions.
+    """
+    if not start.only_named:
+        return set()
+    roots = start.of_shards.keys() | set(known)
+    return {shard.shard_id for shard in shards} - roots - _descendants(shards, roots)
 
 
 def passed(
@@ -53,18 +68,23 @@ def passed(
         start: Start positions.
         open_since_start: If the start is a time, the shards with records since then.
     """
-    ended = {shard_id for shard_id, position in start.of_shards.items() if position.ended}
+    named = start.of_shards.keys()
+    ended = {shard_id for shard_id, position in start.of_shards.items() if position.ended} | unread(
+        shards, known, start
+    )
     if known:
         return {shard_id for shard_id, position in known.items() if position.ended} | (
             (ended | _ancestors(shards, known)) - known.keys()
         )
-    if start.of_shards:
-        return ended | (_ancestors(shards, start.of_shards) - start.of_shards.keys())
+    ended |= _ancestors(shards, named) - named
+    if start.only_named:
+        return ended
+    others = {shard.shard_id for shard in shards} - named - _descendants(shards, named)
     if open_since_start is not None:
-        return {shard.shard_id for shard in shards} - open_since_start
+        return ended | (others - open_since_start)
     if start.position == LATEST:
-        return {shard.shard_id for shard in shards if shard.closed}
-    return set()
+        return ended | {shard.shard_id for shard in shards if shard.closed and shard.shard_id in others}
+    return ended
 
 
 def starts(shards: list[Shard], known: Mapping[str, Position], start: Start) -> dict[str, Position]:
@@ -79,15 +99,32 @@ def starts(shards: list[Shard], known: Mapping[str, Position], start: Start) -> 
         known: Stored checkpoints by shard id.
         start: Start positions.
     """
-    if start.of_shards:
-        return {shard_id: position for shard_id, position in start.of_shards.items() if shard_id not in known}
+    named = {shard_id: position for shard_id, position in start.of_shards.items() if shard_id not in known}
+    if start.only_named:
+        return named
+    below = start.of_shards.keys() | _descendants(shards, start.of_shards)
+    others = [shard.shard_id for shard in shards if shard.shard_id not in known and shard.shard_id not in below]
     if not known:
-        return {shard.shard_id: start.position for shard in shards}
+        return dict.fromkeys(others, start.position) | named
     if any(position.is_number or position.ended for position in known.values()):
-        return {}
+        return named
     first = min(known.values())
-    new = (shard.shard_id for shard in shards if shard.shard_id not in known)
-    return {shard_id: first for shard_id in new if known.keys().isdisjoint(_ancestors(shards, [shard_id]))}
+    new = (shard_id for shard_id in others if known.keys().isdisjoint(_ancestors(shards, [shard_id])))
+    return dict.fromkeys(new, first) | named
+
+
+def _descendants(shards: list[Shard], of: Iterable[str]) -> set[str]:
+    children: dict[str | None, list[str]] = {}
+    for shard in shards:
+        for parent in (shard.parent_shard_id, shard.adjacent_parent_shard_id):
+            children.setdefault(parent, []).append(shard.shard_id)
+    found: set[str] = set()
+    pending = list(of)
+    while pending:
+        new = set(children.get(pending.pop(), ())) - found
+        found |= new
+        pending += new
+    return found
 
 
 def _ancestors(shards: list[Shard], of: Iterable[str]) -> set[str]:

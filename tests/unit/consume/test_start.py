@@ -6,7 +6,7 @@ import pytest
 
 from kinstream import HashKeyRange, Position, SequenceNumberRange, Shard
 from kinstream.consume.fetch.position import LATEST, SHARD_END, TRIM_HORIZON
-from kinstream.consume.start import Start, passed, starts
+from kinstream.consume.start import Start, passed, starts, unread
 
 AT_5 = Position.at("5")
 AT_7 = Position.at("7")
@@ -44,7 +44,7 @@ def test_shards_without_records_since_the_start_time_are_not_read() -> None:
 def test_ancestors_of_shards_in_the_start_are_not_read_unless_they_are_in_the_start_themselves() -> None:
     start = Start(of_shards={"3": AT_5, "1": AT_7, "4": SHARD_END})
     assert passed(SHARDS, {}, start, None) == {"0", "2", "4"}
-    assert starts(SHARDS, {}, start) == start.of_shards
+    assert starts(SHARDS, {}, start) == {**start.of_shards, "0": TRIM_HORIZON, "2": TRIM_HORIZON}
 
 
 def test_checkpoints_take_precedence_over_the_start() -> None:
@@ -70,11 +70,39 @@ def test_ancestors_that_retention_has_removed_are_not_followed() -> None:
     assert passed(remaining, {"removed": AT_5}, Start(), None) == set()
 
 
-@pytest.mark.parametrize("start", [Start(), Start(AT_5, {"3": AT_7})])
+def test_only_named_shards_and_their_descendants_are_read_if_the_start_says_so() -> None:
+    start = Start(of_shards={"1": AT_5}, only_named=True)
+    assert unread(SHARDS, (), start) == {"0", "2", "4"}
+    assert passed(SHARDS, {}, start, None) == {"0", "2", "4"}
+    assert starts(SHARDS, {}, start) == {"1": AT_5}
+    later = [*SHARDS, shard("5", "4"), shard("6", "3")]
+    assert unread(later, (), start) == {"0", "2", "4", "5"}
+    assert passed(later, {"3": AT_7}, start, None) == {"0", "1", "2", "4", "5"}
+    assert unread(later, ["4"], start) == {"0", "2"}
+    assert unread(SHARDS, (), Start(of_shards={"1": AT_5})) == set()
+
+
+def test_start_of_a_stream_of_which_no_shard_is_named_reads_nothing_if_only_named_shards_are_read() -> None:
+    start = Start(of_shards={"orders:1": AT_5}, only_named=True).of_stream("clicks")
+    assert passed(SHARDS, {}, start, None) == {"0", "1", "2", "3", "4"}
+
+
+@pytest.mark.parametrize("others", [LATEST, Position.at_time(1000.0), TRIM_HORIZON])
+def test_other_shards_have_a_position_of_their_own_and_descendants_of_named_ones_none(others: Position) -> None:
+    start = Start(others, {"1": AT_5})
+    open_since = None if others.timestamp is None else {"2", "4"}
+    more = [*SHARDS, shard("5", closed=True), shard("6", "5")]
+    closed = {LATEST: {"2", "5"}, TRIM_HORIZON: set[str]()}.get(others, {"5", "6"})
+    assert passed(more, {}, start, open_since) == {"0", *closed}
+    assert starts(more, {}, start) == {"1": AT_5, **dict.fromkeys(["0", "2", "4", "5", "6"], others)}
+
+
+@pytest.mark.parametrize("start", [Start(), Start(AT_5, {"3": AT_7}), Start(AT_5, {"3": AT_7}, only_named=True)])
 def test_each_position_of_a_start_can_be_replaced(start: Start) -> None:
     mapped = start.mapped(lambda position: Position.after(position.sequence_number) if position.is_number else LATEST)
     assert mapped.position == (Position.after("5") if start.position == AT_5 else LATEST)
     assert mapped.of_shards == {shard_id: Position.after("7") for shard_id in start.of_shards}
+    assert mapped.only_named is start.only_named
 
 
 def test_start_in_one_of_several_streams_has_the_positions_of_its_shards() -> None:

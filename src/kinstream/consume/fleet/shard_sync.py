@@ -69,7 +69,9 @@ def _new_lease(shard: Shard, position: Position, stream: str | None) -> Lease:
     )
 
 
-def children_of(lease: Lease, children: Iterable[ChildShard], leases: Mapping[str, Lease]) -> list[Lease]:
+def children_of(
+    lease: Lease, children: Iterable[ChildShard], leases: Mapping[str, Lease], never_read: Iterable[str] = ()
+) -> list[Lease]:
     """Return the leases to create at the end of a shard, before its own lease becomes SHARD_END.
 
     A lease of a merged shard is created only if the leases of both parents exist or none of them (KCL, `ShutdownTask`). See
@@ -79,9 +81,11 @@ def children_of(lease: Lease, children: Iterable[ChildShard], leases: Mapping[st
         lease: Lease of the shard that was read to its end.
         children: The shards that follow it.
         leases: Existing leases by key, at least of the parents and children.
+        never_read: IDs of shards that the start does not include. They never have a lease.
     """
     children = list(children)
-    waiting = {child for child, _ in _incomplete(lease, children, leases)}
+    without = {lease_key(shard_id, lease.stream) for shard_id in never_read}
+    waiting = {child for child, key in _incomplete(lease, children, leases) if key not in without}
     return [
         Lease(
             lease_key(child.shard_id, lease.stream),

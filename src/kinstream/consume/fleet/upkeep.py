@@ -15,7 +15,7 @@ from kinstream.consume.fleet.scanner import Scanner
 from kinstream.consume.lease import changes
 from kinstream.consume.lease.lease import Lease, lease_key, lease_of
 from kinstream.consume.lease.row import RowKind
-from kinstream.consume.start import Start
+from kinstream.consume.start import Start, unread
 from kinstream.errors import ConfigError
 from kinstream.record import ChildShard
 
@@ -127,10 +127,13 @@ class Upkeep:
             children = found_children
         self._shards.announced(children)
         found = await self._family(lease, children)
+        never_read: set[str] = set()
         if shard_sync.incomplete(lease, children, found):
-            await self.create_missing(await self._shards.refresh())
+            listing = await self._shards.refresh()
+            await self.create_missing(listing)
+            never_read = unread(listing.shards, [each.shard_id for each in self._leases().values()], self._start)
             found = await self._family(lease, children)
-        await self._create(shard_sync.children_of(lease, children, found))
+        await self._create(shard_sync.children_of(lease, children, found, never_read))
         ids = sorted(child.shard_id for child in children)
         await self._holdings.name_children(held, ids)
         self._holdings.complete(held)

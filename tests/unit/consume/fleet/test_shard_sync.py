@@ -97,6 +97,12 @@ def test_child_of_a_merge_needs_the_leases_of_both_parents_or_of_none() -> None:
     assert incomplete(lease, children, leases(lease, Lease("s:c", "s"))) == []
 
 
+def test_child_of_a_merge_with_a_shard_that_is_never_read_gets_a_lease_that_names_both_parents() -> None:
+    lease, children = Lease("s:a", "s"), [child("c", "b", "a"), child("e", "d", "a")]
+    found = children_of(lease, children, leases(lease), {"b"})
+    assert created(found) == [("s:c", TRIM_HORIZON, ("a", "b"))]
+
+
 def test_shard_is_read_once_the_leases_of_its_parents_are_finished_or_gone() -> None:
     lease = Lease("s:c", "s", parents=("a", "b"))
     assert may_read(lease, {})
