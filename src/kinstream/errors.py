@@ -272,7 +272,7 @@ class DataExpired(ConsumeError):
 
 
 class LeaseLost(ConsumeError):
-    """Another consumer reads the shard now. The checkpoint was rejected and the stored one is unchanged."""
+    """Another consumer reads the shard now, or may: the lease has expired. The stored checkpoint is unchanged."""
 
 
 class LeaseStoreFailed(KinesisError, OSError):

@@ -208,12 +208,13 @@ class ReceivedRecord(msgspec.Struct, Generic[Payload], frozen=True, gc=False):
         """Checkpoint this record: it and all records before it in its shard are completed, and reading resumes after it.
 
         Await it in a coroutine. In a thread, such as that of a handler that is a plain function, it returns once the checkpoint
-        is stored. Checkpointing a record before the current checkpoint has no effect.
+        is stored. Checkpointing a record before the current checkpoint has no effect. If the lease store fails, the call is
+        retried until the checkpoint is stored or the lease has expired.
 
         Raises:
-            LeaseLost: Another consumer reads the shard now. The stored checkpoint is unchanged.
+            LeaseLost: Another consumer reads the shard now, or may: the lease has expired. The stored checkpoint is unchanged.
             UsageError: No running `Consumer` read the record.
-            KinesisError: The lease store failed.
+            ClosedError: Reading has ended.
         """
         if self.origin is None:
             raise UsageError(

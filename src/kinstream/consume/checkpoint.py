@@ -11,7 +11,7 @@ from kinstream.consume.lease.keeper import Tenure
 from kinstream.consume.report import Reporter
 from kinstream.consume.shard.cursor import Write
 from kinstream.consume.stop import sleep_unless
-from kinstream.errors import AccessDenied, ConfigError, KinesisError, LeaseLost, NotFound, UsageError
+from kinstream.errors import AccessDenied, ClosedError, ConfigError, KinesisError, LeaseLost, NotFound, UsageError
 from kinstream.events import CheckpointFailed
 
 T = TypeVar("T")
@@ -87,4 +87,33 @@ class Checkpointer:
                 return result
             if await sleep_unless(self._stopping, self._clock, delay):
                 return await operation()
+            delay = min(delay * 2, MAX_DELAY)
+
+    async def until_lost(self, operation: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run an operation that the application requested, with retries until it succeeds or the tenure ends.
+
+        A store that fails or refuses is not a failure of the record that a handler has, so the handler waits.
+
+        Args:
+            operation: Writes to the store.
+
+        Raises:
+            LeaseLost: The tenure has ended: a lease that cannot be renewed expires.
+            ClosedError: Reading has ended.
+        """
+        delay = FIRST_DELAY
+        while True:
+            try:
+                await operation()
+            except (LeaseLost, ConfigError, UsageError, ClosedError):
+                raise
+            except KinesisError as error:
+                self._announce(CheckpointFailed(self._shard_id, error))
+            else:
+                self._announce.succeeded(self._shard_id, "checkpoint")
+                return
+            if self._stopping.is_set():
+                await self._clock.sleep(FIRST_DELAY)
+            else:
+                await sleep_unless(self._stopping, self._clock, delay)
             delay = min(delay * 2, MAX_DELAY)

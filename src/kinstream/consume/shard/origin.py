@@ -34,8 +34,8 @@ class Origin(Source):
 
         Raises:
             ClosedError: Reading has ended.
-            LeaseLost: This worker no longer holds the lease of the shard.
-            KinesisError: The store failed, or the process was forked.
+            LeaseLost: This worker no longer holds the lease of the shard. If the store fails, that is once the lease has expired.
+            UsageError: The process was forked.
         """
         if self.lost:
             raise lease_lost(self.shard_id)

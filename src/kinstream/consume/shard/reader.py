@@ -602,14 +602,14 @@ class ShardReader:
         return self.cursor.idle_to_write(drained=self._buffer.drained)
 
     async def checkpoint_through(self, record: ReceivedRecord[bytes], origin: Origin) -> None:
-        """Checkpoint a record and all before it, up to the first one that is not completed.
+        """Checkpoint a record and all before it, up to the first one that is not completed. Raises as `Checkpointer.until_lost`.
 
         A record that was delivered before a seek has no effect: it would undo the seek.
         """
         if origin is not self._origin:
             return
         self.cursor.request(record)
-        await self.write()
+        await self._checkpointer.until_lost(self.write)
 
     # Status.
 
