@@ -1,6 +1,6 @@
 # Every command sets up what it needs; nothing is done by hand.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-fleet flights-year bulk-loads outages test check coverage sanitize test-all dist changelog soak-local fuzz-local simulate soak-produce interop bench-wire bench-produce bench-consume bench-latency bench-tables bench-handover fleet-figures compare-servers clean
+.PHONY: help demo demo-fleet flights-year bulk-loads outages test check coverage sanitize test-all dist changelog soak-local fuzz-local simulate soak-produce interop bench-wire bench-produce bench-consume bench-latency bench-tables bench-handover bench-lambda fleet-figures compare-servers clean
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3.15 python3 python,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 BIN := .venv/bin
@@ -111,6 +111,9 @@ bench-tables: .venv/.dev ## write the tables of the README from the reports in b
 
 bench-handover: .venv/.dev ## seconds in which shards pass between the workers of a fleet, at a start, SIGTERM and SIGKILL
 	$(BIN)/python -m bench.handover
+
+bench-lambda: .venv/.dev ## import and CPU time of a function on AWS Lambda, compared with aws-kinesis-agg and Powertools
+	$(BIN)/python -m bench.awslambda
 
 fleet-figures: .venv/.dev ## times of workers that join, leave and are killed, their idle cost and calls, on SQLite and DynamoDB (moto). ONLY=beside: times of kinstream, the KCL (needs Java and Maven) and kcl-rs
 	$(BIN)/python -m bench.fleet $(if $(ONLY),--only $(ONLY))

@@ -7,8 +7,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from functools import partial, wraps
-from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
+from functools import wraps
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 from urllib.parse import urlsplit
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 from kinstream.clock import Clock
 from kinstream.errors import ConfigError
 from kinstream.frames import without_frames
+from kinstream.functions import function
 from kinstream.record import PutRecordResult, ReceivedRecord, Record
 from kinstream.service_quotas import (
     CONSUMER_NAME_PATTERN,
@@ -95,30 +95,6 @@ def time_source(field: str, value: Clock) -> Clock:
         given = "None" if value is None else type(value).__name__
         raise ConfigError(f"{field}: must be a kinstream.clock.Clock, not {given}")
     return value
-
-
-def unsuitable(function: Any, *, may_be_async: bool) -> str | None:
-    """Return the kind of a function whose body would never run if it were called as a plain function; None otherwise."""
-    while isinstance(function, partial):
-        function = function.func
-    for each in (function, getattr(function, "__call__", None)):  # noqa: B004 - it may be a coroutine function
-        if isgeneratorfunction(each) or isasyncgenfunction(each):
-            return "generator function"
-        if iscoroutinefunction(each) and not may_be_async:
-            return "coroutine function"
-    return None
-
-
-def function(field: str, value: Any, expected: str, *, may_be_async: bool = False) -> None:
-    """Check that `value` is a function whose body runs when it is called, or awaited with `may_be_async`.
-
-    Raises:
-        ConfigError: It is not. The message names the type, or the kind of the function.
-    """
-    kind = unsuitable(value, may_be_async=may_be_async) if callable(value) else type(value).__name__
-    if kind is not None:
-        never = ", whose body would never run" if callable(value) else ""
-        raise ConfigError(f"{field}: must be {expected}, not {'a ' if never else ''}{kind}{never}")
 
 
 def text(field: str, value: Any) -> str:

@@ -23,7 +23,6 @@ from kinstream.config import (
     Handling,
     Polling,
     PreferFanOut,
-    function,
     text,
 )
 from kinstream.consume.deliver.dispatch import batch_dispatchers, dispatchers
@@ -58,6 +57,7 @@ from kinstream.consume.worker import Worker
 from kinstream.consume.worker_plan import StreamPlan, WorkerPlan
 from kinstream.errors import ClosedError, ConfigError, UsageError
 from kinstream.events import Observer
+from kinstream.functions import function
 from kinstream.record import ConsumerStatus, GetRecordsResult, Shard, ShardIteratorType
 from kinstream.stream import StreamAccess
 from kinstream.usage import checks_options, wrong_style

@@ -8,10 +8,11 @@ from typing import Any, Literal, TypeVar, Unpack
 
 from kinstream.aws import kinesis
 from kinstream.aws.client import Client, ClientOptions
-from kinstream.config import Aggregation, Batching, BufferLimits, DeliveryPolicy, RateLimits, function, number
+from kinstream.config import Aggregation, Batching, BufferLimits, DeliveryPolicy, RateLimits, number
 from kinstream.errors import ConfigError, KinesisError
 from kinstream.events import Observer
 from kinstream.frames import without_frames
+from kinstream.functions import function
 from kinstream.leave import add_problem, drain_limit
 from kinstream.produce.delivery import Deliveries, Delivery, attach
 from kinstream.produce.pending import PendingRecord

@@ -1,4 +1,4 @@
-"""Events as AWS Lambda passes them to a function whose trigger is a Kinesis stream."""
+"""Events as AWS Lambda passes them to a function with a Kinesis stream as its trigger."""
 
 from __future__ import annotations
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import binascii
-import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import msgspec
 
 from kinstream.errors import ConfigError, UsageError
 from kinstream.record import EncryptionType, ReceivedRecord
+
+SEQUENCE_NUMBER_MAX_DIGITS = 129
+"""Maximum digits of a sequence number (API reference, `SequenceNumber`)."""
+
+_LATEST_TIME = 1e11
+"""Seconds since 1970 that no record can have, in the year 5138."""
 
 _LONGEST_VALUE = 60
 """Maximum characters of a value in an error."""
@@ -35,83 +41,133 @@ class EventOrigin(msgspec.Struct, frozen=True, gc=False):
         )
 
 
-def received(record: Mapping[str, Any], place: str) -> ReceivedRecord[bytes]:
+def received(record: Mapping[str, Any], place: str | int) -> ReceivedRecord[bytes]:
     """Return a record of an event as Kinesis stores it, not deaggregated. Its origin has its shard and its stream.
 
     Args:
         record: The record, with the member `kinesis` (AWS Lambda Developer Guide, "Using Lambda to process records from Amazon
             Kinesis Data Streams").
-        place: Where the caller found it, such as "Records[3]", for errors.
+        place: Its index in the event, or another name of it, for errors.
 
     Raises:
         ConfigError: It is not a record of a Kinesis stream: a field is missing or invalid. The text names the field, and has no
             data of the record.
     """
-    kinesis = record.get("kinesis")
-    if not isinstance(kinesis, Mapping):
-        source = record.get("eventSource", record.get("EventSource"))
-        wrong = f" (eventSource={_shown(source)})" if isinstance(source, str) and source != "aws:kinesis" else ""
-        raise ConfigError(f"{place}.kinesis: {_state(kinesis)}: this is not a record of a Kinesis stream{wrong}")
-    number = _text(kinesis, "sequenceNumber", f"{place}.kinesis")
-    if not (number.isascii() and number.isdecimal()):
-        raise ConfigError(f"{place}.kinesis.sequenceNumber={_shown(number)}: must be decimal text")
+    number = sequence_number(record, place)
+    kinesis = record["kinesis"]
     arrival = kinesis.get("approximateArrivalTimestamp")
-    if isinstance(arrival, bool) or not isinstance(arrival, (int, float)) or not math.isfinite(arrival):
-        raise ConfigError(
-            f"{place}.kinesis.approximateArrivalTimestamp: {_state(arrival)}: must be seconds since 1970, as a number"
-        )
+    if isinstance(arrival, bool) or not isinstance(arrival, (int, float)) or not 0 <= arrival < _LATEST_TIME:
+        raise _wrong(place, "kinesis.approximateArrivalTimestamp", arrival, "seconds since 1970, as a number")
     key = kinesis.get("partitionKey")
     if key is not None and not isinstance(key, str):
-        raise ConfigError(f"{place}.kinesis.partitionKey: {_state(key)}: must be text")
+        raise _wrong(place, "kinesis.partitionKey", key, "text")
+    text = kinesis.get("data")
+    if not isinstance(text, str):
+        raise _wrong(place, "kinesis.data", text, "text")
+    try:
+        data = binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:  # binascii.Error, or it is not ASCII
+        raise ConfigError(f"{_name(place)}.kinesis.data: {len(text)} characters that are not base64") from None
     encryption = kinesis.get("encryptionType")
     return ReceivedRecord(
-        _data(_text(kinesis, "data", f"{place}.kinesis"), f"{place}.kinesis.data"),
+        data,
         number,
         float(arrival),
         key,
         EncryptionType(encryption) if isinstance(encryption, str) else EncryptionType.NONE,
         None,
-        EventOrigin(
-            _shard_id(record, place), stream_of(_text(record, "eventSourceARN", place), f"{place}.eventSourceARN")
-        ),
+        _origin_of(record, place),
     )
 
 
-def stream_of(arn: str, place: str) -> str:
+def sequence_number(record: Mapping[str, Any], place: str | int) -> str:
+    """Return the sequence number of a record of an event.
+
+    Raises:
+        ConfigError: It is not a record of a Kinesis stream, or its number is invalid. The text names the field.
+    """
+    kinesis: Any = record.get("kinesis")
+    if kinesis.__class__ is not dict and not isinstance(kinesis, Mapping):  # the second check takes a while
+        source = record.get("eventSource", record.get("EventSource"))
+        wrong = f" (eventSource={_shown(source)})" if isinstance(source, str) and source != "aws:kinesis" else ""
+        raise ConfigError(f"{_name(place)}.kinesis: {_state(kinesis)}: this is not a record of a Kinesis stream{wrong}")
+    return number_of(kinesis, "sequenceNumber", place, "kinesis.sequenceNumber")
+
+
+def number_of(mapping: Mapping[str, Any], field: str, place: str | int, path: str) -> str:
+    """Return the sequence number in a field.
+
+    Args:
+        mapping: The object with the field.
+        field: The field.
+        place: Index of the record in the event, or another name of the object, for errors.
+        path: The field's path from there.
+
+    Raises:
+        ConfigError: It is missing or invalid.
+    """
+    number = text_of(mapping, field, place, path)
+    if not (number.isascii() and number.isdecimal() and len(number) <= SEQUENCE_NUMBER_MAX_DIGITS):
+        raise ConfigError(
+            f"{_name(place)}.{path}={_shown(number)}: must be decimal text of at most {SEQUENCE_NUMBER_MAX_DIGITS} digits"
+        )
+    return number
+
+
+def text_of(mapping: Mapping[str, Any], field: str, place: str | int, path: str) -> str:
+    """Return the text in a field. The arguments are those of `number_of`.
+
+    Raises:
+        ConfigError: It is missing, or not text.
+    """
+    value = mapping.get(field)
+    if not isinstance(value, str):
+        raise _wrong(place, path, value, "text")
+    return value
+
+
+def stream_of(arn: str, place: str | int, path: str) -> str:
     """Return the name of the stream in the ARN of a stream or of one of its enhanced fan-out consumers.
 
     Raises:
-        ConfigError: It is another ARN, or none. The text begins with `place`.
+        ConfigError: It is not such an ARN.
     """
-    parts = arn.split(":", 5)
-    kind, _, name = parts[-1].partition("/")
-    name = name.partition("/")[0]
-    if len(parts) != 6 or parts[0] != "arn" or parts[2] != "kinesis" or kind != "stream" or not name:
-        raise ConfigError(f"{place}={_shown(arn)}: must be the ARN of a Kinesis stream, or of a consumer of one")
+    name = _stream_name(arn)
+    if name is None:
+        raise ConfigError(
+            f"{_name(place)}.{path}={_shown(arn)}: must be the ARN of a Kinesis stream, or of a consumer of one"
+        )
     return name
 
 
-def _shard_id(record: Mapping[str, Any], place: str) -> str:
-    """Return the ID of the shard, which is the part of `eventID` before the sequence number."""
-    event_id = _text(record, "eventID", place)
+def _origin_of(record: Mapping[str, Any], place: str | int) -> EventOrigin:
+    """Return the shard and the stream of a record. The shard's ID is the part of `eventID` before the sequence number."""
+    event_id = text_of(record, "eventID", place, "eventID")
     shard_id, colon, _ = event_id.partition(":")
     if not shard_id or not colon:
-        raise ConfigError(f"{place}.eventID={_shown(event_id)}: must be a shard's ID, a colon and a sequence number")
-    return shard_id
+        raise ConfigError(
+            f"{_name(place)}.eventID={_shown(event_id)}: must be a shard's ID, a colon and a sequence number"
+        )
+    return EventOrigin(
+        shard_id, stream_of(text_of(record, "eventSourceARN", place, "eventSourceARN"), place, "eventSourceARN")
+    )
 
 
-def _data(text: str, place: str) -> bytes:
-    try:
-        return binascii.a2b_base64(text, strict_mode=True)
-    except (binascii.Error, ValueError):  # ValueError: it is not ASCII
-        raise ConfigError(f"{place}: {len(text)} characters that are not base64") from None
+@lru_cache(maxsize=16)  # all records of an event have the same one
+def _stream_name(arn: str) -> str | None:
+    """Return the name of the stream in an ARN, or None if it is not the ARN of a stream or of a consumer."""
+    parts = arn.split(":", 5)
+    kind, _, name = parts[-1].partition("/")
+    is_stream = len(parts) == 6 and parts[0] == "arn" and parts[2] == "kinesis" and kind == "stream"
+    return name.partition("/")[0] or None if is_stream else None
 
 
-def _text(mapping: Mapping[str, Any], field: str, place: str) -> str:
-    value = mapping.get(field)
-    if not isinstance(value, str):
-        raise ConfigError(f"{place}.{field}: {_state(value)}: must be text")
-    return value
+def _wrong(place: str | int, path: str, value: object, expected: str) -> ConfigError:
+    return ConfigError(f"{_name(place)}.{path}: {_state(value)}: must be {expected}")
+
+
+def _name(place: str | int) -> str:
+    return f"Records[{place}]" if isinstance(place, int) else place
 
 
 def _state(value: object) -> str:

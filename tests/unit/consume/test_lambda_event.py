@@ -56,7 +56,7 @@ def test_checkpoint_is_refused_with_the_way_that_works() -> None:
     ],
 )
 def test_stream_is_that_of_the_arn_of_a_stream_or_of_a_consumer(arn: str) -> None:
-    assert stream_of(arn, "arn") == "lambda-stream"
+    assert stream_of(arn, "event", "arn") == "lambda-stream"
 
 
 REMOVED = object()
@@ -75,8 +75,16 @@ SECRET = "c2VjcmV0LXBheWxvYWQ"  # "secret-payload" without its padding
         ("kinesis.data", "eA==\n", "Records[2].kinesis.data: 5 characters that are not base64"),
         ("kinesis.sequenceNumber", REMOVED, "Records[2].kinesis.sequenceNumber: missing: must be text"),
         ("kinesis.sequenceNumber", 7, "Records[2].kinesis.sequenceNumber: of type int: must be text"),
-        ("kinesis.sequenceNumber", "7x", "Records[2].kinesis.sequenceNumber='7x': must be decimal text"),
-        ("kinesis.sequenceNumber", "٣", "Records[2].kinesis.sequenceNumber='٣': must be decimal text"),
+        (
+            "kinesis.sequenceNumber",
+            "7x",
+            "Records[2].kinesis.sequenceNumber='7x': must be decimal text of at most 129 digits",
+        ),
+        (
+            "kinesis.sequenceNumber",
+            "٣",
+            "Records[2].kinesis.sequenceNumber='٣': must be decimal text of at most 129 digits",
+        ),
         (
             "kinesis.approximateArrivalTimestamp",
             "2018",
@@ -86,6 +94,11 @@ SECRET = "c2VjcmV0LXBheWxvYWQ"  # "secret-payload" without its padding
             "kinesis.approximateArrivalTimestamp",
             float("nan"),
             "Records[2].kinesis.approximateArrivalTimestamp: of type float: must be seconds since 1970, as a number",
+        ),
+        (
+            "kinesis.approximateArrivalTimestamp",
+            10**400,
+            "Records[2].kinesis.approximateArrivalTimestamp: of type int: must be seconds since 1970, as a number",
         ),
         (
             "kinesis.approximateArrivalTimestamp",
@@ -117,7 +130,7 @@ def test_invalid_field_is_named(field: str, value: Any, said: str) -> None:
     else:
         inner[last] = value
     with pytest.raises(ConfigError) as raised:
-        received(one, "Records[2]")
+        received(one, 2)
     assert str(raised.value) == said
     assert raised.value.__cause__ is None
     assert "secret" not in repr(raised.value)
@@ -135,7 +148,7 @@ def test_invalid_field_is_named(field: str, value: Any, said: str) -> None:
 )
 def test_record_of_another_service_is_refused_with_its_name(one: dict[str, Any], source: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        received(one, "Records[0]")
+        received(one, 0)
     assert str(raised.value) == (
         f"Records[0].kinesis: missing: this is not a record of a Kinesis stream (eventSource='{source}')"
     )
