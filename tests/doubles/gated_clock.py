@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 
 GRACE = 0.25
 """Seconds after the end of a stop at which a timer fires that became due during it. Responses are read first."""
@@ -112,39 +112,49 @@ class GatedClock:
                 return
 
     def timeout(self, seconds: float) -> AbstractAsyncContextManager[object]:
-        return self._timeout(seconds)
+        return _GatedTimeout(self._gate, seconds)
 
-    @asynccontextmanager
-    async def _timeout(self, seconds: float) -> AsyncIterator[None]:
-        loop, gate = self._loop, self._gate
-        lag, over = gate.lag, False
-        timer: asyncio.TimerHandle | None = None
-        async with asyncio.timeout(None) as timeout:
 
-            def fire() -> None:
-                nonlocal lag
-                late, lag = gate.lag - lag, gate.lag
-                if gate.closed:
-                    gate.when_open(partial(again_after_stop, late))
-                elif late > 0:
-                    again(late)
-                else:
-                    timeout.reschedule(loop.time())
+class _GatedTimeout:
+    """A timeout that fires while its gate is open. Time for which timers stand still does not count."""
 
-            def again_after_stop(late: float) -> None:
-                nonlocal lag
-                lag = gate.lag
-                again(max(late, GRACE))
+    __slots__ = ("_gate", "_lag", "_loop", "_over", "_seconds", "_timeout", "_timer")
 
-            def again(delay: float) -> None:
-                nonlocal timer
-                if not over:
-                    timer = loop.call_later(delay, fire)
+    def __init__(self, gate: Gate, seconds: float) -> None:
+        self._gate = gate
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._lag = gate.lag
+        self._over = False
+        self._timeout = asyncio.timeout(None)
+        self._timer: asyncio.TimerHandle | None = None
 
-            again(max(seconds, 1e-6))
-            try:
-                yield
-            finally:
-                over = True
-                if timer is not None:
-                    timer.cancel()
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+        self._again(max(self._seconds, 1e-6))
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._timeout.__aexit__(kind, error, trace)
+
+    def _again(self, delay: float) -> None:
+        if not self._over:
+            self._timer = self._loop.call_later(delay, self._fire)
+
+    def _fire(self) -> None:
+        gate = self._gate
+        late, self._lag = gate.lag - self._lag, gate.lag
+        if gate.closed:
+            gate.when_open(lambda: self._again_after_stop(late))
+        elif late > 0:
+            self._again(late)
+        else:
+            self._timeout.reschedule(self._loop.time())
+
+    def _again_after_stop(self, late: float) -> None:
+        self._lag = self._gate.lag
+        self._again(max(late, GRACE))

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tests.doubles.simulated_table import FINE, SimulatedTable, Weather
+from tests.doubles.simulated_table import FINE, REQUEST_TIMEOUT, SimulatedTable, Weather
 from tests.doubles.virtual_loop import VirtualLoop, simulate
 from tests.simulation.fleet_log import FleetLog
 from tests.simulation.fleet_process import Habits, KinstreamProcess, Process, World, track_tasks
@@ -38,7 +38,7 @@ MAX_KCL_SKEW = 20.0
 FAULTS = [
     "stop", "suspend", "block", "kill", "kill_leader", "stop_leader", "restart", "join", "leave", "leave_leader",
     "storm", "deploy", "redeploy", "cut", "outage", "throttle_reads", "throttle_writes", "no_index", "stale_index", "lying",
-    "slow", "die_at_end", "clean_parents", "twin",
+    "slow", "die_at_end", "clean_parents", "twin", "delete_row", "delete_table",
 ]  # fmt: skip
 
 
@@ -95,11 +95,11 @@ class FleetPlan:
 UPGRADE = "CLIENT_VERSION_UPGRADE_FROM_2X"
 
 
-def draw(seed: int, **fixed: Any) -> FleetPlan:
-    """Return the plan of a seed; `fixed` members are not drawn."""
+def draw(seed: int, *, large: bool = False, **fixed: Any) -> FleetPlan:
+    """Return the plan of a seed: of 2 to 12 workers, or of 13 to 50 if `large`. `fixed` members are not drawn."""
     chance = random.Random(seed * 6271 + 11)
     pick = chance.choice
-    workers = pick([2, 2, 3, 3, 4, 5, 6, 8, 12])
+    workers = pick([13, 16, 20, 25, 32, 40, 50] if large else [2, 2, 3, 3, 4, 5, 6, 8, 12])
     failover = pick([2.0, 3.0, 10.0, 10.0])
     work = pick([(0.0, 0.01), (0.01, 0.3), (0.1, 2.0)])
     plan = FleetPlan(
@@ -148,6 +148,7 @@ class FleetStory:
         moves_at_rest: Changes of owners at rest.
         leader: The leader at rest.
         most_moves: Maximum number of changes of the reader of one shard during a single fault.
+        longest_gap: Maximum seconds without a reader of one shard after the last fault.
     """
 
     plan: FleetPlan
@@ -163,6 +164,7 @@ class FleetStory:
     counts: dict[str, int] = field(default_factory=dict)
     leader: str | None = None
     most_moves: int = 0
+    longest_gap: float = 0.0
 
 
 def live(plan: FleetPlan) -> FleetStory:
@@ -443,6 +445,27 @@ class FleetLife:
             if lease.checkpoint.ended and all((RowKind.LEASE, child) in self.table.rows for child in children):
                 self.table.put((RowKind.LEASE, lease.key), None)
 
+    async def fault_delete_row(self) -> None:
+        """Delete an unfinished lease, and write it again without an owner, as an operator may."""
+        rows = [row for row in self.table.leases() if not lease_of(row).checkpoint.ended]
+        if rows:
+            row = self.random.choice(rows)
+            place = RowKind.LEASE, row.key
+            self.log.forgive(row.key)
+            self.table.put(place, None)
+            await asyncio.sleep(self.lasting(0, 2))
+            if place not in self.table.rows:
+                values = {
+                    name: row.values[name] for name in row.values if name not in ("leaseOwner", "checkpointOwner")
+                }
+                self.table.put(place, Row(RowKind.LEASE, row.key, values))
+
+    async def fault_delete_table(self) -> None:
+        """Delete the table, and restore it as it was at that moment."""
+        self.table.exists = False
+        await asyncio.sleep(self.lasting(0, 2))
+        self.table.exists = True
+
     # The end.
 
     def leases(self) -> list[Lease]:
@@ -510,8 +533,24 @@ class FleetLife:
         moved = self.story.moves_at_rest > allowed or (not allowed and not self.at_rest())
         if self.story.settled_at is not None and ours and moved:
             self.log.violation("moves do not end", f"{self.story.moves_at_rest} moves at rest, {self.counts()}")
+        self.judge_gaps()
         self.story.counts = self.counts()
         self.story.leader = None if leader is None else leader.worker_id
+
+    def judge_gaps(self) -> None:
+        """Judge for how long shards had no reader after the last fault.
+
+        A worker of a fleet of our own workers has two failovers, as after the death of the leader. Before that, it may wait for
+        a request, or for a retry, that began during the last fault.
+        """
+        if self.plan.kcl:  # a leader of the KCL has its own times
+            return
+        limit = 2 * self.plan.failover + REQUEST_TIMEOUT + 0.5
+        for gap in self.log.gaps:
+            seconds = gap.end - max(gap.start, self.story.quiet_at)
+            self.story.longest_gap = max(self.story.longest_gap, seconds)
+            if seconds > limit and gap.shard_id not in self.log.forgiven:
+                self.log.violation("no reader for too long", f"{gap.shard_id} for {seconds:.3f} s: {gap.cause}")
 
     async def finish(self) -> None:
         """Write no more records, wait until all are completed, and stop all processes in good order."""

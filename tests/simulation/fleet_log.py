@@ -78,6 +78,10 @@ class FleetLog:
         gaps: Times without an owner.
         moves: Changes of the reader of each shard: time, reader before, reader after.
         counts: Numbers for the table of figures.
+        forgiven: Shards that are not judged any more, since an operator has deleted their rows.
+        foreign: Worker ids of models of KCL workers.
+        stopped: Processes that do not run now.
+        trace: Events, as text.
     """
 
     table: SimulatedTable
@@ -99,7 +103,7 @@ class FleetLog:
         self._readers: dict[str, str] = {}
         self._handoffs: dict[str, float] = {}
         self._uncovered: dict[str, tuple[float, str]] = {}
-        self._unruled: set[str] = set()
+        self.forgiven: set[str] = set()
         self.foreign: set[str] = set()
         self.stopped: set[str] = set()
         self.trace: list[str] = []
@@ -115,7 +119,7 @@ class FleetLog:
 
     def forgive(self, shard_id: str) -> None:
         """Stop judging a shard, since an operator deletes its row."""
-        self._unruled.add(shard_id)
+        self.forgiven.add(shard_id)
 
     def done(self, shard_id: str) -> int:
         """Return the number of first records that were completed."""
@@ -153,7 +157,7 @@ class FleetLog:
 
     def _judge_checkpoint(self, change: Applied, before: Lease | None, after: Lease) -> None:
         key, shard = after.key, self.stream.shards[after.shard_id]
-        if key in self._unruled:
+        if key in self.forgiven:
             return
         if after.checkpoint.ended and shard.closed is None:
             self.violation("SHARD_END of an open shard", f"{key} by {change.process}")
@@ -190,7 +194,7 @@ class FleetLog:
             if former is not None and not after.checkpoint.ended:
                 self.moves[key].append((self._loop.time(), former, new))
             self._readers[key] = new
-        if old == new or old is None or self.steals or key in self._unruled or change.worker_id == old:
+        if old == new or old is None or self.steals or key in self.forgiven or change.worker_id == old:
             return
         holder = self._holders.get(key)
         if holder is None or holder in self.stopped:
@@ -211,14 +215,14 @@ class FleetLog:
     def granted(self, turn: Turn, start: int) -> None:
         key = turn.shard_id
         self.note(f"{turn.process} is granted {key} from record {start}")
-        if key not in self._unruled and start > self._done[key]:
+        if key not in self.forgiven and start > self._done[key]:
             self.violation("records are skipped", f"{key}: starts at {start} of {self._done[key]} by {turn.process}")
         self.turns[key].append(turn)
         self._covered(key)
 
     def resumed(self, turn: Turn) -> None:
-        """Note that a stopped process runs again, and that its lease has not expired."""
-        if turn.ended is None and self._valid(turn.process, turn.shard_id):
+        """Note that a stopped process runs again. It reads on if its lease has not expired, a KCL until a write is refused."""
+        if turn.ended is None and (turn.foreign or self._valid(turn.process, turn.shard_id)):
             self._covered(turn.shard_id)
 
     def _covered(self, key: str) -> None:
@@ -230,7 +234,7 @@ class FleetLog:
         """Judge the beginning of a batch."""
         key, now = turn.shard_id, self._loop.time()
         self.counts["batches"] += 1
-        if key in self._unruled:
+        if key in self.forgiven:
             return
         if turn.began is None:
             turn.began = now
@@ -276,7 +280,7 @@ class FleetLog:
 
     def _judge_parent(self, turn: Turn, parent: str) -> None:
         shard = self.stream.shards[parent]
-        if parent in self._unruled:
+        if parent in self.forgiven:
             return
         if shard.closed is None or self._done[parent] < shard.records(shard.closed):
             self.violation("a child was read before its parent", f"{turn.shard_id} by {turn.process}")
@@ -329,7 +333,7 @@ class FleetLog:
 
     def uncovered(self) -> dict[str, tuple[float, str]]:
         """Return the shards that no worker reads now: since when, and the cause."""
-        return {key: since for key, since in self._uncovered.items() if key not in self._unruled}
+        return {key: since for key, since in self._uncovered.items() if key not in self.forgiven}
 
 
 def _text(lease: Lease | None) -> str:

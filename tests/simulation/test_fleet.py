@@ -47,6 +47,11 @@ def test_no_record_is_lost_and_no_shard_has_two_readers_whatever_happens() -> No
 
 
 @pytest.mark.timeout(120 + 4 * SEEDS)
+def test_fleets_of_up_to_50_workers_lose_no_record_whatever_happens() -> None:
+    lives("fleets of 13 to 50 workers", FLEETS // 10, large=True)
+
+
+@pytest.mark.timeout(120 + 4 * SEEDS)
 def test_a_table_that_lies_about_writes_harms_nothing() -> None:
     lives("fleets, lying table", FLEETS // 5, weather="lying", faults=("lying", "stop", "lying", "cut"))
 

@@ -14,6 +14,7 @@ from tests.doubles.gated_clock import GRACE, Gate, GatedClock
 from tests.doubles.simulated_table import FINE, SimulatedTable, TableClient, Weather
 from tests.doubles.virtual_loop import simulate
 from tests.simulation.fleet_life import FleetLife, draw, live
+from tests.simulation.fleet_log import Turn
 from tests.simulation.sharded_stream import ShardedStream
 
 from kinstream.consume.lease.row import Condition, Put, RowKind, Update, Write
@@ -209,6 +210,24 @@ def test_a_worker_that_is_stopped_while_it_begins_ends_soon_and_gets_no_shard() 
         await asyncio.sleep(30)
         assert not life.log.violations
         assert not any(f"{second.name} wrote" in line for line in life.log.trace)
+
+    simulate(program)
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_a_stopped_kcl_worker_reads_on_with_an_expired_lease_and_a_kinstream_worker_does_not(foreign: bool) -> None:
+    async def program() -> None:
+        log = FleetLife(replace(draw(0), shards=1, failover=10.0)).log
+        (shard_id,) = log.stream.shards
+        row = Put({"leaseCounter": 1, "leaseOwner": "w", "checkpoint": "TRIM_HORIZON"})
+        log.table.apply(Write(RowKind.LEASE, shard_id, row), "w", "w", 0.0)
+        turn = Turn("w", "w", shard_id, 0.0, foreign)
+        log.granted(turn, 0)
+        log.uncover(turn, "stopped")
+        assert list(log.uncovered()) == [shard_id]
+        await asyncio.sleep(11)
+        log.resumed(turn)
+        assert list(log.uncovered()) == ([] if foreign else [shard_id])
 
     simulate(program)
 
