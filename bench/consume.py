@@ -80,6 +80,12 @@ KCL_VERSION = "3.5.1"
 KCL = Peer(f"KCL {KCL_VERSION}", "flow_java.py", (), "java")
 KCL_RS = Peer("kcl-rs", "flow_kcl_rs.py", ("kcl-rs==0.1.4",))
 
+NOTE = (
+    "The KCL and kcl-rs poll each shard five times a second, the others as often as they can. Both are one process, the KCL "
+    f"measured after {JVM_WARM_UP:.0f} s, in a window of {JVM_SECONDS:.0f} s for each round, and have their leases in a DynamoDB "
+    "(moto)."
+)
+
 WAYS = ("get_records", "batches", "run", "async for")
 DEAGGREGATING_WAYS = ("batches deaggregated", "run deaggregated", "async for deaggregated")
 
@@ -266,6 +272,7 @@ def main() -> int:
         "aggregates_in_a_page": canned.AGGREGATES_IN_A_PAGE,
         "shards": SHARDS,
         "limits": LIMITS,
+        "note": NOTE,
         "fan_out": f"{options.megabytes} MB on one TLS stream, {canned.EVENT_RECORDS} records of 1 KiB an event",
     }
     said = report(rounds, results, ratios, method)

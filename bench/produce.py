@@ -24,7 +24,6 @@ from typing import Any
 from bench import canned, java_build, picture, readme, tables
 from bench.ground import BENCH, NotPossible, alone, endpoint
 from bench.rounds import (
-    CREATED,
     LIMITS,
     Case,
     Peer,
@@ -58,6 +57,11 @@ JVM_WARM_UP, JVM_SECONDS = 20.0, 3.0
 """A JVM compiles while it runs: with half of this warm-up its figures are up to three times as high."""
 KINSTREAM = Peer("kinstream", "flow_kinstream.py", ("-e", str(BENCH.parent), "uvloop"))
 
+NOTE = (
+    "The clock includes all that a client makes of the bytes and the key of a record, such as a dict or a `Record`. The KPL is "
+    f"one process, measured after {JVM_WARM_UP:.0f} s, in a window of {JVM_SECONDS:.0f} s for each round. It and aiokpl do not "
+    "verify the certificate of the endpoint. async-kinesis is without its throttling."
+)
 PUT, AGGREGATED = "put", "aggregated put"
 PURE_WIRE = {100: "json", 1024: "cbor"}
 """Format in which pure Python is measured: the faster one for each size."""
@@ -220,7 +224,7 @@ def main() -> int:
         else "32,000, or 1,000 a shard where they are aggregated",
         "shards": SHARDS,
         "limits": LIMITS,
-        "created": CREATED,
+        "note": NOTE,
     }
     said = report(rounds, results, ratios, method)
     if not (options.quick or options.only):

@@ -84,7 +84,7 @@ def _method(report: dict[str, Any], command: str) -> str:
     versions = ", ".join(f"{client} {version}" for client, version in report["versions"].items())
     return paragraph(
         f"{measured_on(report, command)} {method['rounds']} rounds of {method['seconds']} s for each row. "
-        f"{method.get('created', '')} {method.get('remark', '')} Versions: {versions}."
+        f"{method['note']} Versions: {versions}."
     )
 
 

@@ -19,9 +19,6 @@ from bench.ground import BENCH, Endpoint, NotPossible, environment, processor, r
 
 OURS = "kinstream"
 LIMITS = "on, with bounds that one process does not reach"
-CREATED = (
-    "The clock includes all that a client makes of the bytes and the key of a record, such as a dict or a `Record`."
-)
 GROWTH_SECONDS = 4.0
 """Long enough for the aggregates of 1,000 shards to fill several times."""
 

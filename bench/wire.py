@@ -23,6 +23,7 @@ from typing import Any
 
 import picture
 from canned import requests, shard_iterator
+from figures import with_range
 from ground import BENCH, Endpoint, NotPossible, alone, endpoint, environment, processor, run_peer
 
 
@@ -173,9 +174,9 @@ def _benchmark(options: argparse.Namespace) -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3, help="rounds to take the median of (default 3)")
+    parser.add_argument("--runs", type=int, default=5, help="rounds to take the median of (default 5)")
     parser.add_argument(
-        "--seconds", type=float, default=1.5, help="measured seconds of a client in a cell (default 1.5)"
+        "--seconds", type=float, default=0.8, help="measured seconds of a client in a cell (default 0.8)"
     )
     parser.add_argument("--page", type=int, default=500, help="records in a page of get_records (default 500)")
     parser.add_argument("--quick", action="store_true", help="one short round, to see that everything works")
@@ -285,16 +286,15 @@ def _print_figures(results: Results) -> None:
     print(
         "CPU seconds of the client for a million records, and thousand records a second, median (lowest to highest)\n"
     )
-    print(f"{'':24}  {'':30}  {'CPU s/M':>8}  {'':15}  {'k rec/s':>8}  {'endpoint busy':>13}")
+    print(f"{'':24}  {'':30}  {'CPU s/M':>22}  {'k rec/s':>8}  {'endpoint busy':>13}")
     previous = None
     for row, measured in results.items():
         if previous not in (None, row.case):
             print()
         name = "" if row.case == previous else str(row.case)
         previous = row.case
-        spread = f"({min(measured.cpu):.2f} to {max(measured.cpu):.2f})"
         rate, busy = statistics.median(measured.rate), statistics.median(measured.endpoint_busy)
-        print(f"{name:24}  {row.label:30}  {measured.figure:8.2f}  {spread:15}  {rate:8.0f}  {busy:13.0%}")
+        print(f"{name:24}  {row.label:30}  {with_range(measured.cpu):>22}  {rate:8.0f}  {busy:13.0%}")
 
 
 def _print_ratios(ratios: Iterable[Ratio]) -> None:
