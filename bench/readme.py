@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import statistics
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -129,7 +130,10 @@ def latency() -> str:
         ]
         if row["client"] == "kinstream":
             figures = [f"**{figure}**" for figure in figures]
-        (producers if row["writes"] else consumers).append(f"| {row['client']}: {row['way']} | {' | '.join(figures)} |")
+        label = f"{row['client']}: {row['way']}"
+        if (rate := statistics.median(row["records_per_second"])) < 0.9 * method["records_per_second"]:
+            label += f", only {rate:.0f} records/s"
+        (producers if row["writes"] else consumers).append(f"| {label} | {' | '.join(figures)} |")
     left_out = "".join(f" Not measured: {label}: {reason}." for label, reason in report["left_out"].items())
     text = paragraph(
         "Latency from the put of a record to the handler, with the defaults of each client, "
