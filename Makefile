@@ -1,6 +1,6 @@
 # Every command sets up what it needs; nothing is done by hand.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-fleet flights-year bulk-loads outages test check coverage sanitize test-all dist changelog soak-local fuzz-local simulate soak-produce interop bench-wire bench-produce bench-consume bench-latency bench-tables bench-handover bench-lambda fleet-figures compare-servers clean
+.PHONY: help demo demo-fleet flights-year bulk-loads outages test check coverage sanitize test-all dist changelog soak-local fuzz-local simulate soak-produce interop bench-wire bench-produce bench-consume bench-arrow bench-latency bench-tables bench-handover bench-lambda fleet-figures compare-servers clean
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3.15 python3 python,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 BIN := .venv/bin
@@ -102,6 +102,9 @@ bench-produce: .venv/.dev ## CPU time of a producer per million records, compare
 bench-consume: .venv/.dev ## CPU time of a consumer per million records, also by fan-out, compared with other clients, then by number of shards (ARGS=--all: all rows)
 	$(BIN)/python -m bench.consume $(ARGS)
 	$(BIN)/python -m bench.consume --growth
+
+bench-arrow: .venv/.dev ## rows a second from a response to an Arrow record batch, compared with boto3
+	$(BIN)/python -m bench.arrow
 
 bench-latency: .venv/.dev ## latency, time to the first record and idle cost of consumers and producers, compared with other clients
 	$(BIN)/python -m bench.latency

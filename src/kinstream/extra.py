@@ -1,4 +1,4 @@
-"""Check that the extra `kinstream[local]` is installed, for `kinstream.local` and `kinstream demo`."""
+"""Checks that an extra is installed, such as `kinstream[local]` for `kinstream.local` and `kinstream demo`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,18 @@ MODULES = frozenset({"cryptography", "h11", "h2", "hpack", "hypercorn", "hyperfr
 
 
 class ExtraMissing(ModuleNotFoundError):
-    """A module of `kinstream[local]` is not installed."""
+    """A module of an extra, such as `kinstream[local]`, is not installed."""
+
+
+def missing_extra(what: str, module: str, extra: str) -> ExtraMissing:
+    """Return the error for a module that is not installed.
+
+    Args:
+        what: Part of kinstream that needs it.
+        module: The module.
+        extra: The extra that installs it.
+    """
+    return ExtraMissing(f"{what} needs {module}, which is not installed: pip install 'kinstream[{extra}]'", name=module)
 
 
 @contextmanager
@@ -30,6 +41,4 @@ def needs_local(what: str) -> Iterator[None]:
         installed = error.name is not None and error.name.partition(".")[0] in MODULES
         if isinstance(error, ExtraMissing) or not installed:
             raise
-        raise ExtraMissing(
-            f"{what} needs {error.name}, which is not installed: pip install 'kinstream[local]'", name=error.name
-        ) from error
+        raise missing_extra(what, str(error.name), "local") from error

@@ -77,6 +77,7 @@ PURE = {
     "consume.fleet.balance", "consume.fleet.claim", "consume.fleet.leader", "consume.fleet.mode", "consume.fleet.shard_sync",
     "consume.fleet.streams",
     "consume.fleet.view",
+    "consume.deliver.arrow",
     "consume.deliver.record_batch", "consume.fetch.fetcher", "consume.fetch.page_size", "consume.fetch.polling_pace",
     "consume.fetch.position", "consume.fetch.subscribing_pace", "consume.lease.changes", "consume.lease.lease",
     "consume.lease.kcl_tables", "consume.lease.row", "consume.ranges.bounds", "consume.ranges.tail",

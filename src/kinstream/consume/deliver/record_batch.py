@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterator, Sequence
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
+from kinstream.consume.deliver.arrow import arrow_batch
 from kinstream.record import ReceivedRecord
+
+if TYPE_CHECKING:
+    import pyarrow
 
 
 class RecordBatch(Sequence[ReceivedRecord[bytes]]):
@@ -52,3 +56,22 @@ class RecordBatch(Sequence[ReceivedRecord[bytes]]):
     def checkpoint(self) -> Awaitable[None]:
         """Mark these records and all before them in the shard as completed, as `ReceivedRecord.checkpoint`."""
         return self._records[-1].checkpoint()
+
+    def to_arrow(self) -> pyarrow.RecordBatch:
+        """Return the records as an Apache Arrow record batch, for Polars, DuckDB, pandas and others.
+
+        The columns are, in this order: partitionKey (string, null if the record was put without a key), data (binary), stream
+        (string), shardId (string, as `shard_id`), sequenceNumber (string), approximateArrivalTimestamp (timestamp[us, UTC]) and
+        subsequenceNumber (int32, null if the record was not aggregated).
+
+        Raises:
+            ModuleNotFoundError: pyarrow is not installed: pip install 'kinstream[arrow]'.
+
+        Example:
+            >>> from kinstream import ReceivedRecord, RecordBatch
+            >>> record = ReceivedRecord(b"21.5", "495", 1_800_000_000.5, "sensor-7")
+            >>> batch = RecordBatch([record], "shardId-000000000000", 0, stream_name="events")
+            >>> batch.to_arrow().to_pylist()[0]["partitionKey"]
+            'sensor-7'
+        """
+        return arrow_batch(self)
