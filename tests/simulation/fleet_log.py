@@ -103,6 +103,7 @@ class FleetLog:
         self._readers: dict[str, str] = {}
         self._handoffs: dict[str, float] = {}
         self._uncovered: dict[str, tuple[float, str]] = {}
+        self._announced: dict[str, tuple[str, float]] = {}
         self.forgiven: set[str] = set()
         self.foreign: set[str] = set()
         self.stopped: set[str] = set()
@@ -130,6 +131,11 @@ class FleetLog:
     def _applied(self, change: Applied) -> None:
         if change.write.kind is not RowKind.LEASE:
             self.note(f"{change.process} wrote {change.write.kind.value} {change.write.key}")
+            if (
+                change.write.kind is RowKind.WORKER
+                and self._announced.get(change.worker_id, ("",))[0] != change.process
+            ):
+                self._announced[change.worker_id] = change.process, self._loop.time()
             extras = None if change.after is None else change.after.values.get(EXTRAS)
             if change.write.kind is RowKind.WORKER and isinstance(extras, dict) and extras.get("ended"):
                 self.stopped.add(change.process)
@@ -258,8 +264,17 @@ class FleetLog:
                 and not other.foreign
                 and (other.revoked is None or now - other.revoked < self.handoff_timeout)
                 and self._valid(other.process, key)
+                and not self._replaced(other)
             ):
                 self.violation("two workers deliver one shard", f"{key} by {turn.process} and {other.process}")
+
+    def _replaced(self, turn: Turn) -> bool:
+        """Return True if a newer process has the worker id of a turn, so that this worker may give the shard to another one.
+
+        The older process notices it with its next announcement, which may fail once.
+        """
+        process, since = self._announced.get(turn.worker_id, (turn.process, 0.0))
+        return process != turn.process and self._loop.time() - since < 2 * self.failover + 2
 
     def _judge_twins(self, turn: Turn) -> None:
         """Two processes with one worker id may both read a shard until their first renewals."""

@@ -232,6 +232,37 @@ def test_a_stopped_kcl_worker_reads_on_with_an_expired_lease_and_a_kinstream_wor
     simulate(program)
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_two_readers_of_a_shard_are_found_unless_a_newer_process_gives_away_the_leases_of_its_id(
+    replaced: bool,
+) -> None:
+    async def program() -> None:
+        log = FleetLife(replace(draw(0), shards=1, failover=10.0, rate=1.0)).log
+        (shard_id,) = log.stream.shards
+
+        def write(process: str, worker_id: str, counter: int, owner: str) -> None:
+            row = Put({"leaseCounter": counter, "leaseOwner": owner, "checkpoint": "TRIM_HORIZON"})
+            log.table.apply(Write(RowKind.LEASE, shard_id, row), process, worker_id, asyncio.get_running_loop().time())
+
+        def read(process: str, worker_id: str) -> None:
+            turn = Turn(process, worker_id, shard_id, asyncio.get_running_loop().time())
+            log.granted(turn, 0)
+            log.begun(turn, 0)
+
+        write("old", "a", 1, "a")
+        read("old", "a")
+        await asyncio.sleep(1)
+        if replaced:
+            log.table.apply(Write(RowKind.WORKER, "a", Put({"lut": 1})), "new", "a", 1.0)
+        write("new", "a", 2, "b")
+        write("b", "b", 3, "b")
+        read("b", "b")
+        found = {violation.split(": ")[1] for violation in log.violations}
+        assert found == (set() if replaced else {"two workers deliver one shard"})
+
+    simulate(program)
+
+
 def test_a_broken_rule_is_found() -> None:
     story = live(replace(draw(1), faults=(), reshards=0, weather="fine"))
     log = story.log
