@@ -211,13 +211,14 @@ class DiscoveryFailed(Event, frozen=True):
 
 
 class CheckpointFailed(Event, frozen=True):
-    """The lease store failed to write a checkpoint, or to take or list leases. The operation is retried.
+    """An operation of the lease store failed. It is retried.
 
     Attributes:
-        shard_id: ID of the shard, or "" if listing the leases of all shards failed.
+        shard_id: ID of the shard, or "" if the operation is not about the shard that this worker reads.
         error: The error of the store.
-        operation: The operation that failed: "checkpoint", "lease" (renewing the lease of the shard) or "leases" (listing the
-            leases of all shards).
+        operation: The operation that failed: "checkpoint" or "lease" (renewing the lease of the shard). Without a shard: "open"
+            (opening or creating the table of leases), "leases" (reading it), "worker" (announcing this worker), "leader" (writing
+            the lock of the leader), "assign" (creating, taking or assigning leases) or "shards" (finding shards without a lease).
     """
 
     shard_id: str

@@ -470,12 +470,14 @@ class FleetStatus(msgspec.Struct, frozen=True):
     Attributes:
         worker_id: ID of this worker.
         mode: "3X" (one table), "3X_TABLES" (three tables), "UPGRADE_FROM_2X" or "2X": the protocol of the application's workers.
+            "UNDECIDED" while a KCL worker creates the application, "UNKNOWN" until the leases were read.
         leader: ID of the worker that assigns leases. None: none is known, or the mode has none.
         owners: IDs of the shards that each worker holds, by the worker's ID. Completed shards are left out.
         handoffs: Handoffs in progress.
         unowned: Seconds for which no worker has held a shard, by the shard's ID.
         notes: Facts that limit this view, such as members of the Kinesis Client Library that publish no metrics.
         last_scan: Seconds since the leases were last read completely. None: not yet.
+        last_error: Last error of the lease store while it fails. None: it works.
     """
 
     worker_id: str
@@ -486,6 +488,7 @@ class FleetStatus(msgspec.Struct, frozen=True):
     unowned: dict[str, float]
     notes: list[str]
     last_scan: float | None
+    last_error: str | None = None
 
 
 class ConsumerStatus(list[ShardStatus]):

@@ -322,7 +322,7 @@ def test_store_that_is_locked_for_less_than_the_failover_interval_costs_no_lease
     with caplog.at_level(logging.INFO, "kinstream"):
         during, statistics = simulate(story)
     seen = Seen(caplog)
-    failed = ["writing the checkpoint of", "renewing the lease of", "reading the leases"]
+    failed = ["writing the checkpoint of", "renewing the lease of", "writing the leader's lock"]
     for operation in failed:
         (warning,) = [line for line in seen.warnings if operation in line]
         assert "database is locked" in warning
@@ -378,9 +378,9 @@ def test_store_that_cannot_be_written_at_first(caplog: pytest.LogCaptureFixture)
         simulate(story)
     seen = Seen(caplog)
     (warning,) = seen.warnings
-    assert "reading the leases failed" in warning
+    assert "announcing this worker failed" in warning
     (info,) = seen.infos
-    assert "reading the leases works again" in info
+    assert "announcing this worker works again" in info
 
 
 @pytest.mark.parametrize("then", ["stop", "skip", "letter"])

@@ -56,10 +56,20 @@ _KINDS = {
     "list": "listing the shards",
     "checkpoint": "writing the checkpoint of",
     "lease": "renewing the lease of",
-    "leases": "reading the leases",
+    "table": "",
     "handler": "the handler of records of",
     "stalled": "reading",
 }
+
+_OPERATIONS = {
+    "open": "opening the table of leases",
+    "leases": "reading the leases",
+    "worker": "announcing this worker",
+    "leader": "writing the leader's lock",
+    "assign": "writing leases",
+    "shards": "finding shards without a lease",
+}
+"""Operations on the table of leases, by `CheckpointFailed.operation`. Those that fail share a line."""
 
 _LEVELS = {"aggregates dropped": logging.INFO}  # ordinary after a reshard; other final failures: WARNING
 
@@ -190,8 +200,15 @@ class Reporter:
         for kind in kinds:
             report = self._failures.succeeded(kind, now, place)
             if report is not None:
-                what = f"{_KINDS[kind]} {_names(report.places)}".rstrip()
+                what = _operation(kind, report)
                 _log.info("%s: %s works again after %s", self._name, what, report.extent)
+
+    def recovered(self, shard_id: str, operation: str) -> None:
+        """Note that an operation of the lease store works again, by `CheckpointFailed.operation`."""
+        if operation in _OPERATIONS:
+            self.succeeded(_OPERATIONS[operation], "table")
+        else:
+            self.succeeded(shard_id, operation)
 
     def left(self, shard_id: str) -> None:
         """Remove the failures of a shard that is no longer read."""
@@ -304,8 +321,8 @@ class Reporter:
             self._report("stalled", f"no progress for {event.seconds:.0f} s", event.shard_id, then)
 
     def _store_failed(self, event: CheckpointFailed) -> None:
-        if event.operation == "leases":
-            self._failed("leases", event.error, "", "it is retried")
+        if event.operation in _OPERATIONS:
+            self._failed("table", event.error, _OPERATIONS[event.operation], "it is retried")
         elif event.operation == "lease":
             self._failed("lease", event.error, event.shard_id, "it is retried until the lease expires")
         else:
@@ -324,7 +341,7 @@ class Reporter:
             self._log_failure(kind, report)
 
     def _log_failure(self, kind: str, report: Report) -> None:
-        operation = f"{_KINDS[kind]} {_names(report.places)}".rstrip()
+        operation = _operation(kind, report)
         cause, then = self._texts[kind]
         _log.warning("%s: %s %s: %s; %s", self._name, operation, report.failed, cause, then)
 
@@ -335,6 +352,11 @@ _OUTCOMES = {
     "dead-lettered": "it is dead-lettered, and reading continues",
     "dead letter refused": "the dead letter failed too, the shard stops there, and reading ends",
 }
+
+
+def _operation(kind: str, report: Report) -> str:
+    places = " and ".join(report.places) if kind == "table" else _names(report.places)
+    return f"{_KINDS[kind]} {places}".strip()
 
 
 def _names(places: tuple[str, ...]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 from kinstream.clock import Clock
 from kinstream.consume.lease.lease_store import LeaseTable
@@ -11,6 +12,9 @@ from kinstream.consume.lease.row import Listing, Row, RowKind, Write, Written
 from kinstream.errors import AccessDenied, ConfigError, KinesisError, LeaseStoreFailed, NotFound
 
 T = TypeVar("T")
+
+_WRITES = {RowKind.LEASE: "assign", RowKind.WORKER: "worker", RowKind.LEADER: "leader"}
+"""Operations of `CheckpointFailed` by the row that is written."""
 
 
 class CheckedTable:
@@ -32,6 +36,7 @@ class CheckedTable:
         self._clock = clock
         self._limit = limit
         self._refused: dict[str, tuple[float, float, KinesisError]] = {}
+        self._operations: WeakKeyDictionary[BaseException, str] = WeakKeyDictionary()
 
     def refusal(self, lasting: float) -> KinesisError | None:
         """Return the error of an operation that the store has refused for a time, and that no retry can make succeed.
@@ -41,13 +46,18 @@ class CheckedTable:
         """
         return next((error for first, last, error in self._refused.values() if last - first >= lasting), None)
 
+    def operation_of(self, error: KinesisError) -> str:
+        """Return the operation that raised an error, as in `CheckpointFailed`."""
+        other = "leases" if isinstance(error, LeaseStoreFailed) else "shards"  # a damaged row, or a failure of Kinesis
+        return self._operations.get(error, other)
+
     async def open(self, worker_id: str) -> None:
         """Create the table if it does not exist. Has no time limit: the creation of a table may take minutes.
 
         Raises:
             KinesisError: The store failed.
         """
-        await _checked(self._table.open(worker_id))
+        await self._named("open", self._table.open(worker_id))
 
     async def list(self) -> Listing:
         """Return all rows. Raises as `get`."""
@@ -76,7 +86,7 @@ class CheckedTable:
             KinesisError: The store failed, or did not respond in time.
         """
         limit = self._limit if within is None else min(self._limit, within)
-        return await self._within(limit, self._table.write(write), "write")
+        return await self._within(limit, self._table.write(write), "write", _WRITES.get(write.kind, "leases"))
 
     async def time(self) -> float:
         """Return the store's time. Raises as `get`."""
@@ -90,13 +100,15 @@ class CheckedTable:
         """Close the table. Raises as `get`."""
         await self._within(self._limit, self._table.close())
 
-    async def _within(self, seconds: float, operation: Awaitable[T], name: str = "") -> T:
+    async def _within(self, seconds: float, awaited: Awaitable[T], name: str = "", operation: str = "leases") -> T:
         """Await an operation for a maximum time. Refusals are remembered by name: reads and writes may be refused apart."""
         try:
             async with self._clock.timeout(seconds):
-                result = await _checked(operation)
+                result = await self._named(operation, awaited)
         except TimeoutError as error:
-            raise LeaseStoreFailed(f"lease store: no response within {seconds:.3g} s") from error
+            late = LeaseStoreFailed(f"lease store: no response within {seconds:.3g} s")
+            self._operations[late] = operation
+            raise late from error
         except (AccessDenied, NotFound, ConfigError) as error:
             if name:
                 now = self._clock.monotonic()
@@ -105,11 +117,14 @@ class CheckedTable:
         self._refused.pop(name, None)
         return result
 
-
-async def _checked(operation: Awaitable[T]) -> T:
-    try:
-        return await operation
-    except KinesisError:
-        raise
-    except Exception as error:  # of the operating system, or of the driver of a store that is not ours
-        raise LeaseStoreFailed(f"lease store: {type(error).__name__}: {error}") from error
+    async def _named(self, operation: str, awaited: Awaitable[T]) -> T:
+        """Await an operation. Its error has the class KinesisError, and is noted with the name of the operation."""
+        try:
+            return await awaited
+        except KinesisError as error:
+            self._operations[error] = operation
+            raise
+        except Exception as error:  # of the operating system, or of the driver of a store that is not ours
+            failed = LeaseStoreFailed(f"lease store: {type(error).__name__}: {error}")
+            self._operations[failed] = operation
+            raise failed from error

@@ -189,7 +189,7 @@ class FleetKeeper:
         elif isinstance(event, LeaseForgotten):
             self._events.put_nowait(Forgotten(event.shard_id))
         elif isinstance(event, StoreRecovered):
-            self._announce.succeeded(event.shard_id, event.operation)
+            self._announce.recovered(event.shard_id, event.operation)
         else:
             self._announce(event)
 

@@ -29,6 +29,7 @@ def fleet_status(
     scanned_at: float | None,
     held: Iterable[HeldLease],
     streams: frozenset[str] | None = None,
+    last_error: str | None = None,
 ) -> FleetStatus:
     """Return the status of an application.
 
@@ -40,6 +41,7 @@ def fleet_status(
         scanned_at: Time of the last complete listing, by the lease clock. None: not yet.
         held: The leases that this worker holds now. They replace older facts in the view.
         streams: Identifiers of the streams that this worker reads. None: the application reads one stream.
+        last_error: Last error of the store while it fails. None: it works.
     """
     mine = {lease.key: lease for lease in held}
     owners: defaultdict[str, list[str]] = defaultdict(list)
@@ -70,4 +72,26 @@ def fleet_status(
         unowned=unowned,
         notes=[*limits(mode, view, me), *unread(view, streams)],
         last_scan=None if scanned_at is None else max(0.0, now - scanned_at),
+        last_error=last_error,
+    )
+
+
+def unread_status(me: str, seconds: float, last_error: str | None) -> FleetStatus:
+    """Return the status before the store was read for the first time.
+
+    Args:
+        me: ID of this worker.
+        seconds: Seconds since this worker was started.
+        last_error: Last error of the store. None: there was none.
+    """
+    return FleetStatus(
+        worker_id=me,
+        mode="UNKNOWN",
+        leader=None,
+        owners={},
+        handoffs=[],
+        unowned={},
+        notes=[f"The leases were not read yet: this worker was started {seconds:.0f} s ago."],
+        last_scan=None,
+        last_error=last_error,
     )

@@ -22,7 +22,7 @@ from kinstream.consume.fleet import balance, claim, leader
 from kinstream.consume.fleet.balance import Move, MoveKind
 from kinstream.consume.fleet.checked_table import CheckedTable
 from kinstream.consume.fleet.cpu_usage import CpuUsage
-from kinstream.consume.fleet.fleet_status import fleet_status
+from kinstream.consume.fleet.fleet_status import fleet_status, unread_status
 from kinstream.consume.fleet.held_lease import HeldLease, Terms
 from kinstream.consume.fleet.holdings import Holdings, MemberEvent, StoreRecovered
 from kinstream.consume.fleet.known_shards import KnownShards, StreamSource
@@ -37,8 +37,17 @@ from kinstream.consume.lease.keeper import not_alone
 from kinstream.consume.lease.lease import lease_key, lease_of
 from kinstream.consume.lease.lease_store import LeaseTable
 from kinstream.consume.lease.row import RowKind
-from kinstream.errors import AccessDenied, ConfigError, KinesisError, LeaseLost, NotFound, UsageError
+from kinstream.errors import (
+    AccessDenied,
+    ConfigError,
+    KinesisError,
+    LeaseLost,
+    LeaseStoreFailed,
+    NotFound,
+    UsageError,
+)
 from kinstream.events import CheckpointFailed, LeaderChanged
+from kinstream.failures import described
 from kinstream.record import ChildShard, FleetStatus
 
 T = TypeVar("T")
@@ -135,6 +144,9 @@ class Member:
         self._leaving = False
         self.begun: bool = False
         self._failing: set[str] = set()
+        self._reported: set[str] = set()
+        self._last_error: str | None = None
+        self._created = self._terms.now()
         self._following: set[str] = set()
         self._foreign: set[str] = set()
         self._rechecks: dict[HeldLease, tuple[float, float]] = {}
@@ -236,7 +248,7 @@ class Member:
             except (ConfigError, UsageError, AccessDenied, NotFound):
                 raise
             except KinesisError as error:
-                self._emit(CheckpointFailed("", error, "leases"))
+                self._report(error)
                 self._failing.add("begin")
             await self._clock.sleep(delay * self._random.uniform(0.5, 1))
             delay *= 2
@@ -309,7 +321,7 @@ class Member:
         Raises:
             KinesisError: The stream does not exist any more, or the table has refused for longer than a lease lasts.
         """
-        self._emit(CheckpointFailed("", error, "leases"))
+        self._report(error)
         self._failing.add(name)
         lost = next((shards.lost for shards in self._shards.values() if shards.lost is not None), None)
         if lost is not None:
@@ -322,7 +334,17 @@ class Member:
         if name in self._failing:
             self._failing.discard(name)
             if not self._failing:
-                self._emit(StoreRecovered("", "leases"))
+                for operation in sorted(self._reported):
+                    self._emit(StoreRecovered("", operation))
+                self._reported.clear()
+                self._last_error = None
+
+    def _report(self, error: KinesisError) -> None:
+        """Report an error of the table with the operation that failed."""
+        operation = self._table.operation_of(error)
+        self._reported.add(operation)
+        self._last_error = described(error)
+        self._emit(CheckpointFailed("", error, operation))
 
     async def _scan(self) -> None:
         # As of before the scan, which may miss the change for which another worker nudges during it.
@@ -486,7 +508,7 @@ class Member:
             try:
                 keys = await self._table.owned(self.worker_id)
             except AccessDenied as error:
-                self._emit(CheckpointFailed("", error, "leases"))
+                self._report(error)
                 keys = None
             if keys is not None:
                 return keys
@@ -520,7 +542,7 @@ class Member:
                             await self.holdings.accept(row)
                             return
                 except KinesisError as error:
-                    self._emit(CheckpointFailed("", error, "leases"))
+                    self._report(error)
                     self._failing.add("take over")
                     delay = min(2 * delay, self._options.failover / 3)
                 else:
@@ -713,10 +735,10 @@ class Member:
                 try:
                     await step()
                 except UsageError as error:
-                    self._emit(CheckpointFailed("", error, "leases"))
+                    self._report(error)
                     return
                 except KinesisError as error:
-                    self._emit(CheckpointFailed("", error, "leases"))
+                    self._report(error)
         finally:
             self._named.set()
 
@@ -751,8 +773,13 @@ class Member:
         try:
             async with self._clock.timeout(STOP_TIMEOUT):
                 await self._stop()
-        except (TimeoutError, KinesisError) as error:
-            self._emit(CheckpointFailed("", error, "leases"))
+        except TimeoutError:
+            late = LeaseStoreFailed(
+                f"lease store: the worker could not leave within {STOP_TIMEOUT:g} s. Its leases expire"
+            )
+            self._emit(CheckpointFailed("", late, "assign"))
+        except KinesisError as error:
+            self._report(error)
         await self.abandon()
 
     async def abandon(self) -> None:
@@ -815,11 +842,11 @@ class Member:
             return None
         return next((o.reader for o in view.leases.values() if o.lease.qualified_id == shard_id), None)
 
-    def snapshot(self) -> FleetStatus | None:
-        """Return the status of the application, as last seen. None before the first scan."""
+    def snapshot(self) -> FleetStatus:
+        """Return the status of the application, as last seen."""
         view = self._scanner.known
         if view is None:
-            return None
+            return unread_status(self.worker_id, self._terms.now() - self._created, self._last_error)
         return fleet_status(
             view,
             self._scanner.mode,
@@ -828,6 +855,7 @@ class Member:
             self._scanner.scanned_at,
             self.holdings.held(),
             self._scanner.streams,
+            self._last_error,
         )
 
     async def _wait(self, event: asyncio.Event, seconds: float) -> None:

@@ -197,7 +197,6 @@ def test_the_status_shows_owners_and_shards_that_no_worker_has() -> None:
         first, second = await fleet.join("a"), await fleet.join("b")
         await fleet.clock.sleep(30)
         status = first.member.snapshot()
-        assert status is not None
         assert (status.worker_id, status.mode, status.leader) == ("a", "3X", "a")
         assert sorted(len(shard_ids) for shard_ids in status.owners.values()) == [1, 1]
         assert status.owners.keys() == {"a", "b"}
@@ -212,7 +211,6 @@ def test_the_status_shows_owners_and_shards_that_no_worker_has() -> None:
         del fleet.workers["b"]
         await fleet.until(lambda: len(first.reading) == 2, 14)
         status = first.member.snapshot()
-        assert status is not None
         assert status.owners == {"a": sorted(first.reading)}
         await fleet.end()
 
@@ -228,7 +226,6 @@ def test_a_handoff_in_progress_is_in_the_status_of_both_workers() -> None:
         await fleet.clock.sleep(3)
         for worker in (first, second):
             status = worker.member.snapshot()
-            assert status is not None
             (handoff,) = status.handoffs
             assert (handoff.owner, handoff.successor) == ("a", "b")
             assert 1 < handoff.seconds < 6

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from tests.doubles.fleet import Fleets
 from tests.doubles.virtual_loop import simulate
@@ -432,6 +434,48 @@ def test_a_late_first_announcement_of_an_older_process_does_not_end_the_newer_on
         row = await fleet.row(RowKind.WORKER, "a")
         assert row is not None
         assert row.values != announced.change.set  # type: ignore[union-attr]
+        await fleet.end()
+
+    simulate(program)
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind", "name"),
+    [
+        ("open", None, "open"),
+        ("list", None, "leases"),
+        ("write", RowKind.WORKER, "worker"),
+        ("write", RowKind.LEASE, "assign"),
+        ("write", RowKind.LEADER, "leader"),
+    ],
+)
+def test_a_failure_at_the_start_is_reported_with_its_operation_and_shown_in_the_status(
+    operation: str, kind: RowKind | None, name: str
+) -> None:
+    async def program() -> None:
+        fleet = Fleets(2)
+        worker = fleet.worker("a")
+
+        def fails(called: str, write: Write | None) -> Exception | None:
+            wrong = called == operation and (kind is None or (write is not None and write.kind is kind))
+            return OSError("no network") if wrong else None
+
+        worker.table.fails = fails
+        joining = asyncio.create_task(worker.begin())
+        await fleet.clock.sleep(4)
+        assert {event.operation for _, event in worker.of(CheckpointFailed)} == {name}
+        status = worker.member.snapshot()
+        assert "no network" in str(status.last_error)
+        if operation in ("open", "list"):
+            assert (status.mode, status.last_scan, status.owners) == ("UNKNOWN", None, {})
+            assert status.notes == ["The leases were not read yet: this worker was started 4 s ago."]
+        else:
+            assert status.mode == "3X"
+        worker.table.fails = lambda called, write: None
+        await joining
+        await fleet.until(lambda: len(worker.reading) == 2, 10)
+        assert [event.operation for _, event in worker.of(StoreRecovered)] == [name]
+        assert worker.member.snapshot().last_error is None
         await fleet.end()
 
     simulate(program)
