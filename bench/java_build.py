@@ -21,6 +21,9 @@ BUILD = BENCH.parent / "build" / "java"
 KCL, KPL = JAVA / "kcl.xml", JAVA / "kpl.xml"
 """The Kinesis Client Library, in the version of the property `kcl.version`, and the Kinesis Producer Library."""
 
+MULTILANG = JAVA / "multilang.xml"
+"""The daemon of amazon_kclpy, in the version of the property `kcl.version`."""
+
 ENVIRONMENT = dict(os.environ)
 """The environment of Maven: that of the user, also if a test has changed its own."""
 
@@ -40,7 +43,7 @@ def classpath(project: Path, sources: list[Path], **properties: str) -> str:
 
     Args:
         project: Maven project file with the dependencies.
-        sources: The Java files.
+        sources: The Java files. May be empty.
         properties: Properties of the project, with `_` for a dot.
 
     Raises:
@@ -64,7 +67,8 @@ def classpath(project: Path, sources: list[Path], **properties: str) -> str:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             jars = _resolve(project, given, folder)
-            _compile(jars, sources, folder)
+            if sources:
+                _compile(jars, sources, folder)
             (folder / "classpath").write_text(jars, encoding="utf-8")  # last: marks a complete build
     return f"{folder / 'classes'}{os.pathsep}{jars}"
 

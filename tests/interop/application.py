@@ -244,14 +244,16 @@ class Application:
     def unexplained(self, found: Deliveries) -> list[Repeat]:
         """Return the repeated deliveries without those of leases that expired: their running owner could not renew them in time.
 
-        This happens if the machine is so busy that the servers do not respond in time. The recorded writes show it.
+        This happens if the machine is so busy that the servers do not respond in time.
         """
         return [repeat for repeat in found.repeated() if not self._expired(repeat)]
 
     def _expired(self, repeat: Repeat) -> bool:
-        stopped = self.workers[repeat.old].stopped
-        return any(
-            begin < repeat.again and end > repeat.before - FAILOVER and (stopped is None or end < stopped)
+        """True if the owner reported a store without response and a lost lease, or if it wrote nothing to the row in time."""
+        old = self.workers[repeat.old]
+        lost = any(repeat.before <= event.time <= repeat.again for event in old.of("lease-lost", repeat.shard))
+        return (lost and "lease store: no response within" in old.whole_log) or any(
+            begin < repeat.again and end > repeat.before - FAILOVER and (old.stopped is None or end < old.stopped)
             for begin, end in self.table.silences(repeat.shard, FAILOVER * 2 / 3)
         )
 

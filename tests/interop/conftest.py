@@ -19,7 +19,7 @@ import pytest
 from bench.ground import NotPossible
 from tests.interop.application import Application
 from tests.interop.services import Services, running_services
-from tests.interop.worker_process import JAVA, java_classpath, unavailable
+from tests.interop.worker_process import build, unavailable
 
 HERE = Path(__file__).parent
 
@@ -32,8 +32,8 @@ LIMIT = 600
 BUILD_LIMIT = 300
 """Maximum seconds for which a test waits for Maven."""
 
-BUILDS: dict[str, Future[str]] = {}
-"""Java workers that are being built or were built."""
+BUILDS: dict[str, Future[None]] = {}
+"""Workers that are being built or were built."""
 
 
 def _kinds(item: pytest.Item) -> tuple[str, ...]:
@@ -74,28 +74,29 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         for item in session.items
         if HERE in item.path.parents and item.get_closest_marker("skip") is None
         for kind in _kinds(item)
-        if kind in JAVA
     }
     BUILDS.update({kind: Future() for kind in sorted(wanted)})
-    builder = threading.Thread(target=_build, name="build of Java workers", daemon=True)
+    builder = threading.Thread(target=_build, name="build of workers", daemon=True)
     builder.start()
     if os.environ.get("KINSTREAM_INTEROP"):
         builder.join()
 
 
 def _build() -> None:
-    for kind, build in BUILDS.items():
+    for kind, built in BUILDS.items():
         try:
-            build.set_result(java_classpath(kind))
+            build(kind)
         except Exception as error:
-            build.set_exception(error)
+            built.set_exception(error)
+        else:
+            built.set_result(None)
 
 
 async def _wait_for_builds(kinds: tuple[str, ...]) -> None:
     """Skip the test if its Java workers cannot be built here."""
-    for build in [BUILDS[kind] for kind in kinds if kind in BUILDS]:
+    for built in [BUILDS[kind] for kind in kinds if kind in BUILDS]:
         try:
-            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(build)), BUILD_LIMIT)
+            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(built)), BUILD_LIMIT)
         except TimeoutError:
             pytest.skip(f"Maven has not resolved the dependencies within {BUILD_LIMIT} seconds")
         except NotPossible as reason:

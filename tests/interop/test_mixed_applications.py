@@ -24,6 +24,8 @@ MIXED = [
 ]
 """Each other implementation and kinstream. The first one starts the application."""
 
+KCLPY = [("amazon_kclpy", "kinstream"), ("kinstream", "amazon_kclpy")]
+
 SEVERAL_STREAMS = [("java-3.5.1", "java-3.5.1"), *(pair for pair in MIXED if "kcl-rs" not in pair)]
 
 MIGRATIONS = [
@@ -80,6 +82,18 @@ async def test_a_worker_that_was_suspended_overwrites_no_checkpoint(
 @each(SEVERAL_STREAMS)
 async def test_workers_share_several_streams(application: Application, kinds: tuple[str, ...]) -> None:
     await scenarios.several_streams(application, kinds)
+
+
+@each(KCLPY)
+async def test_a_worker_resumes_at_the_checkpoint_of_another_process_of_python(
+    application: Application, kinds: tuple[str, ...]
+) -> None:
+    await scenarios.resume(application, kinds)
+
+
+@each([("amazon_kclpy", "kinstream", "amazon_kclpy")])
+async def test_the_only_worker_is_replaced_and_returns(application: Application, kinds: tuple[str, ...]) -> None:
+    await scenarios.relay(application, kinds)
 
 
 @each(MIGRATIONS)

@@ -9,10 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
+import tempfile
 import time
 from pathlib import Path
 
 from bench import java_build
+from bench.ground import NotPossible
 from tests.interop.services import REGION, Services
 from tests.interop.workers.protocol import EventLine, RecordLine, parse
 
@@ -28,7 +31,11 @@ JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx512m", "-XX:+ExitOnOu
 """Flags with which two JVMs and the Python side fit in two cores and 2 GiB."""
 
 JAVA = tuple(f"java-{version}" for version in SETTINGS)
-KINDS = (*JAVA, "kcl-rs", "kinstream")
+KINDS = (*JAVA, "amazon_kclpy", "kcl-rs", "kinstream")
+
+KCLPY, KCLPY_KCL = "3.1.3", "3.1.3"
+"""The version of amazon_kclpy, and of the Java library in it (its pom.xml)."""
+KCLPY_FOLDER = ROOT / "build" / f"amazon_kclpy-{KCLPY}"
 
 
 def unavailable(kind: str) -> str | None:
@@ -67,7 +74,7 @@ class WorkerProcess:
         self._errors = folder / f"{worker_id}.err"
         self._offset = 0
         self._start = time.time()
-        given = options | {"worker_id": worker_id} | services.options(tls=kind in JAVA)
+        given = options | {"worker_id": worker_id} | services.options(tls=kind in (*JAVA, "amazon_kclpy"))
         tied = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         with self._output.open("wb") as output, self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
@@ -93,9 +100,14 @@ class WorkerProcess:
         return code is not None and self.killed is None and (self.stopped is None or code != 0)
 
     @property
+    def whole_log(self) -> str:
+        """Its log."""
+        return self._errors.read_text(encoding="utf-8", errors="replace")
+
+    @property
     def log(self) -> str:
         """The end of its log, for the message of a failed test."""
-        return self._errors.read_text(encoding="utf-8", errors="replace")[-4000:]
+        return self.whole_log[-4000:]
 
     def read(self) -> None:
         """Read the lines that were written since the last call."""
@@ -164,15 +176,53 @@ def java_classpath(kind: str) -> str:
     return java_build.classpath(java_build.KCL, sorted(sources), kcl_version=version)
 
 
+def build(kind: str) -> None:
+    """Build a worker if necessary.
+
+    Raises:
+        NotPossible: It cannot be built here.
+    """
+    if kind in JAVA:
+        java_classpath(kind)
+    if kind == "amazon_kclpy":
+        _kclpy_classpath()
+        _unpack_kclpy()
+
+
+def _kclpy_classpath() -> str:
+    return java_build.classpath(java_build.MULTILANG, [], kcl_version=KCLPY_KCL)
+
+
+def _unpack_kclpy() -> None:
+    """Unpack the source distribution of amazon_kclpy. To install it downloads more than a hundred jars."""
+    if KCLPY_FOLDER.exists():
+        return
+    with tempfile.TemporaryDirectory() as place:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", "--dest", place]
+        done = subprocess.run(
+            [*pip, f"amazon_kclpy=={KCLPY}"], capture_output=True, text=True, check=False, timeout=300
+        )
+        if done.returncode != 0:
+            raise NotPossible(
+                f"pip cannot download amazon_kclpy: {(done.stderr.strip() or 'no message').splitlines()[-1]}"
+            )
+        (archive,) = Path(place).glob("*.tar.gz")
+        with tarfile.open(archive) as files:
+            files.extractall(place, filter="data")
+        shutil.move(Path(place) / KCLPY_FOLDER.name, KCLPY_FOLDER)
+
+
 def _command(kind: str) -> list[str]:
     if kind in JAVA:
         return ["java", *JVM, "-cp", java_classpath(kind), "Worker"]
+    if kind == "amazon_kclpy":
+        return [sys.executable, "-m", "tests.interop.workers.amazon_kclpy_worker", f"classpath={_kclpy_classpath()}"]
     return [sys.executable, "-m", f"tests.interop.workers.{kind.replace('-', '_')}_worker"]
 
 
 def _environment(services: Services) -> dict[str, str]:
     """Return the environment of a worker: that of the tests, with the endpoints for workers that have no options for them."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    path = os.pathsep.join(filter(None, [str(ROOT), str(KCLPY_FOLDER), os.environ.get("PYTHONPATH")]))
     return os.environ | {
         "PYTHONPATH": path,
         "AWS_ENDPOINT_URL": services.dynamodb_url,

@@ -48,6 +48,22 @@ class Log:
             sys.stdout.flush()
 
 
+class AppendingLog(Log):
+    """Appends lines to a file. Several processes may have a log of the same file.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
+
+    def _write(self, kind: str, *fields: str) -> None:
+        with self._lock:
+            os.write(self._file, "\t".join((kind, str(time.time_ns() // 1000), *fields)).encode() + b"\n")
+
+
 def on_stop(stop: Callable[[], None]) -> None:
     """Call a function once, in a thread, at the line "stop". The end of the input ends the process: the driver is gone."""
 
