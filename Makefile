@@ -1,6 +1,6 @@
 # Every command sets up what it needs; nothing is done by hand.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-fleet flights-year bulk-loads outages test check coverage sanitize test-all dist changelog soak-local fuzz-local simulate soak-produce interop bench-wire bench-produce bench-consume bench-arrow bench-latency bench-tables bench-handover bench-lambda fleet-figures compare-servers clean
+.PHONY: help demo demo-fleet flights-year bulk-loads outages test test-engines check coverage sanitize test-all dist changelog soak-local fuzz-local simulate soak-produce interop bench-wire bench-produce bench-consume bench-arrow bench-latency bench-tables bench-handover bench-lambda fleet-figures compare-servers clean
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3.15 python3 python,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 BIN := .venv/bin
@@ -50,8 +50,16 @@ check: .venv/.dev ## format, lint and types
 	PATH="$(CURDIR)/$(BIN):$$PATH" pyright
 	PATH="$(CURDIR)/$(BIN):$$PATH" pyright --ignoreexternal --verifytypes kinstream
 
-test: check ## all checks, then all tests
-	$(BIN)/python -m pytest
+test: check ## all checks, then all tests, and those of the engines if Java and their packages are there
+	$(BIN)/python scripts/engines.py beside $(BIN)/python -m pytest
+
+.venv-engines/.installed: .venv/bin/python pyproject.toml
+	$(BIN)/python -m venv .venv-engines
+	KINSTREAM_BUILD=pure .venv-engines/bin/python -m pip --disable-pip-version-check install --quiet --no-compile '.[dlt,local,ray,spark,test]'
+	@touch $@
+
+test-engines: .venv/.dev .venv-engines/.installed ## the tests with Spark, Ray and dlt, in an environment of their own (needs Java 17)
+	$(BIN)/python scripts/engines.py test $(ARGS)
 
 coverage: .venv/.dev ## branch coverage: 100 % of the pure modules, or it fails (TESTS="tests" measures all tests)
 	$(BIN)/python scripts/branch_coverage.py $(TESTS)
@@ -125,4 +133,4 @@ compare-servers: .venv/.dev ## features and CPU time of local Kinesis servers (d
 	$(BIN)/python -m bench.servers
 
 clean: ## remove everything that the commands created
-	rm -rf .venv .nox bench/.envs bench/.build build dist src/kinstream/_speed.*
+	rm -rf .venv .venv-engines .nox bench/.envs bench/.build build dist src/kinstream/_speed.*
