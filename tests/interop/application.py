@@ -288,5 +288,6 @@ class Application:
         assert lost == 0
         assert found.ids == set(range(self.written))
         assert found.out_of_order == 0, "records of a key came in another order"
-        assert not self.table.regressions, "checkpoints went back:\n" + "\n".join(self.table.regressions)
+        regressions = self.table.regressions()
+        assert not regressions, "checkpoints went back:\n" + "\n".join(regressions)
         return found

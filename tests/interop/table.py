@@ -43,12 +43,6 @@ class LeaseRow:
         return self.checkpoint == "SHARD_END"
 
     @property
-    def position(self) -> tuple[int, int]:
-        """The checkpoint, to compare it with others of the shard."""
-        number = SENTINELS.get(self.checkpoint)
-        return (int(self.checkpoint) if number is None else number), self.subsequence
-
-    @property
     def text(self) -> str:
         """The checkpoint as workers log it: "sequence number/subsequence number"."""
         return f"{self.checkpoint}/{self.subsequence}"
@@ -61,17 +55,12 @@ class LeaseTable:
         dynamodb: A boto3 client.
         name: Name of the table, which is the name of the application.
         record: File with the writes to all tables, as moto_process.py records them, or None.
-
-    Attributes:
-        regressions: Each checkpoint that was seen going back: the shard, both positions, and the latest writes to its row.
     """
 
     def __init__(self, dynamodb: Any, name: str, record: Path | None = None) -> None:
         self._dynamodb = dynamodb
         self._record = record
         self.name = name
-        self.regressions: list[str] = []
-        self._last: dict[str, LeaseRow] = {}
 
     def create(self, shards: Mapping[str | None, Iterable[Any]]) -> None:
         """Create the table with a fresh lease for each shard, as a KCL of version 2 does.
@@ -111,38 +100,50 @@ class LeaseTable:
         return [item for page in pages for item in page["Items"]]
 
     def rows(self) -> dict[str, LeaseRow]:
-        """Return the leases by shard id, and note each checkpoint that is before the one seen last."""
-        rows = {row.shard: row for row in map(_row, filter(_is_lease, self.items()))}
-        for shard, row in rows.items():
-            before = self._last.get(shard)
-            if before is not None and row.position < before.position:
-                seen = f"{shard} went back from {before.text} to {row.text}. The latest writes to its row:"
-                self.regressions.append("\n  ".join([seen, *self.writes(shard)[-20:]]))
-        self._last = rows
-        return dict(sorted(rows.items()))
+        """Return the leases by shard id."""
+        return {row.shard: row for row in sorted(map(_row, filter(_is_lease, self.items())), key=lambda row: row.shard)}
+
+    def regressions(self) -> list[str]:
+        """Return each checkpoint that was written over a later one: the shard, both positions, and the writes to its row."""
+        found: list[str] = []
+        rows: dict[str, tuple[tuple[int, int], str]] = {}
+        for write in self._recorded():
+            shard, values = _shard(_key(write["request"])), _values(write["request"])
+            if write["status"] != "200":
+                continue
+            if write["operation"] == "DeleteItem":
+                rows.pop(shard, None)
+            if "checkpoint" not in values or "checkpointSubSequenceNumber" not in values:
+                continue
+            number, subsequence = values["checkpoint"], values["checkpointSubSequenceNumber"]
+            position, text = _position(number, int(subsequence)), f"{number}/{subsequence}"
+            if shard in rows and position < rows[shard][0]:
+                before = [line for line in self.writes(shard) if float(line.split()[0]) <= write["time"] + 0.001]
+                went_back = f"{shard} went back from {rows[shard][1]} to {text}. The last writes until then:"
+                found.append("\n  ".join([went_back, *before[-8:]]))
+            rows[shard] = position, text
+        return found
 
     def writes(self, shard: str) -> list[str]:
         """Return the writes to the row of a shard, in the order in which they were applied: time, client, status and content."""
         return [
             "{time:.3f} {operation} by {client}: {status} ".format(**write) + _content(write["request"])
-            for write in self._recorded(shard)
+            for write in self._recorded()
+            if _shard(_key(write["request"])) == shard
         ]
 
     def silences(self, shard: str, seconds: float) -> list[tuple[float, float]]:
         """Return the times between two applied writes to the row of a shard, if they are longer than some seconds."""
-        times = [write["time"] for write in self._recorded(shard) if write["status"] == "200"]
+        writes = [write for write in self._recorded() if _shard(_key(write["request"])) == shard]
+        times = [write["time"] for write in writes if write["status"] == "200"]
         return [(before, after) for before, after in pairwise(times) if after - before > seconds]
 
-    def _recorded(self, shard: str) -> list[dict[str, Any]]:
+    def _recorded(self) -> list[dict[str, Any]]:
         if self._record is None:
             return []
         with self._record.open(encoding="utf-8") as lines:
             writes = [json.loads(line) for line in lines if self.name in line]
-        return [write for write in writes if self._is_to(write["request"], shard)]
-
-    def _is_to(self, request: dict[str, Any], shard: str) -> bool:
-        key = request.get("Key", request.get("Item", {})).get("leaseKey", {"S": ""})
-        return request.get("TableName") == self.name and _shard(key["S"]) == shard
+        return [write for write in writes if write["request"].get("TableName") == self.name]
 
     def leader(self) -> str | None:
         """Return the worker that holds the leader's lock, or None."""
@@ -177,6 +178,29 @@ class LeaseTable:
 
 def _is_lease(item: dict[str, Any]) -> bool:
     return item.get("entityType", {"S": "LEASE"}) == {"S": "LEASE"} and "checkpoint" in item
+
+
+def _position(checkpoint: str, subsequence: int) -> tuple[int, int]:
+    """Return a checkpoint, to compare it with others of the shard."""
+    number = SENTINELS.get(checkpoint)
+    return (int(checkpoint) if number is None else number), subsequence
+
+
+def _key(request: dict[str, Any]) -> str:
+    """Return the lease key of a write, or an empty text."""
+    return str(request.get("Key", request.get("Item", {})).get("leaseKey", {"S": ""})["S"])
+
+
+def _values(request: dict[str, Any]) -> dict[str, str]:
+    """Return the attributes that a write sets, as text."""
+    values = dict(request.get("Item", {}))
+    values |= {
+        name: update["Value"] for name, update in request.get("AttributeUpdates", {}).items() if "Value" in update
+    }
+    names = request.get("ExpressionAttributeNames", {})
+    for name, value in re.findall(r"([#\w]+) *= *(:\w+)", request.get("UpdateExpression", "")):
+        values[names.get(name, name)] = request["ExpressionAttributeValues"][value]
+    return {name: str(next(iter(value.values()))) for name, value in values.items()}
 
 
 def _content(request: dict[str, Any]) -> str:
