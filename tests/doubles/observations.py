@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from kinstream import HashKeyRange, SequenceNumberRange, Shard
 from kinstream.cli.leases.survey import Observation, observed
-from kinstream.consume.fleet.view import INSTANCE
-from kinstream.consume.lease.lease import EXTRAS, Lease, columns_of
+from kinstream.consume.lease.lease import EXTRAS, INSTANCE, Lease, columns_of
 from kinstream.consume.lease.row import Listing, Row, RowKind, Value
 
 HALF = 2**127

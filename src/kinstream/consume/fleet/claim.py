@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from kinstream.consume.fleet.view import INSTANCE, ObservedLease, View
+from kinstream.consume.fleet.view import ObservedLease, View
 from kinstream.consume.lease import changes
-from kinstream.consume.lease.lease import EXTRAS
+from kinstream.consume.lease.lease import EXTRAS, INSTANCE
 from kinstream.consume.lease.row import Row, Write
 
 if TYPE_CHECKING:

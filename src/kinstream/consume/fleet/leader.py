@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from random import Random
 
 ROW_LIFETIME = 86_400.0
-"""Seconds after which the row of a worker that has stopped is deleted (KCL, `LeaseAssignmentManager`)."""
+"""Seconds after which the row of a KCL worker that has stopped is deleted (KCL, `LeaseAssignmentManager`)."""
+OWN_ROW_LIFETIME = 10
+"""Failovers after which the row of a kinstream worker that was killed is deleted. If the worker runs, it writes the row again."""
 DEPUTIES = 5
 """Number of kinstream workers that prepare to replace a leader that is silent, although they do not stand by. The standby may
 have ended too, which the workers that scan seldom do not know yet."""
@@ -167,12 +169,17 @@ def scan_interval(view: View, me: str, mode: Mode) -> float:
 
 
 def stale_workers(view: View) -> list[Write]:
-    """Return the writes that delete rows of workers that have not changed for a day, and own no leases."""
+    """Return the writes that delete rows of workers that own no leases and have ended.
+
+    The row of a kinstream worker that has announced its end is deleted at once. If all workers have ended, their rows stay, and
+    show the stream of the application until the next worker leads.
+    """
     owners = {owner for lease in view.leases.values() for owner in (lease.lease.owner, lease.lease.checkpoint_owner)}
     stale = []
     for worker_id, worker in view.workers.items():
         written = worker.row.values.get("lut")
-        old = isinstance(written, (int, float)) and view.time - written > ROW_LIFETIME
-        if old and worker_id not in owners and not view.alive(worker_id):
+        lifetime = OWN_ROW_LIFETIME * view.failover if worker.ours else ROW_LIFETIME
+        old = isinstance(written, (int, float)) and view.time - written > lifetime
+        if (old or worker.ended) and worker_id not in owners and not view.alive(worker_id):
             stale.append(changes.forget_worker(worker.row))
     return stale

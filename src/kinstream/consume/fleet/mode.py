@@ -12,9 +12,9 @@ from typing import Literal
 
 import msgspec
 
-from kinstream.consume.fleet.view import INSTANCE, View
+from kinstream.consume.fleet.view import View
 from kinstream.consume.lease import changes
-from kinstream.consume.lease.lease import EXTRAS
+from kinstream.consume.lease.lease import EXTRAS, INSTANCE
 from kinstream.consume.lease.row import Condition, RowKind, Update, Write
 from kinstream.errors import ConfigError
 

@@ -42,7 +42,7 @@ def check_stream(view: View, table: str, stream: str | None) -> None:
     """Check that the leases of an application are those of this worker's stream. Called before the first write.
 
     A lease of an application that reads one stream does not name it, and shards of different streams have the same ids. So each
-    kinstream worker names its stream in its row, which stays for a day after it has ended.
+    kinstream worker names its stream in its row. After all workers have ended, their rows stay until the next one leads.
 
     Args:
         view: The rows.

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from kinstream.consume.lease.lease import EXTRAS, EXTRAS_VERSION, Lease, lease_of
+from kinstream.consume.lease.lease import EXTRAS, EXTRAS_VERSION, INSTANCE, Lease, lease_of
 from kinstream.consume.lease.row import Listing, Row, RowKind
 from kinstream.errors import LeaseStoreFailed
 
@@ -28,8 +28,6 @@ FOREIGN_WINDOW = 60.0
 (KCL, `MigrationAwareLAMDataManager`)."""
 
 
-INSTANCE = "kinstreamInstance"
-"""Column of a worker's row: distinguishes two processes with the same worker id."""
 MOVES = "kinstreamMoves"
 """Column of a lease: times of the store at which it was last given to another worker, in seconds since 1970, newest last. It lets
 a new leader see the moves under earlier leaders."""

@@ -13,6 +13,7 @@ from kinstream.consume.fetch.position import Position
 from kinstream.consume.lease.lease import (
     EXTRAS,
     EXTRAS_VERSION,
+    INSTANCE,
     Lease,
     checkpoint_columns,
     columns_of,
@@ -243,7 +244,9 @@ def forget_worker(row: Row) -> Write:
     Args:
         row: The row as it was listed. A later announcement makes the deletion fail.
     """
-    return Write(RowKind.WORKER, row.key, Delete(), Condition(exists=True, equal={"lut": row.values.get("lut")}))
+    # With the process, since another one with the same id may have announced itself in the same second.
+    equal = {name: row.values.get(name) for name in ("lut", INSTANCE)}
+    return Write(RowKind.WORKER, row.key, Delete(), Condition(exists=True, equal=equal))
 
 
 def take_lead(worker_id: str, duration: float, version: str, *, one_table: bool, stored: Row | None = None) -> Write:

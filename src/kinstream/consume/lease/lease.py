@@ -25,6 +25,8 @@ EXTRAS = "kinstream"
 """Column with further properties of a row, which the KCL leaves unchanged. A map with its version in `v`."""
 EXTRAS_VERSION = 1
 """Version of the map in `EXTRAS`. A map of another version is ignored."""
+INSTANCE = "kinstreamInstance"
+"""Column of a worker's row: distinguishes two processes with the same worker id."""
 EXTRAS_DIGITS = 6
 """Decimals of the times in `EXTRAS`, so that each store returns the number that was written."""
 

@@ -8,8 +8,8 @@ from tests.doubles.fleet_rows import FAILOVER, TIME, leader_row, lease_row, owne
 
 from kinstream.consume.fetch.position import SHARD_END
 from kinstream.consume.fleet.claim import adoptions, claims, observe_interval, replaced_by, retained, steal_interval
-from kinstream.consume.fleet.view import INSTANCE, View
-from kinstream.consume.lease.lease import Lease
+from kinstream.consume.fleet.view import View
+from kinstream.consume.lease.lease import INSTANCE, Lease
 from kinstream.consume.lease.row import Row, RowKind
 
 

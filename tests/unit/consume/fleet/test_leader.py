@@ -11,7 +11,8 @@ from tests.doubles.fleet_rows import FAILOVER, kcl_row, leader_row, migration_ro
 from kinstream.consume.fleet import leader
 from kinstream.consume.fleet.mode import Mode
 from kinstream.consume.fleet.view import View, observe_row
-from kinstream.consume.lease.row import Delete, Put, RowKind, Update, Write
+from kinstream.consume.lease.lease import INSTANCE
+from kinstream.consume.lease.row import Delete, Put, Row, RowKind, Update, Write
 
 ONE = Mode.ONE_TABLE
 
@@ -171,13 +172,25 @@ def test_only_another_leader_of_ours_is_nudged() -> None:
     assert leader.nudge(seen([leader_row("x"), *ours], seen([leader_row("x"), *ours]), 11), "w") is None
 
 
-def test_rows_of_workers_that_stopped_a_day_ago_are_deleted() -> None:
-    day = 86_400
+def test_rows_of_workers_that_have_ended_are_deleted() -> None:
+    day, silent = 86_400, leader.OWN_ROW_LIFETIME * FAILOVER
     rows = [
-        worker_row("gone", -day - 1), worker_row("stopped", -day + 1), worker_row("owner", -day - 1), kcl_row("none", lut="x"),
-        *owned({"a": "owner"}),
+        worker_row("left", -1, ended=True), worker_row("left, and named by a lease", -1, ended=True),
+        worker_row("killed", -silent - 1), worker_row("killed lately", -silent + 1), worker_row("leaves", -1, leaving=True),
+        kcl_row("java, a day ago", -day - 1), kcl_row("java", -day + 1), kcl_row("java, an owner", -day - 1),
+        kcl_row("none", lut="x"), *owned({"a": "java, an owner", "b": "left, and named by a lease"}),
     ]  # fmt: skip
-    assert [(write.kind, write.key) for write in leader.stale_workers(seen(rows))] == [(RowKind.WORKER, "gone")]
+    deleted = [(write.kind, write.key) for write in leader.stale_workers(seen(rows))]
+    assert deleted == [(RowKind.WORKER, name) for name in ("left", "killed", "java, a day ago")]
+
+
+def test_row_of_another_process_with_the_id_of_an_ended_one_is_not_deleted() -> None:
+    (delete,) = leader.stale_workers(seen([worker_row("w", ended=True)]))
+    assert delete.condition.holds(worker_row("w", ended=True))
+    again = worker_row("w")
+    assert not delete.condition.holds(Row(again.kind, again.key, {**again.values, INSTANCE: "another"}))
+    (delete,) = leader.stale_workers(seen([kcl_row("j", -90_000)]))
+    assert delete.condition.holds(kcl_row("j", -90_000))
 
 
 def test_worker_whose_clock_is_a_day_late_is_not_deleted_while_its_row_changes() -> None:

@@ -76,6 +76,28 @@ def test_a_worker_that_leaves_is_continued_by_its_successor_within_a_second_of_t
         extras = row.values["kinstream"]
         assert isinstance(extras, dict)
         assert extras["ended"] is True
+        await fleet.clock.sleep(FAILOVER / 6 + 0.1)
+        assert await fleet.row(RowKind.WORKER, "b") is None
+        await fleet.end()
+        assert await fleet.row(RowKind.WORKER, "a") is not None, "it shows the stream of the application"
+
+    simulate(program)
+
+
+def test_workers_that_are_started_again_and_again_leave_few_rows() -> None:
+    async def program() -> None:
+        fleet = Fleets(4)
+        await fleet.join("a")
+        for number in range(20):
+            worker = await fleet.join(f"w{number}")
+            await fleet.clock.sleep(3)
+            await (worker.die() if number % 2 else worker.leave())
+            del fleet.workers[worker.name]
+        rows = (await fleet.store.table("app", "stream").list()).rows
+        assert sum(row.kind is RowKind.WORKER for row in rows) <= 12
+        await fleet.clock.sleep(12 * FAILOVER)
+        rows = (await fleet.store.table("app", "stream").list()).rows
+        assert [row.key for row in rows if row.kind is RowKind.WORKER] == ["a"]
         await fleet.end()
 
     simulate(program)

@@ -26,7 +26,7 @@ from kinstream.consume.fleet.mode import (
     measures_cpu,
     mode_of,
 )
-from kinstream.consume.fleet.view import INSTANCE
+from kinstream.consume.lease.lease import INSTANCE
 from kinstream.consume.lease.row import Condition, RowKind, Update
 from kinstream.errors import ConfigError
 
