@@ -115,7 +115,8 @@ bench-arrow: .venv/.dev ## rows a second from a response to an Arrow record batc
 	$(BIN)/python -m bench.arrow
 
 bench-latency: .venv/.dev ## latency, time to the first record and idle cost of consumers and producers, compared with other clients
-	$(BIN)/python -m bench.latency
+	$(BIN)/python -m bench.latency consumers
+	$(BIN)/python -m bench.latency producers
 
 bench-tables: .venv/.dev ## write the tables of the README from the reports in bench/
 	$(BIN)/python -m bench.readme

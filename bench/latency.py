@@ -1,4 +1,7 @@
-"""`make bench-latency`: latency, time to the first record and idle cost of clients, in one run on the local Kinesis.
+"""`make bench-latency`: latency, time to the first record and idle cost of clients, on the local Kinesis.
+
+    python -m bench.latency consumers
+    python -m bench.latency producers
 
 Each record has the time of its put. In each round each client gets records at a fixed rate: consumers those of one writer, which
 makes a PutRecord request for each record, and producers write theirs, which one reader receives by enhanced fan-out. A latency
@@ -13,7 +16,8 @@ are in the table before, free. kinstream creates its table.
 At the end all clients are idle at the same time, with 16 shards, and their CPU time is measured in as many windows as there are
 rounds.
 
-Writes latency.json in this folder and the table in the README, except with --quick or --only.
+Writes latency_consumers.json or latency_producers.json in this folder and the tables in the README, except with --quick or
+--only.
 """
 
 from __future__ import annotations
@@ -48,7 +52,7 @@ from bench.produce import AIOBOTOCORE, AIOKPL, ASYNC_KINESIS, BOTO3, CAPO, KINST
 from bench.rounds import Peer
 from tests.contract.servers.processes import running
 
-from kinstream import Client, ConnectionOptions, Credentials, Producer, Record
+from kinstream import Client, ConnectionOptions, Credentials, KinesisError, Producer, Record
 
 SHARDS = 16
 FIRST_RECORDS = 32
@@ -294,7 +298,7 @@ class Run:
             return
         try:
             step()
-        except NotPossible as reason:
+        except (NotPossible, KinesisError) as reason:
             self.left_out[row.label] = str(reason)
             del self.found[row]
             print(f"left out: {row.label}: {reason}", flush=True)
@@ -574,6 +578,7 @@ def versions_of(rows: list[Row]) -> dict[str, str]:
 def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clients", choices=("consumers", "producers"), help="which clients to measure")
     parser.add_argument("--runs", type=int, default=5, help="rounds (default 5)")
     parser.add_argument("--rate", type=float, default=200, help="records a second (default 200)")
     parser.add_argument("--seconds", type=float, default=4, help="seconds of records in a round (default 4)")
@@ -584,7 +589,8 @@ def main() -> int:
     if options.quick:
         options.runs, options.seconds, options.idle = 1, 1.0, 2.0
     words = options.only or []
-    rows = [row for row in (*CONSUMERS, *PRODUCERS) if all(word in row.label for word in words)]
+    of_kind = CONSUMERS if options.clients == "consumers" else PRODUCERS
+    rows = [row for row in of_kind if all(word in row.label for word in words)]
     with alone():
         load_before = round(os.getloadavg()[0], 1)
         try:
@@ -597,9 +603,10 @@ def main() -> int:
     print_found(run.found, run.left_out)
     if not (options.quick or options.only):
         said = report(run, options, versions_of(list(run.found)), load_before)
-        (BENCH / "latency.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+        name = f"latency_{options.clients}.json"
+        (BENCH / name).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
         readme.write()
-        print("\nwritten: bench/latency.json, the table in README.md")
+        print(f"\nwritten: bench/{name}, the table in README.md")
     return 0
 
 

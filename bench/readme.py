@@ -104,28 +104,45 @@ def _growth(report: dict[str, Any]) -> str:
 
 def latency() -> str:
     """Return the tables of latencies. Empty before the first run."""
-    if not (BENCH / "latency.json").exists():
+    parts = [
+        _latency_table(clients, read(f"latency_{clients}"))
+        for clients in ("consumers", "producers")
+        if (BENCH / f"latency_{clients}.json").exists()
+    ]
+    if not parts:
         return ""
-    report = read("latency")
-    method, rows = report["method"], report["rows"]
-    shards = method["shards"]
-    consumers = [
-        "| consumer | p50, ms | p99, ms | first record, s | idle shard, µs CPU a second | peak MB |",
+    text = paragraph(
+        "Latency from the put of a record to the handler, in milliseconds, with the defaults of each client, on the local "
+        "Kinesis over TLS: the median of the rounds, and the lowest and the highest in brackets. The first record counts in "
+        "seconds from the start of the process, once if there is no range."
+    )
+    return "\n".join([text, *parts])
+
+
+LATENCY_TEXTS = {
+    "consumers": (
+        "All consumers read the records of the same writer, which makes a request for each. Leases are in a DynamoDB (moto). "
+        "The KCL and kcl-rs find them there, and kinstream creates them."
+    ),
+    "producers": "The records of all producers are read by the same reader, by enhanced fan-out.",
+}
+
+
+def _latency_table(clients: str, report: dict[str, Any]) -> str:
+    method = report["method"]
+    unit = "shard" if clients == "consumers" else "process"
+    lines = [
+        f"| {clients[:-1]} | p50, ms | p99, ms | first record, s | idle, µs CPU a second and {unit} | peak MB |",
         "|---|---|---|---|---|---|",
     ]
-    producers = [
-        "| producer | p50, ms | p99, ms | first record, s | idle process, µs CPU a second | peak MB |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        unit = 1000 / (1 if row["writes"] else shards)
-        idle = [milliseconds * unit for milliseconds in row["idle_cpu_milliseconds_per_second"]]
+    for row in report["rows"]:
+        factor = 1000 / (method["shards"] if clients == "consumers" else 1)
         first = row["first_record_seconds"]
         figures = [
             with_range(row["p50_milliseconds"]),
             with_range(row["p99_milliseconds"]),
             with_range(first) if len(first) > 1 else median(first),
-            with_range(idle),
+            with_range([milliseconds * factor for milliseconds in row["idle_cpu_milliseconds_per_second"]]),
             f"{row['peak_memory_megabytes']:.0f}",
         ]
         if row["client"] == "kinstream":
@@ -133,18 +150,15 @@ def latency() -> str:
         label = f"{row['client']}: {row['way']}"
         if (rate := statistics.median(row["records_per_second"])) < 0.9 * method["records_per_second"]:
             label += f", only {rate:.0f} records/s"
-        (producers if row["writes"] else consumers).append(f"| {label} | {' | '.join(figures)} |")
+        lines.append(f"| {label} | {' | '.join(figures)} |")
     left_out = "".join(f" Not measured: {label}: {reason}." for label, reason in report["left_out"].items())
+    versions = ", ".join(f"{client} {version}" for client, version in report["versions"].items())
     text = paragraph(
-        "Latency from the put of a record to the handler, with the defaults of each client, "
-        f"{method['records_per_second']:.0f} records of 100 B a second over {shards} shards of the local Kinesis: median of "
-        f"{method['rounds']} rounds of {method['seconds']:g} s, lowest and highest in brackets. Consumers read the records of "
-        "one writer, which makes a request for each. The records of producers are read by kinstream's fan-out. Requests use "
-        "TLS. The first record counts from the start of the process, once if there is no range. Leases are "
-        "in a DynamoDB (moto). The KCL and kcl-rs find them there, and kinstream creates them. "
-        f"{measured_on(report, 'make bench-latency')}{left_out}"
+        f"{LATENCY_TEXTS[clients]} {method['rounds']} rounds of {method['seconds']:g} s with {method['records_per_second']:.0f} "
+        f"records of 100 B a second over {method['shards']} shards. {measured_on(report, 'make bench-latency')} "
+        f"Versions: {versions}.{left_out}"
     )
-    return "\n".join([text, "\n".join(consumers) + "\n", "\n".join(producers) + "\n"])
+    return "\n".join(lines) + "\n\n" + text
 
 
 def handover() -> str:

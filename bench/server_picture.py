@@ -10,7 +10,7 @@ from bench.picture import BAR, FONTS, INK, OURS, PEER, QUIET, RULE, text
 MARKS = {"right": OURS, "partly": "#e0a030", "wrong": "#c2483c", "not probed": RULE}
 SAID = {"right": "as AWS has it", "partly": "in part", "wrong": "not"}
 
-WIDTH, MARGIN, GAP = 1200, 32, 48
+WIDTH, MARGIN, GAP = 1390, 32, 48
 LABELS = 196
 TOP = 132
 LINE, PAD = 15, 12
