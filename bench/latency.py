@@ -57,7 +57,9 @@ from kinstream import Client, ConnectionOptions, Credentials, KinesisError, Prod
 SHARDS = 16
 FIRST_RECORDS = 32
 START_SECONDS = 150.0
-DRAIN_SECONDS = 20.0
+DRAIN_SECONDS = 30.0
+WRITER_REQUESTS = 16
+"""Requests of the writer in flight. On a slow machine it writes fewer records a second rather than open more connections."""
 WARM_UP_SECONDS = 1.0
 SETTLE_SECONDS = 5.0
 JAVA = (KCL, KPL)
@@ -455,13 +457,17 @@ class Run:
         """Put records at the rate, each by a request of its own."""
         async with self._client() as client:
             producer = Producer(stream, client=client)
-            began = time.perf_counter()
             requests: set[asyncio.Task[Any]] = set()
+            free = asyncio.Semaphore(WRITER_REQUESTS)
 
             async def put(number: int) -> None:
-                await producer.put_record(Record(stamped(), key(number)))
+                async with free:
+                    await producer.put_record(Record(stamped(), key(number)))
 
-            for number in range(count):
+            await put(0)  # it connects
+            began = time.perf_counter()
+
+            for number in range(1, count):
                 await asyncio.sleep(max(0.0, began + number / self._rate - time.perf_counter()))
                 requests.add(asyncio.ensure_future(put(number)))
             await asyncio.gather(*requests)
