@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import zlib
 from collections import Counter
@@ -116,11 +117,12 @@ def _moves(view: View, members: Mapping[str, ObservedWorker], me: str, overdue: 
             found.append(Move(lease.lease.key, MoveKind.FORCE, lease.reader, to, write))
     # A worker that has not renewed a lease yet does not know it, so it could not end its handoff. This worker knows its own.
     surplus = [lease for lease in plan.surplus() if lease.reader in (me, lease.last_reader)]
-    for lease in [*sorted(leaving, key=plan.order), *sorted(surplus, key=plan.order)]:
-        to = plan.place(lease, joined=lease in surplus and not plan.calm(CALM))
-        if to is not None:
-            write = _noted(view, lease, to, changes.hand_off(lease.lease, to))
-            found.append(Move(lease.lease.key, MoveKind.HAND_OFF, lease.reader, to, write))
+    for leases, joined in ((leaving, False), (surplus, not plan.calm(CALM))):
+        for lease in sorted(leases, key=plan.order):
+            to = plan.place(lease, joined=joined)
+            if to is not None:
+                write = _noted(view, lease, to, changes.hand_off(lease.lease, to))
+                found.append(Move(lease.lease.key, MoveKind.HAND_OFF, lease.reader, to, write))
     return found
 
 
@@ -244,6 +246,48 @@ def _present(view: View, members: Mapping[str, ObservedWorker]) -> Mapping[str, 
     return {worker_id: worker for worker_id, worker in members.items() if not view.overdue(worker_id)} or members
 
 
+class _Queue:
+    """Members below their targets, by rank. The highest rank is found without a comparison of all members.
+
+    Thousands of leases may be placed on a thousand members in one decision, during which no lease is renewed.
+    """
+
+    def __init__(self) -> None:
+        self._ranks: dict[str, tuple[float, float]] = {}
+        self._groups: dict[tuple[float, float], dict[str, None]] = {}
+        self._heap: list[tuple[float, float]] = []
+
+    def __contains__(self, member: str | None) -> bool:
+        return member in self._ranks
+
+    def put(self, member: str, below: float, started: float) -> None:
+        """Add a member, or change its rank.
+
+        Args:
+            member: The member.
+            below: Number of leases that it has less than its target, divided by its weight. More is a higher rank.
+            started: Time at which it was started. Of equal members, the latest has the highest rank.
+        """
+        self.discard(member)
+        rank = self._ranks[member] = (-below, -started)
+        if rank not in self._groups:
+            self._groups[rank] = {}
+            heapq.heappush(self._heap, rank)
+        self._groups[rank][member] = None
+
+    def discard(self, member: str) -> None:
+        """Remove a member, if it is there."""
+        rank = self._ranks.pop(member, None)
+        if rank is not None:
+            del self._groups[rank][member]
+
+    def highest(self) -> tuple[tuple[float, float], Iterable[str]] | None:
+        """Return the highest rank, as a pair of which the lowest is the highest rank, and its members. None: it is empty."""
+        while self._heap and not self._groups[self._heap[0]]:
+            del self._groups[heapq.heappop(self._heap)]
+        return (self._heap[0], self._groups[self._heap[0]]) if self._heap else None
+
+
 class _Plan:
     """Targets of the members, and their leases as they will be.
 
@@ -257,6 +301,8 @@ class _Plan:
         self.members = members
         self._view = view
         self._salt = salt
+        self._digests: dict[str, int] = {}
+        self._joined, self._others = _Queue(), _Queue()
         self._owned: dict[str, list[ObservedLease]] = {member: [] for member in members}
         self._loads: dict[str, int] = {}
         self._targets: dict[str, int] = {}
@@ -277,6 +323,19 @@ class _Plan:
         counts = Counter(named)
         has = {member: load + counts[member] for member, load in self._loads.items()}
         self._targets = _targets(self.members, has, sum(self._loads.values()) + others)
+        for member in self.members:
+            self._digests[member] = zlib.crc32(f"{self._salt}/{member}/".encode())
+            self._enqueue(member)
+
+    def _enqueue(self, member: str) -> None:
+        """Rank a member by the number of leases that it has less than its target."""
+        queue = self._joined if self._view.joined(member) else self._others
+        below = self._targets[member] - self._loads[member]
+        if below > 0:
+            # When all workers are replaced one by one, the worker that was started last is the last one to be stopped.
+            queue.put(member, below / self.members[member].weight, self.members[member].started)
+        else:
+            queue.discard(member)
 
     def owned(self) -> Iterable[ObservedLease]:
         """Return the leases that were added."""
@@ -294,12 +353,23 @@ class _Plan:
             preferred: Members that get it if they are below their targets.
             joined: True to place it only on a worker that was started since the unrest began. An older one may be stopped next.
         """
-        able = [one for one in self.members if self._below(one) > 0 and (not joined or self._view.joined(one))]
-        to = next((one for one in preferred if one in able), None)
-        to = to or max(able, key=lambda one: self._rank(one, lease), default=None)
+        to = next((one for one in preferred if one in self._joined or (one in self._others and not joined)), None)
+        to = to or self._first(lease, joined=joined)
         if to is not None:
             self._loads[to] += 1
+            self._enqueue(to)
         return to
+
+    def _first(self, lease: ObservedLease, *, joined: bool) -> str | None:
+        """Return the member of the highest rank. A lease that has moved in this unrest prefers members that joined in it."""
+        first, others = self._joined.highest(), self._others.highest()
+        if joined or (first is not None and _recent_moves(self._view, lease) > 0):
+            others = None
+        ranks = [found for found in (first, others) if found is not None]
+        highest = min((rank for rank, _ in ranks), default=None)
+        able = [member for rank, members in ranks if rank == highest for member in members]
+        key = lease.lease.key.encode()
+        return max(able, key=lambda one: (zlib.crc32(key, self._digests[one]), one), default=None)
 
     def surplus(self, *, all_of_them: bool = False) -> list[ObservedLease]:
         """Return the leases above the targets of their owners, without those that are not to be moved now.
@@ -329,19 +399,9 @@ class _Plan:
             found += movable[:above]
         return found
 
-    def _below(self, member: str) -> int:
-        return self._targets[member] - self._loads[member]
-
     def order(self, lease: ObservedLease) -> tuple[int, str]:
         """Return the order in which leases are placed: those that have moved most may choose first."""
         return -_recent_moves(self._view, lease), lease.lease.key
-
-    def _rank(self, member: str, lease: ObservedLease) -> tuple[bool, float, float, int]:
-        # When all workers are replaced one by one, the worker that was started last is the last one to be stopped.
-        below, started = self._below(member) / self.members[member].weight, self.members[member].started
-        digest = zlib.crc32(f"{self._salt}/{member}/{lease.lease.key}".encode())
-        prefers_joined = self._view.joined(member) and _recent_moves(self._view, lease) > 0
-        return prefers_joined, below, started, digest
 
 
 def _targets(members: Mapping[str, ObservedWorker], loads: Mapping[str, int], total: int) -> dict[str, int]:

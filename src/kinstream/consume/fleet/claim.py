@@ -126,7 +126,8 @@ def adoptions(view: View, me: str, random: Random, *, max_leases: int | None = N
         share = -(-len(leases) // len(readers)) - sum(lease.reader == me for lease in leases)
         chosen += _some(left, min(max(1, share), capacity - len(chosen)), random)
     left = [lease for lease in unfinished if view.available_for(lease.lease.key) > ADOPTION * view.failover]
-    left = [lease for lease in left if lease not in chosen]
+    taken = {lease.lease.key for lease in chosen}
+    left = [lease for lease in left if lease.lease.key not in taken]
     share = _share(view, len(unfinished), me) - held - len(chosen)
     chosen += _some(left, min(max(1, share), capacity - len(chosen)), random)
     return [changes.assign(lease.lease, me) for lease in chosen]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from random import Random
+from types import FrameType
 
 import msgspec
 import pytest
@@ -64,6 +66,29 @@ def test_worker_whose_announcement_is_overdue_gets_no_leases_if_there_is_another
     assert balance.successors(view, "w") == {"b": "x"}
     renewed = [*owned(owners, 3), *workers("w", "x", now=14), leader_row("w", "3")]
     assert brief(decided(seen(renewed, view, 15))) == [("a", ASSIGN, "x")]
+
+
+def test_the_effort_of_a_decision_grows_with_the_leases_not_with_leases_times_workers() -> None:
+    def calls(members: int) -> int:
+        """Return the number of Python calls that the assignment of ten leases for each of the workers takes."""
+        names = ["w", *(f"x{number}" for number in range(members - 1))]
+        rows = [worker_row(name, started=number) for number, name in enumerate(names)]
+        view = settled({f"s{number}": None for number in range(10 * members)}, rows)
+        count = 0
+
+        def count_call(frame: FrameType, event: str, argument: object) -> None:
+            nonlocal count
+            count += event == "call"
+
+        sys.setprofile(count_call)
+        try:
+            found = decided(view)
+        finally:
+            sys.setprofile(None)
+        assert len(found) == 10 * members
+        return count
+
+    assert calls(80) < 5 * calls(20)
 
 
 def test_leases_without_owner_are_assigned_evenly_and_at_once() -> None:
