@@ -109,8 +109,8 @@ def starts(shards: list[Shard], known: Mapping[str, Position], start: Start) -> 
     if any(position.is_number or position.ended for position in known.values()):
         return named
     first = min(known.values())
-    new = (shard_id for shard_id in others if known.keys().isdisjoint(_ancestors(shards, [shard_id])))
-    return dict.fromkeys(new, first) | named
+    created = _descendants(shards, known)  # by a reshard
+    return dict.fromkeys((shard_id for shard_id in others if shard_id not in created), first) | named
 
 
 def _descendants(shards: list[Shard], of: Iterable[str]) -> set[str]:

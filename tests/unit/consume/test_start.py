@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from kinstream import HashKeyRange, Position, SequenceNumberRange, Shard
@@ -112,3 +114,16 @@ def test_start_in_one_of_several_streams_has_the_positions_of_its_shards() -> No
     assert start.of_stream("visits") == Start(TRIM_HORIZON)
     assert start.of_stream(None) is start
     assert Start(LATEST).of_stream("orders") == Start(LATEST)
+
+
+def test_a_listing_is_not_read_again_for_each_of_its_shards() -> None:
+    class Counted(list[Shard]):
+        reads = 0
+
+        def __iter__(self) -> Iterator[Shard]:
+            self.reads += 1
+            return super().__iter__()
+
+    shards = Counted(shard(str(number)) for number in range(100))
+    assert len(starts(shards, {"0": LATEST}, Start())) == 99
+    assert shards.reads <= 5
