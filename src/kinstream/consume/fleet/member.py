@@ -126,7 +126,9 @@ class Member:
             self._notice_rival,
         )
         self._upkeep = {
-            name: Upkeep(self._scanner, self.holdings, self._shards[name], source.start, name, clock, self._terms.now)
+            name: Upkeep(
+                self._scanner, self.holdings, self._shards[name], source.start, name, clock, self._terms.now, random
+            )
             for name, source in streams.items()
         }
         self._instance = str(uuid.UUID(int=random.getrandbits(128), version=4))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from random import Random
 
 from kinstream.clock import Clock
 from kinstream.consume.discover import ShardListing
@@ -37,6 +38,7 @@ class Upkeep:
         stream: Identifier of the stream if the application reads several streams. None: it reads one.
         clock: Sleeps.
         now: The lease clock.
+        random: Order in which many leases are created.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Upkeep:
         stream: str | None,
         clock: Clock,
         now: Callable[[], float],
+        random: Random,
     ) -> None:
         self._scanner = scanner
         self._holdings = holdings
@@ -56,6 +59,7 @@ class Upkeep:
         self._stream = stream
         self._clock = clock
         self._now = now
+        self._random = random
         self._audit = shard_sync.Audit()
         self._audited = self._cleaned = now()
 
@@ -96,14 +100,20 @@ class Upkeep:
             listing = await self._shards.refresh()
         missing = shard_sync.missing(listing.shards, leases, self._start, listing.open_since, self._stream)
         missing = [lease for lease in missing if not self._holdings.row_deleted(lease.key)]
-        created: set[str] = set()
+        existing: set[str] = set()
+        most = CONCURRENT_WRITES
         while missing:
             # Parents first: a lease may be granted if its parents have none.
             waiting = {lease.shard_id for lease in missing}
             ready = [lease for lease in missing if waiting.isdisjoint(lease.parents)] or missing
-            await self._create(ready)
-            created.update(lease.key for lease in ready)
-            missing = [lease for lease in missing if lease.key not in created]
+            some = ready if len(ready) <= most else self._random.sample(ready, most)
+            created = await self._create(some)
+            existing.update(lease.key for lease in some)
+            # Workers that start together divide the leases, instead of each trying to create all of them.
+            most = 2 * most if created == len(some) else CONCURRENT_WRITES
+            if created == 0 and len(some) < len(missing):
+                existing.update((await self._scanner.scan()).leases)
+            missing = [lease for lease in missing if lease.key not in existing]
 
     async def complete(self, held: HeldLease, children: Sequence[ChildShard]) -> list[str] | None:
         """Create the leases of the children of a shard after all of its records were delivered.
@@ -193,17 +203,20 @@ class Upkeep:
             await self._scanner.write(changes.delete(key))
             self._holdings.forget(key)
 
-    async def _create(self, leases: list[Lease]) -> None:
+    async def _create(self, leases: list[Lease]) -> int:
+        """Create leases, and return the number of those that did not exist."""
         one_table, gate = self._scanner.mode.one_table, asyncio.Semaphore(CONCURRENT_WRITES)
 
-        async def create(lease: Lease) -> None:
+        async def create(lease: Lease) -> bool:
             async with gate:
-                await self._scanner.write(changes.create(lease, one_table=one_table))
+                return (await self._scanner.write(changes.create(lease, one_table=one_table))).applied
 
-        outcomes = await asyncio.gather(*map(create, leases), return_exceptions=True)
-        for outcome in outcomes:
-            if outcome is not None:
+        created = 0
+        for outcome in await asyncio.gather(*map(create, leases), return_exceptions=True):
+            if isinstance(outcome, BaseException):
                 raise outcome
+            created += outcome
+        return created
 
     def _leases(self) -> dict[str, Lease]:
         leases = self._scanner.view.leases
