@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from kinstream.config import Checkpoints, Fleet
 from kinstream.consume.fleet.held_lease import RENEWAL_MARGIN
-from kinstream.consume.fleet.leader import announce_interval, heartbeat_interval
+from kinstream.consume.fleet.leader import announce_interval, heartbeat_interval, others_scan_interval
 from kinstream.consume.lease.dynamodb_lease_store import POLL_INTERVAL
 
 PAGE = Path(__file__).parent / "fleet.md"
@@ -30,7 +30,7 @@ class Prices(NamedTuple):
 PRICES = Prices(write=0.625e-6, read=0.125e-6)
 """us-east-1, from memory of 2026. Check the price list of your region."""
 
-CASES = ((10, 3), (100, 10), (1_000, 50))
+CASES = ((10, 3), (100, 10), (1_000, 50), (10_000, 1_000))
 """Numbers of shards and workers in the table."""
 
 ROW_BYTES = 450
@@ -38,9 +38,6 @@ ROW_BYTES = 450
 
 SCANS_PER_FAILOVER = 6
 """Scans of the leader, and of its standby, in the time of a failover."""
-
-FAILOVERS_PER_SCAN = 2
-"""Failovers between two scans of each other worker."""
 
 DAY = 86_400.0
 
@@ -83,7 +80,7 @@ def rates(shards: int, workers: int, *, failover: float, checkpoint_every: float
         workers / announce_interval(failover) + 1 / heartbeat_interval(failover),
         workers / POLL_INTERVAL,
         1 / POLL_INTERVAL + (workers - 2) / heartbeat_interval(failover),
-        (2 * SCANS_PER_FAILOVER + (workers - 2) / FAILOVERS_PER_SCAN) / failover,
+        2 * SCANS_PER_FAILOVER / failover + (workers - 2) / others_scan_interval(workers, failover),
     )
 
 
@@ -127,7 +124,7 @@ def table() -> str:
         found = costs(shards, workers, failover=Fleet().failover, checkpoint_every=Checkpoints().interval)
         polls = found.polls + found.checks
         cells = (found.renewals, found.workers, polls, found.scans, found.idle_total, found.busy_total)
-        lines.append(f"| {shards:,} | {workers} | " + " | ".join(f"${cell:,.2f}" for cell in cells) + " |")
+        lines.append(f"| {shards:,} | {workers:,} | " + " | ".join(f"${cell:,.2f}" for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from kinstream.consume.fleet.held_lease import HeldLease
+from kinstream.consume.fleet.leader import OTHER_SCAN_FAILOVERS
 from kinstream.consume.fleet.mode import Mode, limits
 from kinstream.consume.fleet.streams import unread
 from kinstream.consume.fleet.view import View
@@ -44,6 +45,8 @@ def fleet_status(
         last_error: Last error of the store while it fails. None: it works.
     """
     mine = {lease.key: lease for lease in held}
+    # Most workers of a large fleet scan seldom: a shard without an owner in the last scan usually has had one for long.
+    at = now if scanned_at is None else min(now, scanned_at + OTHER_SCAN_FAILOVERS * view.failover)
     owners: defaultdict[str, list[str]] = defaultdict(list)
     handoffs, unowned = [], {}
     for key, observed in sorted(view.leases.items()):
@@ -55,13 +58,13 @@ def fleet_status(
         elif observed.reader is not None and not view.expired(key):
             owners[observed.reader].append(shard_id)
         else:
-            unowned[shard_id] = max(0.0, now - (observed.moved if observed.free_since is None else observed.free_since))
+            unowned[shard_id] = max(0.0, at - (observed.moved if observed.free_since is None else observed.free_since))
         own = mine.get(key)
         if own is not None and own.handoff is not None and own.handoff.successor is not None:
             handoffs.append(Handoff(shard_id, me, own.handoff.successor, max(0.0, now - own.handoff.since)))
         elif own is None and observed.handoff_since is not None and observed.reader is not None:
             successor = observed.lease.owner or ""
-            handoffs.append(Handoff(shard_id, observed.reader, successor, max(0.0, now - observed.handoff_since)))
+            handoffs.append(Handoff(shard_id, observed.reader, successor, max(0.0, at - observed.handoff_since)))
     lock = view.leader
     return FleetStatus(
         worker_id=me,

@@ -6,6 +6,7 @@ harmless: each change of a lease is conditional.
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING
 
 from kinstream.consume.fleet.mode import Mode
@@ -25,6 +26,11 @@ DEPUTIES = 5
 have ended too, which the workers that scan seldom do not know yet."""
 SILENCE = 0.35
 """Part of the lock's duration without a change after which its holder counts as silent. A heartbeat is due after a quarter."""
+OTHER_SCAN_FAILOVERS = 2
+"""Minimum number of failovers between two scans of a worker that neither leads nor stands by."""
+OTHER_SCANS = 25
+"""Maximum number of scans in one failover by all workers together that neither lead nor stand by. Otherwise the rows that are
+read would grow with the number of workers times the number of leases."""
 _ROLLBACK = "CLIENT_VERSION_3X_WITH_ROLLBACK"
 
 
@@ -165,7 +171,22 @@ def scan_interval(view: View, me: str, mode: Mode) -> float:
     """Return the seconds between two complete listings: short for the leader, the standby and deputies, long for all others."""
     if mode is Mode.UNDECIDED or leads(view, me) or stands_by(view, me, mode) or deputizes(view, me, mode):
         return view.failover / 6
-    return 2 * view.failover
+    # A KCL may change the mode of its application, which each worker notices by its scans.
+    workers = len(view.members()) if view.client_version is None else 0
+    seconds = others_scan_interval(workers, view.failover)
+    if workers > OTHER_SCAN_FAILOVERS * OTHER_SCANS:
+        seconds *= 0.75 + zlib.crc32(me.encode()) / 2**33  # workers that start together do not scan together
+    return seconds
+
+
+def others_scan_interval(workers: int, failover: float) -> float:
+    """Return the seconds between two complete listings of a worker that neither leads nor stands by.
+
+    Args:
+        workers: Number of workers of the application.
+        failover: `Fleet.failover`.
+    """
+    return max(OTHER_SCAN_FAILOVERS, workers / OTHER_SCANS) * failover
 
 
 def stale_workers(view: View) -> list[Write]:

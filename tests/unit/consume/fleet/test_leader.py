@@ -12,6 +12,8 @@ from kinstream.consume.fleet import leader
 from kinstream.consume.fleet.mode import Mode
 from kinstream.consume.fleet.view import View, observe_row
 from kinstream.consume.lease.lease import INSTANCE
+
+
 from kinstream.consume.lease.row import Delete, Put, Row, RowKind, Update, Write
 
 ONE = Mode.ONE_TABLE
@@ -157,6 +159,22 @@ def test_deputies_read_the_lock_again_soon_if_it_has_not_changed() -> None:
     assert [name for name in names if leader.watch_interval(view, name, ONE) == FAILOVER / 8] == list("abdef")
     assert leader.watch_interval(view, "c", ONE) == FAILOVER / 4, "the leader's heartbeat"
     assert leader.watch_interval(seen([]), "a", ONE) == FAILOVER / 4
+
+
+def test_all_workers_of_a_large_fleet_together_scan_as_seldom_as_those_of_a_smaller_one() -> None:
+    def intervals(workers: int, *rows: Row) -> list[float]:
+        names = [f"w{number:04}" for number in range(workers)]
+        view = seen([leader_row(names[0]), *map(worker_row, names), *rows])
+        return [leader.scan_interval(view, name, ONE) for name in names[2:]]
+
+    assert set(intervals(50)) == {2 * FAILOVER}
+    large = intervals(400)
+    assert sum(1 / interval for interval in large) == pytest.approx(25 / FAILOVER, rel=0.1)
+    assert min(large) >= 12 * FAILOVER
+    assert max(large) <= 20 * FAILOVER
+    assert len(set(large)) > 300  # not all at the same time
+    version = Row(RowKind.MIGRATION, "Migration3.0", {"cv": "CLIENT_VERSION_3X"})
+    assert set(intervals(400, version)) == {2 * FAILOVER}  # a KCL may change it
 
 
 def test_only_another_leader_of_ours_is_nudged() -> None:
