@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Literal
 
 from kinstream.consume.fleet.checked_table import CheckedTable
 from kinstream.consume.fleet.held_lease import Terms
 from kinstream.consume.fleet.mode import Mode, follow, mode_of
 from kinstream.consume.fleet.streams import check_format, of_streams
-from kinstream.consume.fleet.view import View, forget_row, observe, observe_row
+from kinstream.consume.fleet.view import ObservedLease, View, forget_row, observe, observe_row
 from kinstream.consume.lease.row import Row, RowKind, Write, Written
 
 
@@ -39,6 +40,7 @@ class Scanner:
         self._compatible: Literal["2x"] | None = compatible
         self._view: View | None = None
         self._own: tuple[View, View] | None = None
+        self._readers: tuple[Mapping[str, ObservedLease], frozenset[str | None]] | None = None
         self._lock = asyncio.Lock()
 
     @property
@@ -116,7 +118,9 @@ class Scanner:
         if self._view is None:
             return frozenset()
         view = self._view
-        found = {observed.reader for observed in view.leases.values()} | view.workers.keys()
+        if self._readers is None or self._readers[0] is not view.leases:
+            self._readers = view.leases, frozenset(observed.reader for observed in view.leases.values())
+        found = self._readers[1] | view.workers.keys()
         if view.leader is not None:
-            found.add(view.leader.owner)
+            found |= {view.leader.owner}
         return frozenset(worker for worker in found if worker is not None and worker != self._terms.worker_id)

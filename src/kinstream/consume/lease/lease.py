@@ -30,6 +30,7 @@ INSTANCE = "kinstreamInstance"
 EXTRAS_DIGITS = 6
 """Decimals of the times in `EXTRAS`, so that each store returns the number that was written."""
 
+_LEASE = "lease"
 _SENTINELS = frozenset({"TRIM_HORIZON", "LATEST", "AT_TIMESTAMP", "SHARD_END"})
 _SEQUENCE_NUMBER = re.compile(r"[0-9]{1,129}")  # service model, `SequenceNumber`
 _HASH_KEY = re.compile(r"[0-9]{1,39}")  # service model, `HashKey`
@@ -139,11 +140,19 @@ def qualified_id(shard_id: str, stream_name: str | None) -> str:
 
 
 def lease_of(row: Row) -> Lease:
-    """Return the lease in a row.
+    """Return the lease in a row. Each row is parsed once, although several parts of a worker need its lease.
 
     Raises:
         LeaseStoreFailed: A column is missing or has an invalid value. The message names the key and the column.
     """
+    kept = vars(row)
+    lease: Lease | None = kept.get(_LEASE)
+    if lease is None:
+        lease = kept[_LEASE] = _parsed(row)
+    return lease
+
+
+def _parsed(row: Row) -> Lease:
     columns = _Columns(row)
     stream = columns.text("streamName")
     if stream is None:

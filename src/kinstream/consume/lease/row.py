@@ -47,8 +47,8 @@ class RowKind(StrEnum):
     STREAM = "STREAM"
 
 
-class Row(msgspec.Struct, frozen=True):
-    """A row as it is stored.
+class Row(msgspec.Struct, frozen=True, dict=True):
+    """A row as it is stored. `lease_of` stores the lease that it contains in its `__dict__`.
 
     Attributes:
         kind: Its kind.
