@@ -27,6 +27,7 @@ class SimulatedShard:
         rate: Records a second.
         closed: Time of its end. None: it is open.
         children: Shards that follow it.
+        listed: The shard in a listing, and `closed` at that time. None: it was not listed yet.
     """
 
     index: int
@@ -37,6 +38,7 @@ class SimulatedShard:
     rate: float
     closed: float | None = None
     children: tuple[str, ...] = ()
+    listed: tuple[float | None, Shard] | None = None
 
     @property
     def id(self) -> str:
@@ -68,6 +70,13 @@ class SimulatedShard:
         return ChildShard(self.id, list(self.parents), self._range)
 
     def as_listed(self) -> Shard:
+        if (
+            self.listed is None or self.listed[0] != self.closed
+        ):  # thousands of listings of thousands of shards share them
+            self.listed = self.closed, self._listed()
+        return self.listed[1]
+
+    def _listed(self) -> Shard:
         last = None if self.closed is None else str(self.first + max(1, self.records(self.closed)))
         first, second = [*self.parents, None, None][:2]
         return Shard(self.id, self._range, SequenceNumberRange(str(self.first), last), first, second)

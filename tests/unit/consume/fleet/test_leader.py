@@ -12,8 +12,6 @@ from kinstream.consume.fleet import leader
 from kinstream.consume.fleet.mode import Mode
 from kinstream.consume.fleet.view import View, observe_row
 from kinstream.consume.lease.lease import INSTANCE
-
-
 from kinstream.consume.lease.row import Delete, Put, Row, RowKind, Update, Write
 
 ONE = Mode.ONE_TABLE
