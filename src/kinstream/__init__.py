@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         Throttled,
         TransportError,
         UnexpectedResponse,
+        UnwrapError,
         UsageError,
     )
     from kinstream.events import (
@@ -257,6 +258,7 @@ __all__ = [  # noqa: RUF022 - in plain ASCII order
     "TransportError",
     "Undelivered",
     "UnexpectedResponse",
+    "UnwrapError",
     "UsageError",
     "WireFormat",
     "__version__",
@@ -388,6 +390,7 @@ if not TYPE_CHECKING:
             "TransportError": "kinstream.errors",
             "Undelivered": "kinstream.produce_errors",
             "UnexpectedResponse": "kinstream.errors",
+            "UnwrapError": "kinstream.errors",
             "UsageError": "kinstream.errors",
             "WireFormat": "kinstream.config",
             "__version__": "kinstream.version",

@@ -27,7 +27,8 @@
     │   └── BufferFull                the buffer had no space for it
     ├── Undelivered                   unobserved failures when a producer is closed; `.exceptions`, `.count`
     ├── FanOutRefused                 enhanced fan-out is not available; polling may work
-    └── UnexpectedResponse            a response that the service does not send, or data that does not decode
+    ├── UnexpectedResponse            a response that the service does not send, or data that does not decode
+    └── UnwrapError (ValueError)      data that `kinstream.unwrap` was called with is not in the format
 
 `ProduceError`, its subclasses and `Undelivered` are in `produce_errors`, because they refer to records.
 A policy reads attributes (`type`, `retry_safe`, `throttled`, `maybe_written`), never a class name or a message.
@@ -297,6 +298,12 @@ class FanOutRefused(KinesisError):
 
 class UnexpectedResponse(KinesisError):
     """A response with an invalid format, or a record whose data cannot be decoded."""
+
+    type = ErrorType.UNEXPECTED_RESPONSE
+
+
+class UnwrapError(KinesisError, ValueError):
+    """Data that a function of `kinstream.unwrap` was called with is not in its format. The text does not quote the data."""
 
     type = ErrorType.UNEXPECTED_RESPONSE
 

@@ -25,7 +25,7 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"testing"},
-    {"__init__", "awslambda", "blocking", "callbacks", "leases"},
+    {"__init__", "awslambda", "unwrap", "blocking", "callbacks", "leases"},
     {"producer", "consumer", "ranges"},
     {"stream"},
     {"produce", "consume"},
@@ -63,7 +63,7 @@ LOCAL_MAY_USE = {"local", "sharding.hashkey", *BASE} - {"background", "speed", "
 LOCAL_GROUPS = ["server", "http", "control", "wire", "operations", "storage", "state"]
 
 PURE = {
-    "errors", "produce_errors", "failures", "frames", "functions", "usage", "version", "extra", "lazy",
+    "errors", "produce_errors", "failures", "frames", "functions", "usage", "version", "extra", "lazy", "unwrap",
     "config", "record", "events", "service_quotas",
     "sharding.hashkey", "sharding.shardmap", "sharding.lineage",
     "kpl.message", "kpl.container", "kpl.builder", "kpl.expand", "validate",

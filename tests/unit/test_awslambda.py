@@ -227,6 +227,13 @@ def test_awaitable_that_a_plain_function_returns_is_refused_and_closed() -> None
     with pytest.raises(ConfigError, match=r"^handler: returned an awaitable, which is never awaited here"):
         process(event(b"1"), lambda record: later())
 
+    class Awaitable:
+        def __await__(self) -> Any:
+            yield
+
+    with pytest.raises(ConfigError, match=r"^handler: returned an awaitable"):
+        process(event(b"1"), lambda record: Awaitable())
+
 
 def test_failures_of_a_loop_of_ones_own_are_named_once_in_the_order_of_the_event() -> None:
     batch = event(b"1", aggregate(b"a", b"b"), b"3", b"4")
