@@ -20,7 +20,8 @@
     │   ├── LimitExceeded             an account limit was reached
     │   └── ServiceUnavailable        an internal error of the service (HTTP 5xx)
     ├── ConsumeError                  a shard cannot be read any further; `.shard_id`
-    │   └── LeaseLost                 another consumer reads the shard now
+    │   ├── LeaseLost                 another consumer reads the shard now
+    │   └── DataExpired               the record at the start of a range has expired
     ├── LeaseStoreFailed (OSError)    the lease store failed; the operation can be retried
     ├── ProduceError                  a record was not written; `.record`, `.attempts`, `.maybe_written`
     │   ├── OrderBroken               an earlier record with the same key failed
