@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from kinstream.consume.lease.dynamodb_lease_store import DynamoDBLeaseStore
     from kinstream.consume.lease.lease_store import LeaseStore, LeaseTable, MemoryLeaseStore
     from kinstream.consume.lease.sqlite_lease_store import SQLiteLeaseStore
+    from kinstream.consume.record_dicts import iter_deaggregate_records
     from kinstream.consume.statistics import ConsumerStatistics
     from kinstream.consumer import Consumer
     from kinstream.errors import (
@@ -263,6 +264,7 @@ __all__ = [  # noqa: RUF022 - in plain ASCII order
     "WireFormat",
     "__version__",
     "deaggregate",
+    "iter_deaggregate_records",
     "positions",
     "read_range",
 ]
@@ -395,6 +397,7 @@ if not TYPE_CHECKING:
             "WireFormat": "kinstream.config",
             "__version__": "kinstream.version",
             "deaggregate": "kinstream.consume.deaggregate",
+            "iter_deaggregate_records": "kinstream.consume.record_dicts",
             "positions": "kinstream.ranges",
             "read_range": "kinstream.ranges",
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from types import MappingProxyType
 from typing import Any, TypedDict, assert_type
 
@@ -123,8 +124,8 @@ async def consuming() -> None:
                 assert_type(record.json(), Any)
                 assert_type(record.partition_key, str | None)
                 assert_type(record.timestamp, int)
-            assert_type(deaggregate(answer.records), list[ReceivedRecord[bytes]])
-            assert_type(deaggregate(iter(answer.records), shard=shards[0]), list[ReceivedRecord[bytes]])
+            assert_type(deaggregate(answer.records), Iterator[ReceivedRecord[bytes]])
+            assert_type(deaggregate(iter(answer.records), shards[0]), Iterator[ReceivedRecord[bytes]])
 
 
 def in_threads() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, islice
+from typing import Any, TypeAlias
 
 import msgspec
 
+from kinstream.consume import boto3_record, lambda_event
 from kinstream.errors import ConfigError
 from kinstream.events import AggregateDamaged, Event, MisroutedAggregateDropped
 from kinstream.kpl.container import BadIndex, Damaged, UserRecords, unpack
@@ -139,22 +140,27 @@ class Deaggregator:
         if batch:
             yield from _pieces(batch, limit)
 
-    def expanded(self, record: ReceivedRecord[bytes]) -> RecordList:
-        """Return the user records in a record with the keys in the stream. The record itself if it is not a valid aggregate."""
+    def expanded(self, record: ReceivedRecord[bytes]) -> Iterable[ReceivedRecord[bytes]]:
+        """Return the user records in a record with the keys in the stream. The record itself if it is not a valid aggregate.
+
+        User records are created when they are requested.
+        """
         data = record.data
         if record.subsequence_number is not None or data.__class__ is not bytes or not data.startswith(MAGIC):
-            return [record]
+            return (record,)
         try:
             user_records = self._unpacked(record)
         except BadIndex:
-            return [record]
+            return (record,)
         if user_records is None:
-            return [record]
-        common = (record.sequence_number, record.arrival_time)
-        return [
-            ReceivedRecord(inner, *common, key, record.encryption_type, index, record.origin)
+            return (record,)
+        sequence_number, arrival, encryption, origin = (
+            record.sequence_number, record.arrival_time, record.encryption_type, record.origin,
+        )  # fmt: skip
+        return (
+            ReceivedRecord(inner, sequence_number, arrival, key, encryption, index, origin)
             for index, (key, _, inner) in enumerate(user_records)
-        ]
+        )
 
     def _unpacked(self, record: ReceivedRecord[bytes]) -> UserRecords | tuple[()] | None:
         """Return the user records in a record: () if it was dropped, None if it is a plain record.
@@ -192,39 +198,54 @@ class Deaggregator:
         return True
 
 
-def deaggregate(records: Iterable[ReceivedRecord[bytes]], *, shard: Shard | None = None) -> RecordList:
-    """Expand aggregated records (KPL format), as returned by `get_records`, into their user records.
+def deaggregate(
+    records: Iterable[ReceivedRecord[bytes] | Mapping[str, Any]], shard: Shard | None = None
+) -> Iterator[ReceivedRecord[bytes]]:
+    """Expand aggregated records (KPL format) into their user records, one after another, when they are requested.
 
-    All other records are returned unchanged, including a record that begins like an aggregate but is not a valid one. Partition
-    keys are those in the stream. `async for`, `batches` and `run` deaggregate by themselves.
+    A record that is not a valid aggregate is returned whole and unchanged, whatever its data is, with `subsequence_number` None.
+    This includes an aggregate with the index of a key that does not exist. Aggregates inside aggregates are not expanded.
+    Partition keys are those in the stream. `async for`, `batches`, `run` and `read_range` deaggregate by themselves.
 
     Args:
-        records: From `get_records`, in their order.
+        records: Records of `get_records`, of boto3's `get_records`, or of an event of AWS Lambda (`event["Records"]`), in their
+            order. Dicts are converted. A record of an event has its `shard_id` and `stream_name`.
         shard: The shard that they were read from. An aggregate with a record outside its range of hash keys is then dropped
             completely, as in the Kinesis Client Library: its producer retries these records. None: no aggregate is dropped.
 
     Raises:
-        ConfigError: An argument is invalid.
+        ConfigError: An argument is invalid, or, when it is reached, a record. The text names the invalid member.
 
     Example:
         >>> from kinstream import ReceivedRecord, deaggregate
-        >>> deaggregate([ReceivedRecord(b"21.5", "1", 0.0, "sensor-7")])[0].partition_key
-        'sensor-7'
+        >>> for record in deaggregate([ReceivedRecord(b"21.5", "1", 0.0, "sensor-7")]):
+        ...     print(record.partition_key, record.data)
+        sensor-7 b'21.5'
     """
     if shard is not None and not isinstance(shard, Shard):
         raise ConfigError(
             f"shard: must be a kinstream.Shard, as get_shards returns it, or None, not {type(shard).__name__}"
         )
+    if isinstance(records, Mapping):
+        raise ConfigError(
+            "records: must be a list of records, such as event['Records'] or response['Records'], not a dict"
+        )
     if not isinstance(records, Iterable):
         raise ConfigError(f"records: must be the records that get_records returned, not {type(records).__name__}")
-    hash_key_range = None if shard is None else shard.hash_key_range
-    deaggregator = Deaggregator("", None, hash_key_range, 1, lambda event: None)
-    expanded: RecordList = []
-    for index, record in enumerate(records):
-        if not isinstance(record, ReceivedRecord):
-            raise ConfigError(f"records[{index}]: must be a kinstream.ReceivedRecord, not {type(record).__name__}")
-        expanded += deaggregator.expanded(record)
-    return expanded
+    deaggregator = Deaggregator("", None, None if shard is None else shard.hash_key_range, 1, lambda event: None)
+    return chain.from_iterable(deaggregator.expanded(_received(record, i)) for i, record in enumerate(records))
+
+
+def _received(record: Any, index: int) -> ReceivedRecord[bytes]:
+    if isinstance(record, ReceivedRecord):
+        return record
+    if not isinstance(record, Mapping):
+        raise ConfigError(
+            f"records[{index}]: must be a kinstream.ReceivedRecord or a dict, not {type(record).__name__}"
+        )
+    if "Data" in record:
+        return boto3_record.received(record, f"records[{index}]")
+    return lambda_event.received(record, f"records[{index}]")
 
 
 @accelerated(may_decline=True)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import tracemalloc
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.doubles.lambda_events import event
 
 from kinstream import ConfigError, EncryptionType, HashKeyRange, ReceivedRecord, SequenceNumberRange, Shard, deaggregate
 from kinstream.consume.deaggregate import KEYS_REMEMBERED, Deaggregator, Undeliverable
@@ -226,6 +230,13 @@ def test_record_without_a_key_belongs_to_a_shard_by_its_hash_key(expand: Expand)
 
 # The public function
 
+BOTO3 = {
+    "Data": b"x",
+    "SequenceNumber": "5",
+    "PartitionKey": "k",
+    "ApproximateArrivalTimestamp": datetime.fromtimestamp(1_800_000_000.5, UTC),
+}
+
 
 def the_shard(low: str = "0", high: str = WHOLE.ending_hash_key) -> Shard:
     return Shard(SHARD, HashKeyRange(low, high), SequenceNumberRange("0"))
@@ -236,7 +247,7 @@ def test_function_expands_aggregates_and_returns_all_other_records_unchanged() -
     no_such_key = received(sealed(b"\x0a\x01k\x1a\x05\x08\x01\x1a\x01x"), 5)
     plain, text = received(b"{}", 1), received(MAGIC, 3)
     container = ReceivedRecord(aggregate("a", ("b", "5"), "kinstream-no-key"), "2", 5.0, "a", EncryptionType.KMS)
-    found = deaggregate([plain, container, text, damaged, no_such_key])
+    found = list(deaggregate([plain, container, text, damaged, no_such_key]))
     assert found[0] is plain
     assert found[1:4] == [
         ReceivedRecord(b"data 0", "2", 5.0, "a", EncryptionType.KMS, 0),
@@ -268,8 +279,8 @@ def test_function_drops_misrouted_aggregates_only_if_the_shard_is_given() -> Non
 
 
 def test_function_accepts_any_iterable_and_expands_an_empty_aggregate_to_no_records() -> None:
-    assert deaggregate(iter([received(sealed(b"\x0a\x01k"))])) == []
-    assert deaggregate(()) == []
+    assert list(deaggregate(iter([received(sealed(b"\x0a\x01k"))]))) == []
+    assert list(deaggregate(())) == []
     assert [record.data for record in deaggregate(received(each) for each in (b"a", aggregate("k")))] == [
         b"a",
         b"data 0",
@@ -280,13 +291,64 @@ def test_function_accepts_any_iterable_and_expands_an_empty_aggregate_to_no_reco
     ("records", "shard", "said"),
     [
         (None, None, r"records: must be the records that get_records returned, not NoneType"),
-        ([b"data"], None, r"records\[0\]: must be a kinstream.ReceivedRecord, not bytes"),
+        (b"data", None, r"records\[0\]: must be a kinstream.ReceivedRecord or a dict, not int"),
+        ({"Records": []}, None, r"records: must be a list of records, such as event\['Records'\] or .*, not a dict"),
+        ([b"data"], None, r"records\[0\]: must be a kinstream.ReceivedRecord or a dict, not bytes"),
+        ([{"Data": "x"}], None, r"records\[0\].Data: of type str: must be bytes"),
+        ([{"Data": b""}], None, r"records\[0\].SequenceNumber: missing: must be decimal text"),
+        ([{"Data": b"", "SequenceNumber": "5a"}], None, r"records\[0\].SequenceNumber: of type str: must be decimal"),
+        ([BOTO3, BOTO3 | {"PartitionKey": 5}], None, r"records\[1\].PartitionKey: of type int: must be text"),
+        ([BOTO3 | {"ApproximateArrivalTimestamp": None}], None, r"records\[0\].ApproximateArrivalTimestamp: missing"),
+        ([BOTO3 | {"ApproximateArrivalTimestamp": -1}], None, r"records\[0\].ApproximateArrivalTimestamp=-1: must be"),
+        ([{"kinesis": {}}], None, r"records\[0\].kinesis.sequenceNumber"),
         ([], SHARD, r"shard: must be a kinstream.Shard, as get_shards returns it, or None, not str"),
     ],
 )
 def test_function_names_the_invalid_argument(records: Any, shard: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        deaggregate(records, shard=shard)
+        list(deaggregate(records, shard=shard))
+
+
+def test_function_takes_records_of_boto3_and_of_lambda_events() -> None:
+    packed = aggregate("a", "b")
+    boto3 = [BOTO3 | {"Data": packed}, BOTO3 | {"Data": b"{}", "EncryptionType": "KMS"}]
+    assert list(deaggregate(boto3)) == [
+        ReceivedRecord(b"data 0", "5", 1_800_000_000.5, "a", subsequence_number=0),
+        ReceivedRecord(b"data 1", "5", 1_800_000_000.5, "b", subsequence_number=1),
+        ReceivedRecord(b"{}", "5", 1_800_000_000.5, "k", EncryptionType.KMS),
+    ]
+    first, second, third = deaggregate(event(packed, b"{}")["Records"])
+    assert [(record.data, record.subsequence_number) for record in (first, second, third)] == [
+        (b"data 0", 0), (b"data 1", 1), (b"{}", None),
+    ]  # fmt: skip
+    assert {(record.shard_id, record.stream_name) for record in (first, second, third)} == {
+        ("shardId-000000000006", "lambda-stream")
+    }
+
+
+def test_function_is_lazy() -> None:
+    def given() -> Iterator[ReceivedRecord[bytes]]:
+        yield received(aggregate("a", "b"))
+        yield received(b"plain", 2)
+        raise AssertionError("requested too early")
+
+    records = deaggregate(given())
+    assert [next(records).data for _ in range(3)] == [b"data 0", b"data 1", b"plain"]
+    with pytest.raises(AssertionError, match="too early"):
+        next(records)
+
+
+@given(st.binary(max_size=60), st.booleans(), st.booleans())
+def test_function_never_raises_for_a_payload(payload: bytes, magic: bool, digest: bool) -> None:
+    data = (MAGIC if magic else b"") + payload
+    if digest:
+        data += hashlib.md5(payload).digest()
+    record = received(data)
+    found = list(deaggregate([record]))
+    if not all(each.subsequence_number == index for index, each in enumerate(found)):
+        assert len(found) == 1
+        assert found[0] is record
+        assert record.subsequence_number is None
 
 
 def test_misrouted_records_are_found_after_more_keys_than_are_cached() -> None:
