@@ -177,8 +177,7 @@ class _Placeholders:
             params["ExpressionAttributeValues"] = self.values
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(msgspec.Struct, frozen=True):
     """Condition of a write. Created by `equals`, `exists` and `absent`, and combined by `&` and `|`.
 
     Attributes:
@@ -190,8 +189,11 @@ class Condition:
 
     template: str
     name: str = ""
-    value: Any = field(default=None, repr=False)
+    value: Any = None
     parts: tuple[Condition, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Condition({self.template!r}, name={self.name!r}, parts={self.parts!r})"  # without the value
 
     def __and__(self, other: Condition) -> Condition:
         return _joined("AND", self, other)

@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypeAlias, TypedDict, TypeVar
 
+import msgspec
+
 from kinstream.aws.attempts import Attempts, RetryQuota
 from kinstream.aws.credentials import AwsChain, Credentials, Provider, RefreshingSource, Setting, source_of
 from kinstream.aws.endpoint import (
@@ -89,8 +91,7 @@ class _Call:
         return error
 
 
-@dataclass(frozen=True, slots=True)
-class _Signed:
+class _Signed(msgspec.Struct, frozen=True):
     """How an attempt was signed: credentials, the time in its signature, and the monotonic clock at that moment."""
 
     credentials: Credentials

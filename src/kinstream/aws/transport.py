@@ -53,6 +53,10 @@ ABANDONED = 120.0
 """Seconds after its timeout at which pyreqwest aborts a request, which it continues even if no task waits for the response. The
 largest response of Kinesis takes about this long on a slow line."""
 
+BUFFERED_DIGITS = 4
+"""Maximum digits of the Content-Length of a response that is read without timers of its own. pyreqwest returns a response when it
+has received 64 KiB of the body, or all of it, so the timer of the request covers such a body."""
+
 STREAM_WINDOW_BYTES = 1024 * 1024
 """Flow-control window of an HTTP/2 stream: maximum bytes in flight that were not read. A shard sends 2 MiB per second, so this is
 500 ms."""
@@ -276,27 +280,29 @@ class HttpTransport:
         request = self._http.post(url).headers(headers).body_bytes(body).timeout(forgotten).build_streamed()
         exchange = _Exchange(request, self._clock)
         del headers, body, request
+        begun = False
         try:
             async with self._clock.timeout(to_response):
                 await exchange.begin()
-        except TimeoutError as error:
-            raise _late(error, to_response, url) from without_frames(error)
-        except PyreqwestError as error:
-            raise _before_response(error, url, heard=self._heard) from without_frames(error)
-        self._heard = True
-        try:
+                begun = self._heard = True
+                short = await exchange.buffered()
             _heed(cancellations)
-            return await exchange.whole(progress, cancellations)
+            return await exchange.whole(progress, cancellations) if short is None else short
         except TimeoutError as error:
+            if not begun:
+                raise _late(error, to_response, url) from without_frames(error)
             raise RequestTimedOut(f"no bytes of the response for {progress:g} s", sent=True) from without_frames(error)
         except PyreqwestError as error:
+            if not begun:
+                raise _before_response(error, url, heard=self._heard) from without_frames(error)
             why = f"the connection broke within the response: {_reason(error)}"
             raise ConnectionLost(why, sent=True) from without_frames(error)
         except UnexpectedResponse as error:
             without_frames(error)
             raise
         finally:
-            await exchange.end()
+            if begun:
+                await exchange.end()
 
     async def stream(
         self, url: str, headers: list[tuple[str, str]], body: bytes, *, progress: float
@@ -409,6 +415,16 @@ class _Exchange:
         """Return the next bytes of the body, or None at its end."""
         async with self._clock.timeout(patience):
             return await self._read_chunk()
+
+    async def buffered(self) -> Response | None:
+        """Return a short response, of which all has arrived with its headers. None: `whole` reads it."""
+        size = self.headers.get("content-length", "")
+        if len(size) > BUFFERED_DIGITS or not size.isdecimal():
+            return None
+        chunks = []
+        while (chunk := await self._read_chunk()) is not None:
+            chunks.append(chunk)
+        return Response(self.status, self.headers, b"".join(chunks))
 
     async def whole(self, progress: float, cancellations: int) -> Response:
         """Return the response with its whole body. Raises UnexpectedResponse if it is too large."""
