@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Coroutine, Sequence
-from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tests.doubles.gated_clock import Gate, GatedClock
 from tests.doubles.simulated_table import SimulatedTable, TableClient
+from tests.doubles.virtual_loop import TICK
 from tests.simulation.fleet_log import FleetLog, Turn
 from tests.simulation.sharded_stream import ShardedStream
 
@@ -227,17 +227,17 @@ class Process:
 
     def revoke(self, handle: object, timeout: float) -> None:
         reading = self.reading.get(handle)
-        if reading is not None and not reading.revoked.is_set():
+        if reading is not None and not reading.revoked:
             reading.timeout = timeout
             reading.turn.revoked = asyncio.get_running_loop().time()
-            reading.revoked.set()
-            reading.changed.set()
+            reading.revoked = True
+            reading.wake()
 
     def lose(self, handle: object, how: str = "lost") -> None:
         reading = self.reading.get(handle)
         if reading is not None:
             reading.lost = True
-            reading.changed.set()
+            reading.wake()
             self.world.log.ended(reading.turn, how)
 
 
@@ -248,8 +248,7 @@ class Reading:
         self.process = process
         self.tenure = tenure
         self.turn = turn
-        self.revoked = asyncio.Event()
-        self.changed = asyncio.Event()
+        self.revoked = False
         self.lost = False
         self.over = False
         self.timeout = 30.0
@@ -260,6 +259,9 @@ class Reading:
         self._done = self._shard.completed_at(tenure.position)
         self._start = self._stored = self._done
         self._stored_at = self._clock.monotonic()
+        self._loop = asyncio.get_running_loop()
+        self._changed = False
+        self._waiter: asyncio.Future[None] | None = None
 
     async def run(self) -> None:
         try:
@@ -272,7 +274,7 @@ class Reading:
     async def _read(self) -> None:
         stream, habits = self.process.world.stream, self._habits
         while not self.lost:
-            if self.revoked.is_set():
+            if self.revoked:
                 await self._release()
                 return
             available = stream.available(self._shard.id)
@@ -298,16 +300,16 @@ class Reading:
         chance, habits = self.process.random, self._habits
         if habits.hangs and chance.random() < habits.hangs:
             self._log.counts["handlers that hang"] += 1
-            while habits.hangs and not self.revoked.is_set() and not self.lost:
+            while habits.hangs and not self.revoked and not self.lost:
                 await self._wait(5.0)
-            if self.revoked.is_set() and chance.random() < habits.returns_late:
+            if self.revoked and chance.random() < habits.returns_late:
                 while not self.lost:
                     await self._sleep(1.0)
-            elif self.revoked.is_set():
+            elif self.revoked:
                 await self._sleep(self.timeout)
                 if not self.lost:
                     await self._release()
-            return not self.lost and not self.revoked.is_set()
+            return not self.lost and not self.revoked
         await self._sleep(chance.uniform(*habits.work))
         return not self.lost
 
@@ -366,17 +368,27 @@ class Reading:
 
     async def _wait(self, seconds: float) -> None:
         """Wait until something changes, for a maximum time."""
-        with suppress(TimeoutError):
-            async with self._clock.timeout(seconds):
-                await self.changed.wait()
-        self.changed.clear()
+        if not self._changed:
+            self._waiter = waiter = self._loop.create_future()
+            timer = self._loop.call_later(max(seconds, TICK), self.wake)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+        self._changed = False
         await self.process.application_gate.passes()
+
+    def wake(self) -> None:
+        """End a wait, or the next one: a handoff has begun, or the turn is lost."""
+        self._changed = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep, unless the turn is lost."""
         end = self._clock.monotonic() + seconds
         while not self.lost and (left := end - self._clock.monotonic()) > 0:
-            if self.revoked.is_set():
+            if self.revoked:
                 await self._clock.sleep(min(left, 0.1) if left > 1 else left)
             else:
                 await self._wait(left)

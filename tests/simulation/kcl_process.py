@@ -146,6 +146,7 @@ class KclProcess(Process):
         loops = [asyncio.create_task(loop) for loop in self.loops()]
         try:
             await self._stopping.wait()
+            await self.gate.passes()  # a stopped process handles the signal when it continues
             for tenure in list(self.held.values()):
                 self.revoke(tenure, 30.0)
             end = self.clock.monotonic() + 30
