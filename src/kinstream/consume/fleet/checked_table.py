@@ -13,6 +13,11 @@ from kinstream.errors import AccessDenied, ConfigError, KinesisError, LeaseStore
 
 T = TypeVar("T")
 
+LONGEST_SCAN = 10
+"""Maximum time limit of a scan, as a multiple of the limit of one row. The first scan has it."""
+SCAN_MARGIN = 4
+"""Time limit of a scan, as a multiple of the duration of the last one."""
+
 _WRITES = {RowKind.LEASE: "assign", RowKind.WORKER: "worker", RowKind.LEADER: "leader"}
 """Operations of `CheckpointFailed` by the row that is written."""
 
@@ -23,7 +28,7 @@ class CheckedTable:
     Args:
         table: The table.
         clock: Measures the time limits.
-        limit: Maximum seconds of a read or write of one row. A scan may take ten times as long.
+        limit: Maximum seconds of a read or write of one row. The limit of a scan follows from the duration of the last ones.
 
     Attributes:
         name: Description of the table, for errors.
@@ -35,6 +40,7 @@ class CheckedTable:
         self._table = table
         self._clock = clock
         self._limit = limit
+        self._scan_limit = LONGEST_SCAN * limit
         self._refused: dict[str, tuple[float, float, KinesisError]] = {}
         self._operations: WeakKeyDictionary[BaseException, str] = WeakKeyDictionary()
 
@@ -60,8 +66,19 @@ class CheckedTable:
         await self._named("open", self._table.open(worker_id))
 
     async def list(self) -> Listing:
-        """Return all rows. Raises as `get`."""
-        return await self._within(10 * self._limit, self._table.list(), "list")
+        """Return all rows. Raises as `get`.
+
+        A leader decides nothing while it waits for a scan, so a scan without a response is repeated soon.
+        """
+        began, longest = self._clock.monotonic(), LONGEST_SCAN * self._limit
+        try:
+            listing = await self._within(self._scan_limit, self._table.list(), "list")
+        except LeaseStoreFailed:
+            self._scan_limit = min(2 * self._scan_limit, longest)
+            raise
+        needed = max(self._limit, SCAN_MARGIN * (self._clock.monotonic() - began))
+        self._scan_limit = min(max(needed, self._scan_limit / 2), longest)
+        return listing
 
     async def get(self, kind: RowKind, key: str) -> Row | None:
         """Return a row.
