@@ -120,12 +120,6 @@ def with_kinstream(url: str, requests: int, in_flight: int) -> float:
             await asyncio.gather(*(renew(n * share, (n + 1) * share) for n in range(in_flight)))
             return time.process_time() - began
 
-    import os
-
-    if os.environ.get("UV"):
-        import uvloop
-
-        return uvloop.run(run())
     return asyncio.run(run())
 
 
