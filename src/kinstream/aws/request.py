@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
-
-import msgspec
 
 T = TypeVar("T")
 
@@ -17,7 +16,8 @@ class Malformed(ValueError):
     """A response that decodes but lacks a required value. The message quotes no part of the response."""
 
 
-class Request(msgspec.Struct, Generic[T], frozen=True):
+@dataclass(frozen=True, slots=True, repr=False)
+class Request(Generic[T]):
     """A request, ready to be signed.
 
     Attributes:
@@ -41,9 +41,6 @@ class Request(msgspec.Struct, Generic[T], frozen=True):
     content_type: str | None = None
     table: str | None = None
     expected: tuple[str, Callable[[bytes], T]] | None = None
-
-    def __repr__(self) -> str:
-        return f"<Request {self.title}>"  # without the body
 
     @property
     def title(self) -> str:
