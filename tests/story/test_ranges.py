@@ -304,6 +304,22 @@ def test_empty_pages_in_the_middle_of_a_shard_are_passed(server: Server, place: 
     assert at(place) == {SHARD: Position.after(last)}
 
 
+def test_records_of_the_same_millisecond_as_the_request_are_all_read() -> None:
+    with Server(transition=0, quotas=False, clock=ManualClock(1_800_000_000.0)) as server:
+        place = Place(server.url)
+        create(place, 1)
+        last = put(place, b"0", b"1", b"2")[-1]
+        server.every("GetRecords").change({"Limit": 1})
+        assert at(place) == {SHARD: Position.after(last)}
+        assert read(place, after=TRIM_HORIZON, upto=Position.after(last)) == [b"0", b"1", b"2"]
+
+        def current(answer: dict[str, Any]) -> dict[str, Any]:
+            return {**answer, "MillisBehindLatest": 0}
+
+        server.every("GetRecords").after_applying.change(current)
+        assert read(place, after=TRIM_HORIZON, upto=Position.after(last)) == [b"0", b"1", b"2"]
+
+
 # Expired records.
 
 

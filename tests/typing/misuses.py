@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from kinstream import Client, Consumer, ErrorPolicy, Producer, Record, blocking, callbacks
+from kinstream import Client, Consumer, ErrorPolicy, Producer, Record, blocking, callbacks, positions, read_range
 from kinstream.local import Server
 
 
@@ -50,6 +50,13 @@ def writing_with_callbacks(producer: callbacks.Producer, data: bytes, key: str) 
     producer.put(object())  # type: ignore[arg-type]
     producer.put(data, key, "callback")  # type: ignore[arg-type]
     producer.put_record(data)  # type: ignore[arg-type]
+
+
+async def by_positions() -> None:
+    await positions("s", at="latest")  # type: ignore[arg-type]
+    read_range("s", "shardId-000000000000", after="TRIM_HORIZON", upto=None)  # type: ignore[arg-type]
+    read_range("s", "shardId-000000000000", after="at 1", upto="at 2", on_expired="ignore")  # type: ignore[arg-type]
+    blocking.positions("s", at="latest")  # type: ignore[arg-type]
 
 
 def options(producer: callbacks.Producer) -> None:

@@ -9,6 +9,8 @@ from typing import Any, TypedDict, assert_type
 
 from kinstream import (
     JSON,
+    SHARD_END,
+    TRIM_HORIZON,
     Checkpoints,
     Client,
     ConnectionOptions,
@@ -55,6 +57,9 @@ from kinstream import (
     blocking,
     callbacks,
     deaggregate,
+    iter_deaggregate_records,
+    positions,
+    read_range,
 )
 from kinstream.local import Server
 
@@ -126,6 +131,22 @@ async def consuming() -> None:
                 assert_type(record.timestamp, int)
             assert_type(deaggregate(answer.records), Iterator[ReceivedRecord[bytes]])
             assert_type(deaggregate(iter(answer.records), shards[0]), Iterator[ReceivedRecord[bytes]])
+
+
+async def by_positions() -> None:
+    found = await positions("events", at=1_700_000_000.0, region="us-east-1")
+    assert_type(found, dict[str, Position])
+    assert_type(Position.from_text(str(found["shardId-000000000000"])), Position)
+    async for batch in read_range("events", "shardId-000000000000", after="TRIM_HORIZON", upto=SHARD_END):
+        assert_type(batch, RecordBatch)
+    assert_type(blocking.positions("events", at="oldest"), dict[str, Position])
+    for batch in blocking.read_range(
+        "events", "shardId-000000000000", after=TRIM_HORIZON, upto="after 5/1", on_expired="skip"
+    ):
+        assert_type(batch, RecordBatch)
+    assert_type(deaggregate([{"Data": b""}]), Iterator[ReceivedRecord[bytes]])
+    assert_type(iter_deaggregate_records([{"kinesis": {}}]), Iterator[dict[str, Any]])
+    assert_type(iter_deaggregate_records({"Data": b""}, data_format="Boto3"), Iterator[dict[str, Any]])
 
 
 def in_threads() -> None:

@@ -98,7 +98,8 @@ class RangeReader:
                             )
                 if reached:
                     return
-                if page.ended or (page.millis_behind_latest == 0 and not shard.closed):
+                # A page with records may say 0 although records of the same millisecond follow: only an empty one is the end.
+                if page.ended or (page.millis_behind_latest == 0 and not page.records and not shard.closed):
                     await self._check_end(shard)
                     return
 

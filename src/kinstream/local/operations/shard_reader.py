@@ -99,7 +99,7 @@ class ShardReader:
             position = max(position, newest.position + 1)
         behind = 0
         if slices and position <= newest.position:
-            behind = max(0, int(now * 1000) - slices[-1].arrival)
+            behind = max(1, int(now * 1000) - slices[-1].arrival)  # 0 would mean that no records follow
         ended = shard.ending_place is not None and position >= shard.ending_place
         return Found(records, sum(slice_.size for slice_ in slices), behind, position, ended)
 
