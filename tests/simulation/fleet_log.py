@@ -313,6 +313,16 @@ class FleetLog:
             self.counts["records handled again"] += max(0, min(self._done[turn.shard_id], end) - start)
             self._done[turn.shard_id] = max(self._done[turn.shard_id], end)
 
+    def checkpointed(self, turn: Turn, done: int) -> None:
+        """Judge the row after a checkpoint, or a release with the last one, has succeeded."""
+        key = turn.shard_id
+        row = self.table.rows.get((RowKind.LEASE, key))
+        if row is None or turn.foreign or key in self.forgiven:
+            return
+        stored = self.stream.shards[key].completed_at(lease_of(row).checkpoint)
+        if stored < done:
+            self.violation("a checkpoint that succeeded is not stored", f"{key}: {stored} of {done} by {turn.process}")
+
     def ended(self, turn: Turn, how: str) -> None:
         """Note that a turn is over: its process delivers nothing more of it."""
         if turn.ended is None:

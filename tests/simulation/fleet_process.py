@@ -326,6 +326,7 @@ class Reading:
                 self._log.counts["checkpoints that failed"] += 1
             else:
                 self._stored = done
+                self._log.checkpointed(self.turn, done)
             await self.process.application_gate.passes()
 
     async def _finish(self) -> None:
@@ -347,6 +348,8 @@ class Reading:
         self._log.ended(self.turn, "released")
         position = self._shard.after(self._done) if self._done > self._start else None
         await self._until_done(lambda: self.tenure.release(position))
+        if not self.lost:
+            self._log.checkpointed(self.turn, self._done)
 
     async def _until_done(self, operation: Any) -> None:
         """Repeat an operation until it succeeds.

@@ -163,6 +163,25 @@ def test_a_checkpoint_whose_response_was_lost_is_recognized(second: str) -> None
     on(program)
 
 
+def test_a_lease_counts_from_the_first_of_several_unresolved_writes() -> None:
+    async def program(ground: Ground) -> None:
+        held = await ground.hold()
+        await ground.fleet.clock.sleep(1)
+        ground.table.lost = lambda write: True
+        with pytest.raises(LeaseStoreFailed):
+            await held.checkpoint(Position.after("5"))
+        ground.table.fails = lambda name, write: LeaseStoreFailed("no response")
+        await ground.fleet.clock.sleep(3)
+        with pytest.raises(LeaseStoreFailed):
+            await held.checkpoint(Position.after("5"))
+        ground.table.lost, ground.table.fails = lambda write: False, lambda name, write: None
+        await ground.fleet.clock.sleep(2)
+        await held.renew(ground.gate)
+        assert held.expires == pytest.approx(11.0, abs=0.01)  # either of the two may have been applied
+
+    on(program)
+
+
 def test_a_write_that_is_applied_late_does_not_undo_a_later_one() -> None:
     async def program(ground: Ground) -> None:
         held = await ground.hold()
@@ -277,6 +296,34 @@ def test_a_completed_shard_ends_its_handoff_in_the_same_write() -> None:
         assert (stored.owner, stored.checkpoint_owner, stored.checkpoint) == ("next", None, SHARD_END)
         assert stored.children == ("c", "d")
         assert held.ended
+
+    on(program)
+
+
+def test_a_shard_that_is_completed_before_its_handoff_is_noticed_ends_the_handoff() -> None:
+    async def program(ground: Ground) -> None:
+        held = await ground.hold()
+        await ground.fleet.change(changes.hand_off(await ground.stored(), "next"))  # the counter is unchanged
+        assert held.handoff is None
+        await held.end()
+        stored = await ground.stored()
+        assert (stored.owner, stored.checkpoint_owner, stored.checkpoint) == ("next", None, SHARD_END)
+
+    on(program)
+
+
+def test_a_lease_that_was_taken_with_the_counter_of_an_unresolved_renewal_is_lost() -> None:
+    async def program(ground: Ground) -> None:
+        held = await ground.hold()
+        ground.table.fails = lambda name, write: LeaseStoreFailed("no response")
+        with pytest.raises(LeaseStoreFailed):
+            await held.checkpoint(Position.after("5"))
+        ground.table.fails = lambda name, write: None
+        await ground.fleet.change(changes.take(await ground.stored(), "thief"))
+        assert (await ground.stored()).counter == held.lease.counter + 1
+        with pytest.raises(LeaseLost):
+            await held.idle(60.0)
+        assert held.lost
 
     on(program)
 
