@@ -1,6 +1,6 @@
 # Every command sets up what it needs; nothing is done by hand.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-fleet flights-year bulk-loads outages test test-engines check coverage sanitize test-all dist changelog soak-local fuzz-local simulate fleet-growth soak-produce interop bench-wire bench-produce bench-consume bench-arrow bench-latency bench-tables bench-handover bench-lambda fleet-figures compare-servers clean
+.PHONY: help demo demo-fleet flights-year bulk-loads outages test test-engines check coverage sanitize test-all dist changelog soak-local fuzz-local simulate planted-faults fleet-growth soak-produce interop bench-wire bench-produce bench-consume bench-arrow bench-latency bench-tables bench-handover bench-lambda fleet-figures compare-servers clean
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3.15 python3 python,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 BIN := .venv/bin
@@ -86,6 +86,9 @@ fuzz-local: .venv/.dev ## a million requests, 20,000 histories and 60 kills agai
 
 simulate: .venv/.dev ## thousands of runs of producers and consumers under faults and reshards, on a virtual clock (KINSTREAM_SEED=n starts at a seed)
 	KINSTREAM_SEEDS=$${KINSTREAM_SEEDS:-2000} $(BIN)/python -m pytest -s tests/simulation --deselect tests/simulation/test_sockets.py
+
+planted-faults: .venv/.dev ## plant faults in a copy of the library, one after another: tests must find each
+	$(BIN)/python scripts/planted_faults.py
 
 fleet-growth: .venv/.dev ## requests of simulated fleets of up to 1,000 workers and 10,000 shards, in a table (docs/fleet.md)
 	KINSTREAM_LARGE_FLEETS=1 $(BIN)/python -m pytest -s tests/simulation/test_fleet_growth.py
