@@ -9,7 +9,7 @@ import pytest
 
 from kinstream import EncryptionType, PutRecordResult, ReceivedRecord, Record, UsageError
 from kinstream.consume.shard.origin import Origin
-from kinstream.record import json_text, parse_json
+from kinstream.record import Source, json_text, parse_json
 
 
 @pytest.mark.parametrize("wrong", [None, "", 5, b"", [], object(), float("nan")])
@@ -111,3 +111,15 @@ def test_record_has_the_name_of_its_stream_and_keeps_it_when_it_is_pickled() -> 
     for each in (record, pickle.loads(pickle.dumps(record))):
         assert (each.stream_name, each.shard_id) == ("orders", "orders:shardId-1")
     assert ReceivedRecord(b"data", "1", 1.5).stream_name == ""
+
+
+def test_record_that_no_consumer_read_has_its_shard_and_no_checkpoint_and_can_be_pickled() -> None:
+    record = ReceivedRecord(b"data", "1", 1.5, origin=Source("shardId-1", "orders"))
+    for same in record, pickle.loads(pickle.dumps(record)):
+        assert (same.shard_id, same.stream_name) == ("shardId-1", "orders")
+        assert same == record
+        with pytest.raises(UsageError, match="no Consumer read this record"):
+            same.checkpoint()
+    assert Source("shardId-1") == Origin("shardId-1")
+    assert Source("shardId-1") != Source("shardId-2")
+    assert hash(Source("shardId-1")) == hash(Origin("shardId-1"))
