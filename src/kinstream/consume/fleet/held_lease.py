@@ -176,14 +176,20 @@ class HeldLease:
     async def checkpoint(self, position: Position, *, rewinds: bool = False) -> None:
         """Store a checkpoint, unless it is earlier than the stored one and `rewinds` is False. Raises as `renew`."""
         async with self._lock:
+            throughput = self._throughput_due()
             await self._write(
-                lambda lease: changes.checkpoint(lease, position) if rewinds or position > lease.checkpoint else None
+                lambda lease: (
+                    changes.checkpoint(lease, position, throughput_kbps=throughput)
+                    if rewinds or position > lease.checkpoint
+                    else None
+                )
             )
 
     async def idle(self, until: float) -> None:
         """Store that no record arrived after the checkpoint until a time. Raises as `renew`."""
         async with self._lock:
-            await self._write(lambda lease: changes.idle(lease, until))
+            throughput = self._throughput_due()
+            await self._write(lambda lease: changes.idle(lease, until, throughput))
 
     async def name_children(self, children: Sequence[str]) -> None:
         """Store the ids of the child shards. Raises as `renew`."""
@@ -331,6 +337,14 @@ class HeldLease:
         self.row_missing = False
         if self._lease.checkpoint_owner == self._terms.worker_id and self.handoff is None:
             self.handoff = Succession(self._lease.owner, self._terms.now())
+
+    def _throughput_due(self) -> float | None:
+        """Return the throughput for a write in the place of a renewal, or None if a renewal would not be due yet.
+
+        Otherwise frequent checkpoints, which are renewals too, would keep the first value, by which KCL leaders balance.
+        """
+        due = self._measured_at + self._terms.renewal_interval
+        return self._throughput() if self._terms.now() >= due else None
 
     def _throughput(self) -> float | None:
         """Return the smoothed throughput since the last renewal. None: no byte was received yet."""

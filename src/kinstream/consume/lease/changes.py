@@ -51,9 +51,7 @@ def renew(lease: Lease, throughput_kbps: float | None = None) -> Write:
         lease: The lease as its owner knows it.
         throughput_kbps: Bytes read from the shard, in KB per second. None: unchanged.
     """
-    columns: dict[str, Value] = {"leaseCounter": lease.counter + 1}
-    if throughput_kbps is not None:
-        columns["throughputKBps"] = round(throughput_kbps, THROUGHPUT_DIGITS)
+    columns: dict[str, Value] = {"leaseCounter": lease.counter + 1, **_throughput(throughput_kbps)}
     fence = _fence(lease)
     if lease.checkpoint_owner is None:
         fence["checkpointOwner"] = None
@@ -134,6 +132,7 @@ def checkpoint(
     *,
     idle_until: float | None = None,
     children: tuple[str, ...] | None = None,
+    throughput_kbps: float | None = None,
 ) -> Write:
     """Store the position after the completed records. It also renews the lease, and removes a prepared checkpoint.
 
@@ -142,21 +141,28 @@ def checkpoint(
         position: The position.
         idle_until: All records before this time are completed, in seconds since 1970. None: unknown.
         children: Shards that follow this one after a reshard. None: unchanged.
+        throughput_kbps: As for `renew`.
     """
     columns, remove = _checkpoint(lease, position, idle_until)
+    columns |= _throughput(throughput_kbps)
     if children:
         columns["childShardIds"] = frozenset(children)
     return _update(lease, Update(set={"leaseCounter": lease.counter + 1, **columns}, remove=remove), _fence(lease))
 
 
-def idle(lease: Lease, until: float) -> Write:
+def idle(lease: Lease, until: float, throughput_kbps: float | None = None) -> Write:
     """Store that no record arrived after the checkpoint until a time. It also renews the lease.
 
     Args:
         lease: The lease as its owner, or its checkpoint owner during a handoff, knows it.
         until: The time, in seconds since 1970.
+        throughput_kbps: As for `renew`.
     """
-    columns: dict[str, Value] = {"leaseCounter": lease.counter + 1, EXTRAS: extras_of(lease.checkpoint, until)}
+    columns: dict[str, Value] = {
+        "leaseCounter": lease.counter + 1,
+        EXTRAS: extras_of(lease.checkpoint, until),
+        **_throughput(throughput_kbps),
+    }
     return _update(lease, Update(set=columns), _fence(lease))
 
 
@@ -325,6 +331,10 @@ def recognized(write: Write, stored: Row | None, known: Lease | None = None) -> 
         if isinstance(former, int):
             expected[name] = former + number
     return all(stored.values.get(name) == value for name, value in _written(expected).items())
+
+
+def _throughput(kbps: float | None) -> dict[str, Value]:
+    return {} if kbps is None else {"throughputKBps": round(kbps, THROUGHPUT_DIGITS)}
 
 
 def _written(columns: Mapping[str, Value]) -> dict[str, Value]:

@@ -375,6 +375,23 @@ def test_a_missing_row_fails_writes_and_ends_with_the_expiry() -> None:
     on(program)
 
 
+def test_writes_in_the_place_of_renewals_store_the_throughput() -> None:
+    async def program(ground: Ground) -> None:
+        held = await ground.hold()
+        for second in range(1, 9):
+            held.received(10 * 1024)
+            await ground.fleet.clock.sleep(1)
+            await held.checkpoint(Position.after(str(second)))
+            await held.renew(ground.gate)
+            assert (await ground.stored()).throughput_kbps == (None if second < 4 else pytest.approx(10, rel=0.02))
+        assert (await ground.stored()).counter == 9  # no renewal was written
+        await ground.fleet.clock.sleep(4)
+        await held.idle(100.0)
+        assert (await ground.stored()).throughput_kbps == pytest.approx(5, rel=0.02)
+
+    on(program)
+
+
 def test_the_throughput_is_averaged_and_stored_with_the_renewal() -> None:
     async def program(ground: Ground) -> None:
         held = await ground.hold()
