@@ -148,7 +148,7 @@ FAULTS = [
         f"{FLEET}/view.py",
         "if lease.reader in self.dead or lease.seen - lease.moved > self.failover:",
         "if lease.reader in self.dead or lease.seen - lease.moved > self.failover / 2:",
-        CHAOS,
+        VIEW,
     ),
     Fault(
         "a child is read before its parent was completed",
