@@ -125,8 +125,8 @@ FAULTS = [
     Fault(
         "checkpoints go back",
         f"{FLEET}/held_lease.py",
-        "lambda lease: changes.checkpoint(lease, position) if rewinds or position > lease.checkpoint else None",
-        "lambda lease: changes.checkpoint(lease, position)",
+        "if rewinds or position > lease.checkpoint",
+        "if rewinds or position != lease.checkpoint",
         HELD,
     ),
     Fault(
