@@ -12,7 +12,7 @@ from tests.doubles.virtual_loop import simulate
 from kinstream.consume.fleet.holdings import LeaseGone, LeaseRevoked
 from kinstream.consume.lease import changes
 from kinstream.consume.lease.lease import Lease, lease_of
-from kinstream.consume.lease.row import RowKind
+from kinstream.consume.lease.row import Put, RowKind
 from kinstream.errors import ConfigError
 
 FAILOVER = 10.0
@@ -25,6 +25,22 @@ def test_a_lone_worker_reads_all_shards_within_milliseconds() -> None:
         assert fleet.clock.monotonic() < 0.2
         assert sorted(worker.reading) == [shard.shard_id for shard in fleet.shards]
         await worker.leave()
+
+    simulate(program)
+
+
+def test_workers_that_start_together_on_a_new_table_divide_the_creation_of_the_leases() -> None:
+    async def program() -> None:
+        fleet = Fleets(400)
+        workers = await asyncio.gather(*(fleet.join(f"w{number}") for number in range(8)))
+        writes = [write for worker in workers for _, write, _ in worker.table.writes]
+        created = [write.key for write in writes if isinstance(write.change, Put) and write.kind is RowKind.LEASE]
+        assert set(created) == {shard.shard_id for shard in fleet.shards}
+        assert len(created) < 4 * len(fleet.shards)  # not each worker all of them
+        assert (
+            max(worker.table.calls["list"] for worker in workers) >= 2
+        )  # to see that another worker has created the rest
+        await fleet.end()
 
     simulate(program)
 
