@@ -22,9 +22,18 @@ SLOW = re.compile(r"^Executing <.*> took [0-9.]+ seconds\n", re.MULTILINE)
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+ENGINES = re.compile(r"^from kinstream\.(dlt|ray|spark) import", re.MULTILINE)
+"""Imports in blocks that tests/engines runs."""
+_IN_ENGINES = pytest.mark.skip(reason="needs an engine: tests/engines runs it (make test-engines)")
+
+
 def _blocks(language: str) -> list[Any]:
     return [
-        pytest.param(found[2], id=f"{page.name}:{page.read_text()[: found.start()].count(chr(10)) + 1}")
+        pytest.param(
+            found[2],
+            id=f"{page.name}:{page.read_text()[: found.start()].count(chr(10)) + 1}",
+            marks=[_IN_ENGINES] if language == "python" and ENGINES.search(found[2]) else [],
+        )
         for page in PAGES
         for found in BLOCK.finditer(page.read_text())
         if found[1] == language

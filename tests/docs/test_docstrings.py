@@ -12,10 +12,12 @@ import pytest
 import kinstream
 from kinstream.local import Server
 
+ENGINES = {"kinstream.dlt", "kinstream.ray"}
+"""Modules that need an engine. tests/engines runs the programs of their pages."""
 MODULES = [
     name
     for _, name, _ in pkgutil.walk_packages(kinstream.__path__, "kinstream.")
-    if not name.startswith("kinstream.__main__")
+    if not name.startswith("kinstream.__main__") and name not in ENGINES
 ]
 FINDER = doctest.DocTestFinder(exclude_empty=True)
 EXAMPLES = [test for name in MODULES for test in FINDER.find(importlib.import_module(name)) if test.examples]
