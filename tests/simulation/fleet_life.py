@@ -16,6 +16,7 @@ from tests.simulation.kcl_process import JavaProcess, TakerProcess
 from tests.simulation.sharded_stream import ShardedStream
 
 from kinstream.config import Fleet
+from kinstream.consume.fleet.view import QUIET
 from kinstream.consume.lease.lease import EXTRAS, Lease, lease_of
 from kinstream.consume.lease.row import Row, RowKind
 
@@ -523,6 +524,10 @@ class FleetLife:
             self.story.settled_at = since
         if self.plan.takes:  # the share of a taker is no exact number, and the last steals follow
             await asyncio.sleep(8 * self.plan.failover)
+        if (
+            "kcl-rs" in self.plan.kcl
+        ):  # our leader moves leases that have moved often only once no worker has joined for long
+            await asyncio.sleep(max(0.0, self.story.quiet_at + (QUIET + 2) * self.plan.failover - self.loop.time()))
         rest = self.loop.time()
         self.log.note("rest")
         await asyncio.sleep(4 * self.plan.failover + 1)

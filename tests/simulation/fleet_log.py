@@ -271,13 +271,15 @@ class FleetLog:
                 self.violation("two workers deliver one shard", f"{key} by {turn.process} and {other.process}")
 
     def _mistaken(self, turn: Turn) -> bool:
-        """Return True if a process has begun a turn by a renewal of another process with its worker id, which is valid.
+        """Return True if a process has begun a turn by a renewal of another process with its worker id.
 
-        A retry of its own first write that meets this renewal finds the row that it would have written.
+        A retry of its own first write that meets this renewal finds the row that it would have written. The process counts its
+        own expiry from that write, which it sent before the turn began.
         """
         sent = self._sent_as.get((turn.worker_id, turn.shard_id))
         never = (turn.process, turn.shard_id) not in self._sent
-        return never and sent is not None and self._loop.time() < sent + self.failover
+        valid_at_grant = sent is not None and turn.granted < sent + self.failover
+        return never and valid_at_grant and self._loop.time() < turn.granted + self.failover
 
     def _replaced(self, turn: Turn) -> bool:
         """Return True if a newer process has the worker id of a turn, so that this worker may give the shard to another one.

@@ -92,6 +92,11 @@ def test_a_worker_that_steals_leases_of_an_application_with_a_leader_harms_nothi
     lives("fleets with kcl-rs", FLEETS // 5, kcl=("kcl-rs",), cv=VERSION_3X)
 
 
+def test_leases_that_moved_often_are_evened_out_once_no_worker_has_joined_for_long() -> None:
+    story = live(draw(103, kcl=("kcl-rs",), cv=VERSION_3X))
+    assert not story.log.violations, "\n".join(story.log.violations[:10])
+
+
 @pytest.mark.timeout(120 + 4 * SEEDS)
 def test_workers_follow_the_version_of_a_kcl_application() -> None:
     lives("fleets that are upgraded", FLEETS // 5, cv=UPGRADE, changes=(VERSION_3X,))
