@@ -19,6 +19,7 @@ class ScriptedTenure:
         stored: Positions that were stored, in order.
         completed: Children given to `complete`.
         released: True after `release`.
+        received_bytes: Bytes of data that were counted.
     """
 
     def __init__(self, shard_id: str, position: Position = TRIM_HORIZON, *, shared: bool = True) -> None:
@@ -34,6 +35,7 @@ class ScriptedTenure:
         self.stored: list[Position] = []
         self.completed: list[str] | None = None
         self.released = False
+        self.received_bytes = 0
 
     async def checkpoint(self, position: Position, *, rewinds: bool = False) -> None:
         if self.lost:
@@ -64,4 +66,4 @@ class ScriptedTenure:
         self.released = True
 
     def received(self, size_bytes: int) -> None:
-        pass
+        self.received_bytes += size_bytes

@@ -34,6 +34,13 @@ class Page(msgspec.Struct, frozen=True, gc=False):
     retries: int = 0
 
 
+def data_bytes(records: list[ReceivedRecord[bytes]]) -> int:
+    """Return the approximate bytes of data in records, estimated from a sample if there are many."""
+    step = 1 + len(records) // 100
+    some = records[::step]
+    return sum([len(record.data) for record in some]) * len(records) // max(len(some), 1)
+
+
 class Fetcher(Protocol):
     """Reads shards. One fetcher serves all shards of a consumer.
 

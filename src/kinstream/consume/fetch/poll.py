@@ -12,7 +12,7 @@ from kinstream.aws import kinesis
 from kinstream.aws.client import Client
 from kinstream.aws.endpoint import Stream
 from kinstream.config import Polling
-from kinstream.consume.fetch.fetcher import Page
+from kinstream.consume.fetch.fetcher import Page, data_bytes
 from kinstream.consume.fetch.page_size import PageSize
 from kinstream.consume.fetch.polling_pace import ReadPace
 from kinstream.consume.fetch.position import LATEST, LATEST_MARGIN, PROMPT_START, TOO_EARLY_DELAY, Position, too_early
@@ -27,7 +27,7 @@ from kinstream.errors import (
     UnexpectedResponse,
 )
 from kinstream.events import Event, FetchFailed
-from kinstream.record import GetRecordsResult, ReceivedRecord, Shard
+from kinstream.record import GetRecordsResult, Shard
 
 MAX_REQUESTS_IN_FLIGHT = 64
 """Maximum requests in flight for all shards, so that a thousand shards do not open a thousand connections at the start."""
@@ -153,7 +153,7 @@ class PollingFetcher:
             now = iterator_since = clock.monotonic()
             records, behind = response.records, response.millis_behind_latest
             # The estimate must not exceed the size of the response.
-            pace.responded(now, len(records), min(_data_bytes(records), size_bytes), behind)
+            pace.responded(now, len(records), min(data_bytes(records), size_bytes), behind)
             if attempts > 1:
                 pace.throttled(now)
             if records:
@@ -187,10 +187,3 @@ class PollingFetcher:
 
         response = await self._client.send(replace(request, parse=parse, counted=counted))
         return response, size, attempts
-
-
-def _data_bytes(records: list[ReceivedRecord[bytes]]) -> int:
-    """Return the approximate bytes of data in records, estimated from a sample if there are many."""
-    step = 1 + len(records) // 100
-    some = records[::step]
-    return sum([len(record.data) for record in some]) * len(records) // max(len(some), 1)

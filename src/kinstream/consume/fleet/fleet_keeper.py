@@ -284,7 +284,7 @@ class FleetTenure:
         await self._call(self._member.release(self._held, position))
 
     def received(self, size_bytes: int) -> None:
-        """Count the bytes of a page that was read."""
+        """Count the bytes of data in a page that was read."""
         self._held.received(size_bytes)
 
     async def _call(self, operation: Coroutine[Any, Any, T]) -> T:

@@ -73,7 +73,7 @@ class Tenure(Protocol):
         """
 
     def received(self, size_bytes: int) -> None:
-        """Count the bytes of a page that was read, for the throughput that is stored with the lease."""
+        """Count the bytes of data in a page that was read, for the throughput that is stored with the lease."""
 
 
 class Granted(msgspec.Struct, frozen=True):

@@ -23,7 +23,7 @@ from kinstream.consume.deliver.failure_policy import FailurePolicy, Interrupted
 from kinstream.consume.deliver.listener import notify
 from kinstream.consume.deliver.record_batch import RecordBatch
 from kinstream.consume.discover import NOT_READY_DELAY, NOT_READY_TIMEOUT
-from kinstream.consume.fetch.fetcher import Page
+from kinstream.consume.fetch.fetcher import Page, data_bytes
 from kinstream.consume.fetch.position import LATEST, PROMPT_START, Position
 from kinstream.consume.lease.keeper import Tenure, lease_lost
 from kinstream.consume.lease.lease import qualified_id
@@ -398,7 +398,7 @@ class ShardReader:
 
     def _received(self, page: Page) -> Page | None:
         page = self._receiver.receive(page)
-        self.tenure.received(page.size_bytes)
+        self.tenure.received(data_bytes(page.records))
         if self.cursor.pin_pending:
             self._context.coordinator.write_soon(self)
         if page.ended:

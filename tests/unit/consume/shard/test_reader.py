@@ -168,6 +168,19 @@ def test_end_is_stored_after_the_last_record_and_after_the_children_are_known() 
     simulate(scenario)
 
 
+def test_the_throughput_counts_the_data_of_records_and_not_the_responses() -> None:
+    async def scenario() -> None:
+        async def handle(record: ReceivedRecord[bytes]) -> None:
+            pass
+
+        case = Case(Pages(page(1, 22, 333), page(), page(4, ended=True)), handle)  # the size of each page is 100 bytes
+        _, tenure, task = case.reader("0")
+        await task
+        assert tenure.received_bytes == 7
+
+    simulate(scenario)
+
+
 def test_reader_that_loses_its_lease_cancels_its_handler_and_stores_nothing_more() -> None:
     async def scenario() -> None:
         cancelled: list[bytes] = []
