@@ -96,7 +96,7 @@ fleet-growth: .venv/.dev ## requests of simulated fleets of up to 1,000 workers 
 soak-produce: .venv/.dev ## a million records through a proxy that cuts and delays connections: no acknowledged record may be lost
 	KINSTREAM_SOAK_RECORDS=1000000 $(BIN)/python -m pytest -s tests/simulation/test_sockets.py
 
-interop: .venv/.dev ## workers of the real KCL (needs Java and Maven) and kcl-rs in shared lease tables (KINSTREAM_INTEROP=quick runs half of them)
+interop: .venv/.dev ## workers of the real KCL (needs Java and Maven) and kcl-rs in shared lease tables (KINSTREAM_INTEROP=quick runs those of kinstream with 2.7.2 and 3.5.1)
 	KINSTREAM_INTEROP=$${KINSTREAM_INTEROP:-all} $(BIN)/python -m pytest -s tests/interop
 
 bulk-loads: .venv/.demo ## three bulk loads in real time with default options, in all styles, in two minutes: no record may fail

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from hashlib import md5
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,27 @@ PATIENCE = 240.0
 FAILOVER = 3.0
 """Seconds after which workers consider a lease expired, by default (`workers`, `java`). They renew it three times in it."""
 
-KEYS = 40
-"""Partition keys. A multiple of the number of streams, because the records go to the streams in turn."""
+EIGHTHS, KEYS_OF_EIGHTH = 8, 5
+
+
+def _even_keys() -> list[str]:
+    """Return partition keys that load each eighth of the hash range equally.
+
+    KCL 3.4 balances by throughput. With one shard that has twice the load of the others, it may give a worker only that one.
+    """
+    eighths: list[list[str]] = [[] for _ in range(EIGHTHS)]
+    number = 0
+    while any(len(keys) < KEYS_OF_EIGHTH for keys in eighths):
+        key = f"key-{number}"
+        keys = eighths[md5(key.encode(), usedforsecurity=False).digest()[0] * EIGHTHS // 256]
+        if len(keys) < KEYS_OF_EIGHTH:
+            keys.append(key)
+        number += 1
+    return [keys[number] for number in range(KEYS_OF_EIGHTH) for keys in eighths]
+
+
+KEYS = _even_keys()
+"""Partition keys. Their number is a multiple of the number of streams, because the records go to the streams in turn."""
 
 AGGREGATED = 25
 """User records in a full aggregate. It is no multiple of the checkpoint interval, so that checkpoints fall inside aggregates."""
@@ -132,7 +152,7 @@ class Application:
     async def _write(self, producers: list[Producer], count: int) -> None:
         first, self.written = self.written, self.written + count
         deliveries: list[Delivery] = [
-            await producers[number % len(producers)].put(f"{number}{PADDING}", f"key-{number % KEYS}")
+            await producers[number % len(producers)].put(f"{number}{PADDING}", KEYS[number % len(KEYS)])
             for number in range(first, first + count)
         ]
         for delivery in deliveries:
