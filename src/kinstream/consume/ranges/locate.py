@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from kinstream.consume.fetch.fetcher import Page
 from kinstream.consume.fetch.polling_pace import ReadPace
@@ -28,9 +28,21 @@ class Locator:
         """Return the positions before the oldest records of all shards, by shard id."""
         return {shard.shard_id: TRIM_HORIZON for shard in await self._shards.list()}
 
-    async def newest(self) -> dict[str, Position]:
-        """Return the positions after the newest records of all shards, by shard id."""
-        return await self._of_all(self._newest)
+    async def newest(
+        self, shards: list[Shard] | None = None, known: Mapping[str, Position] | None = None
+    ) -> dict[str, Position]:
+        """Return the positions after the newest records, by shard id.
+
+        Args:
+            shards: The shards. None: all.
+            known: Positions at which records were read before, by shard id. An idle shard takes one request then.
+        """
+        before = {} if known is None else known
+
+        async def newest_of(shard: Shard) -> Position:
+            return await self._newest(shard, known=before.get(shard.shard_id))
+
+        return await self._of_all(newest_of, shards)
 
     async def at_time(self, moment: float) -> dict[str, Position]:
         """Return the positions before the first records that arrived at a time or later, by shard id.
@@ -44,14 +56,16 @@ class Locator:
 
         return await self._of_all(first_since)
 
-    async def _of_all(self, find: Callable[[Shard], Awaitable[Position]]) -> dict[str, Position]:
+    async def _of_all(
+        self, find: Callable[[Shard], Awaitable[Position]], shards: list[Shard] | None = None
+    ) -> dict[str, Position]:
         async def found(shard: Shard) -> Position:
             try:
                 return await find(shard)
             except Vanished:  # since it was listed, so it was closed
                 return SHARD_END
 
-        shards = await self._shards.list()
+        shards = await self._shards.list() if shards is None else shards
         tasks = [asyncio.create_task(found(shard), name=f"kinstream-locate-{shard.shard_id}") for shard in shards]
         try:
             positions = await asyncio.gather(*tasks)
@@ -61,11 +75,11 @@ class Locator:
             await asyncio.gather(*tasks, return_exceptions=True)
         return {shard.shard_id: position for shard, position in zip(shards, positions, strict=True)}
 
-    async def _newest(self, shard: Shard, pace: ReadPace | None = None) -> Position:
+    async def _newest(self, shard: Shard, pace: ReadPace | None = None, known: Position | None = None) -> Position:
         if shard.closed:
             return SHARD_END
         pace = new_pace() if pace is None else pace
-        search = TailSearch(self._shards.service_time())
+        search = TailSearch(self._shards.service_time(), known)
         while not search.done:
             if await self._read(shard, search.look(), pace, search.received) is None:
                 search.refused()

@@ -2,7 +2,8 @@
 
 Kinesis has no request for the last record. Each look reads from a time to the end of the shard:
 
-1. The first look is short. A shard that is written to ends there.
+1. The first look is short. A shard that is written to ends there. If an earlier position is known, the first look is from there
+   instead: an idle shard ends there.
 2. If nothing was there, the next look goes back further, at last to the oldest record.
 3. If a look finds more than two pages, which end long before the time since when nothing was found, the interval between is
    halved. Otherwise a look at a shard that was busy yesterday would read all of yesterday's records.
@@ -34,14 +35,17 @@ class TailSearch:
 
     Args:
         now: The time, exact or not.
+        known: A position at or before the last record. It is used if it is after a whole record.
 
     Attributes:
         last: The last record found, as the position after it. None: none was found.
         done: True once `last` is the last record, or the shard has none.
     """
 
-    def __init__(self, now: float) -> None:
-        self.last: Position | None = None
+    def __init__(self, now: float, known: Position | None = None) -> None:
+        usable = known is not None and known.is_number and not known.inclusive and known.subsequence_number is None
+        self._known: Position | None = known if usable else None
+        self.last: Position | None = self._known
         self.done: bool = False
         self._now = now
         self._began: float | None = None  # the time of the first page with records
@@ -55,6 +59,9 @@ class TailSearch:
 
     def look(self) -> Position:
         """Return the position at which the next look begins."""
+        if self._known is not None:
+            self._look, self._known = self._known, None
+            return self._look
         since = self._since()
         if since is not None:
             self._look = Position.at_time(since)

@@ -28,9 +28,9 @@ class SimulatedShard:
         self.finds_times = finds_times
         self.requests = self.records = 0
 
-    def search(self, told: float) -> Position | None:
+    def search(self, told: float, known: Position | None = None) -> Position | None:
         """Search for the last record, with the time that the client takes for the service's."""
-        search = TailSearch(told)
+        search = TailSearch(told, known)
         while not search.done:
             place = search.look()
             if place.timestamp is not None and place.timestamp > self.now:
@@ -76,6 +76,29 @@ def test_last_record_is_found_whatever_the_traffic_and_the_clock(
 ) -> None:
     shard = SimulatedShard([NOW - age for age in ages], limit=limit, finds_times=finds_times)
     assert shard.search(NOW + off) == shard.last
+
+
+@given(st.lists(AGES, min_size=1, max_size=60), st.integers(1, 20), st.integers(0, 59), st.booleans(), st.booleans())
+def test_last_record_is_found_from_any_known_position(
+    ages: list[float], limit: int, index: int, finds_times: bool, before: bool
+) -> None:
+    number = str(min(index, len(ages) - 1))
+    shard = SimulatedShard([NOW - age for age in ages], limit=limit, finds_times=finds_times)
+    assert shard.search(NOW, Position.at(number) if before else Position.after(number)) == shard.last
+
+
+@pytest.mark.parametrize("age", [1.0, HOUR, 7 * 24 * HOUR])
+def test_idle_shard_whose_last_record_is_known_takes_one_request(age: float) -> None:
+    shard = SimulatedShard([NOW - age - i for i in range(500)])
+    assert shard.search(NOW, shard.last) == shard.last
+    assert (shard.requests, shard.records) == (1, 0)
+
+
+def test_backlog_behind_a_known_position_is_searched_instead_of_read() -> None:
+    shard = SimulatedShard([NOW - i / 100 for i in range(360_000)])
+    assert shard.search(NOW, Position.after("100")) == shard.last
+    assert shard.requests <= 4
+    assert shard.records <= 30_000
 
 
 @pytest.mark.parametrize("age", [None, 0.0, 1.0, 3.0, 60.0, HOUR, 23 * HOUR, 7 * 24 * HOUR, LONGEST_LOOK])
