@@ -17,6 +17,7 @@ ARN = "arn:aws:kinesis:eu-central-1:123456789012:stream/events"
 def test_names_are_read_in_any_case() -> None:
     options = read_options({"streamname": "events", "REGION": "eu-central-1", "endpointurl": "http://127.0.0.1:1"})
     assert options.connection == Connection(stream="events", region="eu-central-1", endpoint_url="http://127.0.0.1:1")
+    assert options.connection.client_options == {"region": "eu-central-1", "endpoint_url": "http://127.0.0.1:1"}
     assert (options.start, options.end, options.fails_on_loss) == (None, None, True)
     assert read_options({"streamName": ARN, "failOnDataLoss": "FALSE"}).fails_on_loss is False
 
