@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from random import Random
 from typing import TypeVar
 
+import msgspec
 from tests.doubles.virtual_loop import LoopClock
 
 from kinstream.clock import Clock
@@ -79,6 +80,7 @@ class FaultyTable:
         seconds: Duration of each operation.
         fails: Returns the error of an operation, by its name and its write. None: it succeeds.
         lost: Returns True if a write is applied, but its response is lost: it then fails.
+        recognized: Returns True if a write is one that a store has retried: the retry finds a row that is equal to its result.
         index: False if `owned` is not usable.
         ended: Workers that the store knows to have ended.
         writes: Every write, with its time, and whether it was applied.
@@ -93,6 +95,7 @@ class FaultyTable:
         self.seconds = 0.005
         self.fails: Callable[[str, Write | None], Exception | None] = lambda name, write: None
         self.lost: Callable[[Write], bool] = lambda write: False
+        self.recognized: Callable[[Write], bool] = lambda write: False
         self.index = True
         self.ended: frozenset[str] = frozenset()
         self.writes: list[tuple[float, Write, bool]] = []
@@ -121,7 +124,7 @@ class FaultyTable:
         self.writes.append((self._clock.monotonic(), write, written.applied))
         if self.lost(write):
             raise LeaseStoreFailed("the response was lost")
-        return written
+        return msgspec.structs.replace(written, recognized=written.applied and self.recognized(write))
 
     async def time(self) -> float:
         return self._clock.wall()

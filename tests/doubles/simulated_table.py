@@ -252,7 +252,7 @@ class TableClient:
             attempts += 1
             written = self._table.apply(write, self._process, self.worker_id, sent)
             if attempts > 1 and not written.applied and recognized(write, written.row):
-                return Written(True, written.row)  # as a store does that retries
+                return Written(True, written.row, recognized=True)  # as a store does that retries
             return written
 
         return await self._request("write", execute, write=True)

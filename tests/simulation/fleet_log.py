@@ -103,7 +103,6 @@ class FleetLog:
         self._readers: dict[str, str] = {}
         self._handoffs: dict[str, float] = {}
         self._uncovered: dict[str, tuple[float, str]] = {}
-        self._sent_as: dict[tuple[str, str], float] = {}
         self._announced: dict[str, tuple[str, float]] = {}
         self.forgiven: set[str] = set()
         self.foreign: set[str] = set()
@@ -155,7 +154,6 @@ class FleetLog:
             place = change.process, key
             if before is None or after.counter != before.counter:  # a renewal
                 self._sent[place] = max(self._sent.get(place, -1.0), change.sent)
-                self._sent_as[change.worker_id, key] = change.sent
             self._holders[key] = change.process
         elif before is None or (before.checkpoint_owner or before.owner) != (after.checkpoint_owner or after.owner):
             self._holders.pop(key, None)
@@ -246,7 +244,7 @@ class FleetLog:
             return
         if turn.began is None:
             turn.began = now
-        if not turn.foreign and not self._valid(turn.process, key) and not self._mistaken(turn):
+        if not turn.foreign and not self._valid(turn.process, key):
             sent = self._sent.get((turn.process, key), -1.0)
             self.violation(
                 "a batch began after self-expiry", f"{key} by {turn.process}: last renewal was sent at {sent:.3f} s"
@@ -269,17 +267,6 @@ class FleetLog:
                 and not self._replaced(other)
             ):
                 self.violation("two workers deliver one shard", f"{key} by {turn.process} and {other.process}")
-
-    def _mistaken(self, turn: Turn) -> bool:
-        """Return True if a process has begun a turn by a renewal of another process with its worker id.
-
-        A retry of its own first write that meets this renewal finds the row that it would have written. The process counts its
-        own expiry from that write, which it sent before the turn began.
-        """
-        sent = self._sent_as.get((turn.worker_id, turn.shard_id))
-        never = (turn.process, turn.shard_id) not in self._sent
-        valid_at_grant = sent is not None and turn.granted < sent + self.failover
-        return never and valid_at_grant and self._loop.time() < turn.granted + self.failover
 
     def _replaced(self, turn: Turn) -> bool:
         """Return True if a newer process has the worker id of a turn, so that this worker may give the shard to another one.

@@ -181,11 +181,7 @@ class Holdings:
             return None
         self._accepting.add(write.key)
         try:
-            sent = self._terms.now()
-            written = await self._scanner.write(write)
-            if not written.applied or written.row is None or not self._ours(lease_of(written.row)):
-                return None
-            return self._begin(written.row, sent)
+            return await self._apply(write)
         finally:
             self._accepting.discard(write.key)
 
@@ -200,18 +196,36 @@ class Holdings:
             return None
         self._accepting.add(key)
         try:
-            found: Row | None = row
-            for _ in range(ACCEPT_ATTEMPTS):
-                if found is None or not self._ours(lease_of(found)):
-                    return None
-                sent = self._terms.now()
-                written = await self._scanner.write(changes.renew(lease_of(found)))
-                if written.applied and written.row is not None:
-                    return self._begin(written.row, sent)
-                found = written.row
-            return None
+            return await self._begin_by_renewal(row)
         finally:
             self._accepting.discard(key)
+
+    async def _apply(self, write: Write) -> HeldLease | None:
+        """Apply a write, and begin the tenure that it begins.
+
+        A recognized write does not begin it, since its time may be too late:
+
+        1. Two processes with one worker id read the counter n. The first one writes n + 1, which other workers observe.
+        2. The second one sends the same write. The response is lost, and its retry finds n + 1.
+        3. Its lease would expire later than other workers take it over. So it renews once more.
+        """
+        sent = self._terms.now()
+        written = await self._scanner.write(write)
+        if not written.applied or written.row is None or not self._ours(lease_of(written.row)):
+            return None
+        return await self._begin_by_renewal(written.row) if written.recognized else self._begin(written.row, sent)
+
+    async def _begin_by_renewal(self, row: Row | None) -> HeldLease | None:
+        """Renew a lease of which this worker is the owner, and begin the tenure."""
+        for _ in range(ACCEPT_ATTEMPTS):
+            if row is None or not self._ours(lease_of(row)):
+                return None
+            sent = self._terms.now()
+            written = await self._scanner.write(changes.renew(lease_of(row)))
+            if written.applied and written.row is not None and not written.recognized:
+                return self._begin(written.row, sent)
+            row = written.row
+        return None
 
     def _ours(self, lease: Lease) -> bool:
         """Return True if a lease may be held: this worker owns it, no handoff is in progress, and the shard is not completed."""

@@ -267,7 +267,7 @@ class DynamoDBLeaseTable:
             return Written(True, write.applied(None))
         row = None if written.item is None else _row(written.item, key_name, write.kind)
         if not written.applied and written.maybe_applied_before and recognized(write, row):
-            return Written(True, row)  # the retry met the result of its own first attempt
+            return Written(True, row, recognized=True)  # the retry met the result of its own first attempt
         return Written(written.applied, row)
 
     async def time(self) -> float:

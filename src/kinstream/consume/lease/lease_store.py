@@ -31,7 +31,7 @@ class LeaseTable(Protocol):
             NotFound from `list` or `write` after `open` says that the table was deleted: it must not be created again without
             being asked.
         Retries: A store may retry a write by itself, such as after a lost response. The first attempt may have been applied, and
-            the condition then refuses the second one. The store must return such a write as applied.
+            the condition then refuses the second one. The store must return such a write as applied and recognized.
             `kinstream.leases.recognized` compares the write with the stored row.
         Threads: All methods of one table are called in one event loop. Several may run at the same time.
 

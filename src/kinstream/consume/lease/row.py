@@ -167,10 +167,13 @@ class Written(msgspec.Struct, frozen=True):
     Attributes:
         applied: True if the condition was fulfilled.
         row: The row after the write, or the stored row that did not fulfill the condition. None: there is no row.
+        recognized: True if a retry by the store found the row that the write makes: it was applied earlier, or another process
+            with the same worker id has written the same.
     """
 
     applied: bool
     row: Row | None
+    recognized: bool = False
 
 
 class Listing(msgspec.Struct, frozen=True):

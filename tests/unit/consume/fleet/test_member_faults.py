@@ -34,6 +34,58 @@ def test_a_restarted_worker_with_its_own_id_continues_its_shards_at_once() -> No
     simulate(program)
 
 
+def test_a_first_write_that_another_process_with_the_worker_id_may_have_made_begins_no_tenure() -> None:
+    async def program() -> None:
+        fleet = Fleets(2)
+        first = await fleet.join("a")
+        await fleet.clock.sleep(30)
+        await first.die()
+        again = fleet.worker("a")
+        recognized: list[tuple[float, str]] = []
+
+        def recognize(write: Write) -> bool:
+            new = write.kind is RowKind.LEASE and write.key not in [key for _, key in recognized]
+            if new:
+                recognized.append((fleet.clock.monotonic(), write.key))
+            return new
+
+        again.table.recognized = recognize
+        await again.begin()
+        await fleet.until(lambda: len(again.reading) == 2, 1)
+        assert len(recognized) == 2
+        for at, key in recognized:
+            renewals = [time for time, write, applied in again.table.writes if applied and write.key == key]
+            assert len(renewals) == 2
+            (held,) = (held for held in again.reading.values() if held.key == key)
+            assert at - 0.001 < held.expires - FAILOVER < renewals[1]  # a write takes 0.005 s
+        await fleet.end()
+
+    simulate(program)
+
+
+def test_a_lease_that_is_taken_by_a_recognized_write_is_renewed_first() -> None:
+    async def program() -> None:
+        fleet = Fleets(1)
+        worker = fleet.worker("a")
+        worker.table.recognized = lambda write: (
+            write.kind is RowKind.LEASE and isinstance(write.change, Update) and "leaseOwner" in write.change.set
+        )
+        await worker.begin()
+        await fleet.until(lambda: len(worker.reading) == 1, 5)
+        writes = [write for _, write, applied in worker.table.writes if applied and write.key == SHARD]
+        taken = next(
+            number
+            for number, write in enumerate(writes)
+            if isinstance(write.change, Update) and "leaseOwner" in write.change.set
+        )
+        renewal = writes[taken + 1].change
+        assert isinstance(renewal, Update)
+        assert "leaseOwner" not in renewal.set
+        await fleet.end()
+
+    simulate(program)
+
+
 def test_the_older_of_two_processes_with_one_id_stops_with_an_error() -> None:
     async def program() -> None:
         fleet = Fleets(2)
