@@ -8,7 +8,7 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("engine", ["dlt"])
+@pytest.mark.parametrize("engine", ["dlt", "ray"])
 def test_import_without_the_engine_names_its_extra(engine: str) -> None:
     program = f"import sys; sys.modules[{engine!r}] = None; import kinstream.{engine}"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
