@@ -159,15 +159,15 @@ class _Run:
         if begin is None:
             first = await self._positions(start)
             begin = offsets.initial([shard for shard in await self._shards.list() if shard.shard_id in first], first)
-        target = await self._positions(end)
+        target = await self._positions(end, begin)
         return await self._shards.list(), begin, target
 
-    async def _positions(self, at: Any) -> Offsets:
+    async def _positions(self, at: Any, known: Offsets | None = None) -> Offsets:
         match at:
             case "oldest":
                 return await self._locator.oldest()
             case "now":
-                return await self._locator.newest()
+                return await self._locator.newest(known=known)
             case _:
                 return await self._locator.at_time(at.timestamp() if isinstance(at, datetime) else float(at))
 
