@@ -103,6 +103,7 @@ class FleetLog:
         self._readers: dict[str, str] = {}
         self._handoffs: dict[str, float] = {}
         self._uncovered: dict[str, tuple[float, str]] = {}
+        self._renewed_by_id: dict[tuple[str, str], float] = {}
         self._announced: dict[str, tuple[str, float]] = {}
         self.forgiven: set[str] = set()
         self.foreign: set[str] = set()
@@ -154,6 +155,7 @@ class FleetLog:
             place = change.process, key
             if before is None or after.counter != before.counter:  # a renewal
                 self._sent[place] = max(self._sent.get(place, -1.0), change.sent)
+                self._renewed_by_id[change.worker_id, key] = change.sent
             self._holders[key] = change.process
         elif before is None or (before.checkpoint_owner or before.owner) != (after.checkpoint_owner or after.owner):
             self._holders.pop(key, None)
@@ -244,7 +246,7 @@ class FleetLog:
             return
         if turn.began is None:
             turn.began = now
-        if not turn.foreign and not self._valid(turn.process, key):
+        if not turn.foreign and not self._valid(turn.process, key) and not self._renewed_by_twin(turn):
             sent = self._sent.get((turn.process, key), -1.0)
             self.violation(
                 "a batch began after self-expiry", f"{key} by {turn.process}: last renewal was sent at {sent:.3f} s"
@@ -267,6 +269,15 @@ class FleetLog:
                 and not self._replaced(other)
             ):
                 self.violation("two workers deliver one shard", f"{key} by {turn.process} and {other.process}")
+
+    def _renewed_by_twin(self, turn: Turn) -> bool:
+        """Return True if another process with the worker id of a turn has renewed the lease, so that no other worker may own it.
+
+        A retry of a write whose response was lost may find this renewal, and takes it for its own: the rows are equal. Two
+        readers with one worker id are judged by `_judge_twins`.
+        """
+        sent = self._renewed_by_id.get((turn.worker_id, turn.shard_id))
+        return sent is not None and self._loop.time() < sent + self.failover
 
     def _replaced(self, turn: Turn) -> bool:
         """Return True if a newer process has the worker id of a turn, so that this worker may give the shard to another one.
