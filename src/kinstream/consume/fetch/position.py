@@ -72,6 +72,10 @@ class Position(msgspec.Struct, frozen=True, gc=False):
         Raises:
             ConfigError: A number is invalid.
         """
+        if subsequence_number is None:
+            raise ConfigError(
+                "subsequence_number=None: must be a whole number, because only a position after a record has none"
+            )
         return cls(_checked(sequence_number, subsequence_number), subsequence_number)
 
     @classmethod

@@ -5,8 +5,9 @@ Kinesis has no request for the last record. Each look reads from a time to the e
 1. The first look is short. A shard that is written to ends there. If an earlier position is known, the first look is from there
    instead: an idle shard ends there.
 2. If nothing was there, the next look goes back further, at last to the oldest record.
-3. If a look finds more than two pages, which end long before the time since when nothing was found, the interval between is
-   halved. Otherwise a look at a shard that was busy yesterday would read all of yesterday's records.
+3. If a look finds more than two pages, which end long before the time since when nothing was found, the next looks are between:
+   first just after these pages, where a burst ends, then later and later, and at most at half of the interval. Otherwise a look
+   at a shard that was busy yesterday would read all of yesterday's records.
 
 The times only choose the looks. The last record is always one after which a page had no more, so a wrong clock costs requests and
 never a record.
@@ -24,7 +25,10 @@ LONGEST_LOOK = 8760 * 3600.0
 """Longest retention of a stream in seconds (API reference, `IncreaseStreamRetentionPeriod`)."""
 
 PAGES_IN_A_ROW = 2
-"""Pages that are read one after another before the interval is halved, and the number of pages that are not worth halving."""
+"""Pages that are read one after another before looks at later times, and the number of pages that are not worth such a look."""
+
+LEAP_GROWTH = 16.0
+"""Factor by which each look at a later time is further after the last record found than the one before."""
 
 JITTER = 1.0
 """Seconds by which a record must be later than the first page, so that no earlier one follows it."""
@@ -53,7 +57,8 @@ class TailSearch:
         self._arrival = 0.0  # of the last record found
         self._page_seconds = 1.0
         self._pages = 0
-        self._halves = True
+        self._leap: float = PAGES_IN_A_ROW
+        self._leaps = True
         self._empty_since: float | None = None
         self._look: Position = TRIM_HORIZON
 
@@ -80,13 +85,14 @@ class TailSearch:
             return None
         if self._empty_since is None:  # the first look was long, because the clock differs
             return max(self._now - FIRST_LOOK, self._arrival)
-        return (self._arrival + self._empty_since) / 2
+        leap, self._leap = self._leap * self._page_seconds, self._leap * LEAP_GROWTH
+        return self._arrival + min(leap, (self._empty_since - self._arrival) / 2)
 
     @property
     def _near(self) -> bool:
         """True if few pages may follow the last record found."""
         end = self._now if self._empty_since is None else self._empty_since
-        return not self._halves or end - self._arrival <= PAGES_IN_A_ROW * self._page_seconds
+        return not self._leaps or end - self._arrival <= PAGES_IN_A_ROW * self._page_seconds
 
     def refused(self) -> None:
         """Record that the service refused the look, because its time is in the future."""
@@ -99,7 +105,7 @@ class TailSearch:
         if records:
             first, last = records[0], records[-1]
             if self.last is not None and int(last.sequence_number) <= int(self.last.sequence_number):
-                self._halves = False  # the server does not find times
+                self._leaps = False  # the server does not find times
                 return not at_tip
             self.last, self._arrival = Position.after(last.sequence_number), last.arrival_time
             self._now = last.arrival_time + behind / 1000

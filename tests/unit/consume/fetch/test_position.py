@@ -126,6 +126,11 @@ def test_invalid_numbers_are_refused(number: Any, index: Any) -> None:
         Position.after(number, index)
 
 
+def test_position_before_a_record_requires_a_subsequence_number() -> None:
+    with pytest.raises(ConfigError, match=r"^subsequence_number=None"):
+        Position.at("7", None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 def test_positions_read_as_text() -> None:
     texts = [
         str(p)

@@ -123,6 +123,17 @@ def test_shard_that_was_busy_before_is_searched_instead_of_read(idle: float) -> 
     assert shard.records < 110_000  # of 2,880,000
 
 
+@pytest.mark.parametrize("idle", [5.0, 10 * 60.0, HOUR, 20 * HOUR, 6 * 24 * HOUR])
+@pytest.mark.parametrize("records", [15_000, 25_000, 45_000])
+def test_idle_shard_that_ended_with_a_burst_of_several_pages_takes_at_most_twelve_requests(
+    idle: float, records: int
+) -> None:
+    shard = SimulatedShard([NOW - idle - i / 20_000 for i in range(records)])
+    assert shard.search(NOW) == shard.last
+    assert shard.requests <= 12
+    assert shard.records <= records
+
+
 def test_clock_that_is_behind_by_hours_causes_no_reading_of_these_hours() -> None:
     shard = SimulatedShard([NOW - i / 100 for i in range(360_000)])
     assert shard.search(NOW - HOUR) == shard.last
