@@ -6,7 +6,6 @@ Importing this module loads neither the client of kinstream nor asyncio. An even
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Any, Literal, Self, TypeAlias, TypedDict
@@ -36,8 +35,6 @@ Event: TypeAlias = Mapping[str, Any]
 
 MAX_LOGGED = 10
 """Maximum failures of one event that are logged with a traceback."""
-
-_LOGGER = logging.getLogger("kinstream.awslambda")
 
 
 class BatchItemFailure(TypedDict):
@@ -211,9 +208,11 @@ class Failures:
         self._logged += 1
         if self._logged > MAX_LOGGED:
             return
+        import logging  # here, because it would be a tenth of the time of importing this module
+
         from kinstream.consume.withhold import exception_info
 
-        _LOGGER.error(
+        logging.getLogger("kinstream.awslambda").error(
             "%s: %s: record %s could not be handled (%s); it is returned to Lambda as failed%s",
             record.stream_name,
             record.shard_id,
