@@ -22,6 +22,9 @@ from kinstream.consume.ranges.shards import RangeShards
 from kinstream.errors import ConfigError, UsageError
 from kinstream.stream import client_for
 
+END_OF_TIME = 253_402_300_800.0
+"""The year 10,000, in seconds since 1970. `Client` refuses times from then on."""
+
 
 async def positions(
     stream: str,
@@ -188,4 +191,7 @@ def interrupted(cause: str) -> UsageError:
 def _time(at: Any) -> float:
     if isinstance(at, str) or not isinstance(at, (int, float, datetime)):
         raise ConfigError(f"at={at!r}: must be 'now', 'oldest', seconds since 1970, or a datetime with its time zone")
-    return seconds_since_1970("at", at)
+    seconds = seconds_since_1970("at", at)
+    if seconds >= END_OF_TIME:
+        raise ConfigError(f"at={at!r}: must be seconds since 1970, before the year 10,000")
+    return seconds

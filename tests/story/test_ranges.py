@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -206,7 +207,21 @@ def test_many_shards_are_read_concurrently_within_the_quotas_of_each() -> None:
         assert requests.count <= 40 * 12
 
 
-@pytest.mark.parametrize("at", ["LATEST", "Now", None, True, -1, float("nan"), Position.at("1"), b"now"])
+@pytest.mark.parametrize(
+    "at",
+    [
+        "LATEST",
+        "Now",
+        None,
+        True,
+        -1,
+        float("nan"),
+        Position.at("1"),
+        b"now",
+        1_800_000_000_000,
+        datetime.fromtimestamp(-1, UTC),
+    ],
+)
 async def test_invalid_time_is_refused_before_any_request(at: Any) -> None:
     with pytest.raises(ConfigError, match=r"^at="):
         await positions("events", at=at, region="us-east-1", endpoint_url="http://127.0.0.1:1")

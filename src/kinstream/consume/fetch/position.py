@@ -301,6 +301,8 @@ def seconds_since_1970(field: str, moment: float | datetime) -> float:
     if isinstance(moment, datetime):
         if moment.tzinfo is None:
             raise ConfigError(f"{field}={moment!r}: a datetime must have a time zone")
+        if moment.timestamp() < 0:
+            raise ConfigError(f"{field}={moment!r}: must not be before 1970")
         return moment.timestamp()
     if isinstance(moment, bool) or not isinstance(moment, (int, float)) or not 0 <= moment <= sys.float_info.max:
         raise ConfigError(f"{field}={moment!r}: must be seconds since 1970 or a datetime")

@@ -116,6 +116,14 @@ def test_datetime_without_a_time_zone_is_refused() -> None:
         Position.parse("until", datetime(2026, 1, 1))  # noqa: DTZ001
 
 
+def test_datetime_before_1970_is_refused_with_the_name_of_the_field() -> None:
+    before = datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)
+    with pytest.raises(ConfigError, match=r"^until=datetime.*1970$"):
+        Position.parse("until", before)
+    with pytest.raises(ConfigError, match="1970"):
+        Position.at_time(before)
+
+
 @pytest.mark.parametrize(
     ("number", "index"), [("x", 0), ("", 0), ("1" * 130, 0), (7, 0), ("7", -1), ("7", True), ("7", 2**63)]
 )
