@@ -267,6 +267,7 @@ class FleetLog:
                 and (other.revoked is None or now - other.revoked < self.handoff_timeout)
                 and self._valid(other.process, key)
                 and not self._replaced(other)
+                and not self._replaced(turn)
             ):
                 self.violation("two workers deliver one shard", f"{key} by {turn.process} and {other.process}")
 
