@@ -543,7 +543,8 @@ class History:
             assert answer["MillisBehindLatest"] == 0
         else:
             behind = When(
-                now.early - shard.records[end - 1].arrived.late, now.late - shard.records[end - 1].arrived.early
+                max(1, now.early - shard.records[end - 1].arrived.late),  # 0 would mean that no records follow
+                max(1, now.late - shard.records[end - 1].arrived.early),
             )
             assert behind.early <= answer["MillisBehindLatest"] <= behind.late
         if shard.closed is not None and end == len(shard.records):

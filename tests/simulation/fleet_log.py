@@ -289,8 +289,15 @@ class FleetLog:
         return process != turn.process and self._loop.time() - since < 2 * self.failover + 2
 
     def _judge_twins(self, turn: Turn) -> None:
-        """Two processes with one worker id may both read a shard until their first renewals."""
-        old = self._loop.time() - self.failover / 2 - 2
+        """Two processes with one worker id may both read a shard until their first renewals, at most until one of them expires.
+
+        Renewals that fail by the weather may leave only the expiry.
+        """
+        weather = self.table.weather
+        fails = (
+            weather.slow or weather.unsent or weather.lost or weather.cut or weather.late or weather.throttled_writes
+        )
+        old = self._loop.time() - (self.failover if fails else self.failover / 2 + 2)
         for other in self.turns[turn.shard_id]:
             if (
                 other.worker_id == turn.worker_id

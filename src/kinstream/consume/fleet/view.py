@@ -466,8 +466,8 @@ def _worker(
     elif values == previous.row.values:
         moved = previous.moved
     else:
-        # A kinstream worker writes the time of the store, which shows when the row changed since it was last read.
-        moved = max(seen, now - max(0.0, time - written)) if ours else now
+        # A kinstream worker writes the time of the store, which shows when the row changed. That was after it was last read.
+        moved = max(math.nextafter(seen, math.inf), now - max(0.0, time - written)) if ours else now
     first_seen = previous.first_seen if previous is not None else NEVER if first else now
     weight, most = _number(found.get("weight")), found.get("max_leases")
     statistics, streams, stream = values.get("sts"), found.get("streams"), found.get("stream")
