@@ -234,8 +234,9 @@ def end_slowly(*_):  # once in each thread: the operating system ends it once th
     threads.add(threading.current_thread())
     libc.pthread_setspecific(key, ctypes.c_void_p(ctypes.addressof(held)))
 
-def here():
-    return [thread for thread in threads if os.path.exists(f"/proc/self/task/{thread.native_id}")]
+def here():  # asyncio's thread that shuts an executor down runs no code that uses OpenSSL, so no fork waits for it
+    ended = [thread for thread in threads if "_do_shutdown" not in thread.name]
+    return [thread for thread in ended if os.path.exists(f"/proc/self/task/{thread.native_id}")]
 
 forking_now = threading.Event()
 
