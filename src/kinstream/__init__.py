@@ -15,7 +15,6 @@ from kinstream.lazy import names_of
 
 if TYPE_CHECKING:
     from kinstream.aws.client import Client
-    from kinstream.aws.credentials import Credentials
     from kinstream.config import (
         Aggregation,
         Batching,
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from kinstream.consume.record_dicts import iter_deaggregate_records
     from kinstream.consume.statistics import ConsumerStatistics
     from kinstream.consumer import Consumer
+    from kinstream.credentials import Credentials
     from kinstream.errors import (
         AccessDenied,
         ClosedError,
@@ -294,7 +294,7 @@ if not TYPE_CHECKING:
             "ConsumerRegistered": "kinstream.events",
             "ConsumerStatistics": "kinstream.consume.statistics",
             "ConsumerStatus": "kinstream.record",
-            "Credentials": "kinstream.aws.credentials",
+            "Credentials": "kinstream.credentials",
             "CredentialsError": "kinstream.errors",
             "Data": "kinstream.record",
             "DataExpired": "kinstream.errors",

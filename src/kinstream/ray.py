@@ -13,7 +13,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from kinstream.aws.client import ClientOptions
-from kinstream.aws.credentials import Credentials
 from kinstream.aws.endpoint import Stream
 from kinstream.blocking.producer import Producer
 from kinstream.blocking.ranges import positions, read_range
@@ -21,6 +20,7 @@ from kinstream.consume.deliver.arrow import arrow_schema
 from kinstream.consume.ranges import offsets
 from kinstream.consume.ranges.interval import check_interval
 from kinstream.consume.ranges.offsets import ShardSpan
+from kinstream.credentials import Credentials
 from kinstream.errors import ConfigError, InvalidRecord
 from kinstream.extra import missing_extra
 from kinstream.produce_errors import Undelivered

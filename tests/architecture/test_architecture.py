@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import kinstream
-from kinstream import blocking, callbacks, config
+from kinstream import blocking, callbacks, config, testing
 from kinstream.produce.lane import Lane
 
 SOURCE = Path(kinstream.__file__).parent
@@ -24,6 +24,7 @@ MODULES = {
 LAYERS = [
     {"__main__"},
     {"cli"},
+    {"pytest_plugin"},
     {"testing"},
     {"dlt", "ray", "spark"},
     {"__init__", "awslambda", "unwrap", "blocking", "callbacks", "leases"},
@@ -41,6 +42,8 @@ LAYERS = [
         "events",
         "service_quotas",
         "clock",
+        "credentials",
+        "environment",
         "background",
         "speed",
         "failures",
@@ -64,6 +67,7 @@ LOCAL_MAY_USE = {"local", "sharding.hashkey", *BASE} - {"background", "speed", "
 LOCAL_GROUPS = ["server", "http", "control", "wire", "operations", "storage", "state"]
 
 PURE = {
+    "credentials", "environment",
     "errors", "produce_errors", "failures", "frames", "functions", "usage", "version", "extra", "lazy", "unwrap",
     "config", "record", "events", "service_quotas",
     "sharding.hashkey", "sharding.shardmap", "sharding.lineage",
@@ -88,6 +92,7 @@ PURE = {
     "consume.shard.cursor", "consume.shard.lifecycle", "consume.shard.progress", "consume.shard.retention",
     "consume.shard.until", "consume.shard.watch",
     "spark.options",
+    "testing.order",
     "local.wire.event_encoder", "local.operations.requests", "local.operations.responses", "local.operations.constraints",
     "local.operations.naming",
     "local.state.model", "local.state.quotas", "local.state.request_error", "local.state.resharding",
@@ -251,7 +256,12 @@ def test_a_module_says_its_role_in_its_first_line(module: str) -> None:
     assert len(first) > 20
 
 
-LAZY = {"__init__": kinstream, "blocking.__init__": blocking, "callbacks.__init__": callbacks}
+LAZY = {
+    "__init__": kinstream,
+    "blocking.__init__": blocking,
+    "callbacks.__init__": callbacks,
+    "testing.__init__": testing,
+}
 """The packages whose public names are imported when they are first used."""
 
 

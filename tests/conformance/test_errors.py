@@ -9,9 +9,9 @@ import pytest
 from tests.doubles.transport import ScriptedTransport
 
 from kinstream.aws.client import Client
-from kinstream.aws.credentials import Credentials
 from kinstream.aws.transport import Response
 from kinstream.config import RetryPolicy
+from kinstream.credentials import Credentials
 from kinstream.errors import (
     CONFLICT_CODES,
     THROTTLE_CODES,

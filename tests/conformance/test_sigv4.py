@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from kinstream.aws.credentials import Credentials
 from kinstream.aws.sign import Signer
+from kinstream.credentials import Credentials
 
 SUITE: dict[str, Any] = json.loads((Path(__file__).parent / "vectors" / "sigv4.json").read_text())
 

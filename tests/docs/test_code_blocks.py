@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
+from tests.doubles.entry_points import path_with_entry_points
 
+from kinstream import blocking
 from kinstream.cli.leases import with_action
 from kinstream.local import Server
 
@@ -22,12 +23,15 @@ SLOW = re.compile(r"^Executing <.*> took [0-9.]+ seconds\n", re.MULTILINE)
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+SUITE = re.compile(r"^def test_", re.MULTILINE)
+"""Blocks that are suites of pytest."""
 ENGINES = re.compile(r"^from kinstream\.(dlt|ray|spark) import", re.MULTILINE)
 """Imports in blocks that tests/engines runs."""
 _IN_ENGINES = pytest.mark.skip(reason="needs an engine: tests/engines runs it (make test-engines)")
 
 
-def _blocks(language: str) -> list[Any]:
+def _blocks(language: str, *, suites: bool = False) -> list[Any]:
+    """Return the blocks of a language, with or without those that are suites of pytest."""
     return [
         pytest.param(
             found[2],
@@ -36,7 +40,7 @@ def _blocks(language: str) -> list[Any]:
         )
         for page in PAGES
         for found in BLOCK.finditer(page.read_text())
-        if found[1] == language
+        if found[1] == language and bool(SUITE.search(found[2])) is suites
     ]
 
 
@@ -48,23 +52,11 @@ def test_the_readme_has_code_to_run() -> None:
 @pytest.mark.parametrize("code", _blocks("python"))
 def test_python_block_runs(code: str, tmp_path: Path) -> None:
     with Server() as server:
-        access = {
-            "AWS_ACCESS_KEY_ID": server.access_key_id,
-            "AWS_SECRET_ACCESS_KEY": server.secret_access_key,
-            "AWS_DEFAULT_REGION": server.region,
-        }
-        kinesis = boto3.client(
-            "kinesis",
-            endpoint_url=server.url,
-            region_name=server.region,
-            aws_access_key_id=server.access_key_id,
-            aws_secret_access_key=server.secret_access_key,
-        )
+        env = {**os.environ, **server.environment, "HOME": str(tmp_path)}
         if "CreateStream" not in code:
-            kinesis.create_stream(StreamName="events", ShardCount=2)
-            kinesis.get_waiter("stream_exists").wait(StreamName="events", WaiterConfig={"Delay": 0.02})
-            kinesis.put_record(StreamName="events", Data=b'{"n": 1}', PartitionKey="first")
-        env = {**os.environ, **access, "AWS_ENDPOINT_URL_KINESIS": server.url, "HOME": str(tmp_path)}
+            server.create_stream("events", 2)
+            with blocking.Producer("events", **server.client_options) as producer:
+                producer.put_and_wait({"n": 1}, "first")
         run = subprocess.run(
             [sys.executable, "-X", "dev", "-W", "error", "-c", code],
             cwd=tmp_path,  # files that it writes, such as checkpoints, stay separate
@@ -78,6 +70,32 @@ def test_python_block_runs(code: str, tmp_path: Path) -> None:
     assert SLOW.sub("", run.stderr) == ""
     assert run.stdout != ""
     assert "failed" not in run.stdout
+
+
+@pytest.mark.parametrize("code", _blocks("python", suites=True))
+def test_suite_of_pytest_passes(code: str, tmp_path: Path) -> None:
+    (tmp_path / "test_page.py").write_text(code)
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-W",
+            "error",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:asyncio",
+            "--strict-markers",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path_with_entry_points(tmp_path / "installed")},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout
 
 
 @pytest.mark.parametrize("script", _blocks("bash"))

@@ -6,10 +6,10 @@ import doctest
 import importlib
 import pkgutil
 
-import boto3
 import pytest
 
 import kinstream
+from kinstream import blocking
 from kinstream.local import Server
 
 ENGINES = {"kinstream.dlt", "kinstream.ray"}
@@ -39,20 +39,11 @@ def test_the_classes_that_users_meet_first_have_examples() -> None:
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda test: test.name)
 def test_example_runs(example: doctest.DocTest, monkeypatch: pytest.MonkeyPatch) -> None:
     with Server() as server:
-        kinesis = boto3.client(
-            "kinesis",
-            endpoint_url=server.url,
-            region_name=server.region,
-            aws_access_key_id=server.access_key_id,
-            aws_secret_access_key=server.secret_access_key,
-        )
-        kinesis.create_stream(StreamName="events", ShardCount=1)
-        kinesis.get_waiter("stream_exists").wait(StreamName="events", WaiterConfig={"Delay": 0.02})
-        kinesis.put_record(StreamName="events", Data=b"one", PartitionKey="first")
-        monkeypatch.setenv("AWS_ENDPOINT_URL_KINESIS", server.url)
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key_id)
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_access_key)
-        monkeypatch.setenv("AWS_DEFAULT_REGION", server.region)
+        server.create_stream("events")
+        with blocking.Producer("events", **server.client_options) as producer:
+            producer.put_and_wait("one", "first")
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
         said: list[str] = []
         runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
         runner.run(example, out=said.append, clear_globs=True)

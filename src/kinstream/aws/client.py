@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from kinstream.aws.codec import AutoCodec, CborCodec, Codec, JsonCodec
-from kinstream.aws.credentials import Credentials, Provider
+from kinstream.aws.credentials import Provider
 from kinstream.aws.error_response import unexpected
 from kinstream.aws.kinesis import subscribe_to_shard
 from kinstream.aws.request import Malformed, Request
@@ -30,6 +30,7 @@ from kinstream.config import (
     choice,
     number,
 )
+from kinstream.credentials import Credentials
 from kinstream.errors import ConfigError, KinesisError
 from kinstream.frames import without_frames
 from kinstream.record import ShardIteratorType

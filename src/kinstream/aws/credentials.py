@@ -1,4 +1,4 @@
-"""AWS credentials: static, from an async provider, or from the default AWS credential chain.
+"""Sources of AWS credentials: static, from an async provider, or from the default AWS credential chain.
 
 botocore reads the chain (environment, profiles, SSO, assumed roles, web identity, container, instance). It is imported
 lazily and only called in a thread, because its import takes 160 ms and a slow source would block the event loop.
@@ -11,15 +11,14 @@ import math
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from kinstream.aws.service import KINESIS, Service
 from kinstream.clock import Clock
-from kinstream.config import number, secretive, text
+from kinstream.credentials import Credentials
 from kinstream.errors import ClosedError, ConfigError, CredentialsError, KinesisError
 from kinstream.forking import end_before_forks
 from kinstream.frames import without_frames
-from kinstream.usage import checks_options
 
 T = TypeVar("T")
 
@@ -30,42 +29,6 @@ MANDATORY_REFRESH = 600.0
 """Seconds before expiration from which requests wait for the refresh (botocore: 10 minutes)."""
 REFRESH_PAUSE = 60.0
 """Minimum seconds between two refreshes of credentials that have not expired."""
-
-
-@checks_options
-@secretive
-@dataclass(frozen=True, slots=True, repr=False)
-class Credentials:
-    """AWS credentials. Their repr shows no secret, and they cannot be pickled.
-
-    Attributes:
-        access_key_id: Access key ID (`AWS_ACCESS_KEY_ID`).
-        secret_access_key: Secret access key (`AWS_SECRET_ACCESS_KEY`).
-        session_token: Session token of temporary credentials (`AWS_SESSION_TOKEN`). None: long-term credentials.
-        expiration: Expiration of temporary credentials in seconds since 1970. None: they do not expire.
-    """
-
-    access_key_id: str
-    secret_access_key: str
-    session_token: str | None = None
-    expiration: float | None = None
-
-    def __post_init__(self) -> None:
-        _printable("access_key_id", self.access_key_id)
-        _printable("secret_access_key", self.secret_access_key)
-        if self.session_token is not None:
-            _printable("session_token", self.session_token)
-        if self.expiration is not None:
-            number("Credentials.expiration", self.expiration, 0, 253402300799, "seconds since 1970")
-
-    def __repr__(self) -> str:
-        return "Credentials(...)"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("Credentials cannot be pickled, because the pickle would contain the secret")
-
-    def __getstate__(self) -> NoReturn:
-        raise TypeError("Credentials cannot be pickled, because the pickle would contain the secret")
 
 
 Provider: TypeAlias = Callable[[], Awaitable[Credentials]]
@@ -395,9 +358,3 @@ def _named(error: BaseException) -> str:
             return f"{names}: {os.fsdecode(cause.filename)!r}: {cause.strerror}"
         cause = cause.__cause__ or cause.__context__
     return names
-
-
-def _printable(field: str, value: str) -> None:
-    text(f"Credentials.{field}", value)
-    if not value.isascii() or not value.isprintable() or " " in value:
-        raise ConfigError(f"Credentials.{field}: must be printable ASCII without spaces, as issued by AWS")

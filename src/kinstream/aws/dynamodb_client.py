@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kinstream.aws.credentials import Credentials, Provider
+from kinstream.aws.credentials import Provider
 from kinstream.aws.dynamodb import CONTENT_TYPE, Item, Page
 from kinstream.aws.request import Request
 from kinstream.aws.service import DYNAMODB
@@ -10,6 +10,7 @@ from kinstream.aws.service_client import ServiceClient
 from kinstream.aws.transport import Transport
 from kinstream.clock import SYSTEM_CLOCK, Clock
 from kinstream.config import ConnectionOptions, RetryPolicy, Timeouts
+from kinstream.credentials import Credentials
 from kinstream.usage import checks_options
 
 

@@ -17,7 +17,7 @@ from typing import Any, Self, TypeAlias, TypedDict, TypeVar
 import msgspec
 
 from kinstream.aws.attempts import Attempts, RetryQuota
-from kinstream.aws.credentials import AwsChain, Credentials, Provider, RefreshingSource, Setting, source_of
+from kinstream.aws.credentials import AwsChain, Provider, RefreshingSource, Setting, source_of
 from kinstream.aws.endpoint import (
     aws_endpoint,
     check_endpoint_url,
@@ -40,6 +40,7 @@ from kinstream.config import (
     time_source,
     whole_number,
 )
+from kinstream.credentials import Credentials
 from kinstream.errors import (
     CLOCK_SKEW_CODES,
     EXPIRED_CREDENTIALS_CODES,

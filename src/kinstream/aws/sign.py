@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from hashlib import sha256
 
-from kinstream.aws.credentials import Credentials
+from kinstream.credentials import Credentials
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 

@@ -16,13 +16,13 @@ from typing import Any, Self, TypeAlias
 
 import kinstream.producer
 from kinstream.aws.client import Client
-from kinstream.aws.credentials import Credentials
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.request import Request
 from kinstream.background import BackgroundLoop
 from kinstream.clock import SYSTEM_CLOCK
 from kinstream.config import text
 from kinstream.consume.withhold import exception_info
+from kinstream.credentials import Credentials
 from kinstream.errors import ClosedError, KinesisError, UsageError
 from kinstream.failures import Failures, Report
 from kinstream.frames import without_frames

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -16,7 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kinstream.clock import SYSTEM_CLOCK, Clock
 from kinstream.config import flag, number, text, time_source, whole_number
-from kinstream.errors import ConfigError, UsageError
+from kinstream.credentials import Credentials
+from kinstream.environment import environment
+from kinstream.errors import ConfigError, LimitExceeded, ResourceInUse, UsageError
 from kinstream.extra import needs_local
 from kinstream.forking import end_before_forks
 from kinstream.local.control.control import Control, subject
@@ -31,10 +34,12 @@ from kinstream.local.operations.subscriptions import Subscriptions
 from kinstream.local.operations.table import Operations
 from kinstream.local.operations.tokens import TokenCodec
 from kinstream.local.state.quotas import Quotas
-from kinstream.local.state.state import State
+from kinstream.local.state.request_error import RequestError
+from kinstream.local.state.state import SHARD_LIMIT, State
 from kinstream.local.storage.database import DURABILITIES, SqliteStore
 from kinstream.local.storage.record_store import MemoryStore, Store
 from kinstream.local.wire.signature import Verifier
+from kinstream.service_quotas import STREAM_NAME_PATTERN
 from kinstream.usage import checks_options
 
 if TYPE_CHECKING:
@@ -131,6 +136,7 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._control: Control | None = None
+        self._operations: Operations | None = None
         self._service_clock = OffsetClock(clock)
         self._subscriptions: Subscriptions | None = None
 
@@ -156,6 +162,24 @@ class Server:
     def tls_url(self) -> str | None:
         """Return the endpoint URL with TLS, or None if TLS is disabled."""
         return None if self.tls_port is None else f"https://{self._hosts.url_host}:{self.tls_port}"
+
+    @property
+    def client_options(self) -> dict[str, Any]:
+        """Return the options of a client of this server: region, credentials and endpoint.
+
+        `Client`, `Producer` and `Consumer` accept them, as well as those of `kinstream.blocking`, for example
+        `Client(**server.client_options)`.
+        """
+        return {
+            "region": self.region,
+            "credentials": Credentials(self.access_key_id, self.secret_access_key),
+            "endpoint_url": self.url,
+        }
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return the environment variables by which kinstream and the AWS SDKs reach this server."""
+        return environment(**self.client_options)
 
     def start(self) -> Server:
         """Start the server. Returns when it accepts requests.
@@ -193,6 +217,51 @@ class Server:
         if thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopping.set)
             thread.join()
+
+    def create_stream(self, name: str, shards: int = 1) -> str:
+        """Create a provisioned stream that is ACTIVE when this returns. Can be called from any thread.
+
+        It is not a call: it counts toward no quota, takes no `transition`, and is not intercepted.
+
+        Args:
+            name: Name of the stream. 1 to 128 letters, digits, "_", "." and "-".
+            shards: Number of shards with equal ranges of hash keys. 1 to 20,000.
+
+        Returns:
+            The name.
+
+        Raises:
+            ConfigError: An argument is invalid.
+            ResourceInUse: The stream exists.
+            LimitExceeded: All streams together would have more than 20,000 open shards.
+            UsageError: The server is not running.
+
+        Example:
+            >>> from kinstream import blocking
+            >>> with Server() as server:
+            ...     with blocking.Producer(server.create_stream("orders"), **server.client_options) as producer:
+            ...         producer.put_and_wait("42", "key").shard_id
+            'shardId-000000000000'
+        """
+        _check_stream_name(name)
+        whole_number("shards", shards, 1, SHARD_LIMIT)
+        self._run_now(lambda operations: operations.create_active(name, shards))
+        return name
+
+    def delete_stream(self, name: str) -> None:
+        """Delete a stream with its records and consumers, at once, if it exists. Can be called from any thread.
+
+        As with `create_stream`, it is not a call.
+
+        Args:
+            name: Name of the stream.
+
+        Raises:
+            ConfigError: The name is invalid.
+            UsageError: The server is not running.
+        """
+        _check_stream_name(name)
+        self._run_now(lambda operations: operations.delete_now(name))
 
     def next(
         self,
@@ -258,8 +327,18 @@ class Server:
 
     def _running(self) -> Control:
         if self._control is None:
-            raise UsageError("the server is not running: start it first, as `with Server()` does")
+            raise _not_running()
         return self._control
+
+    def _run_now(self, act: Callable[[Operations], Coroutine[Any, Any, None]]) -> None:
+        """Run an action in the thread of the server, and wait for it. Raises the error of a request that was refused."""
+        if self._operations is None or self._loop is None:
+            raise _not_running()
+        try:
+            asyncio.run_coroutine_threadsafe(act(self._operations), self._loop).result()
+        except RequestError as error:
+            kind = ResourceInUse if error.code == "ResourceInUseException" else LimitExceeded
+            raise kind(error.message, code=error.code, message=error.message, operation="CreateStream") from None
 
     def _run(self, bound: list[socket.socket], opened: ExitStack, ready: Future[None]) -> None:
         """Run the server in its thread until it is stopped."""
@@ -305,9 +384,10 @@ class Server:
             if self.tls_port is not None:
                 self.tls_port = bound[1].getsockname()[1]
             self._control = control
+            self._operations = operations
             ready.set_result(None)
             await self._stopping.wait()
-            self._control = None
+            self._control = self._operations = None
             self._service_clock.on_advance = None
             control.cancel_all()
             self._subscriptions.close()
@@ -324,6 +404,16 @@ class Server:
             folder = self.data_dir / "tls"
         # Clients validate a certificate with the time of the machine, so it is not dated by the clock of a test.
         return Certificate(folder, [*self._hosts.names, self._hosts.url_host.strip("[]")], SYSTEM_CLOCK.wall())
+
+
+def _check_stream_name(name: str) -> None:
+    """Raise ConfigError if the name of a stream is invalid."""
+    if not isinstance(name, str) or not re.fullmatch(STREAM_NAME_PATTERN, name):
+        raise ConfigError(f"name={name!r}: must be 1 to 128 of the characters a-z, A-Z, 0-9, '_', '.' and '-'")
+
+
+def _not_running() -> UsageError:
+    return UsageError("the server is not running: start it first, as `with Server()` does")
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:

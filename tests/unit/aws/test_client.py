@@ -14,11 +14,11 @@ from tests.doubles.clock import VirtualClock
 from tests.doubles.transport import ScriptedTransport, Sent, Step, answer, refusal
 
 from kinstream.aws.client import Client
-from kinstream.aws.credentials import Credentials
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.kinesis import put_record, put_records
 from kinstream.aws.transport import Response
 from kinstream.config import RetryPolicy, Timeouts
+from kinstream.credentials import Credentials
 from kinstream.errors import (
     AccessDenied,
     ClosedError,

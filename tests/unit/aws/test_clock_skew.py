@@ -12,11 +12,11 @@ from tests.doubles.clock import VirtualClock
 from tests.doubles.transport import ScriptedStream, ScriptedTransport, Sent, answer
 
 from kinstream.aws.client import Client
-from kinstream.aws.credentials import Credentials
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.kinesis import put_records
 from kinstream.aws.transport import Response
 from kinstream.config import RetryPolicy
+from kinstream.credentials import Credentials
 from kinstream.errors import AccessDenied
 from kinstream.record import Record
 

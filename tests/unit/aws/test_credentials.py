@@ -25,11 +25,11 @@ from kinstream.aws.credentials import (
     MANDATORY_REFRESH,
     REFRESH_PAUSE,
     AwsChain,
-    Credentials,
     RefreshingSource,
     StaticSource,
     source_of,
 )
+from kinstream.credentials import Credentials
 from kinstream.errors import ClosedError, ConfigError, CredentialsError
 
 SECRET = "canary+secret/key"

@@ -10,12 +10,12 @@ from tests.doubles.clock import VirtualClock
 from tests.doubles.transport import ScriptedTransport, Sent, Step, answer, refusal
 
 from kinstream.aws import dynamodb
-from kinstream.aws.credentials import Credentials
 from kinstream.aws.dynamodb import Written, equals
 from kinstream.aws.dynamodb_client import DynamoDBClient
 from kinstream.aws.request import Request
 from kinstream.aws.transport import Response
 from kinstream.config import RetryPolicy, Timeouts
+from kinstream.credentials import Credentials
 from kinstream.errors import (
     AccessDenied,
     ConfigError,

@@ -9,12 +9,12 @@ from tests.doubles.clock import VirtualClock
 from tests.doubles.transport import ScriptedTransport, Step, answer, refusal
 
 from kinstream.aws.client import Client
-from kinstream.aws.credentials import Credentials
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.kinesis import ShardFilter
 from kinstream.aws.list_shards import ShardMapSource, all_shards
 from kinstream.aws.transport import Response
 from kinstream.config import RetryPolicy
+from kinstream.credentials import Credentials
 from kinstream.errors import NotFound, UnexpectedResponse
 from kinstream.sharding.shardmap import ShardMap
 

@@ -1,5 +1,5 @@
-from kinstream.aws.credentials import Credentials
 from kinstream.aws.sign import Signer
+from kinstream.credentials import Credentials
 
 OLD = Credentials("OLD", "old-secret")
 NEW = Credentials("NEW", "new-secret", "token")

@@ -12,9 +12,9 @@ from tests.doubles.frames import event, exception, frame, initial_response
 from tests.doubles.transport import EVENT_STREAM, ScriptedStream, ScriptedTransport, Step, answer, refusal
 
 from kinstream.aws.client import Client
-from kinstream.aws.credentials import Credentials
 from kinstream.aws.subscription import Subscription
 from kinstream.aws.transport import Response
+from kinstream.credentials import Credentials
 from kinstream.errors import (
     AccessDenied,
     ConfigError,

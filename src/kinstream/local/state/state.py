@@ -158,19 +158,31 @@ class State:
         for key, due in sorted(self._transitions.items(), key=lambda item: item[1]):
             if now < due <= now + self.transition + SLACK:
                 continue
-            due = min(due, now)
-            del self._transitions[key]
-            name, consumer = key
-            stream = self.streams[name]
-            if consumer:
-                events.append(self._end_consumer_transition(stream, consumer))
-            elif stream.settings.status is Status.DELETING:
-                del self.streams[name]
-                self._remember(stream, now)
-                events.append(StreamDeleted(name, [shard.number for shard in stream.shards]))
-            else:
-                events.extend(self._become_active(stream, due))
+            events.extend(self._end_transition(key, min(due, now), now))
         return events
+
+    def complete(self, name: str, now: float) -> list[Event]:
+        """End the transition of a stream before its time. Does nothing if it has none."""
+        return self._end_transition((name, ""), now, now) if (name, "") in self._transitions else []
+
+    def _end_transition(self, key: tuple[str, str], due: float, now: float) -> list[Event]:
+        """End a transition.
+
+        Args:
+            key: Name of the stream, and name of the consumer or "".
+            due: End of the transition in seconds since 1970.
+            now: Seconds since 1970.
+        """
+        del self._transitions[key]
+        name, consumer = key
+        stream = self.streams[name]
+        if consumer:
+            return [self._end_consumer_transition(stream, consumer)]
+        if stream.settings.status is not Status.DELETING:
+            return self._become_active(stream, due)
+        del self.streams[name]
+        self._remember(stream, now)
+        return [StreamDeleted(name, [shard.number for shard in stream.shards])]
 
     def due(self, name: str) -> float:
         """Return the end of the next transition of a stream or of one of its consumers, or infinity."""

@@ -11,7 +11,6 @@ import pytest
 from tests.doubles.clock import VirtualClock
 from tests.doubles.transport import ScriptedTransport, Sent, answer, refusal
 
-from kinstream.aws.credentials import Credentials
 from kinstream.aws.transport import Response
 from kinstream.config import RetryPolicy
 from kinstream.consume.lease import changes
@@ -22,6 +21,7 @@ from kinstream.consume.lease.dynamodb_lease_store import (
 )
 from kinstream.consume.lease.lease import Lease
 from kinstream.consume.lease.row import Row, RowKind
+from kinstream.credentials import Credentials
 from kinstream.errors import AccessDenied, ConfigError, LeaseStoreFailed, NotFound, Throttled
 
 LEASE = Lease("a", owner="me", counter=3)
