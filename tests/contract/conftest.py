@@ -73,7 +73,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         place = _place(item)
         if place in RECIPES:
-            item.add_marker(pytest.mark.timeout(60))  # some are slow, and `patience` ends those that never end
             deviation = known.of(place, item.path.stem, item.name.replace(place, "", 1))
             if deviation:
                 item.add_marker(pytest.mark.xfail(reason=f"{place} {deviation.instead}", strict=deviation.always))

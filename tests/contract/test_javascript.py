@@ -18,7 +18,6 @@ PACKAGE, VERSION = "@aws-sdk/client-kinesis", "3.1143.0"
 SCRIPT = Path(__file__).parent / "clients" / "javascript.mjs"
 
 
-@pytest.mark.timeout(300)  # it may have to be installed first
 @pytest.mark.parametrize("port", ["plain", "tls"])
 def test_sdk_writes_and_reads(port: str) -> None:
     try:

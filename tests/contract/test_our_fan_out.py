@@ -30,7 +30,6 @@ def other(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
         pytest.skip(str(reason))
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("wire", ["json", "cbor"])
 async def test_records_are_pushed_and_a_shard_ends_with_its_children(other: tuple[str, str], wire: str) -> None:
     place, url = other

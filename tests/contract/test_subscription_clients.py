@@ -29,7 +29,6 @@ def command(client: str) -> tuple[list[str], Path]:
     return [python, str(CLIENTS / "capo_subscriber.py")], CLIENTS
 
 
-@pytest.mark.timeout(300)  # it may have to be installed first
 @pytest.mark.parametrize("port", ["plain", "tls"])
 @pytest.mark.parametrize("client", ["capo-async", "capo-sync", "javascript"])
 def test_shard_is_read_to_its_end_while_it_is_written(client: str, port: str) -> None:

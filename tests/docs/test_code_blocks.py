@@ -48,7 +48,6 @@ def test_the_readme_has_code_to_run() -> None:
     assert len([block for block in _blocks("python") if "README" in str(block.id)]) >= 5
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("code", _blocks("python"))
 def test_python_block_runs(code: str, tmp_path: Path) -> None:
     with Server() as server:

@@ -12,9 +12,6 @@ import pytest
 
 HERE = Path(__file__).parent
 
-LIMIT = 600
-"""Maximum seconds of a test, a guard against hanging."""
-
 PACKAGES = {"test_dlt": "dlt", "test_ray": "ray", "test_spark": "py4j", "test_spark_reader": "pyspark"}
 """The package that the tests of each file need. py4j comes with the engine of Spark, pyspark also with its client alone."""
 
@@ -24,7 +21,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent != HERE:
             continue
-        item.add_marker(pytest.mark.timeout(LIMIT))
         item.add_marker(pytest.mark.filterwarnings("default"))  # engines have warnings of their own
         package = PACKAGES[item.path.stem]
         if importlib.util.find_spec(package) is None:

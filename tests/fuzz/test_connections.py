@@ -282,7 +282,7 @@ def at_rest(child: Child, least: dict[str, Any] | None = None) -> dict[str, Any]
         time.sleep(0.2)
 
 
-@pytest.mark.timeout(120 + REQUESTS / 50)
+@pytest.mark.timeout(600 + REQUESTS / 50)
 def test_any_bytes_on_a_socket_get_a_response_or_close_it_and_leave_nothing(tmp_path: Path) -> None:
     started = time.monotonic()
     statuses: Counter[int] = Counter()

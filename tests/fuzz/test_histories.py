@@ -34,7 +34,7 @@ def until_killed(history: History) -> None:
         return
 
 
-@pytest.mark.timeout(60 + HISTORIES / 2)
+@pytest.mark.timeout(600 + HISTORIES / 2)
 def test_random_histories_match_the_model() -> None:
     started = time.monotonic()
     steps: Counter[str] = Counter()
@@ -57,7 +57,7 @@ def test_random_histories_match_the_model() -> None:
     assert all(steps[name] for name in ("ExpiredIteratorException", "ResourceNotFoundException", "AT_TIMESTAMP"))
 
 
-@pytest.mark.timeout(60 + 60 * KILLED_HISTORIES)
+@pytest.mark.timeout(600 + 60 * KILLED_HISTORIES)
 def test_random_histories_continue_after_kills(tmp_path: Path) -> None:
     started = time.monotonic()
     steps: Counter[str] = Counter()

@@ -283,7 +283,7 @@ def memory() -> int:
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
 
 
-@pytest.mark.timeout(60 + REQUESTS / 500)
+@pytest.mark.timeout(600 + REQUESTS / 500)
 def test_requests_of_any_kind_get_a_response_without_a_500(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     worlds = max(1, REQUESTS // WORLD)
     statuses: Counter[int] = Counter()

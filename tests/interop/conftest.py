@@ -26,9 +26,6 @@ HERE = Path(__file__).parent
 QUICK = ("java-2.7.2", "java-3.5.1")
 """Java workers of `make interop` with KINSTREAM_INTEROP=quick."""
 
-LIMIT = 600
-"""Maximum seconds of a test, a guard against hanging."""
-
 BUILD_LIMIT = 300
 """Maximum seconds for which a test waits for Maven."""
 
@@ -47,7 +44,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE not in item.path.parents:
             continue
-        item.add_marker(pytest.mark.timeout(LIMIT))
         reasons = [reason for kind in _kinds(item) if (reason := unavailable(kind))]
         if reason := _not_selected(item) or "; ".join(dict.fromkeys(reasons)):
             item.add_marker(pytest.mark.skip(reason=reason))

@@ -270,7 +270,6 @@ BODIES = {
 }
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("wire", ["json", "cbor"])
 @pytest.mark.parametrize("way", ["decode", "put_record", "put_records", "get_records", "shard"])
 def test_no_bytes_make_a_codec_raise_anything_but_value_error(wire: str, way: str) -> None:

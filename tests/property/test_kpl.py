@@ -8,7 +8,6 @@ import os
 import random
 from typing import Any
 
-import pytest
 from aws_kinesis_agg.aggregator import RecordAggregator, messages_pb2  # type: ignore[import-untyped]
 from aws_kinesis_agg.deaggregator import deaggregate_records  # type: ignore[import-untyped]
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -223,7 +222,6 @@ def a_message(chance: random.Random) -> bytes:
     return bytes(message)
 
 
-@pytest.mark.timeout(600)
 def test_damaged_and_strange_messages_are_read_as_protobuf_reads_them() -> None:
     chance = random.Random(20131202)
     disputed = 0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-import tracemalloc
 
 import pytest
+from tests.doubles.memory import peak_traced
 
 from kinstream.kpl.container import unpack
 from kinstream.kpl.message import MAGIC
@@ -31,16 +31,13 @@ def test_bomb_takes_no_more_than_four_times_its_own_memory(name: str) -> None:
     head, repeated = BOMBS[name]
     message = head + repeated * ((SIZE - len(head) - 20) // len(repeated))
     data = MAGIC + message + hashlib.md5(message).digest()
-    tracemalloc.start()
-    try:
+
+    def read() -> None:
         found = unpack(data)
         assert found is not None
-        count = sum(1 for _ in found)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert count == len(found)
-    assert peak + len(data) <= 4 * len(data)
+        assert sum(1 for _ in found) == len(found)
+
+    assert peak_traced(read) + len(data) <= 4 * len(data)
 
 
 READER = """

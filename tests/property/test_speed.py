@@ -379,7 +379,6 @@ def damaged(rng: random.Random, body: bytes) -> bytes:
     return bytes(changed)
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", ["put", "get"])
 @pytest.mark.parametrize("twins", [JSON, CBOR], ids=["json", "cbor"])
 def test_a_damaged_response_is_read_or_refused_alike(twins: tuple[Codec, Codec], kind: str) -> None:

@@ -167,7 +167,6 @@ def test_very_many_user_records_are_read_alike(count: int) -> None:
         assert few is None if count > 1024 else few is not None
 
 
-@pytest.mark.timeout(600)
 def test_damaged_aggregates_are_read_or_refused_alike() -> None:
     rng = random.Random(1)
     whole = aggregate(

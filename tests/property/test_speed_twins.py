@@ -17,7 +17,6 @@ CHECKED_IN = (test_speed, test_speed_aggregates, test_speed_produce)
 """The modules that register the checks when they are imported."""
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", sorted(TWINS))
 def test_compiled_function_returns_what_its_twin_returns(name: str) -> None:
     assert CHECKS.get(name), f"no check compares {name} with its twin: add one to tests/property"

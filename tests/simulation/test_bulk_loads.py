@@ -20,7 +20,6 @@ LOADS = {
 }
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("order", [None, "key"])
 @pytest.mark.parametrize("aggregate", [None, Aggregation()], ids=["alone", "aggregated"])
 @pytest.mark.parametrize("load", LOADS)

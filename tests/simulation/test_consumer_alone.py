@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from tests.doubles.cancelling import cancelled_at
 from tests.doubles.kinesis import Kinesis
+from tests.doubles.memory import in_fork
 from tests.doubles.network import Faults, Network
 from tests.doubles.virtual_loop import LoopClock, live_objects, simulate
 from tests.simulation.seeds import WHOLE
@@ -59,7 +60,6 @@ async def end(reader: Consumer) -> None:
     await reader.client.close()
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("way", ["iterate", "batches", "run", "run_batches", "close"])
 @pytest.mark.parametrize("fetch", FETCHES)
 def test_consumer_that_is_cancelled_anywhere_leaves_nothing_behind_and_loses_nothing(fetch: str, way: str) -> None:
@@ -177,13 +177,12 @@ def test_subscriptions_are_renewed_in_time_however_slow_the_handlers_are() -> No
     assert not failures
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("fetch", FETCHES)
 def test_reading_through_many_reshards_leaves_no_objects_behind(fetch: str) -> None:
     reshards = 400 if WHOLE else 60
-    samples: list[tuple[int, int, int, int, int]] = []
 
-    async def program() -> None:
+    async def program() -> list[tuple[int, int, int, int, int]]:
+        samples: list[tuple[int, int, int, int, int]] = []
         ground = Ground()
         reader = ground.consumer(fetch=FETCHES[fetch])
         chance = random.Random(5)
@@ -195,7 +194,7 @@ def test_reading_through_many_reshards_leaves_no_objects_behind(fetch: str) -> N
                 seen += 1
 
         using = asyncio.create_task(use())
-        tracemalloc.start()
+        tracemalloc.start()  # ends with the fork
         for number in range(reshards):
             ground.write(20)
             await asyncio.sleep(20)
@@ -207,13 +206,13 @@ def test_reading_through_many_reshards_leaves_no_objects_behind(fetch: str) -> N
                 size = sum(one.size for one in own.statistics("filename"))
                 samples.append((shards, live_objects(ReceivedRecord), live_objects(Page), tasks, size))
             ground.service.reshard(STREAM, chance)
-        tracemalloc.stop()
         using.cancel()
         with suppress(asyncio.CancelledError):
             await using
         await end(reader)
+        return samples
 
-    simulate(program)
+    samples = in_fork(lambda: simulate(program))
     print(f"{fetch}: shards, records, pages, tasks, bytes of the consumer's own: {samples}")
     for shards, records, pages, tasks, size in samples[1:]:
         assert records == pages == 0

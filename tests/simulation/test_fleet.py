@@ -41,53 +41,53 @@ def counts(story: FleetStory) -> Counter[str]:
     })  # fmt: skip
 
 
-@pytest.mark.timeout(120 + 4 * SEEDS)
+@pytest.mark.timeout(600 + 4 * SEEDS)
 def test_no_record_is_lost_and_no_shard_has_two_readers_whatever_happens() -> None:
     lives("fleets, whatever happens", FLEETS)
 
 
-@pytest.mark.timeout(120 + 4 * SEEDS)
+@pytest.mark.timeout(600 + 4 * SEEDS)
 def test_fleets_of_up_to_50_workers_lose_no_record_whatever_happens() -> None:
     lives("fleets of 13 to 50 workers", FLEETS // 10, large=True)
 
 
-@pytest.mark.timeout(120 + 4 * SEEDS)
+@pytest.mark.timeout(600 + 4 * SEEDS)
 def test_a_table_that_lies_about_writes_harms_nothing() -> None:
     lives("fleets, lying table", FLEETS // 5, weather="lying", faults=("lying", "stop", "lying", "cut"))
 
 
-@pytest.mark.timeout(120 + 4 * SEEDS)
+@pytest.mark.timeout(600 + 4 * SEEDS)
 def test_shards_that_split_and_merge_are_read_in_order_while_workers_come_and_go() -> None:
     faults = ("storm", "die_at_end", "clean_parents", "kill", "deploy", "stop")
     lives("fleets, resharded", FLEETS // 5, reshards=12, faults=faults, rate=1.0)
 
 
-@pytest.mark.timeout(120 + 4 * SEEDS)
+@pytest.mark.timeout(600 + 4 * SEEDS)
 def test_handlers_that_never_return_delay_no_handoff_forever() -> None:
     habits = Habits(hangs=0.1, returns_late=1.0, batch=100)
     faults = ("join", "leave", "join", "twin")
     lives("fleets, hanging handlers", FLEETS // 5, habits=habits, faults=faults, handoff_timeout=3.0, rate=1.0)
 
 
-@pytest.mark.timeout(120 + 4 * SEEDS)
+@pytest.mark.timeout(600 + 4 * SEEDS)
 def test_large_fleets_come_to_rest() -> None:
     seeds = max(1, FLEETS // 50)
     lives("fleets of 50 workers", seeds, workers=50, shards=120, duration=40.0, failover=10.0, faults=("storm", "kill"))
 
 
-@pytest.mark.timeout(120 + 4 * SEEDS)
+@pytest.mark.timeout(600 + 4 * SEEDS)
 def test_workers_share_an_application_of_kcl_2_workers() -> None:
     lives("fleets in 2.x mode", FLEETS // 5, compatible="2x")
     lives("fleets with KCL 2.7.2", FLEETS // 5, kcl=("2.7.2", "2.7.2"))
 
 
-@pytest.mark.timeout(120 + 4 * SEEDS)
+@pytest.mark.timeout(600 + 4 * SEEDS)
 def test_workers_share_an_application_of_kcl_3_workers() -> None:
     lives("fleets with KCL 3.x, by count", FLEETS // 5, kcl=("3.x count", "3.x count"), cv=VERSION_3X)
     lives("fleets with KCL 3.x, by throughput", FLEETS // 5, kcl=("3.x variance",), cv=VERSION_3X)
 
 
-@pytest.mark.timeout(120 + 4 * SEEDS)
+@pytest.mark.timeout(600 + 4 * SEEDS)
 def test_a_worker_that_steals_leases_of_an_application_with_a_leader_harms_nothing() -> None:
     lives("fleets with kcl-rs", FLEETS // 5, kcl=("kcl-rs",), cv=VERSION_3X)
 
@@ -97,6 +97,6 @@ def test_leases_that_moved_often_are_evened_out_once_no_worker_has_joined_for_lo
     assert not story.log.violations, "\n".join(story.log.violations[:10])
 
 
-@pytest.mark.timeout(120 + 4 * SEEDS)
+@pytest.mark.timeout(600 + 4 * SEEDS)
 def test_workers_follow_the_version_of_a_kcl_application() -> None:
     lives("fleets that are upgraded", FLEETS // 5, cv=UPGRADE, changes=(VERSION_3X,))

@@ -34,7 +34,7 @@ class Figures:
 TABLE: dict[str, Figures] = {}
 
 
-@pytest.mark.timeout(120 + 2 * SEEDS)
+@pytest.mark.timeout(600 + 2 * SEEDS)
 @pytest.mark.parametrize("scene", SCENES, ids=[scene.name for scene in SCENES])
 def test_no_shard_is_without_a_reader_for_longer_than_documented(scene: Scene) -> None:
     longest, limit, moves, calls, seconds = 0.0, scene.limit(play(scene, 0)[0].plan), 0, 0, 0.0

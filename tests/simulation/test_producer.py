@@ -41,26 +41,26 @@ def counts(story: Story) -> Counter[str]:
     )
 
 
-@pytest.mark.timeout(120 + SEEDS)
+@pytest.mark.timeout(600 + SEEDS)
 def test_no_acknowledged_record_is_lost_whatever_happens() -> None:
     sums = lives("whatever happens", SEEDS)
     if SEEDS >= 100:  # the seeds' lives are not all easy ones
         assert min(sums[what] for what in ("failed", "twice", "unknown", "partial", "aggregates", "dropped")) > 3
 
 
-@pytest.mark.timeout(120 + SEEDS)
+@pytest.mark.timeout(600 + SEEDS)
 def test_order_of_each_key_holds_under_partial_failures_and_reshards() -> None:
     sums = lives("order", SEEDS, order="key", keyless=False, weather="partial", reshards=5, transition=0.0, putters=2)
     if SEEDS >= 100:
         assert min(sums[what] for what in ("partial", "resharded", "aggregates", "dropped")) > 3
 
 
-@pytest.mark.timeout(120 + SEEDS)
+@pytest.mark.timeout(600 + SEEDS)
 def test_order_of_each_key_holds_if_shards_are_split_and_merged_faster_than_requests_return() -> None:
     fixed: dict[str, Any] = {"order": "key", "keyless": False, "weather": "fine", "reshards": 30, "transition": 0.0}
     lives("order, slow", SEEDS // 2, **fixed, latency=(0.05, 4.0), pause=0.02, keys=20, shards=3, putters=2, close=None)
 
 
-@pytest.mark.timeout(120 + SEEDS)
+@pytest.mark.timeout(600 + SEEDS)
 def test_order_of_each_key_holds_when_results_are_unknown() -> None:
     lives("order, unknown", SEEDS // 2, order="key", keyless=False, weather="everything", reshards=3, keys=3)

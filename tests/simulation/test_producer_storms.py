@@ -73,7 +73,6 @@ async def keep_putting(producer: Producer, size: int, until: float, deliveries: 
     return number
 
 
-@pytest.mark.timeout(120)
 def test_a_throttle_storm_of_ten_minutes_costs_few_requests_and_is_over_at_once() -> None:
     """R3: another writer takes nine tenths of the quota, this one would write at ten times the whole of it."""
     storm = (30.0, 630.0 if WHOLE else 130.0)
@@ -286,7 +285,6 @@ simulate(program)
 """
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("fate", [Fate.BLACK_HOLE, Fate.UNSENT])
 def test_memory_stays_at_the_buffers_cap_however_long_the_endpoint_is_dead(fate: Fate) -> None:
     """R19: ten minutes at full rate; a process of its own, because memory is a process's."""

@@ -740,7 +740,6 @@ def test_records_linger_less_than_their_maximum_age_with_many_shards() -> None:
     simulate(program)
 
 
-@pytest.mark.timeout(30)
 def test_many_records_that_wait_for_a_stream_time_out_together() -> None:
     async def program() -> None:
         place: Place = Place(creating(lambda: place, 1000.0))

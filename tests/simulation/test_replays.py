@@ -19,7 +19,7 @@ LASTS = 120
 """Seconds for which records are written; each replay ends at some time during them."""
 
 
-@pytest.mark.timeout(120 + SEEDS)
+@pytest.mark.timeout(600 + SEEDS)
 @pytest.mark.parametrize("fetch", [Polling(), EnhancedFanOut(consumer_name="replay")], ids=["polled", "pushed"])
 def test_replay_of_a_time_to_come_has_all_records_of_it_and_no_later_one(fetch: Polling | EnhancedFanOut) -> None:
     records = late = 0
@@ -87,7 +87,7 @@ async def write(service: Kinesis, chance: random.Random) -> None:
         await asyncio.sleep(chance.expovariate(1 / chance.choice([0.1, 1, 8])))
 
 
-@pytest.mark.timeout(120 + SEEDS)
+@pytest.mark.timeout(600 + SEEDS)
 @pytest.mark.parametrize("pushed", [False, True], ids=["polled", "pushed"])
 def test_replay_until_now_has_all_that_was_written_before_it_began_through_every_reshard(pushed: bool) -> None:
     generations = 0
@@ -149,7 +149,7 @@ async def replay_until_now(seed: int, pushed: bool) -> int:
     return reshards
 
 
-@pytest.mark.timeout(120 + SEEDS)
+@pytest.mark.timeout(600 + SEEDS)
 @pytest.mark.parametrize("pushed", [False, True], ids=["polled", "pushed"])
 def test_start_at_the_time_of_a_clock_that_is_ahead_misses_nothing_that_is_written_once_reading_has_begun(
     pushed: bool,

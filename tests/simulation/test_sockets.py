@@ -31,7 +31,7 @@ SHARDS = 4
 CHUNK = 1000
 
 
-@pytest.mark.timeout(120 + RECORDS / 500)
+@pytest.mark.timeout(600 + RECORDS / 500)
 @pytest.mark.parametrize("aggregate", [Aggregation(), None])
 @pytest.mark.parametrize("order", [None, "key"])
 async def test_no_acknowledged_record_is_lost_behind_a_proxy_that_cuts(order: Any, aggregate: Any) -> None:

@@ -20,7 +20,6 @@ from bench.produce import KINSTREAM
 from bench.rounds import Peer
 from tests.contract.servers.processes import running
 
-pytestmark = pytest.mark.timeout(120)
 RATE, SECONDS = 100.0, 0.5
 
 

@@ -78,7 +78,6 @@ def read_through(ask: Callable[[], list[bytes]], strike: Strike) -> list[bytes]:
         found += records
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("way", [by_record, by_batch])
 @pytest.mark.parametrize("opcodes", [False, True], ids=["lines", "steps"])
 def test_no_record_is_lost_or_returned_twice_wherever_an_exception_strikes(
@@ -101,6 +100,7 @@ def test_no_record_is_lost_or_returned_twice_wherever_an_exception_strikes(
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs an interval timer")
+@pytest.mark.timeout(method="thread")  # the test has SIGALRM for itself
 def test_no_record_is_lost_or_returned_twice_in_a_storm_of_signals(
     place: Place, client: blocking.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

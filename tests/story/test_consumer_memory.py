@@ -76,7 +76,6 @@ def server() -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("way", ["polled", "pushed"])
 def test_slow_handlers_on_64_shards_take_no_more_memory_than_what_may_be_read_ahead(server: Server, way: str) -> None:
     command = [sys.executable, "-c", READER, way, str(server.tls_url), str(server.ca_file), str(READ_AHEAD)]

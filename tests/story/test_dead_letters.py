@@ -83,7 +83,6 @@ def check(place: Place, largest: int = MIB) -> None:
     assert all("characters" in letter["error"] for letter in found)
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     ("place", "largest", "batches"),
     [(10 * MIB, 10 * MIB, False), (MIB, MIB, True)],
@@ -106,7 +105,6 @@ async def test_letters_of_an_asyncio_consumer(place: Place, largest: int, batche
     check(place, largest)
 
 
-@pytest.mark.timeout(60)
 def test_letters_of_a_blocking_consumer(place: Place) -> None:
     with (
         blocking.Producer(f"{place.stream}-dead", **place.options) as dead,
@@ -122,7 +120,6 @@ def test_letters_of_a_blocking_consumer(place: Place) -> None:
     check(place)
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind", ["producer", "function"])
 def test_letters_of_a_callbacks_consumer(place: Place, kind: str) -> None:
     buried: list[int] = []

@@ -19,10 +19,7 @@ from kinstream.cli.demo.flights import events
 from kinstream.cli.demo.show import Lines, standard_output
 from kinstream.local import Server
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform == "win32", reason="needs SIGTERM and SIGKILL"),
-    pytest.mark.timeout(180),  # of six processes on a loaded machine
-]
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGTERM and SIGKILL")
 
 COUNT = 4000
 QUICK = [

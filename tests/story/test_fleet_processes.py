@@ -22,10 +22,7 @@ from tests.doubles.fleet_processes import Assigned, Crew, Ended, Lost, Released,
 
 from kinstream.local import Server
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform == "win32", reason="needs SIGTERM and SIGSTOP"),
-    pytest.mark.timeout(240),
-]
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGTERM and SIGSTOP")
 
 SHARDS = 4
 NUMBERS = count(1)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 from bench.awslambda import AGG, BOTH, IN_ONE, KINSTREAM, POWERTOOLS, PURE, RECORDS, measured, table
 
 
-@pytest.mark.timeout(180)
 def test_libraries_read_and_fail_the_same_records_and_kinstream_loads_no_more_modules() -> None:
     loads, works = measured(1, 0.01)
     print(f"\n{table(loads, works)}")

@@ -129,7 +129,7 @@ def read_all(kinesis: Any) -> dict[str, list[tuple[int, str]]]:
     return found
 
 
-@pytest.mark.timeout(60 + 10 * KILLS + RECORDS / 500)
+@pytest.mark.timeout(600 + 10 * KILLS + RECORDS / 500)
 @pytest.mark.parametrize("durability", ["full", "process"])
 def test_acknowledged_records_survive_kills_at_their_positions(tmp_path: Path, durability: str) -> None:
     serial = itertools.count()

@@ -67,7 +67,6 @@ def child(folder: Path) -> Iterator[Child]:
             process.kill()
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
 def test_memory_does_not_grow_with_the_length_of_the_stream(tmp_path: Path) -> None:
     with child(tmp_path) as server:

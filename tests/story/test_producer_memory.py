@@ -89,7 +89,6 @@ print(grown, sum(isinstance(found, ProduceError) for found in gc.get_objects()))
 """
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("order", [None, "key"])
 @pytest.mark.parametrize("style", ["asyncio", "blocking", "callbacks"])
 def test_memory_stays_near_the_buffers_limit_while_the_endpoint_is_dead(style: str, order: str | None) -> None:

@@ -26,7 +26,6 @@ def errors(checker: str, *files: Path) -> list[tuple[str, int]]:
     return sorted({(name, int(line)) for name, line in found})
 
 
-@pytest.mark.timeout(550)
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_uses_are_accepted_and_misuses_are_refused(checker: str, tmp_path: Path) -> None:
     right = tmp_path / "right_use_as_misuse.py"

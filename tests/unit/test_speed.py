@@ -26,7 +26,6 @@ def python(*arguments: str, pure: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.timeout(120)
 def test_the_core_of_the_tests_passes_without_compiled_code() -> None:
     done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", *CORE, pure="1")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,11 +1,11 @@
 """Decoder of event streams: limits, damage, cost."""
 
 import struct
-import tracemalloc
 import zlib
 
 import pytest
 from tests.doubles.frames import frame, raw_frame
+from tests.doubles.memory import peak_traced
 
 from kinstream.aws.event_decoder import FRAME_MAX_BYTES, HEADERS_MAX_BYTES, MessageDecoder
 from kinstream.errors import KinesisError, UnexpectedResponse
@@ -92,12 +92,10 @@ def test_the_largest_frame_is_read() -> None:
 def test_a_large_event_costs_no_more_memory_than_its_pieces_and_one_copy(size: int) -> None:
     payload = bytes(2**17)
     stream = memoryview(frame({":message-type": "event"}, payload))
-    decoder = MessageDecoder()
-    tracemalloc.start()
-    try:
+
+    def read() -> None:
+        decoder = MessageDecoder()
         messages = [message for at in range(0, len(stream), size) for message in decoder.feed(stream[at : at + size])]
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert messages[0].payload == payload
-    assert peak < 2.5 * len(payload) + 20_000
+        assert messages[0].payload == payload
+
+    assert peak_traced(read) < 2.5 * len(payload) + 20_000

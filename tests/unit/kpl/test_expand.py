@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import tracemalloc
 
 import pytest
+from tests.doubles.memory import peak_traced
 
 from kinstream import EncryptionType, ReceivedRecord
 from kinstream.kpl import expand
@@ -86,10 +86,7 @@ def test_aggregate_without_records_is_expanded_to_none() -> None:
 
 def test_large_aggregate_is_expanded_lazily() -> None:
     data = sealed(b"\x0a\x01a" + b"\x1a\x04\x08\x00\x1a\x00" * 100_000)
-    tracemalloc.start()
+    assert peak_traced(lambda: next(iter(expanded(received(data))))) < 2 * len(data)
     found = iter(expanded(received(data)))
     assert next(found).subsequence_number == 0
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 2 * len(data)
     assert sum(1 for _ in found) == 99_999
