@@ -59,7 +59,7 @@ PyObject *put_records_to_cbor(PyObject *Py_UNUSED(module), PyObject *const *argu
         if (PyBytes_GET_SIZE(data) > UINT32_MAX) Py_RETURN_NONE;
         expected += PyBytes_GET_SIZE(data) + PyUnicode_GET_LENGTH(key) + 30;
     }
-    if (writer_begin(&writer, expected) < 0) return NULL;
+    if (body_begin(&writer, expected) < 0) return NULL;
     PUT_LITERAL(&writer, "\xa2gRecords");
     put_head(&writer, ARRAY, PyList_GET_SIZE(records));
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(records); i++) {
@@ -80,7 +80,7 @@ PyObject *put_records_to_cbor(PyObject *Py_UNUSED(module), PyObject *const *argu
     }
     if (writer_room(&writer, PyBytes_GET_SIZE(rest)) < 0) goto failed;
     put_bytes(&writer, PyBytes_AS_STRING(rest), PyBytes_GET_SIZE(rest));
-    return writer_finish(&writer);
+    return body_finish(&writer);
 failed:
     writer_drop(&writer);
     return not_mine();

@@ -65,7 +65,7 @@ PyObject *put_records_to_json(PyObject *Py_UNUSED(module), PyObject *const *argu
         if (PyBytes_GET_SIZE(data) > (Py_ssize_t)1 << 40) Py_RETURN_NONE;
         expected += base64_size(PyBytes_GET_SIZE(data)) + PyUnicode_GET_LENGTH(key) + 32;
     }
-    if (writer_begin(&writer, expected) < 0) return NULL;
+    if (body_begin(&writer, expected) < 0) return NULL;
     PUT_LITERAL(&writer, "{\"Records\":[");
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(records); i++) {
         PyObject *record = PyList_GET_ITEM(records, i);
@@ -87,7 +87,7 @@ PyObject *put_records_to_json(PyObject *Py_UNUSED(module), PyObject *const *argu
     if (writer_room(&writer, 1 + PyBytes_GET_SIZE(rest)) < 0) goto failed;
     *writer.at++ = ']';
     put_bytes(&writer, PyBytes_AS_STRING(rest), PyBytes_GET_SIZE(rest));
-    return writer_finish(&writer);
+    return body_finish(&writer);
 failed:
     writer_drop(&writer);
     return not_mine();

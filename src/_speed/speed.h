@@ -146,6 +146,12 @@ static inline void put_bytes(struct writer *writer, const char *bytes, Py_ssize_
 
 #define PUT_LITERAL(writer, text) put_bytes((writer), (text), (Py_ssize_t)sizeof(text) - 1)
 
+/* --- Request bodies (body.c) ------------------------------------------------------------------------------------------ */
+
+/* As writer_begin and writer_finish, but a large body takes the memory of an earlier one. */
+int body_begin(struct writer *writer, Py_ssize_t expected);
+PyObject *body_finish(struct writer *writer);
+
 /* --- Bytes that are being read ------------------------------------------------------------------------------------- */
 
 struct reader {

@@ -260,7 +260,8 @@ class RateLimits:
 class BufferLimits:
     """Limits of the buffer for records that are not yet written, and behavior of `put` when it is full.
 
-    Each record counts with its data, its partition key and 256 bytes of overhead.
+    Each record counts with its data, its partition key and 256 bytes of overhead. The bodies of requests in flight are not
+    counted. The process keeps the memory of up to 16 of them, 24 MiB in total, for later requests.
 
     Attributes:
         max_records: Maximum buffered records. Range: 1 to 100,000,000.
