@@ -179,7 +179,7 @@ class Server:
     @property
     def environment(self) -> dict[str, str]:
         """Return the environment variables by which kinstream and the AWS SDKs reach this server."""
-        return environment(**self.client_options)
+        return environment(self.url, self.region, self.access_key_id, self.secret_access_key)
 
     def start(self) -> Server:
         """Start the server. Returns when it accepts requests.

@@ -37,28 +37,24 @@ class RemoteServer:
 
     Attributes:
         client_options: Options of a client, as in `Server.client_options`. Region and credentials are missing for AWS.
+        environment: Environment variables, as in `Server.environment`. Those of region and credentials are missing for AWS.
     """
 
     def __init__(self, url: str) -> None:
         self.url: str = url
         self.client_options: dict[str, Any] = {"endpoint_url": url}
+        self.environment: dict[str, str] = {"AWS_ENDPOINT_URL_KINESIS": url}
         if not _OF_AWS.search(urlsplit(url).hostname or ""):
-            self.client_options |= {
-                "region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
-                "credentials": Credentials(
-                    os.environ.get("AWS_ACCESS_KEY_ID") or "local", os.environ.get("AWS_SECRET_ACCESS_KEY") or "local"
-                ),
-            }
+            region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+            key_id = os.environ.get("AWS_ACCESS_KEY_ID") or "local"
+            secret = os.environ.get("AWS_SECRET_ACCESS_KEY") or "local"
+            self.client_options |= {"region": region, "credentials": Credentials(key_id, secret)}
+            self.environment = environment(url, region, key_id, secret)
         self._client = Client(**self.client_options)
         self._created: set[str] = set()
 
     def __repr__(self) -> str:
         return f"RemoteServer({self.url!r})"
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Return the environment variables by which kinstream and the AWS SDKs reach this endpoint."""
-        return environment(**self.client_options)
 
     def create_stream(self, name: str, shards: int = 1) -> str:
         """Create a provisioned stream, and wait until it is ACTIVE. `close` deletes it.
