@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable
 
 
 def add_application(parser: argparse.ArgumentParser) -> None:
@@ -13,18 +14,45 @@ def add_application(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sqlite", metavar="FILE", help="read the leases from the file of a SQLiteLeaseStore instead")
 
 
-def add_aws(parser: argparse.ArgumentParser) -> None:
-    """Add the options that select the account, the region and the endpoints. Without them, those of the SDKs are used."""
+def add_stream(parser: argparse.ArgumentParser) -> None:
+    """Add the stream as the first argument."""
+    parser.add_argument("stream", metavar="STREAM", help="name or ARN of the stream")
+
+
+def add_aws(parser: argparse.ArgumentParser, *, dynamodb: bool = True) -> None:
+    """Add the options that select the account, the region and the endpoints. Without them, those of the SDKs are used.
+
+    Args:
+        parser: Parser of the command.
+        dynamodb: True if the command also calls DynamoDB.
+    """
     add = parser.add_argument_group("AWS").add_argument
     add("--region", help="AWS region (default: from the AWS configuration)")
     add("--profile", help="profile of ~/.aws/config (default: from the AWS configuration)")
     add("--endpoint-url", metavar="URL", help="endpoint of Kinesis (default: that of the region)")
-    add("--dynamodb-endpoint-url", metavar="URL", help="endpoint of DynamoDB (default: that of the region)")
+    if dynamodb:
+        add("--dynamodb-endpoint-url", metavar="URL", help="endpoint of DynamoDB (default: that of the region)")
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
+def add_json(parser: argparse.ArgumentParser, description: str = "print one JSON document instead of text") -> None:
     """Add the option for output as JSON."""
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+    parser.add_argument("--json", action="store_true", help=description)
+
+
+def whole(low: int) -> Callable[[str], int]:
+    """Return the parser of an option that is a whole number.
+
+    Args:
+        low: The lowest number.
+    """
+
+    def number(text: str) -> int:
+        found = int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else -1
+        if found < low:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {low}, not {text!r}")
+        return found
+
+    return number
 
 
 def seconds(text: str) -> float:
@@ -52,3 +80,23 @@ def failover(text: str) -> float:
     if not 1 <= number <= 3600:
         raise argparse.ArgumentTypeError(f"must be 1 to 3600 seconds, not {text!r}")
     return number
+
+
+def number(low: float, high: float) -> Callable[[str], float]:
+    """Return the parser of an option that is a number.
+
+    Args:
+        low: The lowest number.
+        high: The highest number.
+    """
+
+    def found(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be a number from {low:g} to {high:g}, not {text!r}")
+        return value
+
+    return found

@@ -3,20 +3,47 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
 
-from kinstream.cli import demo, iam, lag, leases, local
+from kinstream.cli import (
+    completion,
+    create,
+    decode,
+    delete,
+    demo,
+    iam,
+    lag,
+    leases,
+    local,
+    put,
+    replay,
+    reshard,
+    shards,
+    streams,
+    tail,
+)
+from kinstream.cli.command import root_parser
+from kinstream.cli.ending import BROKEN_PIPE, FAILED, discard_output, flush, interrupted_by_sigterm
 from kinstream.cli.printable import printable
 from kinstream.errors import KinesisError
 from kinstream.extra import ExtraMissing, needs_local
 from kinstream.speed import compiled
 from kinstream.version import __version__
 
-FAILED = 1
-INTERRUPTED = 130
-"""Exit status that shells use for a process ended by Ctrl-C: 128 + SIGINT."""
+EXAMPLES = (
+    "kinstream demo",
+    "kinstream local --port 4567",
+    "kinstream create events --shards 2 --wait",
+    "kinstream put events --key-field user < clicks.ndjson",
+    "kinstream tail events --from oldest --until now --json",
+)
+COMMANDS = (
+    streams, shards, create, reshard, delete, put, tail, replay, decode, leases, lag, iam, local, demo, completion,
+)  # fmt: skip
+"""Modules of the commands, in the order of the help."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,51 +53,83 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name. None: those of the process.
 
     Returns:
-        The exit status: 0 succeeded, 1 failed, 130 interrupted.
+        The exit status: 0 succeeded, 1 failed, 2 the arguments are not valid, 130 interrupted by Ctrl-C, 141 the reader of the
+        output is gone, 143 terminated by SIGTERM.
 
     Raises:
         SystemExit: After `--help` and `--version`, and with status 2 if the arguments are not valid.
     """
-    arguments, unknown = _parser().parse_known_args(leases.with_action(sys.argv[1:] if argv is None else argv))
-    if unknown:  # the command's usage, which lists its options; `parse_args` would show that of `kinstream`
-        arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    _prepare_output()
+    try:
+        try:
+            arguments = _parsed(sys.argv[1:] if argv is None else argv)
+        except SystemExit:
+            flush()  # the text of --help
+            raise
+    except BrokenPipeError:
+        discard_output()
+        return BROKEN_PIPE
     return status_of(arguments)
 
 
 def status_of(arguments: argparse.Namespace) -> int:
     """Run the selected command and return its exit status. Errors of the library become one line on standard error."""
-    run: Callable[[argparse.Namespace], int] = arguments.run
     try:
-        with needs_local("the command"):
-            status = run(arguments)
-        sys.stdout.flush()
-    except KinesisError as error:
-        return _fail(arguments.command, error.details)
-    except ExtraMissing as error:
-        return _fail(arguments.command, str(error))
-    except KeyboardInterrupt:
-        return INTERRUPTED
+        status = _run(arguments)
+        flush()
     except BrokenPipeError:
-        # The reader of standard output is gone. Python flushes it at exit, so it must be a valid descriptor.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+        discard_output()
+        return BROKEN_PIPE
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    root = root_parser(
+        EXAMPLES,
         prog="kinstream",
-        description="Amazon Kinesis Data Streams for Python.",
-        epilog="Run 'kinstream COMMAND --help' for the options of a command.",
+        description="Amazon Kinesis Data Streams for Python. Run 'kinstream COMMAND --help' for the options of a command.",
     )
-    parser.add_argument("--version", action="version", version=_version())
-    subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
-    demo.add_parser(subparsers)
-    local.add_parser(subparsers)
-    leases.add_parser(subparsers)
-    lag.add_parser(subparsers)
-    iam.add_parser(subparsers)
-    return parser
+    root.add_argument("--version", action="version", version=_version())
+    subparsers = root.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add_parser(subparsers)
+    return root
+
+
+def _parsed(argv: Sequence[str]) -> argparse.Namespace:
+    arguments, unknown = parser().parse_known_args(leases.with_action(argv))
+    if unknown:  # the command's usage, which lists its options; `parse_args` would show that of `kinstream`
+        arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return arguments
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    command = arguments.command
+    with interrupted_by_sigterm() as termination:
+        try:
+            with needs_local("the command"):
+                return run(arguments)
+        except KinesisError as error:
+            return _fail(command, error.details)
+        except ExtraMissing as error:
+            return _fail(command, str(error))
+        except KeyboardInterrupt:
+            return termination.status
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # of a file, such as standard output on a full disk
+            place = "" if error.filename is None else f"{error.filename}: "
+            return _fail(command, f"{place}{error.strerror or error}")
+
+
+def _prepare_output() -> None:
+    """Make output possible in any environment: a closed standard output, or an encoding that lacks characters."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - open until the process ends
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _version() -> str:

@@ -3,6 +3,8 @@
 
 def printable(text: str) -> str:
     """Return `text` with each non-printable character, such as ESC, replaced by an escape sequence."""
+    if text.isprintable():
+        return text
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,7 +15,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import kinstream
+from kinstream.cli.leases import with_action
 from kinstream.cli.main import main, status_of
+from kinstream.cli.main import parser as all_commands
 from kinstream.errors import NotFound
 
 
@@ -147,7 +151,7 @@ def test_a_closed_pipe_is_not_a_traceback() -> None:
         )
     finally:
         os.close(writer)
-    assert (ended.returncode, ended.stderr) == (1, "")
+    assert (ended.returncode, ended.stderr) == (141, "")
 
 
 def test_the_command_line_loads_neither_rich_nor_hypercorn_before_a_command_runs() -> None:
@@ -155,3 +159,76 @@ def test_the_command_line_loads_neither_rich_nor_hypercorn_before_a_command_runs
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "kinstream.cli.demo" in loaded
     assert {"rich", "hypercorn", "kinstream.local", "kinstream.cli.demo.journey"}.isdisjoint(loaded)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("tail", "s", "--from", "yesterday"), "argument --from: must be oldest, latest, 'at NUMBER'"),
+        (("tail", "s", "--from", "2026-01-31T12:00:00"), "argument --from: must be oldest, latest, 'at NUMBER'"),
+        (("tail", "s", "--from", "oldest", "--from", "latest"), "argument --from: must be given once"),
+        (("tail", "s", "--from", "1000", "--until", "999"), "argument --until: must not be before --from"),
+        (("tail", "s", "--until", "soon"), "argument --until: must be now, a time with its zone"),
+        (("tail", "s", "--count", "-1"), "argument --count: must be a whole number from 0, not '-1'"),
+        (("tail", "s", "--regex", "("), "argument --regex: must be a regular expression, not '('"),
+        (("tail", "s", "--json-path", "a b"), "argument --json-path: must be a path such as $.user.id"),
+        (("tail", "s", "--rate", "0"), "argument --rate: must be a number from 0.01 to 1000, not '0'"),
+        (("tail", "s", "--consumer-name", "c"), "argument --consumer-name: needs --fan-out"),
+        (("put", "s", "--key", "k", "--key-field", "f"), "argument --key-field: not allowed with argument --key"),
+        (("put", "s", "--json", "--key-field", "f"), "argument --key-field: not allowed with argument --json"),
+        (("create", "s", "--shards", "0"), "argument --shards: must be a whole number from 1, not '0'"),
+        (("shards", "s", "--load", "x"), "argument --load: must be a number of seconds from 0, not 'x'"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_of_a_command_are_named_with_their_range(
+    arguments: tuple[str, ...], problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert f"kinstream {arguments[0]}: error: {problem}" in output.err
+
+
+def parsers(parser: argparse.ArgumentParser, path: str = "kinstream") -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Yield all commands with their parsers."""
+    yield path, parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, one in action.choices.items():
+                yield from parsers(one, f"{path} {name}")
+
+
+@pytest.mark.parametrize("path", [path for path, _ in parsers(all_commands())])
+def test_help_of_a_command_has_examples_that_the_command_accepts(path: str) -> None:
+    shown = dict(parsers(all_commands()))[path].format_help()
+    examples = shown.split("\nExamples:\n")[1].splitlines()
+    commands = [words for line in examples for words in split_pipeline(line) if words[0] == "kinstream"]
+    assert commands
+    for words in commands:
+        if "--help" not in words:
+            arguments, unknown = all_commands().parse_known_args(with_action(words[1:]))
+            assert (unknown, callable(arguments.run)) == ([], True)
+
+
+def split_pipeline(line: str) -> Iterator[list[str]]:
+    """Yield the words of each command of a pipeline, without redirections."""
+    words = shlex.split(re.sub(r"<\((.*)\)", r"| \1", line))
+    while words:
+        end = words.index("|") if "|" in words else len(words)
+        part, words = words[:end], words[end + 1 :]
+        redirected = {i + n for i, word in enumerate(part) if word in ("<", ">") for n in (0, 1)}
+        yield [word for i, word in enumerate(part) if i not in redirected]
+
+
+@pytest.mark.parametrize("path", [path for path, _ in parsers(all_commands())])
+def test_every_command_that_calls_aws_has_the_options_of_the_aws_cli(path: str) -> None:
+    options = set(dict(parsers(all_commands()))[path]._option_string_actions)
+    without = {"", "demo", "local", "leases", "iam", "decode", "completion"}
+    expected = (
+        set() if path.removeprefix("kinstream").strip() in without else {"--region", "--profile", "--endpoint-url"}
+    )
+    assert options & {"--profile", "--endpoint-url"} == expected - {"--region"}
+    assert expected <= options

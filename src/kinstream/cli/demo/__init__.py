@@ -7,6 +7,8 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Any
 
+from kinstream.cli.command import add_command
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -29,19 +31,21 @@ def add_parser(subparsers: Any) -> None:
     Args:
         subparsers: Result of `argparse.ArgumentParser.add_subparsers`.
     """
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "demo",
-        help="write a month of flights to a local Kinesis, read them back and check them",
+        summary="write a month of flights to a local Kinesis, read them back and check them",
         description="Start a local Kinesis in memory, write a month of real flights to it, split a shard during the writing,"
         " read all records back and check them. No other machine is contacted. The exit status is 0 if every record was read"
         " once, unchanged and in the order of its key, otherwise 1. With --fleet, worker processes share the stream: some join,"
         " one is killed and one leaves while records arrive. Only records that the killed worker had handled may be read twice.",
+        examples=("kinstream demo", "kinstream demo --records 1000 --fan-out", "kinstream demo --fleet"),
     )
     parser.add_argument("--records", type=_count, metavar="N", help="use only the first N flights (default: all)")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--fan-out", action="store_true", help="read by enhanced fan-out (default: by polling)")
     how.add_argument("--fleet", action="store_true", help="read by worker processes that share the stream")
-    parser.set_defaults(run=run, parser=parser, step_seconds=STEP_SECONDS)
+    parser.set_defaults(run=run, step_seconds=STEP_SECONDS)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -59,9 +59,17 @@ class Show(Protocol):
         """Show a text as the name of a task."""
 
 
+class _Console(Console):
+    """Console that reports a reader of its output that is gone, instead of ending the process."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the BrokenPipeError that is being handled."""
+        raise BrokenPipeError
+
+
 def standard_output() -> Console:
     """Return the console on standard output."""
-    console = Console(highlight=False)
+    console = _Console(highlight=False)
     console.width = min(console.width, WIDTH)
     return console
 

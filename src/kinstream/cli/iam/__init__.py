@@ -6,6 +6,8 @@ import argparse
 import re
 from typing import Any
 
+from kinstream.cli.command import add_command
+
 _ROLES = ("consumer", "producer", "monitor", "operator")
 
 
@@ -15,11 +17,16 @@ def add_parser(subparsers: Any) -> None:
     Args:
         subparsers: Return value of `argparse.ArgumentParser.add_subparsers`.
     """
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "iam",
-        help="print the IAM policy of a consumer, a producer or a command",
+        summary="print the IAM policy of a consumer, a producer or a command",
         description="Print the IAM policy with the least permissions, one statement for each stream, table and purpose. Nothing"
         " is contacted and nothing is changed.",
+        examples=(
+            "kinstream iam billing --stream events",
+            "kinstream iam billing --stream events --role producer --explain",
+        ),
     )
     add = parser.add_argument
     add("application", metavar="APPLICATION", help="name of the application")
@@ -45,7 +52,7 @@ def add_parser(subparsers: Any) -> None:
         help="account of the resources (default: that of the stream's ARN, else all)",
     )
     add("--explain", action="store_true", help="print each statement with its purpose, as text")
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

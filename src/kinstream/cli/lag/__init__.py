@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from kinstream.cli.aws_options import add_application, add_aws, add_json, seconds
+from kinstream.cli.command import add_command
 
 
 def add_parser(subparsers: Any) -> None:
@@ -14,13 +15,19 @@ def add_parser(subparsers: Any) -> None:
     Args:
         subparsers: Return value of `argparse.ArgumentParser.add_subparsers`.
     """
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "lag",
-        help="show how far an application is behind its stream",
+        summary="show how far an application is behind its stream",
         description="Show the lag of each shard: the age of its oldest record that is not completed, and the time until this"
         " record expires. It works for kinstream and for any Kinesis Client Library (KCL), including Java. One page of two"
         " records is read from each shard, at its checkpoint. The exit status is 0, 1 if the lag is above --max-lag or the"
         " command failed, and 2 if the arguments are not valid.",
+        examples=(
+            "kinstream lag billing --stream events",
+            "kinstream lag billing --stream events --max-lag 60 --json",
+            "kinstream lag billing --stream events --sqlite leases.db",
+        ),
     )
     add_application(parser)
     parser.add_argument("--stream", required=True, metavar="NAME", help="name or ARN of the stream")
@@ -29,7 +36,7 @@ def add_parser(subparsers: Any) -> None:
     )
     add_json(parser)
     add_aws(parser)
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

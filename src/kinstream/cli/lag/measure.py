@@ -13,12 +13,14 @@ from kinstream.aws import kinesis as requests
 from kinstream.aws.client import Client
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.list_shards import all_shards
+from kinstream.cli.connect import connect
 from kinstream.cli.lag.report import LagReport, ShardLag, alarms, lines, measured, report, unreadable, waits
-from kinstream.cli.leases.access import kinesis, lease_table, observe_table
-from kinstream.cli.leases.actions import document, identifier_of, width
+from kinstream.cli.leases.access import lease_table, observe_table
+from kinstream.cli.leases.actions import document, identifier_of
 from kinstream.cli.leases.locate import retention_of
 from kinstream.cli.leases.survey import leases_of, stream_names
 from kinstream.cli.printable import printable
+from kinstream.cli.terminal import width
 from kinstream.consume.fetch.position import Position
 from kinstream.consume.fleet.shard_sync import missing, waits_for
 from kinstream.consume.lease.lease import Lease
@@ -34,7 +36,7 @@ FAILOVER = 10.0
 
 async def lag(args: argparse.Namespace) -> int:
     """Print the lag of an application. Returns the exit status: 1 if it is above `--max-lag`."""
-    async with lease_table(args) as opened, kinesis(args) as client:
+    async with lease_table(args) as opened, connect(args) as client:
         stream = Stream.parse(args.stream)
         observation = await observe_table(opened.table, 0, failover=FAILOVER)
         identifier = identifier_of(stream.name, stream_names(observation.view))

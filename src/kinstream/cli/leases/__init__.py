@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from kinstream.cli.aws_options import add_application, add_aws, add_json, failover, seconds
+from kinstream.cli.command import add_command
+from kinstream.cli.moment import moment
 
 ACTIONS = ("show", "release", "reset")
 OBSERVED = 4.0
@@ -22,12 +24,18 @@ def add_parser(subparsers: Any) -> None:
     Args:
         subparsers: Return value of `argparse.ArgumentParser.add_subparsers`.
     """
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "leases",
-        help="show, release or reset the leases of an application",
+        summary="show, release or reset the leases of an application",
         description="Show, release or reset the leases and checkpoints of an application: of kinstream workers, and of any"
         " Kinesis Client Library (KCL), including Java. 'kinstream leases APPLICATION'"
         " is short for 'kinstream leases show APPLICATION'.",
+        examples=(
+            "kinstream leases billing",
+            "kinstream leases release billing --worker w1",
+            "kinstream leases reset billing --stream events --to TRIM_HORIZON",
+        ),
     )
     actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
     _add_show(actions)
@@ -53,12 +61,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add_show(actions: Any) -> None:
-    parser: argparse.ArgumentParser = actions.add_parser(
+    parser = add_command(
+        actions,
         "show",
-        help="show leases, owners, checkpoints, workers and the leader",
+        summary="show leases, owners, checkpoints, workers and the leader",
         description="Show the leases of an application, their owners and checkpoints, its workers and its leader. The table is"
         " observed for some seconds, because only renewals show which owners are alive. With the name of the stream, the leases"
         f" are compared with its shards. Nothing is changed. {STATUSES}",
+        examples=(
+            "kinstream leases show billing --stream events",
+            "kinstream leases show billing --observe 0 --json",
+        ),
     )
     add_application(parser)
     parser.add_argument(
@@ -78,16 +91,21 @@ def _add_show(actions: Any) -> None:
     _add_failover(parser)
     add_json(parser)
     add_aws(parser)
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run)
 
 
 def _add_release(actions: Any) -> None:
-    parser: argparse.ArgumentParser = actions.add_parser(
+    parser = add_command(
+        actions,
         "release",
-        help="remove the owner of leases",
+        summary="remove the owner of leases",
         description="Remove the owner of leases, so that another worker takes them at once. The table is observed for the"
         " failover time first, and the command is refused if an owner is alive. Without --yes"
         f" the plan is shown and nothing is changed. {STATUSES}",
+        examples=(
+            "kinstream leases release billing --worker w1",
+            "kinstream leases release billing --shard shardId-000000000000 --yes",
+        ),
     )
     add_application(parser)
     chosen = parser.add_mutually_exclusive_group(required=True)
@@ -103,20 +121,25 @@ def _add_release(actions: Any) -> None:
 
 
 def _add_reset(actions: Any) -> None:
-    parser: argparse.ArgumentParser = actions.add_parser(
+    parser = add_command(
+        actions,
         "reset",
-        help="let reading continue at another time",
+        summary="let reading continue at another time",
         description="Set the checkpoints of all shards to a time, also across splits and merges. No worker may run: the table is"
         " observed for the failover time first, and the command is refused if anything changes. Records are read to find the"
         " position of each shard. Without --yes the plan is shown and nothing is changed."
         f" {STATUSES}",
+        examples=(
+            "kinstream leases reset billing --stream events --to 2026-01-31T12:00:00Z",
+            "kinstream leases reset billing --stream events --to TRIM_HORIZON --yes",
+        ),
     )
     add_application(parser)
     parser.add_argument("--stream", required=True, metavar="NAME", help="name or ARN of the stream")
     parser.add_argument(
         "--to",
         required=True,
-        type=_moment,
+        type=_to,
         metavar="TIME",
         help="TRIM_HORIZON for the oldest record, LATEST for records written from now on, or a time such as"
         " 2026-01-31T12:00:00Z or 1769860800: the first record that arrived then or later",
@@ -134,7 +157,7 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     _add_failover(parser)
     add_json(parser)
     add_aws(parser)
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run)
 
 
 def _add_failover(parser: argparse.ArgumentParser) -> None:
@@ -147,23 +170,6 @@ def _add_failover(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _moment(text: str) -> str | float:
+def _to(text: str) -> str | float:
     """Return the value of --to: TRIM_HORIZON, LATEST, or seconds since 1970."""
-    from datetime import datetime
-
-    if text in ("TRIM_HORIZON", "LATEST"):
-        return text
-    try:
-        moment = seconds(text)
-    except argparse.ArgumentTypeError:
-        try:
-            parsed = datetime.fromisoformat(text)
-        except ValueError:
-            parsed = None
-        if parsed is None or parsed.tzinfo is None:
-            raise argparse.ArgumentTypeError(
-                f"must be TRIM_HORIZON, LATEST, a time with its zone such as 2026-01-31T12:00:00Z, or seconds since 1970, not"
-                f" {text!r}"
-            ) from None
-        moment = parsed.timestamp()
-    return moment
+    return text if text in ("TRIM_HORIZON", "LATEST") else moment("TRIM_HORIZON, LATEST", text)

@@ -1,4 +1,4 @@
-"""Access to the lease table and the stream of an application, for commands. Nothing is created."""
+"""Access to the lease table of an application, for commands. Nothing is created."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from kinstream.aws.client import Client
 from kinstream.aws.dynamodb import describe_table
 from kinstream.aws.dynamodb_client import DynamoDBClient
 from kinstream.aws.endpoint import Stream
@@ -54,17 +53,6 @@ async def lease_table(args: argparse.Namespace) -> AsyncIterator[OpenTable]:
         yield opened
     finally:
         await opened.table.close()
-
-
-@asynccontextmanager
-async def kinesis(args: argparse.Namespace) -> AsyncIterator[Client]:
-    """Open a client of Kinesis, and close it at the end.
-
-    Args:
-        args: Arguments of the command: those of `add_aws`.
-    """
-    async with Client(region=args.region, profile=args.profile, endpoint_url=args.endpoint_url) as client:
-        yield client
 
 
 async def observe_table(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 
 import msgspec
@@ -11,12 +10,14 @@ import msgspec
 from kinstream.aws.client import Client
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.list_shards import all_shards
+from kinstream.cli.connect import connect
 from kinstream.cli.leases import show as text
-from kinstream.cli.leases.access import OpenTable, kinesis, lease_table, observe_table
+from kinstream.cli.leases.access import OpenTable, lease_table, observe_table
 from kinstream.cli.leases.locate import positions_at
 from kinstream.cli.leases.plan import Plan, release_plan, reset_plan
 from kinstream.cli.leases.survey import Observation, stream_names, survey
 from kinstream.cli.printable import printable
+from kinstream.cli.terminal import width
 from kinstream.consume.fleet.mode import mode_of
 from kinstream.consume.lease.lease_store import LeaseTable
 from kinstream.errors import ConfigError, KinesisError, LeaseStoreFailed
@@ -48,7 +49,7 @@ async def release(args: argparse.Namespace) -> int:
 
 async def reset(args: argparse.Namespace) -> int:
     """Set the checkpoints of all shards to a time. Returns the exit status."""
-    async with lease_table(args) as opened, kinesis(args) as client:
+    async with lease_table(args) as opened, connect(args) as client:
         stream = Stream.parse(args.stream)
         shards = await all_shards(client, stream)
         observation = await _at_rest(opened.table, args)
@@ -64,11 +65,6 @@ async def reset(args: argparse.Namespace) -> int:
 def document(value: object) -> str:
     """Return a value as JSON, with two spaces for each level."""
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
-
-
-def width() -> int | None:
-    """Return the columns of the terminal. None: the output is not a terminal."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 async def _at_rest(table: LeaseTable, args: argparse.Namespace) -> Observation:
@@ -150,7 +146,7 @@ async def _streams(
         known = None if opened.stream is None else Stream.parse(opened.stream)
         streams = {None: given or known}
     found: dict[str | None, tuple[str | None, list[Shard] | None]] = {}
-    async with kinesis(args) as client:
+    async with connect(args) as client:
         for identifier, stream in streams.items():
             shards = None if stream is None else await _shards(client, stream, given is None, notes)
             found[identifier] = (None if stream is None else stream.name, shards)

@@ -10,6 +10,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+from kinstream.cli.command import add_command
 from kinstream.cli.printable import printable
 from kinstream.errors import ConfigError, ResourceInUse
 from kinstream.service_quotas import STREAM_NAME_PATTERN
@@ -38,12 +39,6 @@ MAPPING_OPTIONS = (
 )
 """Options that need `--invoke`. Each is None if it is not given."""
 
-EXAMPLES = """Examples:
-  kinstream local --stream orders:2 --stream payments
-  kinstream local --data-dir ./kinesis --stream orders:2
-  kinstream local --stream orders --invoke app:handler --batch-size 10 --maximum-retry-attempts 3 --on-failure ./failed
-"""
-
 
 def add_parser(subparsers: Any) -> None:
     """Add this command to the command line.
@@ -51,12 +46,16 @@ def add_parser(subparsers: Any) -> None:
     Args:
         subparsers: Return value of `argparse.ArgumentParser.add_subparsers`.
     """
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "local",
-        help="run a local Kinesis server",
+        summary="run a local Kinesis server",
         description="Run a local Kinesis server until it is interrupted. It accepts any region.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=(
+            "kinstream local --stream orders:2 --stream payments",
+            "kinstream local --data-dir ./kinesis --stream orders:2",
+            "kinstream local --stream orders --invoke app:handler --maximum-retry-attempts 3 --on-failure ./failed",
+        ),
     )
     add = parser.add_argument
     add(
@@ -98,7 +97,7 @@ def add_parser(subparsers: Any) -> None:
         help="additional name to accept in the Host header (repeatable)",
     )
     _add_mapping(parser)
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run)
 
 
 def _add_mapping(parser: argparse.ArgumentParser) -> None:
