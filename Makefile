@@ -51,7 +51,7 @@ check: .venv/.dev ## format, lint and types
 	PATH="$(CURDIR)/$(BIN):$$PATH" pyright --ignoreexternal --verifytypes kinstream
 
 test: check ## all checks, then all tests in TEST_PROCESSES processes (2 if unset), and those of the engines if Java and their packages are there
-	$(BIN)/python scripts/engines.py beside $(BIN)/python -m pytest --numprocesses $${TEST_PROCESSES:-2} --dist loadfile
+	$(BIN)/python scripts/engines.py beside $(BIN)/python -m pytest --numprocesses $${TEST_PROCESSES:-2} --dist loadfile --max-worker-restart 0
 
 .venv-engines/.installed: .venv/bin/python pyproject.toml
 	$(BIN)/python -m venv .venv-engines
