@@ -69,7 +69,7 @@ def kinesis_server(request: pytest.FixtureRequest, kinesis_server_options: dict[
     try:
         from kinstream.local import Server
     except ExtraMissing as error:
-        pytest.fail(f"kinesis_server: {error}", pytrace=False)
+        raise pytest.fail.Exception(f"kinesis_server: {error}", pytrace=False) from None
     with Server(**kinesis_server_options) as server:
         yield server
 
