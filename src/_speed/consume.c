@@ -138,25 +138,82 @@ other:
     return NULL;
 }
 
-/* user_records(record, origin, low, high): what is in an aggregated record as every known writer writes it, all in the range.
+/* Where an aggregate's message is, between its magic bytes and its MD5. */
+static bool find_message(PyObject *record, struct reader *message) {
+    if (!Py_IS_TYPE(record, received_layout.type)) return false;
+    PyObject *data = *field(record, &received_layout, RECEIVED_DATA);
+    if (data == NULL || !PyBytes_CheckExact(data)) return false;
+    *message = (struct reader){PyBytes_AS_STRING(data), PyBytes_AS_STRING(data) + PyBytes_GET_SIZE(data)};
+    if (!PASS(message, "\xf3\x89\x9a\xc2") || message->end - message->at <= DIGEST_BYTES) return false;
+    message->end -= DIGEST_BYTES;
+    return true;
+}
+
+/* intact_aggregates(records: list, indexes: list): twin of kinstream.kpl.expand.intact_aggregates. */
+PyObject *intact_aggregates(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
+    if (count != 2 || !PyList_Check(arguments[0]) || !PyList_Check(arguments[1])) {
+        PyErr_SetString(PyExc_TypeError, "intact_aggregates(records: list, indexes: list)");
+        return NULL;
+    }
+    PyObject *records = arguments[0], *indexes = arguments[1], *result = NULL;
+    Py_ssize_t asked = PyList_GET_SIZE(indexes), found = 0;
+    struct {
+        const char **messages;
+        Py_ssize_t *sizes, *places;
+        unsigned char (*digests)[16];
+    } all = {PyMem_New(const char *, asked), PyMem_New(Py_ssize_t, asked), PyMem_New(Py_ssize_t, asked), PyMem_Malloc(16 * (size_t)asked)};
+    if (all.messages == NULL || all.sizes == NULL || all.places == NULL || all.digests == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    PyObject *flags = PyList_New(asked);
+    if (flags == NULL) goto done;
+    for (Py_ssize_t i = 0; i < asked; i++) {
+        PyList_SET_ITEM(flags, i, Py_NewRef(Py_False));
+        Py_ssize_t index = PyLong_AsSsize_t(PyList_GET_ITEM(indexes, i));
+        if (index < 0 || index >= PyList_GET_SIZE(records)) {
+            if (!PyErr_Occurred()) PyErr_SetString(PyExc_IndexError, "intact_aggregates: no record has this index");
+            Py_DECREF(flags);
+            goto done;
+        }
+        struct reader message;
+        if (!find_message(PyList_GET_ITEM(records, index), &message)) continue;
+        all.messages[found] = message.at;
+        all.sizes[found] = message.end - message.at;
+        all.places[found++] = i;
+    }
+    md5_of_many(all.messages, all.sizes, found, all.digests);
+    for (Py_ssize_t i = 0; i < found; i++)
+        if (memcmp(all.digests[i], all.messages[i] + all.sizes[i], DIGEST_BYTES) == 0)
+            PyList_SetItem(flags, all.places[i], Py_NewRef(Py_True));
+    result = flags;
+done:
+    PyMem_Free(all.messages);
+    PyMem_Free(all.sizes);
+    PyMem_Free(all.places);
+    PyMem_Free(all.digests);
+    return result;
+}
+
+/* user_records(record, origin, low, high, intact): what is in an aggregated record as every known writer writes it, all in the range.
  * None, as ever, is "not mine": a plain record, a damaged one, one outside the range. */
 PyObject *user_records(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count) {
-    if (count != 4 || !Py_IS_TYPE(arguments[0], received_layout.type)) Py_RETURN_NONE;
+    struct reader reader;
+    if (count < 4 || count > 5 || !find_message(arguments[0], &reader)) Py_RETURN_NONE;
     PyObject *record = arguments[0], *origin = arguments[1], *low = arguments[2], *high = arguments[3];
-    PyObject *data = *field(record, &received_layout, RECEIVED_DATA);
+    PyObject *intact = count == 5 ? arguments[4] : Py_None;
     for (int i = 0; i < RECEIVED_FIELDS; i++)
         if (*field(record, &received_layout, i) == NULL) Py_RETURN_NONE;
     bool ranged = low != Py_None;
-    if (!PyBytes_CheckExact(data) || (ranged && (!PyBytes_CheckExact(low) || PyBytes_GET_SIZE(low) != 16 ||
-                                                 !PyBytes_CheckExact(high) || PyBytes_GET_SIZE(high) != 16)))
+    if (ranged && (!PyBytes_CheckExact(low) || PyBytes_GET_SIZE(low) != 16 || !PyBytes_CheckExact(high) ||
+                   PyBytes_GET_SIZE(high) != 16))
         Py_RETURN_NONE;
-    struct reader reader = {PyBytes_AS_STRING(data), PyBytes_AS_STRING(data) + PyBytes_GET_SIZE(data)};
-    if (!PASS(&reader, "\xf3\x89\x9a\xc2") || reader.end - reader.at <= DIGEST_BYTES) Py_RETURN_NONE;
-    reader.end -= DIGEST_BYTES;
-    unsigned char digest[16];
-    md5(reader.at, reader.end - reader.at, digest);
-    if (memcmp(digest, reader.end, DIGEST_BYTES) != 0) Py_RETURN_NONE;
-
+    if (intact != Py_True) {
+        unsigned char digest[DIGEST_BYTES];
+        if (intact != Py_None) Py_RETURN_NONE;
+        md5(reader.at, reader.end - reader.at, digest);
+        if (memcmp(digest, reader.end, DIGEST_BYTES) != 0) Py_RETURN_NONE;
+    }
     struct key_table *tables = PyMem_Malloc(2 * sizeof *tables); /* too large for the stack of a thread */
     if (tables == NULL) return PyErr_NoMemory();
     struct key_table *keys = &tables[0], *hash_keys = &tables[1];

@@ -1,4 +1,5 @@
-/* MD5 (RFC 1321): one message of any length, or eight short ones side by side. Kinesis hashes partition keys with it. */
+/* MD5 (RFC 1321): one message of any length, or eight side by side. Kinesis hashes partition keys with it, and the KPL
+ * its aggregates. */
 #include "speed.h"
 
 /* The functions of the four rounds. Each step waits for the x of the step before, so x comes as late as it can: G, whose two
@@ -58,62 +59,183 @@ static void add_block(uint32_t state[4], const unsigned char *block) {
     state[3] += d;
 }
 
-/* Fills the last block of a message of up to 55 bytes that are left of `whole`: they, a one bit, zeroes, the length in bits. */
-static void last_block(unsigned char block[64], const char *left, size_t size, uint64_t whole) {
-    memcpy(block, left, size);
-    block[size] = 0x80;
-    memset(block + size + 1, 0, 55 - size);
-    for (int i = 0; i < 8; i++) block[56 + i] = (unsigned char)(whole * 8 >> 8 * i);
+/* Fills the last one or two blocks of a message: up to 63 bytes that are left of `whole`, a one bit, zeroes, the length in bits.
+ * Returns their number. */
+static int fill_tail(unsigned char tail[128], const char *left, size_t size, uint64_t whole) {
+    int blocks = size <= SHORT_KEY ? 1 : 2;
+    memcpy(tail, left, size);
+    tail[size] = 0x80;
+    memset(tail + size + 1, 0, (size_t)blocks * 64 - 9 - size);
+    for (int i = 0; i < 8; i++) tail[blocks * 64 - 8 + i] = (unsigned char)(whole * 8 >> 8 * i);
+    return blocks;
 }
 
 void md5(const char *message, Py_ssize_t size, unsigned char digest[16]) {
     uint32_t state[4];
-    unsigned char block[64];
+    unsigned char tail[128];
     Py_ssize_t left = size;
     memcpy(state, BEGIN, sizeof state);
     for (; left >= 64; left -= 64, message += 64) add_block(state, (const unsigned char *)message);
-    if (left >= SHORT_KEY + 1) {
-        memset(block, 0, sizeof block);
-        memcpy(block, message, (size_t)left);
-        block[left] = 0x80;
-        add_block(state, block);
-        last_block(block, "", 0, (uint64_t)size);
-        block[0] = 0; /* the one bit stands in the block before */
-    } else {
-        last_block(block, message, (size_t)left, (uint64_t)size);
-    }
-    add_block(state, block);
+    int blocks = fill_tail(tail, message, (size_t)left, (uint64_t)size);
+    for (int i = 0; i < blocks; i++) add_block(state, tail + 64 * i);
     for (int i = 0; i < 4; i++) store(digest + 4 * i, state[i]);
 }
 
 /* --- Eight at once --------------------------------------------------------------------------------------------------------- */
 
 #ifdef HAVE_AVX2
+#include <immintrin.h>
+
 typedef uint32_t eight __attribute__((vector_size(32)));
 
-__attribute__((target("avx2"))) static void eight_blocks(unsigned char blocks[8][64], unsigned char (*digests)[16]) {
-    eight w[16];
-    for (int i = 0; i < 16; i++)
-        for (int lane = 0; lane < 8; lane++) memcpy((char *)&w[i] + 4 * lane, blocks[lane] + 4 * i, 4);
-    const eight none = {0};
-    eight a = none + BEGIN[0], b = none + BEGIN[1], c = none + BEGIN[2], d = none + BEGIN[3];
-    ALL_STEPS
-    const eight words[4] = {a + BEGIN[0], b + BEGIN[1], c + BEGIN[2], d + BEGIN[3]};
-    for (int i = 0; i < 4; i++)
-        for (int lane = 0; lane < 8; lane++) memcpy(digests[lane] + 4 * i, (const char *)&words[i] + 4 * lane, 4);
+enum { LANES = 8 };
+
+/* Loads eight words from each of eight places: w[i] has word i of each. */
+__attribute__((target("avx2"))) static inline void load_words(eight w[8], const unsigned char *const at[LANES], size_t offset) {
+    __m256i rows[8], pairs[8], fours[8];
+    for (int i = 0; i < 8; i++) rows[i] = _mm256_loadu_si256((const __m256i *)(at[i] + offset));
+    for (int i = 0; i < 4; i++) {
+        pairs[2 * i] = _mm256_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
+        pairs[2 * i + 1] = _mm256_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4)
+        for (int j = 0; j < 2; j++) {
+            fours[i + 2 * j] = _mm256_unpacklo_epi64(pairs[i + j], pairs[i + j + 2]);
+            fours[i + 2 * j + 1] = _mm256_unpackhi_epi64(pairs[i + j], pairs[i + j + 2]);
+        }
+    for (int i = 0; i < 4; i++) {
+        w[i] = (eight)_mm256_permute2x128_si256(fours[i], fours[i + 4], 0x20);
+        w[i + 4] = (eight)_mm256_permute2x128_si256(fours[i], fours[i + 4], 0x31);
+    }
+}
+
+/* Adds `count` blocks to eight states, and moves each place by its step after each block. */
+__attribute__((target("avx2"))) static void add_eight_blocks(eight state[4], const unsigned char *at[LANES],
+                                                             const ptrdiff_t steps[LANES], Py_ssize_t count) {
+    for (; count > 0; count--) {
+        eight w[16], a = state[0], b = state[1], c = state[2], d = state[3];
+        load_words(w, at, 0);
+        load_words(w + 8, at, 32);
+        for (int i = 0; i < LANES; i++) at[i] += steps[i];
+        ALL_STEPS
+        state[0] += a;
+        state[1] += b;
+        state[2] += c;
+        state[3] += d;
+    }
+}
+
+/* Messages that are hashed in eight lanes. A lane takes the next message when it has finished one. */
+struct lanes {
+    const char *const *messages;
+    const Py_ssize_t *sizes;
+    unsigned char (*digests)[16];
+    Py_ssize_t count, next;
+    eight state[4];
+    const unsigned char *at[LANES];
+    ptrdiff_t steps[LANES]; /* 0: the lane is idle, and hashes its tail for nothing */
+    struct lane {
+        Py_ssize_t message;
+        Py_ssize_t blocks; /* left of this part of the message */
+        int tail_blocks;   /* left after this part */
+        unsigned char tail[128];
+    } lane[LANES];
+};
+
+__attribute__((target("avx2"))) static void store_digest(const struct lanes *all, int i) {
+    for (int j = 0; j < 4; j++) store(all->digests[all->lane[i].message] + 4 * j, all->state[j][i]);
+}
+
+/* Moves a lane to the tail of its message, or to the next message. Returns false if there is none. */
+__attribute__((target("avx2"))) static bool begin_part(struct lanes *all, int i) {
+    struct lane *lane = &all->lane[i];
+    if (lane->tail_blocks > 0) {
+        all->at[i] = lane->tail;
+        lane->blocks = lane->tail_blocks;
+        lane->tail_blocks = 0;
+        return true;
+    }
+    if (all->steps[i] != 0) store_digest(all, i);
+    if (all->next == all->count) {
+        all->at[i] = lane->tail;
+        all->steps[i] = 0;
+        return false;
+    }
+    lane->message = all->next++;
+    const char *message = all->messages[lane->message];
+    Py_ssize_t size = all->sizes[lane->message], whole = size & ~(Py_ssize_t)63;
+    all->at[i] = (const unsigned char *)message;
+    all->steps[i] = 64;
+    for (int j = 0; j < 4; j++) all->state[j][i] = BEGIN[j];
+    lane->blocks = whole / 64;
+    lane->tail_blocks = fill_tail(lane->tail, message + whole, (size_t)(size - whole), (uint64_t)size);
+    return lane->blocks > 0 || begin_part(all, i);
+}
+
+/* Hashes the rest of a lane's message without the wide registers. */
+__attribute__((target("avx2"))) static void finish_alone(struct lanes *all, int i) {
+    struct lane *lane = &all->lane[i];
+    uint32_t state[4];
+    for (int j = 0; j < 4; j++) state[j] = all->state[j][i];
+    for (; lane->blocks > 0; lane->blocks--, all->at[i] += 64) add_block(state, all->at[i]);
+    for (int j = 0; j < lane->tail_blocks; j++) add_block(state, lane->tail + 64 * j);
+    for (int j = 0; j < 4; j++) all->state[j][i] = state[j];
+    store_digest(all, i);
+}
+
+__attribute__((target("avx2"))) static void md5_in_lanes(struct lanes *all) {
+    for (int i = 0; i < LANES; i++) begin_part(all, i);
+    for (;;) {
+        Py_ssize_t blocks = PY_SSIZE_T_MAX;
+        int busy = 0, last = 0;
+        for (int i = 0; i < LANES; i++) {
+            if (all->steps[i] == 0) continue;
+            busy++;
+            last = i;
+            if (all->lane[i].blocks < blocks) blocks = all->lane[i].blocks;
+        }
+        if (busy == 0) return;
+        if (busy == 1) { /* eight at once take longer than one */
+            finish_alone(all, last);
+            return;
+        }
+        add_eight_blocks(all->state, all->at, all->steps, blocks);
+        for (int i = 0; i < LANES; i++)
+            if (all->steps[i] != 0 && (all->lane[i].blocks -= blocks) == 0) begin_part(all, i);
+    }
 }
 #endif
+
+/* Hashes `count` messages of any length. */
+void md5_of_many(const char *const *messages, const Py_ssize_t *sizes, Py_ssize_t count, unsigned char (*digests)[16]) {
+#ifdef HAVE_AVX2
+    if (use_avx2 && count > 1) {
+        struct lanes all = {.messages = messages, .sizes = sizes, .digests = digests, .count = count};
+        md5_in_lanes(&all);
+        return;
+    }
+#endif
+    for (Py_ssize_t i = 0; i < count; i++) md5(messages[i], sizes[i], digests[i]);
+}
 
 /* Hashes `count` keys, at most eight, of SHORT_KEY bytes at most. */
 void md5_of_short_keys(const char *const *keys, const Py_ssize_t *sizes, int count, unsigned char (*digests)[16]) {
 #ifdef HAVE_AVX2
     if (use_avx2 && count > 1) {
-        unsigned char blocks[8][64];
-        for (int i = 0; i < 8; i++) {
+        unsigned char blocks[LANES][128];
+        const unsigned char *at[LANES];
+        static const ptrdiff_t steps[LANES];
+        eight state[4];
+        for (int i = 0; i < LANES; i++) {
             int lane = i < count ? i : 0;
-            last_block(blocks[i], keys[lane], (size_t)sizes[lane], (uint64_t)sizes[lane]);
+            fill_tail(blocks[i], keys[lane], (size_t)sizes[lane], (uint64_t)sizes[lane]);
+            at[i] = blocks[i];
         }
-        eight_blocks(blocks, digests);
+        for (int i = 0; i < 4; i++)
+            for (int lane = 0; lane < LANES; lane++) state[i][lane] = BEGIN[i];
+        add_eight_blocks(state, at, steps, 1);
+        for (int i = 0; i < 4; i++)
+            for (int lane = 0; lane < LANES; lane++) store(digests[lane] + 4 * i, state[i][lane]);
         return;
     }
 #endif

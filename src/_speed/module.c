@@ -313,6 +313,7 @@ static PyMethodDef functions[] = {
     {"first_unsettled", FAST(first_unsettled), "Return the index of the first delivery that is not settled, or their number."},
     {"values", values, METH_O, "Return what became of each delivery."},
     {"set_origin", FAST(set_origin), "Give records their origin; return the indexes of what may be aggregates, or None."},
+    {"intact_aggregates", FAST(intact_aggregates), "Return whether each of these records is an aggregate with a valid MD5."},
     {"user_records", FAST(user_records), "Return the user records in an aggregated record, or None."},
     {NULL, NULL, 0, NULL},
 };

@@ -199,6 +199,7 @@ PyObject *base64_decode(const char *from, Py_ssize_t size);
 enum { SHORT_KEY = 55 }; /* bytes that fit into one block of MD5 */
 
 void md5(const char *message, Py_ssize_t size, unsigned char digest[16]);
+void md5_of_many(const char *const *messages, const Py_ssize_t *sizes, Py_ssize_t count, unsigned char (*digests)[16]);
 void md5_of_short_keys(const char *const *keys, const Py_ssize_t *sizes, int count, unsigned char (*digests)[16]);
 
 /* --- route.c --------------------------------------------------------------------------------------------------------- */
@@ -224,6 +225,7 @@ PyObject *mark_written(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *first_unsettled(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *values(PyObject *, PyObject *);
 PyObject *set_origin(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *intact_aggregates(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *user_records(PyObject *, PyObject *const *, Py_ssize_t);
 
 #ifdef __GNUC__

@@ -193,6 +193,67 @@ def test_damaged_aggregates_are_read_or_refused_alike() -> None:
         assert slow == fast
 
 
+LENGTHS = (0, 1, 54, 55, 56, 63, 64, 65, 119, 120, 128, 1000, 50_000)
+"""Bytes of a message around the ends of the blocks of MD5, and those of an ordinary aggregate."""
+
+
+@checks("intact_aggregates")
+def md5s_are_judged_as_hashlib_judges_them() -> None:
+    rng = random.Random(3)
+    assert pure("intact_aggregates")([received(sealed(b"x"))], [0]) is None
+    for number in range(2000):
+        datas = []
+        for _ in range(rng.choice([0, 1, 2, 7, 8, 9, 10, 16, 17, 40])):
+            data = bytearray(sealed(rng.randbytes(rng.choice(LENGTHS[:-1] if number % 20 else LENGTHS))))
+            if rng.random() < 0.3:
+                data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+            if rng.random() < 0.1:
+                del data[rng.randrange(len(data)) :]
+            datas.append(bytes(data))
+        indexes = [index for index in range(len(datas)) if rng.random() < 0.9]
+        judged = FAST.intact_aggregates(list(map(received, datas)), indexes)
+        assert judged == [datas[i] == sealed(datas[i][4:-16]) and len(datas[i]) > 20 for i in indexes]
+
+
+def test_records_without_bytes_are_not_intact_aggregates() -> None:
+    text: Any = "text"
+    records: list[Any] = [received(text), None, received(bytearray(sealed(b"x")))]  # type: ignore[arg-type]
+    assert FAST.intact_aggregates(records, [0, 1, 2]) == [False] * 3
+
+
+def test_an_index_without_a_record_is_refused() -> None:
+    for index in (-1, 1):
+        with pytest.raises(IndexError):
+            FAST.intact_aggregates([received(sealed(b"x"))], [0, index])
+    with pytest.raises(TypeError):
+        FAST.intact_aggregates((received(sealed(b"x")),), [0])
+
+
+def test_what_is_known_of_the_md5_is_not_checked_again() -> None:
+    entries = [Record(b"data", "key")] * 3
+    data = aggregate(entries)
+    wrong = received(data[:-1] + bytes([data[-1] ^ 1]))
+    arguments = ("origin", None, None)
+    assert FAST.user_records(received(data), *arguments) == FAST.user_records(wrong, *arguments, True)
+    assert FAST.user_records(received(data), *arguments, False) is None
+    assert FAST.user_records(wrong, *arguments, None) is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pages_with_damaged_aggregates_are_read_alike(seed: int) -> None:
+    rng = random.Random(seed)
+    datas = []
+    for number in range(60):
+        data = aggregate(
+            [Record(rng.randbytes(rng.randrange(300)), f"key {number % 7}") for _ in range(rng.randint(1, 20))]
+        )
+        kind = rng.randrange(4)
+        datas.append(data if kind < 2 else b"plain" if kind == 2 else data[:-1] + bytes([data[-1] ^ 1]))
+    slow, fast = both(datas, None, 50)
+    assert slow == fast
+    assert fast[3] > 0
+
+
 @checks("set_origin")
 def the_same_records_may_be_aggregates() -> None:
     records = [received(data) for data in (b"", b"x", MAGIC, b"\xf3", b"\xf2\xf3")]
@@ -216,6 +277,7 @@ def test_no_call_keeps_memory() -> None:
         FAST.fill(entries, 0, 1000, 100, 10)
         FAST.fill([*entries, Record("text", "ö")], 0, 10_000, 100, 10)
         FAST.set_origin(records, ends)
+        FAST.intact_aggregates(records, [0, 1, 2, 3])
         for record in records:
             FAST.user_records(record, ends, None, None)
             FAST.user_records(record, ends, bytes(16), b"\xff" * 15 + b"\x00")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, TypeAlias
 
@@ -12,7 +12,7 @@ from kinstream.consume import boto3_record, lambda_event
 from kinstream.errors import ConfigError
 from kinstream.events import AggregateDamaged, Event, MisroutedAggregateDropped
 from kinstream.kpl.container import BadIndex, Damaged, UserRecords, unpack
-from kinstream.kpl.expand import user_records
+from kinstream.kpl.expand import intact_aggregates, user_records
 from kinstream.kpl.message import MAGIC
 from kinstream.record import NO_KEY, HashKeyRange, ReceivedRecord, Shard
 from kinstream.sharding.hashkey import md5, parse_hash_key
@@ -97,11 +97,12 @@ class Deaggregator:
         limit = self._batch_records
         batch: RecordList = []
         done = 0
-        for index in suspects:
+        intact: Sequence[bool | None] = intact_aggregates(records, suspects) or (None,) * len(suspects)
+        for index, is_intact in zip(suspects, intact, strict=True):
             batch += records[done:index]
             done = index + 1
             record = records[index]
-            found = self._expand(record, self._origin, *(self._range or (None, None)))
+            found = self._expand(record, self._origin, *(self._range or (None, None)), is_intact)
             if found is not None:
                 batch += found
                 if len(batch) >= limit:

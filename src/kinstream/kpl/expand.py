@@ -11,8 +11,17 @@ from kinstream.speed import accelerated
 
 
 @accelerated
+def intact_aggregates(records: list[ReceivedRecord[bytes]], indexes: list[int], /) -> list[bool] | None:
+    """Return whether each of the records with these indexes has the KPL's magic bytes and a valid MD5.
+
+    None: unknown, `user_records` checks each. Compiled code checks eight at a time, for a third of the cost.
+    """
+    return None
+
+
+@accelerated
 def user_records(
-    record: ReceivedRecord[bytes], origin: object, low: bytes | None, high: bytes | None, /
+    record: ReceivedRecord[bytes], origin: object, low: bytes | None, high: bytes | None, intact: bool | None = None, /
 ) -> list[ReceivedRecord[bytes]] | None:
     """Return the user records of a valid aggregate if all are in the hash-key range. None: `unpack` expands it lazily.
 
@@ -23,6 +32,7 @@ def user_records(
         origin: Origin that is set in each user record.
         low: Lowest hash key of the range. None: unlimited.
         high: Highest hash key of the range. None: unlimited.
+        intact: Whether the magic bytes and the MD5 are valid, from `intact_aggregates`. None: they are checked.
     """
     return None
 
