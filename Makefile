@@ -1,6 +1,6 @@
 # Every command sets up what it needs; nothing is done by hand.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-fleet flights-year bulk-loads outages test test-engines check coverage sanitize test-all dist changelog soak-local fuzz-local simulate planted-faults fleet-growth soak-produce interop bench-wire bench-produce bench-consume bench-arrow bench-latency bench-tables bench-handover bench-lambda fleet-figures compare-servers clean
+.PHONY: help docs demo demo-fleet flights-year bulk-loads outages test test-engines check coverage sanitize test-all dist changelog soak-local fuzz-local simulate planted-faults fleet-growth soak-produce interop bench-wire bench-produce bench-consume bench-arrow bench-latency bench-tables bench-handover bench-lambda fleet-figures compare-servers clean
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3.15 python3 python,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 BIN := .venv/bin
@@ -50,7 +50,15 @@ check: .venv/.dev ## format, lint and types
 	PATH="$(CURDIR)/$(BIN):$$PATH" pyright
 	PATH="$(CURDIR)/$(BIN):$$PATH" pyright --ignoreexternal --verifytypes kinstream
 
-test: check ## all checks, then all tests in TEST_PROCESSES processes (2 if unset), and those of the engines if Java and their packages are there
+.venv-docs/.installed: .venv/bin/python pyproject.toml
+	$(BIN)/python -m venv .venv-docs
+	KINSTREAM_BUILD=pure .venv-docs/bin/python -m pip --disable-pip-version-check install --quiet --no-compile '.[docs]'
+	@touch $@
+
+docs: .venv-docs/.installed ## the documents as a site, in site/: a broken link or an unknown name fails
+	.venv-docs/bin/python scripts/site.py
+
+test: check docs ## all checks, then all tests in TEST_PROCESSES processes (2 if unset), and those of the engines if Java and their packages are there
 	$(BIN)/python scripts/engines.py beside $(BIN)/python -m pytest --numprocesses $${TEST_PROCESSES:-2} --dist loadfile --max-worker-restart 0
 
 .venv-engines/.installed: .venv/bin/python pyproject.toml
@@ -140,4 +148,4 @@ compare-servers: .venv/.dev ## features and CPU time of local Kinesis servers (d
 	$(BIN)/python -m bench.servers
 
 clean: ## remove everything that the commands created
-	rm -rf .venv .venv-engines .nox bench/.envs bench/.build build dist src/kinstream/_speed.*
+	rm -rf .venv .venv-docs .venv-engines .cache site .nox bench/.envs bench/.build build dist src/kinstream/_speed.*
