@@ -11,7 +11,7 @@ class Docstrings(Extension):
     """Reads the docstrings of this project as they are meant."""
 
     def on_object(self, *, obj: Object, **_: Any) -> None:
-        """Rename the section `Example:`, whose code griffe reads as text, to `Examples:`."""
+        """Rename the section `Example:` to `Examples:`, so that griffe reads its code as code."""
         if obj.docstring is not None:
             obj.docstring.value = obj.docstring.value.replace("\nExample:\n", "\nExamples:\n")
 

@@ -16,7 +16,7 @@ from kinstream.service_quotas import MIB
 PAGE = Path(__file__).parent / "options.md"
 
 NOTES = {
-    "aggregate": "Not every reader deaggregates: see [readers of aggregates](aggregation.md#who-reads-aggregates)."
+    "aggregate": "Not every reader deaggregates: see [readers of aggregates](aggregation.md#readers-of-aggregates)."
 }
 """Remark below the table of an argument."""
 

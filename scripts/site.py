@@ -12,8 +12,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SITE = ROOT / "site"
 COLOR = re.compile(r"\x1b\[[0-9;]*m")
-LOADED = re.compile(r"""<(?:script|img|iframe|source|video)\b[^>]*?\bsrc=["']?(?:https?:)?//|<link\b[^>]*?\bhref=["']?(?:https?:)?//""")
-"""Elements whose files a browser loads with the page, if they are on another host."""
+LOADED = re.compile(
+    r"""<(?:script|img|iframe|source|video)\b[^>]*?\bsrc=["']?(?:https?:)?//|<link\b[^>]*?\bhref=["']?(?:https?:)?//"""
+)
+"""Elements that make a browser load a file of another host with the page."""
 
 
 def build() -> list[str]:
@@ -38,17 +40,17 @@ def public_names() -> list[str]:
     return list(ast.literal_eval(names))
 
 
-def faults() -> list[str]:
-    """Return the faults of the built pages."""
-    pages = {path.relative_to(SITE).as_posix(): path.read_text(encoding="utf-8") for path in SITE.rglob("*.html")}
+def faults(site: Path, names: list[str]) -> list[str]:
+    """Return the faults of the built pages: missing anchors of public names, and files of other hosts."""
+    pages = {path.relative_to(site).as_posix(): path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
     anchors = {anchor for page in pages.values() for anchor in re.findall(r'\bid="?([\w.]+)', page)}
-    missing = [f"no page has the anchor kinstream.{name}" for name in public_names() if f"kinstream.{name}" not in anchors]
+    missing = [f"no page has the anchor kinstream.{name}" for name in names if f"kinstream.{name}" not in anchors]
     return missing + [f"{name} loads {found[0]}" for name, page in pages.items() for found in LOADED.finditer(page)]
 
 
 def main() -> int:
     """Build and check. Return the status of the process."""
-    found = build() or faults()
+    found = build() or faults(SITE, public_names())
     print("\n".join(found) if found else f"{len(list(SITE.rglob('*.html')))} pages in {SITE.relative_to(ROOT)}/")
     return 1 if found else 0
 

@@ -80,12 +80,12 @@ class Consumer(StreamAccess):
     There are five ways to read. The first four read the whole stream: all shards, through every reshard, with checkpoints,
     retries and deaggregation.
 
-        `async for record in consumer`: One record after another, in the caller's task.
-        `async for batch in consumer.batches()`: The same in batches of one shard.
-        `await consumer.run(handler)`: Calls a handler for each record, for several shards concurrently.
-        `await consumer.run_batches(handler)`: Calls a handler for each batch, for several shards concurrently.
-        `get_shards`, `get_shard_iterator`, `get_records`: One Kinesis API request each, as in boto3. No checkpoints, no
-            deaggregation.
+    - `async for record in consumer`: One record after another, in the caller's task.
+    - `async for batch in consumer.batches()`: The same in batches of one shard.
+    - `await consumer.run(handler)`: Calls a handler for each record, for several shards concurrently.
+    - `await consumer.run_batches(handler)`: Calls a handler for each batch, for several shards concurrently.
+    - `get_shards`, `get_shard_iterator`, `get_records`: One Kinesis API request each, as in boto3. No checkpoints, no
+      deaggregation.
 
     Delivery is at least once. A record is completed when the next one is requested, or when its handler has returned. After a
     crash, records that were completed since the last checkpoint are delivered again. A clean end (`close`, SIGTERM, leaving
