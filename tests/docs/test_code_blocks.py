@@ -182,6 +182,9 @@ def test_blocks_in_other_languages_are_listed() -> None:
         ("deploys.md", "yaml"),
         ("local-control.md", "sh"),  # tests/contract/test_control_address.py
         ("local.md", "yaml"),
+        ("testing.md", "console"),  # containers
+        ("testing.md", "java"),  # tests/docs/test_testing_page.py
+        ("testing.md", "javascript"),  # the same
     }
 
 
