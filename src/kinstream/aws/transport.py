@@ -192,12 +192,12 @@ class HttpTransport:
     Args:
         url: Endpoint. The environment's proxies are not used for this machine.
         connection: CA bundle, proxy, connection pool.
-        ca_bundle: CA bundle of the AWS configuration, used if `connection` has none.
+        ca_bundle: CA bundle of the AWS configuration, used if `connection` has none. Not read without TLS.
         progress: Progress timeout in seconds, from which the connect timeout is derived.
         clock: Clock for timeouts.
 
     Raises:
-        ConfigError: The CA bundle cannot be read.
+        ConfigError: The CA bundle cannot be read, and TLS needs it.
         UsageError: The process was forked twice, each time after requests.
     """
 
@@ -211,7 +211,9 @@ class HttpTransport:
         if not self._direct and not connection.proxy:
             _check_proxy_variables()
         self._authorities: bytes | None = None
-        if connection.ca_bundle is not None:
+        if self._direct and urlsplit(url).scheme == "http":
+            pass  # no TLS, not even to a proxy: parsing the bundle would only delay the start
+        elif connection.ca_bundle is not None:
             self._authorities = read_ca_bundle("ConnectionOptions.ca_bundle", connection.ca_bundle)
         elif ca_bundle is not None:
             self._authorities = read_ca_bundle("ca_bundle of the AWS configuration", ca_bundle)

@@ -590,6 +590,13 @@ async def test_bundle_that_is_gone_is_a_config_error(tmp_path: Path) -> None:
         transport("https://kinesis.example.com", bundle=str(tmp_path / "gone.pem"))
 
 
+async def test_bundle_is_not_read_without_tls(tmp_path: Path) -> None:
+    gone = str(tmp_path / "gone.pem")
+    await transport("http://127.0.0.1:4567", bundle=gone).close()
+    with pytest.raises(ConfigError, match="ca_bundle of the AWS configuration"):  # the proxy may have TLS
+        transport("http://kinesis.example.com", ConnectionOptions(proxy="https://proxy.example.com"), bundle=gone)
+
+
 # Proxies
 
 
