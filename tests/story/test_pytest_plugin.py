@@ -218,5 +218,3 @@ def test_wrong_url_is_refused(installed: Path, url: str) -> None:
 def test_options_and_marker_are_described(installed: Path) -> None:
     assert "--kinesis-url=URL" in run_suite(installed, "", "--help").stdout
     assert "@pytest.mark.kinesis_stream(shards=1)" in run_suite(installed, "", "--markers").stdout
-    fixtures = run_suite(installed, "", "--fixtures").stdout
-    assert re.search(r"^kinesis_stream -- .*\n    Name of a stream of this test", fixtures, re.MULTILINE)

@@ -46,7 +46,7 @@ def test_credentials_are_hidden_in_repr_and_str() -> None:
         assert "canary" not in shown.lower()
 
 
-@pytest.mark.parametrize("carry", [pickle.dumps, copy.copy, copy.deepcopy])
+@pytest.mark.parametrize("carry", [pickle.dumps, copy.copy, copy.deepcopy, Credentials.__getstate__])
 def test_credentials_cannot_leave_the_process(carry: Callable[[Any], Any]) -> None:
     with pytest.raises(TypeError, match="cannot be pickled") as caught:
         carry(Credentials("A", SECRET))

@@ -363,3 +363,16 @@ def test_restored_streams_without_a_transition_do_not_change() -> None:
     restored.restore([stream], 10)
     restored.advance(NOW + 100)
     assert restored.stream("orders").settings.consumers.keys() == {"billing"}
+
+
+def test_transition_can_be_completed_before_its_time() -> None:
+    state = State(transition=3600.0)
+    state.create("events", 2, NOW)
+    assert state.complete("events", NOW) == [StreamChanged(state.stream("events").settings)]
+    assert state.stream("events").settings.status is Status.ACTIVE
+    assert state.complete("events", NOW) == []
+    numbers = [shard.number for shard in state.stream("events").shards]
+    state.delete("events", NOW)
+    assert state.complete("events", NOW) == [StreamDeleted("events", numbers)]
+    assert state.streams == {}
+    assert state.complete("events", NOW) == []
