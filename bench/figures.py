@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 MOST_DECIMALS = 2
 
@@ -40,3 +41,10 @@ def _rounded(value: float, values: Sequence[float], digits: int) -> float:
     noise = (max(values) - min(values)) / 2
     tens = math.floor(math.log10(noise)) if noise >= 10 else 0
     return round(value, digits) if tens == 0 else round(value, -tens)
+
+
+def with_versions(report: Mapping[str, Any]) -> str:
+    """Return the clients of a report with their versions, which some names have already."""
+    return ", ".join(
+        name if name.endswith(version) else f"{name} {version}" for name, version in report["versions"].items()
+    )

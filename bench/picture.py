@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import escape
 
+from bench.figures import with_versions
+
 ROWS = [
     ("boto3", "json", "boto3"),
     ("aiobotocore", "json", "aiobotocore"),
@@ -189,7 +191,7 @@ def page(title: str, subtitle: str, panels: list[Panel], report: dict[str, Any],
             parts += _panel(panel, MARGIN + column * (PANEL_WIDTH + GAP), y, labels)
         y += 60 + ROW_HEIGHT * max(len(panel.rows) for panel in pair)
     height = y + 52
-    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    versions = with_versions(report)
     about = f"Python {report['python']}; {report['processor']}, {report['cores']} cores; {report['date']}"
     rounds = f"Median of {report['method']['rounds']} rounds against a canned-answer endpoint on loopback; "
     return "\n".join(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.figures import median, with_range
+from bench.figures import median, with_range, with_versions
 from bench.tables import READ, RUNS_ON, SIZE_TITLES, SIZES, WRITE, Group, Line, found
 
 BENCH = Path(__file__).parent
@@ -82,7 +82,7 @@ def _cpu_row(line: Line, group: Group, report: dict[str, Any]) -> str | None:
 
 def _method(report: dict[str, Any], command: str) -> str:
     method = report["method"]
-    versions = ", ".join(f"{client} {version}" for client, version in report["versions"].items())
+    versions = with_versions(report)
     return paragraph(
         f"{measured_on(report, command)} {method['rounds']} rounds of {method['seconds']} s for each row. "
         f"{method['note']} Versions: {versions}."
@@ -152,7 +152,7 @@ def _latency_table(clients: str, report: dict[str, Any]) -> str:
             label += f", only {rate:.0f} records/s"
         lines.append(f"| {label} | {' | '.join(figures)} |")
     left_out = "".join(f" Not measured: {label}: {reason}." for label, reason in report["left_out"].items())
-    versions = ", ".join(f"{client} {version}" for client, version in report["versions"].items())
+    versions = with_versions(report)
     text = paragraph(
         f"{LATENCY_TEXTS[clients]} {method['rounds']} rounds of {method['seconds']:g} s with {method['records_per_second']:.0f} "
         f"records of 100 B a second over {method['shards']} shards. {measured_on(report, 'make bench-latency')} "
