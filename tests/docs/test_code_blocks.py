@@ -115,7 +115,7 @@ NOT_RUN = {
 def _commands(script: str) -> list[str]:
     """Return the commands of a shell block, a pipeline as one, without comments and redirections."""
     lines = script.replace("\\\n", " ").splitlines()
-    return [command for line in lines if (command := re.sub(r"\s#.*|>.*", "", line).strip())]
+    return [command for line in lines if (command := re.sub(r"\s#.*|\s>>? .*", "", line).strip())]
 
 
 def _name(command: str) -> str:
