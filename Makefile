@@ -1,6 +1,6 @@
 # Every command sets up what it needs; nothing is done by hand.
 .DEFAULT_GOAL := help
-.PHONY: help docs demo demo-fleet flights-year bulk-loads outages test test-engines check coverage sanitize test-all dist changelog soak-local fuzz-local simulate planted-faults fleet-growth soak-produce interop bench-wire bench-produce bench-consume bench-arrow bench-latency bench-tables bench-handover bench-lambda fleet-figures compare-servers clean
+.PHONY: help docs pictures demo demo-fleet flights-year bulk-loads outages test test-engines check coverage sanitize test-all dist changelog soak-local fuzz-local simulate planted-faults fleet-growth soak-produce interop bench-wire bench-produce bench-consume bench-arrow bench-latency bench-tables bench-handover bench-lambda fleet-figures compare-servers clean
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3.15 python3 python,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 BIN := .venv/bin
@@ -81,6 +81,9 @@ test-all: .venv/.dev ## the quick tests on each installed Python, 3.11 or later,
 
 dist: .venv/.release ## build the source distribution and the wheels, check them, and try each in a clean environment
 	$(BIN)/python scripts/dist.py
+
+pictures: .venv/.demo ## draw the terminal while `demo`, `tail` and `shards` run, for the documents
+	$(BIN)/python scripts/pictures.py
 
 changelog: .venv/.release ## show what changelog.d/ will add to CHANGELOG.md
 	$(BIN)/towncrier build --draft --version next

@@ -1,4 +1,4 @@
-"""Draw the terminal in docs/pictures/ while `kinstream demo`, `tail` and `shards` run, from their real output on a local Kinesis."""
+"""Draw the terminal while `kinstream demo`, `tail` and `shards` run, from their real output, into docs/pictures/."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich._export_format import CONSOLE_SVG_FORMAT
-from rich.console import Console
+from rich.console import CONSOLE_SVG_FORMAT, Console
 from rich.text import Text
 
 from kinstream import blocking
 from kinstream.local import Server
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
-COLUMNS, ROWS = 100, 40
+COLUMNS, ROWS = 116, 40
 """Size of the terminal."""
 CONTROL = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)")
 """A control sequence with its parameters and its letter, an end of line, or text."""
@@ -68,7 +67,7 @@ def output_of(command: list[str], environment: dict[str, str]) -> str:
     """
     process, terminal = pty.fork()
     if process == 0:
-        os.execvpe(sys.executable, [sys.executable, "-m", *command], environment | {"TERM": "xterm-256color"})
+        os.execvpe(sys.executable, [sys.executable, "-m", *command], environment | {"TERM": "xterm-256color"})  # noqa: S606 - its output is a terminal
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     output = b""
     try:
@@ -106,7 +105,9 @@ def traffic(server: Server, stream: str) -> Iterator[None]:
         with blocking.Producer(stream, **server.client_options) as producer:
             for n in itertools.count():
                 forest = FORESTS[n % len(FORESTS)]
-                producer.put({"sensor": n % 40, "forest": forest, "celsius": round(12 + n % 90 / 10, 1)}, f"sensor-{n % 40}")
+                producer.put(
+                    {"sensor": n % 40, "forest": forest, "celsius": round(12 + n % 90 / 10, 1)}, f"sensor-{n % 40}"
+                )
                 if ended.wait(0.004):
                     return
 
@@ -130,7 +131,10 @@ def main() -> None:
                 split = [sys.executable, "-m", "kinstream", "reshard", "events", "--split", shard, "--yes"]
                 subprocess.run(split, env=environment, check=True, capture_output=True)
             time.sleep(6)
-            for command in ("shards events --load 5", "tail events --from oldest --json-path '$.celsius >= 18' --count 12"):
+            for command in (
+                "shards events --load 5",
+                "tail events --from oldest --json-path '$.celsius >= 18' --count 12",
+            ):
                 draw(command, output_of(["kinstream", *shlex.split(command)], environment))
     draw("demo", output_of(["kinstream", "demo"], dict(os.environ)))
 
