@@ -211,6 +211,12 @@ class AwsChain:
         self._session: Any = None
         self._found: Any = None
 
+    @property
+    def provider(self) -> str | None:
+        """Name of botocore's provider that found the credentials, such as "env" or "sso". None: not fetched yet."""
+        method = getattr(self._found, "method", None)
+        return None if method is None else str(method)
+
     async def setting(self) -> Setting:
         """Return the configuration.
 
@@ -345,7 +351,7 @@ def _configured_endpoint(session: Any, service: Service) -> str | None:
             raise ConfigError(
                 f"the AWS configuration has no section [services {profile['services']}], which the profile refers to"
             )
-        own = section.get(service.name)
+        own = section.get(service.section)
     return (isinstance(own, dict) and own.get("endpoint_url")) or profile.get("endpoint_url") or None
 
 

@@ -14,6 +14,7 @@ from kinstream.cli import (
     decode,
     delete,
     demo,
+    doctor,
     iam,
     lag,
     leases,
@@ -41,7 +42,8 @@ EXAMPLES = (
     "kinstream tail events --from oldest --until now --json",
 )
 COMMANDS = (
-    streams, shards, create, reshard, delete, put, tail, replay, decode, leases, lag, iam, local, demo, completion,
+    streams, shards, create, reshard, delete, put, tail, replay, decode, leases, lag, doctor, iam, local, demo,
+    completion,
 )  # fmt: skip
 """Modules of the commands, in the order of the help."""
 

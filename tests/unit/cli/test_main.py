@@ -178,6 +178,10 @@ def test_the_command_line_loads_neither_rich_nor_hypercorn_before_a_command_runs
         (("put", "s", "--json", "--key-field", "f"), "argument --key-field: not allowed with argument --json"),
         (("create", "s", "--shards", "0"), "argument --shards: must be a whole number from 1, not '0'"),
         (("shards", "s", "--load", "x"), "argument --load: must be a number of seconds from 0, not 'x'"),
+        (("doctor", "s", "--sample", "0"), "argument --sample: must be a number of records from 1 to 10000"),
+        (("doctor", "s", "--sample", "8d"), "argument --sample: must be a number of records from 1 to 10000"),
+        (("doctor", "--application", "a"), "argument --application: needs STREAM"),
+        (("doctor", "s", "--table", "t"), "argument --table: needs --application"),
     ],
     ids=str,
 )

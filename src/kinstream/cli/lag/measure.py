@@ -36,12 +36,7 @@ FAILOVER = 10.0
 
 async def lag(args: argparse.Namespace) -> int:
     """Print the lag of an application. Returns the exit status: 1 if it is above `--max-lag`."""
-    async with lease_table(args) as opened, connect(args) as client:
-        stream = Stream.parse(args.stream)
-        observation = await observe_table(opened.table, 0, failover=FAILOVER)
-        identifier = identifier_of(stream.name, stream_names(observation.view))
-        leases = {key: lease for key, lease in leases_of(observation.view).items() if lease.stream == identifier}
-        found = await _measure(client, stream, args.application, leases, identifier, unreadable(observation.damaged))
+    found = await lag_report(args)
     if args.json:
         print(document(found))
     else:
@@ -51,6 +46,24 @@ async def lag(args: argparse.Namespace) -> int:
     for problem in problems:
         print(f"kinstream lag: {printable(problem)}", file=sys.stderr)
     return 1 if problems else 0
+
+
+async def lag_report(args: argparse.Namespace) -> LagReport:
+    """Return the lag of an application on a stream.
+
+    Args:
+        args: Arguments of the command: those of `lease_table`.
+
+    Raises:
+        ConfigError: The lease table does not exist, is not one, or has no leases of the stream.
+        KinesisError: The leases or the shards cannot be read.
+    """
+    async with lease_table(args) as opened, connect(args) as client:
+        stream = Stream.parse(args.stream)
+        observation = await observe_table(opened.table, 0, failover=FAILOVER)
+        identifier = identifier_of(stream.name, stream_names(observation.view))
+        leases = {key: lease for key, lease in leases_of(observation.view).items() if lease.stream == identifier}
+        return await _measure(client, stream, args.application, leases, identifier, unreadable(observation.damaged))
 
 
 async def _measure(

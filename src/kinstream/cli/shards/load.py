@@ -63,16 +63,17 @@ async def loads_of(client: Client, stream: Stream, shards: Sequence[Shard], wind
     return {shard.shard_id: each for shard, each in zip(opened, found, strict=True)}
 
 
-def load(page: GetRecordsResult[bytes], window: float) -> Load:
+def load(page: GetRecordsResult[bytes], window: float, shortest: float = 0.001) -> Load:
     """Return the load that a page of records shows.
 
     Args:
         page: The page, from the start of the time window.
         window: Seconds of the time window. A page that does not reach its end covers less.
+        shortest: Minimum seconds that a page covers.
     """
     records = page.records
     covered = window
     if page.millis_behind_latest and records:
-        covered = min(window, max(records[-1].arrival_time - records[0].arrival_time, 0.001))
+        covered = min(window, max(records[-1].arrival_time - records[0].arrival_time, shortest))
     size = sum(len(record.data) + len((record.partition_key or "").encode()) for record in records)
     return Load(len(records) / covered, size / covered)

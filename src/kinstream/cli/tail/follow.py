@@ -16,6 +16,7 @@ from kinstream.cli.place import Place
 from kinstream.cli.printable import printable
 from kinstream.cli.records.output import RecordOutput, unless_reader_is_gone
 from kinstream.cli.stream_state import summary_of
+from kinstream.cli.tail.registered_name import PREFIX
 from kinstream.config import EnhancedFanOut, Polling
 from kinstream.consumer import Consumer, StartLike
 from kinstream.errors import KinesisError, NotFound
@@ -65,7 +66,7 @@ async def _fetch(args: argparse.Namespace, client: Client, stream: Stream) -> As
         yield EnhancedFanOut(consumer_name=args.consumer_name)
         return
     arn = str((await summary_of(client, stream)).get("StreamARN"))
-    name = f"kinstream-tail-{uuid.uuid4().hex[:12]}"
+    name = f"{PREFIX}{uuid.uuid4().hex[:12]}"
     _note(f"{stream.name}: fan-out as consumer {name}, which is deregistered at the end")
     try:
         yield EnhancedFanOut(consumer_name=name)

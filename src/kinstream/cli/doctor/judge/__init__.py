@@ -1,0 +1,1 @@
+"""Judgements of `kinstream doctor`: findings from measured values, with their thresholds. Pure."""

@@ -1,0 +1,1 @@
+"""Measurements of `kinstream doctor`: its requests, which change nothing."""
