@@ -54,8 +54,8 @@ def add_parser(subparsers: Any) -> None:
         type=sample,
         default="1000",
         metavar="SIZE",
-        help=f"records of each shard that are sampled, such as 5000 (maximum {MOST_RECORDS}), or the time span before now from"
-        " which they are read, such as 10m (s, m, h, d, maximum 7d). Default: 1000 records of the last minute",
+        help=f"maximum records of each shard that are sampled, such as 5000 (up to {MOST_RECORDS}), or the time before now at"
+        " which the sample begins, such as 10m (s, m, h, d, up to 7d). Default: 1000 records, from a minute ago on",
     )
     add_json(parser, "print one JSON line for each finding")
     add_aws(parser)

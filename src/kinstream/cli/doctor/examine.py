@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
 
@@ -44,7 +44,7 @@ from kinstream.cli.doctor.measure.sample import samples_of
 from kinstream.cli.doctor.measure.stream import account_limits, has_advantage, registered_consumers, stream_facts
 from kinstream.cli.lag.measure import lag_report
 from kinstream.clock import SYSTEM_CLOCK
-from kinstream.errors import AccessDenied, KinesisError, NotFound
+from kinstream.errors import AccessDenied, CredentialsError, KinesisError, NotFound
 from kinstream.record import Shard
 
 NO_CLOUDWATCH = "throttling of all clients, and reads of each shard: the endpoint is not of AWS, and has no CloudWatch"
@@ -63,7 +63,7 @@ class _Place(msgspec.Struct, frozen=True):
     url: str
 
 
-async def examine(args: argparse.Namespace) -> AsyncIterator[Finding]:
+async def examine(args: argparse.Namespace) -> AsyncGenerator[Finding, None]:
     """Yield the findings of all checks. If one shows that the next ones are useless, they are left out.
 
     Args:
@@ -97,6 +97,8 @@ async def examine(args: argparse.Namespace) -> AsyncIterator[Finding]:
             if isinstance(error, AccessDenied) and error.code:
                 yield judge_rejected(error.details)
                 yield judge_clock(_ahead(client))
+            elif isinstance(error, CredentialsError):
+                yield judge_missing(error.details)
             else:
                 yield judge_unreachable(url, error.details)
             yield unchecked(Check.STREAM, "all further checks need a request that succeeds")
@@ -116,7 +118,7 @@ async def examine(args: argparse.Namespace) -> AsyncIterator[Finding]:
             yield finding
 
 
-async def _examine_stream(place: _Place) -> AsyncIterator[Finding]:
+async def _examine_stream(place: _Place) -> AsyncGenerator[Finding, None]:
     client, ledger, stream = place.client, place.ledger, place.stream
     facts: StreamFacts | None = None
     try:

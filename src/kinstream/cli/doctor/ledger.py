@@ -56,7 +56,7 @@ class Ledger:
 def _outcome(error: KinesisError) -> Outcome | None:
     """Return the outcome for an error. None: unknown.
 
-    The service checks permissions before it looks for the resource, so an error about the resource shows a permission.
+    An error about the resource shows a permission, if the service checks permissions first (assumed, as for all services of AWS).
     """
     if denied(error):
         return Outcome.DENIED

@@ -59,7 +59,8 @@ def judge_credentials(facts: CredentialFacts, now: float) -> Finding:
         found += f", access key ID ****{facts.key_end}"
     details = {"provider": facts.provider, "temporary": facts.temporary, "expiration": facts.expiration}
     refreshed = provider not in _NOT_REFRESHED
-    severity, todo = Severity.OK, None
+    severity = Severity.OK
+    todo: str | None = None
     if facts.expiration is not None:
         left = facts.expiration - now
         if left <= 0:

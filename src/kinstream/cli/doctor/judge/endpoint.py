@@ -50,7 +50,8 @@ def judge_endpoint(reached: Reached) -> list[Finding]:
         f" {_milliseconds(first)} for the first one with its connection"
     )
     details = {"url": reached.url, "tls": encrypted, "firstSeconds": round(first, 4), "medianSeconds": round(median, 4)}
-    severity, todo = Severity.OK, None
+    severity = Severity.OK
+    todo: str | None = None
     if median >= SLOW:
         severity, todo = (
             Severity.WARNING,

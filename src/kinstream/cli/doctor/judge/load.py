@@ -49,7 +49,7 @@ class Sampling(msgspec.Struct, frozen=True):
     Attributes:
         stream: Name of the stream.
         on_demand: True if the stream is in on-demand mode.
-        seconds: Time span of the samples.
+        seconds: Age of the oldest record of a sample. A sample with the maximum of records may end long before now.
         most_records: Maximum records of a sample.
         open_shards: Number of open shards.
         samples: Samples of all of them, or of some if there are many.
@@ -85,8 +85,8 @@ def judge_writes(sampling: Sampling) -> list[Finding]:
     several = "" if sampling.open_shards == len(samples) else f", of which {len(samples):,} were sampled"
     found = (
         f"{sampling.open_shards:,} open shards{several}: the busiest, {busiest}, has {_percent(most)} of its write quota, and the"
-        f" mean is {_percent(mean)} (a sample of up to {sampling.most_records:,} records of the last"
-        f" {time_span(sampling.seconds)})"
+        f" mean is {_percent(mean)} (a sample of up to {sampling.most_records:,} records of each, from"
+        f" {time_span(sampling.seconds)} ago on)"
     )
     details = {
         "openShards": sampling.open_shards,

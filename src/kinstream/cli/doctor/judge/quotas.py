@@ -73,7 +73,8 @@ def judge_stream(facts: StreamFacts) -> list[Finding]:
         "openShards": facts.open_shards,
         "retentionHours": facts.retention_hours,
     }
-    severity, todo = Severity.OK, None
+    severity = Severity.OK
+    todo: str | None = None
     if facts.status in ("CREATING", "DELETING"):
         severity, todo = (
             Severity.PROBLEM,

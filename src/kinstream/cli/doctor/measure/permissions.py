@@ -11,6 +11,7 @@ from kinstream.aws import dynamodb, kinesis
 from kinstream.aws.client import Client
 from kinstream.aws.dynamodb_client import DynamoDBClient
 from kinstream.aws.endpoint import Stream
+from kinstream.aws.request import Request
 from kinstream.cli.doctor.ledger import Ledger
 from kinstream.consume.lease.kcl_tables import INDEX_NAME, KEY
 from kinstream.errors import KinesisError, ServiceError
@@ -63,12 +64,13 @@ async def try_lease_table(args: argparse.Namespace, ledger: Ledger, table: str, 
     """
     url = args.dynamodb_endpoint_url
     async with DynamoDBClient(region=region, profile=args.profile, endpoint_url=url) as client:
-        for request in (
+        requests: tuple[Request[Any], ...] = (
             dynamodb.describe_table(table),
             dynamodb.scan(table, limit=1),
             dynamodb.get_item(table, {KEY: ABSENT}),
             dynamodb.query(table, "leaseOwner", ABSENT, index=INDEX_NAME, limit=1),
-        ):
+        )
+        for request in requests:
             try:
                 await ledger.watch(f"dynamodb:{request.operation}", client.send(request))
             except ServiceError:

@@ -38,7 +38,7 @@ class SampleSize(msgspec.Struct, frozen=True):
 
     Attributes:
         records: Maximum Kinesis records, 1 to 10,000 (API reference, `GetRecords`).
-        seconds: Time span before now.
+        seconds: Time before now at which the sample begins.
     """
 
     records: int = 1000
@@ -85,19 +85,19 @@ async def _sample(client: Client, ledger: Ledger, stream: Stream, shard_id: str,
             "kinesis:GetShardIterator",
             client.send(kinesis.get_shard_iterator(client.codec, stream, shard_id, "AT_TIMESTAMP", None, since)),
         )
+        page, throttled = await _page(client, ledger, stream, iterator, size.records)
         for _ in range(EMPTY_PAGES):
-            page, refused = await _page(client, ledger, stream, iterator, size.records)
-            throttled += refused
-            if page is None:
-                return ShardSample(shard_id, throttled=throttled, problem=f"{refused} reads were throttled")
-            if page.records or not page.millis_behind_latest or page.next_shard_iterator is None:
+            if page is None or page.records or not page.millis_behind_latest or page.next_shard_iterator is None:
                 break
-            iterator = page.next_shard_iterator
             await client.clock.sleep(PAUSE)
+            page, refused = await _page(client, ledger, stream, page.next_shard_iterator, size.records)
+            throttled += refused
     except KinesisError as error:
         if denied(error):
             raise
         return ShardSample(shard_id, throttled=throttled, problem=error.details)
+    if page is None:
+        return ShardSample(shard_id, throttled=throttled, problem=f"{throttled} reads were throttled")
     return ShardSample(shard_id, load(page, size.seconds, SHORTEST), key_sample(page.records), throttled)
 
 

@@ -89,7 +89,7 @@ async def registered_consumers(client: Client, ledger: Ledger, stream_arn: str) 
     return found
 
 
-def _value(response: Mapping[str, Any], name: str, kind: type) -> Any:
+def _value(response: Mapping[str, Any], name: str, kind: type[Any]) -> Any:
     """Return a member of a response.
 
     Raises:
