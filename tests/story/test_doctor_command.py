@@ -210,6 +210,23 @@ def test_application_whose_shards_no_worker_reads_is_a_problem(
     assert "'other'" in of(missing, "lag", "problem")[0]["found"]
 
 
+def test_permissions_of_fan_out_are_checked_without_a_subscription(
+    server: Server, commands: Commands, tmp_path: Path
+) -> None:
+    path = tmp_path / "leases.db"
+    lease = Lease(S0, owner="w1", hash_key_range=HashKeyRange("0", str(2**128 - 1)))
+    asyncio.run(store_leases(SQLiteLeaseStore(path), [lease], "billing"))
+    with blocking.Client(**server.client_options) as client:
+        arn = until_active(client, "events")
+        client.call("RegisterStreamConsumer", {"StreamARN": arn, "ConsumerName": "billing"})
+    with server.every("SubscribeToShard").watch() as subscriptions:
+        found = findings(commands, "events", "--application", "billing", "--sqlite", str(path), status=0)
+    (consumer, _) = of(found, "permissions", "ok")
+    assert consumer["details"]["notChecked"] == ["kinesis:RegisterStreamConsumer"]
+    assert [call.parameters["ConsumerARN"] for call in subscriptions.calls] == [f"{arn}/consumer/billing:1"]
+    assert of(found, "lag", "ok")[0]["details"]["application"] == "billing"
+
+
 class _CloudWatch(BaseHTTPRequestHandler):
     """CloudWatch with the metrics of a stream that throttles, a double."""
 

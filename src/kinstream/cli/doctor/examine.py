@@ -233,7 +233,7 @@ async def _permissions(
     table = None if application is None or args.sqlite is not None else args.table or application
     if shards:
         await try_writes(client, ledger, stream, shards[0].shard_id)
-        if fan_out and facts is not None:
+        if fan_out and application is not None and facts is not None:
             await try_fan_out(client, ledger, facts.arn, application, shards[0].shard_id)
     if table is not None:
         await try_lease_table(args, ledger, table, place.region)

@@ -153,8 +153,10 @@ def judge_metrics(metrics: StreamMetrics) -> list[Finding]:
         used = metrics.read_bytes[busiest] / metrics.seconds / SHARD_READ_BYTES_PER_SECOND
         severity = Severity.WARNING if used >= HIGH else Severity.OK
         found = f"the most read shard, {busiest}, has {_percent(used)} of its polling quota of 2 MiB a second"
-        todo = "Use EnhancedFanOut() for an application" if severity is Severity.WARNING else None
-        findings.append(Finding(Check.SHARDS, severity, found, todo, {"shardId": busiest, "readShare": round(used, 4)}))
+        remedy = "Use EnhancedFanOut() for an application" if severity is Severity.WARNING else None
+        findings.append(
+            Finding(Check.SHARDS, severity, found, remedy, {"shardId": busiest, "readShare": round(used, 4)})
+        )
     return findings
 
 

@@ -83,7 +83,7 @@ def _judge_role(role: Role, outcomes: Mapping[str, Outcome], target: Target, usa
     refused = [action for action in needed if outcomes.get(action) is Outcome.DENIED]
     unknown = [action for action in needed if action not in outcomes]
     details = {"role": role.value, "denied": refused, "notChecked": unknown}
-    rest = f". Not checked, because only a change would show it: {listed(unknown, 12)}" if unknown else ""
+    rest = f". Not checked, because they change something or got no response: {listed(unknown, 12)}" if unknown else ""
     if not refused:
         allowed = len(needed) - len(unknown)
         text = f"{role.value}: {allowed} of {len(needed)} requests are allowed, and none is denied{rest}"

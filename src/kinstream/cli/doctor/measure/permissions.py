@@ -64,12 +64,12 @@ async def try_lease_table(args: argparse.Namespace, ledger: Ledger, table: str, 
     """
     url = args.dynamodb_endpoint_url
     async with DynamoDBClient(region=region, profile=args.profile, endpoint_url=url) as client:
-        requests: tuple[Request[Any], ...] = (
+        requests: list[Request[Any]] = [
             dynamodb.describe_table(table),
             dynamodb.scan(table, limit=1),
             dynamodb.get_item(table, {KEY: ABSENT}),
             dynamodb.query(table, "leaseOwner", ABSENT, index=INDEX_NAME, limit=1),
-        )
+        ]
         for request in requests:
             try:
                 await ledger.watch(f"dynamodb:{request.operation}", client.send(request))
