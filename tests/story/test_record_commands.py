@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from tests.doubles.streams import Place, create, split
 
 from kinstream import blocking
 from kinstream.kpl.builder import Builder
+from kinstream.kpl.message import MAGIC
 from kinstream.local import Server
 
 S0, S1, S2, S3 = (f"shardId-{number:012}" for number in range(4))
@@ -157,6 +159,19 @@ def test_bad_line_is_named_and_the_lines_before_it_are_written(commands: Command
         line["data"]
         for line in lines(commands.run("tail", "strict", *ALL, "--json", "--key", "*", "--grep", "oo").stdout)
     ] == ["good"]
+
+
+def test_tail_shows_an_aggregate_with_a_damaged_index_and_continues(commands: Commands) -> None:
+    place = stream(commands, "damaged")
+    message = b"\x0a\x01a\x1a\x05\x08\x05\x1a\x01x"  # a user record with the index of a key that does not exist
+    data = MAGIC + message + hashlib.md5(message).digest()
+    with blocking.Client(**place.options) as client:
+        for each in (data, b"next"):
+            client.call("PutRecord", {"StreamName": "damaged", "Data": each, "PartitionKey": "k"})
+    first, last = lines(commands.run("tail", "damaged", *ALL, "--json").stdout)
+    assert base64.b64decode(first["dataBase64"]) == data
+    assert first["error"].startswith("aggregate: user record 0 of an aggregated record has the index of a key")
+    assert last["data"] == "next"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")

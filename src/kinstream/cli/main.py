@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: After `--help` and `--version`, and with status 2 if the arguments are not valid.
     """
-    _prepare_output()
+    _prepare_files()
     try:
         try:
             arguments = _parsed(sys.argv[1:] if argv is None else argv)
@@ -126,8 +126,10 @@ def _run(arguments: argparse.Namespace) -> int:
             return _fail(command, f"{place}{error.strerror or error}")
 
 
-def _prepare_output() -> None:
-    """Make output possible in any environment: a closed standard output, or an encoding that lacks characters."""
+def _prepare_files() -> None:
+    """Make input and output possible in any environment: closed files, or an encoding that lacks characters."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115 - open until the process ends
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - open until the process ends
     if isinstance(sys.stdout, io.TextIOWrapper):

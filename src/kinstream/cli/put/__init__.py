@@ -21,7 +21,8 @@ def add_parser(subparsers: Any) -> None:
         summary="write lines from standard input to a stream",
         description="Write each line of standard input as a record, up to the write quota of each shard. An empty line is an"
         " empty record. Without a key, the shards take lines in turn. At a line that is not valid, the command ends with status 1"
-        " and the number of the line: the lines before it are written.",
+        " and the number of the line: the lines before it are written. Of a line that Kinesis refuses, such as one that is too"
+        " long, also later lines may be written.",
         examples=(
             "echo hello | kinstream put events",
             "kinstream put events --key sensor-7 < readings.txt",

@@ -41,12 +41,19 @@ async def put(args: argparse.Namespace) -> int:
                 with Progress(stream.name) as progress:
                     problem = await _write(producer, record_of, progress)
         finally:
-            written = producer.statistics().records_written
-            print(f"{stream.name}: {written:,} record{'' if written == 1 else 's'} written", flush=True)
+            print(f"{stream.name}: {result(producer)}", flush=True)
     if problem is None:
         return 0
     print(f"kinstream put: {printable(f'line {problem.number}: {problem.problem}')}", file=sys.stderr)
     return FAILED
+
+
+def result(producer: Producer) -> str:
+    """Return the numbers of records that were written and that failed, as text."""
+    state = producer.statistics()
+    written = f"{state.records_written:,} record{'' if state.records_written == 1 else 's'} written"
+    failed = state.records_failed + state.buffered_records
+    return f"{written}, {failed:,} not written" if failed else written
 
 
 async def _write(producer: Producer, record_of: Rule, progress: Progress) -> NotWritten | None:

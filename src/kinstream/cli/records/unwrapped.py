@@ -33,8 +33,6 @@ def contents(data: bytes, name: str | None) -> Iterator[Content]:
         found = [(data, Extras(error=f"{name}: {error.details}"))]
     except UnicodeEncodeError:
         found = [(data, Extras(error=f"{name}: text with a lone surrogate, which is not valid Unicode"))]
-    except OverflowError:
-        found = [(data, Extras(error=f"{name}: a whole number of more than 64 bits"))]
     yield from found
 
 

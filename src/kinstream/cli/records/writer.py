@@ -1,9 +1,9 @@
-"""Writing of records in batches: each failure is reported with the number of its record, and memory stays bounded."""
+"""Writing of records in batches: the first failure is reported with the number of its record, and memory stays bounded."""
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections import deque
 from collections.abc import Sequence
 
 from kinstream.cli.records.line import KeyedData
@@ -14,7 +14,7 @@ from kinstream.producer import Producer
 
 PENDING_BATCHES = 256
 """Maximum batches that are not settled. The buffer of the producer bounds their bytes."""
-_PLACE = re.compile(r"^records\[[0-9]+\]\.?")
+_PLACE = re.compile(r"^records\[[0-9]+\][.:]? ?")
 
 
 class NotWritten(Exception):
@@ -40,7 +40,9 @@ class Writer:
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
-        self._pending: deque[tuple[int, Deliveries]] = deque()
+        self._pending: set[asyncio.Task[None]] = set()
+        self._space = asyncio.Semaphore(PENDING_BATCHES)
+        self._failed: NotWritten | None = None
 
     async def put(self, records: Sequence[KeyedData], first: int) -> None:
         """Buffer records.
@@ -53,14 +55,18 @@ class Writer:
             NotWritten: A record is invalid, and those before it are buffered. Or an earlier record was not written.
             KinesisError: As `Producer.put_many`.
         """
+        await self._space.acquire()
+        self._raise_failure()
         try:
             deliveries = await self._producer.put_many(records)
-        except InvalidRecord as error:
-            if isinstance(error.deliveries, Deliveries):
-                self._pending.append((first, error.deliveries))
-            raise NotWritten(first + error.index, _PLACE.sub("", error.details)) from None
-        self._pending.append((first, deliveries))
-        await self._settle(PENDING_BATCHES)
+        except BaseException as error:
+            buffered = getattr(error, "deliveries", None)  # also after Ctrl-C
+            if isinstance(buffered, Deliveries):
+                self._watch(first, buffered)
+            if isinstance(error, InvalidRecord):
+                raise NotWritten(first + error.index, _PLACE.sub("", error.details)) from None
+            raise
+        self._watch(first, deliveries)
 
     async def finish(self) -> None:
         """Wait until all records are settled.
@@ -69,12 +75,26 @@ class Writer:
             NotWritten: A record was not written.
         """
         await self._producer.flush()
-        await self._settle(0)
+        if self._pending:
+            await asyncio.wait(
+                self._pending
+            )  # unlike `gather`, it does not cancel them: they observe failures after Ctrl-C
+        self._raise_failure()
 
-    async def _settle(self, most: int) -> None:
-        """Remove batches that are settled, and wait until at most `most` are left."""
-        while self._pending and (len(self._pending) > most or self._pending[0][1].done):
-            first, deliveries = self._pending.popleft()
-            for number, result in enumerate(await deliveries, first):
-                if isinstance(result, ProduceError):
-                    raise NotWritten(number, result.details)
+    def _watch(self, first: int, deliveries: Deliveries) -> None:
+        task = asyncio.create_task(self._settle(first, deliveries))
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+
+    async def _settle(self, first: int, deliveries: Deliveries) -> None:
+        """Wait for records, and keep the failure with the lowest number."""
+        for number, result in enumerate(await deliveries, first):
+            if isinstance(result, ProduceError):
+                if self._failed is None or number < self._failed.number:
+                    self._failed = NotWritten(number, result.details)
+                break
+        self._space.release()
+
+    def _raise_failure(self) -> None:
+        if self._failed is not None:
+            raise self._failed

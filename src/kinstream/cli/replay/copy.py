@@ -49,12 +49,10 @@ async def replay(args: argparse.Namespace) -> int:
     stream = Stream.parse(args.stream)
     async with connect(args, stream) as client:
         shards = await all_shards(client, stream)
-        upper = await _bounds(client, stream, "--until", args.until or [Place("LATEST")], end=True)
-        lower = await _bounds(client, stream, "--from", args.start or [Place("TRIM_HORIZON")], end=False)
-        ranges = {name: (lower[name], upper[name]) for name in lower if name in upper and lower[name] < upper[name]}
         copied = Copied(filter_of(args))
         try:
             async with _sink(args, client, stream) as sink:
+                ranges = await _ranges(args, client, stream)
                 copied.begun = True
                 with Progress(stream.name) as progress:
                     await _copy(client, args.stream, shards, ranges, sink, copied, progress)
@@ -76,7 +74,7 @@ class Copied:
         test: The filter. None: all records are copied.
 
     Attributes:
-        begun: True once the target is open.
+        begun: True once the ranges to copy are known.
         read: Records that were read.
         records: Records that were written or buffered.
     """
@@ -153,9 +151,30 @@ async def _sink(args: argparse.Namespace, client: Client, stream: Stream) -> Asy
     elif args.to_file == "-":
         yield FileSink(stream.name, None)
     else:
-        file = await asyncio.to_thread(Path(args.to_file).open, "wb" if args.overwrite else "xb")
-        with file:
-            yield FileSink(stream.name, file)
+        path = Path(args.to_file)
+        with await asyncio.to_thread(path.open, "wb" if args.overwrite else "xb") as file:
+            try:
+                yield FileSink(stream.name, file)
+            except BaseException:
+                if not file.tell():
+                    await asyncio.to_thread(path.unlink)
+                raise
+
+
+async def _ranges(args: argparse.Namespace, client: Client, stream: Stream) -> dict[str, tuple[Position, Position]]:
+    """Return the first and the last position of each shard that has records to copy.
+
+    Raises:
+        ConfigError: The position `--until` of a shard is before its position `--from`.
+    """
+    upper = await _bounds(client, stream, "--until", args.until or [Place("LATEST")], end=True)
+    lower = await _bounds(client, stream, "--from", args.start or [Place("TRIM_HORIZON")], end=False)
+    found = {name: (lower[name], upper[name]) for name in lower if name in upper}
+    reversed_ranges = [name for name, (first, last) in found.items() if last < first]
+    if reversed_ranges and args.start and args.until and args.start[0].in_shard and args.until[0].in_shard:
+        name = reversed_ranges[0]
+        raise ConfigError(f"--until: {found[name][1]} is before --from, {found[name][0]}, in {name}")
+    return {name: (first, last) for name, (first, last) in found.items() if first < last}
 
 
 async def _bounds(

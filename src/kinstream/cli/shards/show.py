@@ -9,11 +9,13 @@ from kinstream.cli.printable import printable
 from kinstream.cli.shards.load import Load
 from kinstream.cli.shards.tree import Node, parents_of, tree
 from kinstream.cli.terminal import Colour, coloured
-from kinstream.cli.text_table import table
+from kinstream.cli.text_table import GAP, shortened, table
 from kinstream.record import Shard
 from kinstream.sharding.hashkey import MAX_HASH_KEY
 
 KIB = 1024
+SHORTEST_RANGE = 24
+"""Minimum columns of a terminal for the hash keys. They are left out in less."""
 HIGH, FULL = 0.5, 0.8
 """Shares of a shard's quota from which its load is shown in yellow and in red."""
 
@@ -51,9 +53,15 @@ def lines(
     if not shards:
         return
     nodes = tree(shards)
-    header = ["SHARD", "STATE", "KEYS", "FROM", *([] if loads is None else ["LOAD", "RECORDS/S", "KIB/S"]), "HASH KEYS"]
+    header = ["SHARD", "STATE", "KEYS", "FROM", *([] if loads is None else ["LOAD", "RECORDS/S", "KIB/S"])]
+    cells = [_row(node, loads) for node in nodes]
+    free = None if width is None else width - max(map(len, table(header, cells, None))) - len(GAP)
+    if free is None or free >= SHORTEST_RANGE:
+        header.append("HASH KEYS")
+        for node, of_shard in zip(nodes, cells, strict=True):
+            of_shard.append(_range(node.shard) if free is None else shortened(_range(node.shard), free))
     yield ""
-    first, *rows = table(header, [_row(node, loads) for node in nodes], width)
+    first, *rows = table(header, cells, width)
     yield first
     for node, row in zip(nodes, rows, strict=True):
         yield _in_colour(row, node.shard, None if loads is None else loads.get(node.shard.shard_id), colours)
@@ -61,12 +69,11 @@ def lines(
 
 def _row(node: Node, loads: Mapping[str, Load] | None) -> list[str]:
     shard = node.shard
-    low, high = shard.hash_key_range.starting_hash_key, shard.hash_key_range.ending_hash_key
     parents = ", ".join(_number(parent) for parent in parents_of(shard))
     row = [
         node.branch + shard.shard_id,
         "closed" if shard.closed else "open",
-        _share(low, high),
+        _share(shard),
         f"{'merge' if shard.adjacent_parent_shard_id else 'split'} of {parents}" if parents else "-",
     ]
     if loads is not None:
@@ -80,7 +87,7 @@ def _row(node: Node, loads: Mapping[str, Load] | None) -> list[str]:
                 f"{load.bytes_per_second / KIB:,.1f}",
             ]
         )
-    return [*row, f"{low}-{high}"]
+    return row
 
 
 def _in_colour(row: str, shard: Shard, load: Load | None, colours: bool) -> str:
@@ -91,8 +98,13 @@ def _in_colour(row: str, shard: Shard, load: Load | None, colours: bool) -> str:
     return row
 
 
-def _share(low: str, high: str) -> str:
-    """Return a range of hash keys as percentages of all."""
+def _range(shard: Shard) -> str:
+    return f"{shard.hash_key_range.starting_hash_key}-{shard.hash_key_range.ending_hash_key}"
+
+
+def _share(shard: Shard) -> str:
+    """Return the hash keys of a shard as percentages of all."""
+    low, high = shard.hash_key_range.starting_hash_key, shard.hash_key_range.ending_hash_key
     if not (low.isdecimal() and high.isdecimal()):
         return "?"
     return f"{100 * int(low) / MAX_HASH_KEY:.1f}-{100 * (int(high) + 1) / MAX_HASH_KEY:.1f} %"

@@ -14,12 +14,14 @@ from kinstream.cli.connect import connect
 from kinstream.cli.locate import positions_of
 from kinstream.cli.place import Place
 from kinstream.cli.printable import printable
+from kinstream.cli.records.line import Extras
 from kinstream.cli.records.output import RecordOutput, unless_reader_is_gone
 from kinstream.cli.stream_state import summary_of
 from kinstream.cli.tail.registered_name import PREFIX
-from kinstream.config import EnhancedFanOut, Polling
+from kinstream.config import EnhancedFanOut, ErrorPolicy, Polling
 from kinstream.consumer import Consumer, StartLike
 from kinstream.errors import KinesisError, NotFound
+from kinstream.record import ReceivedRecord
 
 LONGEST_IDLE = 1.0
 """Maximum seconds between two reads of a shard without new records, unless the rate is lower."""
@@ -32,10 +34,21 @@ async def tail(args: argparse.Namespace) -> int:
     async with connect(args, stream) as client:
         start = await _start(args, client, stream)
         async with _fetch(args, client, stream) as fetch:
-            consumer = Consumer(args.stream, start=start, until=args.until, fetch=fetch, client=client)
+            consumer = Consumer(
+                args.stream, start=start, until=args.until, fetch=fetch, errors=_shown(output), client=client
+            )
             async with consumer:
                 await unless_reader_is_gone(_write(consumer, output))
     return 0
+
+
+def _shown(output: RecordOutput) -> ErrorPolicy:
+    """Return the policy that shows an aggregate with a damaged index as it is, and continues after it."""
+
+    async def show(record: ReceivedRecord[bytes], error: Exception) -> None:
+        output.write(record.shard_id, [record], Extras(error=f"aggregate: {error}"))
+
+    return ErrorPolicy(max_attempts=1, then=show)
 
 
 async def _write(consumer: Consumer, output: RecordOutput) -> None:
