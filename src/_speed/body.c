@@ -42,10 +42,7 @@ static void keep(PyObject *bytes, Py_ssize_t capacity) {
     kept_bytes += capacity;
 }
 
-/* Changes the length of bytes that nothing else refers to; their memory stays. */
-static void set_length(PyObject *bytes, Py_ssize_t length) {
-    Py_SET_SIZE(bytes, length);
-    PyBytes_AS_STRING(bytes)[length] = 0;
+void forget_hash(PyObject *bytes) {
 #ifdef __GNUC__
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations" /* of the field, in its declaration only */
@@ -54,6 +51,13 @@ static void set_length(PyObject *bytes, Py_ssize_t length) {
 #ifdef __GNUC__
 #pragma GCC diagnostic pop
 #endif
+}
+
+/* Changes the length of bytes that nothing else refers to; their memory stays. */
+static void set_length(PyObject *bytes, Py_ssize_t length) {
+    Py_SET_SIZE(bytes, length);
+    PyBytes_AS_STRING(bytes)[length] = 0;
+    forget_hash(bytes);
 }
 
 int body_begin(struct writer *writer, Py_ssize_t expected) {

@@ -152,6 +152,9 @@ static inline void put_bytes(struct writer *writer, const char *bytes, Py_ssize_
 int body_begin(struct writer *writer, Py_ssize_t expected);
 PyObject *body_finish(struct writer *writer);
 
+/* Forgets the cached hash of bytes that change. Nothing else may refer to them. */
+void forget_hash(PyObject *bytes);
+
 /* --- Bytes that are being read ------------------------------------------------------------------------------------- */
 
 struct reader {
@@ -221,6 +224,7 @@ PyObject *admit_one(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *total_size(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *as_meant(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *fill(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *write_digests(PyObject *, PyObject *);
 PyObject *mark_written(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *first_unsettled(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *values(PyObject *, PyObject *);

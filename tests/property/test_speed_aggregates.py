@@ -70,7 +70,7 @@ def test_what_is_no_entry_is_left_to_the_twin() -> None:
 def test_the_same_aggregate_is_made(entries: list[Record], start: int, max_bytes: int, max_records: int) -> None:
     builder = Builder(max_bytes, max_records)
     count = builder.extend([(e.partition_key, e.explicit_hash_key, e.data) for e in entries], start)
-    assert FAST.fill(entries, start, max_bytes, max_records, 10) == (builder.finish(), count)
+    assert FAST.fill(entries, start, max_bytes, max_records, 10) == (builder.finish_with_blank_digest(), count)
 
 
 def aggregate(entries: list[Record]) -> bytes:

@@ -6,7 +6,9 @@ import hashlib
 from collections.abc import Sequence
 
 from kinstream.kpl.message import (
+    BLANK_DIGEST,
     DATA,
+    DIGEST_BYTES,
     EXPLICIT_HASH_KEY_INDEX,
     EXPLICIT_HASH_KEY_TABLE,
     FIXED_BYTES,
@@ -151,8 +153,17 @@ class Builder:
 
     def finish(self) -> bytes:
         """Return the aggregated record. The builder does not change: records can be added and `finish` called again."""
-        message = b"".join([*self._keys, *self._hash_keys, *self._records])
-        return b"".join((MAGIC, message, hashlib.md5(message, usedforsecurity=False).digest()))
+        return with_digest(self.finish_with_blank_digest())
+
+    def finish_with_blank_digest(self) -> bytes:
+        """Return the aggregated record with `BLANK_DIGEST` in place of its MD5."""
+        return b"".join([MAGIC, *self._keys, *self._hash_keys, *self._records, BLANK_DIGEST])
+
+
+def with_digest(data: bytes) -> bytes:
+    """Return an aggregated record with the MD5 of its message in place of its last 16 bytes."""
+    framed = data[:-DIGEST_BYTES]
+    return framed + hashlib.md5(memoryview(framed)[len(MAGIC) :], usedforsecurity=False).digest()
 
 
 def container_of_one(partition_key: str, explicit_hash_key: str | None, data: bytes) -> bytes:

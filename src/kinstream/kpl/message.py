@@ -27,6 +27,9 @@ MAGIC = b"\xf3\x89\x9a\xc2"
 DIGEST_BYTES = 16
 """Bytes of the MD5 of the message, at the end of an aggregated record."""
 
+BLANK_DIGEST = bytes(DIGEST_BYTES)
+"""Bytes in place of an MD5 that is not computed yet. No message with this MD5 is known."""
+
 FIXED_BYTES = len(MAGIC) + DIGEST_BYTES
 """Bytes of an aggregated record in addition to the message."""
 

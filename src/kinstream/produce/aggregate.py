@@ -6,7 +6,8 @@ record is not aggregated (awslabs/amazon-kinesis-producer, `aws/kinesis/core/kin
 
 from __future__ import annotations
 
-from kinstream.kpl.builder import Builder
+from kinstream.kpl.builder import Builder, with_digest
+from kinstream.kpl.message import BLANK_DIGEST
 from kinstream.produce.pending import Aggregate, Entry, PendingRecord
 from kinstream.sharding.hashkey import hash_key_bytes
 from kinstream.speed import accelerated
@@ -22,6 +23,8 @@ def pack(
     max_records: int,
 ) -> tuple[Entry, int]:
     """Pack the records at the front of a queue that fit in one Kinesis record. Return it, and the number of records.
+
+    The MD5 of an aggregate is blank until `write_digests`, which computes those of a whole request side by side.
 
     Args:
         waiting: The queue.
@@ -42,7 +45,7 @@ def pack(
 
 @accelerated(may_decline=True)
 def fill(waiting: list[PendingRecord], start: int, max_bytes: int, max_records: int, guess: int) -> tuple[bytes, int]:
-    """Return the aggregated record of the records that fit, and their number."""
+    """Return the aggregated record of the records that fit, with a blank MD5, and their number."""
     builder = Builder(max_bytes, max_records)
     end = start
     while end < len(waiting):
@@ -57,4 +60,12 @@ def fill(waiting: list[PendingRecord], start: int, max_bytes: int, max_records: 
         if added < len(chosen) or len(builder) == max_records:
             break
         guess = max(guess // 8, 8)
-    return builder.finish(), end - start
+    return builder.finish_with_blank_digest(), end - start
+
+
+@accelerated
+def write_digests(entries: list[Entry]) -> None:
+    """Write the MD5 of each aggregate that has a blank one."""
+    for entry in entries:
+        if entry.__class__ is Aggregate and entry.data.endswith(BLANK_DIGEST):
+            entry.data = with_digest(entry.data)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kinstream.config import Aggregation, Batching
 from kinstream.events import Event, RecordsAggregated, ShardLimitedByRecords, ShardPaced
-from kinstream.produce.aggregate import pack
+from kinstream.produce.aggregate import pack, write_digests
 from kinstream.produce.expire import NEVER
 from kinstream.produce.lane import Lane, count_records
 from kinstream.produce.order import join, may_join, of_different_keys
@@ -147,6 +147,9 @@ class Batcher:
                 schedule.touch(lane, now)
             if batch.entries:
                 batches.append(batch)
+        if schedule.aggregating:
+            for batch in batches:
+                write_digests(batch.entries)
         schedule.check_due()
         return batches
 

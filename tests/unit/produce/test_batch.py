@@ -7,6 +7,7 @@ from tests.unit.produce.shapes import Stages, delivery, lane, some
 
 from kinstream.config import Aggregation, Batching, RateLimits
 from kinstream.events import Event, RecordsAggregated, ShardPaced
+from kinstream.kpl.container import is_container
 from kinstream.produce.aggregate import pack
 from kinstream.produce.batch import Batch
 from kinstream.produce.bisection import parts_to_retry, samples_and_others
@@ -80,6 +81,15 @@ def test_full_aggregates_are_sent_in_a_full_request_and_other_records_linger() -
     assert all(isinstance(entry, Aggregate) and 4800 < entry.size <= 5000 for entry in batch.entries)
     assert len(batch.entries) == 2
     assert 0 < len(one) < 45
+
+
+def test_every_aggregate_of_every_request_has_its_md5() -> None:
+    of = stages(aggregating=True, linger=0, max_records=3)
+    touched(of, *(lane(f"s{number}", *some(400, 200)) for number in range(5)))
+    batches = of.batcher.ready(9, 0.0)
+    aggregates = [entry for batch in batches for entry in batch.entries]
+    assert len(batches) > 1 < len(batches[0].entries)
+    assert all(isinstance(entry, Aggregate) and is_container(entry.data) for entry in aggregates)
 
 
 def test_flushed_lanes_send_all_records_and_a_single_record_is_not_aggregated() -> None:

@@ -131,6 +131,7 @@ def test_inside_an_aggregate_a_payload_has_no_container_of_its_own() -> None:
     entry, taken = aggregate.pack(waiting, 0, 10, 51200, 1000)
     assert isinstance(entry, Aggregate)
     assert taken == 3
+    aggregate.write_digests([entry])
     assert unpack(entry.data) == [("outer", None, b"first"), ("outer", None, INNER), ("outer", None, b"last")]
 
 
