@@ -26,7 +26,11 @@ MIXED = [
 
 KCLPY = [("amazon_kclpy", "kinstream"), ("kinstream", "amazon_kclpy")]
 
-SEVERAL_STREAMS = [("java-3.5.1", "java-3.5.1"), *(pair for pair in MIXED if "kcl-rs" not in pair)]
+SEVERAL_STREAMS = [
+    ("java-2.7.2", "java-2.7.2"),
+    ("java-3.5.1", "java-3.5.1"),
+    *(pair for pair in MIXED if "kcl-rs" not in pair),
+]
 
 MIGRATIONS = [
     ("kcl-rs", "java-2.7.2"),

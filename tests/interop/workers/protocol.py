@@ -8,6 +8,7 @@ Each line on standard output has fields separated by tabs. The times are microse
 The id of a record is its data up to the first blank. A plain record has the subsequence number 0. The names of events:
 
     started, stopping, stopped       the worker as a whole
+    stopping-at-once, stop-failed    its orderly stop took too long or failed, and it stops without it
     initialized                      a shard is read from the position in the detail: "sequence number/subsequence number"
     checkpointed                     the position in the detail was stored
     checkpoint-refused, -failed      a checkpoint was not stored, for the reason in the detail

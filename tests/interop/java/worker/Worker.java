@@ -7,6 +7,9 @@ import java.nio.file.Path;
 import java.security.KeyStore;
 import java.security.cert.CertificateFactory;
 import java.time.Duration;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
 import javax.net.ssl.TrustManager;
 import javax.net.ssl.TrustManagerFactory;
 import software.amazon.awssdk.auth.credentials.AwsBasicCredentials;
@@ -32,6 +35,8 @@ import software.amazon.kinesis.retrieval.polling.PollingConfig;
 public final class Worker {
     private static final InitialPositionInStreamExtended TRIM_HORIZON =
             InitialPositionInStreamExtended.newInitialPosition(InitialPositionInStream.TRIM_HORIZON);
+
+    private static final long GRACEFUL_SECONDS = 30;
 
     private Worker() {}
 
@@ -139,13 +144,31 @@ public final class Worker {
         return config.retrievalSpecificConfig(polling);
     }
 
+    /**
+     * Shuts the scheduler down gracefully, or at once if that takes too long, as the samples of the KCL do.
+     *
+     * <p>The graceful shutdown of 2.7.2 waits for each lease that the worker holds. It never ends if one of them is of a shard
+     * that has ended and whose lease is not deleted yet, because the consumer of that shard takes no notification any more.
+     */
+    private static void shutDown(Scheduler scheduler, Log log) {
+        try {
+            scheduler.startGracefulShutdown().get(GRACEFUL_SECONDS, TimeUnit.SECONDS);
+        } catch (TimeoutException late) {
+            log.event("stopping-at-once", "", "");
+            scheduler.shutdown();
+        } catch (ExecutionException | InterruptedException failed) {
+            log.event("stop-failed", "", String.valueOf(failed));
+            scheduler.shutdown();
+        }
+    }
+
     /** Shuts the scheduler down at the line "stop", and ends the process at once if the driver is gone. */
     private static void stop(Scheduler scheduler, Log log) {
         try (BufferedReader commands = new BufferedReader(new InputStreamReader(System.in))) {
             for (String line = commands.readLine(); line != null; line = commands.readLine()) {
                 if (line.equals("stop")) {
                     log.event("stopping", "", "");
-                    scheduler.startGracefulShutdown();
+                    new Thread(() -> shutDown(scheduler, log), "shutdown").start();
                 }
             }
         } catch (java.io.IOException closed) {
