@@ -308,6 +308,7 @@ def dms_change(data: bytes, *, before_field: str = "before-image") -> DmsChange:
 
     Raises:
         UnwrapError: It is not such a record.
+        ConfigError: `before_field` is invalid.
 
     Example:
         >>> from kinstream.unwrap import dms_change
@@ -316,6 +317,8 @@ def dms_change(data: bytes, *, before_field: str = "before-image") -> DmsChange:
         >>> change.operation, change.table, change.data
         ('insert', 'orders', {'id': 7})
     """
+    if not isinstance(before_field, str) or not before_field:
+        raise ConfigError(f"before_field={before_field!r}: must be text of at least 1 character")
     document = _object(_bytes(data))
     metadata = _member(document, "metadata")
     if metadata is None:
@@ -496,7 +499,10 @@ def _zstd() -> Any:
 def _bytes(data: Any) -> bytes:
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise UnwrapError(f"data: must be bytes, not {type(data).__name__}")
-    return bytes(data)
+    try:
+        return bytes(data)
+    except ValueError:
+        raise UnwrapError("data: is a memoryview that was released") from None
 
 
 def _object(data: bytes) -> dict[str, Any]:

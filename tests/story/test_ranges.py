@@ -275,6 +275,8 @@ def test_closed_shard_is_read_to_its_end_and_the_end_of_an_open_one_is_refused(p
     put(place, b"0")
     with pytest.raises(ConfigError, match=rf"^upto='SHARD_END': the shard {SHARD} is open"):
         read(place, after=TRIM_HORIZON, upto=SHARD_END)
+    with pytest.raises(ConfigError, match=rf"^upto='SHARD_END': the shard {SHARD} is open"):
+        read(place, after=SHARD_END, upto=SHARD_END)
     split(place, SHARD)
     put(place, b"child")
     assert read(place, after=TRIM_HORIZON, upto="SHARD_END") == [b"0"]

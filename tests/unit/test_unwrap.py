@@ -329,6 +329,12 @@ def test_field_of_the_row_before_is_configurable_and_optional() -> None:
     assert dms_change(encoded(renamed), before_field="previous").before == {"id": 41}
 
 
+@pytest.mark.parametrize("field", [None, "", 5, ["before-image"]])
+def test_invalid_name_of_the_field_of_the_row_before_is_refused(field: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^before_field=.*: must be text of at least 1 character$"):
+        dms_change(encoded(DMS), before_field=field)
+
+
 def test_change_of_a_table_by_dms() -> None:
     change = dms_change(encoded(DMS_CONTROL))
     assert (change.operation, change.table, change.data) == ("create-table", "foo", None)
@@ -501,6 +507,14 @@ def test_data_that_is_not_bytes_is_refused(function: Callable[[Any], Any], data:
     assert isinstance(raised.value, ValueError)
     assert raised.value.type is ErrorType.UNEXPECTED_RESPONSE
     assert raised.value.__cause__ is None
+
+
+@pytest.mark.parametrize("function", ALL)
+def test_released_memoryview_is_refused(function: Callable[[Any], Any]) -> None:
+    data = memoryview(b"{}")
+    data.release()
+    with pytest.raises(UnwrapError, match=r"^data: is a memoryview that was released$"):
+        function(data)
 
 
 def test_payloads_are_not_in_a_repr() -> None:

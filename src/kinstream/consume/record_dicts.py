@@ -64,8 +64,7 @@ def _expanded(records: Iterable[Any], *, is_boto3: bool) -> Iterator[dict[str, A
             name: _member(kinesis, name, f"{place}.kinesis")
             for name in ("kinesisSchemaVersion", "sequenceNumber", "approximateArrivalTimestamp")
         }
-        if "recordId" in kinesis:
-            common["recordId"] = kinesis["recordId"]
+        record_id = {"recordId": kinesis["recordId"]} if "recordId" in kinesis else {}
         around = {name: value for name, value in record.items() if name not in ("kinesis", "data")}
         for number, (key, hash_key, data) in enumerate(found):
             content = {
@@ -75,7 +74,7 @@ def _expanded(records: Iterable[Any], *, is_boto3: bool) -> Iterator[dict[str, A
                 "aggregated": True,
                 "data": base64.b64encode(data),
             }
-            yield {"kinesis": {**common, **content}, **around}
+            yield {"kinesis": {**common, **content, **record_id}, **around}
 
 
 def _lambda_form(record: Mapping[str, Any], place: str, *, is_boto3: bool) -> Mapping[str, Any]:

@@ -62,17 +62,19 @@ class RangeReader:
             ConsumeError: The shard cannot be read, or ends before the upper bound.
             KinesisError: The shards could not be listed.
         """
-        if self._bounds.empty:
+        if self._bounds.empty and not self._bounds.upto.ended:
             return
         try:
             shard = await self._shards.find(self._shard_id)
         except LookupError:
             raise self._failed("the stream has no shard with this id") from None
+        if self._bounds.upto.ended and shard is not None and not shard.closed:
+            raise ConfigError(f"upto='SHARD_END': the shard {self._shard_id} is open: its end is not known yet")
+        if self._bounds.empty:
+            return
         if shard is None:
             self._expired("the shard has expired with all its records")
             return
-        if self._bounds.upto.ended and not shard.closed:
-            raise ConfigError(f"upto='SHARD_END': the shard {self._shard_id} is open: its end is not known yet")
         try:
             async with aclosing(self._read(shard)) as batches:
                 async for batch in batches:
