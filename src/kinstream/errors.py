@@ -368,6 +368,7 @@ STREAM_ADVICE: dict[str, str] = {
     "AccessDeniedException": "grant the caller this action on the stream",
     "ExpiredIteratorException": "request a new iterator with AFTER_SEQUENCE_NUMBER; an iterator is valid for 5 minutes",
     "ResourceNotFoundException": "check the stream's name, region and account",
+    "UnknownOperationException": "check the name of the operation, which begins with a capital letter, such as ListStreams",
     "ProvisionedThroughputExceededException": "reduce the rate, or add shards",
     "KMSAccessDeniedException": "grant the caller the use of the stream's KMS key",
 }

@@ -432,6 +432,15 @@ async def test_error_of_the_first_listing_is_raised_as_it_is() -> None:
         await reader.close()
 
 
+async def test_invalid_iterator_ends_the_reading_with_the_cause_that_the_stream_was_created_again(
+    stream: River,
+) -> None:
+    stream.server.every("GetRecords").fail("InvalidArgumentException", "Invalid ShardIterator.")
+    async with consumer(stream, ErrorPolicy()) as reader:
+        with pytest.raises(ConsumeError, match=r"Invalid ShardIterator.*deleted and created again"):
+            await reader.run(print)
+
+
 async def ends_by(stream: River, shape: Any, handle: Any, store: MemoryLeaseStore, **options: Any) -> BaseException:
     """Return the error that `run` raises if a handler does not return as it should."""
     concurrency, of = shape

@@ -206,6 +206,7 @@ def test_application_whose_shards_no_worker_reads_is_a_problem(
     arguments = ("events", "--application", "billing", "--sqlite", str(path))
     (problem,) = of(findings(commands, *arguments, status=1), "lag", "problem")
     assert "no worker reads 1 of 1 shards" in problem["found"]
+    assert problem["todo"].endswith(f"kinstream leases billing --sqlite {path}")
     missing = findings(commands, "events", "--application", "other", "--sqlite", str(path), status=1)
     assert "'other'" in of(missing, "lag", "problem")[0]["found"]
 

@@ -17,7 +17,7 @@ import pytest
 from tests.doubles.leases import store_leases, stored_leases
 from tests.doubles.streams import Place, create, split
 
-from kinstream import HashKeyRange, Position, SQLiteLeaseStore, blocking
+from kinstream import ConfigError, HashKeyRange, Position, SQLiteLeaseStore, blocking
 from kinstream.consume.fetch.position import SHARD_END, TRIM_HORIZON
 from kinstream.consume.lease.lease import Lease
 from kinstream.consume.lease.lease_store import SEVERAL_STREAMS
@@ -81,6 +81,11 @@ class Stand:
             response = client.call("PutRecord", params)
             assert response["ShardId"] == shard_id
             return str(response["SequenceNumber"])
+
+    def put_any(self, data: bytes) -> None:
+        """Put a record into any shard."""
+        with blocking.Client(**self.place.options) as client:
+            client.call("PutRecord", {"StreamName": "events", "Data": data, "PartitionKey": "k"})
 
     def data_from(self, position: Position, shard_id: str) -> list[bytes]:
         """Return the records that a worker reads from a checkpoint on."""
@@ -303,7 +308,7 @@ def test_shard_that_cannot_be_measured_is_an_alarm(stand: Stand) -> None:
     assert alarm.returncode == 1
     assert alarm.stderr.splitlines() == [
         f"kinstream lag: {S0}: the checkpoint is not of this stream",
-        "kinstream lag: shardId-000000000009: the shard has expired",
+        "kinstream lag: shardId-000000000009: the shard has expired, or the stream was created again",
     ]
     assert "reading has not begun (LATEST)" in alarm.stdout
 
@@ -330,6 +335,40 @@ def test_wrong_file_or_name_is_one_line_and_status_1(
     assert problem in shown.stderr
     assert shown.stderr.count("\n") == 1
     assert stand.path.exists() is (content is not None)
+
+
+@pytest.mark.parametrize("command", [("leases",), ("lag", "--stream", "events")], ids=["leases", "lag"])
+def test_table_that_cannot_be_reached_is_one_line_with_the_option_for_a_file(
+    stand: Stand, command: tuple[str, ...]
+) -> None:
+    name, *options = command
+    refused = stand.run(name, "billing", *options, "--dynamodb-endpoint-url", "http://127.0.0.1:1")
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
+    assert "no connection to http://127.0.0.1:1" in refused.stderr
+    assert "add --sqlite FILE" in refused.stderr
+
+
+def test_application_of_a_stream_that_was_created_again_after_a_split_is_refused_until_its_leases_are_reset(
+    stand: Stand,
+) -> None:
+    split(stand.place, S0, str(2**126))
+    for shard_id in (S1, S2, S3):
+        stand.put(shard_id, b"former")
+    assert stand.consumed() == [b"former"] * 3
+    with blocking.Client(**stand.place.options) as client:
+        client.call("DeleteStream", {"StreamName": "events"})
+        while "events" in client.call("ListStreams", {})["StreamNames"]:
+            pass
+    create(stand.place, 1)
+    stand.put_any(b"new")
+    with pytest.raises(ConfigError, match="deleted and created again") as refused:
+        stand.consumed()
+    assert "kinstream leases reset" in refused.value.details
+    assert "the shard has expired, or the stream was created again" in stand.lag().stdout
+    reset = ("reset", "billing", "--stream", "events", "--to", "TRIM_HORIZON", "--failover", "1", "--yes")
+    assert "use --force if it was deleted and created again" in stand.leases(*reset).stderr
+    assert stand.leases(*reset, "--force").returncode == 0
+    assert stand.consumed() == [b"new"]
 
 
 def test_application_with_several_streams_in_a_file_needs_the_stream(stand: Stand) -> None:

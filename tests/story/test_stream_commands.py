@@ -108,3 +108,10 @@ def test_refused_connection_is_named_with_the_endpoint(commands: Commands) -> No
     ended = commands.run("streams", "--endpoint-url", "http://127.0.0.1:1")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith("kinstream streams: ListStreams: no connection to http://127.0.0.1:1: ")
+
+
+def test_unknown_host_is_named_with_the_region_as_a_possible_cause(commands: Commands) -> None:
+    ended = commands.run("streams", "--endpoint-url", "https://kinesis.us-est-1.invalid")
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1)
+    assert "no connection to https://kinesis.us-est-1.invalid: " in ended.stderr
+    assert "check the region, the endpoint, the network and the proxy" in ended.stderr

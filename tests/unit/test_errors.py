@@ -107,6 +107,8 @@ def test_details_say_what_to_do() -> None:
         "PutRecords: ResourceNotFoundException: Stream a not found (check the stream's name, region and account)"
     )
     assert service_error("PutRecords", 502, "", "").details == "PutRecords: HTTP 502"
+    unknown = service_error("list_streams", 400, "UnknownOperationException", "")
+    assert "check the name of the operation, which begins with a capital letter" in unknown.details
 
 
 def test_body_of_the_response_is_not_in_repr_or_str() -> None:

@@ -435,7 +435,7 @@ class ServiceClient(ForAsyncio):
                 setting = Setting.of_environment() if self._explicit else await self._chain.setting()
                 region = self.region or setting.region
                 if region is None:
-                    raise ConfigError("no region: pass region=, set AWS_REGION, or set the profile's region")
+                    raise ConfigError("no region: pass region= (--region), set AWS_REGION, or set the profile's region")
                 endpoint_url = self._endpoint_url
                 if endpoint_url is None and setting.endpoint_url is not None:
                     endpoint_url = check_endpoint_url(

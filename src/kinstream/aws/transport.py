@@ -76,7 +76,9 @@ _WITHIN_RESPONSE = "error decoding response body"
 _BAD_CERTIFICATE = "invalid peer certificate"
 _UNKNOWN_AUTHORITY = "UnknownIssuer"
 _NO_TLS = "InvalidContentType"
+_UNKNOWN_HOST = "dns error"
 _CHECK = "check the endpoint, the network and the proxy"
+_CHECK_HOST = "check the region, the endpoint, the network and the proxy"
 
 EXIT_PAUSE = 0.02
 """Seconds that interpreter shutdown waits for pyreqwest's threads. A thread that has just delivered a response must still return
@@ -567,8 +569,11 @@ def _before_response(error: PyreqwestError, url: str, *, heard: bool) -> Transpo
         refused.retry_safe = False
         return refused
     if not _NOT_CONNECTED.isdisjoint(causes):
-        advice = f"the port does not use TLS ({reason}), so use http:// or another port" if _NO_TLS in reason else ""
-        return ConnectionFailed(f"no connection to {_shown(url)}: {advice or f'{reason}; {_CHECK}'}", sent=False)
+        if _NO_TLS in reason:
+            advice = f"the port does not use TLS ({reason}), so use http:// or another port"
+        else:
+            advice = f"{reason}; {_CHECK_HOST if _UNKNOWN_HOST in causes else _CHECK}"
+        return ConnectionFailed(f"no connection to {_shown(url)}: {advice}", sent=False)
     if _WITHIN_RESPONSE in causes:  # the first bytes of the body arrive with the headers
         return ConnectionLost(f"the connection broke within the response: {reason}", sent=True)
     # A port that expects TLS closes the connection, or sends an alert, which is not HTTP.

@@ -309,7 +309,7 @@ class Reporter:
     def _expired(self, event: RecordsExpired) -> None:
         lost, why = "may have been lost", "the record there has expired"
         if event.certain:
-            lost, why = "were lost", "the shard has expired before all of it was read"
+            lost, why = "were lost", "the shard has expired before all of it was read, or the stream was created again"
         _log.warning(
             "%s: %s: records after the checkpoint %s %s: %s; reading resumes at %s",
             self._name, event.shard_id, _place(event.checkpoint), lost, why, _place(event.resumed_at),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
@@ -217,11 +218,17 @@ async def _lag(place: _Place, facts: StreamFacts | None, age: float | None) -> l
         return findings or [unchecked(Check.LAG, "no application was named", "Add --application NAME")]
     options = argparse.Namespace(**{**vars(args), "region": place.region})
     try:
-        return [*findings, *judge_lag(await lag_report(options))]
+        return [*findings, *judge_lag(await lag_report(options), _store_options(args))]
     except KinesisError as error:
         found = f"application {args.application}: the lag cannot be measured: {error.details}"
         todo = "Check the name, and name its lease table with --table or its file with --sqlite"
         return [*findings, Finding(Check.LAG, Severity.PROBLEM, found, todo)]
+
+
+def _store_options(args: argparse.Namespace) -> str:
+    """Return the options of the command that select the leases, as a shell reads them."""
+    chosen = {"--sqlite": args.sqlite, "--table": args.table}
+    return "".join(f" {option} {shlex.quote(value)}" for option, value in chosen.items() if value is not None)
 
 
 async def _permissions(

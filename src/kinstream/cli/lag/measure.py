@@ -106,7 +106,9 @@ async def _measured(client: Client, stream: Stream, shard: ShardLag, lease: Leas
         )
         page = await client.send(requests.get_records(client.codec, stream, iterator, PAGE))
     except NotFound:
-        return msgspec.structs.replace(shard, problem="the shard has expired", records_expired=True)
+        return msgspec.structs.replace(
+            shard, problem="the shard has expired, or the stream was created again", records_expired=True
+        )
     except InvalidArgument:
         return msgspec.structs.replace(shard, problem="the checkpoint is not of this stream")
     now = client.service_time()

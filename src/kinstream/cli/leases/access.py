@@ -17,7 +17,7 @@ from kinstream.consume.lease.dynamodb_lease_store import DynamoDBLeaseStore
 from kinstream.consume.lease.kcl_tables import KEY
 from kinstream.consume.lease.lease_store import SEVERAL_STREAMS, LeaseTable
 from kinstream.consume.lease.sqlite_lease_store import SQLiteLeaseStore, applications
-from kinstream.errors import ConfigError
+from kinstream.errors import ConfigError, KinesisError
 
 SCAN_INTERVAL = 1.0
 """Seconds between two listings of a table that is observed. A listing costs one read unit for each 8 KB."""
@@ -45,8 +45,7 @@ async def lease_table(args: argparse.Namespace) -> AsyncIterator[OpenTable]:
         args: Arguments of the command: `application`, `table`, `sqlite`, `stream`, and those of `add_aws`.
 
     Raises:
-        ConfigError: It does not exist, or is not a lease table.
-        KinesisError: DynamoDB cannot be reached, or refuses the access.
+        ConfigError: It does not exist, is not a lease table, or DynamoDB cannot be reached or refuses the access.
     """
     opened = await (_dynamodb(args) if args.sqlite is None else _sqlite(args))
     try:
@@ -91,8 +90,13 @@ async def observe_table(
 async def _dynamodb(args: argparse.Namespace) -> OpenTable:
     name = args.application if args.table is None else args.table
     url = args.dynamodb_endpoint_url
-    async with DynamoDBClient(region=args.region, profile=args.profile, endpoint_url=url) as client:
-        found = await client.send(describe_table(name))
+    try:
+        async with DynamoDBClient(region=args.region, profile=args.profile, endpoint_url=url) as client:
+            found = await client.send(describe_table(name))
+    except KinesisError as error:
+        raise ConfigError(
+            f"{error.details}. If the leases are in the file of a SQLiteLeaseStore, add --sqlite FILE"
+        ) from error
     if found.key != (KEY,):
         raise ConfigError(
             f"table {name!r}: is not a lease table. Its key is {', '.join(found.key)}, and that of a lease table is {KEY}."

@@ -165,7 +165,8 @@ def _differences(stream: StreamReport) -> Iterator[str]:
     if stream.without_lease:
         yield f"SHARDS WITHOUT A LEASE: {few(stream.without_lease)}"
     if stream.without_shard:
-        yield f"LEASES WITHOUT A SHARD (their records expired before they were read): {few(_ids(stream, stream.without_shard))}"
+        why = "they expired before they were read, or the stream was created again"
+        yield f"LEASES WITHOUT A SHARD ({why}): {few(_ids(stream, stream.without_shard))}"
     if stream.unknown_checkpoints:
         yield (
             f"CHECKPOINTS THAT ARE NOT OF THIS STREAM (was it created again?): {few(_ids(stream, stream.unknown_checkpoints))}"

@@ -113,7 +113,8 @@ class FailurePolicy:
             first = records[0]
             raise ConsumeError(
                 f"{shard_id}: the record with sequence number {first.sequence_number} could not be handled in"
-                f" {attempts} {'attempt' if attempts == 1 else 'attempts'} ({type(error).__name__}); the shard stops before it",
+                f" {attempts} {'attempt' if attempts == 1 else 'attempts'} ({type(error).__name__}); the shard stops before it"
+                " (ErrorPolicy has other actions)",
                 shard_id=shard_id,
             ) from error
         if then != "skip":

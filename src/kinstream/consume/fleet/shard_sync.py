@@ -215,7 +215,7 @@ def deletable(leases: Mapping[str, Lease], listed: Mapping[str, set[str]] | None
 
 
 def expired_unread(leases: Mapping[str, Lease], shards: list[Shard], stream: str | None = None) -> list[Lease]:
-    """Return the unfinished leases of shards that the stream no longer has: their records expired before they were read.
+    """Return the unfinished leases of shards that the stream does not have: they expired unread, or the stream was created again.
 
     Args:
         leases: All leases by key.
@@ -233,7 +233,9 @@ def expired_unread(leases: Mapping[str, Lease], shards: list[Shard], stream: str
 def recreated(leases: Mapping[str, Lease], shards: list[Shard], stream: str | None = None) -> list[Lease]:
     """Return the leases with checkpoints that cannot be of this stream: a stream was deleted and created again under its name.
 
-    A checkpoint must not be before its shard's first sequence number, nor after its last one.
+    A checkpoint must not be before its shard's first sequence number, nor after its last one. Shard ids and sequence numbers
+    increase with time: a shard that is newer than all listed ones, as after a split that the listing does not have yet, has no
+    sequence number from before all of them.
 
     Args:
         leases: All leases by key.
@@ -241,7 +243,15 @@ def recreated(leases: Mapping[str, Lease], shards: list[Shard], stream: str | No
         stream: Identifier of the stream, if one application reads several streams.
     """
     ranges = {shard.shard_id: shard.sequence_number_range for shard in shards}
-    return [lease for lease in leases.values() if lease.stream == stream and _lies_in(ranges, lease) is False]
+    newest = max(ranges, default=None)
+    first = min((int(numbers.starting_sequence_number) for numbers in ranges.values()), default=0)
+
+    def is_foreign(lease: Lease) -> bool:
+        if newest is None or lease.shard_id <= newest:
+            return _lies_in(ranges, lease) is False
+        return lease.checkpoint.is_number and int(lease.checkpoint.sequence_number) < first
+
+    return [lease for lease in leases.values() if lease.stream == stream and is_foreign(lease)]
 
 
 def misnamed(leases: Mapping[str, Lease], shards: list[Shard], stream: str | None) -> list[Lease]:

@@ -83,8 +83,9 @@ class Upkeep:
         if recreated:
             lease = recreated[0]
             raise ConfigError(
-                f"lease {lease.key!r}: its checkpoint, {lease.checkpoint}, is not a position in this shard: the stream was"
-                " deleted and created again under the same name. Use another application name, or delete the leases"
+                f"lease {lease.key!r}: its checkpoint, {lease.checkpoint}, is not a position in this stream, which was"
+                " deleted and created again under the same name. Use another application name, or reset the leases:"
+                " kinstream leases reset APPLICATION --stream NAME --to TRIM_HORIZON --force"
             )
 
     async def create_missing(self, listing: ShardListing) -> None:

@@ -36,7 +36,7 @@ from kinstream.consume.shard.progress import Progress
 from kinstream.consume.shard.receive import Receiver
 from kinstream.consume.shard.until import Until
 from kinstream.consume.stop import sleep_unless
-from kinstream.errors import ConsumeError, KinesisError, LeaseLost, NotFound, UsageError
+from kinstream.errors import ConsumeError, InvalidArgument, KinesisError, LeaseLost, NotFound, UsageError
 from kinstream.events import (
     CheckpointFailed,
     ShardAssigned,
@@ -254,6 +254,8 @@ class ShardReader:
             return  # the failure of a handler whose record belongs to another worker now
         if not isinstance(error, ConsumeError):
             why = error.details if isinstance(error, KinesisError) else f"{type(error).__name__}: {error}"
+            if isinstance(error, InvalidArgument) and error.operation == "GetRecords":
+                why += " (a shard iterator becomes invalid if the stream is deleted and created again)"
             cause, error = error, ConsumeError(f"{self.shard_id}: reading failed: {why}", shard_id=self.shard_id)
             error.__cause__ = cause
         if not self.state.final:

@@ -122,7 +122,7 @@ def test_differences_from_the_stream_are_shown() -> None:
         f"""\
 Stream orders: 2 open and 1 closed shards.
   SHARDS WITHOUT A LEASE: {shard_id(2)}
-  LEASES WITHOUT A SHARD (their records expired before they were read): {shard_id(7)}
+  LEASES WITHOUT A SHARD (they expired before they were read, or the stream was created again): {shard_id(7)}
   CHECKPOINTS THAT ARE NOT OF THIS STREAM (was it created again?): {shard_id(1)}
   HASH KEYS WITHOUT AN UNFINISHED LEASE: 0 to {LOW.ending_hash_key}"""
         in shown

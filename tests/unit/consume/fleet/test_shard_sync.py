@@ -177,10 +177,19 @@ def test_unfinished_lease_of_a_shard_that_is_gone_has_expired() -> None:
 def test_checkpoint_outside_of_its_shard_shows_that_the_stream_was_recreated() -> None:
     early, late = Lease("a", checkpoint=Position.after("99")), Lease("b", checkpoint=Position.at("200"))
     good = [Lease("c", checkpoint=Position.at("100")), Lease("d", checkpoint=Position.after("199")), Lease("e")]
-    gone = Lease("f", checkpoint=Position.at("1"))
+    expired = Lease("A", checkpoint=Position.at("1"))
     shards = [shard(name, closed=name in "bd") for name in "abcde"]
-    assert recreated(leases(early, late, *good, gone), shards) == [early, late]
+    assert recreated(leases(early, late, *good, expired), shards) == [early, late]
     assert recreated(leases(early), shards, "s") == []
+
+
+def test_checkpoint_before_the_stream_in_a_shard_newer_than_all_shows_that_the_stream_was_recreated() -> None:
+    shards = [shard("a", first=100), shard("b", first=101)]
+    former, child = Lease("c", checkpoint=Position.after("99")), Lease("c", checkpoint=Position.at("100"))
+    assert recreated(leases(former), shards) == [former]
+    assert recreated(leases(child), shards) == []
+    assert recreated(leases(Lease("c"), Lease("d", checkpoint=SHARD_END)), shards) == []
+    assert recreated(leases(former), []) == []
 
 
 def test_leases_of_this_stream_under_another_time_of_creation_are_found() -> None:

@@ -12,8 +12,13 @@ SOON, NEAR = 0.5, 0.1
 """Shares of the retention: the time left for unread records from which the expiry is a warning, and a problem."""
 
 
-def judge_lag(report: LagReport) -> list[Finding]:
-    """Return the findings about the lag of an application."""
+def judge_lag(report: LagReport, store: str = "") -> list[Finding]:
+    """Return the findings about the lag of an application.
+
+    Args:
+        report: Its lag.
+        store: Options that select its leases, such as " --sqlite leases.db". Empty: the table with its name.
+    """
     name = f"application {report.application}"
     details = {
         "application": report.application,
@@ -27,13 +32,16 @@ def judge_lag(report: LagReport) -> list[Finding]:
     expired = [shard.shard_id for shard in report.shards if shard.records_expired]
     if expired:
         found = f"{name}: records may have expired unread in {listed(expired)}"
-        todo = "Raise the retention, and find the time since which no worker has read the shards"
+        todo = (
+            "If the stream was deleted and created again, reset the leases (kinstream leases reset). Otherwise raise the"
+            " retention, and find the time since which no worker has read the shards"
+        )
         findings.append(Finding(Check.LAG, Severity.PROBLEM, found, todo, {**details, "shardIds": expired}))
     findings.append(_judge_time(report, name, details))
     if report.without_owner:
         found = f"{name}: no worker reads {report.without_owner:,} of {len(report.shards):,} shards"
         severity = Severity.PROBLEM if report.without_owner == len(report.shards) else Severity.WARNING
-        todo = f"Check that its workers run: kinstream leases {report.application}"
+        todo = f"Check that its workers run: kinstream leases {report.application}{store}"
         findings.append(Finding(Check.LAG, severity, found, todo, details))
     unknown = [
         f"{shard.shard_id} ({shard.problem})"
@@ -42,7 +50,7 @@ def judge_lag(report: LagReport) -> list[Finding]:
     ]
     if unknown:
         found = f"{name}: the lag is unknown in {listed(unknown)}"
-        todo = f"See its leases: kinstream leases {report.application} --stream {report.stream}"
+        todo = f"See its leases: kinstream leases {report.application} --stream {report.stream}{store}"
         findings.append(Finding(Check.LAG, Severity.WARNING, found, todo, details))
     return findings
 
