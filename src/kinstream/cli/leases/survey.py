@@ -170,8 +170,8 @@ class StreamReport(msgspec.Struct, frozen=True):
         open_shards: Number of open shards. None: not compared.
         closed_shards: Number of closed shards that the stream still lists. None: not compared.
         without_lease: Shards that should have a lease and have none.
-        without_shard: Unfinished leases of shards that the stream does not have: they expired before they were read, or the stream
-            was created again.
+        without_shard: Unfinished leases of shards that the stream does not have: they expired before they were read, or the
+            stream was created again.
         unknown_checkpoints: Leases whose checkpoints cannot be of this stream.
         holes: Ranges of hash keys that no unfinished lease covers.
         deletable: Finished leases that no worker needs.
