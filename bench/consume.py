@@ -62,7 +62,7 @@ from tests.contract.servers.processes import running
 
 PAGE = 500
 PUSHED_SIZE = 1024
-PUSHED_MEGABYTES = 160
+PUSHED_MEGABYTES = 300
 _TRANSPORTS = ("-e", str(BENCH.parent), "uvloop", "aiohttp", "awscrt", "httpx[http2]")
 TRANSPORTS = [
     (Peer(name, "fan_out.py", _TRANSPORTS, "transports"), way)
