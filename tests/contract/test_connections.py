@@ -1,12 +1,14 @@
-"""Connections of our server without the application: workarounds for the TLS of asyncio."""
+"""Connections of our server without the application: workarounds for the TLS of asyncio, and the stop."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import ssl
 from typing import Any
 
+import pytest
 import trustme
 
 from kinstream.local.http.connections import Connections, Listener
@@ -45,3 +47,38 @@ async def test_tls_connection_that_was_closed_twice_can_be_aborted() -> None:
         async with Connections(app, [Listener(bound, tls)], Limits()):
             assert await asyncio.to_thread(ask, bound.getsockname()[1]) == b""
     assert said == [True], "the connection has not ended"
+
+
+@pytest.mark.parametrize("connects_first", [True, False], ids=["before the stop", "after the stop"])
+async def test_a_connection_that_arrives_while_the_server_stops_is_closed(connects_first: bool) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("no request was sent")
+
+    loop = asyncio.get_running_loop()
+    left, right = socket.socketpair()
+    with left, right, socket.create_server(("127.0.0.1", 0)) as bound:
+        connections = Connections(app, [Listener(bound)], Limits())
+        await connections.__aenter__()
+        for _ in range(3):
+            await asyncio.sleep(0)  # it waits for a connection
+        stopped: asyncio.Future[asyncio.Task[None]] = loop.create_future()
+
+        def stop() -> None:
+            loop.remove_reader(left)
+            stopped.set_result(loop.create_task(connections.__aexit__(None, None, None)))
+
+        loop.add_reader(left, stop)
+
+        # Both are noticed in one iteration of the event loop, in the order of their arrival.
+        def connect() -> socket.socket:
+            return socket.create_connection(bound.getsockname(), timeout=10)
+
+        if connects_first:
+            client = connect()
+            right.send(b"x")
+        else:
+            right.send(b"x")
+            client = connect()
+        with client:
+            await (await stopped)
+    gc.collect()  # an accepted socket that is still open fails the test with a ResourceWarning

@@ -138,7 +138,7 @@ class Connections:
         while True:
             await self._slots.acquire()
             try:
-                accepted, _ = await loop.sock_accept(listener.bound)
+                accepted = await _accepted(listener.bound)
             except ConnectionError:
                 self._slots.release()  # the client left before it was accepted
                 continue
@@ -508,6 +508,36 @@ class _Inbox:
         """Accept no more messages."""
         self._closed = True
         self._has_space.set()
+
+
+async def _accepted(bound: socket.socket) -> socket.socket:
+    """Accept a connection.
+
+    A cancellation of `loop.sock_accept` at the moment of a connection would leave the accepted socket open.
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            accepted, _ = bound.accept()
+        except (BlockingIOError, InterruptedError):
+            readable = loop.create_future()
+            try:
+                loop.add_reader(bound, _settle, readable)
+            except NotImplementedError:  # the event loop of Windows
+                accepted, _ = await loop.sock_accept(bound)
+                return accepted
+            try:
+                await readable
+            finally:
+                loop.remove_reader(bound)
+        else:
+            accepted.setblocking(False)
+            return accepted
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _close_once(writer: asyncio.StreamWriter) -> None:
