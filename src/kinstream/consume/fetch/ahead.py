@@ -14,6 +14,10 @@ from kinstream.record import Shard
 FIRST_PAGE_BYTES, GUESS_DECAY = 1 << 20, 0.9
 """Minimum assumed bytes of a shard's first page before it arrives, and the decay of the assumption after each smaller page."""
 
+TURN_BYTES = 1 << 20
+"""Bytes of pages after which other tasks have a turn, even if more pages have arrived. The application then handles pages while
+they are in the processor's caches."""
+
 
 class Budget:
     """Limit of bytes read ahead, for all shards together, granted in the order of requests.
@@ -205,6 +209,7 @@ class ReadAhead:
 
     async def _keep(self, pages: AsyncGenerator[Page, None], expected: int) -> None:
         """Read and buffer pages. The bytes expected of the first one are claimed already."""
+        unhandled = 0
         while True:
             self.waiting_for_page = True
             try:
@@ -222,5 +227,9 @@ class ReadAhead:
                 self._pages.append(buffered)
                 if buffered.ended:
                     return
+            unhandled += page.size_bytes
+            if unhandled >= TURN_BYTES:
+                unhandled = 0
+                await asyncio.sleep(0)
             expected = page.size_bytes
             await self._budget.claim(expected, self)

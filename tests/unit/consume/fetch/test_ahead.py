@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from kinstream import HashKeyRange, SequenceNumberRange, Shard
-from kinstream.consume.fetch.ahead import FIRST_PAGE_BYTES, Budget, ReadAhead
+from kinstream.consume.fetch.ahead import FIRST_PAGE_BYTES, TURN_BYTES, Budget, ReadAhead
 from kinstream.consume.fetch.fetcher import Page
 from kinstream.consume.fetch.position import LATEST, TRIM_HORIZON, Position
 
@@ -19,12 +19,13 @@ async def turns(count: int = 10) -> None:
 
 
 class Pages:
-    """A fetcher with endless pages of a configured size."""
+    """A fetcher with endless pages of a configured size. They arrive one after another, or all at once."""
 
     first_page_bytes = 1 << 20
 
-    def __init__(self, size_bytes: int, last: int | None = None) -> None:
+    def __init__(self, size_bytes: int, last: int | None = None, *, suspends: bool = True) -> None:
         self.size_bytes = size_bytes
+        self.suspends = suspends
         self.last = last
         self.read_from: list[Position] = []
         self.given = 0
@@ -35,7 +36,8 @@ class Pages:
         self.read_from.append(position)
         try:
             while True:
-                await asyncio.sleep(0)
+                if self.suspends:
+                    await asyncio.sleep(0)
                 if self.fails is not None:
                     raise self.fails
                 self.given += 1
@@ -65,6 +67,19 @@ async def test_no_more_is_read_ahead_than_the_budget() -> None:
     await ahead.stop()
     assert budget.used_bytes == 0
     assert pages.closed == 1
+
+
+async def test_other_tasks_have_a_turn_for_each_mebibyte_of_pages_that_have_arrived_at_once() -> None:
+    pages = Pages(TURN_BYTES // 4, suspends=False)
+    ahead = ahead_of(pages, Budget(100 * TURN_BYTES))
+    ahead.start(TRIM_HORIZON, TRIM_HORIZON)
+    for _ in range(50):
+        await asyncio.sleep(0)
+        assert len(ahead) <= 4
+        while ahead:
+            ahead.free(ahead.pop_page())
+    assert pages.given > 100
+    await ahead.stop()
 
 
 async def test_page_larger_than_the_whole_budget_is_allowed_alone() -> None:
