@@ -18,6 +18,8 @@ from tests.doubles.streams import MIDDLE, Place, local_stream, split
 
 from kinstream import Record, blocking
 
+pytestmark = pytest.mark.usefixtures("interrupts")
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PUBLIC = {"kinstream", "kinstream.blocking", "kinstream.callbacks", "kinstream.events", "kinstream.leases"}
 
@@ -26,14 +28,6 @@ PUBLIC = {"kinstream", "kinstream.blocking", "kinstream.callbacks", "kinstream.e
 def place() -> Iterator[Place]:
     with local_stream(shards=2) as place:
         yield place
-
-
-@pytest.fixture(autouse=True)
-def interrupts() -> Iterator[None]:
-    """Restore the default action of SIGINT, which a shell ignores for a test run in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def environment(place: Place, **more: str) -> dict[str, str]:

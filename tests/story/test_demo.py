@@ -35,14 +35,20 @@ HELD = [
     sys.executable,
     "-c",
     """
-import argparse, sys
+import argparse, contextlib, sys, threading
 from kinstream.cli.demo import run_on
 from kinstream.cli.main import status_of
+from kinstream.errors import ClosedError
 from kinstream.local import Server
+
+def report(held):
+    with contextlib.suppress(ClosedError):
+        held.wait(timeout=300)
+        print("held", flush=True)
 
 def run(args):
     with Server() as server:
-        server.every(sys.argv[1]).hold()
+        threading.Thread(target=report, args=(server.every(sys.argv[1]).hold(),), daemon=True).start()
         return run_on(server, args)
 
 sys.exit(status_of(argparse.Namespace(command="demo", records=None, fan_out=False, fleet=False, run=run)))
@@ -278,6 +284,7 @@ def test_the_command_draws_bars_on_a_terminal() -> None:
 
 
 @pytest.mark.parametrize(("operation", "stage"), [("PutRecords", "write"), ("GetRecords", "read shardId")])
+@pytest.mark.usefixtures("interrupts")
 def test_ctrl_c_ends_it_cleanly_with_the_cursor_back(operation: str, stage: str) -> None:
     process, terminal = on_a_terminal(operation, command=HELD)
     shown = ""
@@ -288,6 +295,19 @@ def test_ctrl_c_ends_it_cleanly_with_the_cursor_back(operation: str, stage: str)
     assert process.wait(timeout=30) == 130
     assert "Traceback" not in shown
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
+    assert "demo: " not in shown
+
+
+@pytest.mark.usefixtures("interrupts")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
+def test_signal_during_the_writing_ends_it_with_its_status_and_no_report(number: int, status: int) -> None:
+    with subprocess.Popen([*HELD, "PutRecords"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while process.stdout.readline() != "held\n":
+            assert process.poll() is None
+        process.send_signal(number)
+        shown, reports = process.communicate(timeout=30)
+    assert (process.returncode, reports) == (status, "")
     assert "demo: " not in shown
 
 

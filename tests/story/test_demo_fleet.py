@@ -77,6 +77,7 @@ def test_the_command_prints_lines_of_at_most_80_columns_and_ends_with_the_verdic
     assert max(map(len, lines)) <= 80
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_ctrl_c_ends_the_demo_and_its_workers() -> None:
     process, terminal = on_a_terminal(command=QUICK)
     shown = ""

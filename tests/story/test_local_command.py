@@ -145,7 +145,7 @@ def test_streams_are_created_and_exports_can_be_pasted(command: Callable[..., Co
         summary = kinesis.describe_stream_summary(StreamName="orders")["StreamDescriptionSummary"]
         assert (summary["StreamStatus"], summary["OpenShardCount"]) == ("ACTIVE", 2)
         assert len(kinesis.list_streams()["StreamNames"]) == 2 + round_
-        assert running.stop() == (0, "")
+        assert running.stop() == (130, "")
 
 
 def test_function_gets_all_records_of_a_shard_in_batches(command: Callable[..., Command]) -> None:
@@ -156,7 +156,7 @@ def test_function_gets_all_records_of_a_shard_in_batches(command: Callable[..., 
         put("6")
         assert running.lines(1) == ['["6"]']
     status, reports = running.stop()
-    assert status == 0
+    assert status == 130
     assert reports.splitlines() == [
         f"orders shardId-000000000000: {count} succeeded"
         for count in ["2 records", "2 records", "1 record", "1 record"]
@@ -177,7 +177,7 @@ def test_children_are_read_after_their_parents_and_a_deleted_stream_from_its_sta
         client.call("CreateStream", {"StreamName": "orders", "ShardCount": 1})
         put("new")
         assert running.lines(1) == ['["new"]']
-    assert running.stop()[0] == 0
+    assert running.stop()[0] == 130
 
 
 def test_function_with_boto3_and_no_arguments_reaches_the_server(command: Callable[..., Command]) -> None:
@@ -210,7 +210,7 @@ def test_bisecting_isolates_the_record_that_fails(command: Callable[..., Command
     again = [one for records in blocking.read_range(batch.stream, batch.shard_id, **bounds) for one in records]
     assert [record.data for record in again] == [b"bad"]
     status, reports = running.stop()
-    assert status == 0
+    assert status == 130
     shard = "orders shardId-000000000000: "
     assert reports.splitlines() == [
         f"{shard}4 of 4 records failed (ValueError): next with 2 records and 2 records",
@@ -242,7 +242,7 @@ def test_exit_and_an_invalid_response_fail_the_whole_batch(command: Callable[...
         put("3")
         assert running.lines(1) == ['["3"]']
     status, reports = running.stop()
-    assert status == 0
+    assert status == 130
     invalid = "batchItemFailures[0].itemIdentifier: not a sequence number of the batch"
     assert reports.splitlines() == [
         "orders shardId-000000000000: 2 of 2 records failed (SystemExit): discarded 2 records",
@@ -255,7 +255,7 @@ def test_latest_starts_with_the_next_record(command: Callable[..., Command], tmp
     running = command(*data)
     with writing() as put:
         put("old")
-    assert running.stop()[0] == 0
+    assert running.stop()[0] == 130
     running = command(*data, "--invoke", "app:plain", "--starting-position", "LATEST")
     with writing() as put:
         put("new")

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import boto3
 import botocore.exceptions
@@ -61,9 +61,9 @@ def unlimited(folder: Path, durability: str = "full") -> list[str]:
 
 
 @contextmanager
-def process(arguments: list[str]) -> Iterator[tuple[subprocess.Popen[str], Any]]:
+def process(arguments: list[str], stderr: IO[str] | None = None) -> Iterator[tuple[subprocess.Popen[str], Any]]:
     """Run a server in a process of its own. Yield it and a boto3 client."""
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=stderr, text=True) as child:
         try:
             assert child.stdout is not None
             url = next(line.split()[1] for line in child.stdout if line.split()[:1] == ["endpoint"])
@@ -189,12 +189,36 @@ def test_kill_after_a_response_loses_no_acknowledged_write(tmp_path: Path) -> No
         assert int(later["SequenceNumber"]) > int(put["SequenceNumber"])
 
 
-def test_command_stops_cleanly_on_both_signals() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with process(command()) as (child, kinesis):
-            kinesis.list_streams()
-            child.send_signal(number)
-            assert child.wait(timeout=10) == 0
+@pytest.mark.usefixtures("interrupts")
+@pytest.mark.parametrize(
+    ("signals", "status"),
+    [
+        ([signal.SIGINT], 130),
+        ([signal.SIGTERM], 143),
+        ([signal.SIGINT, signal.SIGINT, signal.SIGTERM], 130),
+    ],
+    ids=["SIGINT", "SIGTERM", "SIGINT-SIGINT-SIGTERM"],
+)
+def test_signal_ends_the_command_with_its_status_and_the_data_persisted(
+    tmp_path: Path, signals: list[signal.Signals], status: int
+) -> None:
+    arguments = [sys.executable, "-m", "kinstream", "local", "--port", "0", "--data-dir", str(tmp_path / "data")]
+    with (tmp_path / "stderr").open("w+") as stderr:
+        with process(arguments, stderr) as (child, kinesis):
+            kinesis.create_stream(StreamName=STREAM, ShardCount=1)
+            time.sleep(0.05)
+            put = kinesis.put_record(StreamName=STREAM, Data=b"1", PartitionKey="k")
+            for each in signals:
+                child.send_signal(each)
+            assert child.wait(timeout=30) == status
+        stderr.seek(0)
+        assert stderr.read() == ""
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {"kinesis.sqlite3", "lock"}, (
+        "no log of the database is left"
+    )
+    with Server(data_dir=tmp_path / "data") as server:
+        ((number, sequence),) = read_all(client(server.url))[put["ShardId"]]
+    assert (number, sequence) == (1, put["SequenceNumber"])
 
 
 def test_command_prints_the_endpoint_and_the_keys(tmp_path: Path) -> None:

@@ -175,6 +175,7 @@ def test_tail_shows_an_aggregate_with_a_damaged_index_and_continues(commands: Co
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.usefixtures("interrupts")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_tail_and_put_with_their_status(commands: Commands, number: int, status: int) -> None:
     name = f"signals-{status}"

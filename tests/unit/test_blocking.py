@@ -25,7 +25,7 @@ import kinstream
 from kinstream import Batching, ClosedError, ConfigError, Credentials, Record, UsageError, blocking
 from kinstream.aws.transport import Response
 
-pytestmark = pytest.mark.enable_socket
+pytestmark = [pytest.mark.enable_socket, pytest.mark.usefixtures("interrupts")]
 
 WRITTEN = answer({"SequenceNumber": "1", "ShardId": "shardId-000000000000"})
 RECORD = Record(b"data", "key")
@@ -40,14 +40,6 @@ OPTIONS: dict[str, Any] = {
 def place() -> Iterator[Place]:
     with local_stream() as place:
         yield place
-
-
-@pytest.fixture(autouse=True)
-def interrupts() -> Iterator[None]:
-    """Restore the default action of SIGINT, which a shell ignores for a test run in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def threads_named(name: str) -> list[threading.Thread]:

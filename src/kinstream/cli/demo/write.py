@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from itertools import pairwise
 
 from kinstream import (
@@ -15,7 +15,6 @@ from kinstream import (
     ProduceError,
     Producer,
     ProducerStatistics,
-    Undelivered,
 )
 from kinstream.cli.demo.flights import Event
 from kinstream.cli.demo.reshard import STREAM, Reshard
@@ -61,48 +60,66 @@ async def write(
     producer = Producer(
         STREAM, order="key", aggregate=Aggregation(), delivery=delivery, observer=observe, client=client
     )
+    pending: list[Deliveries] = []
     try:
-        taken = await _write(producer, events, reshards, say)
+        taken = await _write(producer, events, reshards, say, pending)
     except BaseException:
-        with suppress(Undelivered):
-            await producer.close(timeout=0)  # discards the records that are still pending
+        await discard(producer, pending)
         raise
     await producer.close()
     wrote(taken.total() - reported)  # records without a RequestCompleted event of their own
     return taken, producer.statistics()
 
 
+async def put(producer: Producer, events: Sequence[Event], pending: list[Deliveries]) -> None:
+    """Buffer events, and append their deliveries to `pending`, also if the call is cancelled."""
+    try:
+        pending.append(await producer.put_many((event.data, event.key) for event in events))
+    except BaseException as error:
+        buffered = getattr(error, "deliveries", None)
+        if isinstance(buffered, Deliveries):
+            pending.append(buffered)
+        raise
+
+
+async def discard(producer: Producer, pending: Sequence[Deliveries]) -> None:
+    """Close a producer without waiting for pending records."""
+    # Failures of records that a task awaits are not logged.
+    await asyncio.gather(*pending, producer.close(timeout=0), return_exceptions=True)
+
+
 async def _write(
-    producer: Producer, events: Sequence[Event], reshards: Sequence[Reshard], say: Callable[[str], None]
+    producer: Producer,
+    events: Sequence[Event],
+    reshards: Sequence[Reshard],
+    say: Callable[[str], None],
+    pending: list[Deliveries],
 ) -> Counter[str]:
     """Write in parts: one before the first reshard, then one during and one after each reshard."""
     taken: Counter[str] = Counter()
     first, *parts = _cut(events, 2 * len(reshards) + 1)
-    in_flight = [await _put(producer, first)]
+    await put(producer, first, pending)
     for reshard, during, after in zip(reshards, parts[::2], parts[1::2], strict=True):
-        await _count(in_flight, taken)
-        in_flight = [await _put(producer, during)]
+        await _count(pending, taken)
+        await put(producer, during, pending)
         say(await reshard(producer.client, taken))
-        in_flight.append(await _put(producer, after))
-    await _count(in_flight, taken)
+        await put(producer, after, pending)
+    await _count(pending, taken)
     return taken
 
 
-async def _put(producer: Producer, events: Sequence[Event]) -> Deliveries:
-    return await producer.put_many((event.data, event.key) for event in events)
-
-
-async def _count(in_flight: Sequence[Deliveries], taken: Counter[str]) -> None:
-    """Wait until all records are written, and count them by shard.
+async def _count(pending: list[Deliveries], taken: Counter[str]) -> None:
+    """Wait until all pending records are written, and count them by shard. Empties the list.
 
     Raises:
         ProduceError: A record was not written.
     """
-    for deliveries in in_flight:
+    for deliveries in pending:
         for result in await deliveries:
             if isinstance(result, ProduceError):
                 raise result
             taken[result.shard_id] += 1
+    pending.clear()
 
 
 def _cut(events: Sequence[Event], count: int) -> list[Sequence[Event]]:

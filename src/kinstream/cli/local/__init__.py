@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from kinstream.cli.command import add_command
+from kinstream.cli.ending import FAILED, INTERRUPTED, TERMINATED
 from kinstream.cli.printable import printable
 from kinstream.errors import ConfigError, ResourceInUse
 from kinstream.service_quotas import STREAM_NAME_PATTERN
@@ -135,13 +136,26 @@ def _add_mapping(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the server until SIGINT or SIGTERM. Return the exit status: 0, or 1 if the server could not start."""
+    """Run the server until SIGINT or SIGTERM. Return the exit status of that signal, or 1 if the server could not start."""
     _check(args)
     from kinstream.local import Server
 
     stopping = threading.Event()
-    signal.signal(signal.SIGINT, lambda *_: _stop(stopping))
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    status = 0
+
+    def interrupt(*_: object) -> None:
+        """Stop after the current invocation of the function. The second time, interrupt it."""
+        if stopping.is_set() and args.invoke is not None:
+            raise KeyboardInterrupt
+        stop(INTERRUPTED)
+
+    def stop(of_signal: int) -> None:
+        nonlocal status
+        status = status or of_signal
+        stopping.set()
+
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, lambda *_: stop(TERMINATED))
     try:
         server = Server(
             host=args.host,
@@ -158,11 +172,14 @@ def run(args: argparse.Namespace) -> int:
             host_names=args.host_name,
         )
         with server:
-            _run(server, args, stopping)
+            try:
+                _run(server, args, stopping)
+            finally:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server persists its data, which takes no long time
     except ConfigError as error:
         print(f"kinstream local: {printable(_by_option(error.details))}", file=sys.stderr)
-        return 1
-    return 0
+        return FAILED
+    return status
 
 
 def _run(server: Server, args: argparse.Namespace, stopping: threading.Event) -> None:
@@ -230,13 +247,6 @@ def _check(args: argparse.Namespace) -> None:
     given = [name for name in MAPPING_OPTIONS if getattr(args, name) is not None]
     if args.invoke is None and given:
         args.parser.error(f"argument --{given[0].replace('_', '-')}: needs --invoke")
-
-
-def _stop(stopping: threading.Event) -> None:
-    """Stop after the current invocation. The second time, interrupt it."""
-    if stopping.is_set():
-        raise KeyboardInterrupt
-    stopping.set()
 
 
 def _stream(text: str) -> tuple[str, int]:

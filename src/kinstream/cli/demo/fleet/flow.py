@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import islice
 from math import ceil
 from types import TracebackType
 from typing import Self
 
-from kinstream import Aggregation, Client, Deliveries, DeliveryPolicy, ProduceError, Producer, Undelivered
+from kinstream import Aggregation, Client, Deliveries, DeliveryPolicy, ProduceError, Producer
 from kinstream.cli.demo.flights import Event
 from kinstream.cli.demo.reshard import STREAM
 from kinstream.cli.demo.show import Show
-from kinstream.cli.demo.write import DEADLINE
+from kinstream.cli.demo.write import DEADLINE, discard, put
 
 TICK = 0.05
 """Seconds between two groups of records."""
@@ -54,10 +53,7 @@ class Flow:
     ) -> None:
         if self._task is not None:
             self._task.cancel()
-        with suppress(Undelivered):
-            await self._producer.close(timeout=0)  # nothing is pending after `written`
-        for deliveries in self._pending:
-            await deliveries  # otherwise the failures that this caused would be logged
+        await discard(self._producer, self._pending)  # nothing is pending after `written`
 
     async def step_done(self) -> None:
         """Begin the next step, after the usual seconds of a step."""
@@ -89,6 +85,6 @@ class Flow:
             seconds = max(self._steps_left * self._step_seconds - elapsed, TICK)
             group = list(islice(rest, ceil(left * TICK / seconds)))
             left -= len(group)
-            self._pending.append(await self._producer.put_many((event.data, event.key) for event in group))
+            await put(self._producer, group, self._pending)
             self._show.advance("write", len(group))
             await self._clock.sleep(TICK)
