@@ -56,7 +56,8 @@ FLOAT_DECIMALS = 6
 FLOAT_MAX = 10.0 ** (MAX_DIGITS - FLOAT_DECIMALS)
 """Limit of the magnitude of a float, so that all digits that are written fit into `MAX_DIGITS`."""
 
-_TABLE = re.compile(r"[a-zA-Z0-9_.-]{3,255}")  # API reference, `TableName`
+TABLE_NAME = re.compile(r"[a-zA-Z0-9_.-]{3,255}")
+"""Pattern of a table name (API reference, `TableName`)."""
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
@@ -517,7 +518,7 @@ def _body(operation: str, table: str, params: dict[str, Any]) -> bytes:
     Raises:
         ConfigError: The table's name is invalid, or a text has lone surrogates.
     """
-    if not isinstance(table, str) or not _TABLE.fullmatch(table):
+    if not isinstance(table, str) or not TABLE_NAME.fullmatch(table):
         raise ConfigError(f"table={table!r}: must be a table name (3 to 255 of a-z, A-Z, 0-9, '_', '.', '-')")
     try:
         return msgspec.json.encode({"TableName": table, **params})

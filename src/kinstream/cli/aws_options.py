@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable
+
+from kinstream.service_quotas import STREAM_NAME_PATTERN
 
 
 def add_application(parser: argparse.ArgumentParser) -> None:
@@ -14,9 +17,54 @@ def add_application(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sqlite", metavar="FILE", help="read the leases from the file of a SQLiteLeaseStore instead")
 
 
+def check_table(args: argparse.Namespace, application: str = "APPLICATION") -> None:
+    """Exit with status 2 if DynamoDB has no table with the name that the arguments of `add_application` select.
+
+    Args:
+        args: The arguments of the command.
+        application: Argument that names the application.
+    """
+    from kinstream.aws.dynamodb import TABLE_NAME
+
+    name = args.application if args.table is None else args.table
+    if args.sqlite is None and name is not None and not TABLE_NAME.fullmatch(name):
+        args.parser.error(
+            f"argument {application if args.table is None else '--table'}: {name!r}: must be the name of the lease table"
+            " (3 to 255 of a-z, A-Z, 0-9, '_', '.', '-')"
+        )
+
+
 def add_stream(parser: argparse.ArgumentParser) -> None:
     """Add the stream as the first argument."""
-    parser.add_argument("stream", metavar="STREAM", help="name or ARN of the stream")
+    parser.add_argument("stream", type=stream, metavar="STREAM", help="name or ARN of the stream")
+
+
+def stream(text: str) -> str:
+    """Return the value of an argument that is the name or ARN of a stream.
+
+    Raises:
+        argparse.ArgumentTypeError: It is neither.
+    """
+    from kinstream.aws.endpoint import Stream
+    from kinstream.errors import ConfigError
+
+    try:
+        Stream.parse(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(error.details.removeprefix("stream=")) from None
+    return text
+
+
+def new_stream(text: str) -> str:
+    """Return the value of an argument that is the name of a stream.
+
+    Raises:
+        argparse.ArgumentTypeError: It is not valid.
+    """
+    if not re.fullmatch(STREAM_NAME_PATTERN, text):
+        form = "1 to 128 of a-z, A-Z, 0-9, '_', '.', '-'"
+        raise argparse.ArgumentTypeError(f"{text!r}: must be the name of a new stream ({form})")
+    return text
 
 
 def add_aws(parser: argparse.ArgumentParser, *, dynamodb: bool = True) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from kinstream.cli.aws_options import add_aws, add_json, whole
+from kinstream.cli.aws_options import add_aws, add_json, new_stream, whole
 from kinstream.cli.command import add_command
 
 
@@ -25,7 +25,7 @@ def add_parser(subparsers: Any) -> None:
             "kinstream create clicks --on-demand",
         ),
     )
-    parser.add_argument("stream", metavar="NAME", help="name of the stream")
+    parser.add_argument("stream", type=new_stream, metavar="NAME", help="name of the stream")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--shards", type=whole(1), default=1, metavar="N", help="number of shards (default: %(default)s)")
     how.add_argument("--on-demand", action="store_true", help="let AWS choose the number of shards, by the load")
@@ -48,11 +48,8 @@ async def _create(args: argparse.Namespace) -> int:
     from kinstream.aws.endpoint import Stream
     from kinstream.cli.connect import connect
     from kinstream.cli.stream_state import until_active
-    from kinstream.errors import ConfigError
 
     stream = Stream.parse(args.stream)
-    if stream.arn is not None:
-        raise ConfigError(f"NAME={args.stream!r}: must be the name of a new stream, not an ARN")
     params: dict[str, Any] = {"StreamName": stream.name}
     if args.on_demand:
         params["StreamModeDetails"] = {"StreamMode": "ON_DEMAND"}

@@ -59,6 +59,74 @@ def test_a_wrong_number_of_flights_is_named_with_the_range(capsys: pytest.Captur
     assert capsys.readouterr().err.endswith("argument --records: must be a whole number from 1, not 'many'\n")
 
 
+STREAM = "must be a stream name (1 to 128 of a-z, A-Z, 0-9, '_', '.', '-') or a stream ARN"
+TABLE = "must be the name of the lease table (3 to 255 of a-z, A-Z, 0-9, '_', '.', '-')"
+
+
+@pytest.mark.parametrize(
+    "name", ["or ders", "", "s" * 129, "arn:aws:kinesis:us-east-1:1:stream/orders", "\x1b[31m"], ids=repr
+)
+@pytest.mark.parametrize(
+    ("argument", "argv"),
+    [
+        ("STREAM", ["shards", "{}"]),
+        ("STREAM", ["reshard", "{}", "--shards", "2"]),
+        ("STREAM", ["delete", "{}", "--yes"]),
+        ("STREAM", ["put", "{}"]),
+        ("STREAM", ["tail", "{}"]),
+        ("STREAM", ["replay", "{}", "--to-file", "-"]),
+        ("--to-stream", ["replay", "orders", "--to-stream", "{}"]),
+        ("--stream", ["leases", "show", "billing", "--stream", "{}"]),
+        ("--stream", ["leases", "release", "billing", "--worker", "w", "--stream", "{}"]),
+        ("--stream", ["leases", "reset", "billing", "--to", "LATEST", "--stream", "{}"]),
+        ("--stream", ["lag", "billing", "--stream", "{}"]),
+        ("STREAM", ["doctor", "{}"]),
+        ("--stream", ["iam", "billing", "--stream", "{}"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_an_invalid_stream_is_a_usage_error_that_names_the_argument_and_the_form(
+    argument: str, argv: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([name if word == "{}" else word for word in argv])
+    assert ended.value.code == 2
+    shown = capsys.readouterr().err.splitlines()[-1]
+    value = repr(name) if len(name) < 129 else "<text of 129 characters>"
+    assert f": error: argument {argument}: {value}: {STREAM}" in shown
+
+
+@pytest.mark.parametrize(
+    ("argument", "argv"),
+    [
+        ("APPLICATION", ["lag", "{}", "--stream", "orders"]),
+        ("APPLICATION", ["leases", "show", "{}"]),
+        ("--table", ["leases", "show", "billing", "--table", "{}"]),
+        ("--application", ["doctor", "orders", "--application", "{}"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+@pytest.mark.parametrize("name", ["bil/ling", "ab", "t" * 256], ids=repr)
+def test_an_application_that_no_lease_table_can_have_is_a_usage_error(
+    argument: str, argv: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([name if word == "{}" else word for word in argv])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f": error: argument {argument}: {name!r}: {TABLE}")
+
+
+@pytest.mark.parametrize(
+    "name", ["or ders", "", "s" * 129, "arn:aws:kinesis:us-east-1:123456789012:stream/orders"], ids=repr
+)
+def test_an_invalid_name_of_a_new_stream_is_a_usage_error(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["create", name])
+    assert ended.value.code == 2
+    form = "must be the name of a new stream (1 to 128 of a-z, A-Z, 0-9, '_', '.', '-')"
+    assert capsys.readouterr().err.endswith(f": error: argument NAME: {name!r}: {form}\n")
+
+
 def test_unknown_option_of_a_command_shows_the_options_of_that_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["local", "--prot", "4568"])

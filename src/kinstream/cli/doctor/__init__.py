@@ -6,7 +6,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING, Any
 
-from kinstream.cli.aws_options import add_aws, add_json
+from kinstream.cli.aws_options import add_aws, add_json, check_table, stream
 from kinstream.cli.command import add_command
 
 if TYPE_CHECKING:
@@ -45,7 +45,13 @@ def add_parser(subparsers: Any) -> None:
         ),
     )
     add = parser.add_argument
-    add("stream", metavar="STREAM", nargs="?", help="name or ARN of the stream (default: account and endpoint only)")
+    add(
+        "stream",
+        type=stream,
+        metavar="STREAM",
+        nargs="?",
+        help="name or ARN of the stream (default: account and endpoint only)",
+    )
     add("--application", metavar="NAME", help="application whose lag and leases are checked")
     add("--table", metavar="NAME", help="DynamoDB table of its leases (default: the name of the application)")
     add("--sqlite", metavar="FILE", help="read the leases from the file of a SQLiteLeaseStore instead")
@@ -88,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error(f"argument --{'table' if args.sqlite is None else 'sqlite'}: needs --application")
     if args.application is not None and args.stream is None:
         args.parser.error("argument --application: needs STREAM")
+    check_table(args, "--application")
     return asyncio.run(_doctor(args))
 
 

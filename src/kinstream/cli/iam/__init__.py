@@ -6,6 +6,7 @@ import argparse
 import re
 from typing import Any
 
+from kinstream.cli.aws_options import stream
 from kinstream.cli.command import add_command
 
 _ROLES = ("consumer", "producer", "monitor", "operator")
@@ -30,7 +31,7 @@ def add_parser(subparsers: Any) -> None:
     )
     add = parser.add_argument
     add("application", metavar="APPLICATION", help="name of the application")
-    add("--stream", required=True, metavar="NAME", help="name or ARN of the stream")
+    add("--stream", type=stream, required=True, metavar="NAME", help="name or ARN of the stream")
     add(
         "--role",
         choices=_ROLES,
@@ -62,14 +63,14 @@ def run(args: argparse.Namespace) -> int:
     from kinstream.aws.endpoint import Stream
     from kinstream.cli.iam.policy import Role, document, iam_policy
 
-    stream = Stream.parse(args.stream)
+    place = Stream.parse(args.stream)
     statements = iam_policy(
         args.application,
-        stream.name,
+        place.name,
         Role(args.role),
         table=args.table,
-        region=args.region or stream.region or "*",
-        account=args.account or stream.account or "*",
+        region=args.region or place.region or "*",
+        account=args.account or place.account or "*",
         fan_out=(args.consumer_name or args.application) if args.fan_out else None,
         creates_table=not args.existing_table,
         kcl_tables=args.kcl_tables,

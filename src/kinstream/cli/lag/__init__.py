@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from kinstream.cli.aws_options import add_application, add_aws, add_json, seconds
+from kinstream.cli.aws_options import add_application, add_aws, add_json, check_table, seconds, stream
 from kinstream.cli.command import add_command
 
 
@@ -30,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
         ),
     )
     add_application(parser)
-    parser.add_argument("--stream", required=True, metavar="NAME", help="name or ARN of the stream")
+    parser.add_argument("--stream", type=stream, required=True, metavar="NAME", help="name or ARN of the stream")
     parser.add_argument(
         "--max-lag", type=seconds, metavar="SECONDS", help="end with status 1 if the lag of any shard is above this"
     )
@@ -41,6 +41,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the lag. Returns the exit status."""
+    check_table(args)
     import asyncio
 
     from kinstream.cli.lag.measure import lag

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from kinstream.cli.aws_options import add_application, add_aws, add_json, failover, seconds
+from kinstream.cli.aws_options import add_application, add_aws, add_json, check_table, failover, seconds, stream
 from kinstream.cli.command import add_command
 from kinstream.cli.moment import moment
 
@@ -52,6 +52,7 @@ def with_action(argv: Sequence[str]) -> list[str]:
 
 def run(args: argparse.Namespace) -> int:
     """Run one action. Returns the exit status."""
+    check_table(args)
     import asyncio
 
     from kinstream.cli.leases import actions
@@ -76,6 +77,7 @@ def _add_show(actions: Any) -> None:
     add_application(parser)
     parser.add_argument(
         "--stream",
+        type=stream,
         metavar="NAME",
         help="name or ARN of the stream to compare with (default: from the table of an application with several streams, or"
         " from the SQLite file)",
@@ -116,7 +118,9 @@ def _add_release(actions: Any) -> None:
         action="store_true",
         help="also release leases of workers that are alive. Records since the last checkpoint are read twice",
     )
-    parser.add_argument("--stream", metavar="NAME", help="stream, if a SQLite file has several of the application")
+    parser.add_argument(
+        "--stream", type=stream, metavar="NAME", help="stream, if a SQLite file has several of the application"
+    )
     _add_plan(parser)
 
 
@@ -135,7 +139,7 @@ def _add_reset(actions: Any) -> None:
         ),
     )
     add_application(parser)
-    parser.add_argument("--stream", required=True, metavar="NAME", help="name or ARN of the stream")
+    parser.add_argument("--stream", type=stream, required=True, metavar="NAME", help="name or ARN of the stream")
     parser.add_argument(
         "--to",
         required=True,

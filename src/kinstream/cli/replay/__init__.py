@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from kinstream.cli.aws_options import add_aws, add_stream
+from kinstream.cli.aws_options import add_aws, add_stream, stream
 from kinstream.cli.command import add_command
 from kinstream.cli.place import Place, check_end, check_places, place
 from kinstream.cli.records.options import add_filter
@@ -48,7 +48,7 @@ def add_parser(subparsers: Any) -> None:
     )
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--to-file", metavar="FILE", help="new file for the records, or - for standard output")
-    target.add_argument("--to-stream", metavar="STREAM", help="name or ARN of the stream for the records")
+    target.add_argument("--to-stream", type=stream, metavar="STREAM", help="name or ARN of the stream for the records")
     add("--overwrite", action="store_true", help="replace the file if it exists")
     add(
         "--ordered",
