@@ -1,4 +1,4 @@
-"""The commands `reshard`, `replay` and `completion` as processes on a local Kinesis."""
+"""The commands `reshard` and `replay` as processes on a local Kinesis."""
 
 from __future__ import annotations
 
@@ -105,26 +105,3 @@ def test_records_between_two_places_are_replayed_to_a_file_and_a_stream(commands
     same = commands.run("replay", "events", "--to-stream", "events")
     assert (same.returncode, same.stdout) == (1, "")
     assert "must be another stream than the source" in same.stderr
-
-
-def test_bash_completes_commands_and_options(commands: Commands) -> None:
-    script = """
-source <(kinstream completion bash)
-complete_words() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _kinstream; echo "${COMPREPLY[@]}"; }
-complete_words kinstream ta
-complete_words kinstream tail events --j
-complete_words kinstream leases re
-complete_words kinstream completion ""
-"""
-    ended = commands.shell(script)
-    assert (ended.returncode, ended.stderr) == (0, "")
-    *first, last = ended.stdout.splitlines()
-    assert first == ["tail", "--json-path --json", "release reset"]
-    assert last.split()[:3] == ["bash", "zsh", "fish"]
-
-
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_script_of_other_shells_has_all_commands(commands: Commands, shell: str) -> None:
-    script = commands.run("completion", shell).stdout
-    for name in ("tail", "reshard", "completion", "reset", "json-path"):
-        assert name in script
