@@ -109,6 +109,12 @@ def test_fish_completes_commands_options_and_values(folder: Path) -> None:
     (completions / "kinstream.fish").write_text(script("fish"))
     ask = "".join(f"complete -C '{line}' | string split -f1 \\t | string join ' '\n" for line in LINES)
     ended = subprocess.run(
-        [fish, "-c", ask + "true"], cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=50, check=True
+        [fish, "-c", ask + "true"],
+        cwd=folder,
+        env=environment(folder),
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
     )
     assert (ended.stdout.splitlines(), ended.stderr) == (list(LINES.values()), "")

@@ -9,7 +9,7 @@ from typing import Any
 from kinstream.cli.aws_options import stream
 from kinstream.cli.command import add_command
 
-_ROLES = ("consumer", "producer", "monitor", "operator")
+_ROLES = ("consumer", "producer", "monitor", "operator", "doctor")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -37,9 +37,10 @@ def add_parser(subparsers: Any) -> None:
         choices=_ROLES,
         default="consumer",
         help="process that gets the permissions: consumer (workers), producer, monitor ('leases show' and 'lag', which only"
-        " read), or operator (also 'leases release' and 'leases reset'). Default: %(default)s",
+        " read), operator (also 'leases release' and 'leases reset'), or doctor ('doctor', which only reads: without"
+        " permission for its dry runs of writes). Default: %(default)s",
     )
-    add("--fan-out", action="store_true", help="consumer: allow enhanced fan-out (default: polling only)")
+    add("--fan-out", action="store_true", help="consumer and doctor: also enhanced fan-out (default: polling only)")
     add("--consumer-name", metavar="NAME", help="consumer name of enhanced fan-out (default: APPLICATION)")
     add("--existing-table", action="store_true", help="consumer: the lease table exists, and must not be created")
     add("--kcl-tables", action="store_true", help="consumer: the application also has workers of KCL 3.0 to 3.4")

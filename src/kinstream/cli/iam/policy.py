@@ -35,6 +35,8 @@ class Role(StrEnum):
     """The commands `kinstream leases show` and `kinstream lag`, which change nothing."""
     OPERATOR = "operator"
     """The commands `kinstream leases release` and `kinstream leases reset`, and those of MONITOR."""
+    DOCTOR = "doctor"
+    """The command `kinstream doctor`, without its dry runs of PutRecord and PutRecords, whose permission would allow writes."""
 
 
 class Statement(msgspec.Struct, frozen=True):
@@ -89,7 +91,8 @@ def iam_policy(
         tables = f"arn:{partition}:dynamodb:{place}:table/"
         statements = [
             _reads(stream_arn),
-            *(_fan_out(stream_arn, fan_out) if fan_out is not None and role is Role.CONSUMER else ()),
+            *(_examines(stream_arn) if role is Role.DOCTOR else ()),
+            *(_fan_out(stream_arn, fan_out, role) if fan_out is not None else ()),
             *_tables(tables, application, application if table is None else table, role, creates_table, kcl_tables),
         ]
     if kms_key is not None:
@@ -126,8 +129,22 @@ def _reads(stream: str) -> Statement:
     )
 
 
-def _fan_out(stream: str, consumer: str) -> tuple[Statement, ...]:
+def _examines(stream: str) -> tuple[Statement, ...]:
+    account = ("kinesis:ListStreams", "kinesis:DescribeLimits", "kinesis:DescribeAccountSettings")
+    return (
+        Statement("ListConsumers", "find orphaned fan-out consumers", ("kinesis:ListStreamConsumers",), (stream,)),
+        Statement("ReadAccount", "reach the endpoint, and compare the account with its quotas", account, ("*",)),
+        Statement("ReadMetrics", "find throttled requests and full shards", ("cloudwatch:GetMetricData",), ("*",)),
+    )
+
+
+def _fan_out(stream: str, consumer: str, role: Role) -> tuple[Statement, ...]:
     consumers = f"{stream}/consumer/{consumer}:*"
+    if role is Role.DOCTOR:
+        tried = ("kinesis:DescribeStreamConsumer", "kinesis:SubscribeToShard")
+        return (Statement("TryFanOut", "check the permissions of enhanced fan-out", tried, (stream, consumers)),)
+    if role is not Role.CONSUMER:
+        return ()
     return (
         Statement(
             "RegisterFanOut",
@@ -148,14 +165,21 @@ def _tables(
     writes = ("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem")
     others = tuple(f"{tables}{name.format(application)}" for name in (COORDINATOR_TABLE, WORKERS_TABLE))
     lease_table = f"{tables}{table}"
-    if role is Role.MONITOR:
+    index = f"{lease_table}/index/{INDEX_NAME}"
+    if role in (Role.MONITOR, Role.DOCTOR):
+        other_tables = Statement(
+            "ReadOtherTables", "read the leader and the workers of KCL 3.0 to 3.4", reads[1:], others
+        )
+        if role is Role.MONITOR:
+            return [Statement("ReadLeases", "read the leases", reads, (lease_table,)), other_tables]
+        use = "read the leases, and check the permissions of a consumer"
         return [
-            Statement("ReadLeases", "read the leases", reads, (lease_table,)),
-            Statement("ReadOtherTables", "read the leader and the workers of KCL 3.0 to 3.4", reads[1:], others),
+            Statement("ReadLeases", use, (*reads, "dynamodb:GetItem"), (lease_table,)),
+            Statement("LeaseIndex", "check the permission for the index", ("dynamodb:Query",), (index,)),
+            other_tables,
         ]
     statements = [Statement("Leases", "read and write the leases and checkpoints", (*reads, *writes), (lease_table,))]
     if role is Role.CONSUMER:
-        index = f"{lease_table}/index/{INDEX_NAME}"
         statements.append(Statement("LeaseIndex", "find the leases of a worker soon", ("dynamodb:Query",), (index,)))
         if creates_table:
             create = ("dynamodb:CreateTable",)

@@ -82,9 +82,40 @@ def test_operator_writes_leases_and_creates_no_table() -> None:
     assert f"{TABLES}/billing/index/LeaseOwnerToLeaseKeyIndex" not in found
 
 
+def test_doctor_reads_only() -> None:
+    found = policy(Role.DOCTOR, table="leases", fan_out="billing")
+    tried = {"kinesis:DescribeStreamConsumer", "kinesis:SubscribeToShard"}
+    assert found == {
+        STREAM: {
+            "kinesis:DescribeStreamSummary",
+            "kinesis:ListShards",
+            "kinesis:ListStreamConsumers",
+            "kinesis:GetShardIterator",
+            "kinesis:GetRecords",
+            *tried,
+        },
+        f"{STREAM}/consumer/billing:*": tried,
+        "*": {
+            "kinesis:ListStreams",
+            "kinesis:DescribeLimits",
+            "kinesis:DescribeAccountSettings",
+            "cloudwatch:GetMetricData",
+        },
+        f"{TABLES}/leases": {"dynamodb:DescribeTable", "dynamodb:Scan", "dynamodb:GetItem"},
+        f"{TABLES}/leases/index/LeaseOwnerToLeaseKeyIndex": {"dynamodb:Query"},
+        f"{TABLES}/billing-CoordinatorState": {"dynamodb:Scan"},
+        f"{TABLES}/billing-WorkerMetricStats": {"dynamodb:Scan"},
+    }
+
+
 @pytest.mark.parametrize(
     ("role", "action"),
-    [(Role.PRODUCER, "kms:GenerateDataKey"), (Role.CONSUMER, "kms:Decrypt"), (Role.MONITOR, "kms:Decrypt")],
+    [
+        (Role.PRODUCER, "kms:GenerateDataKey"),
+        (Role.CONSUMER, "kms:Decrypt"),
+        (Role.MONITOR, "kms:Decrypt"),
+        (Role.DOCTOR, "kms:Decrypt"),
+    ],
 )
 def test_key_of_the_stream_is_included(role: Role, action: str) -> None:
     assert policy(role, kms_key="arn:aws:kms:key")["arn:aws:kms:key"] == {action}
@@ -99,8 +130,9 @@ def test_arns_have_the_partition_of_the_region(region: str, partition: str) -> N
     assert {resource.split(":")[1] for resource in found} == {partition}
 
 
-def test_names_of_statements_are_valid_and_unique() -> None:
-    statements = iam_policy("billing", "orders", Role.CONSUMER, fan_out="f", kcl_tables=True, kms_key="arn:aws:kms:key")
+@pytest.mark.parametrize("role", Role)
+def test_names_of_statements_are_valid_and_unique(role: Role) -> None:
+    statements = iam_policy("billing", "orders", role, fan_out="f", kcl_tables=True, kms_key="arn:aws:kms:key")
     names = [statement.sid for statement in statements]
     assert len(set(names)) == len(names)
     assert all(name.isalnum() for name in names)
