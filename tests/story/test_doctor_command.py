@@ -149,6 +149,8 @@ def test_consumer_that_a_killed_tail_left_is_found_with_its_hours() -> None:
     (orphan,) = of(found, "fan-out", "warning")
     assert orphan["details"]["consumer"] == TAIL
     assert orphan["details"]["consumerShardHours"] == pytest.approx(6, abs=0.5)
+    assert orphan["details"]["consumerShardHoursPerMonth"] == 2190
+    assert orphan["details"]["usdPerMonth"] == 32.85
     assert f"deregister-stream-consumer --stream-arn {arn} --consumer-name {TAIL}" in orphan["todo"]
     (unknown,) = of(found, "fan-out", "note")
     assert unknown["details"]["consumers"] == ["billing"]
@@ -226,6 +228,31 @@ def test_permissions_of_fan_out_are_checked_without_a_subscription(
     assert consumer["details"]["notChecked"] == ["kinesis:RegisterStreamConsumer"]
     assert [call.parameters["ConsumerARN"] for call in subscriptions.calls] == [f"{arn}/consumer/billing:1"]
     assert of(found, "lag", "ok")[0]["details"]["application"] == "billing"
+
+
+def test_policy_of_doctor_allows_its_requests_and_its_denied_dry_runs_of_writes_are_a_note(
+    server: Server, commands: Commands, tmp_path: Path
+) -> None:
+    path = tmp_path / "leases.db"
+    lease = Lease(S0, owner="w1", hash_key_range=HashKeyRange("0", str(2**128 - 1)))
+    asyncio.run(store_leases(SQLiteLeaseStore(path), [lease], "billing"))
+    with blocking.Client(**server.client_options) as client:
+        arn = until_active(client, "events")
+        client.call("RegisterStreamConsumer", {"StreamARN": arn, "ConsumerName": "billing"})
+    arguments = ("events", "--application", "billing", "--sqlite", str(path))
+    with server.every().watch() as watched:
+        findings(commands, *arguments, status=0)
+        findings(commands, status=0)
+    policy = json.loads(commands.run("iam", "billing", "--stream", "events", "--role", "doctor", "--fan-out").stdout)
+    allowed = {action for statement in policy["Statement"] for action in statement["Action"]}
+    used = {f"kinesis:{call.operation}" for call in watched.calls} - {"kinesis:PutRecord", "kinesis:PutRecords"}
+    # DescribeAccountSettings is called if nearly all consumers are registered.
+    assert used == {action for action in allowed if action.startswith("kinesis:")} - {"kinesis:DescribeAccountSettings"}
+    for operation in ("PutRecord", "PutRecords"):
+        server.every(operation).fail("AccessDeniedException", "not authorized")
+    found = findings(commands, *arguments, status=0)
+    (producer,) = [one for one in of(found, "permissions", "note") if one["details"]["role"] == "producer"]
+    assert producer["details"]["denied"] == ["kinesis:PutRecord", "kinesis:PutRecords"]
 
 
 class _CloudWatch(BaseHTTPRequestHandler):

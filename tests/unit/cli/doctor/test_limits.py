@@ -106,6 +106,13 @@ def test_orphaned_consumer(name: str, age: float, events: float | None, severity
     assert name in found.found
     if severity is WARNING:
         assert found.details["consumerShardHours"] == 8
+        assert found.details["consumerShardHoursPerMonth"] == 2920
+        assert (found.details["usdPerMonth"], found.details["usdPerConsumerShardHour"]) == (43.8, 0.015)
+        assert found.details["priceRegion"] == "us-east-1"
+        assert "2,920 in a month" in found.found
+        assert (
+            "43.80 USD a month at the list price of us-east-1 (0.015 USD each). Your region may differ" in found.found
+        )
         assert f"--consumer-name {name}" in str(found.todo)
 
 
@@ -113,6 +120,7 @@ def test_consumer_of_an_on_demand_stream_costs_no_hours() -> None:
     (found,) = judge_fan_out([Registered(TAIL, NOW - DAY)], stream(on_demand=True), NOW, metrics=False)
     assert found.severity is WARNING
     assert "consumerShardHours" not in found.details
+    assert "USD" not in found.found
     assert judge_fan_out([], stream(), NOW, metrics=False)[0].severity is OK
 
 

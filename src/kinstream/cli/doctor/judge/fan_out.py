@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -16,6 +17,8 @@ UNUSED = 3600.0
 HOUR = 3600.0
 HOURS_OF_MONTH = 730
 """Hours of a month, as AWS's price lists count them."""
+USD_PER_HOUR, PRICE_REGION = 0.015, "us-east-1"
+"""List price of a consumer-shard hour in USD, and its region (pricing page of Kinesis Data Streams, 2026)."""
 NO_METRICS = "without CloudWatch, only consumers that kinstream tail registered are recognized as orphaned"
 
 
@@ -63,15 +66,22 @@ def _judge(consumer: Registered, stream: StreamFacts, age: float) -> Finding | N
     if reason is None:
         return None
     hours = age / HOUR * stream.open_shards
-    details = {"consumer": consumer.name, "ageSeconds": round(age), "openShards": stream.open_shards}
+    details: dict[str, Any] = {"consumer": consumer.name, "ageSeconds": round(age), "openShards": stream.open_shards}
     if stream.on_demand:
         cost = "The stream is on-demand, so AWS bills delivered data only, but it uses one of the registrations"
     else:
-        details["consumerShardHours"] = round(hours, 1)
         month = HOURS_OF_MONTH * stream.open_shards
+        details |= {
+            "consumerShardHours": round(hours, 1),
+            "consumerShardHoursPerMonth": month,
+            "usdPerMonth": round(month * USD_PER_HOUR, 2),
+            "usdPerConsumerShardHour": USD_PER_HOUR,
+            "priceRegion": PRICE_REGION,
+        }
         cost = (
             f"AWS bills {stream.open_shards:,} consumer-shard hours each hour, also without a subscription: about {hours:,.1f}"
-            f" since its registration and {month:,} in a month, at the price of your region for enhanced fan-out"
+            f" since its registration and {month:,} in a month, which is {month * USD_PER_HOUR:,.2f} USD a month at the list"
+            f" price of {PRICE_REGION} ({USD_PER_HOUR:g} USD each). Your region may differ"
         )
     todo = f"aws kinesis deregister-stream-consumer --stream-arn {stream.arn} --consumer-name {consumer.name}"
     return Finding(Check.FAN_OUT, Severity.WARNING, f"{consumer.name}: {reason}. {cost}", todo, details)
