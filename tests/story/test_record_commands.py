@@ -63,11 +63,11 @@ def lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def aggregate(*records: tuple[str, bytes]) -> bytes:
-    """Return an aggregate of the KPL."""
+def aggregate(*records: tuple[str, bytes], hash_key: str | None = None) -> bytes:
+    """Return an aggregate of the KPL, with a hash key of all records."""
     builder = Builder(51_200, 500)
     for key, data in records:
-        builder.add(key, None, data)
+        builder.add(key, hash_key, data)
     return builder.finish()
 
 
@@ -213,6 +213,25 @@ def test_tail_ends_silently_when_its_reader_is_gone_although_no_record_arrives(c
         assert process.wait(30) == 141
         assert process.stderr is not None
         assert process.stderr.read() == b""
+
+
+def test_explicit_hash_keys_of_an_aggregate_are_decoded_and_select_the_shards_of_a_copy(commands: Commands) -> None:
+    stream(commands, "hashed", 2)
+    decoded = b""
+    for key, hash_key in (("a", "0"), ("a", str(2**128 - 1)), ("b", str(2**127))):
+        packed = aggregate((key, gzip.compress(hash_key.encode())), (key, b"plain"), hash_key=hash_key)
+        shown = commands.run("decode", "--json", "--unwrap", "gzip", stdin=packed)
+        assert [(line["data"], line["explicitHashKey"]) for line in lines(shown.stdout)] == [
+            (hash_key, hash_key),
+            ("plain", hash_key),
+        ]
+        decoded += shown.stdout.encode()
+    written = commands.run("put", "hashed", "--json", "--aggregate", stdin=decoded)
+    assert (written.stdout, written.stderr) == ("hashed: 6 records written\n", "")
+    found = lines(commands.run("tail", "hashed", *ALL, "--json").stdout)
+    assert sorted((line["data"], line["shardId"]) for line in found if line["data"] != "plain") == [
+        ("0", S0), (str(2**127), S1), (str(2**128 - 1), S1),
+    ]  # fmt: skip
 
 
 def test_decode_shows_user_records_and_bad_input(commands: Commands) -> None:

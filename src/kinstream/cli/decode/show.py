@@ -26,8 +26,11 @@ def data_records(data: bytes) -> Iterator[Decoded]:
         return
     if found is None:
         yield (_record(data),), NO_EXTRAS
-    else:
-        yield (_record(inner, key, index) for index, (key, _, inner) in enumerate(found)), NO_EXTRAS
+        return
+    for index, (key, hash_key, inner) in enumerate(found):
+        # The hash key of a record that was put without a key only selected the shard of its aggregate.
+        known = hash_key is not None and key != NO_KEY
+        yield (_record(inner, key, index),), Extras(explicit_hash_key=hash_key) if known else NO_EXTRAS
 
 
 def base64_records(lines: Iterable[bytes]) -> Iterator[Decoded]:

@@ -8,10 +8,11 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from kinstream.record import ReceivedRecord
+from kinstream.record import ReceivedRecord, Record
+from kinstream.sharding.hashkey import MAX_HASH_KEY, parse_hash_key
 
-KeyedData: TypeAlias = tuple[bytes, str | None]
-"""Data and partition key of a record to write. None: without a key."""
+KeyedData: TypeAlias = tuple[bytes, str | None] | Record
+"""Data and partition key of a record to write (None: without a key), or a record with an explicit hash key."""
 
 
 class Extras(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
@@ -23,6 +24,7 @@ class Extras(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
         log_event_id: ID of a line of CloudWatch Logs.
         log_timestamp: Time of a line of CloudWatch Logs, in seconds since 1970.
         error: Reason why the data is shown as it was stored.
+        explicit_hash_key: Explicit hash key of a user record in an aggregate.
     """
 
     log_group: str | None = None
@@ -30,6 +32,7 @@ class Extras(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     log_event_id: str | None = None
     log_timestamp: float | None = None
     error: str | None = None
+    explicit_hash_key: str | None = None
 
 
 NO_EXTRAS = Extras()
@@ -76,7 +79,7 @@ def json_line(
 
 
 def record_of(line: bytes, key: str | None) -> KeyedData:
-    """Return the data and the partition key to write for a line of JSON: its `data` or `dataBase64`, and its `partitionKey`.
+    """Return the record to write for a line of JSON: its `data` or `dataBase64`, `partitionKey` and `explicitHashKey`.
 
     Args:
         line: The line. Its other members are ignored.
@@ -98,7 +101,15 @@ def record_of(line: bytes, key: str | None) -> KeyedData:
         data = text.encode()
     else:
         data = decoded(encoded, "dataBase64")
-    return data, key if found is None else found
+    chosen = key if found is None else found
+    hash_key = document.get("explicitHashKey")
+    if hash_key is None:
+        return data, chosen
+    if not isinstance(hash_key, str) or parse_hash_key(hash_key) is None:
+        raise BadLine(f"explicitHashKey: must be decimal text from 0 to {MAX_HASH_KEY}, or null")
+    if chosen is None:
+        raise BadLine("explicitHashKey: a record without a partition key cannot have one")
+    return Record(data, chosen, hash_key)
 
 
 def json_object(line: bytes) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class RecordOutput:
         Args:
             shard_id: The shard. None: unknown.
             records: The records.
-            extras: Further members of their lines. Without any, the records are unwrapped.
+            extras: Further members of their lines. The records are unwrapped, unless it has an error.
 
         Raises:
             BrokenPipeError: The reader of standard output is gone.
@@ -61,8 +61,11 @@ class RecordOutput:
         lines: list[bytes] = []
         size = 0
         for record in records:
-            known = extras is not NO_EXTRAS
-            for data, members in [(record.data, extras)] if known else contents(record.data, self._unwrap):
+            damaged = extras.error is not None
+            for data, found in [(record.data, extras)] if damaged else contents(record.data, self._unwrap):
+                members = found
+                if extras.explicit_hash_key is not None:
+                    members = msgspec.structs.replace(found, explicit_hash_key=extras.explicit_hash_key)
                 if self.complete:
                     break
                 if self._test is not None and not self._test(record.partition_key, data):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kinstream.cli.put.records import rule
 from kinstream.cli.records.line import BadLine, Extras, json_line, record_of
-from kinstream.record import ReceivedRecord
+from kinstream.record import ReceivedRecord, Record
 
 
 @given(data=st.binary() | st.text().map(str.encode), key=st.none() | st.text(min_size=1))
@@ -45,13 +45,31 @@ def test_characters_that_a_terminal_obeys_are_escaped(text: str) -> None:
         (b'{"dataBase64": "a"}', "dataBase64: must be text in base64"),
         (b'{"dataBase64": 7}', "dataBase64: must be text in base64"),
         (b'{"data": "a", "partitionKey": 7}', "partitionKey: must be text or null"),
+        (
+            b'{"data": "a", "partitionKey": "k", "explicitHashKey": 7}',
+            "explicitHashKey: must be decimal text from 0 to 34",
+        ),
+        (
+            b'{"data": "a", "partitionKey": "k", "explicitHashKey": "07"}',
+            "explicitHashKey: must be decimal text from 0 to",
+        ),
+        (b'{"data": "a", "explicitHashKey": "7"}', "explicitHashKey: a record without a partition key cannot have one"),
     ],
-    ids=range(13),
+    ids=range(16),
 )
 def test_line_that_is_not_a_record_is_refused_with_the_member(line: bytes, problem: str) -> None:
     with pytest.raises(BadLine) as error:
         record_of(line, None)
     assert str(error.value).startswith(problem)
+
+
+@pytest.mark.parametrize("hash_key", ["0", str(2**128 - 1)])
+def test_explicit_hash_key_of_a_line_is_that_of_the_record(hash_key: str) -> None:
+    received = ReceivedRecord(b"a", "495", 1.5, "k", subsequence_number=0)
+    line = json_line("events", None, received, Extras(explicit_hash_key=hash_key))
+    assert json.loads(line)["explicitHashKey"] == hash_key
+    assert record_of(line, None) == Record(b"a", "k", hash_key)
+    assert record_of(b'{"data": "a", "partitionKey": "k", "explicitHashKey": null}', None) == (b"a", "k")
 
 
 def test_key_of_a_line_is_that_of_the_command_if_it_has_none() -> None:
