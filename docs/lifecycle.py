@@ -16,16 +16,22 @@ def diagram() -> str:
     for state, row in TABLE.items():
         for transition, following in row.items():
             arrows.setdefault((state, following), []).append(transition)
-    lines = [f"[*] --> {State.WAITING}"]
-    lines += [f"{before} --> {after}: {', '.join(names)}" for (before, after), names in arrows.items()]
-    lines += [f"{state} --> [*]" for state in State if state.final]
-    return "".join(f"    {line}\n" for line in lines)
+    shown = [(before, ", ".join(names), after) for (before, after), names in arrows.items()]
+    width, length = max(map(len, State)), max(len(names) for _, names, _ in shown)
+    lines = [f"{'(start)':{width}} --{'-' * length}--> {State.WAITING}"]
+    previous: State | None = None
+    for before, names, after in shown:
+        lines += [""] * (before is not previous)
+        lines.append(f"{'' if before is previous else before:{width}} --{names:-<{length}}--> {after}")
+        previous = before
+    lines += ["", *(f"{state:{width}} (end)" for state in State if state.final)]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def updated(page: str) -> str:
     """Return the page with the diagram as it is now."""
     head, rest = page.split(BEGIN)
-    return f"{head}{BEGIN}```mermaid\nstateDiagram-v2\n{diagram()}```\n{END}{rest.split(END)[1]}"
+    return f"{head}{BEGIN}```text\n{diagram()}```\n{END}{rest.split(END)[1]}"
 
 
 if __name__ == "__main__":

@@ -178,7 +178,7 @@ def test_blocks_in_other_languages_are_listed() -> None:
         if language not in {"bash", "python"}
     }
     assert found == {
-        ("DESIGN.md", "mermaid"),
+        ("DESIGN.md", "text"),
         ("deploys.md", "yaml"),
         ("local-control.md", "sh"),  # tests/contract/test_control_address.py
         ("local.md", "yaml"),
