@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from kinstream.testing import consume_all
-
-yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
