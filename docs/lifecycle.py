@@ -22,7 +22,7 @@ def diagram() -> str:
     previous: State | None = None
     for before, names, after in shown:
         lines += [""] * (before is not previous)
-        lines.append(f"{'' if before is previous else before:{width}} --{names:-<{length}}--> {after}")
+        lines.append(f"{before:{width}} --{names:-<{length}}--> {after}")
         previous = before
     lines += ["", *(f"{state:{width}} (end)" for state in State if state.final)]
     return "".join(f"{line}\n" for line in lines)
