@@ -114,7 +114,7 @@ def logged(checkpoint: Path, kind: str) -> set[int]:
 
 
 def test_each_row_is_read_once_across_reshards_restarts_and_a_kill(
-    spark: SparkSession, server: Server, account: dict[str, str], tmp_path: Path
+    spark: SparkSession, server: Server, account: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = new_stream(server, 8)
     checkpoint, files = tmp_path / "checkpoint", tmp_path / "files"
@@ -160,9 +160,10 @@ def test_each_row_is_read_once_across_reshards_restarts_and_a_kill(
         spark_query.start(spark, place.stream, checkpoint, files).awaitTermination()
         ran(name)
 
-    print(f"\n{writer.count} records, 8 shards, 2 splits, 1 merge")
-    for name, batches, count, different in runs:
-        print(f"  {name}: {batches} batches committed, {count} rows, {different} different")
+    with capsys.disabled():
+        print(f"\n{writer.count} records, 8 shards, 2 splits, 1 merge")
+        for name, batches, count, different in runs:
+            print(f"  {name}: {batches} batches committed, {count} rows, {different} different")
     rows = written_rows(files)
     assert sorted(number for _, number, _ in rows) == list(range(writer.count))
     assert runs[-1][1:] == (runs[-2][1], writer.count, writer.count)
