@@ -366,7 +366,7 @@ class Polling:
 
     Attributes:
         idle_interval: Maximum seconds between two requests on a shard without new records. The delay starts at 0.1 and
-            doubles up to this value. Range: 0.05 to 60.
+            doubles up to this value. From 0.5 on, idle shards are read together, four times a second. Range: 0.05 to 60.
         reads_per_second: Maximum requests per second on one shard. The default is the shard's quota. Range: 0.01 to 1000.
         bytes_per_second: Maximum bytes of data per second from one shard. The default is the shard's quota. Range: 1 KiB
             to 1 GiB.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
@@ -32,9 +31,6 @@ from kinstream.record import GetRecordsResult, Shard
 
 MAX_REQUESTS_IN_FLIGHT = 64
 """Maximum requests in flight for all shards, so that a thousand shards do not open a thousand connections at the start."""
-
-TURN = 0.05
-"""Seconds between the turns in which idle shards are read."""
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 10.0
 """Seconds until the next request after the retries of one have failed, and the maximum. Each further delay is doubled."""
@@ -104,7 +100,7 @@ class PollingFetcher:
             pace: Pace of all requests for the shard, if it is read from several positions. None: a pace of its own.
         """
         clock = self._client.clock
-        pace = ReadPace(self._option) if pace is None else pace
+        pace = ReadPace(self._option, self._jitter()) if pace is None else pace
         size = PageSize(self._option.max_records)
         begun = clock.monotonic()
         resume = position.since(self._client.service_time() - LATEST_MARGIN)
@@ -113,9 +109,8 @@ class PollingFetcher:
         in_use_since: float | None = None
         failures = unexpected = 0
         while True:
-            now = clock.monotonic()
-            if (delay := pace.delay(now)) > 0:
-                await clock.sleep(self._until_turn(now, delay))
+            if (delay := pace.delay(clock.monotonic())) > 0:
+                await clock.sleep(delay)
             try:
                 async with self._turns:
                     pace.requested(clock.monotonic())
@@ -167,15 +162,6 @@ class PollingFetcher:
             yield Page(records, behind, size_bytes, ended, response.child_shards, as_of, attempts - 1)
             if ended:
                 return
-
-    def _until_turn(self, now: float, delay: float) -> float:
-        """Return a delay with a jitter of a tenth, which spreads the requests of a thousand idle shards without slowing one down.
-
-        A long delay ends at a multiple of `TURN`, so that idle shards send their requests together. Waking the threads of
-        the client for each request alone costs a quarter more CPU time.
-        """
-        delay *= 1 + 0.1 * self._jitter()
-        return delay if delay < 10 * TURN else math.ceil((now + delay) / TURN) * TURN - now
 
     async def _iterator(self, shard: Shard, position: Position) -> str:
         kind, number, moment = position.iterator_arguments

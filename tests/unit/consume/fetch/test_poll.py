@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -26,7 +25,7 @@ from kinstream import (
 from kinstream.aws.endpoint import Stream
 from kinstream.aws.transport import Response
 from kinstream.consume.fetch.fetcher import Page
-from kinstream.consume.fetch.poll import LONGEST_BACKOFF, TURN, PollingFetcher
+from kinstream.consume.fetch.poll import LONGEST_BACKOFF, PollingFetcher
 from kinstream.consume.fetch.position import LATEST, TRIM_HORIZON, Position
 from kinstream.events import Event, FetchFailed
 
@@ -66,7 +65,7 @@ def records(*numbers: int, next_place: str | None = "next", behind: int = 0, chi
 class Poller:
     """A fetcher with scripted responses, and its requests."""
 
-    def __init__(self, *script: Any, option: Polling | None = None, jitter: float = 0.0) -> None:
+    def __init__(self, *script: Any, option: Polling | None = None) -> None:
         self.clock = VirtualClock()
         self.transport = ScriptedTransport(*script)
         self.events: list[Event] = []
@@ -79,7 +78,7 @@ class Poller:
             retry=RetryPolicy(max_attempts=1),
         )
         stream = Stream.parse("events")
-        self.fetcher = PollingFetcher(self.client, stream, option or Polling(), self.events.append, lambda: jitter)
+        self.fetcher = PollingFetcher(self.client, stream, option or Polling(), self.events.append, lambda: 0.0)
 
     async def read(self, pages: int, position: Position = TRIM_HORIZON) -> list[Page]:
         found = []
@@ -193,22 +192,6 @@ async def test_idle_shard_is_polled_once_a_second() -> None:
     began = poller.clock.now
     await poller.read(30)
     assert 25 < poller.clock.now - began < 30
-
-
-@pytest.mark.parametrize("jitter", [0.0, 0.37, 1.0])
-async def test_an_idle_shard_is_read_in_the_turns_that_all_idle_shards_share(jitter: float) -> None:
-    times: list[float] = []
-
-    async def no_records(_: Sent) -> Response:
-        times.append(poller.clock.now)
-        return records()
-
-    poller = Poller(place("A"), no_records, jitter=jitter)
-    poller.clock.move(0.0123)
-    await poller.read(30)
-    for before, after in pairwise(times[5:]):
-        assert abs(after - round(after / TURN) * TURN) < 1e-5
-        assert 1 <= after - before <= 1.1 + TURN + 1e-6
 
 
 async def test_reading_inside_an_aggregate_begins_at_the_aggregate() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+from itertools import pairwise
+
 import pytest
 
 from kinstream import Polling
-from kinstream.consume.fetch.polling_pace import ReadPace
+from kinstream.consume.fetch.polling_pace import IN_TURNS_FROM, TURN, ReadPace
 
 MIB = 1 << 20
 
@@ -36,6 +39,53 @@ def test_lagging_shard_is_read_within_its_quota_of_bytes() -> None:
 
 def test_idle_shard_is_requested_once_a_second() -> None:
     assert asked(ReadPace(Polling()), 60, records=0, size_bytes=0, behind=0) == pytest.approx(62, abs=3)
+
+
+def idle_times(pace: ReadPace, now: float, count: int, response: float = 0.004) -> list[float]:
+    """Return the times of requests for an idle shard. Each response takes some seconds."""
+    times = []
+    for _ in range(count):
+        now += pace.delay(now)
+        times.append(now)
+        pace.requested(now)
+        now += response
+        pace.responded(now, 0, 0, 0)
+    return times
+
+
+@pytest.mark.parametrize("idle_interval", [0.5, 0.9, 1.0, 7.3])
+@pytest.mark.parametrize("spread", [0.0, 0.37, 1.0])
+def test_an_idle_shard_is_requested_in_turns_and_never_later_than_its_interval(
+    spread: float, idle_interval: float
+) -> None:
+    times = idle_times(ReadPace(Polling(idle_interval=idle_interval), spread), 1234.0567, 40)
+    for before, after in pairwise(times):
+        assert 0.2 - 1e-6 <= after - before <= idle_interval + 0.004 + 1e-6
+    for time in times[8:]:
+        assert time % TURN == pytest.approx(0, abs=1e-6) or TURN - time % TURN == pytest.approx(0, abs=1e-6)
+
+
+def test_an_idle_shard_keeps_its_interval_exactly() -> None:
+    times = idle_times(ReadPace(Polling(), 0.6), 1234.0567, 40)
+    assert [after - before for before, after in pairwise(times[8:])] == pytest.approx([1.0] * 31)
+
+
+def test_shards_that_begin_to_be_idle_together_are_spread_over_the_turns() -> None:
+    rng = random.Random(7)
+    last = [idle_times(ReadPace(Polling(), rng.random()), 1234.0567, 20)[-1] for _ in range(1000)]
+    shares = [sum(round(time / TURN) % 4 == turn for time in last) for turn in range(4)]
+    assert sum(share > 100 for share in shares) >= 2
+
+
+def test_a_configured_lower_quota_is_kept_by_an_idle_shard() -> None:
+    times = idle_times(ReadPace(Polling(reads_per_second=1.3, idle_interval=0.8), 0.9), 1234.0567, 30)
+    assert min(after - before for before, after in pairwise(times)) >= 1 / 1.3 - 1e-6
+
+
+def test_shards_below_the_delay_of_turns_wait_no_longer_than_their_delay() -> None:
+    below = IN_TURNS_FROM - 0.1
+    times = idle_times(ReadPace(Polling(idle_interval=below), 0.5), 0.0, 30)
+    assert [after - before for before, after in pairwise(times[5:])] == pytest.approx([below * 0.95 + 0.004] * 24)
 
 
 def test_idle_shard_that_receives_records_is_requested_sooner() -> None:
