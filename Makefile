@@ -1,6 +1,6 @@
 # Every command sets up what it needs; nothing is done by hand.
 .DEFAULT_GOAL := help
-.PHONY: help docs pictures demo demo-fleet flights-year bulk-loads outages test test-engines check coverage sanitize test-all dist changelog soak-local fuzz-local simulate planted-faults fleet-growth soak-produce interop bench-wire bench-produce bench-consume bench-arrow bench-latency bench-tables bench-handover bench-lambda fleet-figures compare-servers clean
+.PHONY: help docs pictures demo demo-fleet flights-year bulk-loads outages test test-engines check coverage sanitize test-all dist changelog soak-local fuzz-local simulate planted-faults fleet-growth soak-produce interop bench-wire bench-produce bench-consume bench-arrow bench-latency bench-tables bench-install bench-handover bench-lambda fleet-figures compare-servers clean
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3.15 python3 python,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 BIN := .venv/bin
@@ -137,6 +137,9 @@ bench-latency: .venv/.dev ## latency, time to the first record and idle cost of 
 
 bench-tables: .venv/.dev ## write the tables of the README from the reports in bench/
 	$(BIN)/python -m bench.readme
+
+bench-install: .venv/.dev ## installed size, distributions and import time, compared with other libraries
+	$(BIN)/python -m bench.install
 
 bench-handover: .venv/.dev ## seconds in which shards pass between the workers of a fleet, at a start, SIGTERM and SIGKILL
 	$(BIN)/python -m bench.handover

@@ -183,7 +183,33 @@ def handover() -> str:
     return text + "\n" + "\n".join(lines) + "\n"
 
 
-SECTIONS: dict[str, Callable[[], str]] = {"handover": handover, "speed": speed, "latency": latency}
+def install() -> str:
+    """Return the table of installed sizes and import times. Empty before the first run."""
+    if not (BENCH / "install.json").exists():
+        return ""
+    report = read("install")
+    lines = [
+        "| library | MB | distributions | `import`, ms | CPU, ms | to the client, ms | CPU, ms |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in report["rows"]:
+        figures = [f"{row['megabytes']:.1f}", str(row["distributions"])]
+        figures += [
+            with_range(row[f"{kind}_{clock}_milliseconds"]) for kind in ("import", "begin") for clock in ("wall", "cpu")
+        ]
+        lines.append(f"| {row['library']} | {' | '.join(figures)} |")
+    text = paragraph(
+        "The MB and the distributions that `pip install` adds to an empty environment, and the milliseconds of an import: the "
+        "median, and the lowest and the highest in brackets. `import kinstream` defers most of its modules, so the last two "
+        "columns have what an application begins with: `Client`, `Consumer` and `Producer` of kinstream with botocore, which it "
+        "imports at the first request unless it is given credentials, a client of boto3 and aiobotocore, the classes of "
+        f"async-kinesis, the module of kcl-rs. {measured_on(report, 'make bench-install')} {report['method']['rounds']} rounds. "
+        f"Versions: {with_versions(report)}."
+    )
+    return "\n".join([*lines, "", text])
+
+
+SECTIONS: dict[str, Callable[[], str]] = {"install": install, "handover": handover, "speed": speed, "latency": latency}
 
 
 def updated(page: str) -> str:
