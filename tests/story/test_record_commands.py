@@ -174,6 +174,18 @@ def test_tail_shows_an_aggregate_with_a_damaged_index_and_continues(commands: Co
     assert last["data"] == "next"
 
 
+@pytest.mark.parametrize("option", ["--rate-limit", "--no-rate-limit"])
+def test_lines_that_a_shard_throttles_are_retried(option: str) -> None:
+    with Server() as server:
+        server.create_stream("limited")
+        commands = Commands(Place(server.url))
+        text = "".join(f"{number}\n" for number in range(1800))
+        written = commands.run("put", "limited", option, stdin=text)
+        assert (written.returncode, written.stdout, written.stderr) == (0, "limited: 1,800 records written\n", "")
+        shown = commands.run("tail", "limited", *ALL, "--json").stdout
+        assert sorted(int(line["data"]) for line in lines(shown)) == list(range(1800))
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.usefixtures("interrupts")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

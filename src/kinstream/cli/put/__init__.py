@@ -19,10 +19,10 @@ def add_parser(subparsers: Any) -> None:
         subparsers,
         "put",
         summary="write lines from standard input to a stream",
-        description="Write each line of standard input as a record, up to the write quota of each shard. An empty line is an"
-        " empty record. Without a key, the shards take lines in turn. At a line that is not valid, the command ends with status 1"
-        " and the number of the line: the lines before it are written. Of a line that Kinesis refuses, such as one that is too"
-        " long, also later lines may be written.",
+        description="Write each line of standard input as a record, at full speed: up to the write quota of each shard, or"
+        " without a limit if the endpoint is on this machine. An empty line is an empty record. Without a key, shards take lines"
+        " in turn. At a line that is not valid, the command ends with status 1 and the number of the line: those before it are"
+        " written. Of a line that Kinesis refuses, such as one that is too long, also later lines may be written.",
         examples=(
             "echo hello | kinstream put events",
             "kinstream put events --key sensor-7 < readings.txt",
@@ -53,10 +53,20 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="keep lines with the same key in order. It is slow for many lines of one key, unless --aggregate is given too",
     )
-    parser.add_argument(
+    pace = parser.add_mutually_exclusive_group()
+    pace.add_argument(
+        "--rate-limit",
+        action="store_const",
+        const=True,
+        help="write at most the quota of each shard, 1,000 records and 1 MiB a second (default, but not to an endpoint on this"
+        " machine)",
+    )
+    pace.add_argument(
         "--no-rate-limit",
-        action="store_true",
-        help="also write more than the quota of a shard (1,000 records and 1 MiB a second), and retry what it throttles",
+        dest="rate_limit",
+        action="store_const",
+        const=False,
+        help="write as fast as possible, and retry what a shard throttles (default if the endpoint is on this machine)",
     )
     add_aws(parser, dynamodb=False)
     parser.set_defaults(run=run)

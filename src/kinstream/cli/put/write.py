@@ -15,9 +15,10 @@ from kinstream.cli.progress import Progress, bytes_text
 from kinstream.cli.put.lines import LONGEST_LINE, LongLine, line_batches
 from kinstream.cli.put.records import Rule, rule
 from kinstream.cli.records.line import BadLine, KeyedData
+from kinstream.cli.records.pace import rate_limits
 from kinstream.cli.records.writer import NotWritten, Writer
 from kinstream.cli.stream_state import summary_of
-from kinstream.config import Aggregation, RateLimits
+from kinstream.config import Aggregation
 from kinstream.producer import Producer
 
 
@@ -32,7 +33,7 @@ async def put(args: argparse.Namespace) -> int:
             args.stream,
             order="key" if args.ordered else None,
             aggregate=aggregate,
-            rate_limits=None if args.no_rate_limit else RateLimits(),
+            rate_limits=await rate_limits(args, args.rate_limit),
             client=client,
         )
         problem: NotWritten | None = None

@@ -21,6 +21,7 @@ from kinstream.cli.printable import printable
 from kinstream.cli.progress import Progress
 from kinstream.cli.records.filter import Test, filter_of
 from kinstream.cli.records.line import json_line
+from kinstream.cli.records.pace import rate_limits
 from kinstream.cli.records.writer import NotWritten, Writer
 from kinstream.cli.shards.tree import parents_of
 from kinstream.cli.stream_state import summary_of
@@ -142,6 +143,7 @@ async def _sink(args: argparse.Namespace, client: Client, stream: Stream) -> Asy
             args.to_stream,
             order="key" if args.ordered else None,
             aggregate=Aggregation() if args.aggregate else None,
+            rate_limits=await rate_limits(args, None),
             client=client,
         )
         async with producer:
