@@ -6,13 +6,14 @@ Needs `kinstream[ray]` on the driver and all workers. See docs/ray.md.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
+from dataclasses import astuple, fields
 from datetime import datetime
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from kinstream.aws.client import ClientOptions
+from kinstream.aws.credentials import Provider
 from kinstream.aws.endpoint import Stream
 from kinstream.blocking.producer import Producer
 from kinstream.blocking.ranges import positions, read_range
@@ -69,8 +70,8 @@ def read_kinesis(
         start: "oldest", or the time since which records arrived: seconds since 1970, or a datetime with its time zone.
         end: "now", or the time before which records arrived.
         options: Options of a `kinstream.Client`, such as `region`, `profile`, `endpoint_url`. They are sent to the workers.
-            `credentials` can be an async function that returns them. Without it, the driver and each worker find their own by the
-            default AWS chain.
+            Without `credentials`, the driver and each worker find their own by the default AWS chain. Given `Credentials` are in
+            the tasks that Ray stores and sends. An async function that returns them is called on each worker.
 
     Raises:
         ConfigError: An argument is invalid.
@@ -79,7 +80,7 @@ def read_kinesis(
     While the dataset is executed, Ray reports `DataExpired`, `ConsumeError` and `KinesisError` of workers.
     """
     check_interval(start, end, starts=["oldest"])
-    _check_connection(stream, options)
+    options = _connection(stream, options)
     arrow_schema()  # fails now if pyarrow is not installed
     begin = positions(stream, at=start, **options)
     spans = offsets.spans(begin, positions(stream, at=end, **options))
@@ -118,7 +119,7 @@ def write_kinesis(
             raise ConfigError(f"{field}={column!r}: must be the name of a column")
     if data_column == partition_key_column:
         raise ConfigError(f"partition_key_column={partition_key_column!r}: is data_column as well")
-    _check_connection(stream, options)
+    options = _connection(stream, options)
     sink = _Sink(stream, options, {data_column: "data", partition_key_column: "partition key"})
     known = dataset.columns(fetch_if_missing=False)
     if known is not None:
@@ -126,13 +127,24 @@ def write_kinesis(
     dataset.write_datasink(sink)
 
 
-def _check_connection(stream: str, options: ClientOptions) -> None:
-    if isinstance(options.get("credentials"), Credentials):
-        raise ConfigError(
-            "credentials: must not be Credentials, because Ray stores the plan: leave them out, and each worker finds its own by"
-            " the default AWS chain, or pass an async function that returns them"
-        )
+def _connection(stream: str, options: ClientOptions) -> ClientOptions:
+    """Return the options of a client in a form that can be sent to workers.
+
+    Raises:
+        ConfigError: One is invalid.
+    """
     client_for(Stream.parse(stream), None, options, "kinstream.ray")
+    given = options.get("credentials")
+    return {**options, "credentials": _provider(astuple(given))} if isinstance(given, Credentials) else options
+
+
+def _provider(parts: tuple[Any, ...]) -> Provider:
+    """Return a provider of credentials that can be pickled, unlike `Credentials`."""
+
+    async def given() -> Credentials:
+        return Credentials(*parts)
+
+    return given
 
 
 class _Kinesis(Datasource):  # type: ignore[misc]

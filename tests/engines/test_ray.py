@@ -108,6 +108,25 @@ def test_dataset_has_the_records_up_to_now_and_the_same_ones_each_time(server: S
     assert numbers(read_kinesis(place.stream, **options)) == list(range(13))
 
 
+def test_credentials_that_are_given_reach_the_workers_and_no_log(cluster: Server) -> None:
+    import ray
+    from ray._private.worker import _global_node
+
+    from kinstream.ray import read_kinesis, write_kinesis
+
+    secret = "secret-of-the-options"
+    with Server(transition=0, quotas=False, secret_access_key=secret) as server:
+        stream = server.create_stream("given")
+        options: dict[str, Any] = server.client_options
+        write_kinesis(ray.data.from_items([{"data": "1", "partitionKey": "k"}]), stream, **options)
+        dataset = read_kinesis(stream, **options)
+        assert numbers(dataset) == [1]
+        assert secret not in f"{dataset!r} {dataset.stats()} {options}"
+    logs = [path for path in Path(_global_node.get_logs_dir_path()).rglob("*") if path.is_file()]
+    assert logs
+    assert not [path for path in logs if secret.encode() in path.read_bytes()]
+
+
 def test_dataset_is_between_two_times(server: Server) -> None:
     from kinstream.ray import read_kinesis
 
@@ -185,10 +204,7 @@ def test_bad_options_are_refused_at_once(server: Server) -> None:
         ({"start": 20, "end": 10}, "end=10: must be later than start=20"),
         ({"endpoint_url": "nowhere"}, "endpoint_url"),
         ({"regoin": "us-east-1"}, "regoin"),
-        (
-            {"credentials": Credentials("key", "secret")},
-            "credentials: must not be Credentials, because Ray stores the plan",
-        ),
+        ({"credentials": "key"}, "credentials"),
     ]
     for options, message in cases:
         with pytest.raises((ConfigError, TypeError), match=re.escape(message)):
