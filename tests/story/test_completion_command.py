@@ -29,6 +29,10 @@ LINES = {
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "only-file").touch()
     (tmp_path / "home").mkdir()
+    (tmp_path / "bin").mkdir()
+    installed = tmp_path / "bin" / "kinstream"  # fish completes only commands that it finds
+    installed.write_text("#!/bin/sh\n")
+    installed.chmod(0o755)
     return tmp_path
 
 
@@ -46,7 +50,8 @@ def script(shell: str) -> str:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    return {"PATH": os.environ["PATH"], "HOME": str(folder / "home"), "TERM": "dumb", "LC_ALL": "C.UTF-8"}
+    path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    return {"PATH": path, "HOME": str(folder / "home"), "TERM": "dumb", "LC_ALL": "C.UTF-8"}
 
 
 def test_bash_completes_commands_options_and_values(folder: Path) -> None:
