@@ -118,7 +118,7 @@ outages: .venv/.demo ## three outages of 30 s, with the log lines, status and st
 	$(BIN)/python scripts/outages.py
 
 bench-wire: .venv/.dev ## client CPU time per million records, compared with other clients (bench/)
-	$(BIN)/python bench/wire.py
+	$(BIN)/python -m bench.wire
 
 bench-produce: .venv/.dev ## CPU time of a producer per million records, compared with other clients, then by number of shards (ARGS=--all: all rows)
 	$(BIN)/python -m bench.produce $(ARGS)

@@ -21,10 +21,10 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import picture
-from canned import requests, shard_iterator
-from figures import with_range
-from ground import BENCH, Endpoint, NotPossible, alone, endpoint, environment, processor, run_peer
+from bench import picture
+from bench.canned import requests, shard_iterator
+from bench.figures import with_range
+from bench.ground import BENCH, Endpoint, NotPossible, alone, endpoint, environment, processor, run_peer
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import hashlib
 import importlib.util
 import json
 import random
+import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,6 +21,7 @@ from tests.contract.servers.processes import running
 
 from kinstream import Client, ConnectionOptions, Consumer, Credentials, Producer, Record, WireFormat
 
+ROOT = Path(__file__).parents[2]
 SHARDS = produce.SHARDS
 SIZE = 100
 
@@ -150,6 +153,17 @@ def test_a_subscription_is_measured_but_for_its_first_tenth(at: Endpoint) -> Non
     done = Rounds(at, 1, 0.05).run(row, sys.executable)
     assert isinstance(done, dict), done
     assert done["bytes"] > 500_000
+
+
+@pytest.mark.parametrize(
+    "command", sorted(set(re.findall(r"/python (.*\bbench[./]\w+)", (ROOT / "Makefile").read_text())))
+)
+def test_each_benchmark_of_the_makefile_is_a_module_that_can_be_imported(command: str) -> None:
+    option, module = command.split()
+    assert option == "-m"
+    script = f"import importlib; importlib.import_module({module!r})"
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_results_are_printed_compared_and_drawn() -> None:
