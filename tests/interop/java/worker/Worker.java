@@ -148,13 +148,16 @@ public final class Worker {
      * Shuts the scheduler down gracefully, or at once if that takes too long, as the samples of the KCL do.
      *
      * <p>The graceful shutdown of 2.7.2 waits for each lease that the worker holds. It never ends if one of them is of a shard
-     * that has ended and whose lease is not deleted yet, because the consumer of that shard takes no notification any more.
+     * that has ended and whose lease is not deleted yet, because the consumer of that shard takes no notification any more. If
+     * that lease is lost or deleted in the meantime, the graceful shutdown returns false and the scheduler still runs.
      */
     private static void shutDown(Scheduler scheduler, Log log) {
         try {
-            scheduler.startGracefulShutdown().get(GRACEFUL_SECONDS, TimeUnit.SECONDS);
+            if (scheduler.startGracefulShutdown().get(GRACEFUL_SECONDS, TimeUnit.SECONDS)) return;
+            log.event("stopping-at-once", "", "incomplete");
+            scheduler.shutdown();
         } catch (TimeoutException late) {
-            log.event("stopping-at-once", "", "");
+            log.event("stopping-at-once", "", "late");
             scheduler.shutdown();
         } catch (ExecutionException | InterruptedException failed) {
             log.event("stop-failed", "", String.valueOf(failed));
