@@ -213,15 +213,21 @@ def test_application_whose_shards_no_worker_reads_is_a_problem(
     assert "'other'" in of(missing, "lag", "problem")[0]["found"]
 
 
-def test_permissions_of_fan_out_are_checked_without_a_subscription(
-    server: Server, commands: Commands, tmp_path: Path
-) -> None:
-    path = tmp_path / "leases.db"
+def reads_by_fan_out(server: Server, folder: Path) -> tuple[Path, str]:
+    """Create the lease of an application and its registered consumer. Returns the file of the lease and the stream's ARN."""
+    path = folder / "leases.db"
     lease = Lease(S0, owner="w1", hash_key_range=HashKeyRange("0", str(2**128 - 1)))
     asyncio.run(store_leases(SQLiteLeaseStore(path), [lease], "billing"))
     with blocking.Client(**server.client_options) as client:
         arn = until_active(client, "events")
         client.call("RegisterStreamConsumer", {"StreamARN": arn, "ConsumerName": "billing"})
+    return path, arn
+
+
+def test_permissions_of_fan_out_are_checked_without_a_subscription(
+    server: Server, commands: Commands, tmp_path: Path
+) -> None:
+    path, arn = reads_by_fan_out(server, tmp_path)
     with server.every("SubscribeToShard").watch() as subscriptions:
         found = findings(commands, "events", "--application", "billing", "--sqlite", str(path), status=0)
     (consumer, _) = of(found, "permissions", "ok")
@@ -233,12 +239,7 @@ def test_permissions_of_fan_out_are_checked_without_a_subscription(
 def test_policy_of_doctor_allows_its_requests_and_its_denied_dry_runs_of_writes_are_a_note(
     server: Server, commands: Commands, tmp_path: Path
 ) -> None:
-    path = tmp_path / "leases.db"
-    lease = Lease(S0, owner="w1", hash_key_range=HashKeyRange("0", str(2**128 - 1)))
-    asyncio.run(store_leases(SQLiteLeaseStore(path), [lease], "billing"))
-    with blocking.Client(**server.client_options) as client:
-        arn = until_active(client, "events")
-        client.call("RegisterStreamConsumer", {"StreamARN": arn, "ConsumerName": "billing"})
+    path, _ = reads_by_fan_out(server, tmp_path)
     arguments = ("events", "--application", "billing", "--sqlite", str(path))
     with server.every().watch() as watched:
         findings(commands, *arguments, status=0)
